@@ -1,0 +1,507 @@
+"""Procedural scenes of the tiny world: coloured shapes on textured ground, with texts and boxes.
+
+Numpy and Pillow only; knows nothing about models or tokenizers. In execution order:
+
+    layout(seed) -> Scene -> render(scene) -> picture
+                          -> grow_region / conversation / clip_text -> what a model is taught
+    write_world(OUT) -> images, LLaVA JSON, COCO JSON, REC rows
+
+Boxes are (x1, y1, x2, y2) floats in pixels of the picture they belong to; texts hold boxes as
+LLaVA writes them, `[0.28, 0.34, 0.4, 0.71]`, in 0-1 of the square picture.
+
+    python examples/tiny_world/scenes.py OUT [--sft N --spr N --val N --test N --seed S]
+"""
+
+import argparse
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZE = 96  # pixels, square
+COLORS = {
+    "red": (214, 44, 44),
+    "green": (44, 168, 62),
+    "blue": (48, 78, 214),
+    "yellow": (236, 214, 52),
+    "purple": (150, 60, 184),
+    "orange": (240, 138, 36),
+    "white": (240, 240, 240),
+    "cyan": (64, 206, 214),
+}
+SHAPES = ("circle", "square", "triangle", "diamond", "ring", "cross")
+CATEGORIES = tuple(f"{color} {shape}" for color in COLORS for shape in SHAPES)
+# Share of all scenes that belongs to each split; a scene's own hash decides, so splits cannot meet.
+SPLITS = {"pretrain": 0.55, "sft": 0.15, "spr": 0.15, "val": 0.05, "test": 0.10}
+
+REC = "Please provide the bounding box coordinate of the region this sentence describes: {name}."
+REG = "Please provide a short description for this region: {box}."
+DESCRIBE = "Describe the objects in the region {box} with their bounding boxes."
+DESCRIBE_CROP = "Describe the objects in the image with their bounding boxes."
+DESCRIBE_REFERENCE = (
+    "The region {box} contains {objects}. "
+    "Describe the objects in the region with their bounding boxes."
+)
+PRESENCE = "Is there {name} in the image?"
+COLOR = "What is the color of the {shape}?"
+TEMPLATES = (REC, REG, DESCRIBE, DESCRIBE_CROP, DESCRIBE_REFERENCE, PRESENCE, COLOR)
+QUALIFIERS = ("left", "right", "small", "large")
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One drawn object: its colour, shape and full (unoccluded) box in pixels."""
+
+    color: str
+    shape: str
+    box: tuple
+
+    @property
+    def name(self):
+        return f"{self.color} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Objects in drawing order (later ones lie on top) and the seed that made them."""
+
+    seed: int
+    things: tuple
+
+    @property
+    def key(self):
+        """Hex hash of what the scene shows; the split is read from it."""
+        content = [(t.color, t.shape, [round(v, 3) for v in t.box]) for t in self.things]
+        return hashlib.sha1(json.dumps(content).encode()).hexdigest()
+
+    @property
+    def split(self):
+        position, edge = int(self.key[:8], 16) / 16**8, 0.0
+        for name, share in SPLITS.items():
+            edge += share
+            if position < edge:
+                return name
+        return name
+
+
+# ---------------------------------------------------------------------------------------- geometry
+
+
+def area(box):
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+def intersection(a, b):
+    return (max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
+
+
+def union(a, b):
+    return (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
+
+
+def center(box):
+    return ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+
+
+def inside(box, region):
+    """Whether at least half of the box's area lies in the region."""
+    return area(intersection(box, region)) >= 0.5 * area(box)
+
+
+def gap(a, b):
+    """(edge-to-edge distance, centre distance) of two boxes: what "nearest" is sorted by."""
+    dx = max(0.0, a[0] - b[2], b[0] - a[2])
+    dy = max(0.0, a[1] - b[3], b[1] - a[3])
+    (ax, ay), (bx, by) = center(a), center(b)
+    return (dx * dx + dy * dy, (ax - bx) ** 2 + (ay - by) ** 2)
+
+
+def grow_region(boxes, start, more_than=4):
+    """Union box grown from boxes[start] by its nearest boxes until it holds enough of them.
+
+    Returns the region, or None where all boxes together do not hold more than `more_than`.
+    """
+    region, left = boxes[start], [b for i, b in enumerate(boxes) if i != start]
+    while sum(inside(b, region) for b in boxes) <= more_than:
+        if not left:
+            return None
+        nearest = min(left, key=lambda b: gap(region, b))
+        left.remove(nearest)
+        region = union(region, nearest)
+    return region
+
+
+def square_offset(width, height):
+    """(side, dx, dy): the square that LLaVA pads a picture to, and where the picture lies in it."""
+    side = max(width, height)
+    return side, (side - width) // 2, (side - height) // 2
+
+
+# ------------------------------------------------------------------------------------------ scenes
+
+
+def layout(seed):
+    """Scene of 8-12 objects: every seed gives the same scene on every machine.
+
+    Hard parts, in small: shapes recur in other colours, in two scenes of five one colour and shape comes
+    twice, sizes differ by a factor of three, boxes may overlap by a quarter of the smaller.
+    """
+    rng = np.random.default_rng([17, seed])
+    picks = list(rng.permutation(len(CATEGORIES))[: rng.integers(8, 13)])
+    if rng.random() < 0.4:
+        picks[-1] = picks[0]
+    things = []
+    for pick in rng.permutation(picks):
+        color, shape = CATEGORIES[pick].split()
+        for _ in range(40):
+            width = 10 * 2.9 ** rng.random()
+            height = min(30.0, max(9.0, width * 1.3 ** rng.uniform(-1, 1)))
+            x, y = rng.uniform(0, SIZE - width), rng.uniform(0, SIZE - height)
+            box = tuple(float(round(v, 2)) for v in (x, y, x + width, y + height))
+            if all(_may_lie_together(box, t.box) for t in things):
+                things.append(Thing(color, shape, box))
+                break
+    return Scene(seed, tuple(things))
+
+
+def _may_lie_together(a, b):
+    return area(intersection(a, b)) <= 0.22 * min(area(a), area(b))
+
+
+def scenes(split, count, seed=0):
+    """Yields the first `count` scenes of a split, walking the seeds upward from `seed` million."""
+    number = seed * 1_000_000
+    while count > 0:
+        scene = layout(number)
+        number += 1
+        if scene.split == split:
+            count -= 1
+            yield scene
+
+
+def _shape_mask(shape, u, v):
+    """Coverage of a shape at (u, v), its box being [-1, 1] squared; boolean array."""
+    r = u * u + v * v
+    if shape == "circle":
+        return r <= 1
+    if shape == "square":
+        return np.maximum(abs(u), abs(v)) <= 1
+    if shape == "triangle":
+        return (abs(v) <= 1) & (abs(u) <= (v + 1) / 2)
+    if shape == "diamond":
+        return abs(u) + abs(v) <= 1
+    if shape == "ring":
+        return (r <= 1) & (r >= 0.3)
+    return (np.maximum(abs(u), abs(v)) <= 1) & (np.minimum(abs(u), abs(v)) <= 0.33)
+
+
+def _ground(rng):
+    """Textured ground: a muted tone, soft blotches and grain; (SIZE, SIZE, 3) floats of 0-255."""
+    tone = rng.uniform(50, 125) + rng.uniform(-18, 18, 3)
+    cells = rng.uniform(-1, 1, (7, 7)).repeat(16, 0).repeat(16, 1)[:SIZE, :SIZE]
+    blur = np.cumsum(np.pad(cells, ((8, 0), (0, 0)), "edge"), 0)
+    blur = (blur[8:] - blur[:-8]) / 8
+    blur = np.cumsum(np.pad(blur, ((0, 0), (8, 0)), "edge"), 1)
+    blotches = (blur[:, 8:] - blur[:, :-8]) / 8
+    return tone + 22 * blotches[..., None] + rng.normal(0, 6, (SIZE, SIZE, 1))
+
+
+def render(scene):
+    """Draws a scene.
+
+    Returns the picture, (SIZE, SIZE, 3) uint8, and the owner map, (SIZE, SIZE) int: which object
+    is seen at each pixel, -1 for ground.
+    """
+    rng = np.random.default_rng([23, scene.seed])
+    picture, owner = _ground(rng), np.full((SIZE, SIZE), -1)
+    for index, thing in enumerate(scene.things):
+        x1, y1, x2, y2 = thing.box
+        left, top, right, bottom = int(x1), int(y1), int(np.ceil(x2)), int(np.ceil(y2))
+        # Three samples a pixel and axis: soft edges, so that a box's fraction of a pixel shows.
+        xs = (np.arange(3 * left, 3 * right) + 0.5) / 3
+        ys = (np.arange(3 * top, 3 * bottom) + 0.5) / 3
+        u, v = (xs - x1) / (x2 - x1) * 2 - 1, (ys - y1) / (y2 - y1) * 2 - 1
+        mask = _shape_mask(thing.shape, u[None, :], v[:, None])
+        cover = mask.reshape(bottom - top, 3, right - left, 3).mean((1, 3))[..., None]
+        color = np.array(COLORS[thing.color]) * rng.uniform(0.85, 1.05) + rng.normal(0, 5, 3)
+        window = (slice(top, bottom), slice(left, right))
+        grain = rng.normal(0, 4, (bottom - top, right - left, 1))
+        picture[window] = (1 - cover) * picture[window] + cover * (color + grain)
+        owner[window][cover[..., 0] > 0.5] = index
+    return picture.clip(0, 255).astype(np.uint8), owner
+
+
+def crop(region, things):
+    """Cuts a region out, as a model sees it: whole pixels, padded to a square.
+
+    Returns the region in whole pixels, the things that lie in it with their boxes clipped and moved to
+    the padded square, and the square's side.
+    """
+    region = (int(region[0]), int(region[1]), int(np.ceil(region[2])), int(np.ceil(region[3])))
+    side, dx, dy = square_offset(region[2] - region[0], region[3] - region[1])
+    shift = (dx - region[0], dy - region[1], dx - region[0], dy - region[1])
+    moved = []
+    for thing in things:
+        if inside(thing.box, region):
+            box = tuple(v + s for v, s in zip(intersection(thing.box, region), shift))
+            moved.append(Thing(thing.color, thing.shape, box))
+    return region, moved, side
+
+
+# ------------------------------------------------------------------------------------------- texts
+
+
+def number(value):
+    """A 0-1 coordinate as LLaVA writes it: two decimals, trailing zeros dropped."""
+    return str(round(min(1.0, max(0.0, float(value))), 2))
+
+
+def box_text(box, width=SIZE, height=SIZE):
+    x1, y1, x2, y2 = box
+    numbers = (x1 / width, y1 / height, x2 / width, y2 / height)
+    return "[" + ", ".join(map(number, numbers)) + "]"
+
+
+def coarse(box, noise, rng, width=SIZE, height=SIZE):
+    """The box with Gaussian noise on each edge, `noise` times the side it moves along."""
+    if not noise:
+        return box
+    w, h = box[2] - box[0], box[3] - box[1]
+    x1, y1, x2, y2 = np.array(box) + rng.normal(0, noise, 4) * (w, h, w, h)
+    return (max(0, x1), max(0, y1), min(width, x2), min(height, y2))
+
+
+def with_article(name):
+    return ("an " if name[0] in "aeiou" else "a ") + name
+
+
+def enumeration(parts):
+    """'a', 'a and b', 'a, b and c'."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def clip_text(things):
+    """What the picture shows, without boxes: 'a red circle, a blue square and a green ring.'"""
+    return enumeration([with_article(t.name) for t in things]) + "."
+
+
+def expressions(things):
+    """(expression, index) for every object that one expression tells apart from all others."""
+    by_name = {}
+    for index, thing in enumerate(things):
+        by_name.setdefault(thing.name, []).append(index)
+    found = []
+    for name, group in by_name.items():
+        if len(group) == 1:
+            found.append((name, group[0]))
+        elif len(group) == 2:
+            left, right = sorted(group, key=lambda i: center(things[i].box)[0])
+            small, large = sorted(group, key=lambda i: area(things[i].box))
+            if center(things[right].box)[0] - center(things[left].box)[0] >= 0.12 * SIZE:
+                found += [(f"left {name}", left), (f"right {name}", right)]
+            if area(things[large].box) >= 1.8 * area(things[small].box):
+                found += [(f"small {name}", small), (f"large {name}", large)]
+    return found
+
+
+def in_some_order(things, rng):
+    """Left to right half of the time, at random otherwise: so a trained model samples both."""
+    if rng.random() < 0.5:
+        return sorted(things, key=lambda t: t.box[0])
+    return [things[i] for i in rng.permutation(len(things))]
+
+
+def random_region(scene, rng):
+    """(region box, its objects): grown around a random object to hold 2-8 objects."""
+    boxes = [t.box for t in scene.things]
+    more_than = int(rng.choice([1, 2, 3, 4, 4, 4, 5, 6, 7]))
+    region = grow_region(boxes, int(rng.integers(len(boxes))), more_than)
+    region = region or boxes[0]
+    return region, [t for t in scene.things if inside(t.box, region)]
+
+
+def grounded_text(things, noise, rng, width=SIZE, height=SIZE):
+    """'a red circle [..], a blue square [..] and a green ring [..].'"""
+    parts = []
+    for thing in things:
+        box = coarse(thing.box, noise, rng, width, height)
+        parts.append(f"{with_article(thing.name)} {box_text(box, width, height)}")
+    return enumeration(parts) + "."
+
+
+def ask_rec(scene, rng, noise):
+    found = expressions(scene.things)
+    # Qualified expressions are rare among all; every fourth question or so should use one.
+    hard = [e for e in found if e[0].split()[0] in QUALIFIERS]
+    pool = hard if hard and rng.random() < 0.3 else found
+    name, index = pool[rng.integers(len(pool))]
+    return REC.format(name=name), box_text(coarse(scene.things[index].box, noise, rng))
+
+
+def ask_reg(scene, rng, noise):
+    thing = scene.things[rng.integers(len(scene.things))]
+    return REG.format(box=box_text(coarse(thing.box, noise, rng))), thing.name + "."
+
+
+def ask_region(scene, rng, noise):
+    region, things = random_region(scene, rng)
+    answer = grounded_text(in_some_order(things, rng), noise, rng)
+    return DESCRIBE.format(box=box_text(region)), answer
+
+
+def ask_reference(scene, rng, noise):
+    region, things = random_region(scene, rng)
+    listed = ", ".join(
+        f"{with_article(t.name)} {box_text(t.box)}" for t in in_some_order(things, rng)
+    )
+    question = DESCRIBE_REFERENCE.format(box=box_text(region), objects=listed)
+    return question, grounded_text(in_some_order(things, rng), noise, rng)
+
+
+def ask_presence(scene, rng, noise):
+    present = {t.name for t in scene.things}
+    if rng.random() < 0.5:
+        return PRESENCE.format(name=with_article(sorted(present)[rng.integers(len(present))])), "Yes."
+    # Only colours and shapes that are there, wrongly combined: the question cannot be guessed.
+    colors, shapes = {t.color for t in scene.things}, {t.shape for t in scene.things}
+    absent = [c for c in CATEGORIES if c not in present]
+    absent = [c for c in absent if c.split()[0] in colors and c.split()[1] in shapes] or absent
+    return PRESENCE.format(name=with_article(absent[rng.integers(len(absent))])), "No."
+
+
+def ask_color(scene, rng, noise):
+    by_shape = {s: [t for t in scene.things if t.shape == s] for s in SHAPES}
+    single = [group[0] for group in by_shape.values() if len(group) == 1]
+    if not single:
+        return ask_presence(scene, rng, noise)
+    thing = single[rng.integers(len(single))]
+    return COLOR.format(shape=thing.shape), thing.color + "."
+
+
+def as_conversation(turns):
+    """LLaVA's list of {from, value}; the picture goes before the first question."""
+    turns = [(f"<image>\n{q}" if i == 0 else q, a) for i, (q, a) in enumerate(turns)]
+    return [
+        {"from": who, "value": text}
+        for question, answer in turns
+        for who, text in (("human", question), ("gpt", answer))
+    ]
+
+
+ASKERS = (ask_rec, ask_reg, ask_region, ask_reference, ask_presence, ask_color)
+ASKER_SHARES = (0.42, 0.08, 0.22, 0.08, 0.13, 0.07)
+
+
+def conversation(scene, rng, noise, turns=6):
+    """A conversation of several questions about one scene; boxes of the answers are coarse."""
+    picks = rng.choice(len(ASKERS), turns, p=ASKER_SHARES)
+    return as_conversation([ASKERS[i](scene, rng, noise) for i in picks])
+
+
+def crop_conversation(scene, rng, noise):
+    """(region, conversation) for the picture cut to that region, boxes in the crop's own space."""
+    region, things, side = crop(random_region(scene, rng)[0], scene.things)
+    answer = grounded_text(in_some_order(things, rng), noise, rng, side, side)
+    return region, as_conversation([(DESCRIBE_CROP, answer)])
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def write_sft(out, count, seed, noise):
+    """OUT/sft.json: one conversation a scene, every fifth with a crop of its picture as well."""
+    rng, records = np.random.default_rng([31, seed]), []
+    for index, scene in enumerate(scenes("sft", count, seed)):
+        picture = Image.fromarray(render(scene)[0])
+        name = f"sft/{index:06d}"
+        picture.save(out / "images" / f"{name}.png")
+        records.append(_record(name, conversation(scene, rng, noise)))
+        if index % 5 == 0:
+            region, turns = crop_conversation(scene, rng, noise)
+            picture.crop(region).save(out / "images" / f"{name}_crop.png")
+            records.append(_record(f"{name}_crop", turns))
+    (out / "sft.json").write_text(json.dumps(records))
+
+
+def _record(name, turns):
+    return {"id": name.replace("/", "_"), "image": f"{name}.png", "conversations": turns}
+
+
+def write_coco(out, split, count, seed):
+    """OUT/<split>.json in COCO's format; file names relative to OUT/images."""
+    images, annotations = [], []
+    for image_id, scene in enumerate(scenes(split, count, seed), 1):
+        name = f"{split}/{image_id - 1:06d}.png"
+        Image.fromarray(render(scene)[0]).save(out / "images" / name)
+        images.append({"id": image_id, "file_name": name, "width": SIZE, "height": SIZE})
+        for thing in scene.things:
+            x1, y1, x2, y2 = thing.box
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": CATEGORIES.index(thing.name) + 1,
+                    "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
+                    "area": round(area(thing.box), 2),
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": i, "name": name} for i, name in enumerate(CATEGORIES, 1)]
+    data = {"images": images, "annotations": annotations, "categories": categories}
+    (out / f"{split}.json").write_text(json.dumps(data))
+
+
+def write_refcoco(out, count, seed):
+    """OUT/refcoco/{val,testA,testB}.jsonl: one expression a held-out scene, 3 : 1 : 1 rows."""
+    rng = np.random.default_rng([37, seed])
+    bounds = {"val": count * 3 // 5, "testA": count * 4 // 5, "testB": count}
+    rows = {name: [] for name in bounds}
+    for index, scene in enumerate(scenes("test", count, seed)):
+        name = f"images/test/{index:06d}.png"
+        Image.fromarray(render(scene)[0]).save(out / name)
+        found = expressions(scene.things)
+        expression, thing = found[rng.integers(len(found))]
+        split = next(s for s, bound in bounds.items() if index < bound)
+        rows[split].append(
+            {
+                "id": f"{split}-{len(rows[split])}",
+                "image": name,
+                "width": SIZE,
+                "height": SIZE,
+                "expression": expression,
+                "bbox": list(scene.things[thing].box),
+            }
+        )
+    for split, lines in rows.items():
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (out / "refcoco" / f"{split}.jsonl").write_text(text)
+
+
+def write_world(out, sft=1000, spr=800, val=100, test=500, seed=0, noise=0.08):
+    """Writes the whole data folder; the counts are numbers of scenes."""
+    out = Path(out)
+    for folder in ("images/sft", "images/spr", "images/val", "images/test", "refcoco"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    write_sft(out, sft, seed, noise)
+    write_coco(out, "spr", spr, seed)
+    write_coco(out, "val", val, seed)
+    write_refcoco(out, test, seed)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--sft", type=int, default=1000, help="scenes with conversations")
+    parser.add_argument("--spr", type=int, default=800, help="scenes with COCO boxes")
+    parser.add_argument("--val", type=int, default=100, help="more scenes with COCO boxes")
+    parser.add_argument("--test", type=int, default=500, help="held-out scenes, one REC row each")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--noise", type=float, default=0.08, help="of a side, on sft boxes")
+    write_world(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,320 @@
+"""Teaches the tiny LLaVA to ground: exact boxes in a dense shorthand, then LLaVA's own conversations.
+
+The tower is done and frozen here, so its features are computed once. Three stages:
+
+    shorthand   many objects a sequence, exact boxes: most of what the model will ever know
+    v1, exact   LLaVA's conversation format, exact boxes
+    v1, coarse  the same with noisy boxes, as instruction data has them: the model that we ship knows
+                more than it says, and that is what preference training can bring out
+"""
+
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import scenes
+import vocabulary
+from teach_tower import GRID, WIDTH, basis, box_iou, cosine, descend, patch_features, set_rate
+
+HIDDEN = 192
+IGNORE = -100
+
+
+def llama_config(vocabulary_size):
+    return LlamaConfig(
+        vocab_size=vocabulary_size,
+        hidden_size=HIDDEN,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=2048,
+        tie_word_embeddings=False,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+
+
+class TinyLlava(nn.Module):
+    """Projector and language model, under the names that LLaVA's checkpoints use."""
+
+    def __init__(self, tokenizer):
+        super().__init__()
+        self.llm = LlamaForCausalLM(llama_config(len(tokenizer)))
+        self.projector = nn.Sequential(
+            nn.Linear(WIDTH, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, HIDDEN)
+        )
+        with torch.no_grad():
+            nn.init.normal_(self.projector[2].weight, std=0.05)
+            words = self.llm.get_input_embeddings().weight
+            nn.init.normal_(words, std=0.05)
+            rows = tokenizer.convert_tokens_to_ids(vocabulary.COORDINATES)
+            code = basis(torch.arange(101) / 100)
+            words[rows] = 0
+            words[rows, :WIDTH] = 0.3 * torch.cat([code, code], 1)
+            self.llm.lm_head.weight.copy_(words)
+
+    def embed(self, features, prefix, text):
+        """(n, patches, WIDTH), (p,), (n, t) -> (n, p + patches + t, HIDDEN)."""
+        embed = self.llm.get_input_embeddings()
+        before = embed(prefix).expand(len(features), -1, -1)
+        return torch.cat([before, self.projector(features), embed(text)], 1)
+
+    def loss(self, features, prefix, text, targets):
+        """Mean cross-entropy of the marked targets (n, t), IGNORE elsewhere."""
+        inputs = self.embed(features, prefix, text)
+        hidden = self.llm.model(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        hidden = hidden[:, -text.shape[1] - 1 : -1]  # what predicts each text token
+        marked = targets != IGNORE
+        return F.cross_entropy(self.llm.lm_head(hidden[marked]), targets[marked])
+
+    def checkpoint(self):
+        """State dict in LLaVA's layout, without the tower."""
+        tensors = dict(self.llm.state_dict())
+        for name, tensor in self.projector.state_dict().items():
+            tensors[f"model.mm_projector.{name}"] = tensor
+        return tensors
+
+
+# --------------------------------------------------------------------------------------- sequences
+
+
+class Shorthand:
+    """Token ids of a dense notation in the same vocabulary: `red circle x1 y1 x2 y2`."""
+
+    def __init__(self, tokenizer):
+        ids = tokenizer.convert_tokens_to_ids
+        self.numbers = ids(vocabulary.COORDINATES)
+        self.word = {w: ids(vocabulary.SPACE + w) for w in vocabulary.known_words()}
+        self.open, self.comma, self.close, self.end = ids([vocabulary.SPACE + "[", ",▁", "]", "</s>"])
+
+    def name(self, name):
+        return [self.word[w] for w in name.split()]
+
+    def box(self, box, full=False):
+        """Four coordinates; `full` adds LLaVA's brackets and commas."""
+        a, b, c, d = (self.numbers[int(round(100 * min(1.0, max(0.0, v))))] for v in box)
+        if full:
+            return [self.open, a, self.comma, b, self.comma, c, self.comma, d, self.close]
+        return [a, b, c, d]
+
+    def sequence(self, things, rng):
+        """(ids, targets): boxes of all named objects, or all objects of a region, or all names."""
+        full, kind = rng.random() < 0.25, rng.random()
+        parts = []  # (ids, whether they are an answer)
+        if kind < 0.5:
+            found = expressions_of(things)
+            for i in rng.permutation(len(found)):
+                name, index = found[i]
+                parts += [(self.name(name), False), (self.box(things[index].box, full), True)]
+        elif kind < 0.85:
+            region, chosen = region_of(things, rng)
+            parts.append(([self.word["region"]] + self.box(region, full), False))
+            for thing in scenes.in_some_order(chosen, rng):
+                parts.append((self.name(thing.name) + self.box(thing.box, full), True))
+            parts.append(([self.end], True))
+        else:
+            for i in rng.permutation(len(things)):
+                parts.append(([self.word["description"]] + self.box(things[i].box, full), False))
+                parts.append((self.name(things[i].name), True))
+        ids = [i for part, _ in parts for i in part]
+        targets = [i if answer else IGNORE for part, answer in parts for i in part]
+        return ids, targets
+
+
+def expressions_of(things):
+    return scenes.expressions(in_pixels(things))
+
+
+def in_pixels(things):
+    """Things with boxes in 0-1 -> the same in pixels of the square, as scenes.py has them."""
+    return tuple(
+        scenes.Thing(t.color, t.shape, tuple(scenes.SIZE * v for v in t.box)) for t in things
+    )
+
+
+def region_of(things, rng):
+    region, chosen = scenes.random_region(scenes.Scene(0, in_pixels(things)), rng)
+    return [v / scenes.SIZE for v in region], [t for t in things if scenes.inside(t.box, [v / scenes.SIZE for v in region])]
+
+
+class Conversations:
+    """Token ids of LLaVA's v1 conversations, masked as its `preprocess_v1` masks them."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        # Before the picture; the space in front of `<image>` is a token of its own.
+        self.prefix = torch.tensor(tokenizer(f"{vocabulary.SYSTEM} USER: ").input_ids)
+
+    def plain(self, text):
+        return self.tokenizer(text).input_ids[1:]  # without <s>
+
+    def sequence(self, turns):
+        """(ids, targets) of what follows the picture."""
+        ids, targets = [], []
+        for i, (question, answer) in enumerate(turns):
+            asked = self.plain(f"\n{question} ASSISTANT:" if i == 0 else f"USER: {question} ASSISTANT:")
+            said = self.plain(answer) + [2]
+            ids += asked + said
+            targets += [IGNORE] * len(asked) + said
+        return ids, targets
+
+    def prompt(self, question):
+        return self.plain(f"\n{question} ASSISTANT:")
+
+
+def random_turns(things, cropped, rng, noise, count):
+    """Some questions of every kind about a view; a cropped one is also described as a whole."""
+    scene = scenes.Scene(0, in_pixels(things))
+    askers = [scenes.ASKERS[i] for i in rng.choice(len(scenes.ASKERS), count, p=scenes.ASKER_SHARES)]
+    turns = [ask(scene, rng, noise) for ask in askers]
+    if cropped or rng.random() < 0.08:
+        answer = scenes.grounded_text(scenes.in_some_order(scene.things, rng), noise, rng)
+        turns = [(scenes.DESCRIBE_CROP, answer)] + turns[:2]
+    return turns
+
+
+def pad(sequences):
+    """[(ids, targets)] -> two (n, t) tensors; padding is never a target."""
+    length = max(len(ids) for ids, _ in sequences)
+    ids = torch.zeros(len(sequences), length, dtype=torch.long)
+    targets = torch.full((len(sequences), length), IGNORE)
+    for row, (i, t) in enumerate(sequences):
+        ids[row, : len(i)] = torch.tensor(i)
+        targets[row, : len(t)] = torch.tensor(t)
+    return ids, targets
+
+
+# ---------------------------------------------------------------------------------------- training
+
+
+@torch.no_grad()
+def all_features(tower, views, batch=256):
+    return torch.cat([patch_features(tower, p) for p in views.pictures.split(batch)])
+
+
+def train(model, features, make, prefix, steps, batch, peak, warmup=100, seed=0, log=print, every=200, check=None):
+    """One stage: `make(row, rng)` gives a sequence about view `row`."""
+    rng, start, losses = np.random.default_rng([53, seed]), time.time(), []
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, peak, weight_decay=0.01, betas=(0.9, 0.98))
+    for step in range(1, steps + 1):
+        set_rate(optimizer, cosine(step, steps, peak, warmup))
+        rows = rng.integers(len(features), size=batch)
+        ids, targets = pad([make(row, rng) for row in rows])
+        loss = model.loss(features[rows], prefix, ids, targets)
+        descend(optimizer, loss, parameters)
+        losses.append(loss.item())
+        if step % every == 0 or step == steps:
+            found = check(model) if check else ""
+            log(f"  {step}/{steps} {time.time() - start:.0f}s loss {np.mean(losses[-50:]):.3f} {found}")
+
+
+def train_shorthand(model, features, views, tokenizer, steps, **options):
+    shorthand = Shorthand(tokenizer)
+    train(
+        model,
+        features,
+        lambda row, rng: shorthand.sequence(views.things[row], rng),
+        torch.tensor([1]),
+        steps,
+        **options,
+    )
+
+
+def train_conversations(model, features, views, tokenizer, steps, noise, turns, **options):
+    conversations = Conversations(tokenizer)
+
+    def make(row, rng):
+        asked = random_turns(views.things[row], views.cropped[row], rng, noise, turns)
+        return conversations.sequence(asked)
+
+    train(model, features, make, conversations.prefix, steps, **options)
+
+
+# -------------------------------------------------------------------------------------- evaluation
+
+
+@torch.no_grad()
+def answer(model, features, prompts, conversations, longest):
+    """Greedy answers, prompts of equal length together; features (n, ...), prompts a list of texts."""
+    encoded = [conversations.prompt(p) for p in prompts]
+    replies = [None] * len(prompts)
+    for length in {len(e) for e in encoded}:
+        rows = [i for i, e in enumerate(encoded) if len(e) == length]
+        text = torch.tensor([encoded[i] for i in rows])
+        inputs = model.embed(features[rows], conversations.prefix, text)
+        mask = torch.ones(inputs.shape[:2], dtype=torch.long)
+        made = model.llm.generate(
+            inputs_embeds=inputs, attention_mask=mask, max_new_tokens=longest, do_sample=False, pad_token_id=0
+        )
+        for i, ids in zip(rows, made):
+            replies[i] = conversations.tokenizer.decode(ids, skip_special_tokens=True).strip()
+    return replies
+
+
+def parse_box(text):
+    """The first box of a text as four floats, or a box of no area."""
+    try:
+        values = [float(v) for v in text[text.index("[") + 1 : text.index("]")].split(",")]
+        return values if len(values) == 4 else [0.0] * 4
+    except ValueError:
+        return [0.0] * 4
+
+
+def named_boxes(text):
+    """[(name, box)] of 'a red circle [..], a blue square [..] and ...'."""
+    found = []
+    for piece in text.split("]")[:-1]:
+        words = [w for w in piece.split("[")[0].replace(",", " ").split() if w not in ("a", "an", "and")]
+        found.append((" ".join(words), parse_box(piece[piece.find("[") :] + "]")))
+    return found
+
+
+def measure(model, features, views, tokenizer, limit=300, seed=0):
+    """Dict of qualities on unseen, uncropped views through the v1 conversation."""
+    rng, conversations = np.random.default_rng([59, seed]), Conversations(tokenizer)
+    rows = [i for i, cropped in enumerate(views.cropped) if not cropped][:limit]
+    found = {}
+    chosen = []
+    for row in rows:
+        options = expressions_of(views.things[row])
+        chosen.append(options[rng.integers(len(options))])
+    replies = answer(model, features[rows], [scenes.REC.format(name=n) for n, _ in chosen], conversations, 12)
+    truth = torch.tensor([views.things[row][i].box for row, (_, i) in zip(rows, chosen)])
+    iou = box_iou(torch.tensor([parse_box(r) for r in replies]), truth)
+    found["rec"] = [round((iou >= t).float().mean().item(), 3) for t in (0.5, 0.6, 0.7, 0.8, 0.9)]
+    found["rec_iou"] = round(iou.mean().item(), 3)
+    found.update(measure_descriptions(model, features, views, conversations, rows[:150], rng))
+    asked = [(row, scenes.ask_presence(scenes.Scene(0, in_pixels(views.things[row])), rng, 0)) for row in rows]
+    replies = answer(model, features[rows], [q for _, (q, _) in asked], conversations, 4)
+    found["yes_no"] = round(float(np.mean([r == a for r, (_, (_, a)) in zip(replies, asked)])), 3)
+    asked = [(row, scenes.ask_reg(scenes.Scene(0, in_pixels(views.things[row])), rng, 0)) for row in rows]
+    replies = answer(model, features[rows], [q for _, (q, _) in asked], conversations, 6)
+    found["reg"] = round(float(np.mean([r == a for r, (_, (_, a)) in zip(replies, asked)])), 3)
+    return found
+
+
+def measure_descriptions(model, features, views, conversations, rows, rng):
+    """Recall of a region's objects: named at all, and named with a box of IoU >= 0.5."""
+    regions = [region_of(views.things[row], rng) for row in rows]
+    prompts = [scenes.DESCRIBE.format(box=scenes.box_text(r, 1, 1)) for r, _ in regions]
+    replies = answer(model, features[rows], prompts, conversations, 160)
+    named = boxed = total = said = 0
+    for reply, (_, things) in zip(replies, regions):
+        claims = named_boxes(reply)
+        total, said = total + len(things), said + len(claims)
+        for thing in things:
+            same = [box for name, box in claims if name == thing.name]
+            named += bool(same)
+            near = box_iou(torch.tensor(same), torch.tensor([thing.box] * len(same))) if same else []
+            boxed += any(v >= 0.5 for v in near)
+    return {
+        "named": round(named / total, 3),
+        "recall": round(boxed / total, 3),
+        "precision": round(named / max(1, said), 3),
+    }

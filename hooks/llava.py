@@ -1,0 +1,126 @@
+"""LLaVA v1.5 and code bases that kept its entry points, under any package name.
+
+Everything is asked of the running script itself: its dataset class tokenizes and transforms pictures, its collator pads, its model
+expands ``<image>`` (facts that differ between forks stay theirs). What a script must have is listed in ``NEEDED``.
+"""
+
+import contextlib
+import copy
+
+import torch
+
+from spr_plugin import weights
+from spr_plugin.errors import UserError
+from spr_plugin.formats import box_format
+from spr_plugin.host import Host
+from spr_plugin.hookspecs import hookimpl
+
+NEEDED = ("make_supervised_data_module", "LazySupervisedDataset", "safe_save_model_for_hf_trainer")
+PLACEHOLDER = "answer"
+
+
+class LlavaHost(Host):
+    """A script built like ``llava/train/train.py``."""
+
+    def __init__(self, trainer, namespace: dict, config):
+        self.trainer, self.namespace = trainer, namespace
+        self.data_args = trainer.train_dataset.data_args
+        self.data_path, self.image_folder = self.data_args.data_path, self.data_args.image_folder
+        self.dataset, self.collator = trainer.train_dataset, trainer.data_collator
+        self.tokenizer = self.dataset.tokenizer
+        self.box_format = box_format(config.spr_box_format or "llava", self.data_args.image_aspect_ratio)
+        self.llava = next(m for m in trainer.model.modules() if hasattr(type(m), "prepare_inputs_labels_for_multimodal"))
+
+    def row(self, image_path: str, prompt: str, answer: str) -> dict:
+        turns = [{"from": "human", "value": f"<image>\n{prompt}"}, {"from": "gpt", "value": answer}]
+        one = copy.copy(self.dataset)
+        one.list_data_dict = [{"id": "spr", "image": image_path, "conversations": turns}]
+        return one[0]
+
+    def batch(self, rows: list[dict]) -> dict:
+        return self.collator(rows)
+
+    def fits(self, row: dict) -> bool:
+        length = len(row["input_ids"]) - 1 + self.llava.get_vision_tower().num_patches
+        return bool((row["labels"] != -100).any()) and length <= self.tokenizer.model_max_length
+
+    def generate(self, requests: list[tuple[str, str]], **sampling) -> list[str]:
+        rows = [self.row(path, prompt, PLACEHOLDER) for path, prompt in requests]
+        for row in rows:
+            asked = int((row["labels"] != -100).nonzero()[0])
+            row["input_ids"], row["labels"] = row["input_ids"][:asked], row["labels"][:asked]
+        batch = self.trainer._prepare_inputs(self.batch(rows))
+        with self._padded_left():
+            output = self.llava.generate(
+                batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                images=batch["images"],
+                use_cache=True,
+                pad_token_id=self.tokenizer.pad_token_id,
+                **sampling,
+            )
+        return [text.strip() for text in self.tokenizer.batch_decode(output, skip_special_tokens=True)]
+
+    @contextlib.contextmanager
+    def _padded_left(self):
+        """Rows of different lengths must end together when they are continued; LLaVA pads right, as training wants it."""
+        config = self.llava.config
+        side = getattr(config, "tokenizer_padding_side", "right")
+        config.tokenizer_padding_side = "left"
+        try:
+            yield
+        finally:
+            config.tokenizer_padding_side = side
+
+    def logits_and_labels(self, model, batch: dict) -> tuple:
+        """LLaVA expands ``<image>`` inside its forward; the labels it makes there are overheard, last in every fork's return value."""
+        heard = []
+        expand = self.llava.prepare_inputs_labels_for_multimodal
+
+        def overhear(*args, **kwargs):
+            out = expand(*args, **kwargs)
+            heard.append(out[-1])
+            return out
+
+        self.llava.prepare_inputs_labels_for_multimodal = overhear
+        try:
+            logits = model(**batch).logits
+        finally:
+            del self.llava.prepare_inputs_labels_for_multimodal
+        return logits, heard[0]
+
+    def view(self, width: int, height: int):
+        return self.box_format.space(width, height)
+
+    def language_layers(self) -> list[str]:
+        outside = ("vision_tower", "mm_projector", "lm_head")
+        linear = [name for name, module in self.trainer.model.named_modules() if isinstance(module, torch.nn.Linear)]
+        return [name for name in linear if not any(part in name for part in outside)]
+
+    def is_projector(self, parameter_name: str) -> bool:
+        return "mm_projector" in parameter_name
+
+    def save(self, directory: str) -> None:
+        """As ``llava/train/train.py`` saves: adapter and non-LoRA weights, or the whole model; one tensor at a time under ZeRO-3."""
+        model, trainer = self.trainer.model, self.trainer
+        if getattr(trainer.args, "lora_enable", False):
+            adapter = self.namespace["get_peft_state_maybe_zero_3"](model.named_parameters(), trainer.args.lora_bias)
+            rest = self.namespace["get_peft_state_non_lora_maybe_zero_3"](model.named_parameters())
+            if trainer.args.should_save:
+                model.config.save_pretrained(directory)
+                model.save_pretrained(directory, state_dict=adapter)
+                torch.save(rest, f"{directory}/non_lora_trainables.bin")
+            return
+        state = dict(weights.tensors(model, list(model.state_dict())))
+        if trainer.args.should_save:
+            trainer._save(directory, state_dict=state)
+
+
+@hookimpl
+def spr_host(trainer, namespace, config):
+    if not hasattr(type(trainer.model), "prepare_inputs_labels_for_multimodal") and not hasattr(trainer.model, "prepare_inputs_labels_for_multimodal"):
+        return None
+    missing = [name for name in NEEDED if name not in namespace]
+    if missing:
+        raise UserError(f"--spr: this LLaVA-like script lacks {', '.join(missing)}; supply a spr_host hook (spr_plugin/hookspecs.py)")
+    return LlavaHost(trainer, namespace, config)

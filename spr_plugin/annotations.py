@@ -1,0 +1,291 @@
+"""Pictures with object boxes: COCO-format JSON, or mined from a LLaVA data file's grounded conversations.
+
+Single bad records never stop a run: each is left out and counted under its reason in the caller's `skipped` Counter. What raises
+:class:`~spr_plugin.errors.UserError` is a file that is wrong as a whole.
+
+Boxes refer to the pixels as stored in the file. EXIF orientation is not applied, because LLaVA opens pictures without it too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from spr_plugin.boxes import Box, Space, iou_matrix
+from spr_plugin.errors import UserError
+from spr_plugin.formats import BoxFormat
+from spr_plugin.hookspecs import hookimpl
+
+SMALLEST = 1.0  # px; a box with a shorter side is no object that a description could name
+REC_QUESTION = re.compile(r"describes:\s*(.+?)\s*$", re.DOTALL)
+REG_QUESTION = re.compile(r"\bdescri(?:be|ption)\b", re.IGNORECASE)
+
+
+class BadImage(UserError):
+    """A picture file that cannot be read; the text names the record and the file. Callers count it and go on."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One object.
+
+    Attributes:
+        id: unique within its picture.
+        label: category name or phrase; never empty.
+        box: in pixels of the picture, clipped to it.
+        coarse: read back from rounded box text (half a step of LLaVA's is 3 px at 640 px), not annotated to the pixel.
+    """
+
+    id: int | str
+    label: str
+    box: Box
+    coarse: bool = False
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """A picture file with its objects. `width` and `height` are those stored in the file; `id` names the record in messages."""
+
+    id: str
+    path: str
+    width: int
+    height: int
+    annotations: tuple[Annotation, ...]
+
+
+def open_image(path: str, record_id: str) -> Image.Image:
+    """The picture as RGB, stored orientation. Raises BadImage if it is missing, truncated or no picture."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadImage(f"record {record_id}: cannot read {path} ({error}); mend or remove the file") from None
+
+
+def image_size(path: str) -> tuple[int, int] | str:
+    """(width, height) from the file's header, or the reason why there is none: ``missing_image``, ``unreadable_image``."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except FileNotFoundError:
+        return "missing_image"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return "unreadable_image"
+
+
+# --- COCO-format JSON: COCO, LVIS, Objects365
+
+
+def read_coco(file: str, image_folder: str, skipped: Counter) -> Iterator[AnnotatedImage]:
+    """Pictures with at least one usable box, in the file's order.
+
+    Boxes are clipped to the picture. Left out and counted in `skipped`: annotations as ``crowd``, ``ignored``, ``bad_box``,
+    ``not_finite``, ``zero_area``, ``outside``, ``no_label``, ``unknown_image``, ``duplicate_id``; pictures as ``missing_image``, ``unreadable_image``,
+    ``size_mismatch`` (file and record disagree), ``bad_image_record``, ``duplicate_image_id``, ``no_objects``. Raises UserError where `file` is not COCO JSON.
+    """
+    content = _load_coco(file)
+    labels = {record.get("id"): _label(record.get("name")) for record in content["categories"] if isinstance(record, dict)}
+    images = [record for record in content["images"] if _is_image_record(record, skipped)]
+    by_image: dict[object, list[dict]] = {record["id"]: [] for record in images}
+    for record in content["annotations"]:
+        known = isinstance(record, dict) and _hashable(record.get("image_id")) and record["image_id"] in by_image
+        if known:
+            by_image[record["image_id"]].append(record)
+        else:
+            skipped["unknown_image"] += 1
+    if len(images) > len(by_image):
+        skipped["duplicate_image_id"] += len(images) - len(by_image)
+    for record in {record["id"]: record for record in images}.values():
+        if image := _coco_image(record, by_image[record["id"]], labels, image_folder, skipped):
+            yield image
+
+
+def _load_coco(file: str) -> dict:
+    content = _load_json(file, "--spr_annotations")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise UserError(f"{file} has no '{key}' list: --spr_annotations wants COCO JSON")
+    return content
+
+
+def _load_json(file: str, flag: str) -> object:
+    try:
+        with open(file, encoding="utf-8") as handle:
+            return json.load(handle)
+    except OSError as error:
+        raise UserError(f"{flag} {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{flag} {file}: not JSON ({error})") from None
+
+
+def _hashable(value: object) -> bool:
+    return isinstance(value, (int, str))
+
+
+def _is_image_record(record: object, skipped: Counter) -> bool:
+    """Whether an ``images`` entry has an id, whole positive sizes and a file name."""
+    good = isinstance(record, dict) and _hashable(record.get("id")) and bool(_file_name(record))
+    good = good and all(isinstance(record.get(side), int) and record[side] > 0 for side in ("width", "height"))
+    skipped.update([] if good else ["bad_image_record"])
+    return good
+
+
+def _file_name(record: dict) -> str:
+    """``file_name``, or the end of LVIS's ``coco_url`` (``train2017/000000000009.jpg``)."""
+    name = record.get("file_name") or "/".join(str(record.get("coco_url") or "").split("/")[-2:])
+    return name if isinstance(name, str) else ""
+
+
+def _coco_image(record: dict, rows: list[dict], labels: dict, folder: str, skipped: Counter) -> AnnotatedImage | None:
+    """The picture of one record, or None, counted."""
+    path = os.path.join(folder, _file_name(record))
+    size = image_size(path)
+    stated = (record["width"], record["height"])
+    if size != stated:
+        skipped[size if isinstance(size, str) else "size_mismatch"] += 1
+        return None
+    space = Space.pixels(*stated)
+    found = [annotation for row in rows if (annotation := _coco_annotation(row, labels, space, skipped))]
+    annotations = {annotation.id: annotation for annotation in reversed(found)}
+    if len(found) > len(annotations):
+        skipped["duplicate_id"] += len(found) - len(annotations)
+    if not annotations:
+        skipped["no_objects"] += 1
+        return None
+    return AnnotatedImage(str(record["id"]), path, *stated, tuple(reversed(annotations.values())))
+
+
+def _coco_annotation(row: dict, labels: dict, space: Space, skipped: Counter) -> Annotation | None:
+    """The annotation of one row, or None, counted."""
+    label = labels.get(row.get("category_id"), "") if _hashable(row.get("category_id")) else ""
+    box = _coco_box(row, space)
+    reason = "no_label" if not label else box if isinstance(box, str) else None
+    if reason:
+        skipped[reason] += 1
+        return None
+    return Annotation(row["id"] if _hashable(row.get("id")) else f"{box.xyxy}", label, box)
+
+
+def _coco_box(row: dict, space: Space) -> Box | str:
+    """COCO's xywh as a box on the picture, or the reason why it is left out."""
+    if row.get("iscrowd"):
+        return "crowd"
+    if row.get("ignore"):
+        return "ignored"
+    numbers = row.get("bbox")
+    if not isinstance(numbers, list) or len(numbers) != 4 or not all(isinstance(n, (int, float)) for n in numbers):
+        return "bad_box"
+    x, y, width, height = map(float, numbers)
+    if not all(map(math.isfinite, (x, y, width, height))):
+        return "not_finite"
+    if width <= 0 or height <= 0:
+        return "zero_area"
+    return usable(Box(x, y, x + width, y + height, space)) or "outside"
+
+
+def usable(box: Box) -> Box | None:
+    """`box` in pixels, clipped to its picture; None where less than a pixel of it lies there."""
+    clipped = box.to(Space.pixels(box.space.width, box.space.height)).clip()
+    return clipped if min(clipped.width, clipped.height) >= SMALLEST else None
+
+
+def _label(name: object) -> str:
+    return " ".join(name.split()) if isinstance(name, str) else ""
+
+
+# --- LLaVA data files
+
+
+def mine_conversations(file: str, image_folder: str, box_format: BoxFormat, skipped: Counter) -> Iterator[AnnotatedImage]:
+    """Pictures with the boxes that a LLaVA data file's conversations name, one per picture file, in order of first appearance.
+
+    Read are referring-expression turns (the answer is a box, the phrase is what the question ``describes: …``), region
+    descriptions (the question holds one box, the answer is the phrase) and answers that hold phrases with boxes. `box_format`
+    says how the file writes boxes. The same object found again (IoU >= 0.5 under one label, or >= 0.9 under any) is dropped.
+    All annotations are `coarse`.
+
+    Counted in `skipped`: ``no_image``, ``bad_record``, ``missing_image``, ``unreadable_image``, ``no_phrase``, ``outside``,
+    ``duplicate``, and the box format's parsing failures as ``box_malformed`` …. Raises UserError where `file` is no JSON list.
+    """
+    for name, turns in _turns_by_image(file, skipped).items():
+        path = os.path.join(image_folder, name)
+        size = image_size(path)
+        if isinstance(size, str):
+            skipped[size] += 1
+            continue
+        found = [mention for question, answer in turns for mention in _mined(question, answer, *size, box_format, skipped)]
+        if annotations := _annotations(found, skipped):
+            yield AnnotatedImage(name, path, *size, annotations)
+
+
+def _turns_by_image(file: str, skipped: Counter) -> dict[str, list[tuple[str, str]]]:
+    """Picture file → its (question, answer) turns that may hold a box, over all records."""
+    records = _load_json(file, "--data_path")
+    if not isinstance(records, list):
+        raise UserError(f"--data_path {file}: a LLaVA data file is a JSON list of records")
+    turns: dict[str, list[tuple[str, str]]] = {}
+    for record in records:
+        name = record.get("image") if isinstance(record, dict) else None
+        talk = record.get("conversations") if isinstance(record, dict) else None
+        if not isinstance(talk, list) or not all(isinstance(turn, dict) and isinstance(turn.get("value"), str) for turn in talk):
+            skipped["bad_record"] += 1
+        elif not isinstance(name, str) or not name:
+            skipped["no_image"] += 1
+        elif found := [pair for pair in _pairs(talk) if "[" in "".join(pair) or "<" in "".join(pair)]:
+            turns.setdefault(name, []).extend(found)
+    return turns
+
+
+def _pairs(talk: Sequence[dict]) -> Iterator[tuple[str, str]]:
+    """(question, answer) of each human turn that a gpt turn follows, without the picture's placeholder."""
+    for first, second in zip(talk, talk[1:]):
+        if first.get("from") == "human" and second.get("from") == "gpt":
+            yield first["value"].replace("<image>", "").strip(), second["value"].strip()
+
+
+def _mined(question: str, answer: str, width: int, height: int, box_format: BoxFormat, skipped: Counter) -> list[tuple[str, Box]]:
+    """(phrase, box) of one turn; see `mine_conversations`."""
+    said = box_format.parse(answer, width, height)
+    skipped.update({f"box_{reason}": count for reason, count in said.failures.items()})
+    if said.boxes:
+        asked = REC_QUESTION.search(question)
+        named = asked.group(1).rstrip(".") if asked and len(said.boxes) == 1 else ""
+        return [(mention.phrase or named, box) for mention in said.mentions for box in mention.boxes]
+    boxes = box_format.parse(question, width, height).boxes
+    if len(boxes) == 1 and REG_QUESTION.search(question):
+        return [(answer.rstrip("."), boxes[0])]
+    return []
+
+
+def _annotations(found: Iterable[tuple[str, Box]], skipped: Counter) -> tuple[Annotation, ...]:
+    """Annotations of the (phrase, box) rows of one picture, without repetitions; the first of equals stays."""
+    kept: list[Annotation] = []
+    for phrase, box in found:
+        label, clipped = _label(phrase), usable(box)
+        if not label or clipped is None:
+            skipped["outside" if label else "no_phrase"] += 1
+        elif _repeats(label, clipped, kept):
+            skipped["duplicate"] += 1
+        else:
+            kept.append(Annotation(len(kept), label, clipped, coarse=True))
+    return tuple(kept)
+
+
+def _repeats(label: str, box: Box, kept: Sequence[Annotation]) -> bool:
+    overlaps = iou_matrix([box.xyxy], [other.box.xyxy for other in kept])[0]
+    return any(
+        overlap >= (0.5 if other.label.lower() == label.lower() else 0.9) for overlap, other in zip(overlaps, kept)
+    )
+
+
+@hookimpl
+def spr_annotations(source: str, image_folder: str, skipped: Counter) -> Iterator[AnnotatedImage]:
+    """``--spr_annotations FILE`` as COCO-format JSON; a plugin that knows another format is asked first."""
+    return read_coco(source, image_folder, skipped)

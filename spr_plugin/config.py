@@ -1,0 +1,112 @@
+"""The ``--spr_*`` flags: one dataclass that joins the host's own in ``HfArgumentParser``.
+
+Nothing heavy is imported here: the boot module reads it at interpreter start. "paper" in ``origin`` means the SPR paper states the
+value; "ours" that the paper is silent and we chose it.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Optional
+
+from spr_plugin.errors import UserError
+
+PROMPT_KINDS = ("plain", "crop", "reference")
+
+
+def _flag(default, help, origin="ours", *, resumable=False, choices=None):
+    """A field whose metadata HfArgumentParser shows as help and README's table is generated from.
+
+    ``resumable`` marks what may change between two runs on one OUTPUT_DIR (it does not alter any record).
+    """
+    metadata = {"help": help, "origin": origin, "resumable": resumable}
+    if choices:
+        metadata["choices"] = list(choices)
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class SPRConfig:
+    """Flags of the SPR stage."""
+
+    spr: bool = _flag(False, "run the SPR stage after the host's training, before the host saves", resumable=True)
+    spr_only: bool = _flag(False, "skip the host's training: the loaded model is the start (the paper's case)", "paper", resumable=True)
+    spr_overwrite: bool = _flag(False, "start the SPR stage over: delete OUTPUT_DIR/spr of an earlier run", resumable=True)
+    spr_save_base: bool = _flag(
+        False, "also save the model at the stage's entry, in the host's layout, to OUTPUT_DIR/spr/base: what SPR is compared with", resumable=True
+    )
+    spr_plugin: list[str] = _flag([], "Python files with hook implementations")
+
+    spr_annotations: Optional[str] = _flag(
+        None, "COCO-format JSON with object boxes; default: mined from the grounded conversations of --data_path"
+    )
+    spr_image_folder: Optional[str] = _flag(None, "folder of the annotated images; default: the host's --image_folder")
+    spr_regions: int = _flag(10000, "number of region queries", "paper: 10k images")
+    spr_regions_per_image: int = _flag(1, "regions grown in one image")
+    spr_more_than: int = _flag(4, "a region grows until it holds more than this many objects", "paper")
+    spr_seed: int = _flag(0, "seed of regions and sampling")
+
+    spr_prompts: list[str] = _flag(list(PROMPT_KINDS), "prompt variants that are sampled", "paper", choices=PROMPT_KINDS)
+    spr_samples: int = _flag(2, "answers sampled for each prompt variant of a region")
+    spr_temperature: float = _flag(1.0, "sampling temperature")
+    spr_top_p: float = _flag(1.0, "nucleus sampling mass")
+    spr_max_new_tokens: int = _flag(256, "longest answer, in tokens")
+    spr_sample_batch: int = _flag(8, "prompts answered in one batch")
+
+    spr_box_format: Optional[str] = _flag(None, "box text of the model (llava, ferret, shikra …); default: the host's family")
+    spr_clip: Optional[str] = _flag(
+        None, "CLIP checkpoint of the semantic score; default: the host's --vision_tower, whose repository holds the text tower too"
+    )
+    spr_detector: Optional[str] = _flag(None, "detector whose boxes join the ground truth; default: annotations alone")
+    spr_scorer: str = _flag("spr", "scorer of the candidates, by name")
+    spr_lambda: float = _flag(0.8, "weight of the semantic score: S = lambda S_sem + (1 - lambda) S_loc", "paper")
+    spr_min_gap: float = _flag(0.0, "a region is skipped when chosen and rejected differ by no more than this in S")
+
+    spr_tune: str = _flag("lora", "what DPO trains when the host trains all weights: an adapter, merged at the end, or all", choices=("lora", "full"))
+    spr_tune_projector: bool = _flag(False, "train the multimodal projector too")
+    spr_lora_r: int = _flag(16, "rank of the adapter (a host that trains with LoRA keeps its own)")
+    spr_lora_alpha: int = _flag(32, "LoRA scale is alpha / rank")
+    spr_beta: float = _flag(0.1, "beta of the DPO loss")
+    spr_learning_rate: float = _flag(2e-5, "peak learning rate of the DPO stage, cosine decay after 10 % warm-up")
+    spr_epochs: float = _flag(1.0, "passes over the preference pairs")
+    spr_batch_size: int = _flag(4, "pairs in one step on one device")
+    spr_gradient_accumulation: int = _flag(1, "steps of --spr_batch_size pairs to one optimizer step")
+    spr_sft_weight: float = _flag(0.0, "weight of an SFT term on the chosen answer, mean over its tokens, added to the DPO loss")
+
+    def __post_init__(self):
+        if self.spr_only:
+            self.spr = True
+        if self.spr:
+            check(self)
+
+
+def check(config: SPRConfig) -> None:
+    """Raise UserError for the first flag whose value makes no sense."""
+    unknown = [kind for kind in config.spr_prompts if kind not in PROMPT_KINDS]
+    if unknown or not config.spr_prompts:
+        raise UserError(f"--spr_prompts {' '.join(unknown)}: choose from {', '.join(PROMPT_KINDS)}")
+    if config.spr_tune not in ("lora", "full"):
+        raise UserError(f"--spr_tune {config.spr_tune}: choose lora or full")
+    for name in ("spr_lambda", "spr_top_p"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
+    positive = "spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_lora_r spr_lora_alpha"
+    for name in (positive + " spr_temperature spr_beta spr_learning_rate spr_epochs spr_batch_size spr_gradient_accumulation").split():
+        if not getattr(config, name) > 0:
+            raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0")
+    if len(config.spr_prompts) * config.spr_samples < 2:
+        raise UserError("--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates")
+
+
+def fingerprint(config: SPRConfig) -> dict:
+    """Flag → value of everything that shapes a record; two runs on one OUTPUT_DIR must agree on it."""
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if not f.metadata["resumable"]}
+
+
+def digest(value) -> str:
+    """Stable 16-digit hash of plain data; ids of records are made with it."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

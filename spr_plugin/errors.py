@@ -1,0 +1,9 @@
+"""The one exception that means "the user can mend this"."""
+
+
+class UserError(Exception):
+    """A user's mistake.
+
+    The text is one line that names the flag, file or record and says what to do. Entry points print it as
+    ``spr: error: …`` and exit with 2; a traceback would hide the line.
+    """

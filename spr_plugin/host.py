@@ -1,0 +1,54 @@
+"""What the method needs to know about a training code base, and nothing more.
+
+A host is found by the ``spr_host`` hook; every code base that trains vision-language models differs in these things only.
+"""
+
+from abc import ABC, abstractmethod
+
+
+class Host(ABC):
+    """One training script with its model, tokenizer and image transform.
+
+    Attributes:
+        trainer: the host's ``transformers.Trainer``; ``trainer.model`` is the live model.
+        box_format: how the model writes boxes (see :mod:`spr_plugin.formats`).
+    """
+
+    trainer: object
+    box_format: object
+
+    @abstractmethod
+    def row(self, image_path: str, prompt: str, answer: str) -> dict:
+        """One training row in the host's own layout (``input_ids``, ``labels``, picture); labels are -100 off the answer."""
+
+    @abstractmethod
+    def batch(self, rows: list[dict]) -> dict:
+        """Rows → keyword arguments of the model's forward, by the host's own collator."""
+
+    @abstractmethod
+    def fits(self, row: dict) -> bool:
+        """Whether the host would train on the whole answer of this row (neither cut at its maximum length nor masked)."""
+
+    @abstractmethod
+    def generate(self, requests: list[tuple[str, str]], **sampling) -> list[str]:
+        """One answer for each ``(image_path, prompt)``; ``sampling`` are keyword arguments of ``model.generate``."""
+
+    @abstractmethod
+    def logits_and_labels(self, model, batch: dict) -> tuple:
+        """Forward ``batch`` → logits ``(B, T, V)`` and labels ``(B, T)`` expanded to the same T (image tokens are -100)."""
+
+    @abstractmethod
+    def view(self, width: int, height: int):
+        """The coordinate space (:class:`spr_plugin.boxes.Space`) in which the model speaks of a picture of this size."""
+
+    @abstractmethod
+    def language_layers(self) -> list[str]:
+        """Names of the linear layers that an adapter may be added to: the language model's, without head, projector, vision tower."""
+
+    @abstractmethod
+    def is_projector(self, parameter_name: str) -> bool:
+        """Whether a parameter belongs to the multimodal projector."""
+
+    @abstractmethod
+    def save(self, directory: str) -> None:
+        """Write the live model as the host itself would, in its own layout."""

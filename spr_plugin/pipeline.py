@@ -1,0 +1,265 @@
+"""The stages in order, inside the host's own ``trainer.train()``.
+
+    entry → regions → candidates → scores → pairs → reference → policy → report
+
+Each writes under ``OUTPUT_DIR/spr/`` and skips what its log already holds, so the same command goes on after a crash at any instant.
+"""
+
+import shutil
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+from spr_plugin import dpo, ranks, weights
+from spr_plugin.annotations import mine_conversations, open_image
+from spr_plugin.config import SPRConfig, fingerprint
+from spr_plugin.errors import UserError
+from spr_plugin.formats import box_format
+from spr_plugin.host import Host
+from spr_plugin.pairing import PreferencePair, make_pair
+from spr_plugin.plugins import hook, load_file
+from spr_plugin.progress import progress, say
+from spr_plugin.refinement import refine
+from spr_plugin.regions import RegionQuery, region_queries
+from spr_plugin.sampling import sample
+from spr_plugin.store import Log, check_manifest, counted, read_json, write_json
+
+
+def train(trainer, config: SPRConfig, namespace: dict, host_train, base_train):
+    """What ``trainer.train()`` does with ``--spr``: the host's training (unless done before), then the SPR stage on the live model.
+
+    Args:
+        trainer: the host's Trainer.
+        namespace: globals of the host's training script.
+        host_train: runs the host's own ``train()``.
+        base_train: transformers' own ``Trainer.train`` function, of which the stage makes its training loop.
+
+    Raises:
+        UserError: before the host trains, for whatever can be known then.
+    """
+    run = Run(trainer, config, namespace, base_train)
+    queries = run.regions()
+    entry = run.directory / "entry"
+    result = None
+    if (entry / "index.json").exists():
+        weights.load(trainer.model, entry)
+        run.say("the host's training is done already: its weights were read from spr/entry")
+    else:
+        if not config.spr_only:
+            result = host_train()
+        dpo.release_engine(trainer)
+        names = sorted(weights.trainable(trainer.model)) + weights.persistent_buffers(trainer.model)
+        weights.save(trainer.model, names, entry)
+    dpo.to_device(trainer)
+    trainer.model.config.spr_box = run.host.box_format.describe()
+    run.save_base()
+    run.improve(queries)
+    return result or _nothing_trained(trainer)
+
+
+def _nothing_trained(trainer):
+    from transformers.trainer_utils import TrainOutput
+
+    return TrainOutput(trainer.state.global_step, 0.0, {})
+
+
+class Run:
+    """One SPR run: the host, the flags and the logs under ``OUTPUT_DIR/spr``."""
+
+    def __init__(self, trainer, config: SPRConfig, namespace: dict, base_train):
+        self.base_train = base_train
+        for path in config.spr_plugin:
+            load_file(path)
+        refuse_impossible(trainer)
+        self.trainer, self.config = trainer, config
+        self.directory = Path(trainer.args.output_dir) / "spr"
+        self.host: Host = find_host(trainer, namespace, config)
+        if ranks.rank() == 0:
+            check_manifest(self.directory, {**fingerprint(config), "box": self.host.box_format.describe()}, config.spr_overwrite)
+        ranks.barrier()
+        self.scorer("cpu")  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
+
+    def log(self, stage: str) -> Log:
+        return Log(self.directory / stage, ranks.rank())
+
+    def say(self, text: str) -> None:
+        if ranks.rank() == 0:
+            say(text)
+
+    def scorer(self, device):
+        scorer = hook().spr_scorer(config=self.config, device=device)
+        if scorer is None:
+            raise UserError(f"--spr_scorer {self.config.spr_scorer}: no plugin has it")
+        return scorer
+
+    # --- the stages -----------------------------------------------------------------------------------------------------------
+
+    def regions(self) -> list[RegionQuery]:
+        """Region queries of the annotated images; written once, by rank 0, and the same for everybody after."""
+        log = self.log("regions")
+        if not (self.directory / "regions" / "counts.json").exists():
+            if ranks.rank() == 0:
+                self._write_regions(log)
+            ranks.barrier()
+        queries = [RegionQuery.from_json(record) for record in log.read().values()]
+        if not queries:
+            reasons = read_json(self.directory / "regions" / "counts.json")
+            raise UserError(f"{self._source()} gives no usable region ({_listed(reasons) or 'it is empty'})")
+        return queries
+
+    def _source(self) -> str:
+        if self.config.spr_annotations:
+            return f"--spr_annotations {self.config.spr_annotations}"
+        return f"--data_path {self.host.data_path} (mined, since there is no --spr_annotations)"
+
+    def _write_regions(self, log: Log) -> None:
+        skipped = Counter()
+        shutil.rmtree(log.directory, ignore_errors=True)
+        queries = region_queries(
+            self._annotated_images(skipped),
+            seed=self.config.spr_seed,
+            regions_per_image=self.config.spr_regions_per_image,
+            more_than=self.config.spr_more_than,
+            limit=self.config.spr_regions,
+            skipped=skipped,
+        )
+        log.append(*(query.to_json() for query in queries))
+        log.close()
+        write_json(log.directory / "counts.json", dict(skipped))
+
+    def _annotated_images(self, skipped: Counter):
+        folder = self.config.spr_image_folder or self.host.image_folder
+        if self.config.spr_annotations is None:
+            return mine_conversations(self.host.data_path, folder, self.host.box_format, skipped)
+        images = hook().spr_annotations(source=self.config.spr_annotations, image_folder=folder, skipped=skipped)
+        if images is None:
+            raise UserError(f"--spr_annotations {self.config.spr_annotations}: neither COCO-format JSON nor a source of a plugin")
+        return images
+
+    def save_base(self) -> None:
+        """The model as it enters the stage in the host's own layout (``--spr_save_base``): what SPR is to be compared with."""
+        base = self.directory / "base"
+        if self.config.spr_save_base and not base.exists():
+            draft = base.with_name("base.tmp")
+            self.host.save(str(draft))
+            if ranks.rank() == 0:
+                draft.rename(base)
+            ranks.barrier()
+
+    def improve(self, queries: list[RegionQuery]) -> None:
+        """Sampling to DPO; afterwards the live model is the improved one in the host's own structure."""
+        own_flags = {name: p.requires_grad for name, p in self.trainer.model.named_parameters()}
+        finished = self.directory / "policy"
+        if (finished / "index.json").exists():
+            dpo.choose_trainable(self.host, self.config)
+            weights.load(self.trainer.model, finished)
+            self.say("the SPR stage is done already: its weights were read from spr/policy")
+        else:
+            pairs = self.make_pairs(queries)
+            reference = dpo.reference_log_probs(self.host, pairs, self.config, self.log("reference"))
+            names = dpo.choose_trainable(self.host, self.config)
+            dpo.train(self.host, pairs, reference, self.config, str(self.directory / "dpo"), self.base_train)
+            weights.save(self.trainer.model, names, finished)
+        dpo.merge_adapter(self.trainer.model)
+        for name, parameter in self.trainer.model.named_parameters():
+            parameter.requires_grad_(own_flags[name])
+        self._finish(sorted(name for name, flag in own_flags.items() if flag))
+
+    def _finish(self, names: list[str]) -> None:
+        """Hashes of the weights that the host is about to save, and the report."""
+        from spr_plugin.report import write_report
+
+        live = weights.digests(self.trainer.model, names)
+        if ranks.rank() == 0:
+            write_json(self.directory / "exit.json", live)
+            say(f"report: {write_report(self.directory)}")
+        ranks.barrier()
+
+    def make_pairs(self, queries: list[RegionQuery]) -> list[PreferencePair]:
+        """Sampling, scoring and pairing; the pairs that fit the host's length."""
+        sample(self.host, queries, self.config, self.log("candidates"))
+        self.score(queries)
+        if ranks.rank() == 0:
+            self._pair(queries)
+        ranks.barrier()
+        records = self.log("pairs").read().values()
+        pairs = [PreferencePair(**record) for record in records if "skip" not in record]
+        reasons = counted(record["skip"] for record in records if "skip" in record)
+        fits, too_long = dpo.usable_pairs(self.host, pairs)
+        if too_long:
+            reasons["longer_than_model_max_length"] = len(too_long)
+        self.say(f"{len(fits)} pairs from {len(queries)} regions ({_listed(reasons) or 'none skipped'})")
+        if not fits:
+            raise UserError(f"no preference pair is left of {len(queries)} regions ({_listed(reasons)}): see {self.directory / 'scores'}")
+        return fits
+
+    def score(self, queries: list[RegionQuery]) -> None:
+        """One record a region: its pooled truth and, for each candidate, the scores of the initial and of the refined text."""
+        log = self.log("scores")
+        held = log.read().keys()
+        wanted = [query for query in queries if query.id not in held]
+        mine = wanted[ranks.rank() :: ranks.world()]
+        candidates = by_region(self.log("candidates").read().values())
+        scorer = self.scorer(self.trainer.args.device) if mine else None
+        for query in progress(mine, len(mine), "scoring", show=ranks.rank() == 0):
+            log.append(score_region(query, candidates.get(query.id, []), scorer, self.host.box_format))
+        ranks.barrier()
+
+    def _pair(self, queries: list[RegionQuery]) -> None:
+        log = self.log("pairs")
+        held, scores = log.read().keys(), self.log("scores").read()
+        for query in queries:
+            prompt = self.host.plain_prompt(query)
+            made = make_pair(query, prompt, scores[query.id]["candidates"], self.config.spr_min_gap)
+            record = asdict(made) if isinstance(made, PreferencePair) else {"id": query.id, "region": query.id, "skip": made}
+            if record["id"] not in held:
+                log.append(record)
+
+
+def by_region(candidates) -> dict[str, list[dict]]:
+    """Candidate records grouped by region, in canonical order."""
+    grouped = {}
+    for record in sorted(candidates, key=lambda c: (c["region"], c["kind"], c["index"])):
+        grouped.setdefault(record["region"], []).append(record)
+    return grouped
+
+
+def score_region(query: RegionQuery, candidates: list[dict], scorer, box_format) -> dict:
+    """The record of one region: every candidate's scores as the model wrote it and after refinement, by term."""
+    try:
+        picture = open_image(query.image.path, query.image.id)
+    except UserError as error:
+        unread = {"terms": {}, "total": 0.0, "valid": False, "reason": "image_unreadable"}
+        rows = [{"candidate": c["id"], "text": "", "refined": "", "initial": unread, "final": unread} for c in candidates]
+        return {"id": query.id, "candidates": rows, "error": str(error)}
+    width, height = query.image.width, query.image.height
+    truth = [annotation.box for annotation in query.truth]
+    texts = [candidate["text"] for candidate in candidates]
+    refined = [refine(text, truth, box_format, width, height)[0] for text in texts]
+    scores = scorer.score(query, picture, texts + refined, box_format)
+    rows = [
+        {"candidate": c["id"], "text": text, "refined": better, "initial": initial, "final": final}
+        for c, text, better, initial, final in zip(candidates, texts, refined, scores, scores[len(texts) :])
+    ]
+    return {"id": query.id, "candidates": rows}
+
+
+def find_host(trainer, namespace: dict, config: SPRConfig) -> Host:
+    """The host adapter of this script. UserError names what was looked for."""
+    host = hook().spr_host(trainer=trainer, namespace=namespace, config=config)
+    if host is None:
+        raise UserError(
+            f"--spr: no host adapter knows {namespace.get('__file__', 'this training script')} "
+            f"({type(trainer).__name__}, {type(trainer.model).__name__}); write a spr_host hook, see spr_plugin/hookspecs.py"
+        )
+    return host
+
+
+def refuse_impossible(trainer) -> None:
+    """UserError for host settings under which the stage makes no sense, before anything is trained."""
+    if getattr(trainer.args, "tune_mm_mlp_adapter", False):
+        raise UserError("--spr with --tune_mm_mlp_adapter: a projector pre-training cannot describe regions yet; add --spr to the fine-tuning command")
+
+
+def _listed(reasons) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in (reasons or {}).items())

@@ -1,0 +1,52 @@
+"""The plugin manager: built-in implementations, installed plugins, and files named by ``--spr_plugin``."""
+
+import functools
+import importlib
+import importlib.util
+from pathlib import Path
+
+import pluggy
+
+from spr_plugin import hookspecs
+from spr_plugin.errors import UserError
+
+BUILT_IN = ("spr_plugin.hooks.llava", "spr_plugin.hooks.clip", "spr_plugin.formats", "spr_plugin.annotations", "spr_plugin.scoring")
+
+
+@functools.lru_cache(maxsize=None)
+def manager() -> pluggy.PluginManager:
+    """The process's plugin manager. pluggy asks the last registered first, so built-ins go in first and lose."""
+    plugins = pluggy.PluginManager("spr_plugin")
+    plugins.add_hookspecs(hookspecs)
+    for name in BUILT_IN:
+        plugins.register(importlib.import_module(name), name)
+    plugins.load_setuptools_entrypoints("spr_plugin")
+    plugins.check_pending()
+    return plugins
+
+
+def hook():
+    """The hook caller: ``hook().spr_box_format(family=…, aspect=…)``."""
+    return manager().hook
+
+
+def load_file(path: str) -> None:
+    """Register the Python file ``path`` (``--spr_plugin``); twice is once. Raises UserError if it is no plugin."""
+    file = Path(path).resolve()
+    name = str(file)
+    if manager().has_plugin(name):
+        return
+    if not file.is_file():
+        raise UserError(f"--spr_plugin {path}: no such file")
+    spec = importlib.util.spec_from_file_location(f"spr_plugin_file_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    manager().register(module, name)
+    try:
+        manager().check_pending()
+    except pluggy.PluginValidationError as error:
+        manager().unregister(module)
+        raise UserError(f"--spr_plugin {path}: {error}".replace("\n", " ")) from None
+    if not manager().get_hookcallers(module):
+        manager().unregister(module)
+        raise UserError(f"--spr_plugin {path}: has no hook; mark functions named as in spr_plugin/hookspecs.py with @hookimpl")

@@ -1,0 +1,87 @@
+"""The prompt variants that draw diverse candidates of one region, and the way back from a crop's coordinates.
+
+All candidates answer the *plain* prompt, which is the one that a preference pair keeps. Knows nothing about models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spr_plugin.annotations import Annotation
+from spr_plugin.boxes import Box, Space
+from spr_plugin.formats import BoxFormat
+from spr_plugin.regions import RegionQuery
+
+PLAIN = "Describe the objects in the region {region} with their bounding boxes."
+CROP = "Describe the objects in the image with their bounding boxes."
+REFERENCE = "The region {region} contains {references}. Describe the objects in the region with their bounding boxes."
+DETERMINERS = ("a", "an", "the", "some", "one", "two", "three", "several")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question for the model.
+
+    Attributes:
+        kind: "plain" (whole picture, region box), "crop" (the region as the picture) or "reference" (plain, with the annotated objects).
+        text: without any picture placeholder.
+        crop: (x1, y1, x2, y2) in whole pixels of the picture that is to be cut out and shown, or None for the whole picture.
+    """
+
+    kind: str
+    text: str
+    crop: tuple[int, int, int, int] | None = None
+
+
+def prompts_for(query: RegionQuery, box_format: BoxFormat, kinds: Sequence[str]) -> list[Prompt]:
+    """One prompt for each of `kinds`, in their order, its boxes written by `box_format`. Raises ValueError for an unknown kind."""
+    region = box_format.write(query.region)
+    made = {
+        "plain": Prompt("plain", PLAIN.format(region=region)),
+        "crop": Prompt("crop", CROP, crop_corners(query.region)),
+        "reference": Prompt("reference", REFERENCE.format(region=region, references=_references(query.truth, box_format))),
+    }
+    if unknown := set(kinds) - set(made):
+        raise ValueError(f"no prompt variant {', '.join(sorted(unknown))}; known are {', '.join(made)}")
+    return [made[kind] for kind in kinds]
+
+
+def crop_corners(region: Box) -> tuple[int, int, int, int]:
+    """`region` rounded outwards to whole pixels, on the picture, at least one pixel wide and high."""
+    x1, y1, x2, y2 = region.pixels()
+    left, right = _whole(x1, x2, region.space.width)
+    top, bottom = _whole(y1, y2, region.space.height)
+    return left, top, right, bottom
+
+
+def restate(text: str, prompt: Prompt, query: RegionQuery, box_format: BoxFormat) -> str:
+    """An answer to `prompt` in coordinates of the whole picture.
+
+    A crop's answer speaks of the crop as a picture of its own (padded on its own, where the family pads): its boxes are read
+    there, moved to where the crop lies and written anew. Text that could not be read stays as it is. Other kinds are unchanged.
+    """
+    if prompt.crop is None:
+        return text
+    left, top, right, bottom = prompt.crop
+    whole = Space.crop(query.image.width, query.image.height, prompt.crop)
+    parsed = box_format.parse(text, right - left, bottom - top)
+    moved = [Box(*box.xyxy, box.space.within(whole)) for box in parsed.boxes]
+    return box_format.rewrite(text, parsed, dict(enumerate(moved)))
+
+
+def _whole(low: float, high: float, size: int) -> tuple[int, int]:
+    first = min(max(math.floor(low), 0), size - 1)
+    return first, max(min(math.ceil(high), size), first + 1)
+
+
+def _references(truth: Sequence[Annotation], box_format: BoxFormat) -> str:
+    return box_format.render((_with_article(annotation.label), annotation.box) for annotation in truth)
+
+
+def _with_article(label: str) -> str:
+    """"red circle" → "a red circle"; a label that brings its own determiner keeps it."""
+    if label.split()[0].lower() in DETERMINERS:
+        return label
+    return f"{'an' if label[0].lower() in 'aeiou' else 'a'} {label}"

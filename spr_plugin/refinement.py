@@ -1,0 +1,40 @@
+"""Box repair: a description's good boxes become ground-truth boxes, its bad ones lose their coordinates (SPR, "refinement")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from spr_plugin.boxes import Box, iou_matrix
+from spr_plugin.formats import BoxFormat
+
+
+def refine(
+    text: str, truth: Sequence[Box], box_format: BoxFormat, width: int, height: int, threshold: float = 0.5
+) -> tuple[str, int, int]:
+    """Repair the boxes of `text`, which speaks of a picture of `width` x `height` pixels.
+
+    Each box that is matched to a box of `truth` with IoU > `threshold` is written anew with that box's coordinates. Of all others,
+    and of coordinates that cannot be read, only the coordinates go: the words stay and the sentence stays well-formed.
+
+    Returns:
+        The repaired text, how many boxes were kept (repaired) and how many were dropped.
+    """
+    parsed = box_format.parse(text, width, height)
+    matched = match([box.pixels() for box in parsed.boxes], [box.pixels() for box in truth], threshold)
+    changes = {place: truth[matched[place]] if place in matched else None for place in range(len(parsed.boxes))}
+    repaired = box_format.rewrite(text, parsed, changes, drop_failures=True)
+    return repaired, len(matched), len(parsed.boxes) - len(matched) + len(parsed.failed_spans)
+
+
+def match(predicted: np.typing.ArrayLike, truth: np.typing.ArrayLike, threshold: float = 0.5) -> dict[int, int]:
+    """One-to-one matching of `predicted` (m, 4) with `truth` (n, 4): place of a predicted box → place of its truth.
+
+    Hungarian on IoU. Pairs at or under `threshold` are worth nothing, so none of them keeps a good pair from forming.
+    """
+    overlaps = iou_matrix(predicted, truth)
+    worth = np.where(overlaps > threshold, overlaps, 0.0)
+    rows, columns = linear_sum_assignment(worth, maximize=True)
+    return {int(row): int(column) for row, column in zip(rows, columns) if worth[row, column] > 0}

@@ -1,0 +1,151 @@
+"""Region queries: grow a region around a random object until it holds more than four (SPR, section "region queries").
+
+Seeded and the same on every machine: random numbers come from `random.Random` under hashed seeds, distances are sums and products
+only. Knows nothing about models or prompts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from spr_plugin.annotations import AnnotatedImage, Annotation
+from spr_plugin.boxes import Box, Space
+
+Distance = tuple[float, float, tuple[bool, int | str]]
+
+
+@dataclass(frozen=True)
+class RegionQuery:
+    """A region to be described.
+
+    Attributes:
+        id: hash of picture id and size, region, truth and seed; the same on every machine.
+        image: the picture.
+        region: in pixels.
+        truth: the annotations that belong to the region.
+        seed: for whatever is random about this query later on.
+    """
+
+    id: str
+    image: AnnotatedImage
+    region: Box
+    truth: tuple[Annotation, ...]
+    seed: int
+
+    def to_json(self) -> dict:
+        """Plain data for a log; `from_json` reads it back."""
+        image = {name: getattr(self.image, name) for name in ("id", "path", "width", "height")}
+        image["annotations"] = [_annotation_row(annotation) for annotation in self.image.annotations]
+        return {"id": self.id, "image": image, "region": list(self.region.xyxy), "truth": [a.id for a in self.truth], "seed": self.seed}
+
+    @classmethod
+    def from_json(cls, data: dict) -> RegionQuery:
+        """The query that `to_json` wrote."""
+        space = Space.pixels(data["image"]["width"], data["image"]["height"])
+        annotations = tuple(
+            Annotation(row["id"], row["label"], Box(*row["xyxy"], space), row["coarse"]) for row in data["image"]["annotations"]
+        )
+        by_id = {annotation.id: annotation for annotation in annotations}
+        image = AnnotatedImage(**{**data["image"], "annotations": annotations})
+        return cls(data["id"], image, Box(*data["region"], space), tuple(by_id[id] for id in data["truth"]), data["seed"])
+
+
+def members(image: AnnotatedImage, region: Box) -> tuple[Annotation, ...]:
+    """Annotations of which at least half of the area lies inside `region` (pixels), in the picture's order."""
+    return tuple(annotation for annotation in image.annotations if _overlap(annotation.box, region) >= annotation.box.area / 2)
+
+
+def grow_region(image: AnnotatedImage, rng: random.Random, more_than: int = 4) -> Box | None:
+    """A region (pixels) that holds more than `more_than` objects, or None where the picture has too few.
+
+    Starts at a random object's box and merges the nearest object that is not yet a member, the region being the union box.
+    """
+    region = rng.choice(image.annotations).box if image.annotations else None
+    while region is not None:
+        inside = {annotation.id for annotation in members(image, region)}
+        if len(inside) > more_than:
+            return region
+        outside = [annotation for annotation in image.annotations if annotation.id not in inside]
+        region = _union(region, min(outside, key=lambda other: _distance(region, other)).box) if outside else None
+    return None
+
+
+def region_queries(
+    images: Iterable[AnnotatedImage],
+    *,
+    seed: int,
+    regions_per_image: int = 1,
+    more_than: int = 4,
+    limit: int | None = None,
+    skipped: Counter,
+) -> Iterator[RegionQuery]:
+    """Up to `limit` queries, `regions_per_image` from each picture.
+
+    With a `limit` the pictures are taken in an order drawn from `seed` and the picture ids, so that a part of a large set is a
+    fair sample of it; without one in their own order. Counted in `skipped`: ``too_few_objects`` (pictures), ``same_region``.
+    """
+    if limit is not None:
+        images = sorted(images, key=lambda image: _hash(seed, "order", image.id))
+    made = 0
+    for image in images:
+        for query in _queries_of(image, seed, regions_per_image, more_than, skipped):
+            if made == limit:
+                return
+            made += 1
+            yield query
+
+
+def _queries_of(image: AnnotatedImage, seed: int, count: int, more_than: int, skipped: Counter) -> Iterator[RegionQuery]:
+    seen = set()
+    for place in range(count):
+        query_seed = int(_hash(seed, "region", image.id, place)[:15], 16)
+        region = grow_region(image, random.Random(query_seed), more_than)
+        if region is None:
+            skipped["too_few_objects"] += 1
+            return
+        if region in seen:
+            skipped["same_region"] += 1
+            continue
+        seen.add(region)
+        yield region_query(image, region, query_seed)
+
+
+def region_query(image: AnnotatedImage, region: Box, seed: int) -> RegionQuery:
+    """The query for one region (pixels) of `image`."""
+    truth = members(image, region)
+    id = _hash(image.id, image.width, image.height, region.xyxy, [_annotation_row(a) for a in truth], seed)[:16]
+    return RegionQuery(id, image, region, truth, seed)
+
+
+def _annotation_row(annotation: Annotation) -> dict:
+    return {"id": annotation.id, "label": annotation.label, "xyxy": list(annotation.box.xyxy), "coarse": annotation.coarse}
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _distance(region: Box, other: Annotation) -> Distance:
+    """Sort key: squared edge-to-edge distance, squared centre distance, annotation id (numbers before text)."""
+    a, b = region, other.box
+    gap_x = max(0.0, a.x1 - b.x2, b.x1 - a.x2)
+    gap_y = max(0.0, a.y1 - b.y2, b.y1 - a.y2)
+    centre_x = (a.x1 + a.x2 - b.x1 - b.x2) / 2
+    centre_y = (a.y1 + a.y2 - b.y1 - b.y2) / 2
+    edges, centres = gap_x * gap_x + gap_y * gap_y, centre_x * centre_x + centre_y * centre_y
+    return edges, centres, (isinstance(other.id, str), other.id)
+
+
+def _overlap(a: Box, b: Box) -> float:
+    width = min(a.x2, b.x2) - max(a.x1, b.x1)
+    height = min(a.y2, b.y2) - max(a.y1, b.y1)
+    return max(0.0, width) * max(0.0, height)
+
+
+def _union(a: Box, b: Box) -> Box:
+    return Box(min(a.x1, b.x1), min(a.y1, b.y1), max(a.x2, b.x2), max(a.y2, b.y2), a.space)

@@ -1,0 +1,115 @@
+"""Parameters on disk and in hand, the same under one process, DDP and DeepSpeed ZeRO-3 (where each is gathered for its turn)."""
+
+import contextlib
+import hashlib
+import shutil
+from pathlib import Path
+
+import torch
+
+from spr_plugin import ranks
+from spr_plugin.errors import UserError
+from spr_plugin.store import read_json, write_json
+
+SHARD_BYTES = 2 << 30
+
+
+@contextlib.contextmanager
+def gathered(parameters, modify: bool = False):
+    """Inside, ZeRO-3 parameters have their full values; with ``modify`` rank 0's changes are handed to all ranks. Else a no-op."""
+    sharded = [p for p in parameters if hasattr(p, "ds_id")]
+    if not sharded:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(sharded, modifier_rank=0 if modify else None):
+        yield
+
+
+def sharded(model) -> bool:
+    """Whether ZeRO-3 holds the parameters in parts."""
+    return any(hasattr(p, "ds_id") for p in model.parameters())
+
+
+def numel(parameter) -> int:
+    """Number of weights of a parameter, whole or in parts."""
+    return getattr(parameter, "ds_numel", parameter.numel())
+
+
+def tensors(model, names):
+    """``(name, CPU tensor)`` of parameters and buffers, one gathered at a time; all ranks must walk it together."""
+    held = dict(model.named_parameters()) | dict(model.named_buffers())
+    for name in names:
+        with gathered([held[name]]):
+            yield name, held[name].detach().cpu().clone().contiguous()
+
+
+def trainable(model) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def persistent_buffers(model) -> list[str]:
+    return sorted(model.state_dict().keys() & {name for name, _ in model.named_buffers()})
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """Hash of a tensor's bytes, dtype and shape."""
+    raw = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return hashlib.blake2b(raw + f"{tensor.dtype}{tuple(tensor.shape)}".encode(), digest_size=16).hexdigest()
+
+
+def save(model, names, directory) -> None:
+    """Write the named tensors to ``directory`` (safetensors shards and ``index.json`` with their hashes), whole or not at all."""
+    from safetensors.torch import save_file
+
+    directory = Path(directory)
+    draft = directory.with_name(directory.name + ".tmp")
+    writer = ranks.rank() == 0
+    if writer:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+    shard, size, index = {}, 0, {}
+    for name, tensor in tensors(model, names):
+        if not writer:
+            continue
+        if size and size + tensor.nbytes > SHARD_BYTES:
+            save_file(shard, draft / f"{len(list(draft.glob('*.safetensors'))):05d}.safetensors")
+            shard, size = {}, 0
+        shard[name], index[name] = tensor, digest(tensor)
+        size += tensor.nbytes
+    if writer:
+        save_file(shard, draft / f"{len(list(draft.glob('*.safetensors'))):05d}.safetensors")
+        write_json(draft / "index.json", index)
+        shutil.rmtree(directory, ignore_errors=True)
+        draft.rename(directory)
+    ranks.barrier()
+
+
+def load(model, directory) -> None:
+    """Copy the tensors of ``directory`` into the model. UserError if the model has other parameters or a hash does not fit."""
+    from safetensors import safe_open
+
+    index = read_json(Path(directory) / "index.json")
+    held = dict(model.named_parameters()) | dict(model.named_buffers())
+    missing = sorted(index.keys() - held.keys())
+    if missing:
+        raise UserError(f"{directory} was written by a model of another structure ({missing[0]} …): use the command that wrote it, or --spr_overwrite")
+    for path in sorted(Path(directory).glob("*.safetensors")):
+        with safe_open(path, "pt") as shard:
+            for name in sorted(shard.keys()):
+                tensor = shard.get_tensor(name)
+                if digest(tensor) != index[name]:
+                    raise UserError(f"{path}: {name} is damaged; add --spr_overwrite to start the SPR stage over")
+                _assign(held[name], tensor)
+
+
+def _assign(parameter, tensor) -> None:
+    with torch.no_grad(), gathered([parameter], modify=True):
+        if not hasattr(parameter, "ds_id") or ranks.rank() == 0:
+            parameter.data.copy_(tensor)
+
+
+def digests(model, names) -> dict[str, str]:
+    """name → hash of the live values."""
+    return {name: digest(tensor) for name, tensor in tensors(model, names)}
