@@ -15,6 +15,7 @@ from spr_plugin.formats import BoxFormat, box_format
 VARIABLE = "SPR_BOX_FORMAT"
 HINT = f"set {VARIABLE}=family or family:aspect, for example llava:pad or ferret"
 
+
 @functools.lru_cache(maxsize=None)
 def named_format(name: str) -> BoxFormat:
     """``"family"`` or ``"family:aspect"`` → the format object. Raises UserError for an unknown family."""

@@ -1,6 +1,6 @@
 """The ``--spr_*`` flags: one dataclass that joins the host's own in ``HfArgumentParser``.
 
-Nothing heavy is imported here: the boot module reads it at interpreter start. "paper" in ``origin`` means the SPR paper states the
+Nothing heavy is imported here: the boot module reads it at interpreter start. "paper" as origin means the SPR paper states the
 value; "ours" that the paper is silent and we chose it.
 """
 
@@ -15,17 +15,24 @@ from spr_plugin.errors import UserError
 PROMPT_KINDS = ("plain", "crop", "reference")
 
 
-def _flag(default, help, origin="ours", *, resumable=False, choices=None):
-    """A field whose metadata HfArgumentParser shows as help and README's table is generated from.
+class Help(str):
+    """Help text of a flag. HfArgumentParser hands a field's metadata to argparse, which takes no keys of ours, so the rest rides on the text.
 
-    ``resumable`` marks what may change between two runs on one OUTPUT_DIR (it does not alter any record).
+    Attributes:
+        origin: where the default comes from.
+        resumable: whether it may change between two runs on one OUTPUT_DIR (it alters no record).
     """
-    metadata = {"help": help, "origin": origin, "resumable": resumable}
-    if choices:
-        metadata["choices"] = list(choices)
+
+    origin: str
+    resumable: bool
+
+
+def _flag(default, help, origin="ours", *, resumable=False):
+    text = Help(help)
+    text.origin, text.resumable = origin, resumable
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+        return field(default_factory=lambda: list(default), metadata={"help": text})
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass
@@ -49,7 +56,7 @@ class SPRConfig:
     spr_more_than: int = _flag(4, "a region grows until it holds more than this many objects", "paper")
     spr_seed: int = _flag(0, "seed of regions and sampling")
 
-    spr_prompts: list[str] = _flag(list(PROMPT_KINDS), "prompt variants that are sampled", "paper", choices=PROMPT_KINDS)
+    spr_prompts: list[str] = _flag(list(PROMPT_KINDS), "prompt variants that are sampled", "paper")
     spr_samples: int = _flag(2, "answers sampled for each prompt variant of a region")
     spr_temperature: float = _flag(1.0, "sampling temperature")
     spr_top_p: float = _flag(1.0, "nucleus sampling mass")
@@ -65,7 +72,7 @@ class SPRConfig:
     spr_lambda: float = _flag(0.8, "weight of the semantic score: S = lambda S_sem + (1 - lambda) S_loc", "paper")
     spr_min_gap: float = _flag(0.0, "a region is skipped when chosen and rejected differ by no more than this in S")
 
-    spr_tune: str = _flag("lora", "what DPO trains when the host trains all weights: an adapter, merged at the end, or all", choices=("lora", "full"))
+    spr_tune: str = _flag("lora", "what DPO trains when the host trains all weights: an adapter, merged at the end, or all")
     spr_tune_projector: bool = _flag(False, "train the multimodal projector too")
     spr_lora_r: int = _flag(16, "rank of the adapter (a host that trains with LoRA keeps its own)")
     spr_lora_alpha: int = _flag(32, "LoRA scale is alpha / rank")
@@ -103,7 +110,7 @@ def check(config: SPRConfig) -> None:
 
 def fingerprint(config: SPRConfig) -> dict:
     """Flag → value of everything that shapes a record; two runs on one OUTPUT_DIR must agree on it."""
-    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if not f.metadata["resumable"]}
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if not f.metadata["help"].resumable}
 
 
 def digest(value) -> str:

@@ -34,7 +34,11 @@ def spr_box_format(family, aspect):
 
 @hookspec(firstresult=True)
 def spr_scorer(config, device):
-    """The scorer named ``config.spr_scorer``: ``score(query, picture, texts, box_format)`` → one ``{"terms", "total", "valid", "reason"}`` a text."""
+    """The scorer named ``config.spr_scorer``.
+
+    ``truth(query, picture, texts, box_format)`` → ground truth ``(n, 4)`` in pixels, pooled over a region's texts;
+    ``score(query, picture, texts, box_format, truth)`` → one ``{"terms", "total", "valid", "reason"}`` a text.
+    """
 
 
 @hookspec(firstresult=True)

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from spr_plugin import dpo, ranks, weights
 from spr_plugin.annotations import mine_conversations, open_image
+from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig, fingerprint
 from spr_plugin.errors import UserError
-from spr_plugin.formats import box_format
 from spr_plugin.host import Host
 from spr_plugin.pairing import PreferencePair, make_pair
 from spr_plugin.plugins import hook, load_file
 from spr_plugin.progress import progress, say
+from spr_plugin.prompts import prompts_for
 from spr_plugin.refinement import refine
 from spr_plugin.regions import RegionQuery, region_queries
 from spr_plugin.sampling import sample
@@ -209,7 +210,7 @@ class Run:
         log = self.log("pairs")
         held, scores = log.read().keys(), self.log("scores").read()
         for query in queries:
-            prompt = self.host.plain_prompt(query)
+            prompt = prompts_for(query, self.host.box_format, ["plain"])[0].text
             made = make_pair(query, prompt, scores[query.id]["candidates"], self.config.spr_min_gap)
             record = asdict(made) if isinstance(made, PreferencePair) else {"id": query.id, "region": query.id, "skip": made}
             if record["id"] not in held:
@@ -230,18 +231,19 @@ def score_region(query: RegionQuery, candidates: list[dict], scorer, box_format)
         picture = open_image(query.image.path, query.image.id)
     except UserError as error:
         unread = {"terms": {}, "total": 0.0, "valid": False, "reason": "image_unreadable"}
-        rows = [{"candidate": c["id"], "text": "", "refined": "", "initial": unread, "final": unread} for c in candidates]
-        return {"id": query.id, "candidates": rows, "error": str(error)}
+        rows = [{"id": c["id"], "text": "", "initial": unread, "refined_text": "", "refined": unread} for c in candidates]
+        return {"id": query.id, "truth": [], "candidates": rows, "error": str(error)}
     width, height = query.image.width, query.image.height
-    truth = [annotation.box for annotation in query.truth]
     texts = [candidate["text"] for candidate in candidates]
-    refined = [refine(text, truth, box_format, width, height)[0] for text in texts]
-    scores = scorer.score(query, picture, texts + refined, box_format)
+    truth = scorer.truth(query, picture, texts, box_format)
+    boxes = [Box(*corners, Space.pixels(width, height)) for corners in truth.tolist()]
+    refined = [refine(text, boxes, box_format, width, height)[0] for text in texts]
+    scores = scorer.score(query, picture, texts + refined, box_format, truth)
     rows = [
-        {"candidate": c["id"], "text": text, "refined": better, "initial": initial, "final": final}
-        for c, text, better, initial, final in zip(candidates, texts, refined, scores, scores[len(texts) :])
+        {"id": c["id"], "text": text, "initial": initial, "refined_text": better, "refined": final}
+        for c, text, initial, better, final in zip(candidates, texts, scores, refined, scores[len(texts) :])
     ]
-    return {"id": query.id, "candidates": rows}
+    return {"id": query.id, "truth": truth.tolist(), "candidates": rows}
 
 
 def find_host(trainer, namespace: dict, config: SPRConfig) -> Host:

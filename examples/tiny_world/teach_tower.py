@@ -152,9 +152,9 @@ class PatchHeads(nn.Module):
         return self.classes(features), codes @ self.coordinates.T
 
 
-def train_tower(views, held_out, steps, batch=64, peak=1.5e-3, log=print):
-    """Trains a new tower; returns it. Prints loss, class accuracy and box accuracy per patch."""
-    tower, heads, start = new_tower(), PatchHeads(), time.time()
+def train_tower(tower, views, held_out, steps, batch=64, peak=1.5e-3, log=print):
+    """Trains the tower in place. Logs loss, class accuracy and box accuracy per patch."""
+    heads, start = PatchHeads(), time.time()
     parameters = [*tower.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, peak, weight_decay=0.01)
     for step in range(1, steps + 1):
@@ -171,7 +171,6 @@ def train_tower(views, held_out, steps, batch=64, peak=1.5e-3, log=print):
             named, boxed = patch_accuracy(tower, heads, held_out)
             spent = time.time() - start
             log(f"tower {step}/{steps} {spent:.0f}s loss {loss:.3f} class {named:.3f} IoU>.5/.9 {boxed}")
-    return tower
 
 
 def descend(optimizer, loss, parameters):

@@ -1,0 +1,97 @@
+"""Preference pairs: the best repaired description of a region over its worst initial one (SPR, "pairing")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from spr_plugin.config import digest
+from spr_plugin.regions import RegionQuery
+
+
+class ScoredText(TypedDict):
+    """What a scorer says of one text: named terms, their total, and why it is not valid (None where it is)."""
+
+    terms: dict[str, float]
+    total: float
+    valid: bool
+    reason: str | None
+
+
+class ScoredCandidate(TypedDict):
+    """A candidate with the scores of its text as the model said it and as repaired; one row of a region's record in the log."""
+
+    id: str
+    text: str
+    initial: ScoredText
+    refined_text: str
+    refined: ScoredText
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """One row for DPO.
+
+    Attributes:
+        id: hash of region, prompt and both answers.
+        region: the query's id.
+        prompt: the plain prompt, which both answer.
+        image: path of the whole picture.
+        chosen, rejected: answers in coordinates of the whole picture.
+        chosen_score, rejected_score: S of exactly these texts.
+        chosen_candidate, rejected_candidate: ids of the candidates they come from; they may be one and the same.
+    """
+
+    id: str
+    region: str
+    prompt: str
+    image: str
+    chosen: str
+    rejected: str
+    chosen_score: float
+    rejected_score: float
+    chosen_candidate: str
+    rejected_candidate: str
+
+
+def make_pair(query: RegionQuery, prompt: str, candidates: Sequence[ScoredCandidate], min_gap: float = 0.0) -> PreferencePair | str:
+    """The region's pair, or the reason why it has none.
+
+    Chosen is the repaired text with the highest S, rejected the initial text with the lowest; ties go to the lower candidate id.
+
+    ``too_few_valid``           fewer than two candidates whose initial text is valid
+    ``no_box_survived``         none of them keeps a valid text when repaired
+    ``chosen_equals_rejected``  the two texts differ at most in white space
+    ``gap_too_small``           S of chosen is not above S of rejected, or by less than `min_gap`
+    """
+    valid = [candidate for candidate in candidates if candidate["initial"]["valid"]]
+    if len(valid) < 2:
+        return "too_few_valid"
+    repaired = [candidate for candidate in valid if candidate["refined"]["valid"]]
+    if not repaired:
+        return "no_box_survived"
+    best = min(repaired, key=lambda candidate: (-candidate["refined"]["total"], candidate["id"]))
+    worst = min(valid, key=lambda candidate: (candidate["initial"]["total"], candidate["id"]))
+    if best["refined_text"].split() == worst["text"].split():
+        return "chosen_equals_rejected"
+    gap = best["refined"]["total"] - worst["initial"]["total"]
+    if gap <= 0 or gap < min_gap:
+        return "gap_too_small"
+    return _pair(query, prompt, best, worst)
+
+
+def _pair(query: RegionQuery, prompt: str, best: ScoredCandidate, worst: ScoredCandidate) -> PreferencePair:
+    chosen, rejected = best["refined_text"], worst["text"]
+    return PreferencePair(
+        id=digest([query.id, prompt, chosen, rejected]),
+        region=query.id,
+        prompt=prompt,
+        image=query.image.path,
+        chosen=chosen,
+        rejected=rejected,
+        chosen_score=best["refined"]["total"],
+        rejected_score=worst["initial"]["total"],
+        chosen_candidate=best["id"],
+        rejected_candidate=worst["id"],
+    )

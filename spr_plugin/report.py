@@ -1,0 +1,118 @@
+"""The HTML report of a run: one self-contained file with scores, skip reasons and chosen/rejected boxes drawn on the pictures."""
+
+import base64
+import io
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from spr_plugin.annotations import open_image
+from spr_plugin.errors import UserError
+from spr_plugin.formats import BoxFormat, box_format
+from spr_plugin.regions import RegionQuery
+from spr_plugin.store import Log, counted, read_json
+
+SHOWN_PAIRS = 24
+PICTURE_SIDE = 360
+COLORS = {"region": "#888888", "truth": "#1f77ff", "chosen": "#12a150", "rejected": "#e5484d"}
+
+
+def write_report(directory) -> Path:
+    """Write ``report.html`` of the run under ``OUTPUT_DIR/spr`` from its logs alone and return its path.
+
+    Raises:
+        UserError: ``directory`` holds no run, or the extra ``report`` is not installed.
+    """
+    directory = Path(directory)
+    if not (directory / "manifest.json").exists():
+        raise UserError(f"{directory}: no SPR run here (no manifest.json); give OUTPUT_DIR/spr")
+    path = directory / "report.html"
+    path.write_text(_template().render(**summary(directory)), encoding="utf-8")
+    return path
+
+
+def _template():
+    try:
+        import jinja2
+    except ImportError:
+        raise UserError("the report needs jinja2: pip install 'spr-plugin[report]'") from None
+    source = Path(__file__).with_name("templates") / "report.html"
+    return jinja2.Environment(autoescape=True).from_string(source.read_text(encoding="utf-8"))
+
+
+def summary(directory: Path) -> dict:
+    """What the report shows, as plain data."""
+    queries = {id: RegionQuery.from_json(record) for id, record in Log(directory / "regions").read().items()}
+    scores = Log(directory / "scores").read()
+    records = list(Log(directory / "pairs").read().values())
+    pairs = [record for record in records if "skip" not in record]
+    manifest = read_json(directory / "manifest.json")
+    box = manifest["config"]["box"]
+    form = box_format(box["family"], box["aspect"])
+    invalid = [row["initial"]["reason"] for region in scores.values() for row in region["candidates"] if not row["initial"]["valid"]]
+    counts = {
+        "regions": len(queries),
+        "candidates": sum(len(region["candidates"]) for region in scores.values()),
+        "preference pairs": len(pairs),
+    }
+    return {
+        "counts": counts,
+        "skipped_images": read_json(directory / "regions" / "counts.json") or {},
+        "skipped_regions": counted(record["skip"] for record in records if "skip" in record),
+        "invalid_candidates": counted(invalid),
+        "terms": _mean_terms(scores, pairs),
+        "pairs": [_shown(pair, queries[pair["region"]], form) for pair in _spread(pairs, SHOWN_PAIRS)],
+        "config": manifest["config"],
+        "colors": COLORS,
+    }
+
+
+def _spread(items: list, count: int) -> list:
+    """``count`` items spread evenly over the list, so that the report shows no chance run of neighbours."""
+    step = max(1, len(items) // count)
+    return items[::step][:count]
+
+
+def _mean_terms(scores: dict, pairs: list) -> list[dict]:
+    """Mean of every score term over all valid candidates, the chosen (refined) and the rejected (initial) ones."""
+    rows = {row["id"]: row for region in scores.values() for row in region["candidates"]}
+    groups = {
+        "all candidates": [row["initial"] for row in rows.values()],
+        "all, refined": [row["refined"] for row in rows.values()],
+        "chosen": [rows[pair["chosen_candidate"]]["refined"] for pair in pairs],
+        "rejected": [rows[pair["rejected_candidate"]]["initial"] for pair in pairs],
+    }
+    return [{"group": name, **_means([score for score in group if score["valid"]])} for name, group in groups.items()]
+
+
+def _means(scores: list[dict]) -> dict:
+    flat = [{**score["terms"], "S": score["total"]} for score in scores]
+    means = {key: f"{sum(s[key] for s in flat) / len(flat):.3f}" for key in flat[0]} if flat else {}
+    return {"n": len(flat), "means": means}
+
+
+def _shown(pair: dict, query: RegionQuery, form: BoxFormat) -> dict:
+    """One pair for the template: its texts, scores and the two pictures."""
+    sides = []
+    for side in ("chosen", "rejected"):
+        parsed = form.parse(pair[side], query.image.width, query.image.height)
+        boxes = [box.pixels() for box in parsed.boxes]
+        sides.append({"side": side, "text": pair[side], "score": f"{pair[side + '_score']:.3f}", "picture": _picture(query, boxes, side)})
+    return {"prompt": pair["prompt"], "image": query.image.id, "sides": sides}
+
+
+def _picture(query: RegionQuery, boxes: list[tuple], side: str) -> str | None:
+    """The picture with region (grey), truth (blue) and written boxes as a data URI; None if it cannot be opened any more."""
+    try:
+        image = open_image(query.image.path, query.image.id)
+    except UserError:
+        return None
+    factor = PICTURE_SIDE / max(image.size)
+    image = image.resize([max(1, round(length * factor)) for length in image.size], Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
+    drawn = [("region", query.region.pixels(), 1)] + [("truth", a.box.pixels(), 1) for a in query.truth] + [(side, box, 3) for box in boxes]
+    for kind, corners, width in drawn:
+        draw.rectangle([value * factor for value in corners], outline=COLORS[kind], width=width)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

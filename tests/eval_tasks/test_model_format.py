@@ -1,0 +1,127 @@
+import pytest
+
+from spr_plugin.eval_tasks import model_format, running
+from spr_plugin.eval_tasks.refusal import Refusal
+
+PAD = {"model_type": "llava_llama", "image_aspect_ratio": "pad"}
+
+
+class Config:
+    def __init__(self, **values):
+        self.__dict__.update(values)
+
+    def to_dict(self):
+        return dict(self.__dict__)
+
+
+class Model:
+    def __init__(self, **values):
+        self.config = Config(**values)
+
+
+class ModelBehindAnAPI:
+    pass
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch):
+    """No model noted; a function that notes one and keeps it alive."""
+    monkeypatch.setattr(running, "_models", [])
+    alive = []
+
+    def build(kind=Model, **values):
+        alive.append(kind(**values))
+        running.note_model(alive[-1])
+        return alive[-1]
+
+    build.alive = alive
+    return build
+
+
+def refusal(environ):
+    with pytest.raises(Refusal) as refused:
+        model_format.running_format(environ)
+    assert "\n" not in refused.value.message
+    return refused.value.message
+
+
+def test_the_variable_comes_first(models):
+    models(**PAD, spr_box={"family": "shikra", "space": "padded_square", "aspect": None})
+    assert model_format.running_format({"SPR_BOX_FORMAT": "ferret"}) == "ferret"
+
+
+def test_spr_box_comes_before_the_family(models):
+    models(**PAD, spr_box={"family": "shikra", "space": "padded_square", "aspect": None})
+    assert model_format.running_format({}) == "shikra"
+
+
+def test_what_a_format_describes_is_what_is_resolved(models):
+    for name in ("llava:pad", "llava:square", "ferret", "shikra", "cogvlm"):
+        described = model_format.named_format(name).describe()
+        assert model_format.config_format({"spr_box": described})[0] == name
+
+
+@pytest.mark.parametrize("model_type", ["llava", "llava_llama", "llava_mistral"])
+def test_llava_that_pads_speaks_of_the_padded_square(models, model_type):
+    models(model_type=model_type, image_aspect_ratio="pad")
+    name = model_format.running_format({})
+    assert name == "llava:pad" and model_format.named_format(name).describe()["space"] == "padded_square"
+
+
+@pytest.mark.parametrize("values", [{"image_aspect_ratio": "anyres"}, {"image_aspect_ratio": "square"}, {}])
+def test_another_aspect_is_refused(models, values):
+    models(model_type="llava_llama", **values)
+    assert "SPR_BOX_FORMAT" in refusal({})
+
+
+def test_another_family_is_refused(models):
+    models(model_type="qwen2_vl")
+    assert "qwen2_vl" in refusal({})
+
+
+def test_model_without_a_config_is_refused(models):
+    models(ModelBehindAnAPI)
+    assert "no config" in refusal({})
+
+
+def test_no_model_is_refused():
+    assert "no model" in refusal({})
+
+
+def test_unknown_name_is_refused():
+    assert "SPR_BOX_FORMAT is nonsense" in refusal({"SPR_BOX_FORMAT": "nonsense"})
+
+
+@pytest.mark.parametrize("recorded", ["llava", {"space": "padded_square"}, {"family": "llava", "aspect": "pad", "space": "normalized"}])
+def test_broken_record_is_refused(models, recorded):
+    models(**PAD, spr_box=recorded)
+    assert "spr_box" in refusal({})
+
+
+def test_models_that_differ_are_refused_while_both_live(models):
+    models(**PAD)
+    models(**PAD, spr_box={"family": "ferret", "space": "grid1000", "aspect": None})
+    assert "differ" in refusal({})
+    del models.alive[0]
+    assert model_format.running_format({}) == "ferret"
+
+
+def test_models_that_agree_are_fine(models):
+    models(**PAD)
+    models(**PAD)
+    assert model_format.running_format({}) == "llava:pad"
+
+
+def test_dead_model_in_a_cycle_does_not_count(models):
+    model = models(**PAD)
+    model.itself = model
+    del model, models.alive[:]
+    models(model_type="llava_llama", image_aspect_ratio="pad", spr_box={"family": "ferret"})
+    assert model_format.running_format({}) == "ferret"
+
+
+def test_batches_are_padded_left_where_the_config_says_right(models):
+    right, none = models(tokenizer_padding_side="right"), models()
+    running.pad_left()
+    assert right.config.tokenizer_padding_side == "left"
+    assert not hasattr(none.config, "tokenizer_padding_side")

@@ -1,0 +1,156 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spr_plugin.errors import UserError
+from spr_plugin.eval_tasks import run
+
+METRICS = {"Acc@0.5", "Acc@0.6", "Acc@0.7", "Acc@0.8", "Acc@0.9", "mIoU", "parse_failure"}
+TINY = Path(__file__).parents[2] / "examples" / "tiny_world" / "llava"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    folder = tmp_path / "llava-mine"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llava_llama", "image_aspect_ratio": "pad"}')
+    return folder
+
+
+def pretend(monkeypatch, status=0, results=None, output=""):
+    """Stands in for the lmms-eval process: prints `output`, writes `results`, and exits."""
+
+    def process(command, stdout, stderr, env):
+        stdout.write(output)
+        folder = Path(command[command.index("--output_path") + 1], "model")
+        if results is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "20300101_000000_results.json").write_text(json.dumps({"results": results}))
+        return subprocess.CompletedProcess(command, status)
+
+    monkeypatch.setattr(run.subprocess, "run", process)
+
+
+def test_metrics_are_read_without_filters_and_errors(monkeypatch, checkpoint, tmp_path):
+    results = {"spr_refcoco": {"Acc@0.5,none": 0.25, "Acc@0.5_stderr,none": "N/A", "alias": "spr_refcoco", "samples": 8, "mIoU,none": 0.5}}
+    pretend(monkeypatch, results=results)
+    assert run.evaluate(checkpoint, tmp_path, tmp_path / "out", device="cpu") == {"Acc@0.5": 0.25, "mIoU": 0.5}
+
+
+def test_no_result_is_an_error_although_lmms_eval_exits_with_0(monkeypatch, checkpoint, tmp_path):
+    (tmp_path / "out/model").mkdir(parents=True)
+    (tmp_path / "out/model/old_results.json").write_text("{}")  # an earlier run's
+    pretend(monkeypatch, output="Traceback\nspr: error: picture gone\nRuntimeError: other\n")
+    with pytest.raises(UserError, match="left no result .*status 0.*picture gone; its output is in .*lmms_eval.log"):
+        run.evaluate(checkpoint, tmp_path, tmp_path / "out", device="cpu")
+
+
+def test_failed_process_is_an_error(monkeypatch, checkpoint, tmp_path):
+    pretend(monkeypatch, status=1, results={"spr_refcoco": {}}, output="ValueError: bad\n")
+    with pytest.raises(UserError, match="ValueError: bad"):
+        run.evaluate(checkpoint, tmp_path, tmp_path / "out", device="cpu")
+
+
+def test_result_of_another_task_is_an_error(monkeypatch, checkpoint, tmp_path):
+    pretend(monkeypatch, results={"pope": {}})
+    with pytest.raises(UserError, match="no result of spr_refcoco, only of pope"):
+        run.evaluate(checkpoint, tmp_path, tmp_path / "out", device="cpu")
+
+
+def test_what_cannot_be_loaded_is_refused_first(checkpoint, tmp_path):
+    with pytest.raises(UserError, match="no config.json"):
+        run.evaluate(tmp_path, tmp_path, tmp_path / "out")
+    (checkpoint / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="LoRA"):
+        run.evaluate(checkpoint, tmp_path, tmp_path / "out")
+    comma = tmp_path / "llava,1"
+    comma.mkdir()
+    (comma / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="splits its arguments"):
+        run.evaluate(comma, tmp_path, tmp_path / "out")
+
+
+def test_folder_without_llava_in_its_name_gets_a_model_name(tmp_path):
+    command = run.lmms_eval_command(tmp_path / "out7", tmp_path, "spr_refcoco", 5, 1, "cpu")
+    assert command[command.index("--model_args") + 1].endswith(",model_name=llava-out7")
+    assert command[command.index("--limit") + 1] == "5"
+    named = run.lmms_eval_command(tmp_path / "LLaVA-v1.5", tmp_path, "spr_refcoco", None, 1, "cpu")
+    assert "model_name" not in named[named.index("--model_args") + 1] and "--limit" not in named
+
+
+ORACLE = '''
+import json, sys
+from lmms_eval.api.model import lmms
+from lmms_eval.evaluator import simple_evaluate
+
+class Config:
+    def to_dict(self):
+        return {"model_type": "llava_llama", "image_aspect_ratio": "pad"}
+
+class Oracle(lmms):
+    """Says the truth for even documents, nothing readable for odd ones."""
+    config = Config()
+    def generate_until(self, requests):
+        answers = []
+        for prompt, _, to_visual, number, task, split in (request.args for request in requests):
+            document = self.task_dict[task][split][number]
+            assert document["expression"] in prompt and to_visual(document)[0].size == (document["width"], document["height"])
+            side = max(document["width"], document["height"])
+            pads = [(side - document["width"]) // 2, (side - document["height"]) // 2] * 2
+            box = [round((value + pad) / side, 6) for value, pad in zip(document["bbox"], pads)]
+            answers.append(f"It is at {box}." if number % 2 == 0 else "I cannot see it.")
+        return answers
+    def loglikelihood(self, requests): ...
+    def generate_until_multi_round(self, requests): ...
+
+found = simple_evaluate(model=Oracle(), tasks=["spr_refcoco"], bootstrap_iters=0)
+json.dump({"results": found["results"], "samples": found["samples"]}, open(sys.argv[1], "w"), default=str)
+'''
+
+
+@pytest.mark.slow
+def test_python_api_aggregates_by_sample(data_root, tmp_path):
+    pytest.importorskip("lmms_eval")
+    (tmp_path / "oracle.py").write_text(ORACLE)
+    subprocess.run([sys.executable, "-P", str(tmp_path / "oracle.py"), str(tmp_path / "found.json")], cwd=tmp_path, check=True)
+    found = json.loads((tmp_path / "found.json").read_text())
+    values = {task: found["results"][task]["Acc@0.9,none"] for task in found["results"]}
+    assert values["spr_refcoco_val"] == pytest.approx(3 / 6)
+    assert values["spr_refcoco_testA"] == values["spr_refcoco_testB"] == pytest.approx(2 / 3)
+    assert values["spr_refcoco"] == pytest.approx(7 / 12)  # by sample: the mean of the three splits would be 11 / 18
+    assert found["results"]["spr_refcoco"]["parse_failure,none"] == pytest.approx(5 / 12)
+    assert [sample["mIoU"]["id"] for sample in found["samples"]["spr_refcoco_val"]] == [f"val-{number}" for number in range(6)]
+
+
+@pytest.mark.slow
+def test_command_line_refuses_in_one_line(data_root, tmp_path):
+    """A missing picture: no traceback, no retries, no exit status 0."""
+    pytest.importorskip("lmms_eval")
+    (data_root / "pictures/val2.png").unlink()
+    command = [sys.executable, "-P", "-m", "lmms_eval", "--model", "dummy", "--tasks", "spr_refcoco_val", "--limit", "2"]
+    environment = {**os.environ, "SPR_BOX_FORMAT": "llava:pad"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("spr: error:")]
+    assert "val2.png is missing (1 of 6 are)" in line and "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (TINY / "config.json").is_file(), reason="the tiny LLaVA is not in this checkout")
+def test_tiny_llava_through_the_real_lmms_eval(data_root, tmp_path):
+    pytest.importorskip("lmms_eval")
+    pytest.importorskip("llava")
+    single = run.evaluate(TINY, data_root, tmp_path / "single", limit=3, device="cpu")
+    assert set(single) == METRICS and all(0 <= value <= 1 for value in single.values())
+    batched = run.evaluate(TINY, data_root, tmp_path / "batched", limit=3, batch_size=3, device="cpu", tasks="spr_refcoco_val")
+    assert set(batched) == METRICS
+    assert answers(tmp_path / "single") == answers(tmp_path / "batched")
+
+
+def answers(folder):
+    (file,) = folder.rglob("*_samples_spr_refcoco_val.jsonl")
+    return {sample["doc_id"]: sample["filtered_resps"] for sample in map(json.loads, file.read_text().splitlines())}

@@ -1,0 +1,252 @@
+"""Box text of the bracket families: reading, writing, rewriting."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spr_plugin.boxes import Box, Space
+from spr_plugin.errors import UserError
+from spr_plugin.formats import box_format, cogvlm, ferret, llava, remove_coordinates, shikra
+
+FORMATS = [llava("pad"), llava("square"), ferret(), shikra(), cogvlm()]
+every_format = pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form.family}-{form.aspect}")
+SIZES = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
+WORDS = st.sampled_from(["dog", "red circle", "man in black", "cup", "the old tree", "an elephant"])
+STEPS = st.tuples(*[st.integers(0, 999)] * 4).map(lambda v: (*map(min, v[:2], v[2:]), *map(max, v[:2], v[2:])))
+
+
+def step(form):
+    """Distance of two numbers that the family can write."""
+    return 1.0 if form.bins else 10.0**-form.decimals
+
+
+def canonical(form, steps):
+    """The text of a box at thousandths `steps`, in numbers that the family itself writes."""
+    space = form.space(1000, 1000)
+    return form.write(Box(*(value / 1000 * (form.bins or 1) for value in steps), space))
+
+
+# --- writing
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        (llava("pad"), "[0.25, 0.31, 0.5, 0.67]"),
+        (llava("square"), "[0.25, 0.25, 0.5, 0.73]"),
+        (ferret(), "[250, 250, 500, 729]"),
+        (shikra(), "[0.250,0.312,0.500,0.672]"),
+        (cogvlm(), "[[250,250,500,729]]"),
+    ],
+)
+def test_each_family_writes_as_its_training_data_does(form, text):
+    assert form.write(Box(160, 120, 320, 350, Space.pixels(640, 480))) == text
+
+
+def test_llava_drops_trailing_zeros_and_keeps_one():
+    form = llava("square")
+    assert form.write(Box(0, 0.4, 1, 0.999, form.space(50, 50))) == "[0.0, 0.4, 1.0, 1.0]"
+
+
+@every_format
+def test_boxes_beyond_the_range_are_written_at_its_end(form):
+    text = form.write(Box(-50, -50, 900, 900, Space.pixels(640, 480)))
+    [box] = form.parse(text, 640, 480).boxes
+    assert min(box.xyxy) == 0 and max(box.xyxy) == (999 if form.bins else 1)
+
+
+@every_format
+@given(size=SIZES, corners=st.tuples(*[st.floats(0, 1)] * 4))
+def test_parse_of_render_is_the_box_within_its_rounding(form, size, corners):
+    x1, x2 = sorted(corners[:2])
+    y1, y2 = sorted(corners[2:])
+    box = Box(x1 * size[0], y1 * size[1], x2 * size[0], y2 * size[1], Space.pixels(*size))
+    [read] = form.parse(form.render([("a dog", box)]), *size).boxes
+    # Grids cut (int(1000 x / W), at most 999), decimals round: a whole bin against half of one.
+    bound = 1.0 if form.bins else step(form) / 2
+    for value, wanted in zip(read.xyxy, box.to(form.space(*size)).xyxy):
+        assert abs(value - wanted) <= bound + 1e-6
+
+
+# --- reading
+
+
+@every_format
+@given(size=SIZES, rows=st.lists(st.tuples(WORDS, STEPS), min_size=1, max_size=5))
+def test_rewriting_with_its_own_boxes_changes_nothing(form, size, rows):
+    text = ", ".join(f"{phrase} {canonical(form, steps)}" for phrase, steps in rows) + "."
+    parsed = form.parse(text, *size)
+    assert len(parsed.boxes) == len(rows) and not parsed.failures
+    assert form.rewrite(text, parsed, dict(enumerate(parsed.boxes))) == text
+    through_pixels = {place: box.to(Space.pixels(*size)) for place, box in enumerate(parsed.boxes)}
+    assert form.rewrite(text, parsed, through_pixels) == text
+
+
+def test_phrases_and_spans():
+    text = "In the photo, a red circle [0.1, 0.2, 0.3, 0.4], the blue squares [0.5, 0.5, 0.6, 0.9] and [0.7, 0.1, 0.8, 0.2] and a green ring [0.5, 0.3, 0.7, 0.8]."
+    mentions = llava().parse(text, 100, 100).mentions
+    assert [mention.phrase for mention in mentions] == ["red circle", "blue squares", "green ring"]
+    assert [len(mention.boxes) for mention in mentions] == [1, 2, 1]
+    for mention in mentions:
+        assert text[slice(*mention.phrase_span)] == mention.phrase
+        assert text[mention.span[0]] == "[" and text[mention.span[1] - 1] == "]"
+        assert all(text[slice(*span)].startswith("[") for span in mention.spans)
+
+
+def test_a_bare_box_has_an_empty_phrase():
+    [mention] = llava().parse("[0.1, 0.2, 0.3, 0.4]", 10, 10).mentions
+    assert mention.phrase == "" and mention.span == (0, 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "failures"),
+    [
+        ("a dog [0.1, 0.2, 0.3]", {"malformed": 1}),
+        ("a dog [0.1, 0.2, 0.3, 0.4, 0.5]", {"malformed": 1}),
+        ("a dog [0.1, 0.2, 0.3, 0.4.5]", {"malformed": 1}),
+        ("a dog [0.1, 0.2, cat, 0.4]", {"malformed": 1}),
+        ("a dog [[0.1, 0.2, 0.3, 0.4]]", {"malformed": 1}),
+        ("a dog [0.1, 0.2, nan, 0.4]", {"malformed": 1}),
+        ("a dog [0.1, 0.2, " + "9" * 400 + ", 0.4]", {"malformed": 1}),
+        ("a dog [0.5, 0.2, 0.3, 0.4]", {"inverted": 1}),
+        ("a dog [120, 300, 550, 810]", {"out_of_range": 1}),
+        ("a dog [-0.1, 0.2, 0.3, 0.4]", {"out_of_range": 1}),
+        ("a dog [0.1, 0.2, 0.", {"truncated": 1}),
+        ("a dog [", {"truncated": 1}),
+        ("a dog [0.1, 0.2, a cat [0.1, 0.2, 0.3, 0.", {"malformed": 1, "truncated": 1}),
+        ("a dog [see note] and [1] and [ and ]", {}),
+        ("", {}),
+    ],
+)
+def test_what_cannot_be_read_is_counted(text, failures):
+    parsed = llava().parse(text, 640, 480)
+    assert parsed.failures == failures and parsed.boxes == ()
+    assert len(parsed.failed_spans) == sum(failures.values())
+
+
+def test_integer_families_take_no_decimals():
+    assert ferret().parse("[0.1, 0.2, 0.3, 0.4]", 10, 10).failures == {"malformed": 1}
+
+
+def test_a_shikra_bracket_may_hold_several_boxes():
+    form, text = shikra(), "two dogs [0.100,0.200,0.300,0.400;0.500,0.500,0.600,0.900]."
+    parsed = form.parse(text, 100, 100)
+    assert [len(mention.boxes) for mention in parsed.mentions] == [2]
+    assert form.rewrite(text, parsed, {0: None}) == "two dogs [0.500,0.500,0.600,0.900]."
+    assert form.rewrite(text, parsed, {1: parsed.boxes[0]}) == "two dogs [0.100,0.200,0.300,0.400;0.100,0.200,0.300,0.400]."
+    assert form.rewrite(text, parsed, {0: None, 1: None}) == "two dogs."
+
+
+PIECES = st.sampled_from(list("[]()0123456789.,;- \n") + ["[0.1, 0.2, 0.3, 0.4]", " and ", "dog", "[[1,2,3,4]]", "[1, 2,", "é", "<box>"])
+
+
+@every_format
+@given(text=st.lists(PIECES, max_size=60).map("".join) | st.text())
+def test_parse_never_raises_and_its_spans_are_in_order(form, text):
+    parsed = form.parse(text, 640, 480)
+    spans = sorted([mention.span for mention in parsed.mentions] + list(parsed.failed_spans))
+    assert all(0 <= start < end <= len(text) for start, end in spans)
+    inside = [(a, b) for a in [m.span for m in parsed.mentions] for b in parsed.failed_spans if b[0] < a[1] and a[0] < b[1]]
+    assert inside == []
+    assert remove_coordinates(text, parsed) is not None
+    assert form.rewrite(text, parsed, {}) == text
+
+
+@pytest.mark.parametrize("unit", ["[", "[[", "]", "[1", "[1,", "[1, 2, 3, 4] ", "[ ", "[0.1, 0.2, 0.3, 0.4] and ", "1 ", " ", "a and ", "(", "[1;"])
+@every_format
+def test_time_is_linear(form, unit):
+    """Ten times the text takes about ten times the steps; counted in Python lines, not in seconds."""
+    import sys
+
+    def steps(text):
+        count = 0
+
+        def tick(frame, event, argument):
+            nonlocal count
+            count += 1
+            return tick
+
+        sys.settrace(tick)
+        try:
+            parsed = form.parse(text, 640, 480)
+            form.rewrite(text, parsed, {place: None for place in range(min(3, len(parsed.boxes)))}, True)
+        finally:
+            sys.settrace(None)
+        return count
+
+    assert steps(unit * 300) <= 14 * max(steps(unit * 30), 30)
+
+
+# --- rewriting
+
+
+@pytest.mark.parametrize(
+    ("gone", "text"),
+    [
+        ([0], "A dog, two cats [0.5, 0.5, 0.6, 0.9] and [0.7, 0.1, 0.8, 0.2] and a cup ([0.2, 0.2, 0.4, 0.4])."),
+        ([1], "A dog [0.1, 0.2, 0.3, 0.4], two cats [0.7, 0.1, 0.8, 0.2] and a cup ([0.2, 0.2, 0.4, 0.4])."),
+        ([2], "A dog [0.1, 0.2, 0.3, 0.4], two cats [0.5, 0.5, 0.6, 0.9] and a cup ([0.2, 0.2, 0.4, 0.4])."),
+        ([3], "A dog [0.1, 0.2, 0.3, 0.4], two cats [0.5, 0.5, 0.6, 0.9] and [0.7, 0.1, 0.8, 0.2] and a cup."),
+        ([0, 1, 2, 3], "A dog, two cats and a cup."),
+    ],
+)
+def test_removing_coordinates_leaves_a_sentence(gone, text):
+    full = "A dog [0.1, 0.2, 0.3, 0.4], two cats [0.5, 0.5, 0.6, 0.9] and [0.7, 0.1, 0.8, 0.2] and a cup ([0.2, 0.2, 0.4, 0.4])."
+    form = llava()
+    assert form.rewrite(full, form.parse(full, 10, 10), dict.fromkeys(gone)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        ("[0.1, 0.2, 0.3, 0.4] is a dog.", "is a dog."),
+        ("A dog [0.1, 0.2, 0.3, 0.4]", "A dog"),
+        ("A dog[0.1, 0.2, 0.3, 0.4]runs", "A dog runs"),
+        ("A dog [0.1, 0.2, 0.3, 0.4] , a cat", "A dog, a cat"),
+        ("A dog [0.1, 0.2, 0.3, 0.4] and [0.3, 0.1, 0.2, 0.4].", "A dog."),
+        ("A dog [0.1, 0.2, 0.3] [0.1, 0.2, 0.3, 0.4] runs", "A dog runs"),
+        ("A dog [0.1, 0.2, 0.3, 0.4] and a cat [0.5, 0.", "A dog and a cat"),
+        ("A dog [0.1, 0.2, 0.3, 0.4] and [0.5, 0.", "A dog"),
+        ("A dog\n[0.1, 0.2, 0.3, 0.4]\nruns", "A dog\n\nruns"),
+        ("[0.1, 0.2, 0.3, 0.4]", ""),
+    ],
+)
+def test_remove_coordinates(text, bare):
+    assert remove_coordinates(text, llava().parse(text, 10, 10)) == bare
+
+
+@given(st.lists(st.tuples(WORDS, STEPS), min_size=1, max_size=6), st.sampled_from([", ", " and ", ". "]), st.data())
+def test_any_removal_is_well_formed(rows, between, data):
+    form = llava()
+    text = between.join(f"{phrase} {canonical(form, steps)}" for phrase, steps in rows) + "."
+    parsed = form.parse(text, 50, 50)
+    gone = data.draw(st.sets(st.integers(0, len(rows) - 1)))
+    left = form.rewrite(text, parsed, dict.fromkeys(gone))
+    assert "  " not in left and not re.search(r"\s[.,;:!?]", left) and left == left.strip()
+    assert len(form.parse(left, 50, 50).boxes) == len(rows) - len(gone)
+    assert remove_coordinates(left, form.parse(left, 50, 50)) == remove_coordinates(text, parsed)
+
+
+def test_failures_stay_unless_they_are_dropped():
+    form, text = llava(), "A dog [0.1, 0.2, 0.3], a cat [0.1, 0.2, 0.3, 0.4]."
+    parsed = form.parse(text, 10, 10)
+    assert form.rewrite(text, parsed, {}) == text
+    assert form.rewrite(text, parsed, {}, drop_failures=True) == "A dog, a cat [0.1, 0.2, 0.3, 0.4]."
+
+
+# --- choosing
+
+
+def test_describe_is_what_the_checkpoint_keeps():
+    assert llava("pad").describe() == {"family": "llava", "space": "padded_square", "aspect": "pad"}
+    assert llava("anyres").describe() == {"family": "llava", "space": "normalized", "aspect": "anyres"}
+    assert ferret().describe() == {"family": "ferret", "space": "grid1000", "aspect": None}
+
+
+def test_box_format_asks_the_hook():
+    assert box_format("llava", "square") == llava("square")
+    assert box_format("shikra") == shikra()
+    with pytest.raises(UserError, match="--spr_box_format nobody"):
+        box_format("nobody")
