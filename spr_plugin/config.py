@@ -15,24 +15,13 @@ from spr_plugin.errors import UserError
 PROMPT_KINDS = ("plain", "crop", "reference")
 
 
-class Help(str):
-    """Help text of a flag. HfArgumentParser hands a field's metadata to argparse, which takes no keys of ours, so the rest rides on the text.
-
-    Attributes:
-        origin: where the default comes from.
-        resumable: whether it may change between two runs on one OUTPUT_DIR (it alters no record).
-    """
-
-    origin: str
-    resumable: bool
-
-
 def _flag(default, help, origin="ours", *, resumable=False):
-    text = Help(help)
-    text.origin, text.resumable = origin, resumable
+    """A field with its help, where its default comes from, and whether it may change between two runs on one OUTPUT_DIR (it alters no
+    record). README's table is generated from these."""
+    metadata = {"help": help, "origin": origin, "resumable": resumable}
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": text})
-    return field(default=default, metadata={"help": text})
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -110,7 +99,7 @@ def check(config: SPRConfig) -> None:
 
 def fingerprint(config: SPRConfig) -> dict:
     """Flag → value of everything that shapes a record; two runs on one OUTPUT_DIR must agree on it."""
-    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if not f.metadata["help"].resumable}
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if not f.metadata["resumable"]}
 
 
 def digest(value) -> str:

@@ -296,8 +296,10 @@ def _new_accelerator(trainer) -> None:
     trainer.create_accelerator_and_postprocess()
 
 
-def train(host: Host, pairs: list[PreferencePair], reference: dict[str, dict], config: SPRConfig, output_dir: str, base_train) -> None:
-    """Run the stage on the live model. ``base_train(trainer)`` is transformers' own ``Trainer.train``."""
+def train(host: Host, pairs: list[PreferencePair], reference: dict[str, dict], config: SPRConfig, output_dir: str) -> None:
+    """Run the stage on the live model with transformers' own training loop, whatever ``train`` the host's trainer has."""
+    from transformers import Trainer
+
     trainer = host.trainer
     phase_args = arguments(trainer.args, config, len(pairs), output_dir)
     names = weights.trainable(trainer.model)
@@ -306,4 +308,4 @@ def train(host: Host, pairs: list[PreferencePair], reference: dict[str, dict], c
         say(f"DPO on {len(pairs)} pairs; trains {count:,} weights in {len(names)} tensors ({names[0]} …)")
     rows = PairRows(host, pairs, reference)
     with dropout_off(trainer.model), lent(trainer, phase_args, rows, lambda items: collate(host, items), host, config):
-        base_train(trainer)
+        Trainer.train(trainer)

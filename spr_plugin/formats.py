@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.errors import UserError
@@ -173,7 +174,7 @@ class BracketFormat(BoxFormat):
     def rewrite(self, text: str, parsed: Parsed, changes: Mapping[int, Box | None], drop_failures: bool = False) -> str:
         edits, first = [], 0
         for mention in parsed.mentions:
-            own = {index - first: new for index, new in changes.items() if first <= index < first + len(mention.boxes)}
+            own = {place: changes[first + place] for place in range(len(mention.boxes)) if first + place in changes}
             first += len(mention.boxes)
             if own:
                 edits.append((mention.span, self._rewrite_mention(text, mention, own)))
@@ -232,8 +233,8 @@ class BracketFormat(BoxFormat):
     def _rewrite_mention(self, text: str, mention: Mention, changes: Mapping[int, Box | None]) -> str:
         """The mention's coordinate text after `changes` (place in the mention → box or None); "" if no box is left."""
         kept, end = [], 0
-        for span in dict.fromkeys(mention.spans):
-            places = [place for place, own in enumerate(mention.spans) if own == span]
+        for span, places in groupby(range(len(mention.boxes)), key=mention.spans.__getitem__):
+            places = list(places)
             boxes = [box for place in places if (box := changes.get(place, mention.boxes[place])) is not None]
             if boxes:
                 new = self._write_group(boxes) if any(place in changes for place in places) else text[slice(*span)]

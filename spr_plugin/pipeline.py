@@ -26,19 +26,18 @@ from spr_plugin.sampling import sample
 from spr_plugin.store import Log, check_manifest, counted, read_json, write_json
 
 
-def train(trainer, config: SPRConfig, namespace: dict, host_train, base_train):
+def train(trainer, config: SPRConfig, namespace: dict, host_train):
     """What ``trainer.train()`` does with ``--spr``: the host's training (unless done before), then the SPR stage on the live model.
 
     Args:
         trainer: the host's Trainer.
         namespace: globals of the host's training script.
         host_train: runs the host's own ``train()``.
-        base_train: transformers' own ``Trainer.train`` function, of which the stage makes its training loop.
 
     Raises:
         UserError: before the host trains, for whatever can be known then.
     """
-    run = Run(trainer, config, namespace, base_train)
+    run = Run(trainer, config, namespace)
     queries = run.regions()
     entry = run.directory / "entry"
     result = None
@@ -67,8 +66,7 @@ def _nothing_trained(trainer):
 class Run:
     """One SPR run: the host, the flags and the logs under ``OUTPUT_DIR/spr``."""
 
-    def __init__(self, trainer, config: SPRConfig, namespace: dict, base_train):
-        self.base_train = base_train
+    def __init__(self, trainer, config: SPRConfig, namespace: dict):
         for path in config.spr_plugin:
             load_file(path)
         refuse_impossible(trainer)
@@ -159,7 +157,7 @@ class Run:
             pairs = self.make_pairs(queries)
             reference = dpo.reference_log_probs(self.host, pairs, self.config, self.log("reference"))
             names = dpo.choose_trainable(self.host, self.config)
-            dpo.train(self.host, pairs, reference, self.config, str(self.directory / "dpo"), self.base_train)
+            dpo.train(self.host, pairs, reference, self.config, str(self.directory / "dpo"))
             weights.save(self.trainer.model, names, finished)
         dpo.merge_adapter(self.trainer.model)
         for name, parameter in self.trainer.model.named_parameters():

@@ -40,13 +40,18 @@ def load_file(path: str) -> None:
         raise UserError(f"--spr_plugin {path}: no such file")
     spec = importlib.util.spec_from_file_location(f"spr_plugin_file_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    manager().register(module, name)
     try:
+        spec.loader.exec_module(module)
+        manager().register(module, name)
         manager().check_pending()
-    except pluggy.PluginValidationError as error:
-        manager().unregister(module)
-        raise UserError(f"--spr_plugin {path}: {error}".replace("\n", " ")) from None
+    except (ImportError, SyntaxError, pluggy.PluginValidationError) as error:
+        _forget(name)
+        raise UserError(f"--spr_plugin {path}: {' '.join(str(error).split())}") from None
     if not manager().get_hookcallers(module):
-        manager().unregister(module)
+        _forget(name)
         raise UserError(f"--spr_plugin {path}: has no hook; mark functions named as in spr_plugin/hookspecs.py with @hookimpl")
+
+
+def _forget(name: str) -> None:
+    if manager().has_plugin(name):
+        manager().unregister(name=name)

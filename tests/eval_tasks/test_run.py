@@ -139,18 +139,61 @@ def test_command_line_refuses_in_one_line(data_root, tmp_path):
     assert "val2.png is missing (1 of 6 are)" in line and "Traceback" not in done.stdout + done.stderr
 
 
+needs_tiny_llava = pytest.mark.skipif(not (TINY / "config.json").is_file(), reason="the tiny LLaVA is not in this checkout")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not (TINY / "config.json").is_file(), reason="the tiny LLaVA is not in this checkout")
+@needs_tiny_llava
 def test_tiny_llava_through_the_real_lmms_eval(data_root, tmp_path):
     pytest.importorskip("lmms_eval")
     pytest.importorskip("llava")
-    single = run.evaluate(TINY, data_root, tmp_path / "single", limit=3, device="cpu")
-    assert set(single) == METRICS and all(0 <= value <= 1 for value in single.values())
-    batched = run.evaluate(TINY, data_root, tmp_path / "batched", limit=3, batch_size=3, device="cpu", tasks="spr_refcoco_val")
-    assert set(batched) == METRICS
-    assert answers(tmp_path / "single") == answers(tmp_path / "batched")
+    found = run.evaluate(TINY, data_root, tmp_path / "out", limit=3, batch_size=3, device="cpu")
+    assert set(found) == METRICS and all(0 <= value <= 1 for value in found.values())
+    (file,) = (tmp_path / "out").rglob("*_samples_spr_refcoco_val.jsonl")
+    samples = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [sample["mIoU"]["id"] for sample in samples] == ["val-0", "val-1", "val-2"]
 
 
-def answers(folder):
-    (file,) = folder.rglob("*_samples_spr_refcoco_val.jsonl")
-    return {sample["doc_id"]: sample["filtered_resps"] for sample in map(json.loads, file.read_text().splitlines())}
+BATCHES = """
+import sys, types, torch
+from PIL import Image
+from spr_plugin.eval_tasks import running
+from spr_plugin.hooks import shims
+shims.install()
+from llava.mm_utils import process_images, tokenizer_image_token
+from llava.model.builder import load_pretrained_model
+
+tokenizer, model, processor, _ = load_pretrained_model(sys.argv[1], None, "llava", device_map="auto")
+model.float()
+prompts = [f"USER: <image>\\nWhere is the {words}? ASSISTANT:" for words in ("ring", "large red square on the left", "blue circle")]
+pictures = [Image.new("RGB", (112, 80), (200, 80 * place, 30)) for place in range(3)]
+
+def answers(prompts, pictures):
+    ids = [tokenizer_image_token(prompt, tokenizer, -200, return_tensors="pt") for prompt in prompts]
+    ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=0)
+    images = process_images(pictures, processor, model.config).float()
+    out = model.generate(ids, attention_mask=ids.ne(0), images=images, image_sizes=[p.size for p in pictures], do_sample=False,
+                         max_new_tokens=24, pad_token_id=0)
+    return tokenizer.batch_decode(out, skip_special_tokens=True)
+
+holder = types.SimpleNamespace(config=model.config)
+running.note_model(holder)
+assert model.config.tokenizer_padding_side == "right", "the checkpoint was saved by a training script"
+singles = [answers([prompt], [picture])[0] for prompt, picture in zip(prompts, pictures)]
+running.pad_left()
+assert answers(prompts, pictures) == singles, (answers(prompts, pictures), singles)
+"""
+
+
+@pytest.mark.slow
+@needs_tiny_llava
+def test_a_batch_is_answered_like_single_requests(tmp_path):
+    pytest.importorskip("llava")
+    (tmp_path / "batches.py").write_text(BATCHES)
+    subprocess.run([sys.executable, "-P", str(tmp_path / "batches.py"), str(TINY)], cwd=tmp_path, check=True)
+
+
+def test_the_command_works_by_hand_too(tmp_path):
+    command = run.lmms_eval_command(tmp_path / "llava", tmp_path / "out", "spr_refcoco", None, 4, "cuda:0")
+    assert command[:5] == [sys.executable, "-m", "lmms_eval", "--model", "llava"]
+    assert command[command.index("--batch_size") + 1] == "4" and command[command.index("--device") + 1] == "cuda:0"

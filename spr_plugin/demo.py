@@ -1,0 +1,102 @@
+"""The ten-minute tour: an unmodified LLaVA command with ``--spr`` on the embedded tiny world, measured by lmms-eval before and after."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from spr_plugin.errors import UserError
+from spr_plugin.progress import say
+from spr_plugin.store import read_json, write_json
+
+WORLD = Path("examples/tiny_world")
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+SIZES = {"sft": 64, "spr": 320, "val": 32, "test": 400}
+
+
+def run(out: str = "demo", limit: int | None = None) -> dict:
+    """Train, run SPR, evaluate base and result; every finished part is kept, so a second call prints at once.
+
+    Args:
+        out: folder of data, checkpoints and results.
+        limit: expressions evaluated of each split; None for all.
+
+    Returns:
+        ``{"base": {metric: value}, "spr": {metric: value}}``.
+
+    Raises:
+        UserError: the embedded world is not here, or a part failed.
+    """
+    if not (WORLD / "scenes.py").exists():
+        raise UserError(f"{WORLD}: the embedded world is part of the source tree; run `spr demo` from its root")
+    data, model = Path(out) / "data", Path(out) / "llava-spr"
+    if not (data / "spr.json").exists():
+        _run("data", [sys.executable, str(WORLD / "scenes.py"), str(data), *_sizes()], out)
+    if not (model / "config.json").exists():
+        _run("SFT and SPR", train_command(data, model), out)
+    results = {name: _measured(checkpoint, data, Path(out) / f"eval-{name}", limit) for name, checkpoint in
+               {"base": model / "spr" / "base", "spr": model}.items()}  # fmt: skip
+    print(table(results))
+    print(f"report: {model / 'spr' / 'report.html'}")
+    return results
+
+
+def train_command(data: Path, model: Path) -> list[str]:
+    """LLaVA's own training command on the tiny world; all that is ours begins with ``--spr``."""
+    tiny = (WORLD / "llava").resolve()
+    return f"""
+        {sys.executable} -m llava.train.train --model_name_or_path {tiny} --version v1
+        --data_path {data}/sft.json --image_folder {data}/images
+        --vision_tower {tiny}/vision_tower --mm_projector_type mlp2x_gelu --mm_vision_select_layer -2
+        --mm_use_im_start_end False --mm_use_im_patch_token False --image_aspect_ratio pad
+        --group_by_modality_length True --output_dir {model} --max_steps 4 --per_device_train_batch_size 8
+        --evaluation_strategy no --save_strategy no --learning_rate 2e-5 --weight_decay 0. --warmup_ratio 0.03
+        --lr_scheduler_type cosine --logging_steps 1 --model_max_length 1024 --lazy_preprocess True --report_to none
+        --bits 16 --bf16 False --tf32 False --use_cpu True
+        --spr --spr_save_base --spr_annotations {data}/spr.json --spr_image_folder {data}/images
+        --spr_clip {WORLD / "clip"} --spr_regions {SIZES["spr"]} --spr_max_new_tokens 160 --spr_sample_batch 16
+        --spr_batch_size 8 --spr_epochs 2 --spr_learning_rate 2e-4 --spr_beta 0.5 --spr_sft_weight 1.0
+    """.split()
+
+
+def _sizes() -> list[str]:
+    return [word for split, count in SIZES.items() for word in (f"--{split}", str(count))]
+
+
+def _run(part: str, command: list[str], out: str) -> None:
+    """Run one part with its output in the terminal; UserError with its exit code if it fails."""
+    say(f"demo: {part}")
+    print("  " + " ".join(command), flush=True)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_DISABLED": "true", "CUDA_VISIBLE_DEVICES": ""}
+    status = subprocess.run(command, env=environment).returncode
+    if status:
+        raise UserError(f"demo: {part} ended with exit code {status}; `spr demo` goes on from what is in {out}")
+
+
+def _measured(checkpoint: Path, data: Path, out: Path, limit: int | None) -> dict:
+    """lmms-eval's figures of a checkpoint, kept in ``results.json`` for the next call."""
+    from spr_plugin.eval_tasks.run import evaluate
+
+    kept = out / "results.json"
+    if not kept.exists():
+        say(f"demo: lmms-eval --tasks spr_refcoco on {checkpoint}")
+        write_json(kept, evaluate(checkpoint, data, out, limit=limit, batch_size=8, device="cpu"))
+    return read_json(kept)
+
+
+def table(results: dict) -> str:
+    """Base against SPR at every threshold, in percent."""
+    keys = [f"Acc@{t}" for t in THRESHOLDS] + ["mIoU", "parse_failure"]
+    lines = ["", f"{'':15}{'base':>8}{'SPR':>8}{'gain':>8}"]
+    for key in keys:
+        base, spr = (100 * _value(results[name], key) for name in ("base", "spr"))
+        lines.append(f"{key:15}{base:8.1f}{spr:8.1f}{spr - base:+8.1f}")
+    return "\n".join(lines)
+
+
+def _value(metrics: dict, key: str) -> float:
+    found = [value for name, value in metrics.items() if key in name]
+    if not found:
+        raise UserError(f"lmms-eval's results hold no {key}: {json.dumps(metrics)}")
+    return found[0]

@@ -1,0 +1,75 @@
+"""Write a tiny LLaVA with random weights: ``python random_llava.py FOLDER`` makes llm/, clip/, data.json and images/.
+
+It answers nonsense, but every host loads, trains and saves it as it would the real one; 2 s on one core.
+"""
+
+import io
+import json
+import random
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+COLOURS = ["red", "green", "blue", "yellow"]
+SHAPES = ["circle", "square", "ring", "triangle"]
+SAMPLES = 12
+
+
+def write(folder: Path) -> None:
+    torch.manual_seed(0)
+    random.seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_data(folder)
+    _write_tokenizer(folder / "llm")
+    _write_language_model(folder / "llm")
+    _write_vision_tower(folder / "clip")
+
+
+def _write_data(folder):
+    (folder / "images").mkdir(exist_ok=True)
+    records = []
+    for index in range(SAMPLES):
+        pixels = bytes(random.randrange(256) for _ in range(48 * 32 * 3))
+        Image.frombytes("RGB", (48, 32), pixels).save(folder / "images" / f"{index}.png")
+        phrase, box = f"{random.choice(COLOURS)} {random.choice(SHAPES)}", "[0.1, 0.2, 0.5, 0.75]"
+        ask = f"<image>\nPlease provide the bounding box coordinate of the region this sentence describes: {phrase}."
+        turns = [{"from": "human", "value": ask}, {"from": "gpt", "value": box}]
+        records.append({"id": str(index), "image": f"{index}.png", "conversations": turns})
+    (folder / "data.json").write_text(json.dumps(records))
+
+
+def _write_tokenizer(folder):
+    """A LLaMA tokenizer: one token a character is enough."""
+    import sentencepiece
+
+    text = ["A chat between a curious user and an artificial intelligence assistant. USER: ASSISTANT: [0.1, 0.2, 0.5, 0.75]"] * 20
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text), model_writer=model, vocab_size=300, model_type="bpe", byte_fallback=True,
+        hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer", "legacy": False, **special}))
+
+
+def _write_language_model(folder):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4)
+    LlamaForCausalLM(LlamaConfig(vocab_size=320, max_position_embeddings=512, **sizes)).save_pretrained(folder)
+
+
+def _write_vision_tower(folder):
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
+
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=28, patch_size=14)
+    CLIPVisionModel(CLIPVisionConfig(**sizes)).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

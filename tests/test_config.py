@@ -1,0 +1,51 @@
+"""Flags: defaults, refusals and what binds a run."""
+
+import dataclasses
+
+import pytest
+
+from spr_plugin.config import SPRConfig, digest, fingerprint
+from spr_plugin.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "flag, value",
+    [
+        ("spr_lambda", 1.2),
+        ("spr_top_p", -0.1),
+        ("spr_prompts", ["plain", "nonsense"]),
+        ("spr_prompts", []),
+        ("spr_tune", "half"),
+        ("spr_beta", 0),
+        ("spr_regions", 0),
+        ("spr_temperature", 0.0),
+    ],
+)
+def test_a_senseless_value_is_one_line_with_the_flag(flag, value):
+    with pytest.raises(UserError) as caught:
+        SPRConfig(spr=True, **{flag: value})
+    assert f"--{flag}" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_one_candidate_a_region_cannot_make_a_pair():
+    with pytest.raises(UserError, match="--spr_samples 1"):
+        SPRConfig(spr=True, spr_samples=1, spr_prompts=["plain"])
+
+
+def test_spr_only_means_spr():
+    assert SPRConfig(spr_only=True).spr
+
+
+def test_flags_that_alter_no_record_do_not_bind_a_run():
+    bound = fingerprint(SPRConfig(spr=True))
+    assert "spr_beta" in bound and "spr_seed" in bound
+    assert not {"spr", "spr_only", "spr_overwrite", "spr_save_base"} & bound.keys()
+
+
+def test_every_flag_has_help_and_an_origin():
+    for field in dataclasses.fields(SPRConfig):
+        assert field.name.startswith("spr") and field.metadata["help"] and field.metadata["origin"], field.name
+
+
+def test_digest_is_the_same_everywhere():
+    assert digest(["a", 1]) == "2657442bb4a48d62"

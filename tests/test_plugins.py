@@ -1,0 +1,123 @@
+"""A lab's plugin file adds an annotation source, a scorer and a box format; mistakes in one are one line."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+
+from spr_plugin import plugins
+from spr_plugin.errors import UserError
+from spr_plugin.formats import box_format
+from spr_plugin.hookspecs import hookimpl
+from spr_plugin.plugins import hook, load_file, manager
+
+PLUGIN = '''
+from spr_plugin.annotations import AnnotatedImage, Annotation
+from spr_plugin.boxes import Box, Space
+from spr_plugin.formats import shikra
+from spr_plugin.hookspecs import hookimpl
+from spr_plugin.scoring import SPRScorer
+
+
+@hookimpl
+def spr_annotations(source, image_folder, skipped):
+    if not source.startswith("grid:"):
+        return None
+    space = Space.pixels(90, 90)
+    boxes = [Annotation(i, f"cell {i}", Box(i % 3 * 30, i // 3 * 30, i % 3 * 30 + 30, i // 3 * 30 + 30, space)) for i in range(9)]
+    return iter([AnnotatedImage("grid", f"{image_folder}/grid.png", 90, 90, tuple(boxes))])
+
+
+class BoxCounter:
+    def truth(self, query, picture, texts, box_format):
+        return SPRScorer(None).truth(query, picture, texts, box_format)
+
+    def score(self, query, picture, texts, box_format, truth):
+        counts = [len(box_format.parse(text, query.image.width, query.image.height).boxes) for text in texts]
+        return [{"terms": {"boxes": n}, "total": float(n), "valid": n > 0, "reason": None if n else "no_box"} for n in counts]
+
+
+@hookimpl
+def spr_scorer(config, device):
+    return BoxCounter() if config.spr_scorer == "boxes" else None
+
+
+@hookimpl
+def spr_box_format(family, aspect):
+    return shikra() if family == "lab" else None
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """PLUGIN as a file that is registered for one test."""
+    file = tmp_path / "lab.py"
+    file.write_text(PLUGIN)
+    load_file(str(file))
+    yield file
+    manager().unregister(name=str(file))
+
+
+def test_a_plugin_file_adds_source_scorer_and_format_and_the_pipeline_uses_them(plugin, tmp_path):
+    from PIL import Image
+
+    from spr_plugin.pipeline import score_region
+    from spr_plugin.regions import region_queries
+
+    Image.new("RGB", (90, 90)).save(tmp_path / "grid.png")
+    images = hook().spr_annotations(source="grid:3", image_folder=str(tmp_path), skipped=Counter())
+    (query,) = region_queries(images, seed=0, skipped=Counter())
+    form = box_format("lab")
+    assert form.family == "shikra"
+    scorer = hook().spr_scorer(config=SimpleNamespace(spr_scorer="boxes"), device="cpu")
+    text = form.render((annotation.label, annotation.box) for annotation in query.truth)
+    record = score_region(query, [{"id": "good", "text": text}, {"id": "bad", "text": "nothing"}], scorer, form)
+    assert [row["initial"]["total"] for row in record["candidates"]] == [len(query.truth), 0.0]
+    assert record["candidates"][1]["initial"]["reason"] == "no_box"
+
+
+def test_loading_a_file_twice_is_once(plugin):
+    load_file(str(plugin))
+
+
+def test_a_plugin_wins_over_the_built_in(plugin):
+    assert hook().spr_box_format(family="lab", aspect=None) is not None
+    assert box_format("llava", "pad").family == "llava"
+
+
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        (None, "no such file"),
+        ("x = 1", "has no hook"),
+        ("from spr_plugin.hookspecs import hookimpl\n@hookimpl\ndef spr_box_fromat(family): ...", "spr_box_fromat"),
+        ("from spr_plugin.hookspecs import hookimpl\n@hookimpl\ndef spr_box_format(famly): ...", "famly"),
+        ("import nowhere_to_be_found", "nowhere_to_be_found"),
+        ("def (", "invalid syntax"),
+    ],
+)
+def test_a_broken_plugin_is_one_line_with_the_file(tmp_path, source, words):
+    file = tmp_path / "broken.py"
+    if source is not None:
+        file.write_text(source)
+    with pytest.raises(UserError) as caught:
+        load_file(str(file))
+    message = str(caught.value)
+    assert "--spr_plugin" in message and "broken.py" in message and words in message and "\n" not in message
+
+
+def test_every_hook_is_documented():
+    from spr_plugin import hookspecs
+
+    specs = [value for name, value in vars(hookspecs).items() if name.startswith("spr_")]
+    assert specs and all(spec.__doc__ for spec in specs)
+
+
+def test_an_unknown_format_names_the_flag():
+    with pytest.raises(UserError, match="--spr_box_format nobody"):
+        box_format("nobody")
+
+
+def test_built_ins_are_registered():
+    assert {name for name, _ in plugins.manager().list_name_plugin()} >= set(plugins.BUILT_IN)
+    assert hookimpl is not None
