@@ -1,13 +1,14 @@
 """The entry point (group ``lmms_eval.models``) that makes lmms-eval know our tasks and load LLaVA on current libraries.
 
 lmms-eval has no entry points for tasks. It calls those for models before it looks for tasks, so ours adds a folder to where tasks
-are looked for. Nothing heavy is imported here: all waits until lmms-eval itself has imported the module in question.
+are looked for. Nothing heavy is imported here: each change waits until lmms-eval itself has imported the module in question.
 """
 
 import functools
 from pathlib import Path
 
 from spr_plugin.boot import after_import, once
+from spr_plugin.hooks import shims
 
 FOLDER = str(Path(__file__).resolve().parent)
 
@@ -16,14 +17,8 @@ def register() -> list:
     """Called by lmms-eval when ``lmms_eval.models`` is imported; returns no models of our own. Calling it again changes nothing."""
     after_import("lmms_eval.tasks", lambda module: add_folder(module.TaskManager))
     after_import("lmms_eval.api.model", lambda module: note_models(module.lmms))
-    after_import("transformers", lambda module: _install_shims())
-    return []
-
-
-def _install_shims() -> None:
-    from spr_plugin.hooks import shims
-
     shims.install()
+    return []
 
 
 @once

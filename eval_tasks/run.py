@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from spr_plugin.eval_tasks.data import ROOT
 
 GROUP = "spr_refcoco"
 LOG = "lmms_eval.log"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def evaluate(
@@ -97,10 +99,10 @@ def _result_files(out_dir: Path) -> list[Path]:
 
 
 def _reason(log: Path) -> str:
-    """The line of a failed run's output that says why: our own refusal, else the last error."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    for sign in ("spr: error:", "Error"):
-        for line in reversed(lines):
-            if sign in line:
-                return line.removeprefix("spr: error: ")
-    return lines[-1] if lines else "it printed nothing"
+    """Why a run failed, from its output: our own refusal, else the error that lmms-eval caught, else the last line."""
+    text = _COLOUR.sub("", log.read_text(encoding="utf-8", errors="replace"))
+    for sign in (r"^spr: error: (.+)", r"Error during evaluation: (.+?)(?:\. Please set|$)", r"^(\w*Error: .+)"):
+        found = re.findall(sign, text, re.MULTILINE)
+        if found:
+            return found[-1].strip()
+    return (text.strip() or "it printed nothing").splitlines()[-1].strip()

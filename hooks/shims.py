@@ -109,7 +109,7 @@ def _accept_metrics(trainer) -> None:
 
 @shim("transformers.training_args", since=(5, 0))
 def local_rank_of_arguments(module) -> None:
-    """transformers 5 leaves ``local_rank`` at -1 under torchrun; LLaVA decides by it who saves, so that every rank would."""
+    """transformers 5 leaves ``local_rank`` at -1; LLaVA decides by it who saves and prints, so that every rank would save."""
     _set_local_rank(module.TrainingArguments)
 
 
@@ -121,7 +121,7 @@ def _set_local_rank(arguments) -> None:
     def __post_init__(self):
         host_post_init(self)
         if self.local_rank == -1:
-            self.local_rank = int(os.environ.get("LOCAL_RANK", -1))
+            self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
 
     arguments.__post_init__ = __post_init__
 

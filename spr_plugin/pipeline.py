@@ -165,13 +165,16 @@ class Run:
         self._finish(sorted(name for name, flag in own_flags.items() if flag))
 
     def _finish(self, names: list[str]) -> None:
-        """Hashes of the weights that the host is about to save, and the report."""
+        """Hashes of the weights that the host is about to save, and the report (which must not cost anybody a trained model)."""
         from spr_plugin.report import write_report
 
         live = weights.digests(self.trainer.model, names)
         if ranks.rank() == 0:
-            write_json(self.directory / "exit.json", live)
-            say(f"report: {write_report(self.directory)}")
+            write_json(self.directory / "exit.json", {"engine": type(self.trainer.model_wrapped).__name__, "weights": live})
+            try:
+                say(f"report: {write_report(self.directory)}")
+            except UserError as error:
+                say(f"no report: {error}")
         ranks.barrier()
 
     def make_pairs(self, queries: list[RegionQuery]) -> list[PreferencePair]:

@@ -41,26 +41,30 @@ def _write_data(folder):
 
 
 def _write_tokenizer(folder):
-    """A LLaMA tokenizer: one token a character is enough."""
+    """A LLaMA tokenizer that knows the prompts' words, with bytes for the rest."""
     import sentencepiece
 
-    text = ["A chat between a curious user and an artificial intelligence assistant. USER: ASSISTANT: [0.1, 0.2, 0.5, 0.75]"] * 20
+    text = [
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
+        "answers to the user's questions. USER: Please provide the bounding box coordinate of the region this sentence describes: red "
+        "green blue yellow circle square ring triangle. ASSISTANT: [0.1, 0.2, 0.5, 0.75]"
+    ] * 20
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(text), model_writer=model, vocab_size=300, model_type="bpe", byte_fallback=True,
-        hard_vocab_limit=False, minloglevel=2,
+        sentence_iterator=iter(text), model_writer=model, vocab_size=400, model_type="bpe", byte_fallback=True,
+        hard_vocab_limit=False, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
     )  # fmt: skip
     folder.mkdir(exist_ok=True)
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer", "legacy": False, **special}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, **special}))
 
 
 def _write_language_model(folder):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4)
-    LlamaForCausalLM(LlamaConfig(vocab_size=320, max_position_embeddings=512, **sizes)).save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(vocab_size=400, max_position_embeddings=512, **sizes)).save_pretrained(folder)
 
 
 def _write_vision_tower(folder):

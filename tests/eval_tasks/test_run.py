@@ -10,7 +10,8 @@ from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import run
 
 METRICS = {"Acc@0.5", "Acc@0.6", "Acc@0.7", "Acc@0.8", "Acc@0.9", "mIoU", "parse_failure"}
-TINY = Path(__file__).parents[2] / "examples" / "tiny_world" / "llava"
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "examples/tiny_world/llava"
 
 
 @pytest.fixture
@@ -53,6 +54,22 @@ def test_failed_process_is_an_error(monkeypatch, checkpoint, tmp_path):
     pretend(monkeypatch, status=1, results={"spr_refcoco": {}}, output="ValueError: bad\n")
     with pytest.raises(UserError, match="ValueError: bad"):
         run.evaluate(checkpoint, tmp_path, tmp_path / "out", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "output, reason",
+    [
+        ("\x1b[1mERROR\x1b[0m - Error during evaluation: Unknown vision tower: a/b. Please set `--verbosity=DEBUG`\n", "Unknown vision tower: a/b;"),
+        ("ImportError: no torch\n", "ImportError: no torch;"),
+        ("Killed\n\n", "Killed;"),
+        ("", "it printed nothing;"),
+    ],
+)
+def test_the_reason_of_a_failure_is_found(monkeypatch, checkpoint, tmp_path, output, reason):
+    pretend(monkeypatch, output=output)
+    with pytest.raises(UserError) as error:
+        run.evaluate(checkpoint, tmp_path, tmp_path / "out", device="cpu")
+    assert reason in str(error.value)
 
 
 def test_result_of_another_task_is_an_error(monkeypatch, checkpoint, tmp_path):
@@ -144,7 +161,8 @@ needs_tiny_llava = pytest.mark.skipif(not (TINY / "config.json").is_file(), reas
 
 @pytest.mark.slow
 @needs_tiny_llava
-def test_tiny_llava_through_the_real_lmms_eval(data_root, tmp_path):
+def test_tiny_llava_through_the_real_lmms_eval(data_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)  # the checkpoint names its vision tower from there
     pytest.importorskip("lmms_eval")
     pytest.importorskip("llava")
     found = run.evaluate(TINY, data_root, tmp_path / "out", limit=3, batch_size=3, device="cpu")
@@ -155,7 +173,7 @@ def test_tiny_llava_through_the_real_lmms_eval(data_root, tmp_path):
 
 
 BATCHES = """
-import sys, types, torch
+import sys, torch
 from PIL import Image
 from spr_plugin.eval_tasks import running
 from spr_plugin.hooks import shims
@@ -176,8 +194,7 @@ def answers(prompts, pictures):
                          max_new_tokens=24, pad_token_id=0)
     return tokenizer.batch_decode(out, skip_special_tokens=True)
 
-holder = types.SimpleNamespace(config=model.config)
-running.note_model(holder)
+running.note_model(model)
 assert model.config.tokenizer_padding_side == "right", "the checkpoint was saved by a training script"
 singles = [answers([prompt], [picture])[0] for prompt, picture in zip(prompts, pictures)]
 running.pad_left()
@@ -190,7 +207,7 @@ assert answers(prompts, pictures) == singles, (answers(prompts, pictures), singl
 def test_a_batch_is_answered_like_single_requests(tmp_path):
     pytest.importorskip("llava")
     (tmp_path / "batches.py").write_text(BATCHES)
-    subprocess.run([sys.executable, "-P", str(tmp_path / "batches.py"), str(TINY)], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-P", str(tmp_path / "batches.py"), str(TINY)], cwd=ROOT, check=True)
 
 
 def test_the_command_works_by_hand_too(tmp_path):

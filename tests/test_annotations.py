@@ -1,0 +1,245 @@
+"""Annotated pictures: COCO JSON and boxes mined from LLaVA conversations, with everything that real files get wrong."""
+
+import json
+from collections import Counter
+
+import pytest
+from PIL import Image
+
+from spr_plugin.annotations import BadImage, mine_conversations, open_image, read_coco, spr_annotations
+from spr_plugin.errors import UserError
+from spr_plugin.formats import ferret, llava
+
+
+@pytest.fixture
+def folder(tmp_path):
+    Image.new("RGB", (100, 50), "red").save(tmp_path / "a.jpg")
+    Image.new("L", (40, 80)).save(tmp_path / "b.png")
+    return tmp_path
+
+
+def coco(folder, annotations, images=None, categories=None):
+    content = {
+        "images": images if images is not None else [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 50}],
+        "annotations": [{"id": place, "image_id": 1, "category_id": 7, **row} for place, row in enumerate(annotations)],
+        "categories": categories or [{"id": 7, "name": " traffic \n light"}],
+    }
+    file = folder / "instances.json"
+    file.write_text(json.dumps(content))
+    return str(file)
+
+
+def read(file, folder):
+    skipped = Counter()
+    return list(read_coco(file, str(folder), skipped)), skipped
+
+
+# --- COCO
+
+
+def test_coco_boxes_become_pixel_corners(folder):
+    [image], skipped = read(coco(folder, [{"bbox": [10, 5, 20.5, 30]}]), folder)
+    assert (image.id, image.width, image.height) == ("1", 100, 50) and image.path == str(folder / "a.jpg")
+    [annotation] = image.annotations
+    assert annotation.label == "traffic light" and not annotation.coarse
+    assert annotation.box.pixels() == (10, 5, 30.5, 35) and annotation.box.space.name == "pixels"
+    assert not skipped
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"bbox": [1, 1, 9, 9], "iscrowd": 1}, "crowd"),
+        ({"bbox": [1, 1, 9, 9], "ignore": 1}, "ignored"),
+        ({"bbox": [1, 1, 9, 0.0]}, "zero_area"),
+        ({"bbox": [9, 9, -4, 5]}, "zero_area"),
+        ({"bbox": [-30, -30, 20, 20]}, "outside"),
+        ({"bbox": [99.5, 0, 40, 40]}, "outside"),
+        ({"bbox": [1, 1, float("nan"), 9]}, "not_finite"),
+        ({"bbox": [1, 1, float("inf"), 9]}, "not_finite"),
+        ({"bbox": [1, 1, 9]}, "bad_box"),
+        ({"bbox": [1, 1, 9, "9"]}, "bad_box"),
+        ({"bbox": None}, "bad_box"),
+        ({}, "bad_box"),
+        ({"bbox": [1, 1, 9, 9], "category_id": 99}, "no_label"),
+        ({"bbox": [1, 1, 9, 9], "category_id": [1]}, "no_label"),
+        ({"bbox": [1, 1, 9, 9], "image_id": 2}, "unknown_image"),
+        ({"bbox": [1, 1, 9, 9], "image_id": None}, "unknown_image"),
+        ({"bbox": [1, 1, 9, 9], "id": 0}, "duplicate_id"),
+    ],
+)
+def test_a_bad_annotation_is_counted_and_the_others_stay(folder, row, reason):
+    [image], skipped = read(coco(folder, [{"bbox": [10, 5, 20, 30]}, row]), folder)
+    assert [annotation.id for annotation in image.annotations] == [0]
+    assert skipped == {reason: 1}
+
+
+def test_boxes_beyond_the_picture_are_clipped(folder):
+    [image], _ = read(coco(folder, [{"bbox": [-10, 20, 200, 200]}]), folder)
+    assert image.annotations[0].box.pixels() == (0, 20, 100, 50)
+
+
+def test_an_empty_category_name_is_no_label(folder):
+    images, skipped = read(coco(folder, [{"bbox": [1, 1, 9, 9]}], categories=[{"id": 7, "name": " "}]), folder)
+    assert images == [] and skipped == {"no_label": 1, "no_objects": 1}
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"file_name": "gone.jpg"}, "missing_image"),
+        ({"file_name": "instances.json"}, "unreadable_image"),
+        ({"width": 50, "height": 100}, "size_mismatch"),
+        ({"width": 0}, "bad_image_record"),
+        ({"width": None}, "bad_image_record"),
+        ({"file_name": ""}, "bad_image_record"),
+        ({"id": None}, "bad_image_record"),
+    ],
+)
+def test_a_bad_picture_is_counted(folder, record, reason):
+    record = {"id": 1, "file_name": "a.jpg", "width": 100, "height": 50, **record}
+    images, skipped = read(coco(folder, [{"bbox": [1, 1, 9, 9]}], images=[record]), folder)
+    assert images == [] and skipped[reason] == 1
+
+
+def test_a_repeated_picture_record_is_read_once(folder):
+    record = {"id": 1, "file_name": "a.jpg", "width": 100, "height": 50}
+    images, skipped = read(coco(folder, [{"bbox": [1, 1, 9, 9]}], images=[record, record]), folder)
+    assert len(images) == 1 and skipped == {"duplicate_image_id": 1}
+
+
+def test_lvis_names_its_files_by_url(folder):
+    (folder / "val2017").mkdir()
+    Image.new("RGB", (9, 9)).save(folder / "val2017" / "000000000009.jpg")
+    record = {"id": 1, "coco_url": "http://images.cocodataset.org/val2017/000000000009.jpg", "width": 9, "height": 9}
+    [image], _ = read(coco(folder, [{"bbox": [1, 1, 5, 5]}], images=[record]), folder)
+    assert image.path == str(folder / "val2017/000000000009.jpg")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"images": [], "annotations": {}}', "3"])
+def test_a_file_that_is_not_coco_is_refused_in_one_line(folder, content):
+    file = folder / "other.json"
+    file.write_text(content)
+    with pytest.raises(UserError, match=r"other.json has no '\w+' list: --spr_annotations wants COCO JSON"):
+        read(str(file), folder)
+
+
+def test_files_that_are_no_json_or_absent_are_refused(folder):
+    (folder / "broken.json").write_text('{"images": [')
+    with pytest.raises(UserError, match="broken.json: not JSON"):
+        read(str(folder / "broken.json"), folder)
+    with pytest.raises(UserError, match="gone.json: No such file"):
+        read(str(folder / "gone.json"), folder)
+
+
+def test_the_hook_reads_coco(folder):
+    images = spr_annotations(coco(folder, [{"bbox": [1, 1, 9, 9]}]), str(folder), Counter())
+    assert [image.id for image in images] == ["1"]
+
+
+# --- picture files
+
+
+def test_open_image_gives_rgb_as_stored(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn by 90 degrees", which LLaVA does not
+    Image.new("RGB", (30, 10)).save(folder / "turned.jpg", exif=exif)
+    assert open_image(str(folder / "turned.jpg"), "7").size == (30, 10)
+    assert open_image(str(folder / "b.png"), "7").mode == "RGB"
+
+
+def test_a_truncated_picture_names_record_and_file(folder):
+    whole = (folder / "a.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) - 60])
+    with pytest.raises(BadImage, match="record 17: cannot read .*cut.jpg"):
+        open_image(str(folder / "cut.jpg"), "17")
+    with pytest.raises(BadImage, match="record 17"):
+        open_image(str(folder / "gone.jpg"), "17")
+
+
+# --- conversations
+
+REC = "Please provide the bounding box coordinate of the region this sentence describes: {}."
+REG = "Please provide a short description for this region: {}."
+
+
+def record(turns, image="a.jpg"):
+    talk = [{"from": who, "value": text} for pair in turns for who, text in zip(("human", "gpt"), pair)]
+    return {"id": "x", "image": image, "conversations": talk}
+
+
+def mine(folder, records, form=llava("pad")):
+    file = folder / "data.json"
+    file.write_text(json.dumps(records))
+    skipped = Counter()
+    return list(mine_conversations(str(file), str(folder), form, skipped)), skipped
+
+
+def test_rec_and_reg_turns_and_grounded_answers_are_mined(folder):
+    turns = [
+        ("<image>\n" + REC.format("dark suit near a coat"), "[0.0, 0.25, 0.2, 0.5]"),
+        (REG.format("[0.5, 0.25, 1.0, 0.75]"), "Third person from right."),
+        ("Describe the objects.", "a red cup [0.3, 0.3, 0.4, 0.6] and two dogs [0.6, 0.3, 0.65, 0.4] and [0.8, 0.3, 0.9, 0.4]."),
+        ("What colour is it?", "Red."),
+    ]
+    [image], skipped = mine(folder, [record(turns)])
+    found = {annotation.label: annotation.box.pixels() for annotation in image.annotations[:3]}
+    assert list(found) == ["dark suit near a coat", "Third person from right", "red cup"]
+    # A 100 x 50 picture is padded by 25 above and below: 0.25 of the square is the picture's upper edge.
+    assert found["dark suit near a coat"] == pytest.approx((0, 0, 20, 25))
+    assert found["Third person from right"] == pytest.approx((50, 0, 100, 50))
+    assert [annotation.label for annotation in image.annotations[3:]] == ["two dogs", "two dogs"]
+    assert all(annotation.coarse for annotation in image.annotations) and not skipped
+    assert [annotation.id for annotation in image.annotations] == [0, 1, 2, 3, 4]
+
+
+def test_boxes_are_read_in_the_given_family(folder):
+    [image], _ = mine(folder, [record([(REC.format("cup"), "[100, 200, 500, 800]")])], ferret())
+    assert image.annotations[0].box.pixels() == pytest.approx((10, 10, 50, 40))
+
+
+def test_records_of_one_picture_are_merged_without_repetition(folder):
+    box, near = "[0.0, 0.25, 0.4, 0.5]", "[0.0, 0.25, 0.39, 0.5]"
+    records = [
+        record([(REC.format("man"), box)]),
+        record([(REG.format(box), "Man.")]),
+        record([(REC.format("left guy"), near)]),
+        record([(REC.format("left guy"), "[0.0, 0.25, 0.2, 0.5]"), (REC.format("his hat"), "[0.1, 0.25, 0.2, 0.3]")]),
+        record([(REC.format("tree"), "[0.0, 0.0, 0.5, 0.5]")], image="b.png"),
+    ]
+    images, skipped = mine(folder, records)
+    assert [[a.label for a in image.annotations] for image in images] == [["man", "left guy", "his hat"], ["tree"]]
+    assert skipped == {"duplicate": 2}
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"conversations": []}, "no_image"),
+        ({"image": ["a.jpg"], "conversations": []}, "no_image"),
+        ({"image": "a.jpg"}, "bad_record"),
+        ("text", "bad_record"),
+        ({"image": "a.jpg", "conversations": [{"from": "human"}]}, "bad_record"),
+        (record([(REC.format("cup"), "[0.1, 0.3, 0.2, 0.4]")], image="gone.jpg"), "missing_image"),
+        (record([(REC.format("cup"), "[0.1, 0.3, 0.2, 0.4]")], image="data.json"), "unreadable_image"),
+        (record([("Where?", "[0.1, 0.3, 0.2, 0.4]")]), "no_phrase"),
+        (record([(REC.format("cup"), "[0.1, 0.0, 0.2, 0.1]")]), "outside"),
+        (record([(REC.format("cup"), "[0.1, 0.0, 0.2]")]), "box_malformed"),
+        (record([(REC.format("cup"), "[10, 20, 30, 40]")]), "box_out_of_range"),
+    ],
+)
+def test_a_bad_record_is_counted_and_the_others_stay(folder, bad, reason):
+    good = record([(REC.format("tree"), "[0.6, 0.3, 0.7, 0.5]")])
+    [image], skipped = mine(folder, [bad, good])
+    assert [annotation.label for annotation in image.annotations] == ["tree"]
+    assert skipped == {reason: 1}
+
+
+def test_questions_about_a_region_that_ask_no_description_name_nothing(folder):
+    images, _ = mine(folder, [record([("Is the thing in [0.1, 0.3, 0.2, 0.4] a dog?", "Yes.")])])
+    assert images == []
+
+
+def test_a_data_file_that_is_no_list_is_refused(folder):
+    with pytest.raises(UserError, match="--data_path .*data.json"):
+        mine(folder, {"records": []})

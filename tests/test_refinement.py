@@ -1,0 +1,91 @@
+"""Box repair."""
+
+import itertools
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spr_plugin.boxes import Box, Space, iou, iou_matrix
+from spr_plugin.formats import cogvlm, ferret, llava, remove_coordinates, shikra
+from spr_plugin.refinement import match, refine
+
+SPACE = Space.pixels(100, 100)
+FORM = llava("square")
+
+
+def truth(*boxes):
+    return [Box(*box, SPACE) for box in boxes]
+
+
+def test_good_boxes_are_replaced_and_bad_ones_lose_their_coordinates():
+    text = "A dog [0.0, 0.0, 0.2, 0.18] and a cat [0.5, 0.5, 0.9, 0.9], a cup ([0.4, 0.4, 0.6, 0.6])."
+    refined = refine(text, truth((0, 0, 20, 20), (41, 41, 60, 60)), FORM, 100, 100)
+    assert refined == ("A dog [0.0, 0.0, 0.2, 0.2] and a cat, a cup ([0.41, 0.41, 0.6, 0.6]).", 2, 1)
+
+
+def test_the_threshold_itself_is_not_enough():
+    text = "A dog [0.0, 0.0, 0.2, 0.1]"
+    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100) == ("A dog", 0, 1)
+    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100, threshold=0.4) == ("A dog [0.0, 0.0, 0.2, 0.2]", 1, 0)
+
+
+def test_matching_is_one_to_one():
+    text = "A dog [0.0, 0.0, 0.2, 0.2], a puppy [0.0, 0.0, 0.2, 0.18]."
+    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100) == ("A dog [0.0, 0.0, 0.2, 0.2], a puppy.", 1, 1)
+
+
+def test_coordinates_that_cannot_be_read_go_too():
+    text = "A dog [0.0, 0.0, 0.2, 0.2], a cat [0.5, 0.5], a cup [0.4, 0.4, 0."
+    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100) == ("A dog [0.0, 0.0, 0.2, 0.2], a cat, a cup", 1, 2)
+
+
+def test_without_boxes_or_truth():
+    assert refine("A dog.", truth((0, 0, 20, 20)), FORM, 100, 100) == ("A dog.", 0, 0)
+    assert refine("A dog [0.0, 0.0, 0.2, 0.2].", [], FORM, 100, 100) == ("A dog.", 0, 1)
+
+
+BOX = st.tuples(st.integers(0, 70), st.integers(0, 70), st.integers(10, 30), st.integers(10, 30)).map(
+    lambda v: (v[0], v[1], v[0] + v[2], v[1] + v[3])
+)
+SMALL = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(2, 4), st.integers(2, 4)).map(
+    lambda v: (v[0], v[1], v[0] + v[2], v[1] + v[3])
+)
+
+
+@given(st.lists(SMALL, max_size=4), st.lists(SMALL, max_size=4), st.sampled_from([0.3, 0.5, 0.7]))
+def test_matching_is_the_best_over_all_assignments(predicted, boxes, threshold):
+    found = match(predicted, boxes, threshold)
+    overlaps = iou_matrix(predicted, boxes)
+    assert len(set(found.values())) == len(found)
+    assert all(overlaps[row, column] > threshold for row, column in found.items())
+    size = max(len(predicted), len(boxes))
+    best = max(
+        sum(
+            overlaps[row, column]
+            for row, column in enumerate(columns[: len(predicted)])
+            if column < len(boxes) and overlaps[row, column] > threshold
+        )
+        for columns in itertools.permutations(range(size))
+    )
+    assert sum(overlaps[row, column] for row, column in found.items()) == pytest.approx(best)
+
+
+PHRASES = st.sampled_from(["a dog", "the red circle", "two men in black", "a cup of tea"])
+JOINS = st.sampled_from([", ", " and ", " next to ", ". There is "])
+FORMATS = [llava("pad"), llava("square"), ferret(), shikra(), cogvlm()]
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form.family}-{form.aspect}")
+@given(st.lists(st.tuples(PHRASES, BOX, JOINS), min_size=1, max_size=5), st.lists(BOX, max_size=5))
+def test_only_coordinates_change(form, rows, boxes):
+    text = "".join(f"{phrase} {form.write(Box(*box, SPACE))}{join}" for phrase, box, join in rows) + "nothing."
+    refined, kept, dropped = refine(text, truth(*boxes), form, 100, 100)
+    before, after = form.parse(text, 100, 100), form.parse(refined, 100, 100)
+    assert remove_coordinates(refined, after) == remove_coordinates(text, before)
+    assert kept == len(after.boxes) and kept + dropped == len(before.boxes)
+    assert "  " not in refined and not re.search(r"\s[.,]", refined)
+    assert all(any(iou(box.to(SPACE), other) > 0.8 for other in truth(*boxes)) for box in after.boxes)
+    # Repaired once is repaired: the boxes are the truth's now.
+    assert refine(refined, truth(*boxes), form, 100, 100)[0] == refined

@@ -1,0 +1,61 @@
+"""Tensors on disk: whole or not at all, checked when read."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from spr_plugin import weights
+from spr_plugin.errors import UserError
+
+
+def model():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+
+
+def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
+    first, second = model(), model()
+    names = weights.trainable(first) + weights.persistent_buffers(first)
+    weights.save(first, names, tmp_path / "entry")
+    with torch.no_grad():
+        for parameter in second.parameters():
+            parameter.add_(1)
+    weights.load(second, tmp_path / "entry")
+    assert weights.digests(first, names) == weights.digests(second, names)
+    assert {"1.running_mean", "1.num_batches_tracked"} <= set(names)
+
+
+def test_shards_are_cut_by_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "SHARD_BYTES", 20)
+    first = model()
+    names = weights.trainable(first)
+    weights.save(first, names, tmp_path / "entry")
+    assert len(list((tmp_path / "entry").glob("*.safetensors"))) > 1
+    second = model()
+    torch.nn.init.zeros_(second[0].weight)
+    weights.load(second, tmp_path / "entry")
+    assert torch.equal(first[0].weight, second[0].weight)
+
+
+def test_a_draft_that_a_crash_left_is_no_entry(tmp_path):
+    (tmp_path / "entry.tmp").mkdir()
+    (tmp_path / "entry.tmp" / "half").write_text("x")
+    weights.save(model(), ["0.weight"], tmp_path / "entry")
+    assert json.loads((tmp_path / "entry" / "index.json").read_text()).keys() == {"0.weight"}
+    assert not (tmp_path / "entry.tmp").exists()
+
+
+def test_a_damaged_tensor_is_named(tmp_path):
+    weights.save(model(), ["0.weight"], tmp_path / "entry")
+    (path,) = (tmp_path / "entry").glob("*.safetensors")
+    save_file({"0.weight": load_file(path)["0.weight"] + 1}, path)
+    with pytest.raises(UserError, match="0.weight is damaged"):
+        weights.load(model(), tmp_path / "entry")
+
+
+def test_another_structure_is_refused(tmp_path):
+    weights.save(model(), ["0.weight"], tmp_path / "entry")
+    with pytest.raises(UserError, match="another structure"):
+        weights.load(torch.nn.BatchNorm1d(3), tmp_path / "entry")
