@@ -6,7 +6,7 @@ centre-cropped, so that nothing of a wide region or picture is cut off.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -47,7 +47,10 @@ class ClipSimilarity:
         A text over CLIP's limit is split (`spr_plugin.scoring.split_text`); its cosines are the token-weighted means of its parts'.
         """
         views = torch.stack([self.crop_embedding(image, region), self.local_embedding(image, region)])
-        return [self._cosines(views, text) for text in texts]
+        parts = {text: split_text(text, self._count_tokens, self.text_limit) for text in texts}
+        embeddings = iter(self.text_embeddings([part for split in parts.values() for part, _ in split]))
+        cosines = {text: _weighted_cosines(views, split, embeddings) for text, split in parts.items()}
+        return [cosines[text] for text in texts]
 
     def crop_embedding(self, image: Image.Image, region: Box) -> torch.Tensor:
         """Unit image embedding (d,) of the crop, rounded outwards to whole pixels."""
@@ -61,20 +64,11 @@ class ClipSimilarity:
         patches = covered_patches(region, self.image_size, self.model.config.vision_config.patch_size)
         return self._embedding(self._cached[1], torch.from_numpy(patches))
 
-    def text_embedding(self, text: str) -> torch.Tensor:
-        """Unit embedding (d,) of a text within CLIP's limit."""
-        tokens = self.tokenizer(text, return_tensors="pt")
-        hidden = self.model.text_model(
-            input_ids=tokens["input_ids"].to(self.device), attention_mask=tokens["attention_mask"].to(self.device)
-        )
-        return _unit(self.model.text_projection(hidden.pooler_output)[0])
-
-    def _cosines(self, views: torch.Tensor, text: str) -> tuple[float, float]:
-        parts = split_text(text, self._count_tokens, self.text_limit)
-        weights = torch.tensor([float(tokens) for _, tokens in parts], device=views.device)
-        embeddings = torch.stack([self.text_embedding(part) for part, _ in parts])
-        s_crop, s_local = (views @ embeddings.T @ (weights / weights.sum())).tolist()
-        return s_crop, s_local
+    def text_embeddings(self, texts: Sequence[str]) -> torch.Tensor:
+        """Unit embeddings (n, d) of texts within CLIP's limit."""
+        tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt").to(self.device)
+        out = self.model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        return _unit(self.model.text_projection(out.pooler_output))
 
     def _count_tokens(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
@@ -97,7 +91,7 @@ class ClipSimilarity:
         seen = torch.cat([torch.ones(1, dtype=torch.bool), patches]).to(hidden.device)
         token = hidden[:1] + _attend(block.self_attn, block.layer_norm1(hidden[seen]))
         token = token + block.mlp(block.layer_norm2(token))
-        return _unit(self.model.visual_projection(vision.post_layernorm(token))[0])
+        return _unit(self.model.visual_projection(vision.post_layernorm(token)))[0]
 
 
 def _attend(attention: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
@@ -135,24 +129,32 @@ def _covered_shares(low: float, high: float, image_size: int, patch_size: int) -
     return np.clip(overlap, 0.0, None) * image_size / patch_size
 
 
-def _unit(vector: torch.Tensor) -> torch.Tensor:
-    return vector / vector.norm()
+def _unit(vectors: torch.Tensor) -> torch.Tensor:
+    return vectors / vectors.norm(dim=-1, keepdim=True)
+
+
+def _weighted_cosines(views: torch.Tensor, parts: Sequence[tuple[str, int]], embeddings: Iterator[torch.Tensor]) -> tuple[float, float]:
+    """Token-weighted mean over a text's (part, tokens) of the cosines with the two `views`; takes their `embeddings` in turn."""
+    weights = torch.tensor([float(tokens) for _, tokens in parts], device=views.device)
+    cosines = views @ torch.stack([next(embeddings) for _ in parts]).T
+    s_crop, s_local = (cosines @ weights / weights.sum()).tolist()
+    return s_crop, s_local
 
 
 def load_clip(path: str) -> tuple:
     """(model, tokenizer, mean, deviation) of a CLIP checkpoint. Raises UserError in one line for anything else."""
-    from transformers import AutoConfig, AutoTokenizer, CLIPImageProcessor, CLIPModel
+    from transformers import AutoConfig, AutoTokenizer, CLIPModel, ImageProcessingMixin
 
     try:
         kind = AutoConfig.from_pretrained(path).model_type
         if kind != "clip":
             raise UserError(f"--spr_clip {path}: not a CLIP checkpoint with a text tower (its config says {kind!r})")
-        settings, _ = CLIPImageProcessor.get_image_processor_dict(path)
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(path)
         tokenizer = AutoTokenizer.from_pretrained(path)
         model, loaded = CLIPModel.from_pretrained(path, output_loading_info=True)
         if missing := sorted(name for name in loaded["missing_keys"] if not name.endswith("position_ids")):
             raise ValueError(f"no weights for {missing[0]} and {len(missing) - 1} more")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         why = str(error).strip().splitlines()[0]
         raise UserError(f"--spr_clip {path}: not a CLIP checkpoint with a text tower and a tokenizer ({why})") from None
     mean, std = (np.asarray(settings[name], dtype=np.float32) for name in ("image_mean", "image_std"))

@@ -86,7 +86,8 @@ class Run:
             say(text)
 
     def scorer(self, device):
-        scorer = hook().spr_scorer(config=self.config, device=device)
+        with weights.loading_whole():
+            scorer = hook().spr_scorer(config=self.config, device=device)
         if scorer is None:
             raise UserError(f"--spr_scorer {self.config.spr_scorer}: no plugin has it")
         return scorer

@@ -123,7 +123,7 @@ def _packed(units: Sequence[str], joiner: str, count_tokens: Callable[[str], int
         parts.append(run)
         run = unit
         if count_tokens(unit) > limit and len(unit) > 1:
-            finer = (unit.split(), " ") if " " in unit else (list(unit), "")
+            finer = (unit.split(), " ") if len(unit.split()) > 1 else (list(unit), "")
             *whole, run = _packed(*finer, count_tokens, limit)
             parts += whole
     return [part for part in [*parts, run] if part]

@@ -27,6 +27,22 @@ def gathered(parameters, modify: bool = False):
         yield
 
 
+@contextlib.contextmanager
+def loading_whole():
+    """Inside, ``from_pretrained`` loads helper models (CLIP, a detector) whole, also in a process whose policy is under ZeRO-3."""
+    from transformers.integrations import deepspeed as integration
+
+    if not integration.is_deepspeed_zero3_enabled():
+        yield
+        return
+    config = integration._hf_deepspeed_config_weak_ref()
+    integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        integration.set_hf_deepspeed_config(config)
+
+
 def sharded(model) -> bool:
     """Whether ZeRO-3 holds the parameters in parts."""
     return any(hasattr(p, "ds_id") for p in model.parameters())

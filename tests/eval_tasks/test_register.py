@@ -83,3 +83,13 @@ def test_every_task_file_is_packaged():
     names = {file.name for file in folder.glob("refcoco/*")}
     assert {"_default_yaml", "spr_refcoco.yaml", "source_val.json", "source_testA.json", "source_testB.json"} <= names
     assert {f"{task}.yaml" for task in TASKS} <= names
+
+
+def test_no_batch_mixes_tasks():
+    """lmms-eval's LLaVA takes the pictures of a whole batch from the first request's task; what differs in settings is not batched."""
+    utils = pytest.importorskip("lmms_eval.utils")
+    configs = [utils.load_yaml_config(str(file), mode="simple") for file in Path(register.FOLDER).glob("*/*.yaml")]
+    settings = [config["generation_kwargs"] for config in configs if "generation_kwargs" in config]
+    requests = [("prompt", setting) for setting in settings for _ in range(3)]
+    batches = list(utils.Collator(requests, lambda request: request[0], grouping=True).get_batched(n=8))
+    assert len(settings) == 3 and sorted(len(batch) for batch in batches) == [3, 3, 3]

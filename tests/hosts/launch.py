@@ -44,14 +44,14 @@ def environment() -> dict:
 
 def run(arguments: list[str], expect: int = 0, timeout: int = 400) -> str:
     """Run to the end; the joined output. A wrong exit code fails with the output's tail."""
-    done = subprocess.run(arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout)
+    done = subprocess.run(arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, cwd=ROOT)
     assert (done.returncode == 0) == (expect == 0), f"exit code {done.returncode}\n{done.stdout[-5000:]}"
     return done.stdout
 
 
 def kill_when(arguments: list[str], reached, timeout: int = 300) -> bool:
     """Start, and SIGKILL the whole process group as soon as ``reached()``; False if it ended before."""
-    process = subprocess.Popen(arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd=ROOT)
     deadline = time.monotonic() + timeout
     while process.poll() is None and time.monotonic() < deadline:
         if reached():
