@@ -106,3 +106,17 @@ def digest(value) -> str:
     """Stable 16-digit hash of plain data; ids of records are made with it."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flags_table() -> str:
+    """The table of flags in README."""
+    rows = ["| flag | default | meaning | default from |", "|---|---|---|---|"]
+    for f in dataclasses.fields(SPRConfig):
+        value = f.default if f.default is not dataclasses.MISSING else " ".join(f.default_factory()) or None
+        shown = "" if value is None or value is False else f"`{value}`"
+        rows.append(f"| `--{f.name}` | {shown} | {f.metadata['help']} | {f.metadata['origin']} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(flags_table())

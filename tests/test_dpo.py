@@ -1,11 +1,14 @@
 """The DPO loss and its log-probs against naive references and against TRL."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from spr_plugin.dpo import completion_log_probs, dpo_loss, dropout_off
+
+TINY = Path(__file__).parents[1] / "examples" / "tiny_world"
 
 
 def naive_log_probs(logits, labels):
@@ -64,6 +67,25 @@ def test_dropout_is_off_inside_and_back_after():
     with dropout_off(model):
         assert model[0].p == 0 and model[1].attention_dropout == 0
     assert model[0].p == 0.3 and model[1].attention_dropout == 0.2
+
+
+@pytest.fixture
+def tiny_text_model():
+    """A random Llama with the tiny world's tokenizer."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(TINY / "llava", use_fast=False)
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
+    return LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), pad_token_id=0, bos_token_id=1, eos_token_id=2, **sizes)), tokenizer
+
+
+@pytest.fixture
+def tiny_text_pairs():
+    from datasets import Dataset
+
+    rows = [("where is it ? ", f"a red circle at 0.{n}1 .", f"a blue square at 0.{n}7 and a green ring .") for n in range(4)]
+    return Dataset.from_list([dict(zip(("prompt", "chosen", "rejected"), row)) for row in rows])
 
 
 @pytest.mark.slow

@@ -1,0 +1,46 @@
+# make demo       install, run the main job on the embedded tiny world, print the table and the report's path
+# make test       install both environments, run all tests
+# make test-fast  the tests that train nothing (under a minute)
+# make clean      remove the environments and everything that was built
+PYTHON ?= python3
+VENV := .venv
+LEGACY := .venv-legacy
+# Two workers; a file's tests share its fixtures, so that they stay on one worker.
+PYTEST_ARGS ?= -n 2 --dist loadfile -q
+# One thread a process: tiny models gain nothing from more, and torchrun's ranks would fight for the cores.
+export OMP_NUM_THREADS ?= 1
+
+PACKAGE := setup.cfg pyproject.toml $(wildcard _build/*)
+PRIMARY_WANTS := -e .[eval,dpo,report,dev,deepspeed]
+LEGACY_WANTS := torch transformers accelerate peft einops sentencepiece protobuf requests pytest pytest-timeout pytest-xdist hypothesis -e .
+
+.PHONY: demo test test-fast clean
+demo: $(VENV)/.installed
+	$(VENV)/bin/spr demo
+
+test: $(VENV)/.installed $(LEGACY)/.installed
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(LEGACY)/bin/python -m pytest $(PYTEST_ARGS) -m legacy
+
+test-fast: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) -m "not slow"
+
+# setuptools comes first, from the same pins, so that our own build needs no second environment.
+# lmms-eval and llava-torch pin releases that exclude each other: installed without their dependencies.
+$(VENV)/.installed: constraints/primary.txt $(PACKAGE)
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q -c $< setuptools wheel
+	$(VENV)/bin/python -m pip install -q -c $< $(PRIMARY_WANTS) --no-build-isolation
+	$(VENV)/bin/python -m pip install -q -c $< --no-deps lmms-eval llava-torch
+	touch $@
+
+$(LEGACY)/.installed: constraints/legacy.txt $(PACKAGE)
+	test -x $(LEGACY)/bin/python || $(PYTHON) -m venv $(LEGACY)
+	$(LEGACY)/bin/python -m pip install -q -c $< setuptools wheel
+	$(LEGACY)/bin/python -m pip install -q -c $< $(LEGACY_WANTS) --no-build-isolation
+	$(LEGACY)/bin/python -m pip install -q -c $< --no-deps llava-torch
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(LEGACY) demo build dist *.egg-info .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
