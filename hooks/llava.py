@@ -30,6 +30,7 @@ class LlavaHost(Host):
         self.dataset, self.collator = trainer.train_dataset, trainer.data_collator
         self.tokenizer = self.dataset.tokenizer
         self.box_format = box_format(config.spr_box_format or "llava", self.data_args.image_aspect_ratio)
+        self.vision_tower = trainer.model.config.mm_vision_tower
         self.llava = next(m for m in trainer.model.modules() if hasattr(type(m), "prepare_inputs_labels_for_multimodal"))
 
     def row(self, image_path: str, prompt: str, answer: str) -> dict:

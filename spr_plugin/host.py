@@ -12,10 +12,15 @@ class Host(ABC):
     Attributes:
         trainer: the host's ``transformers.Trainer``; ``trainer.model`` is the live model.
         box_format: how the model writes boxes (see :mod:`spr_plugin.formats`).
+        data_path, image_folder: the host's own training data, of which object boxes are mined by default.
+        vision_tower: path or hub id of the vision tower, the default of ``--spr_clip``.
     """
 
     trainer: object
     box_format: object
+    data_path: str
+    image_folder: str
+    vision_tower: str
 
     @abstractmethod
     def row(self, image_path: str, prompt: str, answer: str) -> dict:

@@ -5,6 +5,7 @@
 Each writes under ``OUTPUT_DIR/spr/`` and skips what its log already holds, so the same command goes on after a crash at any instant.
 """
 
+import dataclasses
 import shutil
 from collections import Counter
 from dataclasses import asdict
@@ -70,9 +71,10 @@ class Run:
         for path in config.spr_plugin:
             load_file(path)
         refuse_impossible(trainer)
-        self.trainer, self.config = trainer, config
+        self.trainer = trainer
         self.directory = Path(trainer.args.output_dir) / "spr"
         self.host: Host = find_host(trainer, namespace, config)
+        self.config = config = dataclasses.replace(config, spr_clip=config.spr_clip or self.host.vision_tower)
         if ranks.rank() == 0:
             check_manifest(self.directory, {**fingerprint(config), "box": self.host.box_format.describe()}, config.spr_overwrite)
         ranks.barrier()

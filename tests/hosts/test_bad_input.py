@@ -1,0 +1,74 @@
+"""A user's mistake is one line that names the flag or file, before anything is trained, and nothing is lost."""
+
+import json
+import shutil
+
+import pytest
+
+from spr_plugin.store import Log, read_json
+
+from .launch import command, run, spr_flags
+
+pytestmark = pytest.mark.slow
+
+
+def refused(arguments) -> str:
+    """The one line of a refused run."""
+    printed = run(arguments, expect=2, timeout=120)
+    (line,) = [line for line in printed.splitlines() if line.startswith("spr: error:")]
+    assert "Traceback" not in printed and "'loss'" not in printed, printed[-3000:]
+    return line
+
+
+def with_flag(arguments: list[str], flag: str, value) -> list[str]:
+    place = arguments.index(flag)
+    return [*arguments[: place + 1], str(value), *arguments[place + 2 :]]
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [("[]", "COCO"), ('{"images": []', "JSON"), ('{"images": [], "annotations": [], "categories": []}', "no usable region")],
+)
+def test_annotations_of_the_wrong_kind(world, tmp_path, text, words):
+    (tmp_path / "wrong.json").write_text(text)
+    flags = with_flag(spr_flags(world), "--spr_annotations", tmp_path / "wrong.json")
+    line = refused(command(world, tmp_path / "llava-x", *flags))
+    assert "--spr_annotations" in line and "wrong.json" in line and words in line
+
+
+def test_a_clip_that_is_none(world, tmp_path):
+    line = refused(command(world, tmp_path / "llava-x", *with_flag(spr_flags(world), "--spr_clip", tmp_path)))
+    assert "--spr_clip" in line and str(tmp_path) in line
+
+
+def test_projector_pre_training(world, tmp_path):
+    line = refused(command(world, tmp_path / "llava-x", *spr_flags(world), "--tune_mm_mlp_adapter", "True"))
+    assert "--tune_mm_mlp_adapter" in line
+
+
+@pytest.mark.parametrize("flags, words", [(["--spr_lambada", "1"], "--spr_lambda"), (["--spr_lambda", "2"], "--spr_lambda 2"), (["--spr_scorer", "x"], "--spr_scorer x")])
+def test_flags(world, tmp_path, flags, words):
+    assert words in refused(command(world, tmp_path / "llava-x", *spr_flags(world), *flags))
+
+
+def test_broken_pictures_and_boxes_are_counted_and_the_rest_goes_on(world, tmp_path):
+    """A missing picture, a truncated one, boxes outside and empty names: each counted under its reason, and the run finishes."""
+    images = tmp_path / "images"
+    shutil.copytree(world / "images" / "spr", images / "spr")
+    coco = json.loads((world / "spr.json").read_text())
+    names = [image["file_name"] for image in coco["images"]]
+    (images / names[0]).unlink()
+    data = (images / names[1]).read_bytes()
+    (images / names[1]).write_bytes(data[: len(data) // 2])
+    first = {image["id"]: image for image in coco["images"]}
+    coco["annotations"][0]["bbox"] = [500, 500, 10, 10]
+    coco["annotations"][1]["bbox"][2] = 0
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    flags = with_flag(with_flag(spr_flags(world), "--spr_annotations", tmp_path / "coco.json"), "--spr_image_folder", images)
+    out = tmp_path / "llava-broken"
+    run(command(world, out, *with_flag(flags, "--spr_regions", 16)))
+    skipped = read_json(out / "spr" / "regions" / "counts.json")
+    assert sum(skipped.values()) >= 2, skipped
+    records = Log(out / "spr" / "pairs").read().values()
+    assert len(records) == len(Log(out / "spr" / "regions").read()) <= len(first)
+    assert (out / "config.json").exists()
