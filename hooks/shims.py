@@ -1,7 +1,7 @@
 """Compatibility shims: unmodified LLaVA code on a transformers that is years younger.
 
 Each shim is one function. The decorator says which module it waits for and which versions of transformers need it; outside them it does
-nothing, so 4.37.2, the version LLaVA was written for, stays as it is. ``tests/hooks/test_shims.py`` fails when a shim is no longer
+nothing, so 4.37.2, the version LLaVA was written for, stays as it is but for what a younger torch asks. ``tests/hooks/test_shims.py`` fails when a shim is no longer
 needed. :func:`install` is called by the boot module with ``--spr``, and by the lmms-eval entry point.
 
 Standard library only at import: this is read before transformers is.
@@ -105,6 +105,31 @@ def _accept_metrics(trainer) -> None:
         return host_save(self, model, trial)
 
     trainer._save_checkpoint = _save_checkpoint
+
+
+@shim("transformers.trainer")
+def random_state_of_trainer(module) -> None:
+    """Resuming: torch ≥ 2.6 refuses the NumPy arrays in ``rng_state.pth`` unless told of them, and an older Trainer does not tell."""
+    import torch
+
+    if not hasattr(module, "safe_globals") and hasattr(torch.serialization, "safe_globals"):
+        _allow_numpy(module.Trainer)
+
+
+@once
+def _allow_numpy(trainer) -> None:
+    host_load = trainer._load_rng_state
+
+    @functools.wraps(host_load)
+    def _load_rng_state(self, checkpoint):
+        import numpy as np
+        import torch
+
+        multiarray = np.core.multiarray if np.__version__.startswith("1.") else np._core.multiarray
+        with torch.serialization.safe_globals([multiarray._reconstruct, np.ndarray, np.dtype, type(np.dtype(np.uint32))]):
+            return host_load(self, checkpoint)
+
+    trainer._load_rng_state = _load_rng_state
 
 
 @shim("transformers.training_args", since=(5, 0))

@@ -1,30 +1,91 @@
-"""What every test shares: a printed seed, and the proof that our two generic folder names stay out of the top level."""
+"""What every test gets: a printed seed, no network, and hosts on tiny models."""
 
+import json
 import os
 import random
+import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import settings
 
-# A loaded machine is no failure.
-settings.register_profile("spr", deadline=None, print_blob=True)
-settings.load_profile("spr")
+TESTS = Path(__file__).parent
 SEED = int(os.environ.get("SPR_TEST_SEED", "0"))
 
+# Offline by default, here and in every process a test starts.
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_DISABLED="true", CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-def pytest_report_header():
-    return f"seed: {SEED} (SPR_TEST_SEED)"
+
+def pytest_report_header(config):
+    return f"seed: {SEED} (SPR_TEST_SEED sets another)"
 
 
 @pytest.fixture(autouse=True)
 def seeded():
+    """The same random numbers in every test, in any order."""
     random.seed(SEED)
+    np.random.seed(SEED)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(SEED)
 
 
-def pytest_sessionfinish(session):
-    """``hooks`` or ``eval_tasks`` at the top level would be a second copy of ours, with hooks of its own."""
-    doubled = sorted({"hooks", "eval_tasks"} & sys.modules.keys())
-    if doubled:
-        session.exitstatus = 1
-        print(f"\ntop-level modules {', '.join(doubled)}: run pytest with --import-mode=importlib", file=sys.stderr)
+@pytest.fixture(autouse=True)
+def no_second_copy():
+    """``hooks`` and ``eval_tasks`` at top level would be a second copy of spr_plugin's, with classes of its own."""
+    yield
+    doubled = {"hooks", "eval_tasks"} & set(sys.modules)
+    assert not doubled, f"{doubled}: import spr_plugin.hooks and spr_plugin.eval_tasks instead"
+
+
+@pytest.fixture(scope="session")
+def random_llava(tmp_path_factory) -> Path:
+    """Folder with llm/, clip/, data.json and images/ of a tiny LLaVA with random weights."""
+    folder = tmp_path_factory.mktemp("random_llava")
+    subprocess.run([sys.executable, TESTS / "random_llava.py", folder], check=True, capture_output=True)
+    return folder
+
+
+class LlavaCommand:
+    """LLaVA's published fine-tuning command, made tiny."""
+
+    def __init__(self, world: Path, folder: Path):
+        self.world, self.folder, self.record = world, folder, folder / "record.jsonl"
+        self.output = folder / "llava"
+
+    def arguments(self) -> list:
+        """Everything that finetune.sh passes, old flag names included."""
+        text = f"""
+            --model_name_or_path {self.world}/llm --version v1 --data_path {self.world}/data.json --image_folder {self.world}/images
+            --vision_tower {self.world}/clip --mm_projector_type mlp2x_gelu --mm_vision_select_layer -2 --mm_use_im_start_end False
+            --mm_use_im_patch_token False --image_aspect_ratio pad --group_by_modality_length True --bits 16 --bf16 False
+            --output_dir {self.output} --max_steps 2 --per_device_train_batch_size 2 --gradient_accumulation_steps 1
+            --evaluation_strategy no --save_strategy steps --save_steps 50000 --save_total_limit 1 --learning_rate 2e-4
+            --weight_decay 0. --warmup_ratio 0.03 --lr_scheduler_type cosine --logging_steps 1 --tf32 False --model_max_length 256
+            --dataloader_num_workers 0 --lazy_preprocess True --report_to none --use_cpu True
+        """
+        return text.split()
+
+    def run(self, *extra, launcher=(sys.executable, "-m"), stub=True, timeout=300) -> subprocess.CompletedProcess:
+        """Run it, with ``extra`` flags; ``stub`` puts tests/stub_stage in place of the SPR stage."""
+        environment = dict(os.environ, SPR_STUB_RECORD=str(self.record))
+        if stub:
+            environment["PYTHONPATH"] = str(TESTS / "stub_stage")
+        command = [*map(str, launcher), "llava.train.train", *self.arguments(), *map(str, extra)]
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout)
+
+    def records(self) -> list[dict]:
+        """What the stub stage saw, one record a rank."""
+        return [json.loads(line) for line in self.record.read_text().splitlines()] if self.record.exists() else []
+
+
+@pytest.fixture
+def llava_command(random_llava, tmp_path) -> LlavaCommand:
+    return LlavaCommand(random_llava, tmp_path)
+
+
+@pytest.fixture
+def launcher():
+    """``launcher(2)`` → the words that start a module in two processes."""
+    return lambda ranks: [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), "-m"]

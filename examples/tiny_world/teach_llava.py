@@ -39,6 +39,49 @@ def llama_config(vocabulary_size):
     )
 
 
+NAMES = [*scenes.COLORS, *scenes.SHAPES]
+
+
+HEAD = HIDDEN // 4  # width of an attention head
+NAME_DIMS = slice(140, 140 + HEAD)  # where colours and shapes are written; boxes lie in 0-127
+CONSTANT = 191  # the same in every token: lets attention go by distance alone
+
+
+def short_code(values):
+    """(n,) positions in 0-1 -> (n, WIDTH // 4): four of them, a box, fit in the tower's width."""
+    return 0.3 * basis(values)[:, ::2]
+
+
+def start_attention(attention, index):
+    """Starts the first layers as a look-up: "red" joins "circle", a name finds its patch and takes its box.
+
+    Layer 0 lets one head fetch the name of the token before; layer 1 lets three heads compare names and carry
+    a third of the box each. The other layers fetch boxes from the tokens before. All of it goes on learning.
+    """
+    query, key = attention.q_proj.weight, attention.k_proj.weight
+    value, output = attention.v_proj.weight, attention.o_proj.weight
+    pairs = torch.arange(HEAD // 2)  # Llama rotates dimension i together with i + HEAD / 2
+    angle = 10000.0 ** (-2 * pairs / HEAD)
+    last = 3 * HEAD
+    if index != 1:
+        fast = pairs[:6]
+        query[last + fast, CONSTANT] += 2.0
+        key[last + fast, CONSTANT] += 2.0 * angle[fast].cos()
+        key[last + HEAD // 2 + fast, CONSTANT] += 2.0 * angle[fast].sin()
+        value[last : last + HEAD, NAME_DIMS] += torch.eye(HEAD)
+        output[NAME_DIMS, last : last + HEAD] += 0.2 * torch.eye(HEAD)
+    if index >= 1:
+        # Slow rotations keep a comparison of contents nearly free of distance.
+        slow = torch.cat([pairs[10:], pairs[10:] + HEAD // 2])
+        mix = torch.randn(len(slow), HEAD) / HEAD**0.5
+        for head, dims in enumerate((slice(0, 48), slice(48, 96), slice(96, 128))):
+            rows = slice(head * HEAD, head * HEAD + dims.stop - dims.start)
+            query[head * HEAD + slow, NAME_DIMS] += 1.2 * mix
+            key[head * HEAD + slow, NAME_DIMS] += 1.2 * mix
+            value[rows, dims] += torch.eye(dims.stop - dims.start)
+            output[dims, rows] += 0.2 * torch.eye(dims.stop - dims.start)
+
+
 class TinyLlava(nn.Module):
     """Projector and language model, under the names that LLaVA's checkpoints use."""
 
@@ -49,14 +92,36 @@ class TinyLlava(nn.Module):
             nn.Linear(WIDTH, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, HIDDEN)
         )
         with torch.no_grad():
-            nn.init.normal_(self.projector[2].weight, std=0.05)
-            words = self.llm.get_input_embeddings().weight
-            nn.init.normal_(words, std=0.05)
-            rows = tokenizer.convert_tokens_to_ids(vocabulary.COORDINATES)
-            code = basis(torch.arange(101) / 100)
-            words[rows] = 0
-            words[rows, :WIDTH] = 0.3 * torch.cat([code, code], 1)
-            self.llm.lm_head.weight.copy_(words)
+            self.start_from_shared_codes(tokenizer)
+
+    def start_from_shared_codes(self, tokenizer):
+        """Coordinates and names mean the same vectors in words, in output rows and (soon) in patches.
+
+        Attention starts near "look where it is like me, take what is there". Learning to look things up
+        by a name then takes hundreds of steps, not thousands.
+        """
+        words = self.llm.get_input_embeddings().weight
+        nn.init.normal_(words, std=0.05)
+        rows = tokenizer.convert_tokens_to_ids(vocabulary.COORDINATES)
+        words[rows] = 0
+        words[rows, :WIDTH] = short_code(torch.arange(101) / 100).repeat(1, 4)
+        names = tokenizer.convert_tokens_to_ids([vocabulary.SPACE + w for w in NAMES])
+        words[names] = 0
+        words[names, NAME_DIMS] = torch.randn(len(names), HEAD) * 0.3
+        self.llm.lm_head.weight.copy_(0.3 * words)
+        self.register_buffer("name_codes", words[names].clone(), persistent=False)
+        words[:, CONSTANT] = 0.5
+        for index, layer in enumerate(self.llm.model.layers):
+            start_attention(layer.self_attn, index)
+
+    def patch_codes(self, classes, boxes):
+        """What a patch should say in the words' own vectors: (n,) classes, (n, 4) hundredths -> (n, HIDDEN)."""
+        names = torch.tensor([[0, 0]] + [[NAMES.index(w) for w in c.split()] for c in scenes.CATEGORIES])
+        codes = self.name_codes[names[classes]].sum(1)
+        codes[:, :WIDTH] = torch.cat([short_code(boxes[:, i] / 100) for i in range(4)], 1)
+        codes = codes * (classes > 0)[:, None]
+        codes[:, CONSTANT] = 0.5
+        return codes
 
     def embed(self, features, prefix, text):
         """(n, patches, WIDTH), (p,), (n, t) -> (n, p + patches + t, HIDDEN)."""
@@ -212,6 +277,19 @@ def train(model, features, make, prefix, steps, batch, peak, warmup=100, seed=0,
         if step % every == 0 or step == steps:
             found = check(model) if check else ""
             log(f"  {step}/{steps} {time.time() - start:.0f}s loss {np.mean(losses[-50:]):.3f} {found}")
+
+
+def train_projector(model, features, views, steps, batch=2048, peak=3e-3, log=print):
+    """Fits the projector alone to say each patch's object in the language model's own vectors."""
+    flat, classes, boxes = features.flatten(0, 1), views.classes.flatten(), views.boxes.flatten(0, 1)
+    optimizer = torch.optim.AdamW(model.projector.parameters(), peak)
+    for step in range(1, steps + 1):
+        set_rate(optimizer, cosine(step, steps, peak))
+        rows = torch.randint(len(classes), (batch,))
+        wanted = model.patch_codes(classes[rows], boxes[rows])
+        loss = F.mse_loss(model.projector(flat[rows]), wanted) / wanted.pow(2).mean()
+        descend(optimizer, loss, list(model.projector.parameters()))
+    log(f"projector: {loss.item():.3f} of the variance left")
 
 
 def train_shorthand(model, features, views, tokenizer, steps, **options):

@@ -12,7 +12,7 @@ TINY = ROOT / "examples" / "tiny_world"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 
 
-def command(world: Path, out: Path, *flags, ranks: int = 1, evaluation_flag: str = "--evaluation_strategy") -> list[str]:
+def command(world: Path, out: Path, *flags, ranks: int = 1) -> list[str]:
     """``python -m llava.train.train …`` (under torchrun for several ranks) on the tiny world, three steps of SFT, with ``flags`` behind."""
     launcher = [sys.executable] + ([*TORCHRUN, str(ranks)] if ranks > 1 else [])
     settings = f"""
@@ -21,15 +21,10 @@ def command(world: Path, out: Path, *flags, ranks: int = 1, evaluation_flag: str
         --vision_tower {TINY}/llava/vision_tower --mm_projector_type mlp2x_gelu --mm_vision_select_layer -2
         --mm_use_im_start_end False --mm_use_im_patch_token False --image_aspect_ratio pad
         --group_by_modality_length True --output_dir {out} --max_steps 3 --per_device_train_batch_size 2
-        {evaluation_flag} no --save_strategy no --learning_rate 1e-5 --logging_steps 1 --model_max_length 1024
-        --lazy_preprocess True --report_to none --bits 16 --bf16 False --tf32 False {_cpu_flag()} True
+        --evaluation_strategy no --save_strategy no --learning_rate 1e-5 --logging_steps 1 --model_max_length 1024
+        --lazy_preprocess True --report_to none --bits 16 --bf16 False --tf32 False --use_cpu True
     """.split()
     return [*launcher, *settings, *map(str, flags)]
-
-
-def _cpu_flag():
-    """transformers 4.37 knows both names; 5.x only the new one."""
-    return "--use_cpu"
 
 
 def spr_flags(world: Path) -> list[str]:

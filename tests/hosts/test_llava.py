@@ -151,10 +151,10 @@ def test_killed_in_every_stage_the_same_command_finishes(world, tmp_path, finish
     arguments = command(world, out, *spr_flags(world))
     entry = None
     for stage in ("entry", "candidates", "scores", "pairs", "reference", "dpo"):
-        sign = out / "spr" / ("reference" if stage == "dpo" else stage)
+        sign = out / "spr" / stage
         before = _size(sign)
-        killed = kill_when(arguments, lambda: _size(sign) > before if stage != "dpo" else _size(sign) == before and _done(out, before))
-        assert killed or stage == "dpo", stage
+        reached = (lambda: _pairs_have_references(out)) if stage == "dpo" else (lambda: _size(sign) > before)
+        assert kill_when(arguments, reached), f"the run ended before its stage {stage} could be killed"
         index = out / "spr" / "entry" / "index.json"
         if index.exists():
             assert entry in (None, index.read_bytes()), "the weights at the stage's entry changed"
@@ -173,7 +173,7 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.exists() else 0
 
 
-def _done(out: Path, size: int) -> bool:
+def _pairs_have_references(out: Path) -> bool:
     """Reference log-probs are complete, so that the run is in its DPO steps."""
     pairs = [record for record in Log(out / "spr" / "pairs").read().values() if "skip" not in record]
     return len(Log(out / "spr" / "reference").read()) >= len(pairs) > 0

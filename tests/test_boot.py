@@ -1,0 +1,228 @@
+"""Boot: nothing without a flag; with one, the flags are ours, the dataclasses are the host's, and mistakes get one line."""
+
+import subprocess
+import sys
+import textwrap
+import types
+
+import pytest
+
+from spr_plugin import boot
+
+pytestmark = pytest.mark.legacy
+
+# A training script in little: transformers' parser, a Trainer whose train() a fork may override, and nothing of ours.
+SCRIPT = """
+import sys
+from dataclasses import dataclass, field
+from transformers import HfArgumentParser
+
+@dataclass
+class ModelArguments:
+    name: str = field(default="tiny")
+
+@dataclass
+class TrainingArguments:
+    output_dir: str = field(default="out")
+
+parsed = HfArgumentParser((ModelArguments, TrainingArguments)).parse_args_into_dataclasses()
+print([type(p).__name__ for p in parsed], parsed[0].name)
+boot = sys.modules.get("spr_plugin.boot")
+if boot:
+    print("config", boot._State.config.spr, boot._State.config.spr_beta, boot._State.namespace is globals())
+"""
+
+
+def run_script(tmp_path, source, *arguments, command=(sys.executable,)):
+    script = tmp_path / "train_script.py"
+    script.write_text(textwrap.dedent(source))
+    return subprocess.run([*command, script, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def clean_state(monkeypatch):
+    for name in ("config", "namespace", "in_stage"):
+        monkeypatch.setattr(boot._State, name, getattr(boot._State, name))
+
+
+# --- waking -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("argument", ["--spr", "--spr=True", "--spr_beta", "--spr_beta=0.1"])
+def test_asked(argument):
+    assert boot.asked(["train.py", argument])
+
+
+@pytest.mark.parametrize("argument", ["--sprinkle", "spr", "--model", "--spri_x", "-spr"])
+def test_not_asked(argument):
+    assert not boot.asked(["train.py", argument])
+
+
+LOADED = "import sys; print(sorted(m for m in sys.modules if m.split('.')[0] in ('spr_plugin', 'torch', 'transformers', 'numpy')))"
+
+
+def test_without_a_flag_nothing_of_ours_or_torch_is_imported(tmp_path):
+    assert run_script(tmp_path, LOADED, "--lr", "1").stdout.strip() == "[]"
+
+
+def test_with_the_flag_only_light_modules_are_imported(tmp_path):
+    loaded = run_script(tmp_path, LOADED, "--spr").stdout
+    assert "spr_plugin.boot" in loaded
+    assert not any(heavy in loaded for heavy in ("torch", "transformers", "numpy", "pipeline"))
+
+
+def test_module_launch_wakes_through_orig_argv(tmp_path):
+    (tmp_path / "mod.py").write_text(LOADED)
+    done = subprocess.run([sys.executable, "-m", "mod", "--spr"], cwd=tmp_path, capture_output=True, text=True)
+    assert "spr_plugin.boot" in done.stdout
+
+
+def test_wake_twice_is_once():
+    code = "from spr_plugin import boot; import sys; boot.wake(); boot.wake(); print(sum(isinstance(f, boot._Finder) for f in sys.meta_path), "
+    code += "[len(c) for n, c in boot._callbacks.items() if n == 'transformers.hf_argparser'])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "1 [1]"
+
+
+def test_callbacks_run_after_the_module(tmp_path, monkeypatch):
+    (tmp_path / "late_module.py").write_text("value = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    seen = []
+    boot.after_import("late_module", lambda module: seen.append(module.value))
+    assert seen == []
+    import late_module  # noqa: F401
+
+    assert seen == [1]
+    boot.after_import("late_module", lambda module: seen.append("at once"))
+    assert seen == [1, "at once"]
+
+
+# --- flags ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_host_gets_its_own_dataclasses_and_we_get_its_namespace(tmp_path):
+    done = run_script(tmp_path, SCRIPT, "--name", "mine", "--spr", "--spr_beta", "0.3")
+    assert done.stdout.splitlines() == ["['ModelArguments', 'TrainingArguments'] mine", "config True 0.3 True"], done.stderr
+
+
+def test_spr_only_implies_spr(tmp_path):
+    assert "config True" in run_script(tmp_path, SCRIPT, "--spr_only").stdout
+
+
+def test_list_flags_take_several_values(tmp_path):
+    show = SCRIPT + "\nprint(boot._State.config.spr_prompts)"
+    assert "['plain', 'crop']" in run_script(tmp_path, show, "--spr", "--spr_prompts", "plain", "crop").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--spr_beta", "0.3"], "--spr_beta does nothing without --spr"),
+        (["--spr", "--spr_bata", "1"], "--spr_bata: unknown flag; did you mean --spr_beta?"),
+        (["--spr", "--spr_beta", "much"], "argument --spr_beta"),
+        (["--spr", "--spr_beta", "-1"], "--spr_beta -1.0: must be greater than 0"),
+        (["--spr", "--spr_prompts", "poem"], "argument --spr_prompts"),
+        (["--spr=perhaps"], "argument --spr"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_exit_code_2(tmp_path, arguments, says):
+    done = run_script(tmp_path, SCRIPT, *arguments)
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert lines[-1].startswith("spr: error: ") and says in lines[-1], done.stderr
+    assert not any("usage" in line for line in lines)
+
+
+def test_renamed_flags_are_rewritten_where_only_the_new_name_exists(capsys):
+    args = ["--evaluation_strategy", "no", "--warmup_ratio=0.03", "--lr", "1"]
+    assert boot.rewrite_renamed(args, {"--eval_strategy", "--warmup_steps", "--lr"}) == ["--eval_strategy", "no", "--warmup_steps=0.03", "--lr", "1"]
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    old = {"--evaluation_strategy", "--warmup_ratio", "--warmup_steps"}
+    assert boot.rewrite_renamed(args, old) == args
+    assert capsys.readouterr().err == ""
+
+
+# --- train() ----------------------------------------------------------------------------------------------------------------------
+
+
+class Base:
+    """Stands for transformers.Trainer."""
+
+    args = types.SimpleNamespace(deepspeed=None)
+
+    def __init__(self):
+        self.calls = []
+
+    def train(self, resume=None):
+        self.calls.append(("base", resume))
+        return "result"
+
+
+@pytest.fixture
+def hooked(clean_state, monkeypatch):
+    """A hooked Trainer class, and the list of what the stage was called with."""
+    stage_calls = []
+
+    def stage(trainer, config, namespace, host_train):
+        stage_calls.append((config, namespace))
+        return host_train()
+
+    monkeypatch.setitem(sys.modules, "spr_plugin.pipeline", types.SimpleNamespace(train=stage))
+    monkeypatch.setattr(sys.modules["spr_plugin"], "pipeline", sys.modules["spr_plugin.pipeline"], raising=False)
+    trainer = type("Trainer", (Base,), {"train": Base.train, "__init__": Base.__init__})
+    boot.hook_trainer(trainer)
+    boot._State.config, boot._State.namespace = types.SimpleNamespace(spr=True), {"a": 1}
+    return trainer, stage_calls
+
+
+def test_train_runs_the_stage_around_the_hosts_train(hooked):
+    trainer, stage_calls = hooked
+    live = trainer()
+    assert live.train(resume=True) == "result"
+    assert live.calls == [("base", True)] and stage_calls == [(boot._State.config, {"a": 1})]
+
+
+def test_a_forks_own_train_is_wrapped_once(hooked):
+    trainer, stage_calls = hooked
+
+    class Fork(trainer):
+        def train(self, resume=None):
+            self.calls.append("fork")
+            return super().train(resume)
+
+    live = Fork()
+    live.train()
+    assert live.calls == ["fork", ("base", None)] and len(stage_calls) == 1
+
+
+def test_train_called_by_the_stage_is_the_plain_one(hooked, monkeypatch):
+    trainer, stage_calls = hooked
+    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", lambda *_: (stage_calls.append(1), trainer().train())[1])
+    assert trainer().train() == "result" and stage_calls == [1]
+
+
+def test_spr_false_trains_as_ever(hooked):
+    trainer, stage_calls = hooked
+    boot._State.config = types.SimpleNamespace(spr=False)
+    trainer().train()
+    assert stage_calls == []
+
+
+def test_a_users_mistake_in_the_stage_exits_with_2(hooked, monkeypatch, capsys):
+    from spr_plugin.errors import UserError
+
+    def stage(*_):
+        raise UserError("--spr_clip nowhere: no such folder")
+
+    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", stage)
+    with pytest.raises(SystemExit) as stop:
+        hooked[0]().train()
+    assert stop.value.code == 2 and capsys.readouterr().err == "spr: error: --spr_clip nowhere: no such folder\n"
+    assert not boot._State.in_stage
+
+
+def test_a_script_without_the_parser_is_told(hooked, capsys):
+    boot._State.config = None
+    with pytest.raises(SystemExit):
+        hooked[0]().train()
+    assert "does not read its flags" in capsys.readouterr().err
