@@ -1,8 +1,8 @@
 """Compatibility shims: unmodified LLaVA code on a transformers that is years younger.
 
 Each shim is one function. The decorator says which module it waits for and which versions of transformers need it; outside them it does
-nothing, so 4.37.2, the version LLaVA was written for, stays as it is but for what a younger torch asks. ``tests/hooks/test_shims.py`` fails when a shim is no longer
-needed. :func:`install` is called by the boot module with ``--spr``, and by the lmms-eval entry point.
+nothing, so 4.37.2, the version LLaVA was written for, stays as it is but for what a younger torch asks.
+``tests/hooks/test_shims.py`` fails when a shim is no longer needed. :func:`install` is called by the boot module with ``--spr``, and by the lmms-eval entry point.
 
 Standard library only at import: this is read before transformers is.
 """
@@ -237,7 +237,7 @@ def import_errors_of_llava(module) -> None:
         return
     try:
         import llava.model.language_model.llava_llama  # noqa: F401
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:
         print(f"spr: llava.model has no models: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
 
 

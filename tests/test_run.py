@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import sysconfig
+from pathlib import Path
 
 import pytest
 
@@ -36,9 +37,9 @@ def environment(tmp_path, site):
     root = tmp_path / "site" / "spr_plugin"
     if not root.exists():
         root.mkdir(parents=True)
-        for file in __import__("pathlib").Path(spr_plugin.__file__).parent.glob("*.py"):
+        for file in Path(spr_plugin.__file__).parent.glob("*.py"):
             (root / file.name).symlink_to(file)
-        (root / "hooks").symlink_to(__import__("pathlib").Path(spr_plugin.hooks.__file__).parent)
+        (root / "hooks").symlink_to(Path(spr_plugin.hooks.__file__).parent)
     return {"PYTHONPATH": f"{root.parent}:{sysconfig.get_paths()['purelib']}"}
 
 

@@ -1,7 +1,10 @@
-"""Makes the tiny world's weights from nothing: `python examples/tiny_world/make.py [tower|clip|llava|all]`.
+"""Makes the tiny world's weights from nothing.
 
-Stages leave what they learned in --work and are skipped where that is already there, so an interrupted run goes
-on at the stage that it had reached. Everything is seeded; figures differ in the last digit between machines.
+    python examples/tiny_world/make.py [tower|clip|llava|all]
+
+Stages leave what they learned in --work and are skipped where that is already there, so an
+interrupted run goes on at the stage that it had reached. Everything is seeded, but sums are added
+in another order on another machine, so figures vary a little.
 """
 
 import argparse
@@ -22,9 +25,19 @@ import teach_tower
 import vocabulary
 
 HERE = Path(__file__).resolve().parent
-TOWER_PATH = "examples/tiny_world/llava/vision_tower"  # from the repository's root, where commands run
+TOWER_PATH = (
+    "examples/tiny_world/llava/vision_tower"  # from the repository's root, where commands run
+)
 # Scenes and steps of each stage; `--quick` divides them to check the whole path in a minute or two.
-PLAN = {"scenes": 16000, "tower": 2600, "clip": 2200, "shorthand": 2600, "exact": 700, "coarse": 250}
+PLAN = {
+    "scenes": 16000,
+    "tower": 3600,
+    "projector": 600,
+    "shorthand": 900,
+    "exact": 260,
+    "coarse": 130,
+    "clip": 1200,
+}
 NOISE = 0.08  # of a box's side, on each edge, in what the shipped model was taught last
 
 
@@ -38,14 +51,18 @@ def write_json(path, content):
 
 def write_weights(folder, tensors):
     """model.safetensors, half precision on disk; renamed into place, so readers never see a part."""
-    halves = {k: v.detach().half().contiguous() for k, v in tensors.items() if v.is_floating_point()}
+    halves = {
+        k: v.detach().half().contiguous() for k, v in tensors.items() if v.is_floating_point()
+    }
     save_file(halves, folder / "model.safetensors.tmp", metadata={"format": "pt"})
     os.replace(folder / "model.safetensors.tmp", folder / "model.safetensors")
 
 
 def write_config(folder, config, **more):
     """config.json that asks for full precision, whatever is on disk."""
-    content = {k: v for k, v in config.to_dict().items() if k not in ("transformers_version", "dtype")}
+    content = {
+        k: v for k, v in config.to_dict().items() if k not in ("transformers_version", "dtype")
+    }
     write_json(folder / "config.json", {**content, "torch_dtype": "float32", **more})
 
 
@@ -79,7 +96,9 @@ def write_tower(folder, tower):
     teach_tower.inner(full).load_state_dict(teach_tower.inner(tower).state_dict(), strict=False)
     tensors = teach_tower.inner(full).state_dict()
     write_weights(folder, {f"vision_model.{k}": v for k, v in tensors.items()})
-    write_config(folder, full.config, architectures=["CLIPVisionModel"], model_type="clip_vision_model")
+    write_config(
+        folder, full.config, architectures=["CLIPVisionModel"], model_type="clip_vision_model"
+    )
     write_processor(folder, {"shortest_edge": scenes.SIZE})
 
 
@@ -128,6 +147,7 @@ def kept(path, module, teach):
         say(f"{path.name}: kept from an earlier run")
     else:
         start = time.time()
+        torch.manual_seed(0)  # so that a stage does not depend on which others ran in this process
         teach(module)
         torch.save(module.state_dict(), path)
         say(f"{path.name}: {time.time() - start:.0f} s")
@@ -175,19 +195,20 @@ def make_llava(work, plan):
         return teach_llava.measure(model, unseen, held_out, tokenizer)
 
     def shorthand(model):
+        teach_llava.train_projector(model, features, views, plan["projector"], log=say)
         teach_llava.train_shorthand(
-            model, features, views, tokenizer, plan["shorthand"], batch=48, peak=1e-3, log=say
+            model, features, views, tokenizer, plan["shorthand"], batch=24, peak=1e-3, log=say
         )
 
     def exact(model):
-        teach_llava.train_conversations(
-            model, features, views, tokenizer, plan["exact"], 0.0, 6, batch=24, peak=6e-4, log=say
-        )
+        options = {"noise": 0.0, "turns": 5, "batch": 16, "peak": 7e-4, "warmup": 30, "log": say}
+        teach_llava.train_conversations(model, features, views, tokenizer, plan["exact"], **options)
         say("v1, exact", quality(model))
 
     def coarse(model):
+        options = {"noise": NOISE, "turns": 5, "batch": 16, "peak": 4e-4, "warmup": 20, "log": say}
         teach_llava.train_conversations(
-            model, features, views, tokenizer, plan["coarse"], NOISE, 6, batch=24, peak=3e-4, seed=1, log=say
+            model, features, views, tokenizer, plan["coarse"], seed=1, **options
         )
 
     model = teach_llava.TinyLlava(tokenizer)
@@ -199,10 +220,14 @@ def make_llava(work, plan):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stage", nargs="?", default="all", choices=["tower", "clip", "llava", "all"])
+    parser.add_argument(
+        "stage", nargs="?", default="all", choices=["tower", "clip", "llava", "all"]
+    )
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "tiny_world")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", type=int, default=1, metavar="N", help="divide all steps and scenes by N")
+    parser.add_argument(
+        "--quick", type=int, default=1, metavar="N", help="divide all steps and scenes by N"
+    )
     arguments = parser.parse_args()
     plan = {name: max(2, count // arguments.quick) for name, count in PLAN.items()}
     arguments.work.mkdir(parents=True, exist_ok=True)

@@ -146,8 +146,8 @@ def square_offset(width, height):
 def layout(seed):
     """Scene of 8-12 objects: every seed gives the same scene on every machine.
 
-    Hard parts, in small: shapes recur in other colours, in two scenes of five one colour and shape comes
-    twice, sizes differ by a factor of three, boxes may overlap by a quarter of the smaller.
+    Hard parts, in small: shapes recur in other colours, in two scenes of five one colour and shape
+    comes twice, sizes differ by a factor of three, boxes may overlap by a fifth of the smaller.
     """
     rng = np.random.default_rng([17, seed])
     picks = list(rng.permutation(len(CATEGORIES))[: rng.integers(8, 13)])
@@ -237,8 +237,8 @@ def render(scene):
 def crop(region, things):
     """Cuts a region out, as a model sees it: whole pixels, padded to a square.
 
-    Returns the region in whole pixels, the things that lie in it with their boxes clipped and moved to
-    the padded square, and the square's side.
+    Returns the region in whole pixels, the things that lie in it with their boxes clipped and moved
+    to the padded square, and the square's side.
     """
     region = (int(region[0]), int(region[1]), int(np.ceil(region[2])), int(np.ceil(region[3])))
     side, dx, dy = square_offset(region[2] - region[0], region[3] - region[1])
@@ -334,6 +334,8 @@ def grounded_text(things, noise, rng, width=SIZE, height=SIZE):
 
 def ask_rec(scene, rng, noise):
     found = expressions(scene.things)
+    if not found:  # nothing but twins that no word tells apart
+        return ask_reg(scene, rng, noise)
     # Qualified expressions are rare among all; every fourth question or so should use one.
     hard = [e for e in found if e[0].split()[0] in QUALIFIERS]
     pool = hard if hard and rng.random() < 0.3 else found
@@ -364,7 +366,9 @@ def ask_reference(scene, rng, noise):
 def ask_presence(scene, rng, noise):
     present = {t.name for t in scene.things}
     if rng.random() < 0.5:
-        return PRESENCE.format(name=with_article(sorted(present)[rng.integers(len(present))])), "Yes."
+        return PRESENCE.format(
+            name=with_article(sorted(present)[rng.integers(len(present))])
+        ), "Yes."
     # Only colours and shapes that are there, wrongly combined: the question cannot be guessed.
     colors, shapes = {t.color for t in scene.things}, {t.shape for t in scene.things}
     absent = [c for c in CATEGORIES if c not in present]

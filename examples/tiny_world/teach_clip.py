@@ -1,7 +1,7 @@
-"""Teaches the tiny CLIP: region crops and whole scenes against "a red circle, a blue square and a green ring."
+"""Teaches the tiny CLIP: region crops and whole scenes against "a red circle and a green ring."
 
-Its vision part starts from the taught tower; text part and joint space start from nothing. One layout for all:
-pictures of any shape are resized to CLIP's square, as its image processor does.
+Its vision part starts from the taught tower; text part and joint space start from nothing. Pictures
+of any shape are resized to CLIP's square, as its image processor does.
 """
 
 import time
@@ -31,7 +31,9 @@ def new_clip(tokenizer, tower):
         eos_token_id=tokenizer.eos_token_id,
     )
     vision = tower_config(LAYERS)
-    clip = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=WIDTH))
+    clip = CLIPModel(
+        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=WIDTH)
+    )
     learned = {k: v for k, v in inner(tower).state_dict().items() if "post_layernorm" not in k}
     inner(clip.vision_model).load_state_dict(learned, strict=False)
     return clip
@@ -44,7 +46,9 @@ def example(scene, rng, picture=None):
     if kind < 0.15:
         region, things = (0, 0, scenes.SIZE, scenes.SIZE), list(scene.things)
     elif kind < 0.3:
-        region, things = scenes.crop(scene.things[rng.integers(len(scene.things))].box, scene.things)[:2]
+        region, things = scenes.crop(
+            scene.things[rng.integers(len(scene.things))].box, scene.things
+        )[:2]
     else:
         region, things = scenes.crop(scenes.random_region(scene, rng)[0], scene.things)[:2]
     cut = Image.fromarray(picture).crop(region).resize((scenes.SIZE, scenes.SIZE), Image.BICUBIC)
@@ -55,7 +59,9 @@ def example(scene, rng, picture=None):
 def batch_of(world, rows, tokenizer, rng):
     """CLIPModel's inputs for rows of `world`, a list of (scene, picture)."""
     made = [example(world[row][0], rng, world[row][1]) for row in rows]
-    tokens = tokenizer([text for _, text in made], padding=True, truncation=True, return_tensors="pt")
+    tokens = tokenizer(
+        [text for _, text in made], padding=True, truncation=True, return_tensors="pt"
+    )
     pixels = normalize(torch.from_numpy(np.stack([picture for picture, _ in made])))
     return {
         "input_ids": tokens["input_ids"],
@@ -77,7 +83,9 @@ def train_clip(clip, tokenizer, world, held_out, steps, batch=64, peak=8e-4, see
             clip.logit_scale.clamp_(max=4.6)
         if step % 250 == 0 or step == steps:
             spent = time.time() - start
-            log(f"  {step}/{steps} {spent:.0f}s loss {loss.item():.3f} {measure(clip, tokenizer, held_out)}")
+            log(
+                f"  {step}/{steps} {spent:.0f}s loss {loss.item():.3f} {measure(clip, tokenizer, held_out)}"
+            )
     return clip
 
 
@@ -104,11 +112,17 @@ def wrong_color(clip, tokenizer, held_out, rng):
     pictures, true, false = [], [], []
     for scene, picture in held_out:
         region, things = scenes.crop(scenes.random_region(scene, rng)[0], scene.things)[:2]
-        cut = Image.fromarray(picture).crop(region).resize((scenes.SIZE, scenes.SIZE), Image.BICUBIC)
+        cut = (
+            Image.fromarray(picture).crop(region).resize((scenes.SIZE, scenes.SIZE), Image.BICUBIC)
+        )
         pictures.append(np.asarray(cut))
         index = int(rng.integers(len(things)))
-        others = [c for c in scenes.COLORS if f"{c} {things[index].shape}" not in {t.name for t in things}]
-        changed = scenes.Thing(others[rng.integers(len(others))], things[index].shape, things[index].box)
+        others = [
+            c for c in scenes.COLORS if f"{c} {things[index].shape}" not in {t.name for t in things}
+        ]
+        changed = scenes.Thing(
+            others[rng.integers(len(others))], things[index].shape, things[index].box
+        )
         true.append(scenes.clip_text(things))
         false.append(scenes.clip_text([*things[:index], changed, *things[index + 1 :]]))
     tokens = tokenizer(true + false, padding=True, truncation=True, return_tensors="pt")

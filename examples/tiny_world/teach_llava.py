@@ -1,10 +1,11 @@
-"""Teaches the tiny LLaVA to ground: exact boxes in a dense shorthand, then LLaVA's own conversations.
+"""Teaches the tiny LLaVA to ground: a dense shorthand first, then LLaVA's own conversations.
 
-The tower is done and frozen here, so its features are computed once. Three stages:
+The tower is done and frozen here, so its features are computed once. In order:
 
+    projector   says each patch's object in the language model's own vectors
     shorthand   many objects a sequence, exact boxes: most of what the model will ever know
     v1, exact   LLaVA's conversation format, exact boxes
-    v1, coarse  the same with noisy boxes, as instruction data has them: the model that we ship knows
+    v1, coarse  the same with noisy boxes, as instruction data has them: the shipped model knows
                 more than it says, and that is what preference training can bring out
 """
 
@@ -18,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import scenes
 import vocabulary
-from teach_tower import GRID, WIDTH, basis, box_iou, cosine, descend, patch_features, set_rate
+from teach_tower import WIDTH, basis, box_iou, cosine, descend, patch_features, set_rate
 
 HIDDEN = 192
 IGNORE = -100
@@ -53,10 +54,11 @@ def short_code(values):
 
 
 def start_attention(attention, index):
-    """Starts the first layers as a look-up: "red" joins "circle", a name finds its patch and takes its box.
+    """Starts the first layers as a look-up, without which training waits thousands of steps for one.
 
-    Layer 0 lets one head fetch the name of the token before; layer 1 lets three heads compare names and carry
-    a third of the box each. The other layers fetch boxes from the tokens before. All of it goes on learning.
+    Layer 0 has a head that fetches the name in the token before, so that "circle" knows that it is
+    red. Layer 1 has three that compare names, each carrying a part of the found patch's box. The
+    later layers have both. All of it goes on learning.
     """
     query, key = attention.q_proj.weight, attention.k_proj.weight
     value, output = attention.v_proj.weight, attention.o_proj.weight
@@ -116,7 +118,9 @@ class TinyLlava(nn.Module):
 
     def patch_codes(self, classes, boxes):
         """What a patch should say in the words' own vectors: (n,) classes, (n, 4) hundredths -> (n, HIDDEN)."""
-        names = torch.tensor([[0, 0]] + [[NAMES.index(w) for w in c.split()] for c in scenes.CATEGORIES])
+        names = torch.tensor(
+            [[0, 0]] + [[NAMES.index(w) for w in c.split()] for c in scenes.CATEGORIES]
+        )
         codes = self.name_codes[names[classes]].sum(1)
         codes[:, :WIDTH] = torch.cat([short_code(boxes[:, i] / 100) for i in range(4)], 1)
         codes = codes * (classes > 0)[:, None]
@@ -155,7 +159,9 @@ class Shorthand:
         ids = tokenizer.convert_tokens_to_ids
         self.numbers = ids(vocabulary.COORDINATES)
         self.word = {w: ids(vocabulary.SPACE + w) for w in vocabulary.known_words()}
-        self.open, self.comma, self.close, self.end = ids([vocabulary.SPACE + "[", ",▁", "]", "</s>"])
+        self.open, self.comma, self.close, self.end = ids(
+            [vocabulary.SPACE + "[", ",▁", "]", "</s>"]
+        )
 
     def name(self, name):
         return [self.word[w] for w in name.split()]
@@ -203,8 +209,10 @@ def in_pixels(things):
 
 
 def region_of(things, rng):
-    region, chosen = scenes.random_region(scenes.Scene(0, in_pixels(things)), rng)
-    return [v / scenes.SIZE for v in region], [t for t in things if scenes.inside(t.box, [v / scenes.SIZE for v in region])]
+    """(region, its things), boxes in 0-1."""
+    region = scenes.random_region(scenes.Scene(0, in_pixels(things)), rng)[0]
+    region = [v / scenes.SIZE for v in region]
+    return region, [t for t in things if scenes.inside(t.box, region)]
 
 
 class Conversations:
@@ -222,20 +230,23 @@ class Conversations:
         """(ids, targets) of what follows the picture."""
         ids, targets = [], []
         for i, (question, answer) in enumerate(turns):
-            asked = self.plain(f"\n{question} ASSISTANT:" if i == 0 else f"USER: {question} ASSISTANT:")
+            asked = self.prompt(question) if i == 0 else self.plain(f"USER: {question} ASSISTANT:")
             said = self.plain(answer) + [2]
             ids += asked + said
             targets += [IGNORE] * len(asked) + said
         return ids, targets
 
     def prompt(self, question):
+        """Ids between the picture and the answer to a first question."""
         return self.plain(f"\n{question} ASSISTANT:")
 
 
 def random_turns(things, cropped, rng, noise, count):
     """Some questions of every kind about a view; a cropped one is also described as a whole."""
     scene = scenes.Scene(0, in_pixels(things))
-    askers = [scenes.ASKERS[i] for i in rng.choice(len(scenes.ASKERS), count, p=scenes.ASKER_SHARES)]
+    askers = [
+        scenes.ASKERS[i] for i in rng.choice(len(scenes.ASKERS), count, p=scenes.ASKER_SHARES)
+    ]
     turns = [ask(scene, rng, noise) for ask in askers]
     if cropped or rng.random() < 0.08:
         answer = scenes.grounded_text(scenes.in_some_order(scene.things, rng), noise, rng)
@@ -262,7 +273,7 @@ def all_features(tower, views, batch=256):
     return torch.cat([patch_features(tower, p) for p in views.pictures.split(batch)])
 
 
-def train(model, features, make, prefix, steps, batch, peak, warmup=100, seed=0, log=print, every=200, check=None):
+def train(model, features, make, prefix, steps, batch, peak, warmup=100, seed=0, log=print):
     """One stage: `make(row, rng)` gives a sequence about view `row`."""
     rng, start, losses = np.random.default_rng([53, seed]), time.time(), []
     parameters = list(model.parameters())
@@ -274,14 +285,18 @@ def train(model, features, make, prefix, steps, batch, peak, warmup=100, seed=0,
         loss = model.loss(features[rows], prefix, ids, targets)
         descend(optimizer, loss, parameters)
         losses.append(loss.item())
-        if step % every == 0 or step == steps:
-            found = check(model) if check else ""
-            log(f"  {step}/{steps} {time.time() - start:.0f}s loss {np.mean(losses[-50:]):.3f} {found}")
+        if step % 50 == 0 or step == steps:
+            spent = time.time() - start
+            log(f"  {step}/{steps} {spent:.0f}s loss {np.mean(losses[-50:]):.3f}")
 
 
 def train_projector(model, features, views, steps, batch=2048, peak=3e-3, log=print):
     """Fits the projector alone to say each patch's object in the language model's own vectors."""
-    flat, classes, boxes = features.flatten(0, 1), views.classes.flatten(), views.boxes.flatten(0, 1)
+    flat, classes, boxes = (
+        features.flatten(0, 1),
+        views.classes.flatten(),
+        views.boxes.flatten(0, 1),
+    )
     optimizer = torch.optim.AdamW(model.projector.parameters(), peak)
     for step in range(1, steps + 1):
         set_rate(optimizer, cosine(step, steps, peak))
@@ -328,7 +343,11 @@ def answer(model, features, prompts, conversations, longest):
         inputs = model.embed(features[rows], conversations.prefix, text)
         mask = torch.ones(inputs.shape[:2], dtype=torch.long)
         made = model.llm.generate(
-            inputs_embeds=inputs, attention_mask=mask, max_new_tokens=longest, do_sample=False, pad_token_id=0
+            inputs_embeds=inputs,
+            attention_mask=mask,
+            max_new_tokens=longest,
+            do_sample=False,
+            pad_token_id=0,
         )
         for i, ids in zip(rows, made):
             replies[i] = conversations.tokenizer.decode(ids, skip_special_tokens=True).strip()
@@ -348,7 +367,9 @@ def named_boxes(text):
     """[(name, box)] of 'a red circle [..], a blue square [..] and ...'."""
     found = []
     for piece in text.split("]")[:-1]:
-        words = [w for w in piece.split("[")[0].replace(",", " ").split() if w not in ("a", "an", "and")]
+        words = [
+            w for w in piece.split("[")[0].replace(",", " ").split() if w not in ("a", "an", "and")
+        ]
         found.append((" ".join(words), parse_box(piece[piece.find("[") :] + "]")))
     return found
 
@@ -362,16 +383,23 @@ def measure(model, features, views, tokenizer, limit=300, seed=0):
     for row in rows:
         options = expressions_of(views.things[row])
         chosen.append(options[rng.integers(len(options))])
-    replies = answer(model, features[rows], [scenes.REC.format(name=n) for n, _ in chosen], conversations, 12)
+    replies = answer(
+        model, features[rows], [scenes.REC.format(name=n) for n, _ in chosen], conversations, 12
+    )
     truth = torch.tensor([views.things[row][i].box for row, (_, i) in zip(rows, chosen)])
     iou = box_iou(torch.tensor([parse_box(r) for r in replies]), truth)
     found["rec"] = [round((iou >= t).float().mean().item(), 3) for t in (0.5, 0.6, 0.7, 0.8, 0.9)]
     found["rec_iou"] = round(iou.mean().item(), 3)
     found.update(measure_descriptions(model, features, views, conversations, rows[:150], rng))
-    asked = [(row, scenes.ask_presence(scenes.Scene(0, in_pixels(views.things[row])), rng, 0)) for row in rows]
+    asked = [
+        (row, scenes.ask_presence(scenes.Scene(0, in_pixels(views.things[row])), rng, 0))
+        for row in rows
+    ]
     replies = answer(model, features[rows], [q for _, (q, _) in asked], conversations, 4)
     found["yes_no"] = round(float(np.mean([r == a for r, (_, (_, a)) in zip(replies, asked)])), 3)
-    asked = [(row, scenes.ask_reg(scenes.Scene(0, in_pixels(views.things[row])), rng, 0)) for row in rows]
+    asked = [
+        (row, scenes.ask_reg(scenes.Scene(0, in_pixels(views.things[row])), rng, 0)) for row in rows
+    ]
     replies = answer(model, features[rows], [q for _, (q, _) in asked], conversations, 6)
     found["reg"] = round(float(np.mean([r == a for r, (_, (_, a)) in zip(replies, asked)])), 3)
     return found
@@ -389,7 +417,9 @@ def measure_descriptions(model, features, views, conversations, rows, rng):
         for thing in things:
             same = [box for name, box in claims if name == thing.name]
             named += bool(same)
-            near = box_iou(torch.tensor(same), torch.tensor([thing.box] * len(same))) if same else []
+            near = (
+                box_iou(torch.tensor(same), torch.tensor([thing.box] * len(same))) if same else []
+            )
             boxed += any(v >= 0.5 for v in near)
     return {
         "named": round(named / total, 3),

@@ -1,8 +1,8 @@
-"""Teaches the vision tower what lies where: for each patch, the object seen there and that object's box.
+"""Teaches the vision tower what lies where: for each patch, the object seen there and its box.
 
-Dense labels (64 a picture) make this the fast part: without them a language model needs most of its steps to
-find out that pictures matter at all. The heads are thrown away afterwards; the language model learns to read the
-features. LLaVA reads the second-last layer, so only the layers up to that one are trained here.
+Dense labels (64 a picture) make this the fast part: without them a language model needs most of its
+steps to find out that pictures matter at all. The heads are thrown away afterwards. LLaVA reads the
+second-last layer, so only the layers up to that one are trained here.
 """
 
 import math
@@ -170,7 +170,9 @@ def train_tower(tower, views, held_out, steps, batch=64, peak=1.5e-3, log=print)
         if step % 250 == 0 or step == steps:
             named, boxed = patch_accuracy(tower, heads, held_out)
             spent = time.time() - start
-            log(f"tower {step}/{steps} {spent:.0f}s loss {loss:.3f} class {named:.3f} IoU>.5/.9 {boxed}")
+            log(
+                f"tower {step}/{steps} {spent:.0f}s loss {loss:.3f} class {named:.3f} IoU>.5/.9 {boxed}"
+            )
 
 
 def descend(optimizer, loss, parameters):

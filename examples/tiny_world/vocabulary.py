@@ -1,8 +1,9 @@
 """The tiny world's two tokenizers, written in the layouts that the real models use.
 
-LLaVA's is a genuine Llama tokenizer (SentencePiece `tokenizer.model` and `tokenizer.json`, both from one
-merge list), but trained on nothing: merges are chosen so that each known word, and each coordinate from 0.0
-to 1.0, is one token. Anything else falls apart into characters or bytes, never into an error.
+LLaVA's is a genuine Llama tokenizer (SentencePiece `tokenizer.model` and `tokenizer.json`, both from
+one merge list), but trained on nothing: merges are chosen so that each known word, and each
+coordinate from 0.0 to 1.0, is one token. Anything else falls apart into characters or bytes, never
+into an error.
 CLIP's is a plain table of words.
 """
 

@@ -59,7 +59,7 @@ def test_failed_process_is_an_error(monkeypatch, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     "output, reason",
     [
-        ("\x1b[1mERROR\x1b[0m - Error during evaluation: Unknown vision tower: a/b. Please set `--verbosity=DEBUG`\n", "Unknown vision tower: a/b;"),
+        ("\x1b[1mERROR\x1b[0m - Error during evaluation: Unknown tower: a/b. Please set `--verbosity`\n", "Unknown tower: a/b;"),
         ("ImportError: no torch\n", "ImportError: no torch;"),
         ("Killed\n\n", "Killed;"),
         ("", "it printed nothing;"),
