@@ -58,18 +58,10 @@ def install() -> None:
 
 @shim("transformers.trainer", since=(4, 53))
 def names_of_trainer(module) -> None:
-    """``llava_trainer.py`` imports names from ``transformers.trainer`` that have moved out of it."""
-    from transformers import pytorch_utils
-    from transformers.utils import is_sagemaker_mp_enabled, logging
+    """``llava_trainer.py`` imports from ``transformers.trainer`` a name that has moved out of it."""
+    from transformers.pytorch_utils import ALL_LAYERNORM_LAYERS
 
-    moved = {
-        "ALL_LAYERNORM_LAYERS": pytorch_utils.ALL_LAYERNORM_LAYERS,
-        "is_sagemaker_mp_enabled": is_sagemaker_mp_enabled,
-        "logger": logging.get_logger(module.__name__),
-    }
-    for name, value in moved.items():
-        if not hasattr(module, name):
-            setattr(module, name, value)
+    module.ALL_LAYERNORM_LAYERS = ALL_LAYERNORM_LAYERS
 
 
 @shim("transformers.trainer", since=(4, 46))

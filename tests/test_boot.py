@@ -1,16 +1,19 @@
 """Boot: nothing without a flag; with one, the flags are ours, the dataclasses are the host's, and mistakes get one line."""
 
+import pkgutil
 import subprocess
 import sys
 import textwrap
 import types
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from spr_plugin import boot
 
 pytestmark = pytest.mark.legacy
+BUILD = Path(__file__).parents[1] / "_build"
 
 # A training script in little: transformers' parser, a Trainer whose train() a fork may override, and nothing of ours.
 SCRIPT = """
@@ -76,6 +79,16 @@ def test_module_launch_wakes_through_orig_argv(tmp_path):
     (tmp_path / "mod.py").write_text(LOADED)
     done = subprocess.run([sys.executable, "-m", "mod", "--spr"], cwd=tmp_path, capture_output=True, text=True)
     assert "spr_plugin.boot" in done.stdout
+
+
+@pytest.mark.parametrize("flag", ["--spr", "--spr=1", "--spr_only", "--sprinkle"])
+def test_both_boot_files_wake_as_asked(monkeypatch, flag):
+    woken = []
+    monkeypatch.setattr(boot, "wake", lambda: woken.append(flag))
+    monkeypatch.setattr(sys, "argv", ["train.py", flag])
+    exec((BUILD / "spr_plugin.pth").read_text())
+    pkgutil.resolve_name((BUILD / "spr_plugin.start").read_text().strip())()
+    assert woken == [flag] * (2 if boot.asked([flag]) else 0)
 
 
 def test_wake_twice_is_once():

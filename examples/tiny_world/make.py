@@ -36,7 +36,7 @@ PLAN = {
     "shorthand": 900,
     "exact": 260,
     "coarse": 130,
-    "clip": 1200,
+    "clip": 800,
 }
 NOISE = 0.08  # of a box's side, on each edge, in what the shipped model was taught last
 

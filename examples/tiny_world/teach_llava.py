@@ -45,6 +45,8 @@ NAMES = [*scenes.COLORS, *scenes.SHAPES]
 
 HEAD = HIDDEN // 4  # width of an attention head
 NAME_DIMS = slice(140, 140 + HEAD)  # where colours and shapes are written; boxes lie in 0-127
+# Dimensions of a head that Llama rotates slowly: distance hardly changes what they compare.
+SLOW = torch.cat([torch.arange(10, HEAD // 2), torch.arange(10 + HEAD // 2, HEAD)])
 CONSTANT = 191  # the same in every token: lets attention go by distance alone
 
 
@@ -54,34 +56,49 @@ def short_code(values):
 
 
 def start_attention(attention, index):
-    """Starts the first layers as a look-up, without which training waits thousands of steps for one.
+    """Starts attention as a look-up, without which training waits thousands of steps for one.
 
-    Layer 0 has a head that fetches the name in the token before, so that "circle" knows that it is
-    red. Layer 1 has three that compare names, each carrying a part of the found patch's box. The
-    later layers have both. All of it goes on learning.
+    Layer 0: one head fetches the name in the token before, so that "circle" knows that it is red.
+    Later: three heads compare names, each carrying a part of the found box; a fourth carries names,
+    found by name in layer 1 and by box after that. All of it goes on learning.
     """
-    query, key = attention.q_proj.weight, attention.k_proj.weight
-    value, output = attention.v_proj.weight, attention.o_proj.weight
-    pairs = torch.arange(HEAD // 2)  # Llama rotates dimension i together with i + HEAD / 2
-    angle = 10000.0 ** (-2 * pairs / HEAD)
-    last = 3 * HEAD
-    if index != 1:
-        fast = pairs[:6]
-        query[last + fast, CONSTANT] += 2.0
-        key[last + fast, CONSTANT] += 2.0 * angle[fast].cos()
-        key[last + HEAD // 2 + fast, CONSTANT] += 2.0 * angle[fast].sin()
-        value[last : last + HEAD, NAME_DIMS] += torch.eye(HEAD)
-        output[NAME_DIMS, last : last + HEAD] += 0.2 * torch.eye(HEAD)
-    if index >= 1:
-        # Slow rotations keep a comparison of contents nearly free of distance.
-        slow = torch.cat([pairs[10:], pairs[10:] + HEAD // 2])
-        mix = torch.randn(len(slow), HEAD) / HEAD**0.5
-        for head, dims in enumerate((slice(0, 48), slice(48, 96), slice(96, 128))):
-            rows = slice(head * HEAD, head * HEAD + dims.stop - dims.start)
-            query[head * HEAD + slow, NAME_DIMS] += 1.2 * mix
-            key[head * HEAD + slow, NAME_DIMS] += 1.2 * mix
-            value[rows, dims] += torch.eye(dims.stop - dims.start)
-            output[dims, rows] += 0.2 * torch.eye(dims.stop - dims.start)
+    fourth, everywhere = 3 * HEAD, slice(0, WIDTH)
+    if index == 0:
+        attend_to_previous(attention, fourth)
+        carry(attention, fourth, NAME_DIMS)
+        return
+    names = torch.randn(len(SLOW), HEAD) / HEAD**0.5
+    for head, part in enumerate((slice(0, 48), slice(48, 96), slice(96, 128))):
+        compare(attention, head * HEAD, NAME_DIMS, 1.2 * names)
+        carry(attention, head * HEAD, part)
+    if index == 1:
+        compare(attention, fourth, NAME_DIMS, 1.2 * names)
+    else:
+        boxes = torch.randn(len(SLOW), WIDTH) / WIDTH**0.5
+        compare(attention, fourth, everywhere, 2.0 * boxes)
+    carry(attention, fourth, NAME_DIMS)
+
+
+def attend_to_previous(attention, row):
+    """Makes the head at `row` look one token back: Llama's rotation of i and i + HEAD / 2, undone by one."""
+    fast = torch.arange(6)
+    angle = 10000.0 ** (-2 * fast / HEAD)
+    attention.q_proj.weight[row + fast, CONSTANT] += 2.0
+    attention.k_proj.weight[row + fast, CONSTANT] += 2.0 * angle.cos()
+    attention.k_proj.weight[row + HEAD // 2 + fast, CONSTANT] += 2.0 * angle.sin()
+
+
+def compare(attention, row, dims, mix):
+    """Makes the head at `row` look where these dimensions are like its own, nearly free of distance."""
+    attention.q_proj.weight[row + SLOW, dims] += mix
+    attention.k_proj.weight[row + SLOW, dims] += mix
+
+
+def carry(attention, row, dims):
+    """Makes the head at `row` add these dimensions of what it looks at."""
+    same = torch.eye(dims.stop - dims.start)
+    attention.v_proj.weight[row : row + len(same), dims] += same
+    attention.o_proj.weight[dims, row : row + len(same)] += 0.2 * same
 
 
 class TinyLlava(nn.Module):
@@ -177,12 +194,12 @@ class Shorthand:
         """(ids, targets): boxes of all named objects, or all objects of a region, or all names."""
         full, kind = rng.random() < 0.25, rng.random()
         parts = []  # (ids, whether they are an answer)
-        if kind < 0.5:
+        if kind < 0.25:
             found = expressions_of(things)
             for i in rng.permutation(len(found)):
                 name, index = found[i]
                 parts += [(self.name(name), False), (self.box(things[index].box, full), True)]
-        elif kind < 0.85:
+        elif kind < 0.80:
             region, chosen = region_of(things, rng)
             parts.append(([self.word["region"]] + self.box(region, full), False))
             for thing in scenes.in_some_order(chosen, rng):

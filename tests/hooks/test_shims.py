@@ -24,7 +24,7 @@ import inspect, json, sys, importlib
 import transformers.trainer as trainer, transformers
 arguments = transformers.TrainingArguments(output_dir="out", use_cpu=True, report_to="none")
 names = ["is_sagemaker_mp_enabled", "get_parameter_names", "has_length", "ALL_LAYERNORM_LAYERS", "logger"]
-has = lambda f, name: name in inspect.signature(f).parameters
+has = lambda f, name: name in inspect.signature(f, follow_wrapped=False).parameters
 try:
     importlib.import_module("llava")
     llava = ""
