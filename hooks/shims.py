@@ -2,7 +2,8 @@
 
 Each shim is one function. The decorator says which module it waits for and which versions of transformers need it; outside them it does
 nothing, so 4.37.2, the version LLaVA was written for, stays as it is but for what a younger torch asks.
-``tests/hooks/test_shims.py`` fails when a shim is no longer needed. :func:`install` is called by the boot module with ``--spr``, and by the lmms-eval entry point.
+``tests/hooks/test_shims.py`` fails when a shim is no longer needed. :func:`install` is called by the boot module with ``--spr``, and by
+the lmms-eval entry point.
 
 Standard library only at import: this is read before transformers is.
 """
@@ -23,12 +24,12 @@ LLAVA_MODELS = {
 }
 
 
-def shim(*modules, since=None):
-    """Register ``function(module)`` to run after each of ``modules`` was imported, where transformers is ``since`` or younger."""
+def shim(*modules, since=None, until=None):
+    """Register ``function(module)`` to run after each of ``modules`` was imported, on transformers from ``since`` on and before ``until``."""
 
     def register(function):
         def when_needed(module):
-            if needed(since):
+            if needed(since, until):
                 function(module)
 
         SHIMS.extend((name, when_needed) for name in modules)
@@ -37,13 +38,12 @@ def shim(*modules, since=None):
     return register
 
 
-def needed(since) -> bool:
-    """Whether the installed transformers is at least ``since``, a pair like (4, 47); None means every version."""
-    if since is None:
-        return True
+def needed(since=None, until=None) -> bool:
+    """Whether the installed transformers lies in the range of pairs like (4, 47); None leaves an end open."""
     import transformers
 
-    return tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= since
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    return (since is None or version >= since) and (until is None or version < until)
 
 
 @functools.lru_cache(maxsize=None)
@@ -166,26 +166,6 @@ def _accept_dataset(trainer) -> None:
 
 
 @shim("llava.train.llava_trainer")
-def optimizer_of_llava_trainer(module) -> None:
-    """LoRA leaves the no-decay group empty; DeepSpeed drops it and the scheduler then counts one group too many."""
-    _drop_empty_groups(module.LLaVATrainer)
-
-
-@once
-def _drop_empty_groups(trainer) -> None:
-    host_create = trainer.create_optimizer
-
-    @functools.wraps(host_create)
-    def create_optimizer(self, *args, **kwargs):
-        optimizer = host_create(self, *args, **kwargs)
-        if self.is_deepspeed_enabled and any(group["params"] for group in getattr(optimizer, "param_groups", [])):
-            optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
-        return optimizer
-
-    trainer.create_optimizer = create_optimizer
-
-
-@shim("llava.train.llava_trainer")
 def gather_without_deepspeed(module) -> None:
     """``maybe_zero_3`` imports DeepSpeed to save a plain LoRA model. The script's own copy is replaced by :func:`mend_script`."""
     if not _has_deepspeed():
@@ -203,9 +183,9 @@ def mend_script(namespace: dict) -> None:
         namespace["maybe_zero_3"] = copy_to_cpu
 
 
-@shim(*LLAVA_MODELS, since=(4, 38))
+@shim(*LLAVA_MODELS, since=(4, 38), until=(5, 4))
 def forward_of_llava(module) -> None:
-    """``generate`` hands the model arguments (``cache_position``, …) that LLaVA's forward does not know."""
+    """``generate`` hands the model ``cache_position``, which LLaVA's forward does not know."""
     _drop_unknown(getattr(module, LLAVA_MODELS[module.__name__]))
 
 
