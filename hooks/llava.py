@@ -12,7 +12,6 @@ import torch
 from spr_plugin import weights
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.hooks import shims
 from spr_plugin.host import Host
 from spr_plugin.hookspecs import hookimpl
 
@@ -125,5 +124,4 @@ def spr_host(trainer, namespace, config):
     missing = [name for name in NEEDED if name not in namespace]
     if missing:
         raise UserError(f"--spr: this LLaVA-like script lacks {', '.join(missing)}; supply a spr_host hook (spr_plugin/hookspecs.py)")
-    shims.mend_script(namespace)
     return LlavaHost(trainer, namespace, config)
