@@ -90,9 +90,6 @@ class LlavaHost(Host):
             del self.llava.prepare_inputs_labels_for_multimodal
         return logits, heard[0]
 
-    def view(self, width: int, height: int):
-        return self.box_format.space(width, height)
-
     def language_layers(self) -> list[str]:
         outside = ("vision_tower", "mm_projector", "lm_head")
         linear = [name for name, module in self.trainer.model.named_modules() if isinstance(module, torch.nn.Linear)]

@@ -61,7 +61,7 @@ class SPRConfig:
     spr_lambda: float = _flag(0.8, "weight of the semantic score: S = lambda S_sem + (1 - lambda) S_loc", "paper")
     spr_min_gap: float = _flag(0.0, "a region is skipped when chosen and rejected differ by no more than this in S")
 
-    spr_tune: str = _flag("lora", "what DPO trains when the host trains all weights: an adapter, merged at the end, or all")
+    spr_tune: str = _flag("lora", "what DPO trains when the host trains all weights: lora (an adapter, merged at the end) or full")
     spr_tune_projector: bool = _flag(False, "train the multimodal projector too")
     spr_lora_r: int = _flag(16, "rank of the adapter (a host that trains with LoRA keeps its own)")
     spr_lora_alpha: int = _flag(32, "LoRA scale is alpha / rank")

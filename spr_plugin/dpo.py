@@ -90,7 +90,7 @@ def usable_pairs(host: Host, pairs: list[PreferencePair]) -> tuple[list[Preferen
 
 def reference_log_probs(host: Host, pairs: list[PreferencePair], config: SPRConfig, log: Log) -> dict[str, dict]:
     """Pair id → ``{"chosen", "rejected"}`` log-probs of the model as it is now; what ``log`` holds is not computed again."""
-    held = log.read()
+    held = ranks.agreed(lambda: set(log.read()))
     missing = [pair for pair in pairs if pair.id not in held]
     size = config.spr_batch_size
     batches = [missing[i : i + size] for i in range(0, len(missing), size)]
@@ -115,7 +115,7 @@ def choose_trainable(host: Host, config: SPRConfig) -> list[str]:
     model = host.trainer.model
     before = weights.trainable(model)
     host_lora = [name for name in before if "lora_" in name]
-    if config.spr_tune == "lora" and not host_lora:
+    if needs_adapter(model, config):
         _add_adapter(host, config)
         names = [name for name in weights.trainable(model) if f".{ADAPTER}." in name]
     else:
@@ -140,8 +140,15 @@ def _add_adapter(host: Host, config: SPRConfig) -> None:
     inject_adapter_in_model(settings, host.trainer.model, adapter_name=ADAPTER)
 
 
+def needs_adapter(model, config: SPRConfig) -> bool:
+    """Whether the stage brings its own adapter: with ``--spr_tune lora``, to a host that has none."""
+    return config.spr_tune == "lora" and not any("lora_" in name for name in weights.trainable(model))
+
+
 def merge_adapter(model) -> None:
     """Fold our adapter into the weights and give the model back its own modules."""
+    if not any(f".{ADAPTER}." in name for name, _ in model.named_parameters()):
+        return
     from peft.tuners.lora import LoraLayer
 
     for name, module in list(model.named_modules()):

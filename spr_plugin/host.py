@@ -43,10 +43,6 @@ class Host(ABC):
         """Forward ``batch`` → logits ``(B, T, V)`` and labels ``(B, T)`` expanded to the same T (image tokens are -100)."""
 
     @abstractmethod
-    def view(self, width: int, height: int):
-        """The coordinate space (:class:`spr_plugin.boxes.Space`) in which the model speaks of a picture of this size."""
-
-    @abstractmethod
     def language_layers(self) -> list[str]:
         """Names of the linear layers that an adapter may be added to: the language model's, without head, projector, vision tower."""
 

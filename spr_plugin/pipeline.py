@@ -42,7 +42,7 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train):
     queries = run.regions()
     entry = run.directory / "entry"
     result = None
-    if (entry / "index.json").exists():
+    if ranks.agreed((entry / "index.json").exists):
         weights.load(trainer.model, entry)
         run.say("the host's training is done already: its weights were read from spr/entry")
     else:
@@ -70,7 +70,7 @@ class Run:
     def __init__(self, trainer, config: SPRConfig, namespace: dict):
         for path in config.spr_plugin:
             load_file(path)
-        refuse_impossible(trainer)
+        refuse_impossible(trainer, config)
         self.trainer = trainer
         self.directory = Path(trainer.args.output_dir) / "spr"
         self.host: Host = find_host(trainer, namespace, config)
@@ -99,7 +99,7 @@ class Run:
     def regions(self) -> list[RegionQuery]:
         """Region queries of the annotated images; written once, by rank 0, and the same for everybody after."""
         log = self.log("regions")
-        if not (self.directory / "regions" / "counts.json").exists():
+        if not ranks.agreed((self.directory / "regions" / "counts.json").exists):
             if ranks.rank() == 0:
                 self._write_regions(log)
             ranks.barrier()
@@ -141,7 +141,7 @@ class Run:
     def save_base(self) -> None:
         """The model as it enters the stage in the host's own layout (``--spr_save_base``): what SPR is to be compared with."""
         base = self.directory / "base"
-        if self.config.spr_save_base and not base.exists():
+        if self.config.spr_save_base and not ranks.agreed(base.exists):
             draft = base.with_name("base.tmp")
             self.host.save(str(draft))
             if ranks.rank() == 0:
@@ -152,7 +152,7 @@ class Run:
         """Sampling to DPO; afterwards the live model is the improved one in the host's own structure."""
         own_flags = {name: p.requires_grad for name, p in self.trainer.model.named_parameters()}
         finished = self.directory / "policy"
-        if (finished / "index.json").exists():
+        if ranks.agreed((finished / "index.json").exists):
             dpo.choose_trainable(self.host, self.config)
             weights.load(self.trainer.model, finished)
             self.say("the SPR stage is done already: its weights were read from spr/policy")
@@ -201,7 +201,7 @@ class Run:
     def score(self, queries: list[RegionQuery]) -> None:
         """One record a region: its pooled truth and, for each candidate, the scores of the initial and of the refined text."""
         log = self.log("scores")
-        held = log.read().keys()
+        held = ranks.agreed(lambda: set(log.read()))
         wanted = [query for query in queries if query.id not in held]
         mine = wanted[ranks.rank() :: ranks.world()]
         candidates = by_region(self.log("candidates").read().values())
@@ -261,10 +261,15 @@ def find_host(trainer, namespace: dict, config: SPRConfig) -> Host:
     return host
 
 
-def refuse_impossible(trainer) -> None:
-    """UserError for host settings under which the stage makes no sense, before anything is trained."""
+def refuse_impossible(trainer, config: SPRConfig) -> None:
+    """UserError for settings under which the stage makes no sense or cannot run, before anything is trained."""
     if getattr(trainer.args, "tune_mm_mlp_adapter", False):
         raise UserError("--spr with --tune_mm_mlp_adapter: a projector pre-training cannot describe regions yet; add --spr to the fine-tuning command")
+    if dpo.needs_adapter(trainer.model, config):
+        try:
+            import peft  # noqa: F401
+        except ImportError:
+            raise UserError("--spr_tune lora needs peft: pip install 'spr-plugin[dpo]', or take --spr_tune full") from None
 
 
 def _listed(reasons) -> str:

@@ -16,6 +16,19 @@ def barrier() -> None:
         dist.barrier()
 
 
+def agreed(decide):
+    """Rank 0's ``decide()``, at every rank.
+
+    Whatever is read from a folder that another rank may already be writing to is read here, once: ranks that saw different states
+    would take different branches, and then wait for each other for ever.
+    """
+    if world() == 1:
+        return decide()
+    answer = [decide() if rank() == 0 else None]
+    dist.broadcast_object_list(answer, src=0)
+    return answer[0]
+
+
 def rounds(batches: list) -> list[tuple[object, bool]]:
     """This rank's share of ``batches`` as ``(batch, mine)``; every rank gets equally many, so that collective forwards stay in step.
 

@@ -53,7 +53,7 @@ def candidate_ids(query: RegionQuery, prompt: Prompt, samples: int) -> list[str]
 
 def sample(host: Host, queries: list[RegionQuery], config: SPRConfig, log: Log) -> None:
     """Fill ``log`` with a Candidate record for each (query, prompt, sample); what it already holds is not asked again."""
-    held = log.read().keys()
+    held = ranks.agreed(lambda: set(log.read()))
     plan = batch_plan(queries, host.box_format, config)
     wanted = [batch for batch in plan if not held >= _ids_of(batch, config)]
     if not wanted:

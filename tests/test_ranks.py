@@ -1,4 +1,6 @@
-"""Every rank does equally many rounds, and every batch is somebody's exactly once."""
+"""Every rank does equally many rounds, every batch is somebody's exactly once, and ranks agree on what the disk holds."""
+
+import time
 
 import pytest
 
@@ -16,3 +18,25 @@ def test_rounds(monkeypatch, count, world):
         shares.append(ranks.rounds(batches))
     assert len({len(share) for share in shares}) == 1
     assert sorted(batch for share in shares for batch, mine in share if mine) == sorted(batches)
+
+
+def _late_reader(rank, folder):
+    """Rank 0 decides and writes at once; rank 1 comes later, when the file is there."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    sign = folder / "sign"
+    time.sleep(rank)
+    seen = ranks.agreed(sign.exists)
+    if rank == 0:
+        sign.touch()
+    (folder / f"seen-{rank}").write_text(str(seen))
+    ranks.barrier()
+    dist.destroy_process_group()
+
+
+def test_a_rank_that_comes_late_sees_what_the_first_one_saw(tmp_path):
+    import torch.multiprocessing
+
+    torch.multiprocessing.spawn(_late_reader, (tmp_path,), nprocs=2)
+    assert [(tmp_path / f"seen-{rank}").read_text() for rank in (0, 1)] == ["False", "False"]

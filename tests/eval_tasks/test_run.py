@@ -156,11 +156,7 @@ def test_command_line_refuses_in_one_line(data_root, tmp_path):
     assert "val2.png is missing (1 of 6 are)" in line and "Traceback" not in done.stdout + done.stderr
 
 
-needs_tiny_llava = pytest.mark.skipif(not (TINY / "config.json").is_file(), reason="the tiny LLaVA is not in this checkout")
-
-
 @pytest.mark.slow
-@needs_tiny_llava
 def test_tiny_llava_through_the_real_lmms_eval(data_root, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)  # the checkpoint names its vision tower from there
     pytest.importorskip("lmms_eval")
@@ -203,7 +199,6 @@ assert answers(prompts, pictures) == singles, (answers(prompts, pictures), singl
 
 
 @pytest.mark.slow
-@needs_tiny_llava
 def test_a_batch_is_answered_like_single_requests(tmp_path):
     pytest.importorskip("llava")
     (tmp_path / "batches.py").write_text(BATCHES)

@@ -1,22 +1,44 @@
 """Start the real LLaVA training script as a user does."""
 
+import contextlib
+import importlib.util
 import os
-import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "examples" / "tiny_world"
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 
 
-def command(world: Path, out: Path, *flags, ranks: int = 1) -> list[str]:
-    """``python -m llava.train.train …`` (under torchrun for several ranks) on the tiny world, three steps of SFT, with ``flags`` behind."""
-    launcher = [sys.executable] + ([*TORCHRUN, str(ranks)] if ranks > 1 else [])
+def launcher(ranks: int, deepspeed: bool) -> list[str]:
+    """The words before the training script's flags: python, torchrun, or DeepSpeed's own launcher."""
+    if deepspeed:
+        script = Path(importlib.util.find_spec("llava").origin).parent / "train" / "train.py"
+        return [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", str(ranks), "--master_port", str(free_port()), str(script)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
+    return [sys.executable, *torchrun, "-m", "llava.train.train"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def command(world: Path, out: Path, *flags, ranks: int = 1, zero: int | None = None) -> list[str]:
+    """LLaVA's training command on the tiny world, three steps of SFT, with ``flags`` behind.
+
+    ``zero`` 2 or 3 takes the ``deepspeed`` launcher and tests/deepspeed/zero*.json; else ``ranks`` above 1 take torchrun.
+    """
+    engine = ["--deepspeed", ROOT / "tests" / "deepspeed" / f"zero{zero}.json"] if zero else []
     settings = f"""
-        -m llava.train.train --model_name_or_path {TINY}/llava --version v1
+        --model_name_or_path {TINY}/llava --version v1
         --data_path {world}/sft.json --image_folder {world}/images
         --vision_tower {TINY}/llava/vision_tower --mm_projector_type mlp2x_gelu --mm_vision_select_layer -2
         --mm_use_im_start_end False --mm_use_im_patch_token False --image_aspect_ratio pad
@@ -24,7 +46,7 @@ def command(world: Path, out: Path, *flags, ranks: int = 1) -> list[str]:
         --evaluation_strategy no --save_strategy no --learning_rate 1e-5 --logging_steps 1 --model_max_length 1024
         --lazy_preprocess True --report_to none --bits 16 --bf16 False --tf32 False --use_cpu True
     """.split()
-    return [*launcher, *settings, *map(str, flags)]
+    return [*launcher(ranks, deepspeed=bool(zero)), *settings, *map(str, [*engine, *flags])]
 
 
 def spr_flags(world: Path) -> list[str]:
@@ -37,23 +59,39 @@ def environment() -> dict:
     return {**os.environ, **settings}
 
 
-def run(arguments: list[str], expect: int = 0, timeout: int = 400) -> str:
-    """Run to the end; the joined output. A wrong exit code fails with the output's tail."""
-    done = subprocess.run(arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, cwd=ROOT)
-    assert (done.returncode == 0) == (expect == 0), f"exit code {done.returncode}\n{done.stdout[-5000:]}"
-    return done.stdout
+def run(arguments: list[str], expect: int = 0, timeout: int = 400, cwd: Path = ROOT) -> str:
+    """Run to the end; the joined output. A wrong exit code, or none in time, fails with the output's tail."""
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(arguments, env=environment(), stdout=output, stderr=subprocess.STDOUT, cwd=cwd)
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            kill(process)
+            code = f"none after {timeout} s"
+        output.seek(0)
+        printed = output.read()
+    as_wanted = code == 0 if expect == 0 else code in (1, 2)
+    assert as_wanted, f"exit code {code}\n{printed[-5000:]}"
+    return printed
+
+
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL for the launcher and all that it started; torchrun's workers are in sessions of their own."""
+    family = [*psutil.Process(process.pid).children(recursive=True), process]
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
 
 
 def kill_when(arguments: list[str], reached, timeout: int = 300) -> bool:
-    """Start, and SIGKILL the whole process group as soon as ``reached()``; False if it ended before."""
-    process = subprocess.Popen(arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd=ROOT)
+    """Start, and kill as soon as ``reached()``; False if it ended before."""
+    process = subprocess.Popen(arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
     deadline = time.monotonic() + timeout
-    while process.poll() is None and time.monotonic() < deadline:
-        if reached():
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return True
+    while process.poll() is None:
+        late = time.monotonic() > deadline
+        if late or reached():
+            kill(process)
+            return not late
         time.sleep(0.02)
-    process.kill()
-    process.wait()
     return False

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from spr_plugin.store import Log, read_json
 
@@ -51,24 +52,42 @@ def test_flags(world, tmp_path, flags, words):
     assert words in refused(command(world, tmp_path / "llava-x", *spr_flags(world), *flags))
 
 
+def test_a_missing_package_is_named_with_its_extra(world, tmp_path):
+    """Before anything is trained, not when the adapter is due."""
+    hidden = "import sys, runpy; sys.modules['peft'] = None; runpy.run_module('llava.train.train', run_name='__main__')"
+    python, _, _, *flags = command(world, tmp_path / "llava-x", *spr_flags(world))
+    line = refused([python, "-c", hidden, *flags])
+    assert "--spr_tune lora" in line and "spr-plugin[dpo]" in line
+
+
 def test_broken_pictures_and_boxes_are_counted_and_the_rest_goes_on(world, tmp_path):
-    """A missing picture, a truncated one, boxes outside and empty names: each counted under its reason, and the run finishes."""
+    """A missing picture, a truncated JPEG, boxes outside and empty, a nameless category: each counted under its reason, and the run finishes."""
     images = tmp_path / "images"
     shutil.copytree(world / "images" / "spr", images / "spr")
     coco = json.loads((world / "spr.json").read_text())
-    names = [image["file_name"] for image in coco["images"]]
-    (images / names[0]).unlink()
-    data = (images / names[1]).read_bytes()
-    (images / names[1]).write_bytes(data[: len(data) // 2])
-    first = {image["id"]: image for image in coco["images"]}
-    coco["annotations"][0]["bbox"] = [500, 500, 10, 10]
-    coco["annotations"][1]["bbox"][2] = 0
+    missing, truncated = coco["images"][:2]
+    (images / missing["file_name"]).unlink()
+    whole = images / truncated["file_name"]
+    truncated["file_name"] = "spr/truncated.jpg"
+    Image.open(whole).save(images / "spr" / "truncated.jpg", quality=95)
+    data = (images / "spr" / "truncated.jpg").read_bytes()
+    (images / "spr" / "truncated.jpg").write_bytes(data[: len(data) // 2])
+    sound = [row for row in coco["annotations"] if row["image_id"] not in (missing["id"], truncated["id"])]
+    sound[0]["bbox"] = [500, 500, 10, 10]
+    sound[1]["bbox"][2] = 0
+    sound[2]["category_id"] = 1000
+    coco["categories"].append({"id": 1000, "name": " "})
     (tmp_path / "coco.json").write_text(json.dumps(coco))
     flags = with_flag(with_flag(spr_flags(world), "--spr_annotations", tmp_path / "coco.json"), "--spr_image_folder", images)
     out = tmp_path / "llava-broken"
     run(command(world, out, *with_flag(flags, "--spr_regions", 16)))
     skipped = read_json(out / "spr" / "regions" / "counts.json")
-    assert skipped["missing_image"] == 1, skipped
-    records = Log(out / "spr" / "pairs").read().values()
-    assert len(records) == len(Log(out / "spr" / "regions").read()) <= len(first)
+    assert {reason: skipped[reason] for reason in ("missing_image", "outside", "zero_area", "no_label")} == dict.fromkeys(
+        ("missing_image", "outside", "zero_area", "no_label"), 1
+    )
+    regions, scores, pairs = (Log(out / "spr" / stage).read() for stage in ("regions", "scores", "pairs"))
+    (unread,) = [id for id, record in regions.items() if record["image"]["path"].endswith("truncated.jpg")]
+    assert {row["initial"]["reason"] for row in scores[unread]["candidates"]} == {"image_unreadable"}
+    assert [record.get("skip") for record in pairs.values() if record["region"] == unread] == ["too_few_valid"]
+    assert len(pairs) == len(scores) == len(regions)
     assert (out / "config.json").exists()

@@ -1,0 +1,43 @@
+"""README's commands for real weights pass the real argument parsers and stop where the weights would be loaded: there is no hub here."""
+
+import json
+import re
+import shlex
+import shutil
+
+import pytest
+
+from .launch import ROOT, launcher, run
+
+pytestmark = pytest.mark.slow
+# What a machine without a GPU cannot be asked for; flags given again replace README's.
+NO_GPU = "--use_cpu True --bf16 False --tf32 False".split()
+
+
+def readme_command(start: str) -> list[str]:
+    """The words of README's command that begins with ``start``, line ends joined."""
+    (block,) = [b for b in re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL) if b.startswith(start)]
+    return shlex.split(block.replace("\\\n", " "))
+
+
+def test_llava_7b(tmp_path):
+    program, script, *flags = readme_command("deepspeed llava/train/train_mem.py")
+    assert "--spr" in flags and "--lora_enable" in flags
+    shutil.copytree(ROOT / "tests" / "deepspeed", tmp_path / "scripts")
+    printed = run([*launcher(1, deepspeed=True), *flags, *NO_GPU], expect=1, cwd=tmp_path)
+    weights = flags[flags.index("--model_name_or_path") + 1]
+    assert "LlavaLlamaForCausalLM.from_pretrained(" in printed and weights in printed, printed[-3000:]
+    assert "spr: error" not in printed and "unrecognized" not in printed
+
+
+def test_ferret_7b(tmp_path):
+    """Ferret is no package: its flags are recorded in ferret_flags.py, and the real HfArgumentParser reads README's command with them."""
+    program, script, *flags = readme_command("deepspeed ferret/train/train_mem.py")
+    shutil.copytree(ROOT / "tests" / "deepspeed", tmp_path / "scripts")
+    recorded = ROOT / "tests" / "hosts" / "ferret_flags.py"
+    *start, _ = launcher(1, deepspeed=True)
+    printed = run([*start, str(recorded), *flags, *NO_GPU], cwd=tmp_path)
+    (line,) = [line for line in printed.splitlines() if line.startswith('{"spr"')]
+    held = json.loads(line)
+    assert held["spr"]["spr_only"] and held["spr"]["spr_box_format"] == "ferret" and held["spr"]["spr_lambda"] == 0.8
+    assert held["model"]["add_region_feature"] and held["data"]["image_aspect_ratio"] == "square_nocrop" and held["lora_enable"]
