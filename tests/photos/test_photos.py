@@ -1,29 +1,39 @@
-"""Real photographs through the whole method with hand-written answers: regions, scores, repair, pair.
+"""Real photographs through the whole method with hand-written answers: regions, scores, repair, pair, report.
 
 The pictures ship with scikit-image; their boxes, in annotations.json, were drawn by hand.
 """
 
+import base64
+import io
 import json
 import re
 from collections import Counter
+from dataclasses import asdict
+from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 skimage_data = pytest.importorskip("skimage.data")
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from PIL import Image  # noqa: E402
+from PIL import Image, ImageColor  # noqa: E402
 
 from spr_plugin.annotations import open_image, read_coco  # noqa: E402
 from spr_plugin.boxes import Box, Space, iou  # noqa: E402
+from spr_plugin.config import SPRConfig, fingerprint  # noqa: E402
 from spr_plugin.formats import llava  # noqa: E402
+from spr_plugin.hooks.clip import ClipSimilarity  # noqa: E402
 from spr_plugin.pairing import PreferencePair, make_pair  # noqa: E402
+from spr_plugin.pipeline import score_region  # noqa: E402
 from spr_plugin.prompts import prompts_for, restate  # noqa: E402
 from spr_plugin.refinement import refine  # noqa: E402
 from spr_plugin.regions import members, region_queries  # noqa: E402
+from spr_plugin.report import COLORS, PICTURE_SIDE, write_report  # noqa: E402
 from spr_plugin.scoring import SPRScorer  # noqa: E402
+from spr_plugin.store import Log, check_manifest, write_json  # noqa: E402
 
 HERE = Path(__file__).parent
 CLIP = HERE.parents[1] / "examples" / "tiny_world" / "clip"
@@ -35,17 +45,6 @@ PHOTOS = {
     "rocket.png": lambda: skimage_data.rocket(),
     "motorcycle_left.png": lambda: skimage_data.stereo_motorcycle()[0],
 }
-
-
-class ByWords:
-    """Stands in where no CLIP is at hand: cosines that grow with the words of a text that name an object of the picture."""
-
-    def __init__(self, labels):
-        self.words = {word for label in labels for word in label.split()}
-
-    def score(self, image, region, texts):
-        found = [len(self.words & set(re.findall(r"\w+", text.lower()))) for text in texts]
-        return [(0.02 * count, 0.03 * count) for count in found]
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +66,9 @@ def queries(images):
     return made
 
 
-def similarity(images):
-    if not (CLIP / "config.json").exists():
-        return ByWords(annotation.label for image in images.values() for annotation in image.annotations)
-    from spr_plugin.hooks.clip import ClipSimilarity
-
-    return ClipSimilarity(str(CLIP))
+@pytest.fixture(scope="module")
+def scorer():
+    return SPRScorer(ClipSimilarity(str(CLIP)))
 
 
 def sentence(rows):
@@ -109,8 +105,7 @@ def test_hand_drawn_boxes_lie_on_the_picture_and_are_told_apart(images):
             assert all(iou(annotation.box, other.box) < 0.9 for other in others)
 
 
-def test_from_answers_to_a_pair(queries, images):
-    scorer = SPRScorer(similarity(images))
+def test_from_answers_to_a_pair(queries, scorer):
     for query in queries:
         picture = open_image(query.image.path, query.image.id)
         said = answers(query)
@@ -151,6 +146,33 @@ def test_a_crop_answer_of_a_photograph_finds_its_objects_again(queries):
         for box, (_, part) in zip(found, seen, strict=True):
             wanted = Box(part.x1 + left, part.y1 + top, part.x2 + left, part.y2 + top, whole)
             assert iou(box.to(whole), wanted) > 0.6
+
+
+def test_the_report_draws_chosen_and_rejected_boxes(queries, scorer, tmp_path):
+    check_manifest(tmp_path, {**fingerprint(SPRConfig(spr=True)), "box": FORM.describe()}, overwrite=False)
+    write_json(tmp_path / "regions" / "counts.json", {"missing_image": 3})
+    regions, scores, pairs = (Log(tmp_path / stage) for stage in ("regions", "scores", "pairs"))
+    shown = {}
+    for query in queries:
+        candidates = [{"id": f"{query.id}-{name}", "text": text} for name, text in answers(query).items()]
+        record = score_region(query, candidates, scorer, FORM)
+        pair = make_pair(query, prompts_for(query, FORM, ["plain"])[0].text, record["candidates"])
+        regions.append(query.to_json())
+        scores.append(record)
+        pairs.append(asdict(pair))
+        shown[pair.id] = (query, pair)
+    html = write_report(tmp_path).read_text()
+    assert not re.search(r"(src|href)=.https?:", html), "the report is one file that needs no network"
+    assert "missing_image" in html and "no_box" in html and "unparsable" in html
+    pictures = [Image.open(io.BytesIO(base64.b64decode(data))) for data in re.findall(r"data:image/jpeg;base64,([\w+/=]+)", html)]
+    assert len(pictures) == 2 * len(queries)
+    in_order = [shown[id] for id in Log(tmp_path / "pairs").read()]
+    for (query, pair), picture in zip(in_order, pictures[::2]):
+        assert pair.chosen in unescape(html) and pair.rejected in unescape(html)
+        for box in FORM.parse(pair.chosen, query.image.width, query.image.height).boxes:
+            x1, y1, x2, y2 = (value * PICTURE_SIDE / max(query.image.width, query.image.height) for value in box.pixels())
+            corner = np.asarray(picture, int)[max(0, int(y1) - 3) : int(y1) + 4, max(0, int(x1) - 3) : int(x1) + 4].reshape(-1, 3)
+            assert abs(corner - ImageColor.getrgb(COLORS["chosen"])).sum(1).min() < 120, (query.image.id, box)
 
 
 def test_annotations_are_coco_json():
