@@ -54,6 +54,11 @@ class Space:
         return cls(f"grid{bins}", width, height, (width / bins, height / bins))
 
     @classmethod
+    def resized(cls, width: int, height: int, new_width: int, new_height: int) -> Space:
+        """Pixels of the picture after an image processor made it `new_width` x `new_height`."""
+        return cls("resized", width, height, (width / new_width, height / new_height))
+
+    @classmethod
     def crop(cls, width: int, height: int, corners: Sequence[float]) -> Space:
         """Pixels of the crop (x1, y1, x2, y2) of a picture; 0, 0 is the crop's top left corner."""
         return cls("crop", width, height, (1.0, 1.0), (corners[0], corners[1]))

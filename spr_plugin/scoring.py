@@ -19,7 +19,7 @@ from PIL import Image
 
 from spr_plugin.boxes import Box, iou_matrix
 from spr_plugin.errors import UserError
-from spr_plugin.formats import BoxFormat, Parsed, remove_coordinates
+from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.regions import RegionQuery
 
@@ -66,9 +66,9 @@ def total_score(lam: float, s_sem: float, s_loc: float) -> float:
 # --- what goes into them
 
 
-def strip_coordinates(text: str, parsed: Parsed) -> str:
+def strip_coordinates(text: str, parsed: Parsed, box_format: BoxFormat) -> str:
     """T: `text` without its coordinates, also those that could not be read. "" where no word is left."""
-    words = remove_coordinates(text, parsed).strip()
+    words = box_format.words(text, parsed).strip()
     return words if re.search(r"\w", words) else ""
 
 
@@ -165,7 +165,7 @@ class SPRScorer:
         these texts; give it where other texts of the region were pooled, so that all are measured on the same n.
         """
         parsed = self._parse(query, texts, box_format)
-        words = [strip_coordinates(text, read) for text, read in zip(texts, parsed)]
+        words = [strip_coordinates(text, read, box_format) for text, read in zip(texts, parsed)]
         reasons = [_why_invalid(text, read) for text, read in zip(words, parsed)]
         valid = [place for place, reason in enumerate(reasons) if reason is None]
         detections = self._detections(query, image, [parsed[place] for place in valid])

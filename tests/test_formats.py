@@ -1,5 +1,6 @@
-"""Box text of the bracket families: reading, writing, rewriting."""
+"""Box text of the nine families: reading, writing, rewriting."""
 
+import json
 import re
 
 import pytest
@@ -8,24 +9,29 @@ from hypothesis import strategies as st
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.errors import UserError
-from spr_plugin.formats import box_format, cogvlm, ferret, llava, remove_coordinates, shikra
+from spr_plugin.formats import FAMILIES, box_format, cogvlm, ferret, internvl, kosmos2, llava, qwen2_5_vl, qwen3_vl, qwen_vl, shikra
+from spr_plugin.formats.listed import resized
 
-FORMATS = [llava("pad"), llava("square"), ferret(), shikra(), cogvlm()]
+SENTENCES = [llava("pad"), llava("square"), ferret(), shikra(), cogvlm(), qwen_vl(), internvl(), kosmos2()]
+LISTS = [qwen2_5_vl(), qwen3_vl()]
+FORMATS = SENTENCES + LISTS
 every_format = pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form.family}-{form.aspect}")
 SIZES = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
 WORDS = st.sampled_from(["dog", "red circle", "man in black", "cup", "the old tree", "an elephant"])
 STEPS = st.tuples(*[st.integers(0, 999)] * 4).map(lambda v: (*map(min, v[:2], v[2:]), *map(max, v[:2], v[2:])))
 
 
-def step(form):
-    """Distance of two numbers that the family can write."""
-    return 1.0 if form.bins else 10.0**-form.decimals
+# How far a number may be from what was written, in the family's unit: a whole bin where it cuts, half of one where it rounds.
+ROUNDING = {"llava": 0.005, "shikra": 0.0005, "qwen2.5-vl": 0.5, "qwen3-vl": 0.5}
 
 
-def canonical(form, steps):
-    """The text of a box at thousandths `steps`, in numbers that the family itself writes."""
-    space = form.space(1000, 1000)
-    return form.write(Box(*(value / 1000 * (form.bins or 1) for value in steps), space))
+def answer(form, rows, between=", ", size=(1000, 1000)):
+    """Phrases with boxes, at thousandths of a picture of this size, as the family answers: prose, or a list."""
+    boxes = [Box(*(value / 1000 for value in steps), Space.normalized(*size)) for _, steps in rows]
+    if form in LISTS:
+        return "Here they are:\n" + form.render([(phrase, box) for (phrase, _), box in zip(rows, boxes)])
+    before, after = getattr(form, "phrase_tags", ("", " "))
+    return between.join(before + phrase + after + form.write(box) for (phrase, _), box in zip(rows, boxes)) + "."
 
 
 # --- writing
@@ -39,6 +45,11 @@ def canonical(form, steps):
         (ferret(), "[250, 250, 500, 729]"),
         (shikra(), "[0.250,0.312,0.500,0.672]"),
         (cogvlm(), "[[250,250,500,729]]"),
+        (qwen_vl(), "<box>(249,249),(499,728)</box>"),
+        (internvl(), "<box>[[250, 250, 500, 729]]</box>"),
+        (kosmos2(), "<object><patch_index_0264><patch_index_0751></object>"),
+        (qwen2_5_vl(), "[161, 119, 322, 347]"),
+        (qwen3_vl(), "[250, 250, 500, 729]"),
     ],
 )
 def test_each_family_writes_as_its_training_data_does(form, text):
@@ -52,9 +63,10 @@ def test_llava_drops_trailing_zeros_and_keeps_one():
 
 @every_format
 def test_boxes_beyond_the_range_are_written_at_its_end(form):
-    text = form.write(Box(-50, -50, 900, 900, Space.pixels(640, 480)))
+    text = form.render([("", Box(-50, -50, 900, 900, Space.pixels(640, 480)))])
     [box] = form.parse(text, 640, 480).boxes
-    assert min(box.xyxy) == 0 and max(box.xyxy) == (999 if form.bins else 1)
+    last = {"llava": 1, "shikra": 1, "qwen3-vl": 1000, "internvl": 1000, "kosmos-2": 31.5, "qwen2.5-vl": 644}.get(form.family, 999)
+    assert min(box.xyxy) == (0.5 if form.family == "kosmos-2" else 0) and max(box.xyxy) == last
 
 
 @every_format
@@ -64,8 +76,7 @@ def test_parse_of_render_is_the_box_within_its_rounding(form, size, corners):
     y1, y2 = sorted(corners[2:])
     box = Box(x1 * size[0], y1 * size[1], x2 * size[0], y2 * size[1], Space.pixels(*size))
     [read] = form.parse(form.render([("a dog", box)]), *size).boxes
-    # Grids cut (int(1000 x / W), at most 999), decimals round: a whole bin against half of one.
-    bound = 1.0 if form.bins else step(form) / 2
+    bound = ROUNDING.get(form.family, 1.0)
     for value, wanted in zip(read.xyxy, box.to(form.space(*size)).xyxy):
         assert abs(value - wanted) <= bound + 1e-6
 
@@ -76,7 +87,7 @@ def test_parse_of_render_is_the_box_within_its_rounding(form, size, corners):
 @every_format
 @given(size=SIZES, rows=st.lists(st.tuples(WORDS, STEPS), min_size=1, max_size=5))
 def test_rewriting_with_its_own_boxes_changes_nothing(form, size, rows):
-    text = ", ".join(f"{phrase} {canonical(form, steps)}" for phrase, steps in rows) + "."
+    text = "A picture. " + answer(form, rows, size=size)
     parsed = form.parse(text, *size)
     assert len(parsed.boxes) == len(rows) and not parsed.failures
     assert form.rewrite(text, parsed, dict(enumerate(parsed.boxes))) == text
@@ -139,7 +150,10 @@ def test_a_shikra_bracket_may_hold_several_boxes():
     assert form.rewrite(text, parsed, {0: None, 1: None}) == "two dogs."
 
 
-PIECES = st.sampled_from(list("[]()0123456789.,;- \n") + ["[0.1, 0.2, 0.3, 0.4]", " and ", "dog", "[[1,2,3,4]]", "[1, 2,", "é", "<box>"])
+PIECES = st.sampled_from(list("[]()0123456789.,;- \n") + ["[0.1, 0.2, 0.3, 0.4]", " and ", "dog", "[[1,2,3,4]]", "[1, 2,", "é", "<box>"]
+    + ["</box>", "<ref>", "</ref>", "(1,2),(3,4)", "<object>", "</object>", "<patch_index_0044>"]
+    + ['{"bbox_2d": [1, 2, 3, 4], "label": "a {b}"}', "{", "}", '"', '"bbox_2d":']
+)
 
 
 @every_format
@@ -150,11 +164,11 @@ def test_parse_never_raises_and_its_spans_are_in_order(form, text):
     assert all(0 <= start < end <= len(text) for start, end in spans)
     inside = [(a, b) for a in [m.span for m in parsed.mentions] for b in parsed.failed_spans if b[0] < a[1] and a[0] < b[1]]
     assert inside == []
-    assert remove_coordinates(text, parsed) is not None
+    assert form.words(text, parsed) is not None
     assert form.rewrite(text, parsed, {}) == text
 
 
-@pytest.mark.parametrize("unit", ["[", "[[", "]", "[1", "[1,", "[1, 2, 3, 4] ", "[ ", "[0.1, 0.2, 0.3, 0.4] and ", "1 ", " ", "a and ", "(", "[1;"])
+@pytest.mark.parametrize("unit", ["[", "[[", "]", "[1", "[1,", "[1, 2, 3, 4] ", "[ ", "[0.1, 0.2, 0.3, 0.4] and ", "1 ", " ", "a and ", "(", "[1;", "<box>", "<box>[[1, 2, 3, 4]]</box>", "<object>", "<ref>", "{", '{"', '{"bbox_2d": ', '{"bbox_2d": [1, 2, 3, 4]}, '])
 @every_format
 def test_time_is_linear(form, unit):
     """Ten times the text takes about ten times the steps; counted in Python lines, not in seconds."""
@@ -213,20 +227,74 @@ def test_removing_coordinates_leaves_a_sentence(gone, text):
         ("[0.1, 0.2, 0.3, 0.4]", ""),
     ],
 )
-def test_remove_coordinates(text, bare):
-    assert remove_coordinates(text, llava().parse(text, 10, 10)) == bare
+def test_words(text, bare):
+    assert llava().words(text, llava().parse(text, 10, 10)) == bare
 
 
-@given(st.lists(st.tuples(WORDS, STEPS), min_size=1, max_size=6), st.sampled_from([", ", " and ", ". "]), st.data())
-def test_any_removal_is_well_formed(rows, between, data):
-    form = llava()
-    text = between.join(f"{phrase} {canonical(form, steps)}" for phrase, steps in rows) + "."
+@pytest.mark.parametrize("form", SENTENCES, ids=lambda form: f"{form.family}-{form.aspect}")
+@given(rows=st.lists(st.tuples(WORDS, STEPS), min_size=1, max_size=6), between=st.sampled_from([", ", " and ", ". "]), data=st.data())
+def test_any_removal_is_well_formed(form, rows, between, data):
+    text = answer(form, rows, between)
     parsed = form.parse(text, 50, 50)
     gone = data.draw(st.sets(st.integers(0, len(rows) - 1)))
     left = form.rewrite(text, parsed, dict.fromkeys(gone))
     assert "  " not in left and not re.search(r"\s[.,;:!?]", left) and left == left.strip()
     assert len(form.parse(left, 50, 50).boxes) == len(rows) - len(gone)
-    assert remove_coordinates(left, form.parse(left, 50, 50)) == remove_coordinates(text, parsed)
+    assert form.words(left, form.parse(left, 50, 50)) == form.words(text, parsed)
+
+
+@pytest.mark.parametrize("form", LISTS, ids=lambda form: form.family)
+@given(rows=st.lists(st.tuples(WORDS, STEPS), min_size=1, max_size=6), cut=st.integers(0, 60), data=st.data())
+def test_a_list_stays_json_without_some_entries(form, rows, cut, data):
+    """Whole, or cut off anywhere in its last entry."""
+    whole = answer(form, rows)
+    last = whole.rindex("{")
+    text = whole[: max(last + 1, len(whole) - cut)] if cut > 7 else whole
+    parsed = form.parse(text, 1000, 1000)
+    gone = data.draw(st.sets(st.integers(0, len(parsed.boxes) - 1))) if parsed.boxes else set()
+    left = form.rewrite(text, parsed, dict.fromkeys(gone), drop_failures=True)
+    labels = [entry["label"] for entry in json.loads(left.split("json")[1].split("```")[0])]
+    assert labels == [mention.phrase for place, mention in enumerate(parsed.mentions) if place not in gone]
+    if labels:
+        assert form.words(left, form.parse(left, 1000, 1000)) == ", ".join(labels)
+
+
+def test_a_marked_phrase_keeps_its_words_and_loses_its_tags():
+    form = qwen_vl()
+    text = "There is <ref>a dog</ref><box>(120,300),(550,810)</box> near <ref>two cats</ref><box>(1,2),(3,4)</box><box>(5,6),(7,8)</box>."
+    parsed = form.parse(text, 100, 100)
+    assert [(mention.phrase, len(mention.boxes)) for mention in parsed.mentions] == [("a dog", 1), ("two cats", 2)]
+    assert form.words(text, parsed) == "There is a dog near two cats."
+    assert form.rewrite(text, parsed, {0: None, 2: None}) == "There is a dog near <ref>two cats</ref><box>(1,2),(3,4)</box>."
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "failures"),
+    [
+        (qwen_vl(), "<box>(1,2),(3)</box>", {"malformed": 1}),
+        (qwen_vl(), "<box>(1,2),(3,4)", {"truncated": 1}),
+        (qwen_vl(), "<box>(1,2), a dog <box>(1,2),(3,1000)</box>", {"malformed": 1, "out_of_range": 1}),
+        (internvl(), "<box>[[5, 2, 3, 4]]</box>", {"inverted": 1}),
+        (internvl(), "<box>[5, 2, 6, 4]</box>", {"malformed": 1}),
+        (kosmos2(), "<object><patch_index_0044></object>", {"malformed": 1}),
+        (kosmos2(), "<object><patch_index_0044><patch_index_1024></object>", {"out_of_range": 1}),
+        (kosmos2(), "<object><patch_index_0863><patch_index_0044></object>", {"inverted": 1}),
+        (qwen3_vl(), '[{"bbox_2d": [1, 2, 3], "label": "a dog"}]', {"malformed": 1}),
+        (qwen3_vl(), '[{"bbox_2d": [1, 2, 3, 1001], "label": "a dog"}]', {"out_of_range": 1}),
+        (qwen3_vl(), '[{"bbox_2d": [1, 2, 3, 4], "label": "a dog"}, {"bbox_2d": [1, 2,', {"truncated": 1}),
+        (qwen3_vl(), '[{"bbox_2d": [1, 2, 3, 4], "label": "a do', {"truncated": 1}),
+        (qwen3_vl(), '{"answer": 3}', {}),
+    ],
+)
+def test_what_tags_and_lists_get_wrong_is_counted(form, text, failures):
+    assert form.parse(text, 640, 480).failures == failures
+
+
+@given(st.integers(30, 4000), st.integers(30, 4000))
+def test_qwen_resizes_as_its_processor_does(width, height):
+    smart_resize = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl").smart_resize
+    high, wide = smart_resize(height, width, factor=28, min_pixels=56 * 56, max_pixels=28 * 28 * 1280)
+    assert resized(width, height, 28, 56 * 56, 28 * 28 * 1280) == (wide, high)
 
 
 def test_failures_stay_unless_they_are_dropped():
@@ -248,5 +316,6 @@ def test_describe_is_what_the_checkpoint_keeps():
 def test_box_format_asks_the_hook():
     assert box_format("llava", "square") == llava("square")
     assert box_format("shikra") == shikra()
+    assert {box_format(family).family for family in FAMILIES} == FAMILIES.keys()
     with pytest.raises(UserError, match="--spr_box_format nobody"):
         box_format("nobody")

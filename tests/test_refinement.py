@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spr_plugin.boxes import Box, Space, iou, iou_matrix
-from spr_plugin.formats import cogvlm, ferret, llava, remove_coordinates, shikra
+from spr_plugin.formats import cogvlm, ferret, internvl, llava, qwen_vl, shikra
 from spr_plugin.refinement import match, refine
 
 SPACE = Space.pixels(100, 100)
@@ -74,7 +74,7 @@ def test_matching_is_the_best_over_all_assignments(predicted, boxes, threshold):
 
 PHRASES = st.sampled_from(["a dog", "the red circle", "two men in black", "a cup of tea"])
 JOINS = st.sampled_from([", ", " and ", " next to ", ". There is "])
-FORMATS = [llava("pad"), llava("square"), ferret(), shikra(), cogvlm()]
+FORMATS = [llava("pad"), llava("square"), ferret(), shikra(), cogvlm(), qwen_vl(), internvl()]
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form.family}-{form.aspect}")
@@ -83,7 +83,7 @@ def test_only_coordinates_change(form, rows, boxes):
     text = "".join(f"{phrase} {form.write(Box(*box, SPACE))}{join}" for phrase, box, join in rows) + "nothing."
     refined, kept, dropped = refine(text, truth(*boxes), form, 100, 100)
     before, after = form.parse(text, 100, 100), form.parse(refined, 100, 100)
-    assert remove_coordinates(refined, after) == remove_coordinates(text, before)
+    assert form.words(refined, after) == form.words(text, before)
     assert kept == len(after.boxes) and kept + dropped == len(before.boxes)
     assert "  " not in refined and not re.search(r"\s[.,]", refined)
     assert all(any(iou(box.to(SPACE), other) > 0.8 for other in truth(*boxes)) for box in after.boxes)

@@ -91,7 +91,7 @@ def test_s_sem_and_the_total_by_hand():
     ],
 )
 def test_strip_coordinates(text, words):
-    assert strip_coordinates(text, FORM.parse(text, 100, 100)) == words
+    assert strip_coordinates(text, FORM.parse(text, 100, 100), FORM) == words
 
 
 # --- ground truth

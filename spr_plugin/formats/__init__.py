@@ -1,0 +1,43 @@
+"""Box text of the model families: one object a family that writes, reads and rewrites it (see :mod:`spr_plugin.formats.base`).
+
+The family is the model's declared one or ``--spr_box_format``, never the one that happens to fit the ground truth.
+"""
+
+from spr_plugin.errors import UserError
+from spr_plugin.formats.base import BoxFormat, Mention, Parsed
+from spr_plugin.formats.bracket import BracketFormat, cogvlm, ferret, llava, shikra
+from spr_plugin.formats.listed import qwen2_5_vl, qwen3_vl
+from spr_plugin.formats.tagged import internvl, kosmos2, qwen_vl
+from spr_plugin.hookspecs import hookimpl
+
+__all__ = ["BoxFormat", "BracketFormat", "FAMILIES", "Mention", "Parsed", "box_format", "cogvlm", "ferret", "internvl", "kosmos2", "llava",
+           "qwen2_5_vl", "qwen3_vl", "qwen_vl", "shikra"]  # fmt: skip
+
+# LLaVA's space depends on how the picture reaches the model; the others have one.
+FAMILIES = {
+    "llava": llava,
+    "ferret": lambda aspect: ferret(),
+    "shikra": lambda aspect: shikra(),
+    "cogvlm": lambda aspect: cogvlm(),
+    "qwen-vl": lambda aspect: qwen_vl(),
+    "qwen2.5-vl": lambda aspect: qwen2_5_vl(),
+    "qwen3-vl": lambda aspect: qwen3_vl(),
+    "internvl": lambda aspect: internvl(),
+    "kosmos-2": lambda aspect: kosmos2(),
+}
+
+
+def box_format(family: str, aspect: str | None = None) -> BoxFormat:
+    """The box format of a model family, ours or a plugin's. Raises UserError for a family that no plugin knows."""
+    from spr_plugin.plugins import hook
+
+    found = hook().spr_box_format(family=family, aspect=aspect)
+    if found is None:
+        raise UserError(f"--spr_box_format {family}: no such family; built in are {', '.join(FAMILIES)}, others come with --spr_plugin FILE")
+    return found
+
+
+@hookimpl
+def spr_box_format(family: str, aspect: str | None) -> BoxFormat | None:
+    """The built-in families."""
+    return FAMILIES[family](aspect) if family in FAMILIES else None

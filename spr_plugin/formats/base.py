@@ -1,0 +1,274 @@
+"""What every family's box text has in common: what is read, the contract of a format, and edits that keep a sentence well-formed.
+
+The reading never raises, takes time linear in the text, and counts what it could not read under a reason:
+
+``malformed``     coordinates that are not four numbers of the family's kind
+``out_of_range``  a number outside the family's space
+``inverted``      right edge left of the left edge, or bottom above top
+``truncated``     coordinates that are still open where the text ends
+
+A box of zero width or height is read (two decimals make one of a small object); its IoU with anything is 0. Nothing here looks at
+the truth: a family has one space, and text that does not fit it is a failure, never another space.
+
+Knows nothing about models or files.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from spr_plugin.boxes import Box, Space
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A phrase and the box or boxes written right after it.
+
+    Attributes:
+        phrase: the words before the first box, back to the previous box or punctuation, without leading "and", "a", "the" …, or
+            what the family's tags or label say. May be "".
+        boxes: one or more, in the family's space.
+        span: (start, end) in the text of all the mention's coordinates, brackets or tags included.
+        phrase_span: (start, end) of `phrase`.
+        spans: (start, end) of each box; boxes that share one bracket share one span.
+        whole: (start, end) of what goes when no box is left; where that is more than `span`, the phrase stays in its place.
+    """
+
+    phrase: str
+    boxes: tuple[Box, ...]
+    span: Span
+    phrase_span: Span
+    spans: tuple[Span, ...]
+    whole: Span
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What was read from a text.
+
+    Attributes:
+        mentions: in the text's order.
+        failures: reason → count (reasons: the module's docstring).
+        failed_spans: (start, end) of each coordinate text that could not be read.
+    """
+
+    mentions: tuple[Mention, ...] = ()
+    failures: dict[str, int] = field(default_factory=dict)
+    failed_spans: tuple[Span, ...] = ()
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """All boxes in the text's order. `BoxFormat.rewrite` numbers boxes by their place in this tuple."""
+        return tuple(box for mention in self.mentions for box in mention.boxes)
+
+
+class BoxFormat(ABC):
+    """How one model family writes boxes.
+
+    Attributes:
+        family: the name that ``--spr_box_format`` and a checkpoint's ``spr_box`` use.
+        space_name: name of the family's coordinate space.
+        aspect: how the picture reaches the model ("pad", "square" …) where the space depends on it, else None.
+    """
+
+    family: str
+    space_name: str
+    aspect: str | None = None
+
+    @abstractmethod
+    def space(self, width: int, height: int) -> Space:
+        """The family's coordinate space on a picture of `width` x `height` pixels."""
+
+    def write(self, box: Box) -> str:
+        """The text of one box of any space, rounded as the family's training data is and kept inside the family's range."""
+        return self.write_group([box])
+
+    @abstractmethod
+    def parse(self, text: str, width: int, height: int) -> Parsed:
+        """Read all boxes of `text`, which speaks of a picture of `width` x `height` pixels. Never raises."""
+
+    @abstractmethod
+    def write_group(self, boxes: Sequence[Box]) -> str:
+        """The text of one or several boxes of one phrase, in one pair of brackets or tags; one alone, unless the family groups them."""
+
+    def rewrite(self, text: str, parsed: Parsed, changes: Mapping[int, Box | None], drop_failures: bool = False) -> str:
+        """`text` with some coordinates changed and every other character kept.
+
+        `changes` maps a place in ``parsed.boxes`` to the new box, or to None to remove its coordinates; the sentence stays
+        well-formed (no double space, no space before punctuation). Boxes without an entry keep their text. With
+        `drop_failures` the coordinates that could not be read are removed too.
+        """
+        edits, first = [], 0
+        for mention in parsed.mentions:
+            own = {place: changes[first + place] for place in range(len(mention.boxes)) if first + place in changes}
+            first += len(mention.boxes)
+            if own:
+                edits.append(self._rewritten(text, mention, own))
+        return apply(text, edits + [(span, "") for span in parsed.failed_spans if drop_failures])
+
+    def words(self, text: str, parsed: Parsed) -> str:
+        """`text` without any coordinates, readable or not; the words stay and the sentence stays well-formed."""
+        return apply(text, [bare(mention) for mention in parsed.mentions] + [(span, "") for span in parsed.failed_spans])
+
+    @abstractmethod
+    def render(self, mentions: Iterable[tuple[str, Box]]) -> str:
+        """Phrases with their boxes as the family writes them, joined by commas; "" for a phrase gives the bare box."""
+
+    def _rewritten(self, text: str, mention: Mention, changes: Mapping[int, Box | None]) -> tuple[Span, str]:
+        """The edit that makes `changes` (place in the mention → box or None)."""
+        kept, end = [], 0
+        for span, places in groupby(range(len(mention.boxes)), key=mention.spans.__getitem__):
+            places = list(places)
+            boxes = [box for place in places if (box := changes.get(place, mention.boxes[place])) is not None]
+            if boxes:
+                new = self.write_group(boxes) if any(place in changes for place in places) else text[slice(*span)]
+                kept.append((text[end : span[0]] if kept else "") + new)
+            end = span[1]
+        return (mention.span, "".join(kept)) if kept else bare(mention)
+
+    def describe(self) -> dict[str, str | None]:
+        """What a checkpoint's ``config.json`` keeps under ``spr_box``: family, space and aspect."""
+        return {"family": self.family, "space": self.space_name, "aspect": self.aspect}
+
+
+# --- reading
+
+
+def whole_number(value: float, last: int) -> int:
+    """`value` cut to a whole step of a grid, from 0 to `last`; steps that algebra missed by a hair count as reached."""
+    return min(max(math.floor(value + 1e-6), 0), last)
+
+
+def checked(values: Sequence[float], limits: tuple[float, float], space: Space) -> Box | str:
+    """The box of four numbers, or the reason why it is none; `limits` are the largest x and y."""
+    x1, y1, x2, y2 = values
+    if min(values) < 0 or max(x1, x2) > limits[0] or max(y1, y2) > limits[1]:
+        return "out_of_range"
+    return "inverted" if x2 < x1 or y2 < y1 else Box(x1, y1, x2, y2, space)
+
+
+@dataclass
+class Reading:
+    """Collects what a scan of a text finds: boxes with the span of their brackets, and failures."""
+
+    groups: list[tuple[list[Box], Span]] = field(default_factory=list)
+    failures: dict[str, int] = field(default_factory=dict)
+    failed_spans: list[Span] = field(default_factory=list)
+
+    def add(self, boxes: list[Box | str], span: Span) -> None:
+        """One pair of brackets: all its boxes, or the first reason that spoils it."""
+        broken = next((box for box in boxes if isinstance(box, str)), None)
+        if broken:
+            self.fail(broken, span)
+        else:
+            self.groups.append((boxes, span))
+
+    def fail(self, reason: str, span: Span) -> None:
+        self.failures[reason] = self.failures.get(reason, 0) + 1
+        self.failed_spans.append(span)
+
+
+_PHRASE_END = re.compile(r"[.,;:!?()\[\]\n]")
+_LEADING_WORDS = re.compile(r"\s*(?:(?:and|or|with|a|an|the|some|one)(?:\s+|$))*", re.IGNORECASE)
+# What may stand between two boxes of one phrase. Only looked for in gaps of at most GAP characters, to stay linear.
+_BETWEEN_BOXES = re.compile(r"\s*(?:,?\s*\band\b|[,;&])?\s*")
+_BEFORE_LAST_BOX = re.compile(r"(?<=[\]>])\s*(?:,?\s*\band|[,;&])\s*$")
+GAP = 16
+
+
+def mentions(text: str, reading: Reading, find_phrase=None) -> tuple[Mention, ...]:
+    """Join the brackets that follow one phrase, and find that phrase.
+
+    `find_phrase(low, high)` gives (phrase span, start of the mention's tags) of a phrase that the family marks, or None.
+    """
+    groups, failed_spans = reading.groups, reading.failed_spans
+    joined: list[list[tuple[list[Box], Span]]] = []
+    for boxes, span in groups:
+        end = joined[-1][-1][1][1] if joined else -GAP - 1
+        if span[0] - end <= GAP and _BETWEEN_BOXES.fullmatch(text, end, span[0]):
+            joined[-1].append((boxes, span))
+        else:
+            joined.append([(boxes, span)])
+    # A phrase begins after the coordinates before it, readable or not.
+    ends = [0, *sorted([span[1] for _, span in groups] + [end for _, end in failed_spans])]
+    return tuple(_mention(text, group, ends[bisect_right(ends, group[0][1][0]) - 1], find_phrase) for group in joined)
+
+
+def _mention(text: str, group: Sequence[tuple[list[Box], Span]], low: int, find_phrase) -> Mention:
+    """The mention of adjoining brackets; `low` is where its phrase can begin at the earliest."""
+    start = group[0][1][0]
+    marked = find_phrase(low, start) if find_phrase else None
+    phrase_span, first = marked or (_phrase_span(text, low, start), start)
+    boxes = tuple(box for boxes, _ in group for box in boxes)
+    spans = tuple(span for boxes, span in group for _ in boxes)
+    return Mention(text[slice(*phrase_span)], boxes, (start, spans[-1][1]), phrase_span, spans, (first, spans[-1][1]))
+
+
+def bare(mention: Mention) -> tuple[Span, str]:
+    """The edit that takes all coordinates from a mention: its words stay, its tags go."""
+    return mention.whole, "" if mention.whole == mention.span else mention.phrase
+
+
+def _phrase_span(text: str, low: int, high: int) -> Span:
+    """Where the phrase that ends before `high` lies: after the last punctuation since `low`, without leading articles."""
+    end = low + len(text[low:high].rstrip().rstrip("(,:").rstrip())
+    start = max((match.end() for match in _PHRASE_END.finditer(text, low, end)), default=low)
+    return (_LEADING_WORDS.match(text, start, end).end(), end)
+
+
+# --- editing
+
+
+def apply(text: str, edits: Iterable[tuple[Span, str]]) -> str:
+    """`text` with each (span, new text) in place; the spans must not overlap. An edit to "" closes the gap that it leaves."""
+    pieces, place, glue = [], 0, ""
+    for (start, end), new in _joined_cuts(text, sorted(edits)):
+        if not new:
+            start, end = _gap(text, place, start, end)
+        if start > place or new:
+            pieces.append(glue + text[place:start] + new)
+            glue = ""
+        if not new:
+            glue = _glue(pieces[-1][-1:] if pieces else "", text[end : end + 1])
+        place = end
+    return "".join(pieces) + glue + text[place:]
+
+
+def _joined_cuts(text: str, edits: Sequence[tuple[Span, str]]) -> list[tuple[Span, str]]:
+    """The edits, cuts that only an "and" or a comma separates made one."""
+    joined: list[tuple[Span, str]] = []
+    for (start, end), new in edits:
+        (first, last), before = joined[-1] if joined else ((0, 0), "none")
+        if not new and not before and start - last <= GAP and _BETWEEN_BOXES.fullmatch(text, last, start):
+            joined[-1] = ((first, end), "")
+        else:
+            joined.append(((start, end), new))
+    return joined
+
+
+def _gap(text: str, low: int, start: int, end: int) -> Span:
+    """What to cut with the coordinates at (start, end), not before `low`: round brackets around them, spaces, an "and" of two boxes."""
+    while start > low and text[start - 1] == "(" and text[end : end + 1] == ")":
+        start, end = start - 1, end + 1
+    if link := _BEFORE_LAST_BOX.search(text, max(low, start - GAP), start):
+        start = link.start()
+    while start > low and text[start - 1] in " \t":
+        start -= 1
+    while end < len(text) and text[end] in " \t":
+        end += 1
+    return start, end
+
+
+def _glue(before: str, after: str) -> str:
+    """What to put between the text before and the character after a cut."""
+    if not before or before[-1] in "( \t\n" or not after or after in ".,;:!?)\n":
+        return ""
+    return " "

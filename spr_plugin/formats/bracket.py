@@ -1,0 +1,136 @@
+"""Families that write ``[x1, y1, x2, y2]``: LLaVA, Ferret, Shikra, CogVLM."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from spr_plugin.boxes import Box, Space
+from spr_plugin.formats.base import BoxFormat, Parsed, Reading, Span, checked, mentions, whole_number
+
+# A bracket with all that follows it up to the next bracket. The three parts share no character, so matching is linear.
+_BRACKET = re.compile(r"(\[+)([^\[\]]*)(\]*)")
+_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,9}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})")
+_INTEGER = re.compile(r"[-+]?[0-9]{1,9}")
+_NUMERIC_START = re.compile(r"[-+.\s]*[0-9]")
+_NUMERIC_PREFIX = re.compile(r"[-+.,;\s0-9]*")
+
+
+@dataclass(frozen=True)
+class BracketFormat(BoxFormat):
+    """Four numbers in brackets.
+
+    Attributes:
+        bins: steps of the grid (``int(bins * x / width)``, as integers), or None for 0-1 decimals.
+        decimals: digits after the point of a 0-1 number; ignored for a grid.
+        fixed_digits: ``0.120`` and ``007`` rather than ``0.12`` and ``7``.
+        comma: what stands between the numbers.
+        depth: how many brackets a box is wrapped in.
+        joiner: what separates several boxes in one bracket, or None where the family writes each in its own.
+    """
+
+    family: str
+    space_name: str
+    aspect: str | None = None
+    bins: int | None = None
+    decimals: int = 2
+    fixed_digits: bool = False
+    comma: str = ", "
+    depth: int = 1
+    joiner: str | None = None
+
+    def space(self, width: int, height: int) -> Space:
+        if self.space_name == "padded_square":
+            return Space.padded_square(width, height)
+        if self.bins:
+            return Space.grid(width, height, self.bins)
+        return Space.normalized(width, height)
+
+    def parse(self, text: str, width: int, height: int) -> Parsed:
+        space = self.space(width, height)
+        reading = Reading()
+        for match in _BRACKET.finditer(text):
+            self._read_bracket(match, space, len(text), reading)
+        return Parsed(mentions(text, reading), reading.failures, tuple(reading.failed_spans))
+
+    def render(self, mentions: Iterable[tuple[str, Box]]) -> str:
+        return ", ".join(f"{phrase} {self.write(box)}".lstrip() for phrase, box in mentions)
+
+    # --- writing
+
+    def write_group(self, boxes: Sequence[Box]) -> str:
+        inner = (self.joiner or "").join(self.comma.join(map(self._write_number, self._values(box))) for box in boxes)
+        return "[" * self.depth + inner + "]" * self.depth
+
+    def _values(self, box: Box) -> tuple[float, ...]:
+        return box.to(self.space(box.space.width, box.space.height)).xyxy
+
+    def _write_number(self, value: float) -> str:
+        if self.bins:
+            step = whole_number(value, self.bins - 1)
+            return f"{step:03d}" if self.fixed_digits else str(step)
+        text = f"{min(max(0.0, value), 1.0):.{self.decimals}f}"
+        return text if self.fixed_digits else str(float(text))
+
+    # --- reading
+
+    def _read_bracket(self, match: re.Match, space: Space, text_length: int, reading: Reading) -> None:
+        """Add the boxes of a bracket, or why they cannot be read; a bracket of prose adds nothing."""
+        opening, inner, closing = match.groups()
+        if not closing:
+            reason, end = _unclosed(match, text_length)
+            if reason:
+                reading.fail(reason, (match.start(), end))
+            return
+        depth = min(len(opening), len(closing))
+        span = (match.start(), match.end() - (len(closing) - depth))
+        if not _NUMERIC_START.match(inner) or "," not in inner:
+            return
+        if depth != len(opening) or depth != self.depth:
+            reading.fail("malformed", span)
+        else:
+            reading.add([self._read_box(part, space) for part in (inner.split(";") if self.joiner else [inner])], span)
+
+    def _read_box(self, text: str, space: Space) -> Box | str:
+        """The box of ``"x1, y1, x2, y2"``, or the reason why it is none."""
+        number = _INTEGER if self.bins else _NUMBER
+        parts = [part.strip() for part in text.split(",")]
+        if len(parts) != 4 or not all(number.fullmatch(part) for part in parts):
+            return "malformed"
+        return checked([float(part) for part in parts], (self.bins or 1, self.bins or 1), space)
+
+
+def _unclosed(match: re.Match, text_length: int) -> tuple[str | None, int]:
+    """(reason, end) of an opening bracket without its closing one; prose in brackets has no reason."""
+    inner, start = match.group(2), match.start(2)
+    numeric = _NUMERIC_PREFIX.match(inner).group()
+    if start + len(numeric) == text_length:
+        return "truncated", text_length
+    is_attempt = _NUMERIC_START.match(inner) and "," in numeric
+    return ("malformed" if is_attempt else None), start + len(numeric.rstrip(" \t\n,;"))
+
+
+LLAVA_SPACES = {"pad": "padded_square"}
+GRID = {"space_name": "grid1000", "bins": 1000}
+
+
+def llava(aspect: str | None = "pad") -> BoxFormat:
+    """LLaVA 1.5 and NeXT: ``[0.28, 0.34, 0.4, 0.71]``, 0-1 of the padded square (`aspect` "pad"), else 0-1 of the picture."""
+    aspect = aspect or "pad"
+    return BracketFormat("llava", LLAVA_SPACES.get(aspect, "normalized"), aspect)
+
+
+def ferret() -> BoxFormat:
+    """Ferret: ``[120, 300, 550, 810]``, ``int(1000 x / W)``, at most 999, of the unpadded picture."""
+    return BracketFormat("ferret", **GRID)
+
+
+def shikra() -> BoxFormat:
+    """Shikra: ``[0.120,0.300,0.550,0.810]``, 0-1 of the padded square; several boxes share a bracket, split by ";"."""
+    return BracketFormat("shikra", "padded_square", decimals=3, fixed_digits=True, comma=",", joiner=";")
+
+
+def cogvlm() -> BoxFormat:
+    """CogVLM: ``[[120,300,550,810]]``, three digits, thousandths of the picture; several boxes share a bracket, split by ";"."""
+    return BracketFormat("cogvlm", **GRID, fixed_digits=True, comma=",", depth=2, joiner=";")

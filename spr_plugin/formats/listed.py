@@ -1,0 +1,155 @@
+"""Families that answer with a JSON list of boxes with labels: Qwen2.5-VL, Qwen3-VL."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from spr_plugin.boxes import Box, Space
+from spr_plugin.formats.base import BoxFormat, Mention, Parsed, Reading, Span, checked
+
+# A flat JSON object; braces inside its strings are no end. An object that the text's end cuts off is looked for apart.
+_ENTRY = re.compile(r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\}')
+_OPEN_ENTRY = re.compile(r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*(?:"(?:[^"\\]|\\.)*)?\Z')
+_BOX = re.compile(r'"bbox_2d"\s*:\s*(\[[^\[\]]*\])')
+_SEPARATOR = re.compile(r"\s*,\s*")
+FENCE = "```"
+
+
+@dataclass(frozen=True)
+class ListedFormat(BoxFormat):
+    """``{"bbox_2d": [x1, y1, x2, y2], "label": "a dog"}`` in a JSON list, usually in a Markdown fence.
+
+    Coordinates that go take their entry along. A list cut off by the text's end is read up to there.
+
+    Attributes:
+        bins: steps of the grid, or None for pixels of the picture as the processor resized it.
+        factor, min_pixels, max_pixels: the processor's resizing, for pixels.
+    """
+
+    family: str
+    space_name: str
+    bins: int | None = None
+    factor: int = 28
+    min_pixels: int = 56 * 56
+    max_pixels: int = 28 * 28 * 1280
+
+    def space(self, width: int, height: int) -> Space:
+        if self.bins:
+            return Space.grid(width, height, self.bins)
+        return Space.resized(width, height, *resized(width, height, self.factor, self.min_pixels, self.max_pixels))
+
+    def limits(self, space: Space) -> tuple[float, float]:
+        """The largest x and y that the family writes."""
+        return round(space.width / space.scale[0]), round(space.height / space.scale[1])
+
+    def write_group(self, boxes: Sequence[Box]) -> str:
+        (box,) = boxes
+        space = self.space(box.space.width, box.space.height)
+        ends = self.limits(space) * 2
+        return str([min(max(round(value), 0), end) for value, end in zip(box.to(space).xyxy, ends)])
+
+    def render(self, mentions: Iterable[tuple[str, Box]]) -> str:
+        rows = [f'\t{{"bbox_2d": {self.write(box)}, "label": {json.dumps(phrase, ensure_ascii=False)}}}' for phrase, box in mentions]
+        return f"{FENCE}json\n[\n" + ",\n".join(rows) + f"\n]\n{FENCE}"
+
+    def parse(self, text: str, width: int, height: int) -> Parsed:
+        reading, found, space = Reading(), [], self.space(width, height)
+        end = 0
+        for match in _ENTRY.finditer(text):
+            end = match.end()
+            self._read_entry(text, match, space, reading, found)
+        tail = text.find("{", end)
+        while tail >= 0 and not _OPEN_ENTRY.match(text, tail):
+            tail = text.find("{", tail + 1)
+        if tail >= 0 and (found or '"bbox_2d"' in text[tail:] or '"bbox_2d"'.startswith(text[tail + 1 :].strip())):
+            reading.fail("truncated", (tail, len(text)))
+        return Parsed(tuple(found), reading.failures, tuple(reading.failed_spans))
+
+    def _read_entry(self, text: str, match: re.Match, space: Space, reading: Reading, found: list[Mention]) -> None:
+        """Add the mention of one JSON object, or why it is none; objects that speak of no box are prose."""
+        numbers = _BOX.search(text, *match.span())
+        try:
+            entry = json.loads(match.group())
+        except ValueError:
+            entry = None
+        if entry is None or numbers is None:
+            if '"bbox_2d"' in match.group():
+                reading.fail("malformed", match.span())
+            return
+        values, label = entry["bbox_2d"], entry.get("label", "")
+        proper = isinstance(values, list) and len(values) == 4 and all(type(v) in (int, float) for v in values) and isinstance(label, str)
+        box = checked(values, self.limits(space), space) if proper else "malformed"
+        if isinstance(box, str):
+            reading.fail(box, match.span())
+        else:
+            span = numbers.span(1)
+            found.append(Mention(label, (box,), span, match.span(), (span,), match.span()))
+
+    def rewrite(self, text: str, parsed: Parsed, changes: Mapping[int, Box | None], drop_failures: bool = False) -> str:
+        gone = [mention.whole for place, mention in enumerate(parsed.mentions) if changes.get(place, mention) is None]
+        gone += parsed.failed_spans if drop_failures else ()
+        edits = [(parsed.mentions[place].span, self.write(box)) for place, box in changes.items() if box is not None]
+        entries = sorted([mention.whole for mention in parsed.mentions] + list(parsed.failed_spans))
+        pieces, end = [], 0
+        for (start, stop), new in sorted(edits + _cuts(text, entries, set(gone))):
+            pieces += [text[end:start], new]
+            end = stop
+        return "".join(pieces) + text[end:]
+
+    def words(self, text: str, parsed: Parsed) -> str:
+        """The labels, joined; a text without entries is its own."""
+        if not parsed.mentions and not parsed.failed_spans:
+            return text
+        return ", ".join(mention.phrase for mention in parsed.mentions if mention.phrase)
+
+
+def _cuts(text: str, entries: Sequence[Span], gone: set[Span]) -> list[tuple[Span, str]]:
+    """Edits that take entries out of their list with one comma each; a list that the text's end cut off is closed."""
+    cuts = []
+    for run in _runs(text, entries):
+        kept = [place for place, entry in enumerate(run) if entry not in gone]
+        if not kept:
+            spans = [(run[0][0], run[-1][1])]
+        else:  # with the comma after it, as long as another entry stays there; else with the one before it
+            ends = [(entry[0], run[place + 1][0]) if place < kept[-1] else (run[place - 1][1], entry[1]) for place, entry in enumerate(run)]
+            spans = [span for span, entry in zip(ends, run) if entry in gone]
+        cuts += [(span, "") for span in spans]
+        if run[-1] in gone and run[-1][1] == len(text) and not text.endswith("}"):
+            cuts[-1] = (cuts[-1][0], "\n]" + f"\n{FENCE}" * (text.count(FENCE) % 2))
+    return cuts
+
+
+def _runs(text: str, entries: Sequence[Span]) -> list[list[Span]]:
+    """Entries that only commas separate, together."""
+    runs: list[list[Span]] = []
+    for entry in entries:
+        if runs and _SEPARATOR.fullmatch(text, runs[-1][-1][1], entry[0]):
+            runs[-1].append(entry)
+        else:
+            runs.append([entry])
+    return runs
+
+
+def resized(width: int, height: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """(width, height) of a picture as Qwen2-VL's image processor resizes it: multiples of `factor`, within the two numbers of pixels."""
+    new_width, new_height = (max(factor, round(side / factor) * factor) for side in (width, height))
+    if new_width * new_height > max_pixels:
+        shrink = (width * height / max_pixels) ** 0.5
+        return tuple(max(factor, int(side / shrink / factor) * factor) for side in (width, height))
+    if new_width * new_height < min_pixels:
+        grow = (min_pixels / (width * height)) ** 0.5
+        return tuple(-int(-side * grow // factor) * factor for side in (width, height))
+    return new_width, new_height
+
+
+def qwen2_5_vl() -> BoxFormat:
+    """Qwen2.5-VL: pixels of the resized picture."""
+    return ListedFormat("qwen2.5-vl", "resized")
+
+
+def qwen3_vl() -> BoxFormat:
+    """Qwen3-VL: 0-1000 of the picture."""
+    return ListedFormat("qwen3-vl", "grid1000", bins=1000)
