@@ -1,4 +1,4 @@
-"""``spr demo | report``."""
+"""``spr demo | report | score``."""
 
 import sys
 
@@ -30,6 +30,33 @@ def report(directory):
     from spr_plugin.report import write_report
 
     print(write_report(directory))
+
+
+@commands.command()
+@click.option("--annotations", required=True, help="COCO JSON with the objects of the pictures.")
+@click.option("--images", required=True, help="Folder of the pictures.")
+@click.option("--responses", required=True, help='JSON lines {"id", "image", "region": [x1, y1, x2, y2] in pixels, "text"}.')
+@click.option("--box-format", required=True, help="How the answers write boxes: llava, ferret, shikra …")
+@click.option("--aspect", default="pad", show_default=True, help="How the picture reached the model (LLaVA's image_aspect_ratio).")
+@click.option("--clip", required=True, help="CLIP checkpoint of the semantic score.")
+@click.option("--detector", help="Detector whose boxes join the ground truth.")
+@click.option("--lambda", "lam", default=0.8, show_default=True, help="Weight of the semantic score.")
+@click.option("--device", default="cpu", show_default=True, help="Where CLIP runs.")
+@click.option("--plugin", multiple=True, help="Python file with hook implementations.")
+@click.option("--out", required=True, help="Gets every response with its scores and refined text.")
+@click.option("--pairs", help="Gets the preference pair of each region.")
+def score(annotations, images, responses, box_format, aspect, clip, detector, lam, device, plugin, out, pairs):
+    """Score and pair anybody's answers, without a trainer."""
+    from spr_plugin import formats
+    from spr_plugin.config import SPRConfig
+    from spr_plugin.plugins import hook, load_file
+    from spr_plugin.score_file import score_file
+
+    for path in plugin:
+        load_file(path)
+    form = formats.box_format(box_format, aspect)
+    scorer = hook().spr_scorer(config=SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam), device=device)
+    score_file(responses, annotations, images, form, scorer, out, pairs)
 
 
 def main():

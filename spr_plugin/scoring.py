@@ -193,11 +193,11 @@ class SPRScorer:
 
 
 def _why_invalid(words: str, parsed: Parsed) -> str | None:
+    if not parsed.boxes and parsed.failures:
+        return "unparsable"
     if not words:
         return "empty"
-    if not parsed.boxes:
-        return "unparsable" if parsed.failures else "no_box"
-    return None
+    return None if parsed.boxes else "no_box"
 
 
 def _predicted(parsed: Parsed, detections: Sequence[Detection]) -> list[tuple[float, ...]]:
