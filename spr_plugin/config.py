@@ -13,6 +13,7 @@ from typing import Optional
 from spr_plugin.errors import UserError
 
 PROMPT_KINDS = ("plain", "crop", "reference")
+PAIRINGS = ("best_worst", "random", "sft")
 
 
 def _flag(default, help, origin="ours", *, resumable=False):
@@ -59,6 +60,9 @@ class SPRConfig:
     spr_detector: Optional[str] = _flag(None, "detector whose boxes join the ground truth; default: annotations alone")
     spr_scorer: str = _flag("spr", "scorer of the candidates, by name")
     spr_lambda: float = _flag(0.8, "weight of the semantic score: S = lambda S_sem + (1 - lambda) S_loc", "paper")
+    spr_no_local: bool = _flag(False, "ablation: S_sem is the crop's similarity alone")
+    spr_no_refinement: bool = _flag(False, "ablation: chosen is the best answer as the model gave it, no box is repaired")
+    spr_pairing: str = _flag("best_worst", "best_worst; ablations: random (two answers drawn by chance) or sft (train on the chosen alone, no DPO)", "paper")
     spr_min_gap: float = _flag(0.0, "a region is skipped when chosen and rejected differ by no more than this in S")
 
     spr_tune: str = _flag("lora", "what DPO trains when the host trains all weights: lora (an adapter, merged at the end) or full")
@@ -86,6 +90,8 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_prompts {' '.join(unknown)}: choose from {', '.join(PROMPT_KINDS)}")
     if config.spr_tune not in ("lora", "full"):
         raise UserError(f"--spr_tune {config.spr_tune}: choose lora or full")
+    if config.spr_pairing not in PAIRINGS:
+        raise UserError(f"--spr_pairing {config.spr_pairing}: choose from {', '.join(PAIRINGS)}")
     for name in ("spr_lambda", "spr_top_p"):
         if not 0 <= getattr(config, name) <= 1:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")

@@ -189,9 +189,8 @@ class PreferencePhase:
         sums, tokens = completion_log_probs(logits, labels)
         (chosen, rejected), (ref_chosen, ref_rejected) = sums.chunk(2), inputs["reference"].chunk(2)
         losses, chosen_reward, rejected_reward = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, config.spr_beta)
-        loss = losses.mean()
-        if config.spr_sft_weight:
-            loss = loss - config.spr_sft_weight * (chosen / tokens.chunk(2)[0]).mean()
+        sft_loss = -(chosen / tokens.chunk(2)[0]).mean()
+        loss = sft_loss if config.spr_pairing == "sft" else losses.mean() + config.spr_sft_weight * sft_loss
         self.spr_metrics.append(
             {
                 "rewards/chosen": chosen_reward.mean().item(),

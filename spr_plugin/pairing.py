@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -55,34 +56,45 @@ class PreferencePair:
     rejected_candidate: str
 
 
-def make_pair(query: RegionQuery, prompt: str, candidates: Sequence[ScoredCandidate], min_gap: float = 0.0) -> PreferencePair | str:
+def make_pair(
+    query: RegionQuery,
+    prompt: str,
+    candidates: Sequence[ScoredCandidate],
+    min_gap: float = 0.0,
+    refinement: bool = True,
+    by_chance: bool = False,
+) -> PreferencePair | str:
     """The region's pair, or the reason why it has none.
 
     Chosen is the repaired text with the highest S, rejected the initial text with the lowest; ties go to the lower candidate id.
+    Ablations: without `refinement` chosen is the best *initial* text; `by_chance` draws two candidates, seeded by the query, whatever
+    their scores.
 
     ``too_few_valid``           fewer than two candidates whose initial text is valid
     ``no_box_survived``         none of them keeps a valid text when repaired
     ``chosen_equals_rejected``  the two texts differ at most in white space
-    ``gap_too_small``           S of chosen is not above S of rejected, or by less than `min_gap`
+    ``gap_too_small``           S of chosen is not above S of rejected, or by less than `min_gap` (not asked of pairs by chance)
     """
+    side, text = ("refined", "refined_text") if refinement else ("initial", "text")
     valid = [candidate for candidate in candidates if candidate["initial"]["valid"]]
     if len(valid) < 2:
         return "too_few_valid"
-    repaired = [candidate for candidate in valid if candidate["refined"]["valid"]]
-    if not repaired:
+    choosable = [candidate for candidate in valid if candidate[side]["valid"]]
+    if not choosable:
         return "no_box_survived"
-    best = min(repaired, key=lambda candidate: (-candidate["refined"]["total"], candidate["id"]))
-    worst = min(valid, key=lambda candidate: (candidate["initial"]["total"], candidate["id"]))
-    if best["refined_text"].split() == worst["text"].split():
+    if by_chance:
+        rng = random.Random(query.seed)
+        best = rng.choice(sorted(choosable, key=lambda candidate: candidate["id"]))
+        worst = rng.choice(sorted((c for c in valid if c is not best), key=lambda candidate: candidate["id"]))
+    else:
+        best = min(choosable, key=lambda candidate: (-candidate[side]["total"], candidate["id"]))
+        worst = min(valid, key=lambda candidate: (candidate["initial"]["total"], candidate["id"]))
+    chosen, rejected = best[text], worst["text"]
+    if chosen.split() == rejected.split():
         return "chosen_equals_rejected"
-    gap = best["refined"]["total"] - worst["initial"]["total"]
-    if gap <= 0 or gap < min_gap:
+    gap = best[side]["total"] - worst["initial"]["total"]
+    if not by_chance and (gap <= 0 or gap < min_gap):
         return "gap_too_small"
-    return _pair(query, prompt, best, worst)
-
-
-def _pair(query: RegionQuery, prompt: str, best: ScoredCandidate, worst: ScoredCandidate) -> PreferencePair:
-    chosen, rejected = best["refined_text"], worst["text"]
     return PreferencePair(
         id=digest([query.id, prompt, chosen, rejected]),
         region=query.id,
@@ -90,7 +102,7 @@ def _pair(query: RegionQuery, prompt: str, best: ScoredCandidate, worst: ScoredC
         image=query.image.path,
         chosen=chosen,
         rejected=rejected,
-        chosen_score=best["refined"]["total"],
+        chosen_score=best[side]["total"],
         rejected_score=worst["initial"]["total"],
         chosen_candidate=best["id"],
         rejected_candidate=worst["id"],

@@ -215,7 +215,14 @@ class Run:
         held, scores = log.read().keys(), self.log("scores").read()
         for query in queries:
             prompt = prompts_for(query, self.host.box_format, ["plain"])[0].text
-            made = make_pair(query, prompt, scores[query.id]["candidates"], self.config.spr_min_gap)
+            made = make_pair(
+                query,
+                prompt,
+                scores[query.id]["candidates"],
+                self.config.spr_min_gap,
+                refinement=not self.config.spr_no_refinement,
+                by_chance=self.config.spr_pairing == "random",
+            )
             record = asdict(made) if isinstance(made, PreferencePair) else {"id": query.id, "region": query.id, "skip": made}
             if record["id"] not in held:
                 log.append(record)

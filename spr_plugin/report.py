@@ -60,7 +60,7 @@ def summary(directory: Path) -> dict:
         "skipped_images": read_json(directory / "regions" / "counts.json") or {},
         "skipped_regions": counted(record["skip"] for record in records if "skip" in record),
         "invalid_candidates": counted(invalid),
-        "terms": _mean_terms(scores, pairs),
+        "terms": _mean_terms(scores, pairs, "initial" if manifest["config"].get("spr_no_refinement") else "refined"),
         "pairs": [_shown(pair, queries[pair["region"]], form) for pair in _spread(pairs, SHOWN_PAIRS)],
         "config": manifest["config"],
         "colors": COLORS,
@@ -73,13 +73,13 @@ def _spread(items: list, count: int) -> list:
     return items[::step][:count]
 
 
-def _mean_terms(scores: dict, pairs: list) -> list[dict]:
-    """Mean of every score term over all valid candidates, the chosen (refined) and the rejected (initial) ones."""
+def _mean_terms(scores: dict, pairs: list, chosen_side: str) -> list[dict]:
+    """Mean of every score term over all valid candidates, the chosen (refined, unless that is off) and the rejected (initial) ones."""
     rows = {row["id"]: row for region in scores.values() for row in region["candidates"]}
     groups = {
         "all candidates": [row["initial"] for row in rows.values()],
         "all, refined": [row["refined"] for row in rows.values()],
-        "chosen": [rows[pair["chosen_candidate"]]["refined"] for pair in pairs],
+        "chosen": [rows[pair["chosen_candidate"]][chosen_side] for pair in pairs],
         "rejected": [rows[pair["rejected_candidate"]]["initial"] for pair in pairs],
     }
     return [{"group": name, **_means([score for score in group if score["valid"]])} for name, group in groups.items()]

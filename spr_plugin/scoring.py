@@ -139,12 +139,13 @@ class SPRScorer:
         similarity: gives the two cosines of S_sem.
         detector: adds its boxes to ground truth and predictions; None: annotations and written boxes alone.
         lam: lambda, the weight of S_sem.
+        local: whether S_local has its half of S_sem; without it S_sem is S(I_crop, T) (an ablation).
     """
 
-    def __init__(self, similarity: Similarity, detector: Detector | None = None, lam: float = 0.8):
+    def __init__(self, similarity: Similarity, detector: Detector | None = None, lam: float = 0.8, local: bool = True):
         if not 0 <= lam <= 1:
             raise ValueError(f"lambda is a weight between 0 and 1, not {lam}")
-        self.similarity, self.detector, self.lam = similarity, detector, lam
+        self.similarity, self.detector, self.lam, self.local = similarity, detector, lam, local
 
     def truth(self, query: RegionQuery, image: Image.Image, texts: Sequence[str], box_format: BoxFormat) -> np.ndarray:
         """The region's ground truth, (n, 4) pixels, pooled over `texts`: give all candidates of the region at once."""
@@ -179,7 +180,7 @@ class SPRScorer:
         return scored
 
     def _record(self, s_crop: float, s_local: float, s_loc: float) -> dict:
-        s_sem = semantic_score(s_crop, s_local)
+        s_sem = semantic_score(s_crop, s_local) if self.local else s_crop
         terms = {"s_crop": s_crop, "s_local": s_local, "s_sem": s_sem, "s_loc": s_loc}
         return {"terms": terms, "total": total_score(self.lam, s_sem, s_loc), "valid": True, "reason": None}
 
@@ -219,4 +220,4 @@ def spr_scorer(config, device) -> SPRScorer | None:
     detector = hook().spr_detector(config=config, device=device) if config.spr_detector else None
     if config.spr_detector and detector is None:
         raise UserError(f"--spr_detector {config.spr_detector}: no plugin knows this detector")
-    return SPRScorer(similarity, detector, config.spr_lambda)
+    return SPRScorer(similarity, detector, config.spr_lambda, local=not config.spr_no_local)

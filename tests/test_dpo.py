@@ -2,11 +2,13 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from spr_plugin.dpo import completion_log_probs, dpo_loss, dropout_off
+from spr_plugin.config import SPRConfig
+from spr_plugin.dpo import PreferencePhase, completion_log_probs, dpo_loss, dropout_off
 
 TINY = Path(__file__).parents[1] / "examples" / "tiny_world"
 
@@ -59,6 +61,25 @@ def test_where_policy_is_reference_the_loss_is_log_2():
     loss, chosen, rejected = dpo_loss(same, same - 1, same, same - 1, beta=0.1)
     assert loss.tolist() == pytest.approx([math.log(2)] * 2)
     assert not chosen.any() and not rejected.any()
+
+
+@pytest.mark.parametrize("pairing", ["best_worst", "sft"])
+def test_sft_on_the_chosen_alone_knows_no_rejected(pairing):
+    """The loss that the phase hands to the host's Trainer, for two pairs of random logits."""
+    logits = torch.randn(4, 6, 9, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[-100, -100, 1, 2, 3, 4]] * 3 + [[-100, -100, 1, 2, -100, -100]])
+
+    class Phase(PreferencePhase):
+        spr = SimpleNamespace(logits_and_labels=lambda model, batch: (logits, labels)), SPRConfig(spr=True, spr_pairing=pairing, spr_beta=0.3)
+        spr_metrics = []
+
+    sums, counts = naive_log_probs(logits, labels)
+    loss = Phase().compute_loss(None, {"batch": {}, "reference": torch.tensor([-9.0, -8.0, -7.0, -6.0])}).item()
+    if pairing == "sft":
+        assert loss == pytest.approx(-(sums[0] / counts[0] + sums[1] / counts[1]) / 2, abs=1e-5)
+    else:
+        margins = [0.3 * ((sums[0] + 9) - (sums[2] + 7)), 0.3 * ((sums[1] + 8) - (sums[3] + 6))]
+        assert loss == pytest.approx(sum(math.log(1 + math.exp(-m)) for m in margins) / 2, abs=1e-5)
 
 
 def test_dropout_is_off_inside_and_back_after():

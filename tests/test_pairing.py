@@ -1,5 +1,7 @@
 """Chosen and rejected."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +57,24 @@ def test_without_a_gap_there_is_no_preference():
     candidates = [candidate("a", 0.5, 0.5), candidate("b", 0.6, 0.4)]
     assert make_pair(QUERY, "Describe.", candidates, min_gap=0.0) == "gap_too_small"
     assert isinstance(make_pair(QUERY, "Describe.", [candidate("a", 0.5, 0.7), candidate("b", 0.6, 0.4)], 0.2 - 1e-9), PreferencePair)
+
+
+def test_without_refinement_chosen_is_what_the_model_said():
+    candidates = [candidate("a", 0.5, 0.6), candidate("b", 0.2, 0.7), candidate("c", 0.1, None)]
+    pair = make_pair(QUERY, "Describe.", candidates, refinement=False)
+    assert (pair.chosen, pair.chosen_score, pair.rejected) == ("text a", 0.5, "text c")
+    assert isinstance(make_pair(QUERY, "Describe.", [candidate("a", 0.5, None), candidate("b", 0.4, None)], refinement=False), PreferencePair)
+
+
+def test_pairs_by_chance_depend_on_the_query_alone():
+    candidates = [candidate(name, score, score + 0.1) for name, score in zip("abcdef", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6))]
+    queries = [dataclasses.replace(QUERY, id=str(seed), seed=seed) for seed in range(60)]
+    pairs = [make_pair(query, "Describe.", candidates, by_chance=True) for query in queries]
+    again = [make_pair(query, "Describe.", candidates[::-1], by_chance=True) for query in queries]
+    assert pairs == again
+    assert {pair.chosen_candidate for pair in pairs} == {pair.rejected_candidate for pair in pairs} == set("abcdef")
+    assert all(pair.chosen_candidate != pair.rejected_candidate for pair in pairs)
+    assert any(pair.chosen_score < pair.rejected_score for pair in pairs), "chance asks for no gap"
 
 
 SCORES = st.none() | st.integers(-3, 3).map(float)

@@ -1,6 +1,5 @@
 """The scores: formulas against naive references and by hand, pooling of ground truth, splitting of long text, the scorer."""
 
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from PIL import Image
 from spr_plugin import scoring
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space, iou_matrix
+from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import llava
 from spr_plugin.regions import region_query
@@ -238,6 +238,14 @@ def test_lambda_is_a_weight():
         SPRScorer(WordCount(), lam=1.5)
 
 
+def test_without_the_local_half_the_semantic_score_is_the_crop_s():
+    text = "a dog [0.0, 0.0, 0.2, 0.2] runs"
+    [whole] = SPRScorer(WordCount()).score(query(), PICTURE, [text], FORM)
+    [crop] = SPRScorer(WordCount(), local=False).score(query(), PICTURE, [text], FORM)
+    changed = {key for key in whole["terms"] if whole["terms"][key] != crop["terms"][key]}
+    assert crop["terms"]["s_sem"] == crop["terms"]["s_crop"] and changed == {"s_sem"}
+
+
 # --- the hook
 
 
@@ -253,13 +261,14 @@ class Hooks:
 
 
 def config(**flags):
-    return SimpleNamespace(**{"spr_scorer": "spr", "spr_clip": "CLIP", "spr_detector": None, "spr_lambda": 0.7, **flags})
+    return SPRConfig(spr=True, **{"spr_clip": "CLIP", "spr_lambda": 0.7, **flags})
 
 
 def test_the_hook_builds_the_scorer_of_the_flags(monkeypatch):
     monkeypatch.setattr("spr_plugin.plugins.hook", lambda: Hooks("similarity", "detector"))
     scorer = scoring.spr_scorer(config(spr_detector="dino"), "cpu")
     assert (scorer.similarity, scorer.detector, scorer.lam) == ("similarity", "detector", 0.7)
+    assert scorer.local and not scoring.spr_scorer(config(spr_no_local=True), "cpu").local
     assert scoring.spr_scorer(config(), "cpu").detector is None
     assert scoring.spr_scorer(config(spr_scorer="other"), "cpu") is None
 

@@ -12,7 +12,7 @@ from .launch import command, kill_when, run, spr_flags
 pytestmark = pytest.mark.slow
 
 LORA = ["--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8"]
-STAGES = ("entry", "candidates", "scores", "pairs", "reference", "dpo")
+STAGES = ("regions", "entry", "candidates", "scores", "pairs", "reference", "dpo", "policy")
 
 
 def test_full_fine_tuning(world, tmp_path):
