@@ -33,9 +33,9 @@ PLAN = {
     "scenes": 16000,
     "tower": 3600,
     "projector": 600,
-    "shorthand": 900,
-    "exact": 260,
-    "coarse": 130,
+    "shorthand": 2800,
+    "exact": 300,
+    "coarse": 110,
     "clip": 300,
 }
 NOISE = 0.08  # of a box's side, on each edge, in what the shipped model was taught last

@@ -47,6 +47,8 @@ HEAD = HIDDEN // 4  # width of an attention head
 NAME_DIMS = slice(140, 140 + HEAD)  # where colours and shapes are written; boxes lie in 0-127
 # Dimensions of a head that Llama rotates slowly: distance hardly changes what they compare.
 SLOW = torch.cat([torch.arange(10, HEAD // 2), torch.arange(10 + HEAD // 2, HEAD)])
+# In `[x1, y1, x2, y2]` the numbers before y2, how many tokens back, and where a patch's code has them.
+BOX_BEHIND = ((6, slice(0, 32)), (4, slice(32, 64)), (2, slice(64, 96)))
 CONSTANT = 191  # the same in every token: lets attention go by distance alone
 
 
@@ -58,14 +60,18 @@ def short_code(values):
 def start_attention(attention, index):
     """Starts attention as a look-up, without which training waits thousands of steps for one.
 
-    Layer 0: one head fetches the name in the token before, so that "circle" knows that it is red.
+    Layer 0: one head fetches the name in the token before, so that "circle" knows that it is red; three
+    fetch the numbers before a box's last one, so that this token knows the whole box, as a patch does.
     Later: three heads compare names, each carrying a part of the found box; a fourth carries names,
     found by name in layer 1 and by box after that. All of it goes on learning.
     """
     fourth, everywhere = 3 * HEAD, slice(0, WIDTH)
     if index == 0:
-        attend_to_previous(attention, fourth)
+        attend_back(attention, fourth, 1)
         carry(attention, fourth, NAME_DIMS)
+        for head, (distance, part) in enumerate(BOX_BEHIND):
+            attend_back(attention, head * HEAD, distance)
+            carry(attention, head * HEAD, part)
         return
     names = torch.randn(len(SLOW), HEAD) / HEAD**0.5
     for head, part in enumerate((slice(0, 48), slice(48, 96), slice(96, 128))):
@@ -79,10 +85,10 @@ def start_attention(attention, index):
     carry(attention, fourth, NAME_DIMS)
 
 
-def attend_to_previous(attention, row):
-    """Makes the head at `row` look one token back: Llama's rotation of i and i + HEAD / 2, undone by one."""
+def attend_back(attention, row, distance):
+    """Makes the head at `row` look `distance` tokens back: Llama's rotation of i and i + HEAD / 2, undone by it."""
     fast = torch.arange(6)
-    angle = 10000.0 ** (-2 * fast / HEAD)
+    angle = distance * 10000.0 ** (-2 * fast / HEAD)
     attention.q_proj.weight[row + fast, CONSTANT] += 2.0
     attention.k_proj.weight[row + fast, CONSTANT] += 2.0 * angle.cos()
     attention.k_proj.weight[row + HEAD // 2 + fast, CONSTANT] += 2.0 * angle.sin()
@@ -170,7 +176,7 @@ class TinyLlava(nn.Module):
 
 
 class Shorthand:
-    """Token ids of a dense notation in the same vocabulary: `red circle x1 y1 x2 y2`."""
+    """Token ids of a dense notation in the same vocabulary: boxes and names, no prose."""
 
     def __init__(self, tokenizer):
         ids = tokenizer.convert_tokens_to_ids
@@ -183,31 +189,36 @@ class Shorthand:
     def name(self, name):
         return [self.word[w] for w in name.split()]
 
-    def box(self, box, full=False):
-        """Four coordinates; `full` adds LLaVA's brackets and commas."""
-        a, b, c, d = (self.numbers[int(round(100 * min(1.0, max(0.0, v))))] for v in box)
-        if full:
-            return [self.open, a, self.comma, b, self.comma, c, self.comma, d, self.close]
-        return [a, b, c, d]
+    def numbers_of(self, box):
+        return [self.numbers[int(round(100 * min(1.0, max(0.0, v))))] for v in box]
+
+    def box(self, box):
+        a, b, c, d = self.numbers_of(box)
+        return [self.open, a, self.comma, b, self.comma, c, self.comma, d, self.close]
 
     def sequence(self, things, rng):
-        """(ids, targets): boxes of all named objects, or all objects of a region, or all names."""
-        full, kind = rng.random() < 0.25, rng.random()
+        """(ids, targets): boxes of all named objects, or the objects of two regions, or all names.
+
+        The first has no brackets: the name's last word then finds the box itself, and prose can fetch it there later. With a
+        bracket in between that word learns nothing, and conversations have no name to go by.
+        """
+        kind = rng.random()
         parts = []  # (ids, whether they are an answer)
-        if kind < 0.25:
+        if kind < 0.35:
             found = expressions_of(things)
             for i in rng.permutation(len(found)):
                 name, index = found[i]
-                parts += [(self.name(name), False), (self.box(things[index].box, full), True)]
-        elif kind < 0.80:
-            region, chosen = region_of(things, rng)
-            parts.append(([self.word["region"]] + self.box(region, full), False))
-            for thing in scenes.in_some_order(chosen, rng):
-                parts.append((self.name(thing.name) + self.box(thing.box, full), True))
-            parts.append(([self.end], True))
+                parts += [(self.name(name), False), (self.numbers_of(things[index].box), True)]
+        elif kind < 0.85:
+            for _ in range(2):
+                region, chosen = region_of(things, rng)
+                parts.append(([self.word["region"]] + self.box(region), False))
+                for thing in scenes.left_to_right(chosen):
+                    parts.append((self.name(thing.name) + self.box(thing.box), True))
+                parts.append(([self.end], True))
         else:
             for i in rng.permutation(len(things)):
-                parts.append(([self.word["description"]] + self.box(things[i].box, full), False))
+                parts.append(([self.word["description"]] + self.box(things[i].box), False))
                 parts.append((self.name(things[i].name), True))
         ids = [i for part, _ in parts for i in part]
         targets = [i if answer else IGNORE for part, answer in parts for i in part]
@@ -266,7 +277,7 @@ def random_turns(things, cropped, rng, noise, count):
     ]
     turns = [ask(scene, rng, noise) for ask in askers]
     if cropped or rng.random() < 0.08:
-        answer = scenes.grounded_text(scenes.in_some_order(scene.things, rng), noise, rng)
+        answer = scenes.grounded_text(scenes.left_to_right(scene.things), noise, rng)
         turns = [(scenes.DESCRIBE_CROP, answer)] + turns[:2]
     return turns
 
