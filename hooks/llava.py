@@ -6,6 +6,7 @@ expands ``<image>`` (facts that differ between forks stay theirs). What a script
 
 import contextlib
 import copy
+import os
 
 import torch
 
@@ -35,7 +36,8 @@ class LlavaHost(Host):
     def row(self, image_path: str, prompt: str, answer: str) -> dict:
         turns = [{"from": "human", "value": f"<image>\n{prompt}"}, {"from": "gpt", "value": answer}]
         one = copy.copy(self.dataset)
-        one.list_data_dict = [{"id": "spr", "image": image_path, "conversations": turns}]
+        # Absolute, since the dataset joins it to its own --image_folder.
+        one.list_data_dict = [{"id": "spr", "image": os.path.abspath(image_path), "conversations": turns}]
         return one[0]
 
     def batch(self, rows: list[dict]) -> dict:

@@ -109,7 +109,7 @@ def _picture(query: RegionQuery, prompt: Prompt, folder: str) -> str | None:
     except UserError:
         return None
     if prompt.crop is None:
-        return str(Path(query.image.path).resolve())
+        return query.image.path
     path = Path(folder) / f"{query.id}.png"
     image.crop(prompt.crop).save(path)
     return str(path)

@@ -50,7 +50,8 @@ def command(world: Path, out: Path, *flags, ranks: int = 1, zero: int | None = N
 
 
 def spr_flags(world: Path) -> list[str]:
-    return f"""--spr --spr_annotations {world}/spr.json --spr_image_folder {world}/images --spr_clip {TINY}/clip
+    """Our flags; the pictures by a relative path, as people write them."""
+    return f"""--spr --spr_annotations {world}/spr.json --spr_image_folder {os.path.relpath(world, ROOT)}/images --spr_clip {TINY}/clip
         --spr_regions 12 --spr_max_new_tokens 120 --spr_sample_batch 6 --spr_batch_size 2""".split()
 
 
