@@ -12,7 +12,7 @@ from spr_plugin.store import read_json, write_json
 
 WORLD = Path("examples/tiny_world")
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-SIZES = {"sft": 64, "spr": 128, "val": 16, "test": 160}
+SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 320}
 
 
 def run(out: str = "demo", limit: int | None = None) -> dict:

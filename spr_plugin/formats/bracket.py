@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.formats.base import BoxFormat, Parsed, Reading, Span, checked, mentions, whole_number
+from spr_plugin.formats.base import BoxFormat, Parsed, Reading, checked, mentions, whole_number
 
 # A bracket with all that follows it up to the next bracket. The three parts share no character, so matching is linear.
 _BRACKET = re.compile(r"(\[+)([^\[\]]*)(\]*)")

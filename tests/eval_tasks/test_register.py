@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import types
 from importlib.metadata import entry_points
 from pathlib import Path
 
