@@ -76,7 +76,8 @@ def make_pair(
     ``gap_too_small``           S of chosen is not above S of rejected, or by less than `min_gap` (not asked of pairs by chance)
     """
     side, text = ("refined", "refined_text") if refinement else ("initial", "text")
-    valid = [candidate for candidate in candidates if candidate["initial"]["valid"]]
+    # In the order of ids, so that the first of equals is the lower one and chance sees one order.
+    valid = sorted((candidate for candidate in candidates if candidate["initial"]["valid"]), key=lambda candidate: candidate["id"])
     if len(valid) < 2:
         return "too_few_valid"
     choosable = [candidate for candidate in valid if candidate[side]["valid"]]
@@ -84,11 +85,11 @@ def make_pair(
         return "no_box_survived"
     if by_chance:
         rng = random.Random(query.seed)
-        best = rng.choice(sorted(choosable, key=lambda candidate: candidate["id"]))
-        worst = rng.choice(sorted((c for c in valid if c is not best), key=lambda candidate: candidate["id"]))
+        best = rng.choice(choosable)
+        worst = rng.choice([candidate for candidate in valid if candidate is not best])
     else:
-        best = min(choosable, key=lambda candidate: (-candidate[side]["total"], candidate["id"]))
-        worst = min(valid, key=lambda candidate: (candidate["initial"]["total"], candidate["id"]))
+        best = max(choosable, key=lambda candidate: candidate[side]["total"])
+        worst = min(valid, key=lambda candidate: candidate["initial"]["total"])
     chosen, rejected = best[text], worst["text"]
     if chosen.split() == rejected.split():
         return "chosen_equals_rejected"

@@ -47,6 +47,20 @@ def pytest_sessionfinish(session):
 
 
 @pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory):
+    """``tiny_world(sft=…, spr=…, val=…, test=…)`` → folder with so many scenes of each kind."""
+
+    def write(**sizes) -> Path:
+        folder = tmp_path_factory.mktemp("world")
+        counts = [word for split, count in sizes.items() for word in (f"--{split}", str(count))]
+        script = TESTS.parent / "examples" / "tiny_world" / "scenes.py"
+        subprocess.run([sys.executable, script, folder, *counts], check=True, stdout=subprocess.DEVNULL)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def random_llava(tmp_path_factory) -> Path:
     """Folder with llm/, clip/, data.json and images/ of a tiny LLaVA with random weights."""
     folder = tmp_path_factory.mktemp("random_llava")

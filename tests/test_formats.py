@@ -292,7 +292,8 @@ def test_what_tags_and_lists_get_wrong_is_counted(form, text, failures):
 
 @given(st.integers(30, 4000), st.integers(30, 4000))
 def test_qwen_resizes_as_its_processor_does(width, height):
-    smart_resize = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl").smart_resize
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
     high, wide = smart_resize(height, width, factor=28, min_pixels=56 * 56, max_pixels=28 * 28 * 1280)
     assert resized(width, height, 28, 56 * 56, 28 * 28 * 1280) == (wide, high)
 

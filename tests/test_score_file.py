@@ -21,11 +21,8 @@ FORM = qwen3_vl()
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    sizes = "--sft 1 --spr 4 --val 1 --test 5".split()
-    subprocess.run([sys.executable, str(TINY / "scenes.py"), str(folder), *sizes], check=True, stdout=subprocess.DEVNULL)
-    return folder
+def world(tiny_world):
+    return tiny_world(sft=1, spr=4, val=1, test=5)
 
 
 @pytest.fixture(scope="module")
