@@ -1,6 +1,6 @@
 """Makes the tiny world's weights from nothing.
 
-    python examples/tiny_world/make.py [tower|clip|llava|all]
+    python examples/tiny_world/make.py [detector|clip|llava|all]
 
 Stages leave what they learned in --work and are skipped where that is already there, so an
 interrupted run goes on at the stage that it had reached. Everything is seeded, but sums are added
@@ -155,13 +155,17 @@ def kept(path, module, teach):
     return module
 
 
-def make_tower(work, plan):
-    def teach(tower):
+def make_detector(work, plan):
+    def teach(detector):
         views = teach_tower.Views("pretrain", plan["scenes"], crops=0.25)
         held_out = teach_tower.Views("val", 200, crops=0.25)
-        teach_tower.train_tower(tower, views, held_out, plan["tower"], log=say)
+        teach_tower.train_detector(detector, views, held_out, plan["tower"], log=say)
 
-    return kept(work / "tower.pt", teach_tower.new_tower(), teach)
+    detector = kept(work / "detector.pt", teach_tower.Detector(), teach)
+    folder = HERE / "detector"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(folder, detector.state_dict())
+    return detector
 
 
 def make_clip(work, plan):
@@ -175,7 +179,7 @@ def make_clip(work, plan):
         world = [(s, scenes.render(s)[0]) for s in scenes.scenes("pretrain", plan["scenes"])]
         teach_clip.train_clip(clip, tokenizer, world, held_out, plan["clip"], log=say)
 
-    clip = teach_clip.new_clip(tokenizer, make_tower(work, plan))
+    clip = teach_clip.new_clip(tokenizer, make_detector(work, plan).tower)
     kept(work / "clip.pt", clip, teach)
     write_clip(folder, clip)
     say("clip", teach_clip.measure(clip, tokenizer, held_out))
@@ -186,7 +190,7 @@ def make_llava(work, plan):
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary.write_llava(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=False)
-    tower = make_tower(work, plan).eval()
+    tower = make_detector(work, plan).tower.eval()
     views = teach_tower.Views("pretrain", plan["scenes"], crops=0.25)
     features = teach_llava.all_features(tower, views)
     held_out = teach_tower.Views("val", 400)
@@ -222,7 +226,7 @@ def make_llava(work, plan):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "stage", nargs="?", default="all", choices=["tower", "clip", "llava", "all"]
+        "stage", nargs="?", default="all", choices=["detector", "clip", "llava", "all"]
     )
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "tiny_world")
     parser.add_argument("--threads", type=int, default=2)
@@ -234,7 +238,7 @@ def main():
     arguments.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    stages = {"tower": make_tower, "llava": make_llava, "clip": make_clip}
+    stages = {"detector": make_detector, "llava": make_llava, "clip": make_clip}
     for name in stages if arguments.stage == "all" else [arguments.stage]:
         stages[name](arguments.work, plan)
 

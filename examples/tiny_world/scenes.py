@@ -146,19 +146,23 @@ def square_offset(width, height):
 def layout(seed):
     """Scene of 8-12 objects: every seed gives the same scene on every machine.
 
-    Hard parts, in small: shapes recur in other colours, in seven scenes of ten one colour and shape
-    comes twice, sizes differ by a factor of three, boxes may overlap by a fifth of the smaller.
+    Hard parts, in small: shapes recur in other colours, one colour and shape comes two or three times
+    and often a second one twice (as RefCOCO's pictures do), sizes differ by a factor of three, and
+    boxes may overlap by three tenths of the smaller.
     """
     rng = np.random.default_rng([17, seed])
     picks = list(rng.permutation(len(CATEGORIES))[: rng.integers(8, 13)])
-    if rng.random() < 0.7:
-        picks[-1] = picks[0]
+    picks[-1] = picks[0]
+    if rng.random() < 0.5:
+        picks[-2] = picks[0]
+    if rng.random() < 0.5:
+        picks[-3] = picks[1]
     things = []
     for pick in rng.permutation(picks):
         color, shape = CATEGORIES[pick].split()
         for _ in range(40):
-            width = 10 * 2.9 ** rng.random()
-            height = min(30.0, max(9.0, width * 1.3 ** rng.uniform(-1, 1)))
+            width = 9 * 3.2 ** rng.random()
+            height = min(30.0, max(8.0, width * 1.3 ** rng.uniform(-1, 1)))
             x, y = rng.uniform(0, SIZE - width), rng.uniform(0, SIZE - height)
             box = tuple(float(round(v, 2)) for v in (x, y, x + width, y + height))
             if all(_may_lie_together(box, t.box) for t in things):
@@ -168,7 +172,7 @@ def layout(seed):
 
 
 def _may_lie_together(a, b):
-    return area(intersection(a, b)) <= 0.22 * min(area(a), area(b))
+    return area(intersection(a, b)) <= 0.3 * min(area(a), area(b))
 
 
 def scenes(split, count, seed=0):
@@ -297,14 +301,27 @@ def expressions(things):
     for name, group in by_name.items():
         if len(group) == 1:
             found.append((name, group[0]))
-        elif len(group) == 2:
-            left, right = sorted(group, key=lambda i: center(things[i].box)[0])
-            small, large = sorted(group, key=lambda i: area(things[i].box))
-            if center(things[right].box)[0] - center(things[left].box)[0] >= 0.12 * SIZE:
-                found += [(f"left {name}", left), (f"right {name}", right)]
-            if area(things[large].box) >= 1.8 * area(things[small].box):
-                found += [(f"small {name}", small), (f"large {name}", large)]
+        else:
+            found += [(f"{word} {name}", index) for word, index in _outstanding(things, group)]
     return found
+
+
+def is_qualified(expression):
+    return expression.split()[0] in QUALIFIERS
+
+
+def _outstanding(things, group):
+    """(qualifier, index) of those in a group that are clearly its leftmost, rightmost, smallest or largest."""
+    by_x = sorted((center(things[i].box)[0], i) for i in group)
+    by_area = sorted((area(things[i].box), i) for i in group)
+    apart, larger = 0.12 * SIZE, 1.8
+    found = [
+        ("left", by_x[0][1], by_x[1][0] - by_x[0][0] >= apart),
+        ("right", by_x[-1][1], by_x[-1][0] - by_x[-2][0] >= apart),
+        ("small", by_area[0][1], by_area[1][0] >= larger * by_area[0][0]),
+        ("large", by_area[-1][1], by_area[-1][0] >= larger * by_area[-2][0]),
+    ]
+    return [(word, index) for word, index, clear in found if clear]
 
 
 def left_to_right(things):
@@ -334,8 +351,7 @@ def ask_rec(scene, rng, noise):
     found = expressions(scene.things)
     if not found:  # nothing but twins that no word tells apart
         return ask_reg(scene, rng, noise)
-    # Qualified expressions are rare among all; every fourth question or so should use one.
-    hard = [e for e in found if e[0].split()[0] in QUALIFIERS]
+    hard = [e for e in found if is_qualified(e[0])]
     pool = hard if hard and rng.random() < 0.3 else found
     name, index = pool[rng.integers(len(pool))]
     return REC.format(name=name), box_text(coarse(scene.things[index].box, noise, rng))
@@ -361,17 +377,21 @@ def ask_reference(scene, rng, noise):
     return question, grounded_text(left_to_right(things), noise, rng)
 
 
-def ask_presence(scene, rng, noise):
+def claim(scene, rng):
+    """(name, whether it is there), half of each."""
     present = {t.name for t in scene.things}
     if rng.random() < 0.5:
-        return PRESENCE.format(
-            name=with_article(sorted(present)[rng.integers(len(present))])
-        ), "Yes."
-    # Only colours and shapes that are there, wrongly combined: the question cannot be guessed.
+        return sorted(present)[rng.integers(len(present))], True
+    # Only colours and shapes that are there, wrongly combined: the answer cannot be guessed.
     colors, shapes = {t.color for t in scene.things}, {t.shape for t in scene.things}
     absent = [c for c in CATEGORIES if c not in present]
     absent = [c for c in absent if c.split()[0] in colors and c.split()[1] in shapes] or absent
-    return PRESENCE.format(name=with_article(absent[rng.integers(len(absent))])), "No."
+    return absent[rng.integers(len(absent))], False
+
+
+def ask_presence(scene, rng, noise):
+    name, there = claim(scene, rng)
+    return PRESENCE.format(name=with_article(name)), "Yes." if there else "No."
 
 
 def ask_color(scene, rng, noise):
@@ -457,7 +477,10 @@ def write_coco(out, split, count, seed):
 
 
 def write_refcoco(out, count, seed):
-    """OUT/refcoco/{val,testA,testB}.jsonl: one expression a held-out scene, 3 : 1 : 1 rows."""
+    """OUT/refcoco/{val,testA,testB}.jsonl: one expression a held-out scene, 3 : 1 : 1 rows.
+
+    As in RefCOCO, the object has others of its kind around it; where no word tells those apart, any object is taken.
+    """
     rng = np.random.default_rng([37, seed])
     bounds = {"val": count * 3 // 5, "testA": count * 4 // 5, "testB": count}
     rows = {name: [] for name in bounds}
@@ -465,6 +488,7 @@ def write_refcoco(out, count, seed):
         name = f"images/test/{index:06d}.png"
         Image.fromarray(render(scene)[0]).save(out / name)
         found = expressions(scene.things)
+        found = [e for e in found if is_qualified(e[0])] or found
         expression, thing = found[rng.integers(len(found))]
         split = next(s for s, bound in bounds.items() if index < bound)
         rows[split].append(

@@ -197,7 +197,7 @@ class Shorthand:
         return [self.open, a, self.comma, b, self.comma, c, self.comma, d, self.close]
 
     def sequence(self, things, rng):
-        """(ids, targets): boxes of all named objects, or the objects of two regions, or all names.
+        """(ids, targets): boxes of all named objects, the objects of two regions, all names, or what is there.
 
         The first has no brackets: the name's last word then finds the box itself, and prose can fetch it there later. With a
         bracket in between that word learns nothing, and conversations have no name to go by.
@@ -216,10 +216,16 @@ class Shorthand:
                 for thing in scenes.left_to_right(chosen):
                     parts.append((self.name(thing.name) + self.box(thing.box), True))
                 parts.append(([self.end], True))
-        else:
+        elif kind < 0.93:
             for i in rng.permutation(len(things)):
                 parts.append(([self.word["description"]] + self.box(things[i].box), False))
                 parts.append((self.name(things[i].name), True))
+        else:
+            scene = scenes.Scene(0, in_pixels(things))
+            for _ in range(12):
+                name, there = scenes.claim(scene, rng)
+                parts.append(([self.word["there"]] + self.name(name), False))
+                parts.append(([self.word["Yes" if there else "No"]], True))
         ids = [i for part, _ in parts for i in part]
         targets = [i if answer else IGNORE for part, answer in parts for i in part]
         return ids, targets

@@ -1,8 +1,9 @@
 """Teaches the vision tower what lies where: for each patch, the object seen there and its box.
 
 Dense labels (64 a picture) make this the fast part: without them a language model needs most of its
-steps to find out that pictures matter at all. The heads are thrown away afterwards. LLaVA reads the
-second-last layer, so only the layers up to that one are trained here.
+steps to find out that pictures matter at all. LLaVA reads the second-last layer, so only the layers up to
+that one are trained here. With the heads that the labels were learned by, the tower is also the world's
+detector.
 """
 
 import math
@@ -145,17 +146,25 @@ class PatchHeads(nn.Module):
         super().__init__()
         self.classes = nn.Linear(WIDTH, 1 + len(scenes.CATEGORIES))
         self.boxes = nn.Linear(WIDTH, 4 * (WIDTH // 2))
-        self.register_buffer("coordinates", basis(torch.arange(101) / 100))
+        self.register_buffer("coordinates", basis(torch.arange(101) / 100), persistent=False)
 
     def forward(self, features):
         codes = self.boxes(features).unflatten(-1, (4, WIDTH // 2))
         return self.classes(features), codes @ self.coordinates.T
 
 
-def train_tower(tower, views, held_out, steps, batch=64, peak=1.5e-3, log=print):
-    """Trains the tower in place. Logs loss, class accuracy and box accuracy per patch."""
-    heads, start = PatchHeads(), time.time()
-    parameters = [*tower.parameters(), *heads.parameters()]
+class Detector(nn.Module):
+    """The tower with the two heads that it is taught by."""
+
+    def __init__(self):
+        super().__init__()
+        self.tower, self.heads = new_tower(), PatchHeads()
+
+
+def train_detector(detector, views, held_out, steps, batch=64, peak=1.5e-3, log=print):
+    """Trains tower and heads in place. Logs loss, class accuracy and box accuracy per patch."""
+    tower, heads, start = detector.tower, detector.heads, time.time()
+    parameters = list(detector.parameters())
     optimizer = torch.optim.AdamW(parameters, peak, weight_decay=0.01)
     for step in range(1, steps + 1):
         set_rate(optimizer, cosine(step, steps, peak))
