@@ -162,6 +162,16 @@ def iou_matrix(a: np.typing.ArrayLike, b: np.typing.ArrayLike) -> np.ndarray:
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
 
 
+def best_iou(a: np.typing.ArrayLike, b: np.typing.ArrayLike, block: int = 256) -> np.ndarray:
+    """The largest IoU of each box of `a` (n, 4) with any of `b` (m, 4), as (n,); 0 where `b` is empty.
+
+    The row maxima of `iou_matrix`, made in blocks of rows, since a detector may give thousands of boxes.
+    """
+    a = _as_boxes(a)
+    blocks = [iou_matrix(a[start : start + block], b).max(axis=1, initial=0.0) for start in range(0, len(a), block)]
+    return np.concatenate(blocks) if blocks else np.zeros(0)
+
+
 def _as_boxes(boxes: np.typing.ArrayLike) -> np.ndarray:
     """(n, 4) float64; rows that are no box (not finite, inverted) become the empty box at 0, which overlaps nothing."""
     array = np.array(boxes, dtype=np.float64).reshape(-1, 4)

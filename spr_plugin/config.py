@@ -58,6 +58,7 @@ class SPRConfig:
         None, "CLIP checkpoint of the semantic score; default: the host's --vision_tower, whose repository holds the text tower too"
     )
     spr_detector: Optional[str] = _flag(None, "detector whose boxes join the ground truth; default: annotations alone")
+    spr_no_detector: bool = _flag(False, "ablation: --spr_detector is not asked, truth is the annotations and predictions are the written boxes")
     spr_scorer: str = _flag("spr", "scorer of the candidates, by name")
     spr_lambda: float = _flag(0.8, "weight of the semantic score: S = lambda S_sem + (1 - lambda) S_loc", "paper")
     spr_no_local: bool = _flag(False, "ablation: S_sem is the crop's similarity alone")

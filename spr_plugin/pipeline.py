@@ -13,7 +13,7 @@ from pathlib import Path
 
 from spr_plugin import dpo, ranks, weights
 from spr_plugin.annotations import mine_conversations, open_image
-from spr_plugin.boxes import Box, Space
+from spr_plugin.boxes import Box
 from spr_plugin.config import SPRConfig, fingerprint
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
@@ -24,6 +24,7 @@ from spr_plugin.prompts import prompts_for
 from spr_plugin.refinement import refine
 from spr_plugin.regions import RegionQuery, region_queries
 from spr_plugin.sampling import sample
+from spr_plugin.scoring import invalid
 from spr_plugin.store import Log, check_manifest, counted, read_json, write_json
 
 
@@ -202,12 +203,14 @@ class Run:
         """One record a region: its pooled truth and, for each candidate, the scores of the initial and of the refined text."""
         log = self.log("scores")
         held = ranks.agreed(lambda: set(log.read()))
-        wanted = [query for query in queries if query.id not in held]
+        # A picture of which a region is missing is scored as a whole, so that a batch is the same whatever was done before.
+        wanted = [regions for regions in by_picture(queries) if any(query.id not in held for query in regions)]
         mine = wanted[ranks.rank() :: ranks.world()]
         candidates = by_region(self.log("candidates").read().values())
         scorer = self.scorer(self.trainer.args.device) if mine else None
-        for query in progress(mine, len(mine), "scoring", show=ranks.rank() == 0):
-            log.append(score_region(query, candidates.get(query.id, []), scorer, self.host.box_format))
+        for regions in progress(mine, len(mine), "scoring pictures", show=ranks.rank() == 0):
+            records = score_regions(regions, [candidates.get(query.id, []) for query in regions], scorer, self.host.box_format)
+            log.append(*(record for record in records if record["id"] not in held))
         ranks.barrier()
 
     def _pair(self, queries: list[RegionQuery]) -> None:
@@ -236,25 +239,39 @@ def by_region(candidates) -> dict[str, list[dict]]:
     return grouped
 
 
-def score_region(query: RegionQuery, candidates: list[dict], scorer, box_format) -> dict:
-    """The record of one region: every candidate's scores as the model wrote it and after refinement, by term."""
+def by_picture(queries: list[RegionQuery]) -> list[list[RegionQuery]]:
+    """Queries grouped by their picture, in the order of the first of each."""
+    grouped = {}
+    for query in queries:
+        grouped.setdefault(query.image.path, []).append(query)
+    return list(grouped.values())
+
+
+def score_regions(queries: list[RegionQuery], candidates: list[list[dict]], scorer, box_format) -> list[dict]:
+    """The records of the regions of one picture: every candidate's scores as the model wrote it and after refinement, by term."""
+    image = queries[0].image
+    texts = [[candidate["text"] for candidate in row] for row in candidates]
     try:
-        picture = open_image(query.image.path, query.image.id)
+        picture = open_image(image.path, image.id)
     except UserError as error:
-        unread = {"terms": {}, "total": 0.0, "valid": False, "reason": "image_unreadable"}
-        rows = [{"id": c["id"], "text": "", "initial": unread, "refined_text": "", "refined": unread} for c in candidates]
-        return {"id": query.id, "truth": [], "candidates": rows, "error": str(error)}
-    width, height = query.image.width, query.image.height
-    texts = [candidate["text"] for candidate in candidates]
-    truth = scorer.truth(query, picture, texts, box_format)
-    boxes = [Box(*corners, Space.pixels(width, height)) for corners in truth.tolist()]
-    refined = [refine(text, boxes, box_format, width, height)[0] for text in texts]
-    scores = scorer.score(query, picture, texts + refined, box_format, truth)
+        unread = invalid("image_unreadable")
+        return [{**_scored(q, row, [], [""] * len(row), [unread] * 2 * len(row)), "error": str(error)} for q, row in zip(queries, candidates)]
+    truths = scorer.truth(queries, picture, texts, box_format)
+    refined = []
+    for said, truth in zip(texts, truths):
+        boxes = [Box(*corners, queries[0].region.space) for corners in truth.tolist()]
+        refined.append([refine(text, boxes, box_format, image.width, image.height)[0] for text in said])
+    scores = scorer.score(queries, picture, [said + better for said, better in zip(texts, refined)], box_format, truths)
+    return [_scored(q, row, truth.tolist(), *made) for q, row, truth, *made in zip(queries, candidates, truths, refined, scores)]
+
+
+def _scored(query: RegionQuery, candidates: list[dict], truth: list, refined: list[str], scores: list[dict]) -> dict:
+    """The record of one region; `scores` are those of the initial texts, then of the refined ones."""
     rows = [
-        {"id": c["id"], "text": text, "initial": initial, "refined_text": better, "refined": final}
-        for c, text, initial, better, final in zip(candidates, texts, scores, refined, scores[len(texts) :])
+        {"id": c["id"], "text": c["text"], "initial": initial, "refined_text": better, "refined": final}
+        for c, initial, better, final in zip(candidates, scores, refined, scores[len(candidates) :])
     ]
-    return {"id": query.id, "truth": truth.tolist(), "candidates": rows}
+    return {"id": query.id, "truth": truth, "candidates": rows}
 
 
 def find_host(trainer, namespace: dict, config: SPRConfig) -> Host:

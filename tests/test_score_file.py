@@ -11,7 +11,7 @@ import pytest
 from spr_plugin.annotations import open_image, read_coco
 from spr_plugin.errors import UserError
 from spr_plugin.formats import qwen3_vl
-from spr_plugin.hooks.clip import ClipSimilarity
+from spr_plugin.hooks.clip import load
 from spr_plugin.regions import region_queries
 from spr_plugin.score_file import score_file
 from spr_plugin.scoring import SPRScorer
@@ -27,7 +27,7 @@ def world(tiny_world):
 
 @pytest.fixture(scope="module")
 def scorer():
-    return SPRScorer(ClipSimilarity(str(TINY / "clip")))
+    return SPRScorer(load(str(TINY / "clip")))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,8 @@ def test_scores_and_pairs(world, scorer, queries, tmp_path):
     for query, first in zip(queries, range(0, len(rows), 4)):
         full, one, vague, broken = scored[first : first + 4]
         picture = open_image(query.image.path, query.image.id)
-        [expected, *_] = scorer.score(query, picture, [row["text"] for row in rows[first : first + 4]], FORM)
+        texts = [[row["text"] for row in rows[first : first + 4]]]
+        [[expected, *_]] = scorer.score([query], picture, texts, FORM, scorer.truth([query], picture, texts, FORM))
         assert {key: full[key] for key in expected["terms"]} == pytest.approx(expected["terms"], abs=1e-5)
         assert full["score"] == pytest.approx(expected["total"], abs=1e-5) and len(full["boxes"]) == len(query.truth)
         assert full["s_loc"] > 0.95 > one["s_loc"] and json.loads(one["refined"].split("json")[1].split("```")[0])

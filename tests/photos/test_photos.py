@@ -25,9 +25,9 @@ from spr_plugin.annotations import open_image, read_coco  # noqa: E402
 from spr_plugin.boxes import Box, Space, iou  # noqa: E402
 from spr_plugin.config import SPRConfig, fingerprint  # noqa: E402
 from spr_plugin.formats import llava  # noqa: E402
-from spr_plugin.hooks.clip import ClipSimilarity  # noqa: E402
+from spr_plugin.hooks.clip import load  # noqa: E402
 from spr_plugin.pairing import PreferencePair, make_pair  # noqa: E402
-from spr_plugin.pipeline import score_region  # noqa: E402
+from spr_plugin.pipeline import score_regions  # noqa: E402
 from spr_plugin.prompts import prompts_for, restate  # noqa: E402
 from spr_plugin.refinement import refine  # noqa: E402
 from spr_plugin.regions import members, region_queries  # noqa: E402
@@ -68,7 +68,7 @@ def queries(images):
 
 @pytest.fixture(scope="module")
 def scorer():
-    return SPRScorer(ClipSimilarity(str(CLIP)))
+    return SPRScorer(load(str(CLIP)))
 
 
 def sentence(rows):
@@ -111,7 +111,8 @@ def test_from_answers_to_a_pair(queries, scorer):
         said = answers(query)
         truth = [annotation.box for annotation in query.truth]
         refined = {name: refine(text, truth, FORM, query.image.width, query.image.height) for name, text in said.items()}
-        scores = scorer.score(query, picture, [*said.values(), *(text for text, _, _ in refined.values())], FORM)
+        texts = [*said.values(), *(text for text, _, _ in refined.values())]
+        [scores] = scorer.score([query], picture, [texts], FORM, scorer.truth([query], picture, [texts], FORM))
         initial, final = dict(zip(said, scores)), dict(zip(said, scores[len(said) :]))
         s_loc = {name: score["terms"].get("s_loc") for name, score in initial.items()}
         # Two decimals cost a small object some IoU: even the true boxes do not reach 1.
@@ -155,7 +156,7 @@ def test_the_report_draws_chosen_and_rejected_boxes(queries, scorer, tmp_path):
     shown = {}
     for query in queries:
         candidates = [{"id": f"{query.id}-{name}", "text": text} for name, text in answers(query).items()]
-        record = score_region(query, candidates, scorer, FORM)
+        [record] = score_regions([query], [candidates], scorer, FORM)
         pair = make_pair(query, prompts_for(query, FORM, ["plain"])[0].text, record["candidates"])
         regions.append(query.to_json())
         scores.append(record)
