@@ -57,7 +57,8 @@ class SPRConfig:
     spr_clip: Optional[str] = _flag(
         None, "CLIP checkpoint of the semantic score; default: the host's --vision_tower, whose repository holds the text tower too"
     )
-    spr_detector: Optional[str] = _flag(None, "detector whose boxes join the ground truth; default: annotations alone")
+    spr_detector: Optional[str] = _flag(None, "Grounding DINO or OWLv2 checkpoint whose boxes join the ground truth; default: annotations alone")
+    spr_detector_threshold: float = _flag(0.35, "a detector's box counts from this score on", "Grounding DINO's demo")
     spr_no_detector: bool = _flag(False, "ablation: --spr_detector is not asked, truth is the annotations and predictions are the written boxes")
     spr_scorer: str = _flag("spr", "scorer of the candidates, by name")
     spr_lambda: float = _flag(0.8, "weight of the semantic score: S = lambda S_sem + (1 - lambda) S_loc", "paper")
@@ -93,7 +94,7 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_tune {config.spr_tune}: choose lora or full")
     if config.spr_pairing not in PAIRINGS:
         raise UserError(f"--spr_pairing {config.spr_pairing}: choose from {', '.join(PAIRINGS)}")
-    for name in ("spr_lambda", "spr_top_p"):
+    for name in ("spr_lambda", "spr_top_p", "spr_detector_threshold"):
         if not 0 <= getattr(config, name) <= 1:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
     positive = "spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_lora_r spr_lora_alpha"
