@@ -13,7 +13,6 @@ from pathlib import Path
 
 from spr_plugin import dpo, ranks, weights
 from spr_plugin.annotations import mine_conversations, open_image
-from spr_plugin.boxes import Box
 from spr_plugin.config import SPRConfig, fingerprint
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
@@ -257,10 +256,7 @@ def score_regions(queries: list[RegionQuery], candidates: list[list[dict]], scor
         unread = invalid("image_unreadable")
         return [{**_scored(q, row, [], [""] * len(row), [unread] * 2 * len(row)), "error": str(error)} for q, row in zip(queries, candidates)]
     truths = scorer.truth(queries, picture, texts, box_format)
-    refined = []
-    for said, truth in zip(texts, truths):
-        boxes = [Box(*corners, queries[0].region.space) for corners in truth.tolist()]
-        refined.append([refine(text, boxes, box_format, image.width, image.height)[0] for text in said])
+    refined = [[refine(text, truth, box_format, image.width, image.height)[0] for text in said] for said, truth in zip(texts, truths)]
     scores = scorer.score(queries, picture, [said + better for said, better in zip(texts, refined)], box_format, truths)
     return [_scored(q, row, truth.tolist(), *made) for q, row, truth, *made in zip(queries, candidates, truths, refined, scores)]
 

@@ -109,7 +109,7 @@ def test_from_answers_to_a_pair(queries, scorer):
     for query in queries:
         picture = open_image(query.image.path, query.image.id)
         said = answers(query)
-        truth = [annotation.box for annotation in query.truth]
+        truth = [annotation.box.xyxy for annotation in query.truth]
         refined = {name: refine(text, truth, FORM, query.image.width, query.image.height) for name, text in said.items()}
         texts = [*said.values(), *(text for text, _, _ in refined.values())]
         [scores] = scorer.score([query], picture, [texts], FORM, scorer.truth([query], picture, [texts], FORM))
