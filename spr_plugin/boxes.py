@@ -155,9 +155,9 @@ def iou_matrix(a: np.typing.ArrayLike, b: np.typing.ArrayLike) -> np.ndarray:
     Continuous coordinates (no + 1). A box that is inverted, empty or not finite has IoU 0 with everything.
     """
     a, b = _as_boxes(a), _as_boxes(b)
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.prod(np.clip(high - low, 0.0, None), axis=2)
+    width = np.minimum(a[:, None, 2], b[:, 2]) - np.maximum(a[:, None, 0], b[:, 0])
+    height = np.minimum(a[:, None, 3], b[:, 3]) - np.maximum(a[:, None, 1], b[:, 1])
+    overlap = np.maximum(width, 0.0) * np.maximum(height, 0.0)
     union = _areas(a)[:, None] + _areas(b)[None, :] - overlap
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
 

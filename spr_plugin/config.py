@@ -41,6 +41,13 @@ class SPRConfig:
         None, "COCO-format JSON with object boxes; default: mined from the grounded conversations of --data_path"
     )
     spr_image_folder: Optional[str] = _flag(None, "folder of the annotated images; default: the host's --image_folder")
+    spr_data_aspect: Optional[str] = _flag(
+        None, "how the pictures of --data_path were seen by whoever wrote its boxes (pad, square …); default: the host's --image_aspect_ratio"
+    )
+    spr_exclude: list[str] = _flag([], "files or folders that name pictures to leave out: RefCOCO's val and test lie in COCO's training set")
+    spr_min_objects: int = _flag(1, "pictures with fewer objects are left out")
+    spr_min_area: float = _flag(0.0, "objects of fewer square pixels are left out")
+    spr_keep_crowd: bool = _flag(False, "groups (iscrowd) and ignored objects of --spr_annotations count as objects")
     spr_regions: int = _flag(10000, "number of region queries", "paper: 10k images")
     spr_regions_per_image: int = _flag(1, "regions grown in one image")
     spr_more_than: int = _flag(4, "a region grows until it holds more than this many objects", "paper")

@@ -23,8 +23,11 @@ def spr_host(trainer, namespace, config):
 
 
 @hookspec(firstresult=True)
-def spr_annotations(source, image_folder, skipped):
-    """Iterator of :class:`spr_plugin.annotations.AnnotatedImage` of ``--spr_annotations``; ``skipped`` counts left-out records by reason."""
+def spr_annotations(source, image_folder, skipped, keep_crowd):
+    """Iterator of :class:`spr_plugin.annotations.AnnotatedImage` of ``--spr_annotations``; ``skipped`` counts left-out records by reason.
+
+    ``keep_crowd``: groups and ignored objects count as objects.
+    """
 
 
 @hookspec(firstresult=True)

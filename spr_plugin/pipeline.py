@@ -15,6 +15,7 @@ from spr_plugin import dpo, ranks, weights
 from spr_plugin.annotations import mine_conversations, open_image
 from spr_plugin.config import SPRConfig, fingerprint
 from spr_plugin.errors import UserError
+from spr_plugin.formats import box_format
 from spr_plugin.host import Host
 from spr_plugin.pairing import PreferencePair, make_pair
 from spr_plugin.plugins import hook, load_file
@@ -24,6 +25,7 @@ from spr_plugin.refinement import refine
 from spr_plugin.regions import RegionQuery, region_queries
 from spr_plugin.sampling import sample
 from spr_plugin.scoring import invalid
+from spr_plugin.selection import Selection, excluded, picture_key
 from spr_plugin.store import Log, check_manifest, counted, read_json, write_json
 
 
@@ -107,6 +109,8 @@ class Run:
         if not queries:
             reasons = read_json(self.directory / "regions" / "counts.json")
             raise UserError(f"{self._source()} gives no usable region ({_listed(reasons) or 'it is empty'})")
+        if not self.config.spr_exclude and any(isinstance(picture_key(query.image.path), int) for query in queries):
+            self.say("pictures of COCO are used, RefCOCO's val and test among them: to measure on those, name them to --spr_exclude")
         return queries
 
     def _source(self) -> str:
@@ -123,6 +127,7 @@ class Run:
             regions_per_image=self.config.spr_regions_per_image,
             more_than=self.config.spr_more_than,
             limit=self.config.spr_regions,
+            select=Selection(excluded(self.config.spr_exclude), self.config.spr_min_objects, self.config.spr_min_area),
             skipped=skipped,
         )
         log.append(*(query.to_json() for query in queries))
@@ -132,11 +137,18 @@ class Run:
     def _annotated_images(self, skipped: Counter):
         folder = self.config.spr_image_folder or self.host.image_folder
         if self.config.spr_annotations is None:
-            return mine_conversations(self.host.data_path, folder, self.host.box_format, skipped)
-        images = hook().spr_annotations(source=self.config.spr_annotations, image_folder=folder, skipped=skipped)
+            return mine_conversations(self.host.data_path, folder, self.data_box_format(), skipped)
+        images = hook().spr_annotations(
+            source=self.config.spr_annotations, image_folder=folder, skipped=skipped, keep_crowd=self.config.spr_keep_crowd
+        )
         if images is None:
             raise UserError(f"--spr_annotations {self.config.spr_annotations}: neither COCO-format JSON nor a source of a plugin")
         return images
+
+    def data_box_format(self):
+        """How --data_path writes boxes: as the host's model does, but for the aspect that --spr_data_aspect names."""
+        aspect = self.config.spr_data_aspect
+        return box_format(self.host.box_format.family, aspect) if aspect else self.host.box_format
 
     def save_base(self) -> None:
         """The model as it enters the stage in the host's own layout (``--spr_save_base``): what SPR is to be compared with."""
