@@ -25,6 +25,7 @@ from spr_plugin.formats import BoxFormat
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.progress import say
 
+DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # ``convert("RGB")`` cuts these at 255, in every host too
 SMALLEST = 1.0  # px; a box with a shorter side is no object that a description could name
 PADDING_ROUNDING = 0.02  # boxes of two decimals, drawn a little beyond their picture
 PADDING_ERRORS, PADDING_SURE = 0.05, 20  # share of boxes that may be wrong; number of boxes that decide
@@ -65,19 +66,21 @@ class AnnotatedImage:
 
 
 def open_image(path: str, record_id: str) -> Image.Image:
-    """The picture as RGB, stored orientation. Raises BadImage if it is missing, truncated or no picture."""
+    """The picture as RGB, stored orientation. Raises BadImage if it is missing, truncated, no picture, or of more than 8 bits."""
     try:
         with Image.open(path) as image:
+            if image.mode in DEEP_MODES:
+                raise ValueError(f"{image.mode}: more than 8 bits a channel, which hosts see as white")
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadImage(f"record {record_id}: cannot read {path} ({error}); mend or remove the file") from None
 
 
 def image_size(path: str) -> tuple[int, int] | str:
-    """(width, height) from the file's header, or the reason why there is none: ``missing_image``, ``unreadable_image``."""
+    """(width, height) from the file's header, or why it is left out: ``missing_image``, ``unreadable_image``, ``more_than_8_bits``."""
     try:
         with Image.open(path) as image:
-            return image.size
+            return "more_than_8_bits" if image.mode in DEEP_MODES else image.size
     except FileNotFoundError:
         return "missing_image"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -92,11 +95,11 @@ def read_coco(file: str, image_folder: str, skipped: Counter, keep_crowd: bool =
 
     Boxes are clipped to the picture. With `keep_crowd` groups and ignored objects are objects too. Left out and counted in `skipped`: annotations as ``crowd``, ``ignored``, ``bad_box``,
     ``not_finite``, ``zero_area``, ``outside``, ``no_label``, ``unknown_image``, ``duplicate_id``; pictures as ``missing_image``,
-    ``unreadable_image``, ``size_mismatch`` (file and record disagree), ``bad_image_record``, ``duplicate_image_id``,
+    ``unreadable_image``, ``more_than_8_bits``, ``size_mismatch`` (file and record disagree), ``bad_image_record``, ``duplicate_image_id``,
     ``no_objects``. Raises UserError where `file` is not COCO JSON.
     """
     content = _load_coco(file)
-    labels = {record.get("id"): _label(record.get("name")) for record in content["categories"] if isinstance(record, dict)}
+    labels = {record.get("id"): _category(record.get("name")) for record in content["categories"] if isinstance(record, dict)}
     images = [record for record in content["images"] if _is_image_record(record, skipped)]
     by_image: dict[object, list[dict]] = {record["id"]: [] for record in images}
     for record in content["annotations"]:
@@ -200,7 +203,13 @@ def usable(box: Box) -> Box | None:
 
 
 def _label(name: object) -> str:
-    return " ".join(name.split()) if isinstance(name, str) else ""
+    """A phrase without what box text is made of: brackets, tags and quotes, which would be read back as something else."""
+    return " ".join(re.sub(r"[][<>{}()\"\\|]", " ", name).split()).strip(",.;: ") if isinstance(name, str) else ""
+
+
+def _category(name: object) -> str:
+    """A category's name as a phrase: LVIS's ``bow_(decorative_ribbons)`` is a bow."""
+    return _label(re.sub(r"_\(.*\)$", "", name).replace("_", " ")) if isinstance(name, str) else ""
 
 
 # --- LLaVA data files
@@ -215,7 +224,7 @@ def mine_conversations(file: str, image_folder: str, box_format: BoxFormat, skip
     file's own boxes allow that. The same object found again (IoU >= 0.5 under one label, or >= 0.9 under any) is dropped.
     All annotations are `coarse`.
 
-    Counted in `skipped`: ``no_image``, ``bad_record``, ``missing_image``, ``unreadable_image``, ``no_phrase``, ``outside``,
+    Counted in `skipped`: ``no_image``, ``bad_record``, ``missing_image``, ``unreadable_image``, ``more_than_8_bits``, ``no_phrase``, ``outside``,
     ``duplicate``, and the box format's parsing failures as ``box_malformed`` …. Raises UserError where `file` is no JSON list.
     """
     turns_by_image = _turns_by_image(file, skipped)
