@@ -60,6 +60,10 @@ class SPRConfig:
     spr_max_new_tokens: int = _flag(256, "longest answer, in tokens")
     spr_sample_batch: int = _flag(8, "prompts answered in one batch")
 
+    spr_candidates_of: Optional[str] = _flag(
+        None, "OUTPUT_DIR of an earlier run of the same model and data whose answers are used again, to compare scores, pairings or DPO settings", resumable=True
+    )
+
     spr_box_format: Optional[str] = _flag(None, "box text of the model (llava, ferret, shikra …); default: the host's family")
     spr_clip: Optional[str] = _flag(
         None, "CLIP checkpoint of the semantic score; default: the host's --vision_tower, whose repository holds the text tower too"
@@ -115,6 +119,12 @@ def check(config: SPRConfig) -> None:
 def fingerprint(config: SPRConfig) -> dict:
     """Flag → value of everything that shapes a record; two runs on one OUTPUT_DIR must agree on it."""
     return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if not f.metadata["resumable"]}
+
+
+def candidate_flags() -> list[str]:
+    """The flags that shape regions and candidates: the fields follow the pipeline, and scoring begins with the box format and CLIP."""
+    names = [f.name for f in dataclasses.fields(SPRConfig) if not f.metadata["resumable"]]
+    return names[: names.index("spr_clip")]
 
 
 def digest(value) -> str:

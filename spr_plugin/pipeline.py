@@ -13,7 +13,7 @@ from pathlib import Path
 
 from spr_plugin import dpo, ranks, weights
 from spr_plugin.annotations import mine_conversations, open_image
-from spr_plugin.config import SPRConfig, fingerprint
+from spr_plugin.config import SPRConfig, candidate_flags, fingerprint
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.host import Host
@@ -194,6 +194,9 @@ class Run:
 
     def make_pairs(self, queries: list[RegionQuery]) -> list[PreferencePair]:
         """Sampling, scoring and pairing; the pairs that fit the host's length."""
+        if ranks.rank() == 0 and self.config.spr_candidates_of:
+            take_candidates(Path(self.config.spr_candidates_of) / "spr", self.directory)
+        ranks.barrier()
         sample(self.host, queries, self.config, self.log("candidates"))
         self.score(queries)
         if ranks.rank() == 0:
@@ -240,6 +243,27 @@ class Run:
             record = asdict(made) if isinstance(made, PreferencePair) else {"id": query.id, "region": query.id, "skip": made}
             if record["id"] not in held:
                 log.append(record)
+
+
+def take_candidates(source: Path, own: Path) -> None:
+    """Copy an earlier run's candidates (``--spr_candidates_of``) into `own`, once; sampling then asks only for what they lack.
+
+    UserError unless both runs entered the stage with the same weights and agree on every flag that shapes a candidate.
+    """
+    if (own / "candidates").exists():
+        return
+    flag = f"--spr_candidates_of {source.parent}"
+    theirs, ours = (read_json(directory / "manifest.json") for directory in (source, own))
+    if theirs is None or not (source / "candidates").is_dir():
+        raise UserError(f"{flag}: no run with candidates")
+    changed = [name for name in [*candidate_flags(), "box"] if theirs["config"].get(name) != ours["config"].get(name)]
+    if changed:
+        raise UserError(f"{flag}: that run had another --{changed[0]} ({theirs['config'].get(changed[0])}), so its answers are not this run's")
+    if read_json(source / "entry" / "index.json") != read_json(own / "entry" / "index.json"):
+        raise UserError(f"{flag}: that run sampled from other weights; a finished model as the start (--spr_only) has the same ones each time")
+    draft = own / "candidates.tmp"
+    shutil.copytree(source / "candidates", draft, dirs_exist_ok=True)
+    draft.rename(own / "candidates")
 
 
 def by_region(candidates) -> dict[str, list[dict]]:

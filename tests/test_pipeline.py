@@ -8,11 +8,11 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
-from spr_plugin.config import SPRConfig  # noqa: E402
+from spr_plugin.config import SPRConfig, fingerprint  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.formats import llava  # noqa: E402
-from spr_plugin.pipeline import Run, by_picture  # noqa: E402
-from spr_plugin.store import read_json  # noqa: E402
+from spr_plugin.pipeline import Run, by_picture, take_candidates  # noqa: E402
+from spr_plugin.store import Log, read_json, write_json  # noqa: E402
 
 
 @pytest.fixture
@@ -75,6 +75,40 @@ def test_the_aspect_of_the_data_is_not_the_host_s(source):
         regions(source, aspect="square")
     found, _ = regions(source, aspect="square", spr_data_aspect="pad")
     assert found == {"c.jpg": 24}
+
+
+def a_run(folder, weights="same", **flags):
+    """What a run leaves when its candidates are sampled."""
+    own = folder / "spr"
+    write_json(own / "manifest.json", {"config": {**fingerprint(SPRConfig(spr=True, **flags)), "box": llava().describe()}})
+    write_json(own / "entry" / "index.json", {"hash": weights})
+    return own
+
+
+def test_variants_of_scoring_use_the_same_candidates_again(tmp_path):
+    first = a_run(tmp_path / "first")
+    Log(first / "candidates").append({"id": "c", "text": "a dog"})
+    variant = {"spr_lambda": 0.5, "spr_pairing": "random", "spr_no_refinement": True, "spr_no_local": True, "spr_beta": 0.3}
+    second = a_run(tmp_path / "second", **variant)
+    take_candidates(first, second)
+    assert Log(second / "candidates").read() == {"c": {"id": "c", "text": "a dog"}}
+    Log(second / "candidates").append({"id": "d", "text": "a cat"})
+    take_candidates(first, second)
+    assert set(Log(second / "candidates").read()) == {"c", "d"} and set(Log(first / "candidates").read()) == {"c"}
+
+
+@pytest.mark.parametrize(
+    ("weights", "flags", "words"),
+    [("other", {}, "other weights"), ("same", {"spr_temperature": 0.5}, "another --spr_temperature"), ("same", {"spr_seed": 3}, "another --spr_seed")],
+)
+def test_candidates_of_another_run_are_refused(tmp_path, weights, flags, words):
+    first, second = a_run(tmp_path / "first"), a_run(tmp_path / "second", weights, **flags)
+    with pytest.raises(UserError, match="no run with candidates"):
+        take_candidates(first, second)
+    Log(first / "candidates").append({"id": "c", "text": "a dog"})
+    with pytest.raises(UserError, match=words):
+        take_candidates(first, second)
+    assert not (second / "candidates").exists()
 
 
 def test_queries_are_grouped_by_picture():
