@@ -93,10 +93,10 @@ def image_size(path: str) -> tuple[int, int] | str:
 def read_coco(file: str, image_folder: str, skipped: Counter, keep_crowd: bool = False) -> Iterator[AnnotatedImage]:
     """Pictures with at least one usable box, in the file's order.
 
-    Boxes are clipped to the picture. With `keep_crowd` groups and ignored objects are objects too. Left out and counted in `skipped`: annotations as ``crowd``, ``ignored``, ``bad_box``,
-    ``not_finite``, ``zero_area``, ``outside``, ``no_label``, ``unknown_image``, ``duplicate_id``; pictures as ``missing_image``,
-    ``unreadable_image``, ``more_than_8_bits``, ``size_mismatch`` (file and record disagree), ``bad_image_record``, ``duplicate_image_id``,
-    ``no_objects``. Raises UserError where `file` is not COCO JSON.
+    Boxes are clipped to the picture. With `keep_crowd` groups and ignored objects are objects too. Left out and counted in `skipped`:
+    annotations as ``crowd``, ``ignored``, ``bad_box``, ``not_finite``, ``zero_area``, ``outside``, ``no_label``, ``unknown_image``,
+    ``duplicate_id``; pictures as ``missing_image``, ``unreadable_image``, ``more_than_8_bits``, ``size_mismatch`` (file and record
+    disagree), ``bad_image_record``, ``duplicate_image_id``, ``no_objects``. Raises UserError where `file` is not COCO JSON.
     """
     content = _load_coco(file)
     labels = {record.get("id"): _category(record.get("name")) for record in content["categories"] if isinstance(record, dict)}

@@ -61,7 +61,7 @@ class SPRConfig:
     spr_sample_batch: int = _flag(8, "prompts answered in one batch")
 
     spr_candidates_of: Optional[str] = _flag(
-        None, "OUTPUT_DIR of an earlier run of the same model and data whose answers are used again, to compare scores, pairings or DPO settings", resumable=True
+        None, "OUTPUT_DIR of an earlier run on the same model and data whose answers are scored and paired anew: for ablations", resumable=True
     )
 
     spr_box_format: Optional[str] = _flag(None, "box text of the model (llava, ferret, shikra …); default: the host's family")

@@ -88,7 +88,8 @@ def region_queries(
     """Up to `limit` queries, `regions_per_image` from each picture.
 
     With a `limit` the pictures are taken in an order drawn from `seed` and the picture ids, so that a part of a large set is a
-    fair sample of it; without one in their own order. `select` gives what of a picture is used (`spr_plugin.selection`). Counted in `skipped`: ``too_few_objects`` (pictures), ``same_region``.
+    fair sample of it; without one in their own order. `select` gives what of a picture is used (`spr_plugin.selection`). Counted in
+    `skipped`: ``too_few_objects`` (pictures), ``same_region``.
     """
     if limit is not None:
         images = sorted(images, key=lambda image: _hash(seed, "order", image.id))
