@@ -151,9 +151,16 @@ def _file_name(record: dict) -> str:
     return name if isinstance(name, str) else ""
 
 
+def tails(name: str) -> list[str]:
+    """``images/v1/patch8/a.jpg``, ``v1/patch8/a.jpg`` … ``a.jpg``: file names as Objects365 and LVIS write them, and as they are unpacked."""
+    parts = name.split("/")
+    return ["/".join(parts[first:]) for first in range(len(parts))]
+
+
 def _coco_image(record: dict, rows: list[dict], labels: dict, folder: str, skipped: Counter, keep_crowd: bool) -> AnnotatedImage | None:
     """The picture of one record, or None, counted."""
-    path = os.path.join(folder, _file_name(record))
+    paths = [os.path.join(folder, name) for name in tails(_file_name(record))]
+    path = next(filter(os.path.exists, paths), paths[0])
     size = image_size(path)
     stated = (record["width"], record["height"])
     if size != stated:

@@ -116,6 +116,16 @@ def test_lvis_names_its_files_by_url(folder):
     assert image.path == str(folder / "val2017/000000000009.jpg")
 
 
+@pytest.mark.parametrize("unpacked", ["images/v1/patch8/a.png", "patch8/a.png", "a.png"])
+def test_objects365_is_found_as_it_was_unpacked(folder, unpacked):
+    (folder / unpacked).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (9, 9)).save(folder / unpacked)
+    record = {"id": 1, "file_name": "images/v1/patch8/a.png", "width": 9, "height": 9, "license": 5, "url": ""}
+    row = {"bbox": [1, 1, 5, 5], "area": 25, "isfake": 0, "isreflected": 0, "iscrowd": 0}
+    [image], skipped = read(coco(folder, [row], images=[record]), folder)
+    assert image.path == str(folder / unpacked) and not skipped
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", '{"images": [], "annotations": {}}', "3"])
 def test_a_file_that_is_not_coco_is_refused_in_one_line(folder, content):
     file = folder / "other.json"

@@ -17,9 +17,13 @@ if not hasattr(transformers, "GroundingDinoConfig"):
 
 from PIL import Image  # noqa: E402
 
-from spr_plugin.boxes import Box, Space, iou  # noqa: E402
+from spr_plugin.annotations import AnnotatedImage, Annotation, usable  # noqa: E402
+from spr_plugin.boxes import Box, Space, best_iou, iou  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
+from spr_plugin.formats import llava  # noqa: E402
 from spr_plugin.hooks import grounding_dino  # noqa: E402
+from spr_plugin.regions import region_query  # noqa: E402
+from spr_plugin.scoring import SPRScorer  # noqa: E402
 
 WORDS = "red blue green dog cat cup tree man hat on the near big small left right ##s".split()
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -236,6 +240,20 @@ def test_a_higher_threshold_leaves_the_better_boxes(dino, owl):
         every = detector.detect(picture(), ["red dog", "cat"])
         detector.threshold = middle(detector, picture(), ["red dog", "cat"])
         assert same(detector.detect(picture(), ["red dog", "cat"]), [row for row in every if row[2] > detector.threshold])
+
+
+def test_what_a_detector_finds_joins_the_truth_of_the_region(dino, owl):
+    image, form = picture(), llava("square")
+    space = Space.pixels(*image.size)
+    annotated = AnnotatedImage("7", "a.png", *image.size, (Annotation(1, "dog", Box(5, 5, 40, 30, space)),))
+    query = region_query(annotated, Box(0, 0, *image.size, space), 0)
+    texts = [form.render([("red dog", query.truth[0].box)]), form.render([("big tree", Box(50, 10, 80, 40, space))])]
+    for detector in (dino, owl):
+        detector.threshold = middle(detector, image, ["big tree", "red dog"])
+        [truth] = SPRScorer(None, detector).truth([query], image, [texts], form)
+        assert truth[0].tolist() == [5, 5, 40, 30] and len(truth) > 1
+        found = [usable(box).xyxy for _, box, _ in detector.detect(image, ["big tree", "red dog"]) if usable(box)]
+        assert all(best_iou([box], found)[0] > 0.999 for box in truth[1:].tolist())
 
 
 def test_the_hook_serves_the_flags(dino_folder, owl_folder):
