@@ -59,7 +59,8 @@ class ClipSimilarity:
         parts = {text: split_text(text, self.count_tokens, self.text_limit) for _, text in asked}
         embeddings = self.text_embeddings([part for split in parts.values() for part, _ in split])
         means = dict(zip(parts, _weighted(parts.values(), embeddings)))
-        return [tuple((views[regions[region]] @ means[text]).tolist()) for region, text in asked]
+        rows = torch.stack([views[regions[region]] @ means[text] for region, text in asked])
+        return list(map(tuple, rows.tolist()))
 
     @torch.no_grad()
     def crop_embeddings(self, picture: Image.Image, regions: Sequence[Box]) -> torch.Tensor:
@@ -73,7 +74,7 @@ class ClipSimilarity:
         if self._cached[0] is not picture:
             self._cached = (picture, self._hidden([picture]))
         patches = np.stack([covered_patches(region, self.image_size, self.patch_size) for region in regions])
-        return self._masked(self._cached[1], torch.from_numpy(patches).to(self.device))
+        return torch.cat([self._masked(self._cached[1], seen) for seen in torch.from_numpy(patches).to(self.device).split(CROPS)])
 
     @torch.no_grad()
     def text_embeddings(self, texts: Sequence[str]) -> torch.Tensor:

@@ -8,6 +8,7 @@ Knows nothing about model families, text or files.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,27 +34,32 @@ class Space:
             raise ValueError(f"a picture of {self.width} x {self.height} px has no coordinate space")
 
     @classmethod
+    @functools.lru_cache(maxsize=256)
     def pixels(cls, width: int, height: int) -> Space:
         """Pixels of the original picture (COCO, RefCOCO)."""
         return cls("pixels", width, height)
 
     @classmethod
+    @functools.lru_cache(maxsize=256)
     def normalized(cls, width: int, height: int) -> Space:
         """0-1 of the picture on each axis."""
         return cls("normalized", width, height, (width, height))
 
     @classmethod
+    @functools.lru_cache(maxsize=256)
     def padded_square(cls, width: int, height: int) -> Space:
         """0-1 of the square that the picture is padded to, centred as LLaVA's ``expand2square`` does (whole pixels)."""
         side = max(width, height)
         return cls("padded_square", width, height, (side, side), (-((side - width) // 2), -((side - height) // 2)))
 
     @classmethod
+    @functools.lru_cache(maxsize=256)
     def grid(cls, width: int, height: int, bins: int) -> Space:
         """`bins` steps across the picture on each axis: pixel = value * width / bins."""
         return cls(f"grid{bins}", width, height, (width / bins, height / bins))
 
     @classmethod
+    @functools.lru_cache(maxsize=256)
     def resized(cls, width: int, height: int, new_width: int, new_height: int) -> Space:
         """Pixels of the picture after an image processor made it `new_width` x `new_height`."""
         return cls("resized", width, height, (width / new_width, height / new_height))
@@ -117,7 +123,7 @@ class Box:
 
     def to(self, space: Space) -> Box:
         """The same box in another space of the same picture. Raises ValueError for another picture's space."""
-        if space == self.space:
+        if space is self.space or space == self.space:
             return self
         if not space.same_picture(self.space):
             raise ValueError(
@@ -176,7 +182,8 @@ def _as_boxes(boxes: np.typing.ArrayLike) -> np.ndarray:
     """(n, 4) float64; rows that are no box (not finite, inverted) become the empty box at 0, which overlaps nothing."""
     array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     proper = np.isfinite(array).all(axis=1) & (array[:, 2] > array[:, 0]) & (array[:, 3] > array[:, 1])
-    array[~proper] = 0.0
+    if not proper.all():
+        array[~proper] = 0.0
     return array
 
 

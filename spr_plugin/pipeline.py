@@ -79,6 +79,8 @@ class Run:
         self.config = config = dataclasses.replace(config, spr_clip=config.spr_clip or self.host.vision_tower)
         if ranks.rank() == 0:
             check_manifest(self.directory, {**fingerprint(config), "box": self.host.box_format.describe()}, config.spr_overwrite)
+            if config.spr_candidates_of:
+                check_candidates(Path(config.spr_candidates_of) / "spr", self.directory)
         ranks.barrier()
         self.scorer("cpu")  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
 
@@ -245,22 +247,28 @@ class Run:
                 log.append(record)
 
 
+def check_candidates(source: Path, own: Path) -> None:
+    """UserError unless ``--spr_candidates_of`` names a run that agrees on every flag that shapes a candidate."""
+    theirs, ours = (read_json(directory / "manifest.json") for directory in (source, own))
+    if theirs is None or not (source / "candidates").is_dir():
+        raise UserError(f"--spr_candidates_of {source.parent}: no run with candidates")
+    for name in [*candidate_flags(), "box"]:
+        if (was := theirs["config"].get(name)) != ours["config"].get(name):
+            raise UserError(f"--spr_candidates_of {source.parent}: that run had another --{name} ({was}), so its answers are not this run's")
+
+
 def take_candidates(source: Path, own: Path) -> None:
     """Copy an earlier run's candidates (``--spr_candidates_of``) into `own`, once; sampling then asks only for what they lack.
 
-    UserError unless both runs entered the stage with the same weights and agree on every flag that shapes a candidate.
+    UserError unless both runs also entered the stage with the same weights.
     """
+    check_candidates(source, own)
     if (own / "candidates").exists():
         return
-    flag = f"--spr_candidates_of {source.parent}"
-    theirs, ours = (read_json(directory / "manifest.json") for directory in (source, own))
-    if theirs is None or not (source / "candidates").is_dir():
-        raise UserError(f"{flag}: no run with candidates")
-    changed = [name for name in [*candidate_flags(), "box"] if theirs["config"].get(name) != ours["config"].get(name)]
-    if changed:
-        raise UserError(f"{flag}: that run had another --{changed[0]} ({theirs['config'].get(changed[0])}), so its answers are not this run's")
     if read_json(source / "entry" / "index.json") != read_json(own / "entry" / "index.json"):
-        raise UserError(f"{flag}: that run sampled from other weights; a finished model as the start (--spr_only) has the same ones each time")
+        raise UserError(
+            f"--spr_candidates_of {source.parent}: that run sampled from other weights; with a finished model as the start (--spr_only) they are the same"
+        )
     draft = own / "candidates.tmp"
     shutil.copytree(source / "candidates", draft, dirs_exist_ok=True)
     draft.rename(own / "candidates")
