@@ -1,4 +1,7 @@
-"""CLIP as the similarity model of the semantic score: S(I_crop, T) and S_local(I, T), raw cosines.
+"""CLIP, or SigLIP, as the similarity model of the semantic score: S(I_crop, T) and S_local(I, T), raw cosines.
+
+A picture passes the vision tower once, whatever the number of its regions and texts: only where the region's mask begins (the last
+block's class token; SigLIP's pooling head) is the rest repeated, all regions in one batch. Crops and texts are batched too.
 
 Runs with transformers 4.37 to 5.x: only module attributes are used that both have. Pictures are squeezed to CLIP's square, never
 centre-cropped, so that nothing of a wide region or picture is cut off.
@@ -6,7 +9,7 @@ centre-cropped, so that nothing of a wide region or picture is cut off.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,92 +22,134 @@ from spr_plugin.prompts import crop_corners
 from spr_plugin.scoring import split_text
 
 COVERED = 0.5  # of a patch's area, for the patch to count as part of the region
+CROPS, TEXTS = 32, 64  # in one batch at most: bounds memory for a picture with hundreds of regions
 
 
 class ClipSimilarity:
     """Cosines of one CLIP checkpoint.
 
     Args:
-        model_path: folder or hub id of a CLIP checkpoint with both towers, tokenizer and image processor.
+        model: with both towers.
+        tokenizer: of the text tower.
+        mean, std: (3,) of the checkpoint's image processor.
         device: where it runs; always in float32.
-
-    Raises:
-        UserError: at construction, where `model_path` is no such checkpoint.
     """
 
-    def __init__(self, model_path: str, device: torch.device | str = "cpu"):
-        self.model, self.tokenizer, self.mean, self.std = load_clip(model_path)
-        self.model = self.model.to(device).eval()
-        self.device = device
-        self.image_size = self.model.config.vision_config.image_size
-        self.text_limit = self.model.config.text_config.max_position_embeddings - 2  # begin and end of text take two
+    def __init__(self, model, tokenizer, mean: np.ndarray, std: np.ndarray, device: torch.device | str = "cpu"):
+        self.model, self.tokenizer, self.mean, self.std, self.device = model.float().to(device).eval(), tokenizer, mean, std, device
+        vision, text = model.config.vision_config, model.config.text_config
+        self.image_size, self.patch_size = vision.image_size, vision.patch_size
+        self.text_limit = text.max_position_embeddings - tokenizer.num_special_tokens_to_add()
         self._cached: tuple[Image.Image | None, torch.Tensor | None] = (None, None)
+        self._take_last_block()
+
+    def _take_last_block(self) -> None:
+        """The tower ends before its last block, which `_masked` runs by hand."""
+        encoder = self.model.vision_model.encoder
+        self.block, encoder.layers = encoder.layers[-1], encoder.layers[:-1]
 
     @torch.no_grad()
-    def score(self, image: Image.Image, region: Box, texts: Sequence[str]) -> list[tuple[float, float]]:
-        """(s_crop, s_local) for each text. `region` lies on `image`; `texts` hold words only, without coordinates, at least one word each.
+    def score(self, picture: Image.Image, asked: Sequence[tuple[Box, str]]) -> list[tuple[float, float]]:
+        """(s_crop, s_local) for each (region on `picture`, text). Texts hold words only, without coordinates, at least one word each.
 
-        A text over CLIP's limit is split (`spr_plugin.scoring.split_text`); its cosines are the token-weighted means of its parts'.
+        A text over the limit is split (`spr_plugin.scoring.split_text`); its cosines are the token-weighted means of its parts'.
         """
-        views = torch.stack([self.crop_embedding(image, region), self.local_embedding(image, region)])
-        parts = {text: split_text(text, self._count_tokens, self.text_limit) for text in texts}
-        embeddings = iter(self.text_embeddings([part for split in parts.values() for part, _ in split]))
-        cosines = {text: _weighted_cosines(views, split, embeddings) for text, split in parts.items()}
-        return [cosines[text] for text in texts]
+        regions = {region: place for place, region in enumerate(dict.fromkeys(region for region, _ in asked))}
+        views = torch.stack([self.crop_embeddings(picture, list(regions)), self.local_embeddings(picture, list(regions))], dim=1)
+        parts = {text: split_text(text, self.count_tokens, self.text_limit) for _, text in asked}
+        embeddings = self.text_embeddings([part for split in parts.values() for part, _ in split])
+        means = dict(zip(parts, _weighted(parts.values(), embeddings)))
+        rows = torch.stack([views[regions[region]] @ means[text] for region, text in asked])
+        return list(map(tuple, rows.tolist()))
 
-    def crop_embedding(self, image: Image.Image, region: Box) -> torch.Tensor:
-        """Unit image embedding (d,) of the crop, rounded outwards to whole pixels."""
-        hidden = self._before_last_block(image.crop(crop_corners(region)))
-        return self._embedding(hidden, torch.ones(hidden.shape[0] - 1, dtype=torch.bool))
+    @torch.no_grad()
+    def crop_embeddings(self, picture: Image.Image, regions: Sequence[Box]) -> torch.Tensor:
+        """Unit image embeddings (r, d) of the crops, each rounded outwards to whole pixels."""
+        crops = [picture.crop(crop_corners(region)) for region in regions]
+        return torch.cat([self._masked(self._hidden(crops[i : i + CROPS])) for i in range(0, len(crops), CROPS)])
 
-    def local_embedding(self, image: Image.Image, region: Box) -> torch.Tensor:
-        """Unit embedding (d,) of the region within the whole picture (local attention)."""
-        if self._cached[0] is not image:
-            self._cached = (image, self._before_last_block(image))
-        patches = covered_patches(region, self.image_size, self.model.config.vision_config.patch_size)
-        return self._embedding(self._cached[1], torch.from_numpy(patches))
+    @torch.no_grad()
+    def local_embeddings(self, picture: Image.Image, regions: Sequence[Box]) -> torch.Tensor:
+        """Unit embeddings (r, d) of the regions within the whole picture (local attention)."""
+        if self._cached[0] is not picture:
+            self._cached = (picture, self._hidden([picture]))
+        patches = np.stack([covered_patches(region, self.image_size, self.patch_size) for region in regions])
+        return torch.cat([self._masked(self._cached[1], seen) for seen in torch.from_numpy(patches).to(self.device).split(CROPS)])
 
+    @torch.no_grad()
     def text_embeddings(self, texts: Sequence[str]) -> torch.Tensor:
-        """Unit embeddings (n, d) of texts within CLIP's limit."""
-        tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt").to(self.device)
-        out = self.model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        return _unit(self.model.text_projection(out.pooler_output))
+        """Unit embeddings (n, d) of texts within the limit."""
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # alike lengths together: little padding
+        rows: list[torch.Tensor] = [None] * len(texts)
+        for batch in (order[i : i + TEXTS] for i in range(0, len(order), TEXTS)):
+            tokens = self.tokenizer([texts[place] for place in batch], return_tensors="pt", **self._padding()).to(self.device)
+            for place, row in zip(batch, _unit(self._text_features(tokens))):
+                rows[place] = row
+        return torch.stack(rows)
 
-    def _count_tokens(self, text: str) -> int:
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text`, without those that begin and end every text."""
         return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    def _before_last_block(self, image: Image.Image) -> torch.Tensor:
-        """Hidden states (1 + patches, width) that enter the last ViT block, class token first."""
-        pixels = self._pixels(image).unsqueeze(0).to(self.device)
-        return self.model.vision_model(pixel_values=pixels, output_hidden_states=True).hidden_states[-2][0]
+    def _hidden(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
+        """(n, tokens, width): what the tower knows of each picture where the regions' masks begin."""
+        pixels = torch.from_numpy(np.stack([self._pixels(picture) for picture in pictures])).to(self.device)
+        return self.model.vision_model(pixel_values=pixels).last_hidden_state
 
-    def _pixels(self, image: Image.Image) -> torch.Tensor:
-        """(3, s, s): the picture squeezed to CLIP's square and normalized with the checkpoint's mean and deviation."""
-        square = image.convert("RGB").resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
-        values = (np.asarray(square, dtype=np.float32) / 255.0 - self.mean) / self.std
-        return torch.from_numpy(values).permute(2, 0, 1)
+    def _pixels(self, picture: Image.Image) -> np.ndarray:
+        """(3, s, s) float32: the picture squeezed to CLIP's square and normalized with the checkpoint's mean and deviation."""
+        square = picture.convert("RGB").resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
+        return ((np.asarray(square, dtype=np.float32) / 255.0 - self.mean) / self.std).transpose(2, 0, 1)
 
-    def _embedding(self, hidden: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
-        """Last block for the class token alone, which sees itself and `patches` (bool); then post-norm, projection, unit length."""
-        vision = self.model.vision_model
-        block = vision.encoder.layers[-1]
-        seen = torch.cat([torch.ones(1, dtype=torch.bool), patches]).to(hidden.device)
-        token = hidden[:1] + _attend(block.self_attn, block.layer_norm1(hidden[seen]))
-        token = token + block.mlp(block.layer_norm2(token))
-        return _unit(self.model.visual_projection(vision.post_layernorm(token)))[0]
+    def _masked(self, hidden: torch.Tensor, patches: torch.Tensor | None = None) -> torch.Tensor:
+        """Last block for the class token alone, which sees itself and `patches` (r, patches), or all; then post-norm and projection.
+
+        `hidden` is (r, 1 + patches, width), or (1, ...) for r masks on one picture, whose keys and values are then computed once.
+        """
+        attention, normed = self.block.self_attn, self.block.layer_norm1(hidden)
+
+        def heads(values: torch.Tensor) -> torch.Tensor:
+            return values.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+        # By hand from the module's four projections: its call differs between transformers versions, and one row is all we need.
+        query, key, value = heads(attention.q_proj(normed[:, :1])), heads(attention.k_proj(normed)), heads(attention.v_proj(normed))
+        logits = query @ key.transpose(2, 3) * attention.scale
+        if patches is not None:
+            seen = torch.nn.functional.pad(patches, (1, 0), value=True)
+            logits = logits.masked_fill(~seen[:, None, None], float("-inf"))
+        token = hidden[:, :1] + attention.out_proj((logits.softmax(-1) @ value).transpose(1, 2).flatten(2))
+        token = token + self.block.mlp(self.block.layer_norm2(token))
+        return _unit(self.model.visual_projection(self.model.vision_model.post_layernorm(token[:, 0])))
+
+    def _padding(self) -> dict:
+        return {"padding": True}
+
+    def _text_features(self, tokens) -> torch.Tensor:
+        out = self.model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        return self.model.text_projection(out.pooler_output)
 
 
-def _attend(attention: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """Attention output (1, width) of the first of `tokens` (n, width) over all of them.
+class SiglipSimilarity(ClipSimilarity):
+    """The same of a SigLIP checkpoint: the mask lies on its pooling head; text is padded to the limit, as it was trained."""
 
-    By hand from the module's four projections: its call differs between transformers versions, and one row is all we need.
-    """
-    def heads(values: torch.Tensor) -> torch.Tensor:
-        return values.view(len(values), attention.num_heads, -1).transpose(0, 1)
+    def _take_last_block(self) -> None:
+        """Nothing: SigLIP's tower runs whole."""
 
-    query, key, value = heads(attention.q_proj(tokens[:1])), heads(attention.k_proj(tokens)), heads(attention.v_proj(tokens))
-    weights = torch.softmax(query @ key.transpose(1, 2) * attention.scale, dim=-1)
-    return attention.out_proj((weights @ value).transpose(0, 1).reshape(1, -1))
+    def _masked(self, hidden: torch.Tensor, patches: torch.Tensor | None = None) -> torch.Tensor:
+        head = self.model.vision_model.head
+        hidden = hidden if patches is None else hidden.expand(len(patches), -1, -1)
+        unseen = None if patches is None else ~patches
+        token, _ = head.attention(head.probe.expand(len(hidden), -1, -1), hidden, hidden, key_padding_mask=unseen, need_weights=False)
+        return _unit((token + head.mlp(head.layernorm(token)))[:, 0])
+
+    def _padding(self) -> dict:
+        return {"padding": "max_length", "max_length": self.model.config.text_config.max_position_embeddings}
+
+    def _text_features(self, tokens) -> torch.Tensor:
+        return self.model.text_model(input_ids=tokens["input_ids"]).pooler_output
+
+
+FAMILIES = {"clip": ClipSimilarity, "siglip": SiglipSimilarity}
 
 
 def covered_patches(region: Box, image_size: int, patch_size: int) -> np.ndarray:
@@ -133,35 +178,41 @@ def _unit(vectors: torch.Tensor) -> torch.Tensor:
     return vectors / vectors.norm(dim=-1, keepdim=True)
 
 
-def _weighted_cosines(views: torch.Tensor, parts: Sequence[tuple[str, int]], embeddings: Iterator[torch.Tensor]) -> tuple[float, float]:
-    """Token-weighted mean over a text's (part, tokens) of the cosines with the two `views`; takes their `embeddings` in turn."""
-    weights = torch.tensor([float(tokens) for _, tokens in parts], device=views.device)
-    cosines = views @ torch.stack([next(embeddings) for _ in parts]).T
-    s_crop, s_local = (cosines @ weights / weights.sum()).tolist()
-    return s_crop, s_local
+def _weighted(parts: Iterable[Sequence[tuple[str, int]]], embeddings: torch.Tensor) -> Iterator[torch.Tensor]:
+    """For each text's (part, tokens) the token-weighted mean of its parts' `embeddings`: its dot products are the mean cosines."""
+    start = 0
+    for split in parts:
+        weights = torch.tensor([float(tokens) for _, tokens in split], device=embeddings.device)
+        yield weights @ embeddings[start : start + len(split)] / weights.sum()
+        start += len(split)
 
 
-def load_clip(path: str) -> tuple:
-    """(model, tokenizer, mean, deviation) of a CLIP checkpoint. Raises UserError in one line for anything else."""
-    from transformers import AutoConfig, AutoTokenizer, CLIPModel, ImageProcessingMixin
+def load(path: str, device: torch.device | str = "cpu") -> ClipSimilarity:
+    """The similarity model of a CLIP or SigLIP checkpoint: a folder or hub id with both towers, tokenizer and image processor.
+
+    Raises UserError in one line for anything else.
+    """
+    from transformers import AutoConfig, AutoModel, AutoTokenizer, ImageProcessingMixin
 
     try:
         kind = AutoConfig.from_pretrained(path).model_type
-        if kind != "clip":
+        if kind not in FAMILIES:
             raise UserError(f"--spr_clip {path}: not a CLIP checkpoint with a text tower (its config says {kind!r})")
         settings, _ = ImageProcessingMixin.get_image_processor_dict(path)
+        mean, std = (np.asarray(settings[name], dtype=np.float32) for name in ("image_mean", "image_std"))
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model, loaded = CLIPModel.from_pretrained(path, output_loading_info=True)
+        model, loaded = AutoModel.from_pretrained(path, output_loading_info=True)
         if missing := sorted(name for name in loaded["missing_keys"] if not name.endswith("position_ids")):
             raise ValueError(f"no weights for {missing[0]} and {len(missing) - 1} more")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        why = str(error).strip().splitlines()[0]
+    except UserError:
+        raise
+    except Exception as error:  # transformers raises whatever a broken folder makes it stumble over
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"--spr_clip {path}: not a CLIP checkpoint with a text tower and a tokenizer ({why})") from None
-    mean, std = (np.asarray(settings[name], dtype=np.float32) for name in ("image_mean", "image_std"))
-    return model.float(), tokenizer, mean, std
+    return FAMILIES[kind](model, tokenizer, mean, std, device)
 
 
 @hookimpl
 def spr_similarity(config, device) -> ClipSimilarity | None:
     """``--spr_clip PATH``; a plugin that brings another image-text model is asked first."""
-    return ClipSimilarity(config.spr_clip, device) if config.spr_clip else None
+    return load(config.spr_clip, device) if config.spr_clip else None

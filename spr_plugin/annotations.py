@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from PIL import Image
 
@@ -22,8 +23,12 @@ from spr_plugin.boxes import Box, Space, iou_matrix
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.progress import say
 
+DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # ``convert("RGB")`` cuts these at 255, in every host too
 SMALLEST = 1.0  # px; a box with a shorter side is no object that a description could name
+PADDING_ROUNDING = 0.02  # boxes of two decimals, drawn a little beyond their picture
+PADDING_ERRORS, PADDING_SURE = 0.05, 20  # share of boxes that may be wrong; number of boxes that decide
 REC_QUESTION = re.compile(r"describes:\s*(.+?)\s*$", re.DOTALL)
 REG_QUESTION = re.compile(r"\bdescri(?:be|ption)\b", re.IGNORECASE)
 
@@ -61,19 +66,21 @@ class AnnotatedImage:
 
 
 def open_image(path: str, record_id: str) -> Image.Image:
-    """The picture as RGB, stored orientation. Raises BadImage if it is missing, truncated or no picture."""
+    """The picture as RGB, stored orientation. Raises BadImage if it is missing, truncated, no picture, or of more than 8 bits."""
     try:
         with Image.open(path) as image:
+            if image.mode in DEEP_MODES:
+                raise ValueError(f"{image.mode}: more than 8 bits a channel, which hosts see as white")
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadImage(f"record {record_id}: cannot read {path} ({error}); mend or remove the file") from None
 
 
 def image_size(path: str) -> tuple[int, int] | str:
-    """(width, height) from the file's header, or the reason why there is none: ``missing_image``, ``unreadable_image``."""
+    """(width, height) from the file's header, or why it is left out: ``missing_image``, ``unreadable_image``, ``more_than_8_bits``."""
     try:
         with Image.open(path) as image:
-            return image.size
+            return "more_than_8_bits" if image.mode in DEEP_MODES else image.size
     except FileNotFoundError:
         return "missing_image"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -83,16 +90,16 @@ def image_size(path: str) -> tuple[int, int] | str:
 # --- COCO-format JSON: COCO, LVIS, Objects365
 
 
-def read_coco(file: str, image_folder: str, skipped: Counter) -> Iterator[AnnotatedImage]:
+def read_coco(file: str, image_folder: str, skipped: Counter, keep_crowd: bool = False) -> Iterator[AnnotatedImage]:
     """Pictures with at least one usable box, in the file's order.
 
-    Boxes are clipped to the picture. Left out and counted in `skipped`: annotations as ``crowd``, ``ignored``, ``bad_box``,
-    ``not_finite``, ``zero_area``, ``outside``, ``no_label``, ``unknown_image``, ``duplicate_id``; pictures as ``missing_image``,
-    ``unreadable_image``, ``size_mismatch`` (file and record disagree), ``bad_image_record``, ``duplicate_image_id``,
-    ``no_objects``. Raises UserError where `file` is not COCO JSON.
+    Boxes are clipped to the picture. With `keep_crowd` groups and ignored objects are objects too. Left out and counted in `skipped`:
+    annotations as ``crowd``, ``ignored``, ``bad_box``, ``not_finite``, ``zero_area``, ``outside``, ``no_label``, ``unknown_image``,
+    ``duplicate_id``; pictures as ``missing_image``, ``unreadable_image``, ``more_than_8_bits``, ``size_mismatch`` (file and record
+    disagree), ``bad_image_record``, ``duplicate_image_id``, ``no_objects``. Raises UserError where `file` is not COCO JSON.
     """
     content = _load_coco(file)
-    labels = {record.get("id"): _label(record.get("name")) for record in content["categories"] if isinstance(record, dict)}
+    labels = {record.get("id"): _category(record.get("name")) for record in content["categories"] if isinstance(record, dict)}
     images = [record for record in content["images"] if _is_image_record(record, skipped)]
     by_image: dict[object, list[dict]] = {record["id"]: [] for record in images}
     for record in content["annotations"]:
@@ -104,7 +111,7 @@ def read_coco(file: str, image_folder: str, skipped: Counter) -> Iterator[Annota
     if len(images) > len(by_image):
         skipped["duplicate_image_id"] += len(images) - len(by_image)
     for record in {record["id"]: record for record in images}.values():
-        if image := _coco_image(record, by_image[record["id"]], labels, image_folder, skipped):
+        if image := _coco_image(record, by_image[record["id"]], labels, image_folder, skipped, keep_crowd):
             yield image
 
 
@@ -144,16 +151,23 @@ def _file_name(record: dict) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _coco_image(record: dict, rows: list[dict], labels: dict, folder: str, skipped: Counter) -> AnnotatedImage | None:
+def tails(name: str) -> list[str]:
+    """``images/v1/patch8/a.jpg``, ``v1/patch8/a.jpg`` … ``a.jpg``: file names as Objects365 and LVIS write them, and as they are unpacked."""
+    parts = name.split("/")
+    return ["/".join(parts[first:]) for first in range(len(parts))]
+
+
+def _coco_image(record: dict, rows: list[dict], labels: dict, folder: str, skipped: Counter, keep_crowd: bool) -> AnnotatedImage | None:
     """The picture of one record, or None, counted."""
-    path = os.path.join(folder, _file_name(record))
+    paths = [os.path.join(folder, name) for name in tails(_file_name(record))]
+    path = next(filter(os.path.exists, paths), paths[0])
     size = image_size(path)
     stated = (record["width"], record["height"])
     if size != stated:
         skipped[size if isinstance(size, str) else "size_mismatch"] += 1
         return None
     space = Space.pixels(*stated)
-    found = [annotation for row in rows if (annotation := _coco_annotation(row, labels, space, skipped))]
+    found = [annotation for row in rows if (annotation := _coco_annotation(row, labels, space, skipped, keep_crowd))]
     annotations = {annotation.id: annotation for annotation in reversed(found)}
     if len(found) > len(annotations):
         skipped["duplicate_id"] += len(found) - len(annotations)
@@ -163,10 +177,10 @@ def _coco_image(record: dict, rows: list[dict], labels: dict, folder: str, skipp
     return AnnotatedImage(str(record["id"]), path, *stated, tuple(reversed(annotations.values())))
 
 
-def _coco_annotation(row: dict, labels: dict, space: Space, skipped: Counter) -> Annotation | None:
+def _coco_annotation(row: dict, labels: dict, space: Space, skipped: Counter, keep_crowd: bool) -> Annotation | None:
     """The annotation of one row, or None, counted."""
     label = labels.get(row.get("category_id"), "") if _hashable(row.get("category_id")) else ""
-    box = _coco_box(row, space)
+    box = _coco_box(row, space, keep_crowd)
     reason = "no_label" if not label else box if isinstance(box, str) else None
     if reason:
         skipped[reason] += 1
@@ -174,12 +188,10 @@ def _coco_annotation(row: dict, labels: dict, space: Space, skipped: Counter) ->
     return Annotation(row["id"] if _hashable(row.get("id")) else f"{box.xyxy}", label, box)
 
 
-def _coco_box(row: dict, space: Space) -> Box | str:
+def _coco_box(row: dict, space: Space, keep_crowd: bool) -> Box | str:
     """COCO's xywh as a box on the picture, or the reason why it is left out."""
-    if row.get("iscrowd"):
-        return "crowd"
-    if row.get("ignore"):
-        return "ignored"
+    if not keep_crowd and (row.get("iscrowd") or row.get("ignore")):
+        return "crowd" if row.get("iscrowd") else "ignored"
     numbers = row.get("bbox")
     if not isinstance(numbers, list) or len(numbers) != 4 or not all(isinstance(n, (int, float)) for n in numbers):
         return "bad_box"
@@ -198,7 +210,13 @@ def usable(box: Box) -> Box | None:
 
 
 def _label(name: object) -> str:
-    return " ".join(name.split()) if isinstance(name, str) else ""
+    """A phrase without what box text is made of: brackets, tags and quotes, which would be read back as something else."""
+    return " ".join(re.sub(r"[][<>{}()\"\\|]", " ", name).split()).strip(",.;: ") if isinstance(name, str) else ""
+
+
+def _category(name: object) -> str:
+    """A category's name as a phrase: LVIS's ``bow_(decorative_ribbons)`` is a bow."""
+    return _label(re.sub(r"_\(.*\)$", "", name).replace("_", " ")) if isinstance(name, str) else ""
 
 
 # --- LLaVA data files
@@ -209,13 +227,16 @@ def mine_conversations(file: str, image_folder: str, box_format: BoxFormat, skip
 
     Read are referring-expression turns (the answer is a box, the phrase is what the question ``describes: …``), region
     descriptions (the question holds one box, the answer is the phrase) and answers that hold phrases with boxes. `box_format`
-    says how the file writes boxes. The same object found again (IoU >= 0.5 under one label, or >= 0.9 under any) is dropped.
+    says how the file writes boxes; where it is 0-1 of the padded square, or of the picture, `check_padding` looks first whether the
+    file's own boxes allow that. The same object found again (IoU >= 0.5 under one label, or >= 0.9 under any) is dropped.
     All annotations are `coarse`.
 
-    Counted in `skipped`: ``no_image``, ``bad_record``, ``missing_image``, ``unreadable_image``, ``no_phrase``, ``outside``,
+    Counted in `skipped`: ``no_image``, ``bad_record``, ``missing_image``, ``unreadable_image``, ``more_than_8_bits``, ``no_phrase``, ``outside``,
     ``duplicate``, and the box format's parsing failures as ``box_malformed`` …. Raises UserError where `file` is no JSON list.
     """
-    for name, turns in _turns_by_image(file, skipped).items():
+    turns_by_image = _turns_by_image(file, skipped)
+    check_padding(turns_by_image, image_folder, box_format, file)
+    for name, turns in turns_by_image.items():
         path = os.path.join(image_folder, name)
         size = image_size(path)
         if isinstance(size, str):
@@ -224,6 +245,38 @@ def mine_conversations(file: str, image_folder: str, box_format: BoxFormat, skip
         found = [mention for question, answer in turns for mention in _mined(question, answer, *size, box_format, skipped)]
         if annotations := _annotations(found, skipped):
             yield AnnotatedImage(name, path, *size, annotations)
+
+
+def check_padding(turns_by_image: dict, image_folder: str, box_format: BoxFormat, file: str, wanted: int = 200) -> None:
+    """UserError where the first `wanted` boxes on clearly non-square pictures speak against the declared reading.
+
+    On the padded square of a wide picture nothing lies in the stripes above and below it; boxes in 0-1 of the picture itself reach
+    into them all the time. So one reading is refuted by boxes in the stripes, the other, given enough boxes, by their absence.
+    """
+    if box_format.space_name not in ("padded_square", "normalized"):
+        return
+    seen = list(islice(_beside_stripes(turns_by_image, image_folder, box_format), wanted))
+    inside, padded = sum(seen), box_format.space_name == "padded_square"
+    found = f"{inside} of {len(seen)} boxes on non-square pictures of --data_path {file} reach into the stripes that padding to a square adds"
+    if 0 < len(seen) < PADDING_SURE:
+        say(f"{found}: too few to tell whether they count padding, taken as {'pad' if padded else 'square'} (--spr_data_aspect)")
+    elif padded and inside > PADDING_ERRORS * len(seen):
+        raise UserError(f"{found}: they are no boxes of the padded square; say --spr_data_aspect square, or give boxes by --spr_annotations")
+    elif seen and not padded and inside <= PADDING_ERRORS * len(seen):
+        raise UserError(f"{found}: they are boxes of the padded square, as in LLaVA's own data; say --spr_data_aspect pad")
+
+
+def _beside_stripes(turns_by_image: dict, image_folder: str, box_format: BoxFormat) -> Iterator[bool]:
+    """For each box of pictures whose sides differ by a fifth: whether its numbers reach into the padded square's stripes."""
+    for name, turns in turns_by_image.items():
+        size = image_size(os.path.join(image_folder, name))
+        if isinstance(size, str) or max(size) < 1.2 * min(size):
+            continue
+        stripe = (1 - min(size) / max(size)) / 2 - PADDING_ROUNDING
+        for text in (text for pair in turns for text in pair):
+            for box in box_format.parse(text, *size).boxes:
+                low, high = (box.y1, box.y2) if size[0] > size[1] else (box.x1, box.x2)
+                yield low < stripe or high > 1 - stripe
 
 
 def _turns_by_image(file: str, skipped: Counter) -> dict[str, list[tuple[str, str]]]:
@@ -287,6 +340,6 @@ def _repeats(label: str, box: Box, kept: Sequence[Annotation]) -> bool:
 
 
 @hookimpl
-def spr_annotations(source: str, image_folder: str, skipped: Counter) -> Iterator[AnnotatedImage]:
+def spr_annotations(source: str, image_folder: str, skipped: Counter, keep_crowd: bool) -> Iterator[AnnotatedImage]:
     """``--spr_annotations FILE`` as COCO-format JSON; a plugin that knows another format is asked first."""
-    return read_coco(source, image_folder, skipped)
+    return read_coco(source, image_folder, skipped, keep_crowd)

@@ -8,6 +8,7 @@ Knows nothing about model families, text or files.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,27 +34,32 @@ class Space:
             raise ValueError(f"a picture of {self.width} x {self.height} px has no coordinate space")
 
     @classmethod
+    @functools.lru_cache(maxsize=256)
     def pixels(cls, width: int, height: int) -> Space:
         """Pixels of the original picture (COCO, RefCOCO)."""
         return cls("pixels", width, height)
 
     @classmethod
+    @functools.lru_cache(maxsize=256)
     def normalized(cls, width: int, height: int) -> Space:
         """0-1 of the picture on each axis."""
         return cls("normalized", width, height, (width, height))
 
     @classmethod
+    @functools.lru_cache(maxsize=256)
     def padded_square(cls, width: int, height: int) -> Space:
         """0-1 of the square that the picture is padded to, centred as LLaVA's ``expand2square`` does (whole pixels)."""
         side = max(width, height)
         return cls("padded_square", width, height, (side, side), (-((side - width) // 2), -((side - height) // 2)))
 
     @classmethod
+    @functools.lru_cache(maxsize=256)
     def grid(cls, width: int, height: int, bins: int) -> Space:
         """`bins` steps across the picture on each axis: pixel = value * width / bins."""
         return cls(f"grid{bins}", width, height, (width / bins, height / bins))
 
     @classmethod
+    @functools.lru_cache(maxsize=256)
     def resized(cls, width: int, height: int, new_width: int, new_height: int) -> Space:
         """Pixels of the picture after an image processor made it `new_width` x `new_height`."""
         return cls("resized", width, height, (width / new_width, height / new_height))
@@ -117,7 +123,7 @@ class Box:
 
     def to(self, space: Space) -> Box:
         """The same box in another space of the same picture. Raises ValueError for another picture's space."""
-        if space == self.space:
+        if space is self.space or space == self.space:
             return self
         if not space.same_picture(self.space):
             raise ValueError(
@@ -155,18 +161,29 @@ def iou_matrix(a: np.typing.ArrayLike, b: np.typing.ArrayLike) -> np.ndarray:
     Continuous coordinates (no + 1). A box that is inverted, empty or not finite has IoU 0 with everything.
     """
     a, b = _as_boxes(a), _as_boxes(b)
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.prod(np.clip(high - low, 0.0, None), axis=2)
+    width = np.minimum(a[:, None, 2], b[:, 2]) - np.maximum(a[:, None, 0], b[:, 0])
+    height = np.minimum(a[:, None, 3], b[:, 3]) - np.maximum(a[:, None, 1], b[:, 1])
+    overlap = np.maximum(width, 0.0) * np.maximum(height, 0.0)
     union = _areas(a)[:, None] + _areas(b)[None, :] - overlap
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+
+
+def best_iou(a: np.typing.ArrayLike, b: np.typing.ArrayLike, block: int = 256) -> np.ndarray:
+    """The largest IoU of each box of `a` (n, 4) with any of `b` (m, 4), as (n,); 0 where `b` is empty.
+
+    The row maxima of `iou_matrix`, made in blocks of rows, since a detector may give thousands of boxes.
+    """
+    a = _as_boxes(a)
+    blocks = [iou_matrix(a[start : start + block], b).max(axis=1, initial=0.0) for start in range(0, len(a), block)]
+    return np.concatenate(blocks) if blocks else np.zeros(0)
 
 
 def _as_boxes(boxes: np.typing.ArrayLike) -> np.ndarray:
     """(n, 4) float64; rows that are no box (not finite, inverted) become the empty box at 0, which overlaps nothing."""
     array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     proper = np.isfinite(array).all(axis=1) & (array[:, 2] > array[:, 0]) & (array[:, 3] > array[:, 1])
-    array[~proper] = 0.0
+    if not proper.all():
+        array[~proper] = 0.0
     return array
 
 

@@ -41,6 +41,13 @@ class SPRConfig:
         None, "COCO-format JSON with object boxes; default: mined from the grounded conversations of --data_path"
     )
     spr_image_folder: Optional[str] = _flag(None, "folder of the annotated images; default: the host's --image_folder")
+    spr_data_aspect: Optional[str] = _flag(
+        None, "how the pictures of --data_path were seen by whoever wrote its boxes (pad, square …); default: the host's --image_aspect_ratio"
+    )
+    spr_exclude: list[str] = _flag([], "files or folders that name pictures to leave out: RefCOCO's val and test lie in COCO's training set")
+    spr_min_objects: int = _flag(1, "pictures with fewer objects are left out")
+    spr_min_area: float = _flag(0.0, "objects of fewer square pixels are left out")
+    spr_keep_crowd: bool = _flag(False, "groups (iscrowd) and ignored objects of --spr_annotations count as objects")
     spr_regions: int = _flag(10000, "number of region queries", "paper: 10k images")
     spr_regions_per_image: int = _flag(1, "regions grown in one image")
     spr_more_than: int = _flag(4, "a region grows until it holds more than this many objects", "paper")
@@ -53,11 +60,17 @@ class SPRConfig:
     spr_max_new_tokens: int = _flag(256, "longest answer, in tokens")
     spr_sample_batch: int = _flag(8, "prompts answered in one batch")
 
+    spr_candidates_of: Optional[str] = _flag(
+        None, "OUTPUT_DIR of an earlier run on the same model and data whose answers are scored and paired anew: for ablations", resumable=True
+    )
+
     spr_box_format: Optional[str] = _flag(None, "box text of the model (llava, ferret, shikra …); default: the host's family")
     spr_clip: Optional[str] = _flag(
         None, "CLIP checkpoint of the semantic score; default: the host's --vision_tower, whose repository holds the text tower too"
     )
-    spr_detector: Optional[str] = _flag(None, "detector whose boxes join the ground truth; default: annotations alone")
+    spr_detector: Optional[str] = _flag(None, "Grounding DINO or OWLv2 checkpoint whose boxes join the ground truth; default: annotations alone")
+    spr_detector_threshold: float = _flag(0.35, "a detector's box counts from this score on", "Grounding DINO's demo")
+    spr_no_detector: bool = _flag(False, "ablation: --spr_detector is not asked, truth is the annotations and predictions are the written boxes")
     spr_scorer: str = _flag("spr", "scorer of the candidates, by name")
     spr_lambda: float = _flag(0.8, "weight of the semantic score: S = lambda S_sem + (1 - lambda) S_loc", "paper")
     spr_no_local: bool = _flag(False, "ablation: S_sem is the crop's similarity alone")
@@ -92,7 +105,7 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_tune {config.spr_tune}: choose lora or full")
     if config.spr_pairing not in PAIRINGS:
         raise UserError(f"--spr_pairing {config.spr_pairing}: choose from {', '.join(PAIRINGS)}")
-    for name in ("spr_lambda", "spr_top_p"):
+    for name in ("spr_lambda", "spr_top_p", "spr_detector_threshold"):
         if not 0 <= getattr(config, name) <= 1:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
     positive = "spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_lora_r spr_lora_alpha"
@@ -106,6 +119,12 @@ def check(config: SPRConfig) -> None:
 def fingerprint(config: SPRConfig) -> dict:
     """Flag → value of everything that shapes a record; two runs on one OUTPUT_DIR must agree on it."""
     return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if not f.metadata["resumable"]}
+
+
+def candidate_flags() -> list[str]:
+    """The flags that shape regions and candidates: the fields follow the pipeline, and scoring begins with the box format and CLIP."""
+    names = [f.name for f in dataclasses.fields(SPRConfig) if not f.metadata["resumable"]]
+    return names[: names.index("spr_clip")]
 
 
 def digest(value) -> str:

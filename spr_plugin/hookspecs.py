@@ -23,8 +23,11 @@ def spr_host(trainer, namespace, config):
 
 
 @hookspec(firstresult=True)
-def spr_annotations(source, image_folder, skipped):
-    """Iterator of :class:`spr_plugin.annotations.AnnotatedImage` of ``--spr_annotations``; ``skipped`` counts left-out records by reason."""
+def spr_annotations(source, image_folder, skipped, keep_crowd):
+    """Iterator of :class:`spr_plugin.annotations.AnnotatedImage` of ``--spr_annotations``; ``skipped`` counts left-out records by reason.
+
+    ``keep_crowd``: groups and ignored objects count as objects.
+    """
 
 
 @hookspec(firstresult=True)
@@ -34,16 +37,19 @@ def spr_box_format(family, aspect):
 
 @hookspec(firstresult=True)
 def spr_scorer(config, device):
-    """The scorer named ``config.spr_scorer``.
+    """The scorer named ``config.spr_scorer``; it gets the regions of one picture together, with the texts of each.
 
-    ``truth(query, picture, texts, box_format)`` → ground truth ``(n, 4)`` in pixels, pooled over a region's texts;
-    ``score(query, picture, texts, box_format, truth)`` → one ``{"terms", "total", "valid", "reason"}`` a text.
+    ``truth(queries, picture, texts, box_format)`` → a region's ground truth ``(n, 4)`` in pixels, pooled over its texts, for each query;
+    ``score(queries, picture, texts, box_format, truths)`` → for each query one ``{"terms", "total", "valid", "reason"}`` a text.
     """
 
 
 @hookspec(firstresult=True)
 def spr_similarity(config, device):
-    """The image–text model of ``config.spr_clip``: ``score(picture, region, texts)`` → one ``(s_crop, s_local)`` a text, raw cosines."""
+    """The image–text model of ``config.spr_clip``: ``score(picture, asked)`` → one ``(s_crop, s_local)`` for each (region, text).
+
+    Raw cosines of text without coordinates; ``asked`` holds all that is wanted of one picture, nothing twice.
+    """
 
 
 @hookspec(firstresult=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from spr_plugin import dpo, ranks, weights
 from spr_plugin.annotations import mine_conversations, open_image
-from spr_plugin.boxes import Box, Space
-from spr_plugin.config import SPRConfig, fingerprint
+from spr_plugin.config import SPRConfig, candidate_flags, fingerprint
 from spr_plugin.errors import UserError
+from spr_plugin.formats import box_format
 from spr_plugin.host import Host
 from spr_plugin.pairing import PreferencePair, make_pair
 from spr_plugin.plugins import hook, load_file
@@ -24,6 +24,8 @@ from spr_plugin.prompts import prompts_for
 from spr_plugin.refinement import refine
 from spr_plugin.regions import RegionQuery, region_queries
 from spr_plugin.sampling import sample
+from spr_plugin.scoring import invalid
+from spr_plugin.selection import Selection, excluded, picture_key
 from spr_plugin.store import Log, check_manifest, counted, read_json, write_json
 
 
@@ -77,6 +79,8 @@ class Run:
         self.config = config = dataclasses.replace(config, spr_clip=config.spr_clip or self.host.vision_tower)
         if ranks.rank() == 0:
             check_manifest(self.directory, {**fingerprint(config), "box": self.host.box_format.describe()}, config.spr_overwrite)
+            if config.spr_candidates_of:
+                check_candidates(Path(config.spr_candidates_of) / "spr", self.directory)
         ranks.barrier()
         self.scorer("cpu")  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
 
@@ -107,6 +111,8 @@ class Run:
         if not queries:
             reasons = read_json(self.directory / "regions" / "counts.json")
             raise UserError(f"{self._source()} gives no usable region ({_listed(reasons) or 'it is empty'})")
+        if not self.config.spr_exclude and any(isinstance(picture_key(query.image.path), int) for query in queries):
+            self.say("pictures of COCO are used, RefCOCO's val and test among them: to measure on those, name them to --spr_exclude")
         return queries
 
     def _source(self) -> str:
@@ -123,6 +129,7 @@ class Run:
             regions_per_image=self.config.spr_regions_per_image,
             more_than=self.config.spr_more_than,
             limit=self.config.spr_regions,
+            select=Selection(excluded(self.config.spr_exclude), self.config.spr_min_objects, self.config.spr_min_area),
             skipped=skipped,
         )
         log.append(*(query.to_json() for query in queries))
@@ -132,11 +139,18 @@ class Run:
     def _annotated_images(self, skipped: Counter):
         folder = self.config.spr_image_folder or self.host.image_folder
         if self.config.spr_annotations is None:
-            return mine_conversations(self.host.data_path, folder, self.host.box_format, skipped)
-        images = hook().spr_annotations(source=self.config.spr_annotations, image_folder=folder, skipped=skipped)
+            return mine_conversations(self.host.data_path, folder, self.data_box_format(), skipped)
+        images = hook().spr_annotations(
+            source=self.config.spr_annotations, image_folder=folder, skipped=skipped, keep_crowd=self.config.spr_keep_crowd
+        )
         if images is None:
             raise UserError(f"--spr_annotations {self.config.spr_annotations}: neither COCO-format JSON nor a source of a plugin")
         return images
+
+    def data_box_format(self):
+        """How --data_path writes boxes: as the host's model does, but for the aspect that --spr_data_aspect names."""
+        aspect = self.config.spr_data_aspect
+        return box_format(self.host.box_format.family, aspect) if aspect else self.host.box_format
 
     def save_base(self) -> None:
         """The model as it enters the stage in the host's own layout (``--spr_save_base``): what SPR is to be compared with."""
@@ -182,6 +196,9 @@ class Run:
 
     def make_pairs(self, queries: list[RegionQuery]) -> list[PreferencePair]:
         """Sampling, scoring and pairing; the pairs that fit the host's length."""
+        if ranks.rank() == 0 and self.config.spr_candidates_of:
+            take_candidates(Path(self.config.spr_candidates_of) / "spr", self.directory)
+        ranks.barrier()
         sample(self.host, queries, self.config, self.log("candidates"))
         self.score(queries)
         if ranks.rank() == 0:
@@ -202,12 +219,14 @@ class Run:
         """One record a region: its pooled truth and, for each candidate, the scores of the initial and of the refined text."""
         log = self.log("scores")
         held = ranks.agreed(lambda: set(log.read()))
-        wanted = [query for query in queries if query.id not in held]
+        # A picture of which a region is missing is scored as a whole, so that a batch is the same whatever was done before.
+        wanted = [regions for regions in by_picture(queries) if any(query.id not in held for query in regions)]
         mine = wanted[ranks.rank() :: ranks.world()]
         candidates = by_region(self.log("candidates").read().values())
         scorer = self.scorer(self.trainer.args.device) if mine else None
-        for query in progress(mine, len(mine), "scoring", show=ranks.rank() == 0):
-            log.append(score_region(query, candidates.get(query.id, []), scorer, self.host.box_format))
+        for regions in progress(mine, len(mine), "scoring pictures", show=ranks.rank() == 0):
+            records = score_regions(regions, [candidates.get(query.id, []) for query in regions], scorer, self.host.box_format)
+            log.append(*(record for record in records if record["id"] not in held))
         ranks.barrier()
 
     def _pair(self, queries: list[RegionQuery]) -> None:
@@ -228,6 +247,33 @@ class Run:
                 log.append(record)
 
 
+def check_candidates(source: Path, own: Path) -> None:
+    """UserError unless ``--spr_candidates_of`` names a run that agrees on every flag that shapes a candidate."""
+    theirs, ours = (read_json(directory / "manifest.json") for directory in (source, own))
+    if theirs is None or not (source / "candidates").is_dir():
+        raise UserError(f"--spr_candidates_of {source.parent}: no run with candidates")
+    for name in [*candidate_flags(), "box"]:
+        if (was := theirs["config"].get(name)) != ours["config"].get(name):
+            raise UserError(f"--spr_candidates_of {source.parent}: that run had another --{name} ({was}), so its answers are not this run's")
+
+
+def take_candidates(source: Path, own: Path) -> None:
+    """Copy an earlier run's candidates (``--spr_candidates_of``) into `own`, once; sampling then asks only for what they lack.
+
+    UserError unless both runs also entered the stage with the same weights.
+    """
+    check_candidates(source, own)
+    if (own / "candidates").exists():
+        return
+    if read_json(source / "entry" / "index.json") != read_json(own / "entry" / "index.json"):
+        raise UserError(
+            f"--spr_candidates_of {source.parent}: that run sampled from other weights; with a finished model as the start (--spr_only) they are the same"
+        )
+    draft = own / "candidates.tmp"
+    shutil.copytree(source / "candidates", draft, dirs_exist_ok=True)
+    draft.rename(own / "candidates")
+
+
 def by_region(candidates) -> dict[str, list[dict]]:
     """Candidate records grouped by region, in canonical order."""
     grouped = {}
@@ -236,25 +282,36 @@ def by_region(candidates) -> dict[str, list[dict]]:
     return grouped
 
 
-def score_region(query: RegionQuery, candidates: list[dict], scorer, box_format) -> dict:
-    """The record of one region: every candidate's scores as the model wrote it and after refinement, by term."""
+def by_picture(queries: list[RegionQuery]) -> list[list[RegionQuery]]:
+    """Queries grouped by their picture, in the order of the first of each."""
+    grouped = {}
+    for query in queries:
+        grouped.setdefault(query.image.path, []).append(query)
+    return list(grouped.values())
+
+
+def score_regions(queries: list[RegionQuery], candidates: list[list[dict]], scorer, box_format) -> list[dict]:
+    """The records of the regions of one picture: every candidate's scores as the model wrote it and after refinement, by term."""
+    image = queries[0].image
+    texts = [[candidate["text"] for candidate in row] for row in candidates]
     try:
-        picture = open_image(query.image.path, query.image.id)
+        picture = open_image(image.path, image.id)
     except UserError as error:
-        unread = {"terms": {}, "total": 0.0, "valid": False, "reason": "image_unreadable"}
-        rows = [{"id": c["id"], "text": "", "initial": unread, "refined_text": "", "refined": unread} for c in candidates]
-        return {"id": query.id, "truth": [], "candidates": rows, "error": str(error)}
-    width, height = query.image.width, query.image.height
-    texts = [candidate["text"] for candidate in candidates]
-    truth = scorer.truth(query, picture, texts, box_format)
-    boxes = [Box(*corners, Space.pixels(width, height)) for corners in truth.tolist()]
-    refined = [refine(text, boxes, box_format, width, height)[0] for text in texts]
-    scores = scorer.score(query, picture, texts + refined, box_format, truth)
+        unread = invalid("image_unreadable")
+        return [{**_scored(q, row, [], [""] * len(row), [unread] * 2 * len(row)), "error": str(error)} for q, row in zip(queries, candidates)]
+    truths = scorer.truth(queries, picture, texts, box_format)
+    refined = [[refine(text, truth, box_format, image.width, image.height)[0] for text in said] for said, truth in zip(texts, truths)]
+    scores = scorer.score(queries, picture, [said + better for said, better in zip(texts, refined)], box_format, truths)
+    return [_scored(q, row, truth.tolist(), *made) for q, row, truth, *made in zip(queries, candidates, truths, refined, scores)]
+
+
+def _scored(query: RegionQuery, candidates: list[dict], truth: list, refined: list[str], scores: list[dict]) -> dict:
+    """The record of one region; `scores` are those of the initial texts, then of the refined ones."""
     rows = [
-        {"id": c["id"], "text": text, "initial": initial, "refined_text": better, "refined": final}
-        for c, text, initial, better, final in zip(candidates, texts, scores, refined, scores[len(texts) :])
+        {"id": c["id"], "text": c["text"], "initial": initial, "refined_text": better, "refined": final}
+        for c, initial, better, final in zip(candidates, scores, refined, scores[len(candidates) :])
     ]
-    return {"id": query.id, "truth": truth.tolist(), "candidates": rows}
+    return {"id": query.id, "truth": truth, "candidates": rows}
 
 
 def find_host(trainer, namespace: dict, config: SPRConfig) -> Host:

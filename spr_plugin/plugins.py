@@ -10,7 +10,14 @@ import pluggy
 from spr_plugin import hookspecs
 from spr_plugin.errors import UserError
 
-BUILT_IN = ("spr_plugin.hooks.llava", "spr_plugin.hooks.clip", "spr_plugin.formats", "spr_plugin.annotations", "spr_plugin.scoring")
+BUILT_IN = (
+    "spr_plugin.hooks.llava",
+    "spr_plugin.hooks.clip",
+    "spr_plugin.hooks.grounding_dino",
+    "spr_plugin.formats",
+    "spr_plugin.annotations",
+    "spr_plugin.scoring",
+)
 
 
 @functools.lru_cache(maxsize=None)

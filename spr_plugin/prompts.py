@@ -14,9 +14,19 @@ from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import BoxFormat
 from spr_plugin.regions import RegionQuery
 
-PLAIN = "Describe the objects in the region {region} with their bounding boxes."
-CROP = "Describe the objects in the image with their bounding boxes."
-REFERENCE = "The region {region} contains {references}. Describe the objects in the region with their bounding boxes."
+PLAIN = "Describe the objects in the region {region} {boxes}."
+CROP = "Describe the objects in the image {boxes}."
+REFERENCE = "The region {region} contains {references}. Describe the objects in the region {boxes}."
+# How a family's own training data or cookbook asks for boxes, where it has words of its own for it.
+BOXES = "with their bounding boxes"
+BOXES_OF = {
+    "shikra": "and include the coordinates [x0,y0,x1,y1] for each mentioned object",
+    "cogvlm": "and include the coordinates [[x0,y0,x1,y1]] for each mentioned object",
+    "qwen-vl": "in English with grounding",
+    "qwen2.5-vl": "and report their bbox coordinates and labels in JSON format",
+    "qwen3-vl": "and report their bbox coordinates and labels in JSON format",
+}
+BEFORE_OF = {"kosmos-2": "<grounding>"}
 DETERMINERS = ("a", "an", "the", "some", "one", "two", "three", "several")
 
 
@@ -36,12 +46,13 @@ class Prompt:
 
 
 def prompts_for(query: RegionQuery, box_format: BoxFormat, kinds: Sequence[str]) -> list[Prompt]:
-    """One prompt for each of `kinds`, in their order, its boxes written by `box_format`. Raises ValueError for an unknown kind."""
-    region = box_format.write(query.region)
+    """One prompt for each of `kinds`, in their order, in the words and box text of `box_format`. Raises ValueError for an unknown kind."""
+    words = {"region": box_format.write(query.region), "boxes": BOXES_OF.get(box_format.family, BOXES)}
+    before = BEFORE_OF.get(box_format.family, "")
     made = {
-        "plain": Prompt("plain", PLAIN.format(region=region)),
-        "crop": Prompt("crop", CROP, crop_corners(query.region)),
-        "reference": Prompt("reference", REFERENCE.format(region=region, references=_references(query.truth, box_format))),
+        "plain": Prompt("plain", before + PLAIN.format(**words)),
+        "crop": Prompt("crop", before + CROP.format(**words), crop_corners(query.region)),
+        "reference": Prompt("reference", before + REFERENCE.format(**words, references=_references(query.truth, box_format))),
     }
     if unknown := set(kinds) - set(made):
         raise ValueError(f"no prompt variant {', '.join(sorted(unknown))}; known are {', '.join(made)}")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from spr_plugin.boxes import Box, iou_matrix
+from spr_plugin.boxes import Box, Space, iou_matrix
 from spr_plugin.formats import BoxFormat
 
 
 def refine(
-    text: str, truth: Sequence[Box], box_format: BoxFormat, width: int, height: int, threshold: float = 0.5
+    text: str, truth: np.typing.ArrayLike, box_format: BoxFormat, width: int, height: int, threshold: float = 0.5
 ) -> tuple[str, int, int]:
-    """Repair the boxes of `text`, which speaks of a picture of `width` x `height` pixels.
+    """Repair the boxes of `text`, which speaks of a picture of `width` x `height` pixels; `truth` is (n, 4), xyxy in these pixels.
 
     Each box that is matched to a box of `truth` with IoU > `threshold` is written anew with that box's coordinates. Of all others,
     and of coordinates that cannot be read, only the coordinates go: the words stay and the sentence stays well-formed.
@@ -23,8 +21,9 @@ def refine(
         The repaired text, how many boxes were kept (repaired) and how many were dropped.
     """
     parsed = box_format.parse(text, width, height)
-    matched = match([box.pixels() for box in parsed.boxes], [box.pixels() for box in truth], threshold)
-    changes = {place: truth[matched[place]] if place in matched else None for place in range(len(parsed.boxes))}
+    matched = match([box.pixels() for box in parsed.boxes], truth, threshold)
+    space = Space.pixels(width, height)
+    changes = {place: Box(*map(float, truth[matched[place]]), space) if place in matched else None for place in range(len(parsed.boxes))}
     repaired = box_format.rewrite(text, parsed, changes, drop_failures=True)
     return repaired, len(matched), len(parsed.boxes) - len(matched) + len(parsed.failed_spans)
 

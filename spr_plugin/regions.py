@@ -10,7 +10,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from spr_plugin.annotations import AnnotatedImage, Annotation
@@ -82,17 +82,19 @@ def region_queries(
     regions_per_image: int = 1,
     more_than: int = 4,
     limit: int | None = None,
+    select: Callable[[AnnotatedImage, Counter], AnnotatedImage | None] = lambda image, skipped: image,
     skipped: Counter,
 ) -> Iterator[RegionQuery]:
     """Up to `limit` queries, `regions_per_image` from each picture.
 
     With a `limit` the pictures are taken in an order drawn from `seed` and the picture ids, so that a part of a large set is a
-    fair sample of it; without one in their own order. Counted in `skipped`: ``too_few_objects`` (pictures), ``same_region``.
+    fair sample of it; without one in their own order. `select` gives what of a picture is used (`spr_plugin.selection`). Counted in
+    `skipped`: ``too_few_objects`` (pictures), ``same_region``.
     """
     if limit is not None:
         images = sorted(images, key=lambda image: _hash(seed, "order", image.id))
     made = 0
-    for image in images:
+    for image in filter(None, (select(image, skipped) for image in images)):
         for query in _queries_of(image, seed, regions_per_image, more_than, skipped):
             if made == limit:
                 return

@@ -2,27 +2,35 @@
 
 A response is one line ``{"id", "image", "region": [x1, y1, x2, y2], "text"}``; ``image`` is the annotation file's ``file_name``, the
 region lies in pixels of the picture. Lines of one (image, region) stand together, since they share one ground truth and compete for
-one pair. Only one region is held at a time.
+one pair; regions of one image that do so too are scored in one batch.
+
+The file is read twice: first every line is checked, so that a mistake in the last one costs no hour of scoring. Beside the
+annotations only a few regions are held at a time, and 8 bytes for each region seen.
 """
 
 import json
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
-from itertools import groupby
+from hashlib import blake2b
+from itertools import groupby, islice
 from pathlib import Path
 
-from spr_plugin.annotations import AnnotatedImage, read_coco, usable
+import numpy as np
+
+from spr_plugin.annotations import AnnotatedImage, read_coco, tails, usable
 from spr_plugin.boxes import Box, Space
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
 from spr_plugin.pairing import PreferencePair, make_pair
-from spr_plugin.pipeline import score_region
+from spr_plugin.pipeline import score_regions
 from spr_plugin.progress import progress, say
 from spr_plugin.prompts import prompts_for
 from spr_plugin.regions import RegionQuery, region_query
 
+REGIONS = 32  # of one picture, in one batch
 FIELDS = {"id": (str, int), "image": str, "region": list, "text": str}
 
 
@@ -43,29 +51,66 @@ def score_file(responses: str, annotations: str, images: str, box_format: BoxFor
     Raises:
         UserError: names the line that is no response, or the region whose lines do not stand together.
     """
-    total = sum(1 for _ in _lines(responses))
     by_name = {_name(image, images): image for image in read_coco(annotations, images, Counter())}
-    counts, seen = Counter(), set()
+
+    def query(row: dict) -> RegionQuery:
+        return _query(next((by_name[name] for name in tails(row["image"]) if name in by_name), None), row, annotations)
+
+    total = _check(responses, query)
+    counts = Counter()
     with ExitStack() as files:
         write = files.enter_context(open(out, "w", encoding="utf-8"))
         write_pairs = files.enter_context(open(pairs, "w", encoding="utf-8")) if pairs else None
-        lines = progress(_responses(responses), total, "scoring")
-        for (name, corners), group in groupby(lines, lambda row: (row["image"], tuple(row["region"]))):
-            group = list(group)
-            if (name, corners) in seen:
-                raise UserError(f"--responses {responses}: the lines of {name} {list(corners)} do not stand together ({group[0]['id']}); sort the file")
-            seen.add((name, corners))
-            query = _query(by_name.get(name), name, corners, group[0]["id"], annotations)
-            record = score_region(query, [{"id": str(row["id"]), "text": row["text"]} for row in group], scorer, box_format)
-            for row, scored in zip(group, record["candidates"]):
-                write.write(json.dumps({**row, **_answer(scored, query, box_format)}, ensure_ascii=False) + "\n")
-            counts["responses"] += len(group)
-            made = make_pair(query, prompts_for(query, box_format, ["plain"])[0].text, record["candidates"])
-            counts["pairs" if isinstance(made, PreferencePair) else f"no pair: {made}"] += 1
-            if write_pairs and isinstance(made, PreferencePair):
-                write_pairs.write(json.dumps(asdict(made), ensure_ascii=False) + "\n")
+        for rows in _batches(progress(_responses(responses), total, "scoring")):
+            queries = [query(row) for row, *_ in rows]
+            candidates = [[{"id": str(row["id"]), "text": row["text"]} for row in group] for group in rows]
+            for asked, group, record in zip(queries, rows, score_regions(queries, candidates, scorer, box_format)):
+                for row, scored in zip(group, record["candidates"]):
+                    write.write(_line({**row, **_answer(scored, asked, box_format)}))
+                counts["responses"] += len(group)
+                made = make_pair(asked, prompts_for(asked, box_format, ["plain"])[0].text, record["candidates"])
+                counts["pairs" if isinstance(made, PreferencePair) else f"no pair: {made}"] += 1
+                if write_pairs and isinstance(made, PreferencePair):
+                    write_pairs.write(_line(asdict(made)))
     say(", ".join(f"{reason} {count}" for reason, count in counts.items()))
     return counts
+
+
+def _check(path: str, query: Callable[[dict], RegionQuery]) -> int:
+    """How many responses there are; UserError for the first that cannot be scored or does not stand with those of its region."""
+    total, marks = 0, array("Q")
+    for region, group in groupby(_responses(path), _region):
+        first = next(group)
+        query(first)
+        marks.append(_mark(region))
+        total += 1 + sum(1 for _ in group)
+    values, times = np.unique(np.frombuffer(marks, dtype=np.uint64), return_counts=True)
+    if (times > 1).any():
+        apart = set(values[times > 1].tolist())
+        groups = [(region, next(group)) for region, group in groupby(_responses(path), _region) if _mark(region) in apart]
+        (name, corners), row = next(later for place, later in enumerate(groups) if later[0] in [region for region, _ in groups[:place]])
+        raise UserError(f"--responses {path}: the lines of {name} {list(corners)} do not stand together ({row['id']}); sort the file")
+    return total
+
+
+def _region(row: dict) -> tuple[str, tuple]:
+    return row["image"], tuple(row["region"])
+
+
+def _mark(region: tuple[str, tuple]) -> int:
+    return int.from_bytes(blake2b(repr(region).encode(), digest_size=8).digest(), "big")
+
+
+def _batches(rows: Iterable[dict]) -> Iterator[list[list[dict]]]:
+    """Responses by region, a few regions of one picture together."""
+    for _, of_picture in groupby(rows, lambda row: row["image"]):
+        regions = (list(group) for _, group in groupby(of_picture, _region))
+        while batch := list(islice(regions, REGIONS)):
+            yield batch
+
+
+def _line(row: dict) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _name(image: AnnotatedImage, folder: str) -> str:
@@ -99,13 +144,14 @@ def _response(line: str, place: str) -> dict:
     return row
 
 
-def _query(image: AnnotatedImage | None, name: str, corners: Iterable[float], id, annotations: str) -> RegionQuery:
+def _query(image: AnnotatedImage | None, row: dict, annotations: str) -> RegionQuery:
+    """The query of a response's region. UserError where its picture is not annotated or no object lies there."""
     if image is None:
-        raise UserError(f"response {id}: {name} is not in --annotations {annotations}, or its picture or boxes cannot be used")
-    region = usable(Box(*map(float, corners), Space.pixels(image.width, image.height)))
+        raise UserError(f"response {row['id']}: {row['image']} is not in --annotations {annotations}, or its picture or boxes cannot be used")
+    region = usable(Box(*map(float, row["region"]), Space.pixels(image.width, image.height)))
     query = region and region_query(image, region, seed=0)
     if not query or not query.truth:
-        raise UserError(f"response {id}: the region {list(corners)} of {name} holds no annotated object")
+        raise UserError(f"response {row['id']}: the region {row['region']} of {row['image']} holds no annotated object")
     return query
 
 

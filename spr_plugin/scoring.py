@@ -10,14 +10,17 @@ models those are is the business of ``hooks/``.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from spr_plugin.boxes import Box, iou_matrix
+from spr_plugin.annotations import usable
+from spr_plugin.boxes import Box, best_iou, iou_matrix
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl
@@ -30,14 +33,18 @@ Detection = tuple[str, Box, float]
 class Similarity(Protocol):
     """An image-text model, from the hook ``spr_similarity``."""
 
-    def score(self, image: Image.Image, region: Box, texts: Sequence[str]) -> list[tuple[float, float]]:
-        """(S(I_crop, T), S_local(I, T)) for each text without coordinates: raw cosines."""
+    def score(self, picture: Image.Image, asked: Sequence[tuple[Box, str]]) -> list[tuple[float, float]]:
+        """(S(I_crop, T), S_local(I, T)) for each (region, text without coordinates): raw cosines.
+
+        `asked` are all the regions and texts of one picture, no two alike, so that an implementation can batch them and show itself
+        the whole picture once.
+        """
 
 
 class Detector(Protocol):
     """An open-vocabulary detector, from the hook ``spr_detector``."""
 
-    def detect(self, image: Image.Image, phrases: Sequence[str]) -> list[Detection]:
+    def detect(self, picture: Image.Image, phrases: Sequence[str]) -> list[Detection]:
         """(phrase, box in pixels of the picture, score) of everything found for `phrases`."""
 
 
@@ -51,11 +58,10 @@ def semantic_score(s_crop: float, s_local: float) -> float:
 
 def localization_score(truth: np.typing.ArrayLike, predicted: np.typing.ArrayLike) -> float:
     """S_loc in [0, 1] of `predicted` (m, 4) against `truth` (n, 4), xyxy in one space. m may be 0; n must not (ValueError)."""
-    overlaps = iou_matrix(truth, predicted)
-    if not len(overlaps):
+    best = best_iou(truth, predicted)
+    if not len(best):
         raise ValueError("S_loc is a mean over ground-truth boxes, and there is none")
-    counted = np.where(overlaps >= IOU_FLOOR, overlaps, 0.0)
-    return float(counted.max(axis=1, initial=0.0).mean())
+    return float(np.where(best >= IOU_FLOOR, best, 0.0).mean())
 
 
 def total_score(lam: float, s_sem: float, s_loc: float) -> float:
@@ -81,18 +87,16 @@ def ground_truth(query: RegionQuery, detections: Iterable[Detection] = ()) -> np
     boxes = np.array([annotation.box.xyxy for annotation in query.truth], dtype=np.float64).reshape(-1, 4)
     ranked = sorted({(-score, box.pixels()) for _, box, score in detections if _mostly_inside(box, query.region)})
     found = suppressed([box for _, box in ranked])
-    fresh = iou_matrix(found, boxes).max(axis=1, initial=0.0) < IOU_FLOOR
-    return np.concatenate([boxes, found[fresh]])
+    return np.concatenate([boxes, found[best_iou(found, boxes) < IOU_FLOOR]])
 
 
 def suppressed(boxes: Sequence[tuple[float, ...]]) -> np.ndarray:
     """Non-maximum suppression at IoU 0.5 of `boxes` (best first): (k, 4) of those that no better kept one overlaps."""
-    boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
-    overlaps, kept = iou_matrix(boxes, boxes), []
-    for place in range(len(boxes)):
-        if not (overlaps[place, kept] >= IOU_FLOOR).any():
-            kept.append(place)
-    return boxes[kept]
+    left, kept = np.array(boxes, dtype=np.float64).reshape(-1, 4), []
+    while len(left):
+        kept.append(left[0])
+        left = left[1:][iou_matrix(left[:1], left[1:])[0] < IOU_FLOOR]
+    return np.array(kept).reshape(-1, 4)
 
 
 def _mostly_inside(box: Box, region: Box) -> bool:
@@ -108,7 +112,10 @@ def split_text(text: str, count_tokens: Callable[[str], int], limit: int) -> lis
     Parts are runs of whole sentences; a sentence over the limit is split between words, a word over it between characters. No
     word is lost. "" gives [].
     """
-    parts = _packed(re.split(r"(?<=[.!?;])\s+", text.strip()), " ", count_tokens, limit)
+    text = text.strip()
+    if (tokens := count_tokens(text)) <= limit:
+        return [(text, tokens)] if text else []
+    parts = _packed(re.split(r"(?<=[.!?;])\s+", text), " ", count_tokens, limit)
     return [(part, count_tokens(part)) for part in parts if part]
 
 
@@ -132,8 +139,33 @@ def _packed(units: Sequence[str], joiner: str, count_tokens: Callable[[str], int
 # --- the scorer
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A text as it is scored: its boxes, its words without coordinates, and the reason why it has no score, or None."""
+
+    parsed: Parsed
+    words: str
+    reason: str | None
+
+
+def read(query: RegionQuery, text: str, box_format: BoxFormat) -> Answer:
+    """An answer to `query`, in coordinates of the whole picture."""
+    parsed = parse(query, text, box_format)
+    words = strip_coordinates(text, parsed, box_format)
+    if not parsed.boxes and parsed.failures:
+        return Answer(parsed, words, "unparsable")
+    if not words:
+        return Answer(parsed, words, "empty")
+    return Answer(parsed, words, None if parsed.boxes else "no_box")
+
+
+def parse(query: RegionQuery, text: str, box_format: BoxFormat) -> Parsed:
+    """The boxes of a text on the query's picture."""
+    return box_format.parse(text, query.image.width, query.image.height)
+
+
 class SPRScorer:
-    """SPR's score of the candidates of one region.
+    """SPR's score of the candidates of one picture's regions.
 
     Args:
         similarity: gives the two cosines of S_sem.
@@ -146,65 +178,69 @@ class SPRScorer:
         if not 0 <= lam <= 1:
             raise ValueError(f"lambda is a weight between 0 and 1, not {lam}")
         self.similarity, self.detector, self.lam, self.local = similarity, detector, lam, local
+        self._found: tuple[Image.Image | None, dict[str, list[Detection]]] = (None, {})
 
-    def truth(self, query: RegionQuery, image: Image.Image, texts: Sequence[str], box_format: BoxFormat) -> np.ndarray:
-        """The region's ground truth, (n, 4) pixels, pooled over `texts`: give all candidates of the region at once."""
-        return ground_truth(query, self._detections(query, image, self._parse(query, texts, box_format)))
+    def truth(self, queries: Sequence[RegionQuery], picture: Image.Image, texts: Sequence[Sequence[str]], box_format: BoxFormat) -> list[np.ndarray]:
+        """Each region's ground truth, (n, 4) pixels, pooled over all its candidates' texts."""
+        parsed = [[parse(query, text, box_format) for text in said] for query, said in zip(queries, texts)]
+        found = self._detections(picture, [one for row in parsed for one in row])
+        return [ground_truth(query, _named(row, found)) for query, row in zip(queries, parsed)]
 
     def score(
         self,
-        query: RegionQuery,
-        image: Image.Image,
-        texts: Sequence[str],
+        queries: Sequence[RegionQuery],
+        picture: Image.Image,
+        texts: Sequence[Sequence[str]],
         box_format: BoxFormat,
-        truth: np.ndarray | None = None,
-    ) -> list[dict]:
-        """One ``{"terms", "total", "valid", "reason"}`` for each text (in coordinates of the whole picture).
+        truths: Sequence[np.ndarray],
+    ) -> list[list[dict]]:
+        """For each region one ``{"terms", "total", "valid", "reason"}`` a text (in coordinates of the whole picture).
 
         `terms` are s_crop, s_local, s_sem and s_loc. A text without words (``empty``), with unreadable boxes only (``unparsable``) or
-        without any (``no_box``) is not valid: no terms, total 0, and the reason. `truth` (n, 4) pixels defaults to `self.truth` of
-        these texts; give it where other texts of the region were pooled, so that all are measured on the same n.
+        without any (``no_box``) is not valid: no terms, total 0, and the reason. `truths` are those of `truth`, so that all texts of
+        a region, repaired ones too, are measured on the same n.
         """
-        parsed = self._parse(query, texts, box_format)
-        words = [strip_coordinates(text, read, box_format) for text, read in zip(texts, parsed)]
-        reasons = [_why_invalid(text, read) for text, read in zip(words, parsed)]
-        valid = [place for place, reason in enumerate(reasons) if reason is None]
-        detections = self._detections(query, image, [parsed[place] for place in valid])
-        if truth is None:
-            truth = ground_truth(query, detections)
-        cosines = self.similarity.score(image, query.region, [words[place] for place in valid]) if valid else []
-        scored = [{"terms": {}, "total": 0.0, "valid": False, "reason": reason} for reason in reasons]
-        for place, (s_crop, s_local) in zip(valid, cosines):
-            s_loc = localization_score(truth, _predicted(parsed[place], detections))
-            scored[place] = self._record(s_crop, s_local, s_loc)
-        return scored
+        answers = [[read(query, text, box_format) for text in said] for query, said in zip(queries, texts)]
+        asked = dict.fromkeys((query.region, a.words) for query, row in zip(queries, answers) for a in row if a.reason is None)
+        cosines = dict(zip(asked, self.similarity.score(picture, list(asked)))) if asked else {}
+        found = self._detections(picture, [a.parsed for row in answers for a in row])
+        return [[self._scored(a, query, truth, cosines, found) for a in row] for query, truth, row in zip(queries, truths, answers)]
 
-    def _record(self, s_crop: float, s_local: float, s_loc: float) -> dict:
+    def _scored(self, answer: Answer, query: RegionQuery, truth: np.ndarray, cosines: dict, found: dict) -> dict:
+        if answer.reason:
+            return invalid(answer.reason)
+        s_crop, s_local = cosines[query.region, answer.words]
         s_sem = semantic_score(s_crop, s_local) if self.local else s_crop
-        terms = {"s_crop": s_crop, "s_local": s_local, "s_sem": s_sem, "s_loc": s_loc}
-        return {"terms": terms, "total": total_score(self.lam, s_sem, s_loc), "valid": True, "reason": None}
+        predicted = [box.pixels() for box in answer.parsed.boxes] + [box.pixels() for _, box, _ in _named([answer.parsed], found)]
+        terms = {"s_crop": s_crop, "s_local": s_local, "s_sem": s_sem, "s_loc": localization_score(truth, predicted)}
+        return {"terms": terms, "total": total_score(self.lam, s_sem, terms["s_loc"]), "valid": True, "reason": None}
 
-    def _parse(self, query: RegionQuery, texts: Sequence[str], box_format: BoxFormat) -> list[Parsed]:
-        return [box_format.parse(text, query.image.width, query.image.height) for text in texts]
-
-    def _detections(self, query: RegionQuery, image: Image.Image, parsed: Sequence[Parsed]) -> list[Detection]:
-        """What the detector finds for all the phrases of the region's texts, asked once."""
-        phrases = sorted({mention.phrase for read in parsed for mention in read.mentions if mention.phrase})
-        return list(self.detector.detect(image, phrases)) if self.detector and phrases else []
-
-
-def _why_invalid(words: str, parsed: Parsed) -> str | None:
-    if not parsed.boxes and parsed.failures:
-        return "unparsable"
-    if not words:
-        return "empty"
-    return None if parsed.boxes else "no_box"
+    def _detections(self, picture: Image.Image, parsed: Sequence[Parsed]) -> dict[str, list[Detection]]:
+        """Phrase → what the detector finds for it. All phrases of a picture's regions are asked at once, none twice."""
+        if self.detector is None:
+            return {}
+        found = self._found[1] if self._found[0] is picture else {}
+        if new := sorted(_phrases(parsed) - found.keys()):
+            found = {**found, **{phrase: [] for phrase in new}}
+            for phrase, box, score in self.detector.detect(picture, new):
+                if (on_picture := usable(box)) and math.isfinite(score):
+                    found[phrase].append((phrase, on_picture, score))
+        self._found = (picture, found)
+        return found
 
 
-def _predicted(parsed: Parsed, detections: Sequence[Detection]) -> list[tuple[float, ...]]:
-    """The boxes that a text writes, joined with the detector's for its phrases, in pixels."""
-    phrases = {mention.phrase for mention in parsed.mentions}
-    return [box.pixels() for box in parsed.boxes] + [box.pixels() for phrase, box, _ in detections if phrase in phrases]
+def invalid(reason: str) -> dict:
+    """The score of a text that has none."""
+    return {"terms": {}, "total": 0.0, "valid": False, "reason": reason}
+
+
+def _phrases(parsed: Iterable[Parsed]) -> set[str]:
+    return {mention.phrase for one in parsed for mention in one.mentions if mention.phrase}
+
+
+def _named(parsed: Iterable[Parsed], found: dict[str, list[Detection]]) -> list[Detection]:
+    """The detections for the phrases of these texts."""
+    return [detection for phrase in sorted(_phrases(parsed)) for detection in found.get(phrase, ())]
 
 
 @hookimpl
@@ -217,7 +253,8 @@ def spr_scorer(config, device) -> SPRScorer | None:
     similarity = hook().spr_similarity(config=config, device=device)
     if similarity is None:
         raise UserError(f"--spr_clip {config.spr_clip}: no image-text model; name a CLIP checkpoint with a text tower")
-    detector = hook().spr_detector(config=config, device=device) if config.spr_detector else None
-    if config.spr_detector and detector is None:
+    wanted = config.spr_detector and not config.spr_no_detector
+    detector = hook().spr_detector(config=config, device=device) if wanted else None
+    if wanted and detector is None:
         raise UserError(f"--spr_detector {config.spr_detector}: no plugin knows this detector")
     return SPRScorer(similarity, detector, config.spr_lambda, local=not config.spr_no_local)

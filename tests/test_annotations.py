@@ -116,6 +116,16 @@ def test_lvis_names_its_files_by_url(folder):
     assert image.path == str(folder / "val2017/000000000009.jpg")
 
 
+@pytest.mark.parametrize("unpacked", ["images/v1/patch8/a.png", "patch8/a.png", "a.png"])
+def test_objects365_is_found_as_it_was_unpacked(folder, unpacked):
+    (folder / unpacked).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (9, 9)).save(folder / unpacked)
+    record = {"id": 1, "file_name": "images/v1/patch8/a.png", "width": 9, "height": 9, "license": 5, "url": ""}
+    row = {"bbox": [1, 1, 5, 5], "area": 25, "isfake": 0, "isreflected": 0, "iscrowd": 0}
+    [image], skipped = read(coco(folder, [row], images=[record]), folder)
+    assert image.path == str(folder / unpacked) and not skipped
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", '{"images": [], "annotations": {}}', "3"])
 def test_a_file_that_is_not_coco_is_refused_in_one_line(folder, content):
     file = folder / "other.json"
@@ -133,8 +143,11 @@ def test_files_that_are_no_json_or_absent_are_refused(folder):
 
 
 def test_the_hook_reads_coco(folder):
-    images = spr_annotations(coco(folder, [{"bbox": [1, 1, 9, 9]}]), str(folder), Counter())
-    assert [image.id for image in images] == ["1"]
+    file = coco(folder, [{"bbox": [1, 1, 9, 9]}, {"bbox": [1, 1, 9, 9], "iscrowd": 1}, {"bbox": [9, 9, 9, 9], "ignore": 1}])
+    for keep_crowd, count in ((False, 1), (True, 3)):
+        skipped = Counter()
+        [image] = spr_annotations(file, str(folder), skipped, keep_crowd)
+        assert len(image.annotations) == count and sum(skipped.values()) == 3 - count
 
 
 # --- picture files
@@ -233,6 +246,41 @@ def test_a_bad_record_is_counted_and_the_others_stay(folder, bad, reason):
     [image], skipped = mine(folder, [bad, good])
     assert [annotation.label for annotation in image.annotations] == ["tree"]
     assert skipped == {reason: 1}
+
+
+def boxed(folder, aspect, size=(100, 50), count=30):
+    """A data file of boxes all over pictures of this size, in 0-1 of the padded square ("pad") or of the picture."""
+    import random
+
+    from spr_plugin.boxes import Box, Space
+
+    rng, form = random.Random(0), llava(aspect)
+    Image.new("RGB", size).save(folder / "wide.png")
+    rows = []
+    for number in range(count):
+        x, y = rng.uniform(0, 0.8) * size[0], rng.uniform(0, 0.8) * size[1]
+        box = Box(x, y, x + 0.2 * size[0], y + 0.2 * size[1], Space.pixels(*size))
+        rows.append(record([(REC.format(f"thing {number}"), form.write(box))], image="wide.png"))
+    return rows
+
+
+@pytest.mark.parametrize("size", [(100, 50), (60, 90)])
+def test_the_reading_of_padding_is_tested_on_the_file_s_own_boxes(folder, size):
+    for written in ("pad", "square"):
+        rows = boxed(folder, written, size)
+        [image], _ = mine(folder, rows, llava(written))
+        assert len(image.annotations) > 20
+        with pytest.raises(UserError, match=f"--spr_data_aspect {written}") as caught:
+            mine(folder, rows, llava("square" if written == "pad" else "pad"))
+        assert "of 30 boxes" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_few_boxes_or_square_pictures_decide_nothing(folder, capfd):
+    mine(folder, boxed(folder, "square", count=10), llava("pad"))
+    assert "too few to tell" in capfd.readouterr().err
+    mine(folder, boxed(folder, "square", (70, 70)), llava("pad"))
+    mine(folder, boxed(folder, "square", (100, 50)), ferret())
+    assert "too few" not in capfd.readouterr().err
 
 
 def test_questions_about_a_region_that_ask_no_description_name_nothing(folder):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spr_plugin.boxes import Box, Space, iou, iou_matrix
+from spr_plugin.boxes import Box, Space, best_iou, iou, iou_matrix
 
 SIZES = st.integers(1, 5000)
 NUMBERS = st.floats(-1e4, 1e4, allow_nan=False)
@@ -22,7 +22,10 @@ def spaces(draw):
                 Space.pixels(width, height),
                 Space.normalized(width, height),
                 Space.padded_square(width, height),
+                Space.grid(width, height, 999),
                 Space.grid(width, height, 1000),
+                Space.grid(width, height, 32),
+                Space.resized(width, height, 28, 56),
                 Space.crop(width, height, (3, 5, width, height)),
                 Space.padded_square(17, 40).within(Space.crop(width, height, (2, 1, 19, 41))),
             ]
@@ -46,6 +49,8 @@ def test_to_pixels_and_back_is_the_same_box(space, x1, y1, x2, y2):
         (Space.padded_square(640, 481), (0.0, 0.25, 1.0, 0.5), (0, 81, 640, 241)),
         (Space.padded_square(101, 200), (0.5, 0.0, 1.0, 1.0), (51, 0, 151, 200)),
         (Space.grid(640, 480, 1000), (500, 500, 1000, 1000), (320, 240, 640, 480)),
+        (Space.grid(640, 480, 32), (0, 16, 16, 32), (0, 240, 320, 480)),
+        (Space.resized(640, 480, 1280, 240), (20, 20, 40, 60), (10, 40, 20, 120)),
         (Space.crop(640, 480, (100, 50, 200, 150)), (0, 0, 10, 20), (100, 50, 110, 70)),
     ],
 )
@@ -69,6 +74,21 @@ def test_another_picture_and_mixed_spaces_are_refused():
         iou(box, box.to(Space.pixels(640, 480)))
     with pytest.raises(ValueError, match="0 x 480"):
         Space.pixels(0, 480)
+
+
+@given(spaces(), st.data())
+def test_conversions_compose(space, data):
+    """By way of any other space of the picture a box arrives where it arrives directly."""
+    width, height = space.width, space.height
+    ways = [Space.normalized(width, height), Space.padded_square(width, height), Space.grid(width, height, 999), Space.resized(width, height, 28, 56)]
+    box = Box(*data.draw(st.tuples(*[NUMBERS] * 4)), space)
+    through = box.to(data.draw(st.sampled_from(ways))).to(Space.pixels(width, height))
+    assert through.xyxy == pytest.approx(box.pixels(), rel=1e-9, abs=1e-6)
+
+
+def test_a_box_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        Box(0, 0, 1, 1, Space.pixels(9, 9)).x1 = 3
 
 
 def test_clip_keeps_the_part_on_the_picture():
@@ -100,6 +120,11 @@ def test_iou_matrix_agrees_with_the_naive_one(a, b):
     for i, first in enumerate(a):
         for j, second in enumerate(b):
             assert matrix[i, j] == pytest.approx(reference_iou(first, second))
+
+
+@given(ROWS, ROWS, st.integers(1, 3))
+def test_the_best_iou_is_the_row_s_largest_in_blocks_of_any_size(a, b, block):
+    assert best_iou(a, b, block).tolist() == [max(row, default=0.0) for row in iou_matrix(a, b).tolist()]
 
 
 @given(ROWS)

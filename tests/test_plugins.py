@@ -29,12 +29,12 @@ def spr_annotations(source, image_folder, skipped):
 
 
 class BoxCounter:
-    def truth(self, query, picture, texts, box_format):
-        return SPRScorer(None).truth(query, picture, texts, box_format)
+    def truth(self, queries, picture, texts, box_format):
+        return SPRScorer(None).truth(queries, picture, texts, box_format)
 
-    def score(self, query, picture, texts, box_format, truth):
-        counts = [len(box_format.parse(text, query.image.width, query.image.height).boxes) for text in texts]
-        return [{"terms": {"boxes": n}, "total": float(n), "valid": n > 0, "reason": None if n else "no_box"} for n in counts]
+    def score(self, queries, picture, texts, box_format, truths):
+        counts = [[len(box_format.parse(text, *picture.size).boxes) for text in said] for said in texts]
+        return [[{"terms": {"boxes": n}, "total": float(n), "valid": n > 0, "reason": None if n else "no_box"} for n in row] for row in counts]
 
 
 @hookimpl
@@ -61,7 +61,7 @@ def plugin(tmp_path):
 def test_a_plugin_file_adds_source_scorer_and_format_and_the_pipeline_uses_them(plugin, tmp_path):
     from PIL import Image
 
-    from spr_plugin.pipeline import score_region
+    from spr_plugin.pipeline import score_regions
     from spr_plugin.regions import region_queries
 
     Image.new("RGB", (90, 90)).save(tmp_path / "grid.png")
@@ -71,7 +71,7 @@ def test_a_plugin_file_adds_source_scorer_and_format_and_the_pipeline_uses_them(
     assert form.family == "shikra"
     scorer = hook().spr_scorer(config=SimpleNamespace(spr_scorer="boxes"), device="cpu")
     text = form.render((annotation.label, annotation.box) for annotation in query.truth)
-    record = score_region(query, [{"id": "good", "text": text}, {"id": "bad", "text": "nothing"}], scorer, form)
+    [record] = score_regions([query], [[{"id": "good", "text": text}, {"id": "bad", "text": "nothing"}]], scorer, form)
     assert [row["initial"]["total"] for row in record["candidates"]] == [len(query.truth), 0.0]
     assert record["candidates"][1]["initial"]["reason"] == "no_box"
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
-from spr_plugin.formats import cogvlm, ferret, llava, shikra
+from spr_plugin.formats import FAMILIES, box_format, ferret, llava
+from spr_plugin.formats.listed import ListedFormat
 from spr_plugin.prompts import crop_corners, prompts_for, restate
 from spr_plugin.regions import region_query
 
@@ -55,7 +56,26 @@ def test_crops_lie_on_the_picture_and_are_never_empty(region, corners):
     assert crop_corners(Box(*region, Space.pixels(640, 480))) == corners
 
 
-FORMATS = [llava("pad"), llava("square"), ferret(), shikra(), cogvlm()]
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prompt_s_own_boxes_are_read_back_and_nothing_else(family):
+    """Also where the family's words show what a box looks like."""
+    form, asked = box_format(family), query()
+    plain, crop, reference = prompts_for(asked, form, KINDS)
+    if not isinstance(form, ListedFormat):  # a JSON family reads entries; its prompt's region is bare numbers
+        assert [len(form.parse(prompt.text, 640, 480).boxes) for prompt in (plain, crop, reference)] == [1, 0, 3]
+    assert not any(form.parse(prompt.text, 640, 480).failures for prompt in (plain, crop, reference))
+
+
+def test_families_are_asked_in_their_own_words():
+    ask = {family: prompts_for(query(), box_format(family), ["crop"])[0].text for family in FAMILIES}
+    assert ask["cogvlm"] == "Describe the objects in the image and include the coordinates [[x0,y0,x1,y1]] for each mentioned object."
+    assert ask["qwen3-vl"] == ask["qwen2.5-vl"] == "Describe the objects in the image and report their bbox coordinates and labels in JSON format."
+    assert ask["kosmos-2"] == "<grounding>" + ask["llava"] and ask["ferret"] == ask["llava"] == "Describe the objects in the image with their bounding boxes."
+
+
+# How far a number of a family may be from what was written, in its own unit.
+ROUNDING = {"llava": 0.005, "shikra": 0.0005, "qwen2.5-vl": 0.5, "qwen3-vl": 0.5}
+FORMATS = [llava("square"), *map(box_format, FAMILIES)]
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form.family}-{form.aspect}")
@@ -74,16 +94,12 @@ def test_a_box_seen_in_the_crop_comes_back_where_it_is(form, size, region, objec
     width, height = right - left, bottom - top
     (u1, u2), (v1, v2) = sorted(object[:2]), sorted(object[2:])
     in_crop = Box(u1 * width, v1 * height, u2 * width, v2 * height, Space.pixels(width, height))
-    text = restate(f"a dog {form.write(in_crop)}.", prompt, asked, form)
+    text = restate(form.render([("a dog", in_crop)]), prompt, asked, form)
     [read] = form.parse(text, *size).boxes
-    # One step of the crop's numbers, and one of the whole picture's.
-    step = 1 / 1000 if form.bins else 10.0**-form.decimals / 2
-    sides = (max(size), max(width, height)) if form.space_name == "padded_square" else None
-    for value, wanted, whole, part, start in zip(
-        read.pixels(), in_crop.pixels(), (*size, *size), (width, height) * 2, (left, top) * 2
-    ):
-        whole, part = sides or (whole, part)
-        assert abs(value - (wanted + start)) <= step * (whole + part) + 1e-3
+    # One rounding in the crop's numbers, and one in the whole picture's.
+    units = [a + b for a, b in zip(form.space(width, height).scale, form.space(*size).scale)] * 2
+    for value, wanted, unit, start in zip(read.pixels(), in_crop.pixels(), units, (left, top) * 2):
+        assert abs(value - (wanted + start)) <= ROUNDING.get(form.family, 1.0) * unit + 1e-3
 
 
 def test_restating_changes_crop_answers_only_and_their_coordinates_only():

@@ -23,3 +23,14 @@ def test_every_named_module_exists():
     for path in re.findall(r"`((?:spr_plugin|hooks|eval_tasks)/[\w/]+\.py)`", README):
         assert (ROOT / path).exists(), path
 
+
+def test_the_method_table_names_module_rule_and_flag_of_each_step():
+    rows = [row.split("|")[1:-1] for row in README.split("## How it works")[1].split("\n\n")[1].splitlines()[2:]]
+    known = set(re.findall(r"`(--spr\w*)`", flags_table()))
+    assert [row[0].strip() for row in rows] == [
+        "object boxes", "region queries", "sampling", "semantic score", "localization score", "total", "refinement", "pairing", "DPO"
+    ]  # fmt: skip
+    for step, modules, rule, flags in rows:
+        named = re.findall(r"`([^`]+)`", modules)
+        assert named and all((ROOT / module).is_file() for module in named), step
+        assert rule.strip() and set(re.findall(r"`(--spr\w*)`", flags)) and set(re.findall(r"`(--spr\w*)`", flags)) <= known, step

@@ -16,7 +16,7 @@ FORM = llava("square")
 
 
 def truth(*boxes):
-    return [Box(*box, SPACE) for box in boxes]
+    return list(boxes)
 
 
 def test_good_boxes_are_replaced_and_bad_ones_lose_their_coordinates():
@@ -86,6 +86,6 @@ def test_only_coordinates_change(form, rows, boxes):
     assert form.words(refined, after) == form.words(text, before)
     assert kept == len(after.boxes) and kept + dropped == len(before.boxes)
     assert "  " not in refined and not re.search(r"\s[.,]", refined)
-    assert all(any(iou(box.to(SPACE), other) > 0.8 for other in truth(*boxes)) for box in after.boxes)
+    assert all(any(iou(box.to(SPACE), Box(*other, SPACE)) > 0.8 for other in truth(*boxes)) for box in after.boxes)
     # Repaired once is repaired: the boxes are the truth's now.
     assert refine(refined, truth(*boxes), form, 100, 100)[0] == refined

@@ -6,12 +6,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import spr_plugin.score_file as score_file_module
 from spr_plugin.annotations import open_image, read_coco
 from spr_plugin.errors import UserError
 from spr_plugin.formats import qwen3_vl
-from spr_plugin.hooks.clip import ClipSimilarity
+from spr_plugin.hooks.clip import load
 from spr_plugin.regions import region_queries
 from spr_plugin.score_file import score_file
 from spr_plugin.scoring import SPRScorer
@@ -27,7 +29,7 @@ def world(tiny_world):
 
 @pytest.fixture(scope="module")
 def scorer():
-    return SPRScorer(ClipSimilarity(str(TINY / "clip")))
+    return SPRScorer(load(str(TINY / "clip")))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,8 @@ def test_scores_and_pairs(world, scorer, queries, tmp_path):
     for query, first in zip(queries, range(0, len(rows), 4)):
         full, one, vague, broken = scored[first : first + 4]
         picture = open_image(query.image.path, query.image.id)
-        [expected, *_] = scorer.score(query, picture, [row["text"] for row in rows[first : first + 4]], FORM)
+        texts = [[row["text"] for row in rows[first : first + 4]]]
+        [[expected, *_]] = scorer.score([query], picture, texts, FORM, scorer.truth([query], picture, texts, FORM))
         assert {key: full[key] for key in expected["terms"]} == pytest.approx(expected["terms"], abs=1e-5)
         assert full["score"] == pytest.approx(expected["total"], abs=1e-5) and len(full["boxes"]) == len(query.truth)
         assert full["s_loc"] > 0.95 > one["s_loc"] and json.loads(one["refined"].split("json")[1].split("```")[0])
@@ -88,6 +91,55 @@ def test_a_wrong_response_is_named(world, scorer, queries, tmp_path, change, wor
     rows[2].update(change)
     with pytest.raises(UserError, match=words):
         run(world, scorer, tmp_path, rows)
+
+
+@pytest.mark.parametrize("corners", [[0, 0, float("nan"), 9], [40, 40, 10, 10], [900, 900, 990, 990]])
+def test_a_region_that_is_none_is_named_before_anything_is_scored(world, queries, tmp_path, corners):
+    rows = responses_of(queries)
+    rows[-1].update(region=corners)
+    with pytest.raises(UserError, match=f"response {rows[-1]['id']}: the region .* holds no annotated object"):
+        run(world, None, tmp_path, rows)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_batches_hold_regions_of_one_picture(monkeypatch):
+    monkeypatch.setattr(score_file_module, "REGIONS", 2)
+    rows = [{"image": image, "region": [0, 0, 1, last]} for image, last in [("a", 1), ("a", 1), ("a", 2), ("a", 3), ("b", 3), ("b", 3)]]
+    shapes = [[len(region) for region in batch] for batch in score_file_module._batches(rows)]
+    assert shapes == [[2, 1], [1], [2]]
+
+
+class Silent:
+    """A scorer that costs nothing, for what the file's own handling costs."""
+
+    def truth(self, queries, picture, texts, box_format):
+        return [np.array([box.box.xyxy for box in query.truth]) for query in queries]
+
+    def score(self, queries, picture, texts, box_format, truths):
+        return [[{"terms": dict.fromkeys(("s_crop", "s_local", "s_sem", "s_loc"), 0.1), "total": 0.1, "valid": True, "reason": None}] * len(said) for said in texts]
+
+
+def test_memory_does_not_grow_with_the_number_of_lines(world, queries, tmp_path):
+    """Ten times the regions, the same peak to within the 8 bytes for each and some slack."""
+    import tracemalloc
+
+    def peak(regions):
+        query = queries[0]
+        name, (x1, y1, x2, y2) = "/".join(query.image.path.split("/")[-2:]), query.region.xyxy
+        rows = [{"id": i, "image": name, "region": [x1 - i / 1e6, y1, x2, y2], "text": "a thing"} for i in range(regions)]
+        tracemalloc.start()
+        try:
+            run_file = write(tmp_path / "in.jsonl", rows)
+            del rows
+            tracemalloc.reset_peak()
+            base = tracemalloc.get_traced_memory()[0]
+            score_file(run_file, str(world / "spr.json"), str(world / "images"), FORM, Silent(), str(tmp_path / "out.jsonl"))
+            return tracemalloc.get_traced_memory()[1] - base
+        finally:
+            tracemalloc.stop()
+
+    few, many = peak(200), peak(2000)
+    assert many < few + 2000 * 8 * 8 + 50_000
 
 
 def test_lines_of_a_region_stand_together(world, scorer, queries, tmp_path):

@@ -21,6 +21,7 @@ from spr_plugin.scoring import (
     semantic_score,
     split_text,
     strip_coordinates,
+    suppressed,
     total_score,
 )
 
@@ -124,6 +125,15 @@ def test_detector_boxes_outside_the_region_are_not_its_truth():
     assert ground_truth(asked, found).tolist()[2:] == [[50, 10, 68, 20], [52, 30, 68, 40]]
 
 
+@given(BOXES.map(lambda boxes: boxes * 2))
+def test_suppression_agrees_with_the_double_loop(boxes):
+    kept = []
+    for box in boxes:
+        if all(iou_matrix([box], [other])[0, 0] < 0.5 for other in kept):
+            kept.append(box)
+    assert suppressed(boxes).tolist() == [list(map(float, box)) for box in kept]
+
+
 @given(st.lists(BOX, min_size=5, max_size=8, unique=True), st.lists(st.tuples(BOX, st.integers(1, 9)), max_size=8))
 def test_annotations_are_never_dropped_and_added_boxes_are_apart(annotated, found):
     asked = query(boxes=annotated)
@@ -171,9 +181,9 @@ class WordCount:
     def __init__(self):
         self.asked = []
 
-    def score(self, image, region, texts):
-        self.asked += texts
-        return [(0.1 * words_of(text), 0.2 * words_of(text)) for text in texts]
+    def score(self, picture, asked):
+        self.asked += asked
+        return [(0.1 * words_of(text), 0.2 * words_of(text)) for _, text in asked]
 
 
 class Finder:
@@ -187,9 +197,15 @@ class Finder:
         return [("cat", Box(70, 70, 90, 90, SPACE), 0.8)] if "cat" in phrases else []
 
 
+def score(scorer, texts, asked=None, picture=PICTURE, pooled=None):
+    """The scores of one region's texts, on the truth of these or of `pooled` texts."""
+    asked = asked or query()
+    return scorer.score([asked], picture, [texts], FORM, scorer.truth([asked], picture, [pooled or texts], FORM))[0]
+
+
 def test_the_scorer_puts_the_terms_together():
     texts = ["a dog [0.0, 0.0, 0.2, 0.2]", "a dog [0.0, 0.0, 0.2, 0.2] and a cup [0.4, 0.4, 0.6, 0.5]"]
-    one, two = SPRScorer(WordCount(), lam=0.8).score(query(), PICTURE, texts, FORM)
+    one, two = score(SPRScorer(WordCount(), lam=0.8), texts)
     assert one["terms"] == pytest.approx({"s_crop": 0.2, "s_local": 0.4, "s_sem": 0.3, "s_loc": 0.5})
     assert one["total"] == pytest.approx(0.8 * 0.3 + 0.2 * 0.5) and one["valid"] and one["reason"] is None
     assert two["terms"]["s_loc"] == pytest.approx((1 + 0.5) / 2)
@@ -197,8 +213,8 @@ def test_the_scorer_puts_the_terms_together():
 
 def test_the_similarity_gets_words_without_coordinates():
     similarity = WordCount()
-    SPRScorer(similarity).score(query(), PICTURE, ["a dog [0.0, 0.0, 0.2, 0.2] runs"], FORM)
-    assert similarity.asked == ["a dog runs"]
+    score(SPRScorer(similarity), ["a dog [0.0, 0.0, 0.2, 0.2] runs"])
+    assert similarity.asked == [(query().region, "a dog runs")]
 
 
 @pytest.mark.parametrize(
@@ -213,24 +229,81 @@ def test_the_similarity_gets_words_without_coordinates():
 )
 def test_invalid_texts_get_their_reason_and_do_not_touch_the_others(text, reason):
     good = "a dog [0.0, 0.0, 0.2, 0.2]"
-    alone = SPRScorer(WordCount()).score(query(), PICTURE, [good], FORM)
-    bad, beside = SPRScorer(WordCount()).score(query(), PICTURE, [text, good], FORM)
+    alone = score(SPRScorer(WordCount()), [good])
+    bad, beside = score(SPRScorer(WordCount()), [text, good])
     assert bad == {"terms": {}, "total": 0.0, "valid": False, "reason": reason}
     assert [beside] == alone
-    assert SPRScorer(WordCount()).score(query(), PICTURE, [text], FORM) == [bad]
+    assert score(SPRScorer(WordCount()), [text]) == [bad]
+
+
+TEXTS = ["a dog [0.0, 0.0, 0.2, 0.2]", "a dog [0.0, 0.0, 0.2, 0.2] and a cat [0.9, 0.0, 1.0, 0.1]"]
 
 
 def test_detector_boxes_join_the_predictions_of_who_named_them_and_everybodys_truth():
     finder = Finder()
     scorer = SPRScorer(WordCount(), finder)
-    texts = ["a dog [0.0, 0.0, 0.2, 0.2]", "a dog [0.0, 0.0, 0.2, 0.2] and a cat [0.9, 0.0, 1.0, 0.1]"]
-    one, two = scorer.score(query(), PICTURE, texts, FORM)
+    one, two = score(scorer, TEXTS)
     assert finder.asked == [["cat", "dog"]]
     assert one["terms"]["s_loc"] == pytest.approx(1 / 3) and two["terms"]["s_loc"] == pytest.approx(2 / 3)
-    assert len(scorer.truth(query(), PICTURE, texts, FORM)) == 3
     # A text scored later is measured on the same truth when it is given.
-    [later] = scorer.score(query(), PICTURE, texts[:1], FORM, scorer.truth(query(), PICTURE, texts, FORM))
-    assert later == one
+    assert score(scorer, TEXTS[:1], pooled=TEXTS) == [one]
+
+
+def test_the_regions_of_a_picture_are_asked_together_and_scored_apart():
+    """One call of each model a picture; a region's truth holds only what its own texts name."""
+    finder, similarity = Finder(), WordCount()
+    queries = [query(), query(region=(0, 0, 50, 50))]
+    texts = [TEXTS[1:], TEXTS[:1] * 2]
+    scorer = SPRScorer(similarity, finder)
+    truths = scorer.truth(queries, PICTURE, texts, FORM)
+    together = scorer.score(queries, PICTURE, texts, FORM, truths)
+    assert [len(truth) for truth in truths] == [3, 1]
+    assert finder.asked == [["cat", "dog"]] and len(similarity.asked) == len(set(similarity.asked)) == 2
+    apart = [score(SPRScorer(WordCount(), Finder()), said, asked) for asked, said in zip(queries, texts)]
+    assert together == apart
+
+
+def test_a_new_picture_is_looked_at_anew():
+    finder = Finder()
+    scorer = SPRScorer(WordCount(), finder)
+    score(scorer, TEXTS)
+    score(scorer, TEXTS, picture=PICTURE.copy())
+    assert finder.asked == [["cat", "dog"]] * 2
+
+
+class Finds:
+    """A detector that returns what it is told, whatever is asked."""
+
+    def __init__(self, *rows):
+        self.rows = rows
+
+    def detect(self, picture, phrases):
+        return [(phrases[0], Box(*box, SPACE), value) for box, value in self.rows]
+
+
+NOWHERE = [(10, 10, 10, 30), (30, 30, 20, 20), (float("nan"), 0, 9, 9), (200, 200, 300, 300), (-9, -9, 0.5, 50)]
+
+
+@pytest.mark.parametrize("rows", [[], [(box, 0.9) for box in NOWHERE], [((70, 70, 90, 90), float("nan"))]], ids=["nothing", "no boxes", "no score"])
+def test_a_detector_that_finds_nothing_usable_changes_nothing(rows):
+    assert score(SPRScorer(WordCount(), Finds(*rows)), TEXTS) == score(SPRScorer(WordCount()), TEXTS)
+
+
+def test_infinite_boxes_are_clipped():
+    scorer = SPRScorer(WordCount(), Finds(((-1e9, 60, float("inf"), float("inf")), 0.9)))
+    [truth] = scorer.truth([query()], PICTURE, [TEXTS], FORM)
+    assert truth.tolist()[2:] == [[0, 60, 100, 100]]
+
+
+def test_a_detector_that_returns_5000_boxes():
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.uniform(0, 100, (5000, 2, 2)), axis=2)
+    rows = [((x1, y1, x2, y2), 0.5) for (x1, x2), (y1, y2) in corners.tolist()]
+    scorer = SPRScorer(WordCount(), Finds(*rows))
+    [truth] = scorer.truth([query()], PICTURE, [TEXTS], FORM)
+    assert truth[:2].tolist() == [[0, 0, 20, 20], [40, 40, 60, 60]] and len(truth) > 100
+    overlaps = iou_matrix(truth[2:], truth[2:]) - np.eye(len(truth) - 2)
+    assert overlaps.max() < 0.5 and all(one["valid"] and 0 < one["terms"]["s_loc"] <= 1 for one in score(scorer, TEXTS))
 
 
 def test_lambda_is_a_weight():
@@ -240,8 +313,8 @@ def test_lambda_is_a_weight():
 
 def test_without_the_local_half_the_semantic_score_is_the_crop_s():
     text = "a dog [0.0, 0.0, 0.2, 0.2] runs"
-    [whole] = SPRScorer(WordCount()).score(query(), PICTURE, [text], FORM)
-    [crop] = SPRScorer(WordCount(), local=False).score(query(), PICTURE, [text], FORM)
+    [whole] = score(SPRScorer(WordCount()), [text])
+    [crop] = score(SPRScorer(WordCount(), local=False), [text])
     changed = {key for key in whole["terms"] if whole["terms"][key] != crop["terms"][key]}
     assert crop["terms"]["s_sem"] == crop["terms"]["s_crop"] and changed == {"s_sem"}
 
@@ -270,6 +343,7 @@ def test_the_hook_builds_the_scorer_of_the_flags(monkeypatch):
     assert (scorer.similarity, scorer.detector, scorer.lam) == ("similarity", "detector", 0.7)
     assert scorer.local and not scoring.spr_scorer(config(spr_no_local=True), "cpu").local
     assert scoring.spr_scorer(config(), "cpu").detector is None
+    assert scoring.spr_scorer(config(spr_detector="dino", spr_no_detector=True), "cpu").detector is None
     assert scoring.spr_scorer(config(spr_scorer="other"), "cpu") is None
 
 

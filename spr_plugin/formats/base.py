@@ -176,7 +176,7 @@ class Reading:
         self.failed_spans.append(span)
 
 
-_PHRASE_END = re.compile(r"[.,;:!?()\[\]\n]")
+_TO_PHRASE = re.compile(r".*[.,;:!?()\[\]\n]", re.DOTALL)
 _LEADING_WORDS = re.compile(r"\s*(?:(?:and|or|with|a|an|the|some|one)(?:\s+|$))*", re.IGNORECASE)
 # What may stand between two boxes of one phrase. Only looked for in gaps of at most GAP characters, to stay linear.
 _BETWEEN_BOXES = re.compile(r"\s*(?:,?\s*\band\b|[,;&])?\s*")
@@ -220,8 +220,8 @@ def bare(mention: Mention) -> tuple[Span, str]:
 def _phrase_span(text: str, low: int, high: int) -> Span:
     """Where the phrase that ends before `high` lies: after the last punctuation since `low`, without leading articles."""
     end = low + len(text[low:high].rstrip().rstrip("(,:").rstrip())
-    start = max((match.end() for match in _PHRASE_END.finditer(text, low, end)), default=low)
-    return (_LEADING_WORDS.match(text, start, end).end(), end)
+    before = _TO_PHRASE.match(text, low, end)
+    return (_LEADING_WORDS.match(text, before.end() if before else low, end).end(), end)
 
 
 # --- editing

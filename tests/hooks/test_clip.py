@@ -1,4 +1,4 @@
-"""CLIP similarity: the local attention against a brute-force forward, text splitting, loading."""
+"""CLIP and SigLIP similarity: the local attention against a brute-force forward, batches, text splitting, loading."""
 
 import inspect
 import json
@@ -14,7 +14,8 @@ from PIL import Image  # noqa: E402
 
 from spr_plugin.boxes import Box, Space  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
-from spr_plugin.hooks.clip import ClipSimilarity, covered_patches, spr_similarity  # noqa: E402
+from spr_plugin.hooks import clip
+from spr_plugin.hooks.clip import ClipSimilarity, SiglipSimilarity, covered_patches, spr_similarity  # noqa: E402
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz.,!?'"
 SHAPES = {"B/32": (224, 32), "B/16": (224, 16), "L/14-336": (336, 14)}
@@ -41,22 +42,63 @@ def save_checkpoint(folder, image_size=224, patch_size=32, width=32, layers=3, h
         projection_dim=projection,
     )
     model = transformers.CLIPModel(config)
-    for parameter in model.parameters():  # the default initialization is so small that any attention looks alike
-        if parameter.dim() > 1:
-            parameter.data.normal_(0, 1.5 * parameter[0].numel() ** -0.5)
+    spread(model)
     model.save_pretrained(folder)
     return folder
+
+
+def save_siglip(folder, image_size=224, patch_size=16, width=32, layers=3, heads=4):
+    """A random-weight SigLIP with a tokenizer of single letters; a text ends with </s> and is padded to 64."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    tokens = ["</s>", "<unk>", *LETTERS]
+    tokenizer = Tokenizer(models.WordLevel({token: place for place, token in enumerate(tokens)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")])
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 0)])
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>", unk_token="<unk>", model_max_length=64)
+    fast.save_pretrained(folder)
+    half = {"image_processor_type": "SiglipImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": image_size, "width": image_size}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(half))
+    sides = {"intermediate_size": 2 * width, "num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": width}
+    torch.manual_seed(0)
+    config = transformers.SiglipConfig(
+        text_config={**sides, "vocab_size": len(tokens), "max_position_embeddings": 64, "eos_token_id": 0, "pad_token_id": 0, "bos_token_id": 0},
+        vision_config={**sides, "image_size": image_size, "patch_size": patch_size},
+    )
+    model = transformers.SiglipModel(config)
+    spread(model)
+    model.save_pretrained(folder)
+    return folder
+
+
+def spread(model):
+    """The default initialization is so small that any attention looks alike."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.normal_(0, 1.5 * parameter[0].numel() ** -0.5)
+
+
+def load(folder) -> ClipSimilarity:
+    """The similarity model, with the untouched transformers model of the same weights as `whole`."""
+    similarity = clip.load(str(folder))
+    similarity.whole = transformers.AutoModel.from_pretrained(folder).eval()
+    return similarity
 
 
 @pytest.fixture(scope="module", params=SHAPES)
 def similarity(request, tmp_path_factory):
     image_size, patch_size = SHAPES[request.param]
-    return ClipSimilarity(str(save_checkpoint(tmp_path_factory.mktemp("clip"), image_size, patch_size)))
+    return load(save_checkpoint(tmp_path_factory.mktemp("clip"), image_size, patch_size))
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    return ClipSimilarity(str(save_checkpoint(tmp_path_factory.mktemp("clip"))))
+    return load(save_checkpoint(tmp_path_factory.mktemp("clip")))
+
+
+@pytest.fixture(scope="module", params=[16, 14], ids=["16", "14, which leaves a margin"])
+def siglip(request, tmp_path_factory):
+    return load(save_siglip(tmp_path_factory.mktemp("siglip"), patch_size=request.param, image_size=224 if request.param == 16 else 230))
 
 
 def picture(width=300, height=200, seed=0):
@@ -71,13 +113,14 @@ def pixel_values(similarity, image):
     """Squeezed and normalized, by torch instead of numpy."""
     size = similarity.image_size
     values = torch.from_numpy(np.array(image.convert("RGB").resize((size, size), Image.BICUBIC))).permute(2, 0, 1).double() / 255
-    values = (values - torch.tensor(MEAN).double().view(3, 1, 1)) / torch.tensor(STD).double().view(3, 1, 1)
+    mean, std = ([0.5] * 3, [0.5] * 3) if similarity.model.config.model_type == "siglip" else (MEAN, STD)
+    values = (values - torch.tensor(mean).double().view(3, 1, 1)) / torch.tensor(std).double().view(3, 1, 1)
     return values.float()[None]
 
 
 def brute_force(similarity, image, patches):
     """The whole tower by transformers' own modules; in the last block a hand-made mask on the class token's row."""
-    model = similarity.model
+    model = similarity.whole
     vision = model.vision_model
     hidden = vision.pre_layrnorm(vision.embeddings(pixel_values(similarity, image)))
     length = hidden.shape[1]
@@ -95,7 +138,7 @@ def brute_force(similarity, image, patches):
 def image_features(similarity, image):
     """What transformers gives for the squeezed picture, unit length."""
     with torch.no_grad():
-        out = similarity.model.get_image_features(pixel_values=pixel_values(similarity, image))
+        out = similarity.whole.get_image_features(pixel_values=pixel_values(similarity, image))
     features = (out if isinstance(out, torch.Tensor) else out.pooler_output)[0]
     return features / features.norm()
 
@@ -103,59 +146,96 @@ def image_features(similarity, image):
 REGIONS = [(0, 0, 300, 200), (10, 20, 180, 90), (100, 0, 300, 200), (37, 41, 43, 45), (0, 150, 300, 200)]
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("region", REGIONS)
-def test_local_embedding_equals_a_masked_forward(similarity, region):
-    image = picture()
-    region = box(*region, image)
-    patches = covered_patches(region, similarity.image_size, similarity.model.config.vision_config.patch_size)
-    wanted = brute_force(similarity, image, patches)
-    assert torch.allclose(similarity.local_embedding(image, region), wanted, atol=1e-5)
-    if not patches.all():
-        assert not torch.allclose(wanted, image_features(similarity, image), atol=1e-3)
+def boxes(image, regions=REGIONS):
+    return [box(*region, image) for region in regions]
 
 
 @torch.no_grad()
-def test_the_whole_picture_as_region_is_plain_clip(similarity):
-    image = picture()
-    whole = box(0, 0, 300, 200, image)
-    plain = image_features(similarity, image)
-    assert torch.allclose(similarity.local_embedding(image, whole), plain, atol=1e-5)
-    assert torch.allclose(similarity.crop_embedding(image, whole), plain, atol=1e-5)
+def test_local_embeddings_equal_a_masked_forward(similarity):
+    image, plain = picture(), None
+    for region, local in zip(boxes(image), similarity.local_embeddings(image, boxes(image)), strict=True):
+        patches = covered_patches(region, similarity.image_size, similarity.patch_size)
+        assert torch.allclose(local, brute_force(similarity, image, patches), atol=1e-5)
+        plain = image_features(similarity, image) if plain is None else plain
+        assert torch.allclose(local, plain, atol=1e-5 if patches.all() else 1e-3) == patches.all()
 
 
 @torch.no_grad()
-def test_crop_embedding_is_clip_of_the_crop_rounded_outwards(small):
+def test_crop_embeddings_are_clip_of_the_crops_rounded_outwards(similarity):
     image = picture()
-    wanted = image_features(small, image.crop((10, 20, 101, 151)))
-    assert torch.allclose(small.crop_embedding(image, box(10.6, 20.9, 100.1, 150.2, image)), wanted, atol=1e-5)
+    regions = boxes(image, [(0, 0, 300, 200), (10.6, 20.9, 100.1, 150.2), (37, 41, 43, 45)])
+    for corners, embedding in zip([(0, 0, 300, 200), (10, 20, 101, 151), (37, 41, 43, 45)], similarity.crop_embeddings(image, regions)):
+        assert torch.allclose(embedding, image_features(similarity, image.crop(corners)), atol=1e-5)
 
 
 @pytest.mark.slow
 @torch.no_grad()
 def test_a_full_size_b32(tmp_path):
-    similarity = ClipSimilarity(str(save_checkpoint(tmp_path, 224, 32, width=768, layers=12, heads=12, projection=512)))
+    similarity = load(save_checkpoint(tmp_path, 224, 32, width=768, layers=12, heads=12, projection=512))
     image = picture()
-    region = box(30, 30, 200, 170, image)
-    assert torch.allclose(similarity.local_embedding(image, region), brute_force(similarity, image, covered_patches(region, 224, 32)), atol=1e-5)
+    [region] = boxes(image, [(30, 30, 200, 170)])
+    [local] = similarity.local_embeddings(image, [region])
+    assert torch.allclose(local, brute_force(similarity, image, covered_patches(region, 224, 32)), atol=1e-5)
+
+
+def siglip_by_hand(similarity, image, patches):
+    """SigLIP's whole tower by transformers' own modules, then its pooling head on nothing but the region's tokens."""
+    vision = similarity.whole.vision_model
+    hidden = vision(pixel_values=pixel_values(similarity, image)).last_hidden_state
+    features = vision.head(hidden[:, torch.from_numpy(patches)])[0]
+    return features / features.norm()
+
+
+@torch.no_grad()
+def test_siglip_masks_its_pooling_head(siglip):
+    image = picture()
+    assert isinstance(siglip, SiglipSimilarity)
+    for region, local in zip(boxes(image), siglip.local_embeddings(image, boxes(image)), strict=True):
+        patches = covered_patches(region, siglip.image_size, siglip.patch_size)
+        assert torch.allclose(local, siglip_by_hand(siglip, image, patches), atol=1e-5)
+        assert torch.allclose(local, image_features(siglip, image), atol=1e-5 if patches.all() else 1e-3) == patches.all()
+    [crop] = siglip.crop_embeddings(image, boxes(image, [(10, 20, 101, 151)]))
+    assert torch.allclose(crop, image_features(siglip, image.crop((10, 20, 101, 151))), atol=1e-5)
+
+
+@torch.no_grad()
+def test_siglip_cosines_are_those_of_transformers(siglip):
+    image, long = picture(), "dog " * 30 + "cat."
+    whole = box(0, 0, 300, 200, image)
+    [(s_crop, s_local), (split, _)] = siglip.score(image, [(whole, "a red dog"), (whole, long)])
+    tokens = siglip.tokenizer("a red dog", return_tensors="pt", padding="max_length", max_length=64)
+    out = siglip.whole(input_ids=tokens["input_ids"], pixel_values=pixel_values(siglip, image))
+    assert s_crop == pytest.approx(float(out.text_embeds[0] @ out.image_embeds[0]), abs=1e-5) and s_local == pytest.approx(s_crop, abs=1e-5)
+    assert siglip.text_limit == 63 and siglip.count_tokens(long) == 94 and -1 <= split <= 1
 
 
 def test_context_outside_the_region_counts(small):
     """What distinguishes S_local from the crop: another surrounding gives another embedding."""
     image, other = picture(), picture(seed=1)
-    region = box(75, 50, 225, 150, image)
+    region = [box(75, 50, 225, 150, image)]
     other.paste(image.crop((75, 50, 225, 150)), (75, 50))
-    assert torch.allclose(small.crop_embedding(image, region), small.crop_embedding(other, region), atol=1e-6)
-    assert not torch.allclose(small.local_embedding(image, region), small.local_embedding(other, region), atol=1e-3)
+    assert torch.allclose(small.crop_embeddings(image, region), small.crop_embeddings(other, region), atol=1e-6)
+    assert not torch.allclose(small.local_embeddings(image, region), small.local_embeddings(other, region), atol=1e-3)
 
 
 def test_one_forward_of_the_whole_picture_serves_all_its_regions(small, monkeypatch):
-    forward, shown = small._before_last_block, []
-    monkeypatch.setattr(small, "_before_last_block", lambda image: shown.append(image) or forward(image))
+    """Whatever the number of its regions, texts and calls; the crops go together."""
+    tower, batches = small.model.vision_model.forward, []
+    monkeypatch.setattr(small.model.vision_model, "forward", lambda pixel_values: batches.append(len(pixel_values)) or tower(pixel_values))
     image = picture(seed=2)
-    for corner in (10, 50, 90):
-        small.score(image, box(corner, 0, 200, 100, image), ["a dog", "a cat"])
-    assert sum(seen is image for seen in shown) == 1
+    for corners in ((10, 50, 90), (20, 60, 100)):
+        small.score(image, [(box(corner, 0, 200, 100, image), text) for corner in corners for text in ("a dog", "a cat")])
+    assert sorted(batches) == [1, 3, 3]
+
+
+def test_batches_change_nothing(small, monkeypatch):
+    image = picture()
+    asked = [(region, text) for region in boxes(image) for text in ("a dog", "a red cat on the mat, asleep", "dog " * 40)]
+    together = small.score(image, asked)
+    alone = [small.score(image, [one])[0] for one in asked]
+    monkeypatch.setattr(clip, "CROPS", 2)
+    monkeypatch.setattr(clip, "TEXTS", 1)
+    assert np.allclose(together, alone, atol=1e-5) and np.allclose(together, small.score(image, asked), atol=1e-5)
 
 
 # --- patches
@@ -196,11 +276,11 @@ def test_exactly_half_counts_and_rows_come_first():
 def test_cosines_are_raw_and_those_of_transformers(small):
     image = picture()
     region = box(75, 50, 225, 150, image)
-    [(s_crop, s_local)] = small.score(image, region, ["a red dog"])
+    [(s_crop, s_local)] = small.score(image, [(region, "a red dog")])
     tokens = small.tokenizer("a red dog", return_tensors="pt")
-    out = small.model(**tokens, pixel_values=pixel_values(small, image.crop((75, 50, 225, 150))))
+    out = small.whole(**tokens, pixel_values=pixel_values(small, image.crop((75, 50, 225, 150))))
     assert s_crop == pytest.approx(float(out.text_embeds[0] @ out.image_embeds[0]), abs=1e-5)
-    assert s_local == pytest.approx(float(out.text_embeds[0] @ small.local_embedding(image, region)), abs=1e-5)
+    assert s_local == pytest.approx(float(out.text_embeds[0] @ small.local_embeddings(image, [region])[0]), abs=1e-5)
     assert -1 <= s_crop <= 1
 
 
@@ -209,10 +289,10 @@ def test_long_text_is_the_token_weighted_mean_of_its_sentences(small):
     image = picture()
     region = box(75, 50, 225, 150, image)
     first, second = "a man is " + "very " * 10 + "tall.", "the dog " + "runs " * 7 + "off."
-    assert small._count_tokens(first) <= 75 and small._count_tokens(second) <= 75
-    assert small._count_tokens(f"{first} {second}") > 75
-    (one, two, both) = small.score(image, region, [first, second, f"{first} {second}"])
-    n, m = small._count_tokens(first), small._count_tokens(second)
+    assert small.count_tokens(first) <= 75 and small.count_tokens(second) <= 75
+    assert small.count_tokens(f"{first} {second}") > 75
+    (one, two, both) = small.score(image, [(region, text) for text in (first, second, f"{first} {second}")])
+    n, m = small.count_tokens(first), small.count_tokens(second)
     for term in (0, 1):
         assert both[term] == pytest.approx((n * one[term] + m * two[term]) / (n + m), abs=1e-6)
 
@@ -221,7 +301,7 @@ def test_a_very_long_text_is_never_cut_silently(small):
     image = picture()
     region = box(75, 50, 225, 150, image)
     long = "dog " * 60 + "x" * 200
-    [(changed, _), (whole, _)] = small.score(image, region, [long + " cat", long])
+    [(changed, _), (whole, _)] = small.score(image, [(region, long + " cat"), (region, long)])
     assert changed != whole
 
 
@@ -230,7 +310,7 @@ def test_a_very_long_text_is_never_cut_silently(small):
 
 def test_what_is_no_clip_is_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"--spr_clip .*nowhere: not a CLIP checkpoint") as caught:
-        ClipSimilarity(str(tmp_path / "nowhere"))
+        clip.load(str(tmp_path / "nowhere"))
     assert "\n" not in str(caught.value)
 
 
@@ -238,7 +318,7 @@ def test_a_vision_tower_alone_is_refused(tmp_path):
     config = transformers.CLIPVisionConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
     transformers.CLIPVisionModel(config).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="not a CLIP checkpoint with a text tower"):
-        ClipSimilarity(str(tmp_path))
+        clip.load(str(tmp_path))
 
 
 def test_a_checkpoint_without_text_weights_is_refused(tmp_path):
@@ -249,7 +329,26 @@ def test_a_checkpoint_without_text_weights_is_refused(tmp_path):
     weights = {name: value for name, value in load_file(tmp_path / "model.safetensors").items() if "text" not in name}
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="no weights for text"):
-        ClipSimilarity(str(tmp_path))
+        clip.load(str(tmp_path))
+
+
+def test_weights_of_another_shape_are_refused(tmp_path):
+    save_checkpoint(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["vision_config"]["hidden_size"] = content["vision_config"]["intermediate_size"] = 48
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="--spr_clip .*not a CLIP checkpoint") as caught:
+        clip.load(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_weights_are_refused(tmp_path):
+    save_checkpoint(tmp_path)
+    data = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match="--spr_clip .*not a CLIP checkpoint") as caught:
+        clip.load(str(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("file", ["preprocessor_config.json", "vocab.json"])
@@ -257,7 +356,7 @@ def test_missing_files_are_named_in_one_line(tmp_path, file):
     save_checkpoint(tmp_path)
     (tmp_path / file).unlink()
     with pytest.raises(UserError, match="--spr_clip") as caught:
-        ClipSimilarity(str(tmp_path))
+        clip.load(str(tmp_path))
     assert "\n" not in str(caught.value)
 
 

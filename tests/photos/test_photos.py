@@ -24,13 +24,13 @@ from PIL import Image, ImageColor  # noqa: E402
 from spr_plugin.annotations import open_image, read_coco  # noqa: E402
 from spr_plugin.boxes import Box, Space, iou  # noqa: E402
 from spr_plugin.config import SPRConfig, fingerprint  # noqa: E402
-from spr_plugin.formats import llava  # noqa: E402
-from spr_plugin.hooks.clip import ClipSimilarity  # noqa: E402
+from spr_plugin.formats import ferret, llava  # noqa: E402
+from spr_plugin.hooks.clip import load  # noqa: E402
 from spr_plugin.pairing import PreferencePair, make_pair  # noqa: E402
-from spr_plugin.pipeline import score_region  # noqa: E402
+from spr_plugin.pipeline import score_regions  # noqa: E402
 from spr_plugin.prompts import prompts_for, restate  # noqa: E402
 from spr_plugin.refinement import refine  # noqa: E402
-from spr_plugin.regions import members, region_queries  # noqa: E402
+from spr_plugin.regions import grow_region, members, region_queries, region_query  # noqa: E402
 from spr_plugin.report import COLORS, PICTURE_SIDE, write_report  # noqa: E402
 from spr_plugin.scoring import SPRScorer  # noqa: E402
 from spr_plugin.store import Log, check_manifest, write_json  # noqa: E402
@@ -68,7 +68,7 @@ def queries(images):
 
 @pytest.fixture(scope="module")
 def scorer():
-    return SPRScorer(ClipSimilarity(str(CLIP)))
+    return SPRScorer(load(str(CLIP)))
 
 
 def sentence(rows):
@@ -96,6 +96,70 @@ def test_every_photograph_gives_regions_with_more_than_four_objects(queries, ima
     assert all(len(query.truth) > 4 and query.truth == members(query.image, query.region) for query in queries)
 
 
+# Photograph, the object that growth starts from → region and members, worked out by hand:
+GOLDEN_REGIONS = [
+    # The shuttle touches the woman; their union holds at least half of everything, of the flag 79 of 97 columns.
+    ("astronaut.png", 3, (18, 0, 472, 512), [1, 2, 3, 4, 5, 6, 7]),
+    # Inside the woman's own box lie patch, tag and ring, and half of the flag: more than four at once.
+    ("astronaut.png", 1, (18, 15, 365, 512), [1, 2, 5, 6, 7]),
+    # The saucer's box alone holds six, the table with 130,088 of 240,000 square pixels.
+    ("coffee.png", 11, (76, 68, 480, 390), [8, 9, 10, 11, 12, 13]),
+    # The nose touches the cat alone, and the cat holds all.
+    ("chelsea.png", 17, (0, 0, 399, 300), [14, 15, 16, 17, 18]),
+    # Floodlight, platform (touches), rocket (touches), right mast (57 px away), left mast (62 px).
+    ("rocket.png", 25, (164, 122, 480, 427), [19, 22, 23, 24, 25]),
+    # Three boxes touch the rear wheel; the bench's centre is nearest, and with it comes the seat; then the motorcycle.
+    ("motorcycle_left.png", 28, (42, 15, 685, 451), list(range(26, 37))),
+]
+# The same regions' answers: object → the share of its height, from above, that the answer's box covers. S_loc = sum of the shares
+# over 0.5, divided by the number of members; no other two boxes overlap by more than a box does with its own object.
+GOLDEN_ANSWERS = {
+    ("astronaut.png", 1): ({1: 1, 5: 52 / 74, 2: 0.25}, (1 + 52 / 74) / 5),
+    ("coffee.png", 11): ({13: 1, 8: 1, 11: 242 / 322}, (1 + 1 + 242 / 322) / 6),
+    ("chelsea.png", 17): ({14: 2 / 3, 17: 1}, (2 / 3 + 1) / 5),
+    ("rocket.png", 25): ({19: 1, 22: 1, 23: 213 / 305}, (1 + 1 + 213 / 305) / 5),
+    ("motorcycle_left.png", 28): ({26: 1, 27: 1, 28: 127 / 169}, (1 + 1 + 127 / 169) / 11),
+}
+
+
+class StartAt:
+    """Growth from one object instead of a random one."""
+
+    def __init__(self, id):
+        self.id = id
+
+    def choice(self, annotations):
+        return next(annotation for annotation in annotations if annotation.id == self.id)
+
+
+@pytest.mark.parametrize(("name", "start", "region", "inside"), GOLDEN_REGIONS)
+def test_regions_are_those_worked_out_by_hand(images, name, start, region, inside):
+    grown = grow_region(images[name], StartAt(start))
+    assert grown.xyxy == region and [annotation.id for annotation in members(images[name], grown)] == inside
+
+
+@pytest.mark.parametrize("key", GOLDEN_ANSWERS, ids=lambda key: key[0])
+def test_scores_are_those_worked_out_by_hand(images, scorer, key):
+    """S_loc of an answer by hand; S is its sum with what CLIP says; repaired, each kept box counts in full."""
+    (name, start), (shares, s_loc) = key, GOLDEN_ANSWERS[key]
+    query = region_query(images[name], grow_region(images[name], StartAt(start)), 0)
+    by_id = {annotation.id: annotation for annotation in query.truth}
+    said = []
+    for id, share in shares.items():
+        x1, y1, x2, y2 = by_id[id].box.xyxy
+        said.append((by_id[id].label, Box(x1, y1, x2, y1 + share * (y2 - y1), by_id[id].box.space)))
+    form = ferret()
+    [record] = score_regions([query], [[{"id": "a", "text": form.render(said)}]], scorer, form)
+    [row] = record["candidates"]
+    terms = row["initial"]["terms"]
+    assert terms["s_loc"] == pytest.approx(s_loc, abs=0.01)
+    assert row["initial"]["total"] == pytest.approx(0.8 * (terms["s_crop"] + terms["s_local"]) / 2 + 0.2 * terms["s_loc"])
+    kept = sum(share > 0.5 for share in shares.values())
+    assert len(form.parse(row["refined_text"], query.image.width, query.image.height).boxes) == kept
+    # A bin of a thousandth cut off costs a small object some hundredths of IoU.
+    assert row["refined"]["terms"]["s_loc"] == pytest.approx(kept / len(query.truth), abs=0.02)
+
+
 def test_hand_drawn_boxes_lie_on_the_picture_and_are_told_apart(images):
     for image in images.values():
         assert len({annotation.label for annotation in image.annotations}) == len(image.annotations)
@@ -109,9 +173,10 @@ def test_from_answers_to_a_pair(queries, scorer):
     for query in queries:
         picture = open_image(query.image.path, query.image.id)
         said = answers(query)
-        truth = [annotation.box for annotation in query.truth]
+        truth = [annotation.box.xyxy for annotation in query.truth]
         refined = {name: refine(text, truth, FORM, query.image.width, query.image.height) for name, text in said.items()}
-        scores = scorer.score(query, picture, [*said.values(), *(text for text, _, _ in refined.values())], FORM)
+        texts = [*said.values(), *(text for text, _, _ in refined.values())]
+        [scores] = scorer.score([query], picture, [texts], FORM, scorer.truth([query], picture, [texts], FORM))
         initial, final = dict(zip(said, scores)), dict(zip(said, scores[len(said) :]))
         s_loc = {name: score["terms"].get("s_loc") for name, score in initial.items()}
         # Two decimals cost a small object some IoU: even the true boxes do not reach 1.
@@ -155,7 +220,7 @@ def test_the_report_draws_chosen_and_rejected_boxes(queries, scorer, tmp_path):
     shown = {}
     for query in queries:
         candidates = [{"id": f"{query.id}-{name}", "text": text} for name, text in answers(query).items()]
-        record = score_region(query, candidates, scorer, FORM)
+        [record] = score_regions([query], [candidates], scorer, FORM)
         pair = make_pair(query, prompts_for(query, FORM, ["plain"])[0].text, record["candidates"])
         regions.append(query.to_json())
         scores.append(record)

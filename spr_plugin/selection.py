@@ -1,0 +1,122 @@
+"""Which pictures and objects regions are grown from: what ``--spr_exclude``, ``--spr_min_objects`` and ``--spr_min_area`` leave.
+
+RefCOCO, RefCOCO+ and RefCOCOg test on pictures of COCO's *training* set, which LLaVA's mix, LVIS and Visual Genome hold too: whoever
+measures on them names their files to ``--spr_exclude``. A picture is known by COCO's number wherever its name has it
+(``COCO_train2014_000000581857.jpg`` is ``train2017/000000581857.jpg``), else by its file name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from spr_plugin.annotations import AnnotatedImage
+from spr_plugin.errors import UserError
+
+COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})(?:_\d+)?")
+FIELDS = ("file_name", "image", "image_path", "img_path", "original_id", "image_id")
+Key = int | str
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """What regions are grown from.
+
+    Attributes:
+        excluded: `picture_key` of pictures that are left out.
+        min_objects: pictures with fewer objects are left out.
+        min_area: objects of fewer square pixels are left out.
+    """
+
+    excluded: frozenset[Key] = frozenset()
+    min_objects: int = 1
+    min_area: float = 0.0
+
+    def __call__(self, image: AnnotatedImage, skipped: Counter) -> AnnotatedImage | None:
+        """`image` with the objects that are large enough, or None; counted as ``excluded``, ``small`` (objects), ``few_objects``."""
+        if picture_key(image.path) in self.excluded:
+            skipped["excluded"] += 1
+            return None
+        large = tuple(annotation for annotation in image.annotations if annotation.box.area >= self.min_area)
+        if small := len(image.annotations) - len(large):
+            skipped["small"] += small
+        if len(large) < self.min_objects:
+            skipped["few_objects"] += 1
+            return None
+        return dataclasses.replace(image, annotations=large) if small else image
+
+
+def picture_key(name: Key) -> Key:
+    """COCO's number of a picture, from its file name or id; else its file name without folders."""
+    if isinstance(name, int):
+        return name
+    base = str(name).replace("\\", "/").rsplit("/", 1)[-1]
+    stem = base.rsplit(".", 1)[0]
+    coco = COCO_NAME.fullmatch(stem)
+    return int(coco.group(1)) if coco else int(base) if base.isascii() and base.isdecimal() else base
+
+
+def excluded(paths: Sequence[str]) -> frozenset[Key]:
+    """Keys of the pictures that the files and folders of ``--spr_exclude`` name.
+
+    A file holds one picture a line (``.txt``), JSON lines, a JSON list, COCO-like JSON (its ``images``), or the refs of the REFER
+    data (``refs(unc).p``); a record names its picture by one of `FIELDS`, and records of a ``"split": "train"`` are passed over. Of
+    a folder every ``refs(*).p`` and ``*.jsonl`` is read. Visual Genome's ``image_data.json`` excludes nothing by itself: it says
+    under which Visual Genome names excluded COCO pictures are found. Raises UserError for anything else.
+    """
+    keys: set[Key] = set()
+    genome: dict[str, int] = {}
+    for path in paths:
+        for row in (row for file in _files(path) for row in _rows(file)):
+            if isinstance(row, dict) and "coco_id" in row:
+                if row["coco_id"] is not None:
+                    genome[f"{row['image_id']}.jpg"] = int(row["coco_id"])
+            elif not (isinstance(row, dict) and row.get("split") == "train"):
+                keys.add(_row_key(row, path))
+    return frozenset(keys | {name for name, coco in genome.items() if coco in keys})
+
+
+def _files(path: str) -> list[Path]:
+    folder = Path(path)
+    if not folder.is_dir():
+        return [folder]
+    if found := sorted(file for pattern in ("refs(*).p", "*.jsonl") for file in folder.rglob(pattern)):
+        return found
+    raise UserError(f"--spr_exclude {path}: the folder holds neither refs(*).p of the REFER data nor *.jsonl")
+
+
+def _rows(file: Path) -> Iterable[object]:
+    try:
+        if file.suffix == ".p":
+            with open(file, "rb") as stream:
+                return list(_PlainData(stream).load())
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".jsonl":
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        if file.suffix == ".json":
+            content = json.loads(text)
+            return content["images"] if isinstance(content, dict) else list(content)
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    except OSError as error:
+        raise UserError(f"--spr_exclude {file}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"--spr_exclude {file}: not a list of pictures ({error})") from None
+
+
+class _PlainData(pickle.Unpickler):
+    """Reads lists, dicts, text and numbers; a pickle that wants any class is refused, since loading one can run code."""
+
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f"it wants {module}.{name}, and only plain data is read")
+
+
+def _row_key(row: object, path: str) -> Key:
+    name = next((row[field] for field in FIELDS if row.get(field) is not None), None) if isinstance(row, dict) else row
+    if isinstance(name, (int, str)) and name != "":
+        return picture_key(name)
+    raise UserError(f"--spr_exclude {path}: a record names no picture (looked for {', '.join(FIELDS)}): {str(row)[:80]}")

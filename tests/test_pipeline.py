@@ -1,0 +1,116 @@
+"""The flags of the annotation source, through the stage that writes the regions."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("torch")
+
+from spr_plugin.config import SPRConfig, fingerprint  # noqa: E402
+from spr_plugin.errors import UserError  # noqa: E402
+from spr_plugin.formats import llava  # noqa: E402
+from spr_plugin.pipeline import Run, by_picture, take_candidates  # noqa: E402
+from spr_plugin.store import Log, read_json, write_json  # noqa: E402
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Three pictures of 7, 6 and 5 objects, one of them a crowd and one small."""
+    names, rows = ["000000000009.jpg", "000000000010.jpg", "c.jpg"], []
+    for number, name in enumerate(names):
+        Image.new("RGB", (200, 100)).save(tmp_path / name)
+        for place in range(7 - number):
+            side = 4 if place == 4 else 20
+            rows.append({"id": len(rows), "image_id": number, "category_id": 1, "bbox": [28 * place, 30, side, side], "iscrowd": int(place == 3)})
+    images = [{"id": n, "file_name": name, "width": 200, "height": 100} for n, name in enumerate(names)]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "cup"}]}))
+    (tmp_path / "val.txt").write_text("COCO_train2014_000000000009.jpg\n")
+    return tmp_path
+
+
+def regions(source, aspect="pad", **flags):
+    """Picture id → number of objects in the pictures that regions were made of, and the counts."""
+    run = object.__new__(Run)
+    run.directory = source / "spr"
+    run.host = SimpleNamespace(data_path=str(source / "data.json"), image_folder=str(source), box_format=llava(aspect))
+    run.config = SPRConfig(spr=True, spr_more_than=3, **flags)
+    queries = run.regions()
+    return {query.image.id: len(query.image.annotations) for query in queries}, read_json(run.directory / "regions" / "counts.json")
+
+
+@pytest.mark.parametrize(
+    ("flags", "objects", "counts"),
+    [
+        ({}, {"0": 6, "1": 5, "2": 4}, {"crowd": 3}),
+        ({"spr_keep_crowd": True}, {"0": 7, "1": 6, "2": 5}, {}),
+        ({"spr_min_area": 100}, {"0": 5, "1": 4}, {"crowd": 3, "small": 3, "too_few_objects": 1}),
+        ({"spr_min_objects": 5}, {"0": 6, "1": 5}, {"crowd": 3, "few_objects": 1}),
+        ({"spr_exclude": ["val.txt"]}, {"1": 5, "2": 4}, {"crowd": 3, "excluded": 1}),
+    ],
+)
+def test_each_flag_changes_what_it_names(source, flags, objects, counts):
+    flags = {name: [str(source / file) for file in value] if name == "spr_exclude" else value for name, value in flags.items()}
+    assert regions(source, spr_annotations=str(source / "coco.json"), **flags) == (objects, counts)
+
+
+def test_pictures_of_coco_are_spoken_of_unless_some_are_excluded(source, capfd):
+    regions(source, spr_annotations=str(source / "coco.json"))
+    assert "--spr_exclude" in capfd.readouterr().err
+
+
+def test_the_aspect_of_the_data_is_not_the_host_s(source):
+    """LLaVA's own data counts padding whatever --image_aspect_ratio the model is trained with."""
+    form, rows = llava("pad"), []
+    from spr_plugin.boxes import Box, Space
+
+    for place in range(24):
+        box = Box(8 * place, 10 + 2 * place, 8 * place + 9, 40 + 2 * place, Space.pixels(200, 100))
+        question = f"Please provide the bounding box coordinate of the region this sentence describes: cup {place}."
+        rows.append({"from": "human", "value": question})
+        rows.append({"from": "gpt", "value": form.write(box)})
+    (source / "data.json").write_text(json.dumps([{"id": 1, "image": "c.jpg", "conversations": rows}]))
+    with pytest.raises(UserError, match="--spr_data_aspect pad"):
+        regions(source, aspect="square")
+    found, _ = regions(source, aspect="square", spr_data_aspect="pad")
+    assert found == {"c.jpg": 24}
+
+
+def a_run(folder, weights="same", **flags):
+    """What a run leaves when its candidates are sampled."""
+    own = folder / "spr"
+    write_json(own / "manifest.json", {"config": {**fingerprint(SPRConfig(spr=True, **flags)), "box": llava().describe()}})
+    write_json(own / "entry" / "index.json", {"hash": weights})
+    return own
+
+
+def test_variants_of_scoring_use_the_same_candidates_again(tmp_path):
+    first = a_run(tmp_path / "first")
+    Log(first / "candidates").append({"id": "c", "text": "a dog"})
+    variant = {"spr_lambda": 0.5, "spr_pairing": "random", "spr_no_refinement": True, "spr_no_local": True, "spr_beta": 0.3}
+    second = a_run(tmp_path / "second", **variant)
+    take_candidates(first, second)
+    assert Log(second / "candidates").read() == {"c": {"id": "c", "text": "a dog"}}
+    Log(second / "candidates").append({"id": "d", "text": "a cat"})
+    take_candidates(first, second)
+    assert set(Log(second / "candidates").read()) == {"c", "d"} and set(Log(first / "candidates").read()) == {"c"}
+
+
+@pytest.mark.parametrize(
+    ("weights", "flags", "words"),
+    [("other", {}, "other weights"), ("same", {"spr_temperature": 0.5}, "another --spr_temperature"), ("same", {"spr_seed": 3}, "another --spr_seed")],
+)
+def test_candidates_of_another_run_are_refused(tmp_path, weights, flags, words):
+    first, second = a_run(tmp_path / "first"), a_run(tmp_path / "second", weights, **flags)
+    with pytest.raises(UserError, match="no run with candidates"):
+        take_candidates(first, second)
+    Log(first / "candidates").append({"id": "c", "text": "a dog"})
+    with pytest.raises(UserError, match=words):
+        take_candidates(first, second)
+    assert not (second / "candidates").exists()
+
+
+def test_queries_are_grouped_by_picture():
+    queries = [SimpleNamespace(image=SimpleNamespace(path=path), id=id) for id, path in enumerate("abacb")]
+    assert [[query.id for query in group] for group in by_picture(queries)] == [[0, 2], [1, 4], [3]]

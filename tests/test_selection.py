@@ -1,0 +1,142 @@
+"""Which pictures and objects regions are grown from."""
+
+import json
+import pickle
+from collections import Counter
+
+import pytest
+
+from spr_plugin.annotations import AnnotatedImage, Annotation
+from spr_plugin.boxes import Box, Space
+from spr_plugin.errors import UserError
+from spr_plugin.regions import region_queries
+from spr_plugin.selection import Selection, excluded, picture_key
+
+SPACE = Space.pixels(200, 100)
+
+
+def image(path="/x/000000000009.jpg", sides=(10,) * 6):
+    annotations = tuple(Annotation(n, f"thing {n}", Box(30 * n, 0, 30 * n + side, side, SPACE)) for n, side in enumerate(sides))
+    return AnnotatedImage("7", path, 200, 100, annotations)
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("COCO_train2014_000000581857.jpg", 581857),
+        ("COCO_train2014_000000581857_16.jpg", 581857),
+        ("coco/train2017/000000581857.jpg", 581857),
+        ("D:\\coco\\000000581857.jpg", 581857),
+        (581857, 581857),
+        ("581857", 581857),
+        ("vg/VG_100K/2335991.jpg", "2335991.jpg"),
+        ("images/v1/patch3/objects365_v1_00000009.jpg", "objects365_v1_00000009.jpg"),
+        ("000000009.jpg", "000000009.jpg"),
+    ],
+)
+def test_a_picture_has_one_key_under_all_its_names(name, key):
+    assert picture_key(name) == key
+
+
+# --- --spr_exclude
+
+
+REFS = [
+    {"ref_id": 1, "image_id": 5, "file_name": "COCO_train2014_000000000005_1.jpg", "split": "val"},
+    {"ref_id": 2, "image_id": 6, "file_name": "COCO_train2014_000000000006_1.jpg", "split": "train"},
+    {"ref_id": 3, "image_id": 7, "file_name": "COCO_train2014_000000000007_1.jpg", "split": "testA"},
+]
+
+
+def files(folder):
+    """One of each kind, and what it excludes."""
+    (folder / "refcoco").mkdir()
+    (folder / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps(REFS, protocol=2))
+    (folder / "refcoco" / "instances.json").write_text(json.dumps({"images": [{"file_name": "000000000001.jpg"}]}))
+    (folder / "converted").mkdir()
+    (folder / "converted" / "val.jsonl").write_text('{"image": "train2014/COCO_train2014_000000000011.jpg", "bbox": [1, 2, 3, 4]}\n')
+    (folder / "mdetr.json").write_text(json.dumps({"images": [{"id": 0, "original_id": 12, "file_name": "COCO_train2014_000000000012.jpg"}]}))
+    (folder / "ids.json").write_text("[13, 14]")
+    (folder / "names.txt").write_text("000000000015.jpg\n16\n\n")
+    return {"refcoco": {5, 7}, "refcoco/refs(unc).p": {5, 7}, "converted": {11}, "mdetr.json": {12}, "ids.json": {13, 14}, "names.txt": {15, 16}}
+
+
+def test_every_kind_of_file_names_its_pictures(tmp_path):
+    kinds = files(tmp_path)
+    for name, keys in kinds.items():
+        assert excluded([str(tmp_path / name)]) == keys, name
+    assert excluded([str(tmp_path / name) for name in kinds]) == frozenset.union(*map(frozenset, kinds.values()))
+    assert excluded([]) == frozenset()
+
+
+def test_visual_genome_s_copies_of_excluded_pictures_are_excluded(tmp_path):
+    rows = [{"image_id": 1, "coco_id": None, "url": ""}, {"image_id": 2335991, "coco_id": 13}, {"image_id": 13, "coco_id": 99}]
+    (tmp_path / "image_data.json").write_text(json.dumps(rows))
+    (tmp_path / "ids.json").write_text("[13]")
+    assert excluded([str(tmp_path / "image_data.json"), str(tmp_path / "ids.json")]) == {13, "2335991.jpg"}
+    assert excluded([str(tmp_path / "image_data.json")]) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("gone.txt", None, "No such file"),
+        ("a.json", "{", "not a list of pictures"),
+        ("a.json", '{"annotations": []}', "not a list of pictures"),
+        ("a.json", '[{"bbox": []}]', "a record names no picture"),
+        ("a.jsonl", "[1]\n", "a record names no picture"),
+        ("refs(unc).p", "nonsense", "not a list of pictures"),
+    ],
+)
+def test_what_names_no_pictures_is_refused_in_one_line(tmp_path, name, content, words):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=words) as caught:
+        excluded([str(tmp_path / name)])
+    assert "--spr_exclude" in str(caught.value) and name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_folder_without_lists_is_refused(tmp_path):
+    with pytest.raises(UserError, match="the folder holds neither"):
+        excluded([str(tmp_path)])
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    class Runs:
+        def __reduce__(self):
+            return print, ("run",)
+
+    (tmp_path / "refs(unc).p").write_bytes(pickle.dumps([Runs()]))
+    with pytest.raises(UserError, match="only plain data"):
+        excluded([str(tmp_path)])
+
+
+# --- what is left
+
+
+def test_excluded_pictures_are_left_out_and_counted():
+    skipped, images = Counter(), [image(), image("/y/COCO_val2014_000000000010.jpg"), image("/vg/9.jpg")]
+    kept = [found for one in images if (found := Selection(frozenset({9}))(one, skipped))]
+    assert kept == images[1:] and skipped == {"excluded": 1}
+
+
+def test_small_objects_and_poor_pictures_are_left_out_and_counted():
+    skipped = Counter()
+    [left] = [Selection(min_area=100)(image(sides=(9, 10, 9.99, 11)), skipped)]
+    assert [annotation.id for annotation in left.annotations] == [1, 3] and skipped == {"small": 2}
+    assert Selection(min_objects=6)(image(), skipped) == image()
+    assert Selection(min_objects=7)(image(), skipped) is None and skipped["few_objects"] == 1
+    assert Selection(min_area=1e6)(image(), skipped) is None
+
+
+def test_regions_grow_from_what_is_selected():
+    skipped = Counter()
+    images = [image(), image("/x/000000000010.jpg", sides=(10, 10, 10, 3, 10, 10)), image("/x/000000000011.jpg", sides=(10,) * 5 + (3,))]
+    chosen = Selection(frozenset({9}), min_objects=5, min_area=50)
+    queries = list(region_queries(images, seed=0, select=chosen, skipped=skipped))
+    assert [len(query.image.annotations) for query in queries] == [5, 5]
+    assert all(annotation.box.area >= 50 for query in queries for annotation in query.truth)
+    assert skipped == {"excluded": 1, "small": 2}
