@@ -50,6 +50,7 @@ class SPRConfig:
     spr_samples: int = _flag(2, "answers sampled for each prompt variant of a region")
     spr_temperature: float = _flag(1.0, "sampling temperature")
     spr_top_p: float = _flag(1.0, "nucleus sampling mass")
+    spr_top_k: int = _flag(0, "sample among so many tokens; 0: all")
     spr_max_new_tokens: int = _flag(256, "longest answer, in tokens")
     spr_sample_batch: int = _flag(8, "prompts answered in one batch")
 
@@ -92,6 +93,8 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_tune {config.spr_tune}: choose lora or full")
     if config.spr_pairing not in PAIRINGS:
         raise UserError(f"--spr_pairing {config.spr_pairing}: choose from {', '.join(PAIRINGS)}")
+    if config.spr_top_k < 0:
+        raise UserError(f"--spr_top_k {config.spr_top_k}: must be 0 or more")
     for name in ("spr_lambda", "spr_top_p"):
         if not 0 <= getattr(config, name) <= 1:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")

@@ -24,7 +24,7 @@ from spr_plugin.prompts import prompts_for
 from spr_plugin.refinement import refine
 from spr_plugin.regions import RegionQuery, region_queries
 from spr_plugin.sampling import sample
-from spr_plugin.store import Log, check_manifest, counted, read_json, write_json
+from spr_plugin.store import Log, check_manifest, counted, lock, read_json, write_json
 
 
 def train(trainer, config: SPRConfig, namespace: dict, host_train):
@@ -76,7 +76,10 @@ class Run:
         self.host: Host = find_host(trainer, namespace, config)
         self.config = config = dataclasses.replace(config, spr_clip=config.spr_clip or self.host.vision_tower)
         if ranks.rank() == 0:
-            check_manifest(self.directory, {**fingerprint(config), "box": self.host.box_format.describe()}, config.spr_overwrite)
+            lock(self.directory)
+            source = {"spr_annotations": config.spr_annotations} if config.spr_annotations else {"data_path": self.host.data_path}
+            known = {**fingerprint(config), "box": self.host.box_format.describe()}
+            check_manifest(self.directory, known, config.spr_overwrite, source)
         ranks.barrier()
         self.scorer("cpu")  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
 
@@ -125,8 +128,7 @@ class Run:
             limit=self.config.spr_regions,
             skipped=skipped,
         )
-        log.append(*(query.to_json() for query in queries))
-        log.close()
+        log.write(query.to_json() for query in queries)
         write_json(log.directory / "counts.json", dict(skipped))
 
     def _annotated_images(self, skipped: Counter):
@@ -182,7 +184,7 @@ class Run:
 
     def make_pairs(self, queries: list[RegionQuery]) -> list[PreferencePair]:
         """Sampling, scoring and pairing; the pairs that fit the host's length."""
-        sample(self.host, queries, self.config, self.log("candidates"))
+        sample(self.host, queries, self.config, self.log("candidates"), self.log("batches"))
         self.score(queries)
         if ranks.rank() == 0:
             self._pair(queries)
@@ -201,7 +203,7 @@ class Run:
     def score(self, queries: list[RegionQuery]) -> None:
         """One record a region: its pooled truth and, for each candidate, the scores of the initial and of the refined text."""
         log = self.log("scores")
-        held = ranks.agreed(lambda: set(log.read()))
+        held = ranks.agreed(log.held)
         wanted = [query for query in queries if query.id not in held]
         mine = wanted[ranks.rank() :: ranks.world()]
         candidates = by_region(self.log("candidates").read().values())

@@ -25,7 +25,7 @@ def test_a_torn_last_line_is_no_record_and_is_set_aside(tmp_path, cut):
     again.append({"id": "b", "text": "é"})
     assert list(Log(tmp_path).read()) == ["a", "b"]
     assert log.path.read_bytes() == data
-    assert log.path.with_suffix(".torn").exists()
+    assert log.path.with_suffix(".damaged").read_bytes() in data
 
 
 def test_a_damaged_line_is_named_and_left_out(tmp_path, capsys):
