@@ -13,7 +13,7 @@ from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
-from spr_plugin.annotations import AnnotatedImage, read_coco, usable
+from spr_plugin.annotations import AnnotatedImage, CocoImages, usable
 from spr_plugin.boxes import Box, Space
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
@@ -44,7 +44,7 @@ def score_file(responses: str, annotations: str, images: str, box_format: BoxFor
         UserError: names the line that is no response, or the region whose lines do not stand together.
     """
     total = sum(1 for _ in _lines(responses))
-    by_name = {_name(image, images): image for image in read_coco(annotations, images, Counter())}
+    by_name = {_name(image, images): image for image in CocoImages(annotations, images, Counter())}
     counts, seen = Counter(), set()
     with ExitStack() as files:
         write = files.enter_context(open(out, "w", encoding="utf-8"))
