@@ -175,7 +175,9 @@ class _Stream:
             return
         while True:
             yield read()
-            if self._take(",]") == "]":
+            if self.text.startswith(",", self.at):
+                self.at += 1
+            elif self._take(",]") == "]":
                 return
 
     def value(self) -> tuple[int, int, object]:
@@ -202,11 +204,10 @@ class _Stream:
         A record without objects or escapes inside ends at the first brace that is not in a string, and any ``"image_id":`` in it is
         its key, so it need not be parsed.
         """
-        self._next()
-        at, end = self.at, self.text.find("}", self.at) + 1
-        raw = self.text[at:end]
-        if raw.startswith("{") and raw.count("{") == 1 and raw.count('"') % 2 == 0 and "\\" not in raw:
-            if found := IMAGE_ID.search(raw):
+        text, at = self.text, self.at + self.text.startswith(" ", self.at)
+        end = text.find("}", at) + 1
+        if end and text[at] == "{" and text.count("{", at, end) == 1 and text.count('"', at, end) % 2 == 0 and text.find("\\", at, end) < 0:
+            if found := IMAGE_ID.search(text, at, end):
                 self.at = end
                 return self.base + at, end - at, int(found[1])
         start, length, record = self.value()
