@@ -12,7 +12,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile -q
 export OMP_NUM_THREADS ?= 1
 
 PACKAGE := setup.cfg pyproject.toml $(wildcard _build/*)
-PRIMARY_WANTS := -e .[eval,dpo,report,dev,deepspeed]
+PRIMARY_WANTS := -e .[eval,dpo,report,server,dev,deepspeed]
 LEGACY_WANTS := torch transformers accelerate peft einops sentencepiece protobuf requests pytest pytest-timeout pytest-xdist hypothesis -e .
 
 .PHONY: demo test test-fast test-legacy clean

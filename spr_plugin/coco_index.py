@@ -7,6 +7,7 @@ where they are and are parsed by ``json`` when asked for, so the index knows non
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -93,13 +94,13 @@ def _kept(path: Path, file: str, is_image) -> sqlite3.Connection:
         draft = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft.unlink(missing_ok=True)
             _built(sqlite3.connect(draft), file, is_image).close()
             draft.replace(path)
         except (OSError, sqlite3.OperationalError) as error:
             raise UserError(f"{path.parent}: cannot keep the index of {file} ({error}); point XDG_CACHE_HOME to a folder with room") from None
         finally:
-            draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                draft.unlink()
     return sqlite3.connect(path)
 
 
@@ -186,7 +187,7 @@ class _Stream:
         while True:
             try:
                 value, end = json.JSONDecoder().scan_once(self.text, self.at)
-                if end < len(self.text) or self.ended:  # a number at the end of the text may go on
+                if end + 3 < len(self.text) or self.ended:  # "1" at the end of the text may be the beginning of "1.5" or "1e-5"
                     break
             except (StopIteration, ValueError) as error:
                 if self.ended or len(self.text) - self.at > LONGEST_RECORD:

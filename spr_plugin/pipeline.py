@@ -6,7 +6,6 @@ Each writes under ``OUTPUT_DIR/spr/`` and skips what its log already holds, so t
 """
 
 import dataclasses
-import shutil
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +22,7 @@ from spr_plugin.progress import progress, say
 from spr_plugin.prompts import prompts_for
 from spr_plugin.refinement import refine
 from spr_plugin.regions import RegionQuery, region_queries
+from spr_plugin.sample_alone import adopt
 from spr_plugin.sampling import sample
 from spr_plugin.store import Log, check_manifest, counted, lock, read_json, write_json
 
@@ -101,44 +101,12 @@ class Run:
 
     def regions(self) -> list[RegionQuery]:
         """Region queries of the annotated images; written once, by rank 0, and the same for everybody after."""
-        log = self.log("regions")
-        if not ranks.agreed((self.directory / "regions" / "counts.json").exists):
-            if ranks.rank() == 0:
-                self._write_regions(log)
-            ranks.barrier()
-        queries = [RegionQuery.from_json(record) for record in log.read().values()]
-        if not queries:
-            reasons = read_json(self.directory / "regions" / "counts.json")
-            raise UserError(f"{self._source()} gives no usable region ({_listed(reasons) or 'it is empty'})")
-        return queries
-
-    def _source(self) -> str:
-        if self.config.spr_annotations:
-            return f"--spr_annotations {self.config.spr_annotations}"
-        return f"--data_path {self.host.data_path} (mined, since there is no --spr_annotations)"
-
-    def _write_regions(self, log: Log) -> None:
-        skipped = Counter()
-        shutil.rmtree(log.directory, ignore_errors=True)
-        queries = region_queries(
-            self._annotated_images(skipped),
-            seed=self.config.spr_seed,
-            regions_per_image=self.config.spr_regions_per_image,
-            more_than=self.config.spr_more_than,
-            limit=self.config.spr_regions,
-            skipped=skipped,
-        )
-        log.write(query.to_json() for query in queries)
-        write_json(log.directory / "counts.json", dict(skipped))
-
-    def _annotated_images(self, skipped: Counter):
-        folder = self.config.spr_image_folder or self.host.image_folder
-        if self.config.spr_annotations is None:
-            return mine_conversations(self.host.data_path, folder, self.host.box_format, skipped)
-        images = hook().spr_annotations(source=self.config.spr_annotations, image_folder=folder, skipped=skipped)
-        if images is None:
-            raise UserError(f"--spr_annotations {self.config.spr_annotations}: neither COCO-format JSON nor a source of a plugin")
-        return images
+        if ranks.rank() == 0:
+            if self.config.spr_candidates:
+                adopt(self.config, self.host.box_format, self.directory)
+            write_regions(self.directory, self.config, self.host.box_format, self.host.data_path, self.host.image_folder)
+        ranks.barrier()
+        return [RegionQuery.from_json(record) for record in self.log("regions").read().values()]
 
     def save_base(self) -> None:
         """The model as it enters the stage in the host's own layout (``--spr_save_base``): what SPR is to be compared with."""
@@ -184,7 +152,7 @@ class Run:
 
     def make_pairs(self, queries: list[RegionQuery]) -> list[PreferencePair]:
         """Sampling, scoring and pairing; the pairs that fit the host's length."""
-        sample(self.host, queries, self.config, self.log("candidates"), self.log("batches"))
+        sample(self.host, queries, self.host.box_format, self.config, self.log("candidates"), self.log("batches"))
         self.score(queries)
         if ranks.rank() == 0:
             self._pair(queries)
@@ -228,6 +196,37 @@ class Run:
             record = asdict(made) if isinstance(made, PreferencePair) else {"id": query.id, "region": query.id, "skip": made}
             if record["id"] not in held:
                 log.append(record)
+
+
+def write_regions(directory: Path, config: SPRConfig, box_format, data_path: str | None, image_folder: str | None) -> None:
+    """The log of regions, unless it is there. UserError where the source gives none. For one rank."""
+    log, counts = Log(directory / "regions"), directory / "regions" / "counts.json"
+    if not counts.exists():
+        skipped = Counter()
+        images = _annotated_images(config, box_format, data_path, config.spr_image_folder or image_folder, skipped)
+        queries = region_queries(
+            images,
+            seed=config.spr_seed,
+            regions_per_image=config.spr_regions_per_image,
+            more_than=config.spr_more_than,
+            limit=config.spr_regions,
+            skipped=skipped,
+        )
+        log.write(query.to_json() for query in queries)
+        write_json(counts, dict(skipped))
+    if not log.path.stat().st_size:
+        mined = f"--data_path {data_path} (mined, since there is no --spr_annotations)"
+        source = f"--spr_annotations {config.spr_annotations}" if config.spr_annotations else mined
+        raise UserError(f"{source} gives no usable region ({_listed(read_json(counts)) or 'it is empty'})")
+
+
+def _annotated_images(config: SPRConfig, box_format, data_path, folder, skipped: Counter):
+    if config.spr_annotations is None:
+        return mine_conversations(data_path, folder, box_format, skipped)
+    images = hook().spr_annotations(source=config.spr_annotations, image_folder=folder, skipped=skipped)
+    if images is None:
+        raise UserError(f"--spr_annotations {config.spr_annotations}: neither COCO-format JSON nor a source of a plugin")
+    return images
 
 
 def by_region(candidates) -> dict[str, list[dict]]:

@@ -105,19 +105,41 @@ def left_to_do(log: Log, plan: Log, make_plan: Callable[[], list[dict]], samples
 # --- the stage ----------------------------------------------------------------------------------------------------------------
 
 
-def sample(host: Host, queries: list[RegionQuery], config: SPRConfig, log: Log, plan: Log) -> None:
+def sample(host: Host | None, queries: list[RegionQuery], box_format, config: SPRConfig, log: Log, plan: Log) -> None:
     """Fill ``log`` with a Candidate record for each (query, prompt, sample); what it already holds is not asked again.
 
+    Args:
+        host: whose live model answers; None is enough for a server.
+
     Raises:
-        UserError: a picture has vanished since the regions were made, or one prompt alone does not fit in memory.
+        UserError: a picture has vanished since the regions were made, one prompt alone does not fit in memory, a server fails.
     """
-    make_plan = lambda: batch_plan(queries, host.box_format, config)  # noqa: E731
+    make_plan = lambda: batch_plan(queries, box_format, config)  # noqa: E731
     batches, held = ranks.agreed(lambda: left_to_do(log, plan, make_plan, config.spr_samples))
     by_id = {query.id: query for query in queries}
-    asks_of = lambda batch: [(by_id[region], prompts_for(by_id[region], host.box_format, [kind])[0]) for region, kind in batch["asks"]]  # noqa: E731
-    if batches:
-        LiveSampler(host, config, log, plan, held, asks_of).run(batches)
+    asks_of = lambda batch: [(by_id[region], prompts_for(by_id[region], box_format, [kind])[0]) for region, kind in batch["asks"]]  # noqa: E731
+    mine = batches[ranks.rank() :: ranks.world()]
+    if config.spr_sampler == "openai" and mine:
+        _sample_on_server(mine, held, asks_of, box_format, config, log)
+    elif batches:
+        LiveSampler(host, config, log, plan, held, asks_of).run(mine)
+    log.close()
     ranks.barrier()
+
+
+def _sample_on_server(batches: list[dict], held: set[str], asks_of, box_format, config: SPRConfig, log: Log) -> None:
+    from spr_plugin.server import ask_server
+
+    def missing(ask: Ask) -> dict[int, int]:
+        ids = {index: candidate_id(ask[0].id, ask[1].kind, index) for index in range(config.spr_samples)}
+        return {index: int(id, 16) for index, id in ids.items() if id not in held}
+
+    def picture_of(ask: Ask):
+        picture = readable(ask[0].image.path, ask[0].image.id)
+        return picture.crop(ask[1].crop) if picture and ask[1].crop else picture
+
+    asked = ((ask, missing(ask)) for batch in progress(batches, len(batches), "sampling", show=ranks.rank() == 0) for ask in asks_of(batch))
+    ask_server(asked, config, log, lambda ask, index, raw: candidate(ask, index, raw, box_format), picture_of)
 
 
 class LiveSampler:
@@ -131,9 +153,8 @@ class LiveSampler:
 
     def run(self, batches: list[dict]) -> None:
         with generating(self.host), ThreadPoolExecutor(READERS) as readers:
-            mine = batches[ranks.rank() :: ranks.world()]
-            prepared = ahead(lambda batch: self.rows(self.asks_of(batch), readers), mine)
-            bar = progress(prepared, len(mine), "sampling", lambda: f"{self.unread} unreadable pictures", show=ranks.rank() == 0)
+            prepared = ahead(lambda batch: self.rows(self.asks_of(batch), readers), batches)
+            bar = progress(prepared, len(batches), "sampling", lambda: f"{self.unread} unreadable pictures", show=ranks.rank() == 0)
             for batch, rows in bar:
                 self.log.append(*(record for record in self.answered(batch, rows) if record["id"] not in self.held))
 
