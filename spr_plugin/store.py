@@ -22,6 +22,7 @@ from spr_plugin.progress import say
 
 SYNC_SECONDS = 5.0  # what a power failure can cost; a process that dies costs nothing that was appended
 SAMPLED_BLOCKS, BLOCK = 64, 1 << 16
+_scan = json.JSONDecoder().scan_once
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -114,11 +115,12 @@ class Records(Mapping):
         with open(path, "rb") as lines:
             for number, line in enumerate(lines, 1):
                 try:
-                    id = json.loads(line.decode())["id"]
-                    if not line.endswith(b"\n"):
-                        raise ValueError("torn")
-                    yield offset, id
-                except (ValueError, KeyError, TypeError):
+                    text = line.decode()
+                    record, end = _scan(text, 0)
+                    if text[end:] != "\n":
+                        raise ValueError("torn, or more than a record")
+                    yield offset, record["id"]
+                except (ValueError, KeyError, TypeError, StopIteration):
                     self.damaged.setdefault(path, set()).add(number)
                     say(f"{path}:{number} is damaged; its record is made again")
                 offset += len(line)
