@@ -44,7 +44,6 @@ def decode(
     seeds: Sequence[Sequence[int]],
     draw: Callable | None,
     max_new_tokens: int,
-    anybody: Callable[[bool], bool] = bool,
 ) -> list[list[list[int]]]:
     """k answers to each row, as token ids without the stop token.
 
@@ -54,7 +53,6 @@ def decode(
         seeds: (B, k), one for each answer.
         draw: see :func:`drawing`; None takes the likeliest token (greedy).
         max_new_tokens: the longest answer.
-        anybody: whether any rank is still writing, given whether this one is; ranks that hold one model in parts go on together.
     """
     logits, cache, mask = host.prefill(rows)
     k = len(seeds[0])
@@ -71,10 +69,10 @@ def decode(
         said[writing, place] = tokens
         ended |= torch.isin(tokens, stops)
         left = int((~ended).sum())
-        if place + 1 == max_new_tokens or not anybody(left > 0):
+        if not left or place + 1 == max_new_tokens:
             break
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        if 0 < left <= len(writing) // 2:
+        if left <= len(writing) // 2:
             alive = (~ended).nonzero()[:, 0]
             writing, ended, tokens, mask, cache = writing[alive], ended[alive], tokens[alive], mask[alive], select(cache, alive)
         logits, cache = host.step(tokens[:, None], mask, cache)

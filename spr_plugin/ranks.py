@@ -1,6 +1,5 @@
 """What a stage needs of the process group; with one process everything is a no-op."""
 
-import torch
 import torch.distributed as dist
 
 
@@ -40,13 +39,3 @@ def rounds(batches: list) -> list[tuple[object, bool]]:
     mine = [(batch, True) for batch in batches[rank() :: world()]]
     most = -(-len(batches) // world())
     return mine + [(batches[-1], False)] * (most - len(mine))
-
-
-def any_of(flag: bool) -> bool:
-    """Whether ``flag`` is true at any rank."""
-    if world() == 1:
-        return flag
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    seen = torch.tensor([float(flag)], device=device)
-    dist.all_reduce(seen, op=dist.ReduceOp.MAX)
-    return bool(seen.item())

@@ -163,15 +163,16 @@ class LiveSampler:
         paths = list(dict.fromkeys(query.image.path for query, _ in asks))
         names = {query.image.path: query.image.id for query, _ in asks}
         pictures = dict(zip(paths, readers.map(lambda path: readable(path, names[path]), paths)))
-        made = {}
+        wanted = {}
         for query, prompt in asks:
-            made.setdefault((query.image.path, prompt.crop), []).append(prompt.text)
+            wanted.setdefault((query.image.path, prompt.crop), []).append(prompt.text)
         with self.tokenizing:
-            for (path, crop), texts in made.items():
-                picture = pictures[path]
-                if picture is not None:
-                    made[path, crop] = iter(self.host.questions(picture.crop(crop) if crop else picture, texts))
-        return [None if pictures[query.image.path] is None else next(made[query.image.path, prompt.crop]) for query, prompt in asks]
+            made = {
+                (path, crop): iter(self.host.questions(pictures[path].crop(crop) if crop else pictures[path], texts))
+                for (path, crop), texts in wanted.items()
+                if pictures[path] is not None
+            }
+        return [next(made.get((query.image.path, prompt.crop), iter(())), None) for query, prompt in asks]
 
     def answered(self, batch: dict, rows: list[dict | None]) -> Iterator[dict]:
         """Candidate records of one batch. A picture that cannot be read gives records without text: counted, not asked again."""
@@ -187,7 +188,7 @@ class LiveSampler:
             yield from self.split(batch, rows)
             return
         with self.tokenizing:
-            texts = dict(zip(shown, ([*self.host.texts(answers)] for answers in said)))
+            texts = dict(zip(shown, map(self.host.texts, said)))
         for place, ask in enumerate(asks):
             for index, raw in zip(samples, texts.get(place, itertools.repeat(""))):
                 yield candidate(ask, index, raw, self.host.box_format)

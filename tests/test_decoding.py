@@ -110,14 +110,3 @@ def test_it_stops_when_all_have_ended_and_prefills_once(host, rows, monkeypatch)
     assert len(forwards) == min(longest + 1, 200)
     assert [shape[0] for shape in forwards[1:]] == sorted((shape[0] for shape in forwards[1:]), reverse=True)
     assert longest < 199 and forwards[-1][0] < 8
-
-
-@pytest.mark.slow
-def test_one_rank_goes_on_while_another_writes(host, rows):
-    """With a model in parts, a rank that is done takes part in the others' forwards."""
-    calls = []
-    said = decode(host, rows, [[1], [2], [3], [4]], drawing(), 200)
-    steps = max(map(len, (one for (one,) in said))) + 5
-    count = lambda writing: calls.append(writing) or len(calls) < steps  # noqa: E731
-    assert decode(host, rows, [[1], [2], [3], [4]], drawing(), 200, anybody=count) == said
-    assert calls == [True] * (steps - 5) + [False] * 5
