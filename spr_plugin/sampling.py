@@ -119,9 +119,9 @@ def sample(host: Host | None, queries: list[RegionQuery], box_format, config: SP
     by_id = {query.id: query for query in queries}
     asks_of = lambda batch: [(by_id[region], prompts_for(by_id[region], box_format, [kind])[0]) for region, kind in batch["asks"]]  # noqa: E731
     mine = batches[ranks.rank() :: ranks.world()]
-    if config.spr_sampler == "openai" and mine:
+    if config.spr_sampler == "openai":
         _sample_on_server(mine, held, asks_of, box_format, config, log)
-    elif batches:
+    elif batches:  # also without a share of its own: under ZeRO-3 all ranks gather the model together
         LiveSampler(host, config, log, plan, held, asks_of).run(mine)
     log.close()
     ranks.barrier()
@@ -129,6 +129,9 @@ def sample(host: Host | None, queries: list[RegionQuery], box_format, config: SP
 
 def _sample_on_server(batches: list[dict], held: set[str], asks_of, box_format, config: SPRConfig, log: Log) -> None:
     from spr_plugin.server import ask_server
+
+    if not batches:
+        return
 
     def missing(ask: Ask) -> dict[int, int]:
         ids = {index: candidate_id(ask[0].id, ask[1].kind, index) for index in range(config.spr_samples)}

@@ -12,7 +12,7 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.sample_alone import adopt
-from spr_plugin.store import Log, _locks
+from spr_plugin.store import Log
 
 spec = importlib.util.spec_from_file_location("chat_server", Path(__file__).with_name("chat_server.py"))
 chat = importlib.util.module_from_spec(spec)
@@ -29,12 +29,11 @@ def world(tiny_world):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Back-off in milliseconds; a lock of a test before is let go."""
+    """Back-off in milliseconds."""
     import openai._base_client
 
     monkeypatch.setattr(openai._base_client, "INITIAL_RETRY_DELAY", 0.01)
     monkeypatch.setattr(openai._base_client, "MAX_RETRY_DELAY", 0.05)
-    _locks.clear()
 
 
 def sample(world, out, url, *flags):
