@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from spr_plugin import dpo, ranks, weights
-from spr_plugin.annotations import mine_conversations, open_image
+from spr_plugin.annotations import mine_conversations
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig, fingerprint
 from spr_plugin.errors import UserError
@@ -23,7 +23,7 @@ from spr_plugin.prompts import prompts_for
 from spr_plugin.refinement import refine
 from spr_plugin.regions import RegionQuery, region_queries
 from spr_plugin.sample_alone import adopt
-from spr_plugin.sampling import sample
+from spr_plugin.sampling import readable, sample
 from spr_plugin.store import Log, check_manifest, counted, lock, read_json, write_json
 
 
@@ -239,12 +239,11 @@ def by_region(candidates) -> dict[str, list[dict]]:
 
 def score_region(query: RegionQuery, candidates: list[dict], scorer, box_format) -> dict:
     """The record of one region: every candidate's scores as the model wrote it and after refinement, by term."""
-    try:
-        picture = open_image(query.image.path, query.image.id)
-    except UserError as error:
+    picture = readable(query.image.path, query.image.id)
+    if picture is None:
         unread = {"terms": {}, "total": 0.0, "valid": False, "reason": "image_unreadable"}
         rows = [{"id": c["id"], "text": "", "initial": unread, "refined_text": "", "refined": unread} for c in candidates]
-        return {"id": query.id, "truth": [], "candidates": rows, "error": str(error)}
+        return {"id": query.id, "truth": [], "candidates": rows}
     width, height = query.image.width, query.image.height
     texts = [candidate["text"] for candidate in candidates]
     truth = scorer.truth(query, picture, texts, box_format)
