@@ -119,7 +119,8 @@ def _built(db: sqlite3.Connection, file: str, is_image) -> sqlite3.Connection:
                 rows = (row for row in stream.elements(stream.value) if is_image(row[2], skipped) and _is_id(row[2]["id"]))
                 before = db.total_changes
                 db.executemany(
-                    "INSERT INTO images (start, length, id) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET start = excluded.start, length = excluded.length",
+                    "INSERT INTO images (start, length, id) VALUES (?, ?, ?) "
+                    "ON CONFLICT DO UPDATE SET start = excluded.start, length = excluded.length",
                     ((start, length, record["id"]) for start, length, record in rows),
                 )
                 skipped["duplicate_image_id"] += db.total_changes - before

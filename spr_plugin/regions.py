@@ -87,7 +87,8 @@ def region_queries(
     """Up to `limit` queries, `regions_per_image` from each picture.
 
     With a `limit` the pictures are taken in an order drawn from `seed` and the picture ids, so that a part of a large set is a
-    fair sample of it; without one in their own order. Pictures with ``ids`` and ``image(number)`` are read by number then. Counted in `skipped`: ``too_few_objects`` (pictures), ``same_region``.
+    fair sample of it, and those with ``ids`` and ``image(number)`` are read by number; without one in their own order. Counted in
+    `skipped`: ``too_few_objects`` (pictures), ``same_region``.
     """
     if limit is not None:
         images = _shuffled(images, seed)
