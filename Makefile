@@ -2,6 +2,8 @@
 # make test       install, run all tests, then the subset for transformers 4.37.2 in an environment of its own
 # make test-legacy  that subset alone
 # make test-fast  the tests that train nothing (under a minute)
+# make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same (make test kills 4 times)
+# make bench      every benchmark on this machine; JSON under benchmarks/results
 # make clean      remove the environments and everything that was built
 PYTHON ?= python3
 VENV := .venv
@@ -12,10 +14,10 @@ PYTEST_ARGS ?= -n 2 --dist loadfile -q
 export OMP_NUM_THREADS ?= 1
 
 PACKAGE := setup.cfg pyproject.toml $(wildcard _build/*)
-PRIMARY_WANTS := -e .[eval,dpo,report,dev,deepspeed]
+PRIMARY_WANTS := -e .[eval,dpo,report,server,dev,deepspeed]
 LEGACY_WANTS := torch transformers accelerate peft einops sentencepiece protobuf requests pytest pytest-timeout pytest-xdist hypothesis -e .
 
-.PHONY: demo test test-fast test-legacy clean
+.PHONY: demo test test-fast test-legacy test-kill bench clean
 demo: $(VENV)/.installed
 	$(VENV)/bin/spr demo
 
@@ -28,6 +30,14 @@ test-legacy: $(LEGACY)/.installed
 
 test-fast: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) -m "not slow"
+
+test-kill: $(VENV)/.installed
+	SPR_KILLS=40 $(VENV)/bin/python -m pytest -q -s tests/hosts/test_kills.py -k random_instants
+
+bench: $(VENV)/.installed
+	$(VENV)/bin/python benchmarks/sampling.py --large --ranks --json benchmarks/results/sampling.json
+	$(VENV)/bin/python benchmarks/annotations.py --json benchmarks/results/annotations.json
+	$(VENV)/bin/python benchmarks/store.py --json benchmarks/results/store.json
 
 # setuptools comes first, from the same pins, so that our own build needs no second environment.
 # lmms-eval and llava-torch pin releases that exclude each other: installed without their dependencies.

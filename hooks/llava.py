@@ -6,7 +6,9 @@ expands ``<image>`` (facts that differ between forks stay theirs). What a script
 
 import contextlib
 import copy
+import inspect
 import os
+import uuid
 
 import torch
 
@@ -16,7 +18,7 @@ from spr_plugin.formats import box_format
 from spr_plugin.host import Host
 from spr_plugin.hookspecs import hookimpl
 
-NEEDED = ("make_supervised_data_module", "LazySupervisedDataset", "safe_save_model_for_hf_trainer")
+NEEDED = ("make_supervised_data_module", "LazySupervisedDataset", "safe_save_model_for_hf_trainer", "Image")
 PLACEHOLDER = "answer"
 
 
@@ -47,22 +49,53 @@ class LlavaHost(Host):
         length = len(row["input_ids"]) - 1 + self.llava.get_vision_tower().num_patches
         return bool((row["labels"] != -100).any()) and length <= self.tokenizer.model_max_length
 
-    def generate(self, requests: list[tuple[str, str]], **sampling) -> list[str]:
-        rows = [self.row(path, prompt, PLACEHOLDER) for path, prompt in requests]
+    @property
+    def stop_tokens(self) -> list[int]:
+        stops = self.llava.generation_config.eos_token_id
+        stops = self.tokenizer.eos_token_id if stops is None else stops
+        return [stops] if isinstance(stops, int) else list(stops)
+
+    def questions(self, picture, prompts: list[str]) -> list[dict]:
+        """By the host's own data set, which finds the picture in memory and transforms it once."""
+        one = copy.copy(self.dataset)
+        one.data_args = copy.copy(self.data_args)
+        one.data_args.image_processor = _Once(self.data_args.image_processor)
+        with held_picture(self.namespace, picture) as name:
+            said = [[{"from": "human", "value": f"<image>\n{prompt}"}, {"from": "gpt", "value": PLACEHOLDER}] for prompt in prompts]
+            one.list_data_dict = [{"id": "spr", "image": name, "conversations": turns} for turns in said]
+            rows = [one[place] for place in range(len(prompts))]
         for row in rows:
             asked = int((row["labels"] != -100).nonzero()[0])
-            row["input_ids"], row["labels"] = row["input_ids"][:asked], row["labels"][:asked]
+            row.update(input_ids=row["input_ids"][:asked], labels=row["labels"][:asked], image=rows[0]["image"])
+        return rows
+
+    def prefill(self, rows: list[dict]) -> tuple:
         batch = self.trainer._prepare_inputs(self.batch(rows))
-        with self._padded_left():
-            output = self.llava.generate(
-                batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                images=batch["images"],
-                use_cache=True,
-                pad_token_id=self.tokenizer.pad_token_id,
-                **sampling,
-            )
-        return [text.strip() for text in self.tokenizer.batch_decode(output, skip_special_tokens=True)]
+        expand = self.llava.prepare_inputs_labels_for_multimodal
+        given = {name: batch.get(name) for name in inspect.signature(expand).parameters}
+        with self._padded_left(), self._pictures_encoded_once(rows):
+            *_, mask, _, embeds, _ = expand(**{**given, "labels": None})
+        mask = mask.long()
+        decoder, head = self.language_model()
+        places = (mask.cumsum(1) - 1).clamp(min=0)
+        out = decoder(inputs_embeds=embeds, attention_mask=mask, position_ids=places, use_cache=True, return_dict=True)
+        return head(out.last_hidden_state[:, -1]), out.past_key_values, mask
+
+    def texts(self, answers: list[list[int]]) -> list[str]:
+        return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+
+    @contextlib.contextmanager
+    def _pictures_encoded_once(self, rows: list[dict]):
+        """Inside, rows that hold one and the same image tensor share its features. Pictures in several tiles go through as they are."""
+        ids = [id(row["image"]) for row in rows]
+        distinct = list(dict.fromkeys(ids))
+        first, back = [ids.index(i) for i in distinct], [distinct.index(i) for i in ids]
+        encode = self.llava.encode_images
+        self.llava.encode_images = lambda images: encode(images[first])[back] if len(images) == len(rows) else encode(images)
+        try:
+            yield
+        finally:
+            del self.llava.encode_images
 
     @contextlib.contextmanager
     def _padded_left(self):
@@ -74,6 +107,9 @@ class LlavaHost(Host):
             yield
         finally:
             config.tokenizer_padding_side = side
+
+    def language_model(self) -> tuple:
+        return self.llava.get_model(), self.llava.get_output_embeddings()
 
     def logits_and_labels(self, model, batch: dict) -> tuple:
         """LLaVA expands ``<image>`` inside its forward; the labels it makes there are overheard, last in every fork's return value."""
@@ -114,6 +150,47 @@ class LlavaHost(Host):
         state = dict(weights.tensors(model, list(model.state_dict())))
         if trainer.args.should_save:
             trainer._save(directory, state_dict=state)
+
+
+class _Once:
+    """The host's image processor for one picture: later calls get what the first one made."""
+
+    def __init__(self, processor):
+        self._processor, self._made = processor, None
+
+    def __getattr__(self, name):
+        return getattr(self._processor, name)
+
+    def preprocess(self, *args, **kwargs):
+        if self._made is None:
+            self._made = self._processor.preprocess(*args, **kwargs)
+        return self._made
+
+
+class _PicturesInMemory:
+    """Stands for PIL's ``Image`` module in the host's script: ``open`` also knows pictures that are in memory."""
+
+    def __init__(self, module):
+        self._module, self.held = module, {}
+
+    def __getattr__(self, name):
+        return getattr(self._module, name)
+
+    def open(self, path, *args, **kwargs):
+        return self.held[path] if path in self.held else self._module.open(path, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def held_picture(namespace: dict, picture):
+    """An absolute path under which the script's ``Image.open`` finds ``picture``."""
+    if not isinstance(namespace["Image"], _PicturesInMemory):
+        namespace["Image"] = _PicturesInMemory(namespace["Image"])
+    held, name = namespace["Image"].held, f"/{uuid.uuid4().hex}"
+    held[name] = picture
+    try:
+        yield name
+    finally:
+        del held[name]
 
 
 @hookimpl

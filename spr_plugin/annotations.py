@@ -20,6 +20,7 @@ from itertools import islice
 from PIL import Image
 
 from spr_plugin.boxes import Box, Space, iou_matrix
+from spr_plugin.coco_index import CocoIndex
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
 from spr_plugin.hookspecs import hookimpl
@@ -90,37 +91,32 @@ def image_size(path: str) -> tuple[int, int] | str:
 # --- COCO-format JSON: COCO, LVIS, Objects365
 
 
-def read_coco(file: str, image_folder: str, skipped: Counter, keep_crowd: bool = False) -> Iterator[AnnotatedImage]:
-    """Pictures with at least one usable box, in the file's order.
+class CocoImages:
+    """Pictures of a COCO file with at least one usable box, in the file's order, or any one by its number.
 
-    Boxes are clipped to the picture. With `keep_crowd` groups and ignored objects are objects too. Left out and counted in `skipped`:
-    annotations as ``crowd``, ``ignored``, ``bad_box``, ``not_finite``, ``zero_area``, ``outside``, ``no_label``, ``unknown_image``,
-    ``duplicate_id``; pictures as ``missing_image``, ``unreadable_image``, ``more_than_8_bits``, ``size_mismatch`` (file and record
-    disagree), ``bad_image_record``, ``duplicate_image_id``, ``no_objects``. Raises UserError where `file` is not COCO JSON.
+    Boxes are clipped to the picture. With `keep_crowd` groups and ignored objects are objects too. Left out and counted in `skipped`, as
+    far as pictures are asked for: annotations as ``crowd``, ``ignored``, ``bad_box``, ``not_finite``, ``zero_area``, ``outside``,
+    ``no_label``, ``duplicate_id``; pictures as ``missing_image``, ``unreadable_image``, ``more_than_8_bits``, ``size_mismatch`` (file and
+    record disagree), ``no_objects``; and of the whole file ``unknown_image``, ``bad_image_record``, ``duplicate_image_id``. Raises
+    UserError where `file` is not COCO JSON.
+
+    Attributes:
+        ids: of all pictures of the file, usable or not.
     """
-    content = _load_coco(file)
-    labels = {record.get("id"): _category(record.get("name")) for record in content["categories"] if isinstance(record, dict)}
-    images = [record for record in content["images"] if _is_image_record(record, skipped)]
-    by_image: dict[object, list[dict]] = {record["id"]: [] for record in images}
-    for record in content["annotations"]:
-        known = isinstance(record, dict) and _hashable(record.get("image_id")) and record["image_id"] in by_image
-        if known:
-            by_image[record["image_id"]].append(record)
-        else:
-            skipped["unknown_image"] += 1
-    if len(images) > len(by_image):
-        skipped["duplicate_image_id"] += len(images) - len(by_image)
-    for record in {record["id"]: record for record in images}.values():
-        if image := _coco_image(record, by_image[record["id"]], labels, image_folder, skipped, keep_crowd):
-            yield image
 
+    def __init__(self, file: str, image_folder: str, skipped: Counter, keep_crowd: bool = False):
+        self._index, self._folder, self._skipped, self._keep_crowd = CocoIndex(file, _is_image_record, skipped), image_folder, skipped, keep_crowd
+        self._labels = {record.get("id"): _category(record.get("name")) for record in self._index.categories if isinstance(record, dict)}
+        self.ids = [str(id) for id in self._index.ids]
 
-def _load_coco(file: str) -> dict:
-    content = _load_json(file, "--spr_annotations")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise UserError(f"{file} has no '{key}' list: --spr_annotations wants COCO JSON")
-    return content
+    def image(self, number: int) -> AnnotatedImage | None:
+        """The picture ``ids[number]``, or None, counted."""
+        id = self._index.ids[number]
+        rows = [row for row in self._index.annotations(id) if isinstance(row, dict)]
+        return _coco_image(self._index.image(id), rows, self._labels, self._folder, self._skipped, self._keep_crowd)
+
+    def __iter__(self) -> Iterator[AnnotatedImage]:
+        return filter(None, map(self.image, range(len(self.ids))))
 
 
 def _load_json(file: str, flag: str) -> object:
@@ -340,6 +336,6 @@ def _repeats(label: str, box: Box, kept: Sequence[Annotation]) -> bool:
 
 
 @hookimpl
-def spr_annotations(source: str, image_folder: str, skipped: Counter, keep_crowd: bool) -> Iterator[AnnotatedImage]:
+def spr_annotations(source: str, image_folder: str, skipped: Counter, keep_crowd: bool) -> CocoImages:
     """``--spr_annotations FILE`` as COCO-format JSON; a plugin that knows another format is asked first."""
-    return read_coco(source, image_folder, skipped, keep_crowd)
+    return CocoImages(source, image_folder, skipped, keep_crowd)

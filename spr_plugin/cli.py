@@ -1,4 +1,4 @@
-"""``spr demo | report | score``."""
+"""``spr demo | report | score | sample``."""
 
 import sys
 
@@ -57,6 +57,22 @@ def score(annotations, images, responses, box_format, aspect, clip, detector, la
     form = formats.box_format(box_format, aspect)
     scorer = hook().spr_scorer(config=SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam), device=device)
     score_file(responses, annotations, images, form, scorer, out, pairs)
+
+
+@commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.option("--out", help="Gets regions and candidates; the same command goes on after an interruption.")
+@click.option("--aspect", default="pad", help="How pictures reach the model (LLaVA's image_aspect_ratio).")
+@click.pass_context
+def sample(context, out, aspect):
+    """Ask a server for candidates, without a trainer: --out DIR and --spr_… flags."""
+    from spr_plugin import formats
+    from spr_plugin.config import parse
+    from spr_plugin.sample_alone import FLAGS, sample_alone
+
+    config = parse([*context.args, "--spr_sampler", "openai"], [*FLAGS, "spr_sampler"], "spr sample --out DIR [--aspect pad]")
+    if not (out and config.spr_annotations and config.spr_image_folder and config.spr_box_format):
+        raise UserError("spr sample needs --out, --spr_annotations, --spr_image_folder and --spr_box_format")
+    print(f"{sample_alone(out, config, formats.box_format(config.spr_box_format, aspect))} candidates in {out}")
 
 
 def main():

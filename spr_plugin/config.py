@@ -4,6 +4,7 @@ Nothing heavy is imported here: the boot module reads it at interpreter start. "
 value; "ours" that the paper is silent and we chose it.
 """
 
+import argparse
 import dataclasses
 import hashlib
 import json
@@ -13,6 +14,7 @@ from typing import Optional
 from spr_plugin.errors import UserError
 
 PROMPT_KINDS = ("plain", "crop", "reference")
+SAMPLERS = ("live", "openai")
 PAIRINGS = ("best_worst", "random", "sft")
 
 
@@ -57,12 +59,15 @@ class SPRConfig:
     spr_samples: int = _flag(2, "answers sampled for each prompt variant of a region")
     spr_temperature: float = _flag(1.0, "sampling temperature")
     spr_top_p: float = _flag(1.0, "nucleus sampling mass")
+    spr_top_k: int = _flag(0, "sample among so many tokens; 0: all")
     spr_max_new_tokens: int = _flag(256, "longest answer, in tokens")
     spr_sample_batch: int = _flag(8, "prompts answered in one batch")
-
-    spr_candidates_of: Optional[str] = _flag(
-        None, "OUTPUT_DIR of an earlier run on the same model and data whose answers are scored and paired anew: for ablations", resumable=True
-    )
+    spr_sampler: str = _flag("live", "who answers: live (the model in training) or openai (a server that speaks OpenAI's chat completions)")
+    spr_sampler_url: Optional[str] = _flag(None, "base address of that server, such as http://localhost:8000/v1", resumable=True)
+    spr_sampler_model: Optional[str] = _flag(None, "name of the model there; default: the first that the server lists")
+    spr_sampler_concurrency: int = _flag(16, "requests to that server at once", resumable=True)
+    spr_sampler_timeout: float = _flag(300.0, "seconds that a request may take before it is sent again", resumable=True)
+    spr_candidates: Optional[str] = _flag(None, "take regions and candidates of the same model from here: a folder of `spr sample`, or OUTPUT_DIR/spr of an earlier run (for ablations)", resumable=True)
 
     spr_box_format: Optional[str] = _flag(None, "box text of the model (llava, ferret, shikra …); default: the host's family")
     spr_clip: Optional[str] = _flag(
@@ -103,12 +108,18 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_prompts {' '.join(unknown)}: choose from {', '.join(PROMPT_KINDS)}")
     if config.spr_tune not in ("lora", "full"):
         raise UserError(f"--spr_tune {config.spr_tune}: choose lora or full")
+    if config.spr_sampler not in SAMPLERS:
+        raise UserError(f"--spr_sampler {config.spr_sampler}: choose from {', '.join(SAMPLERS)}")
+    if config.spr_sampler == "openai" and not config.spr_sampler_url:
+        raise UserError("--spr_sampler openai: give the server's address with --spr_sampler_url")
     if config.spr_pairing not in PAIRINGS:
         raise UserError(f"--spr_pairing {config.spr_pairing}: choose from {', '.join(PAIRINGS)}")
+    if config.spr_top_k < 0:
+        raise UserError(f"--spr_top_k {config.spr_top_k}: must be 0 or more")
     for name in ("spr_lambda", "spr_top_p", "spr_detector_threshold"):
         if not 0 <= getattr(config, name) <= 1:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
-    positive = "spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_lora_r spr_lora_alpha"
+    positive = "spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_sampler_concurrency spr_sampler_timeout spr_lora_r spr_lora_alpha"
     for name in (positive + " spr_temperature spr_beta spr_learning_rate spr_epochs spr_batch_size spr_gradient_accumulation").split():
         if not getattr(config, name) > 0:
             raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0")
@@ -121,10 +132,16 @@ def fingerprint(config: SPRConfig) -> dict:
     return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if not f.metadata["resumable"]}
 
 
-def candidate_flags() -> list[str]:
-    """The flags that shape regions and candidates: the fields follow the pipeline, and scoring begins with the box format and CLIP."""
-    names = [f.name for f in dataclasses.fields(SPRConfig) if not f.metadata["resumable"]]
-    return names[: names.index("spr_clip")]
+def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
+    """The configuration of a command line that takes the flags ``names``, as a training command does."""
+    parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    for f in dataclasses.fields(SPRConfig):
+        if f.name in names:
+            default = f.default_factory() if f.default is dataclasses.MISSING else f.default
+            kind = str if default is None or isinstance(default, list) else type(default)
+            text = f.metadata["help"].replace("%", "%%")
+            parser.add_argument(f"--{f.name}", type=kind, default=default, help=text, nargs="+" if isinstance(default, list) else None)
+    return SPRConfig(spr=True, **vars(parser.parse_args(words)))
 
 
 def digest(value) -> str:

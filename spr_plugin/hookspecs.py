@@ -24,8 +24,9 @@ def spr_host(trainer, namespace, config):
 
 @hookspec(firstresult=True)
 def spr_annotations(source, image_folder, skipped, keep_crowd):
-    """Iterator of :class:`spr_plugin.annotations.AnnotatedImage` of ``--spr_annotations``; ``skipped`` counts left-out records by reason.
+    """Iterable of :class:`spr_plugin.annotations.AnnotatedImage` of ``--spr_annotations``; ``skipped`` counts left-out records by reason.
 
+    One with ``ids`` and ``image(number)`` (an AnnotatedImage or None) is read by number, so that only sampled pictures are touched.
     ``keep_crowd``: groups and ignored objects count as objects.
     """
 

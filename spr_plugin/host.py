@@ -34,9 +34,36 @@ class Host(ABC):
     def fits(self, row: dict) -> bool:
         """Whether the host would train on the whole answer of this row (neither cut at its maximum length nor masked)."""
 
+    # --- answering: spr_plugin/decoding.py runs the loop, the host only prepares and forwards
+
+    @property
     @abstractmethod
-    def generate(self, requests: list[tuple[str, str]], **sampling) -> list[str]:
-        """One answer for each ``(image_path, prompt)``; ``sampling`` are keyword arguments of ``model.generate``."""
+    def stop_tokens(self) -> list[int]:
+        """Ids of the tokens that end an answer, at least one."""
+
+    @abstractmethod
+    def questions(self, picture, prompts: list[str]) -> list[dict]:
+        """One row without an answer for each prompt that shows ``picture`` (a PIL image, RGB), on the CPU. Called off the main thread."""
+
+    @abstractmethod
+    def prefill(self, rows: list[dict]) -> tuple:
+        """B rows of ``questions``, padded on the left → next-token logits ``(B, V)``, key-value cache, attention mask ``(B, T)`` of 0 and 1.
+        Rows of one picture share its features."""
+
+    def step(self, tokens, mask, cache) -> tuple:
+        """One token a row ``(B, 1)`` behind ``cache``; ``mask (B, T)`` covers cache and token → logits ``(B, V)``, cache."""
+        decoder, head = self.language_model()
+        places = mask.sum(1, keepdim=True) - 1
+        out = decoder(input_ids=tokens, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True, return_dict=True)
+        return head(out.last_hidden_state[:, -1]), out.past_key_values
+
+    @abstractmethod
+    def texts(self, answers: list[list[int]]) -> list[str]:
+        """Answers as text, without special tokens."""
+
+    @abstractmethod
+    def language_model(self) -> tuple:
+        """The decoder that takes ``inputs_embeds``, and the linear head behind it."""
 
     @abstractmethod
     def logits_and_labels(self, model, batch: dict) -> tuple:

@@ -6,14 +6,13 @@ Each writes under ``OUTPUT_DIR/spr/`` and skips what its log already holds, so t
 """
 
 import dataclasses
-import shutil
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
 from spr_plugin import dpo, ranks, weights
-from spr_plugin.annotations import mine_conversations, open_image
-from spr_plugin.config import SPRConfig, candidate_flags, fingerprint
+from spr_plugin.annotations import mine_conversations
+from spr_plugin.config import SPRConfig, fingerprint
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.host import Host
@@ -23,10 +22,11 @@ from spr_plugin.progress import progress, say
 from spr_plugin.prompts import prompts_for
 from spr_plugin.refinement import refine
 from spr_plugin.regions import RegionQuery, region_queries
-from spr_plugin.sampling import sample
+from spr_plugin.sample_alone import adopt
+from spr_plugin.sampling import readable, sample
 from spr_plugin.scoring import invalid
 from spr_plugin.selection import Selection, excluded, picture_key
-from spr_plugin.store import Log, check_manifest, counted, read_json, write_json
+from spr_plugin.store import Log, check_manifest, counted, lock, read_json, write_json
 
 
 def train(trainer, config: SPRConfig, namespace: dict, host_train):
@@ -78,9 +78,10 @@ class Run:
         self.host: Host = find_host(trainer, namespace, config)
         self.config = config = dataclasses.replace(config, spr_clip=config.spr_clip or self.host.vision_tower)
         if ranks.rank() == 0:
-            check_manifest(self.directory, {**fingerprint(config), "box": self.host.box_format.describe()}, config.spr_overwrite)
-            if config.spr_candidates_of:
-                check_candidates(Path(config.spr_candidates_of) / "spr", self.directory)
+            lock(self.directory)
+            source = {"spr_annotations": config.spr_annotations} if config.spr_annotations else {"data_path": self.host.data_path}
+            known = {**fingerprint(config), "box": self.host.box_format.describe()}
+            check_manifest(self.directory, known, config.spr_overwrite, source)
         ranks.barrier()
         self.scorer("cpu")  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
 
@@ -102,55 +103,15 @@ class Run:
 
     def regions(self) -> list[RegionQuery]:
         """Region queries of the annotated images; written once, by rank 0, and the same for everybody after."""
-        log = self.log("regions")
-        if not ranks.agreed((self.directory / "regions" / "counts.json").exists):
-            if ranks.rank() == 0:
-                self._write_regions(log)
-            ranks.barrier()
-        queries = [RegionQuery.from_json(record) for record in log.read().values()]
-        if not queries:
-            reasons = read_json(self.directory / "regions" / "counts.json")
-            raise UserError(f"{self._source()} gives no usable region ({_listed(reasons) or 'it is empty'})")
+        if ranks.rank() == 0:
+            if self.config.spr_candidates:
+                adopt(self.config, self.host.box_format, self.directory)
+            write_regions(self.directory, self.config, self.host.box_format, self.host.data_path, self.host.image_folder)
+        ranks.barrier()
+        queries = [RegionQuery.from_json(record) for record in self.log("regions").read().values()]
         if not self.config.spr_exclude and any(isinstance(picture_key(query.image.path), int) for query in queries):
             self.say("pictures of COCO are used, RefCOCO's val and test among them: to measure on those, name them to --spr_exclude")
         return queries
-
-    def _source(self) -> str:
-        if self.config.spr_annotations:
-            return f"--spr_annotations {self.config.spr_annotations}"
-        return f"--data_path {self.host.data_path} (mined, since there is no --spr_annotations)"
-
-    def _write_regions(self, log: Log) -> None:
-        skipped = Counter()
-        shutil.rmtree(log.directory, ignore_errors=True)
-        queries = region_queries(
-            self._annotated_images(skipped),
-            seed=self.config.spr_seed,
-            regions_per_image=self.config.spr_regions_per_image,
-            more_than=self.config.spr_more_than,
-            limit=self.config.spr_regions,
-            select=Selection(excluded(self.config.spr_exclude), self.config.spr_min_objects, self.config.spr_min_area),
-            skipped=skipped,
-        )
-        log.append(*(query.to_json() for query in queries))
-        log.close()
-        write_json(log.directory / "counts.json", dict(skipped))
-
-    def _annotated_images(self, skipped: Counter):
-        folder = self.config.spr_image_folder or self.host.image_folder
-        if self.config.spr_annotations is None:
-            return mine_conversations(self.host.data_path, folder, self.data_box_format(), skipped)
-        images = hook().spr_annotations(
-            source=self.config.spr_annotations, image_folder=folder, skipped=skipped, keep_crowd=self.config.spr_keep_crowd
-        )
-        if images is None:
-            raise UserError(f"--spr_annotations {self.config.spr_annotations}: neither COCO-format JSON nor a source of a plugin")
-        return images
-
-    def data_box_format(self):
-        """How --data_path writes boxes: as the host's model does, but for the aspect that --spr_data_aspect names."""
-        aspect = self.config.spr_data_aspect
-        return box_format(self.host.box_format.family, aspect) if aspect else self.host.box_format
 
     def save_base(self) -> None:
         """The model as it enters the stage in the host's own layout (``--spr_save_base``): what SPR is to be compared with."""
@@ -196,10 +157,7 @@ class Run:
 
     def make_pairs(self, queries: list[RegionQuery]) -> list[PreferencePair]:
         """Sampling, scoring and pairing; the pairs that fit the host's length."""
-        if ranks.rank() == 0 and self.config.spr_candidates_of:
-            take_candidates(Path(self.config.spr_candidates_of) / "spr", self.directory)
-        ranks.barrier()
-        sample(self.host, queries, self.config, self.log("candidates"))
+        sample(self.host, queries, self.host.box_format, self.config, self.log("candidates"), self.log("batches"))
         self.score(queries)
         if ranks.rank() == 0:
             self._pair(queries)
@@ -218,7 +176,7 @@ class Run:
     def score(self, queries: list[RegionQuery]) -> None:
         """One record a region: its pooled truth and, for each candidate, the scores of the initial and of the refined text."""
         log = self.log("scores")
-        held = ranks.agreed(lambda: set(log.read()))
+        held = ranks.agreed(log.held)
         # A picture of which a region is missing is scored as a whole, so that a batch is the same whatever was done before.
         wanted = [regions for regions in by_picture(queries) if any(query.id not in held for query in regions)]
         mine = wanted[ranks.rank() :: ranks.world()]
@@ -247,31 +205,37 @@ class Run:
                 log.append(record)
 
 
-def check_candidates(source: Path, own: Path) -> None:
-    """UserError unless ``--spr_candidates_of`` names a run that agrees on every flag that shapes a candidate."""
-    theirs, ours = (read_json(directory / "manifest.json") for directory in (source, own))
-    if theirs is None or not (source / "candidates").is_dir():
-        raise UserError(f"--spr_candidates_of {source.parent}: no run with candidates")
-    for name in [*candidate_flags(), "box"]:
-        if (was := theirs["config"].get(name)) != ours["config"].get(name):
-            raise UserError(f"--spr_candidates_of {source.parent}: that run had another --{name} ({was}), so its answers are not this run's")
-
-
-def take_candidates(source: Path, own: Path) -> None:
-    """Copy an earlier run's candidates (``--spr_candidates_of``) into `own`, once; sampling then asks only for what they lack.
-
-    UserError unless both runs also entered the stage with the same weights.
-    """
-    check_candidates(source, own)
-    if (own / "candidates").exists():
-        return
-    if read_json(source / "entry" / "index.json") != read_json(own / "entry" / "index.json"):
-        raise UserError(
-            f"--spr_candidates_of {source.parent}: that run sampled from other weights; with a finished model as the start (--spr_only) they are the same"
+def write_regions(directory: Path, config: SPRConfig, form, data_path: str | None, image_folder: str | None) -> None:
+    """The log of regions, unless it is there. UserError where the source gives none. For one rank."""
+    log, counts = Log(directory / "regions"), directory / "regions" / "counts.json"
+    if not counts.exists():
+        skipped = Counter()
+        images = _annotated_images(config, form, data_path, config.spr_image_folder or image_folder, skipped)
+        queries = region_queries(
+            images,
+            seed=config.spr_seed,
+            regions_per_image=config.spr_regions_per_image,
+            more_than=config.spr_more_than,
+            limit=config.spr_regions,
+            select=Selection(excluded(config.spr_exclude), config.spr_min_objects, config.spr_min_area),
+            skipped=skipped,
         )
-    draft = own / "candidates.tmp"
-    shutil.copytree(source / "candidates", draft, dirs_exist_ok=True)
-    draft.rename(own / "candidates")
+        log.write(query.to_json() for query in queries)
+        write_json(counts, dict(skipped))
+    if not log.path.stat().st_size:
+        mined = f"--data_path {data_path} (mined, since there is no --spr_annotations)"
+        source = f"--spr_annotations {config.spr_annotations}" if config.spr_annotations else mined
+        raise UserError(f"{source} gives no usable region ({_listed(read_json(counts)) or 'it is empty'})")
+
+
+def _annotated_images(config: SPRConfig, form, data_path, folder, skipped: Counter):
+    if config.spr_annotations is None:
+        # --data_path writes boxes as the host's model does, but for the aspect that --spr_data_aspect names.
+        return mine_conversations(data_path, folder, box_format(form.family, config.spr_data_aspect) if config.spr_data_aspect else form, skipped)
+    images = hook().spr_annotations(source=config.spr_annotations, image_folder=folder, skipped=skipped, keep_crowd=config.spr_keep_crowd)
+    if images is None:
+        raise UserError(f"--spr_annotations {config.spr_annotations}: neither COCO-format JSON nor a source of a plugin")
+    return images
 
 
 def by_region(candidates) -> dict[str, list[dict]]:
@@ -294,11 +258,10 @@ def score_regions(queries: list[RegionQuery], candidates: list[list[dict]], scor
     """The records of the regions of one picture: every candidate's scores as the model wrote it and after refinement, by term."""
     image = queries[0].image
     texts = [[candidate["text"] for candidate in row] for row in candidates]
-    try:
-        picture = open_image(image.path, image.id)
-    except UserError as error:
+    picture = readable(image.path, image.id)
+    if picture is None:
         unread = invalid("image_unreadable")
-        return [{**_scored(q, row, [], [""] * len(row), [unread] * 2 * len(row)), "error": str(error)} for q, row in zip(queries, candidates)]
+        return [_scored(q, row, [], [""] * len(row), [unread] * 2 * len(row)) for q, row in zip(queries, candidates)]
     truths = scorer.truth(queries, picture, texts, box_format)
     refined = [[refine(text, truth, box_format, image.width, image.height)[0] for text in said] for said, truth in zip(texts, truths)]
     scores = scorer.score(queries, picture, [said + better for said, better in zip(texts, refined)], box_format, truths)

@@ -88,11 +88,12 @@ def region_queries(
     """Up to `limit` queries, `regions_per_image` from each picture.
 
     With a `limit` the pictures are taken in an order drawn from `seed` and the picture ids, so that a part of a large set is a
-    fair sample of it; without one in their own order. `select` gives what of a picture is used (`spr_plugin.selection`). Counted in
+    fair sample of it, and those with ``ids`` and ``image(number)`` are read by number; without one in their own order. `select` gives
+    what of a picture is used (`spr_plugin.selection`). Counted in
     `skipped`: ``too_few_objects`` (pictures), ``same_region``.
     """
     if limit is not None:
-        images = sorted(images, key=lambda image: _hash(seed, "order", image.id))
+        images = _shuffled(images, seed)
     made = 0
     for image in filter(None, (select(image, skipped) for image in images)):
         for query in _queries_of(image, seed, regions_per_image, more_than, skipped):
@@ -100,6 +101,15 @@ def region_queries(
                 return
             made += 1
             yield query
+
+
+def _shuffled(images: Iterable[AnnotatedImage], seed: int) -> Iterator[AnnotatedImage]:
+    """In the drawn order; pictures that can be had by number are looked at no earlier than they are asked for."""
+    order = lambda id: _hash(seed, "order", id)  # noqa: E731
+    if not hasattr(images, "ids"):
+        return iter(sorted(images, key=lambda image: order(image.id)))
+    numbers = sorted(range(len(images.ids)), key=lambda number: order(images.ids[number]))
+    return filter(None, map(images.image, numbers))
 
 
 def _queries_of(image: AnnotatedImage, seed: int, count: int, more_than: int, skipped: Counter) -> Iterator[RegionQuery]:

@@ -1,25 +1,33 @@
-"""Stage 1, second half: the live model answers every region query several times.
+"""Stage 1, second half: the live model, or a server, answers every region query several times.
 
-The batch plan is made from all queries in canonical order and each batch is seeded by what it holds, so that a run that died gives
-the same answers when it goes on (same plan, machine and dtype), on any number of ranks.
+The batch plan is written once, from all queries, and a batch is the unit of work on any number of ranks. Every candidate has noise of its
+own, seeded by its id, so that a run that died gives the same answers when it goes on (same plan, machine, thread count and dtype).
 """
 
+from __future__ import annotations
+
 import contextlib
-import tempfile
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 
 from spr_plugin import ranks, weights
-from spr_plugin.annotations import open_image
+from spr_plugin.annotations import BadImage, open_image
 from spr_plugin.config import SPRConfig, digest
+from spr_plugin.decoding import decode, drawing
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
-from spr_plugin.progress import progress
+from spr_plugin.progress import progress, say
 from spr_plugin.prompts import Prompt, prompts_for, restate
 from spr_plugin.regions import RegionQuery
 from spr_plugin.store import Log
+
+READERS = 4  # threads that decode the pictures of the batch ahead
+Ask = tuple[RegionQuery, Prompt]
 
 
 @dataclass(frozen=True)
@@ -38,81 +46,193 @@ class Candidate:
     text: str
 
 
-def batch_plan(queries: list[RegionQuery], box_format, config: SPRConfig) -> list[list[tuple[RegionQuery, Prompt]]]:
-    """All prompts of all queries in batches of one prompt kind, in an order that depends on nothing but the queries."""
-    batches = []
-    for kind in config.spr_prompts:
-        asked = [(query, prompt) for query in queries for prompt in prompts_for(query, box_format, [kind])]
-        batches += [asked[i : i + config.spr_sample_batch] for i in range(0, len(asked), config.spr_sample_batch)]
-    return batches
+def candidate_id(region: str, kind: str, index: int) -> str:
+    return digest([region, kind, index])
 
 
-def candidate_ids(query: RegionQuery, prompt: Prompt, samples: int) -> list[str]:
-    return [digest([query.id, prompt.kind, index]) for index in range(samples)]
+def candidate(ask: Ask, index: int, raw: str, box_format) -> dict:
+    """The record of one answer."""
+    query, prompt = ask
+    text = restate(raw, prompt, query, box_format)
+    return asdict(Candidate(candidate_id(query.id, prompt.kind, index), query.id, prompt.kind, index, raw, text))
 
 
-def sample(host: Host, queries: list[RegionQuery], config: SPRConfig, log: Log) -> None:
-    """Fill ``log`` with a Candidate record for each (query, prompt, sample); what it already holds is not asked again."""
-    held = ranks.agreed(lambda: set(log.read()))
-    plan = batch_plan(queries, host.box_format, config)
-    wanted = [batch for batch in plan if not held >= _ids_of(batch, config)]
-    if not wanted:
-        return
-    left_out = {"n": 0}
-    with generating(host):
-        turns = ranks.rounds(wanted)
-        bar = progress(turns, len(turns), "sampling", lambda: f"skipped {left_out['n']}", show=ranks.rank() == 0)
-        for batch, mine in bar:
-            records = answer_batch(host, batch, config)
-            if mine:
-                log.append(*records)
-                left_out["n"] += len(batch) * config.spr_samples - len(records)
+# --- the plan -----------------------------------------------------------------------------------------------------------------
+
+
+def batch_plan(queries: list[RegionQuery], box_format, config: SPRConfig) -> list[dict]:
+    """Batches of up to ``--spr_sample_batch`` prompts, as records ``{"id", "asks": [[region, kind], …]}``.
+
+    The prompts of one picture stay together, so that it is read and encoded once; pictures with prompts of a length meet.
+    """
+    size, pictures = config.spr_sample_batch, {}
+    for query in queries:
+        prompts = prompts_for(query, box_format, config.spr_prompts)
+        pictures.setdefault(query.image.path, []).extend((len(prompt.text), query.id, prompt.kind) for prompt in prompts)
+    batches = [[]]
+    for asks in sorted(pictures.values(), key=lambda asks: max(asks)[0]):
+        for start in range(0, len(asks), size):
+            piece = [[region, kind] for _, region, kind in asks[start : start + size]]
+            if len(batches[-1]) + len(piece) > size:
+                batches.append([])
+            batches[-1] += piece
+    return [{"id": f"{number:08d}", "asks": asks} for number, asks in enumerate(batches)]
+
+
+def halves(batch: dict) -> list[dict]:
+    """The two batches that take the place of one which did not fit in memory."""
+    middle = (len(batch["asks"]) + 1) // 2
+    return [{"id": f"{batch['id']}.{side}", "asks": asks} for side, asks in enumerate((batch["asks"][:middle], batch["asks"][middle:]))]
+
+
+def left_to_do(log: Log, plan: Log, make_plan: Callable[[], list[dict]], samples: int) -> tuple[list[dict], set[str]]:
+    """Batches with candidates that ``log`` lacks, and which of theirs it holds. Writes the plan if there is none; for one rank."""
+    plan.held()
+    if not plan.path.exists():
+        plan.write(make_plan())
+    batches, held = plan.read(), log.held()
+    left, theirs = [], set()
+    for batch in batches.values():
+        if f"{batch['id']}.0" in batches:
+            continue
+        ids = {candidate_id(region, kind, index) for region, kind in batch["asks"] for index in range(samples)}
+        if not ids <= held:
+            left.append(batch)
+            theirs |= ids & held
+    return left, theirs
+
+
+# --- the stage ----------------------------------------------------------------------------------------------------------------
+
+
+def sample(host: Host | None, queries: list[RegionQuery], box_format, config: SPRConfig, log: Log, plan: Log) -> None:
+    """Fill ``log`` with a Candidate record for each (query, prompt, sample); what it already holds is not asked again.
+
+    Args:
+        host: whose live model answers; None is enough for a server.
+
+    Raises:
+        UserError: a picture has vanished since the regions were made, one prompt alone does not fit in memory, a server fails.
+    """
+    make_plan = lambda: batch_plan(queries, box_format, config)  # noqa: E731
+    batches, held = ranks.agreed(lambda: left_to_do(log, plan, make_plan, config.spr_samples))
+    by_id = {query.id: query for query in queries}
+    asks_of = lambda batch: [(by_id[region], prompts_for(by_id[region], box_format, [kind])[0]) for region, kind in batch["asks"]]  # noqa: E731
+    mine = batches[ranks.rank() :: ranks.world()]
+    if config.spr_sampler == "openai":
+        _sample_on_server(mine, held, asks_of, box_format, config, log)
+    elif batches:  # also without a share of its own: under ZeRO-3 all ranks gather the model together
+        LiveSampler(host, config, log, plan, held, asks_of).run(mine)
+    log.close()
     ranks.barrier()
 
 
-def _ids_of(batch, config) -> set[str]:
-    return {id for query, prompt in batch for id in candidate_ids(query, prompt, config.spr_samples)}
+def _sample_on_server(batches: list[dict], held: set[str], asks_of, box_format, config: SPRConfig, log: Log) -> None:
+    from spr_plugin.server import ask_server
+
+    if not batches:
+        return
+
+    def missing(ask: Ask) -> dict[int, int]:
+        ids = {index: candidate_id(ask[0].id, ask[1].kind, index) for index in range(config.spr_samples)}
+        return {index: int(id, 16) for index, id in ids.items() if id not in held}
+
+    def picture_of(ask: Ask):
+        picture = readable(ask[0].image.path, ask[0].image.id)
+        return picture.crop(ask[1].crop) if picture and ask[1].crop else picture
+
+    asked = ((ask, missing(ask)) for batch in progress(batches, len(batches), "sampling", show=ranks.rank() == 0) for ask in asks_of(batch))
+    ask_server(asked, config, log, lambda ask, index, raw: candidate(ask, index, raw, box_format), picture_of)
 
 
-def answer_batch(host: Host, batch: list[tuple[RegionQuery, Prompt]], config: SPRConfig) -> list[dict]:
-    """Candidate records of one batch. A picture that cannot be opened gives records without text, so it is counted, not asked again."""
-    torch.manual_seed(int(digest([config.spr_seed, sorted(_ids_of(batch, config))]), 16) % 2**63)
-    with tempfile.TemporaryDirectory() as crops:
-        pictures = [_picture(query, prompt, crops) for query, prompt in batch]
-        shown = [(path, prompt.text) for path, (_, prompt) in zip(pictures, batch) if path]
-        answers = iter(_ask(host, shown, config) if shown else ())
-    records = []
-    for path, (query, prompt) in zip(pictures, batch):
-        for index, id in enumerate(candidate_ids(query, prompt, config.spr_samples)):
-            raw = next(answers) if path else ""
-            text = restate(raw, prompt, query, host.box_format)
-            records.append(asdict(Candidate(id, query.id, prompt.kind, index, raw, text)))
-    return records
+class LiveSampler:
+    """The live model answers batches; while it does, the pictures and rows of the next batch are made in threads."""
+
+    def __init__(self, host: Host, config: SPRConfig, log: Log, plan: Log, held: set[str], asks_of):
+        self.host, self.config, self.log, self.plan, self.held, self.asks_of = host, config, log, plan, held, asks_of
+        self.draw = drawing(config.spr_temperature, config.spr_top_p, config.spr_top_k)
+        self.tokenizing = threading.Lock()  # one thread at a time: fast tokenizers are not made for more
+        self.unread = 0
+
+    def run(self, batches: list[dict]) -> None:
+        with generating(self.host), ThreadPoolExecutor(READERS) as readers:
+            prepared = ahead(lambda batch: self.rows(self.asks_of(batch), readers), batches)
+            bar = progress(prepared, len(batches), "sampling", lambda: f"{self.unread} unreadable pictures", show=ranks.rank() == 0)
+            for batch, rows in bar:
+                self.log.append(*(record for record in self.answered(batch, rows) if record["id"] not in self.held))
+
+    def rows(self, asks: list[Ask], readers: ThreadPoolExecutor) -> list[dict | None]:
+        """The host's row of each prompt, None where its picture cannot be read. A picture is decoded once."""
+        paths = list(dict.fromkeys(query.image.path for query, _ in asks))
+        names = {query.image.path: query.image.id for query, _ in asks}
+        pictures = dict(zip(paths, readers.map(lambda path: readable(path, names[path]), paths)))
+        wanted = {}
+        for query, prompt in asks:
+            wanted.setdefault((query.image.path, prompt.crop), []).append(prompt.text)
+        with self.tokenizing:
+            made = {
+                (path, crop): iter(self.host.questions(pictures[path].crop(crop) if crop else pictures[path], texts))
+                for (path, crop), texts in wanted.items()
+                if pictures[path] is not None
+            }
+        return [next(made.get((query.image.path, prompt.crop), iter(())), None) for query, prompt in asks]
+
+    def answered(self, batch: dict, rows: list[dict | None]) -> Iterator[dict]:
+        """Candidate records of one batch. A picture that cannot be read gives records without text: counted, not asked again."""
+        asks, samples = self.asks_of(batch), range(self.config.spr_samples)
+        shown = [place for place, row in enumerate(rows) if row is not None]
+        self.unread += len(rows) - len(shown)
+        seeds = [[int(candidate_id(*batch["asks"][place], index), 16) % 2**63 for index in samples] for place in shown]
+        try:
+            said = decode(self.host, [rows[place] for place in shown], seeds, self.draw, self.config.spr_max_new_tokens) if shown else []
+        except torch.cuda.OutOfMemoryError:
+            said = None
+        if said is None:  # outside the handler, whose traceback would keep the tensors alive
+            yield from self.split(batch, rows)
+            return
+        with self.tokenizing:
+            texts = dict(zip(shown, map(self.host.texts, said)))
+        for place, ask in enumerate(asks):
+            for index, raw in zip(samples, texts.get(place, itertools.repeat(""))):
+                yield candidate(ask, index, raw, self.host.box_format)
+
+    def split(self, batch: dict, rows: list[dict | None]) -> Iterator[dict]:
+        """Half by half what was too much at once; the plan keeps it, so that nobody tries the whole again."""
+        if len(rows) < 2:
+            raise UserError(
+                f"out of memory with one prompt of {self.config.spr_samples} samples: lower --spr_samples or --spr_max_new_tokens "
+                f"(region {batch['asks'][0][0]})"
+            )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        first, second = halves(batch)
+        self.plan.append(first, second)
+        say(f"batch {batch['id']} does not fit in memory with {len(rows)} prompts and is split; --spr_sample_batch sets the size")
+        yield from self.answered(first, rows[: len(first["asks"])])
+        yield from self.answered(second, rows[len(first["asks"]) :])
 
 
-def _ask(host, shown, config):
-    return host.generate(
-        shown,
-        num_return_sequences=config.spr_samples,
-        do_sample=True,
-        temperature=config.spr_temperature,
-        top_p=config.spr_top_p,
-        top_k=0,
-        max_new_tokens=config.spr_max_new_tokens,
-    )
-
-
-def _picture(query: RegionQuery, prompt: Prompt, folder: str) -> str | None:
-    """Path of the picture that the prompt shows: the image itself, or its crop written to ``folder``; None if it cannot be opened."""
+def readable(path: str, record_id: str):
+    """The picture, or None if the file is no readable picture. UserError if it has vanished: that can be mended, and asked again."""
     try:
-        image = open_image(query.image.path, query.image.id)
-    except UserError:
+        return open_image(path, record_id)
+    except BadImage as error:
+        if isinstance(error.__context__, FileNotFoundError):
+            raise UserError(f"record {record_id}: {path} has vanished since the regions were made; put it back and run the same command") from None
         return None
-    if prompt.crop is None:
-        return query.image.path
-    path = Path(folder) / f"{query.id}.png"
-    image.crop(prompt.crop).save(path)
-    return str(path)
+
+
+def ahead(make: Callable, items: Iterable) -> Iterator[tuple]:
+    """``(item, make(item))``, made in a thread one item ahead of the caller."""
+    with ThreadPoolExecutor(1) as worker:
+        before = None
+        for item in items:
+            now = (item, worker.submit(make, item))
+            if before:
+                yield before[0], before[1].result()
+            before = now
+        if before:
+            yield before[0], before[1].result()
 
 
 @contextlib.contextmanager

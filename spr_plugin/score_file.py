@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spr_plugin.annotations import AnnotatedImage, read_coco, tails, usable
+from spr_plugin.annotations import AnnotatedImage, CocoImages, tails, usable
 from spr_plugin.boxes import Box, Space
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
@@ -51,7 +51,7 @@ def score_file(responses: str, annotations: str, images: str, box_format: BoxFor
     Raises:
         UserError: names the line that is no response, or the region whose lines do not stand together.
     """
-    by_name = {_name(image, images): image for image in read_coco(annotations, images, Counter())}
+    by_name = {_name(image, images): image for image in CocoImages(annotations, images, Counter())}
 
     def query(row: dict) -> RegionQuery:
         return _query(next((by_name[name] for name in tails(row["image"]) if name in by_name), None), row, annotations)

@@ -17,14 +17,19 @@ SHAPES = ["circle", "square", "ring", "triangle"]
 SAMPLES = 12
 
 
-def write(folder: Path) -> None:
+LANGUAGE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
+VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 28, "patch_size": 14}
+
+
+def write(folder: Path, language: dict = LANGUAGE, vision: dict = VISION) -> None:
+    """Tiny by default; ``language`` and ``vision`` are sizes of the two models' configurations."""
     torch.manual_seed(0)
     random.seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     _write_data(folder)
     _write_tokenizer(folder / "llm")
-    _write_language_model(folder / "llm")
-    _write_vision_tower(folder / "clip")
+    _write_language_model(folder / "llm", language)
+    _write_vision_tower(folder / "clip", vision)
 
 
 def _write_data(folder):
@@ -60,19 +65,18 @@ def _write_tokenizer(folder):
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, **special}))
 
 
-def _write_language_model(folder):
+def _write_language_model(folder, sizes):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4)
-    LlamaForCausalLM(LlamaConfig(vocab_size=400, max_position_embeddings=512, **sizes)).save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(vocab_size=400, max_position_embeddings=2048, **sizes)).save_pretrained(folder)
 
 
-def _write_vision_tower(folder):
+def _write_vision_tower(folder, sizes):
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=28, patch_size=14)
+    side = sizes["image_size"]
     CLIPVisionModel(CLIPVisionConfig(**sizes)).save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from spr_plugin.annotations import BadImage, mine_conversations, open_image, read_coco, spr_annotations
+from spr_plugin.annotations import BadImage, mine_conversations, open_image, CocoImages, spr_annotations
 from spr_plugin.errors import UserError
 from spr_plugin.formats import ferret, llava
 
@@ -31,7 +31,7 @@ def coco(folder, annotations, images=None, categories=None):
 
 def read(file, folder):
     skipped = Counter()
-    return list(read_coco(file, str(folder), skipped)), skipped
+    return list(CocoImages(file, str(folder), skipped)), skipped
 
 
 # --- COCO

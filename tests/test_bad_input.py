@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from spr_plugin.annotations import BadImage, open_image, read_coco
+from spr_plugin.annotations import BadImage, CocoImages, open_image
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import FAMILIES, box_format, llava
 from spr_plugin.pipeline import score_regions
@@ -37,7 +37,7 @@ def annotated(folder, name, size, boxes, labels=("thing",)):
     content["categories"] = [{"id": n, "name": label} for n, label in enumerate(labels)]
     (folder / "coco.json").write_text(json.dumps(content))
     skipped = Counter()
-    return list(read_coco(str(folder / "coco.json"), str(folder), skipped)), skipped
+    return list(CocoImages(str(folder / "coco.json"), str(folder), skipped)), skipped
 
 
 def exif_turned():

@@ -13,6 +13,10 @@ from spr_plugin.errors import UserError
     [
         ("spr_lambda", 1.2),
         ("spr_top_p", -0.1),
+        ("spr_top_k", -1),
+        ("spr_sampler", "nobody"),
+        ("spr_sampler", "openai"),
+        ("spr_sampler_concurrency", 0),
         ("spr_prompts", ["plain", "nonsense"]),
         ("spr_prompts", []),
         ("spr_tune", "half"),

@@ -11,8 +11,9 @@ pytest.importorskip("torch")
 from spr_plugin.config import SPRConfig, fingerprint  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.formats import llava  # noqa: E402
-from spr_plugin.pipeline import Run, by_picture, take_candidates  # noqa: E402
-from spr_plugin.store import Log, read_json, write_json  # noqa: E402
+from spr_plugin.pipeline import Run, by_picture, write_regions  # noqa: E402
+from spr_plugin.sample_alone import adopt  # noqa: E402
+from spr_plugin.store import Log, check_manifest, read_json  # noqa: E402
 
 
 @pytest.fixture
@@ -77,38 +78,19 @@ def test_the_aspect_of_the_data_is_not_the_host_s(source):
     assert found == {"c.jpg": 24}
 
 
-def a_run(folder, weights="same", **flags):
-    """What a run leaves when its candidates are sampled."""
-    own = folder / "spr"
-    write_json(own / "manifest.json", {"config": {**fingerprint(SPRConfig(spr=True, **flags)), "box": llava().describe()}})
-    write_json(own / "entry" / "index.json", {"hash": weights})
-    return own
-
-
-def test_variants_of_scoring_use_the_same_candidates_again(tmp_path):
-    first = a_run(tmp_path / "first")
-    Log(first / "candidates").append({"id": "c", "text": "a dog"})
-    variant = {"spr_lambda": 0.5, "spr_pairing": "random", "spr_no_refinement": True, "spr_no_local": True, "spr_beta": 0.3}
-    second = a_run(tmp_path / "second", **variant)
-    take_candidates(first, second)
-    assert Log(second / "candidates").read() == {"c": {"id": "c", "text": "a dog"}}
-    Log(second / "candidates").append({"id": "d", "text": "a cat"})
-    take_candidates(first, second)
-    assert set(Log(second / "candidates").read()) == {"c", "d"} and set(Log(first / "candidates").read()) == {"c"}
-
-
-@pytest.mark.parametrize(
-    ("weights", "flags", "words"),
-    [("other", {}, "other weights"), ("same", {"spr_temperature": 0.5}, "another --spr_temperature"), ("same", {"spr_seed": 3}, "another --spr_seed")],
-)
-def test_candidates_of_another_run_are_refused(tmp_path, weights, flags, words):
-    first, second = a_run(tmp_path / "first"), a_run(tmp_path / "second", weights, **flags)
-    with pytest.raises(UserError, match="no run with candidates"):
-        take_candidates(first, second)
-    Log(first / "candidates").append({"id": "c", "text": "a dog"})
-    with pytest.raises(UserError, match=words):
-        take_candidates(first, second)
-    assert not (second / "candidates").exists()
+def test_variants_of_scoring_use_the_answers_of_an_earlier_run(source, tmp_path):
+    """Other flags of scoring, pairing and DPO do not matter; the host's own folder of pictures may have been used."""
+    flags = {"spr": True, "spr_annotations": str(source / "coco.json"), "spr_prompts": ["plain"], "spr_more_than": 1}
+    config, first = SPRConfig(**flags), tmp_path / "first" / "spr"
+    known = {**fingerprint(config), "box": llava().describe()}
+    check_manifest(first, known, False, {"spr_annotations": config.spr_annotations})
+    write_regions(first, config, llava(), None, str(source))
+    ids = [f"{region}{place}" for region in Log(first / "regions").read() for place in range(config.spr_samples)]
+    Log(first / "candidates").append(*({"id": id, "text": "a dog"} for id in ids))
+    variant = SPRConfig(**flags, spr_lambda=0.5, spr_pairing="random", spr_no_refinement=True, spr_beta=0.3, spr_candidates=str(first))
+    adopt(variant, llava(), tmp_path / "second")
+    assert ids and set(Log(tmp_path / "second" / "candidates").read()) == set(ids)
+    assert dict(Log(tmp_path / "second" / "regions").read()) == dict(Log(first / "regions").read())
 
 
 def test_queries_are_grouped_by_picture():

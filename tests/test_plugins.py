@@ -65,8 +65,8 @@ def test_a_plugin_file_adds_source_scorer_and_format_and_the_pipeline_uses_them(
     from spr_plugin.regions import region_queries
 
     Image.new("RGB", (90, 90)).save(tmp_path / "grid.png")
-    images = hook().spr_annotations(source="grid:3", image_folder=str(tmp_path), skipped=Counter())
-    (query,) = region_queries(images, seed=0, skipped=Counter())
+    images = hook().spr_annotations(source="grid:3", image_folder=str(tmp_path), skipped=Counter(), keep_crowd=False)
+    (query,) = region_queries(images, seed=0, skipped=Counter(), keep_crowd=False)
     form = box_format("lab")
     assert form.family == "shikra"
     scorer = hook().spr_scorer(config=SimpleNamespace(spr_scorer="boxes"), device="cpu")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import spr_plugin.score_file as score_file_module
-from spr_plugin.annotations import open_image, read_coco
+from spr_plugin.annotations import CocoImages, open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import qwen3_vl
 from spr_plugin.hooks.clip import load
@@ -34,7 +34,7 @@ def scorer():
 
 @pytest.fixture(scope="module")
 def queries(world):
-    return list(region_queries(read_coco(str(world / "spr.json"), str(world / "images"), Counter()), seed=0, skipped=Counter()))
+    return list(region_queries(CocoImages(str(world / "spr.json"), str(world / "images"), Counter()), seed=0, skipped=Counter()))
 
 
 def responses_of(queries):

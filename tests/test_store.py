@@ -1,11 +1,15 @@
 """Record logs survive whatever a crash leaves behind."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
+from datasets import load_dataset
 
 from spr_plugin.errors import UserError
-from spr_plugin.store import Log, check_manifest, counted, read_json, write_json
+from spr_plugin.store import Log, check_manifest, content, counted, lock, read_json, write_json
 
 
 def test_reads_all_ranks_ordered_by_id(tmp_path):
@@ -25,7 +29,7 @@ def test_a_torn_last_line_is_no_record_and_is_set_aside(tmp_path, cut):
     again.append({"id": "b", "text": "é"})
     assert list(Log(tmp_path).read()) == ["a", "b"]
     assert log.path.read_bytes() == data
-    assert log.path.with_suffix(".torn").exists()
+    assert log.path.with_suffix(".damaged").read_bytes() in data
 
 
 def test_a_damaged_line_is_named_and_left_out(tmp_path, capsys):
@@ -69,3 +73,126 @@ def test_write_json_replaces_as_a_whole(tmp_path):
 
 def test_counted_puts_the_most_frequent_first():
     assert list(counted(["b", "a", "b"]).items()) == [("b", 2), ("a", 1)]
+
+
+def test_damaged_lines_of_all_ranks_are_set_aside_before_a_stage_goes_on(tmp_path, capsys):
+    for rank in range(2):
+        Log(tmp_path, rank).append(*({"id": f"{rank}{n}", "text": "x" * 20} for n in range(3)))
+    path = Log(tmp_path, 1).path
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"\0" * len(lines[1]) + b"\n" + lines[2] + b'{"id": "torn')
+    assert Log(tmp_path).held() == {"00", "01", "02", "10", "12"}
+    assert f"{path}:2 is damaged" in capsys.readouterr().err
+    assert path.read_bytes() == lines[0] + lines[2]
+    assert path.with_suffix(".damaged").read_bytes() == b"\0" * len(lines[1]) + b"\n" + b'{"id": "torn'
+    assert Log(tmp_path).read().damaged == {}
+
+
+def test_records_are_read_one_at_a_time_in_any_order(tmp_path):
+    for rank in range(3):
+        Log(tmp_path, rank).append(*({"id": f"{n:03d}", "rank": rank, "text": "\u00e9" * n} for n in range(rank, 60, 3)))
+    records = Log(tmp_path).read()
+    assert list(records) == [f"{n:03d}" for n in range(60)] and records["031"] == {"id": "031", "rank": 1, "text": "\u00e9" * 31}
+    assert [record["rank"] for record in records.values()] == [0, 1, 2] * 20 and "060" not in records
+
+
+def test_write_holds_all_records_or_does_not_exist(tmp_path):
+    log = Log(tmp_path)
+    log.append({"id": "old"})
+
+    def records():
+        yield {"id": "a"}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        log.write(records())
+    assert list(log.read()) == ["old"] and [path.name for path in tmp_path.iterdir()] == [log.path.name]
+    log.write([{"id": "a"}, {"id": "b"}])
+    assert list(log.read()) == ["a", "b"]
+
+
+FULL = """
+import resource, signal, sys
+from spr_plugin.errors import UserError
+from spr_plugin.store import Log
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log = Log(sys.argv[1])
+log.append({"id": "0", "text": "x" * 400})
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+try:
+    log.append({"id": "1", "text": "x" * 400}, {"id": "2", "text": "x" * 400})
+except UserError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+log.append({"id": "3"})
+log.close()
+"""
+
+
+def test_no_room_in_the_middle_of_an_append(tmp_path):
+    """The kernel takes a part of the write and refuses the rest: one line, nothing half, and it goes on when there is room."""
+    out = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, check=True)
+    assert out.stdout.startswith(f"{Log(tmp_path).path}: File too large; what was written before is safe") and out.stdout.count("\n") == 1
+    records = Log(tmp_path).read()
+    assert list(records) == ["0", "3"] and not records.damaged
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for write in (lambda: Log(tmp_path / "file" / "stage").append({"id": "a"}), lambda: write_json(tmp_path / "file" / "a.json", {}), lambda: lock(tmp_path / "file")):
+        with pytest.raises(UserError, match=r"file.*run the same command again"):
+            write()
+
+
+def test_a_second_run_is_refused_and_a_dead_one_s_lock_is_not(tmp_path, capsys):
+    hold = f"from spr_plugin.store import lock; lock({str(tmp_path)!r}); print('held', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"is in use by process {other.pid} on .* since .*--output_dir"):
+            lock(tmp_path)
+        other.kill()
+    lock(tmp_path)
+    assert f"process {other.pid}" in capsys.readouterr().err
+    lock(tmp_path)
+    assert f"process {os.getpid()}" in (tmp_path / "lock").read_text()
+    check_manifest(tmp_path, {}, overwrite=True)
+    assert (tmp_path / "lock").exists()
+
+
+def test_a_run_that_ended_well_leaves_no_owner(tmp_path, capsys):
+    subprocess.run([sys.executable, "-c", f"from spr_plugin.store import lock; lock({str(tmp_path)!r})"], check=True)
+    lock(tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+def test_another_content_of_an_input_is_refused_by_its_flag(tmp_path):
+    source = tmp_path / "coco.json"
+    source.write_text("{}")
+    inputs = {"spr_annotations": str(source)}
+    check_manifest(tmp_path / "spr", {"spr_seed": 3}, False, inputs)
+    manifest = read_json(tmp_path / "spr" / "manifest.json")
+    assert manifest["seed"] == 3 and manifest["hash"] and manifest["inputs"]["spr_annotations"]["size"] == 2
+    source.write_text("[]")
+    with pytest.raises(UserError, match=r"--spr_annotations .*coco.json has another content"):
+        check_manifest(tmp_path / "spr", {"spr_seed": 3}, False, inputs)
+
+
+def test_the_content_of_a_large_file_is_that_of_its_blocks(tmp_path):
+    file = tmp_path / "large"
+    data = bytearray(os.urandom(5 << 20))
+    hashes = set()
+    for place in (None, 0, len(data) - 1, len(data) // 63 * 20):
+        if place is not None:
+            data[place] ^= 1
+        file.write_bytes(data)
+        hashes.add(content(file)["hash"])
+    file.write_bytes(data + b"x")
+    assert len({*hashes, content(file)["hash"]}) >= 4
+
+
+def test_other_tools_read_the_logs(tmp_path):
+    """``datasets`` reads all ranks' files as one table, also where records differ."""
+    Log(tmp_path, 0).append({"id": "a", "truth": [[0.0, 1.0]], "candidates": [{"id": "x", "initial": {"terms": {}, "total": 0.0, "reason": "empty"}}]})
+    Log(tmp_path, 1).append({"id": "b", "truth": [[0.5, 1.0]], "candidates": [{"id": "y", "initial": {"terms": {"s_loc": 0.5}, "total": 0.4, "reason": None}}]})
+    table = load_dataset("json", data_files=str(tmp_path / "*.jsonl"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert sorted(table["id"]) == ["a", "b"]

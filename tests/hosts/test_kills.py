@@ -1,5 +1,9 @@
 """SIGKILL in each stage: the same command finishes, nothing is lost or doubled, and the stage's entry stays what it was."""
 
+import os
+import random
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -7,7 +11,7 @@ import pytest
 from spr_plugin.store import Log
 
 from .checks import assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole
-from .launch import command, kill_when, run, spr_flags
+from .launch import ROOT, command, environment, kill, kill_when, run, spr_flags
 
 pytestmark = pytest.mark.slow
 
@@ -67,3 +71,49 @@ def _pairs_have_references(out: Path) -> bool:
     """Reference log-probs are complete, so that the run is in its DPO steps."""
     pairs = [record for record in Log(out / "spr" / "pairs").read().values() if "skip" not in record]
     return len(Log(out / "spr" / "reference").read()) >= len(pairs) > 0
+
+
+KILLS = int(os.environ.get("SPR_KILLS", "4"))  # over both numbers of ranks; `make test-kill` takes 40
+SEED = int(os.environ.get("SPR_TEST_SEED", "0"))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_random_instants(world, tmp_path, ranks):
+    """Killed at random instants from the first record on, restarted, killed again …: the pairs are those of a run that nobody killed."""
+    rng = random.Random(SEED + ranks)
+    start = time.monotonic()
+    run(command(world, tmp_path / "calm", *spr_flags(world), ranks=ranks))
+    began = (tmp_path / "calm" / "spr" / "manifest.json").stat().st_mtime
+    length = (tmp_path / "calm" / "spr" / "report.html").stat().st_mtime - began
+    print(f"seed {SEED + ranks}, {time.monotonic() - start:.0f} s without a kill, {length:.0f} s of them in the stages")
+    left, round = KILLS // 2, 0
+    while left:
+        out, round = tmp_path / f"killed-{round}", round + 1
+        arguments = command(world, out, *spr_flags(world), ranks=ranks)
+        while left and killed_after(arguments, out / "spr" / "lock", rng.uniform(0, length)):
+            left -= 1
+        run(arguments)
+        assert_whole(out)
+        assert_saved_equals_live(out)
+        for stage in ("regions", "pairs"):
+            assert read_log(out, stage) == read_log(tmp_path / "calm", stage), stage
+        assert dict(Log(out / "spr" / "candidates").read()) == dict(Log(tmp_path / "calm" / "spr" / "candidates").read())
+
+
+def killed_after(arguments: list[str], sign: Path, seconds: float) -> bool:
+    """Start, and kill so many seconds after the run has taken its lock; False if it ended before."""
+    before = sign.stat().st_mtime_ns if sign.exists() else 0
+    process = subprocess.Popen(arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    due = None
+    while process.poll() is None:
+        if due is None and sign.exists() and sign.stat().st_mtime_ns != before:
+            due = time.monotonic() + seconds
+        if due is not None and time.monotonic() >= due:
+            kill(process)
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def read_log(out: Path, stage: str) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted((out / "spr" / stage).glob("rank-*.jsonl")))

@@ -21,7 +21,7 @@ pytest.importorskip("transformers")
 
 from PIL import Image, ImageColor  # noqa: E402
 
-from spr_plugin.annotations import open_image, read_coco  # noqa: E402
+from spr_plugin.annotations import open_image, CocoImages  # noqa: E402
 from spr_plugin.boxes import Box, Space, iou  # noqa: E402
 from spr_plugin.config import SPRConfig, fingerprint  # noqa: E402
 from spr_plugin.formats import ferret, llava  # noqa: E402
@@ -53,7 +53,7 @@ def images(tmp_path_factory):
     for name, load in PHOTOS.items():
         Image.fromarray(load()).save(folder / name)
     skipped = Counter()
-    found = {Path(image.path).name: image for image in read_coco(str(HERE / "annotations.json"), str(folder), skipped)}
+    found = {Path(image.path).name: image for image in CocoImages(str(HERE / "annotations.json"), str(folder), skipped)}
     assert not skipped and found.keys() == PHOTOS.keys()
     return found
 

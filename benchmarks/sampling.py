@@ -1,0 +1,185 @@
+"""Sampling side by side: ours, a batch-1 loop, ``generate(num_return_sequences=k)``, and the bare forwards that nobody can do without.
+
+    python benchmarks/sampling.py [--images 4] [--tokens 64] [--rounds 3] [--large] [--ranks] [--json FILE]
+
+An image has 4 prompts that show it whole and 2 that show crops, 4 samples each; the stop token is suppressed, so that every answer has
+``--tokens`` tokens. Rows alternate in one process with one thread; medians. ``--large`` adds a random LLaVA of about 100 M parameters with
+576 image tokens; ``--ranks`` the candidates a second of two processes against one.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests")]
+from live_llava import live_llava, tiny_llava, tiny_world  # noqa: E402
+
+from spr_plugin.decoding import decode, drawing, repeat  # noqa: E402
+
+SAMPLES = 4
+WORDS = "Describe the objects in the region [0.1, 0.12, 0.87, 0.9] with their bounding boxes."
+PROMPTS = [WORDS + " It contains a red circle [0.1, 0.2, 0.3, 0.4]." * place for place in range(4)]
+LARGE = {"hidden_size": 640, "intermediate_size": 1792, "num_hidden_layers": 16, "num_attention_heads": 10, "num_key_value_heads": 10}
+LARGE_TOWER = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 336, "patch_size": 14}
+
+
+def questions(host, count: int) -> list[list[dict]]:
+    """The rows of each image."""
+    from PIL import Image
+
+    found = [Image.open(path).convert("RGB") for path in sorted(Path(host.image_folder).rglob("*.png"))[:count]]
+    boxes = [(0, 0, *(side * 2 // 3 for side in picture.size)) for picture in found]
+    return [host.questions(p, PROMPTS) + host.questions(p.crop(box), PROMPTS[:1]) + host.questions(p.crop(box[:2] + tuple(s // 2 for s in p.size)), PROMPTS[:1]) for p, box in zip(found, boxes)]
+
+
+def ours(host, images, tokens):
+    """All prompts of all images in one batch."""
+    rows = [row for image in images for row in image]
+    decode(host, rows, [[place * SAMPLES + index for index in range(SAMPLES)] for place in range(len(rows))], drawing(), tokens)
+
+
+def generate(host, images, tokens, k, times):
+    """LLaVA's own generate, prompt by prompt."""
+    for image in images:
+        for row in image:
+            for _ in range(times):
+                host.llava.generate(row["input_ids"][None], images=row["image"][None], do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
+                                    num_return_sequences=k, max_new_tokens=tokens, max_length=None, pad_token_id=0)  # fmt: skip
+
+
+def limit(host, images, tokens):
+    """One prefill a prompt, its cache expanded once, and bare forwards at the same batch."""
+    rows = [row for image in images for row in image]
+    logits, cache, mask = host.prefill(rows)
+    mask, cache = mask.repeat_interleave(SAMPLES, 0), repeat(cache, SAMPLES)
+    token = torch.full((len(rows) * SAMPLES, 1), 5)
+    for _ in range(tokens - 1):
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        _, cache = host.step(token, mask, cache)
+
+
+def measured(host, images, tokens, rounds) -> dict:
+    ways = {
+        "ours": lambda: ours(host, images, tokens),
+        "batch1": lambda: generate(host, images, tokens, 1, SAMPLES),
+        "num_return_sequences": lambda: generate(host, images, tokens, SAMPLES, 1),
+        "limit": lambda: limit(host, images, tokens),
+    }
+    seconds = {name: [] for name in ways}
+    with torch.no_grad():
+        ways["ours"](), ways["limit"]()  # imports, first calls, memory
+        for _ in range(rounds):
+            for name, way in ways.items():
+                start = time.process_time()  # CPU time: the machine may be shared, and one thread does all
+                way()
+                seconds[name].append(time.process_time() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def suppress_stop(host):
+    """No answer ends before its last token: the stop token's logit never wins, in our loop and in theirs."""
+    head = host.llava.get_output_embeddings()
+    head.register_forward_hook(lambda module, args, out: out.index_fill(-1, torch.tensor(host.stop_tokens), -1e9))
+
+
+def ratios(seconds: dict) -> dict:
+    return {
+        "speedup_vs_batch1": seconds["batch1"] / seconds["ours"],
+        "speedup_vs_num_return_sequences": seconds["num_return_sequences"] / seconds["ours"],
+        "over_limit": seconds["ours"] / seconds["limit"],
+    }
+
+
+def large_host(folder: Path):
+    """A random LLaVA of about 100 M parameters with 576 image tokens."""
+    import random_llava
+
+    random_llava.write(folder, LARGE, LARGE_TOWER)
+    return live_llava(folder / "llm", folder / "clip", folder / "data.json", folder / "images", folder / "out")
+
+
+def ranks_speedup(folder: Path, regions: int) -> dict:
+    """Candidates a second of the sampling stage in two processes over one, one thread each; start-up not counted."""
+    rates = {}
+    for count in (1, 2, 1, 2):
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)] if count > 1 else []
+        command = [sys.executable, *launcher, __file__, "--rank-of", str(folder), "--images", str(regions)]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        rates.setdefault(count, []).append(max(float(line.split()[1]) for line in out.splitlines() if line.startswith("seconds")))
+    one, two = min(rates[1]), min(rates[2])
+    return {"ranks1_s": one, "ranks2_s": two, "ranks2_speedup": one / two}
+
+
+def one_rank(folder: Path, regions: int) -> None:
+    """The real sampling stage on this rank; prints its seconds."""
+    import torch.distributed as dist
+    from spr_plugin.annotations import CocoImages
+    from spr_plugin.config import SPRConfig
+    from spr_plugin.regions import region_queries
+    from spr_plugin.sampling import sample
+    from spr_plugin.store import Log
+    from collections import Counter
+
+    host = tiny_llava(folder, folder / "out")
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    queries = list(region_queries(CocoImages(f"{folder}/spr.json", f"{folder}/images", Counter()), seed=0, limit=regions, skipped=Counter()))
+    config = SPRConfig(spr=True, spr_max_new_tokens=64)
+    out = folder / f"stage-{world}-{time.time_ns() if world == 1 else torch.initial_seed()}"
+    if dist.is_initialized():
+        names = [str(out)]
+        dist.broadcast_object_list(names)
+        out = Path(names[0] + f"-{time.time_ns() // 10**11}")
+        dist.barrier()
+    suppress_stop(host)
+    start = time.perf_counter()
+    sample(host, queries, host.box_format, config, Log(out / "candidates", rank), Log(out / "batches", rank))
+    print("seconds", time.perf_counter() - start, flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--ranks", action="store_true")
+    parser.add_argument("--rank-of", help=argparse.SUPPRESS)
+    parser.add_argument("--json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.rank_of:
+        return one_rank(Path(arguments.rank_of), arguments.images)
+    with tempfile.TemporaryDirectory() as folder:
+        world = tiny_world(Path(folder) / "world", sft=16, spr=64)
+        hosts = {"": lambda: tiny_llava(world, Path(folder) / "tiny")}
+        if arguments.large:
+            hosts["large_"] = lambda: large_host(Path(folder) / "large")
+        result = {"images": arguments.images, "tokens": arguments.tokens, "clock": "CPU seconds, one thread"}
+        for prefix, make in hosts.items():
+            host = make()
+            host.trainer.model.eval()
+            suppress_stop(host)
+            count = arguments.images if not prefix else 1
+            seconds = measured(host, questions(host, count), arguments.tokens, arguments.rounds if not prefix else 1)
+            found = {f"{prefix}{key}": value for key, value in {**{f"{k}_s": v for k, v in seconds.items()}, **ratios(seconds)}.items()}
+            found[f"{prefix}parameters"] = sum(p.numel() for p in host.llava.parameters())
+            print("\n".join(f"{key:40} {value:,.2f}" for key, value in found.items()), flush=True)
+            result |= found
+        if arguments.ranks:
+            found = ranks_speedup(world, 8 * arguments.images)
+            print("\n".join(f"{key:40} {value:,.2f}" for key, value in found.items()), flush=True)
+            result |= found
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

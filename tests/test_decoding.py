@@ -1,0 +1,112 @@
+"""The decoding loop against the model's own distribution and its own ``generate``, on the embedded LLaVA."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import chisquare
+
+from spr_plugin.decoding import Noise, decode, drawing
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("temperature, top_p, top_k", [(1.0, 1.0, 0), (0.5, 1.0, 0), (1.7, 0.8, 0), (1.0, 1.0, 3), (0.9, 0.7, 4)])
+def test_tokens_follow_the_distribution(temperature, top_p, top_k):
+    """Frequencies over 40,000 seeds against the softmax of what is left, by a chi-square test."""
+    logits = torch.tensor([0.3, 2.0, -1.0, 1.1, 0.9, -3.0, 1.6])
+    probabilities = np.exp(logits.double().numpy() / temperature)
+    probabilities /= probabilities.sum()
+    order = np.argsort(-probabilities)
+    kept = order[: top_k or len(order)]
+    ahead = np.cumsum(probabilities[kept] / probabilities[kept].sum()) - probabilities[kept] / probabilities[kept].sum()
+    kept = kept[ahead < top_p]
+    expected = np.zeros(len(logits))
+    expected[kept] = probabilities[kept] / probabilities[kept].sum()
+    draws = 40_000
+    noise = Noise(range(draws), "cpu")(range(draws), len(logits))
+    seen = np.bincount(drawing(temperature, top_p, top_k)(logits.repeat(draws, 1), noise).numpy(), minlength=len(logits))
+    assert seen[expected == 0].sum() == 0
+    assert chisquare(seen[expected > 0], draws * expected[expected > 0]).pvalue > 1e-3
+
+
+def test_noise_is_each_sample_s_own():
+    """The same numbers in any company, from token to token."""
+    alone, company = Noise([7], "cpu"), Noise([3, 7, 9], "cpu")
+    for others in ([0, 1, 2], [1, 2], [0, 1], [1]):
+        assert torch.equal(alone([0], 50)[0], company(others, 50)[others.index(1)])
+
+
+@pytest.fixture(scope="module")
+def host(tiny_world, tmp_path_factory):
+    spec = importlib.util.spec_from_file_location("live_llava", ROOT / "benchmarks" / "live_llava.py")
+    live = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(live)
+    host = live.tiny_llava(tiny_world(sft=8, spr=4), tmp_path_factory.mktemp("live") / "llava")
+    host.trainer.model.eval()
+    return host
+
+
+PROMPTS = ["Describe the objects in the region [0.1, 0.1, 0.9, 0.95] with their bounding boxes.", "Describe the objects in the image with their bounding boxes."]
+
+
+@pytest.fixture(scope="module")
+def rows(host):
+    """Two pictures, two prompts each, of different lengths."""
+    pictures = [Image.open(path).convert("RGB") for path in sorted(Path(host.image_folder).rglob("*.png"))[:2]]
+    return [row for picture in pictures for row in host.questions(picture, PROMPTS)]
+
+
+def own_generate(host, row, steps):
+    """transformers' own greedy ``generate`` of one row, with the gap between its two best logits at each step."""
+    out = host.llava.generate(row["input_ids"][None], images=row["image"][None], do_sample=False, max_new_tokens=steps, max_length=None,
+                              output_logits=True, return_dict_in_generate=True, pad_token_id=0)  # fmt: skip
+    best = torch.cat(out.logits).topk(2, -1).values
+    return out.sequences[0].tolist(), (best[:, 0] - best[:, 1]).tolist()
+
+
+@pytest.mark.slow
+def test_greedy_equals_generate_with_batch_1(host, rows):
+    """All rows in one padded batch, features shared; equal up to the first step at which the two best logits nearly tie."""
+    answers = decode(host, rows, [[0]] * len(rows), None, 48)
+    lengths = set()
+    for row, (said,) in zip(rows, answers):
+        wanted, gaps = own_generate(host, row, 48)
+        wanted = [token for token in wanted if token not in host.stop_tokens]
+        sure = next((step for step, gap in enumerate(gaps) if gap <= 1e-4), len(gaps))
+        assert said[:sure] == wanted[:sure] and (sure < len(gaps) or said == wanted)
+        lengths.add(len(said))
+    assert min(lengths) > 5
+
+
+@pytest.mark.slow
+def test_a_sample_does_not_depend_on_its_batch(host, rows):
+    """The same seeds alone, in company, and with other numbers of samples."""
+    draw, seeds = drawing(), [[10 * place + index for index in range(3)] for place in range(len(rows))]
+    together = decode(host, rows, seeds, draw, 40)
+    alone = [decode(host, [row], [mine], draw, 40)[0] for row, mine in zip(rows, seeds)]
+    single = [[decode(host, [row], [[seed]], draw, 40)[0][0] for seed in mine] for row, mine in zip(rows, seeds)]
+    assert together == alone == single
+    assert len({tuple(said) for answers in together for said in answers}) > len(rows)
+
+
+@pytest.mark.slow
+def test_it_stops_when_all_have_ended_and_prefills_once(host, rows, monkeypatch):
+    """One forward of the decoder a step, of ever fewer rows; the vision tower sees each picture once."""
+    forwards, pictures = [], []
+    decoder = host.language_model()[0]
+    hooks = [
+        decoder.register_forward_hook(lambda module, args, kwargs, out: forwards.append(out.last_hidden_state.shape[:2]), with_kwargs=True),
+        host.llava.get_vision_tower().register_forward_hook(lambda module, args, out: pictures.append(len(args[0]))),
+    ]
+    answers = decode(host, rows, [[1, 2], [3, 4], [5, 6], [7, 8]], drawing(), 200)
+    [hook.remove() for hook in hooks]
+    longest = max(len(said) for pair in answers for said in pair)
+    assert pictures == [2]
+    assert forwards[0][0] == len(rows) and all(shape[1] == 1 for shape in forwards[1:])
+    assert len(forwards) == min(longest + 1, 200)
+    assert [shape[0] for shape in forwards[1:]] == sorted((shape[0] for shape in forwards[1:]), reverse=True)
+    assert longest < 199 and forwards[-1][0] < 8
