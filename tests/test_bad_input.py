@@ -106,7 +106,7 @@ def test_a_picture_that_vanishes_costs_its_scores_and_nothing_else(tmp_path, sco
     [record] = score_regions([query], [[{"id": "a", "text": "A dog."}]], scorer, FORM)
     [row] = record["candidates"]
     assert (row["id"], row["text"], row["initial"]["reason"]) == ("a", "A dog.", "image_unreadable")
-    assert "record 1: cannot read" in record["error"] and "a.png" in record["error"] and record["id"] == query.id
+    assert record["id"] == query.id
 
 
 # --- labels

@@ -66,7 +66,7 @@ def test_a_plugin_file_adds_source_scorer_and_format_and_the_pipeline_uses_them(
 
     Image.new("RGB", (90, 90)).save(tmp_path / "grid.png")
     images = hook().spr_annotations(source="grid:3", image_folder=str(tmp_path), skipped=Counter(), keep_crowd=False)
-    (query,) = region_queries(images, seed=0, skipped=Counter(), keep_crowd=False)
+    (query,) = region_queries(images, seed=0, skipped=Counter())
     form = box_format("lab")
     assert form.family == "shikra"
     scorer = hook().spr_scorer(config=SimpleNamespace(spr_scorer="boxes"), device="cpu")
