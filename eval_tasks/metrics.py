@@ -12,7 +12,7 @@ from itertools import chain
 
 import numpy as np
 
-from spr_plugin.boxes import iou_matrix
+from spr_plugin.boxes import pair_iou
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}  # COCO's, of the true box's area in px²
@@ -53,11 +53,11 @@ def box_item(id: str, truths: Sequence[Sequence[float]], predicted: Sequence[flo
         count: boxes in the answer.
         ceiling: IoU that the truth itself keeps when the model's box text has rounded it.
     """
-    overlaps = iou_matrix([predicted], truths)[0] if predicted is not None else np.zeros(len(truths))
-    x1, y1, x2, y2 = truths[int(overlaps.argmax())]
+    overlaps = [pair_iou(predicted, truth) if predicted is not None else 0.0 for truth in truths]
+    x1, y1, x2, y2 = truths[overlaps.index(max(overlaps))]
     return {
         "id": id,
-        "iou": float(overlaps.max()),
+        "iou": max(overlaps),
         "area": (x2 - x1) * (y2 - y1),
         "ceiling": ceiling,
         "boxes": count,

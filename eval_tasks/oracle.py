@@ -58,13 +58,13 @@ class Oracle(lmms):
             refuse(f"--model spr_oracle: {error}")
 
     def generate_until(self, requests) -> list[str]:
-        asked = [(task, self.task_dict[task][split], place) for _, _, _, place, task, split in (request.args for request in requests)]
-        plain = {id(dataset): _without_pictures(dataset) for _, dataset, _ in asked}
-        pairs = [(task, plain[id(dataset)][place]) for task, dataset, place in asked]
+        asked = [(task, split, place) for _, _, _, place, task, split in (request.args for request in requests)]
+        documents = {(task, split): _without_pictures(self.task_dict[task][split]) for task, split in {(task, split) for task, split, _ in asked}}
+        pairs = [(task, documents[task, split][place]) for task, split, place in asked]
         if self.predictions is None:
             return [self._truth(doc, task) for task, doc in pairs]
         try:
-            self.predictions.check({task: _ids(plain[id(dataset)]) for task, dataset, _ in asked}, [(task, doc) for task, doc in pairs])
+            self.predictions.check({task: _ids(found) for (task, _), found in documents.items()}, pairs)
         except UserError as error:
             refuse(str(error))
         return [self.predictions.answer(task, doc) for task, doc in pairs]

@@ -58,5 +58,5 @@ def true_box(doc: Mapping, corners: Sequence[float]) -> Box:
 
 def rounded_iou(form: BoxFormat, truth: Box) -> float:
     """IoU with `truth` of what a model reaches that writes the truth itself, rounded as its family's text is."""
-    read = form.parse(form.write(truth), truth.space.width, truth.space.height).boxes
+    read = form.parse(form.render([("", truth)]), truth.space.width, truth.space.height).boxes
     return iou(read[0].to(truth.space), truth) if read else 0.0

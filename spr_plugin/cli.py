@@ -1,4 +1,4 @@
-"""``spr demo | report | score``."""
+"""``spr demo | report | score | compare | data``."""
 
 import sys
 
@@ -57,6 +57,29 @@ def score(annotations, images, responses, box_format, aspect, clip, detector, la
     form = formats.box_format(box_format, aspect)
     scorer = hook().spr_scorer(config=SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam), device=device)
     score_file(responses, annotations, images, form, scorer, out, pairs)
+
+
+@commands.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--out", help="Folder that gets compare.md, compare.json and compare.html; default: B.")
+def compare(a, b, out):
+    """Compare two result folders of lmms-eval, sample by sample."""
+    from spr_plugin.compare import compare, markdown
+
+    print(markdown(compare(a, b, out)))
+
+
+@commands.command()
+@click.argument("benchmark", type=click.Choice(["refcoco", "flickr30k", "lvis", "vg"]))
+@click.option("--from", "source", required=True, help="Folder of the original release.")
+@click.option("--to", "target", required=True, help="SPR_DATA_ROOT: gets BENCHMARK/SPLIT.parquet.")
+@click.option("--embed", is_flag=True, help="Put the pictures themselves into the files, not their paths.")
+def data(benchmark, source, target, embed):
+    """Convert a benchmark's original release into what the tasks read."""
+    from spr_plugin.releases import convert
+
+    convert(benchmark, source, target, embed)
 
 
 def main():

@@ -69,3 +69,11 @@ def data_root(tmp_path, monkeypatch):
     monkeypatch.setenv("LMMS_EVAL_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("SPR_BOX_FORMAT", raising=False)
     return root
+
+
+@pytest.fixture(scope="session")
+def all_data(tmp_path_factory) -> Path:
+    """A SPR_DATA_ROOT that holds every benchmark; read only."""
+    root = tmp_path_factory.mktemp("all") / "data"
+    write_all(root)
+    return root
