@@ -130,7 +130,7 @@ def meteor(said: dict, references: dict) -> tuple[float, Sequence[float]]:
     """(METEOR 1.5 of the task, the same of each answer)."""
     from pycocoevalcap.meteor.meteor import Meteor
 
-    os.environ["PATH"] = os.pathsep.join([str(Path(java()).parent), os.environ.get("PATH", "")])
+    use_java()
     scorer = Meteor()
     try:
         return scorer.compute_score(references, said)
@@ -149,6 +149,11 @@ def java() -> str | None:
     except ImportError:
         packaged = None
     return shutil.which("java") or packaged
+
+
+def use_java() -> None:
+    """Put the Java that :func:`java` found where pycocoevalcap's processes look for it."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(java()).parent), os.environ.get("PATH", "")])
 
 
 def caption_details(payloads: Sequence[Mapping]) -> metrics.Details:

@@ -1,7 +1,8 @@
 """Phrase grounding on Flickr30k Entities: all phrases of a caption in one question, a box or more for each (Ferret's protocol).
 
-A phrase is found in the answer where the words before a box equal it, without case, punctuation and leading articles; the k-th phrase of
-the same words takes their k-th place (or the last there is). Its prediction, all boxes written there, is judged twice:
+A phrase is found in the answer where the words before a box equal it, without case, punctuation and leading articles. All boxes written at
+all such places are its prediction; where several phrases have the same words, the k-th takes the k-th place (or the last there is). It is judged
+three ways:
 
 ``Acc@t``, ``mIoU``    MERGED-BOXES: the box around all predictions against the box around all truths (Ferret, Shikra, UniTAB)
 ``first_Acc@t``        the same, with the first box alone as the prediction (R@1 to the letter)
@@ -13,7 +14,7 @@ ones never become part of a document (:mod:`spr_plugin.datasets`).
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from spr_plugin.eval_tasks import fields, metrics, questions
 from spr_plugin.eval_tasks.model_format import named_format
@@ -46,12 +47,8 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
     said: dict[str, list[list[Corners]]] = {}
     for mention in parsed.mentions:
         said.setdefault(plain(mention.phrase), []).append([box.pixels() for box in mention.boxes])
-    items, first, any_box, asked = [], [], [], Counter()
-    for phrase in doc["phrases"]:
-        words = plain(phrase["phrase"])
-        places = said.get(words)
-        boxes = places[min(asked[words], len(places) - 1)] if places else []
-        asked[words] += 1
+    items, first, any_box = [], [], []
+    for phrase, boxes in zip(doc["phrases"], _predictions([plain(phrase["phrase"]) for phrase in doc["phrases"]], said)):
         truth, reason = merged(phrase["boxes"]), (None if boxes else failure(parsed) or NOT_GROUNDED)
         ceiling = rounded_iou(form, true_box(doc, truth))
         items.append(metrics.box_item(phrase["id"], [truth], merged(boxes) if boxes else None, reason, len(boxes), ceiling))
@@ -63,6 +60,18 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
         for threshold in metrics.THRESHOLDS:
             found[f"{name}_Acc@{threshold}"] = metrics.payload(doc, [float(overlap >= threshold) for overlap in overlaps])
     return found
+
+
+def _predictions(asked: Sequence[str], said: Mapping[str, list[list[Corners]]]) -> Iterator[list[Corners]]:
+    """The boxes that each asked phrase gets."""
+    times, turns = Counter(asked), Counter()
+    for words in asked:
+        places = said.get(words, [])
+        if times[words] == 1:
+            yield [box for boxes in places for box in boxes]
+        else:
+            yield places[min(turns[words], len(places) - 1)] if places else []
+        turns[words] += 1
 
 
 def merged(boxes: Sequence[Corners]) -> list[float]:
