@@ -66,7 +66,7 @@ def config_format(config: Mapping | None, processor: object = None) -> tuple[str
     by_class = [CLASSES[name] for name in config.get("architectures") or () if name in CLASSES]
     family = (by_class or [FAMILIES.get(model_type)])[0]
     if family:
-        return family, "model_type in config.json"
+        return family + (_pixel_limits(processor) if family == "qwen2.5-vl" else ""), "model_type in config.json"
     if model_type.startswith("llava"):
         return _llava_format(config, processor, model_type)
     return None, f"config.json has no spr_box, and its model_type is {model_type}"
@@ -83,6 +83,13 @@ def _llava_format(config: Mapping, processor: object, model_type: str) -> tuple[
     if processor is not None and not crops(processor):
         return "llava:square", f"{source}, and a processor that squeezes the picture"
     return None, f"config.json has no spr_box, its {source[: -len(' in config.json')]}, and the image processor cuts the picture's edges off"
+
+
+def _pixel_limits(processor: object) -> str:
+    """``:min-max`` of a Qwen2-VL image processor (lmms-eval sets its own), or "" where they are not known."""
+    size = dict(getattr(processor, "size", None) or {})
+    low, high = (getattr(processor, name, None) or size.get(key) for name, key in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")))
+    return f":{low}-{high}" if isinstance(low, int) and isinstance(high, int) else ""
 
 
 def crops(processor: object) -> bool:

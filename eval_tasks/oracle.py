@@ -114,10 +114,10 @@ class Predictions:
         self.texts[key] = text
 
     def check(self, known: dict[str, set], asked: list[tuple[str, dict]]) -> None:
-        """Raises UserError for an id that no document has, and for a document without an answer."""
-        everywhere = set().union(*known.values())
+        """Raises UserError for an id that no document has, and for a document without an answer. Lines of tasks that do not run are left aside."""
+        ids = {None: set().union(*known.values()), **known}
         for task, id in self.texts:
-            if id not in known.get(task, everywhere if task is None else ()):
+            if task in ids and id not in ids[task]:
                 raise UserError(f"predictions={self.file}: id {id}{f' of {task}' if task else ''} is in none of the tasks ({', '.join(known)})")
         missing = [(task, doc["id"]) for task, doc in asked if not any(self._has(task, id) for id in _ids_of(doc))]
         if missing:

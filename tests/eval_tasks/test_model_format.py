@@ -118,6 +118,22 @@ def test_other_families_are_known(models, values, name):
     assert model_format.running_format({}) == name
 
 
+class QwenProcessor:
+    def __init__(self, **values):
+        self.__dict__.update(values)
+
+
+@pytest.mark.parametrize("values", [{"min_pixels": 200704, "max_pixels": 1605632}, {"size": {"shortest_edge": 200704, "longest_edge": 1605632}}])
+def test_qwens_resizing_is_that_of_the_running_processor(models, values):
+    """lmms-eval enlarges small pictures, where the published processor does not: a pixel is another place."""
+    models(model_type="qwen2_5_vl").processor = QwenProcessor(image_processor=QwenProcessor(**values))
+    name = model_format.running_format({})
+    assert name == "qwen2.5-vl:200704-1605632"
+    found = model_format.named_format(name)
+    assert found.space(640, 300).scale[0] == pytest.approx(640 / 672) and model_format.named_format("qwen2.5-vl").space(640, 300).scale[0] == pytest.approx(640 / 644)
+    assert model_format.config_format({"spr_box": found.describe()})[0] == name
+
+
 def test_another_family_is_refused(models):
     models(model_type="idefics2")
     assert "idefics2" in refusal({})
