@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from spr_plugin.eval_tasks import fields, metrics, questions
+from spr_plugin.eval_tasks.answers import answer_text, true_box
 from spr_plugin.eval_tasks.model_format import named_format
-from spr_plugin.eval_tasks.rec import answer_text, true_box
 from spr_plugin.eval_tasks.refusal import refuse
 
 FIELDS = {"bbox": fields.box, "references": fields.texts}

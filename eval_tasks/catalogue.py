@@ -59,7 +59,7 @@ class Protocol:
 
     metrics: Mapping[str, bool | None]
     max_new_tokens: int
-    details: str = "ratio_details"
+    details: str = "metrics.ratio_details"
 
 
 def _rec(name: str, hub: str, splits: Mapping[str, tuple[int, int]]) -> list[Split]:
@@ -88,11 +88,11 @@ SPLITS = [
 CATALOGUE = {split.key: split for split in SPLITS}
 
 PROTOCOLS = {
-    "rec": Protocol(metrics.BOX_METRICS, 128, "box_details"),
+    "rec": Protocol(metrics.BOX_METRICS, 128, "metrics.box_details"),
     "phrases": Protocol({**metrics.BOX_METRICS, **dict.fromkeys((*(f"first_{a}" for a in metrics.ACCURACIES),
-                                                                 *(f"any_{a}" for a in metrics.ACCURACIES)), True)}, 512, "box_details"),
+                                                                 *(f"any_{a}" for a in metrics.ACCURACIES)), True)}, 512, "metrics.box_details"),
     "classification": Protocol({"accuracy": True, "strict_accuracy": True}, 64),
-    "captions": Protocol(dict.fromkeys(("CIDEr", "BLEU-1", "BLEU-4", "ROUGE-L", "METEOR"), True), 64, "caption_details"),
+    "captions": Protocol(dict.fromkeys(("CIDEr", "BLEU-1", "BLEU-4", "ROUGE-L", "METEOR"), True), 64, "captions.caption_details"),
     "description": Protocol({"precision": True, "recall": True, "mIoU": True, "phrase_precision": True, "phrase_recall": True,
                              "parse_failure": False}, 512),
 }  # fmt: skip
@@ -130,11 +130,10 @@ def _protocol_yaml(name: str, protocol: Protocol) -> str:
     lines = ["dataset_path: json", "output_type: generate_until", f"process_docs: {PACKAGE}data.load_documents"]
     lines += [f"doc_to_visual: {PACKAGE}data.doc_to_visual", *(f"{f}: {module}.{f}" for f in ("doc_to_text", "doc_to_target", "process_results"))]
     lines += ["metric_list:"]
-    home = {"captions": "captions"}.get(name, "metrics")
     for metric, better in protocol.metrics.items():
         aggregate = f"captions.{metric.lower().replace('-', '_')}" if name == "captions" else "metrics.mean"
         lines += _metric(metric, aggregate, better)
-    lines += _metric(metrics.DETAILS, f"{home}.{protocol.details}", None)
+    lines += _metric(metrics.DETAILS, protocol.details, None)
     # an empty prompt is that of the model's family (spr_plugin.eval_tasks.questions)
     lines += ["score_key: score", "cluster_key: image", "lmms_eval_specific_kwargs:", "  default:", '    prompt: ""', "metadata:", "  version: 1.0"]
     return "\n".join(lines) + "\n"

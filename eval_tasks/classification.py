@@ -10,8 +10,8 @@ The true class is named first in documents of even place, second in the others (
 import re
 
 from spr_plugin.eval_tasks import fields, metrics, questions
+from spr_plugin.eval_tasks.answers import answer_text, true_box
 from spr_plugin.eval_tasks.model_format import named_format
-from spr_plugin.eval_tasks.rec import answer_text, true_box
 from spr_plugin.formats import BoxFormat
 
 FIELDS = {

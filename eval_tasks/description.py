@@ -21,9 +21,10 @@ from scipy.optimize import linear_sum_assignment
 
 from spr_plugin.annotations import read_coco
 from spr_plugin.boxes import iou_matrix
+from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import fields, metrics
+from spr_plugin.eval_tasks.answers import answer_text, true_box
 from spr_plugin.eval_tasks.model_format import named_format
-from spr_plugin.eval_tasks.rec import answer_text, true_box
 from spr_plugin.prompts import PLAIN
 from spr_plugin.regions import region_queries
 
@@ -33,9 +34,15 @@ MATCH = 0.5
 
 
 def read(file: Path) -> Iterator[tuple[dict, str]]:
-    """A record a picture with enough objects, and the words that name it. Pictures lie in ``images`` beside the file."""
-    folder = file.parent / "images"
-    for query in region_queries(read_coco(str(file), str(folder), Counter()), seed=0, skipped=Counter()):
+    """A record a picture with enough objects, and the words that name it. Pictures lie in ``images`` beside the file.
+
+    Raises UserError where a picture is missing or does not open: figures of a part of the set would pass for those of the whole.
+    """
+    folder, skipped = file.parent / "images", Counter()
+    images = list(read_coco(str(file), str(folder), skipped))
+    if lost := skipped["missing_image"] + skipped["unreadable_image"]:
+        raise UserError(f"{file}: {lost} of its pictures are missing under {folder} or do not open")
+    for query in region_queries(images, seed=0, skipped=skipped):
         objects = [{"label": annotation.label, "bbox": list(annotation.box.xyxy)} for annotation in query.truth]
         image, region = query.image, list(query.region.xyxy)
         record = {"id": query.id, "image": image.path, "image_id": image.id, "width": image.width, "height": image.height}

@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from spr_plugin.eval_tasks import fields, metrics, questions
+from spr_plugin.eval_tasks.answers import answer_text, failure, rounded_iou, true_box
 from spr_plugin.eval_tasks.model_format import named_format
-from spr_plugin.eval_tasks.rec import answer_text, failure, rounded_iou, true_box
 
 FIELDS = {"caption": fields.text, "phrases": fields.listed(id=fields.text, phrase=fields.text, boxes=fields.boxes)}
 NOT_GROUNDED = "phrase_not_grounded"

@@ -49,14 +49,20 @@ def write_all(root: Path) -> None:
     for folder, split in (("refcocog_refs", "val"), ("vg", "test")):
         texts = [["a red cat on a mat", "the cat"], ["two dogs near a big tree", "dogs"], ["a man with a hat", "man wearing a hat"]]
         write_lines(root / folder / f"{split}.jsonl", [{"id": str(n), **common, "bbox": box, "references": texts[n % 3]} for n in range(30)])
-    (root / "grounded_description/images").mkdir(parents=True)
+    for folder in (root / "grounded_description", root):  # at the root for the tiny world's
+        write_coco(folder)
+
+
+def write_coco(folder: Path) -> None:
+    """Six pictures with six objects in a row each."""
+    (folder / "images").mkdir(parents=True)
     images, annotations = [], []
     for n in range(6):
-        Image.new("RGB", (640, 480)).save(root / f"grounded_description/images/{n}.png")
+        Image.new("RGB", (640, 480)).save(folder / f"images/{n}.png")
         images.append({"id": n, "file_name": f"{n}.png", "width": 640, "height": 480})
         annotations += [{"id": 10 * n + k, "image_id": n, "category_id": k % 2, "bbox": [150 + 55 * k, 150, 50, 90], "iscrowd": 0} for k in range(6)]
     coco = {"images": images, "annotations": annotations, "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]}
-    (root / "grounded_description/val.json").write_text(json.dumps(coco))
+    (folder / "val.json").write_text(json.dumps(coco))
 
 
 @pytest.fixture

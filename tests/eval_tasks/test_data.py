@@ -233,3 +233,14 @@ def test_grey_picture_becomes_rgb(tmp_path):
     Image.new("L", (120, 80)).save(tmp_path / "a.png")
     (picture,) = data.doc_to_visual({"id": "7", "image_id": "a.png", "width": 120, "height": 80, "image": str(tmp_path / "a.png")})
     assert picture.mode == "RGB" and picture.size == (120, 80)
+
+
+def test_a_missing_picture_of_descriptions_is_no_smaller_set(all_data, tmp_path):
+    import shutil
+
+    shutil.copytree(all_data / "grounded_description", tmp_path / "grounded_description")
+    split = CATALOGUE["spr_grounded_description_val"]
+    assert len(data.read_folder(str(tmp_path), split)) == 6
+    (tmp_path / "grounded_description/images/3.png").write_bytes(b"")
+    with pytest.raises(UserError, match="1 of its pictures are missing under .*images or do not open"):
+        data.read_folder(str(tmp_path), split)
