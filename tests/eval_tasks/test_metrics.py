@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from spr_plugin.boxes import iou_matrix
+from spr_plugin.boxes import iou_matrix, pair_iou
 from spr_plugin.eval_tasks import metrics
 
 
@@ -112,6 +112,13 @@ def test_iou_equals_pycocotools():
         xywh = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
         theirs = mask.iou(xywh[:20].tolist(), xywh[20:].tolist(), [0] * 20)
         np.testing.assert_allclose(ours, theirs, atol=1e-9, rtol=0)
+        np.testing.assert_allclose([[pair_iou(a, b) for b in boxes[20:].tolist()] for a in boxes[:20].tolist()], theirs, atol=1e-9, rtol=0)
         for threshold in metrics.THRESHOLDS:
             decided = abs(ours - threshold) > 1e-9
             assert ((ours >= threshold) == (theirs >= threshold))[decided].all()
+
+
+@pytest.mark.parametrize("bad", [[5.0, 0.0, 1.0, 9.0], [0.0, 0.0, 0.0, 9.0], [0.0, 0.0, float("inf"), 9.0], [float("nan"), 0.0, 3.0, 9.0]])
+def test_what_is_no_box_overlaps_nothing(bad):
+    good = [0.0, 0.0, 9.0, 9.0]
+    assert pair_iou(bad, good) == pair_iou(good, bad) == iou_matrix([bad], [good])[0, 0] == 0.0
