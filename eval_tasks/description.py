@@ -25,7 +25,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import fields, metrics
 from spr_plugin.eval_tasks.answers import answer_text, true_box
 from spr_plugin.eval_tasks.model_format import named_format
-from spr_plugin.prompts import PLAIN
+from spr_plugin.prompts import plain_question
 from spr_plugin.regions import region_queries
 
 FIELDS = {"region": fields.box, "objects": fields.listed(label=fields.text, bbox=fields.box)}
@@ -51,8 +51,9 @@ def read(file: Path) -> Iterator[tuple[dict, str]]:
 
 def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:
     """The method's plain prompt, or the one of the task's YAML with ``{region}`` in it."""
-    prompt = (lmms_eval_specific_kwargs or {}).get("prompt") or PLAIN
-    return prompt.replace("{region}", named_format(doc["box_format"]).write(true_box(doc, doc["region"])))
+    form, region = named_format(doc["box_format"]), true_box(doc, doc["region"])
+    prompt = (lmms_eval_specific_kwargs or {}).get("prompt")
+    return prompt.replace("{region}", form.write(region)) if prompt else plain_question(region, form)
 
 
 def doc_to_target(doc: dict) -> str:

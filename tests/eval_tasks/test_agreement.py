@@ -273,6 +273,13 @@ def test_descriptions(family):
             assert scores[name]["n"] == count and scores[name]["score"] * count == pytest.approx(total, abs=1e-9), (name, answer)
 
 
+def test_a_description_is_asked_for_as_in_the_method():
+    doc = {"width": 100, "height": 80, "region": [10.0, 20.0, 60.0, 70.0], "box_format": "ferret"}
+    assert description.doc_to_text(doc) == "Describe the objects in the region [100, 250, 600, 875] with their bounding boxes."
+    assert "JSON" in description.doc_to_text({**doc, "box_format": "qwen2.5-vl"})
+    assert description.doc_to_text(doc, {"prompt": "What is in {region}?"}) == "What is in [100, 250, 600, 875]?"
+
+
 # --- captions
 
 
