@@ -1,27 +1,25 @@
-"""A task's documents: one a referring expression, from the folder ``SPR_DATA_ROOT`` or, where that is not set, from the hub.
+"""A task's documents, from the folder ``SPR_DATA_ROOT`` or, where that is not set and the hub has them, from the hub.
 
-lmms-eval cannot take a path from the environment. So a task's YAML names a one-record *source* file as its data set, and
-:func:`load_documents` (its ``process_docs``) puts the real documents in its place. A source record has
+lmms-eval cannot take a path from the environment. So a task's YAML names a one-record file as its data set, and :func:`load_documents`
+(its ``process_docs``) puts the documents of the split in its place that :mod:`spr_plugin.eval_tasks.catalogue` describes.
 
-    folder, split      → SPR_DATA_ROOT/folder/split.jsonl
-    hub, hub_split     → the hub data set
-    rows, expressions  → of the published split on the hub; anything else is refused, as the hub's val mixes two splits
-
-A document is ``{id, image, image_id, width, height, expression, bbox, box_format}``: sizes in pixels, bbox xyxy in pixels of the
-original picture, ``image`` a path or a picture, ``box_format`` the name that :mod:`spr_plugin.eval_tasks.model_format` resolves.
+A document is ``{id, image, image_id, width, height, box_format, …}``: sizes in pixels, ``image`` a path or a picture, ``box_format`` the
+name that :mod:`spr_plugin.eval_tasks.model_format` resolves, and the fields of its protocol (``FIELDS`` of the protocol's module). All
+boxes are xyxy in pixels of the original picture.
 """
 
+import importlib
 import io
 import json
-import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import datasets
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from spr_plugin.errors import UserError
+from spr_plugin.eval_tasks.catalogue import CATALOGUE, Split
 from spr_plugin.eval_tasks.model_format import running_format
 from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.eval_tasks.running import pad_left
@@ -30,39 +28,145 @@ ROOT = "SPR_DATA_ROOT"
 
 
 def load_documents(source: datasets.Dataset) -> datasets.Dataset:
-    """The source record of a split → its documents. Refuses, in one line, what is missing or does not fit."""
-    record, root = source[0], os.environ.get(ROOT)
+    """The one-record data set of a task, named by its split → the documents. Refuses, in one line, what is missing or does not fit."""
+    split, root = CATALOGUE[str(source.split)], os.environ.get(ROOT)
     try:
-        documents = read_folder(root, record["folder"], record["split"]) if root else read_hub(record)
+        documents = read_folder(root, split) if root else read_hub(split)
     except UserError as error:
         refuse(str(error))
     pad_left()
-    return documents.add_column("box_format", [running_format(os.environ)] * len(documents))
+    for name, value in {**split.options, "protocol": split.protocol, "box_format": running_format(os.environ)}.items():
+        documents = documents.add_column(name, [value] * len(documents))
+    return documents
 
 
-def read_folder(root: str, folder: str, split: str) -> datasets.Dataset:
-    """``root/folder/split.jsonl``: a record ``{id, image, width, height, expression, bbox}`` a line, image relative to root, bbox xyxy px."""
-    file = Path(root, folder, f"{split}.jsonl").resolve()
+def doc_to_visual(doc: dict) -> list:
+    """The document's picture as RGB. Refuses one that does not open or is not of the size the document says: its boxes would be off."""
+    picture = doc["image"]
+    try:
+        picture = (Image.open(picture) if isinstance(picture, str) else picture).convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        refuse(f"picture {doc['image_id']} of document {doc['id']} does not open: {error}")
+    if picture.size != (doc["width"], doc["height"]):
+        refuse(f"picture {doc['image_id']} of document {doc['id']} is {picture.size}, not {(doc['width'], doc['height'])}")
+    return [picture]
+
+
+# --- SPR_DATA_ROOT
+
+
+def read_folder(root: str, split: Split) -> datasets.Dataset:
+    """The documents of a split under `root`."""
     if not Path(root).is_dir():
         raise UserError(f"{ROOT}={root}: no such folder")
-    if not file.is_file():
-        raise UserError(f"{file}: no such file; {ROOT} must hold {folder}/{split}.jsonl (or name another task)")
-    documents = [_local_document(record, Path(root).resolve(), where) for record, where in _records(file)]
-    if not documents:
+    protocol = importlib.import_module(f"spr_plugin.eval_tasks.{split.protocol}")
+    found = [document for part in split.split.split("+") for document in _read_part(Path(root).resolve(), split, part, protocol)]
+    _require_distinct_ids(found, split)
+    return _with_pictures(found)
+
+
+def _read_part(root: Path, split: Split, part: str, protocol) -> list[dict]:
+    kinds = getattr(protocol, "KINDS", (".parquet", ".jsonl"))
+    files = [root / split.folder / f"{part}{kind}" for kind in kinds]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        raise UserError(f"{files[-1]}: no such file; {ROOT} must hold {split.folder}/{part}{kinds[-1]} (or name another task)")
+    records = protocol.read(file) if hasattr(protocol, "read") else READERS[file.suffix](file)
+    found = [local_document(record, root, where, protocol.FIELDS) for record, where in records]
+    if not found:
         raise UserError(f"{file}: has no record")
-    _require_distinct_ids(documents, file)
-    _require_pictures({document["image"]: document["id"] for document in documents}, file)
-    return datasets.Dataset.from_list(documents)
+    _require_pictures({document["image"]: document["id"] for document in found if isinstance(document["image"], str)}, file)
+    return found
 
 
-def read_hub(record: dict) -> datasets.Dataset:
-    """The published split from the hub data set of a source record. Needs the network, or the hub's cache."""
-    name, split = record["hub"], record["hub_split"]
+def local_document(record: dict, root: Path, where: str, fields: Mapping[str, Callable]) -> dict:
+    """One record of a file, its fields checked → a document. `where` names it in messages."""
+    missing = [key for key in ("id", "image", "width", "height", *fields) if record.get(key) is None]
+    if missing:
+        raise UserError(f"{where}: lacks {', '.join(missing)}")
     try:
-        rows = datasets.load_dataset(name, split=split)
+        width, height = int(record["width"]), int(record["height"])
+        if min(width, height) <= 0:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise UserError(f"{where}: width and height must be numbers of pixels, not {record['width']!r:.40} and {record['height']!r:.40}") from None
+    picture, id = record["image"], str(record["id"])
+    embedded = isinstance(picture, dict)
+    document = {"id": id, "image_id": str(record.get("image_id") or (id if embedded else picture)), "width": width, "height": height}
+    document["image"] = picture if embedded else str(root / str(picture))
+    for name, read in fields.items():
+        try:
+            document[name] = read(record[name])
+        except (TypeError, ValueError, KeyError) as error:
+            raise UserError(f"{where}: {name} {record[name]!r:.100} {error} (in a {width} x {height} picture)") from None
+    return document
+
+
+def _with_pictures(documents: list[dict]) -> datasets.Dataset:
+    """Documents as a data set; embedded pictures become Image features, which lmms-eval leaves out where no picture is needed."""
+    found = datasets.Dataset.from_list(documents)
+    return found if isinstance(documents[0]["image"], str) else found.cast_column("image", datasets.Image())
+
+
+def _parquet(file: Path) -> Iterator[tuple[dict, str]]:
+    """Each row of a Parquet file, with the words that name it in a message."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(file).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{file}: not a Parquet file ({error})") from None
+    return ((row, f"{file}, row {number}") for number, row in enumerate(rows, 1))
+
+
+def _jsonl(file: Path) -> Iterator[tuple[dict, str]]:
+    """Each record of a file of JSON lines, with the words that name it."""
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            where = f"{file}, line {number}"
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{where}: not JSON ({error})") from None
+            if not isinstance(record, dict):
+                raise UserError(f"{where}: not a record but {type(record).__name__}")
+            yield record, where
+
+
+READERS = {".parquet": _parquet, ".jsonl": _jsonl}
+
+
+def _require_distinct_ids(documents: list[dict], split: Split) -> None:
+    seen = set()
+    for document in documents:
+        if document["id"] in seen:
+            raise UserError(f"{split.folder}/{split.split}: id {document['id']} stands there twice, so its answers could not be told apart")
+        seen.add(document["id"])
+
+
+def _require_pictures(id_by_path: dict[str, str], file: Path) -> None:
+    """All pictures must be there before a long run starts; that one opens is seen when it is used."""
+    missing = [path for path in id_by_path if not os.path.isfile(path)]
+    if missing:
+        raise UserError(f"{file}, id {id_by_path[missing[0]]}: picture {missing[0]} is missing ({len(missing)} of {len(id_by_path)} are)")
+
+
+# --- the hub
+
+
+def read_hub(split: Split) -> datasets.Dataset:
+    """The published split from its hub data set. Needs the network, or the hub's cache."""
+    if split.hub is None:
+        raise UserError(f"{split.task}: set {ROOT} to a folder that holds {split.folder}/{split.split}.parquet; `spr data` converts the original release")
+    hub, where = split.hub, f"hub data set {split.hub.name}, split {split.hub.split}"
+    try:
+        rows = datasets.load_dataset(hub.name, split=hub.split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"hub data set {name}, split {split}: {error}; or set {ROOT} to a local folder") from None
-    return explode(published_rows(rows, record["rows"], record["expressions"], f"hub data set {name}, split {split}"))
+        raise UserError(f"{where}: {error}; or set {ROOT} to a local folder") from None
+    return explode(published_rows(rows, hub.rows, split.published, where))
 
 
 def published_rows(rows: datasets.Dataset, count: int, expressions: int, name: str) -> datasets.Dataset:
@@ -106,58 +210,6 @@ def xywh_to_xyxy(box: list[float]) -> list[float]:
     """Left, top, width, height → left, top, right, bottom; no + 1."""
     x, y, width, height = map(float, box)
     return [x, y, x + width, y + height]
-
-
-def _records(file: Path) -> Iterator[tuple[dict, str]]:
-    """Each record of a JSONL file, with the words that name it in a message."""
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            where = f"{file}, line {number}"
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{where}: not JSON ({error})") from None
-            if not isinstance(record, dict):
-                raise UserError(f"{where}: not a record but {type(record).__name__}")
-            yield record, where
-
-
-def _local_document(record: dict, root: Path, where: str) -> dict:
-    missing = [key for key in ("id", "image", "width", "height", "expression", "bbox") if key not in record]
-    if missing:
-        raise UserError(f"{where}: lacks {', '.join(missing)}")
-    try:
-        width, height, box = int(record["width"]), int(record["height"]), [float(value) for value in record["bbox"]]
-    except (TypeError, ValueError):
-        raise UserError(f"{where}: width and height must be numbers of pixels, bbox four of them") from None
-    if width <= 0 or height <= 0 or len(box) != 4 or not all(map(math.isfinite, box)) or box[2] <= box[0] or box[3] <= box[1]:
-        raise UserError(f"{where}: bbox {record['bbox']} is not left, top, right, bottom in pixels of a {width} x {height} picture")
-    return {
-        "id": str(record["id"]),
-        "image": str(root / str(record["image"])),
-        "image_id": str(record["image"]),
-        "width": width,
-        "height": height,
-        "expression": str(record["expression"]),
-        "bbox": box,
-    }
-
-
-def _require_distinct_ids(documents: list[dict], file: Path) -> None:
-    seen = set()
-    for document in documents:
-        if document["id"] in seen:
-            raise UserError(f"{file}: id {document['id']} stands there twice, so its answers could not be told apart")
-        seen.add(document["id"])
-
-
-def _require_pictures(id_by_path: dict[str, str], file: Path) -> None:
-    """All pictures must be there before a long run starts; that one opens is seen when it is used."""
-    missing = [path for path in id_by_path if not os.path.isfile(path)]
-    if missing:
-        raise UserError(f"{file}, id {id_by_path[missing[0]]}: picture {missing[0]} is missing ({len(missing)} of {len(id_by_path)} are)")
 
 
 def _picture_size(stored: dict) -> tuple[int, int]:

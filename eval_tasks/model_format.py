@@ -1,7 +1,8 @@
 """Which box format the evaluated model speaks. Decided once, when a task loads, and never from the model's answers.
 
 In this order: the variable ``SPR_BOX_FORMAT``; ``spr_box`` in the checkpoint's config.json (the SPR stage writes it); the model family
-together with how its config prepares pictures; else the run is refused. Nothing is guessed: a wrong space gives plausible, wrong figures.
+together with how its config and image processor prepare pictures; else the run is refused. Nothing is guessed: a wrong space gives
+plausible, wrong figures.
 """
 
 import functools
@@ -9,10 +10,24 @@ from collections.abc import Mapping
 
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.refusal import refuse
-from spr_plugin.eval_tasks.running import model_config, running_models
+from spr_plugin.eval_tasks.running import image_processor, model_config, running_models
 from spr_plugin.formats import BoxFormat, box_format
 
 VARIABLE = "SPR_BOX_FORMAT"
+# model_type in config.json → family. LLaVA and its descendants come apart, as their space depends on the picture's preparation.
+FAMILIES = {
+    "ferret_llama": "ferret",
+    "cogvlm": "cogvlm",
+    "qwen": "qwen-vl",
+    "qwen2_5_vl": "qwen2.5-vl",
+    "qwen3_vl": "qwen3-vl",
+    "qwen3_vl_moe": "qwen3-vl",
+    "internvl": "internvl",
+    "internvl_chat": "internvl",
+    "kosmos-2": "kosmos-2",
+}
+# the same by class, for checkpoints whose config names no model_type of their own
+CLASSES = {"FerretLlamaForCausalLM": "ferret", "FERRETLlamaForCausalLM": "ferret", "CogVLMForCausalLM": "cogvlm", "ShikraLlamaForCausalLM": "shikra"}
 HINT = f"set {VARIABLE}=family or family:aspect, for example llava:pad or ferret"
 
 
@@ -41,17 +56,46 @@ def running_format(environ: Mapping[str, str]) -> str:
     return _checked(name, source)
 
 
-def config_format(config: Mapping | None) -> tuple[str | None, str]:
-    """A checkpoint's config.json → (format name or None, where it comes from or why there is none)."""
+def config_format(config: Mapping | None, processor: object = None) -> tuple[str | None, str]:
+    """A checkpoint's config.json and image processor → (format name or None, where it comes from or why there is none)."""
     if config is None:
         return None, "the model has no config"
-    family_name, aspect = str(config.get("model_type")), config.get("image_aspect_ratio")
-    recorded = config.get("spr_box")
+    recorded, model_type = config.get("spr_box"), str(config.get("model_type"))
     if recorded is not None:
         return _recorded_format(recorded), "spr_box in config.json"
-    if family_name.startswith("llava") and aspect == "pad":
-        return "llava:pad", "model_type and image_aspect_ratio in config.json"
-    return None, f"config.json has no spr_box, and its model_type is {family_name}, image_aspect_ratio {aspect}"
+    by_class = [CLASSES[name] for name in config.get("architectures") or () if name in CLASSES]
+    family = (by_class or [FAMILIES.get(model_type)])[0]
+    if family:
+        return family + (_pixel_limits(processor) if family == "qwen2.5-vl" else ""), "model_type in config.json"
+    if model_type.startswith("llava"):
+        return _llava_format(config, processor, model_type)
+    return None, f"config.json has no spr_box, and its model_type is {model_type}"
+
+
+def _llava_format(config: Mapping, processor: object, model_type: str) -> tuple[str | None, str]:
+    """LLaVA's family: the padded square, or the whole picture where all of it reaches the model; a centre crop is refused."""
+    aspect = config.get("image_aspect_ratio") or ("anyres" if config.get("image_grid_pinpoints") else None)
+    source = f"model_type {model_type}, image_aspect_ratio {aspect} in config.json"
+    if aspect == "pad" or (aspect is None and getattr(processor, "do_pad", False)):
+        return "llava:pad", source
+    if str(aspect).startswith("anyres"):
+        return "llava:anyres", source
+    if processor is not None and not crops(processor):
+        return "llava:square", f"{source}, and a processor that squeezes the picture"
+    return None, f"config.json has no spr_box, its {source[: -len(' in config.json')]}, and the image processor cuts the picture's edges off"
+
+
+def _pixel_limits(processor: object) -> str:
+    """``:min-max`` of a Qwen2-VL image processor (lmms-eval sets its own), or "" where they are not known."""
+    size = dict(getattr(processor, "size", None) or {})
+    low, high = (getattr(processor, name, None) or size.get(key) for name, key in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")))
+    return f":{low}-{high}" if isinstance(low, int) and isinstance(high, int) else ""
+
+
+def crops(processor: object) -> bool:
+    """Whether an image processor of CLIP's kind cuts a picture to its middle: the shorter side is resized, the longer cut."""
+    size = getattr(processor, "size", None) or {}
+    return bool(getattr(processor, "do_center_crop", False)) and "shortest_edge" in dict(size)
 
 
 def _recorded_format(recorded: object) -> str:
@@ -75,5 +119,5 @@ def _checked(name: str, source: str) -> str:
 
 def _formats(models: list) -> dict[str | None, str]:
     """Each distinct format name of the models, None included → where it comes from."""
-    configs = [model_config(model) for model in models]
-    return dict(config_format(None if config is None else config.to_dict()) for config in configs)
+    configs = [(model_config(model), image_processor(model)) for model in models]
+    return dict(config_format(None if config is None else config.to_dict(), processor) for config, processor in configs)

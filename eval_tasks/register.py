@@ -10,15 +10,17 @@ from pathlib import Path
 from spr_plugin.boot import after_import, once
 from spr_plugin.hooks import shims
 
-FOLDER = str(Path(__file__).resolve().parent)
+FOLDER = str(Path(__file__).resolve().with_name("tasks"))
 
 
 def register() -> list:
-    """Called by lmms-eval when ``lmms_eval.models`` is imported; returns no models of our own. Calling it again changes nothing."""
+    """Called by lmms-eval when ``lmms_eval.models`` is imported; returns the models that we bring. Calling it again changes nothing."""
     after_import("lmms_eval.tasks", lambda module: add_folder(module.TaskManager))
     after_import("lmms_eval.api.model", lambda module: note_models(module.lmms))
     shims.install()
-    return []
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+    return [ModelManifest("spr_oracle", simple_class_path="spr_plugin.eval_tasks.oracle.Oracle")]
 
 
 @once

@@ -25,6 +25,12 @@ def model_config(model: object) -> object | None:
     return config if hasattr(config, "to_dict") else None
 
 
+def image_processor(model: object) -> object | None:
+    """What prepares pictures for an lmms-eval model, or None."""
+    processor = next((found for name in ("_image_processor", "processor", "image_processor") if (found := getattr(model, name, None))), None)
+    return getattr(processor, "image_processor", processor)
+
+
 def pad_left() -> None:
     """Let the running LLaVA models pad batches on the left, as generation needs.
 

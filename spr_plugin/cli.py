@@ -1,4 +1,4 @@
-"""``spr demo | report | score | sample``."""
+"""``spr demo | report | score | sample | compare | data``."""
 
 import sys
 
@@ -73,6 +73,29 @@ def sample(context, out, aspect):
     if not (out and config.spr_annotations and config.spr_image_folder and config.spr_box_format):
         raise UserError("spr sample needs --out, --spr_annotations, --spr_image_folder and --spr_box_format")
     print(f"{sample_alone(out, config, formats.box_format(config.spr_box_format, aspect))} candidates in {out}")
+
+
+@commands.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--out", help="Folder that gets compare.md, compare.json and compare.html; default: B.")
+def compare(a, b, out):
+    """Compare two result folders of lmms-eval, sample by sample."""
+    from spr_plugin.compare import compare, markdown
+
+    print(markdown(compare(a, b, out)))
+
+
+@commands.command()
+@click.argument("benchmark", type=click.Choice(["refcoco", "flickr30k", "lvis", "vg"]))
+@click.option("--from", "source", required=True, help="Folder of the original release.")
+@click.option("--to", "target", required=True, help="SPR_DATA_ROOT: gets BENCHMARK/SPLIT.parquet.")
+@click.option("--embed", is_flag=True, help="Put the pictures themselves into the files, not their paths.")
+def data(benchmark, source, target, embed):
+    """Convert a benchmark's original release into what the tasks read."""
+    from spr_plugin.releases import convert
+
+    convert(benchmark, source, target, embed)
 
 
 def main():

@@ -50,13 +50,19 @@ def prompts_for(query: RegionQuery, box_format: BoxFormat, kinds: Sequence[str])
     words = {"region": box_format.write(query.region), "boxes": BOXES_OF.get(box_format.family, BOXES)}
     before = BEFORE_OF.get(box_format.family, "")
     made = {
-        "plain": Prompt("plain", before + PLAIN.format(**words)),
+        "plain": Prompt("plain", plain_question(query.region, box_format)),
         "crop": Prompt("crop", before + CROP.format(**words), crop_corners(query.region)),
         "reference": Prompt("reference", before + REFERENCE.format(**words, references=_references(query.truth, box_format))),
     }
     if unknown := set(kinds) - set(made):
         raise ValueError(f"no prompt variant {', '.join(sorted(unknown))}; known are {', '.join(made)}")
     return [made[kind] for kind in kinds]
+
+
+def plain_question(region: Box, box_format: BoxFormat) -> str:
+    """The text of the plain prompt about a region, in the family's words and box text."""
+    boxes = BOXES_OF.get(box_format.family, BOXES)
+    return BEFORE_OF.get(box_format.family, "") + PLAIN.format(region=box_format.write(region), boxes=boxes)
 
 
 def crop_corners(region: Box) -> tuple[int, int, int, int]:

@@ -27,16 +27,17 @@ def write_report(directory) -> Path:
     if not (directory / "manifest.json").exists():
         raise UserError(f"{directory}: no SPR run here (no manifest.json); give OUTPUT_DIR/spr")
     path = directory / "report.html"
-    path.write_text(_template().render(**summary(directory)), encoding="utf-8")
+    path.write_text(template().render(**summary(directory)), encoding="utf-8")
     return path
 
 
-def _template():
+def template(name: str = "report.html"):
+    """A template of ours; UserError where jinja2 is not installed."""
     try:
         import jinja2
     except ImportError:
         raise UserError("the report needs jinja2: pip install 'spr-plugin[report]'") from None
-    source = Path(__file__).with_name("templates") / "report.html"
+    source = Path(__file__).with_name("templates") / name
     return jinja2.Environment(autoescape=True).from_string(source.read_text(encoding="utf-8"))
 
 
@@ -107,12 +108,18 @@ def _picture(query: RegionQuery, boxes: list[tuple], side: str) -> str | None:
         image = open_image(query.image.path, query.image.id)
     except UserError:
         return None
+    boxes_drawn = [("region", query.region.pixels(), 1)] + [("truth", a.box.pixels(), 1) for a in query.truth] + [(side, box, 3) for box in boxes]
+    return data_uri(image, [(COLORS[kind], corners, width) for kind, corners, width in boxes_drawn])
+
+
+def data_uri(image: Image.Image, boxes: list[tuple]) -> str:
+    """The picture, made small, with boxes (colour, xyxy in its pixels, line width) on it, as a data URI."""
     factor = PICTURE_SIDE / max(image.size)
     image = image.resize([max(1, round(length * factor)) for length in image.size], Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
-    drawn = [("region", query.region.pixels(), 1)] + [("truth", a.box.pixels(), 1) for a in query.truth] + [(side, box, 3) for box in boxes]
-    for kind, corners, width in drawn:
-        draw.rectangle([value * factor for value in corners], outline=COLORS[kind], width=width)
+    for colour, corners, width in boxes:
+        x1, y1, x2, y2 = (value * factor for value in corners)
+        draw.rectangle([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)], outline=colour, width=width)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

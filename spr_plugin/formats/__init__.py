@@ -13,14 +13,14 @@ from spr_plugin.hookspecs import hookimpl
 __all__ = ["BoxFormat", "BracketFormat", "FAMILIES", "Mention", "Parsed", "box_format", "cogvlm", "ferret", "internvl", "kosmos2", "llava",
            "qwen2_5_vl", "qwen3_vl", "qwen_vl", "shikra"]  # fmt: skip
 
-# LLaVA's space depends on how the picture reaches the model; the others have one.
+# LLaVA's and Qwen2.5-VL's spaces depend on how the picture reaches the model; the others have one.
 FAMILIES = {
     "llava": llava,
     "ferret": lambda aspect: ferret(),
     "shikra": lambda aspect: shikra(),
     "cogvlm": lambda aspect: cogvlm(),
     "qwen-vl": lambda aspect: qwen_vl(),
-    "qwen2.5-vl": lambda aspect: qwen2_5_vl(),
+    "qwen2.5-vl": qwen2_5_vl,
     "qwen3-vl": lambda aspect: qwen3_vl(),
     "internvl": lambda aspect: internvl(),
     "kosmos-2": lambda aspect: kosmos2(),

@@ -27,6 +27,7 @@ class ListedFormat(BoxFormat):
     Attributes:
         bins: steps of the grid, or None for pixels of the picture as the processor resized it.
         factor, min_pixels, max_pixels: the processor's resizing, for pixels.
+        aspect: "min_pixels-max_pixels" where they are not the published processor's.
     """
 
     family: str
@@ -35,6 +36,7 @@ class ListedFormat(BoxFormat):
     factor: int = 28
     min_pixels: int = 56 * 56
     max_pixels: int = 28 * 28 * 1280
+    aspect: str | None = None
 
     def space(self, width: int, height: int) -> Space:
         if self.bins:
@@ -145,9 +147,15 @@ def resized(width: int, height: int, factor: int, min_pixels: int, max_pixels: i
     return new_width, new_height
 
 
-def qwen2_5_vl() -> BoxFormat:
-    """Qwen2.5-VL: pixels of the resized picture."""
-    return ListedFormat("qwen2.5-vl", "resized")
+def qwen2_5_vl(aspect: str | None = None) -> BoxFormat:
+    """Qwen2.5-VL: pixels of the resized picture. `aspect` "200704-1605632" names the processor's smallest and largest number of pixels.
+
+    Any other aspect ("pad") speaks of LLaVA's preparation and means nothing here.
+    """
+    limits = re.fullmatch(r"(\d+)-(\d+)", aspect or "")
+    if not limits:
+        return ListedFormat("qwen2.5-vl", "resized")
+    return ListedFormat("qwen2.5-vl", "resized", min_pixels=int(limits[1]), max_pixels=int(limits[2]), aspect=aspect)
 
 
 def qwen3_vl() -> BoxFormat:

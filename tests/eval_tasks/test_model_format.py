@@ -68,15 +68,75 @@ def test_llava_that_pads_speaks_of_the_padded_square(models, model_type):
     assert name == "llava:pad" and model_format.named_format(name).describe()["space"] == "padded_square"
 
 
-@pytest.mark.parametrize("values", [{"image_aspect_ratio": "anyres"}, {"image_aspect_ratio": "square"}, {}])
-def test_another_aspect_is_refused(models, values):
-    models(model_type="llava_llama", **values)
-    assert "SPR_BOX_FORMAT" in refusal({})
+class Processor:
+    do_center_crop = True
+
+    def __init__(self, **size):
+        self.size = size
+
+
+CLIP, SQUEEZE = Processor(shortest_edge=336), Processor(height=336, width=336)
+
+
+@pytest.mark.parametrize(
+    "values, processor, name",
+    [
+        ({"image_aspect_ratio": "pad"}, CLIP, "llava:pad"),
+        ({"image_aspect_ratio": "anyres"}, CLIP, "llava:anyres"),
+        ({"image_aspect_ratio": "anyres_max_9"}, CLIP, "llava:anyres"),
+        ({"image_grid_pinpoints": [[336, 672]]}, CLIP, "llava:anyres"),
+        ({"image_aspect_ratio": "square"}, SQUEEZE, "llava:square"),
+        ({}, SQUEEZE, "llava:square"),
+    ],
+)
+def test_pictures_preparation_decides_under_one_model_name(models, values, processor, name):
+    models(model_type="llava_llama", **values)._image_processor = processor
+    assert model_format.running_format({}) == name
+
+
+@pytest.mark.parametrize("values", [{"image_aspect_ratio": "square"}, {}])
+@pytest.mark.parametrize("processor", [CLIP, None])
+def test_a_centre_crop_is_refused(models, values, processor):
+    models(model_type="llava_llama", **values)._image_processor = processor
+    line = refusal({})
+    assert "SPR_BOX_FORMAT" in line and "edges off" in line
+
+
+@pytest.mark.parametrize(
+    "values, name",
+    [
+        ({"model_type": "qwen2_5_vl"}, "qwen2.5-vl"),
+        ({"model_type": "qwen3_vl"}, "qwen3-vl"),
+        ({"model_type": "qwen"}, "qwen-vl"),
+        ({"model_type": "internvl_chat"}, "internvl"),
+        ({"architectures": ["CogVLMForCausalLM"]}, "cogvlm"),
+        ({"model_type": "llava", "architectures": ["FERRETLlamaForCausalLM"], "image_aspect_ratio": "square"}, "ferret"),
+    ],
+)
+def test_other_families_are_known(models, values, name):
+    models(**values)
+    assert model_format.running_format({}) == name
+
+
+class QwenProcessor:
+    def __init__(self, **values):
+        self.__dict__.update(values)
+
+
+@pytest.mark.parametrize("values", [{"min_pixels": 200704, "max_pixels": 1605632}, {"size": {"shortest_edge": 200704, "longest_edge": 1605632}}])
+def test_qwens_resizing_is_that_of_the_running_processor(models, values):
+    """lmms-eval enlarges small pictures, where the published processor does not: a pixel is another place."""
+    models(model_type="qwen2_5_vl").processor = QwenProcessor(image_processor=QwenProcessor(**values))
+    name = model_format.running_format({})
+    assert name == "qwen2.5-vl:200704-1605632"
+    found = model_format.named_format(name)
+    assert found.space(640, 300).scale[0] == pytest.approx(640 / 672) and model_format.named_format("qwen2.5-vl").space(640, 300).scale[0] == pytest.approx(640 / 644)
+    assert model_format.config_format({"spr_box": found.describe()})[0] == name
 
 
 def test_another_family_is_refused(models):
-    models(model_type="qwen2_vl")
-    assert "qwen2_vl" in refusal({})
+    models(model_type="idefics2")
+    assert "idefics2" in refusal({})
 
 
 def test_model_without_a_config_is_refused(models):

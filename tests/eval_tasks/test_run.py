@@ -8,8 +8,9 @@ import pytest
 
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import run
+from spr_plugin.eval_tasks.catalogue import SPLITS
 
-METRICS = {"Acc@0.5", "Acc@0.6", "Acc@0.7", "Acc@0.8", "Acc@0.9", "mIoU", "parse_failure"}
+METRICS = {"Acc@0.5", "Acc@0.6", "Acc@0.7", "Acc@0.8", "Acc@0.9", "mIoU", "parse_failure", "boxes"}
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "examples/tiny_world/llava"
 
@@ -157,12 +158,29 @@ def test_command_line_refuses_in_one_line(data_root, tmp_path):
 
 
 @pytest.mark.slow
-def test_tiny_llava_through_the_real_lmms_eval(data_root, tmp_path, monkeypatch):
+def test_tiny_llava_through_every_task(all_data, tmp_path, monkeypatch):
+    """The real model in the real lmms-eval, two documents a task, by the command that `evaluate` runs."""
     monkeypatch.chdir(ROOT)  # the checkpoint names its vision tower from there
     pytest.importorskip("lmms_eval")
     pytest.importorskip("llava")
+    command = run.lmms_eval_command(TINY, tmp_path / "out", "spr,spr_tiny_world", 2, 2, "cpu")
+    done = subprocess.run(command, env=run._environment(os.environ, all_data), capture_output=True, text=True)
+    (file,) = (tmp_path / "out").rglob("*_results.json")
+    results = json.loads(file.read_text())["results"]
+    assert done.returncode == 0 and {split.task for split in SPLITS} <= set(results)
+    for split in SPLITS:
+        (samples,) = (tmp_path / "out").rglob(f"*_samples_{split.task}.jsonl")
+        assert len(samples.read_text().splitlines()) == 2, split.task
+        assert results[split.task]["details,none"], split.task
+    assert set(run.read_metrics(file, "spr_rec")) == METRICS
+
+
+@pytest.mark.slow
+def test_evaluate_reads_a_groups_figures(data_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    pytest.importorskip("llava")
     found = run.evaluate(TINY, data_root, tmp_path / "out", limit=4, batch_size=3, device="cpu")
-    assert set(found) == METRICS and all(0 <= value <= 1 for value in found.values())
+    assert set(found) == METRICS and all(0 <= value <= 1 for key, value in found.items() if key != "boxes")
     (file,) = (tmp_path / "out").rglob("*_samples_spr_refcoco_val.jsonl")
     samples = [json.loads(line) for line in file.read_text().splitlines()]
     assert [sample["mIoU"]["id"] for sample in samples] == ["val-0", "val-1", "val-2", "val-3"]

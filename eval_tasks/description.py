@@ -1,0 +1,104 @@
+"""Grounded region descriptions, the paper's own subject: boxes and phrases of a free description against the annotated objects.
+
+Documents come from COCO JSON (COCO, LVIS, Objects365 layout): SPR_DATA_ROOT/FOLDER/SPLIT.json with pictures in FOLDER/images. A region is
+grown in each picture as in the method (:mod:`spr_plugin.regions`, seed 0), and the question is the method's plain prompt.
+
+Boxes of the answer and objects of the region are matched one to one for the largest sum of IoU; pairs of IoU ≥ 0.5 count. Sums run over all
+regions, never over means of regions:
+
+``precision``         matched boxes / boxes of the answer         ``phrase_precision``  the same, only pairs whose phrase names the object
+``recall``            matched boxes / objects                     ``phrase_recall``     the same
+``mIoU``              sum of the matched IoU / objects            ``parse_failure``     answers without a readable box
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from spr_plugin.annotations import CocoImages
+from spr_plugin.boxes import iou_matrix
+from spr_plugin.errors import UserError
+from spr_plugin.eval_tasks import fields, metrics
+from spr_plugin.eval_tasks.answers import answer_text, true_box
+from spr_plugin.eval_tasks.model_format import named_format
+from spr_plugin.prompts import plain_question
+from spr_plugin.regions import region_queries
+
+FIELDS = {"region": fields.box, "objects": fields.listed(label=fields.text, bbox=fields.box)}
+KINDS = (".json",)
+MATCH = 0.5
+
+
+def read(file: Path) -> Iterator[tuple[dict, str]]:
+    """A record a picture with enough objects, and the words that name it. Pictures lie in ``images`` beside the file.
+
+    Raises UserError where a picture is missing or does not open: figures of a part of the set would pass for those of the whole.
+    """
+    folder, skipped = file.parent / "images", Counter()
+    images = list(CocoImages(str(file), str(folder), skipped))
+    if lost := skipped["missing_image"] + skipped["unreadable_image"]:
+        raise UserError(f"{file}: {lost} of its pictures are missing under {folder} or do not open")
+    for query in region_queries(images, seed=0, skipped=skipped):
+        objects = [{"label": annotation.label, "bbox": list(annotation.box.xyxy)} for annotation in query.truth]
+        image, region = query.image, list(query.region.xyxy)
+        record = {"id": query.id, "image": image.path, "image_id": image.id, "width": image.width, "height": image.height}
+        yield {**record, "region": region, "objects": objects}, f"{file}, picture {image.id}"
+
+
+def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:
+    """The method's plain prompt, or the one of the task's YAML with ``{region}`` in it."""
+    form, region = named_format(doc["box_format"]), true_box(doc, doc["region"])
+    prompt = (lmms_eval_specific_kwargs or {}).get("prompt")
+    return prompt.replace("{region}", form.write(region)) if prompt else plain_question(region, form)
+
+
+def doc_to_target(doc: dict) -> str:
+    """All objects of the region with their boxes."""
+    form = named_format(doc["box_format"])
+    return form.render([(each["label"], true_box(doc, each["bbox"])) for each in doc["objects"]])
+
+
+def process_results(doc: dict, results: list) -> dict[str, dict]:
+    """One answer → payloads. Pure, and never raises."""
+    parsed = named_format(doc["box_format"]).parse(answer_text(results), doc["width"], doc["height"])
+    said = [(mention.phrase, box.pixels()) for mention in parsed.mentions for box in mention.boxes]
+    pairs = matched([box for _, box in said], [each["bbox"] for each in doc["objects"]])
+    named = sum(names(said[place][0], doc["objects"][object]["label"]) for place, object, _ in pairs)
+    boxes, objects = float(len(said)), float(len(doc["objects"]))
+    sums = {
+        "precision": (float(len(pairs)), boxes),
+        "recall": (float(len(pairs)), objects),
+        "mIoU": (sum(overlap for _, _, overlap in pairs), objects),
+        "phrase_precision": (float(named), boxes),
+        "phrase_recall": (float(named), objects),
+        "parse_failure": (float(not said), 1.0),
+    }
+    found = {
+        name: {"id": doc["id"], "image": doc["image_id"], "score": total / weight if weight else 0.0, "n": weight}
+        for name, (total, weight) in sums.items()
+    }
+    return {**found, metrics.DETAILS: metrics.detail(doc, [{"id": doc["id"], "figures": sums}])}
+
+
+def matched(boxes: list, truths: list) -> list[tuple[int, int, float]]:
+    """(place in `boxes`, place in `truths`, IoU) of each pair of the best one-to-one matching with IoU of at least `MATCH`."""
+    if not boxes:
+        return []
+    overlaps = iou_matrix(boxes, truths)
+    overlaps = np.where(overlaps >= MATCH, overlaps, 0.0)
+    rows, columns = linear_sum_assignment(overlaps, maximize=True)
+    return [(int(row), int(column), float(overlaps[row, column])) for row, column in zip(rows, columns) if overlaps[row, column] > 0]
+
+
+def names(phrase: str, label: str) -> bool:
+    """Whether `phrase` holds the words of `label` one after the other, in any case; a final s of either's last word is no difference."""
+    said, wanted = _words(phrase), _words(label)
+    return any(said[start : start + len(wanted)] == wanted for start in range(len(said) - len(wanted) + 1)) if wanted else False
+
+
+def _words(text: str) -> list[str]:
+    return [word.removesuffix("s") for word in re.findall(r"\w+", text.lower())]

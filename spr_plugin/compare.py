@@ -1,0 +1,262 @@
+"""``spr compare A B``: two result folders of lmms-eval on the same tasks, sample by sample.
+
+Every gain is B minus A on the same samples, with a paired bootstrap interval that draws whole pictures; where a sample is right or wrong, McNemar's
+exact test goes with it. The paper's signature is one line: does the gain grow with the IoU threshold?
+
+Reads the ``*_samples_<task>.jsonl`` that ``--log_samples`` leaves. Knows nothing about models.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binomtest
+
+from spr_plugin.annotations import open_image
+from spr_plugin.errors import UserError
+from spr_plugin.eval_tasks import metrics
+
+SAMPLES = re.compile(r"(?P<time>\w+?)_samples_(?P<task>.+)\.jsonl")
+FLIP_THRESHOLD = 0.5
+SHOWN_FLIPS = 24
+COLOURS = {"truth": "#1f77ff", "A": "#e5484d", "B": "#12a150"}
+ALL = "all box tasks"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The samples of one result folder: task → document id → its record in lmms-eval's samples file."""
+
+    folder: Path
+    tasks: Mapping[str, Mapping[str, dict]]
+
+
+def compare(a: str, b: str, out: str | None = None) -> dict:
+    """Compare two result folders, and write ``compare.md``, ``.json`` and ``.html`` to `out` (default: B's folder).
+
+    Returns what the JSON holds. Raises UserError where a folder has no samples of ours, or both differ in tasks or samples.
+    """
+    runs = read_run(Path(a)), read_run(Path(b))
+    found = compared(*runs)
+    folder = Path(out or b)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "compare.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (folder / "compare.md").write_text(markdown(found), encoding="utf-8")
+    (folder / "compare.html").write_text(html(found), encoding="utf-8")
+    return found
+
+
+def read_run(folder: Path) -> Run:
+    """The newest samples of each task of ours under `folder`."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    files = sorted((match["time"], match["task"], file) for file in folder.rglob("*.jsonl") if (match := SAMPLES.fullmatch(file.name)))
+    newest = {task: file for _, task, file in files}
+    tasks = {task: records for task, file in sorted(newest.items()) if (records := _records(file))}
+    if not tasks:
+        raise UserError(f"{folder}: holds no samples of spr tasks; run lmms-eval with --log_samples --output_path {folder}")
+    return Run(folder, tasks)
+
+
+def _records(file: Path) -> dict[str, dict]:
+    """Document id → record; empty for a task that is not ours."""
+    found = {}
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                raise UserError(f"{file}, line {number}: not JSON; the run that wrote it was cut off") from None
+            if not isinstance(record.get(metrics.DETAILS), dict):
+                return {}
+            found[record[metrics.DETAILS]["id"]] = record
+    return found
+
+
+# --- figures
+
+
+def compared(a: Run, b: Run) -> dict:
+    """``{"a", "b", "tasks": {task: {"rows", "signature", "flips"}}}``, plain data."""
+    if set(a.tasks) != set(b.tasks):
+        only = ", ".join(sorted(set(a.tasks) ^ set(b.tasks)))
+        raise UserError(f"{a.folder} and {b.folder} are of different tasks; only one of them has {only}")
+    pairs = {task: _paired(task, a, b) for task in a.tasks}
+    boxes = [pair for task in pairs.values() for pair in task if "iou" in pair[1]]
+    tasks = {task: _task(found, a.tasks[task], b.tasks[task]) for task, found in pairs.items()}
+    if sum(any("iou" in pair[1] for pair in found) for found in pairs.values()) > 1:
+        tasks = {ALL: _task(boxes, {}, {}), **tasks}
+    return {"a": str(a.folder), "b": str(b.folder), "tasks": tasks}
+
+
+def _paired(task: str, a: Run, b: Run) -> list[tuple[dict, dict, dict]]:
+    """(document's details, A's item, B's item) of each sample."""
+    first, second = a.tasks[task], b.tasks[task]
+    if first.keys() != second.keys():
+        only = sorted(first.keys() ^ second.keys())
+        raise UserError(f"{task}: {a.folder} and {b.folder} differ in {len(only)} documents, such as {only[0]}; evaluate both on the same ones")
+    found = []
+    for id, record in first.items():
+        details, other = record[metrics.DETAILS], second[id][metrics.DETAILS]
+        found += [(details, x, y) for x, y in zip(details.get("items", ()), other.get("items", ()))]
+    return found
+
+
+def _task(pairs: Sequence, first: Mapping, second: Mapping) -> dict:
+    if pairs and "iou" in pairs[0][1]:
+        return _boxes(pairs)
+    return {"rows": _scores(first, second), "signature": None, "flips": None}
+
+
+def _boxes(pairs: Sequence[tuple[dict, dict, dict]]) -> dict:
+    """Rows at every threshold, the signature and what flipped."""
+    images = [details["image"] for details, _, _ in pairs]
+    overlaps = np.array([[x["iou"], y["iou"]] for _, x, y in pairs])
+    hits = {f"Acc@{t}": (overlaps >= t).astype(float) for t in metrics.THRESHOLDS}
+    failures = np.array([[x["reason"] is not None, y["reason"] is not None] for _, x, y in pairs], dtype=float)
+    rows = _rows({**hits, "mIoU": overlaps, "parse_failure": failures}, images)
+    first, last = (hits[f"Acc@{t}"] for t in (metrics.THRESHOLDS[0], metrics.THRESHOLDS[-1]))
+    return {"rows": rows, "signature": _signature(first, last, images), "flips": _flips(pairs)}
+
+
+def _rows(figures: Mapping[str, np.ndarray], images: Sequence[str]) -> list[dict]:
+    """figure → (n, 2) values of A and B, a row a sample."""
+    ones = np.ones(len(images))
+    gains = {row["figure"]: row for row in metrics.intervals({name: (v[:, 1] - v[:, 0], ones) for name, v in figures.items()}, images)}
+    found = []
+    for name, values in figures.items():
+        row = {"figure": name, "a": float(values[:, 0].mean()), "b": float(values[:, 1].mean()), "gain": gains[name]["value"]}
+        right_or_wrong = bool(np.isin(values, (0.0, 1.0)).all())
+        found.append({**row, "low": gains[name]["low"], "high": gains[name]["high"], "p": mcnemar(values) if right_or_wrong else None, "n": len(values)})
+    return found
+
+
+def mcnemar(values: np.ndarray) -> float:
+    """Exact two-sided p of McNemar's test on (n, 2) of 0 and 1: are as many samples won as lost?"""
+    lost, won = int((values[:, 0] > values[:, 1]).sum()), int((values[:, 0] < values[:, 1]).sum())
+    return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+
+
+def _signature(first: np.ndarray, last: np.ndarray, images: Sequence[str]) -> dict:
+    """Does the gain grow from the lowest to the highest threshold?"""
+    growth = (last[:, 1] - last[:, 0]) - (first[:, 1] - first[:, 0])
+    (row,) = metrics.intervals({"growth": (growth, np.ones(len(growth)))}, images)
+    verdict = "grows" if row["low"] > 0 else "shrinks" if row["high"] < 0 else "neither grows nor shrinks beyond chance"
+    gains = [100 * float((side[:, 1] - side[:, 0]).mean()) for side in (first, last)]
+    low, high = metrics.THRESHOLDS[0], metrics.THRESHOLDS[-1]
+    line = (
+        f"the gain {verdict} with the threshold: {gains[0]:+.2f} points at IoU {low}, {gains[1]:+.2f} at {high} "
+        f"(difference {100 * row['value']:+.2f}, 95 % interval {100 * row['low']:+.2f} to {100 * row['high']:+.2f})"
+    )
+    return {"verdict": verdict, "growth": row["value"], "low": row["low"], "high": row["high"], "line": line}
+
+
+def _flips(pairs: Sequence[tuple[dict, dict, dict]]) -> dict:
+    """How many samples became right and wrong at IoU 0.5, and those that changed most."""
+    flipped = [(d, x, y) for d, x, y in pairs if (x["iou"] >= FLIP_THRESHOLD) != (y["iou"] >= FLIP_THRESHOLD)]
+    flipped.sort(key=lambda pair: -abs(pair[2]["iou"] - pair[1]["iou"]))
+    shown = [
+        {"id": x["id"], "image": d["image"], "picture": d.get("picture"), "truth": x["truth"], "a": x["predicted"], "b": y["predicted"],
+         "iou_a": x["iou"], "iou_b": y["iou"]} for d, x, y in flipped[:SHOWN_FLIPS]
+    ]  # fmt: skip
+    won = sum(y["iou"] > x["iou"] for _, x, y in flipped)
+    return {"threshold": FLIP_THRESHOLD, "won": won, "lost": len(flipped) - won, "shown": shown}
+
+
+def _scores(first: Mapping[str, dict], second: Mapping[str, dict]) -> list[dict]:
+    """Rows of a task without boxes: the mean of each document's score of each metric that has one; captions by CIDEr and ROUGE-L."""
+    ids, (one, *_) = list(first), first.values()
+    images = [first[id][metrics.DETAILS]["image"] for id in ids]
+    if "said" in one[metrics.DETAILS]:
+        from spr_plugin.eval_tasks import captions
+
+        both = [[run[id][metrics.DETAILS] for id in ids] for run in (first, second)]
+        figures = {name: np.column_stack([scorer.scores(side) for side in both]) for name, scorer in
+                   (("CIDEr / 100", captions.cider), ("ROUGE-L", captions.rouge_l))}  # fmt: skip
+        figures["CIDEr / 100"] = figures["CIDEr / 100"] / 100
+        return _rows(figures, images)
+    names = [name for name, value in one.items() if isinstance(value, dict) and "score" in value]
+    return _ratio_rows({name: np.array([[run[id][name][key] for run in (first, second) for key in ("score", "n")] for id in ids])
+                        for name in names}, images)  # fmt: skip
+
+
+def _ratio_rows(figures: Mapping[str, np.ndarray], images: Sequence[str]) -> list[dict]:
+    """figure → (documents, 4): score and samples of A, score and samples of B. The samples may differ (boxes of an answer)."""
+    found = []
+    for name, v in figures.items():
+        if (v[:, 1] == 1).all() and (v[:, 3] == 1).all():
+            found += _rows({name: v[:, [0, 2]]}, images)
+            continue
+        table = np.column_stack([v[:, 0] * v[:, 1], v[:, 1], v[:, 2] * v[:, 3], v[:, 3]])
+        a, na, b, nb = table.sum(axis=0)
+        drawn = metrics.resampled(table, images, metrics.RESAMPLES, metrics.SEED)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            gains = drawn[:, 2] / drawn[:, 3] - drawn[:, 0] / drawn[:, 1]
+        low, high = map(float, np.nanpercentile(gains, (2.5, 97.5))) if na and nb else (0.0, 0.0)
+        a, b = (float(total / n) if n else 0.0 for total, n in ((a, na), (b, nb)))
+        found.append({"figure": name, "a": a, "b": b, "gain": b - a, "low": low, "high": high, "p": None, "n": len(v)})
+    return found
+
+
+# --- output
+
+
+def markdown(found: Mapping) -> str:
+    """The comparison as Markdown, in percent."""
+    lines = [f"A: `{found['a']}`  ", f"B: `{found['b']}`", ""]
+    for task, part in found["tasks"].items():
+        lines += [f"## {task}", "", "| figure | A | B | gain | 95 % interval | McNemar p | n |", "|---|--:|--:|--:|:-:|--:|--:|"]
+        for row in part["rows"]:
+            a, b, gain, low, high = (100 * row[key] for key in ("a", "b", "gain", "low", "high"))
+            p = "" if row["p"] is None else f"{row['p']:.2g}"
+            lines.append(f"| {row['figure']} | {a:.2f} | {b:.2f} | {gain:+.2f} | {low:+.2f} … {high:+.2f} | {p} | {row['n']} |")
+        lines.append("")
+        if part["signature"]:
+            lines += [f"Signature: {part['signature']['line']}.", ""]
+        if part["flips"]:
+            lines += [f"At IoU {part['flips']['threshold']}, {part['flips']['won']} became right and {part['flips']['lost']} wrong.", ""]
+    return "\n".join(lines)
+
+
+def html(found: Mapping) -> str:
+    """The comparison as one self-contained page: tables, the gain at every threshold as a plot, flipped samples with their boxes."""
+    from spr_plugin.report import template
+
+    plots = {task: plot(part["rows"]) for task, part in found["tasks"].items() if part["signature"]}
+    pictures = {task: [_picture(flip) for flip in part["flips"]["shown"]] for task, part in found["tasks"].items() if part["flips"] and task != ALL}
+    return template("compare.html").render(found=found, plots=plots, pictures=pictures, colours=COLOURS)
+
+
+def _picture(flip: Mapping) -> str | None:
+    """Truth, A's and B's box on the picture as a data URI; None where it has no path or is gone."""
+    from spr_plugin.report import data_uri
+
+    try:
+        image = open_image(flip["picture"], flip["id"]) if flip["picture"] else None
+    except UserError:
+        image = None
+    boxes = [(COLOURS[name], flip[key], 2) for name, key in (("truth", "truth"), ("A", "a"), ("B", "b")) if flip[key]]
+    return data_uri(image, boxes) if image else None
+
+
+def plot(rows: Sequence[Mapping]) -> str:
+    """The gain at every threshold with its interval, in points, as SVG."""
+    shown = [row for row in rows if row["figure"] in metrics.ACCURACIES]
+    top = max(0.1, max(abs(100 * row[key]) for row in shown for key in ("low", "high"))) * 1.1
+
+    def y(value: float) -> float:
+        return 110 - 100 * (100 * value) / top
+
+    parts = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 420 240" width="420" height="240" font-family="sans-serif" font-size="11">',
+             '<line x1="50" y1="110" x2="410" y2="110" stroke="#999"/>']  # fmt: skip
+    for value in (top / 1.1, -top / 1.1):
+        parts.append(f'<text x="45" y="{y(value / 100) + 4:.1f}" text-anchor="end">{value:+.1f}</text>')
+    for place, row in enumerate(shown):
+        x = 80 + 75 * place
+        parts.append(f'<line x1="{x}" y1="{y(row["low"]):.1f}" x2="{x}" y2="{y(row["high"]):.1f}" stroke="{COLOURS["B"]}" stroke-width="2"/>')
+        parts.append(f'<circle cx="{x}" cy="{y(row["gain"]):.1f}" r="4" fill="{COLOURS["B"]}"><title>{100 * row["gain"]:+.2f}</title></circle>')
+        parts.append(f'<text x="{x}" y="234" text-anchor="middle">{row["figure"]}</text>')
+    return "".join(parts) + "</svg>"

@@ -1,0 +1,138 @@
+import json
+import math
+import random
+import re
+from math import comb
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+pytest.importorskip("datasets")
+
+from spr_plugin import compare as module
+from spr_plugin.cli import commands
+from spr_plugin.errors import UserError
+from spr_plugin.eval_tasks import captions, description, rec
+
+BOX = [20.0, 20.0, 60.0, 60.0]
+
+
+def write_run(folder, records, task="spr_refcoco_val", stamp="20300101_000000"):
+    """A samples file as lmms-eval writes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{stamp}_samples_{task}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+def rec_run(folder, noise, picture=None, count=300, **more):
+    """Answers whose box is off by up to `noise` of its side, the same documents in each run."""
+    records = []
+    for number in range(count):
+        rng = random.Random(f"{number} {noise}")
+        shift = rng.uniform(-noise, noise) * 40
+        doc = {"id": str(number), "image_id": str(number // 3), "image": picture, "width": 100, "height": 100, "bbox": BOX, "box_format": "llava:square"}
+        x1, y1, x2, y2 = BOX[0] + shift, BOX[1], BOX[2] + shift, BOX[3]
+        answer = f"[{x1 / 100:.4f}, {y1 / 100}, {x2 / 100:.4f}, {y2 / 100}]" if rng.random() > 0.02 else "nothing"
+        records.append({"doc_id": number, **rec.process_results(doc, [answer])})
+    return write_run(folder, records, **more)
+
+
+def test_gains_are_paired_and_the_signature_is_found(tmp_path):
+    found = module.compare(rec_run(tmp_path / "a", 0.20), rec_run(tmp_path / "b", 0.08))
+    rows = {row["figure"]: row for row in found["tasks"]["spr_refcoco_val"]["rows"]}
+    assert rows["Acc@0.5"]["n"] == 300
+    for row in rows.values():
+        assert row["gain"] == pytest.approx(row["b"] - row["a"]) and row["low"] <= row["gain"] <= row["high"]
+    assert rows["Acc@0.9"]["low"] > 0.1 and rows["Acc@0.9"]["p"] < 1e-6 and rows["mIoU"]["p"] is None
+    signature = found["tasks"]["spr_refcoco_val"]["signature"]
+    assert signature["verdict"] == "grows" and signature["low"] > 0
+    back = module.compare(tmp_path / "b", tmp_path / "a", tmp_path / "out")
+    assert back["tasks"]["spr_refcoco_val"]["signature"]["verdict"] == "shrinks"
+
+
+def test_a_run_against_itself_shows_nothing(tmp_path):
+    found = module.compare(rec_run(tmp_path / "a", 0.1), rec_run(tmp_path / "b", 0.1))
+    part = found["tasks"]["spr_refcoco_val"]
+    assert all(row["gain"] == row["low"] == row["high"] == 0 and row["p"] in (None, 1.0) for row in part["rows"])
+    assert part["signature"]["verdict"].startswith("neither") and part["flips"]["won"] == part["flips"]["lost"] == 0
+
+
+@pytest.mark.parametrize("won, lost", [(10, 3), (3, 10), (0, 5), (0, 0), (50, 50)])
+def test_mcnemar_is_the_exact_binomial_test(won, lost):
+    values = np.array([[0, 1]] * won + [[1, 0]] * lost + [[1, 1]] * 7, dtype=float)
+    n, least = won + lost, min(won, lost)
+    expected = min(1.0, 2 * sum(comb(n, k) for k in range(least + 1)) / 2**n) if won != lost else 1.0
+    assert module.mcnemar(values) == pytest.approx(expected)
+
+
+def test_pages_are_written(tmp_path):
+    Image.new("RGB", (100, 100), (9, 9, 9)).save(tmp_path / "a.png")
+    picture = str(tmp_path / "a.png")
+    a, b = rec_run(tmp_path / "a", 0.9, picture), rec_run(tmp_path / "b", 0.1, picture)
+    done = CliRunner().invoke(commands, ["compare", str(a), str(b), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0 and "Signature: the gain" in done.output and "| Acc@0.5 |" in done.output
+    page = (tmp_path / "out/compare.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == module.SHOWN_FLIPS and "<svg" in page and "http" not in re.sub(r'xmlns="[^"]*"', "", page)
+    found = json.loads((tmp_path / "out/compare.json").read_text())
+    flips = found["tasks"]["spr_refcoco_val"]["flips"]
+    a_hits, b_hits = ([row[side] for row in found["tasks"]["spr_refcoco_val"]["rows"] if row["figure"] == "Acc@0.5"][0] for side in "ab")
+    assert (flips["won"] - flips["lost"]) / 300 == pytest.approx(b_hits - a_hits)
+    assert (tmp_path / "out/compare.md").read_text() in done.output + "\n"
+
+
+def test_missing_pictures_leave_a_page(tmp_path):
+    a, b = rec_run(tmp_path / "a", 0.9, "gone.png"), rec_run(tmp_path / "b", 0.1, "gone.png")
+    module.compare(a, b)
+    assert "base64" not in (tmp_path / "b/compare.html").read_text()
+
+
+def test_box_tasks_are_summed_up_too(tmp_path):
+    for name, noise in (("a", 0.3), ("b", 0.1)):
+        rec_run(tmp_path / name, noise)
+        rec_run(tmp_path / name, noise + 0.1, count=100, task="spr_refcoco+_val")
+    found = module.compare(tmp_path / "a", tmp_path / "b")["tasks"]
+    assert found[module.ALL]["rows"][0]["n"] == 400 and len(found) == 3
+
+
+def test_the_newest_samples_count(tmp_path):
+    rec_run(tmp_path / "a", 0.5, stamp="20300101_000000")
+    rec_run(tmp_path / "a", 0.1, stamp="20300102_000000")
+    found = module.compare(tmp_path / "a", rec_run(tmp_path / "b", 0.1))
+    assert found["tasks"]["spr_refcoco_val"]["rows"][0]["gain"] == 0
+
+
+def test_ratios_whose_samples_differ(tmp_path):
+    """Precision of descriptions: A writes two boxes of which one is right, B one right box."""
+    objects = [{"label": "cat", "bbox": BOX}]
+    docs = [{"id": str(n), "image_id": str(n), "image": None, "width": 100, "height": 100, "objects": objects, "box_format": "llava:square"} for n in range(40)]
+    right, wrong = "a cat [0.2, 0.2, 0.6, 0.6]", " and a dog [0.8, 0.8, 0.9, 0.9]"
+    a = write_run(tmp_path / "a", [description.process_results(doc, [right + wrong]) for doc in docs], "spr_grounded_description_val")
+    b = write_run(tmp_path / "b", [description.process_results(doc, [right]) for doc in docs], "spr_grounded_description_val")
+    rows = {row["figure"]: row for row in module.compare(a, b)["tasks"]["spr_grounded_description_val"]["rows"]}
+    assert (rows["precision"]["a"], rows["precision"]["b"]) == (0.5, 1.0) and rows["recall"]["gain"] == 0
+
+
+def test_captions_by_answer(tmp_path):
+    docs = [{"id": str(n), "image_id": str(n), "references": [f"a red cat {n}", f"cat number {n}"]} for n in range(20)]
+    a = write_run(tmp_path / "a", [captions.process_results(doc, ["a dog"]) for doc in docs], "spr_region_caption_vg")
+    b = write_run(tmp_path / "b", [captions.process_results(doc, [doc["references"][0]]) for doc in docs], "spr_region_caption_vg")
+    rows = {row["figure"]: row for row in module.compare(a, b)["tasks"]["spr_region_caption_vg"]["rows"]}
+    assert rows["ROUGE-L"]["b"] == pytest.approx(1) and rows["CIDEr / 100"]["low"] > 0 and math.isfinite(rows["CIDEr / 100"]["high"])
+
+
+def test_what_cannot_be_compared_is_one_line(tmp_path):
+    a = rec_run(tmp_path / "a", 0.1)
+    for other, words in [
+        (tmp_path / "gone", "no such folder"),
+        (write_run(tmp_path / "empty", [{"doc_id": 0}], "pope"), "holds no samples of spr tasks"),
+        (rec_run(tmp_path / "few", 0.1, count=7), "differ in 293 documents, such as 10"),
+        (rec_run(tmp_path / "else", 0.1, task="spr_refcocog_val"), "different tasks; only one of them has spr_refcoco_val, spr_refcocog_val"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            module.compare(a, other)
+    cut = write_run(tmp_path / "cut", [])
+    (cut / "20300101_000000_samples_spr_refcoco_val.jsonl").write_text('{"doc_id": 0, "Acc')
+    with pytest.raises(UserError, match="line 1: not JSON"):
+        module.compare(a, cut)

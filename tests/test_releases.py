@@ -1,0 +1,200 @@
+"""Converters on small releases in exactly the original layouts; what they write is read back by the tasks' own reader."""
+
+import io
+import json
+import os
+import pickle
+import random
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+pytest.importorskip("datasets")
+
+from spr_plugin import releases
+from spr_plugin.cli import commands
+from spr_plugin.errors import UserError
+from spr_plugin.eval_tasks import data
+from spr_plugin.eval_tasks.catalogue import CATALOGUE
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes text as Python 2 wrote its ``str``: bytes under the opcode U."""
+
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def save_str(self, text):
+        content = text.encode()
+        self.write(b"U" + bytes([len(content)]) + content)
+        self.memoize(text)
+
+    dispatch[str] = save_str
+
+
+def python2_pickle(value):
+    buffer = io.BytesIO()
+    Python2Pickler(buffer, protocol=2).dump(value)
+    return buffer.getvalue()
+
+
+def picture(file, size=(100, 80)):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(file)
+
+
+def refer_tree(root):
+    """refer's layout: two refs of val, one of testA, one of train; one picture has a box over its edge."""
+    names = [f"COCO_train2014_{n:012d}.jpg" for n in (1, 2)]
+    for name in names:
+        picture(root / releases.REC_PICTURES / name)
+    images = [{"id": n, "file_name": name, "width": 100, "height": 80, "license": 1} for n, name in enumerate(names, 1)]
+    annotations = [{"id": 10 + n, "image_id": 1 + n % 2, "bbox": [10.5, 20, 30, 65], "category_id": 1, "iscrowd": 0} for n in range(4)]
+    for name, by, splits in (("refcoco", "unc", ("val", "val", "testA", "train")), ("refcocog", "umd", ("val", "val", "test", "train"))):
+        refs = []
+        for n, split in enumerate(splits):
+            sentences = [{"raw": f"Cat {n}!", "sent": f"cat {n} {k} café", "sent_id": 10 * n + k, "tokens": ["cat"]} for k in range(2)]
+            refs.append({"ref_id": 50 + n, "ann_id": 10 + n, "category_id": 1, "image_id": 1 + n % 2, "split": split, "sent_ids": [1, 2],
+                         "file_name": names[n % 2].replace(".jpg", f"_{n}.jpg"), "sentences": sentences})  # fmt: skip
+        refs.append({**refs[0], "ref_id": 60, "split": "testB" if name == "refcoco" else "none"})
+        (root / name).mkdir(parents=True)
+        (root / name / f"refs({by}).p").write_bytes(python2_pickle(refs))
+        (root / name / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": []}))
+
+
+def documents(root, task):
+    return data.read_folder(str(root), CATALOGUE[task])
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_refers_tree(tmp_path, capsys, embed):
+    refer_tree(tmp_path / "refer")
+    command = ["data", "refcoco", "--from", str(tmp_path / "refer"), "--to", str(tmp_path / "root"), *(["--embed"] if embed else [])]
+    done = CliRunner().invoke(commands, command)
+    assert done.exit_code == 0, done.exception
+    val = documents(tmp_path / "root", "spr_refcoco_val")
+    assert val["id"] == ["0", "1", "10", "11"] and val["expression"][0] == "cat 0 0 café"
+    assert val["bbox"][0] == [10.5, 20.0, 40.5, 80.0]  # 20 + 65 is cut at the picture's edge
+    assert data.doc_to_visual(val[0])[0].size == (100, 80) and val["image_id"][0] == "COCO_train2014_000000000001.jpg"
+    refs = documents(tmp_path / "root", "spr_region_caption_refcocog")
+    assert refs["id"] == ["50", "51"] and refs["references"][1] == ["cat 1 0 café", "cat 1 1 café"]
+    assert "refcoco/val: 4 expressions; the published split has 10834" in capsys.readouterr().err + done.output
+
+
+def test_the_published_size_is_no_difference(tmp_path, capsys, monkeypatch):
+    refer_tree(tmp_path / "refer")
+    monkeypatch.setitem(releases.PUBLISHED, "refcoco/val", ("expressions", 4))
+    counts = releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"))
+    assert counts["refcoco/val"] == 4 and counts["refcocog_refs/val"] == 2
+    said = "".join(capsys.readouterr())
+    assert "refcoco/val: 4 expressions\n" in said
+
+
+def test_mdetrs_layout(tmp_path):
+    image = {"id": 7, "original_id": 1, "file_name": "COCO_train2014_1.jpg", "width": 100, "height": 80, "caption": "red cat", "dataset_name": "refcoco"}
+    picture(tmp_path / releases.REC_PICTURES / "COCO_train2014_1.jpg")
+    content = {"images": [image], "annotations": [{"id": 1, "image_id": 7, "bbox": [1, 2, 30, 40]}], "categories": []}
+    (tmp_path / "finetune_refcoco+_testB.json").write_text(json.dumps(content))
+    releases.convert("refcoco", str(tmp_path), str(tmp_path / "root"))
+    (found,) = documents(tmp_path / "root", "spr_refcocoplus_testB")
+    assert (found["id"], found["expression"], found["bbox"]) == ("7", "red cat", [1.0, 2.0, 31.0, 42.0])
+
+
+class Evil:
+    def __reduce__(self):
+        return os.getcwd, ()
+
+
+@pytest.mark.parametrize("content, words", [(pickle.dumps([Evil()]), "wants (posix|nt).getcwd"), (b"\x80", "not a pickle"),
+                                            (pickle.dumps({"a": 1}), "not a list of refs")])  # fmt: skip
+def test_a_pickle_runs_no_code(tmp_path, content, words):
+    (tmp_path / "refs.p").write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        releases.load_refs(tmp_path / "refs.p")
+
+
+XML = """<annotation><filename>7.jpg</filename><size><width>100</width><height>80</height><depth>3</depth></size>
+<object><name>11</name><name>12</name><bndbox><xmin>1</xmin><ymin>11</ymin><xmax>50</xmax><ymax>80</ymax></bndbox></object>
+<object><name>12</name><bndbox><xmin>60</xmin><ymin>11</ymin><xmax>90</xmax><ymax>40</ymax></bndbox></object>
+<object><name>13</name><nobndbox>1</nobndbox></object>
+<object><name>14</name><scene>1</scene><nobndbox>0</nobndbox></object></annotation>"""
+SENTENCES = """[/EN#11/people A man] and [/EN#12/animals two dogs] in [/EN#14/scene a park] , [/EN#0/notvisual it] seems .
+[/EN#13/other Nothing] boxed here .
+[/EN#12/animals The dogs] run .
+"""
+
+
+def test_flickr30k_entities(tmp_path):
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Sentences").mkdir()
+    (tmp_path / "Annotations/7.xml").write_text(XML)
+    (tmp_path / "Sentences/7.txt").write_text(SENTENCES)
+    (tmp_path / "val.txt").write_text("7\n")
+    picture(tmp_path / "flickr30k-images/7.jpg")
+    releases.convert("flickr30k", str(tmp_path), str(tmp_path / "root"))
+    first, second = documents(tmp_path / "root", "spr_flickr30k_val")
+    assert first["caption"] == "A man and two dogs in a park , it seems ." and second["id"] == "7_2"
+    man, dogs = first["phrases"]
+    assert (man["id"], man["phrase"], man["boxes"]) == ("7_0_0", "A man", [[0.0, 10.0, 49.0, 79.0]])  # the XML counts from 1
+    assert dogs["id"] == "7_0_1" and dogs["boxes"] == [[0.0, 10.0, 49.0, 79.0], [59.0, 10.0, 89.0, 39.0]]
+
+
+def lvis(tmp_path):
+    images = [{"id": n, "coco_url": f"http://images.cocodataset.org/{part}/{n:012d}.jpg", "width": 100, "height": 80, "neg_category_ids": [3],
+               "not_exhaustive_category_ids": [4]} for n, part in ((1, "val2017"), (2, "train2017"))]  # fmt: skip
+    square = [10, 10, 50, 10, 50, 50, 10, 50]
+    annotations = [
+        {"id": 5, "image_id": 1, "category_id": 1, "bbox": [10, 10, 40, 40], "area": 1600, "segmentation": [square]},
+        {"id": 6, "image_id": 1, "category_id": 1, "bbox": [60, 10, 10, 10], "area": 100, "segmentation": [square]},
+        {"id": 7, "image_id": 1, "category_id": 2, "bbox": [60, 10, 20, 20], "area": 400, "segmentation": []},
+        {"id": 8, "image_id": 2, "category_id": 2, "bbox": [60, 10, 20, 20], "area": 400, "segmentation": []},
+    ]
+    categories = [{"id": n, "name": name, "synonyms": [name, name + "_x"]} for n, name in ((1, "tea_cup"), (2, "dog"), (3, "cat"), (4, "sky"))]
+    (tmp_path / "lvis_v1_val.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    picture(tmp_path / "val2017/000000000001.jpg")
+
+
+def test_lvis_asks_about_the_largest_object_of_a_class(tmp_path):
+    lvis(tmp_path)
+    releases.convert("lvis", str(tmp_path), str(tmp_path / "root"))
+    cup, dog = documents(tmp_path / "root", "spr_lvis_point")
+    assert (cup["id"], cup["name"], cup["synonyms"], cup["negative"]) == ("5", "tea_cup", ["tea_cup_x"], "cat")  # neither its own, dog nor sky
+    assert (cup["truth_first"], dog["truth_first"]) == (True, False) and dog["point"] == [70.0, 20.0]
+    assert all(10 <= value <= 50 for value in cup["point"])
+
+
+def test_a_point_lies_inside_the_object():
+    ring = [[0, 0, 90, 0, 90, 10, 10, 10, 10, 80, 90, 80, 90, 90, 0, 90]]  # an open frame: its box's centre is outside
+    for seed in range(50):
+        x, y = releases.point_inside(ring, [0.0, 0.0, 90.0, 90.0], random.Random(seed))
+        assert x <= 11 or y <= 11 or y >= 79
+
+
+def test_visual_genome(tmp_path, capsys):
+    region = {"region_id": 3, "image_id": 1, "x": -5, "y": 10, "width": 30, "height": 20, "phrase": " red cat "}
+    far, thin, mute = ({**region, "region_id": id, **more} for id, more in ((4, {"x": -904}), (5, {"height": 0}), (6, {"phrase": " "})))
+    (tmp_path / "region_descriptions.json").write_text(
+        json.dumps([{"id": 1, "regions": [region, far, thin, mute]}, {"id": 2, "regions": [{**region, "image_id": 2}]}])
+    )
+    (tmp_path / "image_data.json").write_text(json.dumps([{"image_id": n, "width": 100, "height": 80, "url": ""} for n in (1, 2)]))
+    (tmp_path / "densecap_splits.json").write_text(json.dumps({"train": [2], "val": [], "test": [1]}))
+    picture(tmp_path / "VG_100K_2/1.jpg")
+    releases.convert("vg", str(tmp_path), str(tmp_path / "root"))
+    (found,) = documents(tmp_path / "root", "spr_region_caption_vg")
+    assert (found["id"], found["references"], found["bbox"]) == ("3", ["red cat"], [0.0, 10.0, 25.0, 30.0])
+    assert "outside 1, too_small 1, no_phrase 1" in "".join(capsys.readouterr())
+
+
+def test_what_is_not_there_is_one_line(tmp_path):
+    for benchmark in releases.CONVERTERS:
+        with pytest.raises(UserError, match="^[^\n]*$"):
+            releases.convert(benchmark, str(tmp_path), str(tmp_path / "root"))
+        with pytest.raises(UserError, match="no such folder"):
+            releases.convert(benchmark, str(tmp_path / "gone"), str(tmp_path / "root"))
+    lvis(tmp_path)
+    os.remove(tmp_path / "val2017/000000000001.jpg")
+    with pytest.raises(UserError, match="1 of 1 pictures of lvis/val are missing, such as val2017/000000000001.jpg"):
+        releases.convert("lvis", str(tmp_path), str(tmp_path / "root"))
+    (tmp_path / "lvis_v1_val.json").write_text("{}")
+    with pytest.raises(UserError, match="not LVIS v1"):
+        releases.convert("lvis", str(tmp_path), str(tmp_path / "root"))
