@@ -1,6 +1,5 @@
 """The ten-minute tour: an unmodified LLaVA command with ``--spr`` on the embedded tiny world, measured by lmms-eval before and after."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,10 +7,9 @@ from pathlib import Path
 
 from spr_plugin.errors import UserError
 from spr_plugin.progress import say
-from spr_plugin.store import read_json, write_json
+from spr_plugin.store import write_json
 
 WORLD = Path("examples/tiny_world")
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 320}
 
 
@@ -23,7 +21,7 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
         limit: expressions evaluated of each split; None for all.
 
     Returns:
-        ``{"base": {metric: value}, "spr": {metric: value}}``.
+        What `spr_plugin.compare.compare` says of base and result.
 
     Raises:
         UserError: the embedded world is not here, or a part failed.
@@ -35,11 +33,14 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
         _run("data", [sys.executable, str(WORLD / "scenes.py"), str(data), *_sizes()], out)
     if not (model / "config.json").exists():
         _run("SFT and SPR", train_command(data, model), out)
-    results = {name: _measured(checkpoint, data, Path(out) / f"eval-{name}", limit) for name, checkpoint in
-               {"base": model / "spr" / "base", "spr": model}.items()}  # fmt: skip
-    print(table(results))
-    print(f"report: {model / 'spr' / 'report.html'}")
-    return results
+    for checkpoint, folder in ((model / "spr" / "base", "eval-base"), (model, "eval-spr")):
+        _measure(checkpoint, data, Path(out) / folder, limit)
+    from spr_plugin.compare import ALL, compare
+
+    found = compare(f"{out}/eval-base", f"{out}/eval-spr", out)
+    print(table(found["tasks"][ALL]["rows"]))
+    print(f"report: {model / 'spr' / 'report.html'}\ncomparison: {out}/compare.html")
+    return found
 
 
 def train_command(data: Path, model: Path) -> list[str]:
@@ -74,29 +75,20 @@ def _run(part: str, command: list[str], out: str) -> None:
         raise UserError(f"demo: {part} ended with exit code {status}; `spr demo` goes on from what is in {out}")
 
 
-def _measured(checkpoint: Path, data: Path, out: Path, limit: int | None) -> dict:
-    """lmms-eval's figures of a checkpoint, kept in ``results.json`` for the next call."""
+def _measure(checkpoint: Path, data: Path, out: Path, limit: int | None) -> None:
+    """lmms-eval's results and samples of a checkpoint in ``out``, unless they are there."""
     from spr_plugin.eval_tasks.run import evaluate
 
     kept = out / "results.json"
     if not kept.exists():
         say(f"demo: lmms-eval --tasks spr_refcoco on {checkpoint}")
         write_json(kept, evaluate(checkpoint, data, out, limit=limit, batch_size=8, device="cpu"))
-    return read_json(kept)
 
 
-def table(results: dict) -> str:
-    """Base against SPR at every threshold, in percent."""
-    keys = [f"Acc@{t}" for t in THRESHOLDS] + ["mIoU", "parse_failure"]
-    lines = ["", f"{'':15}{'base':>8}{'SPR':>8}{'gain':>8}"]
-    for key in keys:
-        base, spr = (100 * _value(results[name], key) for name in ("base", "spr"))
-        lines.append(f"{key:15}{base:8.1f}{spr:8.1f}{spr - base:+8.1f}")
+def table(rows: list[dict]) -> str:
+    """Base against SPR by figure, in percent, with the 95 % interval of the gain."""
+    lines = ["", f"{'':15}{'base':>8}{'SPR':>8}{'gain':>8}   95 % interval"]
+    for row in rows:
+        a, b, gain, low, high = (100 * row[key] for key in ("a", "b", "gain", "low", "high"))
+        lines.append(f"{row['figure']:15}{a:8.1f}{b:8.1f}{gain:+8.1f}   {low:+.1f} … {high:+.1f}")
     return "\n".join(lines)
-
-
-def _value(metrics: dict, key: str) -> float:
-    found = [value for name, value in metrics.items() if key in name]
-    if not found:
-        raise UserError(f"lmms-eval's results hold no {key}: {json.dumps(metrics)}")
-    return found[0]
