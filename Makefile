@@ -3,6 +3,7 @@
 # make test-legacy  that subset alone
 # make test-fast  the tests that train nothing (under a minute)
 # make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same (make test kills 4 times)
+# make test-zero  the long form of the DeepSpeed tests: 1, 2 and 4 ranks, accumulation, checkpointing, deaths
 # make bench      every benchmark on this machine; JSON under benchmarks/results
 # make clean      remove the environments and everything that was built
 PYTHON ?= python3
@@ -17,7 +18,7 @@ PACKAGE := setup.cfg pyproject.toml $(wildcard _build/*)
 PRIMARY_WANTS := -e .[eval,dpo,report,server,dev,deepspeed]
 LEGACY_WANTS := torch transformers accelerate peft einops sentencepiece protobuf requests pytest pytest-timeout pytest-xdist hypothesis -e .
 
-.PHONY: demo test test-fast test-legacy test-kill bench clean
+.PHONY: demo test test-fast test-legacy test-kill test-zero bench clean
 demo: $(VENV)/.installed
 	$(VENV)/bin/spr demo
 
@@ -33,6 +34,9 @@ test-fast: $(VENV)/.installed
 
 test-kill: $(VENV)/.installed
 	SPR_KILLS=40 $(VENV)/bin/python -m pytest -q -s tests/hosts/test_kills.py -k random_instants
+
+test-zero: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest -q tests/dpo/campaign_zero.py
 
 bench: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/sampling.py --large --ranks --json benchmarks/results/sampling.json

@@ -111,30 +111,41 @@ class LlavaHost(Host):
     def language_model(self) -> tuple:
         return self.llava.get_model(), self.llava.get_output_embeddings()
 
-    def logits_and_labels(self, model, batch: dict) -> tuple:
-        """LLaVA expands ``<image>`` inside its forward; the labels it makes there are overheard, last in every fork's return value."""
+    @contextlib.contextmanager
+    def labels_overheard(self):
+        """LLaVA expands ``<image>`` inside its forward; embeddings and labels are last in every fork's return value."""
         heard = []
         expand = self.llava.prepare_inputs_labels_for_multimodal
 
         def overhear(*args, **kwargs):
-            out = expand(*args, **kwargs)
-            heard.append(out[-1])
-            return out
+            *others, labels = expand(*args, **kwargs)
+            heard[:] = [labels]
+            return (*others, None)
 
         self.llava.prepare_inputs_labels_for_multimodal = overhear
         try:
-            logits = model(**batch).logits
+            yield heard
         finally:
             del self.llava.prepare_inputs_labels_for_multimodal
-        return logits, heard[0]
+
+    def pictures(self, batch: dict) -> list:
+        return [picture for image in batch["images"] for picture in (image if image.ndim == 4 else image[None])]
+
+    def image_encoder(self) -> tuple:
+        tower, projector = self.llava.get_vision_tower(), self.llava.get_model().mm_projector
+        if any(p.requires_grad for p in projector.parameters()):
+            return tower, "forward", (tower,)
+        return self.llava, "encode_images", (tower, projector)
 
     def language_layers(self) -> list[str]:
         outside = ("vision_tower", "mm_projector", "lm_head")
         linear = [name for name, module in self.trainer.model.named_modules() if isinstance(module, torch.nn.Linear)]
         return [name for name in linear if not any(part in name for part in outside)]
 
-    def is_projector(self, parameter_name: str) -> bool:
-        return "mm_projector" in parameter_name
+    def part_of(self, parameter_name: str) -> str:
+        if "vision_tower" in parameter_name:
+            return "vision tower"
+        return "projector" if "mm_projector" in parameter_name or "image_newline" in parameter_name else "language model"
 
     def save(self, directory: str) -> None:
         """As ``llava/train/train.py`` saves: adapter and non-LoRA weights, or the whole model; one tensor at a time under ZeRO-3."""

@@ -16,6 +16,14 @@ from spr_plugin.errors import UserError
 PROMPT_KINDS = ("plain", "crop", "reference")
 SAMPLERS = ("live", "openai")
 PAIRINGS = ("best_worst", "random", "sft")
+LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
+
+# What shapes nothing before the DPO stage: with --spr_restart_dpo these may differ from the run before.
+DPO_FLAGS = frozenset(
+    f"spr_{name}"
+    for name in "tune tune_projector lora_r lora_alpha beta learning_rate epochs batch_size gradient_accumulation loss_type loss_weights "
+    "label_smoothing sft_weight dpo_config max_too_long keep_best probe_regions".split()
+)
 
 
 def _flag(default, help, origin="ours", *, resumable=False):
@@ -92,11 +100,38 @@ class SPRConfig:
     spr_epochs: float = _flag(1.0, "passes over the preference pairs")
     spr_batch_size: int = _flag(4, "pairs in one step on one device")
     spr_gradient_accumulation: int = _flag(1, "steps of --spr_batch_size pairs to one optimizer step")
+    spr_loss_type: list[str] = _flag(["sigmoid"], "preference losses by TRL's names: sigmoid, hinge, ipo, robust, sft; several are added up", "paper")
+    spr_loss_weights: list[float] = _flag([], "their weights; default: 1 each")
+    spr_label_smoothing: float = _flag(0.0, "share of pairs that the robust loss takes to be the wrong way round")
     spr_sft_weight: float = _flag(0.0, "weight of an SFT term on the chosen answer, mean over its tokens, added to the DPO loss")
+    spr_dpo_config: Optional[str] = _flag(
+        None, "YAML or JSON file with settings of the DPO stage by the names of TRL's DPOConfig; what the stage would not honour is refused"
+    )
+    spr_save_steps: int = _flag(100, "steps of the DPO stage between two checkpoints to resume it from (trained weights and optimizer alone)", resumable=True)
+    spr_probe_steps: int = _flag(50, "steps between two looks at held-out regions: readable answers, boxes an answer, S_loc", resumable=True)
+    spr_probe_regions: int = _flag(16, "regions held out for that, at most a tenth of all")
+    spr_keep_best: bool = _flag(True, "the host saves the probed state of the DPO stage with the highest S_loc, not the last one")
+    spr_collapse: float = _flag(0.5, "the DPO stage stops when a probed value falls below this share of what it was at the entry", resumable=True)
+    spr_restart_dpo: bool = _flag(
+        False, "start the DPO stage over: delete its checkpoints and result, keep pairs; flags of the stage may have changed", resumable=True
+    )
+    spr_max_too_long: float = _flag(0.05, "the run stops when more than this share of the pairs is longer than the host's maximum length")
+    spr_feature_cache: float = _flag(4.0, "GiB of host memory that each rank keeps image features in, while vision tower and projector are frozen", resumable=True)
+
+    def losses(self) -> tuple[list[str], list[float]]:
+        """Names and weights of the losses that are added up."""
+        if self.spr_pairing == "sft":
+            return ["sft"], [1.0]
+        types, factors = list(self.spr_loss_type), list(self.spr_loss_weights) or [1.0] * len(self.spr_loss_type)
+        if self.spr_sft_weight:
+            types, factors = types + ["sft"], factors + [self.spr_sft_weight]
+        return types, factors
 
     def __post_init__(self):
         if self.spr_only:
             self.spr = True
+        for name, value in dpo_settings(self)[0].items():
+            setattr(self, name, value)
         if self.spr:
             check(self)
 
@@ -116,20 +151,39 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_pairing {config.spr_pairing}: choose from {', '.join(PAIRINGS)}")
     if config.spr_top_k < 0:
         raise UserError(f"--spr_top_k {config.spr_top_k}: must be 0 or more")
-    for name in ("spr_lambda", "spr_top_p", "spr_detector_threshold"):
+    unknown = [name for name in config.spr_loss_type if name not in LOSS_TYPES]
+    if unknown or not config.spr_loss_type:
+        raise UserError(f"--spr_loss_type {' '.join(unknown)}: choose from {', '.join(LOSS_TYPES)}")
+    if config.spr_loss_weights and len(config.spr_loss_weights) != len(config.spr_loss_type):
+        raise UserError(f"--spr_loss_weights: {len(config.spr_loss_weights)} weights for {len(config.spr_loss_type)} losses of --spr_loss_type")
+    if not 0 <= config.spr_label_smoothing < 0.5:
+        raise UserError(f"--spr_label_smoothing {config.spr_label_smoothing}: must lie between 0 and 0.5")
+    if config.spr_label_smoothing and "robust" not in config.spr_loss_type:
+        raise UserError("--spr_label_smoothing does nothing without --spr_loss_type robust")
+    for name in ("spr_lambda", "spr_top_p", "spr_detector_threshold", "spr_max_too_long", "spr_collapse"):
         if not 0 <= getattr(config, name) <= 1:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
     positive = "spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_sampler_concurrency spr_sampler_timeout spr_lora_r spr_lora_alpha"
-    for name in (positive + " spr_temperature spr_beta spr_learning_rate spr_epochs spr_batch_size spr_gradient_accumulation").split():
+    for name in (positive + " spr_temperature spr_beta spr_learning_rate spr_epochs spr_batch_size spr_gradient_accumulation spr_save_steps spr_probe_steps").split():
         if not getattr(config, name) > 0:
             raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0")
     if len(config.spr_prompts) * config.spr_samples < 2:
         raise UserError("--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates")
 
 
+def dpo_settings(config: SPRConfig) -> tuple[dict, dict]:
+    """(flags, arguments of transformers' Trainer) that ``--spr_dpo_config`` sets."""
+    if config.spr_dpo_config is None:
+        return {}, {}
+    from spr_plugin.trl_settings import read_dpo_config
+
+    return read_dpo_config(config.spr_dpo_config)
+
+
 def fingerprint(config: SPRConfig) -> dict:
     """Flag → value of everything that shapes a record; two runs on one OUTPUT_DIR must agree on it."""
-    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if not f.metadata["resumable"]}
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if not f.metadata["resumable"]}
+    return values | {"spr_dpo_config": dpo_settings(config)[1]}
 
 
 def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:

@@ -24,7 +24,7 @@ class Host(ABC):
 
     @abstractmethod
     def row(self, image_path: str, prompt: str, answer: str) -> dict:
-        """One training row in the host's own layout (``input_ids``, ``labels``, picture); labels are -100 off the answer."""
+        """One training row in the host's own layout (1-D ``input_ids`` and ``labels``, picture); labels are -100 off the answer."""
 
     @abstractmethod
     def batch(self, rows: list[dict]) -> dict:
@@ -66,16 +66,25 @@ class Host(ABC):
         """The decoder that takes ``inputs_embeds``, and the linear head behind it."""
 
     @abstractmethod
-    def logits_and_labels(self, model, batch: dict) -> tuple:
-        """Forward ``batch`` → logits ``(B, T, V)`` and labels ``(B, T)`` expanded to the same T (image tokens are -100)."""
+    def labels_overheard(self):
+        """Context manager: a list that gets, at each forward, the labels ``(B, T)`` expanded to the tokens the decoder sees (image tokens
+        are -100). Inside, the host computes no loss."""
+
+    @abstractmethod
+    def pictures(self, batch: dict) -> list:
+        """The image tensors of a batch, in the order in which the image encoder gets them stacked."""
+
+    @abstractmethod
+    def image_encoder(self) -> tuple:
+        """``(object, name of its method, modules)``: what maps stacked image tensors to features, as far as ``modules`` are frozen."""
 
     @abstractmethod
     def language_layers(self) -> list[str]:
         """Names of the linear layers that an adapter may be added to: the language model's, without head, projector, vision tower."""
 
     @abstractmethod
-    def is_projector(self, parameter_name: str) -> bool:
-        """Whether a parameter belongs to the multimodal projector."""
+    def part_of(self, parameter_name: str) -> str:
+        """Which part of the model a parameter belongs to: "language model", "projector" or "vision tower"."""
 
     @abstractmethod
     def save(self, directory: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from spr_plugin import dpo, ranks, weights
 from spr_plugin.annotations import mine_conversations
-from spr_plugin.config import SPRConfig, fingerprint
+from spr_plugin.config import DPO_FLAGS, SPRConfig, digest, fingerprint
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.host import Host
@@ -81,7 +81,10 @@ class Run:
             lock(self.directory)
             source = {"spr_annotations": config.spr_annotations} if config.spr_annotations else {"data_path": self.host.data_path}
             known = {**fingerprint(config), "box": self.host.box_format.describe()}
-            check_manifest(self.directory, known, config.spr_overwrite, source)
+            check_manifest(self.directory, known, config.spr_overwrite, source, DPO_FLAGS if config.spr_restart_dpo else frozenset())
+            if config.spr_restart_dpo:
+                for part in ("dpo", "policy"):
+                    shutil.rmtree(self.directory / part, ignore_errors=True)
         ranks.barrier()
         self.scorer("cpu")  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
 
@@ -132,11 +135,14 @@ class Run:
             weights.load(self.trainer.model, finished)
             self.say("the SPR stage is done already: its weights were read from spr/policy")
         else:
-            pairs = self.make_pairs(queries)
-            reference = dpo.reference_log_probs(self.host, pairs, self.config, self.log("reference"))
+            watched = dpo.held_out(queries, self.config.spr_probe_regions)
+            ids = {query.id for query in watched}
+            pairs = [pair for pair in self.make_pairs(queries) if pair.region not in ids]
             names = dpo.choose_trainable(self.host, self.config)
-            dpo.train(self.host, pairs, reference, self.config, str(self.directory / "dpo"))
+            entry = digest(read_json(self.directory / "entry" / "index.json"))
+            dpo.improve(self.host, pairs, watched, self.config, self.directory / "dpo", entry)
             weights.save(self.trainer.model, names, finished)
+            dpo.clean(self.directory / "dpo")
         dpo.merge_adapter(self.trainer.model)
         for name, parameter in self.trainer.model.named_parameters():
             parameter.requires_grad_(own_flags[name])
@@ -156,7 +162,7 @@ class Run:
         ranks.barrier()
 
     def make_pairs(self, queries: list[RegionQuery]) -> list[PreferencePair]:
-        """Sampling, scoring and pairing; the pairs that fit the host's length."""
+        """Sampling, scoring and pairing."""
         sample(self.host, queries, self.host.box_format, self.config, self.log("candidates"), self.log("batches"))
         self.score(queries)
         if ranks.rank() == 0:
@@ -165,13 +171,10 @@ class Run:
         records = self.log("pairs").read().values()
         pairs = [PreferencePair(**record) for record in records if "skip" not in record]
         reasons = counted(record["skip"] for record in records if "skip" in record)
-        fits, too_long = dpo.usable_pairs(self.host, pairs)
-        if too_long:
-            reasons["longer_than_model_max_length"] = len(too_long)
-        self.say(f"{len(fits)} pairs from {len(queries)} regions ({_listed(reasons) or 'none skipped'})")
-        if not fits:
+        self.say(f"{len(pairs)} pairs from {len(queries)} regions ({_listed(reasons) or 'none skipped'})")
+        if not pairs:
             raise UserError(f"no preference pair is left of {len(queries)} regions ({_listed(reasons)}): see {self.directory / 'scores'}")
-        return fits
+        return pairs
 
     def score(self, queries: list[RegionQuery]) -> None:
         """One record a region: its pooled truth and, for each candidate, the scores of the initial and of the refined text."""
@@ -292,11 +295,34 @@ def refuse_impossible(trainer, config: SPRConfig) -> None:
     """UserError for settings under which the stage makes no sense or cannot run, before anything is trained."""
     if getattr(trainer.args, "tune_mm_mlp_adapter", False):
         raise UserError("--spr with --tune_mm_mlp_adapter: a projector pre-training cannot describe regions yet; add --spr to the fine-tuning command")
+    args = trainer.args
+    if getattr(args, "fsdp", None):
+        raise UserError("--fsdp: the SPR stage runs under DDP and DeepSpeed ZeRO, not under FSDP; take --deepspeed instead")
+    if getattr(args, "n_gpu", 1) > 1:
+        raise UserError(f"--spr in one process on {args.n_gpu} GPUs: start one process a GPU (torchrun or deepspeed), or show it one with CUDA_VISIBLE_DEVICES")
+    if getattr(args, "deepspeed", None):
+        refuse_deepspeed_config(args)
     if dpo.needs_adapter(trainer.model, config):
         try:
             import peft  # noqa: F401
         except ImportError:
             raise UserError("--spr_tune lora needs peft: pip install 'spr-plugin[dpo]', or take --spr_tune full") from None
+
+
+def refuse_deepspeed_config(args) -> None:
+    """UserError for a DeepSpeed file that its engine would fail on after the model was loaded."""
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+    from pydantic import ValidationError
+
+    given = args.deepspeed if isinstance(args.deepspeed, dict) else read_json(args.deepspeed)
+    zero = given.get("zero_optimization", {})
+    if zero.get("stage") == 3 and getattr(args, "bits", 16) in (4, 8):
+        raise UserError(f"--bits {args.bits} with ZeRO-3 ({args.deepspeed}): quantized weights cannot be partitioned; take ZeRO-2 or --bits 16")
+    try:
+        DeepSpeedZeroConfig(**{name: value for name, value in zero.items() if value != "auto"})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"--deepspeed {args.deepspeed}: zero_optimization.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def _listed(reasons) -> str:

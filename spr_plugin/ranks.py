@@ -1,5 +1,6 @@
 """What a stage needs of the process group; with one process everything is a no-op."""
 
+import torch
 import torch.distributed as dist
 
 
@@ -39,3 +40,31 @@ def rounds(batches: list) -> list[tuple[object, bool]]:
     mine = [(batch, True) for batch in batches[rank() :: world()]]
     most = -(-len(batches) // world())
     return mine + [(batches[-1], False)] * (most - len(mine))
+
+
+def any_of(flag: bool) -> bool:
+    """Whether ``flag`` is true at any rank."""
+    if world() == 1:
+        return flag
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    seen = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(seen, op=dist.ReduceOp.MAX)
+    return bool(seen.item())
+
+
+def from_all(value) -> list:
+    """Every rank's ``value``, in the order of ranks, at every rank."""
+    if world() == 1:
+        return [value]
+    values = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def mean(sums: torch.Tensor, count: float) -> torch.Tensor:
+    """Sums over all ranks divided by the sum of their counts."""
+    if world() > 1:
+        both = torch.cat([sums, sums.new_tensor([count])])
+        dist.all_reduce(both)
+        sums, count = both[:-1], both[-1]
+    return sums / count

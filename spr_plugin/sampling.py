@@ -236,12 +236,13 @@ def ahead(make: Callable, items: Iterable) -> Iterator[tuple]:
 
 
 @contextlib.contextmanager
-def generating(host: Host):
-    """The live model ready to answer: on its device, in eval mode, whole under ZeRO-3, under the host's autocast, without gradients."""
+def generating(host: Host, gather: bool = True):
+    """The live model ready to answer: in eval mode, whole under ZeRO-3 (unless an engine's hooks are to gather it layer by layer), under
+    the host's autocast, without gradients."""
     trainer = host.trainer
     model = trainer.model
     was_training = model.training
     model.eval()
-    with torch.no_grad(), weights.gathered(model.parameters()), trainer.compute_loss_context_manager():
+    with torch.no_grad(), weights.gathered(model.parameters() if gather else ()), trainer.compute_loss_context_manager():
         yield
     model.train(was_training)

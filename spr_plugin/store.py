@@ -13,7 +13,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 
 from spr_plugin.config import digest
@@ -199,13 +199,14 @@ def read_json(path):
 # --- one run on one directory, with one configuration
 
 
-def check_manifest(directory, config: dict, overwrite: bool, inputs: Mapping[str, str] = {}) -> None:
+def check_manifest(directory, config: dict, overwrite: bool, inputs: Mapping[str, str] = {}, may_change: Set[str] = frozenset()) -> None:
     """Bind ``directory`` to one configuration: refuse another one by the names of the flags that changed.
 
     Args:
         config: flag → value.
         overwrite: ``--spr_overwrite``: delete what an earlier run left there.
         inputs: flag → path of a file whose content matters; what is no file is left out.
+        may_change: flags that may differ from the run before (``--spr_restart_dpo``).
 
     Raises:
         UserError: flags or contents of files differ from those of the run that wrote there.
@@ -218,6 +219,11 @@ def check_manifest(directory, config: dict, overwrite: bool, inputs: Mapping[str
     config = json.loads(json.dumps(config, default=str))
     contents = {flag: {"path": path, **content(path)} for flag, path in inputs.items() if os.path.isfile(path)}
     known = read_json(directory / "manifest.json")
+    if known is not None:
+        allowed = {name: value for name, value in config.items() if name in may_change}
+        if any(known["config"].get(name) != value for name, value in allowed.items()):
+            known["config"] |= allowed
+            write_json(directory / "manifest.json", known)
     if known is None:
         found = {"hash": digest(config), "seed": config.get("spr_seed"), "config": config, "inputs": contents, "versions": _versions()}
         write_json(directory / "manifest.json", found)

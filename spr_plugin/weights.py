@@ -76,30 +76,59 @@ def digest(tensor: torch.Tensor) -> str:
 
 
 def save(model, names, directory) -> None:
-    """Write the named tensors to ``directory`` (safetensors shards and ``index.json`` with their hashes), whole or not at all."""
-    from safetensors.torch import save_file
+    """Write the named tensors to ``directory`` (safetensors shards and ``index.json`` with their hashes), whole or not at all.
+
+    Raises UserError on every rank if rank 0 cannot write.
+    """
+    from safetensors import SafetensorError
 
     directory = Path(directory)
     draft = directory.with_name(directory.name + ".tmp")
-    writer = ranks.rank() == 0
-    if writer:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-    shard, size, index = {}, 0, {}
+    shards = _Shards(draft)
+    failure = None
     for name, tensor in tensors(model, names):
-        if not writer:
-            continue
-        if size and size + tensor.nbytes > SHARD_BYTES:
-            save_file(shard, draft / f"{len(list(draft.glob('*.safetensors'))):05d}.safetensors")
-            shard, size = {}, 0
-        shard[name], index[name] = tensor, digest(tensor)
-        size += tensor.nbytes
-    if writer:
-        save_file(shard, draft / f"{len(list(draft.glob('*.safetensors'))):05d}.safetensors")
-        write_json(draft / "index.json", index)
-        shutil.rmtree(directory, ignore_errors=True)
-        draft.rename(directory)
-    ranks.barrier()
+        if ranks.rank() == 0 and failure is None:
+            try:
+                shards.add(name, tensor)
+            except (OSError, SafetensorError) as error:  # the other ranks go on handing over their parts: tell them at the end
+                failure = str(error)
+    if ranks.rank() == 0 and failure is None:
+        try:
+            shards.close()
+            shutil.rmtree(directory, ignore_errors=True)
+            draft.rename(directory)
+        except (OSError, SafetensorError) as error:
+            failure = str(error)
+    if failure := ranks.agreed(lambda: failure):
+        if ranks.rank() == 0:
+            shutil.rmtree(draft, ignore_errors=True)
+        raise UserError(f"{directory}: cannot be written ({failure}); make room and start the same command again")
+
+
+class _Shards:
+    """Safetensors files of at most SHARD_BYTES in a fresh folder."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.held, self.size, self.count, self.index = folder, {}, 0, 0, {}
+
+    def add(self, name: str, tensor: torch.Tensor) -> None:
+        if self.size and self.size + tensor.nbytes > SHARD_BYTES:
+            self._flush()
+        self.held[name], self.index[name] = tensor, digest(tensor)
+        self.size += tensor.nbytes
+
+    def _flush(self) -> None:
+        from safetensors.torch import save_file
+
+        if not self.count:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+        save_file(self.held, self.folder / f"{self.count:05d}.safetensors")
+        self.held, self.size, self.count = {}, 0, self.count + 1
+
+    def close(self) -> None:
+        self._flush()
+        write_json(self.folder / "index.json", self.index)
 
 
 def load(model, directory) -> None:

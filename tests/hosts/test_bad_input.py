@@ -8,7 +8,7 @@ from PIL import Image
 
 from spr_plugin.store import Log, read_json
 
-from .launch import command, run, spr_flags
+from .launch import ROOT, command, run, spr_flags
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +50,15 @@ def test_projector_pre_training(world, tmp_path):
 @pytest.mark.parametrize("flags, words", [(["--spr_lambada", "1"], "--spr_lambda"), (["--spr_lambda", "2"], "--spr_lambda 2"), (["--spr_scorer", "x"], "--spr_scorer x")])
 def test_flags(world, tmp_path, flags, words):
     assert words in refused(command(world, tmp_path / "llava-x", *spr_flags(world), *flags))
+
+
+def test_a_deepspeed_file_with_an_unknown_key(world, tmp_path):
+    """Named before the model trains, not by the engine's traceback."""
+    settings = json.loads((ROOT / "tests" / "deepspeed" / "zero2.json").read_text())
+    settings["zero_optimization"]["overlap_comms"] = False
+    (tmp_path / "zero.json").write_text(json.dumps(settings))
+    line = refused(with_flag(command(world, tmp_path / "llava-x", *spr_flags(world), zero=2), "--deepspeed", tmp_path / "zero.json"))
+    assert "zero.json" in line and "zero_optimization.overlap_comms" in line
 
 
 def test_a_missing_package_is_named_with_its_extra(world, tmp_path):

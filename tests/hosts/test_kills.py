@@ -7,39 +7,43 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from spr_plugin.store import Log
 
-from .checks import assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole
+from .checks import assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole, saved_weights
 from .launch import ROOT, command, environment, kill, kill_when, run, spr_flags
 
 pytestmark = pytest.mark.slow
 
 LORA = ["--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8"]
+EACH_STEP = ["--spr_save_steps", "1"]
 STAGES = ("regions", "entry", "candidates", "scores", "pairs", "reference", "dpo", "policy")
 
 
 def test_full_fine_tuning(world, tmp_path):
     """Three steps of SFT end in the middle of an epoch. The pairs are those of a run that nobody killed."""
     out, calm = tmp_path / "killed", tmp_path / "calm"
-    killed_in(STAGES, command(world, out, *spr_flags(world)), out)
+    killed_in(STAGES, command(world, out, *spr_flags(world), *EACH_STEP), out)
     assert_whole(out)
     assert_saved_equals_live(out)
-    run(command(world, calm, *spr_flags(world)))
+    run(command(world, calm, *spr_flags(world), *EACH_STEP))
     for stage in ("regions", "candidates", "pairs"):
         assert Log(out / "spr" / stage).read() == Log(calm / "spr" / stage).read(), stage
+    killed, expected = saved_weights(out), saved_weights(calm)
+    assert all(torch.allclose(killed[name], expected[name], atol=1e-6, rtol=0) for name in expected)
 
 
 def test_lora(world, tmp_path):
     out = tmp_path / "killed-lora"
-    killed_in(("entry", "candidates", "dpo"), command(world, out, *spr_flags(world), *LORA), out)
+    killed_in(("entry", "candidates", "dpo"), command(world, out, *spr_flags(world), *EACH_STEP, *LORA), out)
     assert_whole(out)
     assert_saved_lora_equals_live(out)
 
 
 def test_zero3_on_two_ranks(world, tmp_path):
     out = tmp_path / "killed-zero3"
-    killed_in(("candidates", "dpo"), command(world, out, *spr_flags(world), ranks=2, zero=3), out)
+    killed_in(("candidates", "dpo"), command(world, out, *spr_flags(world), *EACH_STEP, ranks=2, zero=3), out)
     assert_whole(out)
     assert_saved_equals_live(out)
 
@@ -50,7 +54,7 @@ def killed_in(stages, arguments: list[str], out: Path) -> None:
     for stage in stages:
         sign = out / "spr" / stage
         before = _size(sign)
-        reached = (lambda: _pairs_have_references(out)) if stage == "dpo" else (lambda: _size(sign) > before)
+        reached = (lambda: any(sign.glob("checkpoint-*/complete.json"))) if stage == "dpo" else (lambda: _size(sign) > before)
         assert kill_when(arguments, reached), f"the run ended before its stage {stage} could be killed"
         index = out / "spr" / "entry" / "index.json"
         if index.exists():
@@ -67,10 +71,6 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _pairs_have_references(out: Path) -> bool:
-    """Reference log-probs are complete, so that the run is in its DPO steps."""
-    pairs = [record for record in Log(out / "spr" / "pairs").read().values() if "skip" not in record]
-    return len(Log(out / "spr" / "reference").read()) >= len(pairs) > 0
 
 
 KILLS = int(os.environ.get("SPR_KILLS", "4"))  # over both numbers of ranks; `make test-kill` takes 40

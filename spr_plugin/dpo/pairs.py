@@ -1,0 +1,119 @@
+"""Preference pairs as the stage sees them: their lengths, their rows, and the reference's log-probs."""
+
+from dataclasses import dataclass
+
+import torch
+
+from spr_plugin import ranks
+from spr_plugin.config import SPRConfig, digest
+from spr_plugin.dpo.features import picture_keys
+from spr_plugin.dpo.plan import Slot
+from spr_plugin.dpo.rows import IGNORED
+from spr_plugin.errors import UserError
+from spr_plugin.host import Host
+from spr_plugin.pairing import PreferencePair
+from spr_plugin.progress import progress, say
+from spr_plugin.store import Log
+
+SIDES = ("chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A pair with what its rows are like.
+
+    Attributes:
+        tokens: of the joined row: the host's tokens of chosen, and those of rejected that it does not share. Pictures count as one.
+        text: hash of what the tokenizer and the template made of it.
+    """
+
+    pair: PreferencePair
+    tokens: int
+    text: str
+
+
+def pair_rows(host: Host, pair: PreferencePair) -> list[dict]:
+    """The host's rows of chosen and rejected."""
+    return [host.row(pair.image, pair.prompt, getattr(pair, side)) for side in SIDES]
+
+
+def tails(rows: list[dict]) -> list[int]:
+    """For the two rows of a pair: how many of their last tokens come after the prompt that they share."""
+    ids, asked = [row["input_ids"].tolist() for row in rows], [int((row["labels"] == IGNORED).int().cumprod(0).sum()) for row in rows]
+    shared = 0
+    while shared < min(asked) and ids[0][shared] == ids[1][shared]:
+        shared += 1
+    return [len(row) - shared for row in ids]
+
+
+def measure(host: Host, pairs: list[PreferencePair], config: SPRConfig, log: Log) -> list[Measured]:
+    """The pairs whose answers the host trains on whole, with their sizes; the rest are named and counted.
+
+    Raises:
+        UserError: a picture is missing; more than ``--spr_max_too_long`` of the pairs are too long; none is left.
+    """
+    held = ranks.agreed(lambda: set(log.read()))
+    wanted = [pair for pair in pairs if pair.id not in held]
+    mine = wanted[ranks.rank() :: ranks.world()]
+    broken = []
+    for pair in progress(mine, len(mine), "measuring pairs", show=ranks.rank() == 0):
+        try:
+            log.append(_measured(host, pair))
+        except UserError as error:
+            broken.append(str(error))
+    if broken := [line for lines in ranks.from_all(broken) for line in lines]:
+        raise UserError(f"{broken[0]} ({len(broken)} such pairs)")
+    records = log.read()
+    too_long = [pair for pair in pairs if not records[pair.id]["fits"]]
+    if too_long:
+        named = ", ".join(pair.id for pair in too_long[:3]) + (" …" if len(too_long) > 3 else "")
+        text = f"{len(too_long)} of {len(pairs)} pairs are longer than the host's --model_max_length ({named})"
+        if len(too_long) > config.spr_max_too_long * len(pairs):
+            raise UserError(f"{text}: raise it, shorten --spr_max_new_tokens, or allow it with --spr_max_too_long")
+        if ranks.rank() == 0:
+            say(f"{text}; they are left out")
+    return [Measured(pair, records[pair.id]["tokens"], records[pair.id]["text"]) for pair in pairs if records[pair.id]["fits"]]
+
+
+def _measured(host: Host, pair: PreferencePair) -> dict:
+    if not (pair.chosen.strip() and pair.rejected.strip()):
+        raise UserError(f"pair {pair.id}: an answer is empty")
+    try:
+        rows = pair_rows(host, pair)
+    except OSError as error:
+        raise UserError(f"pair {pair.id}: {pair.image} cannot be read at training time ({error})") from None
+    text = [row["input_ids"].tolist() for row in rows]
+    if text[0] == text[1]:
+        raise UserError(f"pair {pair.id}: chosen and rejected are the same tokens")
+    fits = all(host.fits(row) for row in rows)
+    return {"id": pair.id, "fits": fits, "tokens": len(text[0]) + tails(rows)[1], "text": digest(text)}
+
+
+class PairRows(torch.utils.data.Dataset):
+    """Slot of the plan → the two host rows of its pair with their reference log-probs."""
+
+    def __init__(self, host: Host, measured: list[Measured], slots: list[Slot], reference: dict[str, dict]):
+        self.host, self.measured, self.slots, self.reference = host, measured, slots, reference
+
+    def __len__(self):
+        return len(self.slots)
+
+    def __getitem__(self, index):
+        slot = self.slots[index]
+        pair = self.measured[slot.pair].pair
+        known = self.reference.get(pair.id, {"chosen": 0.0, "rejected": 0.0})
+        return {"id": pair.id, "rows": pair_rows(self.host, pair), "weight": slot.weight, "reference": [known[side] for side in SIDES]}
+
+
+def collate(host: Host, items: list[dict]) -> dict:
+    """B pairs → a host batch of ``[chosen …, rejected …]`` rows, and in the same order what :mod:`spr_plugin.dpo.rows` and the loss need."""
+    batch = host.batch([item["rows"][side] for side in (0, 1) for item in items])
+    both = [tails(item["rows"]) for item in items]
+    return {
+        "batch": batch,
+        "tails": [pair[side] for side in (0, 1) for pair in both],
+        "pictures": picture_keys(host, batch),
+        "reference": torch.tensor([item["reference"] for item in items], dtype=torch.float32).T.reshape(-1),
+        "weight": torch.tensor([item["weight"] for item in items], dtype=torch.float32),
+        "ids": [item["id"] for item in items],
+    }

@@ -1,0 +1,438 @@
+"""The training loop of the stage: transformers' own, on the host's trainer.
+
+The host's trainer object is lent another class, other arguments and the pairs as data for the time of the stage, so that DeepSpeed,
+DDP and the host's save work on the engine that the trainer holds.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import resource
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+
+from spr_plugin import ranks, weights
+from spr_plugin.config import SPRConfig, digest, dpo_settings
+from spr_plugin.dpo import resume, rows
+from spr_plugin.dpo.features import FeatureCache, cached_features
+from spr_plugin.dpo.loss import deltas, metrics, preference_losses
+from spr_plugin.dpo.pairs import Measured, PairRows, collate, measure
+from spr_plugin.dpo.plan import Slot, batch_plan
+from spr_plugin.dpo.probe import Watch, refuse_collapse
+from spr_plugin.dpo.resume import Division
+from spr_plugin.dpo.trainable import announce, dropout_off
+from spr_plugin.errors import UserError
+from spr_plugin.host import Host
+from spr_plugin.pairing import PreferencePair
+from spr_plugin.progress import progress, say
+from spr_plugin.sampling import generating
+from spr_plugin.regions import RegionQuery
+from spr_plugin.store import Log, write_json
+
+
+@dataclass
+class Stage:
+    """What the steps of one DPO stage share.
+
+    Attributes:
+        directory: ``OUTPUT_DIR/spr/dpo``: checkpoints of the stage, where the host's own resume does not look.
+        entry: hash of the weights at the stage's entry.
+        division: how a step's pairs are divided among ranks.
+        joined: whether the two rows of a pair share their prompt (:mod:`spr_plugin.dpo.rows`).
+    """
+
+    host: Host
+    config: SPRConfig
+    directory: Path
+    entry: str
+    cache: FeatureCache
+    watch: Watch
+    division: Division
+    joined: bool = False
+    seen: list = field(default_factory=list)  # metrics since the last log
+
+    def answers(self, model, inputs: dict, joined: bool | None = None, collective: bool = False) -> rows.Answers:
+        joined = self.joined if joined is None else joined
+        with cached_features(self.host, self.cache, inputs["pictures"], collective):
+            return rows.answers(self.host, model, inputs["batch"], inputs["tails"], joined)
+
+    def log(self, name: str) -> Log:
+        return Log(self.directory.parent / name, ranks.rank())
+
+
+def improve(host: Host, pairs: list[PreferencePair], watched: list[RegionQuery], config: SPRConfig, directory: Path, entry: str) -> None:
+    """The whole stage on the live model, whose trainable parameters were chosen: lengths, reference log-probs, training.
+
+    Args:
+        watched: regions that the pairs do not come from, to see whether the model still answers.
+        directory: ``OUTPUT_DIR/spr/dpo``.
+        entry: hash of the weights as they are now.
+    """
+    directory = Path(directory)
+    division = Division(config.spr_batch_size, config.spr_gradient_accumulation, ranks.world())
+    if ranks.rank() == 0:
+        resume.discard_torn(directory)
+    ranks.barrier()
+    checkpoint = ranks.agreed(lambda: resume.latest(directory))
+    if checkpoint is not None:
+        division = resume.divided(checkpoint[1], ranks.world(), sharded=bool(host.trainer.args.deepspeed))
+    cache = FeatureCache(int(config.spr_feature_cache * 2**30))
+    stage = Stage(host, config, directory, entry, cache, Watch(host, watched, config, directory), division)
+    measured = measure(host, pairs, config, stage.log("lengths"))
+    slots = batch_plan([one.tokens for one in measured], epochs=config.spr_epochs, seed=config.spr_seed, **vars(division))
+    with dropout_off(host.trainer.model):
+        choose_layout(stage, measured)
+        reference = reference_log_probs(stage, measured, slots)
+        train(stage, measured, slots, reference, checkpoint and checkpoint[0])
+
+
+# --- rows and reference -------------------------------------------------------------------------------------------------------
+
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}  # mean difference of a token's log-prob, two layouts
+
+
+def choose_layout(stage: Stage, measured: list[Measured]) -> None:
+    """Joined rows where the attention takes them and the first pair proves them equal; one line says which and why."""
+    backbone, head = stage.host.language_model()
+    rows.refuse_head(head, backbone.config)
+    why = rows.no_joining(backbone.config)
+    proof = ""
+    if why is None:
+        inputs = _inputs(stage, [PairRows(stage.host, measured[:1], [Slot(0, 1.0)], {})[0]])
+        with generating(stage.host):
+            own, joined = (stage.answers(stage.host.trainer.model, inputs, joined) for joined in (False, True))
+        difference = (own.token_log_probs - joined.token_log_probs).abs().sum().item() / own.scored.sum().item()
+        allowed = TOLERANCE[_precision(stage)]
+        bad = ranks.any_of(not difference <= allowed)
+        proof = f"the first pair's log-probs differ by {difference:.1e} a token from two rows, allowed {allowed:.0e}"
+        why = proof if bad else None
+    stage.joined = why is None
+    if ranks.rank() == 0:
+        kind = getattr(backbone.config, "_attn_implementation", "eager")
+        say(f"DPO rows: chosen and rejected share their prompt and picture ({kind}; {proof})" if stage.joined else f"DPO rows: two a pair: {why}")
+
+
+def _precision(stage: Stage) -> torch.dtype:
+    args = stage.host.trainer.args
+    if args.bf16 or args.fp16:
+        return torch.bfloat16 if args.bf16 else torch.float16
+    return next(p.dtype for p in stage.host.language_model()[1].parameters())
+
+
+def _inputs(stage: Stage, items: list[dict]) -> dict:
+    return stage.host.trainer._prepare_inputs(collate(stage.host, items))
+
+
+def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot]) -> dict[str, dict]:
+    """Pair id → ``{"chosen", "rejected"}`` log-probs of the model as it is now; what the log holds for these weights is not computed again.
+
+    The batches are those of the training to come, on the ranks that will train on them: the same rows give the same numbers to the
+    last bit, and the pictures' features stay where they will be used.
+    """
+    log, size = stage.log("reference"), stage.division.batch
+    layout = [stage.entry, str(_precision(stage)), stage.joined]
+    keys = {one.pair.id: digest([one.pair.id, one.text, *layout]) for one in measured}
+    held = ranks.agreed(lambda: set(log.read()))
+    # Every epoch goes through the same pairs: the first appearance of each decides its batch.
+    batches, placed = [], set()
+    for start in range(0, len(slots), size):
+        batch = slots[start : start + size]
+        if not {slot.pair for slot in batch} <= placed:
+            batches.append(batch)
+            placed |= {slot.pair for slot in batch}
+    missing = [batch for batch in batches if not {keys[measured[slot.pair].pair.id] for slot in batch} <= held]
+    if missing:
+        with generating(stage.host):
+            turns = ranks.rounds(missing)
+            for batch, mine in progress(turns, len(turns), "reference", show=ranks.rank() == 0):
+                data = PairRows(stage.host, measured, batch, {})
+                sums = stage.answers(stage.host.trainer.model, _inputs(stage, [data[i] for i in range(len(batch))])).sums.tolist()
+                if mine:
+                    ids = [measured[slot.pair].pair.id for slot in batch]
+                    records = {keys[id]: {"id": keys[id], "pair": id, "chosen": c, "rejected": r} for id, c, r in zip(ids, sums, sums[len(ids) :])}
+                    log.append(*(record for key, record in records.items() if key not in held))
+        ranks.barrier()
+    records = log.read()
+    return {id: records[key] for id, key in keys.items() if key in records}
+
+
+# --- the training phase -------------------------------------------------------------------------------------------------------
+
+
+class PreferencePhase:
+    """Put before the host trainer's class for the time of the stage; ``self.spr`` is the :class:`Stage`."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        stage, weight = self.spr, inputs["weight"]
+        config = stage.config
+        answers = stage.answers(model, inputs, collective=weights.sharded(self.model))
+        pairs = deltas(answers, inputs["reference"], weight > 0)
+        losses = preference_losses(pairs, *config.losses(), config.spr_beta, config.spr_label_smoothing)
+        loss = (losses * weight).sum()
+        if ranks.any_of(not bool(torch.isfinite(losses).all())):
+            self._stop_at_bad_loss(losses, inputs)
+        values = metrics(pairs, config.spr_beta) | {"loss": losses.detach()}
+        stage.seen.append(({name: (value * pairs.real).sum() for name, value in values.items()}, pairs.real.sum()))
+        return (loss, {"logits": answers.token_log_probs}) if return_outputs else loss
+
+    def log(self, logs, *args, **kwargs):
+        """Our means over all ranks' pairs since the last log stand beside (for the loss: in place of) the Trainer's own."""
+        if self.spr.seen and "loss" in logs:
+            names = list(self.spr.seen[0][0])
+            sums = torch.stack([torch.stack([values[name] for name in names]) for values, _ in self.spr.seen]).sum(0)
+            means = ranks.mean(sums.float(), float(sum(count for _, count in self.spr.seen)))
+            logs = {**logs, **dict(zip(names, means.tolist()))}
+            self.spr.seen.clear()
+        return super().log({f"spr/{key}" if "/" not in key else key: value for key, value in logs.items()}, *args, **kwargs)
+
+    def _stop_at_bad_loss(self, losses, inputs):
+        """No gradient has been taken yet: keep the state, write down the pairs, stop on every rank."""
+        stage, step = self.spr, self.state.global_step
+        bad = [id for id, loss in zip(inputs["ids"], losses.tolist()) if not abs(loss) < float("inf")]
+        everyone = [id for ids in ranks.from_all(bad) for id in ids]
+        folder = stage.directory.parent / "bad_pairs"
+        known = {one.pair.id: one.pair for one in self.train_dataset.measured}
+        for id in bad:
+            write_json(folder / f"{id}.json", dataclasses.asdict(known[id]) | {"step": step})
+        kept = "as it entered the stage"
+        if step:
+            self._save_checkpoint(self.model, None)
+            kept = f"before it, in {stage.directory / f'checkpoint-{step}'}"
+        raise UserError(
+            f"the DPO loss is not finite at step {step + 1}, pair {everyone[0]} (written to {folder}); the state is kept {kept}: lower "
+            "--spr_learning_rate, or look at the pair, and start the DPO stage over with --spr_restart_dpo"
+        )
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        """What trains; a DeepSpeed engine writes that itself."""
+        if not self.args.deepspeed:
+            weights.save(self.model, weights.trainable(self.model), Path(output_dir) / "weights")
+
+    def _load_from_checkpoint(self, checkpoint, model=None):
+        weights.load(self.model, Path(checkpoint) / "weights")
+
+    def _save_checkpoint(self, model, trial, *args, **kwargs):
+        from transformers import Trainer
+
+        failure = None
+        try:
+            Trainer._save_checkpoint(self, model, trial)
+        except (OSError, RuntimeError, UserError) as error:
+            failure = " ".join(str(error).split())
+        if failure := next(filter(None, ranks.from_all(failure)), None):
+            raise UserError(f"the DPO stage cannot write its checkpoint of step {self.state.global_step} ({failure}); make room and start the same command again")
+        resume.finish(self.spr.directory / f"checkpoint-{self.state.global_step}", self.spr.division)
+
+    def create_optimizer(self, model=None):
+        """One AdamW group of what trains; hosts' own groups can be empty, which DeepSpeed and torch's schedulers do not take."""
+        if self.optimizer is None:
+            trained = [p for p in self.model.parameters() if p.requires_grad]
+            args = self.args
+            betas = args.adam_beta1, args.adam_beta2
+            self.optimizer = torch.optim.AdamW(trained, args.learning_rate, betas, args.adam_epsilon, args.weight_decay)
+        return self.optimizer
+
+    def _get_train_sampler(self, *args):
+        return torch.utils.data.SequentialSampler(self.train_dataset)  # the plan is in order
+
+
+class DuringTraining(TrainerCallback):
+    """What happens between the steps: a dry step before the first, a look at held-out regions every few."""
+
+    def __init__(self, trainer, stage: Stage, steps: int):
+        self.trainer, self.stage, self.steps = trainer, stage, steps
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0:
+            dry_step(self.trainer, self.stage, self.steps)
+        self.stage.watch.forget_after(state.global_step)
+        if 0 not in self.stage.watch.readings:
+            self._look(0, control)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % self.stage.config.spr_probe_steps == 0 or state.global_step == self.steps:
+            self._look(state.global_step, control)
+
+    def _look(self, step, control):
+        watch = self.stage.watch
+        values = watch.look(step)
+        if not values:
+            return
+        self.trainer.log(values)
+        if step and (what := watch.collapsed()):
+            if not (self.stage.directory / "best.json").exists() or not self.stage.config.spr_keep_best:
+                refuse_collapse(what, step)
+            if ranks.rank() == 0:
+                say(f"DPO stops at step {step}: the model stops answering ({what} on held-out regions); the best state before is kept")
+            control.should_training_stop = True
+
+
+def dry_step(trainer, stage: Stage, steps: int) -> None:
+    """Forward and backward of the longest pair at full batch, with weight 0: the memory and the time of what is to come, and no change.
+
+    Raises:
+        UserError: it does not fit; the pair is named.
+    """
+    data = trainer.train_dataset
+    longest = max(range(len(data.measured)), key=lambda index: data.measured[index].tokens)
+    one = data.measured[longest]
+    slots = [Slot(longest, 0.0)] * stage.division.batch
+    inputs = _inputs(stage, [PairRows(stage.host, data.measured, slots, data.reference)[i] for i in range(len(slots))])
+    model, cuda = trainer.model_wrapped, torch.cuda.is_available()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    try:
+        model.train()
+        with trainer.compute_loss_context_manager():
+            loss = trainer.compute_loss(model, inputs)
+        if trainer.args.deepspeed:
+            model.set_gradient_accumulation_boundary(False)  # gradients of zero are added up, no step is taken
+            model.backward(loss)
+        else:
+            trainer.accelerator.backward(loss)
+            model.zero_grad()
+        seconds = time.perf_counter() - start
+    except torch.cuda.OutOfMemoryError:
+        raise UserError(
+            f"the longest pair ({one.pair.id}, {one.tokens} tokens) does not fit into memory at --spr_batch_size {stage.division.batch}: lower it, "
+            "raise --spr_gradient_accumulation for it, or add --gradient_checkpointing True"
+        ) from None
+    stage.seen.clear()
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    states = 8 * sum(weights.numel(p) for p in trainer.model.parameters() if p.requires_grad) / (ranks.world() if trainer.args.deepspeed else 1)
+    hours = seconds * stage.division.accumulation * steps / 3600
+    if ranks.rank() == 0:
+        say(
+            f"dry step on the longest pair ({one.pair.id}, {one.tokens} tokens): {seconds:.2f} s, peak {peak / 2**30:.2f} GiB"
+            f"{'' if cuda else ' of the process'}, Adam's states take {states / 2**30:.2f} GiB more; forecast: {len(data.measured)} pairs, "
+            f"{steps} steps, at most {hours:.2f} h"
+        )
+
+
+def arguments(args, config: SPRConfig, division: Division, steps: int, output_dir: str):
+    """The host's TrainingArguments with the optimizer settings of the stage; validated anew, which also rereads a DeepSpeed file."""
+    ours = {
+        "output_dir": output_dir,
+        "learning_rate": config.spr_learning_rate,
+        "num_train_epochs": 1,  # the plan holds all of them
+        "max_steps": -1,
+        "per_device_train_batch_size": division.batch,
+        "gradient_accumulation_steps": division.accumulation,
+        "auto_find_batch_size": False,
+        "warmup_steps": steps // 10,
+        "warmup_ratio": 0.0,
+        "lr_scheduler_type": "cosine",
+        "weight_decay": 0.0,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "adam_epsilon": 1e-8,
+        "max_grad_norm": 1.0,
+        "optim": "adamw_torch",
+        "logging_steps": max(1, min(10, steps // 10)),
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": config.spr_save_steps,
+        "save_total_limit": None,
+        "save_only_model": False,
+        "push_to_hub": False,
+        "eval_strategy": "no",
+        "evaluation_strategy": "no",
+        "load_best_model_at_end": False,
+        "remove_unused_columns": False,
+        "dataloader_drop_last": False,
+        "label_smoothing_factor": 0.0,
+        "neftune_noise_alpha": None,
+        "resume_from_checkpoint": None,
+    }
+    ours |= dpo_settings(config)[1]
+    known = {field.name for field in dataclasses.fields(args) if field.init}
+    # transformers 5 knows warmup_ratio only as a deprecated None
+    if getattr(args, "warmup_ratio", None) is None:
+        ours.pop("warmup_ratio")
+    return dataclasses.replace(args, **{name: value for name, value in ours.items() if name in known})
+
+
+@contextlib.contextmanager
+def lent(trainer, phase_args, dataset, stage: Stage):
+    """The host's trainer as a preference trainer; afterwards it is the host's again but keeps model, engine and accelerator."""
+    names = ("args", "train_dataset", "data_collator", "state", "control", "compute_loss_func", "model_accepts_loss_kwargs", "_train_batch_size")
+    own = {name: getattr(trainer, name) for name in names if hasattr(trainer, name)}
+    own_class = trainer.__class__
+    release_engine(trainer)
+    trainer.__class__ = type(f"SPR{own_class.__name__}", (PreferencePhase, own_class), {})
+    trainer.args, trainer.train_dataset, trainer.data_collator = phase_args, dataset, lambda items: collate(stage.host, items)
+    trainer._train_batch_size = phase_args.train_batch_size
+    trainer.state, trainer.control = copy.deepcopy(trainer.state), copy.deepcopy(trainer.control)
+    trainer.compute_loss_func = None
+    trainer.model_accepts_loss_kwargs = False  # the Trainer divides by accumulation steps, whatever the host's forward takes
+    trainer.spr = stage
+    _new_accelerator(trainer)
+    try:
+        yield trainer
+    finally:
+        trainer.__class__ = own_class
+        for name, value in own.items():
+            setattr(trainer, name, value)
+        del trainer.spr
+
+
+def release_engine(trainer) -> None:
+    """Let go of the wrapper, optimizer and schedule of the training before; a DeepSpeed engine also takes its hooks off the model."""
+    engine = getattr(trainer, "deepspeed", None)
+    if engine is not None and hasattr(engine, "destroy"):
+        engine.destroy()
+    trainer.deepspeed = None
+    trainer.model_wrapped = trainer.model
+    trainer.optimizer = trainer.lr_scheduler = None
+
+
+def to_device(trainer) -> None:
+    """Where the host's training was skipped, DeepSpeed has not moved the model yet; ZeRO-3 parts stay where they are."""
+    if not weights.sharded(trainer.model):
+        trainer.model.to(trainer.args.device)
+
+
+def _new_accelerator(trainer) -> None:
+    """An Accelerator for the arguments of the stage: DeepSpeed's batch sizes and optimizer settings are bound to it."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+    trainer.create_accelerator_and_postprocess()
+
+
+def train(stage: Stage, measured: list[Measured], slots: list[Slot], reference: dict[str, dict], checkpoint: Path | None) -> None:
+    """Run the steps of the plan with transformers' own training loop, whatever ``train`` the host's trainer has."""
+    from transformers import Trainer
+
+    trainer = stage.host.trainer
+    steps = len(slots) // stage.division.pairs
+    if ranks.rank() == 0:
+        say(f"DPO on {len(measured)} pairs in {steps} steps" + (f", going on from {checkpoint.name}" if checkpoint else ""))
+        if checkpoint:
+            resume.set_batch(checkpoint, stage.division.batch)
+    ranks.barrier()
+    announce(stage.host, stage.config)
+    phase_args = arguments(trainer.args, stage.config, stage.division, steps, str(stage.directory))
+    with lent(trainer, phase_args, PairRows(stage.host, measured, slots, reference), stage), resume.without_frozen_weights(bool(phase_args.deepspeed)):
+        during = DuringTraining(trainer, stage, steps)
+        trainer.add_callback(during)
+        try:
+            Trainer.train(trainer, resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            trainer.remove_callback(during)
+    best = stage.watch.restore_best()
+    if best is not None and ranks.rank() == 0:
+        say(f"the state of step {best} is kept: S_loc on held-out regions was highest there (--spr_keep_best)")
+
+
+def clean(directory: Path) -> None:
+    """Delete what only resuming needs, once the stage's weights are safe elsewhere."""
+    if ranks.rank() == 0:
+        for path in [*Path(directory).glob("checkpoint-*"), Path(directory) / "best"]:
+            shutil.rmtree(path, ignore_errors=True)

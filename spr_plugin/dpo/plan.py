@@ -1,0 +1,47 @@
+"""Which pairs go into which step on which rank: worked out from lengths, seed and sizes alone, so that every run makes the same plan."""
+
+import random
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One pair in one rank's micro-batch.
+
+    Attributes:
+        pair: its index.
+        weight: what its loss is multiplied with, so that the mean over ranks and accumulation steps of the micro-batches' sums is the
+            mean over the real pairs of the optimizer step. 0 for a pair that only fills the batch up.
+    """
+
+    pair: int
+    weight: float
+
+
+def batch_plan(lengths: list[int], *, epochs: float, batch: int, accumulation: int, world: int, seed: int, window: int = 16) -> list[Slot]:
+    """Slots in the order optimizer step, accumulation step, rank, place in the micro-batch, over all epochs.
+
+    Each epoch is shuffled; within ``window`` steps pairs are sorted by length before they are cut into steps, so that the rows of a
+    batch, and those of ranks that wait for each other, are about equally long. One global batch holds the same pairs however it is
+    divided into ``batch``, ``accumulation`` and ``world``.
+    """
+    rng = random.Random(seed)
+    count, step = len(lengths), batch * accumulation * world
+    total = max(1, round(epochs * count))
+    order = []
+    while len(order) < total:
+        epoch = list(range(count))
+        rng.shuffle(epoch)
+        order += epoch
+    steps = []
+    for start in range(0, total, step * window):
+        near = sorted(order[: total][start : start + step * window], key=lambda pair: (-lengths[pair], pair))
+        cut = [near[i : i + step] for i in range(0, len(near), step)]
+        last = [cut.pop()] if len(cut[-1]) < step else []
+        rng.shuffle(cut)
+        steps += cut + last
+    slots = []
+    for pairs in steps:
+        slots += [Slot(pair, accumulation * world / len(pairs)) for pair in pairs]
+        slots += [Slot(pairs[-1], 0.0)] * (step - len(pairs))
+    return slots

@@ -1,0 +1,95 @@
+"""Checkpoints of the stage: what trains, the optimizer, and where in the plan the run was.
+
+They lie in ``OUTPUT_DIR/spr/dpo/checkpoint-STEP``, where the host's own resume does not look, and count only once ``complete.json`` is in them.
+"""
+
+import contextlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from spr_plugin import ranks
+from spr_plugin.errors import UserError
+from spr_plugin.store import read_json, write_json
+
+MARK = "complete.json"
+
+
+@dataclass(frozen=True)
+class Division:
+    """How the pairs of one optimizer step are divided: ``batch`` at a time, ``accumulation`` times, on ``world`` ranks."""
+
+    batch: int
+    accumulation: int
+    world: int
+
+    @property
+    def pairs(self) -> int:
+        return self.batch * self.accumulation * self.world
+
+
+def divided(was: Division, world: int, sharded: bool) -> Division:
+    """The same steps on ``world`` ranks. UserError where the optimizer is in as many parts as there were ranks, or the pairs do not go round."""
+    if was.world == world:
+        return was
+    restart = "or start the DPO stage over with --spr_restart_dpo"
+    if sharded:
+        raise UserError(f"the DPO stage was left by {was.world} ranks, and DeepSpeed ZeRO cannot go on with {world}: start {was.world} again, {restart}")
+    if was.pairs % world:
+        raise UserError(f"the DPO stage was left with {was.pairs} pairs a step, which {world} ranks cannot share: start {was.world} ranks again, {restart}")
+    share = was.pairs // world
+    batch = max(size for size in range(1, was.batch + 1) if share % size == 0)
+    return Division(batch, share // batch, world)
+
+
+def finish(checkpoint: Path, division: Division) -> None:
+    """Mark a checkpoint that every rank has written as complete, and delete those before it."""
+    ranks.barrier()
+    if ranks.rank() == 0:
+        write_json(checkpoint / MARK, vars(division))
+        for other in checkpoint.parent.glob("checkpoint-*"):
+            if other != checkpoint:
+                shutil.rmtree(other, ignore_errors=True)
+    ranks.barrier()
+
+
+def latest(directory: Path) -> tuple[Path, Division] | None:
+    """The complete checkpoint of the stage with the most steps."""
+    complete = [path.parent for path in Path(directory).glob(f"checkpoint-*/{MARK}")]
+    if not complete:
+        return None
+    newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]))
+    return newest, Division(**read_json(newest / MARK))
+
+
+def discard_torn(directory: Path) -> None:
+    """Delete checkpoints that a death left half written."""
+    for path in Path(directory).glob("*checkpoint-*"):
+        if path.is_dir() and not (path / MARK).exists():
+            shutil.rmtree(path)
+
+
+def set_batch(checkpoint: Path, batch: int) -> None:
+    """The Trainer believes its state file about the batch size more than its arguments."""
+    path = checkpoint / "trainer_state.json"
+    state = json.loads(path.read_text())
+    if state.get("train_batch_size") not in (None, batch):
+        write_json(path, {**state, "train_batch_size": batch})
+
+
+@contextlib.contextmanager
+def without_frozen_weights(deepspeed: bool):
+    """Inside, a DeepSpeed engine writes and reads what trains and no more: 13 GB of frozen weights a checkpoint would be nothing to resume from."""
+    if not deepspeed:
+        yield
+        return
+    from deepspeed import DeepSpeedEngine
+
+    save, load = DeepSpeedEngine.save_checkpoint, DeepSpeedEngine.load_checkpoint
+    DeepSpeedEngine.save_checkpoint = lambda self, *args, **kwargs: save(self, *args, **{**kwargs, "exclude_frozen_parameters": True})
+    DeepSpeedEngine.load_checkpoint = lambda self, *args, **kwargs: load(self, *args, **{**kwargs, "load_module_strict": False})
+    try:
+        yield
+    finally:
+        DeepSpeedEngine.save_checkpoint, DeepSpeedEngine.load_checkpoint = save, load

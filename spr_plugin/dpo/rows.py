@@ -1,0 +1,217 @@
+"""Log-probs of the answers of preference pairs, through the host's own forward.
+
+The host expands its ordinary chosen and rejected rows (an ``<image>`` becomes patch embeddings). Between that and its language model we
+join the two rows of a pair to one, ``[prompt | chosen | rejected]``: positions restart at ``rejected``, and a 4-D mask hides ``chosen``
+from it, so that every token sees what it saw in its own row and the prompt with its picture is computed once. The language-model
+head sees the hidden states before completion tokens alone.
+
+Hooks on the backbone and on the head, taken off after the forward, do this inside one call of whatever wraps the model (DDP, a
+DeepSpeed engine, PEFT), so that gradients are reduced and parameters gathered as in any other step.
+"""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+from spr_plugin.dpo.head import token_log_probs
+from spr_plugin.errors import UserError
+from spr_plugin.host import Host
+
+IGNORED = -100
+
+
+@dataclass
+class Answers:
+    """Log-probs of the 2B answers of B pairs, chosen first.
+
+    Attributes:
+        token_log_probs: ``(2B, T)`` fp32, 0 where ``scored`` is False.
+        scored: ``(2B, T)`` bool, the completion tokens.
+    """
+
+    token_log_probs: torch.Tensor
+    scored: torch.Tensor
+
+    @property
+    def sums(self) -> torch.Tensor:
+        return self.token_log_probs.sum(1)
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        return self.scored.sum(1)
+
+
+@dataclass
+class Join:
+    """Where each token of the joined rows ``(B, L)`` comes from.
+
+    Attributes:
+        index: ``(B, L)`` into the flattened ``(2B · T)`` tokens of the host's rows.
+        branch: ``(B, L)``: 0 prompt, 1 chosen, 2 rejected, -1 padding.
+        place: ``(2B, T)``: where a token of the host's rows lies in the flattened ``(B · L)`` joined ones.
+    """
+
+    index: torch.Tensor
+    branch: torch.Tensor
+    place: torch.Tensor
+
+
+def join_rows(starts: list[int], lengths: list[int], prompts: list[int], width: int) -> Join:
+    """Plan of the joined rows of B pairs.
+
+    Args:
+        starts, lengths: of the 2B rows, chosen first: first valid position and number of valid positions.
+        prompts: of the B pairs: how many leading tokens both rows share.
+        width: T of the host's rows.
+    """
+    pairs = len(prompts)
+    longest = max(lengths[i] + lengths[pairs + i] - prompts[i] for i in range(pairs))
+    index = torch.zeros(pairs, longest, dtype=torch.long)
+    branch = torch.full((pairs, longest), -1)
+    place = torch.zeros(2 * pairs, width, dtype=torch.long)
+    for i, prompt in enumerate(prompts):
+        chosen, rejected, total = lengths[i], lengths[pairs + i], lengths[i] + lengths[pairs + i] - prompt
+        first, second = i * width + starts[i], (pairs + i) * width + starts[pairs + i]
+        index[i, :chosen] = torch.arange(first, first + chosen)
+        index[i, chosen:total] = torch.arange(second + prompt, second + rejected)
+        branch[i, :prompt], branch[i, prompt:chosen], branch[i, chosen:total] = 0, 1, 2
+        own = i * longest
+        place.view(-1)[first : first + chosen] = torch.arange(own, own + chosen)
+        place.view(-1)[second : second + prompt] = torch.arange(own, own + prompt)
+        place.view(-1)[second + prompt : second + rejected] = torch.arange(own + chosen, own + total)
+    return Join(index, branch, place)
+
+
+def pair_mask(branch: torch.Tensor, positions: torch.Tensor, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+    """Additive mask ``(B, 1, L, L)``: a token sees itself and what came before it in its own row, at most ``window`` positions back."""
+    order = torch.arange(branch.shape[1], device=branch.device)
+    query, key = branch[:, :, None], branch[:, None, :]
+    seen = (order[:, None] >= order[None, :]) & ((key == 0) | (key == query)) & (key >= 0)
+    if window is not None:
+        seen &= positions[:, :, None] - positions[:, None, :] < window
+    seen |= order[:, None] == order[None, :]  # padding sees itself: a row of nothing has no softmax
+    return torch.zeros(seen.shape, dtype=dtype, device=branch.device).masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def sliding_window(config) -> int | None:
+    """The window that every layer of the model has; None for full attention. ValueError where layers differ."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if kinds == {"full_attention"}:
+        return None
+    if kinds - {"sliding_attention"}:
+        raise ValueError(f"its layers mix {' and '.join(sorted(kinds))}")
+    return getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+
+
+def no_joining(config) -> str | None:
+    """Why the model's attention cannot take joined rows; None where it can."""
+    kind = getattr(config, "_attn_implementation", "eager")
+    if kind not in ("eager", "sdpa"):
+        return f"{kind} takes no 4-D mask here"
+    try:
+        sliding_window(config)
+    except ValueError as why:
+        return str(why)
+    return None
+
+
+def refuse_head(head, config) -> None:
+    """UserError for a language-model head whose logits are not just a linear map of the hidden states: here they would be others."""
+    if not isinstance(head, torch.nn.Linear):
+        raise UserError(f"the SPR stage computes log-probs with a linear language-model head; this model's is a {type(head).__name__}")
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier"):
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            raise UserError(f"the SPR stage does not know what {name} = {getattr(config, name)} in the model's config does to its logits")
+
+
+def answers(host: Host, model, batch: dict, tails: list[int], joined: bool) -> Answers:
+    """Forward a host batch of ``[chosen …, rejected …]`` rows.
+
+    Args:
+        model: what wraps the live model.
+        batch: keyword arguments of its forward.
+        tails: of the 2B rows: how many of the last valid tokens are not shared with the other row of the pair.
+        joined: whether the two rows of a pair share their prompt.
+
+    Raises:
+        ValueError: the host cut a row, so that the two prompts of a pair differ in length.
+    """
+    backbone, head = host.language_model()
+    state = {}
+
+    def enter(module, args, kwargs):
+        embeddings = kwargs["inputs_embeds"]
+        kwargs["use_cache"] = False
+        state["width"] = embeddings.shape[1]
+        if joined:
+            kwargs.update(_joined(embeddings, kwargs, tails, state, sliding_window(module.config)))
+        if torch.is_grad_enabled() and not kwargs["inputs_embeds"].requires_grad and getattr(module, "gradient_checkpointing", False):
+            kwargs["inputs_embeds"] = kwargs["inputs_embeds"].detach().requires_grad_()  # reentrant checkpoints give no gradients without
+        return args, kwargs
+
+    def score(hidden):
+        labels = heard[0]
+        scored = torch.zeros_like(labels, dtype=torch.bool)
+        scored[:, 1:] = labels[:, 1:] != IGNORED
+        # The hidden state before a token predicts it.
+        before = state["place"] if joined else torch.arange(labels.numel(), device=labels.device).view_as(labels)
+        sources = before[:, :-1][scored[:, 1:]]
+        log_probs = token_log_probs(hidden.flatten(0, 1)[sources], head.weight, head.bias, labels[scored])
+        state["scored"] = scored
+        return torch.zeros(labels.shape, dtype=torch.float32, device=hidden.device).masked_scatter(scored, log_probs)
+
+    with host.labels_overheard() as heard, _hooked(backbone, enter), _forward_of(head, score):
+        out = model(**batch).logits
+    return Answers(out, state["scored"])
+
+
+def _joined(embeddings, kwargs, tails, state, window) -> dict:
+    """The backbone's arguments for joined rows."""
+    rows, width = embeddings.shape[:2]
+    mask = kwargs.get("attention_mask")
+    if mask is None:
+        starts, lengths = [0] * rows, [width] * rows
+    else:
+        starts, lengths = torch.stack([mask.bool().int().argmax(1), mask.sum(1).int()]).tolist()
+    prompts = [length - tail for length, tail in zip(lengths, tails)]
+    pairs = rows // 2
+    if prompts[:pairs] != prompts[pairs:] or min(prompts) < 1:
+        raise ValueError(f"the host expanded the prompts of a pair to {prompts[:pairs]} and {prompts[pairs:]} tokens: it cut a row")
+    plan = join_rows(starts, lengths, prompts[:pairs], width)
+    index, branch = plan.index.to(embeddings.device), plan.branch.to(embeddings.device)
+    state["place"] = plan.place.to(embeddings.device)
+    positions = kwargs.get("position_ids")
+    if positions is None:
+        offsets = torch.tensor(starts, device=embeddings.device)[:, None]
+        positions = (torch.arange(width, device=embeddings.device)[None] - offsets).clamp(min=0)
+    positions = positions.expand(*positions.shape[:-2], rows, width).flatten(-2)[..., index]  # (…, B, L), e.g. three of them with M-RoPE
+    rank_positions = positions.reshape(-1, *index.shape)[0]
+    return {
+        "inputs_embeds": embeddings.flatten(0, 1)[index],
+        "position_ids": positions,
+        "attention_mask": pair_mask(branch, rank_positions, window, embeddings.dtype),
+    }
+
+
+@contextlib.contextmanager
+def _hooked(module, hook):
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def _forward_of(module, forward):
+    """``module``'s own forward replaced: its hooks, which gather its weights under ZeRO-3, stay."""
+    own = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own

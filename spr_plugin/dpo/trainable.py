@@ -1,0 +1,108 @@
+"""What the stage trains, and how the host gets its own structure back."""
+
+import contextlib
+from collections import Counter
+
+import torch
+
+from spr_plugin import ranks, weights
+from spr_plugin.config import SPRConfig
+from spr_plugin.errors import UserError
+from spr_plugin.host import Host
+from spr_plugin.progress import say
+
+ADAPTER = "spr"
+
+
+def choose_trainable(host: Host, config: SPRConfig) -> list[str]:
+    """Set ``requires_grad`` for the stage and return the names of what trains; adds an adapter to a host that trains all weights.
+
+    Raises:
+        UserError: nothing is left to train.
+    """
+    model = host.trainer.model
+    if needs_adapter(model, config):
+        _add_adapter(host, config)
+    trained = weights.trainable(model)
+    adapters = [name for name in trained if "lora_" in name]
+    parts = {"language model", "projector"} if config.spr_tune_projector else {"language model"}
+    wanted = {name for name in adapters or trained if host.part_of(name) in parts}
+    if config.spr_tune_projector:
+        wanted |= {name for name, _ in model.named_parameters() if host.part_of(name) == "projector"}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in wanted)
+    if not wanted:
+        raise UserError("the SPR stage has nothing to train: the host froze all weights; use --spr_tune lora or --spr_tune_projector")
+    return sorted(wanted)
+
+
+def describe(host: Host, config: SPRConfig) -> str:
+    """Module groups of what trains with their sizes. UserError if a group is among them that no flag asked for."""
+    tensors, numbers = Counter(), Counter()
+    for name, parameter in host.trainer.model.named_parameters():
+        if parameter.requires_grad:
+            group = host.part_of(name) + (" (LoRA)" if "lora_" in name else "")
+            tensors[group] += 1
+            numbers[group] += weights.numel(parameter)
+    allowed = {"language model", "language model (LoRA)"} | ({"projector"} if config.spr_tune_projector else set())
+    if unexpected := sorted(tensors.keys() - allowed):
+        raise UserError(f"the SPR stage would train {', '.join(unexpected)}, which no flag asks for")
+    return ", ".join(f"{group} {numbers[group]:,} weights in {tensors[group]} tensors" for group in sorted(tensors)) or "nothing"
+
+
+def needs_adapter(model, config: SPRConfig) -> bool:
+    """Whether the stage brings its own adapter: with ``--spr_tune lora``, to a host that has none."""
+    return config.spr_tune == "lora" and not any("lora_" in name for name, _ in model.named_parameters())
+
+
+def _add_adapter(host: Host, config: SPRConfig) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    layers = host.language_layers()
+    if not layers:
+        raise UserError("--spr_tune lora: the language model has no linear layer to add an adapter to; take --spr_tune full")
+    for parameter in host.trainer.model.parameters():
+        parameter.requires_grad_(False)
+    torch.manual_seed(config.spr_seed)
+    settings = LoraConfig(r=config.spr_lora_r, lora_alpha=config.spr_lora_alpha, lora_dropout=0.0, bias="none", target_modules=layers)
+    inject_adapter_in_model(settings, host.trainer.model, adapter_name=ADAPTER)
+
+
+def merge_adapter(model) -> None:
+    """Fold our adapter into the weights and give the model back its own modules."""
+    if not any(f".{ADAPTER}." in name for name, _ in model.named_parameters()):
+        return
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, LoraLayer) or ADAPTER not in module.lora_A:
+            continue
+        with torch.no_grad(), weights.gathered(module.parameters(), modify=True):
+            if ranks.rank() == 0 or not weights.sharded(module):
+                base = module.get_base_layer().weight
+                base.data += module.get_delta_weight(ADAPTER).to(base.dtype)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, module.get_base_layer())
+
+
+@contextlib.contextmanager
+def dropout_off(model):
+    """Every dropout of the model at 0 inside: policy and reference must differ by their weights alone."""
+    changed = []
+    for module in model.modules():
+        for attribute in ("p",) if isinstance(module, torch.nn.Dropout) else ("attention_dropout", "dropout"):
+            value = getattr(module, attribute, None)
+            if isinstance(value, float) and value:
+                changed.append((module, attribute, value))
+                setattr(module, attribute, 0.0)
+    try:
+        yield
+    finally:
+        for module, attribute, value in changed:
+            setattr(module, attribute, value)
+
+
+def announce(host: Host, config: SPRConfig) -> None:
+    trains = describe(host, config)
+    if ranks.rank() == 0:
+        say(f"DPO trains {trains}; all else is frozen")

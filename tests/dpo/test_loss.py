@@ -1,0 +1,164 @@
+"""The losses by hand, and against TRL's own trainer on the same model and pairs."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from spr_plugin.config import SPRConfig, dpo_settings, fingerprint
+from spr_plugin.dpo.head import token_log_probs
+from spr_plugin.dpo.loss import deltas, metrics, preference_losses
+from spr_plugin.dpo.rows import Answers
+from spr_plugin.errors import UserError
+
+TINY = Path(__file__).parents[2] / "examples" / "tiny_world"
+
+
+def by_hand(policy, reference, tokens=(2, 4), real=(True,)):
+    """Deltas of one pair whose answers have the log-probs ``policy`` (chosen, rejected), evenly over ``tokens``."""
+    scored = torch.tensor([[i < n for i in range(max(tokens))] for n in tokens])
+    answers = Answers(torch.tensor([[value / n] for value, n in zip(policy, tokens)]) * scored, scored)
+    return deltas(answers, torch.tensor(reference), torch.tensor(real))
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("sigmoid", math.log(1 + math.exp(-1.0))),
+        ("hinge", 0.0),
+        ("ipo", (1 / 2 + 1 / 4 - 1) ** 2),
+        ("robust", (0.9 * math.log(1 + math.exp(-1.0)) - 0.1 * math.log(1 + math.exp(1.0))) / 0.8),
+        ("sft", 5.0),
+    ],
+)
+def test_losses_by_hand(name, expected):
+    """Δ chosen 1 on 2 tokens, Δ rejected -1 on 4 tokens, β ½."""
+    pair = by_hand((-10.0, -12.0), [-11.0, -11.0])
+    (loss,) = preference_losses(pair, [name], [1.0], beta=0.5, smoothing=0.1).tolist()
+    assert loss == pytest.approx(expected, abs=1e-6)
+
+
+def test_where_policy_is_reference_the_loss_is_log_2():
+    pair = by_hand((-3.0, -50.0), [-3.0, -50.0])
+    assert preference_losses(pair, ["sigmoid"], [1.0], 0.1, 0.0).item() == pytest.approx(math.log(2))
+    assert {name: value.item() for name, value in metrics(pair, 0.1).items() if "rewards" in name or name == "kl"} == {
+        "rewards/chosen": 0, "rewards/rejected": 0, "rewards/margins": 0, "rewards/accuracies": 0, "kl": 0,
+    }  # fmt: skip
+
+
+def test_a_filler_has_no_part_in_the_sft_term():
+    scored = torch.ones(4, 2, dtype=torch.bool)
+    answers = Answers(torch.tensor([[-1.0], [-5.0], [-2.0], [-2.0]]).expand(4, 2), scored)
+    pair = deltas(answers, torch.zeros(4), torch.tensor([True, False]))
+    assert preference_losses(pair, ["sft"], [1.0], 0.1, 0.0)[0].item() == 1.0
+
+
+@pytest.fixture(scope="module")
+def text_model():
+    """A random Llama with the tiny world's tokenizer."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(TINY / "llava", use_fast=False)
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
+    return LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), pad_token_id=0, bos_token_id=1, eos_token_id=2, **sizes)), tokenizer
+
+
+@pytest.fixture(scope="module")
+def text_pairs():
+    from datasets import Dataset
+
+    rows = [("where is it ? ", f"a red circle at 0.{n}1 .", "a blue square at 0.27 and a green ring ." * (n % 2 + 1)) for n in range(4)]
+    return Dataset.from_list([dict(zip(("prompt", "chosen", "rejected"), row)) for row in rows])
+
+
+SETTINGS = {
+    "sigmoid": dict(loss_type=["sigmoid"]),
+    "hinge": dict(loss_type=["hinge"]),
+    "ipo": dict(loss_type=["ipo"]),
+    "robust": dict(loss_type=["robust"], label_smoothing=0.2),
+    "sigmoid and sft": dict(loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.5]),
+    "ipo, hinge and sft": dict(loss_type=["ipo", "hinge", "sft"], loss_weights=[0.2, 0.7, 0.1]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
+def test_loss_metrics_and_gradients_equal_trl(tmp_path, text_model, text_pairs, name):
+    """TRL's own DPOTrainer on the same model and pairs, for a policy that has moved: all to 1e-5."""
+    trl = pytest.importorskip("trl", reason="the legacy environment has no TRL that fits its transformers")
+
+    reference, tokenizer = text_model
+    policy = copy.deepcopy(reference)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    arguments = trl.DPOConfig(
+        output_dir=str(tmp_path), beta=0.3, use_cpu=True, report_to=[], per_device_train_batch_size=4, disable_dropout=True,
+        max_length=None, bf16=False, **SETTINGS[name],
+    )  # fmt: skip
+    trainer = trl.DPOTrainer(
+        model=copy.deepcopy(policy), ref_model=copy.deepcopy(reference), args=arguments, train_dataset=text_pairs, processing_class=tokenizer
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    theirs = trainer.compute_loss(trainer.model, batch)
+    theirs.backward()
+
+    config = SPRConfig(spr=True, spr_beta=0.3, **{f"spr_{key}": value for key, value in SETTINGS[name].items()})
+    with torch.no_grad():
+        known = scored_answers(reference, batch).sums
+    pairs = deltas(scored_answers(policy, batch), known, torch.ones(4, dtype=torch.bool))
+    ours = preference_losses(pairs, *config.losses(), 0.3, config.spr_label_smoothing).mean()
+    ours.backward()
+
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
+    for (parameter, mine), (_, other) in zip(policy.named_parameters(), trainer.model.named_parameters()):
+        assert torch.allclose(mine.grad, other.grad, atol=1e-5), parameter
+    for key, value in metrics(pairs, 0.3).items():
+        if key != "kl":
+            assert value.mean().item() == pytest.approx(trainer._metrics["train"][key][0], abs=1e-5, rel=1e-6), key
+
+
+def scored_answers(model, batch) -> Answers:
+    """Our head over a text model's hidden states."""
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    hidden = model.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    scored = torch.zeros_like(labels, dtype=torch.bool)
+    scored[:, 1:] = labels[:, 1:] != -100
+    log_probs = token_log_probs(hidden[:, :-1][scored[:, 1:]], model.lm_head.weight, None, labels[scored])
+    return Answers(torch.zeros(labels.shape).masked_scatter(scored, log_probs), scored)
+
+
+def test_flags_name_the_losses():
+    assert SPRConfig(spr=True).losses() == (["sigmoid"], [1.0])
+    assert SPRConfig(spr=True, spr_sft_weight=0.5).losses() == (["sigmoid", "sft"], [1.0, 0.5])
+    assert SPRConfig(spr=True, spr_pairing="sft").losses() == (["sft"], [1.0])
+
+
+# --- --spr_dpo_config ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix, text", [("json", '{"beta": 0.3, "loss_type": "ipo", "max_grad_norm": 2.0}'), ("yaml", "beta: 0.3\nloss_type: [ipo]\nmax_grad_norm: 2.0\n")])
+def test_a_file_sets_flags_and_the_trainer_s_arguments(tmp_path, suffix, text):
+    path = tmp_path / f"dpo.{suffix}"
+    path.write_text(text)
+    config = SPRConfig(spr=True, spr_dpo_config=str(path))
+    assert (config.spr_beta, config.spr_loss_type, dpo_settings(config)[1]) == (0.3, ["ipo"], {"max_grad_norm": 2.0})
+    assert fingerprint(config)["spr_dpo_config"] == {"max_grad_norm": 2.0}
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [("use_liger_kernel: true", "use_liger_kernel"), ("- beta", "table"), ("a: [", "cannot be read"), ("loss_type: nca_pair", "nca_pair"), ("beta: -1", "spr_beta -1")],
+)
+def test_what_the_stage_would_not_honour_is_refused_by_name(tmp_path, text, words):
+    (tmp_path / "dpo.yaml").write_text(text)
+    with pytest.raises(UserError, match=words):
+        SPRConfig(spr=True, spr_dpo_config=str(tmp_path / "dpo.yaml"))
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match="nowhere.json"):
+        SPRConfig(spr=True, spr_dpo_config=str(tmp_path / "nowhere.json"))

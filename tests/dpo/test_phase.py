@@ -1,0 +1,216 @@
+"""The whole stage on a real LLaVA in this process: what moves, what is logged, what a death leaves, what stops it."""
+
+import json
+import resource
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from spr_plugin import weights
+from spr_plugin.dpo import choose_trainable, improve, merge_adapter
+from spr_plugin.dpo.pairs import pair_rows
+from spr_plugin.errors import UserError
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = dict(spr_batch_size=2, spr_save_steps=1, spr_learning_rate=1e-3, spr_epochs=1.0)
+
+
+def run(host, config, pairs, folder):
+    """The stage, from choosing what trains to the last step; what the trainer logged."""
+    names = choose_trainable(host, config)
+    logged = []
+
+    class Listen(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            logged.append(dict(logs))
+
+    host.trainer.add_callback(Listen())
+    improve(host, pairs, [], config, folder, entry="entry")
+    return names, logged
+
+
+def values(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+class Death(Exception):
+    pass
+
+
+def die_at(host, step):
+    class Die(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == step:
+                raise Death
+
+    host.trainer.add_callback(Die())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [dict(), dict(spr_tune="full"), dict(lora=True), dict(lora=True, spr_tune_projector=True), dict(spr_loss_type=["ipo", "sft"], spr_beta=0.5)],
+    ids=["adapter", "full", "lora", "lora and projector", "ipo and sft"],
+)
+def test_what_should_move_moves_and_nothing_else(live_llava, pairs, tmp_path, capfd, settings):
+    host, config = live_llava(**SETTINGS | settings)
+    model = host.trainer.model
+    given = values(model)
+    names, logged = run(host, config, pairs(8), tmp_path / "dpo")
+    after = values(model)
+    start = {name: given.get(name, given.get(name.replace(".base_layer", ""))) for name in after}
+    moved = {name for name in after if start[name] is None or not torch.equal(start[name], after[name])}
+    assert moved == set(names)
+    printed = capfd.readouterr().err
+    assert "DPO trains language model" in printed and ("projector" in printed.split("DPO trains")[1].split(";")[0]) == config.spr_tune_projector
+    assert "share their prompt and picture (sdpa" in printed and "forecast: 8 pairs, 4 steps" in printed
+    steps = [entry for entry in logged if "rewards/margins" in entry]
+    assert len(steps) == 4
+    assert steps[0]["rewards/chosen"] == steps[0]["rewards/rejected"] == 0  # the same rows gave the reference: exactly
+    assert all(step["rewards/margins"] for step in steps[1:])
+    assert {"loss", "grad_norm", "kl", "logps/chosen", "rewards/accuracies"} <= {key.removeprefix("spr/") for key in steps[0]}
+    merge_adapter(model)
+    assert set(values(model)) == set(given)
+
+
+def test_a_death_at_any_step_leaves_no_trace(live_llava, pairs, tmp_path):
+    """Steps 0 to 3 of 4: the same weights to the last bit, and each pair was trained on once."""
+    host, config = live_llava(**SETTINGS)
+    names, calm = run(host, config, pairs(8), tmp_path / "calm")
+    expected = {name: values(host.trainer.model)[name] for name in names}
+    for step in range(4):
+        folder = tmp_path / f"killed{step}" / "dpo"
+        host, config = live_llava(**SETTINGS)
+        die_at(host, step)
+        with pytest.raises(Death):
+            run(host, config, pairs(8), folder)
+        host, config = live_llava(**SETTINGS)
+        _, logged = run(host, config, pairs(8), folder)
+        found = values(host.trainer.model)
+        assert all(torch.equal(found[name], expected[name]) for name in names), step
+        again = [entry["spr/loss"] for entry in logged if "spr/loss" in entry]
+        assert again == [entry["spr/loss"] for entry in calm if "spr/loss" in entry][step:]
+
+
+def test_a_half_written_checkpoint_is_none(live_llava, pairs, tmp_path):
+    host, config = live_llava(**SETTINGS)
+    die_at(host, 3)
+    with pytest.raises(Death):
+        run(host, config, pairs(8), tmp_path / "dpo")
+    (kept,) = (tmp_path / "dpo").glob("checkpoint-*")
+    torn = kept.with_name("checkpoint-9")
+    torn.mkdir()
+    (torn / "optimizer.pt").write_bytes(b"half")
+    host, config = live_llava(**SETTINGS)
+    run(host, config, pairs(8), tmp_path / "dpo")
+    assert not torn.exists()
+
+
+def test_steps_are_the_same_however_they_are_divided(live_llava, pairs, tmp_path):
+    """Batches of 4, or 2 and 2 accumulated: losses to 1e-5, with a last step that is not full."""
+    losses = []
+    for sizes in (dict(spr_batch_size=4), dict(spr_batch_size=2, spr_gradient_accumulation=2), dict(spr_batch_size=1, spr_gradient_accumulation=4)):
+        host, config = live_llava(**SETTINGS | sizes)
+        _, logged = run(host, config, pairs(10), tmp_path / str(sizes))
+        losses.append([entry["spr/loss"] for entry in logged if "spr/loss" in entry])
+    assert len(losses[0]) == 3
+    for other in losses[1:]:
+        assert other == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_state_before(live_llava, pairs, tmp_path):
+    host, config = live_llava(**SETTINGS | dict(spr_learning_rate=1e30, spr_tune="full"))
+    with pytest.raises(UserError, match="not finite at step 2, pair pair") as caught:
+        run(host, config, pairs(8), tmp_path / "spr" / "dpo")
+    assert "\n" not in str(caught.value)
+    written = [json.loads(path.read_text()) for path in (tmp_path / "spr" / "bad_pairs").glob("*.json")]
+    assert written and all(record["id"] in str(record) and record["step"] == 1 and record["chosen"] for record in written)
+    assert (tmp_path / "spr" / "dpo" / "checkpoint-1" / "complete.json").exists()
+
+
+def test_a_full_disk_at_a_checkpoint_is_one_line_and_the_one_before_stays(live_llava, pairs, tmp_path):
+    """The kernel refuses files above a size, as it would on a full disk."""
+    host, config = live_llava(**SETTINGS)
+    die_at(host, 2)
+    with pytest.raises(Death):
+        run(host, config, pairs(8), tmp_path / "dpo")
+    host, config = live_llava(**SETTINGS)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(UserError, match="cannot write its checkpoint of step 3.*make room"):
+            run(host, config, pairs(8), tmp_path / "dpo")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "dpo" / "checkpoint-2" / "complete.json").exists()
+    host, config = live_llava(**SETTINGS)
+    run(host, config, pairs(8), tmp_path / "dpo")
+
+
+@pytest.mark.parametrize("change, words", [(dict(rejected="red circle [0.1, 0.2, 0.5, 0.75]"), "the same tokens"), (dict(chosen=" "), "empty"), (dict(image="/nowhere.png"), "nowhere.png")])
+def test_a_pair_that_is_none_is_named(live_llava, pairs, tmp_path, change, words):
+    import dataclasses
+
+    host, config = live_llava(**SETTINGS)
+    broken = pairs(4)
+    broken[0] = dataclasses.replace(broken[0], **change)
+    with pytest.raises(UserError, match=words) as caught:
+        run(host, config, broken, tmp_path / "dpo")
+    assert "pair0" in str(caught.value)
+
+
+def test_pairs_that_are_too_long_are_named_and_refused_above_a_share(live_llava, pairs, tmp_path, capfd):
+    host, _ = live_llava()
+    longest = max(len(row["input_ids"]) - 1 + 4 for pair in pairs(8) for row in pair_rows(host, pair))  # a picture is four tokens
+    lengths = longest - 1
+    host, config = live_llava(**SETTINGS | dict(max_length=lengths, spr_max_too_long=0.05))
+    with pytest.raises(UserError, match=r"\d of 8 pairs are longer than the host's --model_max_length \(pair.*spr_max_too_long"):
+        run(host, config, pairs(8), tmp_path / "dpo")
+    host, config = live_llava(**SETTINGS | dict(max_length=lengths, spr_max_too_long=0.5))
+    run(host, config, pairs(8), tmp_path / "dpo2")
+    assert "they are left out" in capfd.readouterr().err
+
+
+def test_metrics_reach_tensorboard(live_llava, pairs, tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    host, config = live_llava(**SETTINGS, args={"report_to": ["tensorboard"]})
+    run(host, config, pairs(8), tmp_path / "dpo")
+    (file,) = tmp_path.rglob("events.out.tfevents.*")
+    data, place, found = file.read_bytes(), 0, {}
+    while place < len(data):  # a record: length (8 bytes), its checksum (4), the event, its checksum (4)
+        size = int.from_bytes(data[place : place + 8], "little")
+        for value in Event.FromString(data[place + 12 : place + 12 + size]).summary.value:
+            found.setdefault(value.tag, []).append(value.simple_value)
+        place += size + 16
+    for name in ("spr/loss", "rewards/chosen", "rewards/margins", "rewards/accuracies", "logps/rejected", "spr/kl", "spr/grad_norm"):
+        (tag,) = [tag for tag in found if tag.endswith(name)]
+        assert len(found[tag]) == 4, name
+
+
+def test_nothing_to_train(live_llava):
+    host, config = live_llava(spr_tune="full")
+    host.trainer.model.requires_grad_(False)
+    with pytest.raises(UserError, match="nothing to train"):
+        choose_trainable(host, config)
+
+
+def test_a_group_that_no_flag_asked_for_is_refused(live_llava):
+    from spr_plugin.dpo.trainable import describe
+
+    host, config = live_llava(spr_tune="full")
+    choose_trainable(host, config)
+    host.llava.get_model().mm_projector[0].weight.requires_grad_(True)
+    with pytest.raises(UserError, match="projector, which no flag asks for"):
+        describe(host, config)
+
+
+def test_weights_that_were_saved_are_the_live_ones(live_llava, pairs, tmp_path):
+    host, config = live_llava(**SETTINGS)
+    names, _ = run(host, config, pairs(8), tmp_path / "dpo")
+    weights.save(host.trainer.model, names, tmp_path / "policy")
+    other, _ = live_llava(**SETTINGS)
+    choose_trainable(other, config)
+    weights.load(other.trainer.model, tmp_path / "policy")
+    assert all(torch.equal(value, values(host.trainer.model)[name]) for name, value in values(other.trainer.model).items())

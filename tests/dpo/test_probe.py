@@ -1,0 +1,93 @@
+"""Seeing a collapse: what is measured, when the stage stops, and which state is kept."""
+
+import json
+
+import pytest
+import torch
+
+from spr_plugin.annotations import AnnotatedImage, Annotation
+from spr_plugin.boxes import Box, Space
+from spr_plugin.dpo import choose_trainable, improve
+from spr_plugin.dpo.probe import held_out, measure
+from spr_plugin.errors import UserError
+from spr_plugin.formats import box_format
+from spr_plugin.regions import RegionQuery
+
+GOOD, FAR, WORDS = "a red circle [0.1, 0.2, 0.5, 0.75]", "a red circle [0.6, 0.8, 0.7, 0.9]", "a red circle somewhere"
+
+
+def query(path, index=0, width=40, height=40):
+    space = Space.pixels(width, height)
+    truth = Annotation("1", "circle", Box(0.1 * width, 0.2 * height, 0.5 * width, 0.75 * height, space), False)
+    return RegionQuery(f"q{index}", AnnotatedImage(f"i{index}", str(path), width, height, (truth,)), Box(0, 0, width, height, space), (truth,), 0)
+
+
+def test_a_reading_by_hand():
+    queries = [query("x", index) for index in range(4)]
+    reading = measure([GOOD, GOOD + " and " + FAR, FAR, WORDS], queries, box_format("llava", "square"))
+    assert (reading.parsable, reading.boxes) == (0.75, 1.0)
+    assert reading.s_loc == pytest.approx(0.5, abs=1e-6)
+
+
+def test_held_out_regions_are_at_most_a_tenth():
+    queries = [query("x", index) for index in range(50)]
+    assert len(held_out(queries, 16)) == 5 and len(held_out(queries, 2)) == 2 and held_out(queries[:9], 16) == []
+    assert held_out(queries, 3) == held_out(queries[::-1], 3)
+
+
+@pytest.fixture
+def watched_run(live_llava, pairs, random_llava, tmp_path, monkeypatch):
+    """Run the stage while the held-out answers go through ``script``: a list of texts, one a look (an untrained model writes no box)."""
+
+    def go(script, **settings):
+        host, config = live_llava(spr_batch_size=2, spr_probe_steps=1, spr_max_new_tokens=2, spr_learning_rate=1e-3, **settings)
+        looks = iter(script)
+        state = []
+
+        def texts(answers):
+            assert not host.trainer.model.training and not torch.is_grad_enabled() and len(answers) == 4
+            state.append({name: p.detach().clone() for name, p in host.trainer.model.named_parameters() if p.requires_grad})
+            return [next(looks)] * len(answers)
+
+        monkeypatch.setattr(host, "texts", texts)
+        choose_trainable(host, config)
+        queries = [query(random_llava / "images" / "0.png", index) for index in range(4)]
+        improve(host, pairs(8), queries, config, tmp_path / "dpo", entry="entry")
+        return state, {name: p for name, p in host.trainer.model.named_parameters() if p.requires_grad}
+
+    return go
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in b)
+
+
+@pytest.mark.slow
+def test_the_best_state_is_kept_and_said(watched_run, tmp_path, capfd):
+    state, live = watched_run([FAR, FAR, GOOD, FAR, FAR])
+    assert same(state[2], live) and not same(state[4], live)
+    assert "the state of step 2 is kept" in capfd.readouterr().err
+    readings = [json.loads(line) for line in (tmp_path / "dpo" / "probes.jsonl").read_text().splitlines()]
+    assert [reading["step"] for reading in readings] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_without_keep_best_the_last_state_stays(watched_run):
+    state, live = watched_run([FAR, FAR, GOOD, FAR, FAR], spr_keep_best=False)
+    assert same(state[4], live)
+
+
+@pytest.mark.slow
+def test_a_collapse_stops_the_stage_in_one_line(watched_run, capfd):
+    state, live = watched_run([GOOD, GOOD, WORDS, GOOD, GOOD])
+    assert len(state) == 3 and same(state[1], live)
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "DPO stops" in line]
+    assert "step 2" in line and "parsable 1.00 → 0.00" in line and "boxes" in line and "s_loc" in line
+
+
+@pytest.mark.slow
+def test_a_collapse_with_nothing_kept_is_an_error(watched_run):
+    with pytest.raises(UserError, match="stops answering at step 1"):
+        watched_run([GOOD, WORDS], spr_keep_best=False)
+
+

@@ -1,0 +1,18 @@
+"""DeepSpeed on two ranks: the losses of one process, at equal global batches. ``make test-zero`` runs the long form."""
+
+import pytest
+
+from .launching import assert_same_losses, stage
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def alone(random_llava, tmp_path_factory):
+    """One process that takes two ranks' pairs in two accumulated steps; 11 pairs, so that two ranks do not share them evenly."""
+    return stage(random_llava, tmp_path_factory.mktemp("alone"), "--accumulation", 2)
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_two_ranks(random_llava, tmp_path, alone, zero):
+    assert_same_losses(stage(random_llava, tmp_path / "out", "--zero", zero, ranks=2), alone, "DeepSpeedEngine")
