@@ -75,8 +75,9 @@ class Host(ABC):
         """The image tensors of a batch, in the order in which the image encoder gets them stacked."""
 
     @abstractmethod
-    def image_encoder(self) -> tuple:
-        """``(object, name of its method, modules)``: what maps stacked image tensors to features, as far as ``modules`` are frozen."""
+    def image_encoder(self) -> tuple | None:
+        """``(object, name of its method, modules)``: what maps stacked image tensors to features, as far as ``modules`` are frozen. None
+        where features cannot be kept a picture."""
 
     @abstractmethod
     def language_layers(self) -> list[str]:

@@ -11,6 +11,7 @@ from spr_plugin import hookspecs
 from spr_plugin.errors import UserError
 
 BUILT_IN = (
+    "spr_plugin.hooks.transformers_vlm",
     "spr_plugin.hooks.llava",
     "spr_plugin.hooks.clip",
     "spr_plugin.hooks.grounding_dino",

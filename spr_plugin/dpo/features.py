@@ -47,8 +47,8 @@ class FeatureCache:
 @contextlib.contextmanager
 def cached_features(host: Host, cache: FeatureCache, keys: list[str], collective: bool):
     """Inside, the host's forward takes features of pictures from ``cache``; without effect where the encoder trains."""
-    owner, name, modules = host.image_encoder()
-    if any(p.requires_grad for module in modules for p in module.parameters()):
+    owner, name, modules = host.image_encoder() or (None, "", ())
+    if owner is None or any(p.requires_grad for module in modules for p in module.parameters()):
         yield
         return
     own, encoder = owner.__dict__.get(name), getattr(owner, name)

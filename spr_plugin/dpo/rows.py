@@ -188,10 +188,21 @@ def _joined(embeddings, kwargs, tails, state, window) -> dict:
     positions = positions.expand(*positions.shape[:-2], rows, width).flatten(-2)[..., index]  # (…, B, L), e.g. three of them with M-RoPE
     rank_positions = positions.reshape(-1, *index.shape)[0]
     return {
+        **_deep_pictures(kwargs, index, branch),
         "inputs_embeds": embeddings.flatten(0, 1)[index],
         "position_ids": positions,
         "attention_mask": pair_mask(branch, rank_positions, window, embeddings.dtype),
     }
+
+
+def _deep_pictures(kwargs: dict, index: torch.Tensor, branch: torch.Tensor) -> dict:
+    """Qwen3-VL adds features of the picture's tokens, in the order of those tokens, in its first layers too: moved with the tokens."""
+    shown = kwargs.get("visual_pos_masks")
+    if shown is None:
+        return {}
+    moved = shown.flatten()[index] & (branch >= 0)
+    places = (shown.flatten().cumsum(0) - 1)[index][moved]
+    return {"visual_pos_masks": moved, "deepstack_visual_embeds": [features[places] for features in kwargs["deepstack_visual_embeds"]]}
 
 
 @contextlib.contextmanager
