@@ -15,7 +15,7 @@ import torch
 from spr_plugin import weights
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.host import Host
+from spr_plugin.host import Host, replaced
 from spr_plugin.hookspecs import hookimpl
 
 NEEDED = ("make_supervised_data_module", "LazySupervisedDataset", "safe_save_model_for_hf_trainer", "Image")
@@ -72,10 +72,11 @@ class LlavaHost(Host):
     def prefill(self, rows: list[dict]) -> tuple:
         batch = self.trainer._prepare_inputs(self.batch(rows))
         expand = self.llava.prepare_inputs_labels_for_multimodal
-        given = {name: batch.get(name) for name in inspect.signature(expand).parameters}
-        with self._padded_left(), self._pictures_encoded_once(rows):
-            *_, mask, _, embeds, _ = expand(**{**given, "labels": None})
-        mask = mask.long()
+        known = inspect.signature(expand).parameters
+        given = {name: batch.get(name) for name, parameter in known.items() if name in batch or parameter.default is parameter.empty}
+        with self._pictures_encoded_once(rows):
+            *_, mask, _, embeds, _ = expand(**given)
+        embeds, mask = flush_right(embeds, mask.long())
         decoder, head = self.language_model()
         places = (mask.cumsum(1) - 1).clamp(min=0)
         out = decoder(inputs_embeds=embeds, attention_mask=mask, position_ids=places, use_cache=True, return_dict=True)
@@ -86,27 +87,22 @@ class LlavaHost(Host):
 
     @contextlib.contextmanager
     def _pictures_encoded_once(self, rows: list[dict]):
-        """Inside, rows that hold one and the same image tensor share its features. Pictures in several tiles go through as they are."""
-        ids = [id(row["image"]) for row in rows]
-        distinct = list(dict.fromkeys(ids))
-        first, back = [ids.index(i) for i in distinct], [distinct.index(i) for i in ids]
-        encode = self.llava.encode_images
-        self.llava.encode_images = lambda images: encode(images[first])[back] if len(images) == len(rows) else encode(images)
-        try:
-            yield
-        finally:
-            del self.llava.encode_images
+        """Inside, rows that hold one and the same image tensor share what the vision tower makes of it."""
+        shown = [tile for row in rows for tile in self.tiles(row)]
+        distinct = list(dict.fromkeys(shown))
+        first, back = [shown.index(tile) for tile in distinct], [distinct.index(tile) for tile in shown]
+        tower = self.llava.get_vision_tower()
+        encode = tower.forward
 
-    @contextlib.contextmanager
-    def _padded_left(self):
-        """Rows of different lengths must end together when they are continued; LLaVA pads right, as training wants it."""
-        config = self.llava.config
-        side = getattr(config, "tokenizer_padding_side", "right")
-        config.tokenizer_padding_side = "left"
-        try:
+        def once(images):
+            return encode(images[first])[back] if torch.is_tensor(images) and len(images) == len(shown) else encode(images)
+
+        with replaced(tower, "forward", once):
             yield
-        finally:
-            config.tokenizer_padding_side = side
+
+    def tiles(self, row: dict) -> list:
+        """What a row hands the vision tower, told apart by identity."""
+        return [id(row["image"])]
 
     def language_model(self) -> tuple:
         return self.llava.get_model(), self.llava.get_output_embeddings()
@@ -122,11 +118,8 @@ class LlavaHost(Host):
             heard[:] = [labels]
             return (*others, None)
 
-        self.llava.prepare_inputs_labels_for_multimodal = overhear
-        try:
+        with replaced(self.llava, "prepare_inputs_labels_for_multimodal", overhear):
             yield heard
-        finally:
-            del self.llava.prepare_inputs_labels_for_multimodal
 
     def pictures(self, batch: dict) -> list:
         return [picture for image in batch["images"] for picture in (image if image.ndim == 4 else image[None])]
@@ -138,14 +131,14 @@ class LlavaHost(Host):
         return self.llava, "encode_images", (tower, projector)
 
     def language_layers(self) -> list[str]:
-        outside = ("vision_tower", "mm_projector", "lm_head")
-        linear = [name for name, module in self.trainer.model.named_modules() if isinstance(module, torch.nn.Linear)]
-        return [name for name in linear if not any(part in name for part in outside)]
+        inside = {id(module) for module in self.llava.get_model().layers.modules()}
+        return [name for name, module in self.trainer.model.named_modules() if isinstance(module, torch.nn.Linear) and id(module) in inside]
 
     def part_of(self, parameter_name: str) -> str:
         if "vision_tower" in parameter_name:
             return "vision tower"
-        return "projector" if "mm_projector" in parameter_name or "image_newline" in parameter_name else "language model"
+        between = ("mm_projector", "image_newline", "vision_resampler", "region_")
+        return "projector" if any(part in parameter_name for part in between) else "language model"
 
     def save(self, directory: str) -> None:
         """As ``llava/train/train.py`` saves: adapter and non-LoRA weights, or the whole model; one tensor at a time under ZeRO-3."""
@@ -161,6 +154,12 @@ class LlavaHost(Host):
         state = dict(weights.tensors(model, list(model.state_dict())))
         if trainer.args.should_save:
             trainer._save(directory, state_dict=state)
+
+
+def flush_right(embeds: torch.Tensor, mask: torch.Tensor) -> tuple:
+    """Rows ``(B, T, H)`` with their mask ``(B, T)`` moved to the right end, where answers go on; LLaVA pads right, as training wants it."""
+    shifts = mask.flip(1).argmax(1).tolist()
+    return tuple(torch.stack([row.roll(shift, 0) for row, shift in zip(rows, shifts)]) for rows in (embeds, mask))
 
 
 class _Once:
@@ -204,11 +203,23 @@ def held_picture(namespace: dict, picture):
         del held[name]
 
 
+def script_of(trainer, namespace: dict) -> bool:
+    """Whether this is a script built like LLaVA's. UserError where one of its entry points is missing."""
+    model = trainer.model
+    if not hasattr(type(model), "prepare_inputs_labels_for_multimodal") and not hasattr(model, "prepare_inputs_labels_for_multimodal"):
+        return False
+    missing = [name for name in NEEDED if name not in namespace]
+    missing += [] if hasattr(trainer.train_dataset, "data_args") else ["data_args of its data set"]
+    if missing:
+        raise UserError(f"--spr: this LLaVA-like script lacks {', '.join(missing)}; supply a spr_host hook (docs/write-a-host.md)")
+    return True
+
+
+def expansion_arguments(model) -> list[str]:
+    """Names of what ``prepare_inputs_labels_for_multimodal`` takes, by which forks differ."""
+    return list(inspect.signature(model.prepare_inputs_labels_for_multimodal).parameters)
+
+
 @hookimpl
 def spr_host(trainer, namespace, config):
-    if not hasattr(type(trainer.model), "prepare_inputs_labels_for_multimodal") and not hasattr(trainer.model, "prepare_inputs_labels_for_multimodal"):
-        return None
-    missing = [name for name in NEEDED if name not in namespace]
-    if missing:
-        raise UserError(f"--spr: this LLaVA-like script lacks {', '.join(missing)}; supply a spr_host hook (spr_plugin/hookspecs.py)")
-    return LlavaHost(trainer, namespace, config)
+    return LlavaHost(trainer, namespace, config) if script_of(trainer, namespace) else None

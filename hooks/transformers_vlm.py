@@ -140,7 +140,7 @@ class TransformersHost(Host):
         heard = []
 
         def take(module, args, kwargs):
-            heard[:] = [kwargs.pop("labels")]
+            heard[:] = [kwargs.pop("labels", None)]
             return args, kwargs
 
         with self.vlm.register_forward_pre_hook(take, with_kwargs=True):

@@ -1,1 +1,17 @@
 """SPR (Spatial Preference Rewarding, ICCV 2025) for the multimodal-LLM trainer you already have."""
+
+
+def attach(trainer, processor=None, **flags):
+    """For a script with an argument parser of its own: let the SPR stage follow ``trainer.train()``.
+
+    Args:
+        trainer: a ``transformers.Trainer`` or one of its children (TRL's, a fork's).
+        processor: of the model, where the Trainer was not given it as ``processing_class``.
+        flags: the ``--spr_*`` flags by name: ``spr_annotations="objects.json", spr_clip="openai/clip-vit-large-patch14-336"``.
+
+    Returns:
+        ``trainer``. A mistake in ``flags`` ends the process with one line, as on the command line.
+    """
+    from spr_plugin import boot
+
+    return boot.attach(trainer, processor, flags)

@@ -175,20 +175,16 @@ def _without_ours(host_parse):
         results = host_parse(self, *args, **kwargs)
         for flags in results:
             if isinstance(flags, _flags_class()):
-                _keep(flags, _script_globals(sys._getframe(1)))
+                _keep(vars(flags), _script_globals(sys._getframe(1)))
         return tuple(result for result in results if not isinstance(result, _flags_class()))
 
     return parse
 
 
-def _keep(flags, namespace) -> None:
+def _keep(flags: dict, namespace: dict) -> None:
     from spr_plugin.config import SPRConfig
-    from spr_plugin.errors import UserError
 
-    try:
-        _State.config, _State.namespace = SPRConfig(**vars(flags)), namespace
-    except UserError as error:
-        fail(error)
+    _State.config, _State.namespace = _or_fail(lambda: SPRConfig(**flags)), namespace
     from spr_plugin.hooks import shims
 
     shims.mend_script(namespace)
@@ -217,14 +213,18 @@ def _under_new_name(argument, stale):
 
 def _check_flags(args: list) -> None:
     """Refuse what argparse or the host would refuse less clearly, or not at all."""
-    names = [field for field in _flags_class().__dataclass_fields__]
+    names = list(_flags_class().__dataclass_fields__)
     given = [a[2:].split("=")[0] for a in args if asked([a])]
     for flag in given:
         if flag not in names:
-            close = difflib.get_close_matches(flag, names, 1)
-            fail(f"--{flag}: unknown flag" + (f"; did you mean --{close[0]}?" if close else "; README lists them"))
+            fail(f"--{flag}: {_unknown(flag, names)}")
     if given and not {"spr", "spr_only"} & set(given):
         fail(f"--{given[0]} does nothing without --spr: add --spr (or --spr_only to skip the host's training)")
+
+
+def _unknown(flag: str, names: list) -> str:
+    close = difflib.get_close_matches(flag, names, 1)
+    return "unknown flag" + (f"; did you mean {close[0]}?" if close else "; README lists them")
 
 
 def _before_training_arguments(parsed) -> None:
@@ -279,15 +279,36 @@ def hook_train(cls) -> None:
         if _State.in_stage:
             return run()
         if _State.config is None:
-            fail("--spr was given, but this script does not read its flags with transformers' HfArgumentParser")
-        if not _State.config.spr:
-            return run()
-        from spr_plugin import pipeline
-
-        _State.in_stage = True
-        try:
-            return _or_fail(pipeline.train, self, _State.config, _State.namespace, run)
-        finally:
-            _State.in_stage = False
+            fail("--spr was given, but this script reads its flags with a parser of its own, not transformers' HfArgumentParser: see spr_plugin.attach")
+        return _with_stage(self, run) if _State.config.spr else run()
 
     cls.train = train
+
+
+def _with_stage(trainer, host_train):
+    """``host_train()`` and the SPR stage around it; a train() that the stage itself calls is the plain one."""
+    from spr_plugin import pipeline
+
+    _State.in_stage = True
+    try:
+        return _or_fail(pipeline.train, trainer, _State.config, _State.namespace, host_train)
+    finally:
+        _State.in_stage = False
+
+
+def attach(trainer, processor, flags: dict):
+    """See :func:`spr_plugin.attach`. That one trainer is changed, and no class."""
+    names = list(_flags_class().__dataclass_fields__)
+    for flag in flags:
+        if flag not in names:
+            fail(f"spr_plugin.attach({flag}=…): {_unknown(flag, names)}")
+    namespace = _script_globals(sys._getframe(1))
+    _keep({"spr": True, **flags}, {**namespace, "processor": processor} if processor else namespace)
+    host_train = trainer.train
+
+    @functools.wraps(host_train)
+    def train(*args, **kwargs):
+        return _with_stage(trainer, functools.partial(host_train, *args, **kwargs))
+
+    trainer.train = train
+    return trainer

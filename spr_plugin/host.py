@@ -3,6 +3,7 @@
 A host is found by the ``spr_host`` hook; every code base that trains vision-language models differs in these things only.
 """
 
+import contextlib
 from abc import ABC, abstractmethod
 
 
@@ -90,3 +91,17 @@ class Host(ABC):
     @abstractmethod
     def save(self, directory: str) -> None:
         """Write the live model as the host itself would, in its own layout."""
+
+
+@contextlib.contextmanager
+def replaced(owner, name: str, value):
+    """Inside, ``owner.name`` is ``value``; afterwards it is what it was, an attribute of the object's own or of its class."""
+    own = vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)

@@ -13,6 +13,7 @@ from spr_plugin.errors import UserError
 BUILT_IN = (
     "spr_plugin.hooks.transformers_vlm",
     "spr_plugin.hooks.llava",
+    "spr_plugin.hooks.ferret",
     "spr_plugin.hooks.clip",
     "spr_plugin.hooks.grounding_dino",
     "spr_plugin.formats",

@@ -157,7 +157,7 @@ def test_an_unknown_flag_of_the_host_is_the_hosts_to_refuse(parse):
     "arguments, says",
     [
         (["--spr_beta", "0.3"], "--spr_beta does nothing without --spr"),
-        (["--spr", "--spr_bata", "1"], "--spr_bata: unknown flag; did you mean --spr_beta?"),
+        (["--spr", "--spr_bata", "1"], "--spr_bata: unknown flag; did you mean spr_beta?"),
         (["--spr", "--spr_beta", "much"], "--spr_beta"),
         (["--spr", "--spr_beta", "-1"], "--spr_beta -1.0: must be greater than 0"),
         (["--spr", "--spr_prompts", "poem"], "--spr_prompts"),
@@ -263,4 +263,30 @@ def test_a_script_without_the_parser_is_told(hooked, capsys):
     boot._State.config = None
     with pytest.raises(SystemExit):
         hooked[0]().train()
-    assert "does not read its flags" in capsys.readouterr().err
+    assert "a parser of its own" in capsys.readouterr().err
+
+
+# --- attach -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_attach_lets_the_stage_follow_one_trainer_alone(hooked, monkeypatch):
+    import spr_plugin
+
+    _, stage_calls = hooked
+    live, other = Base(), Base()
+    assert spr_plugin.attach(live, processor="p", spr_beta=0.3) is live
+    assert live.train(resume=True) == "result" and live.calls == [("base", True)]
+    ((config, namespace),) = stage_calls
+    assert config.spr and config.spr_beta == 0.3 and namespace["processor"] == "p" and namespace["__name__"] == __name__
+    other.train()
+    assert len(stage_calls) == 1
+
+
+@pytest.mark.parametrize("flags, says", [({"spr_bata": 1}, "spr_plugin.attach(spr_bata=…): unknown flag; did you mean spr_beta?"), ({"spr_beta": -1}, "--spr_beta -1")])
+def test_a_mistake_in_attach_gets_one_line(clean_state, capsys, flags, says):
+    import spr_plugin
+
+    with pytest.raises(SystemExit) as stop:
+        spr_plugin.attach(Base(), **flags)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.startswith("spr: error: ") and error.count("\n") == 1 and says in error

@@ -1,4 +1,4 @@
-"""What must hold of every finished run."""
+"""What must hold of every finished run, and of every host."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from spr_plugin.decoding import decode
+from spr_plugin.dpo.pairs import collate, pair_rows
+from spr_plugin.dpo.rows import answers, no_joining
 from spr_plugin.store import Log, read_json
 from spr_plugin.weights import digest
 
@@ -44,3 +47,56 @@ def assert_saved_lora_equals_live(out: Path) -> None:
     for name, value in live.items():
         saved = rest[name] if "mm_projector" in name else adapter[name.replace(".default", "")]
         assert digest(saved.contiguous()) == value, name
+
+
+# --- of a host: what its own forward says is what decoding and DPO see ------------------------------------------------------------
+
+
+@torch.no_grad()
+def greedy(host, row: dict, count: int) -> list[int]:
+    """``count`` likeliest tokens by whole forwards of one row: no cache, no padding, no position of ours."""
+    said = []
+    length = len(row["input_ids"])
+    for _ in range(count):
+        longer = {name: torch.cat([v, v.new_zeros(len(said))]) if torch.is_tensor(v) and v.shape == (length,) else v for name, v in row.items()}
+        longer["input_ids"][length:] = torch.tensor(said, dtype=torch.long)
+        if "attention_mask" in longer:
+            longer["attention_mask"][:] = 1
+        with host.labels_overheard():
+            said.append(int(host.trainer.model(**host.batch([longer])).logits[0, -1].argmax()))
+    return said
+
+
+def assert_decodes_as_its_own_forward(host, rows: list[dict], count: int = 6) -> None:
+    with torch.no_grad():
+        told = decode(host, rows, [[0, 1]] * len(rows), None, count)
+    for row, (first, second) in zip(rows, told):
+        expected = greedy(host, row, count)
+        stops = [place for place, token in enumerate(expected) if token in host.stop_tokens]
+        assert first == second == expected[: stops[0] if stops else count]
+
+
+def assert_log_probs_of_its_own_forward(host, pairs) -> dict:
+    """Sums and gradients of two rows a pair and of joined rows against full logits; returns the gradients by parameter."""
+    assert no_joining(host.language_model()[0].config) is None
+    inputs = collate(host, [{"id": p.id, "rows": pair_rows(host, p), "weight": 1.0, "reference": [0.0, 0.0]} for p in pairs])
+    model, sums, gradients = host.trainer.model, [], []
+    for way in ("plain", "two rows", "joined"):
+        model.zero_grad()
+        batch = dict(inputs["batch"])
+        if way == "plain":
+            with host.labels_overheard() as heard:
+                logits = model(**batch).logits[:, :-1].float()
+            labels = heard[0][:, 1:]
+            total = (logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels != -100)).sum(1)
+        else:
+            total = answers(host, model, batch, inputs["tails"], joined=way == "joined").sums
+        (total * torch.linspace(-1, 1, len(total))).sum().backward()
+        sums.append(total.detach())
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert sums[0].abs().min() > 1
+    for total, gradient in zip(sums[1:], gradients[1:]):
+        assert torch.allclose(total, sums[0], atol=5e-5, rtol=1e-5), (total - sums[0]).abs().max()
+        for name, expected in gradients[0].items():
+            assert (gradient[name] - expected).abs().max() < 1e-4 * max(1.0, expected.abs().max()), name
+    return gradients[0]

@@ -1,6 +1,6 @@
 """Hugging Face models under plain Trainer and TRL scripts: rows, decoding and log-probs against each model's own forward; whole runs."""
 
-import re
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,15 +9,18 @@ import transformers
 from PIL import Image
 
 from spr_plugin.config import SPRConfig
-from spr_plugin.decoding import decode
-from spr_plugin.dpo.pairs import collate, pair_rows
-from spr_plugin.dpo.rows import answers, no_joining
 from spr_plugin.errors import UserError
 from spr_plugin.hooks.transformers_vlm import TransformersHost, find_processor, spr_host
 from spr_plugin.pairing import PreferencePair
 
-from . import make_vlm
+from spr_plugin.store import read_json
+from spr_plugin.weights import digest
 
+from . import make_vlm
+from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_whole
+from .launch import ROOT, TINY, run
+
+SCRIPTS = ROOT / "tests" / "hosts" / "scripts"
 FAMILIES = sorted(make_vlm.FAMILIES)
 FORMATS = {"llava": "llava", "llava_onevision": "llava", "qwen2_5_vl": "qwen2.5-vl", "qwen3_vl": "qwen3-vl", "internvl": "internvl"}
 SIZES = ((90, 60), (48, 70))
@@ -62,59 +65,14 @@ def question_rows(host, pictures):
     return [host.questions(Image.open(file).convert("RGB"), [text])[0] for file in pictures for text in texts]
 
 
-@torch.no_grad()
-def greedy(host, row, count):
-    """``count`` likeliest tokens by whole forwards of one row, without cache, padding or a position of ours."""
-    said = []
-    for _ in range(count):
-        longer = dict(row)
-        for name in host._along_tokens(row):
-            longer[name] = torch.cat([row[name], row[name].new_zeros(len(said))])
-        longer["input_ids"][len(row["input_ids"]) :] = torch.tensor(said, dtype=torch.long)
-        longer["attention_mask"][:] = 1
-        said.append(int(host.vlm(**host.batch([longer])).logits[0, -1].argmax()))
-    return said
-
-
 def test_decoding_says_what_the_model_says_row_by_row(host, pictures):
-    rows, count = question_rows(host, pictures), 6
-    with torch.no_grad():
-        told = decode(host, rows, [[0, 1]] * len(rows), None, count)
-    for row, (first, second) in zip(rows, told):
-        expected = greedy(host, row, count)
-        stops = [place for place, token in enumerate(expected) if token in host.stop_tokens]
-        assert first == second == expected[: stops[0] if stops else count]
-
-
-def pair_batch(host, pictures):
-    pairs = [PreferencePair(f"p{i}", f"r{i}", "Where is it?" * (i + 1), file, *ANSWERS[:: 1 - 2 * i], 1.0, 0.0, "a", "b") for i, file in enumerate(pictures)]
-    return collate(host, [{"id": p.id, "rows": pair_rows(host, p), "weight": 1.0, "reference": [0.0, 0.0]} for p in pairs])
+    assert_decodes_as_its_own_forward(host, question_rows(host, pictures))
 
 
 def test_log_probs_are_those_of_the_model_s_own_forward(host, pictures):
-    inputs = pair_batch(host, pictures)
-    assert no_joining(host.language_model()[0].config) is None
-    batch, model = dict(inputs["batch"]), host.trainer.model
-    labels = batch["labels"]
-    scored = labels[:, 1:] != -100
-    gradients, sums = [], []
-    for way in ("plain", "two rows", "joined"):
-        model.zero_grad()
-        if way == "plain":
-            logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits[:, :-1].float()
-            own = logits.log_softmax(-1).gather(-1, labels[:, 1:].clamp(min=0)[..., None])[..., 0]
-            total = (own * scored).sum(1)
-        else:
-            total = answers(host, model, dict(batch), inputs["tails"], joined=way == "joined").sums
-        (total * torch.linspace(-1, 1, len(total))).sum().backward()
-        sums.append(total.detach())
-        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
-    assert sums[0].abs().min() > 1
-    for total, gradient in zip(sums[1:], gradients[1:]):
-        assert torch.allclose(total, sums[0], atol=5e-5, rtol=1e-5), (total - sums[0]).abs().max()
-        for name, expected in gradients[0].items():
-            assert (gradient[name] - expected).abs().max() < 1e-4 * max(1.0, expected.abs().max()), name
-    assert any(host.part_of(name) == "vision tower" for name in gradients[0])
+    pairs = [PreferencePair(f"p{i}", f"r{i}", "Where is it?" * (i + 1), file, *ANSWERS[:: 1 - 2 * i], 1.0, 0.0, "a", "b") for i, file in enumerate(pictures)]
+    gradients = assert_log_probs_of_its_own_forward(host, pairs)
+    assert any(host.part_of(name) == "vision tower" for name in gradients)
 
 
 def test_parts_and_layers(host):
@@ -177,3 +135,65 @@ def test_annotations_and_a_chat_template_are_needed(script):
 
 def test_a_language_model_is_no_host_of_ours():
     assert spr_host(trainer=SimpleNamespace(model=torch.nn.Linear(2, 2)), namespace={}, config=CONFIG) is None
+
+
+# --- whole runs of scripts that know nothing of us ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """The tiny world's LLaVA as transformers saves it."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    run([sys.executable, make_vlm.__file__, "llava", str(folder)])
+    return folder
+
+
+def trainer_command(world, checkpoint, out, *flags) -> list[str]:
+    settings = f"""--model {checkpoint} --data {world}/sft.json --images {world}/images --output_dir {out} --max_steps 2
+        --per_device_train_batch_size 2 --learning_rate 1e-5 --report_to none --save_strategy no --use_cpu True --remove_unused_columns False""".split()
+    return [sys.executable, str(SCRIPTS / "hf_trainer.py"), *settings, *map(str, flags)]
+
+
+def spr_flags(world) -> list[str]:
+    return f"""--spr --spr_annotations {world}/spr.json --spr_image_folder {world}/images --spr_clip {TINY}/clip --spr_regions 12
+        --spr_max_new_tokens 80 --spr_sample_batch 6 --spr_batch_size 2""".split()
+
+
+@pytest.mark.slow
+def test_a_trainer_script(world, checkpoint, tmp_path):
+    """Full fine-tuning: what the script saves is what the stage left, read back by transformers itself."""
+    out = tmp_path / "out"
+    printed = run(trainer_command(world, checkpoint, out, *spr_flags(world)))
+    assert_whole(out)
+    assert "chosen and rejected share their prompt" in printed
+    assert read_json(out / "config.json")["spr_box"] == {"family": "llava", "space": "padded_square", "aspect": "pad"}
+    again, before = (transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32) for folder in (out, checkpoint))
+    saved, live = {name: digest(p.detach()) for name, p in again.named_parameters()}, read_json(out / "spr" / "exit.json")["weights"]
+    assert {name: saved[name] for name in live} == live
+    entry = read_json(out / "spr" / "entry" / "index.json")
+    moved = {name for name in live if live[name] != entry[name]}
+    assert len(moved) == 7 * 4 and all("language_model" in name for name in moved)
+    assert any(digest(p.detach()) != entry[name] for name, p in before.named_parameters() if name in entry), "the script's own training did nothing"
+    assert transformers.AutoProcessor.from_pretrained(out).chat_template == make_vlm.VICUNA
+
+
+@pytest.mark.slow
+def test_a_trl_script_by_attach(world, checkpoint, tmp_path):
+    """TRL's SFTTrainer with LoRA under argparse: the adapter that it saves is the stage's."""
+    from safetensors.torch import load_file
+
+    out = tmp_path / "out"
+    places = f"--model {checkpoint} --data {world}/sft.json --images {world}/images --output {out} --annotations {world}/spr.json --pictures {world}/images"
+    run([sys.executable, str(SCRIPTS / "trl_sft.py"), *places.split(), "--clip", str(TINY / "clip")])
+    assert_whole(out)
+    live, adapter = read_json(out / "spr" / "exit.json")["weights"], load_file(out / "adapter_model.safetensors")
+    assert live and {name: digest(adapter[name.replace(".default", "")]) for name in live} == live
+    entry = read_json(out / "spr" / "entry" / "index.json")
+    assert all(live[name] != entry[name] for name in live if "lora_B" in name)
+
+
+@pytest.mark.slow
+def test_a_script_without_annotations_is_told_before_it_trains(world, checkpoint, tmp_path):
+    printed = run(trainer_command(world, checkpoint, tmp_path / "out", "--spr"), expect=2)
+    (line,) = [line for line in printed.splitlines() if line.startswith("spr: error:")]
+    assert "--spr_annotations" in line and "'loss'" not in printed and "Traceback" not in printed

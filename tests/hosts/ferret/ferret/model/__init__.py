@@ -1,0 +1,1 @@
+from .ferret_llama import FERRETConfig, FERRETLlamaForCausalLM  # noqa: F401
