@@ -40,7 +40,11 @@ class LlavaHost(Host):
         one = copy.copy(self.dataset)
         # Absolute, since the dataset joins it to its own --image_folder.
         one.list_data_dict = [{"id": "spr", "image": os.path.abspath(image_path), "conversations": turns}]
-        return one[0]
+        return self.item(one, 0)
+
+    def item(self, dataset, place: int) -> dict:
+        """A row of the host's data set."""
+        return dataset[place]
 
     def batch(self, rows: list[dict]) -> dict:
         return self.collator(rows)
@@ -58,16 +62,24 @@ class LlavaHost(Host):
     def questions(self, picture, prompts: list[str]) -> list[dict]:
         """By the host's own data set, which finds the picture in memory and transforms it once."""
         one = copy.copy(self.dataset)
-        one.data_args = copy.copy(self.data_args)
-        one.data_args.image_processor = _Once(self.data_args.image_processor)
+        self.transform_once(one)
         with held_picture(self.namespace, picture) as name:
             said = [[{"from": "human", "value": f"<image>\n{prompt}"}, {"from": "gpt", "value": PLACEHOLDER}] for prompt in prompts]
             one.list_data_dict = [{"id": "spr", "image": name, "conversations": turns} for turns in said]
-            rows = [one[place] for place in range(len(prompts))]
+            rows = [self.item(one, place) for place in range(len(prompts))]
         for row in rows:
-            asked = int((row["labels"] != -100).nonzero()[0])
+            asked = self.asked(row)
             row.update(input_ids=row["input_ids"][:asked], labels=row["labels"][:asked], image=rows[0]["image"])
         return rows
+
+    def transform_once(self, dataset) -> None:
+        """Let a copy of the host's data set, which shows one picture, transform it once."""
+        dataset.data_args = copy.copy(self.data_args)
+        dataset.data_args.image_processor = _Once(self.data_args.image_processor)
+
+    def asked(self, row: dict) -> int:
+        """How many tokens of a row come before its answer."""
+        return int((row["labels"] != -100).nonzero()[0])
 
     def prefill(self, rows: list[dict]) -> tuple:
         batch = self.trainer._prepare_inputs(self.batch(rows))

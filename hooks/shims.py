@@ -11,6 +11,7 @@ Standard library only at import: this is read before transformers is.
 import functools
 import importlib.util
 import inspect
+import json
 import os
 import sys
 
@@ -18,6 +19,7 @@ from spr_plugin.boot import after_import, once
 from spr_plugin.errors import UserError
 
 SHIMS = []
+OLDEST, NEWEST = (4, 37), (5, 23)  # transformers that the tests have seen; README holds the table
 LLAVA_MODELS = {
     "llava.model.language_model.llava_llama": "LlavaLlamaForCausalLM",
     "llava.model.language_model.llava_mistral": "LlavaMistralForCausalLM",
@@ -44,6 +46,16 @@ def needed(since=None, until=None) -> bool:
 
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     return (since is None or version >= since) and (until is None or version < until)
+
+
+def check_transformers() -> None:
+    """UserError below the versions that were tested, one line above them."""
+    import transformers
+
+    if needed(until=OLDEST):
+        raise UserError(f"transformers {transformers.__version__} is too old: 4.37 is the first that works")
+    if needed(since=(NEWEST[0], NEWEST[1] + 1)) and os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"spr: transformers {transformers.__version__} is newer than what was tested ({NEWEST[0]}.{NEWEST[1]})", file=sys.stderr, flush=True)
 
 
 @functools.lru_cache(maxsize=None)
@@ -218,6 +230,17 @@ def import_errors_of_llava(module) -> None:
 
 def _has_deepspeed() -> bool:
     return importlib.util.find_spec("deepspeed") is not None
+
+
+def refuse_partitioned_bits(bits: int, file: str) -> None:
+    """UserError for 4- or 8-bit weights under ZeRO-3, which cannot partition them."""
+    try:
+        with open(file) as config:
+            stage = json.load(config).get("zero_optimization", {}).get("stage")
+    except (OSError, ValueError, AttributeError):
+        return  # DeepSpeed says it better
+    if bits in (4, 8) and stage == 3:
+        raise UserError(f"--bits {bits} with --deepspeed {file}: ZeRO-3 cannot partition quantized weights; take a ZeRO-2 file, or --bits 16")
 
 
 def prepare_deepspeed(use_cpu: bool) -> None:

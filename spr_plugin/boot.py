@@ -175,7 +175,9 @@ def _without_ours(host_parse):
         results = host_parse(self, *args, **kwargs)
         for flags in results:
             if isinstance(flags, _flags_class()):
-                _keep(vars(flags), _script_globals(sys._getframe(1)))
+                script = _script_frame(sys._getframe(1))
+                _keep(vars(flags), script.f_globals)
+                _refuse_missing_kernels(script, results)
         return tuple(result for result in results if not isinstance(result, _flags_class()))
 
     return parse
@@ -187,14 +189,24 @@ def _keep(flags: dict, namespace: dict) -> None:
     _State.config, _State.namespace = _or_fail(lambda: SPRConfig(**flags)), namespace
     from spr_plugin.hooks import shims
 
+    if _State.config.spr:
+        _or_fail(shims.check_transformers)
     shims.mend_script(namespace)
 
 
-def _script_globals(frame) -> dict:
-    """Globals of the innermost caller that is no library: forks under any package name are found without knowing it."""
+def _script_frame(frame):
+    """The innermost caller that is no library: forks under any package name are found without knowing it."""
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in LIBRARIES:
         frame = frame.f_back
-    return frame.f_globals
+    return frame
+
+
+def _refuse_missing_kernels(script, results) -> None:
+    """LLaVA's ``train_mem.py`` calls ``train(attn_implementation="flash_attention_2")``, LLaVA-NeXT has a flag of that name."""
+    wanted = [script.f_locals.get("attn_implementation"), *(getattr(result, "attn_implementation", None) for result in results)]
+    found = any(importlib.util.find_spec(name) for name in ("flash_attn", "kernels"))
+    if _State.config.spr and "flash_attention_2" in wanted and not found:
+        fail("this command asks for flash_attention_2 and flash_attn is not installed: take train.py in place of train_mem.py, or --attn_implementation sdpa")
 
 
 def rewrite_renamed(args: list, known) -> list:
@@ -232,6 +244,7 @@ def _before_training_arguments(parsed) -> None:
     if getattr(parsed, "deepspeed", None):
         from spr_plugin.hooks import shims
 
+        _or_fail(shims.refuse_partitioned_bits, getattr(parsed, "bits", 16), parsed.deepspeed)
         _or_fail(shims.prepare_deepspeed, getattr(parsed, "use_cpu", False) or getattr(parsed, "no_cuda", False))
 
 
@@ -302,7 +315,7 @@ def attach(trainer, processor, flags: dict):
     for flag in flags:
         if flag not in names:
             fail(f"spr_plugin.attach({flag}=…): {_unknown(flag, names)}")
-    namespace = _script_globals(sys._getframe(1))
+    namespace = _script_frame(sys._getframe(1)).f_globals
     _keep({"spr": True, **flags}, {**namespace, "processor": processor} if processor else namespace)
     host_train = trainer.train
 

@@ -13,6 +13,7 @@ from spr_plugin.errors import UserError
 BUILT_IN = (
     "spr_plugin.hooks.transformers_vlm",
     "spr_plugin.hooks.llava",
+    "spr_plugin.hooks.llava_next",
     "spr_plugin.hooks.ferret",
     "spr_plugin.hooks.clip",
     "spr_plugin.hooks.grounding_dino",
@@ -29,9 +30,26 @@ def manager() -> pluggy.PluginManager:
     plugins.add_hookspecs(hookspecs)
     for name in BUILT_IN:
         plugins.register(importlib.import_module(name), name)
-    plugins.load_setuptools_entrypoints("spr_plugin")
-    plugins.check_pending()
+    try:
+        plugins.load_setuptools_entrypoints("spr_plugin")
+        plugins.check_pending()
+    except (ImportError, SyntaxError, pluggy.PluginValidationError) as error:
+        raise UserError(f"an installed plugin is broken: {' '.join(str(error).split())}") from None
     return plugins
+
+
+def claim(name: str, **arguments):
+    """What the hook ``name`` answers, or None. UserError where two plugins, neither of them ours, claim the request."""
+    claims = []
+    for implementation in reversed(getattr(manager().hook, name).get_hookimpls()):
+        answer = implementation.function(*(arguments[argument] for argument in implementation.argnames))
+        if answer is not None:
+            claims.append((implementation.plugin_name, answer))
+    outside = [plugin for plugin, _ in claims if plugin not in BUILT_IN]
+    if len(outside) > 1:
+        asked = ", ".join(f"{key} {value}" for key, value in arguments.items() if value is not None)
+        raise UserError(f"two plugins answer {name} for {asked}: {' and '.join(outside)}; uninstall one")
+    return claims[0][1] if claims else None
 
 
 def hook():

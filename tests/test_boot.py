@@ -125,13 +125,19 @@ class ModelArguments:
 
 
 @pytest.fixture
-def parse(clean_state):
-    """``parse(*arguments)`` with a hooked parser; returns what the host gets."""
+def parser(clean_state):
+    """A hooked parser that knows ModelArguments."""
     from transformers import HfArgumentParser
 
-    parser = type("Parser", (HfArgumentParser,), {})
-    boot.hook_parser(parser)
-    return lambda *arguments: parser((ModelArguments,)).parse_args_into_dataclasses(list(arguments))
+    hooked = type("Parser", (HfArgumentParser,), {})
+    boot.hook_parser(hooked)
+    return hooked((ModelArguments,))
+
+
+@pytest.fixture
+def parse(parser):
+    """``parse(*arguments)`` returns what the host gets."""
+    return lambda *arguments: parser.parse_args_into_dataclasses(list(arguments))
 
 
 def test_spr_only_implies_spr(parse):
@@ -290,3 +296,62 @@ def test_a_mistake_in_attach_gets_one_line(clean_state, capsys, flags, says):
         spr_plugin.attach(Base(), **flags)
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.startswith("spr: error: ") and error.count("\n") == 1 and says in error
+
+
+# --- what cannot run is said before anything is loaded ------------------------------------------------------------------------------
+
+
+def refusal(capsys, function, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        function(*arguments)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.startswith("spr: error: ") and error.count("\n") == 1
+    return error
+
+
+def without_kernels(monkeypatch):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in ("flash_attn", "kernels") else find(name, *rest))
+
+
+def test_flash_attention_that_is_not_installed(parser, capsys, monkeypatch):
+    without_kernels(monkeypatch)
+
+    def train(attn_implementation=None):  # LLaVA's train_mem.py calls it so
+        return parser.parse_args_into_dataclasses(["--spr"])
+
+    assert "flash_attn is not installed" in refusal(capsys, train, "flash_attention_2")
+    train("sdpa")
+
+
+@pytest.mark.parametrize("bits, stage, refused", [(4, 3, True), (8, 3, True), (4, 2, False), (16, 3, False)])
+def test_bits_that_zero3_cannot_partition(tmp_path, bits, stage, refused):
+    from spr_plugin.errors import UserError
+    from spr_plugin.hooks import shims
+
+    file = tmp_path / "zero.json"
+    file.write_text(f'{{"zero_optimization": {{"stage": {stage}}}}}')
+    if refused:
+        with pytest.raises(UserError, match=f"--bits {bits} with --deepspeed .*zero.json"):
+            shims.refuse_partitioned_bits(bits, str(file))
+    else:
+        shims.refuse_partitioned_bits(bits, str(file))
+    shims.refuse_partitioned_bits(bits, "no such file")
+
+
+def test_a_transformers_that_nobody_has_seen(monkeypatch, capsys):
+    import transformers
+    from spr_plugin.errors import UserError
+    from spr_plugin.hooks import shims
+
+    monkeypatch.setattr(transformers, "__version__", "4.31.0")
+    with pytest.raises(UserError, match="4.31.0 is too old"):
+        shims.check_transformers()
+    monkeypatch.setattr(transformers, "__version__", f"{shims.NEWEST[0]}.{shims.NEWEST[1] + 1}.0")
+    shims.check_transformers()
+    assert "newer than what was tested" in capsys.readouterr().err
+    monkeypatch.setattr(transformers, "__version__", f"{shims.NEWEST[0]}.{shims.NEWEST[1]}.7")
+    shims.check_transformers()
+    assert capsys.readouterr().err == ""

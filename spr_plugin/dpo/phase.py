@@ -361,11 +361,14 @@ def arguments(args, config: SPRConfig, division: Division, steps: int, output_di
 @contextlib.contextmanager
 def lent(trainer, phase_args, dataset, stage: Stage):
     """The host's trainer as a preference trainer; afterwards it is the host's again but keeps model, engine and accelerator."""
+    from transformers import Trainer
+
     names = ("args", "train_dataset", "data_collator", "state", "control", "compute_loss_func", "model_accepts_loss_kwargs", "_train_batch_size")
     own = {name: getattr(trainer, name) for name in names if hasattr(trainer, name)}
     own_class = trainer.__class__
     release_engine(trainer)
-    trainer.__class__ = type(f"SPR{own_class.__name__}", (PreferencePhase, own_class), {})
+    # Forks bring loops of their own (LLaVA-NeXT: zeroth-order steps), written for one version of transformers.
+    trainer.__class__ = type(f"SPR{own_class.__name__}", (PreferencePhase, own_class), {"_inner_training_loop": Trainer._inner_training_loop})
     trainer.args, trainer.train_dataset, trainer.data_collator = phase_args, dataset, lambda items: collate(stage.host, items)
     trainer._train_batch_size = phase_args.train_batch_size
     trainer.state, trainer.control = copy.deepcopy(trainer.state), copy.deepcopy(trainer.control)

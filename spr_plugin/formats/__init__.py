@@ -29,9 +29,9 @@ FAMILIES = {
 
 def box_format(family: str, aspect: str | None = None) -> BoxFormat:
     """The box format of a model family, ours or a plugin's. Raises UserError for a family that no plugin knows."""
-    from spr_plugin.plugins import hook
+    from spr_plugin.plugins import claim
 
-    found = hook().spr_box_format(family=family, aspect=aspect)
+    found = claim("spr_box_format", family=family, aspect=aspect)
     if found is None:
         raise UserError(f"--spr_box_format {family}: no such family; built in are {', '.join(FAMILIES)}, others come with --spr_plugin FILE")
     return found

@@ -42,7 +42,7 @@ def settings(random_llava, world, data, out, *flags) -> list[str]:
     text = f"""--model_name_or_path {random_llava}/llm --version v1 --data_path {data} --image_folder {world}/images
         --vision_tower {random_llava}/clip --mm_vision_select_layer -2 --mm_use_im_start_end False --mm_use_im_patch_token False
         --resized_image_h 28 --resized_image_w 28 --add_region_feature True --region_geo_sampler True --point_input_sample segment_mask|center
-        --output_dir {out} --max_steps 2 --per_device_train_batch_size 2 --evaluation_strategy no --save_strategy no --learning_rate 1e-4
+        --output_dir {out} --max_steps 2 --per_device_train_batch_size 2 --save_strategy no --learning_rate 1e-4
         --logging_steps 1 --model_max_length 512 --lazy_preprocess True --report_to none --use_cpu True"""
     return [*text.split(), *map(str, flags)]
 

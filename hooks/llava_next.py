@@ -1,0 +1,97 @@
+"""LLaVA-NeXT and LLaVA-OneVision: LLaVA's entry points with pictures in tiles (anyres), ``modalities`` and chat templates.
+
+A row's picture is a list of (tiles, size, modality). Under a chat template the host also trains on the template's own tokens, in
+questions too, so that the labels do not say where an answer begins: its header does.
+"""
+
+import functools
+
+import torch
+
+from spr_plugin.dpo.rows import IGNORED
+from spr_plugin.errors import UserError
+from spr_plugin.hooks.llava import LlavaHost, expansion_arguments, script_of
+from spr_plugin.hookspecs import hookimpl
+
+HEADERS = ("<|im_start|>assistant\n", "<|start_header_id|>assistant<|end_header_id|>\n\n")
+
+
+class LlavaNextHost(LlavaHost):
+    """A script built like LLaVA-NeXT's ``llava/train/train.py``."""
+
+    def __init__(self, trainer, namespace: dict, config):
+        super().__init__(trainer, namespace, config)
+        if not config.spr_annotations and ("{" in self.data_path or not self.data_path.endswith(".json")):
+            raise UserError(f"--data_path {self.data_path}: boxes are mined from one JSON file only; name --spr_annotations and --spr_image_folder")
+
+    def row(self, image_path: str, prompt: str, answer: str) -> dict:
+        row = super().row(image_path, prompt, answer)
+        start = self.asked(row)
+        ends = [place for place, token in enumerate(row["input_ids"].tolist()) if token in self.stop_tokens and place >= start]
+        row["labels"] = row["labels"].clone()
+        row["labels"][:start] = IGNORED
+        row["labels"][ends[0] + 1 if ends else len(row["labels"]) :] = IGNORED
+        return row
+
+    def item(self, dataset, place: int) -> dict:
+        return dataset._get_item(place)  # its __getitem__ sleeps over a bad picture, and takes another one
+
+    def asked(self, row: dict) -> int:
+        ids = row["input_ids"].tolist()
+        for header in self._headers:
+            starts = [place for place in range(len(ids)) if ids[place : place + len(header)] == header]
+            if starts:
+                return starts[-1] + len(header)
+        return super().asked(row)
+
+    @functools.cached_property
+    def _headers(self) -> list[list[int]]:
+        words = [self.tokenizer(header, add_special_tokens=False).input_ids for header in HEADERS]
+        return [ids for header, ids in zip(HEADERS, words) if self.tokenizer.convert_tokens_to_ids(header.split("|>")[0] + "|>") == ids[0]]
+
+    def transform_once(self, dataset) -> None:
+        dataset.process_image = functools.lru_cache(dataset.process_image)
+
+    def tiles(self, row: dict) -> list:
+        return [(id(tiles), place) for tiles, *_ in row["image"] for place in range(len(tiles) if tiles.ndim == 4 else 1)]
+
+    def fits(self, row: dict) -> bool:
+        """The host's own expansion, which cuts, tells how much of the answer is left; a picture's number of tokens depends on its shape."""
+        expand = type(self.llava).prepare_inputs_labels_for_multimodal
+        batch = self.batch([row])
+        given = {name: batch.get(name) for name in ("input_ids", "attention_mask", "labels", "images", "modalities", "image_sizes")}
+        *_, labels = expand(_Counting(self.llava), position_ids=None, past_key_values=None, **given)
+        return 0 < int((row["labels"] != IGNORED).sum()) == int((labels != IGNORED).sum())
+
+
+class _Counting:
+    """The model as its expansion sees it, with embeddings one number wide: what is cut is known without the weights."""
+
+    device = torch.device("cpu")
+    image_newline = torch.zeros(1)
+
+    def __init__(self, llava):
+        self._llava = llava
+
+    def __getattr__(self, name):
+        return getattr(self._llava, name)
+
+    @property
+    def model(self):
+        return self
+
+    def get_model(self):
+        return self
+
+    def embed_tokens(self, ids):
+        return torch.zeros(*ids.shape, 1)
+
+    def encode_images(self, images):
+        return torch.zeros(len(images), self._llava.get_vision_tower().num_patches, 1)
+
+
+@hookimpl
+def spr_host(trainer, namespace, config):
+    if not script_of(trainer, namespace) or "modalities" not in expansion_arguments(trainer.model):
+        return None
+    return LlavaNextHost(trainer, namespace, config)

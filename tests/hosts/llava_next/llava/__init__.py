@@ -1,0 +1,1 @@
+from .model import LlavaQwenForCausalLM  # noqa: F401
