@@ -1,11 +1,12 @@
 """What a Python start costs with our boot file and without: ``python benchmarks/startup.py --json FILE``.
 
-Each start is a fresh interpreter without site-packages (``-S``) that reads the boot file of one folder as ``site`` does, or an empty folder;
-the two take turns. The third row carries ``--spr``: what a training command pays before it imports anything.
+Each start is a fresh interpreter. The boot file alone: ``-S``, then ``site`` reads a folder that holds it or an empty one. With ``--spr``: the
+installed package, with and without the flag. The rows take turns; wall time and the process's own time (which a busy machine does not stretch).
 """
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -15,31 +16,42 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-READ = "import site, sys; sys.argv = sys.argv[1:]; sys.path.append({packages!r}); site.addsitedir({folder!r})"
+PAIRS = {"boot file": ("with boot file", "without boot file"), "--spr": ("with --spr", "without --spr")}
 
 
-def start(folder: Path, *arguments: str) -> float:
-    """Milliseconds of one start that reads the boot files of ``folder``."""
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    code = READ.format(packages=packages, folder=str(folder))
+def start(command: list, cwd: str) -> tuple[float, float]:
+    """(wall, own) milliseconds of one start."""
     begin = time.perf_counter()
-    subprocess.run([sys.executable, "-S", "-c", code, "train.py", *arguments], check=True, cwd=ROOT)
-    return (time.perf_counter() - begin) * 1e3
+    process = subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE)
+    complaint = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode or complaint:
+        raise RuntimeError(complaint.decode() or f"exit code {process.returncode}")
+    return (time.perf_counter() - begin) * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3
 
 
 def measure(starts: int) -> dict:
-    """Row → median in ms over ``starts`` starts, the rows alternated, and the medians of the differences within a round."""
+    """Row → medians in ms over ``starts`` starts; pair → medians of the differences within a round."""
     with tempfile.TemporaryDirectory() as scratch:
         ours, empty = Path(scratch, "ours"), Path(scratch, "empty")
         ours.mkdir()
         empty.mkdir()
         shutil.copy(ROOT / "_build" / "spr_plugin.pth", ours)
-        rows = {"without boot file": (empty,), "with boot file": (ours,), "with boot file and --spr": (ours, "--spr")}
-        rounds = [{name: start(*row) for name, row in rows.items()} for _ in range(starts + 1)][1:]
-    medians = {name: statistics.median(one[name] for one in rounds) for name in rows}
-    base = "without boot file"
-    more = {name: statistics.median(one[name] - one[base] for one in rounds) for name in rows if name != base}
-    return {"starts": starts, "python": sys.version.split()[0], "median_ms": medians, "more_ms": more}
+        bare = [sys.executable, "-S", "-c", "import site, sys; site.addsitedir(sys.argv[1])"]
+        rows = {
+            "without boot file": [*bare, str(empty)],
+            "with boot file": [*bare, str(ours)],
+            "without --spr": [sys.executable, "-c", "pass", "train.py"],
+            "with --spr": [sys.executable, "-c", "pass", "train.py", "--spr"],
+        }
+        rounds = [{name: start(command, scratch) for name, command in rows.items()} for _ in range(starts + 1)][1:]
+    found = {"starts": starts, "python": sys.version.split()[0]}
+    for place, clock in enumerate(("wall_ms", "own_ms")):
+        found[clock] = {name: round(statistics.median(one[name][place] for one in rounds), 3) for name in rows}
+        more = {pair: statistics.median(one[with_it][place] - one[without][place] for one in rounds) for pair, (with_it, without) in PAIRS.items()}
+        found[f"more_{clock}"] = {pair: round(value, 3) for pair, value in more.items()}
+    return found
 
 
 def main():
@@ -48,8 +60,10 @@ def main():
     parser.add_argument("--json")
     args = parser.parse_args()
     found = measure(args.starts)
-    for name, value in found["median_ms"].items():
-        print(f"{name:28s} {value:7.2f} ms" + (f"  {found['more_ms'][name]:+.2f} ms" if name in found["more_ms"] else ""))
+    for name, wall in found["wall_ms"].items():
+        print(f"{name:20s} {wall:8.2f} ms wall {found['own_ms'][name]:8.2f} ms own")
+    for pair in PAIRS:
+        print(f"{pair:20s} {found['more_wall_ms'][pair]:+8.2f} ms wall {found['more_own_ms'][pair]:+8.2f} ms own")
     if args.json:
         Path(args.json).parent.mkdir(parents=True, exist_ok=True)
         Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
