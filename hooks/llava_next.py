@@ -5,6 +5,7 @@ questions too, so that the labels do not say where an answer begins: its header 
 """
 
 import functools
+import inspect
 
 import torch
 
@@ -74,7 +75,11 @@ class _Counting:
         self._llava = llava
 
     def __getattr__(self, name):
-        return getattr(self._llava, name)
+        method = inspect.getattr_static(type(self._llava), name, None)
+        return method.__get__(self) if inspect.isfunction(method) else getattr(self._llava, name)
+
+    def get_vision_tower(self):
+        return self._llava.get_vision_tower()
 
     @property
     def model(self):
@@ -87,7 +92,7 @@ class _Counting:
         return torch.zeros(*ids.shape, 1)
 
     def encode_images(self, images):
-        return torch.zeros(len(images), self._llava.get_vision_tower().num_patches, 1)
+        return torch.zeros(len(images), self.get_vision_tower().num_patches, 1)
 
 
 @hookimpl

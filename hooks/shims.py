@@ -217,7 +217,7 @@ def _drop_unknown(model) -> None:
 @shim("llava.model")
 def import_errors_of_llava(module) -> None:
     """``llava/model/__init__.py`` swallows every error; say in one line what went wrong, before "cannot import name" hides it."""
-    if hasattr(module, "LlavaLlamaForCausalLM"):
+    if any(name.endswith("ForCausalLM") for name in vars(module)):
         return
     try:
         import llava.model.language_model.llava_llama  # noqa: F401

@@ -51,7 +51,7 @@ class TransformersHost(Host):
 
     def row(self, image_path: str, prompt: str, answer: str) -> dict:
         with Image.open(image_path) as image:
-            row = self._question(image.convert("RGB"), prompt)
+            row = self.question(image.convert("RGB"), prompt)
         said = self.tokenizer(answer, add_special_tokens=False)["input_ids"] + [self.tokenizer.eos_token_id]
         asked = len(row["input_ids"])
         for name in self._along_tokens(row):
@@ -63,9 +63,9 @@ class TransformersHost(Host):
         return row
 
     def questions(self, picture, prompts: list[str]) -> list[dict]:
-        return [self._question(picture, prompt) for prompt in prompts]
+        return [self.question(picture, prompt) for prompt in prompts]
 
-    def _question(self, picture, prompt: str) -> dict:
+    def question(self, picture, prompt: str) -> dict:
         """What the processor makes of a picture and a question, up to where the answer begins; token sequences 1-D."""
         turn = {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]}
         made = self.processor.apply_chat_template([turn], tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt")
