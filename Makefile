@@ -1,6 +1,7 @@
 # make demo       install, run the main job on the embedded tiny world, print the table and the report's path
-# make test       install, run all tests, then the subset for transformers 4.37.2 in an environment of its own
+# make test       install, run all tests, then the hosts' subset on transformers 4.37.2 in an environment of its own
 # make test-legacy  that subset alone
+# make matrix     that subset on every version of VERSIONS, each in an environment of its own; writes README's table
 # make test-fast  the tests that train nothing (under a minute)
 # make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same (make test kills 4 times)
 # make test-zero  the long form of the DeepSpeed tests: 1, 2 and 4 ranks, accumulation, checkpointing, deaths
@@ -8,7 +9,10 @@
 # make clean      remove the environments and everything that was built
 PYTHON ?= python3
 VENV := .venv
-LEGACY := .venv-legacy
+LEGACY := .venv-4.37.2
+# With constraints/transformers-VERSION.txt, or of the primary environment.
+VERSIONS ?= 4.37.2 4.46.3 4.57.6 5.23.0
+NEWEST := 5.23.0
 # Two workers; a file's tests share its fixtures, so that they stay on one worker.
 PYTEST_ARGS ?= -n 2 --dist loadfile -q
 # One thread a process: tiny models gain nothing from more, and torchrun's ranks would fight for the cores.
@@ -18,7 +22,8 @@ PACKAGE := setup.cfg pyproject.toml $(wildcard _build/*)
 PRIMARY_WANTS := -e .[eval,dpo,report,server,dev,deepspeed]
 LEGACY_WANTS := torch transformers accelerate peft einops sentencepiece protobuf requests pytest pytest-timeout pytest-xdist hypothesis -e .
 
-.PHONY: demo test test-fast test-legacy test-kill test-zero bench clean
+.PHONY: demo test test-fast test-legacy test-kill test-zero bench matrix clean
+.PRECIOUS: .venv-%/.installed
 demo: $(VENV)/.installed
 	$(VENV)/bin/spr demo
 
@@ -52,13 +57,21 @@ $(VENV)/.installed: constraints/primary.txt $(PACKAGE)
 	$(VENV)/bin/python -m pip install -q -c $< --no-deps lmms-eval llava-torch
 	touch $@
 
-$(LEGACY)/.installed: constraints/legacy.txt $(PACKAGE)
-	test -x $(LEGACY)/bin/python || $(PYTHON) -m venv $(LEGACY)
-	$(LEGACY)/bin/python -m pip install -q -c $< setuptools wheel
-	$(LEGACY)/bin/python -m pip install -q -c $< $(LEGACY_WANTS) --no-build-isolation
-	$(LEGACY)/bin/python -m pip install -q -c $< --no-deps llava-torch
+.venv-%/.installed: constraints/transformers-%.txt constraints/common.txt $(PACKAGE)
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -q -c $< setuptools wheel
+	$(@D)/bin/python -m pip install -q -c $< $(LEGACY_WANTS) --no-build-isolation
+	$(@D)/bin/python -m pip install -q -c $< --no-deps llava-torch
 	touch $@
 
+# A version whose tests fail gets its crosses, and the others run all the same.
+matrix: $(patsubst %,.venv-%/results.xml,$(filter-out $(NEWEST),$(VERSIONS))) $(patsubst %,$(VENV)/results.xml,$(filter $(NEWEST),$(VERSIONS)))
+	$(PYTHON) tests/matrix.py $(foreach v,$(VERSIONS),$(v)=$(if $(filter $(NEWEST),$(v)),$(VENV),.venv-$(v))/results.xml)
+
+.PHONY: FORCE
+%/results.xml: %/.installed FORCE
+	-$*/bin/python -m pytest $(PYTEST_ARGS) -m legacy --junitxml $@
+
 clean:
-	rm -rf $(VENV) $(LEGACY) demo build dist *.egg-info .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* demo build dist *.egg-info .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

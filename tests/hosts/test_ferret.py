@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 
 import pytest
@@ -114,6 +115,19 @@ def test_without_annotations_it_is_told_before_it_trains(host):
     for config in (SPRConfig(spr=True), SPRConfig(spr=True, spr_annotations="a.json")):
         with pytest.raises(UserError, match="--spr_annotations and --spr_image_folder"):
             spr_host(trainer=host.trainer, namespace=host.namespace, config=config)
+
+
+def test_a_fork_under_another_name_and_one_that_lacks_an_entry_point(random_llava, world, data, tmp_path, monkeypatch):
+    for file in (TREE / "ferret").rglob("*.py"):
+        copy = tmp_path / "tree" / "labcode" / file.relative_to(TREE / "ferret")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(re.sub(r"\b(from|import) ferret\b", r"\1 labcode", file.read_text()).replace('"ferret"', '"labcode"'))
+    trainer, namespace = trainer_of(tmp_path / "tree", "labcode.train.train", settings(random_llava, world, data, tmp_path), monkeypatch)
+    assert namespace["__name__"] == "labcode.train.train"
+    assert isinstance(spr_host(trainer=trainer, namespace=namespace, config=CONFIG), FerretHost)
+    without = {name: value for name, value in namespace.items() if name not in ("LazySupervisedDataset", "Image")}
+    with pytest.raises(UserError, match="lacks LazySupervisedDataset, Image; supply a spr_host hook"):
+        spr_host(trainer=trainer, namespace=without, config=CONFIG)
 
 
 def test_a_run_saves_where_ferret_saves(random_llava, world, data, tmp_path):

@@ -1,0 +1,36 @@
+"""The table of versions says what the results say."""
+
+import importlib.util
+from pathlib import Path
+
+spec = importlib.util.spec_from_file_location("matrix", Path(__file__).with_name("matrix.py"))
+matrix = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(matrix)
+
+RESULTS = """<testsuites><testsuite>
+<testcase classname="tests.test_boot" name="test_asked"/>
+<testcase classname="tests.hooks.test_shims" name="test_lora_trains_generates_saves_and_resumes"><failure/></testcase>
+<testcase classname="tests.hosts.test_llava" name="test_two_ranks"><skipped/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_cells(tmp_path, monkeypatch):
+    file, readme = tmp_path / "results.xml", tmp_path / "README.md"
+    file.write_text(RESULTS)
+    readme.write_text(f"before\n{matrix.BEGIN}old\n{matrix.END}\nafter\n")
+    monkeypatch.setattr(matrix, "README", readme)
+    assert matrix.main([f"4.37.2={file}"]) == 1
+    assert "| 4.37.2 | ✓ | ✗ | ✗ | – | – | – | – |" in readme.read_text() and readme.read_text().startswith("before") and readme.read_text().endswith("after\n")
+
+
+def test_readme_has_a_place_for_it():
+    text = matrix.README.read_text()
+    assert text.count(matrix.BEGIN) == text.count(matrix.END) == 1
+
+
+def test_each_version_has_its_pins_and_they_name_it():
+    files = sorted((Path(__file__).parents[1] / "constraints").glob("transformers-*.txt"))
+    assert len(files) >= 3
+    for file in files:
+        lines = file.read_text().splitlines()
+        assert f"transformers=={file.stem.split('-')[1]}" in lines and "-c common.txt" in lines
