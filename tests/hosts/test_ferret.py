@@ -1,9 +1,7 @@
 """Ferret's training script: region tokens and masks, decoding and log-probs against its own forward, whole runs."""
 
 import json
-import os
 import re
-import sys
 
 import pytest
 import torch
@@ -16,8 +14,7 @@ from spr_plugin.pairing import PreferencePair
 from spr_plugin.store import read_json
 
 from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_saved_lora_equals_live, assert_whole, saved_weights
-from .launch import run
-from .tree import HERE, coco, source, trainer_of
+from .tree import HERE, coco, run_in, source, trainer_of
 
 TREE = source("ferret", "ferret/train/train.py")
 pytestmark = pytest.mark.slow
@@ -54,11 +51,7 @@ def spr_flags(world) -> list[str]:
 
 
 def whole_run(arguments) -> str:
-    os.environ["PYTHONPATH"] = str(TREE)
-    try:
-        return run([sys.executable, "-m", "ferret.train.train", *arguments])
-    finally:
-        del os.environ["PYTHONPATH"]
+    return run_in(TREE, "ferret.train.train", arguments, HERE)
 
 
 CONFIG = SPRConfig(spr=True, spr_annotations="a.json", spr_image_folder="images")

@@ -1,8 +1,6 @@
 """LLaVA-NeXT's training script: tiles, the Qwen2 template, a training loop of its own, a ``trl`` that hides the real one."""
 
 import json
-import os
-import sys
 
 import pytest
 import torch
@@ -16,8 +14,7 @@ from spr_plugin.store import read_json
 
 from . import make_vlm
 from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole
-from .launch import run
-from .tree import HERE, source, trainer_of
+from .tree import HERE, run_in, source, trainer_of
 
 TREE = source("llava_next", "llava/model/language_model/llava_qwen.py")
 pytestmark = pytest.mark.slow
@@ -121,11 +118,7 @@ def test_several_data_files_are_not_mined(host):
 
 
 def whole_run(arguments) -> str:
-    os.environ["PYTHONPATH"] = str(TREE)
-    try:
-        return run([sys.executable, "-m", "llava.train.train", *arguments], cwd=TREE)  # the tree's trl comes first, as in a checkout
-    finally:
-        del os.environ["PYTHONPATH"]
+    return run_in(TREE, "llava.train.train", arguments, TREE)  # from its root, where its trl lies
 
 
 @pytest.fixture

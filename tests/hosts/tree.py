@@ -10,6 +10,8 @@ import pytest
 
 from spr_plugin.hooks import shims
 
+from .launch import run
+
 HERE = Path(__file__).parent
 
 
@@ -17,6 +19,13 @@ def source(miniature: str, script: str) -> Path:
     """The folder to put on PYTHONPATH: the checkout if it holds ``script``, else ``tests/hosts/MINIATURE``."""
     checkout = Path(os.environ.get("SPR_HOST_SRC", "/nowhere"))
     return checkout if (checkout / script).exists() else HERE / miniature
+
+
+def run_in(tree: Path, module: str, arguments: list[str], cwd: Path) -> str:
+    """``python -m MODULE`` with the tree on the path, to its end; what it printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tree), os.environ.get("PYTHONPATH")])))
+        return run([sys.executable, "-m", module, *arguments], cwd=cwd)
 
 
 class Started(Exception):
