@@ -26,7 +26,7 @@ class FerretHost(LlavaHost):
         self.box_format = box_format(config.spr_box_format or "ferret")
         self.image_folder = None  # one for each of its data files
         if not config.spr_annotations or not config.spr_image_folder:
-            raise UserError("--spr: Ferret's data files keep boxes apart from the text, so that none are mined; name --spr_annotations and --spr_image_folder")
+            raise UserError("--spr: Ferret keeps boxes apart from the text, so that none are mined; name --spr_annotations and --spr_image_folder")
 
     def row(self, image_path: str, prompt: str, answer: str) -> dict:
         with Image.open(image_path) as picture:

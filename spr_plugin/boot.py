@@ -206,7 +206,7 @@ def _refuse_missing_kernels(script, results) -> None:
     wanted = [script.f_locals.get("attn_implementation"), *(getattr(result, "attn_implementation", None) for result in results)]
     found = any(importlib.util.find_spec(name) for name in ("flash_attn", "kernels"))
     if _State.config.spr and "flash_attention_2" in wanted and not found:
-        fail("this command asks for flash_attention_2 and flash_attn is not installed: take train.py in place of train_mem.py, or --attn_implementation sdpa")
+        fail("flash_attention_2 is asked for and flash_attn is not installed: take train.py in place of train_mem.py, or --attn_implementation sdpa")
 
 
 def rewrite_renamed(args: list, known) -> list:

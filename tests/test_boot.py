@@ -288,7 +288,10 @@ def test_attach_lets_the_stage_follow_one_trainer_alone(hooked, monkeypatch):
     assert len(stage_calls) == 1
 
 
-@pytest.mark.parametrize("flags, says", [({"spr_bata": 1}, "spr_plugin.attach(spr_bata=…): unknown flag; did you mean spr_beta?"), ({"spr_beta": -1}, "--spr_beta -1")])
+UNKNOWN = "spr_plugin.attach(spr_bata=…): unknown flag; did you mean spr_beta?"
+
+
+@pytest.mark.parametrize("flags, says", [({"spr_bata": 1}, UNKNOWN), ({"spr_beta": -1}, "--spr_beta -1")])
 def test_a_mistake_in_attach_gets_one_line(clean_state, capsys, flags, says):
     import spr_plugin
 

@@ -20,7 +20,8 @@ def test_cells(tmp_path, monkeypatch):
     readme.write_text(f"before\n{matrix.BEGIN}old\n{matrix.END}\nafter\n")
     monkeypatch.setattr(matrix, "README", readme)
     assert matrix.main([f"4.37.2={file}"]) == 1
-    assert "| 4.37.2 | ✓ | ✗ | ✗ | – | – | – | – |" in readme.read_text() and readme.read_text().startswith("before") and readme.read_text().endswith("after\n")
+    written = readme.read_text()
+    assert "| 4.37.2 | ✓ | ✗ | ✗ | – | – | – | – |" in written and written.startswith("before") and written.endswith("after\n")
 
 
 def test_readme_has_a_place_for_it():

@@ -13,7 +13,8 @@ from spr_plugin.pairing import PreferencePair
 from spr_plugin.store import read_json
 
 from . import make_vlm
-from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole
+from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward
+from .checks import assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole
 from .tree import HERE, run_in, source, trainer_of
 
 TREE = source("llava_next", "llava/model/language_model/llava_qwen.py")
@@ -66,7 +67,8 @@ def host(qwen, random_llava, tmp_path, monkeypatch):
 
 def test_a_row_s_labels_are_its_answer_and_the_end_of_turn(host, pictures):
     """The template's own tokens carry labels in every turn of the host's."""
-    row, theirs = host.row(pictures[0], "Where?\nSay it.", "a dog [0.1, 0.2, 0.3, 0.4]"), super(LlavaNextHost, host).row(pictures[0], "Where?", "a dog")
+    row = host.row(pictures[0], "Where?\nSay it.", "a dog [0.1, 0.2, 0.3, 0.4]")
+    theirs = super(LlavaNextHost, host).row(pictures[0], "Where?", "a dog")
     assert theirs["labels"][theirs["input_ids"] == host.tokenizer.eos_token_id].ne(-100).sum() == 3
     said = row["labels"][row["labels"] != -100]
     assert said[-1] == host.tokenizer.eos_token_id and host.texts([said[:-1].tolist()]) == ["a dog [0.1, 0.2, 0.3, 0.4]"]
@@ -93,7 +95,8 @@ def test_a_picture_s_tiles_are_encoded_once(host, pictures, monkeypatch):
 
 
 def test_log_probs_are_those_of_the_model_s_own_forward(host, pictures):
-    pairs = [PreferencePair(f"p{i}", f"r{i}", "Where?" * (i + 1), file, "a red circle [0.1, 0.2]", "blue", 1.0, 0.0, "a", "b") for i, file in enumerate(pictures)]
+    asked = [("Where?" * (i + 1), file, "a red circle [0.1, 0.2]", "blue") for i, file in enumerate(pictures)]
+    pairs = [PreferencePair(f"p{i}", f"r{i}", *words, 1.0, 0.0, "a", "b") for i, words in enumerate(asked)]
     gradients = assert_log_probs_of_its_own_forward(host, pairs)
     assert any("image_newline" in name and host.part_of(name) == "projector" for name in gradients)
 

@@ -70,7 +70,8 @@ def test_decoding_says_what_the_model_says_row_by_row(host, pictures):
 
 
 def test_log_probs_are_those_of_the_model_s_own_forward(host, pictures):
-    pairs = [PreferencePair(f"p{i}", f"r{i}", "Where is it?" * (i + 1), file, *ANSWERS[:: 1 - 2 * i], 1.0, 0.0, "a", "b") for i, file in enumerate(pictures)]
+    asked = [("Where is it?" * (i + 1), file, *ANSWERS[:: 1 - 2 * i]) for i, file in enumerate(pictures)]
+    pairs = [PreferencePair(f"p{i}", f"r{i}", *words, 1.0, 0.0, "a", "b") for i, words in enumerate(asked)]
     gradients = assert_log_probs_of_its_own_forward(host, pairs)
     assert any(host.part_of(name) == "vision tower" for name in gradients)
 
@@ -110,7 +111,8 @@ CONFIG = SPRConfig(spr=True, spr_annotations="a.json")
 def test_the_processor_is_found_where_scripts_keep_it(script):
     processor = script.processing_class
     for place in ("trainer", "collator", "globals"):
-        trainer = SimpleNamespace(processing_class=processor if place == "trainer" else None, data_collator=SimpleNamespace(processor=processor if place == "collator" else None))
+        collator = SimpleNamespace(processor=processor if place == "collator" else None)
+        trainer = SimpleNamespace(processing_class=processor if place == "trainer" else None, data_collator=collator)
         assert find_processor(trainer, {"anything": processor} if place == "globals" else {}) is processor
     script.processing_class = processor.tokenizer
     with pytest.raises(UserError, match="no processor found"):

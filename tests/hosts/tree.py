@@ -59,6 +59,7 @@ def coco(world: Path) -> list[dict]:
     found = []
     for image in data["images"]:
         rows = [row for row in data["annotations"] if row["image_id"] == image["id"]]
-        boxes = [(names[row["category_id"]], [row["bbox"][0], row["bbox"][1], row["bbox"][0] + row["bbox"][2], row["bbox"][1] + row["bbox"][3]]) for row in rows]
+        corners = [[x, y, x + width, y + height] for x, y, width, height in (row["bbox"] for row in rows)]
+        boxes = [(names[row["category_id"]], box) for row, box in zip(rows, corners)]
         found.append({**image, "objects": boxes})
     return found
