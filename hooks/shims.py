@@ -11,7 +11,6 @@ Standard library only at import: this is read before transformers is.
 import functools
 import importlib.util
 import inspect
-import json
 import os
 import sys
 
@@ -230,17 +229,6 @@ def import_errors_of_llava(module) -> None:
 
 def _has_deepspeed() -> bool:
     return importlib.util.find_spec("deepspeed") is not None
-
-
-def refuse_partitioned_bits(bits: int, file: str) -> None:
-    """UserError for 4- or 8-bit weights under ZeRO-3, which cannot partition them."""
-    try:
-        with open(file) as config:
-            stage = json.load(config).get("zero_optimization", {}).get("stage")
-    except (OSError, ValueError, AttributeError):
-        return  # DeepSpeed says it better
-    if bits in (4, 8) and stage == 3:
-        raise UserError(f"--bits {bits} with --deepspeed {file}: ZeRO-3 cannot partition quantized weights; take a ZeRO-2 file, or --bits 16")
 
 
 def prepare_deepspeed(use_cpu: bool) -> None:

@@ -244,7 +244,6 @@ def _before_training_arguments(parsed) -> None:
     if getattr(parsed, "deepspeed", None):
         from spr_plugin.hooks import shims
 
-        _or_fail(shims.refuse_partitioned_bits, getattr(parsed, "bits", 16), parsed.deepspeed)
         _or_fail(shims.prepare_deepspeed, getattr(parsed, "use_cpu", False) or getattr(parsed, "no_cuda", False))
 
 

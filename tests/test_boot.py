@@ -329,21 +329,6 @@ def test_flash_attention_that_is_not_installed(parser, capsys, monkeypatch):
     train("sdpa")
 
 
-@pytest.mark.parametrize("bits, stage, refused", [(4, 3, True), (8, 3, True), (4, 2, False), (16, 3, False)])
-def test_bits_that_zero3_cannot_partition(tmp_path, bits, stage, refused):
-    from spr_plugin.errors import UserError
-    from spr_plugin.hooks import shims
-
-    file = tmp_path / "zero.json"
-    file.write_text(f'{{"zero_optimization": {{"stage": {stage}}}}}')
-    if refused:
-        with pytest.raises(UserError, match=f"--bits {bits} with --deepspeed .*zero.json"):
-            shims.refuse_partitioned_bits(bits, str(file))
-    else:
-        shims.refuse_partitioned_bits(bits, str(file))
-    shims.refuse_partitioned_bits(bits, "no such file")
-
-
 def test_a_transformers_that_nobody_has_seen(monkeypatch, capsys):
     import transformers
     from spr_plugin.errors import UserError
