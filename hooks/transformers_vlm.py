@@ -214,12 +214,11 @@ def format_of(config, processor, flags):
     family = flags.spr_box_format or FAMILIES.get(config.model_type)
     if family is None:
         raise UserError(f"--spr_box_format: nobody knows how {config.model_type} writes boxes; name a family that it was trained on")
-    made = box_format(family, "pad" if getattr(processor.image_processor, "do_pad", False) and config.model_type == "llava" else "square")
-    if family != "qwen2.5-vl":
-        return made
     images = processor.image_processor
-    size = {"min_pixels": images.size["shortest_edge"], "max_pixels": images.size["longest_edge"]}
-    return dataclasses.replace(made, factor=images.patch_size * images.merge_size, **size)
+    if family == "qwen2.5-vl":
+        made = box_format(family, f"{images.size['shortest_edge']}-{images.size['longest_edge']}")
+        return dataclasses.replace(made, factor=images.patch_size * images.merge_size)
+    return box_format(family, "pad" if getattr(images, "do_pad", False) and config.model_type == "llava" else "square")
 
 
 def find_processor(trainer, namespace: dict):

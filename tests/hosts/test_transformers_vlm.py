@@ -89,6 +89,7 @@ def test_qwen_2_5_counts_pixels_of_the_picture_as_its_processor_resizes_it(pictu
     model, processor = make_vlm.make("qwen2_5_vl")
     trainer = SimpleNamespace(model=model, processing_class=processor, data_collator=None)
     host = spr_host(trainer=trainer, namespace={}, config=SPRConfig(spr=True, spr_annotations="a.json"))
+    assert host.box_format.describe()["aspect"] == f"{56 * 56}-{28 * 28 * 40}"
     for file, (width, height) in zip(pictures, SIZES):
         (row,) = host.questions(Image.open(file).convert("RGB"), ["Where?"])
         _, rows, columns = row["image_grid_thw"][0].tolist()
