@@ -6,6 +6,7 @@ Each writes under ``OUTPUT_DIR/spr/`` and skips what its log already holds, so t
 """
 
 import dataclasses
+import shutil
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
