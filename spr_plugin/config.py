@@ -90,6 +90,7 @@ class SPRConfig:
     spr_no_refinement: bool = _flag(False, "ablation: chosen is the best answer as the model gave it, no box is repaired")
     spr_pairing: str = _flag("best_worst", "best_worst; ablations: random (two answers drawn by chance) or sft (train on the chosen alone, no DPO)", "paper")
     spr_min_gap: float = _flag(0.0, "a region is skipped when chosen and rejected differ by no more than this in S")
+    spr_min_kept: float = _flag(0.5, "a repaired description that keeps less than this share of its boxes is not chosen")
 
     spr_tune: str = _flag("lora", "what DPO trains when the host trains all weights: lora (an adapter, merged at the end) or full")
     spr_tune_projector: bool = _flag(False, "train the multimodal projector too")
@@ -160,7 +161,7 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_label_smoothing {config.spr_label_smoothing}: must lie between 0 and 0.5")
     if config.spr_label_smoothing and "robust" not in config.spr_loss_type:
         raise UserError("--spr_label_smoothing does nothing without --spr_loss_type robust")
-    for name in ("spr_lambda", "spr_top_p", "spr_detector_threshold", "spr_max_too_long", "spr_collapse"):
+    for name in ("spr_lambda", "spr_top_p", "spr_min_kept", "spr_detector_threshold", "spr_max_too_long", "spr_collapse"):
         if not 0 <= getattr(config, name) <= 1:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
     positive = "spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_sampler_concurrency spr_sampler_timeout spr_lora_r spr_lora_alpha"

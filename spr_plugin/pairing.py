@@ -21,13 +21,17 @@ class ScoredText(TypedDict):
 
 
 class ScoredCandidate(TypedDict):
-    """A candidate with the scores of its text as the model said it and as repaired; one row of a region's record in the log."""
+    """A candidate with the scores of its text as the model said it and as repaired; one row of a region's record in the log.
+
+    `kept` is the share of its boxes that refinement kept; of the others the text keeps the words alone.
+    """
 
     id: str
     text: str
     initial: ScoredText
     refined_text: str
     refined: ScoredText
+    kept: float
 
 
 @dataclass(frozen=True)
@@ -61,17 +65,19 @@ def make_pair(
     prompt: str,
     candidates: Sequence[ScoredCandidate],
     min_gap: float = 0.0,
+    min_kept: float = 0.5,
     refinement: bool = True,
     by_chance: bool = False,
 ) -> PreferencePair | str:
     """The region's pair, or the reason why it has none.
 
-    Chosen is the repaired text with the highest S, rejected the initial text with the lowest; ties go to the lower candidate id.
-    Ablations: without `refinement` chosen is the best *initial* text; `by_chance` draws two candidates, seeded by the query, whatever
+    Chosen is the repaired text with the highest S of those that kept `min_kept` of their boxes (words that lost their boxes teach a model
+    to write none), rejected the initial text with the lowest; ties go to the lower candidate id. Ablations: without `refinement` chosen is the best *initial* text; `by_chance` draws two candidates, seeded by the query, whatever
     their scores.
 
     ``too_few_valid``           fewer than two candidates whose initial text is valid
     ``no_box_survived``         none of them keeps a valid text when repaired
+    ``too_few_boxes_kept``      those that do have lost too many boxes
     ``chosen_equals_rejected``  the two texts differ at most in white space
     ``gap_too_small``           S of chosen is not above S of rejected, or by less than `min_gap` (not asked of pairs by chance)
     """
@@ -83,6 +89,10 @@ def make_pair(
     choosable = [candidate for candidate in valid if candidate[side]["valid"]]
     if not choosable:
         return "no_box_survived"
+    if refinement:
+        choosable = [candidate for candidate in choosable if candidate["kept"] >= min_kept]
+    if not choosable:
+        return "too_few_boxes_kept"
     if by_chance:
         rng = random.Random(query.seed)
         best = rng.choice(choosable)

@@ -201,6 +201,7 @@ class Run:
                 prompt,
                 scores[query.id]["candidates"],
                 self.config.spr_min_gap,
+                self.config.spr_min_kept,
                 refinement=not self.config.spr_no_refinement,
                 by_chance=self.config.spr_pairing == "random",
             )
@@ -265,18 +266,19 @@ def score_regions(queries: list[RegionQuery], candidates: list[list[dict]], scor
     picture = readable(image.path, image.id)
     if picture is None:
         unread = invalid("image_unreadable")
-        return [_scored(q, row, [], [""] * len(row), [unread] * 2 * len(row)) for q, row in zip(queries, candidates)]
+        return [_scored(q, row, [], [("", 0, 0)] * len(row), [unread] * 2 * len(row)) for q, row in zip(queries, candidates)]
     truths = scorer.truth(queries, picture, texts, box_format)
-    refined = [[refine(text, truth, box_format, image.width, image.height)[0] for text in said] for said, truth in zip(texts, truths)]
-    scores = scorer.score(queries, picture, [said + better for said, better in zip(texts, refined)], box_format, truths)
+    refined = [[refine(text, truth, box_format, image.width, image.height) for text in said] for said, truth in zip(texts, truths)]
+    both = [said + [text for text, *_ in better] for said, better in zip(texts, refined)]
+    scores = scorer.score(queries, picture, both, box_format, truths)
     return [_scored(q, row, truth.tolist(), *made) for q, row, truth, *made in zip(queries, candidates, truths, refined, scores)]
 
 
-def _scored(query: RegionQuery, candidates: list[dict], truth: list, refined: list[str], scores: list[dict]) -> dict:
-    """The record of one region; `scores` are those of the initial texts, then of the refined ones."""
+def _scored(query: RegionQuery, candidates: list[dict], truth: list, refined: list[tuple], scores: list[dict]) -> dict:
+    """The record of one region; `refined` is what `refine` says of each text, `scores` are those of the initial texts, then of the refined ones."""
     rows = [
-        {"id": c["id"], "text": c["text"], "initial": initial, "refined_text": better, "refined": final}
-        for c, initial, better, final in zip(candidates, scores, refined, scores[len(candidates) :])
+        {"id": c["id"], "text": c["text"], "initial": initial, "refined_text": better, "refined": final, "kept": kept / max(1, kept + dropped)}
+        for c, initial, (better, kept, dropped), final in zip(candidates, scores, refined, scores[len(candidates) :])
     ]
     return {"id": query.id, "truth": truth, "candidates": rows}
 

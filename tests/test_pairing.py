@@ -21,14 +21,23 @@ def scored(total):
     return {"terms": {}, "total": total, "valid": True, "reason": None}
 
 
-def candidate(id, initial, refined, text=None, refined_text=None):
+def candidate(id, initial, refined, text=None, refined_text=None, kept=1.0):
     return {
         "id": id,
         "text": text or f"text {id}",
         "initial": scored(initial),
         "refined_text": refined_text or f"refined {id}",
         "refined": scored(refined),
+        "kept": kept,
     }
+
+
+def test_a_description_that_lost_too_many_boxes_is_not_chosen():
+    candidates = [candidate("a", 0.5, 0.9, kept=0.4), candidate("b", 0.6, 0.8, kept=0.5)]
+    assert make_pair(QUERY, "Describe.", candidates).chosen_candidate == "b"
+    assert make_pair(QUERY, "Describe.", candidates, min_kept=0.4).chosen_candidate == "a"
+    assert make_pair(QUERY, "Describe.", candidates, min_kept=0.6) == "too_few_boxes_kept"
+    assert make_pair(QUERY, "Describe.", candidates, min_kept=0.6, refinement=False).chosen_candidate == "b"
 
 
 def test_chosen_is_the_best_refined_and_rejected_the_worst_initial():
