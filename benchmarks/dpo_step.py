@@ -154,7 +154,7 @@ class Case:
         return self._dpo(self._joined_sums(self.model(**self.joined, use_cache=False).logits), known)
 
     def _joined_sums(self, logits):
-        asked, answer, half = self.shape["image"] + self.shape["prompt"], self.shape["completion"], self.pairs
+        asked, answer = self.shape["image"] + self.shape["prompt"], self.shape["completion"]
         log_probs = logits.float().log_softmax(-1)
         chosen = log_probs[:, asked - 1 : asked + answer - 1]
         rejected = torch.cat([log_probs[:, asked - 1 : asked], log_probs[:, asked + answer : asked + 2 * answer - 1]], 1)

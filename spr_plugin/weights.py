@@ -43,6 +43,15 @@ def loading_whole():
         integration.set_hf_deepspeed_config(config)
 
 
+def forget_order(engine) -> None:
+    """Before modules of a live ZeRO-3 engine are called outside its own forward: it records the order of modules to prefetch by, and what is
+    called in between would make that record long and every later step slow with its size (measured: minutes a step)."""
+    offload = getattr(getattr(engine, "optimizer", None), "parameter_offload", None)
+    coordinator = offload.get_param_coordinator() if offload is not None else None
+    if coordinator is not None and not coordinator.is_invalid_trace():
+        coordinator._invalidate_trace()
+
+
 def sharded(model) -> bool:
     """Whether ZeRO-3 holds the parameters in parts."""
     return any(hasattr(p, "ds_id") for p in model.parameters())

@@ -263,7 +263,9 @@ class DuringTraining(TrainerCallback):
         values = watch.look(step)
         if not values:
             return
+        due = control.should_log  # logging these numbers must not stand for the step's own
         self.trainer.log(values)
+        control.should_log = due
         if step and (what := watch.collapsed()):
             if not (self.stage.directory / "best.json").exists() or not self.stage.config.spr_keep_best:
                 refuse_collapse(what, step)

@@ -50,6 +50,7 @@ def probe(host: Host, queries: list[RegionQuery], batch: int, max_new_tokens: in
     together = weights.sharded(host.trainer.model)
     turns = list(range(len(batches))) if together else list(range(ranks.rank(), len(batches), ranks.world()))
     answers = []
+    weights.forget_order(host.trainer.model_wrapped)
     with generating(host, gather=False):
         for turn in turns:
             rows = [row for query in batches[turn] for row in _question(host, query)]

@@ -33,6 +33,7 @@ def main():
     parser.add_argument("--die-at", type=int)
     parser.add_argument("--watchdog", type=int, default=400)
     parser.add_argument("--save-steps", type=int, default=100)
+    parser.add_argument("--probe-steps", type=int, help="look at held-out regions every so many steps")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--local_rank")
     options = parser.parse_args()
@@ -63,6 +64,8 @@ def run(options, mode):
     if options.checkpointing:
         args |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     sizes = dict(spr_batch_size=options.batch, spr_gradient_accumulation=options.accumulation, spr_save_steps=options.save_steps, spr_learning_rate=1e-3, spr_epochs=2.0)
+    if options.probe_steps:
+        sizes |= dict(spr_probe_steps=options.probe_steps, spr_max_new_tokens=3)
     host, config = live.build(options.folder, options.out / "host", args=args, **MODES[mode], **sizes)
     logged = []
 
@@ -81,7 +84,7 @@ def run(options, mode):
     release_engine(host.trainer)
     to_device(host.trainer)
     names = choose_trainable(host, config)
-    improve(host, live.make_pairs(options.folder, options.pairs), [], config, options.out / mode / "dpo", entry="entry")
+    improve(host, live.make_pairs(options.folder, options.pairs), watched(options), config, options.out / mode / "dpo", entry="entry")
     sums = {name: float(tensor.double().sum()) for name, tensor in weights.tensors(host.trainer.model, names)}
     engine = type(host.trainer.model_wrapped).__name__
     release_engine(host.trainer)
@@ -89,6 +92,12 @@ def run(options, mode):
         steps = [entry for entry in logged if "rewards/margins" in entry]
         record = {"engine": engine, "losses": [entry["spr/loss"] for entry in steps], "steps": steps, "weights": sums, "world": ranks.world()}
         (options.out / f"{mode}.json").write_text(json.dumps(record))
+
+
+def watched(options):
+    from tests.dpo.test_probe import query
+
+    return [query(options.folder / "images" / f"{index}.png", index) for index in range(5)] if options.probe_steps else []
 
 
 if __name__ == "__main__":
