@@ -23,7 +23,7 @@ class ScoredText(TypedDict):
 class ScoredCandidate(TypedDict):
     """A candidate with the scores of its text as the model said it and as repaired; one row of a region's record in the log.
 
-    `kept` is the share of its boxes that refinement kept; of the others the text keeps the words alone.
+    `kept` is the share of its boxes that refinement kept (1 where it has none); of the others the text keeps the words alone.
     """
 
     id: str

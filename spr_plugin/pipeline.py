@@ -277,8 +277,8 @@ def score_regions(queries: list[RegionQuery], candidates: list[list[dict]], scor
 def _scored(query: RegionQuery, candidates: list[dict], truth: list, refined: list[tuple], scores: list[dict]) -> dict:
     """The record of one region; `refined` is what `refine` says of each text, `scores` are those of the initial texts, then of the refined ones."""
     rows = [
-        {"id": c["id"], "text": c["text"], "initial": initial, "refined_text": better, "refined": final, "kept": kept / max(1, kept + dropped)}
-        for c, initial, (better, kept, dropped), final in zip(candidates, scores, refined, scores[len(candidates) :])
+        {"id": c["id"], "text": c["text"], "initial": initial, "refined_text": better, "refined": final, "kept": 1 - lost / max(1, kept + lost)}
+        for c, initial, (better, kept, lost), final in zip(candidates, scores, refined, scores[len(candidates) :])
     ]
     return {"id": query.id, "truth": truth, "candidates": rows}
 

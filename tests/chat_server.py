@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from PIL import Image
 
 
 class ChatServer(ThreadingHTTPServer):
-    """Answers each request with a box that depends on its seed; request n goes through ``faults.get(n)`` first.
+    """Answers each request with a box that depends on its seed, or with the boxes of the objects it is told; request n goes through ``faults.get(n)`` first.
 
     Faults: ``"drop"`` closes the connection, ``"hang"`` answers nothing for long, a number is that HTTP status.
 
@@ -74,7 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
             image = Image.open(io.BytesIO(base64.b64decode(picture["image_url"]["url"].partition("base64,")[2])))
             image.load()
             self.server.seen.append((text["text"], image.size, body))
-            said = f" a red circle [0.{body['seed'] % 4}, 0.1, 0.{body['seed'] % 5 + 5}, 0.9] "
+            told = re.findall(r"\[[\d., ]+\]", text["text"])[1:]  # behind the region: objects of a reference prompt
+            boxes = told or [f"[0.{body['seed'] % 4}, 0.1, 0.{body['seed'] % 5 + 5}, 0.9]"]
+            said = f" {', '.join(f'a red circle {box}' for box in boxes)} "
             message = {"role": "assistant", "content": said}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             self._reply(200, {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]})

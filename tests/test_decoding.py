@@ -100,7 +100,7 @@ def test_it_stops_when_all_have_ended_and_prefills_once(host, rows, monkeypatch)
     decoder = host.language_model()[0]
     hooks = [
         decoder.register_forward_hook(lambda module, args, kwargs, out: forwards.append(out.last_hidden_state.shape[:2]), with_kwargs=True),
-        host.llava.get_vision_tower().register_forward_hook(lambda module, args, out: pictures.append(len(args[0]))),
+        host.llava.get_vision_tower().vision_tower.register_forward_hook(lambda module, args, out: pictures.append(len(args[0]))),
     ]
     answers = decode(host, rows, [[1, 2], [3, 4], [5, 6], [7, 8]], drawing(), 200)
     [hook.remove() for hook in hooks]

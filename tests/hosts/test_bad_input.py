@@ -47,7 +47,7 @@ def test_projector_pre_training(world, tmp_path):
     assert "--tune_mm_mlp_adapter" in line
 
 
-@pytest.mark.parametrize("flags, words", [(["--spr_lambada", "1"], "--spr_lambda"), (["--spr_lambda", "2"], "--spr_lambda 2"), (["--spr_scorer", "x"], "--spr_scorer x")])
+@pytest.mark.parametrize("flags, words", [(["--spr_lambada", "1"], "did you mean spr_lambda?"), (["--spr_lambda", "2"], "--spr_lambda 2"), (["--spr_scorer", "x"], "--spr_scorer x")])
 def test_flags(world, tmp_path, flags, words):
     assert words in refused(command(world, tmp_path / "llava-x", *spr_flags(world), *flags))
 

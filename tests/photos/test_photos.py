@@ -186,7 +186,7 @@ def test_from_answers_to_a_pair(queries, scorer):
         assert (initial["vague"]["reason"], initial["broken"]["reason"]) == ("no_box", "unparsable")
         assert all(score["valid"] for name, score in initial.items() if name not in ("vague", "broken"))
         rows = [
-            {"id": name, "text": said[name], "initial": initial[name], "refined_text": text, "refined": final[name], "kept": kept / max(1, kept + lost)}
+            {"id": name, "text": said[name], "initial": initial[name], "refined_text": text, "refined": final[name], "kept": 1 - lost / max(1, kept + lost)}
             for name, (text, kept, lost) in refined.items()
         ]
         [prompt] = prompts_for(query, FORM, ["plain"])
