@@ -90,7 +90,7 @@ class SPRConfig:
     spr_no_refinement: bool = _flag(False, "ablation: chosen is the best answer as the model gave it, no box is repaired")
     spr_pairing: str = _flag("best_worst", "best_worst; ablations: random (two answers drawn by chance) or sft (train on the chosen alone, no DPO)", "paper")
     spr_min_gap: float = _flag(0.0, "a region is skipped when chosen and rejected differ by no more than this in S")
-    spr_min_kept: float = _flag(0.5, "a repaired description that keeps less than this share of its boxes is not chosen")
+    spr_min_kept: float = _flag(0.8, "a repaired description that keeps less than this share of its boxes is not chosen")
 
     spr_tune: str = _flag("lora", "what DPO trains when the host trains all weights: lora (an adapter, merged at the end) or full")
     spr_tune_projector: bool = _flag(False, "train the multimodal projector too")

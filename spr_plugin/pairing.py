@@ -65,7 +65,7 @@ def make_pair(
     prompt: str,
     candidates: Sequence[ScoredCandidate],
     min_gap: float = 0.0,
-    min_kept: float = 0.5,
+    min_kept: float = 0.8,
     refinement: bool = True,
     by_chance: bool = False,
 ) -> PreferencePair | str:

@@ -33,11 +33,11 @@ def candidate(id, initial, refined, text=None, refined_text=None, kept=1.0):
 
 
 def test_a_description_that_lost_too_many_boxes_is_not_chosen():
-    candidates = [candidate("a", 0.5, 0.9, kept=0.4), candidate("b", 0.6, 0.8, kept=0.5)]
+    candidates = [candidate("a", 0.5, 0.9, kept=0.4), candidate("b", 0.6, 0.8, kept=0.8)]
     assert make_pair(QUERY, "Describe.", candidates).chosen_candidate == "b"
     assert make_pair(QUERY, "Describe.", candidates, min_kept=0.4).chosen_candidate == "a"
-    assert make_pair(QUERY, "Describe.", candidates, min_kept=0.6) == "too_few_boxes_kept"
-    assert make_pair(QUERY, "Describe.", candidates, min_kept=0.6, refinement=False).chosen_candidate == "b"
+    assert make_pair(QUERY, "Describe.", candidates, min_kept=0.9) == "too_few_boxes_kept"
+    assert make_pair(QUERY, "Describe.", candidates, min_kept=0.9, refinement=False).chosen_candidate == "b"
 
 
 def test_chosen_is_the_best_refined_and_rejected_the_worst_initial():
