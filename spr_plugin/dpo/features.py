@@ -6,7 +6,7 @@ import hashlib
 import torch
 
 from spr_plugin import ranks
-from spr_plugin.host import Host
+from spr_plugin.host import Host, replaced
 
 
 def picture_keys(host: Host, batch: dict) -> list[str]:
@@ -51,7 +51,7 @@ def cached_features(host: Host, cache: FeatureCache, keys: list[str], collective
     if owner is None or any(p.requires_grad for module in modules for p in module.parameters()):
         yield
         return
-    own, encoder = owner.__dict__.get(name), getattr(owner, name)
+    encoder = getattr(owner, name)
 
     def encode(pictures):
         if not isinstance(pictures, torch.Tensor) or len(pictures) != len(keys):
@@ -59,11 +59,5 @@ def cached_features(host: Host, cache: FeatureCache, keys: list[str], collective
         with torch.no_grad():
             return cache.encode(pictures, keys, encoder, collective)
 
-    setattr(owner, name, encode)
-    try:
+    with replaced(owner, name, encode):
         yield
-    finally:
-        if own is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, own)

@@ -16,7 +16,7 @@ import torch
 
 from spr_plugin.dpo.head import token_log_probs
 from spr_plugin.errors import UserError
-from spr_plugin.host import Host
+from spr_plugin.host import Host, replaced
 
 IGNORED = -100
 
@@ -161,7 +161,8 @@ def answers(host: Host, model, batch: dict, tails: list[int], joined: bool) -> A
         state["scored"] = scored
         return torch.zeros(labels.shape, dtype=torch.float32, device=hidden.device).masked_scatter(scored, log_probs)
 
-    with host.labels_overheard() as heard, _hooked(backbone, enter), _forward_of(head, score):
+    # Of the head its forward alone is replaced: its hooks, which gather its weights under ZeRO-3, stay.
+    with host.labels_overheard() as heard, _hooked(backbone, enter), replaced(head, "forward", score):
         out = model(**batch).logits
     return Answers(out, state["scored"])
 
@@ -212,17 +213,3 @@ def _hooked(module, hook):
         yield
     finally:
         handle.remove()
-
-
-@contextlib.contextmanager
-def _forward_of(module, forward):
-    """``module``'s own forward replaced: its hooks, which gather its weights under ZeRO-3, stay."""
-    own = module.__dict__.get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
