@@ -57,7 +57,7 @@ def train_command(data: Path, model: Path) -> list[str]:
         --bits 16 --bf16 False --tf32 False --use_cpu True
         --spr --spr_save_base --spr_annotations {data}/spr.json --spr_image_folder {data}/images
         --spr_clip {WORLD / "clip"} --spr_regions {SIZES["spr"]} --spr_max_new_tokens 160 --spr_sample_batch 16
-        --spr_tune full --spr_batch_size 8 --spr_epochs 2 --spr_learning_rate 1e-4 --spr_beta 0.5 --spr_sft_weight 1.0
+        --spr_tune full --spr_batch_size 8 --spr_epochs 2 --spr_learning_rate 5e-5 --spr_beta 0.5 --spr_sft_weight 1.0
     """.split()
 
 
