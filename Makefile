@@ -3,7 +3,7 @@
 # make test-legacy  that subset alone
 # make matrix     that subset on every version of VERSIONS, each in an environment of its own; writes README's table
 # make test-fast  the tests that train nothing (under a minute)
-# make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same (make test kills 4 times)
+# make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same; ranks that die, two launchers
 # make test-zero  the long form of the DeepSpeed tests: 1, 2 and 4 ranks, accumulation, checkpointing, deaths
 # make bench      every benchmark on this machine; JSON under benchmarks/results
 # make clean      remove the environments and everything that was built
@@ -38,7 +38,7 @@ test-fast: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) -m "not slow"
 
 test-kill: $(VENV)/.installed
-	SPR_KILLS=40 $(VENV)/bin/python -m pytest -q -s tests/hosts/test_kills.py -k random_instants
+	SPR_KILLS=40 $(VENV)/bin/python -m pytest -q -s -m campaign tests/hosts
 
 test-zero: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -q tests/dpo/campaign_zero.py

@@ -77,6 +77,7 @@ KILLS = int(os.environ.get("SPR_KILLS", "4"))  # over both numbers of ranks; `ma
 SEED = int(os.environ.get("SPR_TEST_SEED", "0"))
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_random_instants(world, tmp_path, ranks):
     """Killed at random instants from the first record on, restarted, killed again …: the pairs are those of a run that nobody killed."""
