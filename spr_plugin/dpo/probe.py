@@ -75,7 +75,8 @@ class Watch:
         self.readings: dict[int, Reading] = {}
         for line in ranks.agreed(self._lines):
             record = json.loads(line)
-            self.readings[record.pop("step")] = Reading(**record)
+            step = record.pop("step")  # first: a right-hand side is evaluated before its target
+            self.readings[step] = Reading(**record)
 
     def _lines(self) -> list[str]:
         path = self.directory / "probes.jsonl"
