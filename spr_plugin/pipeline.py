@@ -193,7 +193,7 @@ class Run:
 
     def _pair(self, queries: list[RegionQuery]) -> None:
         log = self.log("pairs")
-        held, scores = log.read().keys(), self.log("scores").read()
+        held, scores = log.held(), self.log("scores").read()
         for query in queries:
             prompt = prompts_for(query, self.host.box_format, ["plain"])[0].text
             made = make_pair(

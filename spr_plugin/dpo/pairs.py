@@ -52,7 +52,7 @@ def measure(host: Host, pairs: list[PreferencePair], config: SPRConfig, log: Log
     Raises:
         UserError: a picture is missing; more than ``--spr_max_too_long`` of the pairs are too long; none is left.
     """
-    held = ranks.agreed(lambda: set(log.read()))
+    held = ranks.agreed(log.held)
     wanted = [pair for pair in pairs if pair.id not in held]
     mine = wanted[ranks.rank() :: ranks.world()]
     broken = []
