@@ -17,6 +17,7 @@ from PIL import Image
 
 from spr_plugin.boxes import Box
 from spr_plugin.errors import UserError
+from spr_plugin.hooks.checkpoint import refused, whole
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.prompts import crop_corners
 from spr_plugin.scoring import split_text
@@ -194,21 +195,14 @@ def load(path: str, device: torch.device | str = "cpu") -> ClipSimilarity:
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer, ImageProcessingMixin
 
-    try:
+    with refused("--spr_clip", path, "not a CLIP checkpoint with a text tower and a tokenizer"):
         kind = AutoConfig.from_pretrained(path).model_type
         if kind not in FAMILIES:
             raise UserError(f"--spr_clip {path}: not a CLIP checkpoint with a text tower (its config says {kind!r})")
         settings, _ = ImageProcessingMixin.get_image_processor_dict(path)
         mean, std = (np.asarray(settings[name], dtype=np.float32) for name in ("image_mean", "image_std"))
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model, loaded = AutoModel.from_pretrained(path, output_loading_info=True)
-        if missing := sorted(name for name in loaded["missing_keys"] if not name.endswith("position_ids")):
-            raise ValueError(f"no weights for {missing[0]} and {len(missing) - 1} more")
-    except UserError:
-        raise
-    except Exception as error:  # transformers raises whatever a broken folder makes it stumble over
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"--spr_clip {path}: not a CLIP checkpoint with a text tower and a tokenizer ({why})") from None
+        model = whole(AutoModel, path, ("position_ids",))
     return FAMILIES[kind](model, tokenizer, mean, std, device)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.errors import UserError
+from spr_plugin.hooks.checkpoint import refused, whole
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.scoring import Detection, split_text
 
@@ -145,19 +146,12 @@ def load(path: str, threshold: float, device: torch.device | str = "cpu") -> Zer
     """The detector of a checkpoint: a folder or hub id. Raises UserError in one line for anything else."""
     from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
 
-    try:
+    with refused("--spr_detector", path, "no detector that transformers loads"):
         kind = AutoConfig.from_pretrained(path).model_type
         if kind not in FAMILIES:
             raise UserError(f"--spr_detector {path}: not Grounding DINO or OWLv2 (its config says {kind!r}); a plugin can bring another detector")
         processor = AutoProcessor.from_pretrained(path)
-        model, loaded = AutoModelForZeroShotObjectDetection.from_pretrained(path, output_loading_info=True)
-        if missing := sorted(name for name in loaded["missing_keys"] if not name.endswith(("position_ids", "special_tokens"))):
-            raise ValueError(f"no weights for {missing[0]} and {len(missing) - 1} more")
-    except UserError:
-        raise
-    except Exception as error:  # transformers raises whatever a broken folder makes it stumble over
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"--spr_detector {path}: no detector that transformers loads ({why})") from None
+        model = whole(AutoModelForZeroShotObjectDetection, path, ("position_ids", "special_tokens"))
     return FAMILIES[kind](model, processor, threshold, device)
 
 
