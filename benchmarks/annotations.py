@@ -17,6 +17,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from spr_plugin.store import write_json
+
 IMAGES, BOXES, CATEGORIES = 1_742_292, 25_407_598, 365
 SAMPLED = 10_000
 
@@ -94,7 +96,7 @@ def main():
                   f"peak {result['peak_rss_mb'][key]:.0f} MB, opened again in {opened['seconds']:.2f} s, index {result['index_mb'][key]:.0f} MB; "
                   f"10k pictures' records in {opened['read_s_per_10k_images']:.1f} s; json.load {result['json_load'].get(key)}", flush=True)  # fmt: skip
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n")
+        write_json(arguments.json, result)
 
 
 if __name__ == "__main__":

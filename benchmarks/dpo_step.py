@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 
 from spr_plugin.dpo import rows as spr_rows
+from spr_plugin.store import write_json
 from spr_plugin.dpo.loss import deltas, preference_losses
 
 BETA = 0.1
@@ -327,8 +328,7 @@ def main():
 
 def write(path: str | None, out: dict) -> None:
     if path:
-        with open(path, "w") as file:
-            json.dump(out, file, indent=1)
+        write_json(path, out)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Keys: ``score_100k_s`` by family (target < 30), ``bootstrap_10k_of_30k_s`` (targ
 """
 
 import argparse
-import json
 import os
 import random
 import re
@@ -25,6 +24,7 @@ import numpy as np
 from spr_plugin.boxes import Box, Space
 from spr_plugin.eval_tasks import metrics, rec
 from spr_plugin.eval_tasks.model_format import named_format
+from spr_plugin.store import write_json
 
 ANSWERS, EXAMPLES, PICTURES = 100_000, 30_000, 10_000
 SHARE = 20  # a round scores 1/SHARE of the answers, and figures are scaled up; the cost is linear
@@ -110,8 +110,7 @@ def main() -> None:
         print(f"{name:46}{row['wall']:10.2f}{row['cpu']:10.2f}")
     if arguments.json:
         context = {"cpus": os.cpu_count(), "load": os.getloadavg()[0], "python": sys.version.split()[0], "rounds": arguments.rounds}
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({"rows": found, **context}, indent=2) + "\n")
+        write_json(arguments.json, {"rows": found, **context})
 
 
 if __name__ == "__main__":

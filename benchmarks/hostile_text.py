@@ -8,11 +8,11 @@ brackets), and the seconds of each family's slowest text.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 from spr_plugin.formats import FAMILIES, box_format
+from spr_plugin.store import write_json
 
 UNITS = {
     "brackets": "[",
@@ -68,8 +68,7 @@ def main():
     }
     print(f"1 MB takes at most {found['worst_s_per_mb']:.2f} s; ten times the text at most {growth[worst]:.1f} times as long ({', '.join(worst)})")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(options.json, found)
 
 
 if __name__ == "__main__":

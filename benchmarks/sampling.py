@@ -8,7 +8,6 @@ An image has 4 prompts that show it whole and 2 that show crops, 4 samples each;
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tes
 from live_llava import live_llava, tiny_llava, tiny_world  # noqa: E402
 
 from spr_plugin.decoding import decode, drawing, repeat  # noqa: E402
+from spr_plugin.store import write_json  # noqa: E402
 
 SAMPLES = 4
 WORDS = "Describe the objects in the region [0.1, 0.12, 0.87, 0.9] with their bounding boxes."
@@ -178,7 +178,7 @@ def main():
             print("\n".join(f"{key:40} {value:,.2f}" for key, value in found.items()), flush=True)
             result |= found
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n")
+        write_json(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from spr_plugin.pipeline import score_regions
 from spr_plugin.refinement import refine
 from spr_plugin.regions import region_query
 from spr_plugin.scoring import SPRScorer
+from spr_plugin.store import write_json
 
 SIZE, REGIONS, CANDIDATES, TOKENS = (640, 480), 8, 6, 40
 NAIVE_EVERY = 4  # its pairs cost the same each, so every fourth is timed
@@ -218,8 +219,7 @@ def main():
     for key in ("speedup_vs_naive", "over_limit", "parse_refine_per_s", "memory_growth_mb"):
         print(f"{key:20} {found[key]:.2f}")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(options.json, found)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ installed package, with and without the flag. The rows take turns; wall time and
 """
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -14,6 +13,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from spr_plugin.store import write_json
 
 ROOT = Path(__file__).parents[1]
 PAIRS = {"boot file": ("with boot file", "without boot file"), "--spr": ("with --spr", "without --spr")}
@@ -65,8 +66,7 @@ def main():
     for pair in PAIRS:
         print(f"{pair:20s} {found['more_wall_ms'][pair]:+8.2f} ms wall {found['more_own_ms'][pair]:+8.2f} ms own")
     if args.json:
-        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
+        write_json(args.json, found)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from spr_plugin.config import digest
-from spr_plugin.store import Log
+from spr_plugin.store import Log, write_json
 
 TEXT = "a blue triangle [0.0, 0.37, 0.28, 0.74], a green diamond [0.0, 0.06, 0.29, 0.34], a purple circle [0.29, 0.77, 0.53, 0.95] and a white cross [0.25, 0.37, 0.45, 0.6]."
 
@@ -67,7 +67,7 @@ def main():
         result["file_mb"] = sum(file.stat().st_size for file in Path(folder).iterdir()) / 1e6
     print("\n".join(f"{key:16} {value:,.2f}" for key, value in result.items()))
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n")
+        write_json(arguments.json, result)
 
 
 if __name__ == "__main__":
