@@ -11,7 +11,6 @@ Boxes become xyxy in pixels, clipped to the picture; what is left out is counted
 ones, and a difference is said, not refused: small sets convert too. Knows nothing about models and tasks.
 """
 
-import io
 import json
 import os
 import pickle
@@ -27,6 +26,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from spr_plugin.errors import UserError
+from spr_plugin.plain_pickle import load_plain
 from spr_plugin.progress import say
 
 # folder/split → (what, published count)
@@ -134,20 +134,13 @@ def _xyxy(xywh: Iterable[float]) -> list[float]:
 REC_PICTURES = "images/mscoco/images/train2014"
 
 
-class _PlainData(pickle.Unpickler):
-    """Reads lists, dicts, numbers and text; a pickle that wants anything else could run code."""
-
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError(f"it wants {module}.{name}, and only plain data is read")
-
-
 def load_refs(file: Path) -> list[dict]:
     """A ``refs(….p``, which Python 2 wrote. Raises UserError for one that is no plain data."""
     try:
-        found = _PlainData(io.BytesIO(file.read_bytes()), encoding="utf-8", errors="replace").load()
+        found = load_plain(file)
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
-    except Exception as error:  # the pickle module raises many kinds for broken data
+    except pickle.UnpicklingError as error:
         raise UserError(f"{file}: not a pickle of plain data: {error}") from None
     if not isinstance(found, list) or not all(isinstance(ref, dict) and {"ann_id", "image_id", "split", "sentences"} <= ref.keys() for ref in found):
         raise UserError(f"{file}: not a list of refs")

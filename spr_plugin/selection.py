@@ -17,6 +17,7 @@ from pathlib import Path
 
 from spr_plugin.annotations import AnnotatedImage
 from spr_plugin.errors import UserError
+from spr_plugin.plain_pickle import load_plain
 
 COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})(?:_\d+)?")
 FIELDS = ("file_name", "image", "image_path", "img_path", "original_id", "image_id")
@@ -93,8 +94,7 @@ def _files(path: str) -> list[Path]:
 def _rows(file: Path) -> Iterable[object]:
     try:
         if file.suffix == ".p":
-            with open(file, "rb") as stream:
-                return list(_PlainData(stream).load())
+            return list(load_plain(file))
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".jsonl":
             return [json.loads(line) for line in text.splitlines() if line.strip()]
@@ -104,15 +104,8 @@ def _rows(file: Path) -> Iterable[object]:
         return [line.strip() for line in text.splitlines() if line.strip()]
     except OSError as error:
         raise UserError(f"--spr_exclude {file}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except (ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise UserError(f"--spr_exclude {file}: not a list of pictures ({error})") from None
-
-
-class _PlainData(pickle.Unpickler):
-    """Reads lists, dicts, text and numbers; a pickle that wants any class is refused, since loading one can run code."""
-
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError(f"it wants {module}.{name}, and only plain data is read")
 
 
 def _row_key(row: object, path: str) -> Key:

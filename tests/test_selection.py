@@ -140,3 +140,9 @@ def test_regions_grow_from_what_is_selected():
     assert [len(query.image.annotations) for query in queries] == [5, 5]
     assert all(annotation.box.area >= 50 for query in queries for annotation in query.truth)
     assert skipped == {"excluded": 1, "small": 2}
+
+
+def test_refs_that_python_2_wrote_may_hold_any_bytes(tmp_path):
+    record = b"(dS'file_name'\nS'COCO_train2014_000000000009_1.jpg'\nsS'split'\nS'val'\nsS'raw'\nS'caf\\xe9'\ns"
+    (tmp_path / "refs(unc).p").write_bytes(b"(l" + record + b"a.")
+    assert excluded([str(tmp_path)]) == {9}
