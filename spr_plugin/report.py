@@ -37,8 +37,8 @@ def template(name: str = "report.html"):
         import jinja2
     except ImportError:
         raise UserError("the report needs jinja2: pip install 'spr-plugin[report]'") from None
-    source = Path(__file__).with_name("templates") / name
-    return jinja2.Environment(autoescape=True).from_string(source.read_text(encoding="utf-8"))
+    folder = Path(__file__).with_name("templates")
+    return jinja2.Environment(autoescape=True, loader=jinja2.FileSystemLoader(folder)).get_template(name)
 
 
 def summary(directory: Path) -> dict:
