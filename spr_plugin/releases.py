@@ -36,6 +36,11 @@ PUBLISHED = {
     "refcocog/val": ("expressions", 4896), "refcocog/test": ("expressions", 9602), "refcocog_refs/val": ("refs", 2573),
     "refcocog_refs/test": ("refs", 5023), "flickr30k/val": ("captions", 5000), "flickr30k/test": ("captions", 5000),
 }  # fmt: skip
+# The same of releases whose questions are ours or whose split has no published size: file → what → published count
+PUBLISHED_FILES = {
+    "lvis_v1_val.json": {"images": 19809, "annotations": 244707},
+    "region_descriptions.json": {"images": 108077, "regions": 5408689},
+}
 LICENCES = {"refcoco": "Apache-2.0", "refcoco+": "Apache-2.0", "refcocog": "CC BY 4.0", "flickr30k": "unknown", "lvis": "CC BY 4.0", "vg": "CC BY 4.0"}
 REC_SPLITS = {"refcoco": ("unc", ("val", "testA", "testB")), "refcoco+": ("unc", ("val", "testA", "testB")), "refcocog": ("umd", ("val", "test"))}
 SMALLEST = 1.0  # px; a box with a shorter side is no object
@@ -70,6 +75,13 @@ def convert(benchmark: str, source: str, target: str, embed: bool = False) -> Co
     if skipped:
         say(f"left out: {_told(skipped)}")
     return counts
+
+
+def _check_file(name: str, **counts: int) -> None:
+    """Name what of a release's file has another count than the published one."""
+    for what, count in counts.items():
+        if count != PUBLISHED_FILES[name][what]:
+            say(f"{name}: {count} {what}; the published file has {PUBLISHED_FILES[name][what]}")
 
 
 def _told(counts: Mapping) -> str:
@@ -265,6 +277,7 @@ def _lvis(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
     file = source / "lvis_v1_val.json"
     content = _json(file)
     try:
+        _check_file(file.name, images=len(content["images"]), annotations=len(content["annotations"]))
         categories = {category["id"]: category for category in content["categories"]}
         by_image = defaultdict(list)
         for annotation in content["annotations"]:
@@ -328,8 +341,10 @@ def _vg(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
             chosen = set(_json(splits)["test"])
         else:
             say(f"{splits.name} is not there: every picture becomes part of vg/test")
+        described = _json(regions)
+        _check_file(regions.name, images=len(described), regions=sum(len(image["regions"]) for image in described))
         found = [
-            record for image in _json(regions) for record in _regions(source, image["regions"], image.get("id"), size, skipped)
+            record for image in described for record in _regions(source, image["regions"], image.get("id"), size, skipped)
             if chosen is None or image.get("id", image["regions"][0]["image_id"] if image["regions"] else None) in chosen
         ]  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:

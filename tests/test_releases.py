@@ -154,9 +154,12 @@ def lvis(tmp_path):
     picture(tmp_path / "val2017/000000000001.jpg")
 
 
-def test_lvis_asks_about_the_largest_object_of_a_class(tmp_path):
+def test_lvis_asks_about_the_largest_object_of_a_class(tmp_path, capsys, monkeypatch):
     lvis(tmp_path)
+    monkeypatch.setitem(releases.PUBLISHED_FILES["lvis_v1_val.json"], "images", 2)
     releases.convert("lvis", str(tmp_path), str(tmp_path / "root"))
+    said = "".join(capsys.readouterr())
+    assert "lvis_v1_val.json: 4 annotations; the published file has 244707" in said and "images; the published" not in said
     cup, dog = documents(tmp_path / "root", "spr_lvis_point")
     assert (cup["id"], cup["name"], cup["synonyms"], cup["negative"]) == ("5", "tea_cup", ["tea_cup_x"], "cat")  # neither its own, dog nor sky
     assert (cup["truth_first"], dog["truth_first"]) == (True, False) and dog["point"] == [70.0, 20.0]
@@ -182,7 +185,8 @@ def test_visual_genome(tmp_path, capsys):
     releases.convert("vg", str(tmp_path), str(tmp_path / "root"))
     (found,) = documents(tmp_path / "root", "spr_region_caption_vg")
     assert (found["id"], found["references"], found["bbox"]) == ("3", ["red cat"], [0.0, 10.0, 25.0, 30.0])
-    assert "outside 1, too_small 1, no_phrase 1" in "".join(capsys.readouterr())
+    said = "".join(capsys.readouterr())
+    assert "outside 1, too_small 1, no_phrase 1" in said and "region_descriptions.json: 5 regions; the published file has 5408689" in said
 
 
 def test_what_is_not_there_is_one_line(tmp_path):
