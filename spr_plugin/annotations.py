@@ -210,9 +210,17 @@ def _label(name: object) -> str:
     return " ".join(re.sub(r"[][<>{}()\"\\|]", " ", name).split()).strip(",.;: ") if isinstance(name, str) else ""
 
 
+# Words of Objects365's category names as they are spelled in its files.
+MISSPELT = {
+    "moniter": "monitor", "bakset": "basket", "ballon": "balloon", "dinning": "dining", "extention": "extension", "hamimelon": "Hami melon",
+    "mushroon": "mushroom", "measur": "measure", "campel": "camel", "buttefly": "butterfly", "noddles": "noodles", "teniis": "tennis",
+}  # fmt: skip
+
+
 def _category(name: object) -> str:
-    """A category's name as a phrase: LVIS's ``bow_(decorative_ribbons)`` is a bow."""
-    return _label(re.sub(r"_\(.*\)$", "", name).replace("_", " ")) if isinstance(name, str) else ""
+    """A category's name as a phrase: LVIS's ``bow_(decorative_ribbons)`` is a bow, Objects365's ``Moniter/TV`` a monitor."""
+    first = re.split(r"_\(|/", name)[0] if isinstance(name, str) else ""
+    return " ".join(MISSPELT.get(word.lower(), word) for word in _label(first.replace("_", " ")).split())
 
 
 # --- LLaVA data files

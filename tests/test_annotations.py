@@ -126,6 +126,15 @@ def test_objects365_is_found_as_it_was_unpacked(folder, unpacked):
     assert image.path == str(folder / unpacked) and not skipped
 
 
+@pytest.mark.parametrize(
+    "name, phrase",
+    [("Moniter/TV", "monitor"), ("Tape Measur/ Ruler", "Tape measure"), ("Dinning Table", "dining Table"), ("bow_(decorative_ribbons)", "bow"), ("tea_cup", "tea cup")],
+)
+def test_category_names_become_phrases(folder, name, phrase):
+    [image], _ = read(coco(folder, [{"bbox": [1, 1, 5, 5]}], categories=[{"id": 7, "name": name}]), folder)
+    assert image.annotations[0].label == phrase
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", '{"images": [], "annotations": {}}', "3"])
 def test_a_file_that_is_not_coco_is_refused_in_one_line(folder, content):
     file = folder / "other.json"
