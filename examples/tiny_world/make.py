@@ -31,10 +31,10 @@ TOWER_PATH = (
 # Scenes and steps of each stage; `--quick` divides them to check the whole path in a minute or two.
 PLAN = {
     "scenes": 16000,
-    "tower": 3600,
+    "tower": 2600,
     "projector": 600,
     "shorthand": 2800,
-    "exact": 300,
+    "exact": 700,
     "coarse": 110,
     "clip": 300,
 }

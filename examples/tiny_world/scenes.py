@@ -382,10 +382,11 @@ def claim(scene, rng):
     present = {t.name for t in scene.things}
     if rng.random() < 0.5:
         return sorted(present)[rng.integers(len(present))], True
-    # Only colours and shapes that are there, wrongly combined: the answer cannot be guessed.
-    colors, shapes = {t.color for t in scene.things}, {t.shape for t in scene.things}
     absent = [c for c in CATEGORIES if c not in present]
-    absent = [c for c in absent if c.split()[0] in colors and c.split()[1] in shapes] or absent
+    if rng.random() < 0.5:
+        # Only colours and shapes that are there, wrongly combined: the answer cannot be guessed.
+        colors, shapes = {t.color for t in scene.things}, {t.shape for t in scene.things}
+        absent = [c for c in absent if c.split()[0] in colors and c.split()[1] in shapes] or absent
     return absent[rng.integers(len(absent))], False
 
 

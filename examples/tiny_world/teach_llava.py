@@ -307,21 +307,32 @@ def all_features(tower, views, batch=256):
     return torch.cat([patch_features(tower, p) for p in views.pictures.split(batch)])
 
 
+def batches(make, views, batch, rng, pool=8):
+    """Yields (rows, ids, targets) for ever; a batch holds sequences of like length, so little is padding."""
+    while True:
+        rows = rng.integers(views, size=pool * batch)
+        made = [make(row, rng) for row in rows]
+        by_length = sorted(range(len(rows)), key=lambda i: len(made[i][0]))
+        for start in batch * rng.permutation(pool):
+            picked = by_length[start : start + batch]
+            yield rows[picked], *pad([made[i] for i in picked])
+
+
 def train(model, features, make, prefix, steps, batch, peak, warmup=100, seed=0, log=print):
     """One stage: `make(row, rng)` gives a sequence about view `row`."""
     rng, start, losses = np.random.default_rng([53, seed]), time.time(), []
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, peak, weight_decay=0.01, betas=(0.9, 0.98))
-    for step in range(1, steps + 1):
+    for step, (rows, ids, targets) in enumerate(batches(make, len(features), batch, rng), 1):
         set_rate(optimizer, cosine(step, steps, peak, warmup))
-        rows = rng.integers(len(features), size=batch)
-        ids, targets = pad([make(row, rng) for row in rows])
         loss = model.loss(features[rows], prefix, ids, targets)
         descend(optimizer, loss, parameters)
         losses.append(loss.item())
         if step % 50 == 0 or step == steps:
             spent = time.time() - start
             log(f"  {step}/{steps} {spent:.0f}s loss {np.mean(losses[-50:]):.3f}")
+        if step == steps:
+            return
 
 
 def train_projector(model, features, views, steps, batch=2048, peak=3e-3, log=print):
