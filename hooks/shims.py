@@ -75,18 +75,21 @@ def names_of_trainer(module) -> None:
     module.ALL_LAYERNORM_LAYERS = ALL_LAYERNORM_LAYERS
 
 
-@shim("transformers.trainer", since=(4, 46))
-def arguments_of_trainer(module) -> None:
-    """Calls with 4.37's arguments: ``Trainer(tokenizer=)`` and ``_save_checkpoint(model, trial, metrics)``."""
+@shim("transformers.trainer", since=(5, 0))
+def tokenizer_of_trainer(module) -> None:
+    """``Trainer(tokenizer=)``, which versions before 5 took."""
     _rename_tokenizer(module.Trainer)
+
+
+@shim("transformers.trainer", since=(4, 47))
+def metrics_of_trainer(module) -> None:
+    """``_save_checkpoint(model, trial, metrics)``, as LLaVA's trainer calls it."""
     _accept_metrics(module.Trainer)
 
 
 @once
 def _rename_tokenizer(trainer) -> None:
     host_init = trainer.__init__
-    if "tokenizer" in inspect.signature(host_init).parameters:
-        return
 
     @functools.wraps(host_init)
     def __init__(self, *args, tokenizer=None, **kwargs):
@@ -100,8 +103,6 @@ def _rename_tokenizer(trainer) -> None:
 @once
 def _accept_metrics(trainer) -> None:
     host_save = trainer._save_checkpoint
-    if "metrics" in inspect.signature(host_save).parameters:
-        return
 
     @functools.wraps(host_save)
     def _save_checkpoint(self, model, trial, metrics=None):

@@ -25,6 +25,7 @@ import transformers.trainer as trainer, transformers
 arguments = transformers.TrainingArguments(output_dir="out", use_cpu=True, report_to="none")
 names = ["is_sagemaker_mp_enabled", "get_parameter_names", "has_length", "ALL_LAYERNORM_LAYERS", "logger"]
 has = lambda f, name: name in inspect.signature(f, follow_wrapped=False).parameters
+takes = lambda f, name: has(f, name) or any(p.kind == p.VAR_KEYWORD for p in inspect.signature(f, follow_wrapped=False).parameters.values())
 try:
     importlib.import_module("llava.train.llava_trainer")
     llava = ""
@@ -32,7 +33,7 @@ except ImportError as error:
     llava = str(error)
 print(json.dumps({
     "missing": [name for name in names if not hasattr(trainer, name)],
-    "tokenizer": has(trainer.Trainer.__init__, "tokenizer"),
+    "tokenizer": takes(trainer.Trainer.__init__, "tokenizer"),
     "metrics": has(trainer.Trainer._save_checkpoint, "metrics"),
     "sampler": has(trainer.Trainer._get_train_sampler, "train_dataset"),
     "local_rank": arguments.local_rank,
