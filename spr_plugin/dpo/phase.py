@@ -429,6 +429,8 @@ def train(stage: Stage, measured: list[Measured], slots: list[Slot], reference: 
         trainer.add_callback(during)
         try:
             Trainer.train(trainer, resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except UserError as error:  # of one from a data loader's process torch makes a text of many lines, ours the last
+            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
         finally:
             trainer.remove_callback(during)
     best = stage.watch.restore_best()
