@@ -45,7 +45,7 @@ def check_deepspeed(given: str | dict, flags) -> None:
         given: path of the file, or what is in it.
         flags: the host's, as attributes.
     """
-    settings = given if isinstance(given, dict) else _read(given)
+    settings = read_settings(given)
     zero = settings.get("zero_optimization")
     if isinstance(zero, dict) and zero.get("stage") == 3:
         _refuse_quantized(flags, given)
@@ -62,14 +62,24 @@ def check_deepspeed(given: str | dict, flags) -> None:
         raise UserError(f"--deepspeed {given}: unknown key {name}" + (f"; did you mean {near[0]}?" if near else "; this DeepSpeed reads no such key"))
 
 
-def _read(path: str) -> dict:
+def read_settings(given: str | dict) -> dict:
+    """What is in a file, given by its path or as it is. UserError where that is no table of settings."""
+    if isinstance(given, dict):
+        return given
     try:
-        settings = json.loads(Path(path).read_text())
+        settings = json.loads(Path(given).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"--deepspeed {path}: cannot be read ({error})") from None
+        raise UserError(f"--deepspeed {given}: cannot be read ({error})") from None
     if not isinstance(settings, dict):
-        raise UserError(f"--deepspeed {path}: not a table of settings")
+        raise UserError(f"--deepspeed {given}: not a table of settings")
     return settings
+
+
+def stage_settings(given: str | dict) -> dict:
+    """The settings for the DPO stage, whose batches, optimizer and schedule are its own: transformers refuses numbers of the file that
+    differ from those of its arguments."""
+    kept = {name: value for name, value in read_settings(given).items() if name not in ("optimizer", "scheduler")}
+    return kept | dict.fromkeys((*BATCH, "gradient_clipping"), "auto")
 
 
 def _refuse_quantized(flags, given) -> None:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from spr_plugin.deepspeed_settings import check_deepspeed
+from spr_plugin.deepspeed_settings import BATCH, check_deepspeed, stage_settings
 from spr_plugin.errors import UserError
 
 pytest.importorskip("deepspeed", reason="the legacy environment has no DeepSpeed")
@@ -70,3 +70,10 @@ def test_quantized_weights_go_with_zero_2_alone(flags, words):
     with pytest.raises(UserError, match=f"{words} with ZeRO-3"):
         check_deepspeed(OFFLOAD, SimpleNamespace(**flags))
     check_deepspeed({**OFFLOAD, "zero_optimization": {"stage": 2}}, SimpleNamespace(**flags))
+
+
+def test_the_stage_keeps_the_engine_s_settings_and_none_of_the_host_s_optimizer():
+    stage = stage_settings({**OFFLOAD, "train_batch_size": 128, "gradient_accumulation_steps": 4, "gradient_clipping": 0.5})
+    assert {name: stage[name] for name in stage if stage[name] == "auto"}.keys() == {*BATCH, "gradient_clipping"}
+    assert not {"optimizer", "scheduler"} & stage.keys() and stage["zero_optimization"] == OFFLOAD["zero_optimization"]
+    check_deepspeed(stage, PLAIN)
