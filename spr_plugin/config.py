@@ -117,7 +117,7 @@ class SPRConfig:
     spr_keep_best: bool = _flag(True, "the host saves the probed state of the DPO stage with the highest S_loc, not the last one")
     spr_collapse: float = _flag(0.5, "the DPO stage stops when a probed value falls below this share of what it was at the entry", resumable=True)
     spr_restart_dpo: bool = _flag(
-        False, "start the DPO stage over: delete its checkpoints and result, keep pairs; flags of the stage may have changed", resumable=True
+        False, "start the DPO stage over: delete its checkpoints and result, and later rounds, keep pairs; flags of the stage may have changed", resumable=True
     )
     spr_max_too_long: float = _flag(0.05, "the run stops when more than this share of the pairs is longer than the host's maximum length")
     spr_feature_cache: float = _flag(4.0, "GiB of host memory that each rank keeps image features in, while vision tower and projector are frozen", resumable=True)

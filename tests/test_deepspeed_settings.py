@@ -65,7 +65,10 @@ def test_a_file_that_is_none(tmp_path, text):
         check_deepspeed(str(tmp_path / "zero.json"), PLAIN)
 
 
-@pytest.mark.parametrize("flags, words", [({"bits": 4}, "--bits 4"), ({"bits": 8}, "--bits 8"), ({"load_in_4bit": True}, "--load_in_4bit"), ({"load_in_8bit": True}, "--load_in_8bit")])
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [({"bits": 4}, "--bits 4"), ({"bits": 8}, "--bits 8"), ({"load_in_4bit": True}, "--load_in_4bit"), ({"load_in_8bit": True}, "--load_in_8bit")],
+)
 def test_quantized_weights_go_with_zero_2_alone(flags, words):
     with pytest.raises(UserError, match=f"{words} with ZeRO-3"):
         check_deepspeed(OFFLOAD, SimpleNamespace(**flags))
