@@ -312,7 +312,7 @@ def table(rows: dict[str, dict]) -> str:
             lines.append(f"| {name} | does not run or fit here | | | |")
             continue
         faster, leaner = (f"{first[key] / row[key]:.2f}×" if first else "" for key in ("seconds", "bytes"))
-        lines.append(f"| {name} | {faster} | {leaner} | {row['seconds']:.4f} | {row['bytes'] / 2**30:.2f} |")
+        lines.append(f"| {name} | {faster} | {leaner} | {row['seconds']:.4f} | {row['bytes'] / 2**30:.3f} |")
     return "\n".join(lines)
 
 
