@@ -21,6 +21,7 @@ import contextlib
 import copy
 import gc
 import json
+import resource
 import statistics
 import time
 
@@ -57,8 +58,8 @@ class Case:
             num_attention_heads=shape.get("heads", width // 64), vocab_size=shape["vocabulary"], max_position_embeddings=8192,
             attn_implementation="sdpa",
         )  # fmt: skip
-        with torch.device(device):
-            base = LlamaForCausalLM(config).to(dtype)
+        with torch.device(device), default_dtype(dtype):
+            base = LlamaForCausalLM(config)
         # The copy is made before the adapter: LLaVA-NeXT's reference is a model of its own.
         self.reference = copy.deepcopy(base).requires_grad_(False)
         outputs = ("log_probs", "entropy", "mean_logits", "is_top1")  # what TRL's DPOTrainer asks for
@@ -145,7 +146,7 @@ class Case:
         hidden = self.base.model(**self.batch, use_cache=False).last_hidden_state
         with torch.no_grad():
             known = self.reference.model(**self.batch, use_cache=False).last_hidden_state
-        loss = LigerFusedLinearDPOLoss(beta=BETA, compiled=False)
+        loss = LigerFusedLinearDPOLoss(beta=BETA, compiled=self.device == "cuda")
         head = self.base.lm_head.weight
         return loss(head, hidden[:, :-1], self.labels[:, 1:], None, known[:, :-1], self.reference.lm_head.weight)[0]
 
@@ -234,9 +235,34 @@ class Case:
 
 
 ROWS = ("full", "trl", "trl_compacted", "liger", "prefix", "ours", "ours_cold", "limit")
+OTHER_ROWS = ("full", "trl_compacted", "liger", "prefix", "ours", "limit")
+# The reference shape alone has the names that are promised figures.
+OTHER_NAMES = {
+    "speedup_vs_full": "faster_than_full",
+    "speedup_vs_trl_compacted": "faster_than_trl_compacted",
+    "memory_vs_full": "leaner_than_full",
+    "over_limit": "times_limit",
+}
 
 
-OTHER_ROWS = ("full", "trl_compacted", "prefix", "ours", "limit")
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype):
+    """Inside, modules are made in ``dtype``: a 7B model in fp32 first would take twice its memory."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def fail_when_memory_is_short() -> None:
+    """Let an allocation that the machine has no memory for fail, where Linux would grant it and kill the process later."""
+    with open("/proc/meminfo") as info:
+        free = next(int(line.split()[1]) << 10 for line in info if line.startswith("MemAvailable"))
+    with open("/proc/self/statm") as sizes:
+        held = int(sizes.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + int(0.9 * free), resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def measure(case: Case, steps: int, rows=ROWS) -> dict[str, dict]:
@@ -279,14 +305,14 @@ def summary(rows: dict[str, dict]) -> dict[str, float | None]:
 
 
 def table(rows: dict[str, dict]) -> str:
-    lines = ["| row | time | memory | seconds | MiB |", "|---|---|---|---|---|"]
+    lines = ["| row | speed | memory | seconds | GiB |", "|---|---|---|---|---|"]
     first = rows.get("full")
     for name, row in rows.items():
         if row is None:
-            lines.append(f"| {name} | does not run here | | | |")
+            lines.append(f"| {name} | does not run or fit here | | | |")
             continue
         faster, leaner = (f"{first[key] / row[key]:.2f}×" if first else "" for key in ("seconds", "bytes"))
-        lines.append(f"| {name} | {faster} | {leaner} | {row['seconds']:.4f} | {row['bytes'] / 2**20:.0f} |")
+        lines.append(f"| {name} | {faster} | {leaner} | {row['seconds']:.4f} | {row['bytes'] / 2**30:.3f} |")
     return "\n".join(lines)
 
 
@@ -296,34 +322,42 @@ def main():
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--pairs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--no-shapes", action="store_true", help="the reference shape alone")
+    parser.add_argument("--no-shapes", action="store_true", help="the reference shape alone, which takes minutes; the others take most of an hour")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():  # CUDA reserves more addresses than there is memory
+        fail_when_memory_is_short()
 
     case = Case(REFERENCE_SHAPE, options.pairs, "cpu", torch.float32)
     difference = check_same(case)
     rows = measure(case, options.steps)
-    print(table(rows))
-    out = {**summary(rows), "gradient_difference": difference, "arithmetic_bound": case.bound(), "rows": rows, "shape": REFERENCE_SHAPE}
+    bound = case.bound()
     del case
+    print(f"{table(rows)}\n{bounded(bound)}", flush=True)
+    promised = summary(rows)
+    out = {**promised, "gradient_difference": difference, "arithmetic_bound": bound, "rows": rows, "shape": REFERENCE_SHAPE}
     out["machine"] = {"threads": options.threads, "torch": torch.__version__, "steps": options.steps, "pairs": options.pairs}
     out["shapes"] = {}
     write(options.json, out)
     for name, shape in {} if options.no_shapes else OTHER_SHAPES.items():
-        case = Case(shape, 1, "cpu", torch.float32)
-        found = measure(case, max(3, options.steps // 4), OTHER_ROWS)
-        short = {"faster_than_full": "speedup_vs_full", "faster_than_trl_compacted": "speedup_vs_trl_compacted", "leaner_than_full": "memory_vs_full", "times_limit": "over_limit"}
-        out["shapes"][name] = {mine: summary(found)[theirs] for mine, theirs in short.items()} | {"bound": case.bound(), "rows": found}
-        print(f"\n{name}\n{table(found)}", flush=True)
-        del case
+        out["shapes"][name] = other(name, Case(shape, 1, "cpu", torch.float32), options.steps, OTHER_ROWS)
         write(options.json, out)
-    if device == "cuda":
-        case = Case(SHAPE_7B, 1, "cuda", torch.bfloat16)
-        out["cuda_7b"] = measure(case, 5)
-        print(f"\n7B shape, bf16, {torch.cuda.get_device_name()}\n{table(out['cuda_7b'])}")
-    print(json.dumps({key: out[key] for key in ("speedup_vs_full", "speedup_vs_trl_compacted", "memory_vs_full", "over_limit")}))
+    if torch.cuda.is_available():
+        name = f"7B in bf16 on {torch.cuda.get_device_name()}"  # seconds a step and GiB stand in its table
+        out["shapes"][name] = other(name, Case(SHAPE_7B, 1, "cuda", torch.bfloat16), options.steps, ROWS)
+    print(json.dumps(promised))
     write(options.json, out)
+
+
+def other(name: str, case: Case, steps: int, rows: tuple[str, ...]) -> dict:
+    """Another shape's figures; those that the first row has no part in are there also where it does not fit into memory."""
+    found, bound = measure(case, steps, rows), case.bound()
+    print(f"\n{name}\n{table(found)}\n{bounded(bound)}", flush=True)
+    return {OTHER_NAMES[key]: value for key, value in summary(found).items()} | {"bound": bound, "rows": found, "shape": case.shape}
+
+
+def bounded(bound: dict[str, float]) -> str:
+    return "by multiplications alone, against full: " + ", ".join(f"{row} {times:.2f}×" for row, times in bound.items())
 
 
 def write(path: str | None, out: dict) -> None:

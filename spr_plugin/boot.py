@@ -240,11 +240,13 @@ def _unknown(flag: str, names: list) -> str:
 
 
 def _before_training_arguments(parsed) -> None:
-    """DeepSpeed's process group must exist before the host's TrainingArguments do."""
+    """DeepSpeed's process group must exist before the host's TrainingArguments do, and what is wrong with its file is said before all else."""
     if getattr(parsed, "deepspeed", None):
+        from spr_plugin.deepspeed_settings import check_deepspeed
         from spr_plugin.hooks import shims
 
         _or_fail(shims.prepare_deepspeed, getattr(parsed, "use_cpu", False) or getattr(parsed, "no_cuda", False))
+        _or_fail(check_deepspeed, parsed.deepspeed, parsed)
 
 
 def _or_fail(function, *args):

@@ -92,6 +92,9 @@ class SPRConfig:
     spr_min_gap: float = _flag(0.0, "a region is skipped when chosen and rejected differ by no more than this in S")
     spr_min_kept: float = _flag(0.8, "a repaired description that keeps less than this share of its boxes is not chosen")
 
+    spr_rounds: int = _flag(
+        1, "sample, score, pair and train so many times, each round with the model and against the reference that the one before left", resumable=True
+    )
     spr_tune: str = _flag("lora", "what DPO trains when the host trains all weights: lora (an adapter, merged at the end) or full")
     spr_tune_projector: bool = _flag(False, "train the multimodal projector too")
     spr_lora_r: int = _flag(16, "rank of the adapter (a host that trains with LoRA keeps its own)")
@@ -114,7 +117,7 @@ class SPRConfig:
     spr_keep_best: bool = _flag(True, "the host saves the probed state of the DPO stage with the highest S_loc, not the last one")
     spr_collapse: float = _flag(0.5, "the DPO stage stops when a probed value falls below this share of what it was at the entry", resumable=True)
     spr_restart_dpo: bool = _flag(
-        False, "start the DPO stage over: delete its checkpoints and result, keep pairs; flags of the stage may have changed", resumable=True
+        False, "start the DPO stage over: delete its checkpoints and result, and later rounds, keep pairs; flags of the stage may have changed", resumable=True
     )
     spr_max_too_long: float = _flag(0.05, "the run stops when more than this share of the pairs is longer than the host's maximum length")
     spr_feature_cache: float = _flag(4.0, "GiB of host memory that each rank keeps image features in, while vision tower and projector are frozen", resumable=True)
@@ -148,6 +151,8 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_sampler {config.spr_sampler}: choose from {', '.join(SAMPLERS)}")
     if config.spr_sampler == "openai" and not config.spr_sampler_url:
         raise UserError("--spr_sampler openai: give the server's address with --spr_sampler_url")
+    if config.spr_rounds > 1 and config.spr_sampler != "live":
+        raise UserError(f"--spr_rounds {config.spr_rounds} with --spr_sampler {config.spr_sampler}: a server does not answer with the improved model")
     if config.spr_pairing not in PAIRINGS:
         raise UserError(f"--spr_pairing {config.spr_pairing}: choose from {', '.join(PAIRINGS)}")
     if config.spr_top_k < 0:
@@ -164,7 +169,7 @@ def check(config: SPRConfig) -> None:
     for name in ("spr_lambda", "spr_top_p", "spr_min_kept", "spr_detector_threshold", "spr_max_too_long", "spr_collapse"):
         if not 0 <= getattr(config, name) <= 1:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
-    positive = "spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_sampler_concurrency spr_sampler_timeout spr_lora_r spr_lora_alpha"
+    positive = "spr_rounds spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_sampler_concurrency spr_sampler_timeout spr_lora_r spr_lora_alpha"
     for name in (positive + " spr_temperature spr_beta spr_learning_rate spr_epochs spr_batch_size spr_gradient_accumulation spr_save_steps spr_probe_steps").split():
         if not getattr(config, name) > 0:
             raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0")

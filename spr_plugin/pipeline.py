@@ -3,8 +3,10 @@
     entry → regions → candidates → scores → pairs → reference → policy → report
 
 Each writes under ``OUTPUT_DIR/spr/`` and skips what its log already holds, so the same command goes on after a crash at any instant.
+``--spr_rounds`` goes through all but the first again with the improved model, in ``OUTPUT_DIR/spr/round-2/`` and so on.
 """
 
+import copy
 import dataclasses
 import shutil
 from collections import Counter
@@ -14,6 +16,7 @@ from pathlib import Path
 from spr_plugin import dpo, ranks, weights
 from spr_plugin.annotations import mine_conversations
 from spr_plugin.config import DPO_FLAGS, SPRConfig, digest, fingerprint
+from spr_plugin.deepspeed_settings import check_deepspeed
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.host import Host
@@ -58,6 +61,10 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train):
     trainer.model.config.spr_box = run.host.box_format.describe()
     run.save_base()
     run.improve(queries)
+    for number in range(2, config.spr_rounds + 1):
+        run = run.next_round(number)
+        run.improve(run.regions())
+    run.write_exit(entry.with_name("exit.json"))
     return result or _nothing_trained(trainer)
 
 
@@ -68,26 +75,52 @@ def _nothing_trained(trainer):
 
 
 class Run:
-    """One SPR run: the host, the flags and the logs under ``OUTPUT_DIR/spr``."""
+    """One SPR run in one of its rounds: the host, the flags and the round's logs.
+
+    Attributes:
+        directory: ``OUTPUT_DIR/spr``, from the second round on ``OUTPUT_DIR/spr/round-N``; one is laid out like the other.
+        entered: folders of the weights that make the model at the round's entry, each read over the one before.
+    """
 
     def __init__(self, trainer, config: SPRConfig, namespace: dict):
         for path in config.spr_plugin:
             load_file(path)
-        refuse_impossible(trainer, config)
+        refuse_impossible(trainer)
         self.trainer = trainer
         self.directory = Path(trainer.args.output_dir) / "spr"
         self.host: Host = find_host(trainer, namespace, config)
-        self.config = config = dataclasses.replace(config, spr_clip=config.spr_clip or self.host.vision_tower)
+        dpo.check_adapter(self.host, config)
+        self.config = dataclasses.replace(config, spr_clip=config.spr_clip or self.host.vision_tower)
+        self.entered = [self.directory / "entry"]
         if ranks.rank() == 0:
             lock(self.directory)
+        self._bind()
+        self.scorer("cpu")  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
+
+    def _bind(self) -> None:
+        """Bind the round's folder to the configuration. A DPO stage that starts over takes the later rounds, which came from it, with it."""
+        config = self.config
+        if ranks.rank() == 0:
             source = {"spr_annotations": config.spr_annotations} if config.spr_annotations else {"data_path": self.host.data_path}
             known = {**fingerprint(config), "box": self.host.box_format.describe()}
             check_manifest(self.directory, known, config.spr_overwrite, source, DPO_FLAGS if config.spr_restart_dpo else frozenset())
             if config.spr_restart_dpo:
-                for part in ("dpo", "policy"):
-                    shutil.rmtree(self.directory / part, ignore_errors=True)
+                for stale in (self.directory / "dpo", self.directory / "policy", *self.directory.glob("round-*")):
+                    shutil.rmtree(stale, ignore_errors=True)
         ranks.barrier()
-        self.scorer("cpu")  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
+
+    def next_round(self, number: int) -> "Run":
+        """The round after this one, whose model is the live one now. Its seed is its own, so that it asks about other regions."""
+        dpo.release_engine(self.trainer)
+        after = copy.copy(self)
+        after.config = copy.copy(self.config)  # a fresh one would take the seed of --spr_dpo_config again
+        after.config.spr_seed = int(digest([self.config.spr_seed, number])[:8], 16)
+        after.config.spr_candidates = None  # those were the first round's
+        after.directory = self.entered[0].with_name(f"round-{number}")
+        after.entered = [*self.entered, self.directory / "policy"]
+        after._bind()
+        self.say(f"round {number} of {self.config.spr_rounds}, in {after.directory}")
+        return after
 
     def log(self, stage: str) -> Log:
         return Log(self.directory / stage, ranks.rank())
@@ -128,34 +161,39 @@ class Run:
             ranks.barrier()
 
     def improve(self, queries: list[RegionQuery]) -> None:
-        """Sampling to DPO; afterwards the live model is the improved one in the host's own structure."""
+        """One round, sampling to DPO; afterwards the live model is the improved one in the host's own structure."""
         own_flags = {name: p.requires_grad for name, p in self.trainer.model.named_parameters()}
         finished = self.directory / "policy"
         if ranks.agreed((finished / "index.json").exists):
             dpo.choose_trainable(self.host, self.config)
             weights.load(self.trainer.model, finished)
-            self.say("the SPR stage is done already: its weights were read from spr/policy")
+            self.say(f"the SPR stage is done already: its weights were read from {finished.relative_to(self.trainer.args.output_dir)}")
         else:
             watched = dpo.held_out(queries, self.config.spr_probe_regions)
             ids = {query.id for query in watched}
             pairs = [pair for pair in self.make_pairs(queries) if pair.region not in ids]
             names = dpo.choose_trainable(self.host, self.config)
-            entry = digest(read_json(self.directory / "entry" / "index.json"))
+            entry = digest([read_json(folder / "index.json") for folder in self.entered])
             dpo.improve(self.host, pairs, watched, self.config, self.directory / "dpo", entry)
             weights.save(self.trainer.model, names, finished)
             dpo.clean(self.directory / "dpo")
         dpo.merge_adapter(self.trainer.model)
         for name, parameter in self.trainer.model.named_parameters():
             parameter.requires_grad_(own_flags[name])
-        self._finish(sorted(name for name, flag in own_flags.items() if flag))
+        self._report()
 
-    def _finish(self, names: list[str]) -> None:
-        """Hashes of the weights that the host is about to save, and the report (which must not cost anybody a trained model)."""
+    def write_exit(self, path: Path) -> None:
+        """Hashes of the weights that the host is about to save."""
+        live = weights.digests(self.trainer.model, sorted(weights.trainable(self.trainer.model)))
+        if ranks.rank() == 0:
+            write_json(path, {"engine": type(self.trainer.model_wrapped).__name__, "weights": live})
+        ranks.barrier()
+
+    def _report(self) -> None:
+        """The round's report, which must not cost anybody a trained model."""
         from spr_plugin.report import write_report
 
-        live = weights.digests(self.trainer.model, names)
         if ranks.rank() == 0:
-            write_json(self.directory / "exit.json", {"engine": type(self.trainer.model_wrapped).__name__, "weights": live})
             try:
                 say(f"report: {write_report(self.directory)}")
             except UserError as error:
@@ -294,7 +332,7 @@ def find_host(trainer, namespace: dict, config: SPRConfig) -> Host:
     return host
 
 
-def refuse_impossible(trainer, config: SPRConfig) -> None:
+def refuse_impossible(trainer) -> None:
     """UserError for settings under which the stage makes no sense or cannot run, before anything is trained."""
     if getattr(trainer.args, "tune_mm_mlp_adapter", False):
         raise UserError("--spr with --tune_mm_mlp_adapter: a projector pre-training cannot describe regions yet; add --spr to the fine-tuning command")
@@ -304,28 +342,7 @@ def refuse_impossible(trainer, config: SPRConfig) -> None:
     if getattr(args, "n_gpu", 1) > 1:
         raise UserError(f"--spr in one process on {args.n_gpu} GPUs: start one process a GPU (torchrun or deepspeed), or show it one with CUDA_VISIBLE_DEVICES")
     if getattr(args, "deepspeed", None):
-        refuse_deepspeed_config(args)
-    if dpo.needs_adapter(trainer.model, config):
-        try:
-            import peft  # noqa: F401
-        except ImportError:
-            raise UserError("--spr_tune lora needs peft: pip install 'spr-plugin[dpo]', or take --spr_tune full") from None
-
-
-def refuse_deepspeed_config(args) -> None:
-    """UserError for a DeepSpeed file that its engine would fail on after the model was loaded."""
-    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
-    from pydantic import ValidationError
-
-    given = args.deepspeed if isinstance(args.deepspeed, dict) else read_json(args.deepspeed)
-    zero = given.get("zero_optimization", {})
-    if zero.get("stage") == 3 and getattr(args, "bits", 16) in (4, 8):
-        raise UserError(f"--bits {args.bits} with ZeRO-3 ({args.deepspeed}): quantized weights cannot be partitioned; take ZeRO-2 or --bits 16")
-    try:
-        DeepSpeedZeroConfig(**{name: value for name, value in zero.items() if value != "auto"})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"--deepspeed {args.deepspeed}: zero_optimization.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        check_deepspeed(args.deepspeed, args)
 
 
 def _listed(reasons) -> str:

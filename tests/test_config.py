@@ -22,6 +22,7 @@ from spr_plugin.errors import UserError
         ("spr_tune", "half"),
         ("spr_beta", 0),
         ("spr_regions", 0),
+        ("spr_rounds", 0),
         ("spr_temperature", 0.0),
     ],
 )
@@ -36,6 +37,13 @@ def test_one_candidate_a_region_cannot_make_a_pair():
         SPRConfig(spr=True, spr_samples=1, spr_prompts=["plain"])
 
 
+def test_a_server_cannot_answer_for_the_improved_model():
+    flags = dict(spr=True, spr_sampler="openai", spr_sampler_url="http://localhost")
+    with pytest.raises(UserError, match="--spr_rounds 2 with --spr_sampler openai"):
+        SPRConfig(**flags, spr_rounds=2)
+    SPRConfig(**flags)
+
+
 def test_spr_only_means_spr():
     assert SPRConfig(spr_only=True).spr
 
@@ -43,7 +51,7 @@ def test_spr_only_means_spr():
 def test_flags_that_alter_no_record_do_not_bind_a_run():
     bound = fingerprint(SPRConfig(spr=True))
     assert "spr_beta" in bound and "spr_seed" in bound
-    assert not {"spr", "spr_only", "spr_overwrite", "spr_save_base"} & bound.keys()
+    assert not {"spr", "spr_only", "spr_overwrite", "spr_save_base", "spr_rounds"} & bound.keys()
 
 
 def test_every_flag_has_help_and_an_origin():

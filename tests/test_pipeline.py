@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 from spr_plugin.config import SPRConfig, fingerprint  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.formats import llava  # noqa: E402
-from spr_plugin.pipeline import Run, by_picture, write_regions  # noqa: E402
+from spr_plugin.pipeline import Run, by_picture, refuse_impossible, write_regions  # noqa: E402
 from spr_plugin.sample_alone import adopt  # noqa: E402
 from spr_plugin.store import Log, check_manifest, read_json  # noqa: E402
 
@@ -91,6 +91,15 @@ def test_variants_of_scoring_use_the_answers_of_an_earlier_run(source, tmp_path)
     adopt(variant, llava(), tmp_path / "second")
     assert ids and set(Log(tmp_path / "second" / "candidates").read()) == set(ids)
     assert dict(Log(tmp_path / "second" / "regions").read()) == dict(Log(first / "regions").read())
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [({"fsdp": True}, "--fsdp"), ({"fsdp": "full_shard auto_wrap"}, "--fsdp"), ({"n_gpu": 2}, "2 GPUs"), ({"tune_mm_mlp_adapter": True}, "--tune_mm_mlp_adapter")],
+)
+def test_settings_under_which_the_stage_cannot_run_are_refused_by_name(flags, words):
+    with pytest.raises(UserError, match=words):
+        refuse_impossible(SimpleNamespace(args=SimpleNamespace(**flags)))
 
 
 def test_queries_are_grouped_by_picture():

@@ -1,6 +1,7 @@
 """Tensors on disk: whole or not at all, checked when read."""
 
 import json
+import resource
 
 import pytest
 import torch
@@ -45,6 +46,20 @@ def test_a_draft_that_a_crash_left_is_no_entry(tmp_path):
     weights.save(model(), ["0.weight"], tmp_path / "entry")
     assert json.loads((tmp_path / "entry" / "index.json").read_text()).keys() == {"0.weight"}
     assert not (tmp_path / "entry.tmp").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half(tmp_path):
+    """The kernel refuses files above a size, as it would on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    weights.save(model(), ["1.bias"], tmp_path / "entry")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        with pytest.raises(UserError, match="entry: cannot be written .*make room and start the same command again") as caught:
+            weights.save(model(), ["0.weight"], tmp_path / "entry")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["entry"] and json.loads((tmp_path / "entry" / "index.json").read_text()).keys() == {"1.bias"}
 
 
 def test_a_damaged_tensor_is_named(tmp_path):

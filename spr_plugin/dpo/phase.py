@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 
 from spr_plugin import ranks, weights
 from spr_plugin.config import SPRConfig, digest, dpo_settings
+from spr_plugin.deepspeed_settings import stage_settings
 from spr_plugin.dpo import resume, rows
 from spr_plugin.dpo.features import FeatureCache, cached_features
 from spr_plugin.dpo.loss import deltas, metrics, preference_losses
@@ -229,7 +230,8 @@ class PreferencePhase:
         resume.finish(self.spr.directory / f"checkpoint-{self.state.global_step}", self.spr.division)
 
     def create_optimizer(self, model=None):
-        """One AdamW group of what trains; hosts' own groups can be empty, which DeepSpeed and torch's schedulers do not take."""
+        """One AdamW group of what trains; hosts' own groups can be empty, which DeepSpeed and torch's schedulers do not take. Where a
+        DeepSpeed file offloads the optimizer, accelerate makes DeepSpeed's own AdamW of it."""
         if self.optimizer is None:
             trained = [p for p in self.model.parameters() if p.requires_grad]
             args = self.args
@@ -318,7 +320,7 @@ def dry_step(trainer, stage: Stage, steps: int) -> None:
 
 
 def arguments(args, config: SPRConfig, division: Division, steps: int, output_dir: str):
-    """The host's TrainingArguments with the optimizer settings of the stage; validated anew, which also rereads a DeepSpeed file."""
+    """The host's TrainingArguments with the optimizer settings of the stage; validated anew, which also binds DeepSpeed's to them."""
     ours = {
         "output_dir": output_dir,
         "learning_rate": config.spr_learning_rate,
@@ -352,6 +354,8 @@ def arguments(args, config: SPRConfig, division: Division, steps: int, output_di
         "neftune_noise_alpha": None,
         "resume_from_checkpoint": None,
     }
+    if args.deepspeed:
+        ours["deepspeed"] = stage_settings(args.deepspeed)
     ours |= dpo_settings(config)[1]
     known = {field.name for field in dataclasses.fields(args) if field.init}
     # transformers 5 knows warmup_ratio only as a deprecated None
@@ -429,6 +433,8 @@ def train(stage: Stage, measured: list[Measured], slots: list[Slot], reference: 
         trainer.add_callback(during)
         try:
             Trainer.train(trainer, resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except UserError as error:  # of one from a data loader's process torch makes a text of many lines, ours the last
+            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
         finally:
             trainer.remove_callback(during)
     best = stage.watch.restore_best()

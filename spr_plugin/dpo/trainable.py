@@ -1,6 +1,7 @@
 """What the stage trains, and how the host gets its own structure back."""
 
 import contextlib
+import importlib.util
 from collections import Counter
 
 import torch
@@ -55,16 +56,23 @@ def needs_adapter(model, config: SPRConfig) -> bool:
     return config.spr_tune == "lora" and not any("lora_" in name for name, _ in model.named_parameters())
 
 
+def check_adapter(host: Host, config: SPRConfig) -> None:
+    """UserError, before anything is trained, where the adapter that the stage would bring cannot be made."""
+    if not needs_adapter(host.trainer.model, config):
+        return
+    if importlib.util.find_spec("peft") is None:
+        raise UserError("--spr_tune lora needs peft: pip install 'spr-plugin[dpo]', or take --spr_tune full")
+    if not host.language_layers():
+        raise UserError("--spr_tune lora: the language model has no linear layer to add an adapter to; take --spr_tune full")
+
+
 def _add_adapter(host: Host, config: SPRConfig) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
-    layers = host.language_layers()
-    if not layers:
-        raise UserError("--spr_tune lora: the language model has no linear layer to add an adapter to; take --spr_tune full")
     for parameter in host.trainer.model.parameters():
         parameter.requires_grad_(False)
     torch.manual_seed(config.spr_seed)
-    settings = LoraConfig(r=config.spr_lora_r, lora_alpha=config.spr_lora_alpha, lora_dropout=0.0, bias="none", target_modules=layers)
+    settings = LoraConfig(r=config.spr_lora_r, lora_alpha=config.spr_lora_alpha, lora_dropout=0.0, bias="none", target_modules=host.language_layers())
     inject_adapter_in_model(settings, host.trainer.model, adapter_name=ADAPTER)
 
 
@@ -83,6 +91,7 @@ def merge_adapter(model) -> None:
                 base.data += module.get_delta_weight(ADAPTER).to(base.dtype)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module.get_base_layer())
+    vars(model).pop("peft_config", None)  # peft's note on the model
 
 
 @contextlib.contextmanager

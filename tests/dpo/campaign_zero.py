@@ -1,5 +1,7 @@
 """The long form of test_zero.py (``make test-zero``): no, one and four ranks, accumulation, gradient checkpointing, deaths."""
 
+import json
+
 import pytest
 
 from .launching import assert_same_losses, stage
@@ -22,6 +24,41 @@ def test_any_number_of_ranks(random_llava, tmp_path, alone, zero, ranks, sizes):
 @pytest.mark.parametrize("zero", [2, 3])
 def test_gradient_checkpointing(random_llava, tmp_path, alone, zero):
     assert_same_losses(stage(random_llava, tmp_path / "out", "--zero", zero, "--checkpointing", ranks=2), alone, "DeepSpeedEngine")
+
+
+def has_cpu_adam() -> str:
+    """What keeps DeepSpeed's optimizer for host memory from being compiled here; nothing where it can be."""
+    from deepspeed.ops.op_builder import CPUAdamBuilder
+
+    try:
+        CPUAdamBuilder().load(verbose=False)
+    except Exception as error:  # whatever a compiler says
+        return str(error).splitlines()[0]
+    return ""
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_optimizer_offload_and_numbers_of_the_host_s_own_training_in_the_file(random_llava, tmp_path, alone, zero):
+    """Its file says how the host trains: batch size, learning rate, schedule. The stage has its own, and the optimizer in host memory."""
+    if why := has_cpu_adam():
+        pytest.skip(f"DeepSpeedCPUAdam does not build: {why}")
+    settings = {
+        "train_micro_batch_size_per_gpu": 3, "gradient_accumulation_steps": 5, "gradient_clipping": 7.0,
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-6, "weight_decay": 0.3}},
+        "scheduler": {"type": "WarmupLR", "params": {"warmup_min_lr": 0, "warmup_max_lr": 1e-6, "warmup_num_steps": 9}},
+        "zero_optimization": {"offload_optimizer": {"device": "cpu"}}, "zero_force_ds_cpu_optimizer": True,
+    }  # fmt: skip
+    runs = stage(random_llava, tmp_path / "out", "--zero", zero, "--settings", json.dumps(settings), ranks=2)
+    assert {run["optimizer"] for run in runs.values()} == {"DeepSpeedCPUAdam"}
+    assert_same_losses(runs, alone, "DeepSpeedEngine")
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_bf16(random_llava, tmp_path, alone, zero):
+    """No more than half precision apart from fp32, and every step finite."""
+    for mode, run in stage(random_llava, tmp_path / "out", "--zero", zero, "--bf16", ranks=2).items():
+        assert run["engine"] == "DeepSpeedEngine" and len(run["losses"]) >= 5
+        assert run["losses"][:5] == pytest.approx(alone[mode]["losses"][:5], abs=0.1), mode
 
 
 def test_ddp(random_llava, tmp_path, alone):

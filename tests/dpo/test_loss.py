@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from spr_plugin import trl_settings
 from spr_plugin.config import SPRConfig, dpo_settings, fingerprint
 from spr_plugin.dpo.head import token_log_probs
 from spr_plugin.dpo.loss import deltas, metrics, preference_losses
@@ -157,6 +158,14 @@ def test_what_the_stage_would_not_honour_is_refused_by_name(tmp_path, text, word
     (tmp_path / "dpo.yaml").write_text(text)
     with pytest.raises(UserError, match=words):
         SPRConfig(spr=True, spr_dpo_config=str(tmp_path / "dpo.yaml"))
+
+
+def test_the_names_are_those_of_the_installed_trl():
+    """The one thing that the stage takes from TRL: its version matters to nothing else."""
+    import dataclasses
+
+    trl = pytest.importorskip("trl", reason="the legacy environment has no TRL that fits its transformers")
+    assert {*trl_settings.FLAGS, *trl_settings.TRAINER} <= {field.name for field in dataclasses.fields(trl.DPOConfig)}
 
 
 def test_a_missing_file(tmp_path):

@@ -1,13 +1,16 @@
 """The whole stage on a real LLaVA in this process: what moves, what is logged, what a death leaves, what stops it."""
 
+import dataclasses
 import json
 import resource
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import TrainerCallback
 
-from spr_plugin import weights
+from spr_plugin import dpo, weights
 from spr_plugin.dpo import choose_trainable, improve, merge_adapter
 from spr_plugin.dpo.pairs import pair_rows
 from spr_plugin.errors import UserError
@@ -150,14 +153,36 @@ def test_a_full_disk_at_a_checkpoint_is_one_line_and_the_one_before_stays(live_l
 
 @pytest.mark.parametrize("change, words", [(dict(rejected="red circle [0.1, 0.2, 0.5, 0.75]"), "the same tokens"), (dict(chosen=" "), "empty"), (dict(image="/nowhere.png"), "nowhere.png")])
 def test_a_pair_that_is_none_is_named(live_llava, pairs, tmp_path, change, words):
-    import dataclasses
-
     host, config = live_llava(**SETTINGS)
     broken = pairs(4)
     broken[0] = dataclasses.replace(broken[0], **change)
     with pytest.raises(UserError, match=words) as caught:
         run(host, config, broken, tmp_path / "dpo")
     assert "pair0" in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_vanishes_during_training_is_one_line_and_the_run_goes_on_when_it_is_back(live_llava, pairs, tmp_path, workers):
+    """Read in this process or in the data loader's own."""
+    images = tmp_path / "images"
+    given = pairs(12)
+    shutil.copytree(Path(given[0].image).parent, images)
+    ours = [dataclasses.replace(pair, image=str(images / Path(pair.image).name)) for pair in given]
+
+    class Vanish(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                images.rename(tmp_path / "elsewhere")
+
+    host, config = live_llava(**SETTINGS, args={"dataloader_num_workers": workers})
+    host.trainer.add_callback(Vanish())
+    with pytest.raises(UserError, match=r"^pair pair\d+: .*images/\d+.png cannot be read at training time") as caught:
+        run(host, config, ours, tmp_path / "dpo")
+    assert "\n" not in str(caught.value)
+    (tmp_path / "elsewhere").rename(images)
+    host, config = live_llava(**SETTINGS)
+    _, logged = run(host, config, ours, tmp_path / "dpo")
+    assert 0 < len([entry for entry in logged if "rewards/margins" in entry]) < 6
 
 
 def test_pairs_that_are_too_long_are_named_and_refused_above_a_share(live_llava, pairs, tmp_path, capfd):
@@ -194,6 +219,15 @@ def test_nothing_to_train(live_llava):
     host.trainer.model.requires_grad_(False)
     with pytest.raises(UserError, match="nothing to train"):
         choose_trainable(host, config)
+
+
+def test_an_adapter_with_nothing_to_be_added_to(live_llava):
+    """Known before anything is trained, and said then."""
+    host, config = live_llava()
+    dpo.check_adapter(host, config)
+    host.llava.get_model().layers = torch.nn.ModuleList()
+    with pytest.raises(UserError, match="--spr_tune lora: the language model has no linear layer"):
+        dpo.check_adapter(host, config)
 
 
 def test_a_group_that_no_flag_asked_for_is_refused(live_llava):

@@ -35,6 +35,8 @@ def main():
     parser.add_argument("--save-steps", type=int, default=100)
     parser.add_argument("--probe-steps", type=int, help="look at held-out regions every so many steps")
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--settings", type=json.loads, default={}, help="JSON put over DeepSpeed's file, its zero_optimization over the file's")
     parser.add_argument("--local_rank")
     options = parser.parse_args()
     faulthandler.dump_traceback_later(options.watchdog, exit=True)
@@ -60,7 +62,11 @@ def run(options, mode):
 
     args = {}
     if options.zero is not None:
-        args["deepspeed"] = str(ROOT / "tests" / "deepspeed" / f"zero{options.zero}.json")
+        file = ROOT / "tests" / "deepspeed" / f"zero{options.zero}.json"
+        given = json.loads(file.read_text())
+        zero = given["zero_optimization"] | options.settings.get("zero_optimization", {})
+        args["deepspeed"] = {**given, **options.settings, "zero_optimization": zero} if options.settings else str(file)
+    args["bf16"] = options.bf16
     if options.checkpointing:
         args |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     sizes = dict(spr_batch_size=options.batch, spr_gradient_accumulation=options.accumulation, spr_save_steps=options.save_steps, spr_learning_rate=1e-3, spr_epochs=2.0)
@@ -87,10 +93,11 @@ def run(options, mode):
     improve(host, live.make_pairs(options.folder, options.pairs), watched(options), config, options.out / mode / "dpo", entry="entry")
     sums = {name: float(tensor.double().sum()) for name, tensor in weights.tensors(host.trainer.model, names)}
     engine = type(host.trainer.model_wrapped).__name__
+    optimizer = type(getattr(host.trainer.model_wrapped, "basic_optimizer", host.trainer.optimizer)).__name__
     release_engine(host.trainer)
     if ranks.rank() == 0:
         steps = [entry for entry in logged if "rewards/margins" in entry]
-        record = {"engine": engine, "losses": [entry["spr/loss"] for entry in steps], "steps": steps, "weights": sums, "world": ranks.world()}
+        record = {"engine": engine, "optimizer": optimizer, "losses": [entry["spr/loss"] for entry in steps], "steps": steps, "weights": sums, "world": ranks.world()}
         (options.out / f"{mode}.json").write_text(json.dumps(record))
 
 

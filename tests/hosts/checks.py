@@ -25,9 +25,9 @@ def assert_saved_equals_live(out: Path) -> None:
     assert {name: digest(saved[name]) for name in live} == live
 
 
-def assert_whole(out: Path) -> None:
+def assert_whole(out: Path, part: str = "spr") -> None:
     """Every region has all its candidates once, a score, and a pair or a reason; the logs hold no record twice."""
-    spr = out / "spr"
+    spr = out / part
     regions, candidates, scores, pairs = (Log(spr / stage).read() for stage in ("regions", "candidates", "scores", "pairs"))
     assert len(regions) == 12 and scores.keys() == regions.keys()
     assert len(candidates) == 12 * 3 * 2

@@ -41,6 +41,21 @@ def test_lora(world, tmp_path):
     assert_saved_lora_equals_live(out)
 
 
+def test_two_rounds(world, tmp_path):
+    """Killed while the improved model answers and while it is improved again."""
+    out, calm = tmp_path / "killed", tmp_path / "calm"
+    flags = [*spr_flags(world), *EACH_STEP, "--spr_rounds", "2", "--spr_only"]
+    killed_in(("round-2/candidates", "round-2/dpo"), command(world, out, *flags), out)
+    run(command(world, calm, *flags))
+    for part in ("spr", "spr/round-2"):
+        assert_whole(out, part)
+        for stage in ("regions", "candidates", "pairs"):
+            assert Log(out / part / stage).read() == Log(calm / part / stage).read(), (part, stage)
+    assert_saved_equals_live(out)
+    killed, expected = saved_weights(out), saved_weights(calm)
+    assert all(torch.allclose(killed[name], expected[name], atol=1e-6, rtol=0) for name in expected)
+
+
 def test_zero3_on_two_ranks(world, tmp_path):
     out = tmp_path / "killed-zero3"
     killed_in(("candidates", "dpo"), command(world, out, *spr_flags(world), *EACH_STEP, ranks=2, zero=3), out)
@@ -54,7 +69,7 @@ def killed_in(stages, arguments: list[str], out: Path) -> None:
     for stage in stages:
         sign = out / "spr" / stage
         before = _size(sign)
-        reached = (lambda: any(sign.glob("checkpoint-*/complete.json"))) if stage == "dpo" else (lambda: _size(sign) > before)
+        reached = (lambda: any(sign.glob("checkpoint-*/complete.json"))) if sign.name == "dpo" else (lambda: _size(sign) > before)
         assert kill_when(arguments, reached), f"the run ended before its stage {stage} could be killed"
         index = out / "spr" / "entry" / "index.json"
         if index.exists():

@@ -1,9 +1,8 @@
 """``--spr`` on LLaVA's own training script, through every launcher. Real LLaVA, real engines, tiny weights."""
 
-import sys
-
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from spr_plugin.store import read_json
 
@@ -56,19 +55,27 @@ def test_another_configuration_on_the_same_folder_is_refused(finished):
     assert "Traceback" not in printed.split("spr: error:")[1]
 
 
+def loaded(path, base=None):
+    """What LLaVA's own builder makes of a result (in half precision, as it does), a LoRA one over its base."""
+    from spr_plugin.hooks import shims
+
+    shims.install()
+    from llava.model.builder import load_pretrained_model
+
+    _, model, _, _ = load_pretrained_model(str(path), base and str(base), "llava-lora" if base else "llava", device_map="cpu", device="cpu")
+    return model
+
+
 @pytest.mark.legacy
 def test_the_host_s_own_loader_reads_the_result(finished):
-    """LLaVA's builder loads base and result, and they answer."""
+    """Base and result, every tensor as it was saved, which is as it lived."""
     out, _, _ = finished
-    script = f"""
-import spr_plugin.hooks.shims as shims; shims.install()
-from llava.model.builder import load_pretrained_model
-for path in ({str(out)!r}, {str(out / "spr" / "base")!r}):
-    tokenizer, model, processor, _ = load_pretrained_model(path, None, "llava", device_map="cpu", device="cpu")
-    assert model.config.spr_box["family"] == "llava", path
-print("loaded")
-"""
-    assert "loaded" in run([sys.executable, "-c", script])
+    for path in (out, out / "spr" / "base"):
+        model = loaded(path)
+        assert model.config.spr_box["family"] == "llava", path
+        found = model.state_dict()
+        for name, tensor in saved_weights(path).items():
+            assert torch.equal(found[name], tensor.to(found[name].dtype)), name
 
 
 @pytest.mark.legacy
@@ -82,6 +89,15 @@ def test_lora_host(world, tmp_path):
     entry = read_json(out / "spr" / "entry" / "index.json")
     changed = {name for name in live if entry[name] != live[name]}
     assert changed and all("lora_" in name for name in changed)
+    found, given = loaded(out, TINY / "llava").state_dict(), saved_weights(TINY / "llava")
+    adapter = load_file(out / "adapter_model.safetensors")
+    for name in adapter:
+        if "lora_A" in name:
+            weight = name.removeprefix("base_model.model.").replace("lora_A.", "")
+            merged = given[weight].float() + 8 / 4 * adapter[name.replace("lora_A", "lora_B")].float() @ adapter[name].float()
+            assert (found[weight].float() - merged).abs().max() < 2e-3 * merged.abs().max(), weight
+    for name, tensor in torch.load(out / "non_lora_trainables.bin", weights_only=True).items():
+        assert torch.equal(found[name.removeprefix("base_model.model.")], tensor.half()), name
 
 
 @pytest.mark.legacy
@@ -93,11 +109,14 @@ def test_two_ranks(world, tmp_path):
     assert read_json(out / "spr" / "exit.json")["engine"] == "DistributedDataParallel"
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_deepspeed_zero_on_two_ranks(world, tmp_path, stage):
+@pytest.mark.parametrize("stage, rounds", [(2, 1), (3, 2)])
+def test_deepspeed_zero_on_two_ranks(world, tmp_path, stage, rounds):
+    """The second round samples from what the first one's engine held in parts."""
     out = tmp_path / f"llava-zero{stage}"
-    run(command(world, out, *spr_flags(world), ranks=2, zero=stage))
+    run(command(world, out, *spr_flags(world), "--spr_rounds", rounds, ranks=2, zero=stage))
     assert_whole(out)
+    if rounds == 2:
+        assert_whole(out, "spr/round-2")
     assert_saved_equals_live(out)
     assert read_json(out / "spr" / "exit.json")["engine"] == "DeepSpeedEngine"
 
