@@ -33,8 +33,11 @@ class Measured:
 
 
 def pair_rows(host: Host, pair: PreferencePair) -> list[dict]:
-    """The host's rows of chosen and rejected."""
-    return [host.row(pair.image, pair.prompt, getattr(pair, side)) for side in SIDES]
+    """The host's rows of chosen and rejected. UserError where the picture cannot be read."""
+    try:
+        return [host.row(pair.image, pair.prompt, getattr(pair, side)) for side in SIDES]
+    except OSError as error:
+        raise UserError(f"pair {pair.id}: {pair.image} cannot be read any more ({error}); put it back and run the same command") from None
 
 
 def tails(rows: list[dict]) -> list[int]:
@@ -78,10 +81,7 @@ def measure(host: Host, pairs: list[PreferencePair], config: SPRConfig, log: Log
 def _measured(host: Host, pair: PreferencePair) -> dict:
     if not (pair.chosen.strip() and pair.rejected.strip()):
         raise UserError(f"pair {pair.id}: an answer is empty")
-    try:
-        rows = pair_rows(host, pair)
-    except OSError as error:
-        raise UserError(f"pair {pair.id}: {pair.image} cannot be read at training time ({error})") from None
+    rows = pair_rows(host, pair)
     text = [row["input_ids"].tolist() for row in rows]
     if text[0] == text[1]:
         raise UserError(f"pair {pair.id}: chosen and rejected are the same tokens")

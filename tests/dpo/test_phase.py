@@ -1,7 +1,10 @@
 """The whole stage on a real LLaVA in this process: what moves, what is logged, what a death leaves, what stops it."""
 
+import dataclasses
 import json
 import resource
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,6 +96,23 @@ def test_a_death_at_any_step_leaves_no_trace(live_llava, pairs, tmp_path):
         assert again == [entry["spr/loss"] for entry in calm if "spr/loss" in entry][step:]
 
 
+def test_a_picture_that_vanishes_between_lengths_and_training(live_llava, pairs, tmp_path):
+    """One line that names pair and file; put back, the stage ends."""
+    mine = [dataclasses.replace(pair, image=str(shutil.copy(pair.image, tmp_path / f"{pair.id}.png"))) for pair in pairs(8)]
+    host, config = live_llava(**SETTINGS)
+    die_at(host, 1)
+    with pytest.raises(Death):
+        run(host, config, mine, tmp_path / "dpo")
+    gone = Path(mine[3].image)
+    kept = gone.rename(gone.with_suffix(".away"))
+    host, config = live_llava(**SETTINGS)
+    with pytest.raises(UserError, match=f"^pair pair3: {gone} cannot be read any more .*; put it back and run the same command$"):
+        run(host, config, mine, tmp_path / "dpo")
+    kept.rename(gone)
+    host, config = live_llava(**SETTINGS)
+    run(host, config, mine, tmp_path / "dpo")
+
+
 def test_a_half_written_checkpoint_is_none(live_llava, pairs, tmp_path):
     host, config = live_llava(**SETTINGS)
     die_at(host, 3)
@@ -150,8 +170,6 @@ def test_a_full_disk_at_a_checkpoint_is_one_line_and_the_one_before_stays(live_l
 
 @pytest.mark.parametrize("change, words", [(dict(rejected="red circle [0.1, 0.2, 0.5, 0.75]"), "the same tokens"), (dict(chosen=" "), "empty"), (dict(image="/nowhere.png"), "nowhere.png")])
 def test_a_pair_that_is_none_is_named(live_llava, pairs, tmp_path, change, words):
-    import dataclasses
-
     host, config = live_llava(**SETTINGS)
     broken = pairs(4)
     broken[0] = dataclasses.replace(broken[0], **change)
