@@ -12,6 +12,7 @@ from PIL import Image
 
 from spr_plugin.annotations import BadImage, CocoImages, open_image
 from spr_plugin.boxes import Box, Space
+from spr_plugin.errors import UserError
 from spr_plugin.formats import FAMILIES, box_format, llava
 from spr_plugin.pipeline import score_regions
 from spr_plugin.prompts import prompts_for
