@@ -45,6 +45,7 @@ test-zero: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/sampling.py --large --ranks --json benchmarks/results/sampling.json
+	$(VENV)/bin/python benchmarks/zero3_sampling.py --json benchmarks/results/zero3_sampling.json
 	$(VENV)/bin/python benchmarks/annotations.py --json benchmarks/results/annotations.json
 	$(VENV)/bin/python benchmarks/store.py --json benchmarks/results/store.json
 

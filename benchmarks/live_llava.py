@@ -49,6 +49,6 @@ def tiny_world(folder: Path, **sizes) -> Path:
     return folder
 
 
-def tiny_llava(world: Path, out: Path):
+def tiny_llava(world: Path, out: Path, *flags):
     """The embedded LLaVA, live."""
-    return live_llava(TINY / "llava", TINY / "llava" / "vision_tower", world / "sft.json", world / "images", out)
+    return live_llava(TINY / "llava", TINY / "llava" / "vision_tower", world / "sft.json", world / "images", out, *flags)

@@ -3,8 +3,9 @@
     python benchmarks/sampling.py [--images 4] [--tokens 64] [--rounds 3] [--large] [--ranks] [--json FILE]
 
 An image has 4 prompts that show it whole and 2 that show crops, 4 samples each; the stop token is suppressed, so that every answer has
-``--tokens`` tokens. Rows alternate in one process with one thread; medians. ``--large`` adds a random LLaVA of about 100 M parameters with
-576 image tokens; ``--ranks`` the candidates a second of two processes against one.
+``--tokens`` tokens. Rows alternate in one process with one thread; medians. The limit is there with transformers' own cache and with one that
+grows in place, as ours does. ``--large`` adds a random LLaVA of about 100 M parameters with 576 image tokens; ``--ranks`` sampling and scoring
+in two processes against one.
 """
 
 import argparse
@@ -18,9 +19,9 @@ from pathlib import Path
 import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests")]
-from live_llava import live_llava, tiny_llava, tiny_world  # noqa: E402
+from live_llava import TINY, live_llava, tiny_llava, tiny_world  # noqa: E402
 
-from spr_plugin.decoding import decode, drawing, repeat  # noqa: E402
+from spr_plugin.decoding import decode, drawing, growing_in_place, repeat  # noqa: E402
 from spr_plugin.store import write_json  # noqa: E402
 
 SAMPLES = 4
@@ -54,11 +55,11 @@ def generate(host, images, tokens, k, times):
                                     num_return_sequences=k, max_new_tokens=tokens, max_length=None, pad_token_id=0)  # fmt: skip
 
 
-def limit(host, images, tokens):
+def limit(host, images, tokens, cached=lambda cache: cache):
     """One prefill a prompt, its cache expanded once, and bare forwards at the same batch."""
     rows = [row for image in images for row in image]
     logits, cache, mask = host.prefill(rows)
-    mask, cache = mask.repeat_interleave(SAMPLES, 0), repeat(cache, SAMPLES)
+    mask, cache = mask.repeat_interleave(SAMPLES, 0), cached(repeat(cache, SAMPLES))
     token = torch.full((len(rows) * SAMPLES, 1), 5)
     for _ in range(tokens - 1):
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
@@ -71,6 +72,7 @@ def measured(host, images, tokens, rounds) -> dict:
         "batch1": lambda: generate(host, images, tokens, 1, SAMPLES),
         "num_return_sequences": lambda: generate(host, images, tokens, SAMPLES, 1),
         "limit": lambda: limit(host, images, tokens),
+        "limit_in_place": lambda: limit(host, images, tokens, growing_in_place),
     }
     seconds = {name: [] for name in ways}
     with torch.no_grad():
@@ -94,6 +96,7 @@ def ratios(seconds: dict) -> dict:
         "speedup_vs_batch1": seconds["batch1"] / seconds["ours"],
         "speedup_vs_num_return_sequences": seconds["num_return_sequences"] / seconds["ours"],
         "over_limit": seconds["ours"] / seconds["limit"],
+        "over_limit_in_place": seconds["ours"] / seconds["limit_in_place"],
     }
 
 
@@ -106,42 +109,39 @@ def large_host(folder: Path):
 
 
 def ranks_speedup(folder: Path, regions: int) -> dict:
-    """Candidates a second of the sampling stage in two processes over one, one thread each; start-up not counted."""
-    rates = {}
-    for count in (1, 2, 1, 2):
+    """Sampling and scoring so many regions in two processes against one, one thread each; start-up not counted, the slower rank's time."""
+    seconds = {}
+    for turn, count in enumerate((1, 2, 1, 2)):
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)] if count > 1 else []
-        command = [sys.executable, *launcher, __file__, "--rank-of", str(folder), "--images", str(regions)]
+        command = [sys.executable, *launcher, __file__, "--rank-of", str(folder), str(folder / f"out-{turn}"), "--regions", str(regions)]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        rates.setdefault(count, []).append(max(float(line.split()[1]) for line in out.splitlines() if line.startswith("seconds")))
-    one, two = min(rates[1]), min(rates[2])
-    return {"ranks1_s": one, "ranks2_s": two, "ranks2_speedup": one / two}
+        for stage in ("sampling", "scoring"):
+            taken = max(float(line.split()[1]) for line in out.splitlines() if line.startswith(stage))
+            seconds.setdefault(f"ranks{count}_{stage}_s", []).append(taken)
+    found = {name: min(values) for name, values in seconds.items()}
+    for stage in ("sampling", "scoring"):
+        found[f"ranks2_{stage}_speedup"] = found[f"ranks1_{stage}_s"] / found[f"ranks2_{stage}_s"]
+    return {**found, "ranks2_speedup": min(found["ranks2_sampling_speedup"], found["ranks2_scoring_speedup"])}
 
 
-def one_rank(folder: Path, regions: int) -> None:
-    """The real sampling stage on this rank; prints its seconds."""
-    import torch.distributed as dist
-    from spr_plugin.annotations import CocoImages
+def one_rank(world: Path, out: Path, regions: int) -> None:
+    """The two stages themselves on this rank; prints the seconds of each."""
     from spr_plugin.config import SPRConfig
-    from spr_plugin.regions import region_queries
+    from spr_plugin.pipeline import Run
     from spr_plugin.sampling import sample
-    from spr_plugin.store import Log
-    from collections import Counter
 
-    host = tiny_llava(folder, folder / "out")
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    world = dist.get_world_size() if dist.is_initialized() else 1
-    queries = list(region_queries(CocoImages(f"{folder}/spr.json", f"{folder}/images", Counter()), seed=0, limit=regions, skipped=Counter()))
-    config = SPRConfig(spr=True, spr_max_new_tokens=64)
-    out = folder / f"stage-{world}-{time.time_ns() if world == 1 else torch.initial_seed()}"
-    if dist.is_initialized():
-        names = [str(out)]
-        dist.broadcast_object_list(names)
-        out = Path(names[0] + f"-{time.time_ns() // 10**11}")
-        dist.barrier()
+    host = tiny_llava(world, out)
     suppress_stop(host)
+    flags = {"spr_annotations": f"{world}/spr.json", "spr_image_folder": f"{world}/images", "spr_clip": str(TINY / "clip")}
+    config = SPRConfig(spr=True, spr_regions=regions, spr_regions_per_image=4, spr_max_new_tokens=64, **flags)
+    run = Run(host.trainer, config, host.namespace)
+    queries = run.regions()
     start = time.perf_counter()
-    sample(host, queries, host.box_format, config, Log(out / "candidates", rank), Log(out / "batches", rank))
-    print("seconds", time.perf_counter() - start, flush=True)
+    sample(run.host, queries, run.host.box_format, run.config, run.log("candidates"), run.log("batches"))
+    print("sampling", time.perf_counter() - start, flush=True)
+    start = time.perf_counter()
+    run.score(queries)
+    print("scoring", time.perf_counter() - start, flush=True)
 
 
 def main():
@@ -151,12 +151,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--ranks", action="store_true")
-    parser.add_argument("--rank-of", help=argparse.SUPPRESS)
+    parser.add_argument("--regions", type=int, default=128, help="of --ranks")
+    parser.add_argument("--rank-of", nargs=2, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.rank_of:
-        return one_rank(Path(arguments.rank_of), arguments.images)
+        return one_rank(*arguments.rank_of, arguments.regions)
     with tempfile.TemporaryDirectory() as folder:
         world = tiny_world(Path(folder) / "world", sft=16, spr=64)
         hosts = {"": lambda: tiny_llava(world, Path(folder) / "tiny")}
@@ -174,7 +175,7 @@ def main():
             print("\n".join(f"{key:40} {value:,.2f}" for key, value in found.items()), flush=True)
             result |= found
         if arguments.ranks:
-            found = ranks_speedup(world, 8 * arguments.images)
+            found = ranks_speedup(world, arguments.regions)
             print("\n".join(f"{key:40} {value:,.2f}" for key, value in found.items()), flush=True)
             result |= found
     if arguments.json:

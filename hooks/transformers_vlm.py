@@ -177,6 +177,10 @@ class _Placed:
     keys_and_values: object
     ahead: torch.Tensor
 
+    @property
+    def layers(self) -> list:
+        return getattr(self.keys_and_values, "layers", [])
+
     def batch_repeat_interleave(self, times: int) -> None:
         self.keys_and_values.batch_repeat_interleave(times)
         self.ahead = self.ahead.repeat_interleave(times, -2)

@@ -27,7 +27,7 @@ from spr_plugin.prompts import prompts_for
 from spr_plugin.refinement import refine
 from spr_plugin.regions import RegionQuery, region_queries
 from spr_plugin.sample_alone import adopt
-from spr_plugin.sampling import readable, sample
+from spr_plugin.sampling import ahead, readable, sample
 from spr_plugin.scoring import invalid
 from spr_plugin.selection import Selection, excluded, picture_key
 from spr_plugin.store import Log, check_manifest, counted, lock, read_json, write_json
@@ -141,9 +141,9 @@ class Run:
     def regions(self) -> list[RegionQuery]:
         """Region queries of the annotated images; written once, by rank 0, and the same for everybody after."""
         if ranks.rank() == 0:
+            write_regions(self.directory, self.config, self.host.box_format, self.host.data_path, self.host.image_folder)
             if self.config.spr_candidates:
                 adopt(self.config, self.host.box_format, self.directory)
-            write_regions(self.directory, self.config, self.host.box_format, self.host.data_path, self.host.image_folder)
         ranks.barrier()
         queries = [RegionQuery.from_json(record) for record in self.log("regions").read().values()]
         if not self.config.spr_exclude and any(isinstance(picture_key(query.image.path), int) for query in queries):
@@ -224,8 +224,10 @@ class Run:
         mine = wanted[ranks.rank() :: ranks.world()]
         candidates = by_region(self.log("candidates").read().values())
         scorer = self.scorer(self.trainer.args.device) if mine else None
-        for regions in progress(mine, len(mine), "scoring pictures", show=ranks.rank() == 0):
-            records = score_regions(regions, [candidates.get(query.id, []) for query in regions], scorer, self.host.box_format)
+        pictures = ahead(lambda regions: readable(regions[0].image.path, regions[0].image.id), mine)
+        for regions, picture in progress(pictures, len(mine), "scoring pictures", show=ranks.rank() == 0):
+            said = [candidates.get(query.id, []) for query in regions]
+            records = score_regions(regions, said, scorer, self.host.box_format, picture)
             log.append(*(record for record in records if record["id"] not in held))
         ranks.barrier()
 
@@ -297,11 +299,12 @@ def by_picture(queries: list[RegionQuery]) -> list[list[RegionQuery]]:
     return list(grouped.values())
 
 
-def score_regions(queries: list[RegionQuery], candidates: list[list[dict]], scorer, box_format) -> list[dict]:
-    """The records of the regions of one picture: every candidate's scores as the model wrote it and after refinement, by term."""
+def score_regions(queries: list[RegionQuery], candidates: list[list[dict]], scorer, box_format, picture=None) -> list[dict]:
+    """The records of the regions of one picture: every candidate's scores as the model wrote it and after refinement, by term. `picture` is
+    given where it has been read already."""
     image = queries[0].image
     texts = [[candidate["text"] for candidate in row] for row in candidates]
-    picture = readable(image.path, image.id)
+    picture = picture or readable(image.path, image.id)
     if picture is None:
         unread = invalid("image_unreadable")
         return [_scored(q, row, [], [("", 0, 0)] * len(row), [unread] * 2 * len(row)) for q, row in zip(queries, candidates)]

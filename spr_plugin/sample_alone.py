@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 from spr_plugin.config import SPRConfig, fingerprint
 from spr_plugin.errors import UserError
 from spr_plugin.regions import RegionQuery
-from spr_plugin.store import Log, check_manifest, content, lock, read_json
+from spr_plugin.store import Log, check_manifest, lock, read_json
 
 # What shapes regions and prompts: a training run that takes candidates up must agree on it.
-SHARED = """spr_exclude spr_min_objects spr_min_area spr_keep_crowd spr_regions spr_regions_per_image spr_more_than spr_seed spr_prompts
+SHARED = """spr_min_objects spr_min_area spr_keep_crowd spr_regions spr_regions_per_image spr_more_than spr_seed spr_prompts
     spr_samples""".split()  # fmt: skip
-FLAGS = [*SHARED, *"""spr_annotations spr_image_folder spr_box_format spr_temperature spr_top_p spr_top_k spr_max_new_tokens spr_sample_batch
+FLAGS = [*SHARED, *"""spr_annotations spr_exclude spr_image_folder spr_box_format spr_temperature spr_top_p spr_top_k spr_max_new_tokens spr_sample_batch
     spr_sampler_url spr_sampler_model spr_sampler_concurrency spr_sampler_timeout""".split()]  # fmt: skip
 
 
@@ -34,33 +32,31 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
 
 
 def adopt(config: SPRConfig, box_format, directory: Path) -> None:
-    """Copy regions and candidates of ``--spr_candidates`` to ``directory``, unless they are there; pictures are looked for in this run's folder.
+    """Take the candidates of ``--spr_candidates`` as those of ``directory``, whose regions are written already; a second call does nothing.
 
     Raises:
-        UserError: they are not whole, or were made with other flags, boxes or annotations.
+        UserError: they are not whole, or answer other regions: other flags, boxes, annotations or pictures.
     """
-    source = Path(config.spr_candidates)
+    source, log = Path(config.spr_candidates), Log(directory / "candidates")
+    regions = Log(directory / "regions").read()
+    wanted = len(regions) * len(config.spr_prompts) * config.spr_samples
+    if len(log.read()) == wanted:
+        return
     manifest = read_json(source / "manifest.json")
     if manifest is None:
         raise UserError(f"--spr_candidates {source}: no manifest.json there; give a folder of `spr sample`, or OUTPUT_DIR/spr of a run")
     theirs, ours = manifest["config"], {**fingerprint(config), "box": box_format.describe()}
     changed = [f"{name} was {theirs[name]}, is {ours[name]}" for name in [*SHARED, "box"] if theirs[name] != ours[name]]
-    their_source = manifest["inputs"].get("spr_annotations", {}).get("hash")
-    if their_source != (content(config.spr_annotations)["hash"] if config.spr_annotations else None):
-        changed.append("spr_annotations has another content")
     if changed:
         raise UserError(f"--spr_candidates {source} was sampled otherwise ({', '.join(changed)}); give the same flags")
-    regions, candidates = Log(source / "regions").read(), Log(source / "candidates").read()
-    wanted = len(regions) * len(config.spr_prompts) * config.spr_samples
+    # A region's id is a hash of its picture, box and objects: equal ids, equal questions, whatever paths the files have here.
+    answered = Log(source / "regions").read()
+    if others := max(len(answered.keys() - regions.keys()), len(regions.keys() - answered.keys())):
+        raise UserError(
+            f"--spr_candidates {source} and this run differ in {others} of {len(regions)} regions: give both the same annotations or --data_path, "
+            "--spr_exclude and pictures"
+        )
+    candidates = Log(source / "candidates").read()
     if len(candidates) != wanted:
         raise UserError(f"--spr_candidates {source} holds {len(candidates)} of {wanted} candidates; let that run sample to its end first")
-    if not (directory / "regions" / "counts.json").exists():
-        Log(directory / "candidates").write(candidates.values())
-        Log(directory / "regions").write(_moved(record, theirs["spr_image_folder"], config.spr_image_folder) for record in regions.values())
-        shutil.copy(source / "regions" / "counts.json", directory / "regions")
-
-
-def _moved(record: dict, old: str | None, new: str | None) -> dict:
-    """The region with its picture in this run's folder of pictures, where both runs name theirs."""
-    path = record["image"]["path"]
-    return {**record, "image": {**record["image"], "path": os.path.join(new, os.path.relpath(path, old)) if old and new else path}}
+    log.write(candidates.values())

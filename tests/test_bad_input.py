@@ -12,6 +12,7 @@ from PIL import Image
 
 from spr_plugin.annotations import BadImage, CocoImages, open_image
 from spr_plugin.boxes import Box, Space
+from spr_plugin.errors import UserError
 from spr_plugin.formats import FAMILIES, box_format, llava
 from spr_plugin.pipeline import score_regions
 from spr_plugin.prompts import prompts_for
@@ -98,7 +99,7 @@ def test_a_decompression_bomb_is_left_out(tmp_path, monkeypatch):
     assert images == [] and skipped == {"unreadable_image": 1}
 
 
-def test_a_picture_that_vanishes_costs_its_scores_and_nothing_else(tmp_path, scorer):
+def test_a_picture_that_breaks_costs_its_scores_and_one_that_vanishes_stops(tmp_path, scorer):
     Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
     images, _ = annotated(tmp_path, "a.png", (60, 40), [(0, 0, 60, 40)])
     (tmp_path / "a.png").write_bytes(b"no picture")
@@ -107,6 +108,9 @@ def test_a_picture_that_vanishes_costs_its_scores_and_nothing_else(tmp_path, sco
     [row] = record["candidates"]
     assert (row["id"], row["text"], row["initial"]["reason"]) == ("a", "A dog.", "image_unreadable")
     assert record["id"] == query.id
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match=f"{tmp_path}/a.png has vanished .* run the same command"):
+        score_regions([query], [[{"id": "a", "text": "A dog."}]], scorer, FORM)
 
 
 # --- labels

@@ -6,17 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import chisquare
 
-from spr_plugin.decoding import Noise, decode, drawing
+from spr_plugin.decoding import NUMBERS, ROOM, Noise, appended, decode, drawing, growing_in_place
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("temperature, top_p, top_k", [(1.0, 1.0, 0), (0.5, 1.0, 0), (1.7, 0.8, 0), (1.0, 1.0, 3), (0.9, 0.7, 4)])
 def test_tokens_follow_the_distribution(temperature, top_p, top_k):
-    """Frequencies over 40,000 seeds against the softmax of what is left, by a chi-square test."""
+    """Frequencies over 400 seeds and 100 tokens of each against the softmax of what is left, by a chi-square test."""
     logits = torch.tensor([0.3, 2.0, -1.0, 1.1, 0.9, -3.0, 1.6])
     probabilities = np.exp(logits.double().numpy() / temperature)
     probabilities /= probabilities.sum()
@@ -26,18 +28,48 @@ def test_tokens_follow_the_distribution(temperature, top_p, top_k):
     kept = kept[ahead < top_p]
     expected = np.zeros(len(logits))
     expected[kept] = probabilities[kept] / probabilities[kept].sum()
-    draws = 40_000
-    noise = Noise(range(draws), "cpu")(range(draws), len(logits))
-    seen = np.bincount(drawing(temperature, top_p, top_k)(logits.repeat(draws, 1), noise).numpy(), minlength=len(logits))
+    samples, tokens = 400, 100
+    draws, draw, noise = samples * tokens, drawing(temperature, top_p, top_k), Noise(range(samples), len(logits), "cpu")
+    seen = np.bincount(torch.cat([draw(logits.repeat(samples, 1), noise()) for _ in range(tokens)]).numpy(), minlength=len(logits))
     assert seen[expected == 0].sum() == 0
     assert chisquare(seen[expected > 0], draws * expected[expected > 0]).pvalue > 1e-3
 
 
-def test_noise_is_each_sample_s_own():
-    """The same numbers in any company, from token to token."""
-    alone, company = Noise([7], "cpu"), Noise([3, 7, 9], "cpu")
-    for others in ([0, 1, 2], [1, 2], [0, 1], [1]):
-        assert torch.equal(alone([0], 50)[0], company(others, 50)[others.index(1)])
+@pytest.mark.parametrize("vocabulary", [NUMBERS // 3, 2 * NUMBERS])
+def test_noise_is_each_sample_s_own(vocabulary):
+    """The same numbers in any company, from token to token, also where the company leaves; other numbers for other tokens and samples."""
+    alone, company, left = Noise([7], vocabulary, "cpu"), Noise([3, 7, 9], vocabulary, "cpu"), [0, 1, 2]
+    seen = []
+    for leaves in (None, 0, None, 2, None):
+        if leaves is not None:
+            place = left.index(leaves)
+            company.select(torch.tensor([row for row in range(len(left)) if row != place]))
+            left.remove(leaves)
+        drawn = company()
+        assert torch.equal(alone()[0], drawn[left.index(1)])
+        seen += [row.tolist()[:5] for row in drawn]
+    assert len({tuple(row) for row in seen}) == len(seen)
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.lists(st.integers(1, ROOM), max_size=6), st.booleans())
+def test_what_is_appended_stands_behind_what_is_held(batch, heads, length, sizes, crossed):
+    """Against `torch.cat`, from any layout, and nothing that was held before is touched."""
+    held = torch.randn(batch, heads, length, 2)
+    held = held.transpose(1, 2).contiguous().transpose(1, 2) if crossed else held
+    expected, steps = held.clone(), []
+    for size in sizes:
+        new = torch.randn(batch, heads, size, 2)
+        held, expected = appended(held, new), torch.cat([expected, new], -2)
+        steps.append((held, expected))
+    assert all(torch.equal(*step) for step in steps)
+
+
+def test_room_is_made_once_in_many_tokens():
+    held, moved = torch.zeros(2, 3, 5, 4), 0
+    for _ in range(3 * ROOM):
+        before, held = held, appended(held, torch.ones(2, 3, 1, 4))
+        moved += held.data_ptr() != before.data_ptr()
+    assert moved == 3
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +142,23 @@ def test_it_stops_when_all_have_ended_and_prefills_once(host, rows, monkeypatch)
     assert len(forwards) == min(longest + 1, 200)
     assert [shape[0] for shape in forwards[1:]] == sorted((shape[0] for shape in forwards[1:]), reverse=True)
     assert longest < 199 and forwards[-1][0] < 8
+
+
+@pytest.mark.slow
+def test_the_cache_grows_in_place(host, rows):
+    """Greedy tokens and last logits as with transformers' own cache."""
+    transformers_cache = pytest.importorskip("transformers.cache_utils")
+    if not hasattr(transformers_cache, "DynamicLayer"):
+        pytest.skip("this version's caches keep their way")
+    seen = []
+    with torch.no_grad():
+        for change in (lambda cache: cache, growing_in_place):
+            logits, cache, mask = host.prefill(rows)
+            cache, tokens = change(cache), []
+            for _ in range(ROOM + 3):
+                tokens.append(logits.argmax(-1))
+                mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+                logits, cache = host.step(tokens[-1][:, None], mask, cache)
+            seen.append((torch.stack(tokens), logits))
+    assert torch.equal(seen[0][0], seen[1][0]) and torch.allclose(seen[0][1], seen[1][1], atol=1e-5)
+    assert {type(layer).__name__ for layer in cache.layers} == {"InPlaceLayer"}

@@ -31,10 +31,10 @@ def source(tmp_path):
     return tmp_path
 
 
-def regions(source, aspect="pad", **flags):
+def regions(source, aspect="pad", into="spr", **flags):
     """Picture id → number of objects in the pictures that regions were made of, and the counts."""
     run = object.__new__(Run)
-    run.directory = source / "spr"
+    run.directory = source / into
     run.host = SimpleNamespace(data_path=str(source / "data.json"), image_folder=str(source), box_format=llava(aspect))
     run.config = SPRConfig(spr=True, spr_more_than=3, **flags)
     queries = run.regions()
@@ -61,17 +61,22 @@ def test_pictures_of_coco_are_spoken_of_unless_some_are_excluded(source, capfd):
     assert "--spr_exclude" in capfd.readouterr().err
 
 
-def test_the_aspect_of_the_data_is_not_the_host_s(source):
-    """LLaVA's own data counts padding whatever --image_aspect_ratio the model is trained with."""
-    form, rows = llava("pad"), []
+def grounded(source, width=9):
+    """A --data_path with 24 boxes of this width on one picture."""
     from spr_plugin.boxes import Box, Space
 
+    rows = []
     for place in range(24):
-        box = Box(8 * place, 10 + 2 * place, 8 * place + 9, 40 + 2 * place, Space.pixels(200, 100))
+        box = Box(8 * place, 10 + 2 * place, 8 * place + width, 40 + 2 * place, Space.pixels(200, 100))
         question = f"Please provide the bounding box coordinate of the region this sentence describes: cup {place}."
         rows.append({"from": "human", "value": question})
-        rows.append({"from": "gpt", "value": form.write(box)})
+        rows.append({"from": "gpt", "value": llava("pad").write(box)})
     (source / "data.json").write_text(json.dumps([{"id": 1, "image": "c.jpg", "conversations": rows}]))
+
+
+def test_the_aspect_of_the_data_is_not_the_host_s(source):
+    """LLaVA's own data counts padding whatever --image_aspect_ratio the model is trained with."""
+    grounded(source)
     with pytest.raises(UserError, match="--spr_data_aspect pad"):
         regions(source, aspect="square")
     found, _ = regions(source, aspect="square", spr_data_aspect="pad")
@@ -88,9 +93,25 @@ def test_variants_of_scoring_use_the_answers_of_an_earlier_run(source, tmp_path)
     ids = [f"{region}{place}" for region in Log(first / "regions").read() for place in range(config.spr_samples)]
     Log(first / "candidates").append(*({"id": id, "text": "a dog"} for id in ids))
     variant = SPRConfig(**flags, spr_lambda=0.5, spr_pairing="random", spr_no_refinement=True, spr_beta=0.3, spr_candidates=str(first))
+    write_regions(tmp_path / "second", variant, llava(), None, str(source))
     adopt(variant, llava(), tmp_path / "second")
     assert ids and set(Log(tmp_path / "second" / "candidates").read()) == set(ids)
-    assert dict(Log(tmp_path / "second" / "regions").read()) == dict(Log(first / "regions").read())
+
+
+def test_answers_to_other_mined_boxes_are_not_taken_up(source):
+    """The --data_path may lie elsewhere, but must hold the same boxes."""
+    grounded(source)
+    flags = {"spr_prompts": ["plain"]}
+    regions(source, into="first", **flags)
+    first = source / "first"
+    check_manifest(first, {**fingerprint(SPRConfig(spr=True, spr_more_than=3, **flags)), "box": llava().describe()}, False)
+    ids = [f"{region}{place}" for region in Log(first / "regions").read() for place in range(SPRConfig().spr_samples)]
+    Log(first / "candidates").append(*({"id": id, "text": "a dog"} for id in ids))
+    regions(source, into="same", spr_candidates=str(first), **flags)
+    assert ids and set(Log(source / "same" / "candidates").read()) == set(ids)
+    grounded(source, width=11)
+    with pytest.raises(UserError, match="differ in 1 of 1 regions: .*--data_path"):
+        regions(source, into="other", spr_candidates=str(first), **flags)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from spr_plugin.cli import commands
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
+from spr_plugin.pipeline import write_regions
 from spr_plugin.sample_alone import adopt
 from spr_plugin.store import Log
 
@@ -20,6 +24,7 @@ spec.loader.exec_module(chat)
 
 REGIONS = 5
 ASKED = REGIONS * 3 * 2
+MANY = ("--spr_samples", "8")
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +43,13 @@ def quick(monkeypatch):
 
 def sample(world, out, url, *flags):
     """``spr sample`` in this process."""
-    words = f"""sample --out {out} --spr_annotations {world}/spr.json --spr_image_folder {world}/images --spr_box_format llava
-        --spr_regions {REGIONS} --spr_sampler_url {url}""".split()
-    commands([*words, *flags], standalone_mode=False)
+    commands([*words_of(world, out, url), *flags], standalone_mode=False)
     return Log(out / "candidates").read()
+
+
+def words_of(world, out, url) -> list[str]:
+    return f"""sample --out {out} --spr_annotations {world}/spr.json --spr_image_folder {world}/images --spr_box_format llava
+        --spr_regions {REGIONS} --spr_sampler_url {url}""".split()
 
 
 def test_what_the_server_is_asked(world, tmp_path):
@@ -86,6 +94,32 @@ def test_a_server_that_stays_away_is_one_line_and_the_rest_is_asked_later(world,
     assert {id: records[id] for id in kept} == kept
 
 
+FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_INFINITY))
+from spr_plugin.cli import main
+main()
+"""
+
+
+def test_a_disk_that_is_full_in_the_middle(world, tmp_path):
+    """The kernel takes a part of a record and refuses the rest; the same command finishes when there is room."""
+    with chat.ChatServer() as server:
+        calm = dict(sample(world, tmp_path / "calm", server.url, *MANY))
+    room = Log(tmp_path / "calm" / "candidates").path.stat().st_size // 2
+    assert Log(tmp_path / "calm" / "regions").path.stat().st_size < room
+    with chat.ChatServer() as server:
+        words = [*words_of(world, tmp_path / "full", server.url), *MANY]
+        done = subprocess.run([sys.executable, "-c", FULL, str(room), *words], capture_output=True, text=True)
+    kept = dict(Log(tmp_path / "full" / "candidates").read())
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("spr: error:")]
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"{tmp_path}/full/candidates/rank-00000.jsonl: File too large; what was written before is safe" in line and 0 < len(kept) < len(calm)
+    with chat.ChatServer() as server:
+        assert dict(sample(world, tmp_path / "full", server.url, *MANY)) == calm
+    assert len(server.seen) == len(calm) - len(kept)
+
+
 def test_no_server_at_all(world, tmp_path, monkeypatch):
     monkeypatch.setattr(spr_server, "RETRIES", 1)
     with pytest.raises(UserError, match="--spr_sampler_url http://127.0.0.1:9/v1: Connection error"):
@@ -93,34 +127,41 @@ def test_no_server_at_all(world, tmp_path, monkeypatch):
 
 
 def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
-    form = box_format("llava", "pad")
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(world / "images", elsewhere)
 
-    def config(**changed):
-        settings = dict(spr=True, spr_regions=REGIONS, spr_annotations=f"{world}/spr.json", spr_image_folder="/elsewhere", spr_candidates=str(tmp_path / "c"))
-        return SPRConfig(**{**settings, **changed})
+    def take_up(run="run", form=box_format("llava", "pad"), **changed):
+        settings = dict(spr=True, spr_regions=REGIONS, spr_annotations=f"{world}/spr.json", spr_image_folder=str(elsewhere), spr_candidates=str(tmp_path / "c"))
+        config = SPRConfig(**{**settings, **changed})
+        write_regions(tmp_path / run, config, form, None, None)
+        adopt(config, form, tmp_path / run)
 
     with pytest.raises(UserError, match="no manifest.json"):
-        adopt(config(), form, tmp_path / "run")
+        take_up()
     with chat.ChatServer() as server:
         sample(world, tmp_path / "c", server.url)
     log = Log(tmp_path / "c" / "candidates")
     whole = log.path.read_bytes()
     log.path.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
     with pytest.raises(UserError, match=f"holds {ASKED - 1} of {ASKED} candidates"):
-        adopt(config(), form, tmp_path / "run")
+        take_up()
     log.path.write_bytes(whole)
     with pytest.raises(UserError, match="spr_seed was 0, is 1"):
-        adopt(config(spr_seed=1), form, tmp_path / "run")
+        take_up("other seed", spr_seed=1)
     with pytest.raises(UserError, match="box was"):
-        adopt(config(), box_format("shikra", "pad"), tmp_path / "run")
-    other = tmp_path / "other.json"
-    other.write_text(Path(world / "spr.json").read_text() + " ")
-    with pytest.raises(UserError, match="spr_annotations has another content"):
-        adopt(config(spr_annotations=str(other)), form, tmp_path / "run")
-    adopt(config(), form, tmp_path / "run")
+        take_up("other boxes", box_format("shikra", "pad"))
+    coco = json.loads(Path(world / "spr.json").read_text())
+    for annotation in coco["annotations"]:
+        annotation["bbox"][2] -= 1
+    (tmp_path / "narrower.json").write_text(json.dumps(coco))
+    with pytest.raises(UserError, match=f"differ in {REGIONS} of {REGIONS} regions: give both the same annotations"):
+        take_up("narrower", spr_annotations=str(tmp_path / "narrower.json"))
+    take_up()
     assert dict(Log(tmp_path / "run" / "candidates").read()) == dict(log.read())
-    moved = [record["image"]["path"] for record in Log(tmp_path / "run" / "regions").read().values()]
-    assert len(moved) == REGIONS and all(path.startswith("/elsewhere/spr/") for path in moved)
+    paths = [record["image"]["path"] for record in Log(tmp_path / "run" / "regions").read().values()]
+    assert len(paths) == REGIONS and all(path.startswith(f"{elsewhere}/spr/") for path in paths)
+    shutil.rmtree(tmp_path / "c")
+    take_up()  # they are the run's own by now
 
 
 @pytest.mark.slow

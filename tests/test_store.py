@@ -1,5 +1,6 @@
 """Record logs survive whatever a crash leaves behind."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 
+from spr_plugin import store
 from spr_plugin.errors import UserError
 from spr_plugin.store import Log, check_manifest, content, counted, lock, read_json, write_json
 
@@ -141,6 +143,53 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     for write in (lambda: Log(tmp_path / "file" / "stage").append({"id": "a"}), lambda: write_json(tmp_path / "file" / "a.json", {}), lambda: lock(tmp_path / "file")):
         with pytest.raises(UserError, match=r"file.*run the same command again"):
             write()
+
+
+def test_a_folder_without_permission_is_one_line(tmp_path, ordinary_user):
+    log = Log(tmp_path / "stage")
+    log.append({"id": "a"})
+    log.path.chmod(0o444), log.directory.chmod(0o555), tmp_path.chmod(0o555)
+    with ordinary_user:
+        for write in (lambda: Log(log.directory).append({"id": "b"}), lambda: Log(log.directory).write([]), lambda: write_json(tmp_path / "a.json", {}), lambda: lock(tmp_path)):
+            with pytest.raises(UserError, match=f"^{tmp_path}.*Permission denied; what was written before is safe"):
+                write()
+        assert list(log.read()) == ["a"]
+
+
+@pytest.fixture
+def ordinary_user(tmp_path):
+    """Context manager: inside, this process has no more rights than anybody."""
+    if os.geteuid():
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def as_nobody():
+        opened = [path for path in tmp_path.parents if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001]
+        modes = [path.stat().st_mode for path in opened]
+        for path in opened:  # pytest's own folders are for their owner alone
+            path.chmod(path.stat().st_mode | 0o055)
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+            for path, mode in zip(opened, modes):
+                path.chmod(mode)
+
+    return as_nobody()
+
+
+def test_the_disk_takes_what_was_appended_at_a_bounded_interval(tmp_path, monkeypatch):
+    synced, now = [], [0.0]
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(now[0]))
+    monkeypatch.setattr(store.time, "monotonic", lambda: now[0])
+    log = Log(tmp_path)
+    for second in range(13):
+        now[0] = float(second)
+        log.append({"id": str(second)})
+    assert synced == [6.0, 12.0]
+    log.close()
+    assert synced == [6.0, 12.0, 12.0]
 
 
 def test_a_second_run_is_refused_and_a_dead_one_s_lock_is_not(tmp_path, capsys):

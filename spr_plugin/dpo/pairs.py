@@ -37,7 +37,7 @@ def pair_rows(host: Host, pair: PreferencePair) -> list[dict]:
     try:
         return [host.row(pair.image, pair.prompt, getattr(pair, side)) for side in SIDES]
     except OSError as error:
-        raise UserError(f"pair {pair.id}: {pair.image} cannot be read at training time ({error})") from None
+        raise UserError(f"pair {pair.id}: {pair.image} cannot be read any more ({error}); put it back and run the same command") from None
 
 
 def tails(rows: list[dict]) -> list[int]:

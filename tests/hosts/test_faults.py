@@ -23,8 +23,10 @@ def test_a_rank_dies_a_line_is_damaged_and_two_launchers_finish(world, tmp_path)
         process = subprocess.Popen(arguments, env=environment(), stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
         try:
             wait_for(lambda: Log(out / "spr" / "candidates").read(), process)
+            doomed = rank_1(process)
+            doomed.suspend()  # the run must not end before the other one was refused
             refused = run(arguments, expect=2)
-            rank_1(process).kill()
+            doomed.kill()
             killed = time.monotonic()
             assert process.wait(60) != 0
         finally:

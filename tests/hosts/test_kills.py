@@ -86,34 +86,37 @@ def _size(path: Path) -> int:
         return 0
 
 
-
-
 KILLS = int(os.environ.get("SPR_KILLS", "4"))  # over both numbers of ranks; `make test-kill` takes 40
 SEED = int(os.environ.get("SPR_TEST_SEED", "0"))
 
 
+@pytest.fixture(scope="module")
+def calm(world, tmp_path_factory):
+    """A run of the stages that nobody killed."""
+    out = tmp_path_factory.mktemp("calm") / "llava"
+    run(command(world, out, *spr_flags(world), "--spr_only"))
+    return out
+
+
 @pytest.mark.campaign
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_random_instants(world, tmp_path, ranks):
-    """Killed at random instants from the first record on, restarted, killed again …: the pairs are those of a run that nobody killed."""
+def test_random_instants(world, tmp_path, calm, ranks):
+    """Killed at random instants from the lock on, restarted, killed again …: the pairs are those of the calm run, on one rank and on two."""
     rng = random.Random(SEED + ranks)
-    start = time.monotonic()
-    run(command(world, tmp_path / "calm", *spr_flags(world), ranks=ranks))
-    began = (tmp_path / "calm" / "spr" / "manifest.json").stat().st_mtime
-    length = (tmp_path / "calm" / "spr" / "report.html").stat().st_mtime - began
-    print(f"seed {SEED + ranks}, {time.monotonic() - start:.0f} s without a kill, {length:.0f} s of them in the stages")
+    length = (calm / "spr" / "report.html").stat().st_mtime - (calm / "spr" / "manifest.json").stat().st_mtime
+    print(f"seed {SEED + ranks}, {length:.0f} s in the stages of a calm run")
     left, round = KILLS // 2, 0
     while left:
         out, round = tmp_path / f"killed-{round}", round + 1
-        arguments = command(world, out, *spr_flags(world), ranks=ranks)
+        arguments = command(world, out, *spr_flags(world), "--spr_only", ranks=ranks)
         while left and killed_after(arguments, out / "spr" / "lock", rng.uniform(0, length)):
             left -= 1
         run(arguments)
         assert_whole(out)
         assert_saved_equals_live(out)
         for stage in ("regions", "pairs"):
-            assert read_log(out, stage) == read_log(tmp_path / "calm", stage), stage
-        assert dict(Log(out / "spr" / "candidates").read()) == dict(Log(tmp_path / "calm" / "spr" / "candidates").read())
+            assert read_log(out, stage) == read_log(calm, stage), stage
+        assert dict(Log(out / "spr" / "candidates").read()) == dict(Log(calm / "spr" / "candidates").read())
 
 
 def killed_after(arguments: list[str], sign: Path, seconds: float) -> bool:
