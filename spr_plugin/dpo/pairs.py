@@ -113,7 +113,8 @@ def collate(host: Host, items: list[dict]) -> dict:
         "batch": batch,
         "tails": [pair[side] for side in (0, 1) for pair in both],
         "pictures": picture_keys(host, batch),
-        "reference": torch.tensor([item["reference"] for item in items], dtype=torch.float32).T.reshape(-1),
-        "weight": torch.tensor([item["weight"] for item in items], dtype=torch.float32),
+        # Numbers, not tensors: under DeepSpeed the Trainer hands a step its tensors in half precision.
+        "reference": [item["reference"][side] for side in (0, 1) for item in items],
+        "weight": [item["weight"] for item in items],
         "ids": [item["id"] for item in items],
     }

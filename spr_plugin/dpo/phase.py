@@ -169,10 +169,10 @@ class PreferencePhase:
     """Put before the host trainer's class for the time of the stage; ``self.spr`` is the :class:`Stage`."""
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        stage, weight = self.spr, inputs["weight"]
-        config = stage.config
+        stage, config = self.spr, self.spr.config
         answers = stage.answers(model, inputs, collective=weights.sharded(self.model))
-        pairs = deltas(answers, inputs["reference"], weight > 0)
+        reference, weight = (torch.tensor(inputs[name], dtype=torch.float32, device=answers.sums.device) for name in ("reference", "weight"))
+        pairs = deltas(answers, reference, weight > 0)
         losses = preference_losses(pairs, *config.losses(), config.spr_beta, config.spr_label_smoothing)
         loss = (losses * weight).sum()
         if ranks.any_of(not bool(torch.isfinite(losses).all())):

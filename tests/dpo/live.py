@@ -44,6 +44,8 @@ def build(folder: Path, out: Path, family="llama", attention="sdpa", max_length=
         torch.nn.init.normal_(parameter, std=0.2)
     model.config.tokenizer_model_max_length = max_length
     vision = model.get_vision_tower()
+    if arguments.bf16:  # as the script does
+        model.to(torch.bfloat16)
     data = script.DataArguments(
         data_path=str(folder / "data.json"), image_folder=str(folder / "images"), is_multimodal=True, image_aspect_ratio="pad"
     )
