@@ -1,0 +1,107 @@
+"""The study as plain data: which models are trained, with which flags, on which seeds.
+
+A variant differs from ``main`` in what it names and in nothing else. Where the answers of ``main`` can serve, they do: then only scores, pairs
+and DPO differ.
+"""
+
+from dataclasses import dataclass
+
+SEEDS = (0, 1, 2)
+# Scenes: SPR's differ between seeds, the asked ones (`split` val or test, of a seed that nothing else uses) are the same for all.
+ASKED = {"count": 2000, "described": 400, "seed": 90}
+SPR_SCENES, SFT_SCENES = 2300, 1600
+TASKS = "spr_tiny_world"
+MAIN = "main"
+
+# Of all models. The settings of the stage were chosen among TUNE on validation scenes; docs/reproduction.md has the table.
+COMMON = """--spr_only True --spr_save_base False --spr_max_new_tokens 160 --spr_sample_batch 16 --spr_save_steps 25
+    --spr_regions 1000 --spr_tune full --spr_batch_size 8 --spr_epochs 2
+    --spr_learning_rate 5e-5 --spr_beta 0.5 --spr_sft_weight 1.0 --spr_min_kept 0.8"""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a table.
+
+    Attributes:
+        flags: on top of COMMON; they may be LLaVA's own too.
+        seeds: it runs on.
+        own_answers: it asks the model itself, since those of ``main`` would not be its own.
+        sft_noise: LLaVA's own training comes first, on boxes with so much noise (of a side, on each edge); the base is what comes out of it.
+    """
+
+    flags: str = ""
+    seeds: tuple[int, ...] = SEEDS[:1]
+    own_answers: bool = False
+    sft_noise: float | None = None
+
+    def __post_init__(self):
+        if self.sft_noise is not None:
+            teach = "--spr_only False --spr_save_base True --max_steps 120 --per_device_train_batch_size 16 --learning_rate 2e-4"
+            object.__setattr__(self, "flags", f"{teach} {self.flags}".strip())
+            object.__setattr__(self, "own_answers", True)
+
+
+VARIANTS = {
+    MAIN: Variant(seeds=SEEDS, own_answers=True),
+    # three seeds: what the paper claims
+    "SFT on chosen": Variant("--spr_pairing sft", SEEDS),
+    "no refinement": Variant("--spr_no_refinement True", SEEDS),
+    "lambda 0": Variant("--spr_lambda 0", SEEDS),
+    "lambda 1": Variant("--spr_lambda 1", SEEDS),
+    # one seed, one factor at a time
+    "lambda 0.2": Variant("--spr_lambda 0.2"),
+    "lambda 0.5": Variant("--spr_lambda 0.5"),
+    "no local score": Variant("--spr_no_local True"),
+    "detector joined": Variant("--spr_plugin examples/tiny_world/detector.py --spr_detector examples/tiny_world/detector"),
+    "random pairs": Variant("--spr_pairing random"),
+    "beta 0.1": Variant("--spr_beta 0.1"),
+    "beta 1": Variant("--spr_beta 1"),
+    "no SFT term": Variant("--spr_sft_weight 0"),
+    "learning rate 2e-5": Variant("--spr_learning_rate 2e-5"),
+    "learning rate 1e-4": Variant("--spr_learning_rate 1e-4"),
+    "LoRA 16": Variant("--spr_tune lora --spr_learning_rate 2e-4"),
+    "1 answer a prompt": Variant("--spr_samples 1", own_answers=True),
+    "4 answers a prompt": Variant("--spr_samples 4", own_answers=True),
+    "plain prompt, 6 answers": Variant("--spr_prompts plain --spr_samples 6", own_answers=True),
+    "250 regions": Variant("--spr_regions 250", own_answers=True),
+    "500 regions": Variant("--spr_regions 500", own_answers=True),
+    "2000 regions": Variant("--spr_regions 2000", own_answers=True),
+    "SFT noise 0": Variant(sft_noise=0.0),
+    "SFT noise 0.04": Variant(sft_noise=0.04),
+    "SFT noise 0.16": Variant(sft_noise=0.16),
+}
+
+# On validation scenes, before anything is read on the held-out ones.
+TUNE = {
+    MAIN: Variant(own_answers=True),
+    "learning rate 1e-4": Variant("--spr_learning_rate 1e-4"),
+    "learning rate 2e-5": Variant("--spr_learning_rate 2e-5"),
+    "beta 0.1": Variant("--spr_beta 0.1"),
+    "SFT weight 0.3": Variant("--spr_sft_weight 0.3"),
+    "learning rate 1e-4, SFT weight 3": Variant("--spr_learning_rate 1e-4 --spr_sft_weight 3"),
+    "min kept 0.6": Variant("--spr_min_kept 0.6"),
+    "500 regions, 4 epochs": Variant("--spr_regions 500 --spr_epochs 4", own_answers=True),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Variants and the scenes that they are measured on."""
+
+    variants: dict[str, Variant]
+    split: str
+    units: tuple[tuple[str, int], ...]
+
+
+def _units(variants: dict[str, Variant]) -> tuple[tuple[str, int], ...]:
+    """(variant, seed), the first seed of everything first."""
+    return tuple((name, seed) for seed in SEEDS for name, variant in variants.items() if seed in variant.seeds)
+
+
+PLANS = {
+    "quick": Plan(VARIANTS, "test", ((MAIN, 0),)),
+    "main": Plan(VARIANTS, "test", tuple((MAIN, seed) for seed in SEEDS)),
+    "full": Plan(VARIANTS, "test", _units(VARIANTS)),
+    "tune": Plan(TUNE, "val", _units(TUNE)),
+}
