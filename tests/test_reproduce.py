@@ -5,7 +5,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spr_plugin import boot
 from spr_plugin.config import SPRConfig
 from spr_plugin.demo import WORLD, train_command
 from spr_plugin.errors import UserError
@@ -49,13 +49,14 @@ def study(tmp_path, which="full") -> run.Study:
 def test_every_units_flags_parse(tmp_path, which):
     """By transformers' parser, as the host's command reads them; what is left is LLaVA's own and stands in its command anyway."""
     transformers = pytest.importorskip("transformers")
-    parser = transformers.HfArgumentParser((SPRConfig,))
+    parser = transformers.HfArgumentParser((boot._flags_class(),))
     hosts = {word for word in train_command(Path("d"), Path("m"), "") if word.startswith("--")}
     names = [field.name for field in dataclasses.fields(SPRConfig)]
     seen = set()
     for name, seed in plan.PLANS[which].units:
         command = train_command(Path("d"), Path("m"), study(tmp_path, which).flags(name, seed))
-        config, rest = parser.parse_args_into_dataclasses(command[3:], return_remaining_strings=True)
+        flags, rest = parser.parse_args_into_dataclasses(command[3:], return_remaining_strings=True)
+        config = SPRConfig(**vars(flags))
         assert {word for word in rest if word.startswith("--")} <= hosts, name
         assert config.spr and config.spr_seed == seed and config.spr_only == (plan.PLANS[which].variants[name].sft_noise is None)
         seen.add(tuple(str(getattr(config, field)) for field in names) + (plan.PLANS[which].variants[name].sft_noise,))
@@ -124,7 +125,7 @@ def test_the_questions_have_their_answers(tmp_path, small):
 
 def kept(found: run.Study, name="main", seed=0, **changed) -> Path:
     file = found.file(name, seed)
-    run.write_result(file, {**found.manifest(name, seed), **changed}, {}, time.monotonic())
+    run.write_result(file, {**found.manifest(name, seed), **changed}, {})
     return file
 
 
@@ -159,6 +160,13 @@ def test_a_changed_configuration_under_an_old_run_folder_is_named(tmp_path):
     run.write_json(found.work / "main-0" / "manifest.json", {**found.manifest("main", 0), "flags": "--spr_beta 9"})
     with pytest.raises(UserError, match=r"test/main-0 is of another configuration \(flags was --spr_beta 9, is "):
         found.trained("main", 0)
+
+
+def test_scenes_of_another_plan_in_the_data_folder_are_named(tmp_path, small, monkeypatch):
+    run.training_data(tmp_path, 0, None)
+    monkeypatch.setattr(plan, "SPR_SCENES", 14)
+    with pytest.raises(UserError, match=r"data-0 is of another configuration \(spr was 12, is 14\)"):
+        run.training_data(tmp_path, 0, None)
 
 
 def test_the_command_line_refuses_in_one_line(tmp_path):
@@ -253,7 +261,7 @@ def test_written_tables_name_missing_seeds_and_hold_the_gains(tmp_path):
     results = tmp_path / "results"
     for name, manifest, held in [("base", {"variant": "base"}, samples), ("main-0", {"variant": "main", "seed": 0}, better),
                                  ("main-2", {"variant": "main", "seed": 2}, better)]:  # fmt: skip
-        run.write_result(results / f"{name}.json", manifest, held, time.monotonic())
+        run.write_result(results / f"{name}.json", manifest, held)
     text = tables.write(results, tmp_path)
     written = json.loads((tmp_path / "reproduction.json").read_text())
     assert [written[f"gain_at_{t}"] for t in (0.5, 0.6, 0.7, 0.8, 0.9)] == [0, 0, 1, 1, 1]

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
+
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]  # scripts, no packages
 import plan  # noqa: E402
@@ -28,7 +30,8 @@ from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.eval_tasks.metrics import DETAILS  # noqa: E402
 from spr_plugin.eval_tasks.run import evaluate  # noqa: E402
 from spr_plugin.progress import say  # noqa: E402
-from spr_plugin.store import read_json, write_json  # noqa: E402
+from spr_plugin.report import summary  # noqa: E402
+from spr_plugin.store import Log, read_json, write_json  # noqa: E402
 
 RESULTS = HERE / "results"
 
@@ -47,7 +50,7 @@ class Study:
             self.result(self.file(name, seed), self.manifest(name, seed), lambda: self.trained(name, seed) / "llava")
             base, manifest = self.base(name, seed)
             own = self.plan.variants[name].sft_noise is not None
-            self.result(base, manifest, lambda: self.trained(name, seed) / "llava" / "spr" / "base" if own else WORLD / "llava")
+            self.result(base, manifest, lambda: self.trained(name, seed) / "llava/spr/base" if own else WORLD / "llava")
 
     def check(self) -> None:
         """UserError for a result that is not of this plan: of another configuration, or of no variant."""
@@ -61,8 +64,10 @@ class Study:
     def result(self, file: Path, manifest: dict, checkpoint: Callable[[], Path]) -> None:
         """Measure one model, unless `file` holds what was found."""
         if not found(file, manifest):
-            start = time.monotonic()
-            write_result(file, manifest, self.measured(checkpoint(), self.work / file.stem / "eval"), start)
+            start, model = time.monotonic(), checkpoint()
+            facts = {"stage": evidence(model / "spr")} if (model / "spr").exists() else {}
+            samples = self.measured(model, self.work / file.stem / "eval")
+            write_result(file, {**manifest, **facts, "seconds": round(time.monotonic() - start)}, samples)
 
     def file(self, name: str, seed: int) -> Path:
         return self.results / f"{slug(name)}-{seed}.json"
@@ -116,17 +121,21 @@ class Study:
 
 def training_data(out: Path, seed: int, noise: float | None) -> Path:
     """SPR's scenes of one seed, and LLaVA's conversations: some for a command that does not train on them, else many with boxes of so much noise."""
-    folder = out / (f"data-{seed}" if noise is None else f"data-{seed}-noise-{noise}")
-    if not (folder / "spr.json").exists():
-        sft = {"sft": 8} if noise is None else {"sft": plan.SFT_SCENES, "noise": noise}
-        scenes.write_world(folder, **sft, spr=plan.SPR_SCENES, val=0, test=0, seed=seed)
-    return folder
+    counts = {"sft": 8, "spr": plan.SPR_SCENES, "val": 0, "test": 0, "seed": seed}
+    counts |= {} if noise is None else {"sft": plan.SFT_SCENES, "noise": noise}
+    return written(out / (f"data-{seed}" if noise is None else f"data-{seed}-noise-{noise}"), scenes.write_world, counts)
 
 
 def evaluation_data(out: Path, split: str) -> Path:
-    folder = out / f"data-{split}"
-    if not (folder / "val.json").exists():
-        scenes.write_evaluation(folder, split, **plan.ASKED)
+    """All that is asked about scenes of one split."""
+    return written(out / f"data-{split}", scenes.write_evaluation, {"split": split, **plan.ASKED})
+
+
+def written(folder: Path, write: Callable, settings: dict) -> Path:
+    """`folder`, made by `write` unless it is whole. UserError where it was made with other settings."""
+    if not found(folder / "manifest.json", settings):
+        write(folder, **settings)
+        write_json(folder / "manifest.json", settings)
     return folder
 
 
@@ -162,18 +171,29 @@ def found(file: Path, manifest: dict) -> bool:
     changed = [f"{name} was {known.get(name)}, is {value}" for name, value in manifest.items() if known and known.get(name) != value]
     if changed:
         what = file.parent if file.name == "manifest.json" else file
-        raise UserError(f"reproduce: {what} is of another configuration ({'; '.join(changed)}); remove it to run that unit again")
+        raise UserError(f"reproduce: {what} is of another configuration ({'; '.join(changed)}); remove it to make it anew")
     return known is not None
 
 
-def write_result(file: Path, manifest: dict, samples: dict, start: float) -> None:
+def write_result(file: Path, known: dict, samples: dict) -> None:
     """One line a task."""
     lines = [f"{json.dumps(task)}: {json.dumps(one, separators=(',', ':'))}" for task, one in samples.items()]
-    head = json.dumps({**manifest, "seconds": round(time.monotonic() - start)}, indent=1, ensure_ascii=False)
+    head = json.dumps(known, indent=1, ensure_ascii=False)
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(".tmp")
     draft.write_text(head[:-2] + ',\n "samples": {\n' + ",\n".join(lines) + "\n}}\n", encoding="utf-8")
     draft.rename(file)
+
+
+def evidence(spr: Path) -> dict:
+    """What the stage worked with: pairs and skips, mean terms of chosen and rejected, and how S_sem and S go with S_loc within a region."""
+    shown = summary(spr)
+    regions = [[row["initial"] for row in region["candidates"] if row["initial"]["valid"]] for region in Log(spr / "scores").read().values()]
+    rows = [np.array([(one["terms"]["s_sem"], one["total"], one["terms"]["s_loc"]) for one in region]) for region in regions if len(region) > 1]
+    centred = np.vstack([row - row.mean(axis=0) for row in rows]) if rows else np.zeros((0, 3))
+    with_loc = np.corrcoef(centred.T)[:2, 2] if centred.any(axis=0).all() else (None, None)
+    correlation = {name: value if value is None else round(float(value), 3) for name, value in zip(("S_sem", "S"), with_loc)}
+    return {"counts": shown["counts"], "skipped": shown["skipped_regions"], "terms": shown["terms"], "correlation with S_loc": correlation}
 
 
 def condensed(details: Iterable[dict]) -> dict:

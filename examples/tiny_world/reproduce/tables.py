@@ -24,6 +24,7 @@ CURVES = {
     "regions": {"250": "250 regions", "500": "500 regions", "1000": plan.MAIN, "2000": "2000 regions"},
     "lambda": {"0": "lambda 0", "0.2": "lambda 0.2", "0.5": "lambda 0.5", "0.8": plan.MAIN, "1": "lambda 1"},
 }
+STAGES = (plan.MAIN, "lambda 0", "lambda 1", "no refinement", "random pairs")
 CURVE_TITLES = {"threshold": "Gain by IoU threshold", "regions": "Gain at IoU 0.9 by number of regions", "lambda": "Gain at IoU 0.9 by λ"}
 
 Units = Mapping[int, dict]  # seed → what results/ holds
@@ -44,8 +45,9 @@ def load(folder: Path) -> dict[str, dict[int, dict]]:
 def samples(unit: Mapping, task: str) -> tuple[list[str], dict[str, np.ndarray]]:
     """(picture of each sample, figure → (n, 2) of value and weight) of one task."""
     one = unit["samples"][f"{plan.TASKS}_{task}"]
-    pictures = [picture for picture, rows in one["pictures"].items() for _ in rows]
-    rows = np.array([row for rows in one["pictures"].values() for row in rows], dtype=float)
+    asked = sorted(one["pictures"].items())
+    pictures = [picture for picture, rows in asked for _ in rows]
+    rows = np.array([row for _, rows in asked for row in rows], dtype=float)
     if one["figures"] != ["IoU"]:
         return pictures, {name: rows[:, 2 * place : 2 * place + 2] for place, name in enumerate(one["figures"])}
     values = {f"Acc@{t}": rows >= t for t in metrics.THRESHOLDS} | {"mIoU": rows}
@@ -139,7 +141,7 @@ def write(results: Path, docs: Path = DOCS) -> str:
     main = {task: against(found, BASE, plan.MAIN, task) for task in TITLES}
     rec = {name: against(found, base_of(found, name), name, "rec") for name in plan.VARIANTS}
     shown, gaps = claims(main, found), missing(found, plan.VARIANTS)
-    text = "\n".join([*_main(main), *_seeds(found, gaps), *_claims(shown), *_variants(found, rec, "Variants"), *_plots(rec, docs),
+    text = "\n".join([*_main(main), *_seeds(found, gaps), *_claims(shown), *_variants(found, rec, "Variants"), *_plots(rec, docs), *_stages(found),
                       *_variants(tuned, {name: against(tuned, BASE, name, "rec") for name in plan.TUNE}, "Settings tried on validation scenes")])  # fmt: skip
     file = docs / "reproduction.md"
     old = file.read_text(encoding="utf-8") if file.exists() else BEGIN + END
@@ -185,6 +187,19 @@ def _variants(found: Mapping[str, Units], rec: Mapping[str, dict], title: str) -
             gained = " | ".join(_points(rows[figure]["gain"]) for figure in metrics.ACCURACIES)
             lines.append(f"| {name} | {seeds} | {_percent(last['a'])} | {gained} | {_interval(last)} | {differs} |")
     return [*lines, ""] if any(rec.values()) else []
+
+
+def _stages(found: Mapping[str, Units]) -> list[str]:
+    """What DPO was given: the mean terms of chosen and rejected answers, and how the scores go with S_loc among the answers to one region."""
+    terms = ("s_crop", "s_local", "s_loc", "S")
+    lines = ["## What separates chosen from rejected", "", "| | pairs | answers | " + " | ".join(terms) + " | correlation of S_sem, S with S_loc |", "|---|--:|---|" + "--:|" * 4 + ":-:|"]
+    for name, unit in [(name, found[name][min(found[name])]) for name in STAGES if name in found]:
+        for group in unit.get("stage", {}).get("terms", ()):
+            first = group["group"] == "all candidates"
+            link = ", ".join(map(str, unit["stage"]["correlation with S_loc"].values())) if first else ""
+            heads = f"{name} | {unit['stage']['counts']['preference pairs']}" if first else " | "
+            lines.append(f"| {heads} | {group['group']} | " + " | ".join(group["means"].get(term, "") for term in terms) + f" | {link} |")
+    return [*lines, ""] if len(lines) > 4 else []
 
 
 def _plots(rec: Mapping[str, dict], docs: Path) -> list[str]:
