@@ -129,11 +129,11 @@ def kept(found: run.Study, name="main", seed=0, **changed) -> Path:
     return file
 
 
-def test_a_changed_configuration_under_an_old_result_is_named(tmp_path, monkeypatch):
+def test_a_changed_configuration_under_an_old_result_is_named(tmp_path):
     found = study(tmp_path)
     file = kept(found)
     found.check()
-    monkeypatch.setattr(plan, "COMMON", plan.COMMON.replace("--spr_beta 0.5", "--spr_beta 0.7"))
+    found.plan = dataclasses.replace(found.plan, common=found.plan.common.replace("--spr_beta 0.5", "--spr_beta 0.7"))
     with pytest.raises(UserError, match=r"main-0.json is of another configuration \(flags was .*--spr_beta 0.5.*, is .*--spr_beta 0.7") as caught:
         found.check()
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
@@ -268,6 +268,7 @@ def test_written_tables_name_missing_seeds_and_hold_the_gains(tmp_path):
     assert written["seeds"] == [0, 2] and written["missing"]["main"] == [1] and written["missing"]["lambda 0"] == [0, 1, 2]
     assert "**Missing, not averaged over**: main (seed 1); SFT on chosen (seed 0, 1, 2)" in text
     assert "| Acc@0.9 | 0.0 | 100.0 | +100.0 | +100.0 … +100.0 |" in text
+    assert "| 0.6 | 0.0 | 0.0 | 0.0 | 0.0 | 0.0 | 100.0 |" in text  # every expression went from 0.6 to 0.95
     verdicts = list(written["claims"].values())
     assert verdicts == [True, True, True, False, None, None, True]
     assert (tmp_path / "reproduction-threshold.svg").read_text().startswith("<svg") and tables.BEGIN in (tmp_path / "reproduction.md").read_text()
@@ -279,12 +280,12 @@ def test_written_tables_name_missing_seeds_and_hold_the_gains(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_small_study_from_end_to_end(tmp_path, small, monkeypatch, capfd):
-    """A run that is killed, gone on with and measured; a variant that is lent its answers; a base of its own."""
+def test_a_small_study_from_end_to_end(tmp_path, small, capfd):
+    """A run that was cut off, gone on with and measured; a variant that is lent its answers; the base, measured once."""
     pytest.importorskip("llava")
-    monkeypatch.setattr(plan, "COMMON", f"{plan.COMMON} --spr_regions 8 --spr_samples 1 --spr_min_kept 0 --spr_probe_regions 0 --spr_max_new_tokens 60")
     found = study(tmp_path)
-    found.plan = plan.Plan(plan.VARIANTS, "test", (("main", 0), ("SFT on chosen", 0)))
+    few = f"{found.plan.common} --spr_regions 8 --spr_samples 1 --spr_min_kept 0 --spr_probe_regions 0 --spr_max_new_tokens 60"
+    found.plan = dataclasses.replace(found.plan, common=few, units=(("main", 0), ("SFT on chosen", 0)))
     (tmp_path / "out/test/main-0").mkdir(parents=True)
     run.write_json(tmp_path / "out/test/main-0/manifest.json", found.manifest("main", 0))
     found.run()

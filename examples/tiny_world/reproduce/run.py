@@ -80,7 +80,7 @@ class Study:
         return self.results / f"{slug(title)}.json", {**self.manifest(name, seed), "variant": title}
 
     def asked(self) -> dict:
-        return {"split": self.plan.split, "asked": plan.ASKED, "tasks": plan.TASKS, "weights": weights_hash(WORLD)}
+        return {"split": self.plan.split, "asked": plan.ASKED, "tasks": self.plan.tasks, "weights": weights_hash(WORLD)}
 
     def manifest(self, name: str, seed: int) -> dict:
         """All that a unit's result depends on."""
@@ -88,7 +88,7 @@ class Study:
         return {"variant": name, "seed": seed, "flags": self.flags(name, seed), "scenes": scenes, **self.asked()}
 
     def flags(self, name: str, seed: int) -> str:
-        return " ".join(f"{plan.COMMON} --spr_seed {seed} {self.plan.variants[name].flags}".split())
+        return " ".join(f"{self.plan.common} --spr_seed {seed} {self.plan.variants[name].flags}".split())
 
     def trained(self, name: str, seed: int) -> Path:
         """The folder of one unit, its model trained: ``llava/`` in it is what the command saved."""
@@ -111,8 +111,8 @@ class Study:
 
     def measured(self, checkpoint: Path, folder: Path) -> dict:
         """Task → what :func:`condensed` makes of its samples."""
-        say(f"reproduce: lmms-eval --tasks {plan.TASKS} on {checkpoint}")
-        evaluate(checkpoint, evaluation_data(self.out, self.plan.split), folder, batch_size=8, tasks=plan.TASKS, device="cpu")
+        say(f"reproduce: lmms-eval --tasks {self.plan.tasks} on {checkpoint}")
+        evaluate(checkpoint, evaluation_data(self.out, self.plan.split), folder, batch_size=8, tasks=self.plan.tasks, device="cpu")
         return {task: condensed(record[DETAILS] for record in records.values()) for task, records in read_run(folder).tasks.items()}
 
 

@@ -44,7 +44,7 @@ def load(folder: Path) -> dict[str, dict[int, dict]]:
 
 def samples(unit: Mapping, task: str) -> tuple[list[str], dict[str, np.ndarray]]:
     """(picture of each sample, figure → (n, 2) of value and weight) of one task."""
-    one = unit["samples"][f"{plan.TASKS}_{task}"]
+    one = unit["samples"][f"spr_tiny_world_{task}"]
     asked = sorted(one["pictures"].items())
     pictures = [picture for picture, rows in asked for _ in rows]
     rows = np.array([row for _, rows in asked for row in rows], dtype=float)
@@ -141,7 +141,7 @@ def write(results: Path, docs: Path = DOCS) -> str:
     main = {task: against(found, BASE, plan.MAIN, task) for task in TITLES}
     rec = {name: against(found, base_of(found, name), name, "rec") for name in plan.VARIANTS}
     shown, gaps = claims(main, found), missing(found, plan.VARIANTS)
-    text = "\n".join([*_main(main), *_seeds(found, gaps), *_claims(shown), *_variants(found, rec, "Variants"), *_plots(rec, docs), *_stages(found),
+    text = "\n".join([*_main(main), *_seeds(found, gaps), *_claims(shown), *_variants(found, rec, "Variants"), *_plots(rec, docs), *_moves(found), *_stages(found),
                       *_variants(tuned, {name: against(tuned, BASE, name, "rec") for name in plan.TUNE}, "Settings tried on validation scenes")])  # fmt: skip
     file = docs / "reproduction.md"
     old = file.read_text(encoding="utf-8") if file.exists() else BEGIN + END
@@ -178,7 +178,8 @@ def _claims(shown: Mapping[str, bool | None]) -> list[str]:
 
 def _variants(found: Mapping[str, Units], rec: Mapping[str, dict], title: str) -> list[str]:
     """Gains over the base on referring expressions, and the difference from ``main`` at 0.9 on the same seeds."""
-    lines = [f"## {title}", "", "| | seeds | base@0.9 | 0.5 | 0.6 | 0.7 | 0.8 | 0.9 | 95 % interval | 0.9 against main |", "|---|--:|" + "--:|" * 6 + ":-:|:-:|"]
+    lines = [f"## {title}", "", "| | seeds | base@0.9 | 0.5 | 0.6 | 0.7 | 0.8 | 0.9 | 95 % interval | 0.9 against main |"]
+    lines.append("|---|--:|" + "--:|" * 6 + ":-:|:-:|")
     for name, rows in rec.items():
         if rows:
             last, seeds = rows["Acc@0.9"], ", ".join(map(str, sorted(found[name])))
@@ -189,16 +190,29 @@ def _variants(found: Mapping[str, Units], rec: Mapping[str, dict], title: str) -
     return [*lines, ""] if any(rec.values()) else []
 
 
+def _moves(found: Mapping[str, Units]) -> list[str]:
+    """Where expressions go: IoU with the base → IoU with SPR, in percent of all, over the seeds that are there."""
+    if BASE not in found or plan.MAIN not in found:
+        return []
+    names = ["below 0.5", "0.5", "0.6", "0.7", "0.8", "0.9 and more"]
+    bands = {name: [np.digitize(samples(unit, "rec")[1]["mIoU"][:, 0], metrics.THRESHOLDS) for unit in found[name].values()] for name in (BASE, plan.MAIN)}
+    counts = sum(np.histogram2d(bands[BASE][0], after, bins=range(len(names) + 1))[0] for after in bands[plan.MAIN])
+    lines = ["## Which expressions move", "", "Percent of all; rows: IoU of the base from …, columns: with SPR.", ""]
+    lines += ["| | " + " | ".join(names) + " |", "|---|" + "--:|" * len(names)]
+    return [*lines, *(f"| {name} | " + " | ".join(_percent(value) for value in row) + " |" for name, row in zip(names, counts / counts.sum())), ""]
+
+
 def _stages(found: Mapping[str, Units]) -> list[str]:
     """What DPO was given: the mean terms of chosen and rejected answers, and how the scores go with S_loc among the answers to one region."""
     terms = ("s_crop", "s_local", "s_loc", "S")
-    lines = ["## What separates chosen from rejected", "", "| | pairs | answers | " + " | ".join(terms) + " | correlation of S_sem, S with S_loc |", "|---|--:|---|" + "--:|" * 4 + ":-:|"]
+    heads = " | ".join(("", "pairs", "answers", *terms, "correlation of S_sem, S with S_loc"))
+    lines = ["## What separates chosen from rejected", "", f"|{heads} |", "|---|--:|---|" + "--:|" * 4 + ":-:|"]
     for name, unit in [(name, found[name][min(found[name])]) for name in STAGES if name in found]:
         for group in unit.get("stage", {}).get("terms", ()):
             first = group["group"] == "all candidates"
             link = ", ".join(map(str, unit["stage"]["correlation with S_loc"].values())) if first else ""
-            heads = f"{name} | {unit['stage']['counts']['preference pairs']}" if first else " | "
-            lines.append(f"| {heads} | {group['group']} | " + " | ".join(group["means"].get(term, "") for term in terms) + f" | {link} |")
+            front = f"{name} | {unit['stage']['counts']['preference pairs']}" if first else " | "
+            lines.append(f"| {front} | {group['group']} | " + " | ".join(group["means"].get(term, "") for term in terms) + f" | {link} |")
     return [*lines, ""] if len(lines) > 4 else []
 
 
