@@ -33,8 +33,7 @@ def at_the_root(monkeypatch):
 @pytest.fixture
 def small(monkeypatch):
     """A study of a few scenes."""
-    monkeypatch.setattr(plan, "SPR_SCENES", 12)
-    monkeypatch.setattr(plan, "SFT_SCENES", 6)
+    monkeypatch.setitem(plan.SCENES, "spr", 12)
     monkeypatch.setattr(plan, "ASKED", {"count": 10, "described": 3, "seed": 90})
 
 
@@ -58,8 +57,8 @@ def test_every_units_flags_parse(tmp_path, which):
         flags, rest = parser.parse_args_into_dataclasses(command[3:], return_remaining_strings=True)
         config = SPRConfig(**vars(flags))
         assert {word for word in rest if word.startswith("--")} <= hosts, name
-        assert config.spr and config.spr_seed == seed and config.spr_only == (plan.PLANS[which].variants[name].sft_noise is None)
-        seen.add(tuple(str(getattr(config, field)) for field in names) + (plan.PLANS[which].variants[name].sft_noise,))
+        assert config.spr and config.spr_seed == seed and config.spr_only != plan.PLANS[which].variants[name].own_base
+        seen.add((*(str(getattr(config, field)) for field in names), str(plan.PLANS[which].variants[name].world)))
     assert len(seen) == len(plan.PLANS[which].units)  # no variant is another one under a second name
 
 
@@ -71,14 +70,16 @@ def test_the_quick_plan_is_one_seed_of_the_main_result():
 def test_answers_are_lent_only_where_nothing_that_shapes_them_differs(which):
     for name, variant in plan.PLANS[which].variants.items():
         shaping = {"--spr_regions", "--spr_samples", "--spr_prompts", "--spr_temperature", "--spr_rounds"} & set(variant.flags.split())
-        assert variant.own_answers == (bool(shaping) or name == plan.MAIN or variant.sft_noise is not None), name
+        assert variant.own_answers == (bool(shaping) or name == plan.MAIN or bool(variant.world)), name
 
 
 # --- what is trained on, and what is asked
 
 
 def test_nothing_asked_is_trained_on(tmp_path, small):
-    trained = [run.training_data(tmp_path, seed, None) for seed in plan.SEEDS] + [run.training_data(tmp_path, 0, 0.16)]
+    worlds = [{"seed": seed} for seed in plan.SEEDS] + [{"seed": 0, **variant.world, "spr": 12} for variant in plan.VARIANTS.values() if variant.world]
+    trained = [run.training_data(tmp_path, {**plan.SCENES, **world, "sft": 6}) for world in worlds]
+    assert len(set(trained)) == len(plan.SEEDS) + 4
     asked = [run.evaluation_data(tmp_path, split) for split in ("test", "val")]
     for theirs in asked:
         assert len(run.pictures(theirs)) == 10
@@ -139,7 +140,7 @@ def test_a_changed_configuration_under_an_old_result_is_named(tmp_path):
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("what", ["weights", "asked", "scenes"])
+@pytest.mark.parametrize("what", ["weights", "asked", "world"])
 def test_results_of_other_models_or_scenes_are_named(tmp_path, what):
     found = study(tmp_path)
     kept(found, **{what: "other"})
@@ -163,10 +164,10 @@ def test_a_changed_configuration_under_an_old_run_folder_is_named(tmp_path):
 
 
 def test_scenes_of_another_plan_in_the_data_folder_are_named(tmp_path, small, monkeypatch):
-    run.training_data(tmp_path, 0, None)
-    monkeypatch.setattr(plan, "SPR_SCENES", 14)
-    with pytest.raises(UserError, match=r"data-0 is of another configuration \(spr was 12, is 14\)"):
-        run.training_data(tmp_path, 0, None)
+    run.training_data(tmp_path, {**plan.SCENES, "seed": 0})
+    monkeypatch.setitem(plan.SCENES, "spr", 14)
+    with pytest.raises(UserError, match=r"data-seed-0 is of another configuration \(spr was 12, is 14\)"):
+        run.training_data(tmp_path, {**plan.SCENES, "seed": 0})
 
 
 def test_the_command_line_refuses_in_one_line(tmp_path):

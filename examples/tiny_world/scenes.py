@@ -453,22 +453,22 @@ def _record(name, turns):
     return {"id": name.replace("/", "_"), "image": f"{name}.png", "conversations": turns}
 
 
-def write_coco(out, split, count, seed, name=None):
-    """OUT/<name, or split>.json in COCO's format; file names relative to OUT/images."""
-    images, annotations = [], []
+def write_coco(out, split, count, seed, name=None, noise=0.0):
+    """OUT/<name, or split>.json in COCO's format, boxes with `noise`; file names relative to OUT/images."""
+    rng, images, annotations = np.random.default_rng([43, seed]), [], []
     for image_id, scene in enumerate(scenes(split, count, seed), 1):
         file = f"{split}/{image_id - 1:06d}.png"
         Image.fromarray(render(scene)[0]).save(out / "images" / file)
         images.append({"id": image_id, "file_name": file, "width": SIZE, "height": SIZE})
         for thing in scene.things:
-            x1, y1, x2, y2 = thing.box
+            x1, y1, x2, y2 = (round(float(v), 2) for v in coarse(thing.box, noise, rng))
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
                     "category_id": CATEGORIES.index(thing.name) + 1,
                     "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
-                    "area": round(area(thing.box), 2),
+                    "area": round(area((x1, y1, x2, y2)), 2),
                     "iscrowd": 0,
                 }
             )
@@ -529,13 +529,13 @@ def write_evaluation(out, split, count, described, seed):
     write_coco(out, split, described, seed, "val")
 
 
-def write_world(out, sft=1000, spr=800, val=100, test=500, seed=0, noise=0.08):
+def write_world(out, sft=1000, spr=800, val=100, test=500, seed=0, noise=0.08, spr_noise=0.0):
     """Writes the whole data folder; the counts are numbers of scenes."""
     out = Path(out)
     for folder in ("images/sft", "images/spr", "images/val", "images/test"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     write_sft(out, sft, seed, noise)
-    write_coco(out, "spr", spr, seed)
+    write_coco(out, "spr", spr, seed, noise=spr_noise)
     write_coco(out, "val", val, seed)
     write_tasks(out, "test", test, seed)
 
@@ -549,6 +549,7 @@ def main():
     parser.add_argument("--test", type=int, default=500, help="held-out scenes, one REC row each, and what else the tasks ask")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--noise", type=float, default=0.08, help="of a side, on sft boxes")
+    parser.add_argument("--spr_noise", type=float, default=0.0, help="the same on spr.json's boxes")
     write_world(**vars(parser.parse_args()))
 
 

@@ -4,12 +4,12 @@ A variant differs from ``main`` in what it names and in nothing else. Where the 
 and DPO differ.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SEEDS = (0, 1, 2)
 # Scenes: SPR's differ between seeds, the asked ones (`split` val or test, of a seed that nothing else uses) are the same for all.
 ASKED = {"count": 2000, "described": 400, "seed": 90}
-SPR_SCENES, SFT_SCENES = 2300, 1600
+SCENES = {"sft": 8, "spr": 2300, "val": 0, "test": 0}
 MAIN = "main"
 
 COMMON = """--spr_only True --spr_save_base False --spr_max_new_tokens 160 --spr_sample_batch 16 --spr_save_steps 25
@@ -26,19 +26,21 @@ class Variant:
         flags: on top of those of all variants; they may be LLaVA's own too.
         seeds: it runs on.
         own_answers: it asks the model itself, since those of ``main`` would not be its own.
-        sft_noise: LLaVA's own training comes first, on boxes with so much noise (of a side, on each edge); the base is what comes out of it.
+        world: settings of `scenes.write_world` for its data.
+        own_base: LLaVA's own training comes first, and what comes out of it is the base.
     """
 
     flags: str = ""
     seeds: tuple[int, ...] = SEEDS[:1]
     own_answers: bool = False
-    sft_noise: float | None = None
+    world: dict[str, float] = field(default_factory=dict)
+    own_base: bool = False
 
 
 def taught(noise: float) -> Variant:
-    """SPR behind LLaVA's own training on boxes with so much noise."""
+    """SPR behind LLaVA's own training on boxes with so much noise (of a side, on each edge)."""
     flags = "--spr_only False --spr_save_base True --max_steps 120 --per_device_train_batch_size 16 --learning_rate 2e-4"
-    return Variant(flags, own_answers=True, sft_noise=noise)
+    return Variant(flags, own_answers=True, world={"sft": 1600, "noise": noise}, own_base=True)
 
 
 VARIANTS = {
@@ -66,6 +68,7 @@ VARIANTS = {
     "250 regions": Variant("--spr_regions 250", own_answers=True),
     "500 regions": Variant("--spr_regions 500", own_answers=True),
     "2000 regions": Variant("--spr_regions 2000", own_answers=True),
+    "annotation noise 0.05": Variant(own_answers=True, world={"spr_noise": 0.05}),
     "SFT noise 0": taught(0.0),
     "SFT noise 0.04": taught(0.04),
     "SFT noise 0.16": taught(0.16),

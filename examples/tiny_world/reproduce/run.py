@@ -49,7 +49,7 @@ class Study:
         for name, seed in self.plan.units:
             self.result(self.file(name, seed), self.manifest(name, seed), lambda: self.trained(name, seed) / "llava")
             base, manifest = self.base(name, seed)
-            own = self.plan.variants[name].sft_noise is not None
+            own = self.plan.variants[name].own_base
             self.result(base, manifest, lambda: self.trained(name, seed) / "llava/spr/base" if own else WORLD / "llava")
 
     def check(self) -> None:
@@ -74,7 +74,7 @@ class Study:
 
     def base(self, name: str, seed: int) -> tuple[Path, dict]:
         """File and manifest of what a variant is compared with."""
-        if self.plan.variants[name].sft_noise is None:
+        if not self.plan.variants[name].own_base:
             return self.results / f"{tables.BASE}.json", {"variant": tables.BASE, **self.asked()}
         title = f"{tables.BASE} of {name}"
         return self.results / f"{slug(title)}.json", {**self.manifest(name, seed), "variant": title}
@@ -84,8 +84,8 @@ class Study:
 
     def manifest(self, name: str, seed: int) -> dict:
         """All that a unit's result depends on."""
-        scenes = {"spr": plan.SPR_SCENES, "sft": plan.SFT_SCENES, "noise": self.plan.variants[name].sft_noise}
-        return {"variant": name, "seed": seed, "flags": self.flags(name, seed), "scenes": scenes, **self.asked()}
+        world = {**plan.SCENES, "seed": seed, **self.plan.variants[name].world}
+        return {"variant": name, "seed": seed, "flags": self.flags(name, seed), "world": world, **self.asked()}
 
     def flags(self, name: str, seed: int) -> str:
         return " ".join(f"{self.plan.common} --spr_seed {seed} {self.plan.variants[name].flags}".split())
@@ -100,7 +100,7 @@ class Study:
         flags = self.flags(name, seed)
         if not variant.own_answers:
             flags += f" --spr_candidates {self.trained(plan.MAIN, seed) / 'llava' / 'spr'}"
-        data = training_data(self.out, seed, variant.sft_noise)
+        data = training_data(self.out, manifest["world"])
         refuse_shared(data / "images", evaluation_data(self.out, self.plan.split) / "images")
         command = train_command(data, folder / "llava", flags)
         write_json(folder / "manifest.json", manifest)
@@ -119,11 +119,10 @@ class Study:
 # --- data
 
 
-def training_data(out: Path, seed: int, noise: float | None) -> Path:
-    """SPR's scenes of one seed, and LLaVA's conversations: some for a command that does not train on them, else many with boxes of so much noise."""
-    counts = {"sft": 8, "spr": plan.SPR_SCENES, "val": 0, "test": 0, "seed": seed}
-    counts |= {} if noise is None else {"sft": plan.SFT_SCENES, "noise": noise}
-    return written(out / (f"data-{seed}" if noise is None else f"data-{seed}-noise-{noise}"), scenes.write_world, counts)
+def training_data(out: Path, world: dict) -> Path:
+    """SPR's scenes with their boxes, and LLaVA's conversations."""
+    name = "-".join(f"{key}-{value}" for key, value in world.items() if plan.SCENES.get(key) != value)
+    return written(out / f"data-{name}", scenes.write_world, world)
 
 
 def evaluation_data(out: Path, split: str) -> Path:
