@@ -3,7 +3,7 @@
     python -m spr_plugin.eval_tasks.catalogue      # writes eval_tasks/tasks/ anew; a test compares
 
 A task is a split of a benchmark under a protocol, which is a module: :mod:`rec`, :mod:`phrases`, :mod:`classification`,
-:mod:`captions` or :mod:`description`. A benchmark of a known protocol is one more line here.
+:mod:`captions`, :mod:`description` or :mod:`short_answers`. A benchmark of a known protocol is one more line here.
 """
 
 from collections.abc import Mapping
@@ -35,6 +35,7 @@ class Split:
         folder, split: SPR_DATA_ROOT/folder/split.parquet or .jsonl (COCO .json for descriptions); "a+b" is two splits in one.
         published: documents of the published split, where it was published.
         options: columns that every document gets; what the protocol's variants differ in.
+        prompt: asked in place of the family's own words.
         title: what lmms-eval's table calls it, where the name does not say which protocol it is.
     """
 
@@ -45,6 +46,7 @@ class Split:
     published: int | None = None
     hub: Hub | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    prompt: str = ""
     title: str | None = None
 
     @property
@@ -84,6 +86,10 @@ SPLITS = [
     Split("spr_grounded_description_val", "description", "grounded_description", "val"),
     Split("spr_tiny_world_rec", "rec", "refcoco", "val+testA+testB"),
     Split("spr_tiny_world_description", "description", ".", "val"),
+    # its model was taught no question about several phrases: they are looked up in a description of the whole picture
+    Split("spr_tiny_world_phrases", "phrases", "phrases", "val", prompt="Describe the objects in the image with their bounding boxes."),
+    Split("spr_tiny_world_presence", "short_answers", "presence", "val"),
+    Split("spr_tiny_world_color", "short_answers", "color", "val"),
 ]  # fmt: skip
 CATALOGUE = {split.key: split for split in SPLITS}
 
@@ -95,6 +101,7 @@ PROTOCOLS = {
     "captions": Protocol(dict.fromkeys(("CIDEr", "BLEU-1", "BLEU-4", "ROUGE-L", "METEOR"), True), 64, "captions.caption_details"),
     "description": Protocol({"precision": True, "recall": True, "mIoU": True, "phrase_precision": True, "phrase_recall": True,
                              "parse_failure": False}, 512),
+    "short_answers": Protocol({"accuracy": True, "false_yes": False}, 16),
 }  # fmt: skip
 
 BY_SAMPLE = {"weight_by_size": True}
@@ -108,7 +115,7 @@ GROUPS = {
     "spr_lvis": (["spr_lvis_box", "spr_lvis_point"], None),
     "spr_region_caption": (["spr_region_caption_refcocog", "spr_region_caption_vg"], None),
     "spr_grounded_description": (["spr_grounded_description_val"], None),
-    "spr_tiny_world": (["spr_tiny_world_rec", "spr_tiny_world_description"], None),
+    "spr_tiny_world": ([split.task for split in SPLITS if split.task.startswith("spr_tiny_world_")], None),
     "spr_general": (["gqa", "textvqa_val", "pope"], None),  # lmms-eval's own; regressions show there
     "spr": (["spr_rec", "spr_flickr30k", "spr_lvis", "spr_region_caption", "spr_grounded_description"], None),
 }
@@ -146,6 +153,7 @@ def _metric(name: str, aggregate: str, better: bool | None) -> list[str]:
 def _task_yaml(split: Split) -> str:
     # lmms-eval batches requests of equal settings, and its LLaVA takes all pictures of a batch from the task of the first: a stop
     # string that no other task has keeps the tasks of one run apart.
+    prompt = f"lmms_eval_specific_kwargs:\n  default:\n    prompt: \"{split.prompt}\"\n" if split.prompt else ""
     return f"""\
 task: {split.task}
 {f"task_alias: '{split.title}'" if split.title else f"task_alias: {split.task}"}
@@ -159,7 +167,7 @@ generation_kwargs:
   temperature: 0
   do_sample: false
   until: ["<end of {split.task}>"]
-"""
+{prompt}"""
 
 
 def _group_yaml(group: str, members: list[str], how: Mapping | None) -> str:

@@ -74,7 +74,7 @@ class Oracle(lmms):
             refuse(f"--model spr_oracle knows no truth of {task}: give predictions=FILE")
         rng = random.Random(f"{self.seed} {doc['id']}")
         protocol = importlib.import_module(f"spr_plugin.eval_tasks.{doc['protocol']}")
-        if doc["protocol"] in ("classification", "captions"):
+        if doc["protocol"] in ("classification", "captions", "short_answers"):
             return protocol.doc_to_target(doc) if rng.random() >= self.noise else "I do not know"
         return protocol.doc_to_target({name: _moved(value, self.noise, rng) if name in BOXES else value for name, value in doc.items()})
 

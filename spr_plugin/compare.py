@@ -225,7 +225,7 @@ def html(found: Mapping) -> str:
     """The comparison as one self-contained page: tables, the gain at every threshold as a plot, flipped samples with their boxes."""
     from spr_plugin.report import template
 
-    plots = {task: plot(part["rows"]) for task, part in found["tasks"].items() if part["signature"]}
+    plots = {task: plot([row for row in part["rows"] if row["figure"] in metrics.ACCURACIES]) for task, part in found["tasks"].items() if part["signature"]}
     pictures = {task: [_picture(flip) for flip in part["flips"]["shown"]] for task, part in found["tasks"].items() if part["flips"] and task != ALL}
     return template("compare.html").render(found=found, plots=plots, pictures=pictures, colours=COLOURS)
 
@@ -243,9 +243,8 @@ def _picture(flip: Mapping) -> str | None:
 
 
 def plot(rows: Sequence[Mapping]) -> str:
-    """The gain at every threshold with its interval, in points, as SVG."""
-    shown = [row for row in rows if row["figure"] in metrics.ACCURACIES]
-    top = max(0.1, max(abs(100 * row[key]) for row in shown for key in ("low", "high"))) * 1.1
+    """The gain of every row (five at most) with its interval, in points, as SVG."""
+    top = max(0.1, max(abs(100 * row[key]) for row in rows for key in ("low", "high"))) * 1.1
 
     def y(value: float) -> float:
         return 110 - 100 * (100 * value) / top
@@ -254,7 +253,7 @@ def plot(rows: Sequence[Mapping]) -> str:
              '<line x1="50" y1="110" x2="410" y2="110" stroke="#999"/>']  # fmt: skip
     for value in (top / 1.1, -top / 1.1):
         parts.append(f'<text x="45" y="{y(value / 100) + 4:.1f}" text-anchor="end">{value:+.1f}</text>')
-    for place, row in enumerate(shown):
+    for place, row in enumerate(rows):
         x = 80 + 75 * place
         parts.append(f'<line x1="{x}" y1="{y(row["low"]):.1f}" x2="{x}" y2="{y(row["high"]):.1f}" stroke="{COLOURS["B"]}" stroke-width="2"/>')
         parts.append(f'<circle cx="{x}" cy="{y(row["gain"]):.1f}" r="4" fill="{COLOURS["B"]}"><title>{100 * row["gain"]:+.2f}</title></circle>')

@@ -11,6 +11,8 @@ from spr_plugin.store import write_json
 
 WORLD = Path("examples/tiny_world")
 SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 320}
+FLAGS = f"""--spr_regions {SIZES["spr"]} --spr_max_new_tokens 160 --spr_sample_batch 16 --spr_tune full --spr_batch_size 8 --spr_epochs 2
+    --spr_learning_rate 5e-5 --spr_beta 0.5 --spr_sft_weight 1.0"""
 
 
 def run(out: str = "demo", limit: int | None = None) -> dict:
@@ -43,8 +45,8 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
     return found
 
 
-def train_command(data: Path, model: Path) -> list[str]:
-    """LLaVA's own training command on the tiny world; all that is ours begins with ``--spr``."""
+def train_command(data: Path, model: Path, flags: str = FLAGS) -> list[str]:
+    """LLaVA's own training command on the tiny world; all that is ours begins with ``--spr`` and, but for the paths, is `flags`."""
     tiny = (WORLD / "llava").resolve()
     return f"""
         {sys.executable} -m llava.train.train --model_name_or_path {tiny} --version v1
@@ -56,8 +58,7 @@ def train_command(data: Path, model: Path) -> list[str]:
         --lr_scheduler_type cosine --logging_steps 1 --model_max_length 1024 --lazy_preprocess True --report_to none
         --bits 16 --bf16 False --tf32 False --use_cpu True
         --spr --spr_save_base --spr_annotations {data}/spr.json --spr_image_folder {data}/images
-        --spr_clip {WORLD / "clip"} --spr_regions {SIZES["spr"]} --spr_max_new_tokens 160 --spr_sample_batch 16
-        --spr_tune full --spr_batch_size 8 --spr_epochs 2 --spr_learning_rate 5e-5 --spr_beta 0.5 --spr_sft_weight 1.0
+        --spr_clip {WORLD / "clip"} {flags}
     """.split()
 
 
@@ -69,10 +70,14 @@ def _run(part: str, command: list[str], out: str) -> None:
     """Run one part with its output in the terminal; UserError with its exit code if it fails."""
     say(f"demo: {part}")
     print("  " + " ".join(command), flush=True)
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_DISABLED": "true", "CUDA_VISIBLE_DEVICES": ""}
-    status = subprocess.run(command, env=environment).returncode
+    status = subprocess.run(command, env=environment()).returncode
     if status:
         raise UserError(f"demo: {part} ended with exit code {status}; `spr demo` goes on from what is in {out}")
+
+
+def environment() -> dict[str, str]:
+    """Of a part: offline, on the CPU."""
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_DISABLED": "true", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def _measure(checkpoint: Path, data: Path, out: Path, limit: int | None) -> None:

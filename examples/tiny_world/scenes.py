@@ -453,69 +453,91 @@ def _record(name, turns):
     return {"id": name.replace("/", "_"), "image": f"{name}.png", "conversations": turns}
 
 
-def write_coco(out, split, count, seed):
-    """OUT/<split>.json in COCO's format; file names relative to OUT/images."""
-    images, annotations = [], []
+def write_coco(out, split, count, seed, name=None, noise=0.0):
+    """OUT/<name, or split>.json in COCO's format, boxes with `noise`; file names relative to OUT/images."""
+    rng, images, annotations = np.random.default_rng([43, seed]), [], []
     for image_id, scene in enumerate(scenes(split, count, seed), 1):
-        name = f"{split}/{image_id - 1:06d}.png"
-        Image.fromarray(render(scene)[0]).save(out / "images" / name)
-        images.append({"id": image_id, "file_name": name, "width": SIZE, "height": SIZE})
+        file = f"{split}/{image_id - 1:06d}.png"
+        Image.fromarray(render(scene)[0]).save(out / "images" / file)
+        images.append({"id": image_id, "file_name": file, "width": SIZE, "height": SIZE})
         for thing in scene.things:
-            x1, y1, x2, y2 = thing.box
+            x1, y1, x2, y2 = (round(float(v), 2) for v in coarse(thing.box, noise, rng))
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
                     "category_id": CATEGORIES.index(thing.name) + 1,
                     "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
-                    "area": round(area(thing.box), 2),
+                    "area": round(area((x1, y1, x2, y2)), 2),
                     "iscrowd": 0,
                 }
             )
     categories = [{"id": i, "name": name} for i, name in enumerate(CATEGORIES, 1)]
     data = {"images": images, "annotations": annotations, "categories": categories}
-    (out / f"{split}.json").write_text(json.dumps(data))
+    (out / f"{name or split}.json").write_text(json.dumps(data))
 
 
-def write_refcoco(out, count, seed):
-    """OUT/refcoco/{val,testA,testB}.jsonl: one expression a held-out scene, 3 : 1 : 1 rows.
+def rec_fields(scene, rng):
+    """An expression and its box. As in RefCOCO, the object has others of its kind around it; where no word tells those apart, any is taken."""
+    found = expressions(scene.things)
+    found = [e for e in found if is_qualified(e[0])] or found
+    expression, index = found[rng.integers(len(found))]
+    return {"expression": expression, "bbox": list(scene.things[index].box)}
 
-    As in RefCOCO, the object has others of its kind around it; where no word tells those apart, any object is taken.
-    """
-    rng = np.random.default_rng([37, seed])
+
+def phrase_fields(scene, id):
+    """All names that mean one object, with its box."""
+    phrases = [
+        {"id": f"{id}-{index}", "phrase": with_article(name), "boxes": [list(scene.things[index].box)]}
+        for name, index in expressions(scene.things)
+        if not is_qualified(name)
+    ]
+    return {"caption": enumeration([phrase["phrase"] for phrase in phrases]) + ".", "phrases": phrases}
+
+
+def write_tasks(out, split, count, seed):
+    """What lmms-eval's tiny-world tasks ask about a split's scenes: OUT/refcoco/{val,testA,testB}.jsonl, an expression a scene, 3 : 1 : 1;
+    OUT/phrases/val.jsonl, every fourth scene; OUT/{presence,color}/val.jsonl, every second, one question in a word each."""
+    rng, other = np.random.default_rng([37, seed]), np.random.default_rng([41, seed])
     bounds = {"val": count * 3 // 5, "testA": count * 4 // 5, "testB": count}
-    rows = {name: [] for name in bounds}
-    for index, scene in enumerate(scenes("test", count, seed)):
-        name = f"images/test/{index:06d}.png"
+    rows = {f"refcoco/{name}": [] for name in bounds}
+    rows |= {f"{name}/val": [] for name in ("phrases", "presence", "color")}
+    for index, scene in enumerate(scenes(split, count, seed)):
+        name = f"images/{split}/{index:06d}.png"
         Image.fromarray(render(scene)[0]).save(out / name)
-        found = expressions(scene.things)
-        found = [e for e in found if is_qualified(e[0])] or found
-        expression, thing = found[rng.integers(len(found))]
-        split = next(s for s, bound in bounds.items() if index < bound)
-        rows[split].append(
-            {
-                "id": f"{split}-{len(rows[split])}",
-                "image": name,
-                "width": SIZE,
-                "height": SIZE,
-                "expression": expression,
-                "bbox": list(scene.things[thing].box),
-            }
-        )
-    for split, lines in rows.items():
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (out / "refcoco" / f"{split}.jsonl").write_text(text)
+        common = {"image": name, "width": SIZE, "height": SIZE}
+        part = next(part for part, bound in bounds.items() if index < bound)
+        lines = rows[f"refcoco/{part}"]
+        lines.append({"id": f"{part}-{len(lines)}", **common, **rec_fields(scene, rng)})
+        common["id"] = str(index)
+        if index % 4 == 0 and (asked := phrase_fields(scene, index))["phrases"]:
+            rows["phrases/val"].append({**common, **asked})
+        for kind, ask in (("presence", ask_presence), ("color", ask_color)) if index % 2 == 0 else ():
+            question, answer = ask(scene, other, 0)
+            if kind == "presence" or question.startswith(COLOR.split("{")[0]):  # else no shape comes once
+                rows[f"{kind}/val"].append({**common, "question": question, "answer": answer})
+    for name, lines in rows.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def write_world(out, sft=1000, spr=800, val=100, test=500, seed=0, noise=0.08):
+def write_evaluation(out, split, count, described, seed):
+    """All that the tasks of `spr_tiny_world` ask about scenes of one split; `described` of them by region, as OUT/val.json."""
+    out = Path(out)
+    (out / "images" / split).mkdir(parents=True, exist_ok=True)
+    write_tasks(out, split, count, seed)
+    write_coco(out, split, described, seed, "val")
+
+
+def write_world(out, sft=1000, spr=800, val=100, test=500, seed=0, noise=0.08, spr_noise=0.0):
     """Writes the whole data folder; the counts are numbers of scenes."""
     out = Path(out)
-    for folder in ("images/sft", "images/spr", "images/val", "images/test", "refcoco"):
+    for folder in ("images/sft", "images/spr", "images/val", "images/test"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     write_sft(out, sft, seed, noise)
-    write_coco(out, "spr", spr, seed)
+    write_coco(out, "spr", spr, seed, noise=spr_noise)
     write_coco(out, "val", val, seed)
-    write_refcoco(out, test, seed)
+    write_tasks(out, "test", test, seed)
 
 
 def main():
@@ -524,9 +546,10 @@ def main():
     parser.add_argument("--sft", type=int, default=1000, help="scenes with conversations")
     parser.add_argument("--spr", type=int, default=800, help="scenes with COCO boxes")
     parser.add_argument("--val", type=int, default=100, help="more scenes with COCO boxes")
-    parser.add_argument("--test", type=int, default=500, help="held-out scenes, one REC row each")
+    parser.add_argument("--test", type=int, default=500, help="held-out scenes, one REC row each, and what else the tasks ask")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--noise", type=float, default=0.08, help="of a side, on sft boxes")
+    parser.add_argument("--spr_noise", type=float, default=0.0, help="the same on spr.json's boxes")
     write_world(**vars(parser.parse_args()))
 
 

@@ -40,15 +40,18 @@ def write_all(root: Path) -> None:
     for folder, splits in (("refcoco", ("val", "testA", "testB")), ("refcoco+", ("val", "testA", "testB")), ("refcocog", ("val", "test"))):
         for place, split in enumerate(splits):
             write_lines(root / folder / f"{split}.jsonl", rec(split, 20 * (place + 1)))
-    for split in ("val", "test"):
+    for folder, split in (("flickr30k", "val"), ("flickr30k", "test"), ("phrases", "val")):
         phrases = [[{"id": f"{n}_0_{p}", "phrase": words, "boxes": boxes} for p, (words, boxes) in
                     enumerate([("A man", [box]), ("two dogs, running", [box, other])])] for n in range(20)]  # fmt: skip
-        write_lines(root / f"flickr30k/{split}.jsonl", [{"id": f"{n}_0", **common, "caption": "c", "phrases": p} for n, p in enumerate(phrases)])
+        write_lines(root / f"{folder}/{split}.jsonl", [{"id": f"{n}_0", **common, "caption": "c", "phrases": p} for n, p in enumerate(phrases)])
     write_lines(root / "lvis/val.jsonl", [{"id": str(n), **common, "bbox": box, "point": [280.0, 200.0], "name": "aerosol_can",
                                            "synonyms": ["spray_can"], "negative": "dog", "truth_first": n % 2 == 0} for n in range(40)])  # fmt: skip
     for folder, split in (("refcocog_refs", "val"), ("vg", "test")):
         texts = [["a red cat on a mat", "the cat"], ["two dogs near a big tree", "dogs"], ["a man with a hat", "man wearing a hat"]]
         write_lines(root / folder / f"{split}.jsonl", [{"id": str(n), **common, "bbox": box, "references": texts[n % 3]} for n in range(30)])
+    for folder, answers in (("presence", ("Yes.", "No.")), ("color", ("red.", "blue."))):
+        rows = [{"id": str(n), **common, "question": "Is there a cat in the image?", "answer": answers[n % 2]} for n in range(10)]
+        write_lines(root / folder / "val.jsonl", rows)
     for folder in (root / "grounded_description", root):  # at the root for the tiny world's
         write_coco(folder)
 

@@ -8,7 +8,7 @@ import string
 
 import pytest
 
-from spr_plugin.eval_tasks import captions, classification, description, phrases, rec
+from spr_plugin.eval_tasks import captions, classification, description, metrics, phrases, rec, short_answers
 
 COUNT = 2000
 
@@ -352,13 +352,24 @@ def test_bleu_by_hand():
     assert captions.bleu_1(payloads) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("protocol", [rec, phrases, classification, captions, description])
+def test_short_answers_by_hand():
+    """Three questions whose answer is No, one said Yes; of five in all, three are right."""
+    said = [("No.", "No."), ("No.", "yes"), ("No.", "a red ring"), ("Yes.", "Yes"), ("red.", "Red")]
+    docs = [{"id": str(n), "image_id": str(n), "question": "q", "answer": answer} for n, (answer, _) in enumerate(said)]
+    found = [short_answers.process_results(doc, [text]) for doc, (_, text) in zip(docs, said)]
+    assert metrics.mean(scores["accuracy"] for scores in found) == 3 / 5
+    assert metrics.mean(scores["false_yes"] for scores in found) == pytest.approx(1 / 3)
+    rows = {row["figure"]: row["value"] for row in metrics.ratio_details([scores["details"] for scores in found])}
+    assert rows == {"accuracy": 3 / 5, "false_yes": pytest.approx(1 / 3)}
+
+
+@pytest.mark.parametrize("protocol", [rec, phrases, classification, captions, description, short_answers])
 @pytest.mark.parametrize("results", [[], [None], [""], [3], ["[" * 10**6], ["no" + " a," * 300_000], ["<box>" * 200_000], ['{"bbox_2d": [' * 90_000]])
 def test_hostile_results_never_raise_and_count(protocol, results):
     box = [10.0, 10.0, 50.0, 50.0]
     doc = {"id": "1", "image_id": "a", "width": 100, "height": 80, "expression": "x", "bbox": box, "point": [5.0, 5.0], "name": "cat", "synonyms": [],
            "negative": "dog", "references": ["a cat"], "caption": "c", "phrases": [{"id": "1_0", "phrase": "a cat", "boxes": [box]}],
-           "objects": [{"label": "cat", "bbox": box}], "box_format": "qwen2.5-vl"}  # fmt: skip
+           "objects": [{"label": "cat", "bbox": box}], "question": "Is there a cat?", "answer": "No.", "box_format": "qwen2.5-vl"}  # fmt: skip
     for form in ("ferret", "qwen-vl", "qwen2.5-vl"):
         scores = protocol.process_results({**doc, "box_format": form}, results)
         assert json.dumps(scores)

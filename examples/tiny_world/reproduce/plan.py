@@ -1,0 +1,115 @@
+"""The study as plain data: which models are trained, with which flags, on which seeds.
+
+A variant differs from ``main`` in what it names and in nothing else. Where the answers of ``main`` can serve, they do: then only scores, pairs
+and DPO differ.
+"""
+
+from dataclasses import dataclass, field
+
+SEEDS = (0, 1, 2)
+# Scenes: SPR's differ between seeds, the asked ones (`split` val or test, of a seed that nothing else uses) are the same for all.
+ASKED = {"count": 2000, "described": 400, "seed": 90}
+SCENES = {"sft": 8, "spr": 2300, "val": 0, "test": 0}
+MAIN = "main"
+
+COMMON = """--spr_only True --spr_save_base False --spr_max_new_tokens 160 --spr_sample_batch 16 --spr_save_steps 25
+    --spr_regions 1000 --spr_tune full --spr_batch_size 8 --spr_epochs 2"""
+# Chosen among TUNE on validation scenes; docs/reproduction.md has the table.
+CHOSEN = "--spr_learning_rate 5e-5 --spr_beta 0.5 --spr_sft_weight 1 --spr_min_kept 0.8"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a table.
+
+    Attributes:
+        flags: on top of those of all variants; they may be LLaVA's own too.
+        seeds: it runs on.
+        own_answers: it asks the model itself, since those of ``main`` would not be its own.
+        world: settings of `scenes.write_world` for its data.
+        own_base: LLaVA's own training comes first, and what comes out of it is the base.
+    """
+
+    flags: str = ""
+    seeds: tuple[int, ...] = SEEDS[:1]
+    own_answers: bool = False
+    world: dict[str, float] = field(default_factory=dict)
+    own_base: bool = False
+
+
+def taught(noise: float) -> Variant:
+    """SPR behind LLaVA's own training on boxes with so much noise (of a side, on each edge)."""
+    flags = "--spr_only False --spr_save_base True --max_steps 120 --per_device_train_batch_size 16 --learning_rate 2e-4"
+    return Variant(flags, own_answers=True, world={"sft": 1600, "noise": noise}, own_base=True)
+
+
+VARIANTS = {
+    MAIN: Variant(seeds=SEEDS, own_answers=True),
+    # three seeds: what the paper claims
+    "SFT on chosen": Variant("--spr_pairing sft", SEEDS),
+    "no refinement": Variant("--spr_no_refinement True", SEEDS),
+    "lambda 0": Variant("--spr_lambda 0", SEEDS),
+    "lambda 1": Variant("--spr_lambda 1", SEEDS),
+    # one seed, one factor at a time
+    "lambda 0.2": Variant("--spr_lambda 0.2"),
+    "lambda 0.5": Variant("--spr_lambda 0.5"),
+    "no local score": Variant("--spr_no_local True"),
+    "detector joined": Variant("--spr_plugin examples/tiny_world/detector.py --spr_detector examples/tiny_world/detector"),
+    "random pairs": Variant("--spr_pairing random"),
+    "beta 0.1": Variant("--spr_beta 0.1"),
+    "beta 1": Variant("--spr_beta 1"),
+    "no SFT term": Variant("--spr_sft_weight 0"),
+    "learning rate 2e-5": Variant("--spr_learning_rate 2e-5"),
+    "learning rate 1e-4": Variant("--spr_learning_rate 1e-4"),
+    "LoRA 16": Variant("--spr_tune lora --spr_learning_rate 2e-4"),
+    "1 answer a prompt": Variant("--spr_samples 1", own_answers=True),
+    "4 answers a prompt": Variant("--spr_samples 4", own_answers=True),
+    "plain prompt, 6 answers": Variant("--spr_prompts plain --spr_samples 6", own_answers=True),
+    "250 regions": Variant("--spr_regions 250", own_answers=True),
+    "500 regions": Variant("--spr_regions 500", own_answers=True),
+    "2000 regions": Variant("--spr_regions 2000", own_answers=True),
+    "annotation noise 0.05": Variant(own_answers=True, world={"spr_noise": 0.05}),
+    "SFT noise 0": taught(0.0),
+    "SFT noise 0.04": taught(0.04),
+    "SFT noise 0.16": taught(0.16),
+}
+
+# On validation scenes, before anything is read on the held-out ones. Each stands alone, so that a new choice leaves it as it is.
+TUNE = {
+    MAIN: Variant("--spr_learning_rate 5e-5 --spr_beta 0.5 --spr_sft_weight 1", own_answers=True),
+    "lr 1e-4": Variant("--spr_learning_rate 1e-4 --spr_beta 0.5 --spr_sft_weight 1"),
+    "lr 1e-4, beta 1, SFT 3": Variant("--spr_learning_rate 1e-4 --spr_beta 1 --spr_sft_weight 3"),
+    "beta 0.1": Variant("--spr_learning_rate 5e-5 --spr_beta 0.1 --spr_sft_weight 1"),
+    "lr 2e-5": Variant("--spr_learning_rate 2e-5 --spr_beta 0.5 --spr_sft_weight 1"),
+    "SFT 0.3": Variant("--spr_learning_rate 5e-5 --spr_beta 0.5 --spr_sft_weight 0.3"),
+    "min kept 0.6": Variant("--spr_learning_rate 5e-5 --spr_beta 0.5 --spr_sft_weight 1 --spr_min_kept 0.6"),
+    "500 regions, 4 epochs": Variant("--spr_learning_rate 5e-5 --spr_beta 0.5 --spr_sft_weight 1 --spr_regions 500 --spr_epochs 4", own_answers=True),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Variants, the flags of all of them, what they are asked about scenes of which split, and (variant, seed) in order."""
+
+    variants: dict[str, Variant]
+    common: str
+    split: str
+    tasks: str
+    units: tuple[tuple[str, int], ...]
+
+
+def _study(*units: tuple[str, int]) -> Plan:
+    return Plan(VARIANTS, f"{COMMON} {CHOSEN}", "test", "spr_tiny_world", units)
+
+
+def _units(variants: dict[str, Variant]) -> tuple[tuple[str, int], ...]:
+    """The first seed of everything first."""
+    return tuple((name, seed) for seed in SEEDS for name, variant in variants.items() if seed in variant.seeds)
+
+
+PLANS = {
+    "quick": _study((MAIN, 0)),
+    "main": _study(*((MAIN, seed) for seed in SEEDS)),
+    "full": _study(*_units(VARIANTS)),
+    "tune": Plan(TUNE, COMMON, "val", "spr_tiny_world_rec", _units(TUNE)),
+}

@@ -1,0 +1,238 @@
+"""Runs the study of plan.py through the real commands, one resumable unit after the other, and writes the tables.
+
+    python examples/tiny_world/reproduce/run.py [full|main|quick|tune] [--out DIR] [--results DIR]
+
+A unit is one trained and measured model. What it found goes to results/, its manifest included: it is not run again, and where that was found
+under another configuration the run stops. OUT holds data, checkpoints and samples; a unit that was cut off goes on from there.
+"""
+
+import argparse
+import hashlib
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # scripts, no packages
+import plan  # noqa: E402
+import scenes  # noqa: E402
+import tables  # noqa: E402
+
+from spr_plugin.compare import read_run  # noqa: E402
+from spr_plugin.demo import WORLD, environment, train_command  # noqa: E402
+from spr_plugin.errors import UserError  # noqa: E402
+from spr_plugin.eval_tasks.metrics import DETAILS  # noqa: E402
+from spr_plugin.eval_tasks.run import evaluate  # noqa: E402
+from spr_plugin.progress import say  # noqa: E402
+from spr_plugin.report import summary  # noqa: E402
+from spr_plugin.store import Log, read_json, write_json  # noqa: E402
+
+RESULTS = HERE / "results"
+
+
+class Study:
+    """One plan at work: `out` for what can be made again, `results` for what was found."""
+
+    def __init__(self, chosen: plan.Plan, out: Path, results: Path = RESULTS):
+        self.plan, self.out = chosen, out
+        self.results = results if chosen.split == "test" else results / "validation"
+        self.work = out / chosen.split
+
+    def run(self) -> None:
+        """All units of the plan."""
+        for name, seed in self.plan.units:
+            self.result(self.file(name, seed), self.manifest(name, seed), lambda: self.trained(name, seed) / "llava")
+            base, manifest = self.base(name, seed)
+            own = self.plan.variants[name].own_base
+            self.result(base, manifest, lambda: self.trained(name, seed) / "llava/spr/base" if own else WORLD / "llava")
+
+    def check(self) -> None:
+        """UserError for a result that is not of this plan: of another configuration, or of no variant."""
+        known = {self.file(name, seed): self.manifest(name, seed) for name, variant in self.plan.variants.items() for seed in variant.seeds}
+        known |= dict(self.base(name, variant.seeds[0]) for name, variant in self.plan.variants.items())
+        for file in sorted(self.results.glob("*.json")):
+            if file not in known:
+                raise UserError(f"reproduce: {file} is of no variant of plan.py; remove it")
+            found(file, known[file])
+
+    def result(self, file: Path, manifest: dict, checkpoint: Callable[[], Path]) -> None:
+        """Measure one model, unless `file` holds what was found."""
+        if not found(file, manifest):
+            start, model = time.monotonic(), checkpoint()
+            facts = {"stage": evidence(model / "spr")} if (model / "spr").exists() else {}
+            samples = self.measured(model, self.work / file.stem / "eval")
+            write_result(file, {**manifest, **facts, "seconds": round(time.monotonic() - start)}, samples)
+
+    def file(self, name: str, seed: int) -> Path:
+        return self.results / f"{slug(name)}-{seed}.json"
+
+    def base(self, name: str, seed: int) -> tuple[Path, dict]:
+        """File and manifest of what a variant is compared with."""
+        if not self.plan.variants[name].own_base:
+            return self.results / f"{tables.BASE}.json", {"variant": tables.BASE, **self.asked()}
+        title = f"{tables.BASE} of {name}"
+        return self.results / f"{slug(title)}.json", {**self.manifest(name, seed), "variant": title}
+
+    def asked(self) -> dict:
+        return {"split": self.plan.split, "asked": plan.ASKED, "tasks": self.plan.tasks, "weights": weights_hash(WORLD)}
+
+    def manifest(self, name: str, seed: int) -> dict:
+        """All that a unit's result depends on."""
+        world = {**plan.SCENES, "seed": seed, **self.plan.variants[name].world}
+        return {"variant": name, "seed": seed, "flags": self.flags(name, seed), "world": world, **self.asked()}
+
+    def flags(self, name: str, seed: int) -> str:
+        return " ".join(f"{self.plan.common} --spr_seed {seed} {self.plan.variants[name].flags}".split())
+
+    def trained(self, name: str, seed: int) -> Path:
+        """The folder of one unit, its model trained: ``llava/`` in it is what the command saved."""
+        variant, folder = self.plan.variants[name], self.work / f"{slug(name)}-{seed}"
+        manifest = self.manifest(name, seed)
+        began = found(folder / "manifest.json", manifest)
+        if (folder / "llava" / "config.json").exists():
+            return folder
+        flags = self.flags(name, seed)
+        if not variant.own_answers:
+            flags += f" --spr_candidates {self.trained(plan.MAIN, seed) / 'llava' / 'spr'}"
+        data = training_data(self.out, manifest["world"])
+        refuse_shared(data / "images", evaluation_data(self.out, self.plan.split) / "images")
+        command = train_command(data, folder / "llava", flags)
+        write_json(folder / "manifest.json", manifest)
+        say(f"reproduce: {folder.name} {'was cut off and goes on' if began else 'begins'}\n  {shlex.join(command)}")
+        if subprocess.run(command, env=environment()).returncode:
+            raise UserError(f"reproduce: {folder.name} failed; the same command goes on from {folder}")
+        return folder
+
+    def measured(self, checkpoint: Path, folder: Path) -> dict:
+        """Task → what :func:`condensed` makes of its samples."""
+        say(f"reproduce: lmms-eval --tasks {self.plan.tasks} on {checkpoint}")
+        evaluate(checkpoint, evaluation_data(self.out, self.plan.split), folder, batch_size=8, tasks=self.plan.tasks, device="cpu")
+        return {task: condensed(record[DETAILS] for record in records.values()) for task, records in read_run(folder).tasks.items()}
+
+
+# --- data
+
+
+def training_data(out: Path, world: dict) -> Path:
+    """SPR's scenes with their boxes, and LLaVA's conversations."""
+    name = "-".join(f"{key}-{value}" for key, value in world.items() if plan.SCENES.get(key) != value)
+    return written(out / f"data-{name}", scenes.write_world, world)
+
+
+def evaluation_data(out: Path, split: str) -> Path:
+    """All that is asked about scenes of one split."""
+    return written(out / f"data-{split}", scenes.write_evaluation, {"split": split, **plan.ASKED})
+
+
+def written(folder: Path, write: Callable, settings: dict) -> Path:
+    """`folder`, made by `write` unless it is whole. UserError where it was made with other settings."""
+    if not found(folder / "manifest.json", settings):
+        write(folder, **settings)
+        write_json(folder / "manifest.json", settings)
+    return folder
+
+
+def refuse_shared(training: Path, evaluation: Path) -> None:
+    """UserError where a picture of `evaluation` is one of `training` too, by hash."""
+    theirs, ours = pictures(evaluation), pictures(training)
+    if shared := theirs.keys() & ours.keys():
+        hash = min(shared)
+        raise UserError(f"reproduce: {len(shared)} pictures would be trained and measured on, {theirs[hash]} is {ours[hash]}")
+
+
+def pictures(folder: Path) -> dict[str, Path]:
+    """Hash → picture."""
+    return {hashlib.sha256(file.read_bytes()).hexdigest(): file for file in sorted(folder.rglob("*.png"))}
+
+
+def weights_hash(world: Path) -> str:
+    """Of what is embedded: models that answer, score and detect."""
+    files = sorted(world.rglob("*.safetensors"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+# --- results
+
+
+def slug(name: str) -> str:
+    return name.replace(",", "").replace(" ", "-")
+
+
+def found(file: Path, manifest: dict) -> bool:
+    """Whether `file` is there. UserError where it is of another configuration: two would be averaged under one name."""
+    known = read_json(file)
+    changed = [f"{name} was {known.get(name)}, is {value}" for name, value in manifest.items() if known and known.get(name) != value]
+    if changed:
+        what = file.parent if file.name == "manifest.json" else file
+        raise UserError(f"reproduce: {what} is of another configuration ({'; '.join(changed)}); remove it to make it anew")
+    return known is not None
+
+
+def write_result(file: Path, known: dict, samples: dict) -> None:
+    """One line a task."""
+    lines = [f"{json.dumps(task)}: {json.dumps(one, separators=(',', ':'))}" for task, one in samples.items()]
+    head = json.dumps(known, indent=1, ensure_ascii=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(".tmp")
+    draft.write_text(head[:-2] + ',\n "samples": {\n' + ",\n".join(lines) + "\n}}\n", encoding="utf-8")
+    draft.rename(file)
+
+
+def evidence(spr: Path) -> dict:
+    """What the stage worked with: pairs and skips, mean terms of chosen and rejected, and how S_sem and S go with S_loc within a region."""
+    shown = summary(spr)
+    regions = [[row["initial"] for row in region["candidates"] if row["initial"]["valid"]] for region in Log(spr / "scores").read().values()]
+    rows = [np.array([(one["terms"]["s_sem"], one["total"], one["terms"]["s_loc"]) for one in region]) for region in regions if len(region) > 1]
+    centred = np.vstack([row - row.mean(axis=0) for row in rows]) if rows else np.zeros((0, 3))
+    with_loc = np.corrcoef(centred.T)[:2, 2] if centred.any(axis=0).all() else (None, None)
+    correlation = {name: value if value is None else round(float(value), 3) for name, value in zip(("S_sem", "S"), with_loc)}
+    return {"counts": shown["counts"], "skipped": shown["skipped_regions"], "terms": shown["terms"], "correlation with S_loc": correlation}
+
+
+def condensed(details: Iterable[dict]) -> dict:
+    """lmms-eval's samples of a task → ``{"figures": names, "pictures": {picture: [row …]}}``, a row a sample.
+
+    A box is its IoU, cut (not rounded: 0.8996 is no 0.9) to three decimals; any other sample has sum and weight of each figure.
+    """
+    figures, rows = ["IoU"], {}
+    for document in details:
+        row = rows.setdefault(Path(str(document["image"])).stem, [])
+        for item in document["items"]:
+            if "iou" in item:
+                row.append(int(item["iou"] * 1000) / 1000)
+            else:
+                figures = list(item["figures"])
+                row.append([short(value) for pair in item["figures"].values() for value in pair])
+    return {"figures": figures, "pictures": rows}
+
+
+def short(value: float) -> float:
+    return int(value) if value == int(value) else round(value, 3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("plan", nargs="?", default="full", choices=plan.PLANS)
+    parser.add_argument("--out", type=Path, default=Path("reproduction"), help="folder of data, checkpoints and samples")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of what was found; another than the committed one measures anew, its tables go to OUT")
+    parser.add_argument("--tables", action="store_true", help="write the tables of what is there, run nothing")
+    arguments = parser.parse_args()
+    try:
+        for split in ("full", "tune"):
+            Study(plan.PLANS[split], arguments.out, arguments.results).check()
+        if not arguments.tables:
+            Study(plan.PLANS[arguments.plan], arguments.out, arguments.results).run()
+        print(tables.write(arguments.results, tables.DOCS if arguments.results == RESULTS else arguments.out))
+    except UserError as error:
+        print(f"spr: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
