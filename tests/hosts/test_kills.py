@@ -36,7 +36,7 @@ def test_full_fine_tuning(world, tmp_path):
 
 def test_lora(world, tmp_path):
     out = tmp_path / "killed-lora"
-    killed_in(("entry", "candidates", "dpo"), command(world, out, *spr_flags(world), *EACH_STEP, *LORA), out)
+    killed_in(STAGES, command(world, out, *spr_flags(world), *EACH_STEP, *LORA), out)
     assert_whole(out)
     assert_saved_lora_equals_live(out)
 
@@ -56,9 +56,10 @@ def test_two_rounds(world, tmp_path):
     assert all(torch.allclose(killed[name], expected[name], atol=1e-6, rtol=0) for name in expected)
 
 
-def test_zero3_on_two_ranks(world, tmp_path):
+@pytest.mark.parametrize("stages", [("candidates", "dpo"), pytest.param(STAGES, marks=[pytest.mark.campaign, pytest.mark.timeout(1800)])], ids=["two", "all"])
+def test_zero3_on_two_ranks(world, tmp_path, stages):
     out = tmp_path / "killed-zero3"
-    killed_in(("candidates", "dpo"), command(world, out, *spr_flags(world), *EACH_STEP, ranks=2, zero=3), out)
+    killed_in(stages, command(world, out, *spr_flags(world), *EACH_STEP, ranks=2, zero=3), out)
     assert_whole(out)
     assert_saved_equals_live(out)
 
