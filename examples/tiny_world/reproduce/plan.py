@@ -68,6 +68,8 @@ VARIANTS = {
     "250 regions": Variant("--spr_regions 250", own_answers=True),
     "500 regions": Variant("--spr_regions 500", own_answers=True),
     "2000 regions": Variant("--spr_regions 2000", own_answers=True),
+    "2 rounds": Variant("--spr_rounds 2", own_answers=True),
+    "3 rounds": Variant("--spr_rounds 3", own_answers=True),
     "annotation noise 0.05": Variant(own_answers=True, world={"spr_noise": 0.05}),
     "SFT noise 0": taught(0.0),
     "SFT noise 0.04": taught(0.04),
