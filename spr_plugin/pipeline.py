@@ -64,6 +64,7 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train):
     for number in range(2, config.spr_rounds + 1):
         run = run.next_round(number)
         run.improve(run.regions())
+    dpo.hold_engine(trainer)
     run.write_exit(entry.with_name("exit.json"))
     return result or _nothing_trained(trainer)
 

@@ -401,6 +401,16 @@ def release_engine(trainer) -> None:
     trainer.optimizer = trainer.lr_scheduler = None
 
 
+def hold_engine(trainer) -> None:
+    """Where this process trained nothing, an engine for the host's save, as transformers makes one to evaluate: without it the
+    parts of ZeRO-3 would be saved as empty tensors."""
+    if getattr(trainer, "deepspeed", None) is None and weights.sharded(trainer.model):
+        from transformers.integrations.deepspeed import deepspeed_init
+
+        deepspeed_init(trainer, num_training_steps=0, inference=True)
+        trainer.deepspeed = trainer.model_wrapped = trainer.accelerator.prepare(trainer.model)
+
+
 def to_device(trainer) -> None:
     """Where the host's training was skipped, DeepSpeed has not moved the model yet; ZeRO-3 parts stay where they are."""
     if not weights.sharded(trainer.model):

@@ -58,9 +58,13 @@ def test_two_rounds(world, tmp_path):
 
 @pytest.mark.parametrize("stages", [("candidates", "dpo"), pytest.param(STAGES, marks=[pytest.mark.campaign, pytest.mark.timeout(1800)])], ids=["two", "all"])
 def test_zero3_on_two_ranks(world, tmp_path, stages):
+    """Once more when all is done: nothing is trained then, and the host saves the whole model all the same."""
     out = tmp_path / "killed-zero3"
-    killed_in(stages, command(world, out, *spr_flags(world), *EACH_STEP, ranks=2, zero=3), out)
+    arguments = command(world, out, *spr_flags(world), *EACH_STEP, ranks=2, zero=3)
+    killed_in(stages, arguments, out)
     assert_whole(out)
+    assert_saved_equals_live(out)
+    run(arguments)
     assert_saved_equals_live(out)
 
 
