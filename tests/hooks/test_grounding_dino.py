@@ -25,6 +25,8 @@ from spr_plugin.hooks import grounding_dino  # noqa: E402
 from spr_plugin.regions import region_query  # noqa: E402
 from spr_plugin.scoring import SPRScorer  # noqa: E402
 
+pytestmark = pytest.mark.legacy  # every version of the matrix
+
 WORDS = "red blue green dog cat cup tree man hat on the near big small left right ##s".split()
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
