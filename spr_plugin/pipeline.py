@@ -225,10 +225,9 @@ class Run:
         mine = wanted[ranks.rank() :: ranks.world()]
         candidates = by_region(self.log("candidates").read().values())
         scorer = self.scorer(self.trainer.args.device) if mine else None
-        pictures = ahead(lambda regions: readable(regions[0].image.path, regions[0].image.id), mine)
-        for regions, picture in progress(pictures, len(mine), "scoring pictures", show=ranks.rank() == 0):
+        for regions, picture in progress(ahead(picture_of, mine), len(mine), "scoring pictures", show=ranks.rank() == 0):
             said = [candidates.get(query.id, []) for query in regions]
-            records = score_regions(regions, said, scorer, self.host.box_format, picture)
+            records = score_picture(picture, regions, said, scorer, self.host.box_format)
             log.append(*(record for record in records if record["id"] not in held))
         ranks.barrier()
 
@@ -300,12 +299,20 @@ def by_picture(queries: list[RegionQuery]) -> list[list[RegionQuery]]:
     return list(grouped.values())
 
 
-def score_regions(queries: list[RegionQuery], candidates: list[list[dict]], scorer, box_format, picture=None) -> list[dict]:
-    """The records of the regions of one picture: every candidate's scores as the model wrote it and after refinement, by term. `picture` is
-    given where it has been read already."""
+def score_regions(queries: list[RegionQuery], candidates: list[list[dict]], scorer, box_format) -> list[dict]:
+    """:func:`score_picture` of the picture that the regions lie in, read from its file."""
+    return score_picture(picture_of(queries), queries, candidates, scorer, box_format)
+
+
+def picture_of(queries: list[RegionQuery]):
+    """The one picture of these regions, or None for a file that is no readable picture."""
+    return readable(queries[0].image.path, queries[0].image.id)
+
+
+def score_picture(picture, queries: list[RegionQuery], candidates: list[list[dict]], scorer, box_format) -> list[dict]:
+    """The records of the regions of one picture: every candidate's scores as the model wrote it and after refinement, by term."""
     image = queries[0].image
     texts = [[candidate["text"] for candidate in row] for row in candidates]
-    picture = picture or readable(image.path, image.id)
     if picture is None:
         unread = invalid("image_unreadable")
         return [_scored(q, row, [], [("", 0, 0)] * len(row), [unread] * 2 * len(row)) for q, row in zip(queries, candidates)]
