@@ -323,7 +323,7 @@ def train(model, features, make, prefix, steps, batch, peak, warmup=100, seed=0,
     rng, start, losses = np.random.default_rng([53, seed]), time.time(), []
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, peak, weight_decay=0.01, betas=(0.9, 0.98))
-    for step, (rows, ids, targets) in enumerate(batches(make, len(features), batch, rng), 1):
+    for step, (rows, ids, targets) in zip(range(1, steps + 1), batches(make, len(features), batch, rng)):
         set_rate(optimizer, cosine(step, steps, peak, warmup))
         loss = model.loss(features[rows], prefix, ids, targets)
         descend(optimizer, loss, parameters)
@@ -331,8 +331,6 @@ def train(model, features, make, prefix, steps, batch, peak, warmup=100, seed=0,
         if step % 50 == 0 or step == steps:
             spent = time.time() - start
             log(f"  {step}/{steps} {spent:.0f}s loss {np.mean(losses[-50:]):.3f}")
-        if step == steps:
-            return
 
 
 def train_projector(model, features, views, steps, batch=2048, peak=3e-3, log=print):
