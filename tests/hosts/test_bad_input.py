@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def refused(arguments) -> str:
     """The one line of a refused run."""
-    printed = run(arguments, expect=2)
+    printed = run(arguments, expect=2, timeout=120)
     (line,) = [line for line in printed.splitlines() if line.startswith("spr: error:")]
     assert "Traceback" not in printed and "'loss'" not in printed, printed[-3000:]
     return line

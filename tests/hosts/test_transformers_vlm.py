@@ -72,7 +72,9 @@ def test_decoding_says_what_the_model_says_row_by_row(host, pictures):
 def test_log_probs_are_those_of_the_model_s_own_forward(host, pictures):
     asked = [("Where is it?" * (i + 1), file, *ANSWERS[:: 1 - 2 * i]) for i, file in enumerate(pictures)]
     pairs = [PreferencePair(f"p{i}", f"r{i}", *words, 1.0, 0.0, "a", "b") for i, words in enumerate(asked)]
+    host.trainer.model.double()  # trained weights are sharp: in fp32 rounding alone moves their gradients by more than the bound
     gradients = assert_log_probs_of_its_own_forward(host, pairs)
+    host.trainer.model.float()
     assert any(host.part_of(name) == "vision tower" for name in gradients)
 
 
