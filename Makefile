@@ -3,7 +3,7 @@
 # make test-legacy  that subset alone
 # make matrix     that subset on every version of VERSIONS, each in an environment of its own; writes README's table
 # make test-fast  the tests that train nothing (under a minute)
-# make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same; ranks that die, two launchers
+# make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same (make test kills 4 times); each stage
 # make test-zero  the long form of the DeepSpeed tests: 1, 2 and 4 ranks, accumulation, checkpointing, deaths
 # make bench      every benchmark on this machine; JSON under benchmarks/results
 # make reproduce  train and measure every model of examples/tiny_world/reproduce/plan.py that is not in results/ yet (hours; go on any time)
@@ -41,7 +41,7 @@ test-fast: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) -m "not slow"
 
 test-kill: $(VENV)/.installed
-	SPR_KILLS=40 $(VENV)/bin/python -m pytest -q -s -m campaign tests/hosts
+	SPR_KILLS=40 $(VENV)/bin/python -m pytest -q -s -m slow tests/hosts/test_kills.py tests/hosts/test_faults.py
 
 test-zero: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -q tests/dpo/campaign_zero.py

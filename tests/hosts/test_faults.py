@@ -15,7 +15,6 @@ from .launch import ROOT, command, environment, free_port, kill, run, spr_flags
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.campaign
 def test_a_rank_dies_a_line_is_damaged_and_two_launchers_finish(world, tmp_path):
     out = tmp_path / "llava"
     with tempfile.TemporaryFile("w+") as output:

@@ -103,7 +103,6 @@ def calm(world, tmp_path_factory):
     return out
 
 
-@pytest.mark.campaign
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_random_instants(world, tmp_path, calm, ranks):
     """Killed at random instants from the lock on, restarted, killed again …: the pairs are those of the calm run, on one rank and on two."""
