@@ -254,23 +254,28 @@ def naive_match(boxes, truths):
     return [(i, j, table[i][j]) for i, j in enumerate(best) if j is not None and table[i][j] > 0]
 
 
-@pytest.mark.parametrize("family", ["ferret", "llava:pad", "shikra", "cogvlm", "internvl", "qwen2.5-vl"])
+@pytest.mark.parametrize("family", STYLES)
 def test_descriptions(family):
-    rng = random.Random(family)
-    for number in range(COUNT // 6 // 4):  # each tries hundreds of matchings
+    """Objects named or not, boxes near or off, answers cut short, empty or with words alone."""
+    rng, cut = random.Random(family), 0
+    for number in range(COUNT // len(STYLES) + 1):
         width, height = rng.randint(200, 640), rng.randint(200, 640)
         objects = [{"label": rng.choice(["dog", "red circle"]), "bbox": random_box(rng, width, height)} for _ in range(rng.randint(1, 3))]
         said = [(rng.choice([o["label"], "a big " + o["label"] + "s", "thing"]), near(rng, o["bbox"], width, height)) for o in objects if rng.random() > 0.2]
-        answer = ", ".join(said_by(rng, family, phrase, [box], width, height) for phrase, box in said)
+        whole = ", ".join(said_by(rng, family, phrase, [box], width, height) for phrase, box in said)
+        answer = rng.choice([whole, whole, whole, whole[: 2 * len(whole) // 3], "", "There is nothing.", "I see " + whole])
         doc = {"id": "1", "image_id": "a", "width": width, "height": height, "objects": objects, "box_format": family}
         scores = description.process_results(doc, [answer])
-        read = [box for _, boxes in naive_said(family, answer, width, height) for box in boxes]
-        pairs = naive_match(read, [o["bbox"] for o in objects])
-        named = sum(objects[j]["label"] in said[i][0] for i, j, _ in pairs)
+        read = [(phrase, box) for phrase, boxes in naive_said(family, answer, width, height) for box in boxes]
+        pairs = naive_match([box for _, box in read], [o["bbox"] for o in objects])
+        named = sum(objects[j]["label"] in read[i][0] for i, j, _ in pairs)
+        cut += len(read) < len(said)
         expected = {"precision": (len(pairs), len(read)), "recall": (len(pairs), len(objects)), "phrase_precision": (named, len(read)),
                     "phrase_recall": (named, len(objects)), "mIoU": (sum(pair[2] for pair in pairs), len(objects))}  # fmt: skip
         for name, (total, count) in expected.items():
             assert scores[name]["n"] == count and scores[name]["score"] * count == pytest.approx(total, abs=1e-9), (name, answer)
+        assert scores["parse_failure"]["score"] == float(not read)
+    assert cut > 50
 
 
 def test_a_description_is_asked_for_as_in_the_method():
