@@ -86,7 +86,8 @@ class LlavaHost(Host):
         expand = self.llava.prepare_inputs_labels_for_multimodal
         known = inspect.signature(expand).parameters
         given = {name: batch.get(name) for name, parameter in known.items() if name in batch or parameter.default is parameter.empty}
-        with self._pictures_encoded_once(rows):
+        # LLaVA-NeXT's `image_newline` lies on the model itself, whose own forward is not called: no hook of ZeRO-3 gathers it.
+        with self._pictures_encoded_once(rows), weights.gathered(self.llava.get_model().parameters(recurse=False)):
             *_, mask, _, embeds, _ = expand(**given)
         embeds, mask = flush_right(embeds, mask.long())
         decoder, head = self.language_model()

@@ -16,8 +16,9 @@ SHARD_BYTES = 2 << 30
 
 @contextlib.contextmanager
 def gathered(parameters, modify: bool = False):
-    """Inside, ZeRO-3 parameters have their full values; with ``modify`` rank 0's changes are handed to all ranks. Else a no-op."""
-    sharded = [p for p in parameters if hasattr(p, "ds_id")]
+    """Inside, ZeRO-3 parameters have their full values; with ``modify`` rank 0's changes are handed to all ranks. A no-op where
+    all are whole already."""
+    sharded = [p for p in parameters if hasattr(p, "ds_id") and (modify or p.numel() < p.ds_numel)]
     if not sharded:
         yield
         return

@@ -38,6 +38,12 @@ def assert_whole(out: Path, part: str = "spr") -> None:
     assert (spr / "report.html").stat().st_size > 10_000
 
 
+def assert_engine_on(out: Path, ranks: int) -> None:
+    """The stage ran in a real DeepSpeed engine, and each rank sampled."""
+    assert read_json(out / "spr" / "exit.json")["engine"] == "DeepSpeedEngine"
+    assert len(list((out / "spr" / "candidates").glob("rank-*.jsonl"))) == ranks
+
+
 def assert_saved_lora_equals_live(out: Path) -> None:
     """Adapter and projector in the two files that LLaVA writes for a LoRA host are the live ones."""
     live = read_json(out / "spr" / "exit.json")["weights"]

@@ -16,13 +16,18 @@ ROOT = Path(__file__).parents[2]
 TINY = ROOT / "examples" / "tiny_world"
 
 
-def launcher(ranks: int, deepspeed: bool) -> list[str]:
-    """The words before the training script's flags: python, torchrun, or DeepSpeed's own launcher."""
+def launcher(ranks: int, deepspeed: bool, script: Path | None = None) -> list[str]:
+    """The words before a training script's flags: python, torchrun, or DeepSpeed's own launcher; the script is llava-torch's unless named."""
     if deepspeed:
-        script = Path(importlib.util.find_spec("llava").origin).parent / "train" / "train.py"
+        script = script or Path(importlib.util.find_spec("llava").origin).parent / "train" / "train.py"
         return [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", str(ranks), "--master_port", str(free_port()), str(script)]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
-    return [sys.executable, *torchrun, "-m", "llava.train.train"]
+    return [sys.executable, *torchrun, *([str(script)] if script else ["-m", "llava.train.train"])]
+
+
+def engine(zero: int | None) -> list[str]:
+    """The flags that ask for tests/deepspeed/zero*.json; none without ``zero``."""
+    return ["--deepspeed", str(ROOT / "tests" / "deepspeed" / f"zero{zero}.json")] if zero else []
 
 
 def free_port() -> int:
@@ -36,7 +41,6 @@ def command(world: Path, out: Path, *flags, ranks: int = 1, zero: int | None = N
 
     ``zero`` 2 or 3 takes the ``deepspeed`` launcher and tests/deepspeed/zero*.json; else ``ranks`` above 1 take torchrun.
     """
-    engine = ["--deepspeed", ROOT / "tests" / "deepspeed" / f"zero{zero}.json"] if zero else []
     settings = f"""
         --model_name_or_path {TINY}/llava --version v1
         --data_path {world}/sft.json --image_folder {world}/images
@@ -46,7 +50,7 @@ def command(world: Path, out: Path, *flags, ranks: int = 1, zero: int | None = N
         --evaluation_strategy no --save_strategy no --learning_rate 1e-5 --logging_steps 1 --model_max_length 1024
         --lazy_preprocess True --report_to none --bits 16 --bf16 False --tf32 False --use_cpu True
     """.split()
-    return [*launcher(ranks, deepspeed=bool(zero)), *settings, *map(str, [*engine, *flags])]
+    return [*launcher(ranks, deepspeed=bool(zero)), *settings, *engine(zero), *map(str, flags)]
 
 
 def spr_flags(world: Path) -> list[str]:

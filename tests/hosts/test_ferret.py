@@ -13,7 +13,9 @@ from spr_plugin.hooks.ferret import FerretHost, spr_host
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.store import read_json
 
-from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_saved_lora_equals_live, assert_whole, saved_weights
+from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward
+from .checks import assert_engine_on, assert_saved_lora_equals_live, assert_whole, saved_weights
+from .launch import engine, launcher
 from .tree import HERE, coco, run_in, source, trainer_of
 
 TREE = source("ferret", "ferret/train/train.py")
@@ -50,8 +52,8 @@ def spr_flags(world) -> list[str]:
         --spr_regions 12 --spr_max_new_tokens 12 --spr_sample_batch 6 --spr_batch_size 2""".split()
 
 
-def whole_run(arguments) -> str:
-    return run_in(TREE, "ferret.train.train", arguments, HERE)
+def whole_run(arguments, ranks: int = 1, zero: int | None = None) -> str:
+    return run_in(TREE, [*launcher(ranks, bool(zero), TREE / "ferret" / "train" / "train.py"), *engine(zero), *arguments], HERE)
 
 
 CONFIG = SPRConfig(spr=True, spr_annotations="a.json", spr_image_folder="images")
@@ -139,8 +141,10 @@ def test_a_run_saves_where_ferret_saves(random_llava, world, data, tmp_path):
 
 
 def test_lora_on_a_finished_model(random_llava, world, data, tmp_path):
-    """The paper's own case: no training of the host's, its adapter, ``--spr_only``."""
+    """The paper's own case: no training of the host's, its adapter, ``--spr_only``, two ranks under ZeRO-2."""
     out = tmp_path / "ferret-lora"
-    whole_run(settings(random_llava, world, data, out, *spr_flags(world), "--spr_only", "--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8"))
+    lora = ["--spr_only", "--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8"]
+    whole_run(settings(random_llava, world, data, out, *spr_flags(world), *lora), ranks=2, zero=2)
     assert_whole(out)
+    assert_engine_on(out, ranks=2)
     assert_saved_lora_equals_live(out)

@@ -14,7 +14,8 @@ from spr_plugin.store import read_json
 
 from . import make_vlm
 from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward
-from .checks import assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole
+from .checks import assert_engine_on, assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole
+from .launch import engine, launcher
 from .tree import HERE, run_in, source, trainer_of
 
 TREE = source("llava_next", "llava/model/language_model/llava_qwen.py")
@@ -120,8 +121,9 @@ def test_several_data_files_are_not_mined(host):
             spr_host(trainer=host.trainer, namespace=host.namespace, config=SPRConfig(spr=True))
 
 
-def whole_run(arguments) -> str:
-    return run_in(TREE, "llava.train.train", arguments, TREE)  # from its root, where its trl lies
+def whole_run(arguments, ranks: int = 1, zero: int | None = None) -> str:
+    words = [*launcher(ranks, bool(zero), TREE / "llava" / "train" / "train.py"), *engine(zero), *arguments]
+    return run_in(TREE, words, TREE)  # from its root, where its trl lies
 
 
 @pytest.fixture
@@ -130,12 +132,13 @@ def spr_flags(world):
         --spr_regions 12 --spr_max_new_tokens 12 --spr_sample_batch 6 --spr_batch_size 2""".split()
 
 
-@pytest.mark.parametrize("lora", [False, True])
-def test_a_run(qwen, random_llava, world, spr_flags, tmp_path, lora):
+@pytest.mark.parametrize(("lora", "ranks", "zero"), [(False, 1, None), (True, 1, None), (False, 2, 3)])
+def test_a_run(qwen, random_llava, world, spr_flags, tmp_path, lora, ranks, zero):
     out = tmp_path / "next-spr"
     lora_flags = ["--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8"] if lora else []
-    printed = whole_run(settings(qwen, random_llava, world / "sft.json", world / "images", out, *spr_flags, *lora_flags))
+    printed = whole_run(settings(qwen, random_llava, world / "sft.json", world / "images", out, *spr_flags, *lora_flags), ranks, zero)
     assert_whole(out)
+    assert_engine_on(out, ranks) if zero else None
     assert "share their prompt" in printed
     (assert_saved_lora_equals_live if lora else assert_saved_equals_live)(out)
     live, entry = (read_json(out / "spr" / name) for name in ("exit.json", "entry/index.json"))

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from .launch import ROOT, launcher, run
+from .tree import run_in, source
 
 pytestmark = pytest.mark.slow
 # What a machine without a GPU cannot be asked for; flags given again replace README's.
@@ -41,3 +42,23 @@ def test_ferret_7b(tmp_path):
     held = json.loads(line)
     assert held["spr"]["spr_only"] and held["spr"]["spr_box_format"] == "ferret" and held["spr"]["spr_lambda"] == 0.8
     assert held["model"]["add_region_feature"] and held["data"]["image_aspect_ratio"] == "square_nocrop" and held["lora_enable"]
+
+
+def test_onevision_7b(tmp_path):
+    """Through LLaVA-NeXT's script; its default attention is one that a machine without a GPU lacks."""
+    program, _, ranks, script, *flags = readme_command("torchrun --nproc_per_node 8 llava/train/train_mem.py")
+    assert "--spr_only" in flags and "--deepspeed" in flags
+    shutil.copytree(ROOT / "tests" / "deepspeed", tmp_path / "scripts")
+    tree = source("llava_next", "llava/model/language_model/llava_qwen.py")
+    start = launcher(1, True, tree / "llava" / "train" / "train.py")
+    printed = run_in(tree, [*start, *flags, *NO_GPU, "--attn_implementation", "sdpa"], tmp_path, expect=1)
+    weights = flags[flags.index("--model_name_or_path") + 1]
+    assert "from_pretrained(" in printed and weights in printed, printed[-3000:]
+    assert "spr: error" not in printed and "unrecognized" not in printed
+
+
+def test_a_hugging_face_model(tmp_path):
+    program, script, *flags = readme_command("python examples/finetune_vlm.py")
+    printed = run([*launcher(1, False, ROOT / script), *flags, *NO_GPU], expect=1, cwd=tmp_path)
+    assert "AutoProcessor.from_pretrained(script.model)" in printed and "huggingface.co" in printed, printed[-3000:]
+    assert "spr: error" not in printed and "unrecognized" not in printed

@@ -156,7 +156,7 @@ def checkpoint(tmp_path_factory):
 def trainer_command(world, checkpoint, out, *flags) -> list[str]:
     settings = f"""--model {checkpoint} --data {world}/sft.json --images {world}/images --output_dir {out} --max_steps 2
         --per_device_train_batch_size 2 --learning_rate 1e-5 --report_to none --save_strategy no --use_cpu True --remove_unused_columns False""".split()
-    return [sys.executable, str(SCRIPTS / "hf_trainer.py"), *settings, *map(str, flags)]
+    return [sys.executable, str(ROOT / "examples" / "finetune_vlm.py"), *settings, *map(str, flags)]
 
 
 def spr_flags(world) -> list[str]:

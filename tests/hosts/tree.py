@@ -21,11 +21,11 @@ def source(miniature: str, script: str) -> Path:
     return checkout if (checkout / script).exists() else HERE / miniature
 
 
-def run_in(tree: Path, module: str, arguments: list[str], cwd: Path) -> str:
-    """``python -m MODULE`` with the tree on the path, to its end; what it printed."""
+def run_in(tree: Path, words: list[str], cwd: Path, **how) -> str:
+    """A command with the tree on the path, to its end; what it printed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tree), os.environ.get("PYTHONPATH")])))
-        return run([sys.executable, "-m", module, *arguments], cwd=cwd)
+        return run(words, cwd=cwd, **how)
 
 
 class Started(Exception):
