@@ -1,11 +1,11 @@
 """Sampling side by side: ours, a batch-1 loop, ``generate(num_return_sequences=k)``, and the bare forwards that nobody can do without.
 
-    python benchmarks/sampling.py [--images 4] [--tokens 64] [--rounds 3] [--large] [--ranks] [--json FILE]
+    python benchmarks/sampling.py [tiny] [large] [ranks] [--images 4] [--tokens 64] [--rounds 3] [--json FILE]
 
 An image has 4 prompts that show it whole and 2 that show crops, 4 samples each; the stop token is suppressed, so that every answer has
 ``--tokens`` tokens. Rows alternate in one process with one thread; medians. The limit is there with transformers' own cache and with one that
-grows in place, as ours does. ``--large`` adds a random LLaVA of about 100 M parameters with 576 image tokens; ``--ranks`` sampling and scoring
-in two processes against one.
+grows in place, as ours does. ``tiny`` is the embedded LLaVA, ``large`` a random one of about 100 M parameters with 576 image tokens; ``ranks``
+is sampling and scoring in two processes against one.
 """
 
 import argparse
@@ -22,7 +22,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tes
 from live_llava import TINY, live_llava, tiny_llava, tiny_world  # noqa: E402
 
 from spr_plugin.decoding import decode, drawing, growing_in_place, repeat  # noqa: E402
-from spr_plugin.store import write_json  # noqa: E402
+from spr_plugin.store import read_json, write_json  # noqa: E402
 
 SAMPLES = 4
 WORDS = "Describe the objects in the region [0.1, 0.12, 0.87, 0.9] with their bounding boxes."
@@ -144,42 +144,41 @@ def one_rank(world: Path, out: Path, regions: int) -> None:
     print("scoring", time.perf_counter() - start, flush=True)
 
 
+def part(name: str, world: Path, folder: Path, arguments) -> dict:
+    """Figures of ``tiny``, ``large`` or ``ranks``."""
+    if name == "ranks":
+        return ranks_speedup(world, arguments.regions)
+    prefix, host, images, rounds = (
+        ("", tiny_llava(world, folder / "tiny"), arguments.images, arguments.rounds) if name == "tiny" else ("large_", large_host(folder / "large"), 1, 1)
+    )
+    host.trainer.model.eval()
+    suppress_stop(host)
+    seconds = measured(host, questions(host, images), arguments.tokens, rounds)
+    found = {**{f"{row}_s": value for row, value in seconds.items()}, **ratios(seconds), "parameters": sum(p.numel() for p in host.llava.parameters())}
+    return {f"{prefix}{key}": value for key, value in found.items()}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=["tiny"], metavar="tiny large ranks")
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--large", action="store_true")
-    parser.add_argument("--ranks", action="store_true")
-    parser.add_argument("--regions", type=int, default=128, help="of --ranks")
+    parser.add_argument("--regions", type=int, default=128, help="of the part ranks")
     parser.add_argument("--rank-of", nargs=2, type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--json")
+    parser.add_argument("--json", help="keeps what another run wrote there of other parts")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.rank_of:
         return one_rank(*arguments.rank_of, arguments.regions)
     with tempfile.TemporaryDirectory() as folder:
         world = tiny_world(Path(folder) / "world", sft=16, spr=64)
-        hosts = {"": lambda: tiny_llava(world, Path(folder) / "tiny")}
-        if arguments.large:
-            hosts["large_"] = lambda: large_host(Path(folder) / "large")
-        result = {"images": arguments.images, "tokens": arguments.tokens, "clock": "CPU seconds, one thread"}
-        for prefix, make in hosts.items():
-            host = make()
-            host.trainer.model.eval()
-            suppress_stop(host)
-            count = arguments.images if not prefix else 1
-            seconds = measured(host, questions(host, count), arguments.tokens, arguments.rounds if not prefix else 1)
-            found = {f"{prefix}{key}": value for key, value in {**{f"{k}_s": v for k, v in seconds.items()}, **ratios(seconds)}.items()}
-            found[f"{prefix}parameters"] = sum(p.numel() for p in host.llava.parameters())
+        for name in arguments.parts:
+            found = part(name, world, Path(folder), arguments)
             print("\n".join(f"{key:40} {value:,.2f}" for key, value in found.items()), flush=True)
-            result |= found
-        if arguments.ranks:
-            found = ranks_speedup(world, arguments.regions)
-            print("\n".join(f"{key:40} {value:,.2f}" for key, value in found.items()), flush=True)
-            result |= found
-    if arguments.json:
-        write_json(arguments.json, result)
+            if arguments.json:
+                common = {"images": arguments.images, "tokens": arguments.tokens, "clock": "CPU seconds, one thread; of ranks wall seconds"}
+                write_json(arguments.json, {**(read_json(arguments.json) or {}), **common, **found})
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def qwen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights") / "tiny-qwen2"
     torch.manual_seed(0)
     tokens = make_vlm.tokenizer("<image>")
+    tokens.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})  # as Qwen2's names them, and no others
     end = tokens.eos_token_id
     Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokens), eos_token_id=end, bos_token_id=end, **make_vlm.TEXT)).save_pretrained(folder)
     tokens.save_pretrained(folder)
@@ -135,7 +136,7 @@ def spr_flags(world):
 @pytest.mark.parametrize(("lora", "ranks", "zero"), [(False, 1, None), (True, 1, None), (False, 2, 3)])
 def test_a_run(qwen, random_llava, world, spr_flags, tmp_path, lora, ranks, zero):
     out = tmp_path / "next-spr"
-    lora_flags = ["--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8"] if lora else []
+    lora_flags = ["--spr_only", "--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8"] if lora else []
     printed = whole_run(settings(qwen, random_llava, world / "sft.json", world / "images", out, *spr_flags, *lora_flags), ranks, zero)
     assert_whole(out)
     assert_engine_on(out, ranks) if zero else None
