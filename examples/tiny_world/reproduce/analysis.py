@@ -34,7 +34,7 @@ from spr_plugin.store import Log, read_json
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 SCORES, WORTH = ("s_sem", "s_loc", "S"), ("IoU", "recall")
 SIDES, KINDS = ("chosen", "rejected"), ("coordinates", "words", "other")
-LOOKED, BATCH = 300, 8  # pairs whose log-probs are computed, and how many at a time
+LOOKED, BATCH = 300, 8  # trained pairs whose log-probs are computed (ids are hashes: any will do), and how many at a time
 
 
 def why(model: Path, base: Path, results: tuple[dict, dict], data: Path, evaluation: Path, asked: Mapping) -> dict[str, list[dict]]:
@@ -52,13 +52,15 @@ def why(model: Path, base: Path, results: tuple[dict, dict], data: Path, evaluat
     form = box_format(box["family"], box["aspect"])
     scores = Log(model / "spr/scores").read()
     pairs = [PreferencePair(**record) for record in Log(model / "spr/pairs").read().values() if "skip" not in record]
+    trained = {record["pair"] for record in Log(model / "spr/reference").read().values()}
+    looked = [pair for pair in pairs if pair.id in trained][:LOOKED]
     (pictures, before), (_, after) = (tables.samples(result, "rec") for result in results)
     facts = asked_about(evaluation, **asked)
     return {
         "flips": flips(np.column_stack([side["mIoU"][:, 0] for side in (before, after)]), pictures, parts([facts[picture] for picture in pictures])),
         "scores": score_rows([answers(record, queries[id], form) for id, record in scores.items()]),
         "pairs": pair_rows([pair_worth(pair, scores[pair.region], queries[pair.region], form) for pair in pairs]),
-        "log_probs": log_prob_rows(*(token_log_probs(checkpoint, pairs[:LOOKED], data) for checkpoint in (base, model))),
+        "log_probs": log_prob_rows(*(token_log_probs(checkpoint, looked, data) for checkpoint in (base, model))),
     }
 
 
@@ -85,11 +87,11 @@ def hard_parts(scene: scenes.Scene, box: Sequence[float]) -> dict[str, float]:
 def parts(facts: Sequence[Mapping[str, float]]) -> list[dict[str, str]]:
     """Each sample's part of all samples: by area (thirds), by distractors, by whether its box is covered."""
     small, large = np.quantile([one["area"] for one in facts], (1 / 3, 2 / 3))
-    sizes = (f"area up to {small:.0f} px²", f"area up to {large:.0f} px²", f"area above {large:.0f} px²")
+    sizes = (f"1st third by area (up to {small:.0f} px²)", f"2nd third by area (up to {large:.0f} px²)", "3rd third by area")
     return [
         {
             "size": sizes[int(one["area"] > small) + int(one["area"] > large)],
-            "distractors": f"{one['distractors']:.0f} distractors",
+            "distractors": f"distractors: {one['distractors']:.0f}",
             "covered": "covered in part" if one["covered"] else "not covered",
         }
         for one in facts

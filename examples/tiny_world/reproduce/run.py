@@ -7,6 +7,7 @@ under another configuration the run stops. OUT holds data, checkpoints and sampl
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import shlex
@@ -172,6 +173,7 @@ def pictures(folder: Path) -> dict[str, Path]:
     return {hashlib.sha256(file.read_bytes()).hexdigest(): file for file in sorted(folder.rglob("*.png"))}
 
 
+@functools.cache
 def weights_hash(world: Path) -> str:
     """Of what is embedded: models that answer, score and detect."""
     files = sorted(world.rglob("*.safetensors"))

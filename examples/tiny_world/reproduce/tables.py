@@ -224,26 +224,28 @@ def _stages(found: Mapping[str, Units]) -> list[str]:
 
 
 def _why(found: Units) -> list[str]:
-    """What analysis.py found, a column a seed; flips are summed over the seeds that are there."""
+    """What analysis.py found, a column a seed."""
     if not found:
         return []
-    gaps = [str(seed) for seed in plan.VARIANTS[plan.MAIN].seeds if seed not in found]
-    lines = ["## Why", "", f"Seeds that were looked into: {', '.join(map(str, sorted(found)))}{'; missing: ' * bool(gaps)}{', '.join(gaps)}.", ""]
-    lines += ["Expressions won and lost, by IoU, all these seeds together:", "", "| | n | " + " | ".join(map(str, metrics.THRESHOLDS)) + " |"]
-    lines += ["|---|--:|" + "--:|" * len(metrics.THRESHOLDS)]
-    parts: dict = {}
-    for row in (row for unit in found.values() for row in unit["flips"]):
-        won, lost, n = parts.setdefault(row["part"], {}).get(row["figure"], (0, 0, 0))
-        parts[row["part"]][row["figure"]] = won + row["won"], lost + row["lost"], n + row["n"]
-    for part, figures in parts.items():
-        cells = " | ".join(f"+{won} −{lost}" for won, lost, _ in figures.values())
-        lines.append(f"| {part} | {next(iter(figures.values()))[2]} | {cells} |")
-    flips = {seed: [{**row, "figure": row["part"]} for row in unit["flips"] if row["figure"] == metrics.ACCURACIES[-1]] for seed, unit in found.items()}
-    lines += ["", *_by_seed("Gain at IoU 0.9, points", flips, lambda row: f"{_points(row['gain'])} ({_interval(row)})")]
+    gaps = ", ".join(str(seed) for seed in plan.VARIANTS[plan.MAIN].seeds if seed not in found)
+    lines = ["## Why", "", f"Seeds that were looked into: {', '.join(map(str, sorted(found)))}{gaps and '; missing: '}{gaps}.", "", *_flips(found)]
     for key, title in EVIDENCE.items():
         rows = {seed: unit[key] for seed, unit in found.items()}
         lines += _by_seed(title, rows, lambda row: f"{row['value']:.3f} ({row['low']:.3f} … {row['high']:.3f})")
     return lines
+
+
+def _flips(found: Units) -> list[str]:
+    """Won and lost by part and threshold, summed over the seeds that are there, and each seed's gain at the highest threshold."""
+    lines = ["Expressions won and lost, by IoU, these seeds together:", "", "| | n | " + " | ".join(map(str, metrics.THRESHOLDS)) + " |"]
+    lines.append("|---|--:|" + "--:|" * len(metrics.THRESHOLDS))
+    rows = [row for unit in found.values() for row in unit["flips"]]
+    for part in dict.fromkeys(row["part"] for row in rows):
+        own = [[row for row in rows if (row["part"], row["figure"]) == (part, figure)] for figure in metrics.ACCURACIES]
+        cells = " | ".join(f"+{sum(row['won'] for row in one)} −{sum(row['lost'] for row in one)}" for one in own)
+        lines.append(f"| {part} | {sum(row['n'] for row in own[0])} | {cells} |")
+    last = {seed: [{**row, "figure": row["part"]} for row in unit["flips"] if row["figure"] == metrics.ACCURACIES[-1]] for seed, unit in found.items()}
+    return [*lines, "", *_by_seed("Gain at IoU 0.9, points", last, lambda row: f"{_points(row['gain'])} ({_interval(row)})")]
 
 
 def _by_seed(title: str, found: Mapping[int, Sequence[dict]], shown) -> list[str]:
