@@ -314,6 +314,7 @@ def test_a_small_study_from_end_to_end(tmp_path, small, capfd):
     candidates = [(tmp_path / "out/test" / name / "llava/spr/candidates/rank-00000.jsonl").read_text() for name in ("main-0", "SFT-on-chosen-0")]
     assert sorted(candidates[0].splitlines()) == sorted(candidates[1].splitlines())
     found.check()
+    assert "NaN" not in found.why_file(0).read_text()
     why, reference = run.read_json(found.why_file(0)), run.Log(tmp_path / "out/test/main-0/llava/spr/reference").read()
     rows = {row["figure"]: row for row in why["log_probs"]}
     for side in ("chosen", "rejected"):  # the base's log-probs are those that the stage itself computed at its entry
