@@ -117,12 +117,12 @@ def _boxes(pairs: Sequence[tuple[dict, dict, dict]]) -> dict:
     overlaps = np.array([[x["iou"], y["iou"]] for _, x, y in pairs])
     hits = {f"Acc@{t}": (overlaps >= t).astype(float) for t in metrics.THRESHOLDS}
     failures = np.array([[x["reason"] is not None, y["reason"] is not None] for _, x, y in pairs], dtype=float)
-    rows = _rows({**hits, "mIoU": overlaps, "parse_failure": failures}, images)
+    rows = figure_rows({**hits, "mIoU": overlaps, "parse_failure": failures}, images)
     first, last = (hits[f"Acc@{t}"] for t in (metrics.THRESHOLDS[0], metrics.THRESHOLDS[-1]))
     return {"rows": rows, "signature": _signature(first, last, images), "flips": _flips(pairs)}
 
 
-def _rows(figures: Mapping[str, np.ndarray], images: Sequence[str]) -> list[dict]:
+def figure_rows(figures: Mapping[str, np.ndarray], images: Sequence[str]) -> list[dict]:
     """figure → (n, 2) values of A and B, a row a sample."""
     ones = np.ones(len(images))
     gains = {row["figure"]: row for row in metrics.intervals({name: (v[:, 1] - v[:, 0], ones) for name, v in figures.items()}, images)}
@@ -177,7 +177,7 @@ def _scores(first: Mapping[str, dict], second: Mapping[str, dict]) -> list[dict]
         figures = {name: np.column_stack([scorer.scores(side) for side in both]) for name, scorer in
                    (("CIDEr / 100", captions.cider), ("ROUGE-L", captions.rouge_l))}  # fmt: skip
         figures["CIDEr / 100"] = figures["CIDEr / 100"] / 100
-        return _rows(figures, images)
+        return figure_rows(figures, images)
     names = [name for name, value in one.items() if isinstance(value, dict) and "score" in value]
     return _ratio_rows({name: np.array([[run[id][name][key] for run in (first, second) for key in ("score", "n")] for id in ids])
                         for name in names}, images)  # fmt: skip
@@ -188,7 +188,7 @@ def _ratio_rows(figures: Mapping[str, np.ndarray], images: Sequence[str]) -> lis
     found = []
     for name, v in figures.items():
         if (v[:, 1] == 1).all() and (v[:, 3] == 1).all():
-            found += _rows({name: v[:, [0, 2]]}, images)
+            found += figure_rows({name: v[:, [0, 2]]}, images)
             continue
         table = np.column_stack([v[:, 0] * v[:, 1], v[:, 1], v[:, 2] * v[:, 3], v[:, 3]])
         a, na, b, nb = table.sum(axis=0)

@@ -81,7 +81,7 @@ def test_answers_are_lent_only_where_nothing_that_shapes_them_differs(which):
 def test_nothing_asked_is_trained_on(tmp_path, small):
     worlds = [{"seed": seed} for seed in plan.SEEDS] + [{"seed": 0, **variant.world, "spr": 12} for variant in plan.VARIANTS.values() if variant.world]
     trained = [run.training_data(tmp_path, {**plan.SCENES, **world, "sft": 6}) for world in worlds]
-    assert len(set(trained)) == len(plan.SEEDS) + 4
+    assert len(set(trained)) == len(plan.SEEDS) + 7
     asked = [run.evaluation_data(tmp_path, split) for split in ("test", "val")]
     for theirs in asked:
         assert len(run.pictures(theirs)) == 10
@@ -163,6 +163,23 @@ def test_a_changed_configuration_under_an_old_run_folder_is_named(tmp_path):
     run.write_json(found.work / "main-0" / "manifest.json", {**found.manifest("main", 0), "flags": "--spr_beta 9"})
     with pytest.raises(UserError, match=r"test/main-0 is of another configuration \(flags was --spr_beta 9, is "):
         found.trained("main", 0)
+
+
+def test_an_analysis_of_another_configuration_is_named(tmp_path):
+    found = study(tmp_path)
+    run.write_json(found.why_file(0), {**found.manifest("main", 0), "flags": "--spr_beta 9"})
+    with pytest.raises(UserError, match=r"why/main-0.json is of another configuration \(flags was --spr_beta 9, is "):
+        found.check()
+    found.why_file(0).rename(found.why_file(7))
+    with pytest.raises(UserError, match="why/main-7.json is of no variant"):
+        found.check()
+
+
+def test_an_analysis_needs_the_folder_of_its_unit(tmp_path, capfd):
+    found = study(tmp_path)
+    kept(found)
+    found.why(0)
+    assert "no analysis of main-0, since" in capfd.readouterr().err and not found.why_file(0).exists()
 
 
 def test_scenes_of_another_plan_in_the_data_folder_are_named(tmp_path, small, monkeypatch):
@@ -293,10 +310,21 @@ def test_a_small_study_from_end_to_end(tmp_path, small, capfd):
     run.write_json(tmp_path / "out/test/main-0/manifest.json", found.manifest("main", 0))
     found.run()
     assert "main-0 was cut off and goes on" in capfd.readouterr().err
-    assert sorted(file.name for file in found.results.iterdir()) == ["SFT-on-chosen-0.json", "base.json", "main-0.json"]
+    assert sorted(file.name for file in found.results.iterdir()) == ["SFT-on-chosen-0.json", "base.json", "main-0.json", "why"]
     candidates = [(tmp_path / "out/test" / name / "llava/spr/candidates/rank-00000.jsonl").read_text() for name in ("main-0", "SFT-on-chosen-0")]
     assert sorted(candidates[0].splitlines()) == sorted(candidates[1].splitlines())
     found.check()
+    assert "NaN" not in found.why_file(0).read_text()
+    why, reference = run.read_json(found.why_file(0)), run.Log(tmp_path / "out/test/main-0/llava/spr/reference").read()
+    rows = {row["figure"]: row for row in why["log_probs"]}
+    for side in ("chosen", "rejected"):  # the base's log-probs are those that the stage itself computed at its entry
+        total = sum(rows[f"{kind} of {side}, base"]["value"] * rows[f"{kind} of {side}, base"]["n"] for kind in run.analysis.KINDS)
+        assert total == pytest.approx(sum(record[side] for record in reference.values()), rel=1e-5)
+        assert all(rows[f"{kind} of {side}, change"]["value"] != 0 for kind in run.analysis.KINDS)
+    said = {row["figure"]: row["value"] for row in why["pairs"]}
+    assert 0 < said["IoU of chosen before refinement"] < said["IoU of chosen"] <= 1
+    assert {row["n"] for row in why["flips"] if row["part"] == "all"} == {10} and len(why["scores"]) == 12
     text = tables.write(found.results, tmp_path)
+    assert "## Why" in text and "| coordinates of chosen, change |" in text
     assert "| SFT on chosen | 0 |" in text and "| false_yes |" in text
     assert tables.gains([run.read_json(found.results / "base.json")], [run.read_json(found.results / "main-0.json")], "rec")["Acc@0.5"]["n"] == 10

@@ -2,20 +2,20 @@
 
 Numpy and Pillow only; knows nothing about models or tokenizers. In execution order:
 
-    layout(seed) -> Scene -> render(scene) -> picture
+    layout(seed, hardness) -> Scene -> render(scene) -> picture
                           -> grow_region / conversation / clip_text -> what a model is taught
     write_world(OUT) -> images, LLaVA JSON, COCO JSON, REC rows
 
 Boxes are (x1, y1, x2, y2) floats in pixels of the picture they belong to; texts hold boxes as
 LLaVA writes them, `[0.28, 0.34, 0.4, 0.71]`, in 0-1 of the square picture.
 
-    python examples/tiny_world/scenes.py OUT [--sft N --spr N --val N --test N --seed S]
+    python examples/tiny_world/scenes.py OUT [--sft N --spr N --val N --test N --seed S --distractors N ...]
 """
 
 import argparse
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,26 @@ PRESENCE = "Is there {name} in the image?"
 COLOR = "What is the color of the {shape}?"
 TEMPLATES = (REC, REG, DESCRIBE, DESCRIBE_CROP, DESCRIBE_REFERENCE, PRESENCE, COLOR)
 QUALIFIERS = ("left", "right", "small", "large")
+
+
+def _setting(default, help):
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Hardness:
+    """What makes scenes hard, as in real pictures; the defaults are the world that the embedded weights were taught on."""
+
+    distractors: int = _setting(2, "objects of a colour and shape that another one has, one more or less by chance; 0: none")
+    overlap: float = _setting(0.3, "share of the smaller of two boxes that the other may lie on")
+    smallest: float = _setting(9.0, "width of the narrowest objects, in pixels")
+    spread: float = _setting(3.2, "how many times as wide the widest are")
+
+    def __post_init__(self):
+        limits = {"distractors": (0, 6), "overlap": (0, 1), "smallest": (4, 24), "spread": (1, SIZE / 2 / self.smallest)}
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} is {getattr(self, name)}; it goes from {low} to {high:.3g}")
 
 
 @dataclass(frozen=True)
@@ -143,43 +163,49 @@ def square_offset(width, height):
 # ------------------------------------------------------------------------------------------ scenes
 
 
-def layout(seed):
+def layout(seed, hardness=Hardness()):
     """Scene of 8-12 objects: every seed gives the same scene on every machine.
 
     Hard parts, in small: shapes recur in other colours, one colour and shape comes two or three times
     and often a second one twice (as RefCOCO's pictures do), sizes differ by a factor of three, and
-    boxes may overlap by three tenths of the smaller.
+    boxes may overlap by three tenths of the smaller. `hardness` sets how much of it; an object that finds no
+    room is left out.
     """
     rng = np.random.default_rng([17, seed])
     picks = list(rng.permutation(len(CATEGORIES))[: rng.integers(8, 13)])
-    picks[-1] = picks[0]
-    if rng.random() < 0.5:
-        picks[-2] = picks[0]
-    if rng.random() < 0.5:
-        picks[-3] = picks[1]
+    for place in range(hardness.distractors + 1 if hardness.distractors else 0):
+        if place < hardness.distractors - 1 or rng.random() < 0.5:
+            picks[-1 - place] = picks[(0, 0, 1)[place % 3]]
     things = []
     for pick in rng.permutation(picks):
         color, shape = CATEGORIES[pick].split()
         for _ in range(40):
-            width = 9 * 3.2 ** rng.random()
-            height = min(30.0, max(8.0, width * 1.3 ** rng.uniform(-1, 1)))
+            width, height = _sides(rng, hardness)
             x, y = rng.uniform(0, SIZE - width), rng.uniform(0, SIZE - height)
             box = tuple(float(round(v, 2)) for v in (x, y, x + width, y + height))
-            if all(_may_lie_together(box, t.box) for t in things):
+            if all(_may_lie_together(box, t.box, hardness.overlap) for t in things):
                 things.append(Thing(color, shape, box))
                 break
     return Scene(seed, tuple(things))
 
 
-def _may_lie_together(a, b):
-    return area(intersection(a, b)) <= 0.3 * min(area(a), area(b))
+def _sides(rng, hardness):
+    """Width and height of an object in pixels: widths are even on a logarithmic scale, heights differ from them by up to 1.3 times."""
+    narrowest, widest = hardness.smallest, hardness.smallest * hardness.spread
+    width = narrowest * hardness.spread ** rng.random()
+    height = width * 1.3 ** rng.uniform(-1, 1)
+    return width, min(max(30.0, widest), max(min(8.0, narrowest), height))
 
 
-def scenes(split, count, seed=0):
+def _may_lie_together(a, b, overlap):
+    return area(intersection(a, b)) <= overlap * min(area(a), area(b))
+
+
+def scenes(split, count, seed=0, hardness=Hardness()):
     """Yields the first `count` scenes of a split, walking the seeds upward from `seed` million."""
     number = seed * 1_000_000
     while count > 0:
-        scene = layout(number)
+        scene = layout(number, hardness)
         number += 1
         if scene.split == split:
             count -= 1
@@ -434,10 +460,10 @@ def crop_conversation(scene, rng, noise):
 # ------------------------------------------------------------------------------------------- files
 
 
-def write_sft(out, count, seed, noise):
+def write_sft(out, count, seed, noise, hardness):
     """OUT/sft.json: one conversation a scene, every fifth with a crop of its picture as well."""
     rng, records = np.random.default_rng([31, seed]), []
-    for index, scene in enumerate(scenes("sft", count, seed)):
+    for index, scene in enumerate(scenes("sft", count, seed, hardness)):
         picture = Image.fromarray(render(scene)[0])
         name = f"sft/{index:06d}"
         picture.save(out / "images" / f"{name}.png")
@@ -453,10 +479,10 @@ def _record(name, turns):
     return {"id": name.replace("/", "_"), "image": f"{name}.png", "conversations": turns}
 
 
-def write_coco(out, split, count, seed, name=None, noise=0.0):
+def write_coco(out, split, count, seed, name=None, noise=0.0, hardness=Hardness()):
     """OUT/<name, or split>.json in COCO's format, boxes with `noise`; file names relative to OUT/images."""
     rng, images, annotations = np.random.default_rng([43, seed]), [], []
-    for image_id, scene in enumerate(scenes(split, count, seed), 1):
+    for image_id, scene in enumerate(scenes(split, count, seed, hardness), 1):
         file = f"{split}/{image_id - 1:06d}.png"
         Image.fromarray(render(scene)[0]).save(out / "images" / file)
         images.append({"id": image_id, "file_name": file, "width": SIZE, "height": SIZE})
@@ -478,8 +504,10 @@ def write_coco(out, split, count, seed, name=None, noise=0.0):
 
 
 def rec_fields(scene, rng):
-    """An expression and its box. As in RefCOCO, the object has others of its kind around it; where no word tells those apart, any is taken."""
-    found = expressions(scene.things)
+    """An expression and its box. As in RefCOCO, the object has others of its kind around it; where no word tells those apart, any is taken.
+    {} where no word tells any apart."""
+    if not (found := expressions(scene.things)):
+        return {}
     found = [e for e in found if is_qualified(e[0])] or found
     expression, index = found[rng.integers(len(found))]
     return {"expression": expression, "bbox": list(scene.things[index].box)}
@@ -495,20 +523,21 @@ def phrase_fields(scene, id):
     return {"caption": enumeration([phrase["phrase"] for phrase in phrases]) + ".", "phrases": phrases}
 
 
-def write_tasks(out, split, count, seed):
+def write_tasks(out, split, count, seed, hardness=Hardness()):
     """What lmms-eval's tiny-world tasks ask about a split's scenes: OUT/refcoco/{val,testA,testB}.jsonl, an expression a scene, 3 : 1 : 1;
     OUT/phrases/val.jsonl, every fourth scene; OUT/{presence,color}/val.jsonl, every second, one question in a word each."""
     rng, other = np.random.default_rng([37, seed]), np.random.default_rng([41, seed])
     bounds = {"val": count * 3 // 5, "testA": count * 4 // 5, "testB": count}
     rows = {f"refcoco/{name}": [] for name in bounds}
     rows |= {f"{name}/val": [] for name in ("phrases", "presence", "color")}
-    for index, scene in enumerate(scenes(split, count, seed)):
+    for index, scene in enumerate(scenes(split, count, seed, hardness)):
         name = f"images/{split}/{index:06d}.png"
         Image.fromarray(render(scene)[0]).save(out / name)
         common = {"image": name, "width": SIZE, "height": SIZE}
         part = next(part for part, bound in bounds.items() if index < bound)
         lines = rows[f"refcoco/{part}"]
-        lines.append({"id": f"{part}-{len(lines)}", **common, **rec_fields(scene, rng)})
+        if meant := rec_fields(scene, rng):
+            lines.append({"id": f"{part}-{len(lines)}", **common, **meant})
         common["id"] = str(index)
         if index % 4 == 0 and (asked := phrase_fields(scene, index))["phrases"]:
             rows["phrases/val"].append({**common, **asked})
@@ -529,15 +558,15 @@ def write_evaluation(out, split, count, described, seed):
     write_coco(out, split, described, seed, "val")
 
 
-def write_world(out, sft=1000, spr=800, val=100, test=500, seed=0, noise=0.08, spr_noise=0.0):
-    """Writes the whole data folder; the counts are numbers of scenes."""
-    out = Path(out)
+def write_world(out, sft=1000, spr=800, val=100, test=500, seed=0, noise=0.08, spr_noise=0.0, **hardness):
+    """Writes the whole data folder; the counts are numbers of scenes, `hardness` are fields of `Hardness`."""
+    out, hardness = Path(out), Hardness(**hardness)
     for folder in ("images/sft", "images/spr", "images/val", "images/test"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    write_sft(out, sft, seed, noise)
-    write_coco(out, "spr", spr, seed, noise=spr_noise)
-    write_coco(out, "val", val, seed)
-    write_tasks(out, "test", test, seed)
+    write_sft(out, sft, seed, noise, hardness)
+    write_coco(out, "spr", spr, seed, noise=spr_noise, hardness=hardness)
+    write_coco(out, "val", val, seed, hardness=hardness)
+    write_tasks(out, "test", test, seed, hardness)
 
 
 def main():
@@ -550,7 +579,14 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--noise", type=float, default=0.08, help="of a side, on sft boxes")
     parser.add_argument("--spr_noise", type=float, default=0.0, help="the same on spr.json's boxes")
-    write_world(**vars(parser.parse_args()))
+    for one in fields(Hardness):
+        parser.add_argument(f"--{one.name}", type=type(one.default), default=one.default, help=one.metadata["help"])
+    wanted = vars(parser.parse_args())
+    try:
+        Hardness(**{one.name: wanted[one.name] for one in fields(Hardness)})
+    except ValueError as error:
+        parser.error(str(error))
+    write_world(**wanted)
 
 
 if __name__ == "__main__":

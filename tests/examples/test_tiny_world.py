@@ -1,9 +1,13 @@
 """The tiny world: the same everywhere, split by hash, hard enough for SPR, and readable by its tokenizer."""
 
+import hashlib
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from .world import WORLD, load
 
@@ -38,6 +42,96 @@ def test_the_same_seed_writes_the_same_files(tmp_path):
 
 def test_a_scene_is_fixed_for_ever():
     assert scenes.layout(0).key == "1cbeae6c64cb11a517b3e320574c73a1c312d421"
+
+
+def test_the_default_world_is_fixed_for_ever(tmp_path):
+    """Weights were taught on these scenes, and results were measured on them; both hashes are of scenes.py before hardness could be set."""
+    keys = "".join(scenes.layout(seed).key for seed in range(300))
+    assert hashlib.sha256(keys.encode()).hexdigest() == "028ce61a698a0e50a0a724ba13949c69d89423599bde1d753ca70110d82bb9a0"
+    scenes.write_world(tmp_path, sft=6, spr=4, val=2, test=10, seed=3, noise=0.08, spr_noise=0.05)
+    scenes.write_evaluation(tmp_path / "e", "test", 6, 2, 90)
+    texts = (str(p.relative_to(tmp_path)).encode() + p.read_bytes() for p in sorted(tmp_path.rglob("*.json*")))
+    assert hashlib.sha256(b"".join(texts)).hexdigest() == "ee6c6e7778475a016c3f10cb15006d435596a8b5cd88517d5105286e88b8e1df"
+
+
+def hard(**hardness):
+    return [scenes.layout(seed, scenes.Hardness(**hardness)) for seed in range(200)]
+
+
+@pytest.mark.parametrize("wanted", range(7))
+def test_so_many_objects_have_a_double(wanted):
+    """Of the same colour and shape; fewer where one found no room."""
+    doubles = [len(scene.things) - len({t.name for t in scene.things}) for scene in hard(distractors=wanted)]
+    assert max(doubles) == (wanted + 1 if wanted else 0)
+    assert wanted - 0.4 <= np.mean(doubles) <= wanted + 0.2
+
+
+def covered(scene):
+    """Share of each box's area that the other boxes lie on, each alone; the most of a scene."""
+    shares = [scenes.area(scenes.intersection(a.box, b.box)) / min(scenes.area(a.box), scenes.area(b.box))
+              for a in scene.things for b in scene.things if a is not b]  # fmt: skip
+    return max(shares)
+
+
+def test_boxes_overlap_as_much_as_they_may():
+    shares = {limit: [covered(scene) for scene in hard(overlap=limit)] for limit in (0.0, 0.1, 0.3, 0.8)}
+    assert max(shares[0.0]) == 0
+    assert all(max(found) <= limit + 0.01 for limit, found in shares.items())  # boxes are rounded to hundredths before they are compared
+    means = [np.mean(found) for found in shares.values()]
+    assert means == sorted(means) and means[3] > 2 * means[2] > 2 * means[1]
+
+
+def test_objects_are_as_small_and_as_unlike_as_asked():
+    def widths(**hardness):
+        return np.array([t.box[2] - t.box[0] for scene in hard(**hardness) for t in scene.things])
+
+    default, small, equal, wide = widths(), widths(smallest=5.0), widths(spread=1.0), widths(spread=5.0)
+    for found, low, high in ((default, 9, 28.8), (small, 5, 16), (equal, 9, 9), (wide, 9, 45)):
+        assert low - 0.02 <= found.min() < 1.05 * low and 0.95 * high < found.max() <= high + 0.02
+    # Large objects find room less often, so that what is drawn moves a little less than the settings.
+    assert np.median(small) == pytest.approx(np.median(default) * 5 / 9, rel=0.1)
+    assert np.quantile(wide, 0.9) > 1.2 * np.quantile(default, 0.9) and np.quantile(wide, 0.1) == pytest.approx(np.quantile(default, 0.1), rel=0.1)
+    ratios = [(t.box[3] - t.box[1]) / (t.box[2] - t.box[0]) for scene in hard(smallest=5.0, spread=5.0) for t in scene.things]
+    assert min(ratios) >= 0.75 and max(ratios) <= 1.32
+
+
+HARD = {"distractors": 5, "overlap": 0.0, "smallest": 6.0, "spread": 2.0}
+
+
+def test_every_file_of_a_world_is_as_hard_as_its_command_says(tmp_path):
+    counts = {"sft": 4, "spr": 4, "val": 4, "test": 10}
+    words = [f"--{name}={value}" for name, value in {**counts, **HARD}.items()]
+    subprocess.run([sys.executable, WORLD / "scenes.py", tmp_path / "a", *words], check=True)
+    scenes.write_world(tmp_path / "b", **counts, **HARD)
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    for split in ("spr", "val"):
+        coco = json.loads((tmp_path / "a" / f"{split}.json").read_text())
+        kinds = {image["id"]: [a["category_id"] for a in coco["annotations"] if a["image_id"] == image["id"]] for image in coco["images"]}
+        assert all(len(found) - len(set(found)) >= 2 for found in kinds.values())
+        assert all(5.9 <= a["bbox"][2] <= 12.1 for a in coco["annotations"])
+    asked = [json.loads(line) for part in ("val", "testA", "testB") for line in (tmp_path / "a/refcoco" / f"{part}.jsonl").open()]
+    assert asked and all(5.9 <= row["bbox"][2] - row["bbox"][0] <= 12.1 for row in asked)
+    for place, scene in enumerate(scenes.scenes("sft", 4, 0, scenes.Hardness(**HARD))):
+        assert (scenes.render(scene)[0] == np.asarray(Image.open(tmp_path / f"a/images/sft/{place:06d}.png"))).all()
+
+
+@pytest.mark.parametrize("wrong", [{"distractors": 7}, {"overlap": 1.5}, {"smallest": 1.0}, {"spread": 6.0}])
+def test_what_no_scene_can_be_is_refused(tmp_path, wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{name} is {value}; it goes from"):
+        scenes.write_world(tmp_path, **wrong)
+    done = subprocess.run([sys.executable, WORLD / "scenes.py", tmp_path, f"--{name}={value}"], capture_output=True, text=True)
+    assert done.returncode == 2 and f"{name} is {value}" in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_of_a_scene_of_twins_that_no_word_tells_apart_nothing_is_asked(tmp_path, monkeypatch):
+    thing = scenes.Thing
+    twins = scenes.Scene(0, (thing("red", "ring", (0, 0, 20, 20)), thing("red", "ring", (5, 50, 25, 70))))
+    assert not scenes.expressions(twins.things) and scenes.rec_fields(twins, np.random.default_rng(0)) == {}
+    monkeypatch.setattr(scenes, "scenes", lambda *args: iter([twins, scenes.layout(0)]))
+    scenes.write_evaluation(tmp_path, "test", 2, 0, 0)
+    rows = [json.loads(line) for file in sorted((tmp_path / "refcoco").iterdir()) for line in file.open()]
+    assert [row["image"] for row in rows] == ["images/test/000001.png"]
 
 
 def test_splits_share_no_scene():

@@ -71,6 +71,10 @@ VARIANTS = {
     "2 rounds": Variant("--spr_rounds 2", own_answers=True),
     "3 rounds": Variant("--spr_rounds 3", own_answers=True),
     "annotation noise 0.05": Variant(own_answers=True, world={"spr_noise": 0.05}),
+    # SPR's own scenes are harder, what is asked is the same
+    "5 distractors": Variant(own_answers=True, world={"distractors": 5}),
+    "overlap 0.7": Variant(own_answers=True, world={"overlap": 0.7}),
+    "objects from 6 px": Variant(own_answers=True, world={"smallest": 6.0}),
     "SFT noise 0": taught(0.0),
     "SFT noise 0.04": taught(0.04),
     "SFT noise 0.16": taught(0.16),

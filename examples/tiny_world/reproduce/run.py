@@ -7,6 +7,7 @@ under another configuration the run stops. OUT holds data, checkpoints and sampl
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import shlex
@@ -20,6 +21,7 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]  # scripts, no packages
+import analysis  # noqa: E402
 import plan  # noqa: E402
 import scenes  # noqa: E402
 import tables  # noqa: E402
@@ -51,12 +53,15 @@ class Study:
             base, manifest = self.base(name, seed)
             own = self.plan.variants[name].own_base
             self.result(base, manifest, lambda: self.trained(name, seed) / "llava/spr/base" if own else WORLD / "llava")
+            if name == plan.MAIN and self.plan.split == "test":
+                self.why(seed)
 
     def check(self) -> None:
         """UserError for a result that is not of this plan: of another configuration, or of no variant."""
         known = {self.file(name, seed): self.manifest(name, seed) for name, variant in self.plan.variants.items() for seed in variant.seeds}
         known |= dict(self.base(name, variant.seeds[0]) for name, variant in self.plan.variants.items())
-        for file in sorted(self.results.glob("*.json")):
+        known |= {self.why_file(seed): self.manifest(plan.MAIN, seed) for seed in self.plan.variants[plan.MAIN].seeds}
+        for file in sorted([*self.results.glob("*.json"), *self.results.glob(f"{tables.WHY}/*.json")]):
             if file not in known:
                 raise UserError(f"reproduce: {file} is of no variant of plan.py; remove it")
             found(file, known[file])
@@ -68,6 +73,23 @@ class Study:
             facts = {"stage": evidence(model / "spr")} if (model / "spr").exists() else {}
             samples = self.measured(model, self.work / file.stem / "eval")
             write_result(file, {**manifest, **facts, "seconds": round(time.monotonic() - start)}, samples)
+
+    def why(self, seed: int) -> None:
+        """Evidence behind the main result, from the folder of its unit; where that is gone, it is said, and the tables name the seed."""
+        file, manifest, unit = self.why_file(seed), self.manifest(plan.MAIN, seed), self.work / f"{slug(plan.MAIN)}-{seed}"
+        if found(file, manifest):
+            return
+        if not found(unit / "manifest.json", manifest) or not (unit / "llava" / "config.json").exists():
+            say(f"reproduce: no analysis of {file.stem}, since {unit} is gone; remove {self.file(plan.MAIN, seed)} to run that unit anew")
+            return
+        start, results = time.monotonic(), tuple(read_json(known) for known in (self.base(plan.MAIN, seed)[0], self.file(plan.MAIN, seed)))
+        asked = {"split": self.plan.split, "count": plan.ASKED["count"], "seed": plan.ASKED["seed"]}
+        data, evaluation = training_data(self.out, manifest["world"]), evaluation_data(self.out, self.plan.split)
+        rows = analysis.why(unit / "llava", WORLD / "llava", results, data, evaluation, asked)
+        write_json(file, {**manifest, "seconds": round(time.monotonic() - start), **rows})
+
+    def why_file(self, seed: int) -> Path:
+        return self.results / tables.WHY / f"{slug(plan.MAIN)}-{seed}.json"
 
     def file(self, name: str, seed: int) -> Path:
         return self.results / f"{slug(name)}-{seed}.json"
@@ -151,6 +173,7 @@ def pictures(folder: Path) -> dict[str, Path]:
     return {hashlib.sha256(file.read_bytes()).hexdigest(): file for file in sorted(folder.rglob("*.png"))}
 
 
+@functools.cache
 def weights_hash(world: Path) -> str:
     """Of what is embedded: models that answer, score and detect."""
     files = sorted(world.rglob("*.safetensors"))

@@ -18,11 +18,17 @@ from spr_plugin.store import read_json, write_json
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 BEGIN, END = "<!-- tables: written by `make reproduce` -->\n", "<!-- end of tables -->"
 BASE, GROWTH = "base", "growth"
+WHY = "why"  # results/why/: what analysis.py says of a unit
 TITLES = {"rec": "referring expressions", "phrases": "phrase grounding", "description": "grounded description", "presence": "is there a …?",
           "color": "what colour is …?"}  # fmt: skip
 CURVES = {
     "regions": {"250": "250 regions", "500": "500 regions", "1000": plan.MAIN, "2000": "2000 regions"},
     "lambda": {"0": "lambda 0", "0.2": "lambda 0.2", "0.5": "lambda 0.5", "0.8": plan.MAIN, "1": "lambda 1"},
+}
+EVIDENCE = {
+    "scores": "Rank correlation of scores with the worth of an answer",
+    "pairs": "Pairs against the truth",
+    "log_probs": "Log-prob of a token, nats",
 }
 STAGES = (plan.MAIN, "lambda 0", "lambda 1", "no refinement", "random pairs")
 CURVE_TITLES = {"threshold": "Gain by IoU threshold", "regions": "Gain at IoU 0.9 by number of regions", "lambda": "Gain at IoU 0.9 by λ"}
@@ -142,6 +148,7 @@ def write(results: Path, docs: Path = DOCS) -> str:
     rec = {name: against(found, base_of(found, name), name, "rec") for name in plan.VARIANTS}
     shown, gaps = claims(main, found), missing(found, plan.VARIANTS)
     text = "\n".join([*_main(main), *_seeds(found, gaps), *_claims(shown), *_variants(found, rec, "Variants"), *_plots(rec, docs), *_moves(found), *_stages(found),
+                      *_why(load(results / WHY).get(plan.MAIN, {})),
                       *_variants(tuned, {name: against(tuned, BASE, name, "rec") for name in plan.TUNE}, "Settings tried on validation scenes")])  # fmt: skip
     file = docs / "reproduction.md"
     old = file.read_text(encoding="utf-8") if file.exists() else BEGIN + END
@@ -214,6 +221,39 @@ def _stages(found: Mapping[str, Units]) -> list[str]:
             front = f"{name} | {unit['stage']['counts']['preference pairs']}" if first else " | "
             lines.append(f"| {front} | {group['group']} | " + " | ".join(group["means"].get(term, "") for term in terms) + f" | {link} |")
     return [*lines, ""] if len(lines) > 4 else []
+
+
+def _why(found: Units) -> list[str]:
+    """What analysis.py found, a column a seed."""
+    if not found:
+        return []
+    gaps = ", ".join(str(seed) for seed in plan.VARIANTS[plan.MAIN].seeds if seed not in found)
+    lines = ["## Why", "", f"Seeds that were looked into: {', '.join(map(str, sorted(found)))}{gaps and '; missing: '}{gaps}.", "", *_flips(found)]
+    for key, title in EVIDENCE.items():
+        rows = {seed: unit[key] for seed, unit in found.items()}
+        lines += _by_seed(title, rows, lambda row: f"{row['value']:.3f} ({row['low']:.3f} … {row['high']:.3f})")
+    return lines
+
+
+def _flips(found: Units) -> list[str]:
+    """Won and lost by part and threshold, summed over the seeds that are there, and each seed's gain at the highest threshold."""
+    lines = ["Expressions won and lost, by IoU, these seeds together:", "", "| | n | " + " | ".join(map(str, metrics.THRESHOLDS)) + " |"]
+    lines.append("|---|--:|" + "--:|" * len(metrics.THRESHOLDS))
+    rows = [row for unit in found.values() for row in unit["flips"]]
+    for part in dict.fromkeys(row["part"] for row in rows):
+        own = [[row for row in rows if (row["part"], row["figure"]) == (part, figure)] for figure in metrics.ACCURACIES]
+        cells = " | ".join(f"+{sum(row['won'] for row in one)} −{sum(row['lost'] for row in one)}" for one in own)
+        lines.append(f"| {part} | {sum(row['n'] for row in own[0])} | {cells} |")
+    last = {seed: [{**row, "figure": row["part"]} for row in unit["flips"] if row["figure"] == metrics.ACCURACIES[-1]] for seed, unit in found.items()}
+    return [*lines, "", *_by_seed("Gain at IoU 0.9, points", last, lambda row: f"{_points(row['gain'])} ({_interval(row)})")]
+
+
+def _by_seed(title: str, found: Mapping[int, Sequence[dict]], shown) -> list[str]:
+    """A row a figure, a column a seed."""
+    cells = {seed: {row["figure"]: shown(row) for row in rows} for seed, rows in sorted(found.items())}
+    lines = [f"| {title} | " + " | ".join(f"seed {seed}" for seed in cells) + " |", "|---|" + ":-:|" * len(cells)]
+    figures = dict.fromkeys(figure for one in cells.values() for figure in one)
+    return [*lines, *(f"| {figure} | " + " | ".join(one.get(figure, "") for one in cells.values()) + " |" for figure in figures), ""]
 
 
 def _plots(rec: Mapping[str, dict], docs: Path) -> list[str]:
