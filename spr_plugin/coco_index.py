@@ -22,7 +22,7 @@ from spr_plugin.progress import say
 from spr_plugin.store import content
 
 LISTS = ("images", "annotations", "categories")
-KEPT_BYTES = 64 << 20
+KEPT_BYTES = 32 << 20
 CHUNK = 4 << 20
 LONGEST_RECORD = 256 << 20  # what is longer and does not parse is taken for broken
 SPACE = re.compile(r"[ \t\r\n]*")
