@@ -57,7 +57,8 @@ def check_deepspeed(given: str | dict, flags) -> None:
     except Exception as error:  # whatever this is, the engine would fail on it too, once the model is loaded
         raise UserError(f"--deepspeed {given}: {_said(error, settings)}") from None
     known = asked.names | ELSEWHERE
-    for name in sorted(settings.keys() - known):
+    notes = {name for name in settings if name.startswith("_")}  # "_comment" and the like, which no engine reads and nobody mistypes
+    for name in sorted(settings.keys() - known - notes):
         near = difflib.get_close_matches(name, sorted(known), 1)
         raise UserError(f"--deepspeed {given}: unknown key {name}" + (f"; did you mean {near[0]}?" if near else "; this DeepSpeed reads no such key"))
 

@@ -36,7 +36,7 @@ def test_files_that_run_pass(path):
 
 def test_what_labs_write_passes():
     check_deepspeed(OFFLOAD, PLAIN)
-    check_deepspeed({**OFFLOAD, "train_batch_size": 128, "train_micro_batch_size_per_gpu": 16}, PLAIN)
+    check_deepspeed({**OFFLOAD, "train_batch_size": 128, "train_micro_batch_size_per_gpu": 16, "_comment": "for eight cards"}, PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,7 @@ def test_what_labs_write_passes():
         ({"gradient_cliping": 1.0}, "unknown key gradient_cliping; did you mean gradient_clipping?"),
         ({"my_lab": 1}, "unknown key my_lab"),
         ({"zero_optimization": {"stage": 2, "overlap_comms": False}}, "zero_optimization.overlap_comms: Extra inputs"),
+        ({"zero_optimization": {"stage": 2, "_comment": "its sections take no notes"}}, "zero_optimization._comment: Extra inputs"),
         ({"zero_optimization": {"stage": 7}}, "zero_optimization.stage: "),
         ({"bf16": {"enable": True}}, "bf16.enable: Extra inputs"),
         ({"checkpoint": {"tag_validation": "Perhaps"}}, "tag_validation"),
