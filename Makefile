@@ -3,7 +3,7 @@
 # make test-legacy  that subset alone
 # make matrix     that subset on every version of VERSIONS, each in an environment of its own; writes README's table
 # make test-fast  the tests that train nothing (under a minute)
-# make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same (make test kills 4 times); each stage
+# make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same (make test kills 4 times); each stage; 1, 2, 4 ranks in turn
 # make test-zero  the long form of the DeepSpeed tests: 1, 2 and 4 ranks, accumulation, checkpointing, deaths
 # make bench      every benchmark on this machine; JSON under benchmarks/results
 # make reproduce  train and measure every model of examples/tiny_world/reproduce/plan.py that is not in results/ yet (hours; go on any time)

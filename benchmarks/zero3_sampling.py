@@ -25,13 +25,11 @@ def one_rank(world: Path, out: Path, tokens: int, rounds: int, result: str | Non
     from spr_plugin.hooks import shims
 
     shims.prepare_deepspeed(use_cpu=True)
-    import deepspeed
     import torch
     from sampling import PROMPTS, suppress_stop
 
-    from spr_plugin import ranks, weights
+    from spr_plugin import engine, ranks, weights
     from spr_plugin.decoding import decode, drawing
-    from spr_plugin.sampling import generating
     from spr_plugin.store import write_json
 
     torch.set_num_threads(1)
@@ -50,14 +48,13 @@ def one_rank(world: Path, out: Path, tokens: int, rounds: int, result: str | Non
     for _ in range(rounds + 1):
         ranks.barrier()
         start = time.perf_counter()
-        with generating(host):
+        with engine.generating(host):
             seconds["gather"].append(max(ranks.from_all(time.perf_counter() - start)))
             seconds["gathered_batch"].append(batch())
-        settings = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}
-        engine, *_ = deepspeed.initialize(model=model, config=settings)
-        with generating(host, gather=False):
+        engine.hold(host.trainer)
+        with engine.generating(host):
             seconds["together_batch"].append(batch())
-        engine.destroy()
+        engine.release(host.trainer)
     if ranks.rank() == 0:
         found = {f"{name}_s": statistics.median(values[1:]) for name, values in seconds.items()}
         found["together_over_gathered"] = found["together_batch_s"] / found["gathered_batch_s"]

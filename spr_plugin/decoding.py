@@ -59,6 +59,7 @@ def decode(
     seeds: Sequence[Sequence[int]],
     draw: Callable | None,
     max_new_tokens: int,
+    anybody: Callable[[bool], bool] = bool,
 ) -> list[list[list[int]]]:
     """k answers to each row, as token ids without the stop token.
 
@@ -68,6 +69,7 @@ def decode(
         seeds: (B, k), one for each answer.
         draw: see :func:`drawing`; None takes the likeliest token (greedy).
         max_new_tokens: the longest answer.
+        anybody: whether this batch's answers go on → whether to go on; :func:`spr_plugin.ranks.any_of` where ranks take each step together.
     """
     logits, cache, mask = host.prefill(rows)
     k = len(seeds[0])
@@ -84,10 +86,10 @@ def decode(
         said[writing, place] = tokens
         ended |= torch.isin(tokens, stops)
         left = int((~ended).sum())
-        if not left or place + 1 == max_new_tokens:
+        if place + 1 == max_new_tokens or not anybody(left > 0):
             break
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        if left <= len(writing) // 2:
+        if 0 < left <= len(writing) // 2:
             alive = (~ended).nonzero()[:, 0]
             writing, ended, tokens, mask, cache = writing[alive], ended[alive], tokens[alive], mask[alive], select(cache, alive)
             noise.select(alive)

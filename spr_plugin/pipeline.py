@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from spr_plugin import dpo, ranks, weights
+from spr_plugin import dpo, engine, ranks, weights
 from spr_plugin.annotations import mine_conversations
 from spr_plugin.config import DPO_FLAGS, SPRConfig, digest, fingerprint
 from spr_plugin.deepspeed_settings import check_deepspeed
@@ -54,17 +54,17 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train):
     else:
         if not config.spr_only:
             result = host_train()
-        dpo.release_engine(trainer)
+        engine.release(trainer)
         names = sorted(weights.trainable(trainer.model)) + weights.persistent_buffers(trainer.model)
         weights.save(trainer.model, names, entry)
-    dpo.to_device(trainer)
+    engine.to_device(trainer)
     trainer.model.config.spr_box = run.host.box_format.describe()
     run.save_base()
     run.improve(queries)
     for number in range(2, config.spr_rounds + 1):
         run = run.next_round(number)
         run.improve(run.regions())
-    dpo.hold_engine(trainer)
+    engine.hold(trainer)
     run.write_exit(entry.with_name("exit.json"))
     return result or _nothing_trained(trainer)
 
@@ -90,7 +90,7 @@ class Run:
         self.trainer = trainer
         self.directory = Path(trainer.args.output_dir) / "spr"
         self.host: Host = find_host(trainer, namespace, config)
-        dpo.check_adapter(self.host, config)
+        dpo.check_trainable(self.host, config)
         self.config = dataclasses.replace(config, spr_clip=config.spr_clip or self.host.vision_tower)
         self.entered = [self.directory / "entry"]
         if ranks.rank() == 0:
@@ -112,7 +112,7 @@ class Run:
 
     def next_round(self, number: int) -> "Run":
         """The round after this one, whose model is the live one now. Its seed is its own, so that it asks about other regions."""
-        dpo.release_engine(self.trainer)
+        engine.release(self.trainer)
         after = copy.copy(self)
         after.config = copy.copy(self.config)  # a fresh one would take the seed of --spr_dpo_config again
         after.config.spr_seed = int(digest([self.config.spr_seed, number])[:8], 16)

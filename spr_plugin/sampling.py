@@ -6,7 +6,6 @@ own, seeded by its id, so that a run that died gives the same answers when it go
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -14,11 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import torch
+from PIL import Image
 
-from spr_plugin import ranks, weights
+from spr_plugin import ranks
 from spr_plugin.annotations import BadImage, open_image
 from spr_plugin.config import SPRConfig, digest
 from spr_plugin.decoding import decode, drawing
+from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
 from spr_plugin.progress import progress, say
@@ -118,11 +119,10 @@ def sample(host: Host | None, queries: list[RegionQuery], box_format, config: SP
     batches, held = ranks.agreed(lambda: left_to_do(log, plan, make_plan, config.spr_samples))
     by_id = {query.id: query for query in queries}
     asks_of = lambda batch: [(by_id[region], prompts_for(by_id[region], box_format, [kind])[0]) for region, kind in batch["asks"]]  # noqa: E731
-    mine = batches[ranks.rank() :: ranks.world()]
     if config.spr_sampler == "openai":
-        _sample_on_server(mine, held, asks_of, box_format, config, log)
+        _sample_on_server(batches[ranks.rank() :: ranks.world()], held, asks_of, box_format, config, log)
     elif batches:  # also without a share of its own: under ZeRO-3 all ranks gather the model together
-        LiveSampler(host, config, log, plan, held, asks_of).run(mine)
+        LiveSampler(host, config, log, plan, held, asks_of).run(batches)
     log.close()
     ranks.barrier()
 
@@ -155,11 +155,15 @@ class LiveSampler:
         self.unread = 0
 
     def run(self, batches: list[dict]) -> None:
-        with generating(self.host), ThreadPoolExecutor(READERS) as readers:
-            prepared = ahead(lambda batch: self.rows(self.asks_of(batch), readers), batches)
-            bar = progress(prepared, len(batches), "sampling", lambda: f"{self.unread} unreadable pictures", show=ranks.rank() == 0)
-            for batch, rows in bar:
-                self.log.append(*(record for record in self.answered(batch, rows) if record["id"] not in self.held))
+        """Answer this rank's share of the batches. In step with the others, it repeats one where it has none left."""
+        with generating(self.host) as self.in_step, ThreadPoolExecutor(READERS) as readers:
+            turns = ranks.rounds(batches) if self.in_step else [(batch, True) for batch in batches[ranks.rank() :: ranks.world()]]
+            prepared = ahead(lambda turn: self.rows(self.asks_of(turn[0]), readers), turns)
+            bar = progress(prepared, len(turns), "sampling", lambda: f"{self.unread} unreadable pictures", show=ranks.rank() == 0)
+            for (batch, mine), rows in bar:
+                records = list(self.answered(batch, rows))
+                if mine:
+                    self.log.append(*(record for record in records if record["id"] not in self.held))
 
     def rows(self, asks: list[Ask], readers: ThreadPoolExecutor) -> list[dict | None]:
         """The host's row of each prompt, None where its picture cannot be read. A picture is decoded once."""
@@ -184,7 +188,7 @@ class LiveSampler:
         self.unread += len(rows) - len(shown)
         seeds = [[int(candidate_id(*batch["asks"][place], index), 16) % 2**63 for index in samples] for place in shown]
         try:
-            said = decode(self.host, [rows[place] for place in shown], seeds, self.draw, self.config.spr_max_new_tokens) if shown else []
+            said = self.decoded([rows[place] for place in shown], seeds)
         except torch.cuda.OutOfMemoryError:
             said = None
         if said is None:  # outside the handler, whose traceback would keep the tensors alive
@@ -196,8 +200,24 @@ class LiveSampler:
             for index, raw in zip(samples, texts.get(place, itertools.repeat(""))):
                 yield candidate(ask, index, raw, self.host.box_format)
 
+    def decoded(self, rows: list[dict], seeds: list[list[int]]) -> list[list[list[int]]]:
+        """The answers to these rows, as tokens. In step, every rank decodes equally many rows, since a host may call a module once a row."""
+        length = self.config.spr_max_new_tokens
+        if not self.in_step:
+            return decode(self.host, rows, seeds, self.draw, length) if rows else []
+        more = max(ranks.from_all(len(rows))) - len(rows)
+        if not rows and not more:
+            return []
+        with self.tokenizing:
+            spare = (rows or self.host.questions(Image.new("RGB", (64, 64)), ["?"]))[0]
+        fillers = [[0] * self.config.spr_samples] * more
+        return decode(self.host, rows + [spare] * more, seeds + fillers, self.draw, length, ranks.any_of)[: len(rows)]
+
     def split(self, batch: dict, rows: list[dict | None]) -> Iterator[dict]:
-        """Half by half what was too much at once; the plan keeps it, so that nobody tries the whole again."""
+        """Half by half what was too much at once; the plan keeps it, so that nobody tries the whole again. Ranks in step cannot: the others are
+        still in the batch."""
+        if self.in_step:
+            raise UserError(f"out of memory with {len(rows)} prompts while ranks answer in step: lower --spr_sample_batch, with --spr_overwrite")
         if len(rows) < 2:
             raise UserError(
                 f"out of memory with one prompt of {self.config.spr_samples} samples: lower --spr_samples or --spr_max_new_tokens "
@@ -233,16 +253,3 @@ def ahead(make: Callable, items: Iterable) -> Iterator[tuple]:
             before = now
         if before:
             yield before[0], before[1].result()
-
-
-@contextlib.contextmanager
-def generating(host: Host, gather: bool = True):
-    """The live model ready to answer: in eval mode, whole under ZeRO-3 (unless an engine's hooks are to gather it layer by layer), under
-    the host's autocast, without gradients."""
-    trainer = host.trainer
-    model = trainer.model
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), weights.gathered(model.parameters() if gather else ()), trainer.compute_loss_context_manager():
-        yield
-    model.train(was_training)

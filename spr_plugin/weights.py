@@ -47,8 +47,9 @@ def loading_whole():
 def forget_order(engine) -> None:
     """Before modules of a live ZeRO-3 engine are called outside its own forward: it records the order of modules to prefetch by, and what is
     called in between would make that record long and every later step slow with its size (measured: minutes a step)."""
-    offload = getattr(getattr(engine, "optimizer", None), "parameter_offload", None)
-    coordinator = offload.get_param_coordinator() if offload is not None else None
+    optimizer = getattr(engine, "optimizer", None)
+    offload = getattr(optimizer, "parameter_offload", optimizer)  # an engine without optimizer has it in that place
+    coordinator = offload.get_param_coordinator() if hasattr(offload, "get_param_coordinator") else None
     if coordinator is not None and not coordinator.is_invalid_trace():
         coordinator._invalidate_trace()
 
@@ -61,6 +62,11 @@ def sharded(model) -> bool:
 def numel(parameter) -> int:
     """Number of weights of a parameter, whole or in parts."""
     return getattr(parameter, "ds_numel", parameter.numel())
+
+
+def whole_bytes(model) -> int:
+    """What ZeRO-3's parts take when all are gathered."""
+    return sum(numel(p) * p.element_size() for p in model.parameters() if hasattr(p, "ds_id"))
 
 
 def tensors(model, names):

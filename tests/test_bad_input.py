@@ -111,6 +111,9 @@ def test_a_picture_that_breaks_costs_its_scores_and_one_that_vanishes_stops(tmp_
     (tmp_path / "a.png").unlink()
     with pytest.raises(UserError, match=f"{tmp_path}/a.png has vanished .* run the same command"):
         score_regions([query], [[{"id": "a", "text": "A dog."}]], scorer, FORM)
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    [record] = score_regions([query], [[{"id": "a", "text": "A dog."}]], scorer, FORM)
+    assert record["candidates"][0]["initial"]["reason"] != "image_unreadable"
 
 
 # --- labels

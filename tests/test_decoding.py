@@ -145,6 +145,15 @@ def test_it_stops_when_all_have_ended_and_prefills_once(host, rows, monkeypatch)
 
 
 @pytest.mark.slow
+def test_ranks_in_step_go_on_until_the_last_has_ended(host, rows):
+    """A rank whose answers have ended steps on with the others, and says the same."""
+    seeds, asked = [[1, 2], [3, 4], [5, 6], [7, 8]], []
+    alone = decode(host, rows, seeds, drawing(), 200)
+    assert decode(host, rows, seeds, drawing(), 200, lambda going: asked.append(going) or len(asked) < 190) == alone
+    assert len(asked) == 190 and not asked[-1] and asked.index(False) == max(len(said) for pair in alone for said in pair)
+
+
+@pytest.mark.slow
 def test_the_cache_grows_in_place(host, rows):
     """Greedy tokens and last logits as with transformers' own cache."""
     transformers_cache = pytest.importorskip("transformers.cache_utils")

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spr_plugin import ranks
+from spr_plugin import engine, ranks, sampling
 from spr_plugin.annotations import AnnotatedImage, Annotation, CocoImages
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
@@ -134,6 +134,40 @@ def test_any_number_of_ranks_gives_the_same_candidates(host, world, tmp_path, ca
 
 
 @pytest.mark.slow
+def test_ranks_in_step_decode_equally_many_rows(host, world, tmp_path, calm, monkeypatch):
+    """The other rank has eight; where all pictures of a batch broke, eight of something are decoded all the same."""
+    prefill, sizes = host.prefill, []
+
+    @contextlib.contextmanager
+    def in_step(host):
+        with engine.generating(host):
+            yield True
+
+    monkeypatch.setattr(host, "prefill", lambda rows: sizes.append(len(rows)) or prefill(rows))
+    monkeypatch.setattr(sampling, "generating", in_step)
+    monkeypatch.setattr(ranks, "from_all", lambda count: [count, 8])
+    assert run_stage(host, queries_of(world), tmp_path / "whole") == calm
+    shutil.copytree(world / "images", tmp_path / "images")
+    queries = queries_of(world, tmp_path / "images")
+    for query in queries:
+        Path(query.image.path).write_bytes(b"broken")
+    broken = run_stage(host, queries, tmp_path / "broken")
+    assert broken.keys() == calm.keys() and {record["text"] for record in broken.values()} == {""}
+    assert sizes == [8] * 4
+
+
+@pytest.mark.slow
+def test_ranks_in_step_cannot_halve_a_batch(host, world, tmp_path, monkeypatch):
+    def no_memory(rows):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(host, "prefill", no_memory)
+    monkeypatch.setattr(sampling, "generating", lambda host: contextlib.nullcontext(True))
+    with pytest.raises(UserError, match="out of memory with 6 prompts while ranks answer in step: lower --spr_sample_batch"):
+        run_stage(host, queries_of(world), tmp_path)
+
+
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_halved_for_good(host, world, tmp_path, calm, monkeypatch, capsys):
     """Memory for two prompts: a batch of six becomes 2 + 1 + 2 + 1; the plan keeps that, and the answers are the same."""
     prefill, sizes = host.prefill, []
@@ -185,8 +219,6 @@ def test_a_picture_that_vanishes_stops_the_stage_and_one_that_is_broken_is_count
 
 @pytest.mark.slow
 def test_each_picture_is_decoded_once(host, world, tmp_path, monkeypatch):
-    from spr_plugin import sampling
-
     opened, real = Counter(), sampling.open_image
     monkeypatch.setattr(sampling, "open_image", lambda path, id: opened.update([path]) or real(path, id))
     queries = queries_of(world)

@@ -8,8 +8,8 @@ and row layout as the policy's. In the order of what happens: ``trainable`` (wha
 ``probe`` (is the model still answering), ``resume`` (after a death).
 """
 
-from spr_plugin.dpo.phase import clean, hold_engine, improve, release_engine, to_device
+from spr_plugin.dpo.phase import clean, improve
 from spr_plugin.dpo.probe import held_out
-from spr_plugin.dpo.trainable import check_adapter, choose_trainable, merge_adapter
+from spr_plugin.dpo.trainable import check_trainable, choose_trainable, merge_adapter
 
-__all__ = ["check_adapter", "choose_trainable", "clean", "held_out", "hold_engine", "improve", "merge_adapter", "release_engine", "to_device"]
+__all__ = ["check_trainable", "choose_trainable", "clean", "held_out", "improve", "merge_adapter"]

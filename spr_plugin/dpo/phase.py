@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from spr_plugin import ranks, weights
+from spr_plugin import engine, ranks, weights
 from spr_plugin.config import SPRConfig, digest, dpo_settings
 from spr_plugin.deepspeed_settings import stage_settings
 from spr_plugin.dpo import resume, rows
@@ -27,11 +27,11 @@ from spr_plugin.dpo.plan import Slot, batch_plan
 from spr_plugin.dpo.probe import Watch, refuse_collapse
 from spr_plugin.dpo.resume import Division
 from spr_plugin.dpo.trainable import announce, dropout_off
+from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.progress import progress, say
-from spr_plugin.sampling import generating
 from spr_plugin.regions import RegionQuery
 from spr_plugin.store import Log, write_json
 
@@ -105,8 +105,8 @@ def choose_layout(stage: Stage, measured: list[Measured]) -> None:
     proof = ""
     if why is None:
         inputs = _inputs(stage, [PairRows(stage.host, measured[:1], [Slot(0, 1.0)], {})[0]])
-        with generating(stage.host):
-            own, joined = (stage.answers(stage.host.trainer.model, inputs, joined) for joined in (False, True))
+        with generating(stage.host) as in_step:
+            own, joined = (stage.answers(stage.host.trainer.model, inputs, joined, in_step) for joined in (False, True))
         difference = (own.token_log_probs - joined.token_log_probs).abs().sum().item() / own.scored.sum().item()
         allowed = TOLERANCE[_precision(stage)]
         bad = ranks.any_of(not difference <= allowed)
@@ -148,11 +148,12 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
             placed |= {slot.pair for slot in batch}
     missing = [batch for batch in batches if not {keys[measured[slot.pair].pair.id] for slot in batch} <= held]
     if missing:
-        with generating(stage.host):
+        with generating(stage.host) as in_step:
             turns = ranks.rounds(missing)
             for batch, mine in progress(turns, len(turns), "reference", show=ranks.rank() == 0):
                 data = PairRows(stage.host, measured, batch, {})
-                sums = stage.answers(stage.host.trainer.model, _inputs(stage, [data[i] for i in range(len(batch))])).sums.tolist()
+                inputs = _inputs(stage, [data[i] for i in range(len(batch))])
+                sums = stage.answers(stage.host.trainer.model, inputs, collective=in_step).sums.tolist()
                 if mine:
                     ids = [measured[slot.pair].pair.id for slot in batch]
                     records = {keys[id]: {"id": keys[id], "pair": id, "chosen": c, "rejected": r} for id, c, r in zip(ids, sums, sums[len(ids) :])}
@@ -372,7 +373,7 @@ def lent(trainer, phase_args, dataset, stage: Stage):
     names = ("args", "train_dataset", "data_collator", "state", "control", "compute_loss_func", "model_accepts_loss_kwargs", "_train_batch_size")
     own = {name: getattr(trainer, name) for name in names if hasattr(trainer, name)}
     own_class = trainer.__class__
-    release_engine(trainer)
+    engine.release(trainer)
     # Forks bring loops of their own (LLaVA-NeXT: zeroth-order steps), written for one version of transformers.
     trainer.__class__ = type(f"SPR{own_class.__name__}", (PreferencePhase, own_class), {"_inner_training_loop": Trainer._inner_training_loop})
     trainer.args, trainer.train_dataset, trainer.data_collator = phase_args, dataset, lambda items: collate(stage.host, items)
@@ -389,32 +390,6 @@ def lent(trainer, phase_args, dataset, stage: Stage):
         for name, value in own.items():
             setattr(trainer, name, value)
         del trainer.spr
-
-
-def release_engine(trainer) -> None:
-    """Let go of the wrapper, optimizer and schedule of the training before; a DeepSpeed engine also takes its hooks off the model."""
-    engine = getattr(trainer, "deepspeed", None)
-    if engine is not None and hasattr(engine, "destroy"):
-        engine.destroy()
-    trainer.deepspeed = None
-    trainer.model_wrapped = trainer.model
-    trainer.optimizer = trainer.lr_scheduler = None
-
-
-def hold_engine(trainer) -> None:
-    """Where this process trained nothing, an engine for the host's save, as transformers makes one to evaluate: without it the
-    parts of ZeRO-3 would be saved as empty tensors."""
-    if getattr(trainer, "deepspeed", None) is None and weights.sharded(trainer.model):
-        from transformers.integrations.deepspeed import deepspeed_init
-
-        deepspeed_init(trainer, num_training_steps=0, inference=True)
-        trainer.deepspeed = trainer.model_wrapped = trainer.accelerator.prepare(trainer.model)
-
-
-def to_device(trainer) -> None:
-    """Where the host's training was skipped, DeepSpeed has not moved the model yet; ZeRO-3 parts stay where they are."""
-    if not weights.sharded(trainer.model):
-        trainer.model.to(trainer.args.device)
 
 
 def _new_accelerator(trainer) -> None:

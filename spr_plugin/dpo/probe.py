@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spr_plugin import ranks, weights
-from spr_plugin.annotations import open_image
 from spr_plugin.decoding import decode
+from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
 from spr_plugin.prompts import prompts_for
 from spr_plugin.regions import RegionQuery
-from spr_plugin.sampling import generating
+from spr_plugin.sampling import readable
 from spr_plugin.scoring import ground_truth, localization_score
 from spr_plugin.store import read_json, write_json
 
@@ -50,20 +50,20 @@ def probe(host: Host, queries: list[RegionQuery], batch: int, max_new_tokens: in
     together = weights.sharded(host.trainer.model)
     turns = list(range(len(batches))) if together else list(range(ranks.rank(), len(batches), ranks.world()))
     answers = []
-    weights.forget_order(host.trainer.model_wrapped)
-    with generating(host, gather=False):
+    with generating(host):
         for turn in turns:
-            rows = [row for query in batches[turn] for row in _question(host, query)]
-            said = decode(host, rows, [[0]] * len(rows), None, max_new_tokens)
-            texts = host.texts([answer for (answer,) in said])
-            answers += [(turn, place, text) for place, text in enumerate(texts)]
+            asked = [(place, row) for place, query in enumerate(batches[turn]) for row in _question(host, query)]
+            said = decode(host, [row for _, row in asked], [[0]] * len(asked), None, max_new_tokens) if asked else []
+            texts = dict(zip((place for place, _ in asked), host.texts([answer for (answer,) in said])))
+            answers += [(turn, place, texts.get(place, "")) for place in range(len(batches[turn]))]
     everyone = answers if together else sorted(answer for rank in ranks.from_all(answers) for answer in rank)
     return measure([text for _, _, text in everyone], queries, host.box_format)
 
 
 def _question(host: Host, query: RegionQuery) -> list[dict]:
-    picture = open_image(query.image.path, query.image.id)
-    return host.questions(picture, [prompts_for(query, host.box_format, ["plain"])[0].text])
+    """The one row of a region, none where its picture is broken: no answer, before and after."""
+    picture = readable(query.image.path, query.image.id)
+    return host.questions(picture, [prompts_for(query, host.box_format, ["plain"])[0].text]) if picture else []
 
 
 class Watch:

@@ -24,17 +24,27 @@ def choose_trainable(host: Host, config: SPRConfig) -> list[str]:
     model = host.trainer.model
     if needs_adapter(model, config):
         _add_adapter(host, config)
+    wanted = _wanted(host, config)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in wanted)
+    return sorted(wanted)
+
+
+def _wanted(host: Host, config: SPRConfig) -> set[str]:
+    """Of what the host trains now, its adapters if it has some, what the stage trains. UserError if that is nothing."""
+    model = host.trainer.model
     trained = weights.trainable(model)
     adapters = [name for name in trained if "lora_" in name]
     parts = {"language model", "projector"} if config.spr_tune_projector else {"language model"}
     wanted = {name for name in adapters or trained if host.part_of(name) in parts}
     if config.spr_tune_projector:
         wanted |= {name for name, _ in model.named_parameters() if host.part_of(name) == "projector"}
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in wanted)
     if not wanted:
-        raise UserError("the SPR stage has nothing to train: the host froze all weights; use --spr_tune lora or --spr_tune_projector")
-    return sorted(wanted)
+        raise UserError(
+            "the SPR stage has nothing to train: of what the host trains nothing is in the language model; take --spr_tune lora for a host "
+            "without adapters of its own, give those of others targets there, or take --spr_tune_projector"
+        )
+    return wanted
 
 
 def describe(host: Host, config: SPRConfig) -> str:
@@ -56,9 +66,10 @@ def needs_adapter(model, config: SPRConfig) -> bool:
     return config.spr_tune == "lora" and not any("lora_" in name for name, _ in model.named_parameters())
 
 
-def check_adapter(host: Host, config: SPRConfig) -> None:
-    """UserError, before anything is trained, where the adapter that the stage would bring cannot be made."""
+def check_trainable(host: Host, config: SPRConfig) -> None:
+    """UserError, before anything is trained, where the stage would have nothing to train, or cannot make the adapter that it would bring."""
     if not needs_adapter(host.trainer.model, config):
+        _wanted(host, config)
         return
     if importlib.util.find_spec("peft") is None:
         raise UserError("--spr_tune lora needs peft: pip install 'spr-plugin[dpo]', or take --spr_tune full")

@@ -4,7 +4,10 @@ import dataclasses
 import json
 import resource
 import shutil
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -158,7 +161,21 @@ def test_a_pair_that_is_none_is_named(live_llava, pairs, tmp_path, change, words
     broken[0] = dataclasses.replace(broken[0], **change)
     with pytest.raises(UserError, match=words) as caught:
         run(host, config, broken, tmp_path / "dpo")
-    assert "pair0" in str(caught.value)
+    assert "pair0" in str(caught.value) and "\n" not in str(caught.value)
+    host, config = live_llava(**SETTINGS)
+    _, logged = run(host, config, pairs(4), tmp_path / "dpo")
+    assert len([entry for entry in logged if "rewards/margins" in entry]) == 2
+
+
+def test_a_trl_of_an_unknown_version_is_never_asked(live_llava, pairs, tmp_path, monkeypatch):
+    """``--spr_dpo_config`` takes its names, and that is all."""
+    stranger = ModuleType("trl")
+    stranger.__version__, stranger.__spec__ = "99.0", ModuleSpec("trl", None)
+    monkeypatch.setitem(sys.modules, "trl", stranger)
+    (tmp_path / "dpo.yaml").write_text("beta: 0.5\nmax_grad_norm: 2.0\n")
+    host, config = live_llava(**SETTINGS, spr_dpo_config=str(tmp_path / "dpo.yaml"))
+    _, logged = run(host, config, pairs(4), tmp_path / "dpo")
+    assert config.spr_beta == 0.5 and len([entry for entry in logged if "rewards/margins" in entry]) == 2
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -216,18 +233,31 @@ def test_metrics_reach_tensorboard(live_llava, pairs, tmp_path):
 
 def test_nothing_to_train(live_llava):
     host, config = live_llava(spr_tune="full")
+    dpo.check_trainable(host, config)
     host.trainer.model.requires_grad_(False)
     with pytest.raises(UserError, match="nothing to train"):
         choose_trainable(host, config)
 
 
+def test_adapters_of_the_host_that_are_nowhere_in_the_language_model(live_llava):
+    """Known before anything is trained, and said then; the projector trains if it is asked for."""
+    host, config = live_llava(lora=True)
+    dpo.check_trainable(host, config)
+    for name, parameter in host.trainer.model.named_parameters():
+        parameter.requires_grad_("mm_projector" in name)
+    with pytest.raises(UserError, match="nothing to train: .* in the language model.*--spr_tune_projector") as caught:
+        dpo.check_trainable(host, config)
+    assert "\n" not in str(caught.value)
+    dpo.check_trainable(host, dataclasses.replace(config, spr_tune_projector=True))
+
+
 def test_an_adapter_with_nothing_to_be_added_to(live_llava):
     """Known before anything is trained, and said then."""
     host, config = live_llava()
-    dpo.check_adapter(host, config)
+    dpo.check_trainable(host, config)
     host.llava.get_model().layers = torch.nn.ModuleList()
     with pytest.raises(UserError, match="--spr_tune lora: the language model has no linear layer"):
-        dpo.check_adapter(host, config)
+        dpo.check_trainable(host, config)
 
 
 def test_a_group_that_no_flag_asked_for_is_refused(live_llava):

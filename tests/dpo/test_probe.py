@@ -39,19 +39,19 @@ def test_held_out_regions_are_at_most_a_tenth():
 def watched_run(live_llava, pairs, random_llava, tmp_path, monkeypatch):
     """Run the stage while the held-out answers go through ``script``: a list of texts, one a look (an untrained model writes no box)."""
 
-    def go(script, **settings):
+    def go(script, pictures=("0.png",) * 4, **settings):
         host, config = live_llava(spr_batch_size=2, spr_probe_steps=1, spr_max_new_tokens=2, spr_learning_rate=1e-3, **settings)
         looks = iter(script)
         state = []
 
         def texts(answers):
-            assert not host.trainer.model.training and not torch.is_grad_enabled() and len(answers) == 4
+            assert not host.trainer.model.training and not torch.is_grad_enabled() and len(answers) == sum(name == "0.png" for name in pictures)
             state.append({name: p.detach().clone() for name, p in host.trainer.model.named_parameters() if p.requires_grad})
             return [next(looks)] * len(answers)
 
         monkeypatch.setattr(host, "texts", texts)
         choose_trainable(host, config)
-        queries = [query(random_llava / "images" / "0.png", index) for index in range(4)]
+        queries = [query(random_llava / "images" / name, index) for index, name in enumerate(pictures)]
         improve(host, pairs(8), queries, config, tmp_path / "dpo", entry="entry")
         return state, {name: p for name, p in host.trainer.model.named_parameters() if p.requires_grad}
 
@@ -91,3 +91,11 @@ def test_a_collapse_with_nothing_kept_is_an_error(watched_run):
         watched_run([GOOD, WORDS], spr_keep_best=False)
 
 
+@pytest.mark.slow
+def test_a_held_out_picture_that_vanished_stops_and_one_that_broke_answers_nothing(watched_run, tmp_path):
+    with pytest.raises(UserError, match="record i3: .*gone.png has vanished .* run the same command"):
+        watched_run([GOOD] * 5, ["0.png", "0.png", "0.png", "gone.png"])
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    watched_run([GOOD] * 5, [tmp_path / "broken.png", "0.png", "0.png", "0.png"])
+    readings = [json.loads(line) for line in (tmp_path / "dpo" / "probes.jsonl").read_text().splitlines()]
+    assert len(readings) == 5 and {reading["parsable"] for reading in readings} == {0.75}

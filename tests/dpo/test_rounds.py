@@ -10,9 +10,10 @@ from transformers import TrainerCallback
 from spr_plugin import dpo, pipeline, weights
 from spr_plugin.dpo.pairs import collate, pair_rows
 from spr_plugin.dpo.rows import answers
+from spr_plugin.engine import generating
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.regions import RegionQuery
-from spr_plugin.sampling import generating, sample
+from spr_plugin.sampling import sample
 from spr_plugin.store import Log, read_json
 
 from . import live

@@ -56,8 +56,8 @@ def run(options, mode):
         shims.prepare_deepspeed(use_cpu=True)
     from transformers import TrainerCallback
 
-    from spr_plugin import ranks, weights
-    from spr_plugin.dpo import choose_trainable, improve, release_engine, to_device
+    from spr_plugin import engine, ranks, weights
+    from spr_plugin.dpo import choose_trainable, improve
     from tests.dpo import live
 
     args = {}
@@ -87,17 +87,17 @@ def run(options, mode):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     host.trainer.add_callback(Listen())
-    release_engine(host.trainer)
-    to_device(host.trainer)
+    engine.release(host.trainer)
+    engine.to_device(host.trainer)
     names = choose_trainable(host, config)
     improve(host, live.make_pairs(options.folder, options.pairs), watched(options), config, options.out / mode / "dpo", entry="entry")
     sums = {name: float(tensor.double().sum()) for name, tensor in weights.tensors(host.trainer.model, names)}
-    engine = type(host.trainer.model_wrapped).__name__
+    wrapper = type(host.trainer.model_wrapped).__name__
     optimizer = type(getattr(host.trainer.model_wrapped, "basic_optimizer", host.trainer.optimizer)).__name__
-    release_engine(host.trainer)
+    engine.release(host.trainer)
     if ranks.rank() == 0:
         steps = [entry for entry in logged if "rewards/margins" in entry]
-        record = {"engine": engine, "optimizer": optimizer, "losses": [entry["spr/loss"] for entry in steps], "steps": steps, "weights": sums, "world": ranks.world()}
+        record = {"engine": wrapper, "optimizer": optimizer, "losses": [entry["spr/loss"] for entry in steps], "steps": steps, "weights": sums, "world": ranks.world()}
         (options.out / f"{mode}.json").write_text(json.dumps(record))
 
 

@@ -89,9 +89,10 @@ def kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def kill_when(arguments: list[str], reached, timeout: int = 300) -> bool:
-    """Start, and kill as soon as ``reached()``; False if it ended before."""
-    process = subprocess.Popen(arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+def kill_when(arguments: list[str], reached, log: Path, timeout: int = 300) -> bool:
+    """Start, what it prints behind ``log``, and kill as soon as ``reached()``; False if it ended before."""
+    with open(log, "ab") as output:
+        process = subprocess.Popen(arguments, env=environment(), stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
     deadline = time.monotonic() + timeout
     while process.poll() is None:
         late = time.monotonic() > deadline

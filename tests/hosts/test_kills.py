@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 
 LORA = ["--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8"]
 EACH_STEP = ["--spr_save_steps", "1"]
+FULL_DEVICE = Path(__file__).with_name("full_device.py")
 STAGES = ("regions", "entry", "candidates", "scores", "pairs", "reference", "dpo", "policy")
 
 
@@ -56,13 +57,24 @@ def test_two_rounds(world, tmp_path):
     assert all(torch.allclose(killed[name], expected[name], atol=1e-6, rtol=0) for name in expected)
 
 
-@pytest.mark.parametrize("stages", [("candidates", "dpo"), pytest.param(STAGES, marks=[pytest.mark.campaign, pytest.mark.timeout(1800)])], ids=["two", "all"])
-def test_zero3_on_two_ranks(world, tmp_path, stages):
-    """Once more when all is done: nothing is trained then, and the host saves the whole model all the same."""
+@pytest.mark.campaign
+@pytest.mark.timeout(1800)
+def test_zero3_on_two_ranks(world, tmp_path):
     out = tmp_path / "killed-zero3"
-    arguments = command(world, out, *spr_flags(world), *EACH_STEP, ranks=2, zero=3)
-    killed_in(stages, arguments, out)
+    killed_in(STAGES, command(world, out, *spr_flags(world), *EACH_STEP, ranks=2, zero=3), out)
     assert_whole(out)
+    assert_saved_equals_live(out)
+
+
+def test_zero3_where_no_device_has_room_for_the_whole_model(world, tmp_path, calm):
+    """Two ranks answer in step, layer by layer, and say what one says that holds the model. Once more when all is done: nothing is trained
+    then, and the host saves the whole model all the same."""
+    out = tmp_path / "killed-zero3"
+    arguments = command(world, out, *spr_flags(world), *EACH_STEP, "--spr_only", "--spr_plugin", FULL_DEVICE, ranks=2, zero=3)
+    killed_in(("candidates", "dpo"), arguments, out)
+    assert "a device has 0.0 GiB free; the ranks answer in step, layer by layer" in out.with_suffix(".log").read_text()
+    assert_whole(out)
+    assert_same_records(out, calm)
     assert_saved_equals_live(out)
     run(arguments)
     assert_saved_equals_live(out)
@@ -70,12 +82,12 @@ def test_zero3_on_two_ranks(world, tmp_path, stages):
 
 def killed_in(stages, arguments: list[str], out: Path) -> None:
     """Kill the command once in each stage, then let it finish."""
-    entry = None
+    entry, log = None, out.with_suffix(".log")
     for stage in stages:
         sign = out / "spr" / stage
         before = _size(sign)
         reached = (lambda: any(sign.glob("checkpoint-*/complete.json"))) if sign.name == "dpo" else (lambda: _size(sign) > before)
-        assert kill_when(arguments, reached), f"the run ended before its stage {stage} could be killed"
+        assert kill_when(arguments, reached, log), f"the run ended before its stage {stage} could be killed: {log.read_text()[-3000:]}"
         index = out / "spr" / "entry" / "index.json"
         if index.exists():
             assert entry in (None, index.read_bytes()), "the weights at the stage's entry changed"
@@ -118,9 +130,41 @@ def test_random_instants(world, tmp_path, calm, ranks):
         run(arguments)
         assert_whole(out)
         assert_saved_equals_live(out)
-        for stage in ("regions", "pairs"):
-            assert read_log(out, stage) == read_log(calm, stage), stage
-        assert dict(Log(out / "spr" / "candidates").read()) == dict(Log(calm / "spr" / "candidates").read())
+        assert_same_records(out, calm)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(1800)
+def test_what_is_left_is_dealt_anew_to_other_ranks(world, tmp_path):
+    """1 → 2 → 4 → 1: each time killed when every rank has answered at least one batch; the last one finishes alone."""
+    out, calm = tmp_path / "dealt", tmp_path / "calm"
+    flags = [*spr_flags(world), "--spr_only", "--spr_sample_batch", "2"]
+    log = Log(out / "spr" / "candidates")
+    answered = []
+    for ranks in (1, 2, 4):
+        before = _lines(log, ranks)
+        reached = lambda: all(now > was for now, was in zip(_lines(log, ranks), before))  # noqa: B023, E731
+        assert kill_when(command(world, out, *flags, ranks=ranks), reached, tmp_path / "log"), (tmp_path / "log").read_text()[-3000:]
+        answered.append(dict(log.read()))
+    assert len(answered[0]) < len(answered[1]) < len(answered[2]) < 12 * 3 * 2
+    run(command(world, out, *flags))
+    assert_whole(out)
+    run(command(world, calm, *flags))
+    assert_same_records(out, calm)
+    again = log.read()
+    assert all({id: again[id] for id in held} == held for held in answered)
+
+
+def _lines(log: Log, ranks: int) -> list[int]:
+    """How many lines each of these ranks has written."""
+    files = [log.directory / f"rank-{rank:05d}.jsonl" for rank in range(ranks)]
+    return [file.read_bytes().count(b"\n") if file.exists() else 0 for file in files]
+
+
+def assert_same_records(out: Path, calm: Path) -> None:
+    """Regions, candidates and pairs are those of the calm run to the last byte, in canonical order."""
+    for stage in ("regions", "candidates", "pairs"):
+        assert read_log(out, stage) == read_log(calm, stage), stage
 
 
 def killed_after(arguments: list[str], sign: Path, seconds: float) -> bool:
@@ -138,5 +182,6 @@ def killed_after(arguments: list[str], sign: Path, seconds: float) -> bool:
     return False
 
 
-def read_log(out: Path, stage: str) -> bytes:
-    return b"".join(path.read_bytes() for path in sorted((out / "spr" / stage).glob("rank-*.jsonl")))
+def read_log(out: Path, stage: str) -> list[bytes]:
+    """The lines of all ranks. A line begins with its record's id, so that sorted they stand in the canonical order."""
+    return sorted(line for path in (out / "spr" / stage).glob("rank-*.jsonl") for line in path.read_bytes().splitlines(keepends=True))

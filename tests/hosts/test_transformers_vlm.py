@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
@@ -166,7 +167,7 @@ def spr_flags(world) -> list[str]:
 
 @pytest.mark.slow
 def test_a_trainer_script(world, checkpoint, tmp_path):
-    """Full fine-tuning: what the script saves is what the stage left, read back by transformers itself."""
+    """Full fine-tuning: what the script saves is what the stage left, read back by transformers itself, and once more when all is done."""
     out = tmp_path / "out"
     printed = run(trainer_command(world, checkpoint, out, *spr_flags(world)))
     assert_whole(out)
@@ -180,13 +181,16 @@ def test_a_trainer_script(world, checkpoint, tmp_path):
     assert len(moved) == 7 * 4 and all("language_model" in name for name in moved)
     assert any(digest(p.detach()) != entry[name] for name, p in before.named_parameters() if name in entry), "the script's own training did nothing"
     assert transformers.AutoProcessor.from_pretrained(out).chat_template == make_vlm.VICUNA
+    kept = load_file(out / "model.safetensors")
+    (out / "model.safetensors").unlink()
+    zero2 = ROOT / "tests" / "deepspeed" / "zero2.json"
+    run(trainer_command(world, checkpoint, out, *spr_flags(world), "--deepspeed", zero2))  # nothing is left to train, so that no engine is made
+    assert {name: digest(value) for name, value in load_file(out / "model.safetensors").items()} == {name: digest(value) for name, value in kept.items()}
 
 
 @pytest.mark.slow
 def test_a_trl_script_by_attach(world, checkpoint, tmp_path):
     """TRL's SFTTrainer with LoRA under argparse: the adapter that it saves is the stage's."""
-    from safetensors.torch import load_file
-
     out = tmp_path / "out"
     places = f"--model {checkpoint} --data {world}/sft.json --images {world}/images --output {out} --annotations {world}/spr.json --pictures {world}/images"
     run([sys.executable, str(SCRIPTS / "trl_sft.py"), *places.split(), "--clip", str(TINY / "clip")])

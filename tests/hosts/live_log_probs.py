@@ -1,0 +1,44 @@
+"""A plugin for the hosts' tests: at the end of the stage, log-probs of its pairs by the live model go to ``OUTPUT_DIR/spr/live_log_probs.json``."""
+
+from dataclasses import asdict
+
+from spr_plugin import pipeline, ranks
+from spr_plugin.dpo.pairs import collate, pair_rows
+from spr_plugin.dpo.rows import answers
+from spr_plugin.engine import generating
+from spr_plugin.hookspecs import hookimpl
+from spr_plugin.pairing import PreferencePair
+from spr_plugin.store import write_json
+
+PAIRS = 3
+
+
+def log_probs(host, pairs: list[PreferencePair]) -> list[list[list[float]]]:
+    """For each pair the log-probs of its tokens, chosen and rejected, by the stage's own code."""
+    inputs = collate(host, [{"id": pair.id, "rows": pair_rows(host, pair), "weight": 1.0, "reference": [0.0, 0.0]} for pair in pairs])
+    found = answers(host, host.trainer.model, inputs["batch"], inputs["tails"], joined=False)
+    rows = [row[scored].tolist() for row, scored in zip(found.token_log_probs, found.scored)]
+    return [rows[place :: len(pairs)] for place in range(len(pairs))]
+
+
+write_exit = pipeline.Run.write_exit
+
+
+def write_exit_and_log_probs(run, path):
+    write_exit(run, path)
+    pairs = [PreferencePair(**record) for record in run.log("pairs").read().values() if "skip" not in record][:PAIRS]
+    with generating(run.host):
+        live = log_probs(run.host, pairs)
+    entry = {record["pair"]: [record["chosen"], record["rejected"]] for record in run.log("reference").read().values()}
+    records = [{"pair": asdict(pair), "live": both, "entry": entry.get(pair.id)} for pair, both in zip(pairs, live)]
+    if ranks.rank() == 0:
+        write_json(path.with_name("live_log_probs.json"), {"tower": str(run.host.llava.get_vision_tower().dtype), "pairs": records})
+
+
+pipeline.Run.write_exit = write_exit_and_log_probs
+
+
+@hookimpl
+def spr_host(trainer, namespace, config):
+    """No host of ours: a plugin needs a hook."""
+    return None
