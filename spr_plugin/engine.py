@@ -70,6 +70,7 @@ def _layer_by_layer(trainer):
     made = getattr(trainer, "deepspeed", None) is None
     hold(trainer)
     weights.forget_order(trainer.deepspeed)
+    weights.show_own_types(trainer.model)
     try:
         yield
     finally:

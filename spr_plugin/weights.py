@@ -54,6 +54,14 @@ def forget_order(engine) -> None:
         coordinator._invalidate_trace()
 
 
+def show_own_types(model) -> None:
+    """Have ZeRO-3's empty placeholders show the type of their parts. A cast changes the placeholder alone (LLaVA's, of its vision tower), and
+    code that asks for the type of a weight before its module gathers it would go by that."""
+    for parameter in model.parameters():
+        if hasattr(parameter, "ds_tensor") and not parameter.numel() and parameter.dtype != parameter.ds_tensor.dtype:
+            parameter.data = parameter.data.to(parameter.ds_tensor.dtype)
+
+
 def sharded(model) -> bool:
     """Whether ZeRO-3 holds the parameters in parts."""
     return any(hasattr(p, "ds_id") for p in model.parameters())
