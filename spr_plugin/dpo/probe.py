@@ -47,16 +47,14 @@ def probe(host: Host, queries: list[RegionQuery], batch: int, max_new_tokens: in
     """The live model's greedy answers, the ranks taking turns. Under ZeRO-3 each layer is gathered for its turn by the engine's hooks, so
     all ranks decode every batch, token by token together."""
     batches = [queries[i : i + batch] for i in range(0, len(queries), batch)]
-    together = weights.sharded(host.trainer.model)
-    turns = list(range(len(batches))) if together else list(range(ranks.rank(), len(batches), ranks.world()))
     answers = []
-    with generating(host):
-        for turn in turns:
+    with generating(host) as in_step:
+        for turn in range(len(batches)) if in_step else range(ranks.rank(), len(batches), ranks.world()):
             asked = [(place, row) for place, query in enumerate(batches[turn]) for row in _question(host, query)]
             said = decode(host, [row for _, row in asked], [[0]] * len(asked), None, max_new_tokens) if asked else []
             texts = dict(zip((place for place, _ in asked), host.texts([answer for (answer,) in said])))
             answers += [(turn, place, texts.get(place, "")) for place in range(len(batches[turn]))]
-    everyone = answers if together else sorted(answer for rank in ranks.from_all(answers) for answer in rank)
+    everyone = answers if in_step else sorted(answer for rank in ranks.from_all(answers) for answer in rank)
     return measure([text for _, _, text in everyone], queries, host.box_format)
 
 

@@ -89,7 +89,7 @@ def kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def kill_when(arguments: list[str], reached, log: Path, timeout: int = 300) -> bool:
+def kill_when(arguments: list[str], reached, log: Path, timeout: int = 600) -> bool:
     """Start, what it prints behind ``log``, and kill as soon as ``reached()``; False if it ended before."""
     with open(log, "ab") as output:
         process = subprocess.Popen(arguments, env=environment(), stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
