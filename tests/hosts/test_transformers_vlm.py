@@ -179,7 +179,7 @@ def test_a_trainer_script(world, checkpoint, tmp_path):
     moved = {name for name in live if live[name] != entry[name]}
     assert len(moved) == 7 * 4 and all("language_model" in name for name in moved)
     assert any(digest(p.detach()) != entry[name] for name, p in before.named_parameters() if name in entry), "the script's own training did nothing"
-    assert transformers.AutoProcessor.from_pretrained(out).chat_template == make_vlm.VICUNA
+    assert transformers.AutoProcessor.from_pretrained(out).chat_template == make_vlm.convert.TEMPLATE
 
 
 @pytest.mark.slow
