@@ -55,13 +55,28 @@ def test_every_units_flags_parse(tmp_path, which):
     names = [field.name for field in dataclasses.fields(SPRConfig)]
     seen = set()
     for name, seed in plan.PLANS[which].units:
+        if plan.PLANS[which].variants[name].grpo:
+            continue
         command = train_command(Path("d"), Path("m"), study(tmp_path, which).flags(name, seed))
         flags, rest = parser.parse_args_into_dataclasses(command[3:], return_remaining_strings=True)
         config = SPRConfig(**vars(flags))
         assert {word for word in rest if word.startswith("--")} <= hosts, name
         assert config.spr and config.spr_seed == seed and config.spr_only != plan.PLANS[which].variants[name].own_base
         seen.add((*(str(getattr(config, field)) for field in names), str(plan.PLANS[which].variants[name].world)))
-    assert len(seen) == len(plan.PLANS[which].units)  # no variant is another one under a second name
+    assert len(seen) == sum(not plan.PLANS[which].variants[name].grpo for name, _ in plan.PLANS[which].units)  # no variant is another one under a second name
+
+
+@pytest.mark.parametrize("which", ["full", "tune"])
+def test_every_grpo_units_flags_parse(tmp_path, which):
+    """By TRL's own configuration; only the learning rate and β differ."""
+    pytest.importorskip("trl")
+    grpos = [unit for unit in plan.PLANS[which].units if plan.PLANS[which].variants[unit[0]].grpo]
+    seen = set()
+    for name, seed in grpos:
+        task, args = run.grpo.parse(run.grpo.command(Path("d"), Path("r"), tmp_path, study(tmp_path, which).flags(name, seed))[2:])
+        assert (task.budget, task.annotations, args.seed, args.num_generations) == ("r", "d/spr.json", seed, 8)
+        seen.add((args.learning_rate, args.beta))
+    assert grpos and len(seen) == len(grpos)
 
 
 def test_the_quick_plan_is_one_seed_of_the_main_result():
@@ -140,6 +155,15 @@ def test_a_changed_configuration_under_an_old_result_is_named(tmp_path):
     with pytest.raises(UserError, match=r"main-0.json is of another configuration \(flags was .*--spr_beta 0.5.*, is .*--spr_beta 0.7") as caught:
         found.check()
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_budget_of_other_settings_is_named(tmp_path):
+    """GRPO met the tokens of a main result that is no more."""
+    found = study(tmp_path)
+    kept(found, plan.GRPO)
+    found.plan = dataclasses.replace(found.plan, common=found.plan.common.replace("--spr_epochs 2", "--spr_epochs 3"))
+    with pytest.raises(UserError, match=r"GRPO-with-IoU-reward-0.json is of another configuration \(budget of was .*--spr_epochs 2"):
+        found.check()
 
 
 @pytest.mark.parametrize("what", ["weights", "asked", "world"])
@@ -296,21 +320,36 @@ def test_written_tables_name_missing_seeds_and_hold_the_gains(tmp_path):
     assert (tmp_path / "reproduction.md").read_text().count("## Base against SPR") == 1
 
 
+def test_grpo_stands_beside_spr_with_what_both_spent():
+    kinds = {task: {"figures": ["accuracy"], "pictures": {"p": [[1, 2]]}} for task in tables.TITLES}
+    kinds["rec"] = {"figures": ["IoU"], "pictures": {"p": [0.6, 0.95]}}
+    all_tasks = {f"spr_tiny_world_{task}": one for task, one in kinds.items()}
+    worse = {**all_tasks, "spr_tiny_world_rec": {"figures": ["IoU"], "pictures": {"p": [0.6, 0.85]}}}
+    spent = {"tokens": {"generated": 400, "trained": 130}, "tokens of SPR": {"generated": 410, "trained": 128}}
+    found = {tables.BASE: {0: {"variant": "base", "samples": worse}}, plan.MAIN: {0: {"variant": "main", "samples": all_tasks, "training seconds": 50}}}
+    assert tables._grpo(found) == []
+    text = "\n".join(tables._grpo({**found, plan.GRPO: {0: {"variant": plan.GRPO, "samples": worse, "GRPO": spent}}}))
+    assert "| SPR | 410 | 128 | 50 |" in text and "| GRPO | 400 | 130 | not known |" in text
+    assert "| Acc@0.9 | 0.0 | 50.0 | 0.0 | -50.0 | -50.0 … -50.0 |" in text
+
+
 # --- the real thing
 
 
 @pytest.mark.slow
 def test_a_small_study_from_end_to_end(tmp_path, small, capfd):
-    """A run that was cut off, gone on with and measured; a variant that is lent its answers; the base, measured once."""
+    """A run that was cut off, gone on with and measured; a variant that is lent its answers; GRPO with as many tokens; the base, measured once."""
     pytest.importorskip("llava")
     found = study(tmp_path)
     few = f"{found.plan.common} --spr_regions 8 --spr_samples 1 --spr_min_kept 0 --spr_probe_regions 0 --spr_max_new_tokens 60"
-    found.plan = dataclasses.replace(found.plan, common=few, units=(("main", 0), ("SFT on chosen", 0)))
+    small_steps = plan.Variant(plan.VARIANTS[plan.GRPO].flags.replace("--per_device_train_batch_size 128", "--per_device_train_batch_size 16"), grpo=True)
+    variants = {**plan.VARIANTS, plan.GRPO: small_steps}
+    found.plan = dataclasses.replace(found.plan, variants=variants, common=few, units=(("main", 0), ("SFT on chosen", 0), (plan.GRPO, 0)))
     (tmp_path / "out/test/main-0").mkdir(parents=True)
     run.write_json(tmp_path / "out/test/main-0/manifest.json", found.manifest("main", 0))
     found.run()
     assert "main-0 was cut off and goes on" in capfd.readouterr().err
-    assert sorted(file.name for file in found.results.iterdir()) == ["SFT-on-chosen-0.json", "base.json", "main-0.json", "why"]
+    assert sorted(file.name for file in found.results.iterdir()) == ["GRPO-with-IoU-reward-0.json", "SFT-on-chosen-0.json", "base.json", "main-0.json", "why"]
     candidates = [(tmp_path / "out/test" / name / "llava/spr/candidates/rank-00000.jsonl").read_text() for name in ("main-0", "SFT-on-chosen-0")]
     assert sorted(candidates[0].splitlines()) == sorted(candidates[1].splitlines())
     found.check()
@@ -327,4 +366,8 @@ def test_a_small_study_from_end_to_end(tmp_path, small, capfd):
     text = tables.write(found.results, tmp_path)
     assert "## Why" in text and "| coordinates of chosen, change |" in text
     assert "| SFT on chosen | 0 |" in text and "| false_yes |" in text
+    ours = run.read_json(found.results / "GRPO-with-IoU-reward-0.json")
+    spent, budget = ours["GRPO"]["tokens"], ours["GRPO"]["tokens of SPR"]
+    assert all(spent[kind] == pytest.approx(budget[kind], rel=0.1) for kind in budget) and ours["training seconds"] > 0
+    assert f"| GRPO | {spent['generated']} | {spent['trained']} | {ours['training seconds']} |" in text and "| SPR |" in text
     assert tables.gains([run.read_json(found.results / "base.json")], [run.read_json(found.results / "main-0.json")], "rec")["Acc@0.5"]["n"] == 10

@@ -4,19 +4,14 @@
 the shape of their family in small: they answer nonsense through the real code.
 """
 
-import json
 import sys
 from pathlib import Path
 
 import torch
 
-TINY = Path(__file__).parents[2] / "examples" / "tiny_world" / "llava"
-VICUNA = (
-    "{{ bos_token }}A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
-    "answers to the user's questions. {% for m in messages %}{{ m['role'].upper() + ': ' }}{% for c in m['content'] if c['type'] == 'image' %}"
-    "{{ '<image>\n' }}{% endfor %}{% for c in m['content'] if c['type'] == 'text' %}{{ c['text'] + ' ' }}{% endfor %}{% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
+sys.path.append(str(Path(__file__).parents[2] / "examples" / "tiny_world"))
+import convert  # noqa: E402
+
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% for c in m['content'] %}{% if c['type'] == 'image' %}PICTURE"
     "{% else %}{{ c['text'] }}{% endif %}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -40,52 +35,6 @@ def tokenizer(image_token: str):
     return PreTrainedTokenizerFast(
         tokenizer_object=pieces, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=2048, extra_special_tokens=names
     )  # fmt: skip
-
-
-def llava():
-    from transformers import AutoConfig, AutoTokenizer, CLIPImageProcessor, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-    from transformers import LlavaImageProcessor, LlavaProcessor
-
-    own = json.loads((TINY / "config.json").read_text())
-    tokens = AutoTokenizer.from_pretrained(TINY)
-    tokens.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    tower = AutoConfig.from_pretrained(TINY / "vision_tower")
-    tower = getattr(tower, "vision_config", tower)
-    kept = "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads max_position_embeddings rms_norm_eps vocab_size"
-    text = LlamaConfig(**{name: own[name] for name in [*kept.split(), "pad_token_id", "bos_token_id", "eos_token_id"]})
-    config = LlavaConfig(vision_config=tower, text_config=text, image_token_index=len(tokens) - 1, vision_feature_layer=-2)
-    model = LlavaForConditionalGeneration(config)
-    missing, unexpected = model.load_state_dict(renamed(model.state_dict().keys()), strict=False)
-    assert not unexpected and all("position_ids" in name for name in missing), (missing, unexpected)
-    model.resize_token_embeddings(len(tokens))
-    theirs = CLIPImageProcessor.from_pretrained(TINY / "vision_tower")
-    settings = {name: getattr(theirs, name) for name in ("size", "crop_size", "image_mean", "image_std")}
-    processor = LlavaProcessor(
-        LlavaImageProcessor(**settings, do_pad=True), tokens, patch_size=tower.patch_size, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=VICUNA,
-    )  # fmt: skip
-    return model, processor
-
-
-def renamed(expected) -> dict:
-    """The tiny LLaVA's weights under transformers' names."""
-    from safetensors.torch import load_file
-
-    places = {
-        "model.mm_projector.0.": "model.multi_modal_projector.linear_1.", "model.mm_projector.2.": "model.multi_modal_projector.linear_2.",
-        "lm_head.": "lm_head.", "model.": "model.language_model.",
-    }  # fmt: skip
-    found = {}
-    for file in TINY.glob("*.safetensors"):
-        for name, value in load_file(file).items():
-            old = next(old for old in places if name.startswith(old))
-            if "vision_tower" not in name:
-                found[places[old] + name[len(old) :]] = value.float()
-    for file in (TINY / "vision_tower").glob("*.safetensors"):
-        for name, value in load_file(file).items():
-            names = f"model.vision_tower.{name}", f"model.vision_tower.{name}".replace("vision_tower.vision_model.", "vision_tower.")
-            found |= {new: value.float() for new in names if new in expected}
-    return found
 
 
 def pictures_only(processor_class):
@@ -156,7 +105,7 @@ def internvl():
 
 
 FAMILIES = {
-    "llava": llava,
+    "llava": convert.to_transformers,
     "llava_onevision": llava_onevision,
     "qwen2_5_vl": lambda: qwen("2_5"),
     "qwen3_vl": lambda: qwen("3"),

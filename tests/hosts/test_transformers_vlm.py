@@ -13,13 +13,12 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.hooks.transformers_vlm import TransformersHost, find_processor, spr_host
 from spr_plugin.pairing import PreferencePair
-
 from spr_plugin.store import read_json
 from spr_plugin.weights import digest
 
 from . import make_vlm
-from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_whole
-from .launch import ROOT, TINY, run
+from .checks import assert_decodes_as_its_own_forward, assert_engine_on, assert_log_probs_of_its_own_forward, assert_whole, saved_weights
+from .launch import ROOT, TINY, engine, launcher, run
 
 SCRIPTS = ROOT / "tests" / "hosts" / "scripts"
 FAMILIES = sorted(make_vlm.FAMILIES)
@@ -154,10 +153,10 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-def trainer_command(world, checkpoint, out, *flags) -> list[str]:
+def trainer_command(world, checkpoint, out, *flags, ranks: int = 1, zero: int | None = None) -> list[str]:
     settings = f"""--model {checkpoint} --data {world}/sft.json --images {world}/images --output_dir {out} --max_steps 2
         --per_device_train_batch_size 2 --learning_rate 1e-5 --report_to none --save_strategy no --use_cpu True --remove_unused_columns False""".split()
-    return [sys.executable, str(ROOT / "examples" / "finetune_vlm.py"), *settings, *map(str, flags)]
+    return [*launcher(ranks, bool(zero), ROOT / "examples" / "finetune_vlm.py"), *settings, *engine(zero), *map(str, flags)]
 
 
 def spr_flags(world) -> list[str]:
@@ -166,10 +165,11 @@ def spr_flags(world) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_trainer_script(world, checkpoint, tmp_path):
+@pytest.mark.parametrize(("ranks", "zero"), [(1, None), (2, 3)])
+def test_a_trainer_script(world, checkpoint, tmp_path, ranks, zero):
     """Full fine-tuning: what the script saves is what the stage left, read back by transformers itself, and once more when all is done."""
     out = tmp_path / "out"
-    printed = run(trainer_command(world, checkpoint, out, *spr_flags(world)))
+    printed = run(trainer_command(world, checkpoint, out, *spr_flags(world), ranks=ranks, zero=zero))
     assert_whole(out)
     assert "chosen and rejected share their prompt" in printed
     assert read_json(out / "config.json")["spr_box"] == {"family": "llava", "space": "padded_square", "aspect": "pad"}
@@ -180,12 +180,12 @@ def test_a_trainer_script(world, checkpoint, tmp_path):
     moved = {name for name in live if live[name] != entry[name]}
     assert len(moved) == 7 * 4 and all("language_model" in name for name in moved)
     assert any(digest(p.detach()) != entry[name] for name, p in before.named_parameters() if name in entry), "the script's own training did nothing"
-    assert transformers.AutoProcessor.from_pretrained(out).chat_template == make_vlm.VICUNA
-    kept = load_file(out / "model.safetensors")
+    assert transformers.AutoProcessor.from_pretrained(out).chat_template == make_vlm.convert.TEMPLATE
+    assert_engine_on(out, ranks) if zero else None
+    kept = saved_weights(out)
     (out / "model.safetensors").unlink()
-    zero2 = ROOT / "tests" / "deepspeed" / "zero2.json"
-    run(trainer_command(world, checkpoint, out, *spr_flags(world), "--deepspeed", zero2))  # nothing is left to train, so that no engine is made
-    assert {name: digest(value) for name, value in load_file(out / "model.safetensors").items()} == {name: digest(value) for name, value in kept.items()}
+    run(trainer_command(world, checkpoint, out, *spr_flags(world), ranks=ranks, zero=zero or 2))  # nothing is left to train, in ZeRO-2 no engine is made
+    assert {name: digest(value) for name, value in saved_weights(out).items()} == {name: digest(value) for name, value in kept.items()}
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]  # scripts, no packages
 import analysis  # noqa: E402
+import grpo  # noqa: E402
 import plan  # noqa: E402
 import scenes  # noqa: E402
 import tables  # noqa: E402
@@ -36,6 +37,7 @@ from spr_plugin.report import summary  # noqa: E402
 from spr_plugin.store import Log, read_json, write_json  # noqa: E402
 
 RESULTS = HERE / "results"
+SECONDS = "seconds.json"  # of a training command that ran in one sitting
 
 
 class Study:
@@ -71,6 +73,8 @@ class Study:
         if not found(file, manifest):
             start, model = time.monotonic(), checkpoint()
             facts = {"stage": evidence(model / "spr")} if (model / "spr").exists() else {}
+            notes = {"GRPO": read_json(model / grpo.FOUND), "training seconds": read_json(model.parent / SECONDS)}
+            facts |= {name: note for name, note in notes.items() if note is not None}
             samples = self.measured(model, self.work / file.stem / "eval")
             write_result(file, {**manifest, **facts, "seconds": round(time.monotonic() - start)}, samples)
 
@@ -107,29 +111,39 @@ class Study:
     def manifest(self, name: str, seed: int) -> dict:
         """All that a unit's result depends on."""
         world = {**plan.SCENES, "seed": seed, **self.plan.variants[name].world}
-        return {"variant": name, "seed": seed, "flags": self.flags(name, seed), "world": world, **self.asked()}
+        budget = {"budget of": self.flags(plan.MAIN, seed)} if self.plan.variants[name].grpo else {}
+        return {"variant": name, "seed": seed, "flags": self.flags(name, seed), **budget, "world": world, **self.asked()}
 
     def flags(self, name: str, seed: int) -> str:
-        return " ".join(f"{self.plan.common} --spr_seed {seed} {self.plan.variants[name].flags}".split())
+        variant = self.plan.variants[name]
+        common = f"--seed {seed}" if variant.grpo else f"{self.plan.common} --spr_seed {seed}"
+        return " ".join(f"{common} {variant.flags}".split())
 
     def trained(self, name: str, seed: int) -> Path:
         """The folder of one unit, its model trained: ``llava/`` in it is what the command saved."""
-        variant, folder = self.plan.variants[name], self.work / f"{slug(name)}-{seed}"
-        manifest = self.manifest(name, seed)
+        folder, manifest = self.work / f"{slug(name)}-{seed}", self.manifest(name, seed)
         began = found(folder / "manifest.json", manifest)
         if (folder / "llava" / "config.json").exists():
             return folder
-        flags = self.flags(name, seed)
-        if not variant.own_answers:
-            flags += f" --spr_candidates {self.trained(plan.MAIN, seed) / 'llava' / 'spr'}"
         data = training_data(self.out, manifest["world"])
         refuse_shared(data / "images", evaluation_data(self.out, self.plan.split) / "images")
-        command = train_command(data, folder / "llava", flags)
+        command = self.command(name, seed, data, folder / "llava")
         write_json(folder / "manifest.json", manifest)
+        start = time.monotonic()
         say(f"reproduce: {folder.name} {'was cut off and goes on' if began else 'begins'}\n  {shlex.join(command)}")
         if subprocess.run(command, env=environment()).returncode:
             raise UserError(f"reproduce: {folder.name} failed; the same command goes on from {folder}")
+        if not began:
+            write_json(folder / SECONDS, round(time.monotonic() - start))
         return folder
+
+    def command(self, name: str, seed: int, data: Path, out: Path) -> list[str]:
+        """What trains a unit's model, and saves it in `out`."""
+        variant, flags = self.plan.variants[name], self.flags(name, seed)
+        if variant.own_answers:
+            return train_command(data, out, flags)
+        main = self.trained(plan.MAIN, seed) / "llava" / "spr"
+        return grpo.command(data, main, out, flags) if variant.grpo else train_command(data, out, f"{flags} --spr_candidates {main}")
 
     def measured(self, checkpoint: Path, folder: Path) -> dict:
         """Task → what :func:`condensed` makes of its samples."""

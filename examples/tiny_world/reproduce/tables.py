@@ -147,7 +147,7 @@ def write(results: Path, docs: Path = DOCS) -> str:
     main = {task: against(found, BASE, plan.MAIN, task) for task in TITLES}
     rec = {name: against(found, base_of(found, name), name, "rec") for name in plan.VARIANTS}
     shown, gaps = claims(main, found), missing(found, plan.VARIANTS)
-    text = "\n".join([*_main(main), *_seeds(found, gaps), *_claims(shown), *_variants(found, rec, "Variants"), *_plots(rec, docs), *_moves(found), *_stages(found),
+    text = "\n".join([*_main(main), *_seeds(found, gaps), *_claims(shown), *_variants(found, rec, "Variants"), *_grpo(found), *_plots(rec, docs), *_moves(found), *_stages(found),
                       *_why(load(results / WHY).get(plan.MAIN, {})),
                       *_variants(tuned, {name: against(tuned, BASE, name, "rec") for name in plan.TUNE}, "Settings tried on validation scenes")])  # fmt: skip
     file = docs / "reproduction.md"
@@ -195,6 +195,26 @@ def _variants(found: Mapping[str, Units], rec: Mapping[str, dict], title: str) -
             gained = " | ".join(_points(rows[figure]["gain"]) for figure in metrics.ACCURACIES)
             lines.append(f"| {name} | {seeds} | {_percent(last['a'])} | {gained} | {_interval(last)} | {differs} |")
     return [*lines, ""] if any(rec.values()) else []
+
+
+def _grpo(found: Mapping[str, Units]) -> list[str]:
+    """SPR and GRPO from one base on the same seeds, with what each spent."""
+    seeds = sorted(found.get(plan.GRPO, {}).keys() & found.get(plan.MAIN, {}).keys())
+    if not seeds or BASE not in found:
+        return []
+    lines = [f"## SPR against {plan.GRPO}", "", f"Seed {', '.join(map(str, seeds))}; tokens of answers: sampled, and in the loss (once for each pass).", ""]
+    lines += ["| | generated tokens | trained tokens | training, seconds |", "|---|--:|--:|--:|"]
+    for title, name, kind in (("SPR", plan.MAIN, "tokens of SPR"), ("GRPO", plan.GRPO, "tokens")):
+        spent = [found[plan.GRPO][seed]["GRPO"][kind] for seed in seeds]
+        wall = [found[name][seed].get("training seconds", "not known") for seed in seeds]
+        columns = [one["generated"] for one in spent], [one["trained"] for one in spent], wall
+        lines.append(f"| {title} | " + " | ".join(", ".join(map(str, column)) for column in columns) + " |")
+    for task, title in TITLES.items():
+        base, differs = against(found, BASE, plan.GRPO, task), against(found, plan.MAIN, plan.GRPO, task)
+        lines += ["", f"| {title} | base | SPR | GRPO | GRPO against SPR | 95 % interval |", "|---|--:|--:|--:|--:|:-:|"]
+        lines += [f"| {name} | {_percent(base[name]['a'])} | {_percent(row['a'])} | {_percent(row['b'])} | {_points(row['gain'])} | {_interval(row)} |"
+                  for name, row in differs.items() if name != GROWTH]  # fmt: skip
+    return [*lines, ""]
 
 
 def _moves(found: Mapping[str, Units]) -> list[str]:
