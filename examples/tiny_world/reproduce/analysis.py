@@ -207,7 +207,7 @@ def token_log_probs(checkpoint: Path, pairs: Sequence[PreferencePair], data: Pat
 
     from spr_plugin.dpo import pairs as preference
     from spr_plugin.dpo import rows
-    from spr_plugin.sampling import generating
+    from spr_plugin.engine import generating
 
     found = []
     with tempfile.TemporaryDirectory() as out:
