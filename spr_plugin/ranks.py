@@ -1,5 +1,7 @@
 """What a stage needs of the process group; with one process everything is a no-op."""
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 
@@ -28,6 +30,17 @@ def agreed(decide):
     answer = [decide() if rank() == 0 else None]
     dist.broadcast_object_list(answer, src=0)
     return answer[0]
+
+
+def share(batches: list, size: Callable) -> list:
+    """This rank's share, in their order: the largest first, each was given to the rank that had least by ``size(batch)``."""
+    loads, mine = [0] * world(), []
+    for place in sorted(range(len(batches)), key=lambda place: -size(batches[place])):
+        least = loads.index(min(loads))
+        loads[least] += size(batches[place])
+        if least == rank():
+            mine.append(place)
+    return [batches[place] for place in sorted(mine)]
 
 
 def rounds(batches: list) -> list[tuple[object, bool]]:

@@ -72,12 +72,17 @@ def batch_plan(queries: list[RegionQuery], box_format, config: SPRConfig) -> lis
         pictures.setdefault(query.image.path, []).extend((len(prompt.text), query.id, prompt.kind) for prompt in prompts)
     batches = [[]]
     for asks in sorted(pictures.values(), key=lambda asks: max(asks)[0]):
-        for start in range(0, len(asks), size):
-            piece = [[region, kind] for _, region, kind in asks[start : start + size]]
+        even = -(-len(asks) // -(-len(asks) // size))  # nine prompts are five and four, not eight and one
+        for start in range(0, len(asks), even):
+            piece = [[region, kind] for _, region, kind in asks[start : start + even]]
             if len(batches[-1]) + len(piece) > size:
                 batches.append([])
             batches[-1] += piece
     return [{"id": f"{number:08d}", "asks": asks} for number, asks in enumerate(batches)]
+
+
+def prompts_in(batch: dict) -> int:
+    return len(batch["asks"])
 
 
 def halves(batch: dict) -> list[dict]:
@@ -120,7 +125,7 @@ def sample(host: Host | None, queries: list[RegionQuery], box_format, config: SP
     by_id = {query.id: query for query in queries}
     asks_of = lambda batch: [(by_id[region], prompts_for(by_id[region], box_format, [kind])[0]) for region, kind in batch["asks"]]  # noqa: E731
     if config.spr_sampler == "openai":
-        _sample_on_server(batches[ranks.rank() :: ranks.world()], held, asks_of, box_format, config, log)
+        _sample_on_server(ranks.share(batches, prompts_in), held, asks_of, box_format, config, log)
     elif batches:  # also without a share of its own: under ZeRO-3 all ranks gather the model together
         LiveSampler(host, config, log, plan, held, asks_of).run(batches)
     log.close()
@@ -157,7 +162,7 @@ class LiveSampler:
     def run(self, batches: list[dict]) -> None:
         """Answer this rank's share of the batches. In step with the others, it repeats one where it has none left."""
         with generating(self.host) as self.in_step, ThreadPoolExecutor(READERS) as readers:
-            turns = ranks.rounds(batches) if self.in_step else [(batch, True) for batch in batches[ranks.rank() :: ranks.world()]]
+            turns = ranks.rounds(batches) if self.in_step else [(batch, True) for batch in ranks.share(batches, prompts_in)]
             prepared = ahead(lambda turn: self.rows(self.asks_of(turn[0]), readers), turns)
             bar = progress(prepared, len(turns), "sampling", lambda: f"{self.unread} unreadable pictures", show=ranks.rank() == 0)
             for (batch, mine), rows in bar:

@@ -35,6 +35,19 @@ def _late_reader(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_shares_are_whole_and_of_like_size(monkeypatch, world):
+    batches, dealt = [(place, size) for place, size in enumerate([8, 1] * 9 + [5])], []
+    monkeypatch.setattr(ranks, "world", lambda: world)
+    for rank in range(world):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        dealt.append(ranks.share(batches, lambda batch: batch[1]))
+        assert dealt[-1] == sorted(dealt[-1])
+    assert sorted(sum(dealt, [])) == batches
+    loads = [sum(size for _, size in share) for share in dealt]
+    assert max(loads) - min(loads) <= (1 if world < 3 else 8)
+
+
 def test_a_rank_that_comes_late_sees_what_the_first_one_saw(tmp_path):
     import torch.multiprocessing
 
