@@ -47,7 +47,7 @@ test-zero: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -q tests/dpo/campaign_zero.py
 
 bench: $(VENV)/.installed
-	$(VENV)/bin/python benchmarks/sampling.py tiny large ranks --json benchmarks/results/sampling.json
+	$(VENV)/bin/python benchmarks/sampling.py --parts tiny large ranks --json benchmarks/results/sampling.json
 	$(VENV)/bin/python benchmarks/zero3_sampling.py --json benchmarks/results/zero3_sampling.json
 	$(VENV)/bin/python benchmarks/annotations.py --json benchmarks/results/annotations.json
 	$(VENV)/bin/python benchmarks/store.py --json benchmarks/results/store.json

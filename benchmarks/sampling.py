@@ -1,6 +1,6 @@
 """Sampling side by side: ours, a batch-1 loop, ``generate(num_return_sequences=k)``, and the bare forwards that nobody can do without.
 
-    python benchmarks/sampling.py [tiny] [large] [ranks] [--images 4] [--tokens 64] [--rounds 3] [--json FILE]
+    python benchmarks/sampling.py [--parts tiny large ranks] [--images 4] [--tokens 64] [--rounds 3] [--json FILE]
 
 An image has 4 prompts that show it whole and 2 that show crops, 4 samples each; the stop token is suppressed, so that every answer has
 ``--tokens`` tokens. Rows alternate in one process with one thread; medians. The limit is there with transformers' own cache and with one that
@@ -148,9 +148,10 @@ def part(name: str, world: Path, folder: Path, arguments) -> dict:
     """Figures of ``tiny``, ``large`` or ``ranks``."""
     if name == "ranks":
         return ranks_speedup(world, arguments.regions)
-    prefix, host, images, rounds = (
-        ("", tiny_llava(world, folder / "tiny"), arguments.images, arguments.rounds) if name == "tiny" else ("large_", large_host(folder / "large"), 1, 1)
-    )
+    if name == "tiny":
+        prefix, host, images, rounds = "", tiny_llava(world, folder / name), arguments.images, arguments.rounds
+    else:
+        prefix, host, images, rounds = "large_", large_host(folder / name), 1, 1
     host.trainer.model.eval()
     suppress_stop(host)
     seconds = measured(host, questions(host, images), arguments.tokens, rounds)
@@ -160,7 +161,7 @@ def part(name: str, world: Path, folder: Path, arguments) -> dict:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=["tiny"], metavar="tiny large ranks")
+    parser.add_argument("--parts", nargs="+", default=["tiny"], choices=["tiny", "large", "ranks"])
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)

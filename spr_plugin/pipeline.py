@@ -222,7 +222,7 @@ class Run:
         held = ranks.agreed(log.held)
         # A picture of which a region is missing is scored as a whole, so that a batch is the same whatever was done before.
         wanted = [regions for regions in by_picture(queries) if any(query.id not in held for query in regions)]
-        mine = wanted[ranks.rank() :: ranks.world()]
+        mine = ranks.share(wanted, len)
         candidates = by_region(self.log("candidates").read().values())
         scorer = self.scorer(self.trainer.args.device) if mine else None
         for regions, picture in progress(ahead(picture_of, mine), len(mine), "scoring pictures", show=ranks.rank() == 0):

@@ -105,6 +105,11 @@ class PairRows(torch.utils.data.Dataset):
         return {"id": pair.id, "rows": pair_rows(self.host, pair), "weight": slot.weight, "reference": [known[side] for side in SIDES]}
 
 
+def batch_of(host: Host, pairs: list[PreferencePair]) -> dict:
+    """These pairs collated each with full weight and no reference, for their log-probs alone."""
+    return collate(host, [{"id": pair.id, "rows": pair_rows(host, pair), "weight": 1.0, "reference": [0.0, 0.0]} for pair in pairs])
+
+
 def collate(host: Host, items: list[dict]) -> dict:
     """B pairs → a host batch of ``[chosen …, rejected …]`` rows, and in the same order what :mod:`spr_plugin.dpo.rows` and the loss need."""
     batch = host.batch([item["rows"][side] for side in (0, 1) for item in items])

@@ -8,7 +8,7 @@ import torch
 from transformers import TrainerCallback
 
 from spr_plugin import dpo, pipeline, weights
-from spr_plugin.dpo.pairs import collate, pair_rows
+from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers
 from spr_plugin.engine import generating
 from spr_plugin.pairing import PreferencePair
@@ -106,7 +106,7 @@ def test_the_second_round_s_answers_and_reference_are_the_first_round_s_model(ca
         host, config = entering(random_llava, out, mode, number)
         sample(host, queries, host.box_format, config, log := Log(tmp_path / f"{number}"), Log(tmp_path / f"plan-{number}"))
         again[number] = dict(log.read())
-        rows = collate(host, [{"id": p.id, "rows": pair_rows(host, p), "weight": 1.0, "reference": [0.0, 0.0]} for p in pairs])
+        rows = batch_of(host, pairs)
         with generating(host), dpo.phase.dropout_off(host.trainer.model):
             own = answers(host, host.trainer.model, rows["batch"], rows["tails"], joined=False).sums
         known = torch.tensor([reference[pair.id] for pair in pairs]).T.reshape(-1)

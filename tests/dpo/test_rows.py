@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spr_plugin.dpo import rows
 from spr_plugin.dpo.features import FeatureCache, cached_features
-from spr_plugin.dpo.pairs import collate, pair_rows, tails
+from spr_plugin.dpo.pairs import batch_of, pair_rows, tails
 from spr_plugin.dpo.rows import answers, join_rows, pair_mask
 from spr_plugin.errors import UserError
 
@@ -22,10 +22,6 @@ MODELS = {
     "ferret-like": dict(family="ferret", attention="sdpa"),
     "mistral-full": dict(family="mistral", attention="sdpa", model_settings={"sliding_window": None}),
 }
-
-
-def batch_of(host, pairs):
-    return collate(host, [{"id": p.id, "rows": pair_rows(host, p), "weight": 1.0, "reference": [0.0, 0.0]} for p in pairs])
 
 
 def plain_log_probs(host, inputs):

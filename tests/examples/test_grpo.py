@@ -1,9 +1,7 @@
 """GRPO beside SPR: its reward, its questions, how it meets SPR's tokens, and a real run of TRL's trainer that ends in LLaVA's layout."""
 
-import importlib.util
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,11 +12,9 @@ from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.store import Log, read_json, write_json
 
-from .world import WORLD
+from .world import WORLD, load
 
-spec = importlib.util.spec_from_file_location("reproduce_grpo", WORLD / "reproduce" / "grpo.py")
-grpo = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(grpo)
+grpo = load("reproduce/grpo")
 LLAVA = box_format("llava", "pad")
 
 

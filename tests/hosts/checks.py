@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from spr_plugin.decoding import decode
-from spr_plugin.dpo.pairs import collate, pair_rows
+from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers, no_joining
 from spr_plugin.store import Log, read_json
 from spr_plugin.weights import digest
@@ -87,7 +87,7 @@ def assert_decodes_as_its_own_forward(host, rows: list[dict], count: int = 6) ->
 def assert_log_probs_of_its_own_forward(host, pairs) -> dict:
     """Sums and gradients of two rows a pair and of joined rows against full logits; returns the gradients by parameter."""
     assert no_joining(host.language_model()[0].config) is None
-    inputs = collate(host, [{"id": p.id, "rows": pair_rows(host, p), "weight": 1.0, "reference": [0.0, 0.0]} for p in pairs])
+    inputs = batch_of(host, pairs)
     model, sums, gradients = host.trainer.model, [], []
     for way in ("plain", "two rows", "joined"):
         model.zero_grad()

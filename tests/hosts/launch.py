@@ -25,7 +25,7 @@ def launcher(ranks: int, deepspeed: bool, script: Path | None = None) -> list[st
     return [sys.executable, *torchrun, *([str(script)] if script else ["-m", "llava.train.train"])]
 
 
-def engine(zero: int | None) -> list[str]:
+def zero_flags(zero: int | None) -> list[str]:
     """The flags that ask for tests/deepspeed/zero*.json; none without ``zero``."""
     return ["--deepspeed", str(ROOT / "tests" / "deepspeed" / f"zero{zero}.json")] if zero else []
 
@@ -50,7 +50,7 @@ def command(world: Path, out: Path, *flags, ranks: int = 1, zero: int | None = N
         --evaluation_strategy no --save_strategy no --learning_rate 1e-5 --logging_steps 1 --model_max_length 1024
         --lazy_preprocess True --report_to none --bits 16 --bf16 False --tf32 False --use_cpu True
     """.split()
-    return [*launcher(ranks, deepspeed=bool(zero)), *settings, *engine(zero), *map(str, flags)]
+    return [*launcher(ranks, deepspeed=bool(zero)), *settings, *zero_flags(zero), *map(str, flags)]
 
 
 def spr_flags(world: Path) -> list[str]:

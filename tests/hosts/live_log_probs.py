@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from spr_plugin import pipeline, ranks
-from spr_plugin.dpo.pairs import collate, pair_rows
+from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers
 from spr_plugin.engine import generating
 from spr_plugin.hookspecs import hookimpl
@@ -15,7 +15,7 @@ PAIRS = 3
 
 def log_probs(host, pairs: list[PreferencePair]) -> list[list[list[float]]]:
     """For each pair the log-probs of its tokens, chosen and rejected, by the stage's own code."""
-    inputs = collate(host, [{"id": pair.id, "rows": pair_rows(host, pair), "weight": 1.0, "reference": [0.0, 0.0]} for pair in pairs])
+    inputs = batch_of(host, pairs)
     found = answers(host, host.trainer.model, inputs["batch"], inputs["tails"], joined=False)
     rows = [row[scored].tolist() for row, scored in zip(found.token_log_probs, found.scored)]
     return [rows[place :: len(pairs)] for place in range(len(pairs))]

@@ -15,7 +15,7 @@ from spr_plugin.store import read_json
 
 from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward
 from .checks import assert_engine_on, assert_saved_lora_equals_live, assert_whole, saved_weights
-from .launch import engine, launcher
+from .launch import launcher, zero_flags
 from .tree import HERE, coco, run_in, source, trainer_of
 
 TREE = source("ferret", "ferret/train/train.py")
@@ -53,7 +53,7 @@ def spr_flags(world) -> list[str]:
 
 
 def whole_run(arguments, ranks: int = 1, zero: int | None = None) -> str:
-    return run_in(TREE, [*launcher(ranks, bool(zero), TREE / "ferret" / "train" / "train.py"), *engine(zero), *arguments], HERE)
+    return run_in(TREE, [*launcher(ranks, bool(zero), TREE / "ferret" / "train" / "train.py"), *zero_flags(zero), *arguments], HERE)
 
 
 CONFIG = SPRConfig(spr=True, spr_annotations="a.json", spr_image_folder="images")

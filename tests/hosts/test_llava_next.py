@@ -15,7 +15,7 @@ from spr_plugin.store import read_json
 from . import make_vlm
 from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward
 from .checks import assert_engine_on, assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole
-from .launch import engine, launcher
+from .launch import launcher, zero_flags
 from .tree import HERE, run_in, source, trainer_of
 
 TREE = source("llava_next", "llava/model/language_model/llava_qwen.py")
@@ -123,7 +123,7 @@ def test_several_data_files_are_not_mined(host):
 
 
 def whole_run(arguments, ranks: int = 1, zero: int | None = None) -> str:
-    words = [*launcher(ranks, bool(zero), TREE / "llava" / "train" / "train.py"), *engine(zero), *arguments]
+    words = [*launcher(ranks, bool(zero), TREE / "llava" / "train" / "train.py"), *zero_flags(zero), *arguments]
     return run_in(TREE, words, TREE)  # from its root, where its trl lies
 
 
@@ -133,11 +133,11 @@ def spr_flags(world):
         --spr_regions 12 --spr_max_new_tokens 12 --spr_sample_batch 6 --spr_batch_size 2""".split()
 
 
-@pytest.mark.parametrize(("lora", "ranks", "zero"), [(False, 1, None), (True, 1, None), (False, 2, 3)])
-def test_a_run(qwen, random_llava, world, spr_flags, tmp_path, lora, ranks, zero):
+@pytest.mark.parametrize(("lora", "ranks", "zero", "flags"), [(False, 1, None, []), (True, 1, None, []), (True, 1, None, ["--spr_only"]), (False, 2, 3, [])])
+def test_a_run(qwen, random_llava, world, spr_flags, tmp_path, lora, ranks, zero, flags):
     out = tmp_path / "next-spr"
-    lora_flags = ["--spr_only", "--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8"] if lora else []
-    printed = whole_run(settings(qwen, random_llava, world / "sft.json", world / "images", out, *spr_flags, *lora_flags), ranks, zero)
+    lora_flags = ["--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8"] if lora else []
+    printed = whole_run(settings(qwen, random_llava, world / "sft.json", world / "images", out, *spr_flags, *flags, *lora_flags), ranks, zero)
     assert_whole(out)
     assert_engine_on(out, ranks) if zero else None
     assert "share their prompt" in printed

@@ -18,7 +18,7 @@ from spr_plugin.weights import digest
 
 from . import make_vlm
 from .checks import assert_decodes_as_its_own_forward, assert_engine_on, assert_log_probs_of_its_own_forward, assert_whole, saved_weights
-from .launch import ROOT, TINY, engine, launcher, run
+from .launch import ROOT, TINY, launcher, run, zero_flags
 
 SCRIPTS = ROOT / "tests" / "hosts" / "scripts"
 FAMILIES = sorted(make_vlm.FAMILIES)
@@ -156,7 +156,7 @@ def checkpoint(tmp_path_factory):
 def trainer_command(world, checkpoint, out, *flags, ranks: int = 1, zero: int | None = None) -> list[str]:
     settings = f"""--model {checkpoint} --data {world}/sft.json --images {world}/images --output_dir {out} --max_steps 2
         --per_device_train_batch_size 2 --learning_rate 1e-5 --report_to none --save_strategy no --use_cpu True --remove_unused_columns False""".split()
-    return [*launcher(ranks, bool(zero), ROOT / "examples" / "finetune_vlm.py"), *settings, *engine(zero), *map(str, flags)]
+    return [*launcher(ranks, bool(zero), ROOT / "examples" / "finetune_vlm.py"), *settings, *zero_flags(zero), *map(str, flags)]
 
 
 def spr_flags(world) -> list[str]:

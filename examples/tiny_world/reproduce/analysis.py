@@ -213,16 +213,13 @@ def token_log_probs(checkpoint: Path, pairs: Sequence[PreferencePair], data: Pat
     with tempfile.TemporaryDirectory() as out:
         host = live_llava(checkpoint.resolve(), (WORLD / "llava/vision_tower").resolve(), data / "sft.json", data / "images", out)
     for start in range(0, len(pairs), BATCH):
-        asked = [preference.pair_rows(host, pair) for pair in pairs[start : start + BATCH]]
-        items = [{"id": "", "rows": both, "weight": 1.0, "reference": [0.0, 0.0]} for both in asked]
-        inputs = host.trainer._prepare_inputs(preference.collate(host, items))
+        inputs = host.trainer._prepare_inputs(preference.batch_of(host, pairs[start : start + BATCH]))
         with generating(host):
             scored = rows.answers(host, host.trainer.model, inputs["batch"], inputs["tails"], joined=True)
+        said = [host.tokenizer.convert_ids_to_tokens(row[row != rows.IGNORED].tolist()) for row in inputs["batch"]["labels"]]
         values = [row[inside].tolist() for row, inside in zip(scored.token_log_probs, scored.scored)]
-        for place, both in enumerate(asked):
-            ids = [row["labels"][row["labels"] != rows.IGNORED].tolist() for row in both]
-            kinds = [map(kind, host.tokenizer.convert_ids_to_tokens(one)) for one in ids]
-            found.append([list(zip(*one, strict=True)) for one in zip(kinds, (values[place], values[len(asked) + place]))])
+        told = [list(zip(map(kind, tokens), each, strict=True)) for tokens, each in zip(said, values)]  # [chosen …, rejected …]
+        found += zip(told[: len(told) // 2], told[len(told) // 2 :])
     return found
 
 

@@ -1,7 +1,6 @@
 """The reproduction study: its plan parses, nothing asked is trained on, what does not fit is named, and its tables agree with numbers by hand."""
 
 import dataclasses
-import importlib.util
 import json
 import subprocess
 import sys
@@ -17,12 +16,12 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.demo import WORLD, train_command
 from spr_plugin.errors import UserError
 
+from .world import load
+
 pytest.importorskip("datasets")  # the oldest environment has no lmms-eval and what it needs
 
-ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("reproduce_run", ROOT / "examples/tiny_world/reproduce/run.py")
-run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(run)
+ROOT = Path(__file__).parents[2]
+run = load("reproduce/run")
 plan, tables, scenes = run.plan, run.tables, run.scenes
 
 

@@ -1,6 +1,5 @@
 """Evidence behind the main result: each figure agrees with numbers by hand or with a slow reference. The real thing is in test_reproduce.py."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -16,12 +15,12 @@ from spr_plugin.formats import box_format
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.regions import region_query
 
+from .world import load
+
 pytest.importorskip("datasets")  # the oldest environment has no lmms-eval and what it needs
 
-ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("reproduce_run_for_analysis", ROOT / "examples/tiny_world/reproduce/run.py")
-run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(run)
+ROOT = Path(__file__).parents[2]
+run = load("reproduce/run")
 analysis, scenes, tables = run.analysis, run.scenes, run.tables
 
 FORM = box_format("llava", "pad")
