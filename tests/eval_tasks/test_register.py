@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from spr_plugin.demo import WORLD
 from spr_plugin.eval_tasks import register
 from spr_plugin.eval_tasks.catalogue import GROUPS, SPLITS
 
@@ -86,3 +87,21 @@ def test_no_batch_mixes_tasks():
     requests = [("prompt", setting) for setting in settings for _ in range(3)]
     batches = list(utils.Collator(requests, lambda request: request[0], grouping=True).get_batched(n=8))
     assert len(settings) == len(SPLITS) and {len(batch) for batch in batches} == {3}
+
+
+@pytest.mark.slow
+def test_llava_computes_in_single_precision_on_a_cpu():
+    """The answer to half-precision pictures is that of LLaVA's own class in fp32."""
+    pytest.importorskip("lmms_eval")
+    code = f"""
+import torch, lmms_eval.models
+from lmms_eval.models.simple.llava import Llava
+model = Llava(pretrained={str(WORLD / "llava")!r}, device="cpu", device_map="auto").model
+torch.manual_seed(0)
+size = model.get_vision_tower().config.image_size
+pictures = torch.rand(2, 3, size, size).half()
+features = model.encode_images(pictures)
+assert torch.equal(features, model.get_model().mm_projector(model.get_vision_tower()(pictures.float())))
+print(features.dtype, *{{parameter.dtype for parameter in model.parameters()}})
+"""
+    assert run_python(code, WORLD.resolve().parents[1])[-2:] == ["torch.float32", "torch.float32"]
