@@ -93,6 +93,8 @@ TUNE = {
     MAIN: Variant("--spr_learning_rate 5e-5 --spr_beta 0.5 --spr_sft_weight 1", own_answers=True),
     "lr 1e-4": Variant("--spr_learning_rate 1e-4 --spr_beta 0.5 --spr_sft_weight 1"),
     "lr 1e-4, beta 1, SFT 3": Variant("--spr_learning_rate 1e-4 --spr_beta 1 --spr_sft_weight 3"),
+    "lr 2e-4": Variant("--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_sft_weight 1"),
+    "lr 2e-4, beta 1, SFT 3": Variant("--spr_learning_rate 2e-4 --spr_beta 1 --spr_sft_weight 3"),
     "beta 0.1": Variant("--spr_learning_rate 5e-5 --spr_beta 0.1 --spr_sft_weight 1"),
     "lr 2e-5": Variant("--spr_learning_rate 2e-5 --spr_beta 0.5 --spr_sft_weight 1"),
     "SFT 0.3": Variant("--spr_learning_rate 5e-5 --spr_beta 0.5 --spr_sft_weight 0.3"),
