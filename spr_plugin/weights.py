@@ -62,6 +62,17 @@ def show_own_types(model) -> None:
             parameter.data = parameter.data.to(parameter.ds_tensor.dtype)
 
 
+def share_type(parameters) -> None:
+    """Give weights the narrowest type among them, their ZeRO-3 parts too: DeepSpeed trains parts of one type alone (PEFT's adapters are fp32 beside
+    a projector in bf16). Its optimizer steps in fp32 either way."""
+    parts = [(parameter, getattr(parameter, "ds_tensor", parameter).dtype) for parameter in parameters]
+    narrowest = min((dtype for _, dtype in parts), key=lambda dtype: dtype.itemsize, default=None)
+    for parameter in (parameter for parameter, dtype in parts if dtype != narrowest):
+        parameter.data = parameter.data.to(narrowest)
+        if hasattr(parameter, "ds_tensor"):
+            parameter.ds_tensor.data = parameter.ds_tensor.data.to(narrowest)
+
+
 def sharded(model) -> bool:
     """Whether ZeRO-3 holds the parameters in parts."""
     return any(hasattr(p, "ds_id") for p in model.parameters())

@@ -27,6 +27,8 @@ def choose_trainable(host: Host, config: SPRConfig) -> list[str]:
     wanted = _wanted(host, config)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in wanted)
+    if weights.sharded(model):
+        weights.share_type(p for p in model.parameters() if p.requires_grad)
     return sorted(wanted)
 
 

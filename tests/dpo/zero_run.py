@@ -66,6 +66,8 @@ def run(options, mode):
         given = json.loads(file.read_text())
         zero = given["zero_optimization"] | options.settings.get("zero_optimization", {})
         args["deepspeed"] = {**given, **options.settings, "zero_optimization": zero} if options.settings else str(file)
+        flags = {"per_device_train_batch_size": "train_micro_batch_size_per_gpu", "gradient_accumulation_steps": "gradient_accumulation_steps"}
+        args |= {name: options.settings[theirs] for name, theirs in flags.items() if theirs in options.settings}  # a host's flags say what its file says
     args["bf16"] = options.bf16
     if options.checkpointing:
         args |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
