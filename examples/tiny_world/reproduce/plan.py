@@ -97,6 +97,7 @@ TUNE = {
     "lr 2e-4, beta 1, SFT 3": Variant("--spr_learning_rate 2e-4 --spr_beta 1 --spr_sft_weight 3"),
     "beta 0.1": Variant("--spr_learning_rate 5e-5 --spr_beta 0.1 --spr_sft_weight 1"),
     "lr 2e-4, min kept 0.6": Variant("--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_sft_weight 1 --spr_min_kept 0.6"),
+    "lr 2e-4, min kept 1": Variant("--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_sft_weight 1 --spr_min_kept 1"),
     "GRPO, lr 1e-5": Variant(f"{GRPO_COMMON} --learning_rate 1e-5", grpo=True),
     "GRPO, lr 3e-5": Variant(f"{GRPO_COMMON} --learning_rate 3e-5", grpo=True),
     "GRPO, lr 1e-4": Variant(f"{GRPO_COMMON} --learning_rate 1e-4", grpo=True),
