@@ -75,13 +75,14 @@ def gains(first: Sequence[dict], second: Sequence[dict], task: str) -> dict[str,
     sides = table.reshape(2, len(second), len(names), len(pictures), 2)
     totals = sides.sum(axis=(1, 3))  # side, figure, 2
     drawn = _draws(sides, pictures)
+    asked = [k for k in range(len(names)) if totals[:, k, 1].all()]
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratios, values = drawn[..., 0] / drawn[..., 1], totals[..., 0] / totals[..., 1]
+        ratios, values = drawn[:, :, asked, 0] / drawn[:, :, asked, 1], totals[:, asked, 0] / totals[:, asked, 1]
     low, high = np.nanpercentile(ratios[:, 1] - ratios[:, 0], (2.5, 97.5), axis=0)
     return {
-        name: {"a": values[0, k], "b": values[1, k], "gain": values[1, k] - values[0, k], "low": low[k], "high": high[k], "n": len(pictures), "seeds": len(second)}
-        for k, name in enumerate(names) if totals[:, k, 1].all()
-    }  # fmt: skip
+        names[k]: {"a": a, "b": b, "gain": b - a, "low": low[place], "high": high[place], "n": len(pictures), "seeds": len(second)}
+        for place, (k, a, b) in enumerate(zip(asked, *values))
+    }
 
 
 def _draws(sides: np.ndarray, pictures: Sequence[str]) -> np.ndarray:
