@@ -65,7 +65,9 @@ VARIANTS = {
     "random pairs": Variant("--spr_pairing random"),
     "beta 0.1": Variant("--spr_beta 0.1"),
     "beta 1": Variant("--spr_beta 1"),
-    "no SFT term": Variant("--spr_sft_weight 0"),
+    # DPO alone; the stage's own probe would stop the first
+    "no SFT term": Variant("--spr_sft_weight 0 --spr_collapse 0"),
+    "no SFT term, learning rate 2e-5": Variant("--spr_sft_weight 0 --spr_learning_rate 2e-5"),
     "learning rate 5e-5": Variant("--spr_learning_rate 5e-5"),
     "learning rate 1e-4": Variant("--spr_learning_rate 1e-4"),
     "LoRA 16": Variant("--spr_tune lora --spr_learning_rate 1e-3"),
