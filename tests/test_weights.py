@@ -74,3 +74,11 @@ def test_another_structure_is_refused(tmp_path):
     weights.save(model(), ["0.weight"], tmp_path / "entry")
     with pytest.raises(UserError, match="another structure"):
         weights.load(torch.nn.BatchNorm1d(3), tmp_path / "entry")
+
+
+def test_trained_weights_get_the_narrowest_type_among_them():
+    parts = [torch.nn.Parameter(torch.ones(2, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16, torch.float32)]
+    parts[2].ds_tensor = torch.full((1,), 3.0)  # as ZeRO-3 keeps a rank's part
+    weights.share_type(iter(parts))
+    assert [part.dtype for part in parts] == 3 * [torch.bfloat16] and parts[2].ds_tensor.dtype == torch.bfloat16 and parts[2].ds_tensor == 3
+    weights.share_type([])

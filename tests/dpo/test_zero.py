@@ -2,7 +2,7 @@
 
 import pytest
 
-from .launching import assert_same_losses, stage
+from .launching import assert_like_in_half_precision, assert_same_losses, stage
 
 pytestmark = pytest.mark.slow
 
@@ -22,3 +22,8 @@ def test_looks_at_held_out_regions_change_nothing(random_llava, tmp_path, alone)
     """ZeRO-3 decodes with the engine's hooks in between the steps."""
     run = stage(random_llava, tmp_path / "out", "--zero", 3, "--modes", "lora", "--probe-steps", 2, ranks=2)
     assert_same_losses(run, {"lora": alone["lora"]}, "DeepSpeedEngine")
+
+
+def test_bf16_with_an_adapter_and_a_projector_of_two_types(random_llava, tmp_path, alone):
+    """PEFT's adapters are fp32, the projector is bf16."""
+    assert_like_in_half_precision(stage(random_llava, tmp_path / "out", "--zero", 3, "--bf16", "--modes", "projector", ranks=2), alone)
