@@ -312,8 +312,9 @@ def test_written_tables_name_missing_seeds_and_hold_the_gains(tmp_path):
     assert "**Missing, not averaged over**: main (seed 1); SFT on chosen (seed 0, 1, 2)" in text
     assert "| Acc@0.9 | 0.0 | 100.0 | +100.0 | +100.0 … +100.0 |" in text
     assert "| 0.6 | 0.0 | 0.0 | 0.0 | 0.0 | 0.0 | 100.0 |" in text  # every expression went from 0.6 to 0.95
-    verdicts = list(written["claims"].values())
+    verdicts = [claim["holds"] for claim in written["claims"].values()]
     assert verdicts == [True, True, True, False, None, None, True]
+    assert "| yes | Acc@0.9 +100.0 (+100.0 … +100.0) | 2 |" in text and "| not measured |  |  |" in text
     assert (tmp_path / "reproduction-threshold.svg").read_text().startswith("<svg") and tables.BEGIN in (tmp_path / "reproduction.md").read_text()
     tables.write(results, tmp_path)
     assert (tmp_path / "reproduction.md").read_text().count("## Base against SPR") == 1

@@ -11,6 +11,7 @@ SEEDS = (0, 1, 2)
 ASKED = {"count": 2000, "described": 400, "seed": 90}
 SCENES = {"sft": 8, "spr": 2300, "val": 0, "test": 0}
 MAIN, GRPO = "main", "GRPO with IoU reward"
+ALL, REC = "spr_tiny_world", "spr_tiny_world_rec"  # lmms-eval's names: every question, referring expressions alone
 
 COMMON = """--spr_only True --spr_save_base False --spr_max_new_tokens 160 --spr_sample_batch 16 --spr_save_steps 25
     --spr_regions 1000 --spr_tune full --spr_batch_size 8 --spr_epochs 2"""
@@ -30,6 +31,7 @@ class Variant:
     Attributes:
         flags: on top of those of all variants; they may be LLaVA's own too.
         seeds: it runs on.
+        tasks: of lmms-eval, that it is measured with.
         own_answers: it asks the model itself, since those of ``main`` would not be its own.
         world: settings of `scenes.write_world` for its data.
         own_base: LLaVA's own training comes first, and what comes out of it is the base.
@@ -38,6 +40,7 @@ class Variant:
 
     flags: str = ""
     seeds: tuple[int, ...] = SEEDS[:1]
+    tasks: str = REC
     own_answers: bool = False
     world: dict[str, float] = field(default_factory=dict)
     own_base: bool = False
@@ -51,13 +54,13 @@ def taught(noise: float) -> Variant:
 
 
 VARIANTS = {
-    MAIN: Variant(seeds=SEEDS, own_answers=True),
+    MAIN: Variant("", SEEDS, ALL, own_answers=True),
     # three seeds: what the paper claims
-    "SFT on chosen": Variant("--spr_pairing sft", SEEDS),
-    "no refinement": Variant("--spr_no_refinement True", SEEDS),
-    "lambda 0": Variant("--spr_lambda 0", SEEDS),
-    "lambda 1": Variant("--spr_lambda 1", SEEDS),
-    # one seed, one factor at a time
+    "SFT on chosen": Variant("--spr_pairing sft", SEEDS, ALL),
+    "no refinement": Variant("--spr_no_refinement True", SEEDS, ALL),
+    "lambda 0": Variant("--spr_lambda 0", SEEDS, ALL),
+    "lambda 1": Variant("--spr_lambda 1", SEEDS, ALL),
+    # one seed, one factor at a time, referring expressions
     "lambda 0.2": Variant("--spr_lambda 0.2"),
     "lambda 0.5": Variant("--spr_lambda 0.5"),
     "no local score": Variant("--spr_no_local True"),
@@ -66,11 +69,13 @@ VARIANTS = {
     "beta 0.1": Variant("--spr_beta 0.1"),
     "beta 1": Variant("--spr_beta 1"),
     # DPO alone; the stage's own probe would stop the first
-    "no SFT term": Variant("--spr_sft_weight 0 --spr_collapse 0"),
-    "no SFT term, learning rate 2e-5": Variant("--spr_sft_weight 0 --spr_learning_rate 2e-5"),
+    "no SFT term": Variant("--spr_sft_weight 0 --spr_collapse 0", tasks=ALL),
+    "no SFT term, learning rate 2e-5": Variant("--spr_sft_weight 0 --spr_learning_rate 2e-5", tasks=ALL),
     "learning rate 5e-5": Variant("--spr_learning_rate 5e-5"),
     "learning rate 1e-4": Variant("--spr_learning_rate 1e-4"),
+    "1 epoch": Variant("--spr_epochs 1"),
     "LoRA 16": Variant("--spr_tune lora --spr_learning_rate 1e-3"),
+    "LoRA 4": Variant("--spr_tune lora --spr_learning_rate 1e-3 --spr_lora_r 4 --spr_lora_alpha 8"),
     "1 answer a prompt": Variant("--spr_samples 1", own_answers=True),
     "4 answers a prompt": Variant("--spr_samples 4", own_answers=True),
     "plain prompt, 6 answers": Variant("--spr_prompts plain --spr_samples 6", own_answers=True),
@@ -87,7 +92,7 @@ VARIANTS = {
     "SFT noise 0": taught(0.0),
     "SFT noise 0.04": taught(0.04),
     "SFT noise 0.16": taught(0.16),
-    GRPO: Variant(f"{GRPO_COMMON} --learning_rate 3e-5", grpo=True),
+    GRPO: Variant(f"{GRPO_COMMON} --learning_rate 3e-5", tasks=ALL, grpo=True),
 }
 
 # On validation scenes, before anything is read on the held-out ones. Each stands alone, so that a new choice leaves it as it is.
@@ -100,6 +105,9 @@ TUNE = {
     "beta 0.1": Variant("--spr_learning_rate 5e-5 --spr_beta 0.1 --spr_sft_weight 1"),
     "lr 2e-4, min kept 0.6": Variant("--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_sft_weight 1 --spr_min_kept 0.6"),
     "lr 2e-4, min kept 1": Variant("--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_sft_weight 1 --spr_min_kept 1"),
+    "LoRA 16, lr 3e-4": Variant("--spr_tune lora --spr_learning_rate 3e-4 --spr_beta 0.5 --spr_sft_weight 1"),
+    "LoRA 16, lr 1e-3": Variant("--spr_tune lora --spr_learning_rate 1e-3 --spr_beta 0.5 --spr_sft_weight 1"),
+    "LoRA 16, lr 3e-3": Variant("--spr_tune lora --spr_learning_rate 3e-3 --spr_beta 0.5 --spr_sft_weight 1"),
     "GRPO, lr 1e-5": Variant(f"{GRPO_COMMON} --learning_rate 1e-5", grpo=True),
     "GRPO, lr 3e-5": Variant(f"{GRPO_COMMON} --learning_rate 3e-5", grpo=True),
     "GRPO, lr 1e-4": Variant(f"{GRPO_COMMON} --learning_rate 1e-4", grpo=True),
@@ -109,17 +117,16 @@ TUNE = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Variants, the flags of all of them, what they are asked about scenes of which split, and (variant, seed) in order."""
+    """Variants, the flags of all of them, the split that they are asked about, and (variant, seed) in order."""
 
     variants: dict[str, Variant]
     common: str
     split: str
-    tasks: str
     units: tuple[tuple[str, int], ...]
 
 
 def _study(*units: tuple[str, int]) -> Plan:
-    return Plan(VARIANTS, f"{COMMON} {CHOSEN}", "test", "spr_tiny_world", units)
+    return Plan(VARIANTS, f"{COMMON} {CHOSEN}", "test", units)
 
 
 def _units(variants: dict[str, Variant]) -> tuple[tuple[str, int], ...]:
@@ -131,5 +138,5 @@ PLANS = {
     "quick": _study((MAIN, 0)),
     "main": _study(*((MAIN, seed) for seed in SEEDS)),
     "full": _study(*_units(VARIANTS)),
-    "tune": Plan(TUNE, COMMON, "val", "spr_tiny_world_rec", _units(TUNE)),
+    "tune": Plan(TUNE, COMMON, "val", _units(TUNE)),
 }

@@ -75,7 +75,7 @@ class Study:
             facts = {"stage": evidence(model / "spr")} if (model / "spr").exists() else {}
             notes = {"GRPO": read_json(model / grpo.FOUND), "training seconds": read_json(model.parent / SECONDS)}
             facts |= {name: note for name, note in notes.items() if note is not None}
-            samples = self.measured(model, self.work / file.stem / "eval")
+            samples = self.measured(model, manifest["tasks"], self.work / file.stem / "eval")
             write_result(file, {**manifest, **facts, "seconds": round(time.monotonic() - start)}, samples)
 
     def why(self, seed: int) -> None:
@@ -101,18 +101,18 @@ class Study:
     def base(self, name: str, seed: int) -> tuple[Path, dict]:
         """File and manifest of what a variant is compared with."""
         if not self.plan.variants[name].own_base:
-            return self.results / f"{tables.BASE}.json", {"variant": tables.BASE, **self.asked()}
+            return self.results / f"{tables.BASE}.json", {"variant": tables.BASE, **self.asked(plan.MAIN)}
         title = f"{tables.BASE} of {name}"
         return self.results / f"{slug(title)}.json", {**self.manifest(name, seed), "variant": title}
 
-    def asked(self) -> dict:
-        return {"split": self.plan.split, "asked": plan.ASKED, "tasks": self.plan.tasks, "weights": weights_hash(WORLD)}
+    def asked(self, name: str) -> dict:
+        return {"split": self.plan.split, "asked": plan.ASKED, "tasks": self.plan.variants[name].tasks, "weights": weights_hash(WORLD)}
 
     def manifest(self, name: str, seed: int) -> dict:
         """All that a unit's result depends on."""
         world = {**plan.SCENES, "seed": seed, **self.plan.variants[name].world}
         budget = {"budget of": self.flags(plan.MAIN, seed)} if self.plan.variants[name].grpo else {}
-        return {"variant": name, "seed": seed, "flags": self.flags(name, seed), **budget, "world": world, **self.asked()}
+        return {"variant": name, "seed": seed, "flags": self.flags(name, seed), **budget, "world": world, **self.asked(name)}
 
     def flags(self, name: str, seed: int) -> str:
         variant = self.plan.variants[name]
@@ -145,10 +145,10 @@ class Study:
         main = self.trained(plan.MAIN, seed) / "llava" / "spr"
         return grpo.command(data, main, out, flags) if variant.grpo else train_command(data, out, f"{flags} --spr_candidates {main}")
 
-    def measured(self, checkpoint: Path, folder: Path) -> dict:
+    def measured(self, checkpoint: Path, tasks: str, folder: Path) -> dict:
         """Task → what :func:`condensed` makes of its samples."""
-        say(f"reproduce: lmms-eval --tasks {self.plan.tasks} on {checkpoint}")
-        evaluate(checkpoint, evaluation_data(self.out, self.plan.split), folder, batch_size=8, tasks=self.plan.tasks, device="cpu")
+        say(f"reproduce: lmms-eval --tasks {tasks} on {checkpoint}")
+        evaluate(checkpoint, evaluation_data(self.out, self.plan.split), folder, batch_size=8, tasks=tasks, device="cpu")
         return {task: condensed(record[DETAILS] for record in records.values()) for task, records in read_run(folder).tasks.items()}
 
 
