@@ -82,6 +82,7 @@ VARIANTS = {
     "250 regions": Variant("--spr_regions 250", own_answers=True),
     "500 regions": Variant("--spr_regions 500", own_answers=True),
     "2000 regions": Variant("--spr_regions 2000", own_answers=True),
+    "4000 regions": Variant("--spr_regions 4000", own_answers=True, world={"spr": 4600}),
     "2 rounds": Variant("--spr_rounds 2", own_answers=True),
     "3 rounds": Variant("--spr_rounds 3", own_answers=True),
     "annotation noise 0.05": Variant(own_answers=True, world={"spr_noise": 0.05}),
@@ -111,6 +112,7 @@ TUNE = {
     "GRPO, lr 1e-5": Variant(f"{GRPO_COMMON} --learning_rate 1e-5", grpo=True),
     "GRPO, lr 3e-5": Variant(f"{GRPO_COMMON} --learning_rate 3e-5", grpo=True),
     "GRPO, lr 1e-4": Variant(f"{GRPO_COMMON} --learning_rate 1e-4", grpo=True),
+    "GRPO, lr 3e-4": Variant(f"{GRPO_COMMON} --learning_rate 3e-4", grpo=True),
     "GRPO, lr 3e-5, beta 0.04": Variant(f"{GRPO_COMMON} --learning_rate 3e-5 --beta 0.04", grpo=True),
 }
 
