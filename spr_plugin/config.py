@@ -1,7 +1,7 @@
 """The ``--spr_*`` flags: one dataclass that joins the host's own in ``HfArgumentParser``.
 
 Nothing heavy is imported here: the boot module reads it at interpreter start. "paper" as origin means the SPR paper states the
-value; "ours" that the paper is silent and we chose it.
+value; "study" that docs/reproduction.md supports it, "ours" that we chose it.
 """
 
 import argparse
@@ -22,7 +22,7 @@ LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
 DPO_FLAGS = frozenset(
     f"spr_{name}"
     for name in "tune tune_projector lora_r lora_alpha beta learning_rate epochs batch_size gradient_accumulation loss_type loss_weights "
-    "label_smoothing sft_weight dpo_config max_too_long keep_best probe_regions".split()
+    "label_smoothing dpo_config max_too_long keep_best probe_regions".split()
 )
 
 
@@ -99,15 +99,16 @@ class SPRConfig:
     spr_tune_projector: bool = _flag(False, "train the multimodal projector too")
     spr_lora_r: int = _flag(16, "rank of the adapter (a host that trains with LoRA keeps its own)")
     spr_lora_alpha: int = _flag(32, "LoRA scale is alpha / rank")
-    spr_beta: float = _flag(0.1, "beta of the DPO loss")
-    spr_learning_rate: float = _flag(2e-5, "peak learning rate of the DPO stage, cosine decay after 10 % warm-up")
-    spr_epochs: float = _flag(1.0, "passes over the preference pairs")
+    spr_beta: float = _flag(0.5, "beta of the DPO loss", "study")
+    spr_learning_rate: float = _flag(5e-5, "peak learning rate of the DPO stage, cosine decay after 10 % warm-up; --spr_tune full wants a fifth of it", "study")
+    spr_epochs: float = _flag(2.0, "passes over the preference pairs", "study")
     spr_batch_size: int = _flag(4, "pairs in one step on one device")
     spr_gradient_accumulation: int = _flag(1, "steps of --spr_batch_size pairs to one optimizer step")
-    spr_loss_type: list[str] = _flag(["sigmoid"], "preference losses by TRL's names: sigmoid, hinge, ipo, robust, sft; several are added up", "paper")
+    spr_loss_type: list[str] = _flag(
+        ["sigmoid", "sft"], "losses by TRL's names: sigmoid (DPO), hinge, ipo, robust, sft (of the chosen answer); several are added up", "paper: sigmoid; sft: study"
+    )
     spr_loss_weights: list[float] = _flag([], "their weights; default: 1 each")
     spr_label_smoothing: float = _flag(0.0, "share of pairs that the robust loss takes to be the wrong way round")
-    spr_sft_weight: float = _flag(0.0, "weight of an SFT term on the chosen answer, mean over its tokens, added to the DPO loss")
     spr_dpo_config: Optional[str] = _flag(
         None, "YAML or JSON file with settings of the DPO stage by the names of TRL's DPOConfig; what the stage would not honour is refused"
     )
@@ -126,10 +127,7 @@ class SPRConfig:
         """Names and weights of the losses that are added up."""
         if self.spr_pairing == "sft":
             return ["sft"], [1.0]
-        types, factors = list(self.spr_loss_type), list(self.spr_loss_weights) or [1.0] * len(self.spr_loss_type)
-        if self.spr_sft_weight:
-            types, factors = types + ["sft"], factors + [self.spr_sft_weight]
-        return types, factors
+        return list(self.spr_loss_type), list(self.spr_loss_weights) or [1.0] * len(self.spr_loss_type)
 
     def __post_init__(self):
         if self.spr_only:

@@ -133,8 +133,9 @@ def scored_answers(model, batch) -> Answers:
 
 
 def test_flags_name_the_losses():
-    assert SPRConfig(spr=True).losses() == (["sigmoid"], [1.0])
-    assert SPRConfig(spr=True, spr_sft_weight=0.5).losses() == (["sigmoid", "sft"], [1.0, 0.5])
+    assert SPRConfig(spr=True).losses() == (["sigmoid", "sft"], [1.0, 1.0])
+    assert SPRConfig(spr=True, spr_loss_type=["sigmoid"]).losses() == (["sigmoid"], [1.0])
+    assert SPRConfig(spr=True, spr_loss_type=["ipo", "sft"], spr_loss_weights=[1.0, 0.5]).losses() == (["ipo", "sft"], [1.0, 0.5])
     assert SPRConfig(spr=True, spr_pairing="sft").losses() == (["sft"], [1.0])
 
 

@@ -16,7 +16,7 @@ ALL, REC = "spr_tiny_world", "spr_tiny_world_rec"  # lmms-eval's names: every qu
 COMMON = """--spr_only True --spr_save_base False --spr_max_new_tokens 160 --spr_sample_batch 16 --spr_save_steps 25
     --spr_regions 1000 --spr_tune full --spr_batch_size 8 --spr_epochs 2"""
 # Of TUNE the best on validation scenes at IoU 0.9; docs/reproduction.md has the table.
-CHOSEN = "--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_sft_weight 1"
+CHOSEN = "--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft"
 
 # As VLM-R1 trains: 8 answers to each of 16 prompts a step, temperature 1, the language model alone; grpo.py works out the steps. But for β, which is TRL's
 # default of today, 0: with VLM-R1's 0.04 the reference's pass over all answers makes the unit too long.
@@ -69,8 +69,8 @@ VARIANTS = {
     "beta 0.1": Variant("--spr_beta 0.1"),
     "beta 1": Variant("--spr_beta 1"),
     # DPO alone; the stage's own probe would stop the first
-    "no SFT term": Variant("--spr_sft_weight 0 --spr_collapse 0", tasks=ALL),
-    "no SFT term, learning rate 2e-5": Variant("--spr_sft_weight 0 --spr_learning_rate 2e-5", tasks=ALL),
+    "no SFT term": Variant("--spr_loss_type sigmoid --spr_collapse 0", tasks=ALL),
+    "no SFT term, learning rate 2e-5": Variant("--spr_loss_type sigmoid --spr_learning_rate 2e-5", tasks=ALL),
     "learning rate 5e-5": Variant("--spr_learning_rate 5e-5"),
     "learning rate 1e-4": Variant("--spr_learning_rate 1e-4"),
     "1 epoch": Variant("--spr_epochs 1"),
@@ -98,17 +98,17 @@ VARIANTS = {
 
 # On validation scenes, before anything is read on the held-out ones. Each stands alone, so that a new choice leaves it as it is.
 TUNE = {
-    MAIN: Variant("--spr_learning_rate 5e-5 --spr_beta 0.5 --spr_sft_weight 1", own_answers=True),
-    "lr 1e-4": Variant("--spr_learning_rate 1e-4 --spr_beta 0.5 --spr_sft_weight 1"),
-    "lr 1e-4, beta 1, SFT 3": Variant("--spr_learning_rate 1e-4 --spr_beta 1 --spr_sft_weight 3"),
-    "lr 2e-4": Variant("--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_sft_weight 1"),
-    "lr 2e-4, beta 1, SFT 3": Variant("--spr_learning_rate 2e-4 --spr_beta 1 --spr_sft_weight 3"),
-    "beta 0.1": Variant("--spr_learning_rate 5e-5 --spr_beta 0.1 --spr_sft_weight 1"),
-    "lr 2e-4, min kept 0.6": Variant("--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_sft_weight 1 --spr_min_kept 0.6"),
-    "lr 2e-4, min kept 1": Variant("--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_sft_weight 1 --spr_min_kept 1"),
-    "LoRA 16, lr 3e-4": Variant("--spr_tune lora --spr_learning_rate 3e-4 --spr_beta 0.5 --spr_sft_weight 1"),
-    "LoRA 16, lr 1e-3": Variant("--spr_tune lora --spr_learning_rate 1e-3 --spr_beta 0.5 --spr_sft_weight 1"),
-    "LoRA 16, lr 3e-3": Variant("--spr_tune lora --spr_learning_rate 3e-3 --spr_beta 0.5 --spr_sft_weight 1"),
+    MAIN: Variant("--spr_learning_rate 5e-5 --spr_beta 0.5 --spr_loss_type sigmoid sft", own_answers=True),
+    "lr 1e-4": Variant("--spr_learning_rate 1e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft"),
+    "lr 1e-4, beta 1, SFT 3": Variant("--spr_learning_rate 1e-4 --spr_beta 1 --spr_loss_type sigmoid sft --spr_loss_weights 1 3"),
+    "lr 2e-4": Variant("--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft"),
+    "lr 2e-4, beta 1, SFT 3": Variant("--spr_learning_rate 2e-4 --spr_beta 1 --spr_loss_type sigmoid sft --spr_loss_weights 1 3"),
+    "beta 0.1": Variant("--spr_learning_rate 5e-5 --spr_beta 0.1 --spr_loss_type sigmoid sft"),
+    "lr 2e-4, min kept 0.6": Variant("--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft --spr_min_kept 0.6"),
+    "lr 2e-4, min kept 1": Variant("--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft --spr_min_kept 1"),
+    "LoRA 16, lr 3e-4": Variant("--spr_tune lora --spr_learning_rate 3e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft"),
+    "LoRA 16, lr 1e-3": Variant("--spr_tune lora --spr_learning_rate 1e-3 --spr_beta 0.5 --spr_loss_type sigmoid sft"),
+    "LoRA 16, lr 3e-3": Variant("--spr_tune lora --spr_learning_rate 3e-3 --spr_beta 0.5 --spr_loss_type sigmoid sft"),
     "GRPO, lr 1e-5": Variant(f"{GRPO_COMMON} --learning_rate 1e-5", grpo=True),
     "GRPO, lr 3e-5": Variant(f"{GRPO_COMMON} --learning_rate 3e-5", grpo=True),
     "GRPO, lr 1e-4": Variant(f"{GRPO_COMMON} --learning_rate 1e-4", grpo=True),
