@@ -76,6 +76,7 @@ VARIANTS = {
     "1 epoch": Variant("--spr_epochs 1"),
     "LoRA 16": Variant("--spr_tune lora --spr_learning_rate 1e-3"),
     "LoRA 4": Variant("--spr_tune lora --spr_learning_rate 1e-3 --spr_lora_r 4 --spr_lora_alpha 8"),
+    "LoRA 64": Variant("--spr_tune lora --spr_learning_rate 1e-3 --spr_lora_r 64 --spr_lora_alpha 128"),
     "1 answer a prompt": Variant("--spr_samples 1", own_answers=True),
     "4 answers a prompt": Variant("--spr_samples 4", own_answers=True),
     "plain prompt, 6 answers": Variant("--spr_prompts plain --spr_samples 6", own_answers=True),
