@@ -40,7 +40,7 @@ def watched_run(live_llava, pairs, random_llava, tmp_path, monkeypatch):
     """Run the stage while the held-out answers go through ``script``: a list of texts, one a look (an untrained model writes no box)."""
 
     def go(script, pictures=("0.png",) * 4, **settings):
-        host, config = live_llava(spr_batch_size=2, spr_probe_steps=1, spr_max_new_tokens=2, spr_learning_rate=1e-3, **settings)
+        host, config = live_llava(spr_batch_size=2, spr_probe_steps=1, spr_max_new_tokens=2, spr_learning_rate=1e-3, spr_epochs=1.0, **settings)
         looks = iter(script)
         state = []
 

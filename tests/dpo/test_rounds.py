@@ -144,7 +144,7 @@ def test_one_more_round_of_a_finished_run_and_the_dpo_stage_started_over(calm, s
     start(tmp_path / "out", mode, rounds=1)
     more, heard = start(tmp_path / "out", mode)
     assert set(heard.phases) == {"round-2"} and same(values(more), values(host))
-    over, heard = start(tmp_path / "out", mode, spr_restart_dpo=True, spr_beta=0.5)
+    over, heard = start(tmp_path / "out", mode, spr_restart_dpo=True, spr_beta=0.3)
     assert set(heard.phases) == {"spr", "round-2"} and not same(values(over), values(host))
     records = [dict(Log(folder / "spr" / "pairs").read()) for folder in (out, tmp_path / "out")]
     assert records[0] == records[1]
