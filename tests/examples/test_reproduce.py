@@ -342,8 +342,9 @@ def test_a_small_study_from_end_to_end(tmp_path, small, capfd):
     pytest.importorskip("llava")
     found = study(tmp_path)
     few = f"{found.plan.common} --spr_regions 8 --spr_samples 1 --spr_min_kept 0 --spr_probe_regions 0 --spr_max_new_tokens 60"
-    small_steps = plan.Variant(plan.VARIANTS[plan.GRPO].flags.replace("--per_device_train_batch_size 128", "--per_device_train_batch_size 16"), grpo=True)
-    variants = {**plan.VARIANTS, plan.GRPO: small_steps}
+    whole = plan.VARIANTS[plan.GRPO]
+    small_steps = whole.flags.replace("--per_device_train_batch_size 128", "--per_device_train_batch_size 16")
+    variants = {**plan.VARIANTS, plan.GRPO: dataclasses.replace(whole, flags=small_steps)}
     found.plan = dataclasses.replace(found.plan, variants=variants, common=few, units=(("main", 0), ("SFT on chosen", 0), (plan.GRPO, 0)))
     (tmp_path / "out/test/main-0").mkdir(parents=True)
     run.write_json(tmp_path / "out/test/main-0/manifest.json", found.manifest("main", 0))
