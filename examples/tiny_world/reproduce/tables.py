@@ -22,7 +22,7 @@ WHY = "why"  # results/why/: what analysis.py says of a unit
 TITLES = {"rec": "referring expressions", "phrases": "phrase grounding", "description": "grounded description", "presence": "is there a …?",
           "color": "what colour is …?"}  # fmt: skip
 CURVES = {
-    "regions": {"250": "250 regions", "500": "500 regions", "1000": plan.MAIN, "2000": "2000 regions", "4000": "4000 regions"},
+    "regions": {"250": "250 regions", "500": "500 regions", "1000": plan.MAIN, "4000": "4000 regions"},
     "lambda": {"0": "lambda 0", "0.2": "lambda 0.2", "0.5": "lambda 0.5", "0.8": plan.MAIN, "1": "lambda 1"},
 }
 EVIDENCE = {
