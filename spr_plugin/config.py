@@ -64,7 +64,7 @@ class SPRConfig:
     spr_seed: int = _flag(0, "seed of regions and sampling")
 
     spr_prompts: list[str] = _flag(list(PROMPT_KINDS), "prompt variants that are sampled", "paper")
-    spr_samples: int = _flag(2, "answers sampled for each prompt variant of a region")
+    spr_samples: int = _flag(2, "answers sampled for each prompt variant of a region", "study")
     spr_temperature: float = _flag(1.0, "sampling temperature")
     spr_top_p: float = _flag(1.0, "nucleus sampling mass")
     spr_top_k: int = _flag(0, "sample among so many tokens; 0: all")
@@ -90,14 +90,14 @@ class SPRConfig:
     spr_no_refinement: bool = _flag(False, "ablation: chosen is the best answer as the model gave it, no box is repaired")
     spr_pairing: str = _flag("best_worst", "best_worst; ablations: random (two answers drawn by chance) or sft (train on the chosen alone, no DPO)", "paper")
     spr_min_gap: float = _flag(0.0, "a region is skipped when chosen and rejected differ by no more than this in S")
-    spr_min_kept: float = _flag(0.8, "a repaired description that keeps less than this share of its boxes is not chosen")
+    spr_min_kept: float = _flag(0.8, "a repaired description that keeps less than this share of its boxes is not chosen", "study")
 
     spr_rounds: int = _flag(
-        1, "sample, score, pair and train so many times, each round with the model and against the reference that the one before left", resumable=True
+        1, "sample, score, pair and train so many times, each round with the model and against the reference that the one before left", "study", resumable=True
     )
     spr_tune: str = _flag("lora", "what DPO trains when the host trains all weights: lora (an adapter, merged at the end) or full")
     spr_tune_projector: bool = _flag(False, "train the multimodal projector too")
-    spr_lora_r: int = _flag(16, "rank of the adapter (a host that trains with LoRA keeps its own)")
+    spr_lora_r: int = _flag(16, "rank of the adapter (a host that trains with LoRA keeps its own)", "study")
     spr_lora_alpha: int = _flag(32, "LoRA scale is alpha / rank")
     spr_beta: float = _flag(0.5, "beta of the DPO loss", "study")
     spr_learning_rate: float = _flag(5e-5, "peak learning rate of the DPO stage, cosine decay after 10 % warm-up; --spr_tune full wants a fifth of it", "study")
