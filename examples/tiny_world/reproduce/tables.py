@@ -138,7 +138,7 @@ def claims(main: Mapping[str, dict], found: Mapping[str, Units]) -> dict[str, di
         "questions on presence and colour: accuracy falls by no more than half a point": (general, lambda row: row["gain"] >= -0.005),
     }
     return {
-        claim: {"holds": all(bool(holds(row)) for row in rows.values()) if all(rows.values()) else None, "figures": rows}
+        claim: {"holds": all(holds(row) for row in rows.values()) if all(rows.values()) else None, "figures": rows}
         for claim, (rows, holds) in asked.items()
     }
 
