@@ -256,12 +256,11 @@ class Run:
 
     def write_failure(self, error: Exception) -> str:
         """Write ``spr/failed.json``; what is said of it, in one line."""
-        stage = getattr(error, "spr_stage", "stage")
-        line = f"the SPR stage failed ({stage}): {' '.join(str(error).split()) or type(error).__name__}"
-        record = {"stage": stage, "error": line, "rank": ranks.rank(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+        stage, why = getattr(error, "spr_stage", "stage"), " ".join(str(error).split()) or type(error).__name__
+        record = {"stage": stage, "error": why, "rank": ranks.rank(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
         with contextlib.suppress(UserError):  # a full disk is what may have been the failure
             write_json(self.directory / "failed.json", record)
-        return line
+        return f"the SPR stage failed ({stage}): {why}"
 
     def back_to_entry(self, own_flags: dict[str, bool]) -> None:
         """The model as the host has trained it, in the host's own structure, for the host to save."""

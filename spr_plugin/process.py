@@ -24,6 +24,7 @@ class State:
         launched: a process was started whose command line holds our flags: the stage is that one's.
         in_stage: inside an outermost ``train()``; one that is called in there is the plain one.
         followed: real paths of the output folders in which the stage followed a training.
+        refused: a mistake was said, and the exit code is 2.
         failure: what is said last, with exit code 2.
         exit_code: what ``sys.exit`` was called with.
     """
@@ -38,6 +39,7 @@ class State:
     launched = False
     in_stage = False
     followed = frozenset()
+    refused = False
     failure = None
     exit_code = None
 
@@ -53,8 +55,10 @@ def follow(output_dir: str) -> None:
 
 
 def fail(error) -> None:
-    """Print ``spr: error: …`` and exit with 2. Every rank does: the launcher needs the code, the user one line."""
+    """Print ``spr: error: …`` and exit with 2, also where the script catches that. Every rank does: the launcher needs the code, the user one
+    line."""
     _print_error(error)
+    State.refused = State.awake
     raise SystemExit(2)
 
 
@@ -98,7 +102,7 @@ def note_launches(subprocess) -> None:
 def never_ran() -> str | None:
     """The line for a training script that was given ``--spr`` and ends well without the stage; None for everybody else."""
     failing = State.exit_code not in (None, 0, False) or getattr(sys, "last_value", None) is not None
-    bystander = not State.touched or State.launched or os.getpid() != _PID or hasattr(sys, "ps1")
+    bystander = not State.touched or State.launched or hasattr(sys, "ps1")
     if _ran[0] or failing or bystander or not (State.config and State.config.spr):
         return None
     return (
@@ -109,13 +113,16 @@ def never_ran() -> str | None:
 
 def end() -> None:
     """The last that this process does: nothing, unless the stage failed or never ran."""
-    line = State.failure or never_ran()
-    if line is None or os.getpid() != _PID:
+    if os.getpid() != _PID:
         return
-    if State.failure and "spr_plugin.ranks" in sys.modules:
+    line = State.failure or (None if State.refused else never_ran())
+    if not (line or State.refused):
+        return
+    if State.failure:
         _wait_for_all_ranks()
     _flush_open_files()
-    _print_error(line)
+    if line:
+        _print_error(line)
     os._exit(2)  # an exit handler has no other way to change the exit code
 
 
@@ -131,12 +138,13 @@ def _wait_for_all_ranks() -> None:
 
 def _flush_open_files() -> None:
     """What the interpreter would do on its way out, and ``os._exit`` does not."""
-    for thing in gc.get_objects():
-        if isinstance(thing, (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)) and not thing.closed:
-            try:
-                thing.flush()
-            except (OSError, ValueError):  # a pipe whose reader has gone: lost either way
-                pass
+    kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
+    for file in (thing for thing in gc.get_objects() if issubclass(type(thing), kinds)):
+        try:
+            if not file.closed:
+                file.flush()
+        except (OSError, ValueError):  # a pipe whose reader has gone: lost either way
+            pass
 
 
 # Exit handlers run last registered first: this one is registered before the script's own and those of its trackers.
