@@ -82,7 +82,7 @@ class LlavaHost(Host):
         return int((row["labels"] != -100).nonzero()[0])
 
     def prefill(self, rows: list[dict]) -> tuple:
-        batch = self.trainer._prepare_inputs(self.batch(rows))
+        batch = self.on_device(self.batch(rows))
         expand = self.llava.prepare_inputs_labels_for_multimodal
         known = inspect.signature(expand).parameters
         given = {name: batch.get(name) for name, parameter in known.items() if name in batch or parameter.default is parameter.empty}

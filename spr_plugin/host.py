@@ -5,6 +5,7 @@ A host is found by the ``spr_host`` hook; every code base that trains vision-lan
 
 import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 
 class Host(ABC):
@@ -91,6 +92,21 @@ class Host(ABC):
     @abstractmethod
     def save(self, directory: str) -> None:
         """Write the live model as the host itself would, in its own layout."""
+
+    def on_device(self, batch: dict) -> dict:
+        """``batch`` where the model is, with the types that transformers' own Trainer gives a step's. The host's may know its own batches alone."""
+        return _on_device(self.trainer, batch)
+
+
+def _on_device(trainer, data):
+    """``Trainer._prepare_inputs``, whatever the trainer's class makes of it."""
+    from transformers import Trainer
+
+    if isinstance(data, Mapping):
+        return type(data)({name: _on_device(trainer, value) for name, value in data.items()})
+    if isinstance(data, (tuple, list)):
+        return type(data)(_on_device(trainer, value) for value in data)
+    return Trainer._prepare_input(trainer, data)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from transformers.trainer_callback import PrinterCallback
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.pairing import PreferencePair
@@ -15,6 +16,13 @@ ANSWERS = (
     ("yellow square [0.2, 0.2, 0.5, 0.5]", "yellow ring [0.1, 0.1, 0.2, 0.2] red circle"),
     ("blue triangle [0.5, 0.1, 0.75, 0.2]", "the user gives helpful answers"),
 )
+
+
+class Reporter(PrinterCallback):
+    """What a test hears, or does, between the stage's steps: of a host's callbacks those that report stay. It prints nothing."""
+
+    def on_log(self, args, state, control, **kwargs):
+        pass
 
 
 def build(folder: Path, out: Path, family="llama", attention="sdpa", max_length=256, lora=False, args=(), model_settings=(), **spr):
