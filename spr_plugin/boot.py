@@ -20,6 +20,8 @@ import sys
 LIBRARIES = ("transformers", "trl", "spr_plugin")
 # transformers' old name of a flag → the name since 4.46 or 5.0. Values keep their meaning: warmup_steps below 1 is a share.
 RENAMED_FLAGS = {"--evaluation_strategy": "--eval_strategy", "--warmup_ratio": "--warmup_steps", "--no_cuda": "--use_cpu"}
+# set in the environment of a process that is awake
+AWAKE = "SPR_PLUGIN_AWAKE"
 
 
 class _State:
@@ -39,9 +41,16 @@ def asked(arguments) -> bool:
     return any(a == "--spr" or a.startswith(("--spr=", "--spr_")) for a in arguments)
 
 
+def inherited(arguments, environment) -> bool:
+    """Whether this is a process that multiprocessing has started, without a fork, for one that was awake: it imports the host's script anew
+    (data loader workers), and has no flag in its command line yet. ``spr_plugin.pth`` says this too."""
+    return AWAKE in environment and any("multiprocessing" in a for a in arguments)
+
+
 def start() -> None:
     """Entry point of ``spr_plugin.start`` (PEP 829), which cannot hold a condition."""
-    if asked([*getattr(sys, "argv", ()), *getattr(sys, "orig_argv", ())]):
+    own, whole = getattr(sys, "argv", ()), getattr(sys, "orig_argv", ())
+    if asked([*own, *whole]) or inherited(whole, os.environ):
         wake()
 
 
@@ -50,6 +59,7 @@ def wake() -> None:
     if _State.awake:
         return
     _State.awake = True
+    os.environ[AWAKE] = "1"
     from spr_plugin.hooks import shims
 
     shims.install()

@@ -106,10 +106,12 @@ class PreferenceTrainer(Trainer):
         from accelerate.state import AcceleratorState
 
         host_trainer = stage.host.trainer
-        settings, use_cache = host_trainer.model.config, host_trainer.model.config.use_cache
+        settings = host_trainer.model.config
+        use_cache = getattr(settings, "use_cache", None)
         AcceleratorState._reset_state()  # DeepSpeed's batch sizes and optimizer settings are bound to it
         super().__init__(host_trainer.model, args, functools.partial(collate, stage.host), dataset)
-        settings.use_cache = use_cache  # transformers 5 sets it
+        if use_cache is not None:
+            settings.use_cache = use_cache  # transformers 5 sets it
         self.spr = stage
         self.model_accepts_loss_kwargs = False  # the Trainer divides by accumulation steps, whatever the host's forward takes
         # By it transformers aligns the model's special tokens, as for the host's training, which --spr_only leaves out.
