@@ -91,6 +91,7 @@ class Run:
         self.directory = Path(trainer.args.output_dir) / "spr"
         self.host: Host = find_host(trainer, namespace, config)
         dpo.check_trainable(self.host, config)
+        dpo.check_workers(self.host, config)
         self.config = dataclasses.replace(config, spr_clip=config.spr_clip or self.host.vision_tower)
         self.entered = [self.directory / "entry"]
         if ranks.rank() == 0:

@@ -7,6 +7,8 @@ trainer is the engine (:func:`hand_over`), which holds the model that the host s
 
 import dataclasses
 import functools
+import multiprocessing
+import pickle
 from pathlib import Path
 
 import torch
@@ -23,6 +25,7 @@ from spr_plugin.dpo.loss import deltas, metrics, preference_losses
 from spr_plugin.dpo.pairs import collate
 from spr_plugin.dpo.resume import Division
 from spr_plugin.errors import UserError
+from spr_plugin.host import Host
 from spr_plugin.store import write_json
 
 # Of the host's TrainingArguments, as far as the installed transformers has them; all else is the stage's own or transformers' default.
@@ -91,6 +94,15 @@ def arguments(host_args, config: SPRConfig, division: Division, steps: int, outp
         if not given:
             raise
         raise UserError(f"--spr_dpo_config {config.spr_dpo_config}: {' '.join(str(error).split())}") from None
+
+
+def check_workers(host: Host, config: SPRConfig) -> None:
+    """UserError, before anything is trained, where data loader workers would not be forked and the host cannot go to them."""
+    args = host.trainer.args
+    workers = dpo_settings(config)[1].get("dataloader_num_workers", args.dataloader_num_workers)
+    named = getattr(args, "dataloader_multiprocessing_context", None) or multiprocessing.get_start_method(allow_none=True)
+    if workers and (named or multiprocessing.get_all_start_methods()[0]) != "fork":  # the first one is the default
+        pickle.dumps(host)
 
 
 def hand_over(stage_trainer: Trainer, host_trainer) -> None:

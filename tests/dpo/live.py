@@ -8,6 +8,7 @@ import torch
 from transformers.trainer_callback import PrinterCallback
 
 from spr_plugin.config import SPRConfig
+from spr_plugin.hooks.llava import LlavaHost
 from spr_plugin.pairing import PreferencePair
 
 ANSWERS = (
@@ -33,8 +34,6 @@ def build(folder: Path, out: Path, family="llama", attention="sdpa", max_length=
     from llava import conversation
     from llava.train import train as script
     from transformers import AutoTokenizer
-
-    from spr_plugin.hooks.llava import LlavaHost
 
     conversation.default_conversation = conversation.conv_templates["v1"]
     arguments = script.TrainingArguments(output_dir=str(out), **{"use_cpu": True, "report_to": [], "per_device_train_batch_size": 2, **dict(args)})

@@ -3,10 +3,10 @@ that sets nothing, and afterwards the host's trainer is what it was."""
 
 import dataclasses
 import enum
-import functools
 import inspect
 import json
 import multiprocessing
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,9 @@ from transformers.integrations import TensorBoardCallback
 
 from spr_plugin import pipeline, weights
 from spr_plugin.dpo import choose_trainable, improve
+from spr_plugin.dpo.trainer import check_workers
 from spr_plugin.errors import UserError
+from spr_plugin.plugins import load_file
 from spr_plugin.store import read_json
 
 from . import live
@@ -86,17 +88,17 @@ class ReadsDataLoader(TrainerCallback):
 
 @pytest.fixture
 def stage(live_llava, pairs, random_llava, tmp_path):
-    """``stage(disturb, folder=…, **args)``: the stage on a host that ``disturb(trainer)`` has changed and that was made with the arguments
-    ``args``: (what trained, what the steps logged, host)."""
+    """``stage(disturb, **args)``: the stage on a host that ``disturb(trainer)`` has changed and that was made with the arguments ``args``, the
+    next call going on from the last: (what trained, what the steps logged, host)."""
 
-    def go(disturb=lambda trainer: None, folder="dpo", **args):
-        host, config = live_llava(**SETTINGS, args=args)
+    def go(disturb=lambda trainer: None, spr_dpo_config=None, **args):
+        host, config = live_llava(**SETTINGS, spr_dpo_config=spr_dpo_config, args=args)
         heard = Heard()
         host.trainer.add_callback(heard)
         disturb(host.trainer)
         names = choose_trainable(host, config)
         watched = [query(random_llava / "images" / f"{index}.png", index) for index in range(3)]
-        improve(host, pairs(PAIRS), watched, config, tmp_path / folder / "dpo", entry="entry")
+        improve(host, pairs(PAIRS), watched, config, tmp_path / "spr" / "dpo", entry="entry")
         return weights.digests(host.trainer.model, names), heard.steps, host
 
     return go
@@ -215,6 +217,28 @@ def test_reporting_callbacks_stay_and_no_other(stage, tmp_path):
     assert [type(callback).__mro__[1] for callback in host.trainer.callback_handler.callbacks] == list(kinds)
 
 
+def test_settings_of_spr_dpo_config_come_before_the_host_s(stage, tmp_path):
+    """Integrations, and checkpointing of activations whatever the installed transformers calls it."""
+    told = []
+
+    class Asks(Reporter):
+        def on_step_begin(self, args, state, control, model=None, **kwargs):
+            told.append((args.run_name, args.max_grad_norm, any(getattr(m, "gradient_checkpointing", False) for m in model.modules())))
+
+    file = tmp_path / "dpo.json"
+    checkpointing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    file.write_text(json.dumps({"report_to": ["tensorboard"], "run_name": "theirs", "max_grad_norm": 0.5, **checkpointing}))
+    stage(lambda trainer: trainer.add_callback(Asks()), spr_dpo_config=str(file), run_name="mine", gradient_checkpointing=False)
+    assert told == [("theirs", 0.5, True)] * STEPS and list(tmp_path.rglob("events.out.tfevents.*"))
+
+
+def test_a_value_that_transformers_refuses_is_one_line(stage, tmp_path):
+    (tmp_path / "dpo.json").write_text('{"lr_scheduler_type": "polynomial?"}')
+    with pytest.raises(UserError, match="--spr_dpo_config .*dpo.json: .*polynomial") as caught:
+        stage(spr_dpo_config=str(tmp_path / "dpo.json"))
+    assert "\n" not in str(caught.value)
+
+
 # --- giving back ----------------------------------------------------------------------------------------------------------------
 
 
@@ -313,11 +337,32 @@ def test_a_whole_command(random_llava, tmp_path):
 # --- data loader workers ----------------------------------------------------------------------------------------------------------
 
 
-def test_data_loader_workers_that_do_not_fork(stage, calm):
+@pytest.fixture
+def spawning():
     method = multiprocessing.get_start_method()
     multiprocessing.set_start_method("spawn", force=True)
-    try:
-        trained, steps, _ = stage(dataloader_num_workers=2)
-    finally:
-        multiprocessing.set_start_method(method, force=True)
-    assert steps == calm[1] and trained == calm[0]
+    yield
+    multiprocessing.set_start_method(method, force=True)
+
+
+def test_data_loader_workers_that_do_not_fork(stage, calm, spawning, monkeypatch):
+    """Rows by a host whose class is in a plugin file, and by LLaVA's own data set, which no new transformers can import without the shims."""
+    file = Path(__file__).with_name("plugin_host.py")
+    load_file(str(file))
+    (plugin,) = [sys.modules[name] for name in sys.modules if name.startswith("spr_plugin_file_plugin_host")]
+    monkeypatch.setattr(live, "LlavaHost", plugin.FileHost)
+    trained, steps, host = stage(dataloader_num_workers=1)
+    assert type(host) is plugin.FileHost and steps == calm[1] and trained == calm[0]
+
+
+def test_a_host_that_cannot_go_to_such_workers_is_told_before_anything_is_trained(live_llava, spawning, tmp_path):
+    host, config = live_llava(args={"dataloader_num_workers": 2})
+    check_workers(host, config)
+    host.of_a_lab = lambda: None
+    with pytest.raises(UserError, match="LlavaHost cannot go to data loader workers that do not fork .*dataloader_num_workers 0") as caught:
+        check_workers(host, config)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "dpo.json").write_text('{"dataloader_num_workers": 0}')
+    check_workers(host, dataclasses.replace(config, spr_dpo_config=str(tmp_path / "dpo.json")))
+    multiprocessing.set_start_method("fork", force=True)
+    check_workers(host, config)
