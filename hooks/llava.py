@@ -34,6 +34,14 @@ class LlavaHost(Host):
         self.box_format = box_format(config.spr_box_format or "llava", self.data_args.image_aspect_ratio)
         self.vision_tower = trainer.model.config.mm_vision_tower
         self.llava = next(m for m in trainer.model.modules() if hasattr(type(m), "prepare_inputs_labels_for_multimodal"))
+        self.generation = self.llava.generation_config
+
+    def __getstate__(self) -> dict:
+        """Without the script's globals, and without the records of its data set, which rows of ours have no use for."""
+        state = {name: value for name, value in super().__getstate__().items() if name != "namespace"}
+        state["dataset"] = copy.copy(self.dataset)
+        state["dataset"].list_data_dict = []
+        return state
 
     def row(self, image_path: str, prompt: str, answer: str) -> dict:
         turns = [{"from": "human", "value": f"<image>\n{prompt}"}, {"from": "gpt", "value": answer}]
@@ -55,7 +63,7 @@ class LlavaHost(Host):
 
     @property
     def stop_tokens(self) -> list[int]:
-        stops = self.llava.generation_config.eos_token_id
+        stops = self.generation.eos_token_id
         stops = self.tokenizer.eos_token_id if stops is None else stops
         return [stops] if isinstance(stops, int) else list(stops)
 
@@ -82,7 +90,7 @@ class LlavaHost(Host):
         return int((row["labels"] != -100).nonzero()[0])
 
     def prefill(self, rows: list[dict]) -> tuple:
-        batch = self.trainer._prepare_inputs(self.batch(rows))
+        batch = self.on_device(self.batch(rows))
         expand = self.llava.prepare_inputs_labels_for_multimodal
         known = inspect.signature(expand).parameters
         given = {name: batch.get(name) for name, parameter in known.items() if name in batch or parameter.default is parameter.empty}

@@ -99,7 +99,7 @@ class TransformersHost(Host):
         return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
     def prefill(self, rows: list[dict]) -> tuple:
-        batch = self.trainer._prepare_inputs(self.batch(rows, padding="left"))
+        batch = self.on_device(self.batch(rows, padding="left"))
         mask, seen = batch["attention_mask"].long(), {}
 
         def place(module, args, kwargs):

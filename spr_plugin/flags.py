@@ -98,7 +98,7 @@ def script_frame():
 
 def _hear(from_files: dict, from_lists: dict) -> None:
     """Take up what one parse was told; one that was told nothing of ours leaves what others were."""
-    State.touched = True
+    State.touched = not State.worker
     if from_files or from_lists:
         State.from_files, State.from_lists = from_files, from_lists
     or_fail(settle, script_frame())

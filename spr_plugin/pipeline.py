@@ -158,6 +158,7 @@ class Run:
         self.host, self.trainer = host, host.trainer
         self.directory = Path(self.trainer.args.output_dir) / "spr"
         dpo.check_trainable(self.host, config)
+        dpo.check_workers(self.host, config)
         self.config = dataclasses.replace(config, spr_clip=config.spr_clip or self.host.vision_tower)
         self.entered = [self.directory / "entry"]
         if ranks.rank() == 0:

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import importlib.util
+import sys
 from pathlib import Path
 
 import pluggy
@@ -66,7 +67,7 @@ def load_file(path: str) -> None:
     if not file.is_file():
         raise UserError(f"--spr_plugin {path}: no such file")
     spec = importlib.util.spec_from_file_location(f"spr_plugin_file_{file.stem}", file)
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # there pickle looks for its classes
     try:
         spec.loader.exec_module(module)
         manager().register(module, name)
@@ -77,6 +78,11 @@ def load_file(path: str) -> None:
     if not manager().get_hookcallers(module):
         _forget(name)
         raise UserError(f"--spr_plugin {path}: has no hook; mark functions named as in spr_plugin/hookspecs.py with @hookimpl")
+
+
+def loaded_files() -> list[str]:
+    """The files that :func:`load_file` has registered."""
+    return [name for name, module in manager().list_name_plugin() if name == getattr(module, "__file__", None)]
 
 
 def _forget(name: str) -> None:

@@ -11,12 +11,13 @@ from types import ModuleType
 
 import pytest
 import torch
-from transformers import TrainerCallback
 
 from spr_plugin import dpo, weights
 from spr_plugin.dpo import choose_trainable, improve, merge_adapter
 from spr_plugin.dpo.pairs import pair_rows
 from spr_plugin.errors import UserError
+
+from .live import Reporter
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +29,7 @@ def run(host, config, pairs, folder):
     names = choose_trainable(host, config)
     logged = []
 
-    class Listen(TrainerCallback):
+    class Listen(Reporter):
         def on_log(self, args, state, control, logs=None, **kwargs):
             logged.append(dict(logs))
 
@@ -46,7 +47,7 @@ class Death(Exception):
 
 
 def die_at(host, step):
-    class Die(TrainerCallback):
+    class Die(Reporter):
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step == step:
                 raise Death
@@ -186,7 +187,7 @@ def test_a_picture_that_vanishes_during_training_is_one_line_and_the_run_goes_on
     shutil.copytree(Path(given[0].image).parent, images)
     ours = [dataclasses.replace(pair, image=str(images / Path(pair.image).name)) for pair in given]
 
-    class Vanish(TrainerCallback):
+    class Vanish(Reporter):
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step == 1:
                 images.rename(tmp_path / "elsewhere")
