@@ -18,6 +18,7 @@ from spr_plugin.formats import box_format
 from spr_plugin.host import Host, replaced
 from spr_plugin.hookspecs import hookimpl
 
+LORA_SAVERS = ("get_peft_state_maybe_zero_3", "get_peft_state_non_lora_maybe_zero_3")
 NEEDED = ("make_supervised_data_module", "LazySupervisedDataset", "safe_save_model_for_hf_trainer", "Image")
 PLACEHOLDER = "answer"
 
@@ -34,6 +35,9 @@ class LlavaHost(Host):
         self.box_format = box_format(config.spr_box_format or "llava", self.data_args.image_aspect_ratio)
         self.vision_tower = trainer.model.config.mm_vision_tower
         self.llava = next(m for m in trainer.model.modules() if hasattr(type(m), "prepare_inputs_labels_for_multimodal"))
+        missing = [name for name in LORA_SAVERS if name not in namespace and getattr(trainer.args, "lora_enable", False)]
+        if config.spr_save_base and missing:
+            raise UserError(f"--spr_save_base: this LLaVA-like script lacks {', '.join(missing)}, by which a LoRA model is saved; leave the flag out")
 
     def row(self, image_path: str, prompt: str, answer: str) -> dict:
         turns = [{"from": "human", "value": f"<image>\n{prompt}"}, {"from": "gpt", "value": answer}]
@@ -57,7 +61,7 @@ class LlavaHost(Host):
     def stop_tokens(self) -> list[int]:
         stops = self.llava.generation_config.eos_token_id
         stops = self.tokenizer.eos_token_id if stops is None else stops
-        return [stops] if isinstance(stops, int) else list(stops)
+        return [stops] if isinstance(stops, int) else list(stops or [])
 
     def questions(self, picture, prompts: list[str]) -> list[dict]:
         """By the host's own data set, which finds the picture in memory and transforms it once."""
@@ -157,8 +161,9 @@ class LlavaHost(Host):
         """As ``llava/train/train.py`` saves: adapter and non-LoRA weights, or the whole model; one tensor at a time under ZeRO-3."""
         model, trainer = self.trainer.model, self.trainer
         if getattr(trainer.args, "lora_enable", False):
-            adapter = self.namespace["get_peft_state_maybe_zero_3"](model.named_parameters(), trainer.args.lora_bias)
-            rest = self.namespace["get_peft_state_non_lora_maybe_zero_3"](model.named_parameters())
+            of_adapter, of_rest = (self.namespace[name] for name in LORA_SAVERS)
+            adapter = of_adapter(model.named_parameters(), trainer.args.lora_bias)
+            rest = of_rest(model.named_parameters())
             if trainer.args.should_save:
                 model.config.save_pretrained(directory)
                 model.save_pretrained(directory, state_dict=adapter)

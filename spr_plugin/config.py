@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -169,8 +170,11 @@ def check(config: SPRConfig) -> None:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
     positive = "spr_rounds spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_sampler_concurrency spr_sampler_timeout spr_lora_r spr_lora_alpha"
     for name in (positive + " spr_temperature spr_beta spr_learning_rate spr_epochs spr_batch_size spr_gradient_accumulation spr_save_steps spr_probe_steps").split():
-        if not getattr(config, name) > 0:
+        if not 0 < getattr(config, name) < math.inf:
             raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0")
+    for name in ("spr_more_than", "spr_min_objects", "spr_min_area", "spr_probe_regions", "spr_feature_cache"):
+        if not getattr(config, name) >= 0:
+            raise UserError(f"--{name} {getattr(config, name)}: must be 0 or more")
     if len(config.spr_prompts) * config.spr_samples < 2:
         raise UserError("--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates")
 

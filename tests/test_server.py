@@ -124,6 +124,10 @@ def test_no_server_at_all(world, tmp_path, monkeypatch):
     monkeypatch.setattr(spr_server, "RETRIES", 1)
     with pytest.raises(UserError, match="--spr_sampler_url http://127.0.0.1:9/v1: Connection error"):
         sample(world, tmp_path / "c", "http://127.0.0.1:9/v1")
+    assert not (tmp_path / "c").exists()  # nothing is bound: the mended command may be another one
+    with pytest.raises(UserError, match="no usable region"):
+        sample(world, tmp_path / "c", "http://127.0.0.1:9/v1", "--spr_min_objects", "99")
+    assert not (tmp_path / "c").exists()
 
 
 def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
