@@ -27,9 +27,10 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
     if queries is None:
         queries, _ = drawn = draw_regions(config, box_format, None, None)
     check_candidates(config, box_format, queries, None if drawn else folder)
-    lock(folder)
+    lock(folder, "--out")
     known = {name: value for name, value in fingerprint(config).items() if name in FLAGS}
-    check_manifest(folder, {**known, "box": box_format.describe()}, False, {"spr_annotations": config.spr_annotations})
+    inputs = {"spr_annotations": config.spr_annotations}
+    check_manifest(folder, {**known, "box": box_format.describe()}, False, inputs, folder_flag="--out")
     if drawn:
         log_regions(folder, *drawn)
     sample(None, held_regions(folder), box_format, config, Log(folder / "candidates"), Log(folder / "batches"))

@@ -1,5 +1,6 @@
 """Every rank does equally many rounds, every batch is somebody's exactly once, and ranks agree on what the disk holds."""
 
+import json
 import time
 
 import pytest
@@ -56,62 +57,76 @@ def test_a_rank_that_comes_late_sees_what_the_first_one_saw(tmp_path):
     assert [(tmp_path / f"seen-{rank}").read_text() for rank in (0, 1)] == ["False", "False"]
 
 
-def _rank(rank, folder, act, *outputs):
-    """One of as many gloo processes as there are ``outputs``; what ``act`` raises is written to ``said-RANK``."""
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=len(outputs))
-    try:
-        act(rank, outputs[rank])
-        said = "passed"
-    except UserError as error:
-        said = str(error)
-    (folder / f"said-{rank}").write_text(said)
-    ranks.barrier()
-    dist.destroy_process_group()
-
-
-def together(folder, act, *outputs) -> list[str]:
-    import torch.multiprocessing
-
-    torch.multiprocessing.spawn(_rank, (folder, act, *outputs), nprocs=len(outputs))
-    return [(folder / f"said-{rank}").read_text() for rank in range(len(outputs))]
-
-
-def _share(rank, output):
+def _share(folder, *outputs):
     ranks.SEEN_WITHIN = 0.3
-    ranks.check_shared(output)
+    ranks.check_shared(folder / outputs[ranks.rank()])
 
 
-def test_ranks_that_do_not_share_the_output_folder_all_say_so(tmp_path):
-    said = together(tmp_path, _share, tmp_path / "a" / "spr", tmp_path / "b" / "spr", tmp_path / "a" / "spr")
-    assert said[0] == said[1] == said[2]
-    assert said[0].startswith("--output_dir: ") and f"{tmp_path}/a/spr, and 1 of 3 cannot, such as rank 1 on " in said[0]
-    assert f"{tmp_path}/b/spr (No such file or directory)" in said[0] and "\n" not in said[0]
-    assert not (tmp_path / "a" / "spr").exists() and not (tmp_path / "b").exists()
-
-
-def test_a_folder_by_another_name_and_one_that_holds_something_are_shared(tmp_path):
-    (tmp_path / "a" / "spr").mkdir(parents=True)
-    (tmp_path / "a" / "spr" / "manifest.json").write_text("{}")
-    (tmp_path / "b").symlink_to(tmp_path / "a")
-    assert together(tmp_path, _share, tmp_path / "a" / "spr", tmp_path / "b" / "spr") == ["passed"] * 2
-    assert [path.name for path in (tmp_path / "a" / "spr").iterdir()] == ["manifest.json"]
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "a").write_text("a file where a folder must be")
-    said = together(tmp_path, _share, tmp_path / "a" / "spr", tmp_path / "a" / "spr")
-    assert said[0] == said[1] and "2 of 2 cannot, such as rank 0 on " in said[0] and "(Not a directory)" in said[0]
-
-
-def _refuse(rank, output):
+def _refuse(folder):
     def decide():
-        assert rank == 0
+        assert ranks.rank() == 0
         raise UserError("--flag: no")
 
     ranks.agreed(decide)
 
 
-def test_what_rank_0_refuses_every_rank_refuses(tmp_path):
-    assert together(tmp_path, _refuse, None, None) == ["--flag: no"] * 2
+SCENES = {
+    "apart": (_share, "a/spr", "b/spr", "a/spr"),
+    "a link": (_share, "held/spr", "link/spr", "held/spr"),
+    "a file in the way": (_share, "file/spr", "file/spr", "file/spr"),
+    "refused": (_refuse,),
+}
+
+
+def _play(rank, folder):
+    """One of three gloo processes; what each scene raises is written to ``said-RANK``."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=3)
+    said = {}
+    for name, (act, *places) in SCENES.items():
+        try:
+            said[name] = act(folder, *places)
+        except UserError as error:
+            said[name] = str(error)
+    (folder / f"said-{rank}").write_text(json.dumps(said))
+    ranks.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """(folder, scene → what every rank said)."""
+    import torch.multiprocessing
+
+    folder = tmp_path_factory.mktemp("ranks")
+    (folder / "held" / "spr").mkdir(parents=True)
+    (folder / "held" / "spr" / "manifest.json").write_text("{}")
+    (folder / "link").symlink_to(folder / "held")
+    (folder / "file").write_text("a file where a folder must be")
+    torch.multiprocessing.spawn(_play, (folder,), nprocs=3)
+    everyone = [json.loads((folder / f"said-{rank}").read_text()) for rank in range(3)]
+    assert everyone[0] == everyone[1] == everyone[2]
+    return folder, everyone[0]
+
+
+def test_ranks_that_do_not_share_the_output_folder_all_say_so(said):
+    folder, lines = said
+    line = lines["apart"]
+    assert line.startswith("--output_dir: ") and f"{folder}/a/spr, and 1 of 3 cannot, such as rank 1 on " in line
+    assert f"{folder}/b/spr (No such file or directory)" in line and "\n" not in line
+    assert not (folder / "a" / "spr").exists() and not (folder / "b").exists()
+
+
+def test_a_folder_by_another_name_is_shared_and_what_is_in_it_stays(said):
+    folder, lines = said
+    assert lines["a link"] is None and [path.name for path in (folder / "held" / "spr").iterdir()] == ["manifest.json"]
+
+
+def test_a_folder_that_cannot_be_made(said):
+    _, lines = said
+    assert "3 of 3 cannot, such as rank 0 on " in lines["a file in the way"] and "(Not a directory)" in lines["a file in the way"]
+
+
+def test_what_rank_0_refuses_every_rank_refuses(said):
+    assert said[1]["refused"] == "--flag: no"

@@ -52,6 +52,13 @@ def words_of(world, out, url) -> list[str]:
         --spr_regions {REGIONS} --spr_sampler_url {url}""".split()
 
 
+def test_another_configuration_is_told_in_the_command_s_own_flags(world, tmp_path):
+    with chat.ChatServer() as server:
+        sample(world, tmp_path / "c", server.url)
+        with pytest.raises(UserError, match=r"--spr_seed was 0, is 1\); take another --out$"):
+            sample(world, tmp_path / "c", server.url, "--spr_seed", "1")
+
+
 def test_what_the_server_is_asked(world, tmp_path):
     """Every prompt with its picture, cropped where it shows a crop; a seed of its own for each candidate; several at once."""
     with chat.ChatServer() as server:
