@@ -91,8 +91,7 @@ def check_trainable(host: Host, config: SPRConfig) -> None:
     decoder, head = host.language_model()
     refuse_head(head, decoder.config)
     if not needs_adapter(model, config):
-        _check_adapters(model, config)
-        _wanted(host, config)
+        _check_adapters(host, config)
         return
     if importlib.util.find_spec("peft") is None:
         raise UserError("--spr_tune lora needs peft: pip install 'spr-plugin[dpo]', or take --spr_tune full")
@@ -100,18 +99,21 @@ def check_trainable(host: Host, config: SPRConfig) -> None:
         raise UserError("--spr_tune lora: the language model has no linear layer to add an adapter to; take --spr_tune full")
 
 
-def _check_adapters(model, config: SPRConfig) -> None:
-    """UserError where the host's adapters are of a kind that the stage cannot train."""
+def _check_adapters(host: Host, config: SPRConfig) -> None:
+    """UserError where the host trains nothing that the stage could, or has adapters that it cannot go on with."""
+    model = host.trainer.model
     prompts = [s for s in (getattr(model, "peft_config", None) or {}).values() if getattr(s, "is_prompt_learning", False)]
     if prompts:
         kind = getattr(prompts[0].peft_type, "value", prompts[0].peft_type)
         raise UserError(f"PEFT's {kind} puts learned tokens before the prompt, which the SPR stage does not ask or train: take adapters of layers (LoRA)")
-    adapters = adapter_weights(model)
+    adapters, wanted = adapter_weights(model), _wanted(host, config)
     if any(f".{ADAPTER}." in name for name in adapters):
         raise UserError(f"the host's adapter bears the name of the stage's own, {ADAPTER}: give it another")
-    if config.spr_tune == "lora" and adapters and not adapters.intersection(weights.trainable(model)):
+    below = {name for name in wanted - adapters if host.part_of(name) == "language model"}
+    if config.spr_tune == "lora" and adapters and below:
         raise UserError(
-            "the model holds an adapter that is frozen, beside which --spr_tune lora adds no other: merge it first (merge_and_unload), or take --spr_tune full"
+            "the host trains weights of the language model beside an adapter that is frozen, and --spr_tune lora adds no other: merge it first "
+            "(merge_and_unload), or take --spr_tune full"
         )
 
 

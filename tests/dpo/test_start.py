@@ -122,7 +122,7 @@ REFUSED = {
     "dora on the head": (lambda: lora(target_modules=["q_proj", "lm_head"], use_dora=True), "head, which PEFT has wrapped.*target_modules"),
     "a saved head": (lambda: lora(modules_to_save=["lm_head"]), "head, which PEFT has wrapped.*modules_to_save"),
     "prompts": (prompts, "PEFT's PROMPT_TUNING"),
-    "a frozen adapter": (lambda: lora(inference_mode=True), "adapter that is frozen.*--spr_tune full"),
+    "nothing but a frozen adapter": (lambda: lora(inference_mode=True), "nothing to train.*give its adapter targets there"),
     "an adapter elsewhere": (lambda: lora(target_modules=r".*vision_tower.*\.(q_proj|v_proj)"), "nothing to train.*give its adapter targets there"),
 }
 
@@ -208,7 +208,16 @@ def short(model, processor):
     processor.tokenizer.model_max_length = 40
 
 
+def frozen_adapter(model, processor):
+    import peft
+
+    peft.inject_adapter_in_model(lora(inference_mode=True), model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" not in name)
+
+
 MODELS = {
+    "all weights beside a frozen adapter": (frozen_adapter, "beside an adapter that is frozen.*--spr_tune full"),
     "a scaled head": (scaled_head, "head; this model's is a Scaled"),
     "a quantized head": (quantized_head, "head; this model's is a Linear of torch.int8"),
     "capped logits": (capped, "final_logit_softcapping = 30.0"),
