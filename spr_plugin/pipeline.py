@@ -104,6 +104,8 @@ class Run:
         """Bind ``OUTPUT_DIR/spr`` to this run and write its regions; before that nothing is written, and everything that can be known is asked.
         For one rank."""
         config, host, drawn = self.config, self.host, None
+        if config.spr_overwrite and config.spr_candidates and Path(config.spr_candidates).resolve().is_relative_to(self.directory.resolve()):
+            raise UserError(f"--spr_candidates {config.spr_candidates} lies in what --spr_overwrite deletes: copy it elsewhere first")
         queries = None if config.spr_overwrite else held_regions(self.directory)
         if queries is None:
             queries, _ = drawn = draw_regions(config, host.box_format, host.data_path, host.image_folder)
@@ -289,8 +291,10 @@ def log_regions(directory: Path, queries: list[RegionQuery], skipped: Counter) -
 
 def draw_regions(config: SPRConfig, form, data_path: str | None, image_folder: str | None) -> tuple[list[RegionQuery], Counter]:
     """Region queries of the annotated images, and what was left out by reason. UserError where the source gives none."""
-    skipped = Counter()
-    images = _annotated_images(config, form, data_path, config.spr_image_folder or image_folder, skipped)
+    skipped, folder = Counter(), config.spr_image_folder or image_folder
+    if folder is None:
+        raise UserError("--spr_image_folder: name the folder that the annotated pictures lie in")
+    images = _annotated_images(config, form, data_path, folder, skipped)
     queries = region_queries(
         images,
         seed=config.spr_seed,

@@ -76,6 +76,12 @@ def test_what_the_server_is_asked(world, tmp_path):
     assert any(record["raw"] != record["text"] for record in records.values() if record["kind"] == "crop")
 
 
+def test_a_server_is_not_needed_where_nothing_is_missing(world, tmp_path):
+    with chat.ChatServer() as server:
+        records = dict(sample(world, tmp_path / "c", server.url))
+    assert dict(sample(world, tmp_path / "c", server.url)) == records
+
+
 def test_faults_are_asked_again_and_leave_no_trace(world, tmp_path):
     with chat.ChatServer() as server:
         calm = dict(sample(world, tmp_path / "calm", server.url))

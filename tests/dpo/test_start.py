@@ -253,6 +253,10 @@ def no_padding(host):
     host.tokenizer.pad_token = None
 
 
+def no_images(host):
+    host.dataset.data_args.image_folder = None
+
+
 def no_data(host):
     host.dataset.tokenizer = None
 
@@ -261,6 +265,7 @@ FLAGS = {
     "another scorer": (dict(spr_scorer="none"), "--spr_scorer none"),
     "a clip that is none": (dict(spr_scorer="spr", spr_clip="/nowhere"), "--spr_clip /nowhere"),
     "no usable region": (dict(spr_more_than=9), "gives no usable region"),
+    "no folder of pictures": (dict(change=no_images, spr_image_folder=None), "^--spr_image_folder: "),
     "a folder without candidates": (dict(spr_candidates="/nowhere"), "--spr_candidates /nowhere"),
     "a short maximum": (dict(max_length=80, args={"model_max_length": 80}), "--model_max_length is too short"),
     "answers longer than the maximum": (dict(spr_max_new_tokens=600), "--spr_max_new_tokens 600.*--model_max_length 512"),
@@ -348,6 +353,13 @@ def test_a_refused_command_leaves_an_earlier_run_as_it_was(begin, tmp_path):
     for flag in ("spr_overwrite", "spr_restart_dpo"):
         assert "--spr_candidates /nowhere" in begin(spr_candidates="/nowhere", **{flag: True})
         assert {path: path.read_bytes() for path in spr.rglob("*") if path.is_file() and path.name != "lock"} == held and len(held) == 4
+
+
+def test_candidates_of_the_folder_that_is_to_be_deleted(begin, tmp_path):
+    assert begin() is None
+    spr = tmp_path / "out" / "spr"
+    assert f"--spr_candidates {spr} lies in what --spr_overwrite deletes" in begin(spr_candidates=str(spr), spr_overwrite=True)
+    assert (spr / "manifest.json").exists()
 
 
 def test_the_host_s_training_draws_as_if_nobody_had_asked_before(begin):
