@@ -17,6 +17,7 @@ from spr_plugin.errors import UserError
 PROMPT_KINDS = ("plain", "crop", "reference")
 SAMPLERS = ("live", "openai")
 PAIRINGS = ("best_worst", "random", "sft")
+TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
 
 # What shapes nothing before the DPO stage: with --spr_restart_dpo these may differ from the run before.
@@ -199,13 +200,45 @@ def fingerprint(config: SPRConfig) -> dict:
 def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
     """The configuration of a command line that takes the flags ``names``, as a training command does."""
     parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    for f in dataclasses.fields(SPRConfig):
-        if f.name in names:
-            default = f.default_factory() if f.default is dataclasses.MISSING else f.default
-            kind = str if default is None or isinstance(default, list) else type(default)
-            text = f.metadata["help"].replace("%", "%%")
-            parser.add_argument(f"--{f.name}", type=kind, default=default, help=text, nargs="+" if isinstance(default, list) else None)
+    _add_flags(parser, names)
     return SPRConfig(spr=True, **vars(parser.parse_args(words)))
+
+
+def given(words: list[str]) -> dict:
+    """Flag → value of what a host's command line says of ours; the rest is not for us."""
+    parser = _Quiet(argument_default=argparse.SUPPRESS, add_help=False, allow_abbrev=False)
+    _add_flags(parser, [f.name for f in dataclasses.fields(SPRConfig)], default=argparse.SUPPRESS)
+    return vars(parser.parse_known_args(words)[0])
+
+
+class _Quiet(argparse.ArgumentParser):
+    def error(self, message):
+        raise UserError(message)
+
+
+def _add_flags(parser, names: list[str], **how) -> None:
+    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and false as words."""
+    for f in dataclasses.fields(SPRConfig):
+        if f.name not in names:
+            continue
+        default = f.default_factory() if f.default is dataclasses.MISSING else f.default
+        options = {f"--{f.name}": None, f"--{f.name.replace('_', '-')}": None}
+        text = {"help": f.metadata["help"].replace("%", "%%")}
+        if isinstance(default, bool):
+            parser.add_argument(*options, **{"type": _truth, "nargs": "?", "const": True, "default": default, **text, **how})
+            if default:
+                off = [f"--no_{f.name}", f"--no-{f.name.replace('_', '-')}"]
+                parser.add_argument(*off, dest=f.name, action="store_false", **{"default": default, **text, **how})
+        else:
+            many = isinstance(default, list)
+            kind = f.type.__args__[0] if many else str if default is None else type(default)
+            parser.add_argument(*options, **{"type": kind, "nargs": "+" if many else None, "default": default, **text, **how})
+
+
+def _truth(word: str) -> bool:
+    if word.lower() not in (*TRUE, *FALSE):
+        raise argparse.ArgumentTypeError(f"{word} is neither true nor false")
+    return word.lower() in TRUE
 
 
 def digest(value) -> str:

@@ -6,11 +6,14 @@ Each writes under ``OUTPUT_DIR/spr/`` and skips what its log already holds, so t
 ``--spr_rounds`` goes through all but the first again with the improved model, in ``OUTPUT_DIR/spr/round-2/`` and so on.
 """
 
+import contextlib
 import copy
 import dataclasses
 import shutil
+import time
+import traceback
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spr_plugin import dpo, engine, ranks, weights
@@ -35,7 +38,22 @@ from spr_plugin.store import Log, check_manifest, counted, lock, read_json, writ
 from spr_plugin.trl_settings import check_settings
 
 
-def train(trainer, config: SPRConfig, namespace: dict, host_train):
+@dataclass(frozen=True)
+class Outcome:
+    """What one ``trainer.train()`` came to.
+
+    Attributes:
+        result: what the host's ``train()`` gave.
+        followed: whether the SPR stage was to follow this training.
+        failure: why it did not to its end, in one line; the model is then the host's, and its own code goes on.
+    """
+
+    result: object
+    followed: bool = True
+    failure: str | None = None
+
+
+def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
     """What ``trainer.train()`` does with ``--spr``: the host's training (unless done before), then the SPR stage on the live model.
 
     Args:
@@ -44,37 +62,90 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train):
         host_train: runs the host's own ``train()``.
 
     Raises:
-        UserError: before the host trains, for whatever can be known then.
+        UserError: before the host trains, for whatever can be known then. After that, only where nothing can be saved: one rank of several
+            fails, or ``--spr_only`` has no training to lose.
     """
-    run = Run(trainer, config, namespace)
+    for path in config.spr_plugin:
+        load_file(path)
+    refuse_impossible(trainer)
+    host = find_host(trainer, namespace, config)
+    if not (config.spr_only or dpo.trains_language_model(host)):
+        if ranks.rank() == 0:
+            say("this train() moves nothing of the language model: the SPR stage follows the first one that does")
+        return Outcome(host_train(), followed=False)
+    run = Run(host, config)
     queries = run.regions()
-    entry = run.directory / "entry"
-    result = None
-    if ranks.agreed((entry / "index.json").exists):
-        weights.load(trainer.model, entry)
+    training = training_of(trainer)
+    begun = ranks.agreed(lambda: read_json(run.directory / "training.json") if run.entered_before() else None)
+    if begun is not None:
+        refuse_another_training(run.directory, begun, training)
+        weights.load(trainer.model, run.entry)
         run.say("the host's training is done already: its weights were read from spr/entry")
-    else:
-        if not config.spr_only:
-            result = host_train()
-        engine.release(trainer)
-        names = sorted(weights.trainable(trainer.model)) + weights.persistent_buffers(trainer.model)
-        weights.save(trainer.model, names, entry)
-    engine.to_device(trainer)
-    trainer.model.config.spr_box = run.host.box_format.describe()
-    run.save_base()
-    run.improve(queries)
-    for number in range(2, config.spr_rounds + 1):
-        run = run.next_round(number)
-        run.improve(run.regions())
-    engine.hold(trainer)
-    run.write_exit(entry.with_name("exit.json"))
-    return result or _nothing_trained(trainer)
+    result = None if begun is not None or config.spr_only else host_train()
+    result = result or _nothing_trained(trainer)
+    own_flags, failure = requires_grad(trainer.model), None
+    try:
+        if begun is None:
+            run.save_entry(training)
+        run.whole_stage(queries)
+    except Exception as error:  # whatever it is, it must not cost the host's training
+        failure = run.write_failure(error)
+        if config.spr_only or not ranks.all_arrive("failed"):
+            raise
+        if not isinstance(error, UserError):
+            traceback.print_exception(error)
+    if failure:  # outside the handler, whose traceback keeps tensors alive
+        run.say(failure)
+        run.back_to_entry(own_flags)
+    return Outcome(result, failure=failure)
+
+
+def train_after(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
+    """A ``trainer.train()`` of a process in which the stage has followed an earlier one: the host's own, as if the stage had never been."""
+    if ranks.rank() == 0:
+        say("the SPR stage has followed an earlier train() of this process; this one is the host's own, and SPR does not follow it again")
+    engine.renew(trainer)
+    return Outcome(host_train(), followed=False)
+
+
+def requires_grad(model) -> dict[str, bool]:
+    return {name: parameter.requires_grad for name, parameter in model.named_parameters()}
 
 
 def _nothing_trained(trainer):
     from transformers.trainer_utils import TrainOutput
 
     return TrainOutput(trainer.state.global_step, 0.0, {})
+
+
+def training_of(trainer) -> dict:
+    """What the host trains: what makes ``spr/entry`` the end of this training and of no other one. The same on any number of ranks."""
+    args, data = trainer.args, trainer.train_dataset
+    steps = {"max_steps": args.max_steps} if args.max_steps > 0 else {"num_train_epochs": args.num_train_epochs}
+    examples = {"examples": len(data)} if hasattr(data, "__len__") else {}
+    return {**steps, **examples, "trainable": sorted(weights.trainable(trainer.model))}
+
+
+def refuse_another_training(directory: Path, begun: dict, now: dict) -> None:
+    """UserError where ``spr/entry`` is the end of another training than the one that this command would start."""
+    changed = [f"{name} {begun.get(name)} became {now.get(name)}" for name in sorted({*begun, *now} - {"trainable"}) if begun.get(name) != now.get(name)]
+    if other := sorted(set(begun["trainable"]) ^ set(now["trainable"])):
+        changed.append(f"other parameters are trained, {len(other)} of them, such as {other[0]}")
+    if changed:
+        raise UserError(
+            f"{directory / 'entry'} holds the weights of another training ({'; '.join(changed)}), and this one would be skipped: take another "
+            "--output_dir, or --spr_overwrite to train again"
+        )
+
+
+@contextlib.contextmanager
+def during(stage: str):
+    """An error from inside knows the stage it comes from."""
+    try:
+        yield
+    except Exception as error:
+        error.spr_stage = getattr(error, "spr_stage", stage)
+        raise
 
 
 class Run:
@@ -85,13 +156,9 @@ class Run:
         entered: folders of the weights that make the model at the round's entry, each read over the one before.
     """
 
-    def __init__(self, trainer, config: SPRConfig, namespace: dict):
-        for path in config.spr_plugin:
-            load_file(path)
-        refuse_impossible(trainer)
-        self.trainer = trainer
-        self.directory = Path(trainer.args.output_dir) / "spr"
-        self.host: Host = find_host(trainer, namespace, config)
+    def __init__(self, host: Host, config: SPRConfig):
+        self.host, self.trainer = host, host.trainer
+        self.directory = Path(self.trainer.args.output_dir) / "spr"
         dpo.check_trainable(self.host, config)
         check_settings(config)
         self.config = dataclasses.replace(config, spr_clip=config.spr_clip or self.host.vision_tower)
@@ -142,6 +209,11 @@ class Run:
         self.say(f"round {number} of {self.config.spr_rounds}, in {after.directory}")
         return after
 
+    @property
+    def entry(self) -> Path:
+        """``spr/entry``: the weights as the stage found them, before its first round."""
+        return self.entered[0]
+
     def log(self, stage: str) -> Log:
         return Log(self.directory / stage, ranks.rank())
 
@@ -171,6 +243,58 @@ class Run:
         if self.config.spr_candidates:
             adopt(self.config, self.host.box_format, self.directory)
 
+    def entered_before(self) -> bool:
+        """Whether the host's training has ended before, in another process."""
+        return (self.entry / "index.json").exists()
+
+    def save_entry(self, training: dict) -> None:
+        """The weights that the host has trained, and what the stage may change beside them."""
+        with during("entry"):
+            engine.release(self.trainer)
+            names = {*weights.trainable(self.trainer.model), *dpo.projector(self.host, self.config)}
+            if ranks.rank() == 0:
+                write_json(self.directory / "training.json", training)
+            weights.save(self.trainer.model, sorted(names) + weights.persistent_buffers(self.trainer.model), self.entry)
+
+    def whole_stage(self, queries: list[RegionQuery]) -> None:
+        """All rounds; afterwards the live model is the improved one, ready for the host to save."""
+        if ranks.rank() == 0:
+            (self.directory / "failed.json").unlink(missing_ok=True)
+        engine.to_device(self.trainer)
+        self.trainer.model.config.spr_box = self.host.box_format.describe()
+        with during("base"):
+            self.save_base()
+        self.improve(queries)
+        run = self
+        for number in range(2, self.config.spr_rounds + 1):
+            with during("regions"):
+                run = run.next_round(number)
+                queries = run.regions()
+            run.improve(queries)
+        engine.hold(self.trainer)
+        run.write_exit(self.directory / "exit.json")
+
+    def write_failure(self, error: Exception) -> str:
+        """Write ``spr/failed.json``; what is said of it, in one line."""
+        stage, why = getattr(error, "spr_stage", "stage"), " ".join(str(error).split()) or type(error).__name__
+        record = {"stage": stage, "error": why, "rank": ranks.rank(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+        with contextlib.suppress(UserError):  # a full disk is what may have been the failure
+            write_json(self.directory / "failed.json", record)
+        return f"the SPR stage failed ({stage}): {why}"
+
+    def back_to_entry(self, own_flags: dict[str, bool]) -> None:
+        """The model as the host has trained it, in the host's own structure, for the host to save."""
+        model = self.trainer.model
+        engine.release(self.trainer)
+        dpo.remove_adapter(model)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(own_flags[name])
+        if ranks.agreed(self.entered_before):
+            weights.load(model, self.entry)
+        vars(model.config).pop("spr_box", None)
+        engine.hold(self.trainer)
+        self.say("the model is as the host has trained it, and the host goes on to save it; the same command will take the SPR stage up again")
+
     def save_base(self) -> None:
         """The model as it enters the stage in the host's own layout (``--spr_save_base``): what SPR is to be compared with."""
         base = self.directory / "base"
@@ -183,7 +307,7 @@ class Run:
 
     def improve(self, queries: list[RegionQuery]) -> None:
         """One round, sampling to DPO; afterwards the live model is the improved one in the host's own structure."""
-        own_flags = {name: p.requires_grad for name, p in self.trainer.model.named_parameters()}
+        own_flags = requires_grad(self.trainer.model)
         finished = self.directory / "policy"
         if ranks.agreed((finished / "index.json").exists):
             dpo.choose_trainable(self.host, self.config)
@@ -195,8 +319,9 @@ class Run:
             pairs = [pair for pair in self.make_pairs(queries) if pair.region not in ids]
             names = dpo.choose_trainable(self.host, self.config)
             entry = digest([read_json(folder / "index.json") for folder in self.entered])
-            dpo.improve(self.host, pairs, watched, self.config, self.directory / "dpo", entry)
-            weights.save(self.trainer.model, names, finished)
+            with during("dpo"):
+                dpo.improve(self.host, pairs, watched, self.config, self.directory / "dpo", entry)
+                weights.save(self.trainer.model, names, finished)
             dpo.clean(self.directory / "dpo")
         dpo.merge_adapter(self.trainer.model)
         for name, parameter in self.trainer.model.named_parameters():
@@ -223,8 +348,15 @@ class Run:
 
     def make_pairs(self, queries: list[RegionQuery]) -> list[PreferencePair]:
         """Sampling, scoring and pairing."""
-        sample(self.host, queries, self.host.box_format, self.config, self.log("candidates"), self.log("batches"))
-        self.score(queries)
+        with during("sampling"):
+            sample(self.host, queries, self.host.box_format, self.config, self.log("candidates"), self.log("batches"))
+        with during("scoring"):
+            self.score(queries)
+        with during("pairing"):
+            return self.pair(queries)
+
+    def pair(self, queries: list[RegionQuery]) -> list[PreferencePair]:
+        """Chosen and rejected of each region, or why there are none. UserError where no pair is left."""
         if ranks.rank() == 0:
             self._pair(queries)
         ranks.barrier()

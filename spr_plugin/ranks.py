@@ -1,5 +1,6 @@
 """What a stage needs of the process group; with one process everything is a no-op."""
 
+import datetime
 import secrets
 import shutil
 import socket
@@ -26,6 +27,23 @@ def world() -> int:
 def barrier() -> None:
     if world() > 1:
         dist.barrier()
+
+
+def all_arrive(name: str, seconds: float = 20.0) -> bool:
+    """Whether every rank calls this with ``name`` within ``seconds``; to be asked once.
+
+    No collective, since a rank that fails alone leaves the others waiting in one: each leaves a word in the group's store.
+    """
+    if world() == 1:
+        return True
+    store = dist.distributed_c10d._get_default_store()
+    words = [f"spr/{name}/{other}" for other in range(world())]
+    store.set(words[rank()], "here")
+    try:
+        store.wait(words, datetime.timedelta(seconds=seconds))
+    except RuntimeError:
+        return False
+    return True
 
 
 def agreed(decide):

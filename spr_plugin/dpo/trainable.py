@@ -40,14 +40,24 @@ def _wanted(host: Host, config: SPRConfig) -> set[str]:
     adapters = adapter_weights(model).intersection(trained)
     parts = {"language model", "projector"} if config.spr_tune_projector else {"language model"}
     wanted = {name for name in adapters or trained if host.part_of(name) in parts}
-    if config.spr_tune_projector:
-        wanted |= {name for name, _ in model.named_parameters() if host.part_of(name) == "projector"}
+    wanted |= projector(host, config)
     if not wanted:
         instead = "give its adapter targets there" if has_adapter(model) else "take --spr_tune lora"
         raise UserError(
             f"the SPR stage has nothing to train: of what the host trains nothing is in the language model; {instead}, or take --spr_tune_projector"
         )
     return wanted
+
+
+def projector(host: Host, config: SPRConfig) -> set[str]:
+    """What ``--spr_tune_projector`` adds, whether the host trains it or not."""
+    names = (name for name, _ in host.trainer.model.named_parameters()) if config.spr_tune_projector else ()
+    return {name for name in names if host.part_of(name) == "projector"}
+
+
+def trains_language_model(host: Host) -> bool:
+    """Whether the host's own training moves the language model, in whole or by an adapter."""
+    return any(host.part_of(name) == "language model" for name in weights.trainable(host.trainer.model))
 
 
 def describe(host: Host, config: SPRConfig) -> str:
@@ -129,20 +139,31 @@ def _add_adapter(host: Host, config: SPRConfig) -> None:
 
 def merge_adapter(model) -> None:
     """Fold our adapter into the weights and give the model back its own modules."""
-    if not any(f".{ADAPTER}." in name for name, _ in model.named_parameters()):
-        return
-    from peft.tuners.lora import LoraLayer
-
-    for name, module in list(model.named_modules()):
-        if not isinstance(module, LoraLayer) or ADAPTER not in module.lora_A:
-            continue
+    for name, module in _adapted(model):
         with torch.no_grad(), weights.gathered(module.parameters(), modify=True):
             if ranks.rank() == 0 or not weights.sharded(module):
                 base = module.get_base_layer().weight
                 base.data += module.get_delta_weight(ADAPTER).to(base.dtype)
+    remove_adapter(model)
+
+
+def remove_adapter(model) -> None:
+    """Give the model back its own modules as they are, without our adapter."""
+    adapted = _adapted(model)
+    for name, module in adapted:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module.get_base_layer())
-    vars(model).pop("peft_config", None)  # peft's note on the model
+    if adapted:
+        vars(model).pop("peft_config", None)  # peft's note on the model
+
+
+def _adapted(model) -> list[tuple]:
+    """(name, module) of the layers that our adapter was added to."""
+    if not any(f".{ADAPTER}." in name for name, _ in model.named_parameters()):
+        return []
+    from peft.tuners.lora import LoraLayer
+
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer) and ADAPTER in module.lora_A]
 
 
 @contextlib.contextmanager

@@ -136,7 +136,10 @@ def refused(trainer, config, words: str) -> None:
 @pytest.mark.parametrize("kind", REFUSED)
 def test_adapters_that_the_stage_cannot_train(vlm, kind):
     make, words = REFUSED[kind]
-    refused(*vlm(make()), words)
+    trainer, config = vlm(make())
+    if "nothing to train" in words:  # else the stage would wait for a train() that moves the language model
+        config = dataclasses.replace(config, spr_only=True)
+    refused(trainer, config, words)
 
 
 def ia3():
