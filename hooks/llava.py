@@ -35,9 +35,16 @@ class LlavaHost(Host):
         self.box_format = box_format(config.spr_box_format or "llava", self.data_args.image_aspect_ratio)
         self.vision_tower = trainer.model.config.mm_vision_tower
         self.llava = next(m for m in trainer.model.modules() if hasattr(type(m), "prepare_inputs_labels_for_multimodal"))
-        missing = [name for name in LORA_SAVERS if name not in namespace and getattr(trainer.args, "lora_enable", False)]
+        missing = [
+            name
+            for name in LORA_SAVERS
+            if name not in namespace and getattr(trainer.args, "lora_enable", False)
+        ]
         if config.spr_save_base and missing:
-            raise UserError(f"--spr_save_base: this LLaVA-like script lacks {', '.join(missing)}, by which a LoRA model is saved; leave the flag out")
+            raise UserError(
+                f"--spr_save_base: this LLaVA-like script lacks {', '.join(missing)}, by which a LoRA model "
+                "is saved; leave the flag out"
+            )
 
     def row(self, image_path: str, prompt: str, answer: str) -> dict:
         turns = [{"from": "human", "value": f"<image>\n{prompt}"}, {"from": "gpt", "value": answer}]

@@ -168,11 +168,15 @@ class Run:
         ranks.agreed(self._enter)
 
     def _enter(self) -> None:
-        """Bind ``OUTPUT_DIR/spr`` to this run and write its regions; before that nothing is written, and everything that can be known is asked.
-        For one rank."""
+        """Bind ``OUTPUT_DIR/spr`` to this run and write its regions; before that nothing is written, and
+        everything that can be known is asked. For one rank."""
         config, host, drawn = self.config, self.host, None
-        if config.spr_overwrite and config.spr_candidates and Path(config.spr_candidates).resolve().is_relative_to(self.directory.resolve()):
-            raise UserError(f"--spr_candidates {config.spr_candidates} lies in what --spr_overwrite deletes: copy it elsewhere first")
+        if config.spr_overwrite and config.spr_candidates:
+            source = Path(config.spr_candidates)
+            if source.resolve().is_relative_to(self.directory.resolve()):
+                raise UserError(
+                    f"--spr_candidates {source} lies in what --spr_overwrite deletes: copy it elsewhere first"
+                )
         queries = None if config.spr_overwrite else held_regions(self.directory)
         if queries is None:
             queries, _ = drawn = draw_regions(config, host.box_format, host.data_path, host.image_folder)
@@ -186,12 +190,22 @@ class Run:
             log_regions(self.directory, *drawn)
 
     def _bind(self) -> None:
-        """Bind the round's folder to the configuration. A DPO stage that starts over takes the later rounds, which came from it, with it.
-        For one rank."""
+        """Bind the round's folder to the configuration. A DPO stage that starts over takes the later rounds,
+        which came from it, with it. For one rank."""
         config = self.config
-        source = {"spr_annotations": config.spr_annotations} if config.spr_annotations else {"data_path": self.host.data_path}
+        source = (
+            {"spr_annotations": config.spr_annotations}
+            if config.spr_annotations
+            else {"data_path": self.host.data_path}
+        )
         known = {**fingerprint(config), "box": self.host.box_format.describe()}
-        check_manifest(self.directory, known, config.spr_overwrite, source, DPO_FLAGS if config.spr_restart_dpo else frozenset())
+        check_manifest(
+            self.directory,
+            known,
+            config.spr_overwrite,
+            source,
+            DPO_FLAGS if config.spr_restart_dpo else frozenset(),
+        )
         if config.spr_restart_dpo:
             for stale in (self.directory / "dpo", self.directory / "policy", *self.directory.glob("round-*")):
                 shutil.rmtree(stale, ignore_errors=True)
@@ -239,7 +253,9 @@ class Run:
         return queries
 
     def _write_regions(self) -> None:
-        write_regions(self.directory, self.config, self.host.box_format, self.host.data_path, self.host.image_folder)
+        write_regions(
+            self.directory, self.config, self.host.box_format, self.host.data_path, self.host.image_folder
+        )
         if self.config.spr_candidates:
             adopt(self.config, self.host.box_format, self.directory)
 
@@ -421,8 +437,11 @@ def log_regions(directory: Path, queries: list[RegionQuery], skipped: Counter) -
     write_json(directory / "regions" / "counts.json", dict(skipped))
 
 
-def draw_regions(config: SPRConfig, form, data_path: str | None, image_folder: str | None) -> tuple[list[RegionQuery], Counter]:
-    """Region queries of the annotated images, and what was left out by reason. UserError where the source gives none."""
+def draw_regions(
+    config: SPRConfig, form, data_path: str | None, image_folder: str | None
+) -> tuple[list[RegionQuery], Counter]:
+    """Region queries of the annotated images, and what was left out by reason. UserError where the source
+    gives none."""
     skipped, folder = Counter(), config.spr_image_folder or image_folder
     if folder is None:
         raise UserError("--spr_image_folder: name the folder that the annotated pictures lie in")

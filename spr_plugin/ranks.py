@@ -47,7 +47,8 @@ def all_arrive(name: str, seconds: float = 20.0) -> bool:
 
 
 def agreed(decide):
-    """Rank 0's ``decide()``, at every rank; so is the UserError that it raises, for nobody would end the ranks that wait for its answer.
+    """Rank 0's ``decide()``, at every rank; so is the UserError that it raises, for nobody would end the
+    ranks that wait for its answer.
 
     Whatever is read from a folder that another rank may already be writing to is read here, once: ranks that saw different states
     would take different branches, and then wait for each other for ever.
@@ -67,10 +68,12 @@ def agreed(decide):
 
 
 def check_shared(directory: Path) -> None:
-    """UserError at every rank unless all can write to the one folder ``directory`` of rank 0, which is left as it was found."""
+    """UserError at every rank unless all can write to the one folder ``directory`` of rank 0, which is left
+    as it was found."""
     if world() == 1:
         return
-    meeting = Path(directory) / agreed(lambda: f"ranks-{secrets.token_hex(8)}")  # a name that no rank's file system has in a cache
+    # A name that nobody has asked for before is in no network file system's cache.
+    meeting = Path(directory) / agreed(lambda: f"ranks-{secrets.token_hex(8)}")
     trouble = _attempt(lambda: meeting.mkdir(parents=True)) if rank() == 0 else None
     barrier()
     trouble = trouble or _attempt((meeting / str(rank())).touch, SEEN_WITHIN)
@@ -80,7 +83,8 @@ def check_shared(directory: Path) -> None:
         _attempt(Path(directory).rmdir)  # if there is nothing else in it
     if strangers := [f"{place} ({why})" for why, place in seen if why]:
         raise UserError(
-            f"--output_dir: every rank must write to the same OUTPUT_DIR as {seen[0][1]}, and {len(strangers)} of {len(seen)} cannot, such as "
+            f"--output_dir: every rank must write to the same OUTPUT_DIR as {seen[0][1]}, and "
+            f"{len(strangers)} of {len(seen)} cannot, such as "
             f"{strangers[0]}: give all ranks one --output_dir that they share"
         )
 

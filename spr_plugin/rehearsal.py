@@ -1,6 +1,8 @@
-"""What the stage will ask of the host, asked once before anything trains: a host that cannot make a row fails here, not hours later.
+"""What the stage will ask of the host, asked once before anything trains: a host that cannot make a row
+fails here, not hours later.
 
-Everything but the forward, which under ZeRO-3 all ranks would have to make together, and for which the model is often not on its device yet.
+Everything but the forward, which under ZeRO-3 all ranks would have to make together, and for which the model
+is often not on its device yet.
 """
 
 import contextlib
@@ -21,13 +23,16 @@ from spr_plugin.sampling import readable
 
 
 def rehearse(host: Host, queries: list[RegionQuery], config: SPRConfig) -> None:
-    """Questions, rows and a batch about the first region whose picture can be read, with made-up answers. No random number is drawn.
+    """Questions, rows and a batch about the first region whose picture can be read, with made-up answers. No
+    random number is drawn.
 
     Raises:
-        UserError: the host cannot make them, no short answer would fit its maximum length, or its tokenizer loses the boxes of an answer.
+        UserError: the host cannot make them, no short answer would fit its maximum length, or its tokenizer
+        loses the boxes of an answer.
     """
     query, picture = _first_readable(queries)
-    with _no_draws(), _named(f"--spr: {type(host).__name__} fails on region {query.id} of {query.image.path}"):
+    what = f"--spr: {type(host).__name__} fails on region {query.id} of {query.image.path}"
+    with _no_draws(), _named(what):
         _check_stops(host)
         for prompt in prompts_for(query, host.box_format, config.spr_prompts):
             host.questions(picture.crop(prompt.crop) if prompt.crop else picture, [prompt.text])
@@ -48,20 +53,29 @@ def _first_readable(queries: list[RegionQuery]) -> tuple:
     for query in queries:
         if (picture := readable(query.image.path, query.image.id)) is not None:
             return query, picture
-    raise UserError(f"no picture of the {len(queries)} regions can be read ({queries[0].image.path}): mend the files or take others")
+    raise UserError(
+        f"no picture of the {len(queries)} regions can be read ({queries[0].image.path}): mend the files or "
+        "take others"
+    )
 
 
 def _check_stops(host: Host) -> None:
     stops = host.stop_tokens
     if not stops or None in stops:
-        raise UserError("--spr: the tokenizer has no end-of-sequence token, so that no answer would end: set its eos_token")
+        raise UserError(
+            "--spr: the tokenizer has no end-of-sequence token, so that no answer would end: set its "
+            "eos_token"
+        )
 
 
 def _row(host: Host, query: RegionQuery, answer: str) -> dict:
     row = host.row(query.image.path, plain_question(query.region, host.box_format), answer)
     ids, labels = row["input_ids"], row["labels"]
     if ids.ndim != 1 or labels.shape != ids.shape:
-        raise ValueError(f"input_ids {tuple(ids.shape)} and labels {tuple(labels.shape)} of a row, which are 1-D and of one length")
+        raise ValueError(
+            f"input_ids {tuple(ids.shape)} and labels {tuple(labels.shape)} of a row, which are 1-D and of "
+            "one length"
+        )
     return row
 
 
@@ -72,21 +86,35 @@ def _answer(row: dict) -> list[int]:
 def _check_length(host: Host, short: dict, whole: dict, query: RegionQuery, config: SPRConfig) -> None:
     flag, most = maximum_of(host)
     if not host.fits(short):
-        raise UserError(f"{flag} is too short: no answer with a single box fits behind a question ({len(short['input_ids'])} tokens and a picture); raise it")
+        raise UserError(
+            f"{flag} is too short: no answer with a single box fits behind a question "
+            f"({len(short['input_ids'])} tokens and a picture); raise it"
+        )
     if most and config.spr_max_new_tokens >= most:
-        raise UserError(f"--spr_max_new_tokens {config.spr_max_new_tokens}: no answer that long fits {flag} {most}; lower it")
+        raise UserError(
+            f"--spr_max_new_tokens {config.spr_max_new_tokens}: no answer that long fits {flag} {most}; "
+            "lower it"
+        )
     if not host.fits(whole):
-        say(f"a description of region {query.id} with all of its {len(query.truth)} objects does not fit {flag}: pairs that are too long are left out")
+        say(
+            f"a description of region {query.id} with all of its {len(query.truth)} objects does not fit "
+            f"{flag}: pairs that are too long are left out"
+        )
     if len(_answer(short)) > config.spr_max_new_tokens:
-        say(f"--spr_max_new_tokens {config.spr_max_new_tokens}: an answer with a single box takes {len(_answer(short))} tokens")
+        say(
+            f"--spr_max_new_tokens {config.spr_max_new_tokens}: an answer with a single box takes "
+            f"{len(_answer(short))} tokens"
+        )
 
 
 def _check_boxes(host: Host, row: dict, query: RegionQuery) -> None:
-    """What is sampled is read as `texts` gives it: tokens of boxes must not be special ones, which it leaves out."""
+    """What is sampled is read as `texts` gives it: tokens of boxes must not be special ones, which it leaves
+    out."""
     (text,) = host.texts([_answer(row)])
     if not host.box_format.parse(text, query.image.width, query.image.height).boxes:
         raise UserError(
-            f"--spr_box_format {host.box_format.family}: the host's tokenizer loses the box of an answer, which comes back as {text[:80]!r}; "
+            f"--spr_box_format {host.box_format.family}: the host's tokenizer loses the box of an answer, "
+            f"which comes back as {text[:80]!r}; "
             "take a family whose box text it keeps"
         )
 
@@ -107,6 +135,6 @@ def _named(what: str):
         yield
     except UserError:
         raise
-    except Exception as error:  # the host's data set, collator and processor are foreign code and raise what they like
+    except Exception as error:  # the host's data set, collator and processor are foreign code
         why = next(iter(str(error).strip().splitlines()), "")
         raise UserError(f"{what}: {type(error).__name__}: {why}") from error

@@ -33,7 +33,9 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
     check_manifest(folder, {**known, "box": box_format.describe()}, False, inputs, folder_flag="--out")
     if drawn:
         log_regions(folder, *drawn)
-    sample(None, held_regions(folder), box_format, config, Log(folder / "candidates"), Log(folder / "batches"))
+    sample(
+        None, held_regions(folder), box_format, config, Log(folder / "candidates"), Log(folder / "batches")
+    )
     return len(Log(folder / "candidates").read())
 
 
@@ -42,8 +44,11 @@ def wanted_of(config: SPRConfig, regions: int) -> int:
     return regions * len(config.spr_prompts) * config.spr_samples
 
 
-def check_candidates(config: SPRConfig, box_format, queries: list[RegionQuery], directory: Path | None) -> None:
-    """UserError where those that ``directory`` lacks could not come: ``--spr_candidates`` does not fit, or the server does not answer.
+def check_candidates(
+    config: SPRConfig, box_format, queries: list[RegionQuery], directory: Path | None
+) -> None:
+    """UserError where those that ``directory`` lacks could not come: ``--spr_candidates`` does not fit, or
+    the server does not answer.
 
     Args:
         directory: of the run, None where it holds nothing yet.

@@ -22,7 +22,9 @@ RETRIES = 6
 
 def connected(config: SPRConfig):
     """``(client, model name)`` of ``--spr_sampler_url``; the model is the first that the server lists, unless a flag names it. UserError
-    where the server does not answer; one that keeps no list is taken at its word where a flag names the model."""
+    where the server does not answer; one that keeps no list is taken at its word where a flag names the
+    model.
+    """
     try:
         import openai
     except ImportError:

@@ -200,7 +200,12 @@ def read_json(path):
 
 
 def check_manifest(
-    directory, config: dict, overwrite: bool, inputs: Mapping[str, str] = {}, may_change: Set[str] = frozenset(), folder_flag: str = "--output_dir"
+    directory,
+    config: dict,
+    overwrite: bool,
+    inputs: Mapping[str, str] = {},
+    may_change: Set[str] = frozenset(),
+    folder_flag: str = "--output_dir",
 ) -> None:
     """Bind ``directory`` to one configuration: refuse another one by the names of the flags that changed.
 
@@ -209,7 +214,8 @@ def check_manifest(
         overwrite: ``--spr_overwrite``: delete what an earlier run left there.
         inputs: flag → path of a file whose content matters; what is no file is left out.
         may_change: flags that may differ from the run before (``--spr_restart_dpo``).
-        folder_flag: what the command names the folder by; one with another than ``--output_dir`` has no flag to start over with.
+        folder_flag: what the command names the folder by; one with another than ``--output_dir`` has no flag
+        to start over with.
 
     Raises:
         UserError: flags or contents of files differ from those of the run that wrote there.
@@ -237,9 +243,16 @@ def check_manifest(
         if contents[flag]["hash"] != known["inputs"][flag]["hash"]:
             was.append(f"--{flag} {contents[flag]['path']} has another content")
     if was:
-        restart = "--spr_restart_dpo, which keeps all but the DPO stage, or " if len(was) == len(changed) and DPO_FLAGS.issuperset(changed) else ""
+        restart = (
+            "--spr_restart_dpo, which keeps all but the DPO stage, or "
+            if len(was) == len(changed) and DPO_FLAGS.issuperset(changed)
+            else ""
+        )
         again = f" or add {restart}--spr_overwrite" if folder_flag == "--output_dir" else ""
-        raise UserError(f"{directory} holds a run with another configuration ({', '.join(was)}); take another {folder_flag}{again}")
+        raise UserError(
+            f"{directory} holds a run with another configuration ({', '.join(was)}); take another "
+            f"{folder_flag}{again}"
+        )
 
 
 def content(path) -> dict:
@@ -278,7 +291,10 @@ def lock(directory, folder_flag: str = "--output_dir") -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"{directory} is in use by {owner or 'another process'}; wait for it, or take another {folder_flag}") from None
+        raise UserError(
+            f"{directory} is in use by {owner or 'another process'}; wait for it, or take another "
+            f"{folder_flag}"
+        ) from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
             raise

@@ -29,7 +29,8 @@ TRAINER = frozenset(
 )
 # those of both whose value is one number
 NUMBERS = (FLAGS.keys() - {"loss_type", "loss_weights"}) | frozenset(
-    "warmup_steps max_grad_norm weight_decay adam_beta1 adam_beta2 adam_epsilon logging_steps dataloader_num_workers".split()
+    "warmup_steps max_grad_norm weight_decay adam_beta1 adam_beta2 adam_epsilon logging_steps "
+    "dataloader_num_workers".split()
 )
 
 
@@ -45,7 +46,10 @@ def read_dpo_config(path: str) -> tuple[dict, dict]:
     unknown = sorted(settings.keys() - FLAGS.keys() - TRAINER)
     if unknown:
         raise UserError(f"--spr_dpo_config {path}: {', '.join(unknown)} is nothing this stage honours; it takes {', '.join(sorted({*FLAGS, *TRAINER}))}")
-    settings |= {name: _numbers(settings[name]) for name in settings.keys() & {*NUMBERS, "loss_weights", "lr_scheduler_kwargs"}}
+    settings |= {
+        name: _numbers(settings[name])
+        for name in settings.keys() & {*NUMBERS, "loss_weights", "lr_scheduler_kwargs"}
+    }
     for name in settings.keys() & {"loss_type", "loss_weights"}:
         settings[name] = settings[name] if isinstance(settings[name], list) else [settings[name]]
     for name in sorted(settings.keys() & {*NUMBERS, "loss_weights"}):
@@ -79,7 +83,8 @@ def _numbers(value):
 
 
 def check_settings(config) -> None:
-    """UserError for values of the Trainer's settings that torch or transformers would refuse once the stage trains: they are asked now."""
+    """UserError for values of the Trainer's settings that torch or transformers would refuse once the stage
+    trains: they are asked now."""
     path = config.spr_dpo_config
     settings = read_dpo_config(path)[1] if path else {}
     if not settings:
@@ -89,16 +94,22 @@ def check_settings(config) -> None:
     from transformers.integrations import get_available_reporting_integrations
 
     given = settings.get
-    for name, least in {"logging_steps": 1, "warmup_steps": 0, "max_grad_norm": 0, "dataloader_num_workers": 0}.items():
+    least_of = {"logging_steps": 1, "warmup_steps": 0, "max_grad_norm": 0, "dataloader_num_workers": 0}
+    for name, least in least_of.items():
         if given(name, least) < least:
             raise UserError(f"--spr_dpo_config {path}: {name} {given(name)} is less than {least}")
     try:
         betas = given("adam_beta1", 0.9), given("adam_beta2", 0.999)
-        optimizer = torch.optim.AdamW([torch.zeros(1)], 1e-3, betas, given("adam_epsilon", 1e-8), given("weight_decay", 0.0))
+        optimizer = torch.optim.AdamW(
+            [torch.zeros(1)], 1e-3, betas, given("adam_epsilon", 1e-8), given("weight_decay", 0.0)
+        )
         get_scheduler(given("lr_scheduler_type", "cosine"), optimizer, 1, 10, given("lr_scheduler_kwargs"))
     except (ValueError, TypeError) as error:
         raise UserError(f"--spr_dpo_config {path}: {' '.join(str(error).split())}") from None
     report = given("report_to", [])
     names = report if isinstance(report, list) else [report]
     if missing := sorted(set(names) - {"none", "all", *get_available_reporting_integrations()}):
-        raise UserError(f"--spr_dpo_config {path}: report_to {', '.join(map(str, missing))} is not installed, or not known to this transformers")
+        raise UserError(
+            f"--spr_dpo_config {path}: report_to {', '.join(map(str, missing))} is not installed, or not "
+            "known to this transformers"
+        )

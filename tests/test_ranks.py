@@ -113,19 +113,26 @@ def said(tmp_path_factory):
 def test_ranks_that_do_not_share_the_output_folder_all_say_so(said):
     folder, lines = said
     line = lines["apart"]
-    assert line.startswith("--output_dir: ") and f"{folder}/a/spr, and 1 of 3 cannot, such as rank 1 on " in line
+    assert (
+        line.startswith("--output_dir: ") and f"{folder}/a/spr, and 1 of 3 cannot, such as rank 1 on " in line
+    )
     assert f"{folder}/b/spr (No such file or directory)" in line and "\n" not in line
     assert not (folder / "a" / "spr").exists() and not (folder / "b").exists()
 
 
 def test_a_folder_by_another_name_is_shared_and_what_is_in_it_stays(said):
     folder, lines = said
-    assert lines["a link"] is None and [path.name for path in (folder / "held" / "spr").iterdir()] == ["manifest.json"]
+    assert lines["a link"] is None and [path.name for path in (folder / "held" / "spr").iterdir()] == [
+        "manifest.json"
+    ]
 
 
 def test_a_folder_that_cannot_be_made(said):
     _, lines = said
-    assert "3 of 3 cannot, such as rank 0 on " in lines["a file in the way"] and "(Not a directory)" in lines["a file in the way"]
+    assert (
+        "3 of 3 cannot, such as rank 0 on " in lines["a file in the way"]
+        and "(Not a directory)" in lines["a file in the way"]
+    )
 
 
 def test_what_rank_0_refuses_every_rank_refuses(said):

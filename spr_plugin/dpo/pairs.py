@@ -50,7 +50,7 @@ def tails(rows: list[dict]) -> list[int]:
 
 
 def maximum_of(host: Host) -> tuple[str, int | None]:
-    """What the host's command calls the length above which a row is cut, and its value where a flag has it."""
+    """What the host's command calls the length above which a row is cut, and its value if it is a flag."""
     args = host.trainer.args
     for name in ("model_max_length", "max_length"):  # LLaVA's, TRL's
         if isinstance(getattr(args, name, None), int):
@@ -82,12 +82,17 @@ def measure(host: Host, pairs: list[PreferencePair], config: SPRConfig, log: Log
     too_long = [pair for pair in pairs if pair.id not in records]
     if too_long:
         named = ", ".join(pair.id for pair in too_long[:3]) + (" …" if len(too_long) > 3 else "")
-        text = f"{len(too_long)} of {len(pairs)} pairs are longer than the host's {maximum_of(host)[0]} ({named})"
+        flag, _ = maximum_of(host)
+        text = f"{len(too_long)} of {len(pairs)} pairs are longer than the host's {flag} ({named})"
         if len(too_long) > config.spr_max_too_long * len(pairs):
             raise UserError(f"{text}: raise it, or allow it with --spr_max_too_long and --spr_restart_dpo")
         if ranks.rank() == 0:
             say(f"{text}; they are left out")
-    return [Measured(pair, records[pair.id]["tokens"], records[pair.id]["text"]) for pair in pairs if pair.id in records]
+    return [
+        Measured(pair, records[pair.id]["tokens"], records[pair.id]["text"])
+        for pair in pairs
+        if pair.id in records
+    ]
 
 
 def _measured(host: Host, pair: PreferencePair) -> dict:

@@ -94,7 +94,8 @@ def improve(host: Host, pairs: list[PreferencePair], watched: list[RegionQuery],
 
 # --- rows and reference -------------------------------------------------------------------------------------------------------
 
-TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}  # mean difference of a token's log-prob, two layouts
+# mean difference of a token's log-prob, two layouts
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
 
 
 def choose_layout(stage: Stage, measured: list[Measured]) -> None:

@@ -44,7 +44,8 @@ def _wanted(host: Host, config: SPRConfig) -> set[str]:
     if not wanted:
         instead = "give its adapter targets there" if has_adapter(model) else "take --spr_tune lora"
         raise UserError(
-            f"the SPR stage has nothing to train: of what the host trains nothing is in the language model; {instead}, or take --spr_tune_projector"
+            "the SPR stage has nothing to train: of what the host trains nothing is in the language model; "
+            f"{instead}, or take --spr_tune_projector"
         )
     return wanted
 
@@ -80,12 +81,13 @@ def adapter_weights(model) -> set[str]:
     for place, module in model.named_modules():
         for part in set(getattr(module, "adapter_layer_names", ())) - {"modules_to_save"}:
             held = getattr(module, part, None)
-            found |= {f"{place}.{part}.{name}" for name, _ in held.named_parameters()} if held is not None else set()
+            named = [] if held is None else held.named_parameters()
+            found |= {f"{place}.{part}.{name}" for name, _ in named}
     return found
 
 
 def has_adapter(model) -> bool:
-    """Whether the host has brought an adapter, which is then what trains: what it saves is the adapter, not the weights below."""
+    """Whether the host has brought an adapter, which is then what trains: it is what the host saves."""
     return bool(getattr(model, "peft_config", None) or adapter_weights(model))
 
 
@@ -95,8 +97,8 @@ def needs_adapter(model, config: SPRConfig) -> bool:
 
 
 def check_trainable(host: Host, config: SPRConfig) -> None:
-    """UserError, before anything is trained, where the stage cannot read the head, would have nothing to train, or cannot make the adapter that
-    it would bring."""
+    """UserError, before anything is trained, where the stage cannot read the head, would have nothing to
+    train, or cannot make the adapter that it would bring."""
     model = host.trainer.model
     decoder, head = host.language_model()
     refuse_head(head, decoder.config)
@@ -110,20 +112,23 @@ def check_trainable(host: Host, config: SPRConfig) -> None:
 
 
 def _check_adapters(host: Host, config: SPRConfig) -> None:
-    """UserError where the host trains nothing that the stage could, or has adapters that it cannot go on with."""
+    """UserError where the host trains nothing that the stage could, or has adapters that it cannot train."""
     model = host.trainer.model
-    prompts = [s for s in (getattr(model, "peft_config", None) or {}).values() if getattr(s, "is_prompt_learning", False)]
-    if prompts:
-        kind = getattr(prompts[0].peft_type, "value", prompts[0].peft_type)
-        raise UserError(f"PEFT's {kind} puts learned tokens before the prompt, which the SPR stage does not ask or train: take adapters of layers (LoRA)")
+    for settings in (getattr(model, "peft_config", None) or {}).values():
+        if getattr(settings, "is_prompt_learning", False):
+            kind = getattr(settings.peft_type, "value", settings.peft_type)
+            raise UserError(
+                f"PEFT's {kind} puts learned tokens before the prompt, which the SPR stage does not ask or "
+                "train: take adapters of layers (LoRA)"
+            )
     adapters, wanted = adapter_weights(model), _wanted(host, config)
     if any(f".{ADAPTER}." in name for name in adapters):
         raise UserError(f"the host's adapter bears the name of the stage's own, {ADAPTER}: give it another")
     below = {name for name in wanted - adapters if host.part_of(name) == "language model"}
     if config.spr_tune == "lora" and adapters and below:
         raise UserError(
-            "the host trains weights of the language model beside an adapter that is frozen, and --spr_tune lora adds no other: merge it first "
-            "(merge_and_unload), or take --spr_tune full"
+            "the host trains weights of the language model beside an adapter that is frozen, and --spr_tune "
+            "lora adds no other: merge it first (merge_and_unload), or take --spr_tune full"
         )
 
 

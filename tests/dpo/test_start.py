@@ -1,4 +1,5 @@
-"""What can be known before anything trains is said then, in one line, and nothing of ours is on the disk by then; the mended command runs."""
+"""What can be known before anything trains is said then, in one line, and nothing of ours is on the disk by
+then; the mended command runs."""
 
 import dataclasses
 import json
@@ -29,7 +30,8 @@ ROOT = Path(__file__).parents[2]
 CLIP = str(ROOT / "examples" / "tiny_world" / "clip")
 ANY = dict(spr_plugin=[str(ROOT / "tests" / "hosts" / "any_answer.py")], spr_scorer="any")
 SMALL = dict(
-    spr_prompts=["plain"], spr_regions=4, spr_more_than=1, spr_max_new_tokens=6, spr_batch_size=2, spr_learning_rate=1e-2, spr_min_kept=0.0, spr_epochs=1.0
+    spr_prompts=["plain"], spr_regions=4, spr_more_than=1, spr_max_new_tokens=6, spr_batch_size=2,
+    spr_learning_rate=1e-2, spr_min_kept=0.0, spr_epochs=1.0,
 )
 
 
@@ -46,15 +48,21 @@ def coco(random_llava, tmp_path_factory):
     """Four boxes on each of the random LLaVA's pictures."""
     images = [{"id": n, "file_name": f"{n}.png", "width": 48, "height": 32} for n in range(12)]
     corners = [(2, 2, 10, 8), (20, 3, 12, 10), (30, 18, 14, 12), (4, 18, 12, 12)]
-    rows = [{"id": 4 * n + i, "image_id": n, "category_id": 1, "bbox": list(box)} for n in range(12) for i, box in enumerate(corners)]
+    rows = [
+        {"id": 4 * n + i, "image_id": n, "category_id": 1, "bbox": list(box)}
+        for n in range(12)
+        for i, box in enumerate(corners)
+    ]
     file = tmp_path_factory.mktemp("source") / "coco.json"
-    file.write_text(json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "circle"}]}))
+    file.write_text(
+        json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "circle"}]})
+    )
     return dict(spr_annotations=str(file), spr_image_folder=str(random_llava / "images"))
 
 
 @pytest.fixture
 def begin(random_llava, coco, tmp_path):
-    """``begin(settings of live.build…)`` → what pipeline.train raised: the line of a refusal, or None where the host's training was reached."""
+    """``begin(settings of live.build…)`` → the line of a refusal, or None where the host's training began."""
 
     def build(**settings):
         return live.build(random_llava, tmp_path / "out", **{**SMALL, **ANY, **coco, **settings})
@@ -98,7 +106,9 @@ def vlm(coco, tmp_path_factory):
             model = peft.get_peft_model(model, settings, adapter_name=name)
         change(model, processor)
         out = tmp_path_factory.mktemp("out")
-        arguments = transformers.TrainingArguments(str(out), use_cpu=True, report_to=[], remove_unused_columns=False, save_strategy="no")
+        arguments = transformers.TrainingArguments(
+            str(out), use_cpu=True, report_to=[], remove_unused_columns=False, save_strategy="no"
+        )
         trainer = transformers.Trainer(model, arguments, train_dataset=[0], processing_class=processor)
         return trainer, SPRConfig(spr=True, **{**SMALL, **ANY, **coco, **flags})
 
@@ -114,16 +124,33 @@ def lora(**more):
 def prompts():
     from peft import PromptTuningConfig
 
-    return PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4, token_dim=32, num_layers=2, num_attention_heads=4)
+    return PromptTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=4, token_dim=32, num_layers=2, num_attention_heads=4
+    )
 
 
 REFUSED = {
-    "lora on the head": (lambda: lora(target_modules=["q_proj", "lm_head"]), "head, which PEFT has wrapped.*target_modules"),
-    "dora on the head": (lambda: lora(target_modules=["q_proj", "lm_head"], use_dora=True), "head, which PEFT has wrapped.*target_modules"),
-    "a saved head": (lambda: lora(modules_to_save=["lm_head"]), "head, which PEFT has wrapped.*modules_to_save"),
+    "lora on the head": (
+        lambda: lora(target_modules=["q_proj", "lm_head"]),
+        "head, which PEFT has wrapped.*target_modules",
+    ),
+    "dora on the head": (
+        lambda: lora(target_modules=["q_proj", "lm_head"], use_dora=True),
+        "head, which PEFT has wrapped.*target_modules",
+    ),
+    "a saved head": (
+        lambda: lora(modules_to_save=["lm_head"]),
+        "head, which PEFT has wrapped.*modules_to_save",
+    ),
     "prompts": (prompts, "PEFT's PROMPT_TUNING"),
-    "nothing but a frozen adapter": (lambda: lora(inference_mode=True), "nothing to train.*give its adapter targets there"),
-    "an adapter elsewhere": (lambda: lora(target_modules=r".*vision_tower.*\.(q_proj|v_proj)"), "nothing to train.*give its adapter targets there"),
+    "nothing but a frozen adapter": (
+        lambda: lora(inference_mode=True),
+        "nothing to train.*give its adapter targets there",
+    ),
+    "an adapter elsewhere": (
+        lambda: lora(target_modules=r".*vision_tower.*\.(q_proj|v_proj)"),
+        "nothing to train.*give its adapter targets there",
+    ),
 }
 
 
@@ -145,7 +172,10 @@ def test_adapters_that_the_stage_cannot_train(vlm, kind):
 def ia3():
     from peft import IA3Config
 
-    return IA3Config(target_modules=r".*language_model.*\.(k_proj|v_proj|down_proj)", feedforward_modules=r".*language_model.*\.down_proj")
+    return IA3Config(
+        target_modules=r".*language_model.*\.(k_proj|v_proj|down_proj)",
+        feedforward_modules=r".*language_model.*\.down_proj",
+    )
 
 
 def loha():
@@ -191,7 +221,9 @@ def scaled_head(model, processor):
 
 
 def quantized_head(model, processor):
-    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().mul(9).to(torch.int8), requires_grad=False)
+    model.lm_head.weight = torch.nn.Parameter(
+        model.lm_head.weight.detach().mul(9).to(torch.int8), requires_grad=False
+    )
 
 
 def capped(model, processor):
@@ -203,7 +235,10 @@ def no_end(model, processor):
 
 
 def special_boxes(model, processor):
-    processor.tokenizer.add_special_tokens({"additional_special_tokens": ["<box>", "</box>", "<ref>", "</ref>"]}, replace_extra_special_tokens=False)
+    processor.tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["<box>", "</box>", "<ref>", "</ref>"]},
+        replace_extra_special_tokens=False,
+    )
     model.resize_token_embeddings(len(processor.tokenizer))
 
 
@@ -220,12 +255,18 @@ def frozen_adapter(model, processor):
 
 
 MODELS = {
-    "all weights beside a frozen adapter": (frozen_adapter, "beside an adapter that is frozen.*--spr_tune full"),
-    "a scaled head": (scaled_head, "head; this model's is a Scaled"),
-    "a quantized head": (quantized_head, "head; this model's is a Linear of torch.int8"),
+    "all weights beside a frozen adapter": (
+        frozen_adapter,
+        "beside an adapter that is frozen.*--spr_tune full",
+    ),
+    "a scaled head": (scaled_head, "head; this is a Scaled"),
+    "a quantized head": (quantized_head, "head; this is a Linear of torch.int8"),
     "capped logits": (capped, "final_logit_softcapping = 30.0"),
     "no end of sequence": (no_end, "no end-of-sequence token"),
-    "boxes of special tokens": (special_boxes, "--spr_box_format internvl: the host's tokenizer loses the box"),
+    "boxes of special tokens": (
+        special_boxes,
+        "--spr_box_format internvl: the host's tokenizer loses the box",
+    ),
     "a short maximum": (short, "maximum length of tokenizer and model is too short"),
 }
 
@@ -270,8 +311,14 @@ FLAGS = {
     "no usable region": (dict(spr_more_than=9), "gives no usable region"),
     "no folder of pictures": (dict(change=no_images, spr_image_folder=None), "^--spr_image_folder: "),
     "a folder without candidates": (dict(spr_candidates="/nowhere"), "--spr_candidates /nowhere"),
-    "a short maximum": (dict(max_length=80, args={"model_max_length": 80}), "--model_max_length is too short"),
-    "answers longer than the maximum": (dict(spr_max_new_tokens=600), "--spr_max_new_tokens 600.*--model_max_length 512"),
+    "a short maximum": (
+        dict(max_length=80, args={"model_max_length": 80}),
+        "--model_max_length is too short",
+    ),
+    "answers longer than the maximum": (
+        dict(spr_max_new_tokens=600),
+        "--spr_max_new_tokens 600.*--model_max_length 512",
+    ),
     "no padding": (dict(change=no_padding), "LlavaHost fails on region .*TypeError"),
     "a data set that raises": (dict(change=no_data), "LlavaHost fails on region .*images/.*NoneType"),
 }
@@ -300,12 +347,17 @@ SETTINGS = {
 def test_settings_of_the_stage_s_trainer(begin, tmp_path, text):
     (tmp_path / "dpo.yaml").write_text(text)
     line = begin(spr_dpo_config=str(tmp_path / "dpo.yaml"))
-    assert line and line.startswith(f"--spr_dpo_config {tmp_path}/dpo.yaml: ") and SETTINGS[text] in line, line
+    assert (
+        line and line.startswith(f"--spr_dpo_config {tmp_path}/dpo.yaml: ") and SETTINGS[text] in line
+    ), line
     assert nothing_of_ours(tmp_path / "out")
 
 
 def test_settings_that_are_taken(begin, tmp_path):
-    (tmp_path / "dpo.yaml").write_text("lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1e-7}\nreport_to: none\nlearning_rate: 5e-5")
+    (tmp_path / "dpo.yaml").write_text(
+        "lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1e-7}\nreport_to: "
+        "none\nlearning_rate: 5e-5"
+    )
     assert begin(spr_dpo_config=str(tmp_path / "dpo.yaml")) is None
 
 
@@ -320,7 +372,9 @@ def test_a_server_that_does_not_answer(begin, tmp_path, monkeypatch, named):
 
 def test_a_missing_client(begin, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
-    assert "pip install 'spr-plugin[server]'" in begin(spr_sampler="openai", spr_sampler_url="http://127.0.0.1:1/v1")
+    assert "pip install 'spr-plugin[server]'" in begin(
+        spr_sampler="openai", spr_sampler_url="http://127.0.0.1:1/v1"
+    )
     assert nothing_of_ours(tmp_path / "out")
 
 
@@ -328,7 +382,9 @@ def test_a_script_that_could_not_save_the_base(begin, tmp_path, monkeypatch):
     """Known before, not when the host's training is over."""
     host, config = begin.host(lora=True, args={"lora_enable": True}, spr_save_base=True)
     fork = {name: value for name, value in host.namespace.items() if "_maybe_zero_3" not in name}
-    assert "--spr_save_base: this LLaVA-like script lacks get_peft_state_maybe_zero_3" in begun(host.trainer, fork, config)
+    assert "--spr_save_base: this LLaVA-like script lacks get_peft_state_maybe_zero_3" in begun(
+        host.trainer, fork, config
+    )
     assert begun(host.trainer, host.namespace, config) is None
 
 
@@ -344,7 +400,9 @@ def test_a_broken_picture_is_passed_over_and_none_at_all_is_refused(begin, rando
         file.write_bytes(file.read_bytes()[:200])  # the header is whole, the picture is not
     assert begin(**broken, spr_regions=12) is None
     files[-1].write_bytes(files[-1].read_bytes()[:200])
-    assert re.search("no picture of the 12 regions can be read", begin(**broken, spr_regions=12, spr_overwrite=True))
+    assert re.search(
+        "no picture of the 12 regions can be read", begin(**broken, spr_regions=12, spr_overwrite=True)
+    )
 
 
 def test_a_refused_command_leaves_an_earlier_run_as_it_was(begin, tmp_path):
@@ -355,13 +413,17 @@ def test_a_refused_command_leaves_an_earlier_run_as_it_was(begin, tmp_path):
     held = {path: path.read_bytes() for path in spr.rglob("*") if path.is_file() and path.name != "lock"}
     for flag in ("spr_overwrite", "spr_restart_dpo"):
         assert "--spr_candidates /nowhere" in begin(spr_candidates="/nowhere", **{flag: True})
-        assert {path: path.read_bytes() for path in spr.rglob("*") if path.is_file() and path.name != "lock"} == held and len(held) == 4
+        assert {
+            path: path.read_bytes() for path in spr.rglob("*") if path.is_file() and path.name != "lock"
+        } == held and len(held) == 4
 
 
 def test_candidates_of_the_folder_that_is_to_be_deleted(begin, tmp_path):
     assert begin() is None
     spr = tmp_path / "out" / "spr"
-    assert f"--spr_candidates {spr} lies in what --spr_overwrite deletes" in begin(spr_candidates=str(spr), spr_overwrite=True)
+    assert f"--spr_candidates {spr} lies in what --spr_overwrite deletes" in begin(
+        spr_candidates=str(spr), spr_overwrite=True
+    )
     assert (spr / "manifest.json").exists()
 
 
