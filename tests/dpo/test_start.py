@@ -62,7 +62,7 @@ def coco(random_llava, tmp_path_factory):
 
 @pytest.fixture
 def begin(random_llava, coco, tmp_path):
-    """``begin(settings of live.build…)`` → the line of a refusal, or None where the host's training began."""
+    """``begin(settings of live.build…)`` → a refusal's line, or None where the host's training began."""
 
     def build(**settings):
         return live.build(random_llava, tmp_path / "out", **{**SMALL, **ANY, **coco, **settings})
