@@ -18,6 +18,7 @@ from spr_plugin.formats import box_format
 from spr_plugin.host import Host, replaced
 from spr_plugin.hookspecs import hookimpl
 
+LORA_SAVERS = ("get_peft_state_maybe_zero_3", "get_peft_state_non_lora_maybe_zero_3")
 NEEDED = ("make_supervised_data_module", "LazySupervisedDataset", "safe_save_model_for_hf_trainer", "Image")
 PLACEHOLDER = "answer"
 
@@ -35,6 +36,16 @@ class LlavaHost(Host):
         self.vision_tower = trainer.model.config.mm_vision_tower
         self.llava = next(m for m in trainer.model.modules() if hasattr(type(m), "prepare_inputs_labels_for_multimodal"))
         self.generation = self.llava.generation_config
+        missing = [
+            name
+            for name in LORA_SAVERS
+            if name not in namespace and getattr(trainer.args, "lora_enable", False)
+        ]
+        if config.spr_save_base and missing:
+            raise UserError(
+                f"--spr_save_base: this LLaVA-like script lacks {', '.join(missing)}, by which a LoRA model "
+                "is saved; leave the flag out"
+            )
 
     def __getstate__(self) -> dict:
         """Without the script's globals, and without the records of its data set, which rows of ours have no use for."""
@@ -65,7 +76,7 @@ class LlavaHost(Host):
     def stop_tokens(self) -> list[int]:
         stops = self.generation.eos_token_id
         stops = self.tokenizer.eos_token_id if stops is None else stops
-        return [stops] if isinstance(stops, int) else list(stops)
+        return [stops] if isinstance(stops, int) else list(stops or [])
 
     def questions(self, picture, prompts: list[str]) -> list[dict]:
         """By the host's own data set, which finds the picture in memory and transforms it once."""
@@ -165,8 +176,9 @@ class LlavaHost(Host):
         """As ``llava/train/train.py`` saves: adapter and non-LoRA weights, or the whole model; one tensor at a time under ZeRO-3."""
         model, trainer = self.trainer.model, self.trainer
         if getattr(trainer.args, "lora_enable", False):
-            adapter = self.namespace["get_peft_state_maybe_zero_3"](model.named_parameters(), trainer.args.lora_bias)
-            rest = self.namespace["get_peft_state_non_lora_maybe_zero_3"](model.named_parameters())
+            of_adapter, of_rest = (self.namespace[name] for name in LORA_SAVERS)
+            adapter = of_adapter(model.named_parameters(), trainer.args.lora_bias)
+            rest = of_rest(model.named_parameters())
             if trainer.args.should_save:
                 model.config.save_pretrained(directory)
                 model.save_pretrained(directory, state_dict=adapter)

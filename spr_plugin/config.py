@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -161,6 +162,11 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_loss_type {' '.join(unknown)}: choose from {', '.join(LOSS_TYPES)}")
     if config.spr_loss_weights and len(config.spr_loss_weights) != len(config.spr_loss_type):
         raise UserError(f"--spr_loss_weights: {len(config.spr_loss_weights)} weights for {len(config.spr_loss_type)} losses of --spr_loss_type")
+    parts = config.spr_loss_weights or [1.0]
+    if not (min(parts) >= 0 < sum(parts) < math.inf):
+        raise UserError(
+            f"--spr_loss_weights {' '.join(map(str, parts))}: must be 0 or more, not all of them 0"
+        )
     if not 0 <= config.spr_label_smoothing < 0.5:
         raise UserError(f"--spr_label_smoothing {config.spr_label_smoothing}: must lie between 0 and 0.5")
     if config.spr_label_smoothing and "robust" not in config.spr_loss_type:
@@ -170,8 +176,11 @@ def check(config: SPRConfig) -> None:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
     positive = "spr_rounds spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_sampler_concurrency spr_sampler_timeout spr_lora_r spr_lora_alpha"
     for name in (positive + " spr_temperature spr_beta spr_learning_rate spr_epochs spr_batch_size spr_gradient_accumulation spr_save_steps spr_probe_steps").split():
-        if not getattr(config, name) > 0:
-            raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0")
+        if not 0 < getattr(config, name) < math.inf:
+            raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0, and finite")
+    for name in "spr_more_than spr_min_objects spr_min_area spr_probe_regions spr_feature_cache".split():
+        if not getattr(config, name) >= 0:
+            raise UserError(f"--{name} {getattr(config, name)}: must be 0 or more")
     if len(config.spr_prompts) * config.spr_samples < 2:
         raise UserError("--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates")
 

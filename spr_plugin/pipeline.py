@@ -29,11 +29,13 @@ from spr_plugin.progress import progress, say
 from spr_plugin.prompts import prompts_for
 from spr_plugin.refinement import refine
 from spr_plugin.regions import RegionQuery, region_queries
-from spr_plugin.sample_alone import adopt
+from spr_plugin.rehearsal import rehearse
+from spr_plugin.sample_alone import adopt, check_candidates
 from spr_plugin.sampling import ahead, readable, sample
 from spr_plugin.scoring import invalid
 from spr_plugin.selection import Selection, excluded, picture_key
 from spr_plugin.store import Log, check_manifest, counted, lock, read_json, write_json
+from spr_plugin.trl_settings import check_settings
 
 
 @dataclass(frozen=True)
@@ -159,24 +161,55 @@ class Run:
         self.directory = Path(self.trainer.args.output_dir) / "spr"
         dpo.check_trainable(self.host, config)
         dpo.check_workers(self.host, config)
+        check_settings(config)
         self.config = dataclasses.replace(config, spr_clip=config.spr_clip or self.host.vision_tower)
         self.entered = [self.directory / "entry"]
-        if ranks.rank() == 0:
-            lock(self.directory)
-        self._bind()
         self.scorer("cpu")  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
+        ranks.check_shared(self.directory)
+        ranks.agreed(self._enter)
+
+    def _enter(self) -> None:
+        """Bind ``OUTPUT_DIR/spr`` to this run and write its regions; before that nothing is written, and
+        everything that can be known is asked. For one rank."""
+        config, host, drawn = self.config, self.host, None
+        if config.spr_overwrite and config.spr_candidates:
+            source = Path(config.spr_candidates)
+            if source.resolve().is_relative_to(self.directory.resolve()):
+                raise UserError(
+                    f"--spr_candidates {source} lies in what --spr_overwrite deletes: copy it elsewhere first"
+                )
+        queries = None if config.spr_overwrite else held_regions(self.directory)
+        if queries is None:
+            queries, _ = drawn = draw_regions(config, host.box_format, host.data_path, host.image_folder)
+        over = config.spr_overwrite or config.spr_restart_dpo
+        if over or not (self.directory / "policy" / "index.json").exists():
+            check_candidates(config, host.box_format, queries, None if drawn else self.directory)
+            rehearse(host, queries, config)
+        lock(self.directory)
+        self._bind()
+        if drawn:
+            log_regions(self.directory, *drawn)
 
     def _bind(self) -> None:
-        """Bind the round's folder to the configuration. A DPO stage that starts over takes the later rounds, which came from it, with it."""
+        """Bind the round's folder to the configuration. A DPO stage that starts over takes the later rounds,
+        which came from it, with it. For one rank."""
         config = self.config
-        if ranks.rank() == 0:
-            source = {"spr_annotations": config.spr_annotations} if config.spr_annotations else {"data_path": self.host.data_path}
-            known = {**fingerprint(config), "box": self.host.box_format.describe()}
-            check_manifest(self.directory, known, config.spr_overwrite, source, DPO_FLAGS if config.spr_restart_dpo else frozenset())
-            if config.spr_restart_dpo:
-                for stale in (self.directory / "dpo", self.directory / "policy", *self.directory.glob("round-*")):
-                    shutil.rmtree(stale, ignore_errors=True)
-        ranks.barrier()
+        source = (
+            {"spr_annotations": config.spr_annotations}
+            if config.spr_annotations
+            else {"data_path": self.host.data_path}
+        )
+        known = {**fingerprint(config), "box": self.host.box_format.describe()}
+        check_manifest(
+            self.directory,
+            known,
+            config.spr_overwrite,
+            source,
+            DPO_FLAGS if config.spr_restart_dpo else frozenset(),
+        )
+        if config.spr_restart_dpo:
+            for stale in (self.directory / "dpo", self.directory / "policy", *self.directory.glob("round-*")):
+                shutil.rmtree(stale, ignore_errors=True)
 
     def next_round(self, number: int) -> "Run":
         """The round after this one, whose model is the live one now. Its seed is its own, so that it asks about other regions."""
@@ -187,7 +220,7 @@ class Run:
         after.config.spr_candidates = None  # those were the first round's
         after.directory = self.entered[0].with_name(f"round-{number}")
         after.entered = [*self.entered, self.directory / "policy"]
-        after._bind()
+        ranks.agreed(after._bind)
         self.say(f"round {number} of {self.config.spr_rounds}, in {after.directory}")
         return after
 
@@ -214,15 +247,18 @@ class Run:
 
     def regions(self) -> list[RegionQuery]:
         """Region queries of the annotated images; written once, by rank 0, and the same for everybody after."""
-        if ranks.rank() == 0:
-            write_regions(self.directory, self.config, self.host.box_format, self.host.data_path, self.host.image_folder)
-            if self.config.spr_candidates:
-                adopt(self.config, self.host.box_format, self.directory)
-        ranks.barrier()
-        queries = [RegionQuery.from_json(record) for record in self.log("regions").read().values()]
+        ranks.agreed(self._write_regions)
+        queries = held_regions(self.directory)
         if not self.config.spr_exclude and any(isinstance(picture_key(query.image.path), int) for query in queries):
             self.say("pictures of COCO are used, RefCOCO's val and test among them: to measure on those, name them to --spr_exclude")
         return queries
+
+    def _write_regions(self) -> None:
+        write_regions(
+            self.directory, self.config, self.host.box_format, self.host.data_path, self.host.image_folder
+        )
+        if self.config.spr_candidates:
+            adopt(self.config, self.host.box_format, self.directory)
 
     def entered_before(self) -> bool:
         """Whether the host's training has ended before, in another process."""
@@ -385,25 +421,46 @@ class Run:
 
 def write_regions(directory: Path, config: SPRConfig, form, data_path: str | None, image_folder: str | None) -> None:
     """The log of regions, unless it is there. UserError where the source gives none. For one rank."""
-    log, counts = Log(directory / "regions"), directory / "regions" / "counts.json"
-    if not counts.exists():
-        skipped = Counter()
-        images = _annotated_images(config, form, data_path, config.spr_image_folder or image_folder, skipped)
-        queries = region_queries(
-            images,
-            seed=config.spr_seed,
-            regions_per_image=config.spr_regions_per_image,
-            more_than=config.spr_more_than,
-            limit=config.spr_regions,
-            select=Selection(excluded(config.spr_exclude), config.spr_min_objects, config.spr_min_area),
-            skipped=skipped,
-        )
-        log.write(query.to_json() for query in queries)
-        write_json(counts, dict(skipped))
-    if not log.path.stat().st_size:
-        mined = f"--data_path {data_path} (mined, since there is no --spr_annotations)"
-        source = f"--spr_annotations {config.spr_annotations}" if config.spr_annotations else mined
-        raise UserError(f"{source} gives no usable region ({_listed(read_json(counts)) or 'it is empty'})")
+    if held_regions(directory) is None:
+        log_regions(directory, *draw_regions(config, form, data_path, image_folder))
+
+
+def held_regions(directory: Path) -> list[RegionQuery] | None:
+    """The regions whose log in ``directory`` is whole; None where it is not, or not there."""
+    if not (directory / "regions" / "counts.json").exists():
+        return None
+    return [RegionQuery.from_json(record) for record in Log(directory / "regions").read().values()]
+
+
+def log_regions(directory: Path, queries: list[RegionQuery], skipped: Counter) -> None:
+    """Write the log of regions, and what was left out by reason."""
+    Log(directory / "regions").write(query.to_json() for query in queries)
+    write_json(directory / "regions" / "counts.json", dict(skipped))
+
+
+def draw_regions(
+    config: SPRConfig, form, data_path: str | None, image_folder: str | None
+) -> tuple[list[RegionQuery], Counter]:
+    """Region queries of the annotated images, and what was left out by reason. UserError where the source
+    gives none."""
+    skipped, folder = Counter(), config.spr_image_folder or image_folder
+    if folder is None:
+        raise UserError("--spr_image_folder: name the folder that the annotated pictures lie in")
+    images = _annotated_images(config, form, data_path, folder, skipped)
+    queries = region_queries(
+        images,
+        seed=config.spr_seed,
+        regions_per_image=config.spr_regions_per_image,
+        more_than=config.spr_more_than,
+        limit=config.spr_regions,
+        select=Selection(excluded(config.spr_exclude), config.spr_min_objects, config.spr_min_area),
+        skipped=skipped,
+    )
+    if found := list(queries):
+        return found, skipped
+    mined = f"--data_path {data_path} (mined, since there is no --spr_annotations)"
+    source = f"--spr_annotations {config.spr_annotations}" if config.spr_annotations else mined
+    raise UserError(f"{source} gives no usable region ({_listed(skipped) or 'it is empty'})")
 
 
 def _annotated_images(config: SPRConfig, form, data_path, folder, skipped: Counter):

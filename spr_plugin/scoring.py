@@ -251,6 +251,11 @@ def spr_scorer(config, device) -> SPRScorer | None:
     if config.spr_scorer != "spr":
         return None
     similarity = hook().spr_similarity(config=config, device=device)
+    if similarity is None and not config.spr_clip:
+        raise UserError(
+            "--spr_clip: this command names no vision tower whose text tower could score; name a CLIP "
+            "checkpoint"
+        )
     if similarity is None:
         raise UserError(f"--spr_clip {config.spr_clip}: no image-text model; name a CLIP checkpoint with a text tower")
     wanted = config.spr_detector and not config.spr_no_detector

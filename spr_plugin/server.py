@@ -22,7 +22,9 @@ RETRIES = 6
 
 def connected(config: SPRConfig):
     """``(client, model name)`` of ``--spr_sampler_url``; the model is the first that the server lists, unless a flag names it. UserError
-    where the server does not answer."""
+    where the server does not answer; one that keeps no list is taken at its word where a flag names the
+    model.
+    """
     try:
         import openai
     except ImportError:
@@ -30,7 +32,11 @@ def connected(config: SPRConfig):
     key = os.environ.get("OPENAI_API_KEY", "none")
     client = openai.OpenAI(base_url=config.spr_sampler_url, api_key=key, timeout=config.spr_sampler_timeout, max_retries=RETRIES)
     try:
-        models = [] if config.spr_sampler_model else [model.id for model in client.models.list()]
+        models = [model.id for model in client.models.list()]
+    except openai.NotFoundError as error:
+        if not config.spr_sampler_model:
+            raise _unanswered(config, error) from None
+        models = []
     except openai.OpenAIError as error:
         raise _unanswered(config, error) from None
     if not models and not config.spr_sampler_model:

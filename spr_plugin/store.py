@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 
-from spr_plugin.config import digest
+from spr_plugin.config import DPO_FLAGS, digest
 from spr_plugin.errors import UserError
 from spr_plugin.progress import say
 
@@ -199,7 +199,14 @@ def read_json(path):
 # --- one run on one directory, with one configuration
 
 
-def check_manifest(directory, config: dict, overwrite: bool, inputs: Mapping[str, str] = {}, may_change: Set[str] = frozenset()) -> None:
+def check_manifest(
+    directory,
+    config: dict,
+    overwrite: bool,
+    inputs: Mapping[str, str] = {},
+    may_change: Set[str] = frozenset(),
+    folder_flag: str = "--output_dir",
+) -> None:
     """Bind ``directory`` to one configuration: refuse another one by the names of the flags that changed.
 
     Args:
@@ -207,6 +214,8 @@ def check_manifest(directory, config: dict, overwrite: bool, inputs: Mapping[str
         overwrite: ``--spr_overwrite``: delete what an earlier run left there.
         inputs: flag → path of a file whose content matters; what is no file is left out.
         may_change: flags that may differ from the run before (``--spr_restart_dpo``).
+        folder_flag: what the command names the folder by; one with another than ``--output_dir`` has no flag
+        to start over with.
 
     Raises:
         UserError: flags or contents of files differ from those of the run that wrote there.
@@ -234,7 +243,16 @@ def check_manifest(directory, config: dict, overwrite: bool, inputs: Mapping[str
         if contents[flag]["hash"] != known["inputs"][flag]["hash"]:
             was.append(f"--{flag} {contents[flag]['path']} has another content")
     if was:
-        raise UserError(f"{directory} holds a run with another configuration ({', '.join(was)}); take another --output_dir or add --spr_overwrite")
+        restart = (
+            "--spr_restart_dpo, which keeps all but the DPO stage, or "
+            if len(was) == len(changed) and DPO_FLAGS.issuperset(changed)
+            else ""
+        )
+        again = f" or add {restart}--spr_overwrite" if folder_flag == "--output_dir" else ""
+        raise UserError(
+            f"{directory} holds a run with another configuration ({', '.join(was)}); take another "
+            f"{folder_flag}{again}"
+        )
 
 
 def content(path) -> dict:
@@ -254,7 +272,7 @@ LOCK = "lock"
 _locks = {}
 
 
-def lock(directory) -> None:
+def lock(directory, folder_flag: str = "--output_dir") -> None:
     """Keep other runs out of ``directory`` until this process ends, however it ends. UserError names the process that has it.
 
     The kernel lets go of the lock when its process dies, so a lock file alone means nothing: a run that was killed is recognised.
@@ -273,7 +291,10 @@ def lock(directory) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"{directory} is in use by {owner or 'another process'}; wait for it, or take another --output_dir") from None
+        raise UserError(
+            f"{directory} is in use by {owner or 'another process'}; wait for it, or take another "
+            f"{folder_flag}"
+        ) from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
