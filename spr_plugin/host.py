@@ -6,6 +6,8 @@ A host is found by the ``spr_host`` hook; every code base that trains vision-lan
 import contextlib
 from abc import ABC, abstractmethod
 
+PARTS = ("language model", "projector", "vision tower")
+
 
 class Host(ABC):
     """One training script with its model, tokenizer and image transform.
@@ -86,7 +88,7 @@ class Host(ABC):
 
     @abstractmethod
     def part_of(self, parameter_name: str) -> str:
-        """Which part of the model a parameter belongs to: "language model", "projector" or "vision tower"."""
+        """Which of :data:`PARTS` a parameter of the model belongs to: "language model", "projector" or "vision tower"."""
 
     @abstractmethod
     def save(self, directory: str) -> None:

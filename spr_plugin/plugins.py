@@ -1,8 +1,13 @@
 """The plugin manager: built-in implementations, installed plugins, and files named by ``--spr_plugin``."""
 
+import contextlib
 import functools
 import importlib
+import importlib.metadata
 import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import pluggy
@@ -21,6 +26,8 @@ BUILT_IN = (
     "spr_plugin.annotations",
     "spr_plugin.scoring",
 )
+# Where the line of a plugin's own exception is not looked for.
+NOT_THEIRS = (str(Path(__file__).parent), str(Path(pluggy.__file__).parent), "<frozen ")
 
 
 @functools.lru_cache(maxsize=None)
@@ -30,26 +37,51 @@ def manager() -> pluggy.PluginManager:
     plugins.add_hookspecs(hookspecs)
     for name in BUILT_IN:
         plugins.register(importlib.import_module(name), name)
-    try:
-        plugins.load_setuptools_entrypoints("spr_plugin")
-        plugins.check_pending()
-    except (ImportError, SyntaxError, pluggy.PluginValidationError) as error:
-        raise UserError(f"an installed plugin is broken: {' '.join(str(error).split())}") from None
+    for name in sorted({entry.name for entry in importlib.metadata.entry_points(group="spr_plugin")}):
+        with blamed(f"installed plugin {name}:"):
+            plugins.load_setuptools_entrypoints("spr_plugin", name)
+            plugins.check_pending()
+            _check_implementations(plugins, plugins.get_plugin(name))
     return plugins
 
 
-def claim(name: str, **arguments):
-    """What the hook ``name`` answers, or None. UserError where two plugins, neither of them ours, claim the request."""
-    claims = []
-    for implementation in reversed(getattr(manager().hook, name).get_hookimpls()):
-        answer = implementation.function(*(arguments[argument] for argument in implementation.argnames))
+class Broken(Exception):
+    """What is wrong with what a plugin gave; :func:`blamed` puts the plugin's name before it."""
+
+
+@contextlib.contextmanager
+def blamed(whom: str):
+    """Inside, foreign code runs: what it gives wrongly, and any exception of it, becomes one line that begins with `whom`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Broken as error:
+        raise UserError(f"{whom} {error}") from error
+    except Exception as error:  # a plugin can raise anything, and a traceback would hide whose mistake it is
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(NOT_THEIRS)]
+        raise UserError(f"{whom} raised {text}" + "".join(f" ({frame.filename}, line {frame.lineno})" for frame in frames[-1:])) from error
+
+
+def answers(hook: str, **arguments) -> Iterator[tuple[str, object]]:
+    """(plugin, answer) of each plugin that knows the request, in the order in which they are asked; none is asked before its turn."""
+    for implementation in reversed(getattr(manager().hook, hook).get_hookimpls()):
+        plugin, given = implementation.plugin_name, [arguments[name] for name in implementation.argnames]
+        with contextlib.nullcontext() if plugin in BUILT_IN else blamed(f"plugin {plugin}: {hook}"):
+            answer = implementation.function(*given)
         if answer is not None:
-            claims.append((implementation.plugin_name, answer))
+            yield plugin, answer
+
+
+def claim(hook: str, **arguments) -> tuple[str, object] | tuple[None, None]:
+    """(plugin, answer) of the one that knows the request. UserError where two plugins, neither of them ours, do."""
+    claims = list(answers(hook, **arguments))
     outside = [plugin for plugin, _ in claims if plugin not in BUILT_IN]
     if len(outside) > 1:
         asked = ", ".join(f"{key} {value}" for key, value in arguments.items() if value is not None)
-        raise UserError(f"two plugins answer {name} for {asked}: {' and '.join(outside)}; uninstall one")
-    return claims[0][1] if claims else None
+        raise UserError(f"two plugins answer {hook} for {asked}: {' and '.join(outside)}; uninstall one")
+    return claims[0] if claims else (None, None)
 
 
 def hook():
@@ -65,20 +97,29 @@ def load_file(path: str) -> None:
         return
     if not file.is_file():
         raise UserError(f"--spr_plugin {path}: no such file")
-    spec = importlib.util.spec_from_file_location(f"spr_plugin_file_{file.stem}", file)
-    module = importlib.util.module_from_spec(spec)
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
     try:
-        spec.loader.exec_module(module)
-        manager().register(module, name)
-        manager().check_pending()
-    except (ImportError, SyntaxError, pluggy.PluginValidationError) as error:
-        _forget(name)
-        raise UserError(f"--spr_plugin {path}: {' '.join(str(error).split())}") from None
-    if not manager().get_hookcallers(module):
-        _forget(name)
-        raise UserError(f"--spr_plugin {path}: has no hook; mark functions named as in spr_plugin/hookspecs.py with @hookimpl")
+        with blamed(f"--spr_plugin {path}:"):
+            spec.loader.exec_module(module)
+            manager().register(module, name)
+            manager().check_pending()
+            _check_implementations(manager(), module)
+    except UserError:
+        del sys.modules[name]
+        if manager().has_plugin(name):
+            manager().unregister(name=name)
+        raise
 
 
-def _forget(name: str) -> None:
-    if manager().has_plugin(name):
-        manager().unregister(name=name)
+def _check_implementations(plugins: pluggy.PluginManager, module) -> None:
+    """Raise Broken where `module` implements no hook, or one in a way that is not asked for."""
+    callers = plugins.get_hookcallers(module) or []
+    named = {name for name, value in vars(module).items() if hasattr(hookspecs, name) and name.startswith("spr_") and callable(value)}
+    if unmarked := sorted(named - {caller.name for caller in callers}):
+        raise Broken(f"has {', '.join(unmarked)} without @hookimpl")
+    if not callers:
+        raise Broken("has no hook; mark functions named as in spr_plugin/hookspecs.py with @hookimpl")
+    wrappers = [i for caller in callers for i in caller.get_hookimpls() if i.plugin is module and (i.wrapper or i.hookwrapper)]
+    if wrappers:
+        raise Broken(f"has a hook wrapper, {wrappers[0].function.__name__}: hooks are asked one by one, and nothing is wrapped")
