@@ -15,15 +15,16 @@ class Host(ABC):
     Attributes:
         trainer: the host's ``transformers.Trainer``; ``trainer.model`` is the live model.
         box_format: how the model writes boxes (see :mod:`spr_plugin.formats`).
-        data_path, image_folder: the host's own training data, of which object boxes are mined by default.
-        vision_tower: path or hub id of the vision tower, the default of ``--spr_clip``.
+        data_path: the host's own training data in LLaVA's form, of which object boxes are mined by default; None if it has another form.
+        image_folder: where that data's pictures lie, the default of ``--spr_image_folder``; None if it has no such folder.
+        vision_tower: path or hub id of the vision tower, the default of ``--spr_clip``; None if it has no text tower beside it.
     """
 
     trainer: object
     box_format: object
-    data_path: str
-    image_folder: str
-    vision_tower: str
+    data_path: str | None
+    image_folder: str | None
+    vision_tower: str | None
 
     @abstractmethod
     def row(self, image_path: str, prompt: str, answer: str) -> dict:
