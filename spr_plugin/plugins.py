@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import sys
@@ -97,7 +98,7 @@ def load_file(path: str) -> None:
         return
     if not file.is_file():
         raise UserError(f"--spr_plugin {path}: no such file")
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = importlib.util.spec_from_loader(name, importlib.machinery.SourceFileLoader(name, name))
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
     try:
         with blamed(f"--spr_plugin {path}:"):
@@ -115,8 +116,8 @@ def load_file(path: str) -> None:
 def _check_implementations(plugins: pluggy.PluginManager, module) -> None:
     """Raise Broken where `module` implements no hook, or one in a way that is not asked for."""
     callers = plugins.get_hookcallers(module) or []
-    named = {name for name, value in vars(module).items() if hasattr(hookspecs, name) and name.startswith("spr_") and callable(value)}
-    if unmarked := sorted(named - {caller.name for caller in callers}):
+    named = [name for name in vars(hookspecs) if name.startswith("spr_") and callable(getattr(module, name, None))]
+    if unmarked := [name for name in named if name not in {caller.name for caller in callers}]:
         raise Broken(f"has {', '.join(unmarked)} without @hookimpl")
     if not callers:
         raise Broken("has no hook; mark functions named as in spr_plugin/hookspecs.py with @hookimpl")
