@@ -56,7 +56,8 @@ def score(annotations, images, responses, box_format, aspect, clip, detector, la
     for path in plugin:
         load_file(path)
     form = formats.box_format(box_format, aspect)
-    scorer = find_scorer(SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam), device, form)
+    config = SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam)
+    scorer = find_scorer(config, device, form)
     score_file(responses, annotations, images, form, scorer, out, pairs)
 
 

@@ -2,8 +2,8 @@
 
 All hooks are *recognisers*: an implementation answers None when the request is not for it, and the first other answer wins (a
 plugin named by ``--spr_plugin`` or installed in the entry-point group ``spr_plugin`` is asked before the built-ins). Arguments stay
-the caller's: read them, do not change them. What is returned is tried before anything trains (:mod:`spr_plugin.contracts`). An
-implementation is a plain function marked with ``hookimpl``::
+the caller's: read them, do not change them. What is returned is tried before anything trains
+(:mod:`spr_plugin.contracts`). An implementation is a plain function marked with ``hookimpl``::
 
     from spr_plugin.hookspecs import hookimpl
 
@@ -34,7 +34,7 @@ def spr_annotations(source, image_folder, skipped, keep_crowd):
 
 @hookspec(firstresult=True)
 def spr_box_format(family, aspect):
-    """The :class:`spr_plugin.formats.BoxFormat` of a model family; ``aspect`` is "pad", "square" … or None."""
+    """The :class:`spr_plugin.formats.BoxFormat` of a family; ``aspect`` is "pad", "square" …, or None."""
 
 
 @hookspec(firstresult=True)

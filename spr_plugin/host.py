@@ -15,9 +15,9 @@ class Host(ABC):
     Attributes:
         trainer: the host's ``transformers.Trainer``; ``trainer.model`` is the live model.
         box_format: how the model writes boxes (see :mod:`spr_plugin.formats`).
-        data_path: the host's own training data in LLaVA's form, of which object boxes are mined by default; None if it has another form.
-        image_folder: where that data's pictures lie, the default of ``--spr_image_folder``; None if it has no such folder.
-        vision_tower: path or hub id of the vision tower, the default of ``--spr_clip``; None if it has no text tower beside it.
+        data_path: the host's training data in LLaVA's form, of which boxes are mined by default; else None.
+        image_folder: where that data's pictures lie, the default of ``--spr_image_folder``; else None.
+        vision_tower: path or hub id of the vision tower, the default of ``--spr_clip``; or None.
     """
 
     trainer: object
@@ -89,7 +89,7 @@ class Host(ABC):
 
     @abstractmethod
     def part_of(self, parameter_name: str) -> str:
-        """Which of :data:`PARTS` a parameter of the model belongs to: "language model", "projector" or "vision tower"."""
+        """Which part of the model a parameter belongs to: "language model", "projector", "vision tower"."""
 
     @abstractmethod
     def save(self, directory: str) -> None:

@@ -275,7 +275,8 @@ def _annotated_images(config: SPRConfig, form, data_path, folder, skipped: Count
     if config.spr_annotations is None:
         # --data_path writes boxes as the host's model does, but for the aspect that --spr_data_aspect names.
         return mine_conversations(data_path, folder, box_format(form.family, config.spr_data_aspect) if config.spr_data_aspect else form, skipped)
-    images = ask("spr_annotations", source=config.spr_annotations, image_folder=folder, skipped=skipped, keep_crowd=config.spr_keep_crowd)
+    asked = {"source": config.spr_annotations, "image_folder": folder, "keep_crowd": config.spr_keep_crowd}
+    images = ask("spr_annotations", **asked, skipped=skipped)
     if images is None:
         raise UserError(f"--spr_annotations {config.spr_annotations}: neither COCO-format JSON nor a source of a plugin")
     return images

@@ -7,7 +7,6 @@ import importlib.machinery
 import importlib.metadata
 import importlib.util
 import sys
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pluggy
 
 from spr_plugin import hookspecs
 from spr_plugin.errors import UserError
+from spr_plugin.foreign import Broken, blamed
 
 BUILT_IN = (
     "spr_plugin.hooks.transformers_vlm",
@@ -27,8 +27,6 @@ BUILT_IN = (
     "spr_plugin.annotations",
     "spr_plugin.scoring",
 )
-# Where the line of a plugin's own exception is not looked for.
-NOT_THEIRS = (str(Path(__file__).parent), str(Path(pluggy.__file__).parent), "<frozen ")
 
 
 @functools.lru_cache(maxsize=None)
@@ -46,27 +44,8 @@ def manager() -> pluggy.PluginManager:
     return plugins
 
 
-class Broken(Exception):
-    """What is wrong with what a plugin gave; :func:`blamed` puts the plugin's name before it."""
-
-
-@contextlib.contextmanager
-def blamed(whom: str):
-    """Inside, foreign code runs: what it gives wrongly, and any exception of it, becomes one line that begins with `whom`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Broken as error:
-        raise UserError(f"{whom} {error}") from error
-    except Exception as error:  # a plugin can raise anything, and a traceback would hide whose mistake it is
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(NOT_THEIRS)]
-        raise UserError(f"{whom} raised {text}" + "".join(f" ({frame.filename}, line {frame.lineno})" for frame in frames[-1:])) from error
-
-
 def answers(hook: str, **arguments) -> Iterator[tuple[str, object]]:
-    """(plugin, answer) of each plugin that knows the request, in the order in which they are asked; none is asked before its turn."""
+    """(plugin, answer) of each plugin that knows the request, asked one by one, ours last."""
     for implementation in reversed(getattr(manager().hook, hook).get_hookimpls()):
         plugin, given = implementation.plugin_name, [arguments[name] for name in implementation.argnames]
         with contextlib.nullcontext() if plugin in BUILT_IN else blamed(f"plugin {plugin}: {hook}"):
@@ -76,7 +55,7 @@ def answers(hook: str, **arguments) -> Iterator[tuple[str, object]]:
 
 
 def claim(hook: str, **arguments) -> tuple[str, object] | tuple[None, None]:
-    """(plugin, answer) of the one that knows the request. UserError where two plugins, neither of them ours, do."""
+    """(plugin, answer) of the one that knows the request. UserError where two plugins, neither ours, do."""
     claims = list(answers(hook, **arguments))
     outside = [plugin for plugin, _ in claims if plugin not in BUILT_IN]
     if len(outside) > 1:
@@ -99,7 +78,8 @@ def load_file(path: str) -> None:
     if not file.is_file():
         raise UserError(f"--spr_plugin {path}: no such file")
     spec = importlib.util.spec_from_loader(name, importlib.machinery.SourceFileLoader(name, name))
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look it up
     try:
         with blamed(f"--spr_plugin {path}:"):
             spec.loader.exec_module(module)
@@ -116,11 +96,12 @@ def load_file(path: str) -> None:
 def _check_implementations(plugins: pluggy.PluginManager, module) -> None:
     """Raise Broken where `module` implements no hook, or one in a way that is not asked for."""
     callers = plugins.get_hookcallers(module) or []
-    named = [name for name in vars(hookspecs) if name.startswith("spr_") and callable(getattr(module, name, None))]
-    if unmarked := [name for name in named if name not in {caller.name for caller in callers}]:
+    hooks = {name for name in vars(hookspecs) if name.startswith("spr_")}
+    named = {name for name in hooks if callable(getattr(module, name, None))}
+    if unmarked := sorted(named - {caller.name for caller in callers}):
         raise Broken(f"has {', '.join(unmarked)} without @hookimpl")
     if not callers:
         raise Broken("has no hook; mark functions named as in spr_plugin/hookspecs.py with @hookimpl")
-    wrappers = [i for caller in callers for i in caller.get_hookimpls() if i.plugin is module and (i.wrapper or i.hookwrapper)]
-    if wrappers:
-        raise Broken(f"has a hook wrapper, {wrappers[0].function.__name__}: hooks are asked one by one, and nothing is wrapped")
+    for one in (one for caller in callers for one in caller.get_hookimpls() if one.plugin is module):
+        if one.wrapper or one.hookwrapper:
+            raise Broken(f"has a hook wrapper, {one.function.__name__}; a plugin returns its own answer only")

@@ -1,11 +1,15 @@
-"""The tables of docs/write-a-plugin.md and docs/write-a-host.md, from signatures and docstrings: ``python -m spr_plugin.reference NAME``."""
+"""The tables of docs/write-a-plugin.md and docs/write-a-host.md, from signatures and docstrings.
+
+python -m spr_plugin.reference hooks | objects | host
+"""
 
 import inspect
 import re
 import sys
 
 from spr_plugin import hookspecs
-from spr_plugin.contracts import Detector, Scorer, Similarity, public
+from spr_plugin.contracts import Detector, Scorer, Similarity
+from spr_plugin.foreign import methods
 from spr_plugin.formats import BoxFormat
 from spr_plugin.host import Host
 
@@ -18,9 +22,13 @@ def hooks_table() -> str:
 
 def objects_table() -> str:
     """The methods of what the hooks return, and of a box format those that a family writes itself."""
-    rows = [(kind, name) for kind in (Scorer, Similarity, Detector) for name in public(kind)]
-    rows += [(BoxFormat, name) for name in public(BoxFormat) if name in BoxFormat.__abstractmethods__]
-    return _table("method", "what it gives", ((f"{kind.__name__}.{_call(vars(kind)[name])}", vars(kind)[name].__doc__) for kind, name in rows))
+    rows = [(kind, name) for kind in (Scorer, Similarity, Detector) for name in methods(kind)]
+    rows += [(BoxFormat, name) for name in methods(BoxFormat) if name in BoxFormat.__abstractmethods__]
+    return _table(
+        "method",
+        "what it gives",
+        ((f"{kind.__name__}.{_call(vars(kind)[name])}", vars(kind)[name].__doc__) for kind, name in rows),
+    )
 
 
 def host_table() -> str:
@@ -35,11 +43,14 @@ def host_table() -> str:
 
 
 def _call(function) -> str:
-    return f"{function.__name__}({', '.join(name for name in inspect.signature(function).parameters if name != 'self')})"
+    names = [name for name in inspect.signature(function).parameters if name != "self"]
+    return f"{function.__name__}({', '.join(names)})"
 
 
 def _table(left: str, right: str, rows) -> str:
-    return "\n".join([f"| {left} | {right} |", "|---|---|", *(f"| `{name}` | {_markdown(text)} |" for name, text in rows)])
+    return "\n".join(
+        [f"| {left} | {right} |", "|---|---|", *(f"| `{name}` | {_markdown(text)} |" for name, text in rows)]
+    )
 
 
 def _markdown(docstring: str) -> str:

@@ -238,7 +238,7 @@ def spr_scorer(config, device) -> SPRScorer | None:
 
 
 def find_scorer(config, device, box_format: BoxFormat) -> Scorer:
-    """The scorer of ``--spr_scorer``, tried if it is a plugin's. UserError where nobody has it, or what a plugin gives is none."""
+    """The scorer of ``--spr_scorer``, tried if it is a plugin's. UserError where nobody has it."""
     scorer = ask("spr_scorer", config=config, device=device)
     if scorer is None:
         raise UserError(f"--spr_scorer {config.spr_scorer}: no plugin has it")

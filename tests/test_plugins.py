@@ -48,6 +48,14 @@ def spr_box_format(family, aspect):
     return shikra() if family == "lab" else None
 '''
 
+WRAPPER = """
+from spr_plugin.hookspecs import hookimpl
+
+@hookimpl(wrapper=True)
+def spr_scorer(config):
+    return (yield)
+"""
+
 
 @pytest.fixture
 def plugin(tmp_path):
@@ -101,7 +109,7 @@ def test_a_plugin_wins_over_the_built_in(plugin):
         ("x = '\0'", "null bytes"),
         ("def spr_scorer(config): ...", "has spr_scorer without @hookimpl"),
         (PLUGIN + "\ndef spr_detector(config): ...", "has spr_detector without @hookimpl"),
-        ("from spr_plugin.hookspecs import hookimpl\n@hookimpl(wrapper=True)\ndef spr_scorer(config):\n    return (yield)", "hook wrapper, spr_scorer"),
+        (WRAPPER, "hook wrapper, spr_scorer"),
     ],
 )
 def test_a_broken_plugin_is_one_line_with_the_file(tmp_path, source, words):
@@ -118,7 +126,8 @@ def test_a_broken_plugin_is_one_line_with_the_file(tmp_path, source, words):
 @pytest.mark.parametrize("name", ["lab.py", "lab", "lab.plugin.txt"])
 def test_a_file_of_any_name_may_hold_dataclasses_with_postponed_annotations(tmp_path, name):
     file = tmp_path / name
-    file.write_text("from __future__ import annotations\nimport dataclasses\n" + PLUGIN + "\n@dataclasses.dataclass\nclass Settings:\n    weight: float = 0.5\n")
+    more = "\n@dataclasses.dataclass\nclass Settings:\n    weight: float = 0.5\n"
+    file.write_text(f"from __future__ import annotations\nimport dataclasses\n{PLUGIN}{more}")
     load_file(str(file))
     try:
         assert manager().get_plugin(str(file)).Settings().weight == 0.5
@@ -128,7 +137,12 @@ def test_a_file_of_any_name_may_hold_dataclasses_with_postponed_annotations(tmp_
 
 @pytest.mark.parametrize(
     "source, words",
-    [("1 / 0", "raised ZeroDivisionError"), ("x = 1", "has no hook"), ("import nowhere", "raised ModuleNotFoundError"), ("def spr_host(trainer): ...", "@hookimpl")],
+    [
+        ("1 / 0", "raised ZeroDivisionError"),
+        ("x = 1", "has no hook"),
+        ("import nowhere", "raised ModuleNotFoundError"),
+        ("def spr_host(trainer): ...", "has spr_host without @hookimpl"),
+    ],
 )
 def test_a_broken_installed_plugin_is_named(tmp_path, monkeypatch, source, words):
     (tmp_path / "labs_own_module.py").write_text(source)
@@ -148,10 +162,10 @@ def test_a_wrong_format_is_one_line_without_a_trainer_too(tmp_path):
     """``spr score --plugin``: before any line is scored."""
     file = tmp_path / "lab.py"
     file.write_text(PLUGIN.replace('shikra() if family == "lab"', '["brackets"] if family == "lab"'))
-    words = "--annotations a.json --images . --responses r.jsonl --box-format lab --clip c --out o.jsonl --plugin".split()
+    words = "--annotations a.json --images . --responses r --box-format lab --clip c --out o".split()
     try:
         with pytest.raises(UserError, match="lab.py: spr_box_format gives list, which has no method space"):
-            cli.commands.main(["score", *words, str(file)], standalone_mode=False)
+            cli.commands.main(["score", *words, "--plugin", str(file)], standalone_mode=False)
     finally:
         manager().unregister(name=str(file))
 

@@ -54,18 +54,26 @@ def spr_box_format(family, aspect):
 
 
 class Frugal:
-    """S_loc of the paper, less 0.02 a box. It is asked about all regions (queries) of one picture at once, with the texts of each."""
+    """S_loc of the paper, less 0.02 a box. Queries are the regions of one picture, with the texts of each."""
 
     def truth(self, queries, picture, texts, box_format):
         return [ground_truth(query) for query in queries]
 
     def score(self, queries, picture, texts, box_format, truths):
-        return [[self.score_one(box_format.parse(text, *picture.size), truth) for text in said] for said, truth in zip(texts, truths)]
+        return [
+            [self.score_one(box_format.parse(text, *picture.size), truth) for text in said]
+            for said, truth in zip(texts, truths)
+        ]
 
     def score_one(self, parsed, truth):
         found = localization_score(truth, [box.pixels() for box in parsed.boxes])
         reason = None if parsed.boxes else "no_box"
-        return {"terms": {"s_loc": found}, "total": found - 0.02 * len(parsed.boxes), "valid": reason is None, "reason": reason}
+        return {
+            "terms": {"s_loc": found},
+            "total": found - 0.02 * len(parsed.boxes),
+            "valid": reason is None,
+            "reason": reason,
+        }
 
 
 @hookimpl

@@ -1,6 +1,6 @@
-"""The plugin as an installed package: every hook is found by its entry point, asked before the built-in, and silent where it is not meant.
+"""The plugin as an installed package: each hook is found, asked before the built-in, and silent elsewhere.
 
-``ask`` and ``find_scorer`` are how a run asks: they try what the plugin returns, so that a shape that SPR does not understand fails here too.
+``ask`` and ``find_scorer`` are how a run asks: they try what it returns, and a wrong shape fails here too.
 """
 
 from collections import Counter
@@ -26,7 +26,9 @@ def read(folder, *rows):
     table = folder / "objects.csv"
     table.write_text("\n".join(["file,label,x1,y1,x2,y2", *rows]))
     skipped = Counter()
-    return list(ask("spr_annotations", source=str(table), image_folder=str(folder), skipped=skipped, keep_crowd=False)), skipped
+    return list(
+        ask("spr_annotations", source=str(table), image_folder=str(folder), skipped=skipped, keep_crowd=False)
+    ), skipped
 
 
 def test_it_is_installed():
@@ -34,8 +36,17 @@ def test_it_is_installed():
 
 
 def test_annotations(tmp_path):
-    (image,), skipped = read(tmp_path, "a.png,dog,10,10,50,60", "a.png,cat,300,300,310,310", "a.png,cup,0,0,20,20", "gone.png,dog,1,1,9,9")
-    assert [(a.label, a.box.xyxy) for a in image.annotations] == [("dog", (10, 10, 50, 60)), ("cup", (0, 0, 20, 20))]
+    (image,), skipped = read(
+        tmp_path,
+        "a.png,dog,10,10,50,60",
+        "a.png,cat,300,300,310,310",
+        "a.png,cup,0,0,20,20",
+        "gone.png,dog,1,1,9,9",
+    )
+    assert [(a.label, a.box.xyxy) for a in image.annotations] == [
+        ("dog", (10, 10, 50, 60)),
+        ("cup", (0, 0, 20, 20)),
+    ]
     assert skipped == {"outside": 1, "missing_image": 1}
 
 
@@ -64,4 +75,6 @@ def test_host_is_for_the_labs_trainer_alone():
 
 @pytest.mark.parametrize("name", ["spr_annotations", "spr_box_format", "spr_scorer", "spr_host"])
 def test_it_is_asked_before_the_built_ins(name):
-    assert [implementation.plugin_name for implementation in getattr(manager().hook, name).get_hookimpls()][-1] == "lab"
+    assert [implementation.plugin_name for implementation in getattr(manager().hook, name).get_hookimpls()][
+        -1
+    ] == "lab"

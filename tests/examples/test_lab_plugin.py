@@ -1,4 +1,4 @@
-"""examples/lab_plugin is installed as a lab installs it, beside this environment, passes its own tests, and goes through a whole run."""
+"""examples/lab_plugin, installed as a lab installs it, passes its own tests and goes through a whole run."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ import pytest
 from spr_plugin.store import Log, read_json
 
 ROOT = Path(__file__).parents[2]
-# The template's own tests; then a lab's training script: its own trainer class around the tiny world's LLaVA, one step of training, the stage.
+# The template's own tests; then a lab's script: its own trainer class around the tiny world's LLaVA.
 SCRIPT = """
 import sys
 from types import SimpleNamespace
@@ -28,12 +28,14 @@ class LabTrainer(transformers.Trainer):
     pass
 
 model, processor = make_vlm.make("llava")
-arguments = transformers.TrainingArguments("out", use_cpu=True, report_to=[], remove_unused_columns=False, max_steps=1, learning_rate=1e-6)
+settings = dict(use_cpu=True, report_to=[], remove_unused_columns=False, max_steps=1, learning_rate=1e-6)
+arguments = transformers.TrainingArguments("out", **settings)
 data = Conversations(SimpleNamespace(data=world + "/sft.json", images=world + "/images"))
 trainer = LabTrainer(model, arguments, Collator(processor), data, processing_class=processor)
 flags = dict(
     spr_annotations="objects.csv", spr_image_folder=world + "/images", spr_scorer="lab", spr_box_format="lab",
-    spr_regions=6, spr_max_new_tokens=100, spr_prompts=["plain"], spr_samples=3, spr_batch_size=4, spr_epochs=1.0, spr_min_kept=0.0,
+    spr_regions=6, spr_max_new_tokens=100, spr_prompts=["plain"], spr_samples=3,
+    spr_batch_size=4, spr_epochs=1.0, spr_min_kept=0.0,
 )
 spr_plugin.attach(trainer, processor=processor, **flags)
 trainer.train()
@@ -43,7 +45,8 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.pipeline import find_host
 host = find_host(trainer, {}, SPRConfig(spr=True, **flags))
 (row,) = host.questions(Image.new("RGB", (60, 40)), ["Where?"])
-print(type(host).__name__, host.box_format.family, "[grounding] Where?" in host.tokenizer.decode(row["input_ids"]))
+asked = host.tokenizer.decode(row["input_ids"])
+print(type(host).__name__, host.box_format.family, "[grounding] Where?" in asked)
 """
 
 
@@ -51,16 +54,32 @@ print(type(host).__name__, host.box_format.family, "[grounding] Where?" in host.
 def test_the_template_project(tiny_world, tmp_path):
     folder = tmp_path
     shutil.copytree(ROOT / "examples" / "lab_plugin", folder / "project")
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", folder / "packages", folder / "project"]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        folder / "packages",
+        folder / "project",
+    ]
     subprocess.run([*map(str, install)], check=True, capture_output=True, timeout=200)
     world = tiny_world(sft=4, spr=8)
     coco = json.loads((world / "spr.json").read_text())
-    names, labels = ({row["id"]: row[name] for row in coco[part]} for part, name in (("images", "file_name"), ("categories", "name")))
+    names, labels = (
+        {row["id"]: row[name] for row in coco[part]}
+        for part, name in (("images", "file_name"), ("categories", "name"))
+    )
     with open(folder / "objects.csv", "w", newline="") as file:
         csv.writer(file).writerow("file label x1 y1 x2 y2".split())
         for row in coco["annotations"]:
             x, y, width, height = row["bbox"]
-            csv.writer(file).writerow([names[row["image_id"]], labels[row["category_id"]], x, y, x + width, y + height])
+            csv.writer(file).writerow(
+                [names[row["image_id"]], labels[row["category_id"]], x, y, x + width, y + height]
+            )
     settings = {**os.environ, "PYTHONPATH": str(folder / "packages")}
     command = [sys.executable, "-c", SCRIPT, str(ROOT), str(world)]
     ran = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, timeout=300)
@@ -68,9 +87,17 @@ def test_the_template_project(tiny_world, tmp_path):
     assert ran.stdout.split()[-3:] == ["LabHost", "lab", "True"]
     spr = folder / "out" / "spr"
     regions, scores, pairs = (Log(spr / stage).read() for stage in ("regions", "scores", "pairs"))
-    assert len(regions) == 6 and all(Path(record["image"]["path"]).name == Path(record["image"]["id"]).name for record in regions.values())
-    assert {tuple(row["initial"]["terms"]) for record in scores.values() for row in record["candidates"]} == {("s_loc",)}
+    assert len(regions) == 6 and all(
+        Path(record["image"]["path"]).name == Path(record["image"]["id"]).name for record in regions.values()
+    )
+    assert {tuple(row["initial"]["terms"]) for record in scores.values() for row in record["candidates"]} == {
+        ("s_loc",)
+    }
     made = [record for record in pairs.values() if "skip" not in record]
     assert made and all("[grounding]" not in record["prompt"] for record in made)
-    assert read_json(spr / "manifest.json")["config"]["box"] == {"family": "lab", "space": "normalized", "aspect": None}
+    assert read_json(spr / "manifest.json")["config"]["box"] == {
+        "family": "lab",
+        "space": "normalized",
+        "aspect": None,
+    }
     assert read_json(spr / "exit.json")["weights"] and (spr / "report.html").exists()
