@@ -49,13 +49,15 @@ def score(annotations, images, responses, box_format, aspect, clip, detector, la
     """Score and pair anybody's answers, without a trainer."""
     from spr_plugin import formats
     from spr_plugin.config import SPRConfig
-    from spr_plugin.plugins import hook, load_file
+    from spr_plugin.plugins import load_file
     from spr_plugin.score_file import score_file
+    from spr_plugin.scoring import find_scorer
 
     for path in plugin:
         load_file(path)
     form = formats.box_format(box_format, aspect)
-    scorer = hook().spr_scorer(config=SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam), device=device)
+    config = SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam)
+    scorer = find_scorer(config, device, form)
     score_file(responses, annotations, images, form, scorer, out, pairs)
 
 

@@ -19,12 +19,13 @@ from pathlib import Path
 from spr_plugin import dpo, engine, ranks, weights
 from spr_plugin.annotations import mine_conversations
 from spr_plugin.config import DPO_FLAGS, SPRConfig, digest, fingerprint
+from spr_plugin.contracts import ask
 from spr_plugin.deepspeed_settings import check_deepspeed
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.host import Host
 from spr_plugin.pairing import PreferencePair, make_pair
-from spr_plugin.plugins import hook, load_file
+from spr_plugin.plugins import load_file
 from spr_plugin.progress import progress, say
 from spr_plugin.prompts import prompts_for
 from spr_plugin.refinement import refine
@@ -32,7 +33,7 @@ from spr_plugin.regions import RegionQuery, region_queries
 from spr_plugin.rehearsal import rehearse
 from spr_plugin.sample_alone import adopt, check_candidates
 from spr_plugin.sampling import ahead, readable, sample
-from spr_plugin.scoring import invalid
+from spr_plugin.scoring import find_scorer, invalid
 from spr_plugin.selection import Selection, excluded, picture_key
 from spr_plugin.store import Log, check_manifest, counted, lock, read_json, write_json
 from spr_plugin.trl_settings import check_settings
@@ -238,10 +239,7 @@ class Run:
 
     def scorer(self, device):
         with weights.loading_whole():
-            scorer = hook().spr_scorer(config=self.config, device=device)
-        if scorer is None:
-            raise UserError(f"--spr_scorer {self.config.spr_scorer}: no plugin has it")
-        return scorer
+            return find_scorer(self.config, device, self.host.box_format)
 
     # --- the stages -----------------------------------------------------------------------------------------------------------
 
@@ -467,7 +465,8 @@ def _annotated_images(config: SPRConfig, form, data_path, folder, skipped: Count
     if config.spr_annotations is None:
         # --data_path writes boxes as the host's model does, but for the aspect that --spr_data_aspect names.
         return mine_conversations(data_path, folder, box_format(form.family, config.spr_data_aspect) if config.spr_data_aspect else form, skipped)
-    images = hook().spr_annotations(source=config.spr_annotations, image_folder=folder, skipped=skipped, keep_crowd=config.spr_keep_crowd)
+    asked = {"source": config.spr_annotations, "image_folder": folder, "keep_crowd": config.spr_keep_crowd}
+    images = ask("spr_annotations", **asked, skipped=skipped)
     if images is None:
         raise UserError(f"--spr_annotations {config.spr_annotations}: neither COCO-format JSON nor a source of a plugin")
     return images
@@ -524,7 +523,7 @@ def _scored(query: RegionQuery, candidates: list[dict], truth: list, refined: li
 
 def find_host(trainer, namespace: dict, config: SPRConfig) -> Host:
     """The host adapter of this script. UserError names what was looked for."""
-    host = hook().spr_host(trainer=trainer, namespace=namespace, config=config)
+    host = ask("spr_host", trainer=trainer, namespace=namespace, config=config)
     if host is None:
         raise UserError(
             f"--spr: no host adapter knows {namespace.get('__file__', 'this training script')} "
