@@ -24,6 +24,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.host import Host
 from spr_plugin.pairing import PreferencePair, make_pair
+from spr_plugin.pictures import limit_pixels, name_too_large, refuse_no_folder, refuse_outside
 from spr_plugin.plugins import hook, load_file
 from spr_plugin.progress import progress, say
 from spr_plugin.prompts import prompts_for
@@ -213,6 +214,7 @@ class Run:
 
     def regions(self) -> list[RegionQuery]:
         """Region queries of the annotated images; written once, by rank 0, and the same for everybody after."""
+        limit_pixels(self.config.spr_max_pixels)
         if ranks.rank() == 0:
             write_regions(self.directory, self.config, self.host.box_format, self.host.data_path, self.host.image_folder)
             if self.config.spr_candidates:
@@ -383,26 +385,44 @@ class Run:
 
 
 def write_regions(directory: Path, config: SPRConfig, form, data_path: str | None, image_folder: str | None) -> None:
-    """The log of regions, unless it is there. UserError where the source gives none. For one rank."""
+    """The log of regions, unless it is there.
+
+    For one rank. UserError where the source gives none, or pictures outside their folder; nothing is written then.
+    """
     log, counts = Log(directory / "regions"), directory / "regions" / "counts.json"
-    if not counts.exists():
-        skipped = Counter()
-        images = _annotated_images(config, form, data_path, config.spr_image_folder or image_folder, skipped)
-        queries = region_queries(
-            images,
-            seed=config.spr_seed,
-            regions_per_image=config.spr_regions_per_image,
-            more_than=config.spr_more_than,
-            limit=config.spr_regions,
-            select=Selection(excluded(config.spr_exclude), config.spr_min_objects, config.spr_min_area),
-            skipped=skipped,
-        )
+    folder, kept = config.spr_image_folder or image_folder, counts.exists()
+    if kept:
+        queries = [RegionQuery.from_json(record) for record in log.read().values()]
+    else:
+        refuse_no_folder(folder, "--spr_image_folder" if config.spr_image_folder else "--image_folder")
+        queries, skipped = _new_regions(config, form, data_path, folder)
+    if not config.spr_allow_outside:
+        named = ((query.image.id, query.image.path) for query in queries)
+        refuse_outside(named, folder, "--spr_image_folder", "--spr_allow_outside")
+    if not kept:
         log.write(query.to_json() for query in queries)
         write_json(counts, dict(skipped))
-    if not log.path.stat().st_size:
+
+
+def _new_regions(config: SPRConfig, form, data_path: str | None, folder: str) -> tuple[list[RegionQuery], Counter]:
+    """The regions that the source gives, at least one, and how much was left out by reason."""
+    skipped = Counter()
+    made = region_queries(
+        _annotated_images(config, form, data_path, folder, skipped),
+        seed=config.spr_seed,
+        regions_per_image=config.spr_regions_per_image,
+        more_than=config.spr_more_than,
+        limit=config.spr_regions,
+        select=Selection(excluded(config.spr_exclude), config.spr_min_objects, config.spr_min_area),
+        skipped=skipped,
+    )
+    queries = list(made)
+    name_too_large(skipped, "--spr_max_pixels")
+    if not queries:
         mined = f"--data_path {data_path} (mined, since there is no --spr_annotations)"
         source = f"--spr_annotations {config.spr_annotations}" if config.spr_annotations else mined
-        raise UserError(f"{source} gives no usable region ({_listed(read_json(counts)) or 'it is empty'})")
+        raise UserError(f"{source} gives no usable region ({_listed(skipped) or 'it is empty'})")
+    return queries, skipped
 
 
 def _annotated_images(config: SPRConfig, form, data_path, folder, skipped: Counter):

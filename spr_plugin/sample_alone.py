@@ -6,13 +6,14 @@ from pathlib import Path
 
 from spr_plugin.config import SPRConfig, fingerprint
 from spr_plugin.errors import UserError
+from spr_plugin.pictures import limit_pixels
 from spr_plugin.regions import RegionQuery
 from spr_plugin.store import Log, check_manifest, lock, read_json
 
 # What shapes regions and prompts: a training run that takes candidates up must agree on it.
 SHARED = """spr_min_objects spr_min_area spr_keep_crowd spr_regions spr_regions_per_image spr_more_than spr_seed spr_prompts
     spr_samples""".split()  # fmt: skip
-FLAGS = [*SHARED, *"""spr_annotations spr_exclude spr_image_folder spr_box_format spr_temperature spr_top_p spr_top_k spr_max_new_tokens spr_sample_batch
+FLAGS = [*SHARED, *"""spr_annotations spr_exclude spr_image_folder spr_allow_outside spr_max_pixels spr_box_format spr_temperature spr_top_p spr_top_k spr_max_new_tokens spr_sample_batch
     spr_sampler_url spr_sampler_model spr_sampler_concurrency spr_sampler_timeout""".split()]  # fmt: skip
 
 
@@ -25,6 +26,7 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
     lock(folder)
     known = {name: value for name, value in fingerprint(config).items() if name in FLAGS}
     check_manifest(folder, {**known, "box": box_format.describe()}, False, {"spr_annotations": config.spr_annotations})
+    limit_pixels(config.spr_max_pixels)
     write_regions(folder, config, box_format, None, None)
     queries = [RegionQuery.from_json(record) for record in Log(folder / "regions").read().values()]
     sample(None, queries, box_format, config, Log(folder / "candidates"), Log(folder / "batches"))
