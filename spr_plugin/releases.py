@@ -95,7 +95,7 @@ def _told(counts: Mapping) -> str:
 
 def _check_pictures(records: list[Record], source: Path, place: str, allow_outside: bool) -> None:
     """UserError where pictures are missing, or lie outside the release's folder of them, which itself may be a link."""
-    names = {str(record["image"]): str(record["id"]) for record in records}
+    names = {str(record["image"]): str(record["id"]) for record in reversed(records)}  # of its first record
     missing = sorted(name for name in names if not (source / name).is_file())
     if missing:
         raise UserError(f"--from {source}: {len(missing)} of {len(names)} pictures of {place} are missing, such as {missing[0]}")

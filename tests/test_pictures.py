@@ -18,7 +18,7 @@ from PIL import Image
 from spr_plugin import pictures
 from spr_plugin.annotations import CocoImages, mine_conversations
 from spr_plugin.cli import commands
-from spr_plugin.config import SPRConfig, parse
+from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format, llava
 from spr_plugin.pictures import BadImage, image_size, limit_pixels, open_image, outside_of
@@ -394,16 +394,6 @@ def test_the_limit_binds_what_was_sampled_under_it(world, capfd):
         assert "1 pictures of more than 5400 pixels are left out; --spr_max_pixels raises the limit" in capfd.readouterr().err
         with pytest.raises(UserError, match="--spr_max_pixels was 5400, is 5490"):
             sample(world, ["a.png"], server.url, *flags[:-1], "5490")
-
-
-def test_flags_of_yes_and_no_are_read_as_a_training_command_reads_them():
-    known = ["spr_keep_crowd", "spr_allow_outside", "spr_max_pixels"]
-    for words, kept in ((["--spr_keep_crowd"], True), (["--spr_keep_crowd", "False"], False), (["--spr_keep_crowd", "true"], True), ([], False)):
-        assert parse(words, known, "spr sample").spr_keep_crowd is kept
-    with pytest.raises(SystemExit):
-        parse(["--spr_keep_crowd", "perhaps"], known, "spr sample")
-    with pytest.raises(UserError, match="--spr_max_pixels 0"):
-        parse(["--spr_max_pixels", "0"], known, "spr sample")
 
 
 class Silent:
