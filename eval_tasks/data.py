@@ -191,7 +191,7 @@ def explode(rows: datasets.Dataset) -> datasets.Dataset:
     places, documents = [], []
     plain = rows.cast_column("image", datasets.Image(decode=False))
     for place, row in enumerate(plain):
-        width, height = _picture_size(row["image"])
+        width, height = _picture_size(row["image"], row["file_name"])
         for number, expression in enumerate(row["answer"]):
             places.append(place)
             documents.append(
@@ -214,7 +214,7 @@ def xywh_to_xyxy(box: list[float]) -> list[float]:
     return [x, y, x + width, y + height]
 
 
-def _picture_size(stored: dict) -> tuple[int, int]:
+def _picture_size(stored: dict, name: str) -> tuple[int, int]:
     """Width and height in pixels from the header of a hub row's picture, ``{bytes, path}``."""
-    with opened(io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"]) as picture:
+    with opened(io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"], name) as picture:
         return picture.size

@@ -40,12 +40,14 @@ class LlavaHost(Host):
         return row
 
     def rows(self, picture, talks: list[tuple[str, str]]) -> list[dict]:
-        """Rows of (question, answer) about one picture, by the host's own data set, which finds it in memory and transforms it once."""
+        """Rows of (question, answer) about one picture, by the host's own data set, transformed once."""
         one = copy.copy(self.dataset)
+        one.list_data_dict = []
         self.transform_once(one)
         with held_picture(self.namespace, picture) as name:
-            said = [[{"from": "human", "value": f"<image>\n{asked}"}, {"from": "gpt", "value": answer}] for asked, answer in talks]
-            one.list_data_dict = [{"id": "spr", "image": name, "conversations": turns} for turns in said]
+            for asked, answer in talks:
+                turns = [{"from": "human", "value": f"<image>\n{asked}"}, {"from": "gpt", "value": answer}]
+                one.list_data_dict.append({"id": "spr", "image": name, "conversations": turns})
             return [self.item(one, place) for place in range(len(talks))]
 
     def item(self, dataset, place: int) -> dict:

@@ -68,9 +68,9 @@ class CocoImages:
 
     Boxes are clipped to the picture. With `keep_crowd` groups and ignored objects are objects too. Left out and counted in `skipped`, as
     far as pictures are asked for: annotations as ``crowd``, ``ignored``, ``bad_box``, ``not_finite``, ``zero_area``, ``outside``,
-    ``no_label``, ``duplicate_id``; pictures under `pictures.REASONS` and as ``size_mismatch`` (file and record disagree),
-    ``no_objects``; and of the whole file ``unknown_image``, ``bad_image_record``, ``duplicate_image_id``. Raises UserError where `file` is
-    not COCO JSON.
+    ``no_label``, ``duplicate_id``; pictures under `pictures.REASONS`, as ``size_mismatch`` (with the record),
+    ``no_objects``; and of the whole file ``unknown_image``, ``bad_image_record``, ``duplicate_image_id``.
+    Raises UserError where `file` is not COCO JSON.
 
     Attributes:
         ids: of all pictures of the file, usable or not.
@@ -120,8 +120,8 @@ def _file_name(record: dict) -> str:
 
 
 def tails(folder: str, name: str) -> list[str]:
-    """Paths in `folder` of ``images/v1/patch8/a.jpg``, ``v1/patch8/a.jpg`` … ``a.jpg``: file names as Objects365 and LVIS write them, and
-    as they are unpacked."""
+    """Paths in `folder` of ``images/v1/patch8/a.jpg``, ``v1/patch8/a.jpg`` … ``a.jpg``: as Objects365 and
+    LVIS name files, and as they are unpacked."""
     parts = name.split("/")
     return [os.path.join(folder, "/".join(parts[first:])) for first in range(len(parts))]
 
@@ -208,8 +208,9 @@ def mine_conversations(file: str, image_folder: str, box_format: BoxFormat, skip
     file's own boxes allow that. The same object found again (IoU >= 0.5 under one label, or >= 0.9 under any) is dropped.
     All annotations are `coarse`.
 
-    Counted in `skipped`: ``no_image``, ``bad_record``, `pictures.REASONS`, ``no_phrase``, ``outside``, ``duplicate``, and the box
-    format's parsing failures as ``box_malformed`` …. Raises UserError where `file` is no JSON list.
+    Counted in `skipped`: ``no_image``, ``bad_record``, `pictures.REASONS`, ``no_phrase``, ``outside``,
+    ``duplicate``, and the box format's parsing failures as ``box_malformed`` …. Raises UserError where `file`
+    is no JSON list.
     """
     turns_by_image = _turns_by_image(file, skipped)
     check_padding(turns_by_image, image_folder, box_format, file)

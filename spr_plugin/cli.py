@@ -46,16 +46,17 @@ def report(directory):
 @click.option("--plugin", multiple=True, help="Python file with hook implementations.")
 @click.option("--out", required=True, help="Gets every response with its scores and refined text.")
 @click.option("--pairs", help="Gets the preference pair of each region.")
-@click.option("--allow-outside", is_flag=True, help="Use pictures that lie outside --images, by `..`, an absolute name or a link.")
-@click.option("--max-pixels", default=MAX_PIXELS, show_default=True, type=click.IntRange(1), help="Larger pictures are not used.")
+@click.option("--allow-outside", is_flag=True, help="Use pictures that lie outside --images.")
+@click.option("--max-pixels", default=MAX_PIXELS, show_default=True, help="Larger pictures are left out.")
 def score(
-    annotations, images, responses, box_format, aspect, clip, detector, lam, device, plugin, out, pairs, allow_outside, max_pixels
+    annotations, images, responses, box_format, aspect, clip, detector, lam, device, plugin, out, pairs,
+    allow_outside, max_pixels,
 ):  # fmt: skip
     """Score and pair anybody's answers, without a trainer."""
     from spr_plugin import formats
     from spr_plugin.config import SPRConfig
-    from spr_plugin.plugins import hook, load_file
     from spr_plugin.pictures import limit_pixels
+    from spr_plugin.plugins import hook, load_file
     from spr_plugin.score_file import score_file
 
     limit_pixels(max_pixels)
@@ -98,7 +99,7 @@ def compare(a, b, out):
 @click.option("--from", "source", required=True, help="Folder of the original release.")
 @click.option("--to", "target", required=True, help="SPR_DATA_ROOT: gets BENCHMARK/SPLIT.parquet.")
 @click.option("--embed", is_flag=True, help="Put the pictures themselves into the files, not their paths.")
-@click.option("--allow-outside", is_flag=True, help="Use pictures whose names lead out of the release's folders of pictures.")
+@click.option("--allow-outside", is_flag=True, help="Use pictures outside the release's folders of them.")
 def data(benchmark, source, target, embed, allow_outside):
     """Convert a benchmark's original release into what the tasks read."""
     from spr_plugin.releases import convert

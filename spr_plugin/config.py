@@ -53,8 +53,12 @@ class SPRConfig:
         None, "COCO-format JSON with object boxes; default: mined from the grounded conversations of --data_path"
     )
     spr_image_folder: Optional[str] = _flag(None, "folder of the annotated images; default: the host's --image_folder")
-    spr_allow_outside: bool = _flag(False, "use pictures whose files lie outside that folder, by `..`, an absolute name or a link", resumable=True)
-    spr_max_pixels: int = _flag(MAX_PIXELS, "larger pictures are left out, by their headers; Pillow's own limit is raised with it", "Pillow")
+    spr_allow_outside: bool = _flag(
+        False, "use pictures that `..`, an absolute name or a link lead to outside it", resumable=True
+    )
+    spr_max_pixels: int = _flag(
+        MAX_PIXELS, "larger pictures are left out, by their headers; raises Pillow's own limit too", "Pillow"
+    )
     spr_data_aspect: Optional[str] = _flag(
         None, "how the pictures of --data_path were seen by whoever wrote its boxes (pad, square …); default: the host's --image_aspect_ratio"
     )
@@ -171,7 +175,8 @@ def check(config: SPRConfig) -> None:
     for name in ("spr_lambda", "spr_top_p", "spr_min_kept", "spr_detector_threshold", "spr_max_too_long", "spr_collapse"):
         if not 0 <= getattr(config, name) <= 1:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
-    positive = "spr_max_pixels spr_rounds spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_sampler_concurrency spr_sampler_timeout spr_lora_r spr_lora_alpha"
+    positive = "spr_rounds spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_sampler_concurrency spr_sampler_timeout spr_lora_r spr_lora_alpha"
+    positive += " spr_max_pixels"
     for name in (positive + " spr_temperature spr_beta spr_learning_rate spr_epochs spr_batch_size spr_gradient_accumulation spr_save_steps spr_probe_steps").split():
         if not getattr(config, name) > 0:
             raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0")

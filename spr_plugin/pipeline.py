@@ -387,7 +387,7 @@ class Run:
 def write_regions(directory: Path, config: SPRConfig, form, data_path: str | None, image_folder: str | None) -> None:
     """The log of regions, unless it is there.
 
-    For one rank. UserError where the source gives none, or pictures outside their folder; nothing is written then.
+    For one rank. UserError where the source gives none or a picture lies outside; nothing is written then.
     """
     log, counts = Log(directory / "regions"), directory / "regions" / "counts.json"
     folder, kept = config.spr_image_folder or image_folder, counts.exists()
@@ -404,7 +404,7 @@ def write_regions(directory: Path, config: SPRConfig, form, data_path: str | Non
         write_json(counts, dict(skipped))
 
 
-def _new_regions(config: SPRConfig, form, data_path: str | None, folder: str) -> tuple[list[RegionQuery], Counter]:
+def _new_regions(config: SPRConfig, form, data_path, folder: str) -> tuple[list[RegionQuery], Counter]:
     """The regions that the source gives, at least one, and how much was left out by reason."""
     skipped = Counter()
     made = region_queries(

@@ -45,14 +45,14 @@ PUBLISHED_FILES = {
 LICENCES = {"refcoco": "Apache-2.0", "refcoco+": "Apache-2.0", "refcocog": "CC BY 4.0", "flickr30k": "unknown", "lvis": "CC BY 4.0", "vg": "CC BY 4.0"}
 REC_SPLITS = {"refcoco": ("unc", ("val", "testA", "testB")), "refcoco+": ("unc", ("val", "testA", "testB")), "refcocog": ("umd", ("val", "test"))}
 REC_PICTURES = "images/mscoco/images/train2014"
-PICTURES = (REC_PICTURES, "flickr30k-images", "val2017", "VG_100K", "VG_100K_2")  # folders of the layouts above
+PICTURES = (REC_PICTURES, "flickr30k-images", "val2017", "VG_100K", "VG_100K_2")  # of the layouts above
 SMALLEST = 1.0  # px; a box with a shorter side is no object
 SEED = 0
 
 Record = dict[str, object]
 
 
-def convert(benchmark: str, source: str, target: str, embed: bool = False, allow_outside: bool = False) -> Counter:
+def convert(benchmark: str, source: str, target: str, embed=False, allow_outside=False) -> Counter:
     """Convert a release under `source` into Parquet files under `target`.
 
     Args:
@@ -94,11 +94,12 @@ def _told(counts: Mapping) -> str:
 
 
 def _check_pictures(records: list[Record], source: Path, place: str, allow_outside: bool) -> None:
-    """UserError where pictures are missing, or lie outside the release's folder of them, which itself may be a link."""
+    """UserError where pictures are missing or outside the release's folder of them, which may be a link."""
     names = {str(record["image"]): str(record["id"]) for record in reversed(records)}  # of its first record
     missing = sorted(name for name in names if not (source / name).is_file())
     if missing:
-        raise UserError(f"--from {source}: {len(missing)} of {len(names)} pictures of {place} are missing, such as {missing[0]}")
+        lost = f"{len(missing)} of {len(names)} pictures of {place}"
+        raise UserError(f"--from {source}: {lost} are missing, such as {missing[0]}")
     for folder in () if allow_outside else PICTURES:
         named = ((id, str(source / name)) for name, id in names.items() if name.startswith(f"{folder}/"))
         refuse_outside(named, str(source / folder), "--from", "--allow-outside")

@@ -36,8 +36,8 @@ FIELDS = {"id": (str, int), "image": str, "region": list, "text": str}
 
 
 def score_file(
-    responses: str, annotations: str, images: str, box_format: BoxFormat, scorer, out: str, pairs: str | None = None,
-    allow_outside: bool = False,
+    responses: str, annotations: str, images: str, box_format: BoxFormat, scorer, out: str,
+    pairs: str | None = None, allow_outside: bool = False,
 ) -> Counter:  # fmt: skip
     """Score every response of a file, and pair those of each region.
 
@@ -54,7 +54,8 @@ def score_file(
         How many responses and pairs, and regions without a pair by reason.
 
     Raises:
-        UserError: names the line that is no response, the region whose lines do not stand together, or the picture that lies outside.
+        UserError: names the line that is no response, the region whose lines do not stand together, or the
+            picture that lies outside.
     """
     refuse_no_folder(images, "--images")
     skipped, used = Counter(), {}
@@ -62,7 +63,8 @@ def score_file(
     name_too_large(skipped, "--max-pixels")
 
     def query(row: dict) -> RegionQuery:
-        image = next(filter(None, (by_path.get(os.path.abspath(path)) for path in tails(images, row["image"]))), None)
+        paths = map(os.path.abspath, tails(images, row["image"]))
+        image = next((by_path[path] for path in paths if path in by_path), None)
         found = _query(image, row, annotations, skipped)
         used[image.path] = image.id
         return found
@@ -162,7 +164,8 @@ def _query(image: AnnotatedImage | None, row: dict, annotations: str, skipped: C
     if image is None:
         left_out = f" (left out there: {_listed(skipped)})" if skipped else ""
         raise UserError(
-            f"response {row['id']}: {row['image']} is not in --annotations {annotations}, or its picture or boxes cannot be used{left_out}"
+            f"response {row['id']}: {row['image']} is not in --annotations {annotations}, "
+            f"or its picture or boxes cannot be used{left_out}"
         )
     region = usable(Box(*map(float, row["region"]), Space.pixels(image.width, image.height)))
     query = region and region_query(image, region, seed=0)

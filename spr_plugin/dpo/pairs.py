@@ -39,9 +39,8 @@ def pair_rows(host: Host, pair: PreferencePair) -> list[dict]:
         return [host.row(pair.image, pair.prompt, getattr(pair, side)) for side in SIDES]
     except (OSError, BadImage) as error:
         why = getattr(error, "why", error)
-        raise UserError(
-            f"pair {pair.id}: {pair.image} cannot be read any more ({why}); put it back and run the same command"
-        ) from None
+        what = f"pair {pair.id}: {pair.image} cannot be read any more ({why})"
+        raise UserError(f"{what}; put it back and run the same command") from None
 
 
 def tails(rows: list[dict]) -> list[int]:
