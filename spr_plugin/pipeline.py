@@ -398,7 +398,7 @@ def write_regions(directory: Path, config: SPRConfig, form, data_path: str | Non
         queries, skipped = _new_regions(config, form, data_path, folder)
     if not config.spr_allow_outside:
         named = ((query.image.id, query.image.path) for query in queries)
-        refuse_outside(named, folder, "--spr_image_folder", "--spr_allow_outside")
+        refuse_outside(named, folder or "", "--spr_image_folder", "--spr_allow_outside")
     if not kept:
         log.write(query.to_json() for query in queries)
         write_json(counts, dict(skipped))
