@@ -19,6 +19,7 @@ SAMPLERS = ("live", "openai")
 PAIRINGS = ("best_worst", "random", "sft")
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
+MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 
 # What shapes nothing before the DPO stage: with --spr_restart_dpo these may differ from the run before.
 DPO_FLAGS = frozenset(
@@ -53,6 +54,12 @@ class SPRConfig:
         None, "COCO-format JSON with object boxes; default: mined from the grounded conversations of --data_path"
     )
     spr_image_folder: Optional[str] = _flag(None, "folder of the annotated images; default: the host's --image_folder")
+    spr_allow_outside: bool = _flag(
+        False, "use pictures that `..`, an absolute name or a link lead to outside it", resumable=True
+    )
+    spr_max_pixels: int = _flag(
+        MAX_PIXELS, "larger pictures are left out, by their headers; raises Pillow's own limit too", "Pillow"
+    )
     spr_data_aspect: Optional[str] = _flag(
         None, "how the pictures of --data_path were seen by whoever wrote its boxes (pad, square …); default: the host's --image_aspect_ratio"
     )
@@ -175,6 +182,7 @@ def check(config: SPRConfig) -> None:
         if not 0 <= getattr(config, name) <= 1:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
     positive = "spr_rounds spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_sampler_concurrency spr_sampler_timeout spr_lora_r spr_lora_alpha"
+    positive += " spr_max_pixels"
     for name in (positive + " spr_temperature spr_beta spr_learning_rate spr_epochs spr_batch_size spr_gradient_accumulation spr_save_steps spr_probe_steps").split():
         if not 0 < getattr(config, name) < math.inf:
             raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0, and finite")

@@ -112,6 +112,10 @@ class Host(ABC):
         live = {name for name, value in vars(self).items() if hasattr(value, "named_parameters")}
         return {name: value for name, value in vars(self).items() if name != "trainer" and name not in live}
 
+    def __setstate__(self, state: dict) -> None:
+        """In that process; what a host has left out there it finds again here."""
+        vars(self).update(state)
+
     def __reduce__(self):
         """In two layers: the inner one, which names the host's own modules, is read once the shims and plugin files are there.
 
@@ -134,7 +138,7 @@ def _unpacked(plugin_files: list[str], packed: bytes) -> Host:
         load_file(path)
     kind, state = pickle.loads(packed)
     host = object.__new__(kind)
-    vars(host).update(state)
+    host.__setstate__(state)
     return host
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from spr_plugin.annotations import open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat, box_format
+from spr_plugin.pictures import open_image
 from spr_plugin.regions import RegionQuery
 from spr_plugin.store import Log, counted, read_json
 

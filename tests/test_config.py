@@ -23,6 +23,7 @@ from spr_plugin.errors import UserError
         ("spr_beta", 0),
         ("spr_regions", 0),
         ("spr_rounds", 0),
+        ("spr_max_pixels", 0),
         ("spr_temperature", 0.0),
         ("spr_learning_rate", float("inf")),
         ("spr_learning_rate", float("nan")),
