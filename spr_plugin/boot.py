@@ -155,13 +155,13 @@ def hook_parser(parser) -> None:
 
 @functools.lru_cache(maxsize=None)
 def _flags_class():
-    """A dataclass with SPRConfig's fields for the parser: it passes a field's metadata on to argparse, which knows help and choices."""
+    """A dataclass with SPRConfig's fields for the parser: it passes a field's metadata on to argparse, which knows help."""
     import dataclasses
 
-    from spr_plugin.config import SPRConfig
+    from spr_plugin.config import SPRConfig, for_argparse
 
     def plain(f):
-        metadata = {key: f.metadata[key] for key in ("help", "choices") if key in f.metadata}
+        metadata = {"help": for_argparse(f.metadata["help"])}
         return dataclasses.field(default=f.default, default_factory=f.default_factory, metadata=metadata)
 
     return dataclasses.make_dataclass("SPRFlags", [(f.name, f.type, plain(f)) for f in dataclasses.fields(SPRConfig)])

@@ -190,6 +190,11 @@ def fingerprint(config: SPRConfig) -> dict:
     return values | {"spr_dpo_config": dpo_settings(config)[1]}
 
 
+def for_argparse(help: str) -> str:
+    """A flag's help as argparse wants it, which formats it with ``%``; README and everybody else show it as it is."""
+    return help.replace("%", "%%")
+
+
 def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
     """The configuration of a command line that takes the flags ``names``, as a training command does."""
     parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -197,8 +202,8 @@ def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
         if f.name in names:
             default = f.default_factory() if f.default is dataclasses.MISSING else f.default
             kind = str if default is None or isinstance(default, list) else type(default)
-            text = f.metadata["help"].replace("%", "%%")
-            parser.add_argument(f"--{f.name}", type=kind, default=default, help=text, nargs="+" if isinstance(default, list) else None)
+            nargs = "+" if isinstance(default, list) else None
+            parser.add_argument(f"--{f.name}", type=kind, default=default, help=for_argparse(f.metadata["help"]), nargs=nargs)
     return SPRConfig(spr=True, **vars(parser.parse_args(words)))
 
 

@@ -1,5 +1,6 @@
 """Boot: nothing without a flag; with one, the flags are ours, the dataclasses are the host's, and mistakes get one line."""
 
+import dataclasses
 import pkgutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from spr_plugin import boot
+from spr_plugin.config import SPRConfig
 
 pytestmark = pytest.mark.legacy
 BUILD = Path(__file__).parents[1] / "_build"
@@ -125,13 +127,22 @@ class ModelArguments:
 
 
 @pytest.fixture
-def parser(clean_state):
-    """A hooked parser that knows ModelArguments."""
+def hooked_parser(clean_state):
+    """``hooked_parser(base)`` is a parser of a subclass of ``base`` that learnt our flags; it knows ModelArguments."""
+
+    def make(base):
+        hooked = type("Parser", (base,), {})
+        boot.hook_parser(hooked)
+        return hooked((ModelArguments,))
+
+    return make
+
+
+@pytest.fixture
+def parser(hooked_parser):
     from transformers import HfArgumentParser
 
-    hooked = type("Parser", (HfArgumentParser,), {})
-    boot.hook_parser(hooked)
-    return hooked((ModelArguments,))
+    return hooked_parser(HfArgumentParser)
 
 
 @pytest.fixture
@@ -147,6 +158,25 @@ def test_spr_only_implies_spr(parse):
 def test_list_flags_take_several_values(parse):
     parse("--spr", "--spr_prompts", "plain", "crop")
     assert boot._State.config.spr_prompts == ["plain", "crop"]
+
+
+def shows_every_help(parser) -> None:
+    """argparse formats a help with ``%`` only when it is shown: a bare one ends ``--help`` in a traceback."""
+    formatter = parser._get_formatter()
+    shown = {name: formatter._expand_help(action) for action in parser._actions for name in action.option_strings}
+    for flag in dataclasses.fields(SPRConfig):
+        assert shown[f"--{flag.name}"].startswith(flag.metadata["help"])
+
+
+def test_help_shows_every_flag_in_the_hosts_parser(parser, parse, capsys):
+    shows_every_help(parser)
+    with pytest.raises(SystemExit) as stop:
+        parse("--spr", "--help")
+    assert stop.value.code == 0 and "after 10 % warm-up" in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_shows_every_flag_in_trls_parser(hooked_parser):
+    shows_every_help(hooked_parser(pytest.importorskip("trl").TrlParser))
 
 
 def test_spr_false_is_off(parse):
