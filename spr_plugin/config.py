@@ -41,7 +41,7 @@ class SPRConfig:
 
     spr: bool = _flag(False, "run the SPR stage after the host's training, before the host saves", resumable=True)
     spr_only: bool = _flag(False, "skip the host's training: the loaded model is the start (the paper's case)", "paper", resumable=True)
-    spr_overwrite: bool = _flag(False, "start the SPR stage over: delete OUTPUT_DIR/spr of an earlier run", resumable=True)
+    spr_overwrite: bool = _flag(False, "start the SPR stage over: delete what an earlier run left in OUTPUT_DIR/spr", resumable=True)
     spr_save_base: bool = _flag(
         False, "also save the model at the stage's entry, in the host's layout, to OUTPUT_DIR/spr/base: what SPR is compared with", resumable=True
     )

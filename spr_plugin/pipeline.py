@@ -8,7 +8,6 @@ Each writes under ``OUTPUT_DIR/spr/`` and skips what its log already holds, so t
 
 import copy
 import dataclasses
-import shutil
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +29,7 @@ from spr_plugin.sample_alone import adopt
 from spr_plugin.sampling import ahead, readable, sample
 from spr_plugin.scoring import invalid
 from spr_plugin.selection import Selection, excluded, picture_key
-from spr_plugin.store import Log, check_manifest, counted, lock, read_json, write_json
+from spr_plugin.store import Log, check_manifest, counted, delete_run, lock, read_json, write_json
 
 
 def train(trainer, config: SPRConfig, namespace: dict, host_train):
@@ -106,8 +105,7 @@ class Run:
             known = {**fingerprint(config), "box": self.host.box_format.describe()}
             check_manifest(self.directory, known, config.spr_overwrite, source, DPO_FLAGS if config.spr_restart_dpo else frozenset())
             if config.spr_restart_dpo:
-                for stale in (self.directory / "dpo", self.directory / "policy", *self.directory.glob("round-*")):
-                    shutil.rmtree(stale, ignore_errors=True)
+                delete_run(self.directory, {"dpo", "policy", "round"})
         ranks.barrier()
 
     def next_round(self, number: int) -> "Run":

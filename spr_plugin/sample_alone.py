@@ -7,7 +7,7 @@ from pathlib import Path
 from spr_plugin.config import SPRConfig, fingerprint
 from spr_plugin.errors import UserError
 from spr_plugin.regions import RegionQuery
-from spr_plugin.store import Log, check_manifest, lock, read_json
+from spr_plugin.store import Log, check_manifest, lock, read_manifest
 
 # What shapes regions and prompts: a training run that takes candidates up must agree on it.
 SHARED = """spr_min_objects spr_min_area spr_keep_crowd spr_regions spr_regions_per_image spr_more_than spr_seed spr_prompts
@@ -22,9 +22,10 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
     from spr_plugin.sampling import sample
 
     folder = Path(directory)
-    lock(folder)
+    lock(folder, "take another --out")
     known = {name: value for name, value in fingerprint(config).items() if name in FLAGS}
-    check_manifest(folder, {**known, "box": box_format.describe()}, False, {"spr_annotations": config.spr_annotations})
+    bound, inputs = {**known, "box": box_format.describe()}, {"spr_annotations": config.spr_annotations}
+    check_manifest(folder, bound, False, inputs, mend="take another --out")
     write_regions(folder, config, box_format, None, None)
     queries = [RegionQuery.from_json(record) for record in Log(folder / "regions").read().values()]
     sample(None, queries, box_format, config, Log(folder / "candidates"), Log(folder / "batches"))
@@ -42,7 +43,7 @@ def adopt(config: SPRConfig, box_format, directory: Path) -> None:
     wanted = len(regions) * len(config.spr_prompts) * config.spr_samples
     if len(log.read()) == wanted:
         return
-    manifest = read_json(source / "manifest.json")
+    manifest = read_manifest(source)
     if manifest is None:
         raise UserError(f"--spr_candidates {source}: no manifest.json there; give a folder of `spr sample`, or OUTPUT_DIR/spr of a run")
     theirs, ours = manifest["config"], {**fingerprint(config), "box": box_format.describe()}

@@ -8,7 +8,6 @@ import contextlib
 import copy
 import dataclasses
 import resource
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +32,7 @@ from spr_plugin.host import Host
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.progress import progress, say
 from spr_plugin.regions import RegionQuery
-from spr_plugin.store import Log, write_json
+from spr_plugin.store import Log, remove, write_json
 
 
 @dataclass
@@ -431,4 +430,5 @@ def clean(directory: Path) -> None:
     """Delete what only resuming needs, once the stage's weights are safe elsewhere."""
     if ranks.rank() == 0:
         for path in [*Path(directory).glob("checkpoint-*"), Path(directory) / "best"]:
-            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(UserError):
+                remove(path)
