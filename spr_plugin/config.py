@@ -6,12 +6,15 @@ value; "study" that docs/reproduction.md supports it, "ours" that we chose it.
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Optional
+from urllib.parse import urlsplit
 
 from spr_plugin.errors import UserError
+from spr_plugin.redaction import redacted, secrets_of, shown
 
 PROMPT_KINDS = ("plain", "crop", "reference")
 SAMPLERS = ("live", "openai")
@@ -75,6 +78,9 @@ class SPRConfig:
     spr_sampler_model: Optional[str] = _flag(None, "name of the model there; default: the first that the server lists")
     spr_sampler_concurrency: int = _flag(16, "requests to that server at once", resumable=True)
     spr_sampler_timeout: float = _flag(300.0, "seconds that a request may take before it is sent again", resumable=True)
+    spr_max_empty: float = _flag(
+        0.1, "the run stops when more than this share of that server's answers is empty; they are asked for again", resumable=True
+    )
     spr_candidates: Optional[str] = _flag(None, "take regions and candidates of the same model from here: a folder of `spr sample`, or OUTPUT_DIR/spr of an earlier run (for ablations)", resumable=True)
 
     spr_box_format: Optional[str] = _flag(None, "box text of the model (llava, ferret, shikra …); default: the host's family")
@@ -149,6 +155,8 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_sampler {config.spr_sampler}: choose from {', '.join(SAMPLERS)}")
     if config.spr_sampler == "openai" and not config.spr_sampler_url:
         raise UserError("--spr_sampler openai: give the server's address with --spr_sampler_url")
+    if config.spr_sampler == "openai" and not _is_address(config.spr_sampler_url):
+        raise UserError(f"--spr_sampler_url {shown(config.spr_sampler_url)}: no address such as http://localhost:8000/v1")
     if config.spr_rounds > 1 and config.spr_sampler != "live":
         raise UserError(f"--spr_rounds {config.spr_rounds} with --spr_sampler {config.spr_sampler}: a server does not answer with the improved model")
     if config.spr_pairing not in PAIRINGS:
@@ -164,7 +172,7 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_label_smoothing {config.spr_label_smoothing}: must lie between 0 and 0.5")
     if config.spr_label_smoothing and "robust" not in config.spr_loss_type:
         raise UserError("--spr_label_smoothing does nothing without --spr_loss_type robust")
-    for name in ("spr_lambda", "spr_top_p", "spr_min_kept", "spr_detector_threshold", "spr_max_too_long", "spr_collapse"):
+    for name in ("spr_lambda", "spr_top_p", "spr_min_kept", "spr_detector_threshold", "spr_max_too_long", "spr_max_empty", "spr_collapse"):
         if not 0 <= getattr(config, name) <= 1:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
     positive = "spr_rounds spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_sampler_concurrency spr_sampler_timeout spr_lora_r spr_lora_alpha"
@@ -173,6 +181,14 @@ def check(config: SPRConfig) -> None:
             raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0")
     if len(config.spr_prompts) * config.spr_samples < 2:
         raise UserError("--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port, or of brackets
+        return False
 
 
 def dpo_settings(config: SPRConfig) -> tuple[dict, dict]:
@@ -195,9 +211,15 @@ def for_argparse(help: str) -> str:
     return help.replace("%", "%%")
 
 
+def _refuse(words: list[str], message: str) -> None:
+    """What argparse says of a command line, without an address's secrets that may stand there."""
+    raise UserError(redacted(message, frozenset().union(*(secrets_of(word, {}) for word in words))))
+
+
 def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
     """The configuration of a command line that takes the flags ``names``, as a training command does."""
     parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.error = functools.partial(_refuse, words)
     for f in dataclasses.fields(SPRConfig):
         if f.name in names:
             default = f.default_factory() if f.default is dataclasses.MISSING else f.default

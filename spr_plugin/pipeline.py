@@ -25,7 +25,7 @@ from spr_plugin.progress import progress, say
 from spr_plugin.prompts import prompts_for
 from spr_plugin.refinement import refine
 from spr_plugin.regions import RegionQuery, region_queries
-from spr_plugin.sample_alone import adopt
+from spr_plugin.sample_alone import adopt, still_open
 from spr_plugin.sampling import ahead, readable, sample
 from spr_plugin.scoring import invalid
 from spr_plugin.selection import Selection, excluded, picture_key
@@ -103,7 +103,8 @@ class Run:
         if ranks.rank() == 0:
             source = {"spr_annotations": config.spr_annotations} if config.spr_annotations else {"data_path": self.host.data_path}
             known = {**fingerprint(config), "box": self.host.box_format.describe()}
-            check_manifest(self.directory, known, config.spr_overwrite, source, DPO_FLAGS if config.spr_restart_dpo else frozenset())
+            may_change = still_open(self.directory) | (DPO_FLAGS if config.spr_restart_dpo else frozenset())
+            check_manifest(self.directory, known, config.spr_overwrite, source, may_change)
             if config.spr_restart_dpo:
                 delete_run(self.directory, {"dpo", "policy", "round"})
         ranks.barrier()

@@ -13,7 +13,8 @@ from spr_plugin.store import Log, check_manifest, lock, read_manifest
 SHARED = """spr_min_objects spr_min_area spr_keep_crowd spr_regions spr_regions_per_image spr_more_than spr_seed spr_prompts
     spr_samples""".split()  # fmt: skip
 FLAGS = [*SHARED, *"""spr_annotations spr_exclude spr_image_folder spr_box_format spr_temperature spr_top_p spr_top_k spr_max_new_tokens spr_sample_batch
-    spr_sampler_url spr_sampler_model spr_sampler_concurrency spr_sampler_timeout""".split()]  # fmt: skip
+    spr_sampler_url spr_sampler_model spr_sampler_concurrency spr_sampler_timeout
+    spr_max_empty""".split()]  # fmt: skip
 
 
 def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
@@ -25,11 +26,16 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
     lock(folder, "take another --out")
     known = {name: value for name, value in fingerprint(config).items() if name in FLAGS}
     bound, inputs = {**known, "box": box_format.describe()}, {"spr_annotations": config.spr_annotations}
-    check_manifest(folder, bound, False, inputs, mend="take another --out")
+    check_manifest(folder, bound, False, inputs, may_change=still_open(folder), mend="take another --out")
     write_regions(folder, config, box_format, None, None)
     queries = [RegionQuery.from_json(record) for record in Log(folder / "regions").read().values()]
     sample(None, queries, box_format, config, Log(folder / "candidates"), Log(folder / "batches"))
     return len(Log(folder / "candidates").read())
+
+
+def still_open(directory: Path) -> frozenset[str]:
+    """Flags that another start may set otherwise: a server that lists no models asks for a name, before anything was answered."""
+    return frozenset() if any((directory / "candidates").glob("rank-*")) else frozenset({"spr_sampler_model"})
 
 
 def adopt(config: SPRConfig, box_format, directory: Path) -> None:
