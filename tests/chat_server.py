@@ -43,14 +43,17 @@ class ChatServer(ThreadingHTTPServer):
     Attributes:
         seen: (text, picture size, request body) of each answered request.
         asked: (path, headers) of every request.
+        adds: what every answer ends with, a Reply's ``{key}`` included.
         most_at_once: the highest number of requests in flight.
     """
 
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, faults=(), models=None):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.faults, self.seen, self.count, self.now, self.most_at_once = dict(faults), [], 0, 0, 0
+        self.adds = ""
         self.models, self.asked = models or Reply(json.dumps(MODELS)), []
         self.statuses, self.lock, self.closing = Counter(), threading.Lock(), threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
@@ -115,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.seen.append((text["text"], image.size, body))
             told = re.findall(r"\[[\d., ]+\]", text["text"])[1:]  # behind the region: objects of a reference prompt
             boxes = told or [f"[0.{body['seed'] % 4}, 0.1, 0.{body['seed'] % 5 + 5}, 0.9]"]
-            said = f" {', '.join(f'a red circle {box}' for box in boxes)} "
+            said = f" {', '.join(f'a red circle {box}' for box in boxes)}{self.server.adds} "
             self._send(Reply(completion(said)))
 
     def _send(self, reply: Reply, cut: int = 0):

@@ -390,16 +390,19 @@ def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_training_run_takes_them_up_and_asks_nothing(world, tmp_path):
-    """The whole command, with `spr sample`'s folder in place of sampling."""
+def test_a_training_run_takes_them_up_and_asks_nothing(world, tmp_path, planted):
+    """The whole command, with `spr sample`'s folder in place of sampling; the server ends every answer with the key that it was sent."""
     from tests.hosts.launch import command, run, spr_flags
 
     with chat.ChatServer() as server:
+        server.adds = ", {key}"
         records = dict(sample(world, tmp_path / "c", server.url, "--spr_image_folder", f"{world}/images"))
     flags = spr_flags(world)
     flags[flags.index("--spr_regions") + 1] = str(REGIONS)
-    run(command(world, tmp_path / "llava", *flags, "--spr_only", "--spr_candidates", tmp_path / "c"))
+    printed = run(command(world, tmp_path / "llava", *flags, "--spr_only", "--spr_candidates", tmp_path / "c"))
     spr = tmp_path / "llava" / "spr"
     assert dict(Log(spr / "candidates").read()) == records
     assert len(Log(spr / "scores").read()) == REGIONS and (spr / "report.html").exists()
     assert json.loads((spr / "exit.json").read_text())["weights"]
+    assert all(record["raw"].endswith("Bearer ***") for record in records.values())
+    assert "planted" not in (printed + written(tmp_path)).lower()
