@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Optional
 from urllib.parse import urlsplit
@@ -19,7 +20,9 @@ from spr_plugin.redaction import redacted, secrets_of, shown
 PROMPT_KINDS = ("plain", "crop", "reference")
 SAMPLERS = ("live", "openai")
 PAIRINGS = ("best_worst", "random", "sft")
+TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
+MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 
 # What shapes nothing before the DPO stage: with --spr_restart_dpo these may differ from the run before.
 DPO_FLAGS = frozenset(
@@ -54,6 +57,12 @@ class SPRConfig:
         None, "COCO-format JSON with object boxes; default: mined from the grounded conversations of --data_path"
     )
     spr_image_folder: Optional[str] = _flag(None, "folder of the annotated images; default: the host's --image_folder")
+    spr_allow_outside: bool = _flag(
+        False, "use pictures that `..`, an absolute name or a link lead to outside it", resumable=True
+    )
+    spr_max_pixels: int = _flag(
+        MAX_PIXELS, "larger pictures are left out, by their headers; raises Pillow's own limit too", "Pillow"
+    )
     spr_data_aspect: Optional[str] = _flag(
         None, "how the pictures of --data_path were seen by whoever wrote its boxes (pad, square …); default: the host's --image_aspect_ratio"
     )
@@ -168,6 +177,11 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_loss_type {' '.join(unknown)}: choose from {', '.join(LOSS_TYPES)}")
     if config.spr_loss_weights and len(config.spr_loss_weights) != len(config.spr_loss_type):
         raise UserError(f"--spr_loss_weights: {len(config.spr_loss_weights)} weights for {len(config.spr_loss_type)} losses of --spr_loss_type")
+    parts = config.spr_loss_weights or [1.0]
+    if not (min(parts) >= 0 < sum(parts) < math.inf):
+        raise UserError(
+            f"--spr_loss_weights {' '.join(map(str, parts))}: must be 0 or more, not all of them 0"
+        )
     if not 0 <= config.spr_label_smoothing < 0.5:
         raise UserError(f"--spr_label_smoothing {config.spr_label_smoothing}: must lie between 0 and 0.5")
     if config.spr_label_smoothing and "robust" not in config.spr_loss_type:
@@ -176,9 +190,13 @@ def check(config: SPRConfig) -> None:
         if not 0 <= getattr(config, name) <= 1:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
     positive = "spr_rounds spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_sampler_concurrency spr_sampler_timeout spr_lora_r spr_lora_alpha"
+    positive += " spr_max_pixels"
     for name in (positive + " spr_temperature spr_beta spr_learning_rate spr_epochs spr_batch_size spr_gradient_accumulation spr_save_steps spr_probe_steps").split():
-        if not getattr(config, name) > 0:
-            raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0")
+        if not 0 < getattr(config, name) < math.inf:
+            raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0, and finite")
+    for name in "spr_more_than spr_min_objects spr_min_area spr_probe_regions spr_feature_cache".split():
+        if not getattr(config, name) >= 0:
+            raise UserError(f"--{name} {getattr(config, name)}: must be 0 or more")
     if len(config.spr_prompts) * config.spr_samples < 2:
         raise UserError("--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates")
 
@@ -220,13 +238,41 @@ def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
     """The configuration of a command line that takes the flags ``names``, as a training command does."""
     parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.error = functools.partial(_refuse, words)
-    for f in dataclasses.fields(SPRConfig):
-        if f.name in names:
-            default = f.default_factory() if f.default is dataclasses.MISSING else f.default
-            kind = str if default is None or isinstance(default, list) else type(default)
-            nargs = "+" if isinstance(default, list) else None
-            parser.add_argument(f"--{f.name}", type=kind, default=default, help=for_argparse(f.metadata["help"]), nargs=nargs)
+    _add_flags(parser, names)
     return SPRConfig(spr=True, **vars(parser.parse_args(words)))
+
+
+def given(words: list[str]) -> dict:
+    """Flag → value of what a host's command line says of ours; the rest is not for us."""
+    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, add_help=False, allow_abbrev=False)
+    parser.error = functools.partial(_refuse, words)
+    _add_flags(parser, [f.name for f in dataclasses.fields(SPRConfig)], default=argparse.SUPPRESS)
+    return vars(parser.parse_known_args(words)[0])
+
+
+def _add_flags(parser, names: list[str], **how) -> None:
+    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and false as words."""
+    for f in dataclasses.fields(SPRConfig):
+        if f.name not in names:
+            continue
+        default = f.default_factory() if f.default is dataclasses.MISSING else f.default
+        options = {f"--{f.name}": None, f"--{f.name.replace('_', '-')}": None}
+        text = {"help": for_argparse(f.metadata["help"])}
+        if isinstance(default, bool):
+            parser.add_argument(*options, **{"type": _truth, "nargs": "?", "const": True, "default": default, **text, **how})
+            if default:
+                off = [f"--no_{f.name}", f"--no-{f.name.replace('_', '-')}"]
+                parser.add_argument(*off, dest=f.name, action="store_false", **{"default": default, **text, **how})
+        else:
+            many = isinstance(default, list)
+            kind = f.type.__args__[0] if many else str if default is None else type(default)
+            parser.add_argument(*options, **{"type": kind, "nargs": "+" if many else None, "default": default, **text, **how})
+
+
+def _truth(word: str) -> bool:
+    if word.lower() not in (*TRUE, *FALSE):
+        raise argparse.ArgumentTypeError(f"{word} is neither true nor false")
+    return word.lower() in TRUE
 
 
 def digest(value) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from spr_plugin.annotations import open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat, box_format
+from spr_plugin.pictures import open_image
 from spr_plugin.regions import RegionQuery
 from spr_plugin.store import Log, counted, read_json, read_manifest, write_text
 
@@ -88,7 +88,9 @@ def _mean_terms(scores: dict, pairs: list, chosen_side: str) -> list[dict]:
 
 def _means(scores: list[dict]) -> dict:
     flat = [{**score["terms"], "S": score["total"]} for score in scores]
-    means = {key: f"{sum(s[key] for s in flat) / len(flat):.3f}" for key in flat[0]} if flat else {}
+    # A plugin's terms need not be there for each text.
+    values = {key: [row[key] for row in flat if key in row] for row in flat for key in row}
+    means = {key: f"{sum(found) / len(found):.3f}" for key, found in values.items()}
     return {"n": len(flat), "means": means}
 
 

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 
 from spr_plugin import ranks
-from spr_plugin.annotations import BadImage, open_image
 from spr_plugin.config import SPRConfig, digest
 from spr_plugin.decoding import decode, drawing
 from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
+from spr_plugin.pictures import MISSING, BadImage, open_image
 from spr_plugin.progress import progress, say
 from spr_plugin.prompts import Prompt, prompts_for, restate
 from spr_plugin.redaction import shown
@@ -263,7 +263,7 @@ def readable(path: str, record_id: str):
     try:
         return open_image(path, record_id)
     except BadImage as error:
-        if isinstance(error.__context__, FileNotFoundError):
+        if error.reason == MISSING:
             raise UserError(f"record {record_id}: {path} has vanished since the regions were made; put it back and run the same command") from None
         return None
 

@@ -72,6 +72,11 @@ def _object(reply: str) -> dict:
     return found
 
 
+def _is_no_answer(error: Exception) -> bool:
+    """Whether there is a server, but nothing that knows the question, at the address that was asked."""
+    return isinstance(error, Malformed) or getattr(error, "status_code", None) in (404, 405)
+
+
 # --- the server
 
 
@@ -98,14 +103,21 @@ class Server:
                 timeout=config.spr_sampler_timeout,
                 max_retries=RETRIES,
             )
-        self.model = config.spr_sampler_model or self._first_model()
+        self.model = self._model()
 
-    def _first_model(self) -> str:
+    def _model(self) -> str:
+        """The first that the server lists, unless a flag names it; a server that keeps no list is then taken at
+        its word. UserError where it does not answer."""
+        models, named = [], self.config.spr_sampler_model
         with self._speaking():
-            models = models_in(self.client.models.with_raw_response.list().http_response.text)
-        if not models:
+            try:
+                models = models_in(self.client.models.with_raw_response.list().http_response.text)
+            except Exception as error:
+                if not (named and _is_no_answer(error)):
+                    raise
+        if not (named or models):
             raise UserError(f"{self.name}: the server lists no model; name one with --spr_sampler_model")
-        return models[0]
+        return named or models[0]
 
     def said(self, picture: str, text: str, seed: int, stop: threading.Event) -> str:
         """The answer to a prompt with a picture (a data URL). A reply that is none is asked for again, until ``stop``."""
@@ -153,8 +165,7 @@ class Server:
         path = re.sub(r"/(chat/completions|completions|models)/?$", "", given.path).rstrip("/")
         if not re.search(r"/v\d\w*(/|$)", path):
             path += "/v1"
-        wrong = isinstance(error, Malformed) or getattr(error, "status_code", None) in (404, 405)
-        if not wrong or path == given.path.rstrip("/"):
+        if not _is_no_answer(error) or path == given.path.rstrip("/"):
             return ""
         return f": try --spr_sampler_url {shown(urlunsplit(given._replace(path=path)))}"
 

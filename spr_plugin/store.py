@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 
-from spr_plugin.config import digest
+from spr_plugin.config import DPO_FLAGS, digest
 from spr_plugin.errors import UserError
 from spr_plugin.progress import say
 
@@ -183,7 +183,8 @@ def _disk_errors(path: Path):
 
 
 def write_text(path, text: str) -> None:
-    """Replace ``path`` as a whole: readers see the old file or the new one, never half, and a link's target is left alone."""
+    """Replace ``path`` as a whole: readers see the old file or the new one, never half, and a link's target is
+    left alone."""
     path = Path(path)
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,8 +208,10 @@ def read_json(path):
 LOCK, MANIFEST = "lock", "manifest.json"
 MANIFEST_KEYS = {"hash", "config", "inputs", "versions"}  # of ours; other tools write files of that name too
 # What a run of ours writes to its folder: nothing else is ever deleted there.
-STAGES = frozenset("entry base regions batches candidates scores pairs bad_pairs lengths reference dpo policy round".split())
-PARTS = STAGES | {"exit.json", "failed.json", "report.html", LOCK, MANIFEST}
+STAGES = frozenset(
+    "entry base regions batches candidates scores pairs bad_pairs lengths reference dpo policy round".split()
+)
+PARTS = STAGES | {"training.json", "exit.json", "failed.json", "report.html", "ranks", LOCK, MANIFEST}
 SHOWN = 8  # names in a line
 
 
@@ -218,7 +221,7 @@ def check_manifest(
     overwrite: bool,
     inputs: Mapping[str, str] = {},
     may_change: Set[str] = frozenset(),
-    mend: str = "take another --output_dir or add --spr_overwrite",
+    folder_flag: str = "--output_dir",
 ) -> None:
     """Bind ``directory`` to one configuration: refuse another one by the names of the flags that changed.
 
@@ -227,11 +230,12 @@ def check_manifest(
         overwrite: ``--spr_overwrite``: delete what an earlier run left there.
         inputs: flag → path of a file whose content matters; what is no file is left out.
         may_change: flags that may differ from the run before (``--spr_restart_dpo``).
-        mend: what the command lets its user do about a run with other flags.
+        folder_flag: what the command names the folder by; one with another than ``--output_dir`` has no flag
+        to start over with.
 
     Raises:
-        UserError: flags or contents of files differ from those of the run that wrote there; there is something to delete, or a manifest,
-            that no run of ours made.
+        UserError: flags or contents of files differ from those of the run that wrote there; there is something
+            to delete, or a manifest, that no run of ours made.
     """
     directory = Path(directory)
     known = read_manifest(directory)
@@ -255,11 +259,21 @@ def check_manifest(
         if contents[flag]["hash"] != known["inputs"][flag]["hash"]:
             was.append(f"--{flag} {contents[flag]['path']} has another content")
     if was:
-        raise UserError(f"{directory} holds a run with another configuration ({', '.join(was)}); {mend}")
+        restart = (
+            "--spr_restart_dpo, which keeps all but the DPO stage, or "
+            if len(was) == len(changed) and DPO_FLAGS.issuperset(changed)
+            else ""
+        )
+        again = f" or add {restart}--spr_overwrite" if folder_flag == "--output_dir" else ""
+        raise UserError(
+            f"{directory} holds a run with another configuration ({', '.join(was)}); take another "
+            f"{folder_flag}{again}"
+        )
 
 
 def read_manifest(directory) -> dict | None:
-    """The manifest that a run of ours wrote to ``directory``, None where there is none. UserError where it is something else's."""
+    """The manifest that a run of ours wrote to ``directory``, None where there is none. UserError where it is
+    something else's."""
     path = Path(directory) / MANIFEST
     with _disk_errors(path):
         try:
@@ -282,8 +296,8 @@ def is_run(directory) -> bool:
 
 
 def remove(path) -> None:
-    """Delete whatever lies there, if anything: a file, a folder with all that is in it, a link, but never what that points to.
-    UserError where it cannot be deleted."""
+    """Delete whatever lies there, if anything: a file, a folder with all that is in it, a link, but never what
+    that points to. UserError where it cannot be deleted."""
     path = Path(path)
     with _disk_errors(path):
         if path.is_symlink():
@@ -296,9 +310,12 @@ def remove(path) -> None:
 
 
 def delete_run(folder: Path, parts: Set[str] = PARTS) -> list[Path]:
-    """Delete these parts of a run of ours in ``folder``, later rounds as folders of their own; what stays because no run of ours made it.
+    """Delete these parts of a run of ours in ``folder``, later rounds as folders of their own.
 
     A manifest goes last: it proves the rest to be ours when the same command is given again.
+
+    Returns:
+        what stays because no run of ours made it.
     """
     stays = []
     for entry in sorted(folder.iterdir(), key=lambda entry: (entry.name == MANIFEST, entry.name)):
@@ -315,11 +332,14 @@ def delete_run(folder: Path, parts: Set[str] = PARTS) -> list[Path]:
 
 
 def _start_over(directory: Path, known: dict | None) -> None:
-    """``--spr_overwrite``: leave nothing of the run whose manifest is ``known``, but for the manifest, which is to be replaced."""
-    foreign = known.get("before", []) if known else [name for name in _names(directory) if _part(name) not in (LOCK, MANIFEST)]
+    """``--spr_overwrite``: leave nothing of the run whose manifest is ``known``, but for that, which is to be
+    replaced."""
+    without = [name for name in _names(directory) if _part(name) not in (LOCK, MANIFEST, "ranks")]
+    foreign = known.get("before", []) if known else without
     if foreign:
         raise UserError(
-            f"--spr_overwrite: no {MANIFEST} proves that a run of ours made {_some(foreign)} in {directory}: move it away, or name another folder"
+            f"--spr_overwrite: no {MANIFEST} proves that a run of ours made {_some(foreign)} in {directory}: "
+            "move it away, or name another folder"
         )
     if known and (stays := delete_run(directory, PARTS - {LOCK, MANIFEST})):
         names = _some([str(path.relative_to(directory)) for path in stays])
@@ -335,8 +355,9 @@ def _some(names: list[str]) -> str:
 
 
 def _part(name: str) -> str:
-    """The part of a run that a file or folder of this name is: drafts are of what they would become, and every later round is a "round"."""
-    return re.sub(r"(\.\d+)?\.tmp$|(?<=^round)-\d+$", "", name)
+    """The part of a run that a file or folder of this name is: a draft is of what it would become, every later
+    round is a "round", and what is left of ranks that met is "ranks"."""
+    return re.sub(r"(\.\d+)?\.tmp$|(?<=^round)-\d+$|(?<=^ranks)-[0-9a-f]{16}$", "", name)
 
 
 def content(path) -> dict:
@@ -356,7 +377,7 @@ OWNER, LONGEST_OWNER = "process ", 400  # how the text in a lock begins, and byt
 _locks = {}
 
 
-def lock(directory, elsewhere: str = "take another --output_dir") -> None:
+def lock(directory, folder_flag: str = "--output_dir") -> None:
     """Keep other runs out of ``directory`` until this process ends, however it ends. UserError names the process that has it.
 
     The kernel lets go of the lock when its process dies, so a lock file alone means nothing: a run that was killed is recognised.
@@ -374,7 +395,10 @@ def lock(directory, elsewhere: str = "take another --output_dir") -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"{directory} is in use by {owner or 'another process'}; wait for it, or {elsewhere}") from None
+        raise UserError(
+            f"{directory} is in use by {owner or 'another process'}; wait for it, or take another "
+            f"{folder_flag}"
+        ) from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
@@ -383,13 +407,15 @@ def lock(directory, elsewhere: str = "take another --output_dir") -> None:
         say(f"{directory}: {owner} ended without notice; going on from what it left")
     file.truncate(0)
     file.seek(0)
-    file.write(f"{OWNER}{os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    file.write(f"{OWNER}{os.getpid()} on {socket.gethostname()} since {since}".encode())
     _locks[path] = file
     atexit.register(file.truncate, 0)
 
 
 def _lock_file(path: Path):
-    """The lock file, open and unbuffered. UserError where something else has its place, which is neither followed nor waited for."""
+    """The lock file, open and unbuffered. UserError where something else has its place, which is neither
+    followed nor waited for."""
     follow_nothing = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,15 @@ from spr_plugin.errors import UserError
         ("spr_beta", 0),
         ("spr_regions", 0),
         ("spr_rounds", 0),
+        ("spr_max_pixels", 0),
         ("spr_temperature", 0.0),
+        ("spr_learning_rate", float("inf")),
+        ("spr_learning_rate", float("nan")),
+        ("spr_probe_regions", -1),
+        ("spr_more_than", -1),
+        ("spr_min_area", float("nan")),
+        ("spr_loss_weights", [0.0, 0.0]),
+        ("spr_loss_weights", [1.0, -1.0]),
     ],
 )
 def test_a_senseless_value_is_one_line_with_the_flag(flag, value):
@@ -44,6 +52,33 @@ def test_a_server_cannot_answer_for_the_improved_model():
     with pytest.raises(UserError, match="--spr_rounds 2 with --spr_sampler openai"):
         SPRConfig(**flags, spr_rounds=2)
     SPRConfig(**flags)
+
+
+@pytest.mark.parametrize(
+    "text", ["learning_rate: 5e-5", "learning_rate: '0.00005'", "learning_rate: 5.0e-05"]
+)
+def test_numbers_of_a_settings_file_however_yaml_reads_them(tmp_path, text):
+    pytest.importorskip("yaml")
+    (tmp_path / "dpo.yaml").write_text(
+        f"{text}\nloss_type: sigmoid\nloss_weights: 1e0\nseed: '7'\nrun_name: 1e3"
+    )
+    config = SPRConfig(spr=True, spr_dpo_config=str(tmp_path / "dpo.yaml"))
+    assert (config.spr_learning_rate, config.spr_loss_weights, config.spr_seed) == (5e-5, [1], 7)
+    assert fingerprint(config)["spr_dpo_config"] == {"run_name": "1e3"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["beta: strong", "learning_rate: [1]", "loss_weights: [a]", "logging_steps: true", "max_grad_norm: null"],
+)
+def test_settings_that_are_no_numbers_are_named(tmp_path, text):
+    pytest.importorskip("yaml")
+    (tmp_path / "dpo.yaml").write_text(text)
+    with pytest.raises(
+        UserError, match=rf"--spr_dpo_config .*dpo.yaml: {text.split(':')[0]} .* is no number"
+    ) as caught:
+        SPRConfig(spr=True, spr_dpo_config=str(tmp_path / "dpo.yaml"))
+    assert "\n" not in str(caught.value)
 
 
 def test_spr_only_means_spr():

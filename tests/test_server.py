@@ -53,6 +53,13 @@ def words_of(world, out, url) -> list[str]:
         --spr_regions {REGIONS} --spr_sampler_url {url}""".split()
 
 
+def test_another_configuration_is_told_in_the_command_s_own_flags(world, tmp_path):
+    with chat.ChatServer() as server:
+        sample(world, tmp_path / "c", server.url)
+        with pytest.raises(UserError, match=r"--spr_seed was 0, is 1\); take another --out$"):
+            sample(world, tmp_path / "c", server.url, "--spr_seed", "1")
+
+
 def test_what_the_server_is_asked(world, tmp_path):
     """Every prompt with its picture, cropped where it shows a crop; a seed of its own for each candidate; several at once."""
     with chat.ChatServer() as server:
@@ -68,6 +75,12 @@ def test_what_the_server_is_asked(world, tmp_path):
     plain = [record for record in records.values() if record["kind"] != "crop"]
     assert all(record["raw"] == record["text"] == record["raw"].strip() for record in plain)
     assert any(record["raw"] != record["text"] for record in records.values() if record["kind"] == "crop")
+
+
+def test_a_server_is_not_needed_where_nothing_is_missing(world, tmp_path):
+    with chat.ChatServer() as server:
+        records = dict(sample(world, tmp_path / "c", server.url))
+    assert dict(sample(world, tmp_path / "c", server.url)) == records
 
 
 def test_faults_are_asked_again_and_leave_no_trace(world, tmp_path):
@@ -349,6 +362,10 @@ def test_no_server_at_all(world, tmp_path, monkeypatch):
     monkeypatch.setattr(spr_server, "RETRIES", 1)
     with pytest.raises(UserError, match="--spr_sampler_url http://127.0.0.1:9/v1: Connection error"):
         sample(world, tmp_path / "c", "http://127.0.0.1:9/v1")
+    assert not (tmp_path / "c").exists()  # nothing is bound: the mended command may be another one
+    with pytest.raises(UserError, match="no usable region"):
+        sample(world, tmp_path / "c", "http://127.0.0.1:9/v1", "--spr_min_objects", "99")
+    assert not (tmp_path / "c").exists()
 
 
 def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):

@@ -58,6 +58,10 @@ def test_another_configuration_is_refused_by_the_flag_that_changed(tmp_path):
     check_manifest(tmp_path / "spr", {"spr_beta": 0.1, "spr_seed": 0}, overwrite=False)
     with pytest.raises(UserError, match=r"--spr_beta was 0.1, is 0.2.*--spr_overwrite"):
         check_manifest(tmp_path / "spr", {"spr_beta": 0.2, "spr_seed": 0}, overwrite=False)
+    with pytest.raises(UserError, match="add --spr_restart_dpo, which keeps"):
+        check_manifest(tmp_path / "spr", {"spr_beta": 0.2, "spr_seed": 0}, overwrite=False)
+    with pytest.raises(UserError, match="take another --output_dir or add --spr_overwrite$"):
+        check_manifest(tmp_path / "spr", {"spr_beta": 0.2, "spr_seed": 1}, overwrite=False)
     Log(tmp_path / "spr" / "pairs").append({"id": "old"})
     check_manifest(tmp_path / "spr", {"spr_beta": 0.2, "spr_seed": 0}, overwrite=True)
     assert read_json(tmp_path / "spr" / "manifest.json")["config"]["spr_beta"] == 0.2

@@ -1,6 +1,7 @@
 """What must hold of every finished run, and of every host."""
 
 import json
+import pickle
 from pathlib import Path
 
 import torch
@@ -83,6 +84,21 @@ def assert_decodes_as_its_own_forward(host, rows: list[dict], count: int = 6) ->
         # LLaVA's collators take a padding token that was said for padding: what whole forwards say behind one is of another row.
         sure = next((place + 1 for place, token in enumerate(expected) if token == host.tokenizer.pad_token_id), count)
         assert first == second and first[:sure] == expected[: min(ends[0] if ends else count, sure)], (first, second, expected)
+
+
+def assert_rows_in_another_process(host, pairs) -> None:
+    """What a data loader's process gets of the host makes the same batch, without trainer and model."""
+    away = pickle.loads(pickle.dumps(host))
+    assert not hasattr(away, "trainer") and not any(isinstance(value, torch.nn.Module) for value in vars(away).values())
+    assert _plain(batch_of(away, pairs)) == _plain(batch_of(host, pairs))
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return (value.dtype, value.tolist()) if isinstance(value, torch.Tensor) else value
 
 
 def assert_log_probs_of_its_own_forward(host, pairs) -> dict:
