@@ -9,7 +9,6 @@ Each writes under ``OUTPUT_DIR/spr/`` and skips what its log already holds, so t
 import contextlib
 import copy
 import dataclasses
-import shutil
 import time
 import traceback
 from collections import Counter
@@ -36,7 +35,7 @@ from spr_plugin.sample_alone import adopt, check_candidates
 from spr_plugin.sampling import ahead, readable, sample
 from spr_plugin.scoring import find_scorer, invalid
 from spr_plugin.selection import Selection, excluded, picture_key
-from spr_plugin.store import Log, check_manifest, counted, lock, read_json, write_json
+from spr_plugin.store import Log, check_manifest, counted, delete_run, lock, read_json, write_json
 from spr_plugin.trl_settings import check_settings
 
 
@@ -210,8 +209,7 @@ class Run:
             DPO_FLAGS if config.spr_restart_dpo else frozenset(),
         )
         if config.spr_restart_dpo:
-            for stale in (self.directory / "dpo", self.directory / "policy", *self.directory.glob("round-*")):
-                shutil.rmtree(stale, ignore_errors=True)
+            delete_run(self.directory, {"dpo", "policy", "round"})
 
     def next_round(self, number: int) -> "Run":
         """The round after this one, whose model is the live one now. Its seed is its own, so that it asks about other regions."""
