@@ -134,7 +134,7 @@ def one_rank(world: Path, out: Path, regions: int) -> None:
     suppress_stop(host)
     flags = {"spr_annotations": f"{world}/spr.json", "spr_image_folder": f"{world}/images", "spr_clip": str(TINY / "clip")}
     config = SPRConfig(spr=True, spr_regions=regions, spr_regions_per_image=4, spr_max_new_tokens=64, **flags)
-    run = Run(host.trainer, config, host.namespace)
+    run = Run(host, config)
     queries = run.regions()
     start = time.perf_counter()
     sample(run.host, queries, run.host.box_format, run.config, run.log("candidates"), run.log("batches"))

@@ -128,7 +128,8 @@ def hook_train(cls) -> None:
             or_fail(flags.settle, flags.script_frame())
         if State.in_stage or not State.config.spr:
             return run()
-        return or_fail(_with_stage, self, State.config, State.namespace, bool(State.followed), run)
+        namespace = State.namespace or flags.script_frame().f_globals
+        return or_fail(_with_stage, self, State.config, namespace, bool(State.followed), run)
 
     cls.train = train
 

@@ -79,8 +79,6 @@ def settle(script) -> None:
         raise UserError(f"--{first} does nothing without --spr: add --spr (or --spr_only to skip the host's training)")
     if said or State.config is None:
         State.config = SPRConfig(**said)
-    if said or State.namespace is None:
-        State.namespace = script.f_globals
     from spr_plugin.hooks import shims
 
     if State.config.spr:
@@ -99,9 +97,12 @@ def script_frame():
 def _hear(from_files: dict, from_lists: dict) -> None:
     """Take up what one parse was told; one that was told nothing of ours leaves what others were."""
     State.touched = not State.worker
+    script = script_frame()
     if from_files or from_lists:
         State.from_files, State.from_lists = from_files, from_lists
-    or_fail(settle, script_frame())
+    if from_files or from_lists or State.namespace is None:
+        State.namespace = script.f_globals
+    or_fail(settle, script)
 
 
 # --- parsers --------------------------------------------------------------------------------------------------------------------

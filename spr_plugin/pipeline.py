@@ -11,31 +11,29 @@ import copy
 import dataclasses
 import time
 import traceback
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from spr_plugin import dpo, engine, ranks, weights
-from spr_plugin.annotations import mine_conversations
+from spr_plugin import dpo, engine, entry, ranks, weights
 from spr_plugin.config import DPO_FLAGS, SPRConfig, digest, fingerprint
 from spr_plugin.contracts import ask
 from spr_plugin.deepspeed_settings import check_deepspeed
 from spr_plugin.errors import UserError
-from spr_plugin.formats import box_format
 from spr_plugin.host import Host
 from spr_plugin.pairing import PreferencePair, make_pair
-from spr_plugin.pictures import limit_pixels, name_too_large, refuse_no_folder, refuse_outside
+from spr_plugin.pictures import limit_pixels
 from spr_plugin.plugins import load_file
 from spr_plugin.progress import progress, say
 from spr_plugin.prompts import prompts_for
 from spr_plugin.refinement import refine
-from spr_plugin.regions import RegionQuery, region_queries
+from spr_plugin.region_source import find_regions, held_regions, log_regions, write_regions
+from spr_plugin.regions import RegionQuery
 from spr_plugin.rehearsal import rehearse
 from spr_plugin.sample_alone import adopt, check_candidates
 from spr_plugin.sampling import ahead, readable, sample
 from spr_plugin.scoring import find_scorer, invalid
-from spr_plugin.selection import Selection, excluded, picture_key
-from spr_plugin.store import Log, check_manifest, counted, delete_run, lock, read_json, write_json
+from spr_plugin.selection import picture_key
+from spr_plugin.store import Log, check_manifest, counted, delete_run, listed, lock, read_json, write_json
 from spr_plugin.trl_settings import check_settings
 
 
@@ -76,18 +74,18 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
         return Outcome(host_train(), followed=False)
     run = Run(host, config)
     queries = run.regions()
-    training = training_of(trainer)
-    begun = ranks.agreed(lambda: read_json(run.directory / "training.json") if run.entered_before() else None)
-    if begun is not None:
-        refuse_another_training(run.directory, begun, training)
-        weights.load(trainer.model, run.entry)
+    training = entry.training_of(trainer, config)
+    entered = entry.found(run.directory, training)
+    if entered:
+        weights.load(trainer.model, run.directory / "entry")
         run.say("the host's training is done already: its weights were read from spr/entry")
-    result = None if begun is not None or config.spr_only else host_train()
+    result = None if entered or config.spr_only else host_train()
     result = result or _nothing_trained(trainer)
-    own_flags, failure = requires_grad(trainer.model), None
+    own_flags, failure = entry.requires_grad(trainer.model), None
     try:
-        if begun is None:
-            run.save_entry(training)
+        if not entered:
+            with during("entry"):
+                entry.save(host, config, run.directory, training)
         run.whole_stage(queries)
     except Exception as error:  # whatever it is, it must not cost the host's training
         failure = run.write_failure(error)
@@ -97,7 +95,8 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
             traceback.print_exception(error)
     if failure:  # outside the handler, whose traceback keeps tensors alive
         run.say(failure)
-        run.back_to_entry(own_flags)
+        entry.go_back(host, run.directory, own_flags)
+        run.say("the model is as the host has trained it, and the host goes on to save it; the same command will take the SPR stage up again")
     return Outcome(result, failure=failure)
 
 
@@ -109,34 +108,10 @@ def train_after(trainer, config: SPRConfig, namespace: dict, host_train) -> Outc
     return Outcome(host_train(), followed=False)
 
 
-def requires_grad(model) -> dict[str, bool]:
-    return {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-
-
 def _nothing_trained(trainer):
     from transformers.trainer_utils import TrainOutput
 
     return TrainOutput(trainer.state.global_step, 0.0, {})
-
-
-def training_of(trainer) -> dict:
-    """What the host trains: what makes ``spr/entry`` the end of this training and of no other one. The same on any number of ranks."""
-    args, data = trainer.args, trainer.train_dataset
-    steps = {"max_steps": args.max_steps} if args.max_steps > 0 else {"num_train_epochs": args.num_train_epochs}
-    examples = {"examples": len(data)} if hasattr(data, "__len__") else {}
-    return {**steps, **examples, "trainable": sorted(weights.trainable(trainer.model))}
-
-
-def refuse_another_training(directory: Path, begun: dict, now: dict) -> None:
-    """UserError where ``spr/entry`` is the end of another training than the one that this command would start."""
-    changed = [f"{name} {begun.get(name)} became {now.get(name)}" for name in sorted({*begun, *now} - {"trainable"}) if begun.get(name) != now.get(name)]
-    if other := sorted(set(begun["trainable"]) ^ set(now["trainable"])):
-        changed.append(f"other parameters are trained, {len(other)} of them, such as {other[0]}")
-    if changed:
-        raise UserError(
-            f"{directory / 'entry'} holds the weights of another training ({'; '.join(changed)}), and this one would be skipped: take another "
-            "--output_dir, or --spr_overwrite to train again"
-        )
 
 
 @contextlib.contextmanager
@@ -224,11 +199,6 @@ class Run:
         self.say(f"round {number} of {self.config.spr_rounds}, in {after.directory}")
         return after
 
-    @property
-    def entry(self) -> Path:
-        """``spr/entry``: the weights as the stage found them, before its first round."""
-        return self.entered[0]
-
     def log(self, stage: str) -> Log:
         return Log(self.directory / stage, ranks.rank())
 
@@ -257,19 +227,6 @@ class Run:
         if self.config.spr_candidates:
             adopt(self.config, self.host.box_format, self.directory)
 
-    def entered_before(self) -> bool:
-        """Whether the host's training has ended before, in another process."""
-        return (self.entry / "index.json").exists()
-
-    def save_entry(self, training: dict) -> None:
-        """The weights that the host has trained, and what the stage may change beside them."""
-        with during("entry"):
-            engine.release(self.trainer)
-            names = {*weights.trainable(self.trainer.model), *dpo.projector(self.host, self.config)}
-            if ranks.rank() == 0:
-                write_json(self.directory / "training.json", training)
-            weights.save(self.trainer.model, sorted(names) + weights.persistent_buffers(self.trainer.model), self.entry)
-
     def whole_stage(self, queries: list[RegionQuery]) -> None:
         """All rounds; afterwards the live model is the improved one, ready for the host to save."""
         if ranks.rank() == 0:
@@ -296,19 +253,6 @@ class Run:
             write_json(self.directory / "failed.json", record)
         return f"the SPR stage failed ({stage}): {why}"
 
-    def back_to_entry(self, own_flags: dict[str, bool]) -> None:
-        """The model as the host has trained it, in the host's own structure, for the host to save."""
-        model = self.trainer.model
-        engine.release(self.trainer)
-        dpo.remove_adapter(model)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(own_flags[name])
-        if ranks.agreed(self.entered_before):
-            weights.load(model, self.entry)
-        vars(model.config).pop("spr_box", None)
-        engine.hold(self.trainer)
-        self.say("the model is as the host has trained it, and the host goes on to save it; the same command will take the SPR stage up again")
-
     def save_base(self) -> None:
         """The model as it enters the stage in the host's own layout (``--spr_save_base``): what SPR is to be compared with."""
         base = self.directory / "base"
@@ -321,7 +265,7 @@ class Run:
 
     def improve(self, queries: list[RegionQuery]) -> None:
         """One round, sampling to DPO; afterwards the live model is the improved one in the host's own structure."""
-        own_flags = requires_grad(self.trainer.model)
+        own_flags = entry.requires_grad(self.trainer.model)
         finished = self.directory / "policy"
         if ranks.agreed((finished / "index.json").exists):
             dpo.choose_trainable(self.host, self.config)
@@ -332,9 +276,9 @@ class Run:
             ids = {query.id for query in watched}
             pairs = [pair for pair in self.make_pairs(queries) if pair.region not in ids]
             names = dpo.choose_trainable(self.host, self.config)
-            entry = digest([read_json(folder / "index.json") for folder in self.entered])
+            entered = digest([read_json(folder / "index.json") for folder in self.entered])
             with during("dpo"):
-                dpo.improve(self.host, pairs, watched, self.config, self.directory / "dpo", entry)
+                dpo.improve(self.host, pairs, watched, self.config, self.directory / "dpo", entered)
                 weights.save(self.trainer.model, names, finished)
             dpo.clean(self.directory / "dpo")
         dpo.merge_adapter(self.trainer.model)
@@ -377,9 +321,9 @@ class Run:
         records = self.log("pairs").read().values()
         pairs = [PreferencePair(**record) for record in records if "skip" not in record]
         reasons = counted(record["skip"] for record in records if "skip" in record)
-        self.say(f"{len(pairs)} pairs from {len(queries)} regions ({_listed(reasons) or 'none skipped'})")
+        self.say(f"{len(pairs)} pairs from {len(queries)} regions ({listed(reasons) or 'none skipped'})")
         if not pairs:
-            raise UserError(f"no preference pair is left of {len(queries)} regions ({_listed(reasons)}): see {self.directory / 'scores'}")
+            raise UserError(f"no preference pair is left of {len(queries)} regions ({listed(reasons)}): see {self.directory / 'scores'}")
         return pairs
 
     def score(self, queries: list[RegionQuery]) -> None:
@@ -414,77 +358,6 @@ class Run:
             record = asdict(made) if isinstance(made, PreferencePair) else {"id": query.id, "region": query.id, "skip": made}
             if record["id"] not in held:
                 log.append(record)
-
-
-def write_regions(directory: Path, config: SPRConfig, form, data_path: str | None, image_folder: str | None) -> None:
-    """The log of regions, unless it is there. UserError where the source gives none. For one rank."""
-    queries, skipped = find_regions(directory, config, form, data_path, image_folder)
-    if skipped is not None:
-        log_regions(directory, queries, skipped)
-
-
-def find_regions(
-    directory: Path, config: SPRConfig, form, data_path: str | None, image_folder: str | None, anew: bool = False
-) -> tuple[list[RegionQuery], Counter | None]:
-    """The regions whose log is in ``directory`` and None, or new ones and what was left out by reason.
-
-    Raises:
-        UserError: the source gives none, or a picture lies outside the folder of pictures.
-    """
-    folder, skipped = config.spr_image_folder or image_folder, None
-    queries = None if anew else held_regions(directory)
-    if queries is None:
-        refuse_no_folder(folder, "--spr_image_folder" if config.spr_image_folder else "--image_folder")
-        queries, skipped = _draw_regions(config, form, data_path, folder)
-    if not config.spr_allow_outside:
-        named = ((query.image.id, query.image.path) for query in queries)
-        refuse_outside(named, folder or "", "--spr_image_folder", "--spr_allow_outside")
-    return queries, skipped
-
-
-def held_regions(directory: Path) -> list[RegionQuery] | None:
-    """The regions whose log in ``directory`` is whole; None where it is not, or not there."""
-    if not (directory / "regions" / "counts.json").exists():
-        return None
-    return [RegionQuery.from_json(record) for record in Log(directory / "regions").read().values()]
-
-
-def log_regions(directory: Path, queries: list[RegionQuery], skipped: Counter) -> None:
-    """Write the log of regions, and what was left out by reason."""
-    Log(directory / "regions").write(query.to_json() for query in queries)
-    write_json(directory / "regions" / "counts.json", dict(skipped))
-
-
-def _draw_regions(config: SPRConfig, form, data_path, folder: str) -> tuple[list[RegionQuery], Counter]:
-    """Region queries of the annotated images, at least one, and what was left out by reason."""
-    skipped = Counter()
-    queries = region_queries(
-        _annotated_images(config, form, data_path, folder, skipped),
-        seed=config.spr_seed,
-        regions_per_image=config.spr_regions_per_image,
-        more_than=config.spr_more_than,
-        limit=config.spr_regions,
-        select=Selection(excluded(config.spr_exclude), config.spr_min_objects, config.spr_min_area),
-        skipped=skipped,
-    )
-    found = list(queries)
-    name_too_large(skipped, "--spr_max_pixels")
-    if found:
-        return found, skipped
-    mined = f"--data_path {data_path} (mined, since there is no --spr_annotations)"
-    source = f"--spr_annotations {config.spr_annotations}" if config.spr_annotations else mined
-    raise UserError(f"{source} gives no usable region ({_listed(skipped) or 'it is empty'})")
-
-
-def _annotated_images(config: SPRConfig, form, data_path, folder, skipped: Counter):
-    if config.spr_annotations is None:
-        # --data_path writes boxes as the host's model does, but for the aspect that --spr_data_aspect names.
-        return mine_conversations(data_path, folder, box_format(form.family, config.spr_data_aspect) if config.spr_data_aspect else form, skipped)
-    asked = {"source": config.spr_annotations, "image_folder": folder, "keep_crowd": config.spr_keep_crowd}
-    images = ask("spr_annotations", **asked, skipped=skipped)
-    if images is None:
-        raise UserError(f"--spr_annotations {config.spr_annotations}: neither COCO-format JSON nor a source of a plugin")
-    return images
 
 
 def by_region(candidates) -> dict[str, list[dict]]:
@@ -558,7 +431,3 @@ def refuse_impossible(trainer) -> None:
         raise UserError(f"--spr in one process on {args.n_gpu} GPUs: start one process a GPU (torchrun or deepspeed), or show it one with CUDA_VISIBLE_DEVICES")
     if getattr(args, "deepspeed", None):
         check_deepspeed(args.deepspeed, args)
-
-
-def _listed(reasons) -> str:
-    return ", ".join(f"{reason} {count}" for reason, count in (reasons or {}).items())

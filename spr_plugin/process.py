@@ -21,7 +21,7 @@ class State:
         words: the command line at the interpreter's start, without the program; whatever the script makes of ``sys.argv``.
         from_files, from_lists: flag → value of the latest parse that held flags of ours: read from a dict or file, or given as words.
         config: the SPRConfig of all these, once one was asked for.
-        namespace: globals of the host's training script.
+        namespace: globals of the script that a parser of transformers has read our flags for.
         touched: a parser of transformers has read flags here, or a Trainer was made: this is a training script, no bystander.
         launched: a process was started that carries our flags on: the stage is that one's.
         worker: multiprocessing has started this process, and it imports the script anew: that flags are read says nothing here.

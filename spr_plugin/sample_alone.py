@@ -8,6 +8,7 @@ from pathlib import Path
 from spr_plugin.config import SPRConfig, fingerprint
 from spr_plugin.errors import UserError
 from spr_plugin.pictures import limit_pixels
+from spr_plugin.region_source import find_regions, held_regions, log_regions
 from spr_plugin.regions import RegionQuery
 from spr_plugin.store import Log, check_manifest, lock, read_manifest
 
@@ -22,7 +23,6 @@ FLAGS = [*SHARED, *"""spr_annotations spr_exclude spr_image_folder spr_allow_out
 
 def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
     """Fill ``directory`` with regions and candidates; the same call goes on after any interruption. The number of candidates."""
-    from spr_plugin.pipeline import find_regions, held_regions, log_regions
     from spr_plugin.sampling import sample
 
     folder = Path(directory)

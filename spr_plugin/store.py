@@ -435,3 +435,8 @@ def counted(reasons: Iterable[str]) -> dict[str, int]:
     for reason in reasons:
         counts[reason] = counts.get(reason, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def listed(reasons: Mapping[str, int]) -> str:
+    """Reasons with their counts, for a line."""
+    return ", ".join(f"{reason} {count}" for reason, count in reasons.items())

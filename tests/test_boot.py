@@ -5,7 +5,6 @@ import subprocess
 import sys
 import textwrap
 import types
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ BUILD = Path(__file__).parents[1] / "_build"
 # A training script in little: transformers' parser, a Trainer whose train() a fork may override, and nothing of ours.
 SCRIPT = """
 import sys
-from dataclasses import dataclass, field
+
 from transformers import HfArgumentParser
 
 @dataclass
@@ -241,10 +240,21 @@ def test_a_script_without_transformers_parser_is_heard_by_its_command_line(hooke
     """argparse with parse_known_args, say, which passes over our flags."""
     trainer, stage_calls = hooked
     monkeypatch.setattr(boot.State, "config", None)
+    monkeypatch.setattr(boot.State, "namespace", None)
     monkeypatch.setattr(boot.State, "words", ["--lr", "1", "--spr", "--spr_beta", "0.3"])
     trainer().train()
     ((config, namespace),) = stage_calls
-    assert config.spr_beta == 0.3 and "test_a_script_without_transformers_parser_is_heard_by_its_command_line" in namespace | {"a": 1}
+    assert config.spr_beta == 0.3 and namespace is globals()
+
+
+def test_the_script_is_the_one_that_parsed_also_where_a_fork_s_module_makes_the_trainer(hooked):
+    """LLaVA-NeXT's trainer has an __init__ of its own, in a module that is no script."""
+    trainer, stage_calls = hooked
+    fork = {"trainer": trainer, "__name__": "llava.train.llava_trainer"}
+    exec("class Fork(trainer):\n    def __init__(self):\n        super().__init__()\n", fork)
+    boot.State.words = ["--spr"]
+    fork["Fork"]().train()
+    assert stage_calls[0][1] == {"a": 1}
 
 
 # --- attach -----------------------------------------------------------------------------------------------------------------------

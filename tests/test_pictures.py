@@ -23,7 +23,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.formats import llava
 from spr_plugin.pictures import BadImage, image_size, limit_pixels, open_image, outside_of
-from spr_plugin.pipeline import write_regions
+from spr_plugin.region_source import write_regions
 from spr_plugin.plugins import manager
 from spr_plugin.store import Log, read_json
 

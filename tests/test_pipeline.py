@@ -11,7 +11,8 @@ pytest.importorskip("torch")
 from spr_plugin.config import SPRConfig, fingerprint  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.formats import llava  # noqa: E402
-from spr_plugin.pipeline import Run, by_picture, refuse_impossible, write_regions  # noqa: E402
+from spr_plugin.pipeline import Run, by_picture, refuse_impossible  # noqa: E402
+from spr_plugin.region_source import write_regions  # noqa: E402
 from spr_plugin.sample_alone import adopt  # noqa: E402
 from spr_plugin.store import Log, check_manifest, read_json  # noqa: E402
 

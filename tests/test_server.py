@@ -14,7 +14,7 @@ from spr_plugin.cli import commands, main
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.pipeline import write_regions
+from spr_plugin.region_source import write_regions
 from spr_plugin.sample_alone import adopt
 from spr_plugin.store import Log
 

@@ -1,0 +1,72 @@
+"""``OUTPUT_DIR/spr/entry``: the weights as the host's training left them, which training that was, and the way back to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spr_plugin import dpo, engine, ranks, weights
+from spr_plugin.config import SPRConfig
+from spr_plugin.errors import UserError
+from spr_plugin.host import Host
+from spr_plugin.store import read_json, write_json
+
+TRAINING = "training.json"
+
+
+def training_of(trainer, config: SPRConfig) -> dict:
+    """What the host trains: what makes an entry the end of this training and of no other one. The same on any number of ranks."""
+    trainable = {"trainable": sorted(weights.trainable(trainer.model))}
+    if config.spr_only:
+        return {"trained": False, **trainable}
+    args, data = trainer.args, trainer.train_dataset
+    steps = {"max_steps": args.max_steps} if args.max_steps > 0 else {"num_train_epochs": args.num_train_epochs}
+    examples = {"examples": len(data)} if hasattr(data, "__len__") else {}
+    return {"trained": True, **steps, **examples, **trainable}
+
+
+def found(directory: Path, training: dict) -> bool:
+    """Whether the entry in ``directory`` is the end of ``training``: this command was started again. UserError where it is that of another one."""
+    known = ranks.agreed(lambda: read_json(directory / TRAINING) or {} if is_whole(directory / "entry") else None)
+    if known is None:
+        return False
+    names = sorted({*known, *training} - {"trainable"})
+    changed = [f"{name} {known.get(name)} became {training.get(name)}" for name in names if known.get(name) != training.get(name)]
+    if other := sorted(set(known.get("trainable", ())) ^ set(training["trainable"])):
+        changed.append(f"other parameters are trained, {len(other)} of them, such as {other[0]}")
+    if changed:
+        raise UserError(
+            f"{directory / 'entry'} holds the weights of another training ({'; '.join(changed)}), and this one would be skipped: take another "
+            "--output_dir, or --spr_overwrite to train again"
+        )
+    return True
+
+
+def is_whole(entry: Path) -> bool:
+    return (entry / "index.json").exists()
+
+
+def save(host: Host, config: SPRConfig, directory: Path, training: dict) -> None:
+    """The weights that the host has trained, what the stage may change beside them, and which training it was."""
+    engine.release(host.trainer)
+    model = host.trainer.model
+    names = {*weights.trainable(model), *dpo.projector(host, config)}
+    if ranks.rank() == 0:
+        write_json(directory / TRAINING, training)
+    weights.save(model, sorted(names) + weights.persistent_buffers(model), directory / "entry")
+
+
+def go_back(host: Host, directory: Path, own_flags: dict[str, bool]) -> None:
+    """The model as the host has trained it, in the host's own structure and with its ``requires_grad``, for the host to save."""
+    trainer = host.trainer
+    engine.release(trainer)
+    dpo.remove_adapter(trainer.model)
+    for name, parameter in trainer.model.named_parameters():
+        parameter.requires_grad_(own_flags[name])
+    if ranks.agreed(lambda: is_whole(directory / "entry")):
+        weights.load(trainer.model, directory / "entry")
+    vars(trainer.model.config).pop("spr_box", None)
+    engine.hold(trainer)
+
+
+def requires_grad(model) -> dict[str, bool]:
+    return {name: parameter.requires_grad for name, parameter in model.named_parameters()}

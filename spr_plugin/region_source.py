@@ -1,0 +1,87 @@
+"""Where a run's regions come from: the log that is there already, or annotated pictures, read once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from spr_plugin.annotations import mine_conversations
+from spr_plugin.config import SPRConfig
+from spr_plugin.contracts import ask
+from spr_plugin.errors import UserError
+from spr_plugin.formats import box_format
+from spr_plugin.pictures import name_too_large, refuse_no_folder, refuse_outside
+from spr_plugin.regions import RegionQuery, region_queries
+from spr_plugin.selection import Selection, excluded
+from spr_plugin.store import Log, listed, write_json
+
+
+def write_regions(directory: Path, config: SPRConfig, form, data_path: str | None, image_folder: str | None) -> None:
+    """The log of regions, unless it is there. UserError where the source gives none. For one rank."""
+    queries, skipped = find_regions(directory, config, form, data_path, image_folder)
+    if skipped is not None:
+        log_regions(directory, queries, skipped)
+
+
+def find_regions(
+    directory: Path, config: SPRConfig, form, data_path: str | None, image_folder: str | None, anew: bool = False
+) -> tuple[list[RegionQuery], Counter | None]:
+    """The regions whose log is in ``directory`` and None, or new ones and what was left out by reason.
+
+    Raises:
+        UserError: the source gives none, or a picture lies outside the folder of pictures.
+    """
+    folder, skipped = config.spr_image_folder or image_folder, None
+    queries = None if anew else held_regions(directory)
+    if queries is None:
+        refuse_no_folder(folder, "--spr_image_folder" if config.spr_image_folder else "--image_folder")
+        queries, skipped = _draw_regions(config, form, data_path, folder)
+    if not config.spr_allow_outside:
+        named = ((query.image.id, query.image.path) for query in queries)
+        refuse_outside(named, folder or "", "--spr_image_folder", "--spr_allow_outside")
+    return queries, skipped
+
+
+def held_regions(directory: Path) -> list[RegionQuery] | None:
+    """The regions whose log in ``directory`` is whole; None where it is not, or not there."""
+    if not (directory / "regions" / "counts.json").exists():
+        return None
+    return [RegionQuery.from_json(record) for record in Log(directory / "regions").read().values()]
+
+
+def log_regions(directory: Path, queries: list[RegionQuery], skipped: Counter) -> None:
+    """Write the log of regions, and what was left out by reason."""
+    Log(directory / "regions").write(query.to_json() for query in queries)
+    write_json(directory / "regions" / "counts.json", dict(skipped))
+
+
+def _draw_regions(config: SPRConfig, form, data_path, folder: str) -> tuple[list[RegionQuery], Counter]:
+    """Region queries of the annotated images, at least one, and what was left out by reason."""
+    skipped = Counter()
+    queries = region_queries(
+        _annotated_images(config, form, data_path, folder, skipped),
+        seed=config.spr_seed,
+        regions_per_image=config.spr_regions_per_image,
+        more_than=config.spr_more_than,
+        limit=config.spr_regions,
+        select=Selection(excluded(config.spr_exclude), config.spr_min_objects, config.spr_min_area),
+        skipped=skipped,
+    )
+    found = list(queries)
+    name_too_large(skipped, "--spr_max_pixels")
+    if found:
+        return found, skipped
+    mined = f"--data_path {data_path} (mined, since there is no --spr_annotations)"
+    source = f"--spr_annotations {config.spr_annotations}" if config.spr_annotations else mined
+    raise UserError(f"{source} gives no usable region ({listed(skipped) or 'it is empty'})")
+
+
+def _annotated_images(config: SPRConfig, form, data_path, folder, skipped: Counter):
+    if config.spr_annotations is None:
+        # --data_path writes boxes as the host's model does, but for the aspect that --spr_data_aspect names.
+        return mine_conversations(data_path, folder, box_format(form.family, config.spr_data_aspect) if config.spr_data_aspect else form, skipped)
+    asked = {"source": config.spr_annotations, "image_folder": folder, "keep_crowd": config.spr_keep_crowd}
+    images = ask("spr_annotations", **asked, skipped=skipped)
+    if images is None:
+        raise UserError(f"--spr_annotations {config.spr_annotations}: neither COCO-format JSON nor a source of a plugin")
+    return images

@@ -1,0 +1,68 @@
+"""Which training an entry belongs to."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from spr_plugin import entry
+from spr_plugin.config import SPRConfig
+from spr_plugin.errors import UserError
+from spr_plugin.store import write_json
+
+
+def trainer(frozen=(), examples=8, **args):
+    model = torch.nn.ModuleDict({"projector": torch.nn.Linear(2, 2), "language": torch.nn.Linear(2, 2)})
+    for name in frozen:
+        model[name].requires_grad_(False)
+    settings = {"max_steps": -1, "num_train_epochs": 1.0, **args}
+    return SimpleNamespace(model=model, train_dataset=[0] * examples, args=SimpleNamespace(**settings))
+
+
+def training(*how, only=False, **more):
+    return entry.training_of(trainer(*how, **more), SPRConfig(spr=True, spr_only=only))
+
+
+@pytest.fixture
+def left(tmp_path):
+    """``left(training)`` → the folder of a run that had come to its entry."""
+
+    def leave(what) -> object:
+        write_json(tmp_path / "training.json", what)
+        write_json(tmp_path / "entry" / "index.json", {})
+        return tmp_path
+
+    return leave
+
+
+def test_the_same_command_finds_its_entry(left):
+    assert entry.found(left(training()), training())
+    assert entry.found(left(training(max_steps=5, num_train_epochs=1.0)), training(max_steps=5, num_train_epochs=3.0)), "epochs do not count then"
+    assert entry.found(left(training(only=True)), training(only=True, max_steps=9))
+
+
+def test_nothing_is_found_where_nothing_is_or_a_death_left_half(tmp_path, left):
+    assert not entry.found(tmp_path, training())
+    left(training())
+    (tmp_path / "entry" / "index.json").unlink()
+    assert not entry.found(tmp_path, training(max_steps=7))
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "says"),
+    [
+        (training(), training(["projector"]), "other parameters are trained, 2 of them, such as projector.bias"),
+        (training(["projector"]), training(["language"]), "4 of them"),
+        (training(), training(num_train_epochs=3.0), "num_train_epochs 1.0 became 3.0"),
+        (training(max_steps=3), training(max_steps=5), "max_steps 3 became 5"),
+        (training(), training(max_steps=5), "max_steps None became 5"),
+        (training(), training(examples=9), "examples 8 became 9"),
+        (training(only=True), training(), "trained False became True"),
+        (training(), training(only=True), "trained True became False"),
+        ({}, training(), "trained None became True"),
+    ],
+)
+def test_another_training_is_refused_by_what_differs(left, was, now, says):
+    with pytest.raises(UserError) as refused:
+        entry.found(left(was), now)
+    assert says in str(refused.value) and "--spr_overwrite" in str(refused.value)
