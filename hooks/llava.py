@@ -7,7 +7,7 @@ expands ``<image>`` (facts that differ between forks stay theirs). What a script
 import contextlib
 import copy
 import inspect
-import os
+import sys
 import uuid
 
 import torch
@@ -17,6 +17,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.host import Host, replaced
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.pictures import open_image
 
 LORA_SAVERS = ("get_peft_state_maybe_zero_3", "get_peft_state_non_lora_maybe_zero_3")
 NEEDED = ("make_supervised_data_module", "LazySupervisedDataset", "safe_save_model_for_hf_trainer", "Image")
@@ -35,6 +36,7 @@ class LlavaHost(Host):
         self.box_format = box_format(config.spr_box_format or "llava", self.data_args.image_aspect_ratio)
         self.vision_tower = trainer.model.config.mm_vision_tower
         self.llava = next(m for m in trainer.model.modules() if hasattr(type(m), "prepare_inputs_labels_for_multimodal"))
+        self.generation = self.llava.generation_config
         missing = [
             name
             for name in LORA_SAVERS
@@ -46,12 +48,31 @@ class LlavaHost(Host):
                 "is saved; leave the flag out"
             )
 
+    def __getstate__(self) -> dict:
+        """Without the script's globals, and without the records of its data set, which rows of ours have no use for."""
+        state = {name: value for name, value in super().__getstate__().items() if name != "namespace"}
+        state["dataset"] = copy.copy(self.dataset)
+        state["dataset"].list_data_dict = []
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self.namespace = vars(sys.modules[type(self.dataset).__module__])
+
     def row(self, image_path: str, prompt: str, answer: str) -> dict:
-        turns = [{"from": "human", "value": f"<image>\n{prompt}"}, {"from": "gpt", "value": answer}]
+        (row,) = self.rows(open_image(image_path), [(prompt, answer)])
+        return row
+
+    def rows(self, picture, talks: list[tuple[str, str]]) -> list[dict]:
+        """Rows of (question, answer) about one picture, by the host's own data set, transformed once."""
         one = copy.copy(self.dataset)
-        # Absolute, since the dataset joins it to its own --image_folder.
-        one.list_data_dict = [{"id": "spr", "image": os.path.abspath(image_path), "conversations": turns}]
-        return self.item(one, 0)
+        one.list_data_dict = []
+        self.transform_once(one)
+        with held_picture(self.namespace, picture) as name:
+            for asked, answer in talks:
+                turns = [{"from": "human", "value": f"<image>\n{asked}"}, {"from": "gpt", "value": answer}]
+                one.list_data_dict.append({"id": "spr", "image": name, "conversations": turns})
+            return [self.item(one, place) for place in range(len(talks))]
 
     def item(self, dataset, place: int) -> dict:
         """A row of the host's data set."""
@@ -66,18 +87,12 @@ class LlavaHost(Host):
 
     @property
     def stop_tokens(self) -> list[int]:
-        stops = self.llava.generation_config.eos_token_id
+        stops = self.generation.eos_token_id
         stops = self.tokenizer.eos_token_id if stops is None else stops
         return [stops] if isinstance(stops, int) else list(stops or [])
 
     def questions(self, picture, prompts: list[str]) -> list[dict]:
-        """By the host's own data set, which finds the picture in memory and transforms it once."""
-        one = copy.copy(self.dataset)
-        self.transform_once(one)
-        with held_picture(self.namespace, picture) as name:
-            said = [[{"from": "human", "value": f"<image>\n{prompt}"}, {"from": "gpt", "value": PLACEHOLDER}] for prompt in prompts]
-            one.list_data_dict = [{"id": "spr", "image": name, "conversations": turns} for turns in said]
-            rows = [self.item(one, place) for place in range(len(prompts))]
+        rows = self.rows(picture, [(prompt, PLACEHOLDER) for prompt in prompts])
         for row in rows:
             asked = self.asked(row)
             row.update(input_ids=row["input_ids"][:asked], labels=row["labels"][:asked], image=rows[0]["image"])
@@ -93,7 +108,7 @@ class LlavaHost(Host):
         return int((row["labels"] != -100).nonzero()[0])
 
     def prefill(self, rows: list[dict]) -> tuple:
-        batch = self.trainer._prepare_inputs(self.batch(rows))
+        batch = self.on_device(self.batch(rows))
         expand = self.llava.prepare_inputs_labels_for_multimodal
         known = inspect.signature(expand).parameters
         given = {name: batch.get(name) for name, parameter in known.items() if name in batch or parameter.default is parameter.empty}

@@ -22,6 +22,9 @@ from spr_plugin.flags import asked
 from spr_plugin.imports import after_import, once
 from spr_plugin.process import State, fail, or_fail
 
+# set in the environment of a process that is awake
+AWAKE = "SPR_PLUGIN_AWAKE"
+
 # Programs that may carry our word and run whatever code, but are no training command.
 BYSTANDER = re.compile(r"(pip[\d.]*|pytest|py\.test|unittest)(\.py|\.exe)?")
 
@@ -29,9 +32,16 @@ BYSTANDER = re.compile(r"(pip[\d.]*|pytest|py\.test|unittest)(\.py|\.exe)?")
 # --- waking ---------------------------------------------------------------------------------------------------------------------
 
 
+def inherited(arguments, environment) -> bool:
+    """Whether this is a process that multiprocessing has started, without a fork, for one that was awake: it imports the host's script anew
+    (data loader workers), and has no flag in its command line yet. ``spr_plugin.pth`` says this too."""
+    return AWAKE in environment and any("multiprocessing" in a for a in arguments)
+
+
 def start() -> None:
     """Entry point of ``spr_plugin.start`` (PEP 829), which cannot hold a condition."""
-    if asked([*getattr(sys, "argv", ()), *getattr(sys, "orig_argv", ())]):
+    own, whole = getattr(sys, "argv", ()), getattr(sys, "orig_argv", ())
+    if asked([*own, *whole]) or inherited(whole, os.environ):
         wake()
 
 
@@ -45,11 +55,14 @@ def wake(words=None) -> None:
         return
     State.awake = True
     State.words = list(getattr(sys, "argv", sys.orig_argv)[1:] if words is None else words)
+    State.worker = not asked(State.words) and inherited(sys.orig_argv, os.environ)
+    os.environ[AWAKE] = "1"
     from spr_plugin.hooks import shims
 
     process.note_exit_code()
     shims.install()
     after_import("subprocess", process.note_launches)
+    after_import("torch.multiprocessing.spawn", process.note_spawned)
     after_import("transformers.hf_argparser", lambda module: flags.hook_parser(module.HfArgumentParser))
     after_import("trl.scripts._hf_argparser", lambda module: flags.hook_parser(module.HfArgumentParser))
     after_import("trl.scripts.utils", lambda module: flags.check_file(module.TrlParser))
@@ -91,8 +104,9 @@ def hook_trainer(trainer) -> None:
             if issubclass(cls, trainer):
                 hook_train(cls)
         host_init(self, *args, **kwargs)
-        State.touched = True
-        or_fail(flags.settle, flags.script_frame())
+        if not State.in_stage:
+            State.touched = True
+            or_fail(flags.settle, flags.script_frame())
         from spr_plugin.hooks import shims
 
         or_fail(shims.refuse_ignored_deepspeed, self)

@@ -60,18 +60,21 @@ def to_device(trainer) -> None:
 
 @contextlib.contextmanager
 def generating(host: Host):
-    """The live model ready to answer: in eval mode, under the host's autocast, without gradients.
+    """The live model ready to answer: in eval mode, under transformers' autocast, without gradients.
 
     Yields whether ranks must call its modules in step, which is so where ZeRO-3's parts stay apart: an engine in training holds them, or
     they do not fit on a device together.
     """
+    from transformers import Trainer
+
     trainer, model = host.trainer, host.trainer.model
     was_training = model.training
     in_step = weights.sharded(model) and (getattr(trainer, "deepspeed", None) is not None or _too_large(trainer))
     model.eval()
     whole = _layer_by_layer(trainer) if in_step else weights.gathered(model.parameters())
     try:
-        with torch.no_grad(), whole, trainer.compute_loss_context_manager():
+        # The host's own autocast may be for its own steps alone.
+        with torch.no_grad(), whole, Trainer.autocast_smart_context_manager(trainer):
             yield in_step
     finally:
         model.train(was_training)

@@ -35,11 +35,11 @@ def named(words) -> list[str]:
 
 @functools.lru_cache(maxsize=None)
 def flags_class():
-    """A dataclass with SPRConfig's fields for the parser: it passes a field's metadata on to argparse, which knows help and choices."""
-    from spr_plugin.config import SPRConfig
+    """A dataclass with SPRConfig's fields for the parser, which passes a field's metadata on to argparse."""
+    from spr_plugin.config import SPRConfig, for_argparse
 
     def plain(f):
-        metadata = {key: f.metadata[key] for key in ("help", "choices") if key in f.metadata}
+        metadata = {"help": for_argparse(f.metadata["help"])}
         return dataclasses.field(default=f.default, default_factory=f.default_factory, metadata=metadata)
 
     return dataclasses.make_dataclass("SPRFlags", [(f.name, f.type, plain(f)) for f in dataclasses.fields(SPRConfig)])
@@ -98,7 +98,7 @@ def script_frame():
 
 def _hear(from_files: dict, from_lists: dict) -> None:
     """Take up what one parse was told; one that was told nothing of ours leaves what others were."""
-    State.touched = True
+    State.touched = not State.worker
     if from_files or from_lists:
         State.from_files, State.from_lists = from_files, from_lists
     or_fail(settle, script_frame())

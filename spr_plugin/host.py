@@ -4,24 +4,35 @@ A host is found by the ``spr_host`` hook; every code base that trains vision-lan
 """
 
 import contextlib
+import pickle
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from spr_plugin.errors import UserError
+from spr_plugin.plugins import load_file, loaded_files
+
+PARTS = ("language model", "projector", "vision tower")
 
 
 class Host(ABC):
     """One training script with its model, tokenizer and image transform.
 
+    ``row``, ``batch`` and ``pictures`` are also called in data loaders' processes, where there is no trainer and no model: those that are not
+    forked get the rest of the host by pickle. A host that keeps more that cannot go there says so by ``__getstate__``.
+
     Attributes:
         trainer: the host's ``transformers.Trainer``; ``trainer.model`` is the live model.
         box_format: how the model writes boxes (see :mod:`spr_plugin.formats`).
-        data_path, image_folder: the host's own training data, of which object boxes are mined by default.
-        vision_tower: path or hub id of the vision tower, the default of ``--spr_clip``.
+        data_path: the host's training data in LLaVA's form, of which boxes are mined by default; else None.
+        image_folder: where that data's pictures lie, the default of ``--spr_image_folder``; else None.
+        vision_tower: path or hub id of the vision tower, the default of ``--spr_clip``; or None.
     """
 
     trainer: object
     box_format: object
-    data_path: str
-    image_folder: str
-    vision_tower: str
+    data_path: str | None
+    image_folder: str | None
+    vision_tower: str | None
 
     @abstractmethod
     def row(self, image_path: str, prompt: str, answer: str) -> dict:
@@ -86,11 +97,60 @@ class Host(ABC):
 
     @abstractmethod
     def part_of(self, parameter_name: str) -> str:
-        """Which part of the model a parameter belongs to: "language model", "projector" or "vision tower"."""
+        """Which part of the model a parameter belongs to: "language model", "projector", "vision tower"."""
 
     @abstractmethod
     def save(self, directory: str) -> None:
         """Write the live model as the host itself would, in its own layout."""
+
+    def on_device(self, batch: dict) -> dict:
+        """``batch`` where the model is, with the types that transformers' own Trainer gives a step's. The host's may know its own batches alone."""
+        return _on_device(self.trainer, batch)
+
+    def __getstate__(self) -> dict:
+        """What goes to another process: all but the live model and its trainer."""
+        live = {name for name, value in vars(self).items() if hasattr(value, "named_parameters")}
+        return {name: value for name, value in vars(self).items() if name != "trainer" and name not in live}
+
+    def __setstate__(self, state: dict) -> None:
+        """In that process; what a host has left out there it finds again here."""
+        vars(self).update(state)
+
+    def __reduce__(self):
+        """In two layers: the inner one, which names the host's own modules, is read once the shims and plugin files are there.
+
+        Raises:
+            UserError: something of the host cannot be pickled.
+        """
+        try:
+            packed = pickle.dumps((type(self), self.__getstate__()))
+        except (pickle.PicklingError, TypeError, AttributeError) as error:  # what it holds is foreign
+            said = " ".join(str(error).split())
+            raise UserError(f"{type(self).__name__} cannot go to data loader workers that do not fork ({said}): take dataloader_num_workers 0") from None
+        return _unpacked, (loaded_files(), packed)
+
+
+def _unpacked(plugin_files: list[str], packed: bytes) -> Host:
+    from spr_plugin.hooks import shims
+
+    shims.install()
+    for path in plugin_files:
+        load_file(path)
+    kind, state = pickle.loads(packed)
+    host = object.__new__(kind)
+    host.__setstate__(state)
+    return host
+
+
+def _on_device(trainer, data):
+    """``Trainer._prepare_inputs``, whatever the trainer's class makes of it."""
+    from transformers import Trainer
+
+    if isinstance(data, Mapping):
+        return type(data)({name: _on_device(trainer, value) for name, value in data.items()})
+    if isinstance(data, (tuple, list)):
+        return type(data)(_on_device(trainer, value) for value in data)
+    return Trainer._prepare_input(trainer, data)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ Each writes under ``OUTPUT_DIR/spr/`` and skips what its log already holds, so t
 import contextlib
 import copy
 import dataclasses
-import shutil
 import time
 import traceback
 from collections import Counter
@@ -19,12 +18,14 @@ from pathlib import Path
 from spr_plugin import dpo, engine, ranks, weights
 from spr_plugin.annotations import mine_conversations
 from spr_plugin.config import DPO_FLAGS, SPRConfig, digest, fingerprint
+from spr_plugin.contracts import ask
 from spr_plugin.deepspeed_settings import check_deepspeed
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.host import Host
 from spr_plugin.pairing import PreferencePair, make_pair
-from spr_plugin.plugins import hook, load_file
+from spr_plugin.pictures import limit_pixels, name_too_large, refuse_no_folder, refuse_outside
+from spr_plugin.plugins import load_file
 from spr_plugin.progress import progress, say
 from spr_plugin.prompts import prompts_for
 from spr_plugin.refinement import refine
@@ -32,9 +33,9 @@ from spr_plugin.regions import RegionQuery, region_queries
 from spr_plugin.rehearsal import rehearse
 from spr_plugin.sample_alone import adopt, check_candidates
 from spr_plugin.sampling import ahead, readable, sample
-from spr_plugin.scoring import invalid
+from spr_plugin.scoring import find_scorer, invalid
 from spr_plugin.selection import Selection, excluded, picture_key
-from spr_plugin.store import Log, check_manifest, counted, lock, read_json, write_json
+from spr_plugin.store import Log, check_manifest, counted, delete_run, lock, read_json, write_json
 from spr_plugin.trl_settings import check_settings
 
 
@@ -160,34 +161,35 @@ class Run:
         self.host, self.trainer = host, host.trainer
         self.directory = Path(self.trainer.args.output_dir) / "spr"
         dpo.check_trainable(self.host, config)
+        dpo.check_workers(self.host, config)
         check_settings(config)
         self.config = dataclasses.replace(config, spr_clip=config.spr_clip or self.host.vision_tower)
         self.entered = [self.directory / "entry"]
         self.scorer("cpu")  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
         ranks.check_shared(self.directory)
+        limit_pixels(self.config.spr_max_pixels)
         ranks.agreed(self._enter)
 
     def _enter(self) -> None:
         """Bind ``OUTPUT_DIR/spr`` to this run and write its regions; before that nothing is written, and
         everything that can be known is asked. For one rank."""
-        config, host, drawn = self.config, self.host, None
+        config, host = self.config, self.host
         if config.spr_overwrite and config.spr_candidates:
             source = Path(config.spr_candidates)
             if source.resolve().is_relative_to(self.directory.resolve()):
                 raise UserError(
                     f"--spr_candidates {source} lies in what --spr_overwrite deletes: copy it elsewhere first"
                 )
-        queries = None if config.spr_overwrite else held_regions(self.directory)
-        if queries is None:
-            queries, _ = drawn = draw_regions(config, host.box_format, host.data_path, host.image_folder)
+        source = (config, host.box_format, host.data_path, host.image_folder)
+        queries, skipped = find_regions(self.directory, *source, anew=config.spr_overwrite)
         over = config.spr_overwrite or config.spr_restart_dpo
         if over or not (self.directory / "policy" / "index.json").exists():
-            check_candidates(config, host.box_format, queries, None if drawn else self.directory)
+            check_candidates(config, host.box_format, queries, self.directory if skipped is None else None)
             rehearse(host, queries, config)
         lock(self.directory)
         self._bind()
-        if drawn:
-            log_regions(self.directory, *drawn)
+        if skipped is not None:
+            log_regions(self.directory, queries, skipped)
 
     def _bind(self) -> None:
         """Bind the round's folder to the configuration. A DPO stage that starts over takes the later rounds,
@@ -207,8 +209,7 @@ class Run:
             DPO_FLAGS if config.spr_restart_dpo else frozenset(),
         )
         if config.spr_restart_dpo:
-            for stale in (self.directory / "dpo", self.directory / "policy", *self.directory.glob("round-*")):
-                shutil.rmtree(stale, ignore_errors=True)
+            delete_run(self.directory, {"dpo", "policy", "round"})
 
     def next_round(self, number: int) -> "Run":
         """The round after this one, whose model is the live one now. Its seed is its own, so that it asks about other regions."""
@@ -237,10 +238,7 @@ class Run:
 
     def scorer(self, device):
         with weights.loading_whole():
-            scorer = hook().spr_scorer(config=self.config, device=device)
-        if scorer is None:
-            raise UserError(f"--spr_scorer {self.config.spr_scorer}: no plugin has it")
-        return scorer
+            return find_scorer(self.config, device, self.host.box_format)
 
     # --- the stages -----------------------------------------------------------------------------------------------------------
 
@@ -420,8 +418,28 @@ class Run:
 
 def write_regions(directory: Path, config: SPRConfig, form, data_path: str | None, image_folder: str | None) -> None:
     """The log of regions, unless it is there. UserError where the source gives none. For one rank."""
-    if held_regions(directory) is None:
-        log_regions(directory, *draw_regions(config, form, data_path, image_folder))
+    queries, skipped = find_regions(directory, config, form, data_path, image_folder)
+    if skipped is not None:
+        log_regions(directory, queries, skipped)
+
+
+def find_regions(
+    directory: Path, config: SPRConfig, form, data_path: str | None, image_folder: str | None, anew: bool = False
+) -> tuple[list[RegionQuery], Counter | None]:
+    """The regions whose log is in ``directory`` and None, or new ones and what was left out by reason.
+
+    Raises:
+        UserError: the source gives none, or a picture lies outside the folder of pictures.
+    """
+    folder, skipped = config.spr_image_folder or image_folder, None
+    queries = None if anew else held_regions(directory)
+    if queries is None:
+        refuse_no_folder(folder, "--spr_image_folder" if config.spr_image_folder else "--image_folder")
+        queries, skipped = _draw_regions(config, form, data_path, folder)
+    if not config.spr_allow_outside:
+        named = ((query.image.id, query.image.path) for query in queries)
+        refuse_outside(named, folder or "", "--spr_image_folder", "--spr_allow_outside")
+    return queries, skipped
 
 
 def held_regions(directory: Path) -> list[RegionQuery] | None:
@@ -437,17 +455,11 @@ def log_regions(directory: Path, queries: list[RegionQuery], skipped: Counter) -
     write_json(directory / "regions" / "counts.json", dict(skipped))
 
 
-def draw_regions(
-    config: SPRConfig, form, data_path: str | None, image_folder: str | None
-) -> tuple[list[RegionQuery], Counter]:
-    """Region queries of the annotated images, and what was left out by reason. UserError where the source
-    gives none."""
-    skipped, folder = Counter(), config.spr_image_folder or image_folder
-    if folder is None:
-        raise UserError("--spr_image_folder: name the folder that the annotated pictures lie in")
-    images = _annotated_images(config, form, data_path, folder, skipped)
+def _draw_regions(config: SPRConfig, form, data_path, folder: str) -> tuple[list[RegionQuery], Counter]:
+    """Region queries of the annotated images, at least one, and what was left out by reason."""
+    skipped = Counter()
     queries = region_queries(
-        images,
+        _annotated_images(config, form, data_path, folder, skipped),
         seed=config.spr_seed,
         regions_per_image=config.spr_regions_per_image,
         more_than=config.spr_more_than,
@@ -455,7 +467,9 @@ def draw_regions(
         select=Selection(excluded(config.spr_exclude), config.spr_min_objects, config.spr_min_area),
         skipped=skipped,
     )
-    if found := list(queries):
+    found = list(queries)
+    name_too_large(skipped, "--spr_max_pixels")
+    if found:
         return found, skipped
     mined = f"--data_path {data_path} (mined, since there is no --spr_annotations)"
     source = f"--spr_annotations {config.spr_annotations}" if config.spr_annotations else mined
@@ -466,7 +480,8 @@ def _annotated_images(config: SPRConfig, form, data_path, folder, skipped: Count
     if config.spr_annotations is None:
         # --data_path writes boxes as the host's model does, but for the aspect that --spr_data_aspect names.
         return mine_conversations(data_path, folder, box_format(form.family, config.spr_data_aspect) if config.spr_data_aspect else form, skipped)
-    images = hook().spr_annotations(source=config.spr_annotations, image_folder=folder, skipped=skipped, keep_crowd=config.spr_keep_crowd)
+    asked = {"source": config.spr_annotations, "image_folder": folder, "keep_crowd": config.spr_keep_crowd}
+    images = ask("spr_annotations", **asked, skipped=skipped)
     if images is None:
         raise UserError(f"--spr_annotations {config.spr_annotations}: neither COCO-format JSON nor a source of a plugin")
     return images
@@ -523,7 +538,7 @@ def _scored(query: RegionQuery, candidates: list[dict], truth: list, refined: li
 
 def find_host(trainer, namespace: dict, config: SPRConfig) -> Host:
     """The host adapter of this script. UserError names what was looked for."""
-    host = hook().spr_host(trainer=trainer, namespace=namespace, config=config)
+    host = ask("spr_host", trainer=trainer, namespace=namespace, config=config)
     if host is None:
         raise UserError(
             f"--spr: no host adapter knows {namespace.get('__file__', 'this training script')} "

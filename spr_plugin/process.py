@@ -5,7 +5,9 @@ A command with ``--spr`` that ends well must mean that the stage ran. Where it d
 """
 
 import atexit
+import functools
 import gc
+import inspect
 import io
 import mmap
 import os
@@ -21,7 +23,8 @@ class State:
         config: the SPRConfig of all these, once one was asked for.
         namespace: globals of the host's training script.
         touched: a parser of transformers has read flags here, or a Trainer was made: this is a training script, no bystander.
-        launched: a process was started whose command line holds our flags: the stage is that one's.
+        launched: a process was started that carries our flags on: the stage is that one's.
+        worker: multiprocessing has started this process, and it imports the script anew: that flags are read says nothing here.
         in_stage: inside an outermost ``train()``; one that is called in there is the plain one.
         followed: real paths of the output folders in which the stage followed a training.
         refused: a mistake was said, and the exit code is 2.
@@ -37,6 +40,7 @@ class State:
     namespace = None
     touched = False
     launched = False
+    worker = False
     in_stage = False
     followed = frozenset()
     refused = False
@@ -97,6 +101,20 @@ def note_launches(subprocess) -> None:
         host_init(self, words if not isinstance(args, (str, bytes, os.PathLike)) else args, *rest, **kwargs)
 
     subprocess.Popen.__init__ = __init__
+
+
+def note_spawned(spawn) -> None:
+    """Notice the launcher among torch's: ``start_processes``, where it does not fork (see ``_ran`` for those that do)."""
+    host_start = spawn.start_processes
+
+    @functools.wraps(host_start)
+    def start_processes(*args, **kwargs):
+        method = inspect.signature(host_start).bind(*args, **kwargs)
+        method.apply_defaults()
+        State.launched |= method.arguments["start_method"] != "fork"
+        return host_start(*args, **kwargs)
+
+    spawn.start_processes = start_processes
 
 
 def never_ran() -> str | None:

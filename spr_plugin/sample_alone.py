@@ -7,32 +7,34 @@ from pathlib import Path
 
 from spr_plugin.config import SPRConfig, fingerprint
 from spr_plugin.errors import UserError
+from spr_plugin.pictures import limit_pixels
 from spr_plugin.regions import RegionQuery
-from spr_plugin.store import Log, check_manifest, lock, read_json
+from spr_plugin.store import Log, check_manifest, lock, read_manifest
 
 # What shapes regions and prompts: a training run that takes candidates up must agree on it.
 SHARED = """spr_min_objects spr_min_area spr_keep_crowd spr_regions spr_regions_per_image spr_more_than spr_seed spr_prompts
     spr_samples""".split()  # fmt: skip
-FLAGS = [*SHARED, *"""spr_annotations spr_exclude spr_image_folder spr_box_format spr_temperature spr_top_p spr_top_k spr_max_new_tokens spr_sample_batch
-    spr_sampler_url spr_sampler_model spr_sampler_concurrency spr_sampler_timeout""".split()]  # fmt: skip
+FLAGS = [*SHARED, *"""spr_annotations spr_exclude spr_image_folder spr_allow_outside spr_max_pixels
+    spr_box_format spr_temperature spr_top_p spr_top_k spr_max_new_tokens spr_sample_batch
+    spr_sampler_url spr_sampler_model spr_sampler_concurrency spr_sampler_timeout
+    spr_max_empty""".split()]  # fmt: skip
 
 
 def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
     """Fill ``directory`` with regions and candidates; the same call goes on after any interruption. The number of candidates."""
-    from spr_plugin.pipeline import draw_regions, held_regions, log_regions
+    from spr_plugin.pipeline import find_regions, held_regions, log_regions
     from spr_plugin.sampling import sample
 
     folder = Path(directory)
-    drawn, queries = None, held_regions(folder)
-    if queries is None:
-        queries, _ = drawn = draw_regions(config, box_format, None, None)
-    check_candidates(config, box_format, queries, None if drawn else folder)
+    limit_pixels(config.spr_max_pixels)
+    queries, skipped = find_regions(folder, config, box_format, None, None)
+    check_candidates(config, box_format, queries, folder if skipped is None else None)
     lock(folder, "--out")
     known = {name: value for name, value in fingerprint(config).items() if name in FLAGS}
     inputs = {"spr_annotations": config.spr_annotations}
     check_manifest(folder, {**known, "box": box_format.describe()}, False, inputs, folder_flag="--out")
-    if drawn:
-        log_regions(folder, *drawn)
+    if skipped is not None:
+        log_regions(folder, queries, skipped)
     sample(
         None, held_regions(folder), box_format, config, Log(folder / "candidates"), Log(folder / "batches")
     )
@@ -60,9 +62,9 @@ def check_candidates(
     if config.spr_candidates:
         candidates_of(config, box_format, {query.id for query in queries})
     else:
-        from spr_plugin.server import connected
+        from spr_plugin.server import Server
 
-        connected(config)
+        Server(config)
 
 
 def adopt(config: SPRConfig, box_format, directory: Path) -> None:
@@ -80,7 +82,7 @@ def candidates_of(config: SPRConfig, box_format, regions: Set[str]) -> Mapping[s
         UserError: they are not whole, or answer other regions: other flags, boxes, annotations or pictures.
     """
     source, wanted = Path(config.spr_candidates), wanted_of(config, len(regions))
-    manifest = read_json(source / "manifest.json")
+    manifest = read_manifest(source)
     if manifest is None:
         raise UserError(f"--spr_candidates {source}: no manifest.json there; give a folder of `spr sample`, or OUTPUT_DIR/spr of a run")
     theirs, ours = manifest["config"], {**fingerprint(config), "box": box_format.describe()}

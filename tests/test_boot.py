@@ -77,6 +77,40 @@ def test_both_boot_files_wake_as_asked(monkeypatch, flag):
     assert woken == [flag] * (2 if boot.asked([flag]) else 0)
 
 
+PARENT = """
+import multiprocessing, os, subprocess, sys
+
+def told():
+    return "spr_plugin.boot" in sys.modules
+
+if __name__ == "__main__":
+    for method in ("spawn", "forkserver"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            print(method, pool.apply(told))
+    print("other", subprocess.run([sys.executable, "-c", "import sys; print('spr_plugin.boot' in sys.modules)"], capture_output=True, text=True).stdout.strip())
+"""
+
+
+@pytest.mark.parametrize("flag, awake", [("--spr", True), ("--lr", False)])
+def test_processes_of_multiprocessing_that_do_not_fork_are_awake_as_their_parent(tmp_path, flag, awake):
+    """Data loader workers import the host's script anew, which needs the shims; other children have a command line of their own."""
+    done = run_script(tmp_path, PARENT, flag, "1")
+    assert done.stdout.splitlines() == [f"spawn {awake}", f"forkserver {awake}", "other False"], done.stderr
+
+
+@pytest.mark.parametrize("words, awake", [(["python", "-c", "from multiprocessing.spawn import spawn_main; spawn_main()"], True), (["python", "train.py"], False)])
+@pytest.mark.parametrize("marked", [True, False])
+def test_both_boot_files_wake_in_such_a_process(monkeypatch, words, awake, marked):
+    woken = []
+    monkeypatch.setattr(boot, "wake", lambda: woken.append(1))
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    monkeypatch.setattr(sys, "orig_argv", words)
+    monkeypatch.setenv(boot.AWAKE, "1") if marked else monkeypatch.delenv(boot.AWAKE, raising=False)
+    exec((BUILD / "spr_plugin.pth").read_text())
+    pkgutil.resolve_name((BUILD / "spr_plugin.start").read_text().strip())()
+    assert len(woken) == (2 if awake and marked else 0)
+
+
 def test_wake_twice_is_once():
     code = "from spr_plugin import boot, imports; import sys; boot.wake(); boot.wake(); print(sum(isinstance(f, imports._Finder) for f in sys.meta_path), "
     code += "[len(c) for n, c in imports._callbacks.items() if n == 'transformers.hf_argparser'])"

@@ -3,8 +3,10 @@
 import dataclasses
 
 import pytest
+from click.testing import CliRunner
 
-from spr_plugin.config import SPRConfig, digest, fingerprint
+from spr_plugin.cli import commands
+from spr_plugin.config import SPRConfig, digest, fingerprint, flags_table, parse
 from spr_plugin.errors import UserError
 
 
@@ -23,6 +25,7 @@ from spr_plugin.errors import UserError
         ("spr_beta", 0),
         ("spr_regions", 0),
         ("spr_rounds", 0),
+        ("spr_max_pixels", 0),
         ("spr_temperature", 0.0),
         ("spr_learning_rate", float("inf")),
         ("spr_learning_rate", float("nan")),
@@ -91,6 +94,23 @@ def test_flags_that_alter_no_record_do_not_bind_a_run():
 def test_every_flag_has_help_and_an_origin():
     for field in dataclasses.fields(SPRConfig):
         assert field.name.startswith("spr") and field.metadata["help"] and field.metadata["origin"], field.name
+
+
+def test_help_of_our_own_commands():
+    """Each command's --help, spr sample's with every flag that it takes; a bare % in one would end it in a traceback."""
+    for words in ([], *([name] for name in commands.commands)):
+        shown = CliRunner().invoke(commands, [*words, "--help"])
+        assert shown.exit_code == 0 and "sage: " in shown.output and "%%" not in shown.output, (words, shown.output, shown.exception)
+
+
+@pytest.mark.parametrize("text", ["10 % warm-up", "100%", "%s of %(prog)s", "50%% and %d"])
+def test_any_help_can_be_shown_by_argparse(text, monkeypatch, capsys):
+    flag = SPRConfig.__dataclass_fields__["spr_seed"]
+    monkeypatch.setattr(flag, "metadata", {**flag.metadata, "help": text})
+    with pytest.raises(SystemExit) as stop:
+        parse(["--help"], ["spr_seed"], "prog")
+    assert stop.value.code == 0 and f"{text} (default: 0)" in capsys.readouterr().out
+    assert f"| {text} |" in flags_table()
 
 
 def test_digest_is_the_same_everywhere():

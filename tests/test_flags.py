@@ -1,5 +1,6 @@
 """Our flags through every parser: the dataclasses are the host's, what was said is never lost, and mistakes get one line."""
 
+import dataclasses
 import importlib.util
 import json
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from spr_plugin import flags
+from spr_plugin.config import SPRConfig
 from spr_plugin.process import State
 
 pytestmark = pytest.mark.legacy
@@ -65,6 +67,27 @@ def test_spr_only_implies_spr(parse):
 def test_list_flags_take_several_values(parse):
     parse("--spr", "--spr_prompts", "plain", "crop")
     assert State.config.spr_prompts == ["plain", "crop"]
+
+
+def shows_every_help(parser) -> None:
+    """argparse formats a help with ``%`` only when it is shown: a bare one ends ``--help`` in a traceback."""
+    formatter = parser._get_formatter()
+    shown = {name: formatter._expand_help(action) for action in parser._actions for name in action.option_strings}
+    for flag in dataclasses.fields(SPRConfig):
+        assert shown[f"--{flag.name}"].startswith(flag.metadata["help"])
+
+
+def test_help_shows_every_flag_in_the_hosts_parser(parser, parse, capsys):
+    shows_every_help(parser)
+    with pytest.raises(SystemExit) as stop:
+        parse("--spr", "--help")
+    assert stop.value.code == 0 and "after 10 % warm-up" in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_shows_every_flag_in_trls_parser(clean_state):
+    parser = type("Parser", (pytest.importorskip("trl").TrlParser,), {})
+    flags.hook_parser(parser)
+    shows_every_help(parser((ModelArguments,)))
 
 
 def test_spr_false_is_off(parse):

@@ -79,6 +79,34 @@ def test_a_worker_that_is_forked_says_nothing_and_its_stage_counts(tmp_path):
     assert (done.returncode, done.stdout) == (2, "0\n") and done.stderr.count(NEVER) == 1
 
 
+SPAWNS = """
+import sys
+from dataclasses import dataclass
+from transformers import HfArgumentParser
+
+@dataclass
+class Arguments:
+    name: str = "tiny"
+
+HfArgumentParser((Arguments,)).parse_args_into_dataclasses()
+
+def work(rank):
+    pass
+
+if __name__ == "__main__":
+    import torch
+    {}
+"""
+POOL = "torch.multiprocessing.get_context('spawn').Process(target=work, args=(0,)).start()"
+
+
+@pytest.mark.parametrize(("how", "code"), [("torch.multiprocessing.spawn(work, nprocs=1)", 0), (POOL, 2)])
+def test_a_worker_that_is_spawned_parses_anew_and_says_nothing(tmp_path, how, code):
+    """torch's spawn is a launcher, as which the parent is left alone; a data loader's process is none."""
+    done = run(tmp_path, SPAWNS.format(how), "--spr")
+    assert done.returncode == code and done.stderr.count(NEVER) == (code == 2), done.stderr
+
+
 def test_a_trainer_that_is_made_and_never_trains(tmp_path):
     """With a parser of Python's own, which passes over our flags."""
     source = """
@@ -102,7 +130,7 @@ def test_a_script_that_catches_our_exit_ends_with_an_error_all_the_same(tmp_path
         pass
     """
     done = run(tmp_path, PARSES + more, "--spr")
-    assert done.returncode == 2 and done.stderr == "spr: error: --spr_beta -1.0: must be greater than 0\n"
+    assert done.returncode == 2 and done.stderr == "spr: error: --spr_beta -1.0: must be greater than 0, and finite\n"
 
 
 TEST = """

@@ -12,6 +12,7 @@ from spr_plugin.dpo.rows import IGNORED
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
 from spr_plugin.pairing import PreferencePair
+from spr_plugin.pictures import BadImage
 from spr_plugin.progress import progress, say
 from spr_plugin.store import Log
 
@@ -36,8 +37,10 @@ def pair_rows(host: Host, pair: PreferencePair) -> list[dict]:
     """The host's rows of chosen and rejected. UserError where the picture cannot be read."""
     try:
         return [host.row(pair.image, pair.prompt, getattr(pair, side)) for side in SIDES]
-    except OSError as error:
-        raise UserError(f"pair {pair.id}: {pair.image} cannot be read any more ({error}); put it back and run the same command") from None
+    except (OSError, BadImage) as error:
+        why = getattr(error, "why", error)
+        what = f"pair {pair.id}: {pair.image} cannot be read any more ({why})"
+        raise UserError(f"{what}; put it back and run the same command") from None
 
 
 def tails(rows: list[dict]) -> list[int]:

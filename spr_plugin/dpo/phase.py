@@ -1,14 +1,7 @@
-"""The training loop of the stage: transformers' own, on the host's trainer.
-
-The host's trainer object is lent another class, other arguments and the pairs as data for the time of the stage, so that DeepSpeed,
-DDP and the host's save work on the engine that the trainer holds.
-"""
+"""The stage in the order of what happens: row layout, reference log-probs, training with a look at held-out regions between the steps."""
 
 import contextlib
-import copy
-import dataclasses
 import resource
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,23 +10,22 @@ import torch
 from transformers import TrainerCallback
 
 from spr_plugin import engine, ranks, weights
-from spr_plugin.config import SPRConfig, digest, dpo_settings
-from spr_plugin.deepspeed_settings import stage_settings
+from spr_plugin.config import SPRConfig, digest
 from spr_plugin.dpo import resume, rows
 from spr_plugin.dpo.features import FeatureCache, cached_features
-from spr_plugin.dpo.loss import deltas, metrics, preference_losses
 from spr_plugin.dpo.pairs import Measured, PairRows, collate, measure
 from spr_plugin.dpo.plan import Slot, batch_plan
 from spr_plugin.dpo.probe import Watch, refuse_collapse
 from spr_plugin.dpo.resume import Division
 from spr_plugin.dpo.trainable import announce, dropout_off
+from spr_plugin.dpo.trainer import PreferenceTrainer, arguments, hand_over
 from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.progress import progress, say
 from spr_plugin.regions import RegionQuery
-from spr_plugin.store import Log, write_json
+from spr_plugin.store import Log, remove
 
 
 @dataclass
@@ -126,7 +118,7 @@ def _precision(stage: Stage) -> torch.dtype:
 
 
 def _inputs(stage: Stage, items: list[dict]) -> dict:
-    return stage.host.trainer._prepare_inputs(collate(stage.host, items))
+    return stage.host.on_device(collate(stage.host, items))
 
 
 def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot]) -> dict[str, dict]:
@@ -166,91 +158,15 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
 # --- the training phase -------------------------------------------------------------------------------------------------------
 
 
-class PreferencePhase:
-    """Put before the host trainer's class for the time of the stage; ``self.spr`` is the :class:`Stage`."""
-
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        stage, config = self.spr, self.spr.config
-        answers = stage.answers(model, inputs, collective=weights.sharded(self.model))
-        reference, weight = (torch.tensor(inputs[name], dtype=torch.float32, device=answers.sums.device) for name in ("reference", "weight"))
-        pairs = deltas(answers, reference, weight > 0)
-        losses = preference_losses(pairs, *config.losses(), config.spr_beta, config.spr_label_smoothing)
-        loss = (losses * weight).sum()
-        if ranks.any_of(not bool(torch.isfinite(losses).all())):
-            self._stop_at_bad_loss(losses, inputs)
-        values = metrics(pairs, config.spr_beta) | {"loss": losses.detach()}
-        stage.seen.append(({name: (value * pairs.real).sum() for name, value in values.items()}, pairs.real.sum()))
-        return (loss, {"logits": answers.token_log_probs}) if return_outputs else loss
-
-    def log(self, logs, *args, **kwargs):
-        """Our means over all ranks' pairs since the last log stand beside (for the loss: in place of) the Trainer's own."""
-        if self.spr.seen and "loss" in logs:
-            names = list(self.spr.seen[0][0])
-            sums = torch.stack([torch.stack([values[name] for name in names]) for values, _ in self.spr.seen]).sum(0)
-            means = ranks.mean(sums.float(), float(sum(count for _, count in self.spr.seen)))
-            logs = {**logs, **dict(zip(names, means.tolist()))}
-            self.spr.seen.clear()
-        return super().log({f"spr/{key}" if "/" not in key else key: value for key, value in logs.items()}, *args, **kwargs)
-
-    def _stop_at_bad_loss(self, losses, inputs):
-        """No gradient has been taken yet: keep the state, write down the pairs, stop on every rank."""
-        stage, step = self.spr, self.state.global_step
-        bad = [id for id, loss in zip(inputs["ids"], losses.tolist()) if not abs(loss) < float("inf")]
-        everyone = [id for ids in ranks.from_all(bad) for id in ids]
-        folder = stage.directory.parent / "bad_pairs"
-        known = {one.pair.id: one.pair for one in self.train_dataset.measured}
-        for id in bad:
-            write_json(folder / f"{id}.json", dataclasses.asdict(known[id]) | {"step": step})
-        kept = "as it entered the stage"
-        if step:
-            self._save_checkpoint(self.model, None)
-            kept = f"before it, in {stage.directory / f'checkpoint-{step}'}"
-        raise UserError(
-            f"the DPO loss is not finite at step {step + 1}, pair {everyone[0]} (written to {folder}); the state is kept {kept}: lower "
-            "--spr_learning_rate, or look at the pair, and start the DPO stage over with --spr_restart_dpo"
-        )
-
-    def save_model(self, output_dir=None, _internal_call=False):
-        """What trains; a DeepSpeed engine writes that itself."""
-        if not self.args.deepspeed:
-            weights.save(self.model, weights.trainable(self.model), Path(output_dir) / "weights")
-
-    def _load_from_checkpoint(self, checkpoint, model=None):
-        weights.load(self.model, Path(checkpoint) / "weights")
-
-    def _save_checkpoint(self, model, trial, *args, **kwargs):
-        from transformers import Trainer
-
-        failure = None
-        try:
-            Trainer._save_checkpoint(self, model, trial)
-        except (OSError, RuntimeError, UserError) as error:
-            failure = " ".join(str(error).split())
-        if failure := next(filter(None, ranks.from_all(failure)), None):
-            raise UserError(f"the DPO stage cannot write its checkpoint of step {self.state.global_step} ({failure}); make room and start the same command again")
-        resume.finish(self.spr.directory / f"checkpoint-{self.state.global_step}", self.spr.division)
-
-    def create_optimizer(self, model=None):
-        """One AdamW group of what trains; hosts' own groups can be empty, which DeepSpeed and torch's schedulers do not take. Where a
-        DeepSpeed file offloads the optimizer, accelerate makes DeepSpeed's own AdamW of it."""
-        if self.optimizer is None:
-            trained = [p for p in self.model.parameters() if p.requires_grad]
-            args = self.args
-            betas = args.adam_beta1, args.adam_beta2
-            self.optimizer = torch.optim.AdamW(trained, args.learning_rate, betas, args.adam_epsilon, args.weight_decay)
-        return self.optimizer
-
-    def _get_train_sampler(self, *args):
-        return torch.utils.data.SequentialSampler(self.train_dataset)  # the plan is in order
-
-
 class DuringTraining(TrainerCallback):
     """What happens between the steps: a dry step before the first, a look at held-out regions every few."""
 
     def __init__(self, trainer, stage: Stage, steps: int):
         self.trainer, self.stage, self.steps = trainer, stage, steps
+        self.collapsed = False
 
     def on_train_begin(self, args, state, control, **kwargs):
+        hand_over(self.trainer, self.stage.host.trainer)  # the host answers by the engine that trains now
         if state.global_step == 0:
             dry_step(self.trainer, self.stage, self.steps)
         self.stage.watch.forget_after(state.global_step)
@@ -274,7 +190,7 @@ class DuringTraining(TrainerCallback):
                 refuse_collapse(what, step)
             if ranks.rank() == 0:
                 say(f"DPO stops at step {step}: the model stops answering ({what} on held-out regions); the best state before is kept")
-            control.should_training_stop = True
+            self.collapsed = control.should_training_stop = True
 
 
 def dry_step(trainer, stage: Stage, steps: int) -> None:
@@ -320,108 +236,34 @@ def dry_step(trainer, stage: Stage, steps: int) -> None:
         )
 
 
-def arguments(args, config: SPRConfig, division: Division, steps: int, output_dir: str):
-    """The host's TrainingArguments with the optimizer settings of the stage; validated anew, which also binds DeepSpeed's to them."""
-    ours = {
-        "output_dir": output_dir,
-        "learning_rate": config.spr_learning_rate,
-        "num_train_epochs": 1,  # the plan holds all of them
-        "max_steps": -1,
-        "per_device_train_batch_size": division.batch,
-        "gradient_accumulation_steps": division.accumulation,
-        "auto_find_batch_size": False,
-        "warmup_steps": steps // 10,
-        "warmup_ratio": 0.0,
-        "lr_scheduler_type": "cosine",
-        "weight_decay": 0.0,
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.999,
-        "adam_epsilon": 1e-8,
-        "max_grad_norm": 1.0,
-        "optim": "adamw_torch",
-        "logging_steps": max(1, min(10, steps // 10)),
-        "logging_nan_inf_filter": False,
-        "save_strategy": "steps",
-        "save_steps": config.spr_save_steps,
-        "save_total_limit": None,
-        "save_only_model": False,
-        "push_to_hub": False,
-        "eval_strategy": "no",
-        "evaluation_strategy": "no",
-        "load_best_model_at_end": False,
-        "remove_unused_columns": False,
-        "dataloader_drop_last": False,
-        "label_smoothing_factor": 0.0,
-        "neftune_noise_alpha": None,
-        "resume_from_checkpoint": None,
-    }
-    if args.deepspeed:
-        ours["deepspeed"] = stage_settings(args.deepspeed)
-    ours |= dpo_settings(config)[1]
-    known = {field.name for field in dataclasses.fields(args) if field.init}
-    # transformers 5 knows warmup_ratio only as a deprecated None
-    if getattr(args, "warmup_ratio", None) is None:
-        ours.pop("warmup_ratio")
-    return dataclasses.replace(args, **{name: value for name, value in ours.items() if name in known})
-
-
-@contextlib.contextmanager
-def lent(trainer, phase_args, dataset, stage: Stage):
-    """The host's trainer as a preference trainer; afterwards it is the host's again but keeps model, engine and accelerator."""
-    from transformers import Trainer
-
-    names = ("args", "train_dataset", "data_collator", "state", "control", "compute_loss_func", "model_accepts_loss_kwargs", "_train_batch_size")
-    own = {name: getattr(trainer, name) for name in names if hasattr(trainer, name)}
-    own_class = trainer.__class__
-    engine.release(trainer)
-    # Forks bring loops of their own (LLaVA-NeXT: zeroth-order steps), written for one version of transformers.
-    trainer.__class__ = type(f"SPR{own_class.__name__}", (PreferencePhase, own_class), {"_inner_training_loop": Trainer._inner_training_loop})
-    trainer.args, trainer.train_dataset, trainer.data_collator = phase_args, dataset, lambda items: collate(stage.host, items)
-    trainer._train_batch_size = phase_args.train_batch_size
-    trainer.state, trainer.control = copy.deepcopy(trainer.state), copy.deepcopy(trainer.control)
-    trainer.compute_loss_func = None
-    trainer.model_accepts_loss_kwargs = False  # the Trainer divides by accumulation steps, whatever the host's forward takes
-    trainer.spr = stage
-    _new_accelerator(trainer)
-    try:
-        yield trainer
-    finally:
-        trainer.__class__ = own_class
-        for name, value in own.items():
-            setattr(trainer, name, value)
-        del trainer.spr
-
-
-def _new_accelerator(trainer) -> None:
-    """An Accelerator for the arguments of the stage: DeepSpeed's batch sizes and optimizer settings are bound to it."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state()
-    trainer.create_accelerator_and_postprocess()
-
-
 def train(stage: Stage, measured: list[Measured], slots: list[Slot], reference: dict[str, dict], checkpoint: Path | None) -> None:
-    """Run the steps of the plan with transformers' own training loop, whatever ``train`` the host's trainer has."""
-    from transformers import Trainer
+    """Run the steps of the plan with a Trainer of the stage's own, which leaves its engine to the host's, also where it fails.
 
-    trainer = stage.host.trainer
+    Raises:
+        UserError: the loop ended before the plan, and not for a collapse; what it has done is kept.
+    """
+    host = stage.host
     steps = len(slots) // stage.division.pairs
     if ranks.rank() == 0:
         say(f"DPO on {len(measured)} pairs in {steps} steps" + (f", going on from {checkpoint.name}" if checkpoint else ""))
         if checkpoint:
             resume.set_batch(checkpoint, stage.division.batch)
     ranks.barrier()
-    announce(stage.host, stage.config)
-    phase_args = arguments(trainer.args, stage.config, stage.division, steps, str(stage.directory))
-    with lent(trainer, phase_args, PairRows(stage.host, measured, slots, reference), stage), resume.without_frozen_weights(bool(phase_args.deepspeed)):
-        during = DuringTraining(trainer, stage, steps)
-        trainer.add_callback(during)
+    announce(host, stage.config)
+    args = arguments(host.trainer.args, stage.config, stage.division, steps, str(stage.directory))
+    engine.release(host.trainer)
+    trainer = PreferenceTrainer(stage, args, PairRows(host, measured, slots, reference))
+    during = DuringTraining(trainer, stage, steps)
+    trainer.add_callback(during)
+    with resume.without_frozen_weights(bool(args.deepspeed)):
         try:
-            Trainer.train(trainer, resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except UserError as error:  # of one from a data loader's process torch makes a text of many lines, ours the last
             raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
         finally:
-            trainer.remove_callback(during)
+            hand_over(trainer, host.trainer)
+        if trainer.state.global_step < steps and not during.collapsed:
+            trainer.refuse_early_end(steps)
     best = stage.watch.restore_best()
     if best is not None and ranks.rank() == 0:
         say(f"the state of step {best} is kept: S_loc on held-out regions was highest there (--spr_keep_best)")
@@ -431,4 +273,5 @@ def clean(directory: Path) -> None:
     """Delete what only resuming needs, once the stage's weights are safe elsewhere."""
     if ranks.rank() == 0:
         for path in [*Path(directory).glob("checkpoint-*"), Path(directory) / "best"]:
-            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(UserError):
+                remove(path)

@@ -5,8 +5,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from transformers.trainer_callback import PrinterCallback
 
 from spr_plugin.config import SPRConfig
+from spr_plugin.hooks.llava import LlavaHost
 from spr_plugin.pairing import PreferencePair
 
 ANSWERS = (
@@ -17,6 +19,13 @@ ANSWERS = (
 )
 
 
+class Reporter(PrinterCallback):
+    """What a test hears, or does, between the stage's steps: of a host's callbacks those that report stay. It prints nothing."""
+
+    def on_log(self, args, state, control, **kwargs):
+        pass
+
+
 def build(folder: Path, out: Path, family="llama", attention="sdpa", max_length=256, lora=False, args=(), model_settings=(), **spr):
     """``(host, config)``; ``folder`` is what tests/random_llava.py wrote. Untrained weights, the same at every call."""
     from spr_plugin.hooks import shims
@@ -25,8 +34,6 @@ def build(folder: Path, out: Path, family="llama", attention="sdpa", max_length=
     from llava import conversation
     from llava.train import train as script
     from transformers import AutoTokenizer
-
-    from spr_plugin.hooks.llava import LlavaHost
 
     conversation.default_conversation = conversation.conv_templates["v1"]
     arguments = script.TrainingArguments(output_dir=str(out), **{"use_cpu": True, "report_to": [], "per_device_train_batch_size": 2, **dict(args)})

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import TrainerCallback
 
 from spr_plugin import dpo, pipeline, weights
 from spr_plugin.dpo.pairs import batch_of
@@ -31,7 +30,7 @@ class Death(Exception):
     pass
 
 
-class Listen(TrainerCallback):
+class Listen(live.Reporter):
     """Keeps each phase's logs of preference steps, and raises Death before ``step`` of the phase in ``folder``."""
 
     def __init__(self, folder=None, step=None):
@@ -46,15 +45,20 @@ class Listen(TrainerCallback):
             raise Death
 
 
-@pytest.fixture(scope="module")
-def start(random_llava, tmp_path_factory):
-    """``start(OUT, mode, rounds, …)``: the whole stage on the random LLaVA; (host, what was heard)."""
-    source = tmp_path_factory.mktemp("source")
+def coco_of(folder: Path) -> Path:
+    """A COCO file in ``folder`` with four objects on each of the random LLaVA's pictures."""
     images = [{"id": n, "file_name": f"{n}.png", "width": 48, "height": 32} for n in range(12)]
     corners = [(2, 2, 10, 8), (20, 3, 12, 10), (30, 18, 14, 12), (4, 18, 12, 12)]
     rows = [{"id": 4 * n + i, "image_id": n, "category_id": 1, "bbox": list(box)} for n in range(12) for i, box in enumerate(corners)]
-    coco = source / "coco.json"
+    coco = folder / "coco.json"
     coco.write_text(json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "circle"}]}))
+    return coco
+
+
+@pytest.fixture(scope="module")
+def start(random_llava, tmp_path_factory):
+    """``start(OUT, mode, rounds, …)``: the whole stage on the random LLaVA; (host, what was heard)."""
+    coco = coco_of(tmp_path_factory.mktemp("source"))
 
     def go(out, mode, rounds=2, die=(), **settings):
         flags = dict(SETTINGS, spr_rounds=rounds, spr_annotations=str(coco), spr_image_folder=str(random_llava / "images"))

@@ -54,8 +54,6 @@ def run(options, mode):
 
     if options.zero is not None:
         shims.prepare_deepspeed(use_cpu=True)
-    from transformers import TrainerCallback
-
     from spr_plugin import engine, ranks, weights
     from spr_plugin.dpo import choose_trainable, improve
     from tests.dpo import live
@@ -77,7 +75,7 @@ def run(options, mode):
     host, config = live.build(options.folder, options.out / "host", args=args, **MODES[mode], **sizes)
     logged = []
 
-    class Listen(TrainerCallback):
+    class Listen(live.Reporter):
         def on_log(self, args, state, control, logs=None, **kwargs):
             logged.append(dict(logs))
 

@@ -1,6 +1,7 @@
 """What must hold of every finished run, and of every host."""
 
 import json
+import pickle
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers, no_joining
 from spr_plugin.regions import region_query
 from spr_plugin.rehearsal import rehearse
-from spr_plugin.store import Log, read_json
+from spr_plugin.store import PARTS, Log, read_json
 from spr_plugin.weights import digest
 
 
@@ -34,6 +35,7 @@ def assert_saved_equals_live(out: Path) -> None:
 def assert_whole(out: Path, part: str = "spr") -> None:
     """Every region has all its candidates once, a score, and a pair or a reason; the logs hold no record twice."""
     spr = out / part
+    assert {path.name.partition("-")[0] for path in spr.iterdir()} <= PARTS, "--spr_overwrite would leave it"
     regions, candidates, scores, pairs = (Log(spr / stage).read() for stage in ("regions", "candidates", "scores", "pairs"))
     assert len(regions) == 12 and scores.keys() == regions.keys()
     assert len(candidates) == 12 * 3 * 2
@@ -88,6 +90,21 @@ def assert_decodes_as_its_own_forward(host, rows: list[dict], count: int = 6) ->
         # LLaVA's collators take a padding token that was said for padding: what whole forwards say behind one is of another row.
         sure = next((place + 1 for place, token in enumerate(expected) if token == host.tokenizer.pad_token_id), count)
         assert first == second and first[:sure] == expected[: min(ends[0] if ends else count, sure)], (first, second, expected)
+
+
+def assert_rows_in_another_process(host, pairs) -> None:
+    """What a data loader's process gets of the host makes the same batch, without trainer and model."""
+    away = pickle.loads(pickle.dumps(host))
+    assert not hasattr(away, "trainer") and not any(isinstance(value, torch.nn.Module) for value in vars(away).values())
+    assert _plain(batch_of(away, pairs)) == _plain(batch_of(host, pairs))
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return (value.dtype, value.tolist()) if isinstance(value, torch.Tensor) else value
 
 
 def assert_log_probs_of_its_own_forward(host, pairs) -> dict:

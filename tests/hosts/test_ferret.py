@@ -13,7 +13,7 @@ from spr_plugin.hooks.ferret import FerretHost, spr_host
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.store import read_json
 
-from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward
+from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_rows_in_another_process
 from .checks import assert_engine_on, assert_saved_lora_equals_live, assert_whole, saved_weights
 from .launch import launcher, zero_flags
 from .tree import HERE, coco, run_in, source, trainer_of
@@ -102,6 +102,7 @@ def test_log_probs_are_those_of_the_model_s_own_forward(host, world):
     files = [str(world / "images" / image["file_name"]) for image in coco(world)[:2]]
     answers = ("red circle [100, 200, 300, 400]", "a ring"), ("green [1, 2, 3, 4] and", "blue square [5, 6, 7, 8] red")
     pairs = [PreferencePair(f"p{i}", f"r{i}", ASK * (i + 1), file, *answers[i], 1.0, 0.0, "a", "b") for i, file in enumerate(files)]
+    assert_rows_in_another_process(host, pairs)
     gradients = assert_log_probs_of_its_own_forward(host, pairs)
     assert any(host.part_of(name) == "projector" and "region_" in name for name in gradients)
 

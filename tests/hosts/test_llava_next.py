@@ -13,8 +13,8 @@ from spr_plugin.pairing import PreferencePair
 from spr_plugin.store import read_json
 
 from . import make_vlm
-from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward
-from .checks import assert_rehearses
+from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_rehearses
+from .checks import assert_rows_in_another_process
 from .checks import assert_engine_on, assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole
 from .launch import launcher, zero_flags
 from .tree import HERE, run_in, source, trainer_of
@@ -104,6 +104,7 @@ def test_a_picture_s_tiles_are_encoded_once(host, pictures, monkeypatch):
 def test_log_probs_are_those_of_the_model_s_own_forward(host, pictures):
     asked = [("Where?" * (i + 1), file, "a red circle [0.1, 0.2]", "blue") for i, file in enumerate(pictures)]
     pairs = [PreferencePair(f"p{i}", f"r{i}", *words, 1.0, 0.0, "a", "b") for i, words in enumerate(asked)]
+    assert_rows_in_another_process(host, pairs)
     gradients = assert_log_probs_of_its_own_forward(host, pairs)
     assert any("image_newline" in name and host.part_of(name) == "projector" for name in gradients)
 

@@ -23,6 +23,7 @@ from .checks import (
     assert_engine_on,
     assert_log_probs_of_its_own_forward,
     assert_rehearses,
+    assert_rows_in_another_process,
     assert_whole,
     saved_weights,
 )
@@ -85,6 +86,7 @@ def test_log_probs_are_those_of_the_model_s_own_forward(host, pictures):
     asked = [("Where is it?" * (i + 1), file, *ANSWERS[:: 1 - 2 * i]) for i, file in enumerate(pictures)]
     pairs = [PreferencePair(f"p{i}", f"r{i}", *words, 1.0, 0.0, "a", "b") for i, words in enumerate(asked)]
     host.trainer.model.double()  # trained weights are sharp: in fp32 rounding alone moves their gradients by more than the bound
+    assert_rows_in_another_process(host, pairs)
     gradients = assert_log_probs_of_its_own_forward(host, pairs)
     host.trainer.model.float()
     assert any(host.part_of(name) == "vision tower" for name in gradients)

@@ -210,7 +210,8 @@ def converted(checkpoint: str):
         for part in convert.to_transformers(checkpoint):
             part.save_pretrained(folder)
         model = LlavaForConditionalGeneration.from_pretrained(folder)
-        untrained = SimpleNamespace(model=model, _prepare_inputs=lambda batch: batch)  # all that sampling asks of a trainer
+        # all that sampling asks of a trainer
+        untrained = SimpleNamespace(model=model, args=SimpleNamespace(device=model.device), is_deepspeed_enabled=False)
         yield TransformersHost(untrained, AutoProcessor.from_pretrained(folder), SPRConfig(spr=True, spr_annotations="none is mined"))
 
 
