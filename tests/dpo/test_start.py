@@ -309,7 +309,7 @@ FLAGS = {
     "another scorer": (dict(spr_scorer="none"), "--spr_scorer none"),
     "a clip that is none": (dict(spr_scorer="spr", spr_clip="/nowhere"), "--spr_clip /nowhere"),
     "no usable region": (dict(spr_more_than=9), "gives no usable region"),
-    "no folder of pictures": (dict(change=no_images, spr_image_folder=None), "^--spr_image_folder: "),
+    "no folder of pictures": (dict(change=no_images, spr_image_folder=None), "image_folder: name the folder of the pictures"),
     "a folder without candidates": (dict(spr_candidates="/nowhere"), "--spr_candidates /nowhere"),
     "a short maximum": (
         dict(max_length=80, args={"model_max_length": 80}),

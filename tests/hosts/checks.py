@@ -5,11 +5,17 @@ import pickle
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from spr_plugin.annotations import AnnotatedImage, Annotation
+from spr_plugin.boxes import Box, Space
+from spr_plugin.config import SPRConfig
 from spr_plugin.decoding import decode
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers, no_joining
+from spr_plugin.regions import region_query
+from spr_plugin.rehearsal import rehearse
 from spr_plugin.store import PARTS, Log, read_json
 from spr_plugin.weights import digest
 
@@ -125,3 +131,14 @@ def assert_log_probs_of_its_own_forward(host, pairs) -> dict:
         for name, expected in gradients[0].items():
             assert (gradient[name] - expected).abs().max() < 1e-4 * max(1.0, expected.abs().max()), name
     return gradients[0]
+
+
+def assert_rehearses(host, file: str) -> None:
+    """What is asked of the host before anything trains is asked of all prompts, in the family's own box text."""
+    with Image.open(file) as picture:
+        width, height = picture.size
+    space = Space.pixels(width, height)
+    boxes = [Box(0, 0, width / 2, height / 2, space), Box(width / 4, height / 4, width, height, space)]
+    objects = tuple(Annotation(number, "red circle", box) for number, box in enumerate(boxes))
+    query = region_query(AnnotatedImage("a", file, width, height, objects), Box(0, 0, width, height, space), 0)
+    rehearse(host, [query], SPRConfig(spr=True))

@@ -13,7 +13,8 @@ from spr_plugin.pairing import PreferencePair
 from spr_plugin.store import read_json
 
 from . import make_vlm
-from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_rows_in_another_process
+from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_rehearses
+from .checks import assert_rows_in_another_process
 from .checks import assert_engine_on, assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole
 from .launch import launcher, zero_flags
 from .tree import HERE, run_in, source, trainer_of
@@ -78,6 +79,10 @@ def test_a_row_s_labels_are_its_answer_and_the_end_of_turn(host, pictures):
     assert torch.equal(question["input_ids"], row["input_ids"][: len(question["input_ids"])]) and (row["labels"] != -100).nonzero()[0] == len(question["input_ids"])
     assert torch.equal(question["image"][0][0], row["image"][0][0])
     assert host.box_format.describe() == {"family": "llava", "space": "normalized", "aspect": "anyres"}
+
+
+def test_a_rehearsal(host, pictures):
+    assert_rehearses(host, pictures[0])
 
 
 def test_decoding_says_what_the_model_says_row_by_row(host, pictures):

@@ -22,6 +22,7 @@ from .checks import (
     assert_decodes_as_its_own_forward,
     assert_engine_on,
     assert_log_probs_of_its_own_forward,
+    assert_rehearses,
     assert_rows_in_another_process,
     assert_whole,
     saved_weights,
@@ -65,6 +66,10 @@ def test_a_row_is_the_question_then_the_answer_and_its_end(host, pictures):
     said = row["labels"][asked:].tolist()
     assert said[-1] == host.tokenizer.eos_token_id and host.texts([said[:-1]]) == [ANSWERS[0]]
     assert host.fits(row) and row["attention_mask"].all()
+
+
+def test_a_rehearsal(host, pictures):
+    assert_rehearses(host, pictures[0])
 
 
 def question_rows(host, pictures):
