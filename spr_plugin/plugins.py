@@ -6,6 +6,7 @@ import importlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,17 +78,18 @@ def load_file(path: str) -> None:
         return
     if not file.is_file():
         raise UserError(f"--spr_plugin {path}: no such file")
-    spec = importlib.util.spec_from_loader(name, importlib.machinery.SourceFileLoader(name, name))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses and pickle look
+    module_name = "spr_plugin_file_" + re.sub(r"\W", "_", name)
+    loader = importlib.machinery.SourceFileLoader(module_name, name)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))
+    sys.modules[module_name] = module  # where dataclasses and pickle look it up
     try:
         with blamed(f"--spr_plugin {path}:"):
-            spec.loader.exec_module(module)
+            loader.exec_module(module)
             manager().register(module, name)
             manager().check_pending()
             _check_implementations(manager(), module)
     except UserError:
-        del sys.modules[name]
+        del sys.modules[module_name]
         if manager().has_plugin(name):
             manager().unregister(name=name)
         raise

@@ -20,9 +20,11 @@ from spr_plugin.annotations import CocoImages, mine_conversations
 from spr_plugin.cli import commands
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
+from spr_plugin.hookspecs import hookimpl
 from spr_plugin.formats import llava
 from spr_plugin.pictures import BadImage, image_size, limit_pixels, open_image, outside_of
 from spr_plugin.pipeline import write_regions
+from spr_plugin.plugins import manager
 from spr_plugin.store import Log, read_json
 
 spec = importlib.util.spec_from_file_location("chat_server", Path(__file__).with_name("chat_server.py"))
@@ -308,7 +310,7 @@ def test_regions_that_are_kept_are_looked_at_again(world):
 
 
 def test_a_plugin_s_pictures_are_looked_at_too(world):
-    from spr_plugin.plugins import load_file, manager
+    from spr_plugin.plugins import load_file
 
     file = world / "lab.py"
     file.write_text(f"""
@@ -423,53 +425,64 @@ class Silent:
         return [[{"terms": terms, "total": 0.1, "valid": True, "reason": None}] * len(said) for said in texts]
 
 
-def score(world, monkeypatch, names, asked, *flags, folder="{}/images") -> list[dict]:
-    """``spr score`` in this process."""
-    from spr_plugin.plugins import manager
+class SilentPlugin:
+    @hookimpl
+    def spr_scorer(self, config, device):
+        return Silent()
 
+
+@pytest.fixture
+def silent():
+    """The scorer of every request is a silent one."""
+    manager().register(SilentPlugin(), "silent")
+    yield
+    manager().unregister(name="silent")
+
+
+def score(world, names, asked, *flags, folder="{}/images") -> list[dict]:
+    """``spr score`` in this process."""
     same = {"region": [0, 0, 90, 60], "text": "a cup"}
     rows = [{"id": n, "image": name.format(world), **same} for n, name in enumerate(asked)]
     (world / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = f"""score --annotations {annotated(world, names)} --images {folder.format(world)}
         --box-format llava --responses {world}/in.jsonl --clip none --out {world}/out.jsonl"""
-    monkeypatch.setattr(manager().hook, "spr_scorer", lambda **_: Silent())
     commands([*words.split(), *flags], standalone_mode=False)
     return [json.loads(line) for line in (world / "out.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_spr_score_refuses_pictures_outside(world, monkeypatch, name):
+def test_spr_score_refuses_pictures_outside(world, silent, name):
     with pytest.raises(UserError) as caught:
-        score(world, monkeypatch, ["a.png", name], ["a.png", name])
+        score(world, ["a.png", name], ["a.png", name])
     path = os.path.join(world / "images", name.format(world))
     line = str(caught.value)
     assert line.startswith(f"record 11: {path} lies outside the pictures' folder {world}/images, at ")
     assert "--allow-outside" in line and "--spr" not in line and not (world / "out.jsonl").exists()
-    assert len(score(world, monkeypatch, ["a.png", name], ["a.png", name], "--allow-outside")) == 2
-    assert len(score(world, monkeypatch, ["a.png", name], ["a.png"])) == 1
+    assert len(score(world, ["a.png", name], ["a.png", name], "--allow-outside")) == 2
+    assert len(score(world, ["a.png", name], ["a.png"])) == 1
 
 
 @pytest.mark.parametrize("folder", ["images", "{}/folder/", "./images"])
-def test_spr_score_finds_pictures_by_any_of_their_names(world, monkeypatch, folder):
+def test_spr_score_finds_pictures_by_any_of_their_names(world, silent, monkeypatch, folder):
     monkeypatch.chdir(world)
     asked = ["a.png", "sub/b.png", "sub/../link.png", "/of/alice/linked/b.png"]
     names = ["./a.png", "sub//b.png", "link.png", "linked/b.png"]
-    assert len(score(world, monkeypatch, names, asked, folder=folder)) == 4
+    assert len(score(world, names, asked, folder=folder)) == 4
     if folder != "{}/folder/":
-        assert len(score(world, monkeypatch, ["{}/images/a.png"], ["a.png"], folder=folder)) == 1
+        assert len(score(world, ["{}/images/a.png"], ["a.png"], folder=folder)) == 1
 
 
-def test_spr_score_names_what_was_left_out_and_the_flag_of_its_limit(world, monkeypatch, capfd):
+def test_spr_score_names_what_was_left_out_and_the_flag_of_its_limit(world, silent, capfd):
     no_picture("eps", world / "images" / "e.jpg")
     words = r"response 0: e.jpg is not in .* boxes cannot be used \(left out there: unreadable_image 1\)"
     with pytest.raises(UserError, match=words):
-        score(world, monkeypatch, ["a.png", "e.jpg"], ["e.jpg"])
+        score(world, ["a.png", "e.jpg"], ["e.jpg"])
     with pytest.raises(UserError, match=r"more_than_max_pixels 1\)"):
-        score(world, monkeypatch, ["a.png"], ["a.png"], "--max-pixels", "5399")
+        score(world, ["a.png"], ["a.png"], "--max-pixels", "5399")
     assert "1 pictures of more than 5399 pixels are left out; --max-pixels raises" in capfd.readouterr().err
-    assert len(score(world, monkeypatch, ["a.png"], ["a.png"], "--max-pixels", "5400")) == 1
+    assert len(score(world, ["a.png"], ["a.png"], "--max-pixels", "5400")) == 1
     with pytest.raises(UserError, match="^--images .*gone: no such folder"):
-        score(world, monkeypatch, ["a.png"], ["a.png"], folder="{}/gone")
+        score(world, ["a.png"], ["a.png"], folder="{}/gone")
 
 
 def test_sources_of_annotations_read_what_they_read_before(world):

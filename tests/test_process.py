@@ -130,7 +130,7 @@ def test_a_script_that_catches_our_exit_ends_with_an_error_all_the_same(tmp_path
         pass
     """
     done = run(tmp_path, PARSES + more, "--spr")
-    assert done.returncode == 2 and done.stderr == "spr: error: --spr_beta -1.0: must be greater than 0\n"
+    assert done.returncode == 2 and done.stderr == "spr: error: --spr_beta -1.0: must be greater than 0, and finite\n"
 
 
 TEST = """

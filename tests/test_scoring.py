@@ -358,9 +358,9 @@ def test_the_hook_builds_the_scorer_of_the_flags(models):
 
 
 def test_the_hook_names_the_flag_that_nobody_serves(models):
-    wrong = ("clip", None, "None: no image"), ("clip", "x", "x: not"), ("detector", "dino", "dino: no")
+    wrong = ("clip", None, ": this command names no vision tower"), ("clip", "x", "x: not"), ("detector", "dino", "dino: no")
     for flag, value, words in wrong:
-        with pytest.raises(UserError, match=f"--spr_{flag} {words}"):
+        with pytest.raises(UserError, match=f"--spr_{flag} ?{words}"):
             scoring.spr_scorer(config(**{f"spr_{flag}": value}), "cpu")
     with pytest.raises(UserError, match="--spr_scorer other: no plugin has it"):
         scoring.find_scorer(config(spr_scorer="other"), "cpu", FORM)

@@ -84,12 +84,10 @@ class CheckedScorer(Foreign):
 
     def score(self, queries, picture, texts, box_format, truths) -> list[list[dict]]:
         with self.checking("score"):
-            rows = listed(
-                self.given.score(queries, picture, texts, box_format, truths), len(queries), "regions"
-            )
-            return [
-                [_judged(one) for one in listed(row, len(said), "texts")] for row, said in zip(rows, texts)
-            ]
+            scores = self.given.score(queries, picture, texts, box_format, truths)
+            rows = listed(scores, len(queries), "regions")
+            by_text = [listed(row, len(said), "texts") for row, said in zip(rows, texts)]
+            return [[_judged(one) for one in row] for row in by_text]
 
     def try_out(self, box_format: BoxFormat) -> None:
         with made_up() as (picture, queries):
@@ -123,10 +121,8 @@ def _judged(row) -> dict:
     missing = [name for name in ("terms", "total", "valid", "reason") if name not in of_kind(row, Mapping)]
     if missing:
         raise Broken(f'gives a score without "{missing[0]}": {shown(row)}')
-    terms = {
-        name: number(value, f"the term {name}")
-        for name, value in of_kind(row["terms"], Mapping, "as terms ").items()
-    }
+    terms = of_kind(row["terms"], Mapping, "as terms ")
+    terms = {name: number(value, f"the term {name}") for name, value in terms.items()}
     plain = {**row, "terms": terms, "total": number(row["total"], "as total")}
     plain["valid"] = bool(of_kind(row["valid"], (bool, np.bool_), "as valid "))
     of_kind(row["reason"], (str, type(None)), "as reason ")
@@ -143,14 +139,8 @@ class CheckedSimilarity(Foreign):
     def __init__(self, plugin, hook, given, arguments):
         super().__init__(plugin, hook, given, methods(Similarity))
         with made_up() as (picture, queries):
-            self.score(
-                picture,
-                [
-                    (query.region, text)
-                    for query in queries
-                    for text in ("a red square and a cup", "a cup", LONG)
-                ],
-            )
+            texts = "a red square and a cup", "a cup", LONG
+            self.score(picture, [(query.region, text) for query in queries for text in texts])
 
     def score(self, picture, asked) -> list[tuple[float, float]]:
         with self.checking("score"):
@@ -169,9 +159,8 @@ class CheckedDetector(Foreign):
 
     def detect(self, picture, phrases) -> list[Detection]:
         with self.checking("detect"):
-            return [
-                _detection(row, picture.size, phrases) for row in listed(self.given.detect(picture, phrases))
-            ]
+            rows = listed(self.given.detect(picture, phrases))
+            return [_detection(row, picture.size, phrases) for row in rows]
 
 
 def _detection(row, size: tuple[int, int], phrases: Sequence[str]) -> Detection:
@@ -182,14 +171,13 @@ def _detection(row, size: tuple[int, int], phrases: Sequence[str]) -> Detection:
         raise Broken(f"gives something for {shown(phrase)}, which was not asked for")
     space = of_kind(box, Box).space
     if (space.width, space.height) != size:
-        raise Broken(
-            f"gives a box of a picture of {space.width} x {space.height} for one of {size[0]} x {size[1]}"
-        )
+        theirs, ours = f"{space.width} x {space.height}", f"{size[0]} x {size[1]}"
+        raise Broken(f"gives a box of a picture of {theirs} for one of {ours}")
     return phrase, Box(*(number(value, "a box with") for value in box.xyxy), space), number(score, "as score")
 
 
 def _texts(query: RegionQuery, form: BoxFormat) -> list[str]:
-    """A good answer, one with a wrong box, a long one, one without boxes, and an empty one."""
+    """A good answer, one with a wrong box, a long one, one cut off, one without boxes, and an empty one."""
     right = form.render([(annotation.label, annotation.box) for annotation in query.truth])
     wrong = form.render([("cup", query.region)])
-    return [right, wrong, f"{LONG} {right}", "a cup", ""]
+    return [right, wrong, f"{LONG} {right}", right[:-2], "a cup", ""]

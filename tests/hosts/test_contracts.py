@@ -520,4 +520,4 @@ def assert_refused(start, template, change, hook, words, **flags):
     with pytest.raises(UserError, match=words) as caught:
         start(template, change, **flags)
     line = str(caught.value)
-    assert "lab.py" in line and hook in line and "\n" not in line and len(line) < 400, line
+    assert "lab.py" in line and hook in line and "\n" not in line and len(line) < 500, line
