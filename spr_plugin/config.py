@@ -47,7 +47,9 @@ class SPRConfig:
 
     spr: bool = _flag(False, "run the SPR stage after the host's training, before the host saves", resumable=True)
     spr_only: bool = _flag(False, "skip the host's training: the loaded model is the start (the paper's case)", "paper", resumable=True)
-    spr_overwrite: bool = _flag(False, "start the SPR stage over: delete what an earlier run left in OUTPUT_DIR/spr", resumable=True)
+    spr_overwrite: bool = _flag(
+        False, "start the SPR stage over: delete what an earlier run left in OUTPUT_DIR/spr", resumable=True
+    )
     spr_save_base: bool = _flag(
         False, "also save the model at the stage's entry, in the host's layout, to OUTPUT_DIR/spr/base: what SPR is compared with", resumable=True
     )
@@ -88,7 +90,9 @@ class SPRConfig:
     spr_sampler_concurrency: int = _flag(16, "requests to that server at once", resumable=True)
     spr_sampler_timeout: float = _flag(300.0, "seconds that a request may take before it is sent again", resumable=True)
     spr_max_empty: float = _flag(
-        0.1, "the run stops when more than this share of that server's answers is empty; they are asked for again", resumable=True
+        0.1,
+        "the run stops when more than this share of that server's answers is empty; they are asked for again",
+        resumable=True,
     )
     spr_candidates: Optional[str] = _flag(None, "take regions and candidates of the same model from here: a folder of `spr sample`, or OUTPUT_DIR/spr of an earlier run (for ablations)", resumable=True)
 
@@ -165,7 +169,8 @@ def check(config: SPRConfig) -> None:
     if config.spr_sampler == "openai" and not config.spr_sampler_url:
         raise UserError("--spr_sampler openai: give the server's address with --spr_sampler_url")
     if config.spr_sampler == "openai" and not _is_address(config.spr_sampler_url):
-        raise UserError(f"--spr_sampler_url {shown(config.spr_sampler_url)}: no address such as http://localhost:8000/v1")
+        url = shown(config.spr_sampler_url)
+        raise UserError(f"--spr_sampler_url {url}: no address such as http://localhost:8000/v1")
     if config.spr_rounds > 1 and config.spr_sampler != "live":
         raise UserError(f"--spr_rounds {config.spr_rounds} with --spr_sampler {config.spr_sampler}: a server does not answer with the improved model")
     if config.spr_pairing not in PAIRINGS:
@@ -186,7 +191,8 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_label_smoothing {config.spr_label_smoothing}: must lie between 0 and 0.5")
     if config.spr_label_smoothing and "robust" not in config.spr_loss_type:
         raise UserError("--spr_label_smoothing does nothing without --spr_loss_type robust")
-    for name in ("spr_lambda", "spr_top_p", "spr_min_kept", "spr_detector_threshold", "spr_max_too_long", "spr_max_empty", "spr_collapse"):
+    shares = "lambda top_p min_kept detector_threshold max_too_long max_empty collapse"
+    for name in [f"spr_{share}" for share in shares.split()]:
         if not 0 <= getattr(config, name) <= 1:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
     positive = "spr_rounds spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_sampler_concurrency spr_sampler_timeout spr_lora_r spr_lora_alpha"
@@ -225,7 +231,7 @@ def fingerprint(config: SPRConfig) -> dict:
 
 
 def for_argparse(help: str) -> str:
-    """A flag's help as argparse wants it, which formats it with ``%``; README and everybody else show it as it is."""
+    """A flag's help as argparse wants it, which formats it with ``%``; all others show it as it is."""
     return help.replace("%", "%%")
 
 

@@ -13,13 +13,15 @@ from urllib.parse import quote, quote_plus, unquote
 
 HIDDEN = "***"
 SHORTEST = 6  # what is shorter may well be a word of an answer ("none", "red"), which must stay as it is
-# An environment variable with one of these words in its name holds a secret, and so do these that name who asks.
-WORDS = set("KEY APIKEY TOKEN SECRET PASSWORD PASSWD PASS CREDENTIAL CREDENTIALS AUTH AUTHORIZATION COOKIE".split())
+# An environment variable with one of these words in its name holds a secret; so do those that name who asks.
+WORDS = set(
+    "KEY APIKEY TOKEN SECRET PASSWORD PASSWD PASS CREDENTIAL CREDENTIALS AUTH AUTHORIZATION COOKIE".split()
+)
 IDENTITIES = {"OPENAI_ORG_ID", "OPENAI_ORGANIZATION", "OPENAI_PROJECT_ID"}
 
 
 def redacted(text: str, secrets: frozenset[str] = frozenset()) -> str:
-    """``text`` without ``secrets``, however they are escaped, and without user and password of any address."""
+    """``text`` without ``secrets``, however escaped, and without user and password of any address."""
     known = _pattern(secrets)
     # Until nothing is found: what stood left and right of a secret may make another.
     while (clean := known.sub(lambda found: (found["scheme"] or "") + HIDDEN, text)) != text:
@@ -34,9 +36,10 @@ def shown(address: str) -> str:
 
 
 def secrets_of(address: str, environment: Mapping[str, str]) -> frozenset[str]:
-    """What nobody may read of a client that asks ``address``: credentials and query of the address, credentials of proxies,
-    keys, identities and headers of the environment."""
-    secrets = _credentials(address) | {piece.partition("=")[2] or piece for piece in re.split(r"[?&#]", address)[1:]}
+    """What nobody may read of a client that asks ``address``: its credentials and query, those of
+    proxies, keys, identities and headers of the environment."""
+    query = {piece.partition("=")[2] or piece for piece in re.split(r"[?&#]", address)[1:]}
+    secrets = _credentials(address) | query
     for name, value in environment.items():
         words = set(name.upper().split("_"))
         if "HEADERS" in words:
@@ -59,10 +62,11 @@ def _credentials(address: str) -> set[str]:
 
 @functools.lru_cache(maxsize=8)
 def _pattern(secrets: frozenset[str]) -> re.Pattern:
-    """Finds each secret in all its ways of writing, the longest first, and user and password behind a scheme."""
+    """Finds each secret in all its ways of writing, the longest first, and credentials behind a scheme."""
     ways = {way for secret in secrets for way in _ways(secret) if len(way) >= SHORTEST}
     longest_first = sorted(ways, key=lambda way: (-len(way), way))
-    return re.compile("|".join([r"(?P<scheme>://)[^\s/]+(?=@)", *map(re.escape, longest_first)]), re.IGNORECASE)
+    parts = [r"(?P<scheme>://)[^\s/]+(?=@)", *map(re.escape, longest_first)]
+    return re.compile("|".join(parts), re.IGNORECASE)
 
 
 def _ways(secret: str) -> set[str]:

@@ -119,8 +119,8 @@ def sample(host: Host | None, queries: list[RegionQuery], box_format, config: SP
         host: whose live model answers; None is enough for a server.
 
     Raises:
-        UserError: a picture has vanished since the regions were made, one prompt alone does not fit in memory, a server fails
-            or has too many empty answers.
+        UserError: a picture has vanished since the regions were made, one prompt alone does not fit in
+            memory, a server fails or has too many empty answers.
     """
     make_plan = lambda: batch_plan(queries, box_format, config)  # noqa: E731
     batches, held = ranks.agreed(lambda: left_to_do(log, plan, make_plan, config.spr_samples))
@@ -135,8 +135,11 @@ def sample(host: Host | None, queries: list[RegionQuery], box_format, config: SP
     ranks.barrier()
 
 
-def _sample_on_server(batches: list[dict], held: set[str], asks_of, box_format, config: SPRConfig, log: Log, wanted: int) -> None:
-    """This rank's share of the batches, of ``wanted`` candidates in all. Empty answers are candidates only if they are few."""
+def _sample_on_server(
+    batches: list[dict], held: set[str], asks_of, box_format, config: SPRConfig, log: Log, wanted: int
+) -> None:
+    """This rank's share of the batches, of ``wanted`` candidates in all. Empty answers are candidates only if
+    they are few."""
     from spr_plugin.server import ask_server
 
     unread = set()
@@ -161,8 +164,9 @@ def _sample_on_server(batches: list[dict], held: set[str], asks_of, box_format, 
     found = sum(ranks.from_all(len(empty)))
     if found > most_empty:
         raise UserError(
-            f"--spr_sampler_url {shown(config.spr_sampler_url)}: {found} of {wanted} answers are empty, more than --spr_max_empty "
-            f"{config.spr_max_empty} allows; mend the server or raise the share, and run the same command again: the others are kept"
+            f"--spr_sampler_url {shown(config.spr_sampler_url)}: {found} of {wanted} answers are empty, more "
+            f"than --spr_max_empty {config.spr_max_empty} allows; mend the server or raise the share, and run "
+            "the same command again: the others are kept"
         )
     if empty:
         log.append(*empty)

@@ -1,8 +1,9 @@
 """Stage 1 on a server: the same prompts, sent to anything that speaks OpenAI's chat completions (``vllm serve``, SGLang, LMDeploy).
 
-One request a candidate, many at once; each answer is logged as it comes, so that what was answered is never asked again. Retries with
-back-off (refused and dropped connections, time-outs, 408, 409, 429, 5xx) are the openai client's; a reply that is no chat completion
-is asked for again here. Nothing that the server says is believed: see :func:`answer_in` and :mod:`spr_plugin.redaction`.
+One request a candidate, many at once; each answer is logged as it comes, so that what was answered is never
+asked again. Retries with back-off (refused and dropped connections, time-outs, 408, 409, 429, 5xx) are the
+openai client's; a reply that is no chat completion is asked for again here. Nothing that a server says is
+believed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ RETRIES = 6
 PAUSE = 1.0  # seconds before a reply that was no chat completion is asked for again
 LONGEST_REASON = 300  # characters of what a server said that a line shows
 
-TEXTS = ("text", "output_text")  # types of the parts that some servers answer in; others are thoughts and the like
+TEXTS = ("text", "output_text")  # types of the parts that some servers answer in; others are thoughts, say
 
 
 class Malformed(Exception):
@@ -39,7 +40,7 @@ class Malformed(Exception):
 
 
 def answer_in(reply: str) -> str:
-    """The text of a chat completion; "" where the model said nothing. Malformed says what is wrong with the reply."""
+    """The text of a chat completion; "" where the model said nothing. Malformed says what is wrong."""
     choices = _object(reply).get("choices")
     if not isinstance(choices, list) or not choices:
         raise Malformed(f"a reply without choices: {reply}")
@@ -47,11 +48,13 @@ def answer_in(reply: str) -> str:
     if not isinstance(message, dict):
         raise Malformed(f"a choice without message: {reply}")
     content = message.get("content")
-    parts = content if isinstance(content, list) else [{"type": "text", "text": "" if content is None else content}]
+    alone = [{"type": "text", "text": "" if content is None else content}]
+    parts = content if isinstance(content, list) else alone
     texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") in TEXTS]
     if not all(isinstance(part, dict) for part in parts) or not all(isinstance(text, str) for text in texts):
         raise Malformed(f"a message whose content is no text: {reply}")
-    return "".join(texts).encode(errors="replace").decode().strip()  # half a surrogate pair could not be written
+    # Half a surrogate pair could not be written.
+    return "".join(texts).encode(errors="replace").decode().strip()
 
 
 def models_in(reply: str) -> list[str]:
@@ -81,13 +84,19 @@ def _is_no_answer(error: Exception) -> bool:
 
 
 class Server:
-    """The server at ``--spr_sampler_url``. Whatever it does becomes an answer, or a UserError of one line; neither holds a secret."""
+    """The server at ``--spr_sampler_url``. Whatever it does becomes an answer, or a UserError of one line;
+    neither holds a secret.
+
+    Attributes:
+        model: the name that is asked.
+    """
 
     def __init__(self, config: SPRConfig):
         try:
             import openai
         except ImportError:
-            raise UserError("--spr_sampler openai needs the package openai: pip install 'spr-plugin[server]'") from None
+            needs = "--spr_sampler openai needs the package openai: pip install 'spr-plugin[server]'"
+            raise UserError(needs) from None
         self.config, self.secrets = config, secrets_of(config.spr_sampler_url, os.environ)
         for name in ("httpx", "httpx2"):  # what the client is built on logs every address that it asks
             logging.getLogger(name).addFilter(self._clean_record)
@@ -106,8 +115,8 @@ class Server:
         self.model = self._model()
 
     def _model(self) -> str:
-        """The first that the server lists, unless a flag names it; a server that keeps no list is then taken at
-        its word. UserError where it does not answer."""
+        """The first that the server lists, unless a flag names it; a server that keeps no list is then taken
+        at its word. UserError where it does not answer."""
         models, named = [], self.config.spr_sampler_model
         with self._speaking():
             try:
@@ -120,7 +129,8 @@ class Server:
         return named or models[0]
 
     def said(self, picture: str, text: str, seed: int, stop: threading.Event) -> str:
-        """The answer to a prompt with a picture (a data URL). A reply that is none is asked for again, until ``stop``."""
+        """The answer to a prompt with a picture (a data URL). A reply that is none is asked for again, until
+        ``stop``."""
         for left in reversed(range(RETRIES + 1)):
             with self._speaking():
                 try:
@@ -160,7 +170,7 @@ class Server:
             ) from None
 
     def _other_address(self, error: Exception) -> str:
-        """A hint where the address may be a part too short or too long: ``/v1`` is what everything hangs on."""
+        """A hint where the address may be a part too short or too long: all hangs on ``/v1``."""
         given = urlsplit(self.config.spr_sampler_url)
         path = re.sub(r"/(chat/completions|completions|models)/?$", "", given.path).rstrip("/")
         if not re.search(r"/v\d\w*(/|$)", path):
@@ -175,9 +185,15 @@ class Server:
 
 
 def ask_server(
-    asked: Iterable[tuple], config: SPRConfig, log: Log, candidate: Callable, picture_of: Callable, most_empty: float
+    asked: Iterable[tuple],
+    config: SPRConfig,
+    log: Log,
+    candidate: Callable,
+    picture_of: Callable,
+    most_empty: float,
 ) -> list[dict]:
-    """Fill ``log`` with candidates; the records of those that are empty are returned, not logged: whoever mends the server asks again.
+    """Fill ``log`` with candidates; the records of those that are empty are returned, not logged: whoever
+    mends the server asks again.
 
     Args:
         asked: (ask, {index of the sample: seed}) of what is missing.

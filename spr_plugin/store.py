@@ -183,8 +183,8 @@ def _disk_errors(path: Path):
 
 
 def write_text(path, text: str) -> None:
-    """Replace ``path`` as a whole: readers see the old file or the new one, never half, and a link's target is
-    left alone."""
+    """Replace ``path`` as a whole: readers see the old file or the new one, never half, and a link's target
+    is left alone."""
     path = Path(path)
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,8 +234,8 @@ def check_manifest(
         to start over with.
 
     Raises:
-        UserError: flags or contents of files differ from those of the run that wrote there; there is something
-            to delete, or a manifest, that no run of ours made.
+        UserError: flags or contents of files differ from those of the run that wrote there; there is
+            something to delete, or a manifest, that no run of ours made.
     """
     directory = Path(directory)
     known = read_manifest(directory)
@@ -296,8 +296,8 @@ def is_run(directory) -> bool:
 
 
 def remove(path) -> None:
-    """Delete whatever lies there, if anything: a file, a folder with all that is in it, a link, but never what
-    that points to. UserError where it cannot be deleted."""
+    """Delete whatever lies there, if anything: a file, a folder with all that is in it, a link, but never
+    what that points to. UserError where it cannot be deleted."""
     path = Path(path)
     with _disk_errors(path):
         if path.is_symlink():
@@ -355,8 +355,8 @@ def _some(names: list[str]) -> str:
 
 
 def _part(name: str) -> str:
-    """The part of a run that a file or folder of this name is: a draft is of what it would become, every later
-    round is a "round", and what is left of ranks that met is "ranks"."""
+    """The part of a run that a file or folder of this name is: a draft is of what it would become, every
+    later round is a "round", and what is left of ranks that met is "ranks"."""
     return re.sub(r"(\.\d+)?\.tmp$|(?<=^round)-\d+$|(?<=^ranks)-[0-9a-f]{16}$", "", name)
 
 

@@ -124,8 +124,8 @@ def save(model, names, directory) -> None:
         if ranks.rank() == 0 and failure is None:
             try:
                 shards.add(name, tensor)
-            except (OSError, SafetensorError, UserError) as error:  # the other ranks go on handing over their parts: tell them at the end
-                failure = str(error)
+            except (OSError, SafetensorError, UserError) as error:
+                failure = str(error)  # the other ranks go on handing over their parts: tell them at the end
     if ranks.rank() == 0 and failure is None:
         try:
             shards.close()

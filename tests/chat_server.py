@@ -29,16 +29,18 @@ class Reply:
 
 def completion(content=None, **message) -> str:
     """The body of a chat completion."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": content, **message}, "finish_reason": "stop"}
-    return json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": "tiny", "choices": [choice]})
+    message = {"role": "assistant", "content": content, **message}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    common = {"id": "x", "object": "chat.completion", "created": 0, "model": "tiny"}
+    return json.dumps({**common, "choices": [choice]})
 
 
 class ChatServer(ThreadingHTTPServer):
     """Answers each request with a box that depends on its seed, or with the boxes of the objects it is told; request n goes through ``faults.get(n)`` first.
 
-    Faults: ``"drop"`` closes the connection, ``"hang"`` answers nothing for long, ``"cut"`` ends in the middle of the body, a number is that
-    HTTP status, a :class:`Reply` is sent as it is. ``models`` is such a Reply to whoever asks for the models. Other paths than those under
-    /v1 are not found.
+    Faults: ``"drop"`` closes the connection, ``"hang"`` answers nothing for long, ``"cut"`` ends in the
+    middle of the body, a number is that HTTP status, a :class:`Reply` is sent as it is. ``models`` is a Reply
+    to whoever asks for the models. Other paths than those under /v1 are not found.
 
     Attributes:
         seen: (text, picture size, request body) of each answered request.

