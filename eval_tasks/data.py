@@ -8,6 +8,7 @@ name that :mod:`spr_plugin.eval_tasks.model_format` resolves, and the fields of 
 boxes are xyxy in pixels of the original picture.
 """
 
+import contextlib
 import importlib
 import io
 import json
@@ -16,13 +17,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import datasets
-from PIL import Image, UnidentifiedImageError
 
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.catalogue import CATALOGUE, Split
 from spr_plugin.eval_tasks.model_format import running_format
 from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.eval_tasks.running import pad_left
+from spr_plugin.pictures import BadImage, opened
 
 ROOT = "SPR_DATA_ROOT"
 
@@ -44,8 +45,9 @@ def doc_to_visual(doc: dict) -> list:
     """The document's picture as RGB. Refuses one that does not open or is not of the size the document says: its boxes would be off."""
     picture = doc["image"]
     try:
-        picture = (Image.open(picture) if isinstance(picture, str) else picture).convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        with opened(picture) if isinstance(picture, str) else contextlib.nullcontext(picture) as image:
+            picture = image.convert("RGB")
+    except (BadImage, OSError) as error:
         refuse(f"picture {doc['image_id']} of document {doc['id']} does not open: {error}")
     if picture.size != (doc["width"], doc["height"]):
         refuse(f"picture {doc['image_id']} of document {doc['id']} is {picture.size}, not {(doc['width'], doc['height'])}")
@@ -189,7 +191,7 @@ def explode(rows: datasets.Dataset) -> datasets.Dataset:
     places, documents = [], []
     plain = rows.cast_column("image", datasets.Image(decode=False))
     for place, row in enumerate(plain):
-        width, height = _picture_size(row["image"])
+        width, height = _picture_size(row["image"], row["file_name"])
         for number, expression in enumerate(row["answer"]):
             places.append(place)
             documents.append(
@@ -212,7 +214,7 @@ def xywh_to_xyxy(box: list[float]) -> list[float]:
     return [x, y, x + width, y + height]
 
 
-def _picture_size(stored: dict) -> tuple[int, int]:
+def _picture_size(stored: dict, name: str) -> tuple[int, int]:
     """Width and height in pixels from the header of a hub row's picture, ``{bytes, path}``."""
-    with Image.open(io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"]) as picture:
+    with opened(io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"], name) as picture:
         return picture.size

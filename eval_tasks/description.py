@@ -25,6 +25,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import fields, metrics
 from spr_plugin.eval_tasks.answers import answer_text, true_box
 from spr_plugin.eval_tasks.model_format import named_format
+from spr_plugin.pictures import REASONS
 from spr_plugin.prompts import plain_question
 from spr_plugin.regions import region_queries
 
@@ -40,7 +41,7 @@ def read(file: Path) -> Iterator[tuple[dict, str]]:
     """
     folder, skipped = file.parent / "images", Counter()
     images = list(CocoImages(str(file), str(folder), skipped))
-    if lost := skipped["missing_image"] + skipped["unreadable_image"]:
+    if lost := sum(skipped[reason] for reason in REASONS):
         raise UserError(f"{file}: {lost} of its pictures are missing under {folder} or do not open")
     for query in region_queries(images, seed=0, skipped=skipped):
         objects = [{"label": annotation.label, "bbox": list(annotation.box.xyxy)} for annotation in query.truth]

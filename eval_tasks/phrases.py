@@ -9,7 +9,7 @@ three ways:
 ``any_Acc@t``          ANY-BOX: the first box against each truth, the best counts
 
 A phrase that the answer does not ground is a miss. Only phrases with a box are asked and count: ``notvisual``, whole-scene and no-box
-ones never become part of a document (:mod:`spr_plugin.datasets`).
+ones never become part of a document (:mod:`spr_plugin.releases`).
 """
 
 import re

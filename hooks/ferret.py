@@ -7,13 +7,13 @@ the masks are drawn anew at every forward; within the stage every forward draws 
 import contextlib
 
 import torch
-from PIL import Image
 
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.host import replaced
 from spr_plugin.hooks.llava import LlavaHost, expansion_arguments, script_of
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.pictures import open_image
 
 REGION = " <region_fea>"
 
@@ -29,9 +29,10 @@ class FerretHost(LlavaHost):
             raise UserError("--spr: Ferret keeps boxes apart from the text, so that none are mined; name --spr_annotations and --spr_image_folder")
 
     def row(self, image_path: str, prompt: str, answer: str) -> dict:
-        with Image.open(image_path) as picture:
-            text, masks = self.with_regions(prompt, *picture.size)
-        return {**super().row(image_path, text, answer), **masks}
+        picture = open_image(image_path)
+        text, masks = self.with_regions(prompt, *picture.size)
+        (row,) = self.rows(picture, [(text, answer)])
+        return {**row, **masks}
 
     def questions(self, picture, prompts: list[str]) -> list[dict]:
         told = [self.with_regions(prompt, *picture.size) for prompt in prompts]

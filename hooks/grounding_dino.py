@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 
 from spr_plugin.boxes import Box, Space
+from spr_plugin.contracts import Detection
 from spr_plugin.errors import UserError
 from spr_plugin.hooks.checkpoint import refused, whole
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.scoring import Detection, split_text
+from spr_plugin.scoring import split_text
 
 CAPTIONS = 4  # in one batch at most, each with the picture beside it
 Found = tuple[str, torch.Tensor, torch.Tensor]

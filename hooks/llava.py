@@ -7,7 +7,7 @@ expands ``<image>`` (facts that differ between forks stay theirs). What a script
 import contextlib
 import copy
 import inspect
-import os
+import sys
 import uuid
 
 import torch
@@ -17,7 +17,9 @@ from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.host import Host, replaced
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.pictures import open_image
 
+LORA_SAVERS = ("get_peft_state_maybe_zero_3", "get_peft_state_non_lora_maybe_zero_3")
 NEEDED = ("make_supervised_data_module", "LazySupervisedDataset", "safe_save_model_for_hf_trainer", "Image")
 PLACEHOLDER = "answer"
 
@@ -35,6 +37,16 @@ class LlavaHost(Host):
         self.vision_tower = trainer.model.config.mm_vision_tower
         self.llava = next(m for m in trainer.model.modules() if hasattr(type(m), "prepare_inputs_labels_for_multimodal"))
         self.generation = self.llava.generation_config
+        missing = [
+            name
+            for name in LORA_SAVERS
+            if name not in namespace and getattr(trainer.args, "lora_enable", False)
+        ]
+        if config.spr_save_base and missing:
+            raise UserError(
+                f"--spr_save_base: this LLaVA-like script lacks {', '.join(missing)}, by which a LoRA model "
+                "is saved; leave the flag out"
+            )
 
     def __getstate__(self) -> dict:
         """Without the script's globals, and without the records of its data set, which rows of ours have no use for."""
@@ -43,12 +55,24 @@ class LlavaHost(Host):
         state["dataset"].list_data_dict = []
         return state
 
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self.namespace = vars(sys.modules[type(self.dataset).__module__])
+
     def row(self, image_path: str, prompt: str, answer: str) -> dict:
-        turns = [{"from": "human", "value": f"<image>\n{prompt}"}, {"from": "gpt", "value": answer}]
+        (row,) = self.rows(open_image(image_path), [(prompt, answer)])
+        return row
+
+    def rows(self, picture, talks: list[tuple[str, str]]) -> list[dict]:
+        """Rows of (question, answer) about one picture, by the host's own data set, transformed once."""
         one = copy.copy(self.dataset)
-        # Absolute, since the dataset joins it to its own --image_folder.
-        one.list_data_dict = [{"id": "spr", "image": os.path.abspath(image_path), "conversations": turns}]
-        return self.item(one, 0)
+        one.list_data_dict = []
+        self.transform_once(one)
+        with held_picture(self.namespace, picture) as name:
+            for asked, answer in talks:
+                turns = [{"from": "human", "value": f"<image>\n{asked}"}, {"from": "gpt", "value": answer}]
+                one.list_data_dict.append({"id": "spr", "image": name, "conversations": turns})
+            return [self.item(one, place) for place in range(len(talks))]
 
     def item(self, dataset, place: int) -> dict:
         """A row of the host's data set."""
@@ -65,16 +89,10 @@ class LlavaHost(Host):
     def stop_tokens(self) -> list[int]:
         stops = self.generation.eos_token_id
         stops = self.tokenizer.eos_token_id if stops is None else stops
-        return [stops] if isinstance(stops, int) else list(stops)
+        return [stops] if isinstance(stops, int) else list(stops or [])
 
     def questions(self, picture, prompts: list[str]) -> list[dict]:
-        """By the host's own data set, which finds the picture in memory and transforms it once."""
-        one = copy.copy(self.dataset)
-        self.transform_once(one)
-        with held_picture(self.namespace, picture) as name:
-            said = [[{"from": "human", "value": f"<image>\n{prompt}"}, {"from": "gpt", "value": PLACEHOLDER}] for prompt in prompts]
-            one.list_data_dict = [{"id": "spr", "image": name, "conversations": turns} for turns in said]
-            rows = [self.item(one, place) for place in range(len(prompts))]
+        rows = self.rows(picture, [(prompt, PLACEHOLDER) for prompt in prompts])
         for row in rows:
             asked = self.asked(row)
             row.update(input_ids=row["input_ids"][:asked], labels=row["labels"][:asked], image=rows[0]["image"])
@@ -165,8 +183,9 @@ class LlavaHost(Host):
         """As ``llava/train/train.py`` saves: adapter and non-LoRA weights, or the whole model; one tensor at a time under ZeRO-3."""
         model, trainer = self.trainer.model, self.trainer
         if getattr(trainer.args, "lora_enable", False):
-            adapter = self.namespace["get_peft_state_maybe_zero_3"](model.named_parameters(), trainer.args.lora_bias)
-            rest = self.namespace["get_peft_state_non_lora_maybe_zero_3"](model.named_parameters())
+            of_adapter, of_rest = (self.namespace[name] for name in LORA_SAVERS)
+            adapter = of_adapter(model.named_parameters(), trainer.args.lora_bias)
+            rest = of_rest(model.named_parameters())
             if trainer.args.should_save:
                 model.config.save_pretrained(directory)
                 model.save_pretrained(directory, state_dict=adapter)

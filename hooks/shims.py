@@ -14,8 +14,8 @@ import inspect
 import os
 import sys
 
-from spr_plugin.boot import after_import, once
 from spr_plugin.errors import UserError
+from spr_plugin.imports import after_import, once
 
 SHIMS = []
 OLDEST, NEWEST = (4, 37), (5, 23)  # transformers that the tests have seen; README holds the table

@@ -10,7 +10,6 @@ import dataclasses
 import inspect
 
 import torch
-from PIL import Image
 
 from spr_plugin import weights
 from spr_plugin.dpo.rows import IGNORED
@@ -18,6 +17,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.host import Host
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.pictures import open_image
 
 # model_type of a config → the family whose box text its checkpoints were trained on
 FAMILIES = {
@@ -50,8 +50,7 @@ class TransformersHost(Host):
     # --- rows
 
     def row(self, image_path: str, prompt: str, answer: str) -> dict:
-        with Image.open(image_path) as image:
-            row = self.question(image.convert("RGB"), prompt)
+        row = self.question(open_image(image_path), prompt)
         said = self.tokenizer(answer, add_special_tokens=False)["input_ids"] + [self.tokenizer.eos_token_id]
         asked = len(row["input_ids"])
         for name in self._along_tokens(row):

@@ -1,5 +1,10 @@
 """SPR (Spatial Preference Rewarding, ICCV 2025) for the multimodal-LLM trainer you already have."""
 
+from spr_plugin import process  # noqa: F401  (before trackers and others register what they do at the end)
+from spr_plugin.errors import UserError
+
+__all__ = ["UserError", "attach"]
+
 
 def attach(trainer, processor=None, **flags):
     """For a script with an argument parser of its own: let the SPR stage follow ``trainer.train()``.
@@ -10,7 +15,10 @@ def attach(trainer, processor=None, **flags):
         flags: the ``--spr_*`` flags by name: ``spr_annotations="objects.json", spr_clip="openai/clip-vit-large-patch14-336"``.
 
     Returns:
-        ``trainer``. A mistake in ``flags`` ends the process with one line, as on the command line.
+        ``trainer``.
+
+    Raises:
+        UserError: a mistake in ``flags``, here or in ``trainer.train()`` before anything is trained.
     """
     from spr_plugin import boot
 

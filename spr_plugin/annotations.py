@@ -17,25 +17,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from PIL import Image
-
 from spr_plugin.boxes import Box, Space, iou_matrix
 from spr_plugin.coco_index import CocoIndex
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.pictures import BadImage, image_size, open_image  # noqa: F401 (for plugins' sources)
 from spr_plugin.progress import say
 
-DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # ``convert("RGB")`` cuts these at 255, in every host too
 SMALLEST = 1.0  # px; a box with a shorter side is no object that a description could name
 PADDING_ROUNDING = 0.02  # boxes of two decimals, drawn a little beyond their picture
 PADDING_ERRORS, PADDING_SURE = 0.05, 20  # share of boxes that may be wrong; number of boxes that decide
 REC_QUESTION = re.compile(r"describes:\s*(.+?)\s*$", re.DOTALL)
 REG_QUESTION = re.compile(r"\bdescri(?:be|ption)\b", re.IGNORECASE)
-
-
-class BadImage(UserError):
-    """A picture file that cannot be read; the text names the record and the file. Callers count it and go on."""
 
 
 @dataclass(frozen=True)
@@ -66,28 +60,6 @@ class AnnotatedImage:
     annotations: tuple[Annotation, ...]
 
 
-def open_image(path: str, record_id: str) -> Image.Image:
-    """The picture as RGB, stored orientation. Raises BadImage if it is missing, truncated, no picture, or of more than 8 bits."""
-    try:
-        with Image.open(path) as image:
-            if image.mode in DEEP_MODES:
-                raise ValueError(f"{image.mode}: more than 8 bits a channel, which hosts see as white")
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadImage(f"record {record_id}: cannot read {path} ({error}); mend or remove the file") from None
-
-
-def image_size(path: str) -> tuple[int, int] | str:
-    """(width, height) from the file's header, or why it is left out: ``missing_image``, ``unreadable_image``, ``more_than_8_bits``."""
-    try:
-        with Image.open(path) as image:
-            return "more_than_8_bits" if image.mode in DEEP_MODES else image.size
-    except FileNotFoundError:
-        return "missing_image"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return "unreadable_image"
-
-
 # --- COCO-format JSON: COCO, LVIS, Objects365
 
 
@@ -96,9 +68,9 @@ class CocoImages:
 
     Boxes are clipped to the picture. With `keep_crowd` groups and ignored objects are objects too. Left out and counted in `skipped`, as
     far as pictures are asked for: annotations as ``crowd``, ``ignored``, ``bad_box``, ``not_finite``, ``zero_area``, ``outside``,
-    ``no_label``, ``duplicate_id``; pictures as ``missing_image``, ``unreadable_image``, ``more_than_8_bits``, ``size_mismatch`` (file and
-    record disagree), ``no_objects``; and of the whole file ``unknown_image``, ``bad_image_record``, ``duplicate_image_id``. Raises
-    UserError where `file` is not COCO JSON.
+    ``no_label``, ``duplicate_id``; pictures under `pictures.REASONS`, as ``size_mismatch`` (with the record),
+    ``no_objects``; and of the whole file ``unknown_image``, ``bad_image_record``, ``duplicate_image_id``.
+    Raises UserError where `file` is not COCO JSON.
 
     Attributes:
         ids: of all pictures of the file, usable or not.
@@ -147,15 +119,16 @@ def _file_name(record: dict) -> str:
     return name if isinstance(name, str) else ""
 
 
-def tails(name: str) -> list[str]:
-    """``images/v1/patch8/a.jpg``, ``v1/patch8/a.jpg`` … ``a.jpg``: file names as Objects365 and LVIS write them, and as they are unpacked."""
+def tails(folder: str, name: str) -> list[str]:
+    """Paths in `folder` of ``images/v1/patch8/a.jpg``, ``v1/patch8/a.jpg`` … ``a.jpg``: as Objects365 and
+    LVIS name files, and as they are unpacked."""
     parts = name.split("/")
-    return ["/".join(parts[first:]) for first in range(len(parts))]
+    return [os.path.join(folder, "/".join(parts[first:])) for first in range(len(parts))]
 
 
 def _coco_image(record: dict, rows: list[dict], labels: dict, folder: str, skipped: Counter, keep_crowd: bool) -> AnnotatedImage | None:
     """The picture of one record, or None, counted."""
-    paths = [os.path.join(folder, name) for name in tails(_file_name(record))]
+    paths = tails(folder, _file_name(record))
     path = next(filter(os.path.exists, paths), paths[0])
     size = image_size(path)
     stated = (record["width"], record["height"])
@@ -235,8 +208,9 @@ def mine_conversations(file: str, image_folder: str, box_format: BoxFormat, skip
     file's own boxes allow that. The same object found again (IoU >= 0.5 under one label, or >= 0.9 under any) is dropped.
     All annotations are `coarse`.
 
-    Counted in `skipped`: ``no_image``, ``bad_record``, ``missing_image``, ``unreadable_image``, ``more_than_8_bits``, ``no_phrase``, ``outside``,
-    ``duplicate``, and the box format's parsing failures as ``box_malformed`` …. Raises UserError where `file` is no JSON list.
+    Counted in `skipped`: ``no_image``, ``bad_record``, `pictures.REASONS`, ``no_phrase``, ``outside``,
+    ``duplicate``, and the box format's parsing failures as ``box_malformed`` …. Raises UserError where `file`
+    is no JSON list.
     """
     turns_by_image = _turns_by_image(file, skipped)
     check_padding(turns_by_image, image_folder, box_format, file)

@@ -3,42 +3,33 @@
 ``spr_plugin.pth`` (or ``.start``) in site-packages calls :func:`wake` when an argument is ``--spr``, ``--spr=…`` or ``--spr_…``. Nothing
 heavy is imported: we only wait for modules of transformers and the host. When they have been executed
 
-* ``HfArgumentParser`` learns our flags and keeps them from the host, whose three dataclasses come out as ever;
+* ``HfArgumentParser`` learns our flags (:mod:`spr_plugin.flags`);
 * ``Trainer.train`` becomes :func:`spr_plugin.pipeline.train`, which calls the host's own ``train`` first;
 * the compatibility shims of :mod:`spr_plugin.hooks.shims` are installed.
 
 Standard library only. Knows no host and no model.
 """
 
-import difflib
 import functools
 import importlib.util
 import os
+import re
 import sys
 
-# The host's packages: a frame outside them is the training script.
-LIBRARIES = ("transformers", "trl", "spr_plugin")
-# transformers' old name of a flag → the name since 4.46 or 5.0. Values keep their meaning: warmup_steps below 1 is a share.
-RENAMED_FLAGS = {"--evaluation_strategy": "--eval_strategy", "--warmup_ratio": "--warmup_steps", "--no_cuda": "--use_cpu"}
+from spr_plugin import flags, process
+from spr_plugin.errors import UserError
+from spr_plugin.flags import asked
+from spr_plugin.imports import after_import, once
+from spr_plugin.process import State, fail, or_fail
+
 # set in the environment of a process that is awake
 AWAKE = "SPR_PLUGIN_AWAKE"
 
-
-class _State:
-    """What one process knows of its SPR run."""
-
-    awake = False
-    config = None  # SPRConfig, once the host has parsed its command line
-    namespace = None  # globals of the host's training script
-    in_stage = False  # train() called by our own stage must be the plain one
+# Programs that may carry our word and run whatever code, but are no training command.
+BYSTANDER = re.compile(r"(pip[\d.]*|pytest|py\.test|unittest)(\.py|\.exe)?")
 
 
 # --- waking ---------------------------------------------------------------------------------------------------------------------
-
-
-def asked(arguments) -> bool:
-    """Whether a command line holds one of our flags. The one line of ``spr_plugin.pth`` says the same."""
-    return any(a == "--spr" or a.startswith(("--spr=", "--spr_")) for a in arguments)
 
 
 def inherited(arguments, environment) -> bool:
@@ -54,17 +45,41 @@ def start() -> None:
         wake()
 
 
-def wake() -> None:
-    """Wait for transformers. Twice is once: site reads a boot file again where two site directories are the same."""
-    if _State.awake:
+def wake(words=None) -> None:
+    """Wait for transformers. Twice is once: site reads a boot file again where two site directories are the same.
+
+    Args:
+        words: what follows the training script on the command line; default: what this interpreter was started with.
+    """
+    if State.awake or words is None and _bystander(sys.orig_argv):
         return
-    _State.awake = True
+    State.awake = True
+    State.words = list(getattr(sys, "argv", sys.orig_argv)[1:] if words is None else words)
+    State.worker = not asked(State.words) and inherited(sys.orig_argv, os.environ)
     os.environ[AWAKE] = "1"
     from spr_plugin.hooks import shims
 
+    process.note_exit_code()
     shims.install()
-    after_import("transformers.hf_argparser", lambda module: hook_parser(module.HfArgumentParser))
+    after_import("subprocess", process.note_launches)
+    after_import("torch.multiprocessing.spawn", process.note_spawned)
+    after_import("transformers.hf_argparser", lambda module: flags.hook_parser(module.HfArgumentParser))
+    after_import("trl.scripts._hf_argparser", lambda module: flags.hook_parser(module.HfArgumentParser))
+    after_import("trl.scripts.utils", lambda module: flags.check_file(module.TrlParser))
     after_import("transformers.trainer", lambda module: hook_trainer(module.Trainer))
+
+
+def _bystander(command: list) -> bool:
+    """Whether ``command``, as the interpreter got it, runs one of the programs that are left alone."""
+    words = iter(command[1:])
+    for word in words:
+        if word in ("-W", "-X"):
+            next(words, None)
+        elif word == "-m":
+            return BYSTANDER.fullmatch(next(words, "").partition(".")[0]) is not None
+        elif word == "-c" or not word.startswith("-"):
+            return BYSTANDER.fullmatch(os.path.basename(word)) is not None
+    return False
 
 
 def check_installation() -> None:
@@ -72,200 +87,6 @@ def check_installation() -> None:
     if importlib.util.find_spec("spr_plugin.hooks") is None:
         here = os.path.dirname(os.path.abspath(__file__))
         fail(f"{here} is a source folder without its hooks: run from another folder, or install the checkout with pip install -e")
-
-
-def fail(error) -> None:
-    """Print ``spr: error: …`` and exit with 2. Every rank does: the launcher needs the code, the user one line."""
-    print(f"spr: error: {error}", file=sys.stderr, flush=True)
-    raise SystemExit(2)
-
-
-# --- callbacks after an import ----------------------------------------------------------------------------------------------------
-
-_callbacks = {}
-
-
-def after_import(name: str, callback) -> None:
-    """Call ``callback(module)`` when the module ``name`` has been executed; at once if it has been."""
-    _callbacks.setdefault(name, []).append(callback)
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
-    if name in sys.modules:
-        callback(sys.modules[name])
-
-
-class _Finder:
-    """Lets the other finders find, then sees to it that the callbacks run after the module's code."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name not in _callbacks:
-            return None
-        others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
-        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
-        if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader.exec_module = _then_call_back(spec.loader.exec_module, name)
-        return spec
-
-
-def _then_call_back(execute, name):
-    @functools.wraps(execute)
-    def exec_module(module):
-        execute(module)
-        module = sys.modules.get(name, module)  # transformers puts a lazy module in its own place
-        for callback in _callbacks[name]:
-            callback(module)
-
-    return exec_module
-
-
-def once(function):
-    """Decorator of ``function(cls)``: a class that was changed before is left alone. Its own ``__dict__`` counts, not its parents'."""
-    mark = f"_spr_{function.__name__}"
-
-    @functools.wraps(function)
-    def change(cls):
-        if mark not in vars(cls):
-            setattr(cls, mark, True)
-            function(cls)
-
-    return change
-
-
-# --- the command line -------------------------------------------------------------------------------------------------------------
-
-
-@once
-def hook_parser(parser) -> None:
-    """Teach transformers' ``HfArgumentParser`` our flags."""
-    host_init, host_parse_known, host_error = parser.__init__, parser.parse_known_args, parser.error
-
-    @functools.wraps(host_init)
-    def __init__(self, *args, **kwargs):
-        host_init(self, *args, **kwargs)
-        flags = _flags_class()
-        self.dataclass_types.append(flags)
-        self._add_dataclass_arguments(flags)
-
-    @functools.wraps(host_parse_known)
-    def parse_known_args(self, args=None, namespace=None):
-        args = rewrite_renamed(list(sys.argv[1:] if args is None else args), self._option_string_actions)
-        _check_flags(args)
-        parsed, rest = host_parse_known(self, args, namespace)
-        _before_training_arguments(parsed)
-        return parsed, rest
-
-    def error(self, message):
-        # argparse prints the host's usage first, hundreds of lines; a mistake in our flags deserves its one line.
-        fail(message) if message.startswith("argument --spr") else host_error(self, message)
-
-    parser.__init__, parser.parse_known_args, parser.error = __init__, parse_known_args, error
-    for name in ("parse_args_into_dataclasses", "parse_dict"):
-        setattr(parser, name, _without_ours(getattr(parser, name)))
-
-
-@functools.lru_cache(maxsize=None)
-def _flags_class():
-    """A dataclass with SPRConfig's fields for the parser: it passes a field's metadata on to argparse, which knows help and choices."""
-    import dataclasses
-
-    from spr_plugin.config import SPRConfig
-
-    def plain(f):
-        metadata = {key: f.metadata[key] for key in ("help", "choices") if key in f.metadata}
-        return dataclasses.field(default=f.default, default_factory=f.default_factory, metadata=metadata)
-
-    return dataclasses.make_dataclass("SPRFlags", [(f.name, f.type, plain(f)) for f in dataclasses.fields(SPRConfig)])
-
-
-def _without_ours(host_parse):
-    """``host_parse`` that keeps our dataclass, the script's globals, and returns what the host asked for."""
-
-    @functools.wraps(host_parse)
-    def parse(self, *args, **kwargs):
-        results = host_parse(self, *args, **kwargs)
-        for flags in results:
-            if isinstance(flags, _flags_class()):
-                script = _script_frame(sys._getframe(1))
-                _keep(vars(flags), script.f_globals)
-                _refuse_missing_kernels(script, results)
-        return tuple(result for result in results if not isinstance(result, _flags_class()))
-
-    return parse
-
-
-def _keep(flags: dict, namespace: dict) -> None:
-    from spr_plugin.config import SPRConfig
-
-    _State.config, _State.namespace = _or_fail(lambda: SPRConfig(**flags)), namespace
-    from spr_plugin.hooks import shims
-
-    if _State.config.spr:
-        _or_fail(shims.check_transformers)
-    shims.mend_script(namespace)
-
-
-def _script_frame(frame):
-    """The innermost caller that is no library: forks under any package name are found without knowing it."""
-    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in LIBRARIES:
-        frame = frame.f_back
-    return frame
-
-
-def _refuse_missing_kernels(script, results) -> None:
-    """LLaVA's ``train_mem.py`` calls ``train(attn_implementation="flash_attention_2")``, LLaVA-NeXT has a flag of that name."""
-    wanted = [script.f_locals.get("attn_implementation"), *(getattr(result, "attn_implementation", None) for result in results)]
-    found = any(importlib.util.find_spec(name) for name in ("flash_attn", "kernels"))
-    if _State.config.spr and "flash_attention_2" in wanted and not found:
-        fail("flash_attention_2 is asked for and flash_attn is not installed: take train.py in place of train_mem.py, or --attn_implementation sdpa")
-
-
-def rewrite_renamed(args: list, known) -> list:
-    """``args`` with flags that transformers has renamed under their new names; ``known`` holds the parser's options."""
-    stale = {old: new for old, new in RENAMED_FLAGS.items() if old not in known and new in known}
-    renamed = [f"{old} as {new}" for old, new in stale.items() if any(a == old or a.startswith(old + "=") for a in args)]
-    if renamed and os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"spr: this transformers renamed flags; reading {', '.join(renamed)}", file=sys.stderr, flush=True)
-    return [_under_new_name(a, stale) for a in args]
-
-
-def _under_new_name(argument, stale):
-    name, equals, value = argument.partition("=")
-    return stale.get(name, name) + equals + value
-
-
-def _check_flags(args: list) -> None:
-    """Refuse what argparse or the host would refuse less clearly, or not at all."""
-    names = list(_flags_class().__dataclass_fields__)
-    given = [a[2:].split("=")[0] for a in args if asked([a])]
-    for flag in given:
-        if flag not in names:
-            fail(f"--{flag}: {_unknown(flag, names)}")
-    if given and not {"spr", "spr_only"} & set(given):
-        fail(f"--{given[0]} does nothing without --spr: add --spr (or --spr_only to skip the host's training)")
-
-
-def _unknown(flag: str, names: list) -> str:
-    close = difflib.get_close_matches(flag, names, 1)
-    return "unknown flag" + (f"; did you mean {close[0]}?" if close else "; README lists them")
-
-
-def _before_training_arguments(parsed) -> None:
-    """DeepSpeed's process group must exist before the host's TrainingArguments do, and what is wrong with its file is said before all else."""
-    if getattr(parsed, "deepspeed", None):
-        from spr_plugin.deepspeed_settings import check_deepspeed
-        from spr_plugin.hooks import shims
-
-        _or_fail(shims.prepare_deepspeed, getattr(parsed, "use_cpu", False) or getattr(parsed, "no_cuda", False))
-        _or_fail(check_deepspeed, parsed.deepspeed, parsed)
-
-
-def _or_fail(function, *args):
-    from spr_plugin.errors import UserError
-
-    try:
-        return function(*args)
-    except UserError as error:
-        fail(error)
 
 
 # --- the training loop ------------------------------------------------------------------------------------------------------------
@@ -283,9 +104,12 @@ def hook_trainer(trainer) -> None:
             if issubclass(cls, trainer):
                 hook_train(cls)
         host_init(self, *args, **kwargs)
+        if not State.in_stage:
+            State.touched = True
+            or_fail(flags.settle, flags.script_frame())
         from spr_plugin.hooks import shims
 
-        _or_fail(shims.refuse_ignored_deepspeed, self)
+        or_fail(shims.refuse_ignored_deepspeed, self)
 
     trainer.__init__ = __init__
 
@@ -300,39 +124,74 @@ def hook_train(cls) -> None:
     @functools.wraps(host_train)
     def train(self, *args, **kwargs):
         run = functools.partial(host_train, self, *args, **kwargs)
-        if _State.in_stage:
+        if State.config is None:  # of a Trainer whose own __init__ never called this one's
+            or_fail(flags.settle, flags.script_frame())
+        if State.in_stage or not State.config.spr:
             return run()
-        if _State.config is None:
-            fail("--spr was given, but this script reads its flags with a parser of its own, not transformers' HfArgumentParser: see spr_plugin.attach")
-        return _with_stage(self, run) if _State.config.spr else run()
+        return or_fail(_with_stage, self, State.config, State.namespace, bool(State.followed), run)
 
     cls.train = train
 
 
-def _with_stage(trainer, host_train):
-    """``host_train()`` and the SPR stage around it; a train() that the stage itself calls is the plain one."""
+def _with_stage(trainer, config, namespace: dict, followed: bool, host_train):
+    """``host_train()`` and the SPR stage around it, unless the stage has ``followed`` a training already; a train() that is called in here is the
+    plain one.
+
+    Raises:
+        UserError: whatever the user can mend, before the host trains; with ``--spr_only`` and in an interactive session also after.
+    """
     from spr_plugin import pipeline
 
-    _State.in_stage = True
+    State.in_stage = True
     try:
-        return _or_fail(pipeline.train, trainer, _State.config, _State.namespace, host_train)
+        run = pipeline.train_after if followed else pipeline.train
+        outcome = run(trainer, config, namespace, host_train)
     finally:
-        _State.in_stage = False
+        State.in_stage = False
+    if outcome.followed:
+        process.follow(trainer.args.output_dir)
+    if outcome.failure and hasattr(sys, "ps1"):  # a notebook has no end at which the line could be said
+        raise UserError(outcome.failure)
+    State.failure = outcome.failure or State.failure
+    return outcome.result
 
 
-def attach(trainer, processor, flags: dict):
+# --- attach -----------------------------------------------------------------------------------------------------------------------
+
+
+def attach(trainer, processor, given: dict):
     """See :func:`spr_plugin.attach`. That one trainer is changed, and no class."""
-    names = list(_flags_class().__dataclass_fields__)
-    for flag in flags:
-        if flag not in names:
-            fail(f"spr_plugin.attach({flag}=…): {_unknown(flag, names)}")
-    namespace = _script_frame(sys._getframe(1)).f_globals
-    _keep({"spr": True, **flags}, {**namespace, "processor": processor} if processor else namespace)
+    from spr_plugin.config import SPRConfig
+    from spr_plugin.config import given as read
+    from spr_plugin.hooks import shims
+
+    _one_line_for_mistakes()
+    flags.refuse_unknown(given, "spr_plugin.attach({}=…)")
+    config = SPRConfig(**{"spr": True, **given, **read(State.words)})
+    shims.check_transformers()
+    namespace = flags.script_frame().f_globals
+    shims.mend_script(namespace)
+    namespace = {**namespace, "processor": processor} if processor else namespace
     host_train = trainer.train
 
     @functools.wraps(host_train)
     def train(*args, **kwargs):
-        return _with_stage(trainer, functools.partial(host_train, *args, **kwargs))
+        run = functools.partial(host_train, *args, **kwargs)
+        if State.in_stage or not config.spr:
+            return run()
+        followed = os.path.realpath(trainer.args.output_dir) in State.followed
+        return _with_stage(trainer, config, namespace, followed, run)
 
     trainer.train = train
     return trainer
+
+
+def _one_line_for_mistakes() -> None:
+    """A script that ends with a UserError of ours shows its line and no traceback; all other errors are shown as ever."""
+    host_hook = sys.excepthook
+
+    def show(kind, error, trace):
+        print(f"spr: error: {error}", file=sys.stderr) if issubclass(kind, UserError) else host_hook(kind, error, trace)
+
+    if getattr(host_hook, "__module__", None) != __name__:
+        sys.excepthook = show

@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from spr_plugin.config import MAX_PIXELS
 from spr_plugin.errors import UserError
 
 
@@ -45,18 +46,27 @@ def report(directory):
 @click.option("--plugin", multiple=True, help="Python file with hook implementations.")
 @click.option("--out", required=True, help="Gets every response with its scores and refined text.")
 @click.option("--pairs", help="Gets the preference pair of each region.")
-def score(annotations, images, responses, box_format, aspect, clip, detector, lam, device, plugin, out, pairs):
+@click.option("--allow-outside", is_flag=True, help="Use pictures that lie outside --images.")
+@click.option("--max-pixels", default=MAX_PIXELS, show_default=True, help="Larger pictures are left out.")
+def score(
+    annotations, images, responses, box_format, aspect, clip, detector, lam, device, plugin, out, pairs,
+    allow_outside, max_pixels,
+):  # fmt: skip
     """Score and pair anybody's answers, without a trainer."""
     from spr_plugin import formats
     from spr_plugin.config import SPRConfig
-    from spr_plugin.plugins import hook, load_file
+    from spr_plugin.pictures import limit_pixels
+    from spr_plugin.plugins import load_file
     from spr_plugin.score_file import score_file
+    from spr_plugin.scoring import find_scorer
 
+    limit_pixels(max_pixels)
     for path in plugin:
         load_file(path)
     form = formats.box_format(box_format, aspect)
-    scorer = hook().spr_scorer(config=SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam), device=device)
-    score_file(responses, annotations, images, form, scorer, out, pairs)
+    config = SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam)
+    scorer = find_scorer(config, device, form)
+    score_file(responses, annotations, images, form, scorer, out, pairs, allow_outside)
 
 
 @commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -91,11 +101,12 @@ def compare(a, b, out):
 @click.option("--from", "source", required=True, help="Folder of the original release.")
 @click.option("--to", "target", required=True, help="SPR_DATA_ROOT: gets BENCHMARK/SPLIT.parquet.")
 @click.option("--embed", is_flag=True, help="Put the pictures themselves into the files, not their paths.")
-def data(benchmark, source, target, embed):
+@click.option("--allow-outside", is_flag=True, help="Use pictures outside the release's folders of them.")
+def data(benchmark, source, target, embed, allow_outside):
     """Convert a benchmark's original release into what the tasks read."""
     from spr_plugin.releases import convert
 
-    convert(benchmark, source, target, embed)
+    convert(benchmark, source, target, embed, allow_outside)
 
 
 def main():

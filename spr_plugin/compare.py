@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
-from spr_plugin.annotations import open_image
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
+from spr_plugin.pictures import open_image
 
 SAMPLES = re.compile(r"(?P<time>\w+?)_samples_(?P<task>.+)\.jsonl")
 FLIP_THRESHOLD = 0.5

@@ -6,17 +6,23 @@ value; "study" that docs/reproduction.md supports it, "ours" that we chose it.
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Optional
+from urllib.parse import urlsplit
 
 from spr_plugin.errors import UserError
+from spr_plugin.redaction import redacted, secrets_of, shown
 
 PROMPT_KINDS = ("plain", "crop", "reference")
 SAMPLERS = ("live", "openai")
 PAIRINGS = ("best_worst", "random", "sft")
+TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
+MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 
 # What shapes nothing before the DPO stage: with --spr_restart_dpo these may differ from the run before.
 DPO_FLAGS = frozenset(
@@ -41,7 +47,7 @@ class SPRConfig:
 
     spr: bool = _flag(False, "run the SPR stage after the host's training, before the host saves", resumable=True)
     spr_only: bool = _flag(False, "skip the host's training: the loaded model is the start (the paper's case)", "paper", resumable=True)
-    spr_overwrite: bool = _flag(False, "start the SPR stage over: delete OUTPUT_DIR/spr of an earlier run", resumable=True)
+    spr_overwrite: bool = _flag(False, "start the SPR stage over: delete what an earlier run left in OUTPUT_DIR/spr", resumable=True)
     spr_save_base: bool = _flag(
         False, "also save the model at the stage's entry, in the host's layout, to OUTPUT_DIR/spr/base: what SPR is compared with", resumable=True
     )
@@ -51,6 +57,12 @@ class SPRConfig:
         None, "COCO-format JSON with object boxes; default: mined from the grounded conversations of --data_path"
     )
     spr_image_folder: Optional[str] = _flag(None, "folder of the annotated images; default: the host's --image_folder")
+    spr_allow_outside: bool = _flag(
+        False, "use pictures that `..`, an absolute name or a link lead to outside it", resumable=True
+    )
+    spr_max_pixels: int = _flag(
+        MAX_PIXELS, "larger pictures are left out, by their headers; raises Pillow's own limit too", "Pillow"
+    )
     spr_data_aspect: Optional[str] = _flag(
         None, "how the pictures of --data_path were seen by whoever wrote its boxes (pad, square …); default: the host's --image_aspect_ratio"
     )
@@ -75,6 +87,9 @@ class SPRConfig:
     spr_sampler_model: Optional[str] = _flag(None, "name of the model there; default: the first that the server lists")
     spr_sampler_concurrency: int = _flag(16, "requests to that server at once", resumable=True)
     spr_sampler_timeout: float = _flag(300.0, "seconds that a request may take before it is sent again", resumable=True)
+    spr_max_empty: float = _flag(
+        0.1, "the run stops when more than this share of that server's answers is empty; they are asked for again", resumable=True
+    )
     spr_candidates: Optional[str] = _flag(None, "take regions and candidates of the same model from here: a folder of `spr sample`, or OUTPUT_DIR/spr of an earlier run (for ablations)", resumable=True)
 
     spr_box_format: Optional[str] = _flag(None, "box text of the model (llava, ferret, shikra …); default: the host's family")
@@ -149,6 +164,8 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_sampler {config.spr_sampler}: choose from {', '.join(SAMPLERS)}")
     if config.spr_sampler == "openai" and not config.spr_sampler_url:
         raise UserError("--spr_sampler openai: give the server's address with --spr_sampler_url")
+    if config.spr_sampler == "openai" and not _is_address(config.spr_sampler_url):
+        raise UserError(f"--spr_sampler_url {shown(config.spr_sampler_url)}: no address such as http://localhost:8000/v1")
     if config.spr_rounds > 1 and config.spr_sampler != "live":
         raise UserError(f"--spr_rounds {config.spr_rounds} with --spr_sampler {config.spr_sampler}: a server does not answer with the improved model")
     if config.spr_pairing not in PAIRINGS:
@@ -160,19 +177,36 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_loss_type {' '.join(unknown)}: choose from {', '.join(LOSS_TYPES)}")
     if config.spr_loss_weights and len(config.spr_loss_weights) != len(config.spr_loss_type):
         raise UserError(f"--spr_loss_weights: {len(config.spr_loss_weights)} weights for {len(config.spr_loss_type)} losses of --spr_loss_type")
+    parts = config.spr_loss_weights or [1.0]
+    if not (min(parts) >= 0 < sum(parts) < math.inf):
+        raise UserError(
+            f"--spr_loss_weights {' '.join(map(str, parts))}: must be 0 or more, not all of them 0"
+        )
     if not 0 <= config.spr_label_smoothing < 0.5:
         raise UserError(f"--spr_label_smoothing {config.spr_label_smoothing}: must lie between 0 and 0.5")
     if config.spr_label_smoothing and "robust" not in config.spr_loss_type:
         raise UserError("--spr_label_smoothing does nothing without --spr_loss_type robust")
-    for name in ("spr_lambda", "spr_top_p", "spr_min_kept", "spr_detector_threshold", "spr_max_too_long", "spr_collapse"):
+    for name in ("spr_lambda", "spr_top_p", "spr_min_kept", "spr_detector_threshold", "spr_max_too_long", "spr_max_empty", "spr_collapse"):
         if not 0 <= getattr(config, name) <= 1:
             raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
     positive = "spr_rounds spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_sampler_concurrency spr_sampler_timeout spr_lora_r spr_lora_alpha"
+    positive += " spr_max_pixels"
     for name in (positive + " spr_temperature spr_beta spr_learning_rate spr_epochs spr_batch_size spr_gradient_accumulation spr_save_steps spr_probe_steps").split():
-        if not getattr(config, name) > 0:
-            raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0")
+        if not 0 < getattr(config, name) < math.inf:
+            raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0, and finite")
+    for name in "spr_more_than spr_min_objects spr_min_area spr_probe_regions spr_feature_cache".split():
+        if not getattr(config, name) >= 0:
+            raise UserError(f"--{name} {getattr(config, name)}: must be 0 or more")
     if len(config.spr_prompts) * config.spr_samples < 2:
         raise UserError("--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port, or of brackets
+        return False
 
 
 def dpo_settings(config: SPRConfig) -> tuple[dict, dict]:
@@ -190,16 +224,55 @@ def fingerprint(config: SPRConfig) -> dict:
     return values | {"spr_dpo_config": dpo_settings(config)[1]}
 
 
+def for_argparse(help: str) -> str:
+    """A flag's help as argparse wants it, which formats it with ``%``; README and everybody else show it as it is."""
+    return help.replace("%", "%%")
+
+
+def _refuse(words: list[str], message: str) -> None:
+    """What argparse says of a command line, without an address's secrets that may stand there."""
+    raise UserError(redacted(message, frozenset().union(*(secrets_of(word, {}) for word in words))))
+
+
 def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
     """The configuration of a command line that takes the flags ``names``, as a training command does."""
     parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    for f in dataclasses.fields(SPRConfig):
-        if f.name in names:
-            default = f.default_factory() if f.default is dataclasses.MISSING else f.default
-            kind = str if default is None or isinstance(default, list) else type(default)
-            text = f.metadata["help"].replace("%", "%%")
-            parser.add_argument(f"--{f.name}", type=kind, default=default, help=text, nargs="+" if isinstance(default, list) else None)
+    parser.error = functools.partial(_refuse, words)
+    _add_flags(parser, names)
     return SPRConfig(spr=True, **vars(parser.parse_args(words)))
+
+
+def given(words: list[str]) -> dict:
+    """Flag → value of what a host's command line says of ours; the rest is not for us."""
+    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, add_help=False, allow_abbrev=False)
+    parser.error = functools.partial(_refuse, words)
+    _add_flags(parser, [f.name for f in dataclasses.fields(SPRConfig)], default=argparse.SUPPRESS)
+    return vars(parser.parse_known_args(words)[0])
+
+
+def _add_flags(parser, names: list[str], **how) -> None:
+    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and false as words."""
+    for f in dataclasses.fields(SPRConfig):
+        if f.name not in names:
+            continue
+        default = f.default_factory() if f.default is dataclasses.MISSING else f.default
+        options = {f"--{f.name}": None, f"--{f.name.replace('_', '-')}": None}
+        text = {"help": for_argparse(f.metadata["help"])}
+        if isinstance(default, bool):
+            parser.add_argument(*options, **{"type": _truth, "nargs": "?", "const": True, "default": default, **text, **how})
+            if default:
+                off = [f"--no_{f.name}", f"--no-{f.name.replace('_', '-')}"]
+                parser.add_argument(*off, dest=f.name, action="store_false", **{"default": default, **text, **how})
+        else:
+            many = isinstance(default, list)
+            kind = f.type.__args__[0] if many else str if default is None else type(default)
+            parser.add_argument(*options, **{"type": kind, "nargs": "+" if many else None, "default": default, **text, **how})
+
+
+def _truth(word: str) -> bool:
+    if word.lower() not in (*TRUE, *FALSE):
+        raise argparse.ArgumentTypeError(f"{word} is neither true nor false")
+    return word.lower() in TRUE
 
 
 def digest(value) -> str:

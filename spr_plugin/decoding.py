@@ -65,7 +65,7 @@ def decode(
 
     Args:
         host: see :meth:`spr_plugin.host.Host.prefill` and ``step``.
-        rows: B rows of :meth:`spr_plugin.host.Host.question`.
+        rows: B rows of :meth:`spr_plugin.host.Host.questions`.
         seeds: (B, k), one for each answer.
         draw: see :func:`drawing`; None takes the likeliest token (greedy).
         max_new_tokens: the longest answer.

@@ -25,6 +25,16 @@ def release(trainer) -> None:
     trainer.optimizer = trainer.lr_scheduler = None
 
 
+def renew(trainer) -> None:
+    """The trainer as it was made: without engine or optimizer, with an Accelerator for its own arguments. DeepSpeed's batch sizes and optimizer
+    settings are bound to that, and accelerate keeps them for the process."""
+    from accelerate.state import AcceleratorState
+
+    release(trainer)
+    AcceleratorState._reset_state()
+    trainer.create_accelerator_and_postprocess()
+
+
 def hold(trainer) -> None:
     """Where no training left an engine, what a save or a forward of the host needs in its place.
 
@@ -62,9 +72,12 @@ def generating(host: Host):
     in_step = weights.sharded(model) and (getattr(trainer, "deepspeed", None) is not None or _too_large(trainer))
     model.eval()
     whole = _layer_by_layer(trainer) if in_step else weights.gathered(model.parameters())
-    with torch.no_grad(), whole, Trainer.autocast_smart_context_manager(trainer):  # the host's may be for its own steps alone
-        yield in_step
-    model.train(was_training)
+    try:
+        # The host's own autocast may be for its own steps alone.
+        with torch.no_grad(), whole, Trainer.autocast_smart_context_manager(trainer):
+            yield in_step
+    finally:
+        model.train(was_training)
 
 
 @contextlib.contextmanager

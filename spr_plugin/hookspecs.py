@@ -2,7 +2,8 @@
 
 All hooks are *recognisers*: an implementation answers None when the request is not for it, and the first other answer wins (a
 plugin named by ``--spr_plugin`` or installed in the entry-point group ``spr_plugin`` is asked before the built-ins). Arguments stay
-the caller's: read them, do not change them. An implementation is a plain function marked with ``hookimpl``::
+the caller's: read them, do not change them. What is returned is tried before anything trains
+(:mod:`spr_plugin.contracts`). An implementation is a plain function marked with ``hookimpl``::
 
     from spr_plugin.hookspecs import hookimpl
 
@@ -33,26 +34,19 @@ def spr_annotations(source, image_folder, skipped, keep_crowd):
 
 @hookspec(firstresult=True)
 def spr_box_format(family, aspect):
-    """The box format object (see :mod:`spr_plugin.formats`) of a model family; ``aspect`` is "pad", "square" … or None."""
+    """The :class:`spr_plugin.formats.BoxFormat` of a family; ``aspect`` is "pad", "square" …, or None."""
 
 
 @hookspec(firstresult=True)
 def spr_scorer(config, device):
-    """The scorer named ``config.spr_scorer``; it gets the regions of one picture together, with the texts of each.
-
-    ``truth(queries, picture, texts, box_format)`` → a region's ground truth ``(n, 4)`` in pixels, pooled over its texts, for each query;
-    ``score(queries, picture, texts, box_format, truths)`` → for each query one ``{"terms", "total", "valid", "reason"}`` a text.
-    """
+    """The :class:`spr_plugin.contracts.Scorer` named ``config.spr_scorer``."""
 
 
 @hookspec(firstresult=True)
 def spr_similarity(config, device):
-    """The image–text model of ``config.spr_clip``: ``score(picture, asked)`` → one ``(s_crop, s_local)`` for each (region, text).
-
-    Raw cosines of text without coordinates; ``asked`` holds all that is wanted of one picture, nothing twice.
-    """
+    """The :class:`spr_plugin.contracts.Similarity` of ``config.spr_clip``: an image–text model."""
 
 
 @hookspec(firstresult=True)
 def spr_detector(config, device):
-    """The detector of ``config.spr_detector``: ``detect(picture, phrases)`` → ``(phrase, Box, score)`` rows, boxes in picture pixels."""
+    """The :class:`spr_plugin.contracts.Detector` of ``config.spr_detector``: an open-vocabulary detector."""

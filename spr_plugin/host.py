@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from spr_plugin.errors import UserError
 from spr_plugin.plugins import load_file, loaded_files
 
+PARTS = ("language model", "projector", "vision tower")
+
 
 class Host(ABC):
     """One training script with its model, tokenizer and image transform.
@@ -21,15 +23,16 @@ class Host(ABC):
     Attributes:
         trainer: the host's ``transformers.Trainer``; ``trainer.model`` is the live model.
         box_format: how the model writes boxes (see :mod:`spr_plugin.formats`).
-        data_path, image_folder: the host's own training data, of which object boxes are mined by default.
-        vision_tower: path or hub id of the vision tower, the default of ``--spr_clip``.
+        data_path: the host's training data in LLaVA's form, of which boxes are mined by default; else None.
+        image_folder: where that data's pictures lie, the default of ``--spr_image_folder``; else None.
+        vision_tower: path or hub id of the vision tower, the default of ``--spr_clip``; or None.
     """
 
     trainer: object
     box_format: object
-    data_path: str
-    image_folder: str
-    vision_tower: str
+    data_path: str | None
+    image_folder: str | None
+    vision_tower: str | None
 
     @abstractmethod
     def row(self, image_path: str, prompt: str, answer: str) -> dict:
@@ -94,7 +97,7 @@ class Host(ABC):
 
     @abstractmethod
     def part_of(self, parameter_name: str) -> str:
-        """Which part of the model a parameter belongs to: "language model", "projector" or "vision tower"."""
+        """Which part of the model a parameter belongs to: "language model", "projector", "vision tower"."""
 
     @abstractmethod
     def save(self, directory: str) -> None:
@@ -108,6 +111,10 @@ class Host(ABC):
         """What goes to another process: all but the live model and its trainer."""
         live = {name for name, value in vars(self).items() if hasattr(value, "named_parameters")}
         return {name: value for name, value in vars(self).items() if name != "trainer" and name not in live}
+
+    def __setstate__(self, state: dict) -> None:
+        """In that process; what a host has left out there it finds again here."""
+        vars(self).update(state)
 
     def __reduce__(self):
         """In two layers: the inner one, which names the host's own modules, is read once the shims and plugin files are there.
@@ -131,7 +138,7 @@ def _unpacked(plugin_files: list[str], packed: bytes) -> Host:
         load_file(path)
     kind, state = pickle.loads(packed)
     host = object.__new__(kind)
-    vars(host).update(state)
+    host.__setstate__(state)
     return host
 
 

@@ -1,15 +1,21 @@
 """The plugin manager: built-in implementations, installed plugins, and files named by ``--spr_plugin``."""
 
+import contextlib
 import functools
 import importlib
+import importlib.machinery
+import importlib.metadata
 import importlib.util
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pluggy
 
 from spr_plugin import hookspecs
 from spr_plugin.errors import UserError
+from spr_plugin.foreign import Broken, blamed
 
 BUILT_IN = (
     "spr_plugin.hooks.transformers_vlm",
@@ -31,26 +37,32 @@ def manager() -> pluggy.PluginManager:
     plugins.add_hookspecs(hookspecs)
     for name in BUILT_IN:
         plugins.register(importlib.import_module(name), name)
-    try:
-        plugins.load_setuptools_entrypoints("spr_plugin")
-        plugins.check_pending()
-    except (ImportError, SyntaxError, pluggy.PluginValidationError) as error:
-        raise UserError(f"an installed plugin is broken: {' '.join(str(error).split())}") from None
+    for name in sorted({entry.name for entry in importlib.metadata.entry_points(group="spr_plugin")}):
+        with blamed(f"installed plugin {name}:"):
+            plugins.load_setuptools_entrypoints("spr_plugin", name)
+            plugins.check_pending()
+            _check_implementations(plugins, plugins.get_plugin(name))
     return plugins
 
 
-def claim(name: str, **arguments):
-    """What the hook ``name`` answers, or None. UserError where two plugins, neither of them ours, claim the request."""
-    claims = []
-    for implementation in reversed(getattr(manager().hook, name).get_hookimpls()):
-        answer = implementation.function(*(arguments[argument] for argument in implementation.argnames))
+def answers(hook: str, **arguments) -> Iterator[tuple[str, object]]:
+    """(plugin, answer) of each plugin that knows the request, asked one by one, ours last."""
+    for implementation in reversed(getattr(manager().hook, hook).get_hookimpls()):
+        plugin, given = implementation.plugin_name, [arguments[name] for name in implementation.argnames]
+        with contextlib.nullcontext() if plugin in BUILT_IN else blamed(f"plugin {plugin}: {hook}"):
+            answer = implementation.function(*given)
         if answer is not None:
-            claims.append((implementation.plugin_name, answer))
+            yield plugin, answer
+
+
+def claim(hook: str, **arguments) -> tuple[str, object] | tuple[None, None]:
+    """(plugin, answer) of the one that knows the request. UserError where two plugins, neither ours, do."""
+    claims = list(answers(hook, **arguments))
     outside = [plugin for plugin, _ in claims if plugin not in BUILT_IN]
     if len(outside) > 1:
         asked = ", ".join(f"{key} {value}" for key, value in arguments.items() if value is not None)
-        raise UserError(f"two plugins answer {name} for {asked}: {' and '.join(outside)}; uninstall one")
-    return claims[0][1] if claims else None
+        raise UserError(f"two plugins answer {hook} for {asked}: {' and '.join(outside)}; uninstall one")
+    return claims[0] if claims else (None, None)
 
 
 def hook():
@@ -66,18 +78,21 @@ def load_file(path: str) -> None:
         return
     if not file.is_file():
         raise UserError(f"--spr_plugin {path}: no such file")
-    spec = importlib.util.spec_from_file_location(f"spr_plugin_file_{file.stem}", file)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # there pickle looks for its classes
+    module_name = "spr_plugin_file_" + re.sub(r"\W", "_", name)
+    loader = importlib.machinery.SourceFileLoader(module_name, name)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))
+    sys.modules[module_name] = module  # where dataclasses and pickle look it up
     try:
-        spec.loader.exec_module(module)
-        manager().register(module, name)
-        manager().check_pending()
-    except (ImportError, SyntaxError, pluggy.PluginValidationError) as error:
-        _forget(name)
-        raise UserError(f"--spr_plugin {path}: {' '.join(str(error).split())}") from None
-    if not manager().get_hookcallers(module):
-        _forget(name)
-        raise UserError(f"--spr_plugin {path}: has no hook; mark functions named as in spr_plugin/hookspecs.py with @hookimpl")
+        with blamed(f"--spr_plugin {path}:"):
+            loader.exec_module(module)
+            manager().register(module, name)
+            manager().check_pending()
+            _check_implementations(manager(), module)
+    except UserError:
+        del sys.modules[module_name]
+        if manager().has_plugin(name):
+            manager().unregister(name=name)
+        raise
 
 
 def loaded_files() -> list[str]:
@@ -85,6 +100,15 @@ def loaded_files() -> list[str]:
     return [name for name, module in manager().list_name_plugin() if name == getattr(module, "__file__", None)]
 
 
-def _forget(name: str) -> None:
-    if manager().has_plugin(name):
-        manager().unregister(name=name)
+def _check_implementations(plugins: pluggy.PluginManager, module) -> None:
+    """Raise Broken where `module` implements no hook, or one in a way that is not asked for."""
+    callers = plugins.get_hookcallers(module) or []
+    hooks = {name for name in vars(hookspecs) if name.startswith("spr_")}
+    named = {name for name in hooks if callable(getattr(module, name, None))}
+    if unmarked := sorted(named - {caller.name for caller in callers}):
+        raise Broken(f"has {', '.join(unmarked)} without @hookimpl")
+    if not callers:
+        raise Broken("has no hook; mark functions named as in spr_plugin/hookspecs.py with @hookimpl")
+    for one in (one for caller in callers for one in caller.get_hookimpls() if one.plugin is module):
+        if one.wrapper or one.hookwrapper:
+            raise Broken(f"has a hook wrapper, {one.function.__name__}; a plugin returns its own answer only")

@@ -1,9 +1,19 @@
 """What a stage needs of the process group; with one process everything is a no-op."""
 
+import datetime
+import secrets
+import shutil
+import socket
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+
+from spr_plugin.errors import UserError
+
+SEEN_WITHIN = 10.0  # seconds in which a network file system shows one machine's new folder to another
 
 
 def rank() -> int:
@@ -19,17 +29,78 @@ def barrier() -> None:
         dist.barrier()
 
 
+def all_arrive(name: str, seconds: float = 20.0) -> bool:
+    """Whether every rank calls this with ``name`` within ``seconds``; to be asked once.
+
+    No collective, since a rank that fails alone leaves the others waiting in one: each leaves a word in the group's store.
+    """
+    if world() == 1:
+        return True
+    store = dist.distributed_c10d._get_default_store()
+    words = [f"spr/{name}/{other}" for other in range(world())]
+    store.set(words[rank()], "here")
+    try:
+        store.wait(words, datetime.timedelta(seconds=seconds))
+    except RuntimeError:
+        return False
+    return True
+
+
 def agreed(decide):
-    """Rank 0's ``decide()``, at every rank.
+    """Rank 0's ``decide()``, at every rank; so is the UserError that it raises, for nobody would end the
+    ranks that wait for its answer.
 
     Whatever is read from a folder that another rank may already be writing to is read here, once: ranks that saw different states
     would take different branches, and then wait for each other for ever.
     """
     if world() == 1:
         return decide()
-    answer = [decide() if rank() == 0 else None]
+    answer = [None, None]
+    if rank() == 0:
+        try:
+            answer[0] = decide()
+        except UserError as error:
+            answer[1] = str(error)
     dist.broadcast_object_list(answer, src=0)
+    if answer[1] is not None:
+        raise UserError(answer[1])
     return answer[0]
+
+
+def check_shared(directory: Path) -> None:
+    """UserError at every rank unless all can write to the one folder ``directory`` of rank 0, which is left
+    as it was found."""
+    if world() == 1:
+        return
+    # A name that nobody has asked for before is in no network file system's cache.
+    meeting = Path(directory) / agreed(lambda: f"ranks-{secrets.token_hex(8)}")
+    trouble = _attempt(lambda: meeting.mkdir(parents=True)) if rank() == 0 else None
+    barrier()
+    trouble = trouble or _attempt((meeting / str(rank())).touch, SEEN_WITHIN)
+    seen = from_all((trouble, f"rank {rank()} on {socket.gethostname()}: {Path(directory).absolute()}"))
+    if rank() == 0:
+        shutil.rmtree(meeting, ignore_errors=True)
+        _attempt(Path(directory).rmdir)  # if there is nothing else in it
+    if strangers := [f"{place} ({why})" for why, place in seen if why]:
+        raise UserError(
+            f"--output_dir: every rank must write to the same OUTPUT_DIR as {seen[0][1]}, and "
+            f"{len(strangers)} of {len(seen)} cannot, such as "
+            f"{strangers[0]}: give all ranks one --output_dir that they share"
+        )
+
+
+def _attempt(act: Callable, patience: float = 0.0) -> str | None:
+    """Do it; else why it fails, a folder that is not there being waited for."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return act()
+        except FileNotFoundError as error:
+            if time.monotonic() >= end:
+                return error.strerror
+            time.sleep(0.1)
+        except OSError as error:
+            return error.strerror
 
 
 def share(batches: list, size: Callable) -> list:

@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from spr_plugin.errors import UserError
+from spr_plugin.pictures import refuse_outside
 from spr_plugin.plain_pickle import load_plain
 from spr_plugin.progress import say
 
@@ -43,18 +44,21 @@ PUBLISHED_FILES = {
 }
 LICENCES = {"refcoco": "Apache-2.0", "refcoco+": "Apache-2.0", "refcocog": "CC BY 4.0", "flickr30k": "unknown", "lvis": "CC BY 4.0", "vg": "CC BY 4.0"}
 REC_SPLITS = {"refcoco": ("unc", ("val", "testA", "testB")), "refcoco+": ("unc", ("val", "testA", "testB")), "refcocog": ("umd", ("val", "test"))}
+REC_PICTURES = "images/mscoco/images/train2014"
+PICTURES = (REC_PICTURES, "flickr30k-images", "val2017", "VG_100K", "VG_100K_2")  # of the layouts above
 SMALLEST = 1.0  # px; a box with a shorter side is no object
 SEED = 0
 
 Record = dict[str, object]
 
 
-def convert(benchmark: str, source: str, target: str, embed: bool = False) -> Counter:
+def convert(benchmark: str, source: str, target: str, embed=False, allow_outside=False) -> Counter:
     """Convert a release under `source` into Parquet files under `target`.
 
     Args:
         benchmark: a name of the table above.
         embed: put the pictures into the files, instead of their paths (relative to `target`).
+        allow_outside: names in the release may lead out of its folders of pictures.
 
     Returns:
         ``folder/split`` → documents written. Raises UserError where the release is not there or is broken.
@@ -67,6 +71,7 @@ def convert(benchmark: str, source: str, target: str, embed: bool = False) -> Co
         found = [{**record, "licence": LICENCES[folder.removesuffix("_refs")]} for record in records]
         if not found:
             raise UserError(f"--from {source}: {place} came out empty ({_told(skipped)})")
+        _check_pictures(found, Path(source), place, allow_outside)
         _write(found, Path(source), Path(target), place, embed)
         counts[place] = len(found)
         what, published = PUBLISHED.get(place, ("documents", None))
@@ -88,6 +93,18 @@ def _told(counts: Mapping) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in counts.items())
 
 
+def _check_pictures(records: list[Record], source: Path, place: str, allow_outside: bool) -> None:
+    """UserError where pictures are missing or outside the release's folder of them, which may be a link."""
+    names = {str(record["image"]): str(record["id"]) for record in reversed(records)}  # of its first record
+    missing = sorted(name for name in names if not (source / name).is_file())
+    if missing:
+        lost = f"{len(missing)} of {len(names)} pictures of {place}"
+        raise UserError(f"--from {source}: {lost} are missing, such as {missing[0]}")
+    for folder in () if allow_outside else PICTURES:
+        named = ((id, str(source / name)) for name, id in names.items() if name.startswith(f"{folder}/"))
+        refuse_outside(named, str(source / folder), "--from", "--allow-outside")
+
+
 def _write(records: list[Record], source: Path, target: Path, place: str, embed: bool) -> None:
     """One Parquet file; pictures' paths become relative to `target`, or the pictures themselves."""
     try:
@@ -95,10 +112,6 @@ def _write(records: list[Record], source: Path, target: Path, place: str, embed:
         import pyarrow.parquet
     except ImportError:
         raise UserError("spr data needs pyarrow: pip install 'spr-plugin[eval]'") from None
-    pictures = {record["image"] for record in records}
-    missing = sorted(name for name in pictures if not (source / name).is_file())
-    if missing:
-        raise UserError(f"--from {source}: {len(missing)} of {len(pictures)} pictures of {place} are missing, such as {missing[0]}")
     file = target / f"{place}.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = (_with_picture(record, source, target, embed) for record in records)
@@ -142,8 +155,6 @@ def _xyxy(xywh: Iterable[float]) -> list[float]:
 
 
 # --- RefCOCO, RefCOCO+, RefCOCOg
-
-REC_PICTURES = "images/mscoco/images/train2014"
 
 
 def load_refs(file: Path) -> list[dict]:

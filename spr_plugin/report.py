@@ -6,11 +6,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from spr_plugin.annotations import open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat, box_format
+from spr_plugin.pictures import open_image
 from spr_plugin.regions import RegionQuery
-from spr_plugin.store import Log, counted, read_json
+from spr_plugin.store import Log, counted, read_json, read_manifest, write_text
 
 SHOWN_PAIRS = 24
 PICTURE_SIDE = 360
@@ -21,13 +21,13 @@ def write_report(directory) -> Path:
     """Write ``report.html`` of the run under ``OUTPUT_DIR/spr`` from its logs alone and return its path.
 
     Raises:
-        UserError: ``directory`` holds no run, or the extra ``report`` is not installed.
+        UserError: ``directory`` holds no run or cannot be written, or the extra ``report`` is not installed.
     """
     directory = Path(directory)
-    if not (directory / "manifest.json").exists():
+    if read_manifest(directory) is None:
         raise UserError(f"{directory}: no SPR run here (no manifest.json); give OUTPUT_DIR/spr")
     path = directory / "report.html"
-    path.write_text(template().render(**summary(directory)), encoding="utf-8")
+    write_text(path, template().render(**summary(directory)))
     return path
 
 
@@ -47,7 +47,7 @@ def summary(directory: Path) -> dict:
     scores = Log(directory / "scores").read()
     records = list(Log(directory / "pairs").read().values())
     pairs = [record for record in records if "skip" not in record]
-    manifest = read_json(directory / "manifest.json")
+    manifest = read_manifest(directory)
     box = manifest["config"]["box"]
     form = box_format(box["family"], box["aspect"])
     invalid = [row["initial"]["reason"] for region in scores.values() for row in region["candidates"] if not row["initial"]["valid"]]
@@ -88,7 +88,9 @@ def _mean_terms(scores: dict, pairs: list, chosen_side: str) -> list[dict]:
 
 def _means(scores: list[dict]) -> dict:
     flat = [{**score["terms"], "S": score["total"]} for score in scores]
-    means = {key: f"{sum(s[key] for s in flat) / len(flat):.3f}" for key in flat[0]} if flat else {}
+    # A plugin's terms need not be there for each text.
+    values = {key: [row[key] for row in flat if key in row] for row in flat for key in row}
+    means = {key: f"{sum(found) / len(found):.3f}" for key, found in values.items()}
     return {"n": len(flat), "means": means}
 
 

@@ -23,7 +23,7 @@ def main(command: list) -> None:
         boot.fail(USAGE)
     boot.check_installation()
     if boot.asked(command):
-        boot.wake()
+        boot.wake(command[1:])
     sys.argv = command
     if as_module:
         runpy.run_module(command[0], run_name="__main__", alter_sys=True)

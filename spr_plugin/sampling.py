@@ -16,14 +16,15 @@ import torch
 from PIL import Image
 
 from spr_plugin import ranks
-from spr_plugin.annotations import BadImage, open_image
 from spr_plugin.config import SPRConfig, digest
 from spr_plugin.decoding import decode, drawing
 from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
+from spr_plugin.pictures import MISSING, BadImage, open_image
 from spr_plugin.progress import progress, say
 from spr_plugin.prompts import Prompt, prompts_for, restate
+from spr_plugin.redaction import shown
 from spr_plugin.regions import RegionQuery
 from spr_plugin.store import Log
 
@@ -118,25 +119,27 @@ def sample(host: Host | None, queries: list[RegionQuery], box_format, config: SP
         host: whose live model answers; None is enough for a server.
 
     Raises:
-        UserError: a picture has vanished since the regions were made, one prompt alone does not fit in memory, a server fails.
+        UserError: a picture has vanished since the regions were made, one prompt alone does not fit in memory, a server fails
+            or has too many empty answers.
     """
     make_plan = lambda: batch_plan(queries, box_format, config)  # noqa: E731
     batches, held = ranks.agreed(lambda: left_to_do(log, plan, make_plan, config.spr_samples))
     by_id = {query.id: query for query in queries}
     asks_of = lambda batch: [(by_id[region], prompts_for(by_id[region], box_format, [kind])[0]) for region, kind in batch["asks"]]  # noqa: E731
     if config.spr_sampler == "openai":
-        _sample_on_server(ranks.share(batches, prompts_in), held, asks_of, box_format, config, log)
+        wanted = len(queries) * len(config.spr_prompts) * config.spr_samples
+        _sample_on_server(ranks.share(batches, prompts_in), held, asks_of, box_format, config, log, wanted)
     elif batches:  # also without a share of its own: under ZeRO-3 all ranks gather the model together
         LiveSampler(host, config, log, plan, held, asks_of).run(batches)
     log.close()
     ranks.barrier()
 
 
-def _sample_on_server(batches: list[dict], held: set[str], asks_of, box_format, config: SPRConfig, log: Log) -> None:
+def _sample_on_server(batches: list[dict], held: set[str], asks_of, box_format, config: SPRConfig, log: Log, wanted: int) -> None:
+    """This rank's share of the batches, of ``wanted`` candidates in all. Empty answers are candidates only if they are few."""
     from spr_plugin.server import ask_server
 
-    if not batches:
-        return
+    unread = set()
 
     def missing(ask: Ask) -> dict[int, int]:
         ids = {index: candidate_id(ask[0].id, ask[1].kind, index) for index in range(config.spr_samples)}
@@ -144,10 +147,28 @@ def _sample_on_server(batches: list[dict], held: set[str], asks_of, box_format, 
 
     def picture_of(ask: Ask):
         picture = readable(ask[0].image.path, ask[0].image.id)
+        if picture is None:
+            unread.add(ask[0].image.path)
         return picture.crop(ask[1].crop) if picture and ask[1].crop else picture
 
-    asked = ((ask, missing(ask)) for batch in progress(batches, len(batches), "sampling", show=ranks.rank() == 0) for ask in asks_of(batch))
-    ask_server(asked, config, log, lambda ask, index, raw: candidate(ask, index, raw, box_format), picture_of)
+    def record(ask: Ask, index: int, raw: str) -> dict:
+        return candidate(ask, index, raw, box_format)
+
+    bar = progress(batches, len(batches), "sampling", show=ranks.rank() == 0)
+    asked = ((ask, missing(ask)) for batch in bar for ask in asks_of(batch))
+    most_empty = config.spr_max_empty * wanted
+    empty = ask_server(asked, config, log, record, picture_of, most_empty) if batches else []
+    found = sum(ranks.from_all(len(empty)))
+    if found > most_empty:
+        raise UserError(
+            f"--spr_sampler_url {shown(config.spr_sampler_url)}: {found} of {wanted} answers are empty, more than --spr_max_empty "
+            f"{config.spr_max_empty} allows; mend the server or raise the share, and run the same command again: the others are kept"
+        )
+    if empty:
+        log.append(*empty)
+    pictures = len(set().union(*ranks.from_all(unread)))
+    if ranks.rank() == 0 and (found or pictures):
+        say(f"sampling: {found} of {wanted} answers are empty, {pictures} pictures cannot be read")
 
 
 class LiveSampler:
@@ -242,7 +263,7 @@ def readable(path: str, record_id: str):
     try:
         return open_image(path, record_id)
     except BadImage as error:
-        if isinstance(error.__context__, FileNotFoundError):
+        if error.reason == MISSING:
             raise UserError(f"record {record_id}: {path} has vanished since the regions were made; put it back and run the same command") from None
         return None
 

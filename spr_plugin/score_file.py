@@ -9,6 +9,7 @@ annotations only a few regions are held at a time, and 8 bytes for each region s
 """
 
 import json
+import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,6 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from hashlib import blake2b
 from itertools import groupby, islice
-from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from spr_plugin.boxes import Box, Space
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
 from spr_plugin.pairing import PreferencePair, make_pair
+from spr_plugin.pictures import name_too_large, refuse_no_folder, refuse_outside
 from spr_plugin.pipeline import score_regions
 from spr_plugin.progress import progress, say
 from spr_plugin.prompts import prompts_for
@@ -34,7 +35,10 @@ REGIONS = 32  # of one picture, in one batch
 FIELDS = {"id": (str, int), "image": str, "region": list, "text": str}
 
 
-def score_file(responses: str, annotations: str, images: str, box_format: BoxFormat, scorer, out: str, pairs: str | None = None) -> Counter:
+def score_file(
+    responses: str, annotations: str, images: str, box_format: BoxFormat, scorer, out: str,
+    pairs: str | None = None, allow_outside: bool = False,
+) -> Counter:  # fmt: skip
     """Score every response of a file, and pair those of each region.
 
     Args:
@@ -44,19 +48,30 @@ def score_file(responses: str, annotations: str, images: str, box_format: BoxFor
         out: gets each response with ``s_sem, s_crop, s_local, s_loc, score, boxes`` (xyxy, pixels), ``reason`` (of one that is not
             valid), ``refined`` and ``refined_score``; all numbers None where there is a reason.
         pairs: gets the preference pairs.
+        allow_outside: pictures may lie outside their folder.
 
     Returns:
         How many responses and pairs, and regions without a pair by reason.
 
     Raises:
-        UserError: names the line that is no response, or the region whose lines do not stand together.
+        UserError: names the line that is no response, the region whose lines do not stand together, or the
+            picture that lies outside.
     """
-    by_name = {_name(image, images): image for image in CocoImages(annotations, images, Counter())}
+    refuse_no_folder(images, "--images")
+    skipped, used = Counter(), {}
+    by_path = {os.path.abspath(image.path): image for image in CocoImages(annotations, images, skipped)}
+    name_too_large(skipped, "--max-pixels")
 
     def query(row: dict) -> RegionQuery:
-        return _query(next((by_name[name] for name in tails(row["image"]) if name in by_name), None), row, annotations)
+        paths = map(os.path.abspath, tails(images, row["image"]))
+        image = next((by_path[path] for path in paths if path in by_path), None)
+        found = _query(image, row, annotations, skipped)
+        used[image.path] = image.id
+        return found
 
     total = _check(responses, query)
+    if not allow_outside:
+        refuse_outside(((id, path) for path, id in used.items()), images, "--images", "--allow-outside")
     counts = Counter()
     with ExitStack() as files:
         write = files.enter_context(open(out, "w", encoding="utf-8"))
@@ -72,8 +87,12 @@ def score_file(responses: str, annotations: str, images: str, box_format: BoxFor
                 counts["pairs" if isinstance(made, PreferencePair) else f"no pair: {made}"] += 1
                 if write_pairs and isinstance(made, PreferencePair):
                     write_pairs.write(_line(asdict(made)))
-    say(", ".join(f"{reason} {count}" for reason, count in counts.items()))
+    say(_listed(counts))
     return counts
+
+
+def _listed(counts: Counter) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in counts.items())
 
 
 def _check(path: str, query: Callable[[dict], RegionQuery]) -> int:
@@ -113,10 +132,6 @@ def _line(row: dict) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _name(image: AnnotatedImage, folder: str) -> str:
-    return Path(image.path).relative_to(folder).as_posix()
-
-
 def _responses(path: str) -> Iterator[dict]:
     for number, line in _lines(path):
         yield _response(line, f"--responses {path}:{number}")
@@ -144,10 +159,14 @@ def _response(line: str, place: str) -> dict:
     return row
 
 
-def _query(image: AnnotatedImage | None, row: dict, annotations: str) -> RegionQuery:
+def _query(image: AnnotatedImage | None, row: dict, annotations: str, skipped: Counter) -> RegionQuery:
     """The query of a response's region. UserError where its picture is not annotated or no object lies there."""
     if image is None:
-        raise UserError(f"response {row['id']}: {row['image']} is not in --annotations {annotations}, or its picture or boxes cannot be used")
+        left_out = f" (left out there: {_listed(skipped)})" if skipped else ""
+        raise UserError(
+            f"response {row['id']}: {row['image']} is not in --annotations {annotations}, "
+            f"or its picture or boxes cannot be used{left_out}"
+        )
     region = usable(Box(*map(float, row["region"]), Space.pixels(image.width, image.height)))
     query = region and region_query(image, region, seed=0)
     if not query or not query.truth:

@@ -14,38 +14,19 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from spr_plugin.annotations import usable
 from spr_plugin.boxes import Box, best_iou, iou_matrix
+from spr_plugin.contracts import CheckedScorer, Detection, Detector, Scorer, Similarity, ask
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.regions import RegionQuery
 
 IOU_FLOOR = 0.5  # p[i, j] is 0 below; also where detector boxes count as the same object
-Detection = tuple[str, Box, float]
-
-
-class Similarity(Protocol):
-    """An image-text model, from the hook ``spr_similarity``."""
-
-    def score(self, picture: Image.Image, asked: Sequence[tuple[Box, str]]) -> list[tuple[float, float]]:
-        """(S(I_crop, T), S_local(I, T)) for each (region, text without coordinates): raw cosines.
-
-        `asked` are all the regions and texts of one picture, no two alike, so that an implementation can batch them and show itself
-        the whole picture once.
-        """
-
-
-class Detector(Protocol):
-    """An open-vocabulary detector, from the hook ``spr_detector``."""
-
-    def detect(self, picture: Image.Image, phrases: Sequence[str]) -> list[Detection]:
-        """(phrase, box in pixels of the picture, score) of everything found for `phrases`."""
 
 
 # --- the formulas
@@ -246,15 +227,26 @@ def _named(parsed: Iterable[Parsed], found: dict[str, list[Detection]]) -> list[
 @hookimpl
 def spr_scorer(config, device) -> SPRScorer | None:
     """``--spr_scorer spr``. Raises UserError where no plugin has the similarity model or the detector that the flags name."""
-    from spr_plugin.plugins import hook
-
     if config.spr_scorer != "spr":
         return None
-    similarity = hook().spr_similarity(config=config, device=device)
+    similarity = ask("spr_similarity", config=config, device=device)
+    if similarity is None and not config.spr_clip:
+        raise UserError(
+            "--spr_clip: this command names no vision tower whose text tower could score; name a CLIP "
+            "checkpoint"
+        )
     if similarity is None:
         raise UserError(f"--spr_clip {config.spr_clip}: no image-text model; name a CLIP checkpoint with a text tower")
     wanted = config.spr_detector and not config.spr_no_detector
-    detector = hook().spr_detector(config=config, device=device) if wanted else None
-    if wanted and detector is None:
-        raise UserError(f"--spr_detector {config.spr_detector}: no plugin knows this detector")
+    detector = ask("spr_detector", config=config, device=device) if wanted else None
     return SPRScorer(similarity, detector, config.spr_lambda, local=not config.spr_no_local)
+
+
+def find_scorer(config, device, box_format: BoxFormat) -> Scorer:
+    """The scorer of ``--spr_scorer``, tried if it is a plugin's. UserError where nobody has it."""
+    scorer = ask("spr_scorer", config=config, device=device)
+    if scorer is None:
+        raise UserError(f"--spr_scorer {config.spr_scorer}: no plugin has it")
+    if isinstance(scorer, CheckedScorer):
+        scorer.try_out(box_format)
+    return scorer

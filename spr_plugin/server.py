@@ -1,58 +1,195 @@
 """Stage 1 on a server: the same prompts, sent to anything that speaks OpenAI's chat completions (``vllm serve``, SGLang, LMDeploy).
 
 One request a candidate, many at once; each answer is logged as it comes, so that what was answered is never asked again. Retries with
-back-off (refused and dropped connections, time-outs, 408, 409, 429, 5xx) are the openai client's.
+back-off (refused and dropped connections, time-outs, 408, 409, 429, 5xx) are the openai client's; a reply that is no chat completion
+is asked for again here. Nothing that the server says is believed: see :func:`answer_in` and :mod:`spr_plugin.redaction`.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
+import json
+import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
+from spr_plugin.redaction import redacted, secrets_of, shown
 from spr_plugin.store import Log
 
 RETRIES = 6
+PAUSE = 1.0  # seconds before a reply that was no chat completion is asked for again
+LONGEST_REASON = 300  # characters of what a server said that a line shows
+
+TEXTS = ("text", "output_text")  # types of the parts that some servers answer in; others are thoughts and the like
 
 
-def connected(config: SPRConfig):
-    """``(client, model name)`` of ``--spr_sampler_url``; the model is the first that the server lists, unless a flag names it. UserError
-    where the server does not answer."""
+class Malformed(Exception):
+    """A server's reply is not what it was asked for. The text may hold the whole reply, secrets included."""
+
+
+# --- what a server replies: plain text in, plain data out
+
+
+def answer_in(reply: str) -> str:
+    """The text of a chat completion; "" where the model said nothing. Malformed says what is wrong with the reply."""
+    choices = _object(reply).get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise Malformed(f"a reply without choices: {reply}")
+    message = choices[0].get("message") if isinstance(choices[0], dict) else None
+    if not isinstance(message, dict):
+        raise Malformed(f"a choice without message: {reply}")
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [{"type": "text", "text": "" if content is None else content}]
+    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") in TEXTS]
+    if not all(isinstance(part, dict) for part in parts) or not all(isinstance(text, str) for text in texts):
+        raise Malformed(f"a message whose content is no text: {reply}")
+    return "".join(texts).encode(errors="replace").decode().strip()  # half a surrogate pair could not be written
+
+
+def models_in(reply: str) -> list[str]:
+    """The names in a list of models. Malformed says what is wrong with the reply."""
+    listed = _object(reply).get("data")
+    if not isinstance(listed, list):
+        raise Malformed(f"a reply without a list of models: {reply}")
+    return [model["id"] for model in listed if isinstance(model, dict) and isinstance(model.get("id"), str)]
+
+
+def _object(reply: str) -> dict:
     try:
-        import openai
-    except ImportError:
-        raise UserError("--spr_sampler openai needs the package openai: pip install 'spr-plugin[server]'") from None
-    key = os.environ.get("OPENAI_API_KEY", "none")
-    client = openai.OpenAI(base_url=config.spr_sampler_url, api_key=key, timeout=config.spr_sampler_timeout, max_retries=RETRIES)
-    try:
-        models = [] if config.spr_sampler_model else [model.id for model in client.models.list()]
-    except openai.OpenAIError as error:
-        raise _unanswered(config, error) from None
-    if not models and not config.spr_sampler_model:
-        raise UserError(f"--spr_sampler_url {config.spr_sampler_url}: the server lists no model; name one with --spr_sampler_model")
-    return client, config.spr_sampler_model or models[0]
+        found = json.loads(reply)
+    except (ValueError, RecursionError):
+        raise Malformed(f"a reply that is no JSON: {reply!r}") from None
+    if not isinstance(found, dict):
+        raise Malformed(f"a reply that is no JSON object: {reply}")
+    return found
 
 
-def ask_server(asked: Iterable[tuple], config: SPRConfig, log: Log, candidate: Callable, picture_of: Callable) -> None:
-    """Fill ``log`` with candidates.
+def _is_no_answer(error: Exception) -> bool:
+    """Whether there is a server, but nothing that knows the question, at the address that was asked."""
+    return isinstance(error, Malformed) or getattr(error, "status_code", None) in (404, 405)
+
+
+# --- the server
+
+
+class Server:
+    """The server at ``--spr_sampler_url``. Whatever it does becomes an answer, or a UserError of one line; neither holds a secret."""
+
+    def __init__(self, config: SPRConfig):
+        try:
+            import openai
+        except ImportError:
+            raise UserError("--spr_sampler openai needs the package openai: pip install 'spr-plugin[server]'") from None
+        self.config, self.secrets = config, secrets_of(config.spr_sampler_url, os.environ)
+        for name in ("httpx", "httpx2"):  # what the client is built on logs every address that it asks
+            logging.getLogger(name).addFilter(self._clean_record)
+        key = (os.environ.get("OPENAI_API_KEY") or "none").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise UserError("OPENAI_API_KEY holds a character that no header can carry: copy the key again")
+        address = urlsplit(config.spr_sampler_url)
+        with self._speaking():
+            self.client = openai.OpenAI(
+                base_url=urlunsplit(address._replace(query="", fragment="")),
+                default_query=dict(parse_qsl(address.query)),
+                api_key=key,
+                timeout=config.spr_sampler_timeout,
+                max_retries=RETRIES,
+            )
+        self.model = self._model()
+
+    def _model(self) -> str:
+        """The first that the server lists, unless a flag names it; a server that keeps no list is then taken at
+        its word. UserError where it does not answer."""
+        models, named = [], self.config.spr_sampler_model
+        with self._speaking():
+            try:
+                models = models_in(self.client.models.with_raw_response.list().http_response.text)
+            except Exception as error:
+                if not (named and _is_no_answer(error)):
+                    raise
+        if not (named or models):
+            raise UserError(f"{self.name}: the server lists no model; name one with --spr_sampler_model")
+        return named or models[0]
+
+    def said(self, picture: str, text: str, seed: int, stop: threading.Event) -> str:
+        """The answer to a prompt with a picture (a data URL). A reply that is none is asked for again, until ``stop``."""
+        for left in reversed(range(RETRIES + 1)):
+            with self._speaking():
+                try:
+                    return redacted(answer_in(self._completion(picture, text, seed)), self.secrets)
+                except Malformed:
+                    if not left or stop.wait(PAUSE):
+                        raise
+
+    def _completion(self, picture: str, text: str, seed: int) -> str:
+        config, shown_picture = self.config, {"type": "image_url", "image_url": {"url": picture}}
+        reply = self.client.chat.completions.with_raw_response.create(
+            model=self.model,
+            messages=[{"role": "user", "content": [shown_picture, {"type": "text", "text": text}]}],
+            seed=seed % 2**31,
+            temperature=config.spr_temperature,
+            top_p=config.spr_top_p,
+            max_tokens=config.spr_max_new_tokens,
+            extra_body={"top_k": config.spr_top_k} if config.spr_top_k else None,
+        )
+        return reply.http_response.text
+
+    @property
+    def name(self) -> str:
+        return f"--spr_sampler_url {shown(self.config.spr_sampler_url)}"
+
+    @contextlib.contextmanager
+    def _speaking(self):
+        """What goes wrong inside becomes one line."""
+        try:
+            yield
+        except Exception as error:  # the client, what it is built on and the server's reply are all foreign
+            why = " ".join(redacted(str(error), self.secrets).split())
+            why = why if len(why) <= LONGEST_REASON else why[:LONGEST_REASON] + "…"
+            raise UserError(
+                f"{self.name}: {why} ({type(error).__name__}){self._other_address(error)}; "
+                "what was answered is kept, run the same command again"
+            ) from None
+
+    def _other_address(self, error: Exception) -> str:
+        """A hint where the address may be a part too short or too long: ``/v1`` is what everything hangs on."""
+        given = urlsplit(self.config.spr_sampler_url)
+        path = re.sub(r"/(chat/completions|completions|models)/?$", "", given.path).rstrip("/")
+        if not re.search(r"/v\d\w*(/|$)", path):
+            path += "/v1"
+        if not _is_no_answer(error) or path == given.path.rstrip("/"):
+            return ""
+        return f": try --spr_sampler_url {shown(urlunsplit(given._replace(path=path)))}"
+
+    def _clean_record(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redacted(record.getMessage(), self.secrets), ()
+        return True
+
+
+def ask_server(
+    asked: Iterable[tuple], config: SPRConfig, log: Log, candidate: Callable, picture_of: Callable, most_empty: float
+) -> list[dict]:
+    """Fill ``log`` with candidates; the records of those that are empty are returned, not logged: whoever mends the server asks again.
 
     Args:
         asked: (ask, {index of the sample: seed}) of what is missing.
         candidate: (ask, index, answer) → record.
         picture_of: ask → the PIL picture that its prompt shows, None if it cannot be read.
+        most_empty: with more empty answers than this there is no need to go on.
 
     Raises:
         UserError: the server refuses a request, or does not answer however often it is asked.
     """
-    import openai
-
-    client, model = connected(config)
-    writing, failed = threading.Lock(), threading.Event()
+    server = Server(config)
+    writing, failed, empty = threading.Lock(), threading.Event(), []
 
     def answer(ask, seeds: dict[int, int]) -> None:
         picture = picture_of(ask)
@@ -61,17 +198,22 @@ def ask_server(asked: Iterable[tuple], config: SPRConfig, log: Log, candidate: C
             if failed.is_set():
                 return
             try:
-                said = _completion(client, model, address, ask[1].text, seed, config) if picture else ""
-            except openai.OpenAIError as error:
+                said = server.said(address, ask[1].text, seed, failed) if picture else ""
+            except UserError:
                 failed.set()
-                raise _unanswered(config, error) from None
+                raise
+            record = candidate(ask, index, said)
             with writing:
-                log.append(candidate(ask, index, said))
+                empty.append(record) if picture and not said else log.append(record)
+                if len(empty) > most_empty:
+                    failed.set()
 
     with ThreadPoolExecutor(config.spr_sampler_concurrency) as pool:
         pending = set()
         try:
             for ask, seeds in asked:
+                if failed.is_set():
+                    break
                 pending.add(pool.submit(answer, ask, seeds))
                 while len(pending) >= 2 * config.spr_sampler_concurrency:
                     pending = _finished(pending)
@@ -79,6 +221,7 @@ def ask_server(asked: Iterable[tuple], config: SPRConfig, log: Log, candidate: C
                 pending = _finished(pending)
         finally:
             failed.set()  # no worker asks on for a caller that has left
+    return empty
 
 
 def _finished(pending: set) -> set:
@@ -89,27 +232,8 @@ def _finished(pending: set) -> set:
     return rest
 
 
-def _completion(client, model: str, address: str, text: str, seed: int, config: SPRConfig) -> str:
-    shown = {"type": "image_url", "image_url": {"url": address}}
-    made = client.chat.completions.create(
-        model=model,
-        messages=[{"role": "user", "content": [shown, {"type": "text", "text": text}]}],
-        seed=seed % 2**31,
-        temperature=config.spr_temperature,
-        top_p=config.spr_top_p,
-        max_tokens=config.spr_max_new_tokens,
-        extra_body={"top_k": config.spr_top_k} if config.spr_top_k else None,
-    )
-    return (made.choices[0].message.content or "").strip()
-
-
 def _data_url(picture) -> str:
     """The picture as PNG: without loss, and without an EXIF orientation that a server might apply."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _unanswered(config: SPRConfig, error: Exception) -> UserError:
-    why = " ".join(str(error).split())
-    return UserError(f"--spr_sampler_url {config.spr_sampler_url}: {why} ({type(error).__name__}); what was answered is kept, run the same command again")

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -16,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 
-from spr_plugin.config import digest
+from spr_plugin.config import DPO_FLAGS, digest
 from spr_plugin.errors import UserError
 from spr_plugin.progress import say
 
@@ -181,13 +182,19 @@ def _disk_errors(path: Path):
         raise UserError(f"{path}: {error.strerror}; what was written before is safe: mend it and run the same command again") from None
 
 
-def write_json(path, value) -> None:
-    """Replace ``path`` as a whole: readers see the old file or the new one, never half."""
+def write_text(path, text: str) -> None:
+    """Replace ``path`` as a whole: readers see the old file or the new one, never half, and a link's target is
+    left alone."""
     path = Path(path)
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _draft(path) as file:
-            file.write(json.dumps(value, indent=1, ensure_ascii=False, default=str).encode())
+            file.write(text.encode())
+
+
+def write_json(path, value) -> None:
+    """:func:`write_text` of plain data."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=str))
 
 
 def read_json(path):
@@ -198,8 +205,24 @@ def read_json(path):
 
 # --- one run on one directory, with one configuration
 
+LOCK, MANIFEST = "lock", "manifest.json"
+MANIFEST_KEYS = {"hash", "config", "inputs", "versions"}  # of ours; other tools write files of that name too
+# What a run of ours writes to its folder: nothing else is ever deleted there.
+STAGES = frozenset(
+    "entry base regions batches candidates scores pairs bad_pairs lengths reference dpo policy round".split()
+)
+PARTS = STAGES | {"training.json", "exit.json", "failed.json", "report.html", "ranks", LOCK, MANIFEST}
+SHOWN = 8  # names in a line
 
-def check_manifest(directory, config: dict, overwrite: bool, inputs: Mapping[str, str] = {}, may_change: Set[str] = frozenset()) -> None:
+
+def check_manifest(
+    directory,
+    config: dict,
+    overwrite: bool,
+    inputs: Mapping[str, str] = {},
+    may_change: Set[str] = frozenset(),
+    folder_flag: str = "--output_dir",
+) -> None:
     """Bind ``directory`` to one configuration: refuse another one by the names of the flags that changed.
 
     Args:
@@ -207,34 +230,134 @@ def check_manifest(directory, config: dict, overwrite: bool, inputs: Mapping[str
         overwrite: ``--spr_overwrite``: delete what an earlier run left there.
         inputs: flag → path of a file whose content matters; what is no file is left out.
         may_change: flags that may differ from the run before (``--spr_restart_dpo``).
+        folder_flag: what the command names the folder by; one with another than ``--output_dir`` has no flag
+        to start over with.
 
     Raises:
-        UserError: flags or contents of files differ from those of the run that wrote there.
+        UserError: flags or contents of files differ from those of the run that wrote there; there is something
+            to delete, or a manifest, that no run of ours made.
     """
     directory = Path(directory)
-    if overwrite and directory.exists():
-        for entry in directory.iterdir():
-            if entry.name != LOCK:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    known = read_manifest(directory)
+    if overwrite:
+        _start_over(directory, known)
+        known = None
     config = json.loads(json.dumps(config, default=str))
     contents = {flag: {"path": path, **content(path)} for flag, path in inputs.items() if os.path.isfile(path)}
-    known = read_json(directory / "manifest.json")
-    if known is not None:
-        allowed = {name: value for name, value in config.items() if name in may_change}
-        if any(known["config"].get(name) != value for name, value in allowed.items()):
-            known["config"] |= allowed
-            write_json(directory / "manifest.json", known)
     if known is None:
-        found = {"hash": digest(config), "seed": config.get("spr_seed"), "config": config, "inputs": contents, "versions": _versions()}
-        write_json(directory / "manifest.json", found)
+        before = [] if overwrite else [name for name in _names(directory) if _part(name) in STAGES]
+        found = {"hash": digest(config), "seed": config.get("spr_seed"), "config": config, "inputs": contents}
+        write_json(directory / MANIFEST, {**found, "versions": _versions(), "before": before})
         return
+    allowed = {name: value for name, value in config.items() if name in may_change}
+    if any(known["config"].get(name) != value for name, value in allowed.items()):
+        known["config"] |= allowed
+        write_json(directory / MANIFEST, known)
     changed = sorted(name for name in config.keys() | known["config"].keys() if config.get(name) != known["config"].get(name))
     was = [f"--{name} was {known['config'].get(name)}, is {config.get(name)}" for name in changed]
     for flag in contents.keys() & known["inputs"].keys():
         if contents[flag]["hash"] != known["inputs"][flag]["hash"]:
             was.append(f"--{flag} {contents[flag]['path']} has another content")
     if was:
-        raise UserError(f"{directory} holds a run with another configuration ({', '.join(was)}); take another --output_dir or add --spr_overwrite")
+        restart = (
+            "--spr_restart_dpo, which keeps all but the DPO stage, or "
+            if len(was) == len(changed) and DPO_FLAGS.issuperset(changed)
+            else ""
+        )
+        again = f" or add {restart}--spr_overwrite" if folder_flag == "--output_dir" else ""
+        raise UserError(
+            f"{directory} holds a run with another configuration ({', '.join(was)}); take another "
+            f"{folder_flag}{again}"
+        )
+
+
+def read_manifest(directory) -> dict | None:
+    """The manifest that a run of ours wrote to ``directory``, None where there is none. UserError where it is
+    something else's."""
+    path = Path(directory) / MANIFEST
+    with _disk_errors(path):
+        try:
+            manifest = read_json(path)
+        except (ValueError, RecursionError, IsADirectoryError):
+            manifest = "not JSON"
+    if manifest is None or isinstance(manifest, dict) and MANIFEST_KEYS <= manifest.keys():
+        return manifest
+    raise UserError(f"{path} was written by no run of ours: move it away, or name another folder")
+
+
+def is_run(directory) -> bool:
+    """Whether a manifest proves that a run of ours wrote to ``directory``."""
+    with contextlib.suppress(UserError):
+        return read_manifest(directory) is not None
+    return False
+
+
+# --- starting over
+
+
+def remove(path) -> None:
+    """Delete whatever lies there, if anything: a file, a folder with all that is in it, a link, but never what
+    that points to. UserError where it cannot be deleted."""
+    path = Path(path)
+    with _disk_errors(path):
+        if path.is_symlink():
+            path.unlink()
+            say(f"{path} was a link and is gone; what it pointed to stays")
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def delete_run(folder: Path, parts: Set[str] = PARTS) -> list[Path]:
+    """Delete these parts of a run of ours in ``folder``, later rounds as folders of their own.
+
+    A manifest goes last: it proves the rest to be ours when the same command is given again.
+
+    Returns:
+        what stays because no run of ours made it.
+    """
+    stays = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: (entry.name == MANIFEST, entry.name)):
+        part = _part(entry.name)
+        if part not in PARTS:
+            stays.append(entry)
+        elif part == "round" and part in parts and entry.is_dir() and not entry.is_symlink():
+            stays += delete_run(entry) if is_run(entry) else [entry]
+            if not any(entry.iterdir()):
+                remove(entry)
+        elif part in parts or entry.suffix == ".tmp":
+            remove(entry)
+    return stays
+
+
+def _start_over(directory: Path, known: dict | None) -> None:
+    """``--spr_overwrite``: leave nothing of the run whose manifest is ``known``, but for that, which is to be
+    replaced."""
+    without = [name for name in _names(directory) if _part(name) not in (LOCK, MANIFEST, "ranks")]
+    foreign = known.get("before", []) if known else without
+    if foreign:
+        raise UserError(
+            f"--spr_overwrite: no {MANIFEST} proves that a run of ours made {_some(foreign)} in {directory}: "
+            "move it away, or name another folder"
+        )
+    if known and (stays := delete_run(directory, PARTS - {LOCK, MANIFEST})):
+        names = _some([str(path.relative_to(directory)) for path in stays])
+        say(f"--spr_overwrite: {names} in {directory} was made by no run of ours and stays")
+
+
+def _names(directory: Path) -> list[str]:
+    return sorted(os.listdir(directory)) if directory.is_dir() else []
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _part(name: str) -> str:
+    """The part of a run that a file or folder of this name is: a draft is of what it would become, every later
+    round is a "round", and what is left of ranks that met is "ranks"."""
+    return re.sub(r"(\.\d+)?\.tmp$|(?<=^round)-\d+$|(?<=^ranks)-[0-9a-f]{16}$", "", name)
 
 
 def content(path) -> dict:
@@ -250,11 +373,11 @@ def content(path) -> dict:
     return {"size": size, "hash": hash.hexdigest()}
 
 
-LOCK = "lock"
+OWNER, LONGEST_OWNER = "process ", 400  # how the text in a lock begins, and bytes of it that are read
 _locks = {}
 
 
-def lock(directory) -> None:
+def lock(directory, folder_flag: str = "--output_dir") -> None:
     """Keep other runs out of ``directory`` until this process ends, however it ends. UserError names the process that has it.
 
     The kernel lets go of the lock when its process dies, so a lock file alone means nothing: a run that was killed is recognised.
@@ -262,18 +385,20 @@ def lock(directory) -> None:
     import atexit
     import fcntl
 
-    path = Path(directory).resolve() / LOCK
+    path = Path(os.path.realpath(directory)) / LOCK
     if path in _locks:
         return
-    with _disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")
-    file.seek(0)
-    owner = file.read()
+    file = _lock_file(path)
+    owner = file.read(LONGEST_OWNER).decode(errors="replace")
+    if not owner.startswith(OWNER[: len(owner)]):
+        raise UserError(f"{path} is no lock of a run of ours: move it away")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"{directory} is in use by {owner or 'another process'}; wait for it, or take another --output_dir") from None
+        raise UserError(
+            f"{directory} is in use by {owner or 'another process'}; wait for it, or take another "
+            f"{folder_flag}"
+        ) from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
@@ -281,10 +406,22 @@ def lock(directory) -> None:
     if owner:
         say(f"{directory}: {owner} ended without notice; going on from what it left")
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-    file.flush()
+    file.seek(0)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    file.write(f"{OWNER}{os.getpid()} on {socket.gethostname()} since {since}".encode())
     _locks[path] = file
     atexit.register(file.truncate, 0)
+
+
+def _lock_file(path: Path):
+    """The lock file, open and unbuffered. UserError where something else has its place, which is neither
+    followed nor waited for."""
+    follow_nothing = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or path.exists() and not path.is_file():
+            raise UserError(f"{path} is no file, as a run's lock is: move it away")
+        return open(path, "r+b", buffering=0, opener=lambda name, _: os.open(name, follow_nothing, 0o666))
 
 
 def _versions() -> dict[str, str]:

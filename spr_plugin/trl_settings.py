@@ -27,6 +27,11 @@ TRAINER = frozenset(
     "lr_scheduler_type lr_scheduler_kwargs warmup_steps max_grad_norm weight_decay adam_beta1 adam_beta2 adam_epsilon logging_steps "
     "logging_first_step gradient_checkpointing gradient_checkpointing_kwargs dataloader_num_workers dataloader_pin_memory report_to run_name".split()
 )
+# those of both whose value is one number
+NUMBERS = (FLAGS.keys() - {"loss_type", "loss_weights"}) | frozenset(
+    "warmup_steps max_grad_norm weight_decay adam_beta1 adam_beta2 adam_epsilon logging_steps "
+    "dataloader_num_workers".split()
+)
 
 
 def read_dpo_config(path: str) -> tuple[dict, dict]:
@@ -41,8 +46,16 @@ def read_dpo_config(path: str) -> tuple[dict, dict]:
     unknown = sorted(settings.keys() - FLAGS.keys() - TRAINER)
     if unknown:
         raise UserError(f"--spr_dpo_config {path}: {', '.join(unknown)} is nothing this stage honours; it takes {', '.join(sorted({*FLAGS, *TRAINER}))}")
-    if isinstance(settings.get("loss_type"), str):
-        settings["loss_type"] = [settings["loss_type"]]
+    settings |= {
+        name: _numbers(settings[name])
+        for name in settings.keys() & {*NUMBERS, "loss_weights", "lr_scheduler_kwargs"}
+    }
+    for name in settings.keys() & {"loss_type", "loss_weights"}:
+        settings[name] = settings[name] if isinstance(settings[name], list) else [settings[name]]
+    for name in sorted(settings.keys() & {*NUMBERS, "loss_weights"}):
+        for value in settings[name] if name == "loss_weights" else [settings[name]]:
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise UserError(f"--spr_dpo_config {path}: {name} {value!r} is no number")
     flags = {FLAGS[name]: value for name, value in settings.items() if name in FLAGS}
     return flags, {name: value for name, value in settings.items() if name in TRAINER}
 
@@ -54,3 +67,49 @@ def _yaml(text: str):
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(error) from None
+
+
+def _numbers(value):
+    """The value with texts that are numbers, such as ``5e-5`` in YAML 1.1, which PyYAML reads, as numbers."""
+    if isinstance(value, dict):
+        return {name: _numbers(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_numbers(one) for one in value]
+    try:
+        number = float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+    return int(number) if isinstance(value, str) and number.is_integer() else number
+
+
+def check_settings(config) -> None:
+    """UserError for values of the Trainer's settings that torch or transformers would refuse once the stage
+    trains: they are asked now."""
+    path = config.spr_dpo_config
+    settings = read_dpo_config(path)[1] if path else {}
+    if not settings:
+        return
+    import torch
+    from transformers import get_scheduler
+    from transformers.integrations import get_available_reporting_integrations
+
+    given = settings.get
+    least_of = {"logging_steps": 1, "warmup_steps": 0, "max_grad_norm": 0, "dataloader_num_workers": 0}
+    for name, least in least_of.items():
+        if given(name, least) < least:
+            raise UserError(f"--spr_dpo_config {path}: {name} {given(name)} is less than {least}")
+    try:
+        betas = given("adam_beta1", 0.9), given("adam_beta2", 0.999)
+        optimizer = torch.optim.AdamW(
+            [torch.zeros(1)], 1e-3, betas, given("adam_epsilon", 1e-8), given("weight_decay", 0.0)
+        )
+        get_scheduler(given("lr_scheduler_type", "cosine"), optimizer, 1, 10, given("lr_scheduler_kwargs"))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"--spr_dpo_config {path}: {' '.join(str(error).split())}") from None
+    report = given("report_to", [])
+    names = report if isinstance(report, list) else [report]
+    if missing := sorted(set(names) - {"none", "all", *get_available_reporting_integrations()}):
+        raise UserError(
+            f"--spr_dpo_config {path}: report_to {', '.join(map(str, missing))} is not installed, or not "
+            "known to this transformers"
+        )

@@ -2,14 +2,13 @@
 
 import contextlib
 import hashlib
-import shutil
 from pathlib import Path
 
 import torch
 
 from spr_plugin import ranks
 from spr_plugin.errors import UserError
-from spr_plugin.store import read_json, write_json
+from spr_plugin.store import read_json, remove, write_json
 
 SHARD_BYTES = 2 << 30
 
@@ -125,18 +124,19 @@ def save(model, names, directory) -> None:
         if ranks.rank() == 0 and failure is None:
             try:
                 shards.add(name, tensor)
-            except (OSError, SafetensorError) as error:  # the other ranks go on handing over their parts: tell them at the end
+            except (OSError, SafetensorError, UserError) as error:  # the other ranks go on handing over their parts: tell them at the end
                 failure = str(error)
     if ranks.rank() == 0 and failure is None:
         try:
             shards.close()
-            shutil.rmtree(directory, ignore_errors=True)
+            remove(directory)
             draft.rename(directory)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, UserError) as error:
             failure = str(error)
     if failure := ranks.agreed(lambda: failure):
         if ranks.rank() == 0:
-            shutil.rmtree(draft, ignore_errors=True)
+            with contextlib.suppress(UserError):
+                remove(draft)
         raise UserError(f"{directory}: cannot be written ({failure}); make room and start the same command again")
 
 
@@ -156,7 +156,7 @@ class _Shards:
         from safetensors.torch import save_file
 
         if not self.count:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove(self.folder)
             self.folder.mkdir(parents=True)
         save_file(self.held, self.folder / f"{self.count:05d}.safetensors")
         self.held, self.size, self.count = {}, 0, self.count + 1

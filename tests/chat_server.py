@@ -7,26 +7,54 @@ import re
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 from PIL import Image
+
+
+MODELS = {"object": "list", "data": [{"id": "tiny", "object": "model", "created": 0, "owned_by": "test"}]}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server may send: ``{key}`` in the body is what the request's Authorization header held."""
+
+    body: str
+    status: int = 200
+    type: str = "application/json"
+    headers: tuple = ()
+
+
+def completion(content=None, **message) -> str:
+    """The body of a chat completion."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": content, **message}, "finish_reason": "stop"}
+    return json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": "tiny", "choices": [choice]})
 
 
 class ChatServer(ThreadingHTTPServer):
     """Answers each request with a box that depends on its seed, or with the boxes of the objects it is told; request n goes through ``faults.get(n)`` first.
 
-    Faults: ``"drop"`` closes the connection, ``"hang"`` answers nothing for long, a number is that HTTP status.
+    Faults: ``"drop"`` closes the connection, ``"hang"`` answers nothing for long, ``"cut"`` ends in the middle of the body, a number is that
+    HTTP status, a :class:`Reply` is sent as it is. ``models`` is such a Reply to whoever asks for the models. Other paths than those under
+    /v1 are not found.
 
     Attributes:
         seen: (text, picture size, request body) of each answered request.
+        asked: (path, headers) of every request.
+        adds: what every answer ends with, a Reply's ``{key}`` included.
         most_at_once: the highest number of requests in flight.
     """
 
     daemon_threads = True
+    request_queue_size = 64
 
-    def __init__(self, faults=()):
+    def __init__(self, faults=(), models=None):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.faults, self.seen, self.count, self.now, self.most_at_once = dict(faults), [], 0, 0, 0
+        self.adds = ""
+        self.models, self.asked = models or Reply(json.dumps(MODELS)), []
         self.statuses, self.lock, self.closing = Counter(), threading.Lock(), threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
@@ -40,15 +68,22 @@ class ChatServer(ThreadingHTTPServer):
         self.server_close()
 
 
+NOT_FOUND = Reply('{"detail": "Not Found"}', 404)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        self._reply(200, {"object": "list", "data": [{"id": "tiny", "object": "model", "created": 0, "owned_by": "test"}]})
+        self.server.asked.append((self.path, self.headers))
+        self._send(self.server.models if urlsplit(self.path).path == "/v1/models" else NOT_FOUND)
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server = self.server
+        server.asked.append((self.path, self.headers))
+        if urlsplit(self.path).path != "/v1/chat/completions":
+            return self._send(NOT_FOUND)
         with server.lock:
             number, server.count = server.count, server.count + 1
             server.now += 1
@@ -67,8 +102,14 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "hang":
             self.server.closing.wait(30)
             self.close_connection = True
+        elif fault == "cut":
+            self._send(Reply(completion("a red circle")), cut=20)
+        elif isinstance(fault, Reply):
+            self._send(fault)
         elif fault:
-            self._reply(fault, {"error": {"message": f"told to answer {fault}", "type": "test"}})
+            again = (("Retry-After", "0.05"),) if fault == 429 else ()
+            error = {"error": {"message": f"told to answer {fault}", "type": "test"}}
+            self._send(Reply(json.dumps(error), fault, headers=again))
         else:
             time.sleep(0.01)
             picture, text = body["messages"][0]["content"]
@@ -77,20 +118,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.seen.append((text["text"], image.size, body))
             told = re.findall(r"\[[\d., ]+\]", text["text"])[1:]  # behind the region: objects of a reference prompt
             boxes = told or [f"[0.{body['seed'] % 4}, 0.1, 0.{body['seed'] % 5 + 5}, 0.9]"]
-            said = f" {', '.join(f'a red circle {box}' for box in boxes)} "
-            message = {"role": "assistant", "content": said}
-            choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            self._reply(200, {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]})
+            said = f" {', '.join(f'a red circle {box}' for box in boxes)}{self.server.adds} "
+            self._send(Reply(completion(said)))
 
-    def _reply(self, status: int, content: dict):
-        data = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        if status == 429:
-            self.send_header("Retry-After", "0.05")
+    def _send(self, reply: Reply, cut: int = 0):
+        data = reply.body.replace("{key}", self.headers.get("Authorization", "")).encode()
+        self.send_response(reply.status)
+        for name, value in (("Content-Type", reply.type), ("Content-Length", str(len(data))), *reply.headers):
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[: len(data) - cut])
+        if cut:
+            self.close_connection = True
+            self.connection.close()
 
     def log_message(self, *args):
         pass

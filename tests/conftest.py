@@ -38,6 +38,17 @@ def seeded():
         sys.modules["torch"].manual_seed(SEED)
 
 
+@pytest.fixture
+def clean_state(monkeypatch):
+    """What this process knows of its SPR run, set back afterwards."""
+    from spr_plugin.process import State
+
+    for name, value in vars(State).items():
+        if not name.startswith("__"):
+            monkeypatch.setattr(State, name, value)
+    return State
+
+
 def pytest_sessionfinish(session):
     """``hooks`` or ``eval_tasks`` at the top level would be a second copy of ours, with hooks of its own."""
     doubled = sorted({"hooks", "eval_tasks"} & sys.modules.keys())

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import spr_plugin
 from spr_plugin import boot
+from spr_plugin.errors import UserError
 
 pytestmark = pytest.mark.legacy
 BUILD = Path(__file__).parents[1] / "_build"
@@ -33,7 +35,7 @@ parsed = HfArgumentParser((ModelArguments, TrainingArguments)).parse_args_into_d
 print([type(p).__name__ for p in parsed], parsed[0].name)
 boot = sys.modules.get("spr_plugin.boot")
 if boot:
-    print("config", boot._State.config.spr, boot._State.config.spr_beta, boot._State.namespace is globals())
+    print("config", boot.State.config.spr, boot.State.config.spr_beta, boot.State.namespace is globals())
 """
 
 
@@ -43,23 +45,7 @@ def run_script(tmp_path, source, *arguments, command=(sys.executable,)):
     return subprocess.run([*command, script, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
 
-@pytest.fixture
-def clean_state(monkeypatch):
-    for name in ("config", "namespace", "in_stage"):
-        monkeypatch.setattr(boot._State, name, getattr(boot._State, name))
-
-
 # --- waking -----------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("argument", ["--spr", "--spr=True", "--spr_beta", "--spr_beta=0.1"])
-def test_asked(argument):
-    assert boot.asked(["train.py", argument])
-
-
-@pytest.mark.parametrize("argument", ["--sprinkle", "spr", "--model", "--spri_x", "-spr"])
-def test_not_asked(argument):
-    assert not boot.asked(["train.py", argument])
 
 
 LOADED = "import sys; print(sorted(m for m in sys.modules if m.split('.')[0] in ('spr_plugin', 'torch', 'transformers', 'numpy')))"
@@ -126,98 +112,9 @@ def test_both_boot_files_wake_in_such_a_process(monkeypatch, words, awake, marke
 
 
 def test_wake_twice_is_once():
-    code = "from spr_plugin import boot; import sys; boot.wake(); boot.wake(); print(sum(isinstance(f, boot._Finder) for f in sys.meta_path), "
-    code += "[len(c) for n, c in boot._callbacks.items() if n == 'transformers.hf_argparser'])"
+    code = "from spr_plugin import boot, imports; import sys; boot.wake(); boot.wake(); print(sum(isinstance(f, imports._Finder) for f in sys.meta_path), "
+    code += "[len(c) for n, c in imports._callbacks.items() if n == 'transformers.hf_argparser'])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "1 [1]"
-
-
-def test_callbacks_run_after_the_module(tmp_path, monkeypatch):
-    (tmp_path / "late_module.py").write_text("value = 1\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    seen = []
-    boot.after_import("late_module", lambda module: seen.append(module.value))
-    assert seen == []
-    import late_module  # noqa: F401
-
-    assert seen == [1]
-    boot.after_import("late_module", lambda module: seen.append("at once"))
-    assert seen == [1, "at once"]
-
-
-# --- flags ------------------------------------------------------------------------------------------------------------------------
-
-
-def test_host_gets_its_own_dataclasses_and_we_get_its_namespace(tmp_path):
-    done = run_script(tmp_path, SCRIPT, "--name", "mine", "--spr", "--spr_beta", "0.3")
-    assert done.stdout.splitlines() == ["['ModelArguments', 'TrainingArguments'] mine", "config True 0.3 True"], done.stderr
-
-
-@dataclass
-class ModelArguments:
-    name: str = field(default="tiny")
-
-
-@pytest.fixture
-def parser(clean_state):
-    """A hooked parser that knows ModelArguments."""
-    from transformers import HfArgumentParser
-
-    hooked = type("Parser", (HfArgumentParser,), {})
-    boot.hook_parser(hooked)
-    return hooked((ModelArguments,))
-
-
-@pytest.fixture
-def parse(parser):
-    """``parse(*arguments)`` returns what the host gets."""
-    return lambda *arguments: parser.parse_args_into_dataclasses(list(arguments))
-
-
-def test_spr_only_implies_spr(parse):
-    assert len(parse("--spr_only")) == 1 and boot._State.config.spr
-
-
-def test_list_flags_take_several_values(parse):
-    parse("--spr", "--spr_prompts", "plain", "crop")
-    assert boot._State.config.spr_prompts == ["plain", "crop"]
-
-
-def test_spr_false_is_off(parse):
-    parse("--spr", "False", "--spr_beta", "0.3")
-    assert not boot._State.config.spr
-
-
-def test_an_unknown_flag_of_the_host_is_the_hosts_to_refuse(parse):
-    with pytest.raises(ValueError, match="--nonsense"):
-        parse("--spr", "--nonsense", "1")
-
-
-@pytest.mark.parametrize(
-    "arguments, says",
-    [
-        (["--spr_beta", "0.3"], "--spr_beta does nothing without --spr"),
-        (["--spr", "--spr_bata", "1"], "--spr_bata: unknown flag; did you mean spr_beta?"),
-        (["--spr", "--spr_beta", "much"], "--spr_beta"),
-        (["--spr", "--spr_beta", "-1"], "--spr_beta -1.0: must be greater than 0"),
-        (["--spr", "--spr_prompts", "poem"], "--spr_prompts"),
-        (["--spr=perhaps"], "argument --spr"),
-    ],
-)
-def test_a_mistake_gets_one_line_and_exit_code_2(parse, capsys, arguments, says):
-    with pytest.raises(SystemExit) as stop:
-        parse(*arguments)
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.startswith("spr: error: ") and error.count("\n") == 1 and says in error
-
-
-def test_renamed_flags_are_rewritten_where_only_the_new_name_exists(capsys):
-    args = ["--evaluation_strategy", "no", "--warmup_ratio=0.03", "--lr", "1"]
-    assert boot.rewrite_renamed(args, {"--eval_strategy", "--warmup_steps", "--lr"}) == ["--eval_strategy", "no", "--warmup_steps=0.03", "--lr", "1"]
-    assert len(capsys.readouterr().err.splitlines()) == 1
-    old = {"--evaluation_strategy", "--warmup_ratio", "--warmup_steps"}
-    assert boot.rewrite_renamed(args, old) == args
-    assert capsys.readouterr().err == ""
 
 
 # --- train() ----------------------------------------------------------------------------------------------------------------------
@@ -226,7 +123,7 @@ def test_renamed_flags_are_rewritten_where_only_the_new_name_exists(capsys):
 class Base:
     """Stands for transformers.Trainer."""
 
-    args = types.SimpleNamespace(deepspeed=None)
+    args = types.SimpleNamespace(deepspeed=None, output_dir="out")
 
     def __init__(self):
         self.calls = []
@@ -243,21 +140,30 @@ def hooked(clean_state, monkeypatch):
 
     def stage(trainer, config, namespace, host_train):
         stage_calls.append((config, namespace))
-        return host_train()
+        return outcome(host_train())
 
-    monkeypatch.setitem(sys.modules, "spr_plugin.pipeline", types.SimpleNamespace(train=stage))
-    monkeypatch.setattr(sys.modules["spr_plugin"], "pipeline", sys.modules["spr_plugin.pipeline"], raising=False)
+    def after(trainer, config, namespace, host_train):
+        stage_calls.append("after")
+        return outcome(host_train(), followed=False)
+
+    pipeline = types.SimpleNamespace(train=stage, train_after=after)
+    monkeypatch.setitem(sys.modules, "spr_plugin.pipeline", pipeline)
+    monkeypatch.setattr(sys.modules["spr_plugin"], "pipeline", pipeline, raising=False)
     trainer = type("Trainer", (Base,), {"train": Base.train, "__init__": Base.__init__})
     boot.hook_trainer(trainer)
-    boot._State.config, boot._State.namespace = types.SimpleNamespace(spr=True), {"a": 1}
+    boot.State.config, boot.State.namespace = types.SimpleNamespace(spr=True), {"a": 1}
     return trainer, stage_calls
+
+
+def outcome(result, followed=True, failure=None):
+    return types.SimpleNamespace(result=result, followed=followed, failure=failure)
 
 
 def test_train_runs_the_stage_around_the_hosts_train(hooked):
     trainer, stage_calls = hooked
     live = trainer()
     assert live.train(resume=True) == "result"
-    assert live.calls == [("base", True)] and stage_calls == [(boot._State.config, {"a": 1})]
+    assert live.calls == [("base", True)] and stage_calls == [(boot.State.config, {"a": 1})]
 
 
 def test_a_forks_own_train_is_wrapped_once(hooked):
@@ -273,45 +179,78 @@ def test_a_forks_own_train_is_wrapped_once(hooked):
     assert live.calls == ["fork", ("base", None)] and len(stage_calls) == 1
 
 
+def test_the_stage_follows_one_train_of_a_process(hooked):
+    """Whatever trainer a later one is called on, it is the host's own, and said to be."""
+    trainer, stage_calls = hooked
+    live = trainer()
+    assert [live.train(), live.train(), trainer().train()] == ["result"] * 3
+    assert live.calls == [("base", None)] * 2 and stage_calls[1:] == ["after", "after"]
+
+
+def test_a_training_that_the_stage_does_not_follow_leaves_it_to_the_next(hooked, monkeypatch):
+    trainer, stage_calls = hooked
+    stage = sys.modules["spr_plugin.pipeline"].train
+    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", lambda *args: outcome(args[-1](), followed=False))
+    assert trainer().train() == "result" and stage_calls == []
+    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", stage)
+    trainer().train()
+    assert len(stage_calls) == 1
+
+
 def test_train_called_by_the_stage_is_the_plain_one(hooked, monkeypatch):
     trainer, stage_calls = hooked
-    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", lambda *_: (stage_calls.append(1), trainer().train())[1])
+    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", lambda *_: (stage_calls.append(1), outcome(trainer().train()))[1])
     assert trainer().train() == "result" and stage_calls == [1]
 
 
 def test_spr_false_trains_as_ever(hooked):
     trainer, stage_calls = hooked
-    boot._State.config = types.SimpleNamespace(spr=False)
+    boot.State.config = types.SimpleNamespace(spr=False)
     trainer().train()
     assert stage_calls == []
 
 
+def refuse(*_):
+    raise UserError("--spr_clip nowhere: no such folder")
+
+
 def test_a_users_mistake_in_the_stage_exits_with_2(hooked, monkeypatch, capsys):
-    from spr_plugin.errors import UserError
-
-    def stage(*_):
-        raise UserError("--spr_clip nowhere: no such folder")
-
-    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", stage)
+    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", refuse)
     with pytest.raises(SystemExit) as stop:
         hooked[0]().train()
     assert stop.value.code == 2 and capsys.readouterr().err == "spr: error: --spr_clip nowhere: no such folder\n"
-    assert not boot._State.in_stage
+    assert not boot.State.in_stage
 
 
-def test_a_script_without_the_parser_is_told(hooked, capsys):
-    boot._State.config = None
-    with pytest.raises(SystemExit):
-        hooked[0]().train()
-    assert "a parser of its own" in capsys.readouterr().err
+def test_a_stage_that_failed_lets_the_host_go_on_and_is_said_at_the_end(hooked, monkeypatch):
+    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", lambda *args: outcome(args[-1](), failure="it failed"))
+    assert hooked[0]().train() == "result" and boot.State.failure == "it failed"
+
+
+def test_an_interactive_session_hears_of_a_failure_at_once(hooked, monkeypatch):
+    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", lambda *args: outcome(args[-1](), failure="it failed"))
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    live = Base()
+    spr_plugin.attach(live)
+    with pytest.raises(UserError, match="it failed"):
+        live.train()
+    assert live.calls == [("base", None)] and boot.State.failure is None
+
+
+def test_a_script_without_transformers_parser_is_heard_by_its_command_line(hooked, monkeypatch):
+    """argparse with parse_known_args, say, which passes over our flags."""
+    trainer, stage_calls = hooked
+    monkeypatch.setattr(boot.State, "config", None)
+    monkeypatch.setattr(boot.State, "words", ["--lr", "1", "--spr", "--spr_beta", "0.3"])
+    trainer().train()
+    ((config, namespace),) = stage_calls
+    assert config.spr_beta == 0.3 and "test_a_script_without_transformers_parser_is_heard_by_its_command_line" in namespace | {"a": 1}
 
 
 # --- attach -----------------------------------------------------------------------------------------------------------------------
 
 
 def test_attach_lets_the_stage_follow_one_trainer_alone(hooked, monkeypatch):
-    import spr_plugin
-
     _, stage_calls = hooked
     live, other = Base(), Base()
     assert spr_plugin.attach(live, processor="p", spr_beta=0.3) is live
@@ -322,50 +261,49 @@ def test_attach_lets_the_stage_follow_one_trainer_alone(hooked, monkeypatch):
     assert len(stage_calls) == 1
 
 
+def test_a_cell_run_twice_trains_twice(hooked):
+    """The stage follows the first; the second is the host's own, unless it trains into another folder."""
+    _, stage_calls = hooked
+    trained = []
+    for folder in ("out", "out", "./out", "elsewhere"):
+        live = Base()
+        live.args = types.SimpleNamespace(output_dir=folder)
+        spr_plugin.attach(live)
+        live.train()
+        trained.append(len(live.calls))
+    assert trained == [1] * 4 and [call == "after" for call in stage_calls] == [False, True, True, False]
+
+
 UNKNOWN = "spr_plugin.attach(spr_bata=…): unknown flag; did you mean spr_beta?"
 
 
 @pytest.mark.parametrize("flags, says", [({"spr_bata": 1}, UNKNOWN), ({"spr_beta": -1}, "--spr_beta -1")])
-def test_a_mistake_in_attach_gets_one_line(clean_state, capsys, flags, says):
-    import spr_plugin
-
-    with pytest.raises(SystemExit) as stop:
+def test_a_mistake_in_attach_is_an_exception_of_ours(clean_state, flags, says):
+    with pytest.raises(spr_plugin.UserError) as refused:
         spr_plugin.attach(Base(), **flags)
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.startswith("spr: error: ") and error.count("\n") == 1 and says in error
+    assert says in str(refused.value) and "\n" not in str(refused.value)
+    assert refused.value._render_traceback_() == [f"spr: error: {refused.value}"]
+
+
+def test_a_mistake_that_train_finds_is_one_too(hooked, monkeypatch):
+    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", refuse)
+    with pytest.raises(spr_plugin.UserError, match="no such folder"):
+        spr_plugin.attach(Base()).train()
+    assert not boot.State.in_stage
+
+
+def test_a_script_with_attach_shows_one_line(tmp_path):
+    done = run_script(tmp_path, "import spr_plugin, types\nspr_plugin.attach(types.SimpleNamespace(train=None), spr_bata=1)\n")
+    assert done.returncode == 1 and done.stderr == f"spr: error: {UNKNOWN}\n"
+    done = run_script(tmp_path, "import spr_plugin\n1 / 0\n")
+    assert "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr
 
 
 # --- what cannot run is said before anything is loaded ------------------------------------------------------------------------------
 
 
-def refusal(capsys, function, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        function(*arguments)
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.startswith("spr: error: ") and error.count("\n") == 1
-    return error
-
-
-def without_kernels(monkeypatch):
-    import importlib.util
-
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in ("flash_attn", "kernels") else find(name, *rest))
-
-
-def test_flash_attention_that_is_not_installed(parser, capsys, monkeypatch):
-    without_kernels(monkeypatch)
-
-    def train(attn_implementation=None):  # LLaVA's train_mem.py calls it so
-        return parser.parse_args_into_dataclasses(["--spr"])
-
-    assert "flash_attn is not installed" in refusal(capsys, train, "flash_attention_2")
-    train("sdpa")
-
-
 def test_a_transformers_that_nobody_has_seen(monkeypatch, capsys):
     import transformers
-    from spr_plugin.errors import UserError
     from spr_plugin.hooks import shims
 
     monkeypatch.setattr(transformers, "__version__", "4.31.0")

@@ -3,8 +3,10 @@
 import dataclasses
 
 import pytest
+from click.testing import CliRunner
 
-from spr_plugin.config import SPRConfig, digest, fingerprint
+from spr_plugin.cli import commands
+from spr_plugin.config import SPRConfig, digest, fingerprint, flags_table, parse
 from spr_plugin.errors import UserError
 
 
@@ -23,7 +25,15 @@ from spr_plugin.errors import UserError
         ("spr_beta", 0),
         ("spr_regions", 0),
         ("spr_rounds", 0),
+        ("spr_max_pixels", 0),
         ("spr_temperature", 0.0),
+        ("spr_learning_rate", float("inf")),
+        ("spr_learning_rate", float("nan")),
+        ("spr_probe_regions", -1),
+        ("spr_more_than", -1),
+        ("spr_min_area", float("nan")),
+        ("spr_loss_weights", [0.0, 0.0]),
+        ("spr_loss_weights", [1.0, -1.0]),
     ],
 )
 def test_a_senseless_value_is_one_line_with_the_flag(flag, value):
@@ -44,6 +54,33 @@ def test_a_server_cannot_answer_for_the_improved_model():
     SPRConfig(**flags)
 
 
+@pytest.mark.parametrize(
+    "text", ["learning_rate: 5e-5", "learning_rate: '0.00005'", "learning_rate: 5.0e-05"]
+)
+def test_numbers_of_a_settings_file_however_yaml_reads_them(tmp_path, text):
+    pytest.importorskip("yaml")
+    (tmp_path / "dpo.yaml").write_text(
+        f"{text}\nloss_type: sigmoid\nloss_weights: 1e0\nseed: '7'\nrun_name: 1e3"
+    )
+    config = SPRConfig(spr=True, spr_dpo_config=str(tmp_path / "dpo.yaml"))
+    assert (config.spr_learning_rate, config.spr_loss_weights, config.spr_seed) == (5e-5, [1], 7)
+    assert fingerprint(config)["spr_dpo_config"] == {"run_name": "1e3"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["beta: strong", "learning_rate: [1]", "loss_weights: [a]", "logging_steps: true", "max_grad_norm: null"],
+)
+def test_settings_that_are_no_numbers_are_named(tmp_path, text):
+    pytest.importorskip("yaml")
+    (tmp_path / "dpo.yaml").write_text(text)
+    with pytest.raises(
+        UserError, match=rf"--spr_dpo_config .*dpo.yaml: {text.split(':')[0]} .* is no number"
+    ) as caught:
+        SPRConfig(spr=True, spr_dpo_config=str(tmp_path / "dpo.yaml"))
+    assert "\n" not in str(caught.value)
+
+
 def test_spr_only_means_spr():
     assert SPRConfig(spr_only=True).spr
 
@@ -57,6 +94,23 @@ def test_flags_that_alter_no_record_do_not_bind_a_run():
 def test_every_flag_has_help_and_an_origin():
     for field in dataclasses.fields(SPRConfig):
         assert field.name.startswith("spr") and field.metadata["help"] and field.metadata["origin"], field.name
+
+
+def test_help_of_our_own_commands():
+    """Each command's --help, spr sample's with every flag that it takes; a bare % in one would end it in a traceback."""
+    for words in ([], *([name] for name in commands.commands)):
+        shown = CliRunner().invoke(commands, [*words, "--help"])
+        assert shown.exit_code == 0 and "sage: " in shown.output and "%%" not in shown.output, (words, shown.output, shown.exception)
+
+
+@pytest.mark.parametrize("text", ["10 % warm-up", "100%", "%s of %(prog)s", "50%% and %d"])
+def test_any_help_can_be_shown_by_argparse(text, monkeypatch, capsys):
+    flag = SPRConfig.__dataclass_fields__["spr_seed"]
+    monkeypatch.setattr(flag, "metadata", {**flag.metadata, "help": text})
+    with pytest.raises(SystemExit) as stop:
+        parse(["--help"], ["spr_seed"], "prog")
+    assert stop.value.code == 0 and f"{text} (default: 0)" in capsys.readouterr().out
+    assert f"| {text} |" in flags_table()
 
 
 def test_digest_is_the_same_everywhere():

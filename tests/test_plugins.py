@@ -1,11 +1,13 @@
 """A lab's plugin file adds an annotation source, a scorer and a box format; mistakes in one are one line."""
 
+import pickle
+import sys
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
-from spr_plugin import plugins
+from spr_plugin import cli, plugins
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.hookspecs import hookimpl
@@ -46,6 +48,14 @@ def spr_scorer(config, device):
 def spr_box_format(family, aspect):
     return shikra() if family == "lab" else None
 '''
+
+WRAPPER = """
+from spr_plugin.hookspecs import hookimpl
+
+@hookimpl(wrapper=True)
+def spr_scorer(config):
+    return (yield)
+"""
 
 
 @pytest.fixture
@@ -94,6 +104,13 @@ def test_a_plugin_wins_over_the_built_in(plugin):
         ("from spr_plugin.hookspecs import hookimpl\n@hookimpl\ndef spr_box_format(famly): ...", "famly"),
         ("import nowhere_to_be_found", "nowhere_to_be_found"),
         ("def (", "invalid syntax"),
+        ("\n\nnumpy.zeros(3)", "raised NameError: name 'numpy' is not defined"),
+        ("\n\nnumpy.zeros(3)", "broken.py, line 3)"),
+        ("raise OSError('no such\\n data')", "raised OSError: no such data"),
+        ("x = '\0'", "null bytes"),
+        ("def spr_scorer(config): ...", "has spr_scorer without @hookimpl"),
+        (PLUGIN + "\ndef spr_detector(config): ...", "has spr_detector without @hookimpl"),
+        (WRAPPER, "hook wrapper, spr_scorer"),
     ],
 )
 def test_a_broken_plugin_is_one_line_with_the_file(tmp_path, source, words):
@@ -104,6 +121,56 @@ def test_a_broken_plugin_is_one_line_with_the_file(tmp_path, source, words):
         load_file(str(file))
     message = str(caught.value)
     assert "--spr_plugin" in message and "broken.py" in message and words in message and "\n" not in message
+    assert not manager().has_plugin(str(file))
+    assert str(file) not in [getattr(module, "__file__", None) for module in sys.modules.values()]
+
+
+@pytest.mark.parametrize("name", ["lab.py", "lab", "lab.plugin.txt"])
+def test_a_file_of_any_name_may_hold_dataclasses_that_are_pickled(tmp_path, name):
+    file = tmp_path / name
+    more = "\n@dataclasses.dataclass\nclass Settings:\n    weight: float = 0.5\n"
+    file.write_text(f"from __future__ import annotations\nimport dataclasses\n{PLUGIN}{more}")
+    load_file(str(file))
+    try:
+        settings = manager().get_plugin(str(file)).Settings(0.25)
+        assert pickle.loads(pickle.dumps(settings)) == pickle._loads(pickle._dumps(settings)) == settings
+    finally:
+        manager().unregister(name=str(file))
+
+
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        ("1 / 0", "raised ZeroDivisionError"),
+        ("x = 1", "has no hook"),
+        ("import nowhere", "raised ModuleNotFoundError"),
+        ("def spr_host(trainer): ...", "has spr_host without @hookimpl"),
+    ],
+)
+def test_a_broken_installed_plugin_is_named(tmp_path, monkeypatch, source, words):
+    (tmp_path / "labs_own_module.py").write_text(source)
+    about = tmp_path / "lab-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[spr_plugin]\nlabs = labs_own_module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        with pytest.raises(UserError, match=f"^installed plugin labs: .*{words}"):
+            manager.__wrapped__()
+    finally:
+        sys.modules.pop("labs_own_module", None)
+
+
+def test_a_wrong_format_is_one_line_without_a_trainer_too(tmp_path):
+    """``spr score --plugin``: before any line is scored."""
+    file = tmp_path / "lab.py"
+    file.write_text(PLUGIN.replace('shikra() if family == "lab"', '["brackets"] if family == "lab"'))
+    words = "--annotations a.json --images . --responses r --box-format lab --clip c --out o".split()
+    try:
+        with pytest.raises(UserError, match="lab.py: spr_box_format gives list, which has no method space"):
+            cli.commands.main(["score", *words, "--plugin", str(file)], standalone_mode=False)
+    finally:
+        manager().unregister(name=str(file))
 
 
 def test_every_hook_is_documented():

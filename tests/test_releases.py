@@ -105,6 +105,42 @@ class Evil:
         return os.getcwd, ()
 
 
+def named(root, name):
+    """refer's tree whose refs of val are of the picture `name`, which is made if it is not there."""
+    refer_tree(root)
+    instances = json.loads((root / "refcoco" / "instances.json").read_text())
+    instances["images"][0]["file_name"] = name
+    (root / "refcoco" / "instances.json").write_text(json.dumps(instances))
+    if not (file := root / releases.REC_PICTURES / name).exists():
+        picture(file)
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "link.jpg", "linked/secret.jpg", "../train2014x/a.jpg"])
+def test_a_picture_outside_its_folder_is_refused(tmp_path, name):
+    """Neither its path nor, with --embed, its bytes get into the files."""
+    source, target = tmp_path / "refer", tmp_path / "root"
+    folder = source / releases.REC_PICTURES
+    folder.mkdir(parents=True)
+    picture(tmp_path / "secret.jpg")
+    (folder / "link.jpg").symlink_to(tmp_path / "secret.jpg")
+    (folder / "linked").symlink_to(tmp_path)
+    named(source, name)
+    command = ["data", "refcoco", "--from", str(source), "--to", str(target), "--embed"]
+    words = f"^record 0: {folder}/{name} lies outside .*train2014, at .*1 such pictures.* --allow-outside"
+    with pytest.raises(UserError, match=words) as caught:
+        commands(command, standalone_mode=False)
+    assert "--spr" not in str(caught.value) and not target.exists()
+    commands([*command, "--allow-outside"], standalone_mode=False)
+    assert data.doc_to_visual(documents(target, "spr_refcoco_val")[0])[0].size == (100, 80)
+
+
+def test_the_folder_of_pictures_may_be_a_link(tmp_path):
+    refer_tree(tmp_path / "refer")
+    (tmp_path / "refer" / releases.REC_PICTURES).rename(tmp_path / "train2014")
+    (tmp_path / "refer" / releases.REC_PICTURES).symlink_to(tmp_path / "train2014")
+    assert releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"))["refcoco/val"] == 4
+
+
 @pytest.mark.parametrize("content, words", [(pickle.dumps([Evil()]), "wants (posix|nt).getcwd"), (b"\x80", "not a pickle"),
                                             (pickle.dumps({"a": 1}), "not a list of refs")])  # fmt: skip
 def test_a_pickle_runs_no_code(tmp_path, content, words):

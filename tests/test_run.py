@@ -14,7 +14,7 @@ pytestmark = pytest.mark.legacy
 SCRIPT = """
 import sys
 boot = sys.modules.get("spr_plugin.boot")
-print(sys.argv[1:], __name__, bool(boot and boot._State.awake), sys.path[0])
+print(sys.argv[1:], __name__, bool(boot and boot.State.awake), sys.path[0])
 """
 
 

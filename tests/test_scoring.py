@@ -13,6 +13,8 @@ from spr_plugin.boxes import Box, Space, iou_matrix
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import llava
+from spr_plugin.hookspecs import hookimpl
+from spr_plugin.plugins import manager
 from spr_plugin.regions import region_query
 from spr_plugin.scoring import (
     SPRScorer,
@@ -322,35 +324,51 @@ def test_without_the_local_half_the_semantic_score_is_the_crop_s():
 # --- the hook
 
 
-class Hooks:
-    def __init__(self, similarity, detector=None):
-        self.similarity, self.detector = similarity, detector
+class Models:
+    """A plugin with both models, as small as they can be."""
 
+    @hookimpl
     def spr_similarity(self, config, device):
-        return self.similarity
+        return WordCount() if config.spr_clip == "words" else None
 
+    @hookimpl
     def spr_detector(self, config, device):
-        return self.detector
+        return Finds() if config.spr_detector == "nothing" else None
+
+
+@pytest.fixture
+def models():
+    manager().register(plugin := Models(), "models")
+    yield
+    manager().unregister(plugin)
 
 
 def config(**flags):
-    return SPRConfig(spr=True, **{"spr_clip": "CLIP", "spr_lambda": 0.7, **flags})
+    return SPRConfig(spr=True, **{"spr_clip": "words", "spr_lambda": 0.7, **flags})
 
 
-def test_the_hook_builds_the_scorer_of_the_flags(monkeypatch):
-    monkeypatch.setattr("spr_plugin.plugins.hook", lambda: Hooks("similarity", "detector"))
-    scorer = scoring.spr_scorer(config(spr_detector="dino"), "cpu")
-    assert (scorer.similarity, scorer.detector, scorer.lam) == ("similarity", "detector", 0.7)
+def test_the_hook_builds_the_scorer_of_the_flags(models):
+    scorer = scoring.spr_scorer(config(spr_detector="nothing"), "cpu")
+    assert isinstance(scorer.similarity.given, WordCount) and isinstance(scorer.detector.given, Finds)
+    assert scorer.lam == 0.7
     assert scorer.local and not scoring.spr_scorer(config(spr_no_local=True), "cpu").local
     assert scoring.spr_scorer(config(), "cpu").detector is None
-    assert scoring.spr_scorer(config(spr_detector="dino", spr_no_detector=True), "cpu").detector is None
+    assert scoring.spr_scorer(config(spr_detector="nothing", spr_no_detector=True), "cpu").detector is None
     assert scoring.spr_scorer(config(spr_scorer="other"), "cpu") is None
 
 
-def test_the_hook_names_the_flag_that_nobody_serves(monkeypatch):
-    monkeypatch.setattr("spr_plugin.plugins.hook", lambda: Hooks(None))
-    with pytest.raises(UserError, match="--spr_clip CLIP"):
-        scoring.spr_scorer(config(), "cpu")
-    monkeypatch.setattr("spr_plugin.plugins.hook", lambda: Hooks("similarity"))
-    with pytest.raises(UserError, match="--spr_detector dino"):
-        scoring.spr_scorer(config(spr_detector="dino"), "cpu")
+def test_the_hook_names_the_flag_that_nobody_serves(models):
+    wrong = ("clip", None, ": this command names no vision tower"), ("clip", "x", "x: not"), ("detector", "dino", "dino: no")
+    for flag, value, words in wrong:
+        with pytest.raises(UserError, match=f"--spr_{flag} ?{words}"):
+            scoring.spr_scorer(config(**{f"spr_{flag}": value}), "cpu")
+    with pytest.raises(UserError, match="--spr_scorer other: no plugin has it"):
+        scoring.find_scorer(config(spr_scorer="other"), "cpu", FORM)
+
+
+def test_what_a_plugin_s_models_give_is_checked_at_every_call(models):
+    """A shape that is right on the made-up picture and wrong on a later one does not pass for numbers."""
+    scorer = scoring.spr_scorer(config(spr_detector="nothing"), "cpu")
+    scorer.similarity.given.score = lambda picture, asked: [(float("nan"), 0.0) for _ in asked]
+    with pytest.raises(UserError, match="plugin models: spr_similarity, WordCount.score gives as S_crop nan"):
+        score(scorer, ["a dog [0.0, 0.0, 0.2, 0.2]"])

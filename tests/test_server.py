@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from spr_plugin import server as spr_server
-from spr_plugin.cli import commands
+from spr_plugin.cli import commands, main
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
@@ -39,6 +39,7 @@ def quick(monkeypatch):
 
     monkeypatch.setattr(openai._base_client, "INITIAL_RETRY_DELAY", 0.01)
     monkeypatch.setattr(openai._base_client, "MAX_RETRY_DELAY", 0.05)
+    monkeypatch.setattr(spr_server, "PAUSE", 0.01)
 
 
 def sample(world, out, url, *flags):
@@ -50,6 +51,13 @@ def sample(world, out, url, *flags):
 def words_of(world, out, url) -> list[str]:
     return f"""sample --out {out} --spr_annotations {world}/spr.json --spr_image_folder {world}/images --spr_box_format llava
         --spr_regions {REGIONS} --spr_sampler_url {url}""".split()
+
+
+def test_another_configuration_is_told_in_the_command_s_own_flags(world, tmp_path):
+    with chat.ChatServer() as server:
+        sample(world, tmp_path / "c", server.url)
+        with pytest.raises(UserError, match=r"--spr_seed was 0, is 1\); take another --out$"):
+            sample(world, tmp_path / "c", server.url, "--spr_seed", "1")
 
 
 def test_what_the_server_is_asked(world, tmp_path):
@@ -67,6 +75,12 @@ def test_what_the_server_is_asked(world, tmp_path):
     plain = [record for record in records.values() if record["kind"] != "crop"]
     assert all(record["raw"] == record["text"] == record["raw"].strip() for record in plain)
     assert any(record["raw"] != record["text"] for record in records.values() if record["kind"] == "crop")
+
+
+def test_a_server_is_not_needed_where_nothing_is_missing(world, tmp_path):
+    with chat.ChatServer() as server:
+        records = dict(sample(world, tmp_path / "c", server.url))
+    assert dict(sample(world, tmp_path / "c", server.url)) == records
 
 
 def test_faults_are_asked_again_and_leave_no_trace(world, tmp_path):
@@ -120,10 +134,238 @@ def test_a_disk_that_is_full_in_the_middle(world, tmp_path):
     assert len(server.seen) == len(calm) - len(kept)
 
 
+# --- replies that are none
+
+
+PAGE = "<html><body>502 Bad Gateway</body></html>"
+MALFORMED = {
+    "no choices": '{"choices": []}',
+    "choices of another kind": '{"choices": {"0": "a dog"}}',
+    "a choice of another kind": '{"choices": ["a dog"]}',
+    "no choices at all": '{"object": "chat.completion"}',
+    "an old completion": '{"choices": [{"text": "a dog", "index": 0}]}',
+    "no message": '{"choices": [{"message": null}]}',
+    "a number": chat.completion(7),
+    "an object": chat.completion({"text": "a dog"}),
+    "parts that are none": chat.completion(["a dog"]),
+    "a part without text": chat.completion([{"type": "text", "text": None}]),
+    "an error with 200": '{"error": {"message": "the engine is dead", "code": 500}}',
+    "a list": "[]",
+    "null": "null",
+    "a page": PAGE,
+    "nothing": "",
+    "half": '{"choices": [{"mess',
+    "deep": "[" * 100_000,
+    "a long number": '{"choices": ' + "1" * 5000 + "}",
+}
+SAID = {
+    "text": (chat.completion(" a dog \n"), "a dog"),
+    "parts": (chat.completion([{"type": "text", "text": "a "}, {"type": "thinking", "thinking": []}, {"type": "text", "text": "dog"}]), "a dog"),
+    "null": (chat.completion(None), ""),
+    "refused": (chat.completion(None, refusal="I cannot look at this"), ""),
+    "thoughts alone": (chat.completion(None, reasoning_content="a dog?"), ""),
+    "no content": ('{"choices": [{"message": {"role": "assistant"}, "finish_reason": "content_filter"}]}', ""),
+    "blank": (chat.completion(" \n\t"), ""),
+    "no parts": (chat.completion([]), ""),
+    "half a character": (chat.completion("a \ud83d dog"), "a ? dog"),
+}
+
+
+@pytest.mark.parametrize("reply", MALFORMED.values(), ids=MALFORMED)
+def test_a_reply_that_is_no_completion_says_what_it_is(reply):
+    with pytest.raises(spr_server.Malformed, match="^a "):
+        spr_server.answer_in(reply)
+    with pytest.raises(spr_server.Malformed, match="^a "):
+        spr_server.models_in(reply)
+
+
+@pytest.mark.parametrize("reply, said", SAID.values(), ids=SAID)
+def test_a_reply_is_the_text_that_the_model_said(reply, said):
+    assert spr_server.answer_in(reply) == said
+
+
+def test_malformed_replies_are_asked_again_and_leave_no_trace(world, tmp_path):
+    with chat.ChatServer() as server:
+        calm = dict(sample(world, tmp_path / "calm", server.url))
+    faults = {2 * number: chat.Reply(body) for number, body in enumerate(MALFORMED.values())}
+    faults |= {1: chat.Reply(PAGE, type="text/html"), 3: "cut", 7: chat.Reply(PAGE, 502, "text/html")}
+    with chat.ChatServer(faults) as server:
+        assert dict(sample(world, tmp_path / "faulty", server.url)) == calm
+    assert len(server.seen) == ASKED and sum(server.statuses[fault] for fault in faults.values()) == len(faults)
+
+
+@pytest.mark.parametrize(
+    "reply, says",
+    [
+        (chat.Reply(MALFORMED["no choices"]), "a reply without choices: {.choices.: ..}"),
+        (chat.Reply(PAGE, type="text/html"), "a reply that is no JSON: .<html>"),
+        (chat.Reply(MALFORMED["an error with 200"]), "the engine is dead"),
+        (chat.Reply(PAGE * 1000, 500, "text/html"), "Error code: 500"),
+        (chat.Reply("x", 307, headers=(("Location", "/v1/chat/completions"),)), "Connection error"),  # for ever
+        (chat.Reply('{"error": "unknown model"}', 404), "404"),
+    ],
+)
+def test_a_server_that_never_answers_is_one_short_line_and_the_rest_is_asked_later(world, tmp_path, monkeypatch, reply, says):
+    monkeypatch.setattr(spr_server, "RETRIES", 1)
+    with chat.ChatServer({number: reply for number in range(10, 1000)}) as server:
+        with pytest.raises(UserError, match=f"--spr_sampler_url {server.url}: .*{says}.*; what was answered is kept") as failure:
+            sample(world, tmp_path / "c", server.url)
+    assert "\n" not in str(failure.value) and len(str(failure.value)) < 600 and " try " not in str(failure.value)
+    kept = dict(Log(tmp_path / "c" / "candidates").read())
+    assert 0 < len(kept) <= 10
+    with chat.ChatServer() as server:
+        records = sample(world, tmp_path / "c", server.url)
+    assert len(server.seen) == ASKED - len(kept) and {id: records[id] for id in kept} == kept
+
+
+@pytest.mark.parametrize(
+    "models, says",
+    [
+        (chat.Reply("{}"), "a reply without a list of models"),
+        (chat.Reply('{"data": null}'), "a reply without a list of models"),
+        (chat.Reply(PAGE, type="text/html"), "a reply that is no JSON"),
+        (chat.Reply('{"data": []}'), "lists no model; name one with --spr_sampler_model"),
+        (chat.Reply('{"data": [{"name": "tiny"}, 3, null]}'), "lists no model; name one with --spr_sampler_model"),
+    ],
+)
+def test_a_list_of_models_that_is_none(world, tmp_path, models, says):
+    with chat.ChatServer(models=models) as server:
+        with pytest.raises(UserError, match=f"^--spr_sampler_url {server.url}: .*{says}"):
+            sample(world, tmp_path / "c", server.url)
+        assert len(sample(world, tmp_path / "c", server.url, "--spr_sampler_model", "tiny")) == ASKED
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1/chat/completions", "/v1/models/"])
+@pytest.mark.parametrize("flags", [(), ("--spr_sampler_model", "tiny")])
+def test_an_address_without_v1_or_with_too_much_is_told_the_right_one(world, tmp_path, path, flags):
+    with chat.ChatServer() as server:
+        with pytest.raises(UserError, match=f"404.*try --spr_sampler_url {server.url};"):
+            sample(world, tmp_path / "c", server.url.removesuffix("/v1") + path, *flags)
+
+
+@pytest.mark.parametrize("address", ["localhost:8000/v1", "me:planted@host/v1", "ftp://host/v1", "http://", "http://[::1/v1", "http://host:port/v1", "x"])
+def test_what_is_no_address_is_said_at_once(world, tmp_path, address):
+    with pytest.raises(UserError, match="^--spr_sampler_url .*: no address such as http://localhost:8000/v1$") as failure:
+        sample(world, tmp_path / "c", address)
+    assert "planted" not in str(failure.value) and not (tmp_path / "c").exists()
+
+
+# --- empty answers
+
+
+EMPTY = chat.Reply(chat.completion(None))
+
+
+def test_empty_answers_past_a_share_stop_the_run_and_are_asked_again(world, tmp_path):
+    with chat.ChatServer() as server:
+        calm = dict(sample(world, tmp_path / "calm", server.url))
+    with chat.ChatServer({"always": EMPTY}) as server:
+        with pytest.raises(UserError, match=f"^--spr_sampler_url {server.url}: 4 of {ASKED} answers are empty, more than --spr_max_empty 0.1"):
+            sample(world, tmp_path / "c", server.url, "--spr_sampler_concurrency", "1")
+        assert server.count == 4  # more would change nothing
+    assert not Log(tmp_path / "c" / "candidates").read()
+    with chat.ChatServer({number: EMPTY for number in range(20, 25)}) as server:
+        with pytest.raises(UserError, match="4 of 30 answers are empty"):
+            sample(world, tmp_path / "c", server.url, "--spr_sampler_concurrency", "1")
+    kept = dict(Log(tmp_path / "c" / "candidates").read())
+    assert len(kept) == 20 and all(record["raw"] for record in kept.values())
+    with chat.ChatServer() as server:  # mended
+        assert dict(sample(world, tmp_path / "c", server.url)) == calm
+    assert len(server.seen) == ASKED - len(kept)
+
+
+def test_a_few_empty_answers_are_counted_and_candidates_as_others(world, tmp_path, capsys):
+    faults = {2: EMPTY, 5: EMPTY, 9: chat.Reply(chat.completion(" "))}
+    with chat.ChatServer(faults) as server:
+        records = sample(world, tmp_path / "c", server.url)
+        assert len(records) == ASKED and sum(not record["raw"] for record in records.values()) == 3
+        assert f"spr: sampling: 3 of {ASKED} answers are empty, 0 pictures cannot be read\n" in capsys.readouterr().err
+        assert len(sample(world, tmp_path / "c", server.url)) == len(server.seen) + 3 == ASKED  # asks nothing
+        assert "empty" not in capsys.readouterr().err
+
+
+def test_the_share_of_empty_answers_is_the_users_to_set(world, tmp_path):
+    with chat.ChatServer({"always": EMPTY}) as server:
+        assert len(sample(world, tmp_path / "c", server.url, "--spr_max_empty", "1")) == ASKED
+    with chat.ChatServer({3: EMPTY}) as server, pytest.raises(UserError, match="more than --spr_max_empty 0.0 allows"):
+        sample(world, tmp_path / "none", server.url, "--spr_max_empty", "0")
+
+
+# --- secrets
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """Secrets where users have them; every one holds "planted"."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-key")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-planted")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-planted")
+    monkeypatch.setenv("LAB_TOKEN", "planted-token")
+    monkeypatch.setenv("FTP_PROXY", "http://me:planted-proxy@proxy:3128")
+
+
+# where a secret stands → (address, what the client sends for it, what a server may say back)
+PLACES = {
+    "a key alone": ("http://{host}", "Bearer sk-planted-key", ""),
+    "credentials": ("http://me:planted%20word@{host}", "Basic bWU6cGxhbnRlZCB3b3Jk", "planted%20word planted word planted+word"),
+    "a query": ("http://{host}?api-key=planted-query", "Bearer sk-planted-key", "planted-query /v1/models?api-key=planted-query"),
+}
+ECHO = '{key} sk-planted-key SK-PLANTED-KEY org-planted project-planted planted-token "planted-proxy" '
+
+
+def written(folder) -> str:
+    return " ".join(path.read_text(errors="replace") for path in sorted(Path(folder).rglob("*")) if path.is_file())
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_secret_reaches_a_log_a_manifest_or_a_line(world, tmp_path, planted, place, caplog, capsys, monkeypatch):
+    """A server that says back all that it was sent: in answers, in refusals, in pages. The transport's own log is on, as a host may have it."""
+    monkeypatch.setattr(spr_server, "RETRIES", 0)
+    caplog.set_level("INFO")
+    address, authorization, more = PLACES[place]
+    said = ECHO + more
+    echoes = [chat.Reply(json.dumps({"error": {"message": said}}), 401), chat.Reply(f"<html>{said}</html>"), chat.Reply(said, 404)]
+    for number, refusal in enumerate([*echoes, chat.Reply(chat.completion([{"type": "text", "text": said}]))]):
+        with chat.ChatServer({"always": refusal}) as server:
+            url = address.format(host=server.url.removeprefix("http://"))
+            words = [*words_of(world, tmp_path / str(number), url), "--spr_sampler_model", "tiny"]
+            monkeypatch.setattr(sys, "argv", ["spr", *words])
+            with pytest.raises(SystemExit) as ended:
+                main()
+            assert bool(ended.value.code) == (number < len(echoes))
+            path, headers = server.asked[0]
+            assert headers["Authorization"] == authorization
+            assert path == "/v1/chat/completions" + ("?api-key=planted-query" if place == "a query" else "")
+    said = capsys.readouterr()
+    everything = f"{said.out} {said.err} {caplog.text} {written(tmp_path)}".lower()
+    assert "planted" not in everything and "bwu6cgxhbnrlzcb3b3jk" not in everything
+    assert said.err.count("spr: error: --spr_sampler_url http://") == len(echoes) and "HTTP Request: POST http" in caplog.text
+    assert len(Log(tmp_path / "3" / "candidates").read()) == ASKED
+
+
+@pytest.mark.parametrize("words", ["--spr_sampler_urll http://me:planted@host/v1", "--spr_regions http://host/v1?key=planted-query"])
+def test_a_mistyped_flag_of_spr_sample_is_one_line_without_secrets(world, tmp_path, words):
+    with pytest.raises(UserError) as failure:
+        sample(world, tmp_path / "c", "http://host/v1", *words.split())
+    assert "planted" not in str(failure.value) and words.split()[0] in str(failure.value)
+
+
+@pytest.mark.parametrize("name, value", [("HTTP_PROXY", "nonsense://me:planted-proxy@proxy:3128"), ("HTTP_PROXY", "http://me:planted-proxy@proxy:port"), ("OPENAI_API_KEY", "“planted-key”")])
+def test_a_client_that_cannot_even_be_made_is_one_line(world, tmp_path, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as failure:
+        sample(world, tmp_path / "c", "http://host.invalid/v1")
+    assert "planted" not in str(failure.value) and "\n" not in str(failure.value)
+
+
 def test_no_server_at_all(world, tmp_path, monkeypatch):
     monkeypatch.setattr(spr_server, "RETRIES", 1)
     with pytest.raises(UserError, match="--spr_sampler_url http://127.0.0.1:9/v1: Connection error"):
         sample(world, tmp_path / "c", "http://127.0.0.1:9/v1")
+    assert not (tmp_path / "c").exists()  # nothing is bound: the mended command may be another one
+    with pytest.raises(UserError, match="no usable region"):
+        sample(world, tmp_path / "c", "http://127.0.0.1:9/v1", "--spr_min_objects", "99")
+    assert not (tmp_path / "c").exists()
 
 
 def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
@@ -165,16 +407,19 @@ def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_training_run_takes_them_up_and_asks_nothing(world, tmp_path):
-    """The whole command, with `spr sample`'s folder in place of sampling."""
+def test_a_training_run_takes_them_up_and_asks_nothing(world, tmp_path, planted):
+    """The whole command, with `spr sample`'s folder in place of sampling; the server ends every answer with the key that it was sent."""
     from tests.hosts.launch import command, run, spr_flags
 
     with chat.ChatServer() as server:
+        server.adds = ", {key}"
         records = dict(sample(world, tmp_path / "c", server.url, "--spr_image_folder", f"{world}/images"))
     flags = spr_flags(world)
     flags[flags.index("--spr_regions") + 1] = str(REGIONS)
-    run(command(world, tmp_path / "llava", *flags, "--spr_only", "--spr_candidates", tmp_path / "c"))
+    printed = run(command(world, tmp_path / "llava", *flags, "--spr_only", "--spr_candidates", tmp_path / "c"))
     spr = tmp_path / "llava" / "spr"
     assert dict(Log(spr / "candidates").read()) == records
     assert len(Log(spr / "scores").read()) == REGIONS and (spr / "report.html").exists()
     assert json.loads((spr / "exit.json").read_text())["weights"]
+    assert all(record["raw"].endswith("Bearer ***") for record in records.values())
+    assert "planted" not in (printed + written(tmp_path)).lower()

@@ -58,6 +58,10 @@ def test_another_configuration_is_refused_by_the_flag_that_changed(tmp_path):
     check_manifest(tmp_path / "spr", {"spr_beta": 0.1, "spr_seed": 0}, overwrite=False)
     with pytest.raises(UserError, match=r"--spr_beta was 0.1, is 0.2.*--spr_overwrite"):
         check_manifest(tmp_path / "spr", {"spr_beta": 0.2, "spr_seed": 0}, overwrite=False)
+    with pytest.raises(UserError, match="add --spr_restart_dpo, which keeps"):
+        check_manifest(tmp_path / "spr", {"spr_beta": 0.2, "spr_seed": 0}, overwrite=False)
+    with pytest.raises(UserError, match="take another --output_dir or add --spr_overwrite$"):
+        check_manifest(tmp_path / "spr", {"spr_beta": 0.2, "spr_seed": 1}, overwrite=False)
     Log(tmp_path / "spr" / "pairs").append({"id": "old"})
     check_manifest(tmp_path / "spr", {"spr_beta": 0.2, "spr_seed": 0}, overwrite=True)
     assert read_json(tmp_path / "spr" / "manifest.json")["config"]["spr_beta"] == 0.2
@@ -70,6 +74,13 @@ def test_write_json_replaces_as_a_whole(tmp_path):
     assert read_json(tmp_path / "a.json") == {"n": 2}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
     assert read_json(tmp_path / "none.json") is None
+
+
+def test_a_link_is_replaced_and_its_target_left_alone(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "report.html").symlink_to(tmp_path / "mine")
+    store.write_text(tmp_path / "report.html", "ours")
+    assert (tmp_path / "mine").read_text() == "precious" and (tmp_path / "report.html").read_text() == "ours"
 
 
 def test_counted_puts_the_most_frequent_first():
@@ -245,3 +256,201 @@ def test_other_tools_read_the_logs(tmp_path):
     load_dataset = pytest.importorskip("datasets").load_dataset  # the oldest environment has no lmms-eval and what it needs
     table = load_dataset("json", data_files=str(tmp_path / "*.jsonl"), split="train", cache_dir=str(tmp_path / "cache"))
     assert sorted(table["id"]) == ["a", "b"]
+
+
+# --- starting over deletes what a run of ours made, and nothing else
+
+
+def run_in(folder, *stages, config={"spr_seed": 0}):
+    """What a run leaves in ``folder``: its manifest and a log a stage."""
+    check_manifest(folder, config, overwrite=False)
+    for stage in stages:
+        log = Log(folder / stage)
+        log.append({"id": "a"})
+        log.close()
+    return folder
+
+
+def tree(folder) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != "lock")
+
+
+def test_overwrite_deletes_what_a_run_made_and_names_what_stays(tmp_path, capsys):
+    spr = run_in(tmp_path / "spr", "regions", "candidates", "pairs")
+    run_in(spr / "round-2", "candidates")
+    for name in ("exit.json", "report.html", "manifest.json.123.tmp", "notes.txt", "round-2/mine.txt"):
+        (spr / name).write_text("x")
+    for name in ("policy.tmp", "data", "round-table", "round-3"):
+        (spr / name).mkdir()
+        (spr / name / "inside").write_text("x")
+    check_manifest(spr, {"spr_seed": 1}, overwrite=True)
+    stays = ["data", "notes.txt", "round-2", "round-3", "round-table"]
+    assert sorted(path.name for path in spr.iterdir()) == sorted([*stays, "manifest.json"])
+    assert [path.name for path in (spr / "round-2").iterdir()] == ["mine.txt"] and (spr / "round-3" / "inside").exists()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(name in line for name in ("data", "notes.txt", "round-2/mine.txt", "round-3", "round-table")) and str(spr) in line
+    assert read_json(spr / "manifest.json")["config"] == {"spr_seed": 1}
+
+
+NO_MANIFESTS = {
+    "none": None,
+    "of a web page": '{"name": "page", "icons": []}',
+    "of a container": '{"schemaVersion": 2, "config": {"digest": "sha256:0"}, "layers": []}',
+    "a list": "[1, 2]",
+    "broken": '{"config": {',
+    "of bytes": "\udcff",
+}
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("name", NO_MANIFESTS)
+def test_a_folder_that_no_run_made_is_left_alone(tmp_path, name, overwrite):
+    spr, text = tmp_path / "spr", NO_MANIFESTS[name]
+    (spr / "candidates").mkdir(parents=True)
+    (spr / "candidates" / "rank-00000.jsonl").write_text("years of work")
+    if text is not None:
+        (spr / "manifest.json").write_text(text, errors="surrogateescape")
+    lock(spr)
+    if text is None and not overwrite:  # a run among such files goes on, but proves nothing about what was there
+        check_manifest(spr, {"spr_seed": 0}, overwrite)
+        overwrite = True
+    before = tree(spr)
+    with pytest.raises(UserError, match="manifest.json.*move it away, or name another folder") as refused:
+        check_manifest(spr, {"spr_seed": 0}, overwrite)
+    assert str(spr) in str(refused.value) and (text is not None or "candidates" in str(refused.value))
+    assert "\n" not in str(refused.value) and tree(spr) == before
+    assert (spr / "candidates" / "rank-00000.jsonl").read_text() == "years of work"
+
+
+def test_what_is_not_ours_is_never_taken_for_the_first_run_s(tmp_path):
+    """Files by other names do not stop a run, but they are no reason to believe --spr_overwrite either."""
+    spr = tmp_path / "spr"
+    spr.mkdir()
+    (spr / "notes.txt").write_text("x")
+    with pytest.raises(UserError, match=f"notes.txt in {spr}"):
+        check_manifest(spr, {}, overwrite=True)
+    check_manifest(spr, {}, overwrite=False)
+    check_manifest(spr, {}, overwrite=True)
+    assert tree(spr) == ["manifest.json", "notes.txt"]
+
+
+@pytest.mark.parametrize("held", [[], ["lock"], ["lock", "manifest.json.77.tmp"]])  # the last: killed at its first write
+def test_overwrite_of_a_folder_that_is_empty_or_as_good_as(tmp_path, held):
+    (tmp_path / "spr").mkdir()
+    for name in held:
+        (tmp_path / "spr" / name).write_text("")
+    check_manifest(tmp_path / "spr", {}, overwrite=True)
+    assert read_json(tmp_path / "spr" / "manifest.json")["config"] == {}
+
+
+def test_links_go_and_what_they_point_to_stays(tmp_path, capsys):
+    """Stage folders, and all of ``spr``, on another disk."""
+    real = tmp_path / "scratch"
+    spr = tmp_path / "out" / "spr"
+    spr.parent.mkdir()
+    spr.symlink_to(real / "spr", target_is_directory=True)
+    lock(spr)
+    run_in(spr, "regions", "candidates")
+    (spr / "candidates").rename(real / "candidates")
+    (spr / "candidates").symlink_to(real / "candidates")
+    run_in(real / "round", "pairs")
+    (spr / "round-2").symlink_to(real / "round")
+    (spr / "scores").symlink_to(real / "nowhere")
+    kept = tree(real / "candidates") + tree(real / "round")
+    check_manifest(spr, {"spr_seed": 1}, overwrite=True)
+    assert tree(spr) == ["manifest.json"] and spr.is_symlink() and (spr / "lock").exists()
+    assert tree(real / "candidates") + tree(real / "round") == kept
+    said = capsys.readouterr().err
+    assert all(f"{spr / name} was a link" in said for name in ("candidates", "round-2", "scores"))
+
+
+def test_an_overwrite_that_was_cut_short_goes_on(tmp_path, monkeypatch):
+    """After any number of deletions: the manifest that proves the rest to be ours is still there."""
+    remove, cut = store.remove, 0
+    while cut is not None:
+        spr = run_in(tmp_path / f"spr-{cut}", "regions", "candidates", "scores")
+        run_in(spr / "round-2", "pairs")
+        left = [cut]
+
+        def dying(path):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            remove(path)
+
+        monkeypatch.setattr(store, "remove", dying)
+        try:
+            check_manifest(spr, {"spr_seed": 1}, overwrite=True)
+            cut = None
+        except KeyboardInterrupt:
+            cut += 1
+        monkeypatch.setattr(store, "remove", remove)
+        check_manifest(spr, {"spr_seed": 1}, overwrite=True)
+        assert tree(spr) == ["manifest.json"]
+
+
+def test_what_cannot_be_deleted_is_one_line_and_goes_on_later(tmp_path, ordinary_user):
+    spr = run_in(tmp_path / "spr", "candidates", "scores")
+    tmp_path.chmod(0o755), spr.chmod(0o777), (spr / "candidates").chmod(0o555)
+    with ordinary_user, pytest.raises(UserError, match=f"^{spr}/candidates: Permission denied[^\n]*$"):
+        check_manifest(spr, {"spr_seed": 1}, overwrite=True)
+    (spr / "candidates").chmod(0o755)
+    check_manifest(spr, {"spr_seed": 1}, overwrite=True)
+    assert tree(spr) == ["manifest.json"]
+
+
+def test_remove_takes_whatever_lies_there(tmp_path):
+    (tmp_path / "folder" / "in").mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "dangling", "pipe", "file", "nothing"):
+        store.remove(tmp_path / name)
+    assert tree(tmp_path) == ["folder", "folder/in"]
+    store.remove(tmp_path / "folder")
+    assert tree(tmp_path) == []
+
+
+def test_a_restarted_dpo_stage_deletes_no_more_than_its_own(tmp_path):
+    spr = run_in(tmp_path / "spr", "pairs")
+    run_in(spr / "round-2", "pairs")
+    (tmp_path / "scratch").mkdir()
+    (spr / "dpo").symlink_to(tmp_path / "scratch")
+    for name in ("policy", "policy.tmp", "round-table"):
+        (spr / name).mkdir()
+    store.delete_run(spr, {"dpo", "policy", "round"})
+    assert tree(spr) == ["manifest.json", "pairs", "pairs/rank-00000.jsonl", "round-table"] and (tmp_path / "scratch").exists()
+
+
+# --- the lock is a file of ours or none
+
+
+def link(path, target):
+    target.write_text("precious")
+    path.symlink_to(target)
+
+
+STRANGE_LOCKS = {
+    "a link": lambda path: link(path, path.with_name("target")),
+    "a dangling link": lambda path: path.symlink_to(path.with_name("target")),
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": os.mkfifo,
+    "a file of somebody": lambda path: path.write_text("precious"),
+    "bytes of somebody": lambda path: path.write_bytes(b"\xff\x00" * 100_000),
+}
+
+
+@pytest.mark.parametrize("make", STRANGE_LOCKS.values(), ids=STRANGE_LOCKS)
+def test_a_lock_that_no_run_made_is_refused_and_left_as_it_is(tmp_path, make):
+    """In a process of its own, which a pipe could hold for ever."""
+    make(tmp_path / "lock")
+    code = f"from spr_plugin.store import lock, UserError\ntry: lock({str(tmp_path)!r})\nexcept UserError as error: print(error)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.stdout.startswith(f"{tmp_path}/lock") and done.stdout.count("\n") == 1 and "move it away" in done.stdout, done
+    assert done.stderr == ""
+    for name in ("lock", "target"):
+        path = tmp_path / name
+        if path.is_file():
+            assert path.read_bytes() in (b"precious", b"\xff\x00" * 100_000)
+    assert (tmp_path / "target").exists() == (make is STRANGE_LOCKS["a link"])

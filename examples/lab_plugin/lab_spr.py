@@ -20,6 +20,7 @@ def spr_annotations(source, image_folder, skipped):
 
 
 def read_csv(source, image_folder, skipped):
+    """Each picture with its objects; what cannot be used is counted under a reason."""
     rows = {}
     with open(source, newline="") as file:
         for row in csv.DictReader(file):
@@ -41,30 +42,38 @@ def read_csv(source, image_folder, skipped):
             yield AnnotatedImage(name, path, *size, tuple(found))
 
 
-# --- a box format: percent of the picture, as "<12 30 55 81>" would be too easy to confuse with tags
+# --- a box format: 0-1 of the picture with three decimals, "[0.125, 0.300, 0.550, 0.810]"
 
 
 @hookimpl
 def spr_box_format(family, aspect):
-    return BracketFormat("lab", "grid100", bins=100) if family == "lab" else None
+    return BracketFormat("lab", "normalized", decimals=3, fixed_digits=True) if family == "lab" else None
 
 
 # --- a scorer: localization alone, minus a price for every box
 
 
 class Frugal:
-    """S_loc of the paper, less 0.02 a box."""
+    """S_loc of the paper, less 0.02 a box. Queries are the regions of one picture, with the texts of each."""
 
-    def truth(self, query, picture, texts, box_format):
-        return ground_truth(query, [])
+    def truth(self, queries, picture, texts, box_format):
+        return [ground_truth(query) for query in queries]
 
-    def score(self, query, picture, texts, box_format, truth):
-        return [self.score_one(box_format.parse(text, query.image.width, query.image.height), truth) for text in texts]
+    def score(self, queries, picture, texts, box_format, truths):
+        return [
+            [self.score_one(box_format.parse(text, *picture.size), truth) for text in said]
+            for said, truth in zip(texts, truths)
+        ]
 
     def score_one(self, parsed, truth):
         found = localization_score(truth, [box.pixels() for box in parsed.boxes])
         reason = None if parsed.boxes else "no_box"
-        return {"terms": {"s_loc": found}, "total": found - 0.02 * len(parsed.boxes), "valid": reason is None, "reason": reason}
+        return {
+            "terms": {"s_loc": found},
+            "total": found - 0.02 * len(parsed.boxes),
+            "valid": reason is None,
+            "reason": reason,
+        }
 
 
 @hookimpl

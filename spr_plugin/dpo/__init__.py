@@ -10,7 +10,25 @@ and row layout as the policy's. In the order of what happens: ``trainable`` (wha
 
 from spr_plugin.dpo.phase import clean, improve
 from spr_plugin.dpo.probe import held_out
-from spr_plugin.dpo.trainable import check_trainable, choose_trainable, merge_adapter
+from spr_plugin.dpo.trainable import (
+    check_trainable,
+    choose_trainable,
+    merge_adapter,
+    projector,
+    remove_adapter,
+    trains_language_model,
+)
 from spr_plugin.dpo.trainer import check_workers
 
-__all__ = ["check_trainable", "check_workers", "choose_trainable", "clean", "held_out", "improve", "merge_adapter"]
+__all__ = [
+    "check_trainable",
+    "check_workers",
+    "choose_trainable",
+    "clean",
+    "held_out",
+    "improve",
+    "merge_adapter",
+    "projector",
+    "remove_adapter",
+    "trains_language_model",
+]

@@ -12,6 +12,7 @@ from spr_plugin.dpo.rows import IGNORED
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
 from spr_plugin.pairing import PreferencePair
+from spr_plugin.pictures import BadImage
 from spr_plugin.progress import progress, say
 from spr_plugin.store import Log
 
@@ -36,8 +37,10 @@ def pair_rows(host: Host, pair: PreferencePair) -> list[dict]:
     """The host's rows of chosen and rejected. UserError where the picture cannot be read."""
     try:
         return [host.row(pair.image, pair.prompt, getattr(pair, side)) for side in SIDES]
-    except OSError as error:
-        raise UserError(f"pair {pair.id}: {pair.image} cannot be read any more ({error}); put it back and run the same command") from None
+    except (OSError, BadImage) as error:
+        why = getattr(error, "why", error)
+        what = f"pair {pair.id}: {pair.image} cannot be read any more ({why})"
+        raise UserError(f"{what}; put it back and run the same command") from None
 
 
 def tails(rows: list[dict]) -> list[int]:
@@ -47,6 +50,15 @@ def tails(rows: list[dict]) -> list[int]:
     while shared < min(asked) and ids[0][shared] == ids[1][shared]:
         shared += 1
     return [len(row) - shared for row in ids]
+
+
+def maximum_of(host: Host) -> tuple[str, int | None]:
+    """What the host's command calls the length above which a row is cut, and its value if it is a flag."""
+    args = host.trainer.args
+    for name in ("model_max_length", "max_length"):  # LLaVA's, TRL's
+        if isinstance(getattr(args, name, None), int):
+            return f"--{name}", getattr(args, name)
+    return "the maximum length of tokenizer and model", None
 
 
 def measure(host: Host, pairs: list[PreferencePair], config: SPRConfig, log: Log) -> list[Measured]:
@@ -61,21 +73,29 @@ def measure(host: Host, pairs: list[PreferencePair], config: SPRConfig, log: Log
     broken = []
     for pair in progress(mine, len(mine), "measuring pairs", show=ranks.rank() == 0):
         try:
-            log.append(_measured(host, pair))
+            record = _measured(host, pair)
         except UserError as error:
             broken.append(str(error))
+            continue
+        if record["fits"]:  # what does not is measured again: the host's maximum may have been raised by then
+            log.append(record)
     if broken := [line for lines in ranks.from_all(broken) for line in lines]:
         raise UserError(f"{broken[0]} ({len(broken)} such pairs)")
     records = log.read()
-    too_long = [pair for pair in pairs if not records[pair.id]["fits"]]
+    too_long = [pair for pair in pairs if pair.id not in records]
     if too_long:
         named = ", ".join(pair.id for pair in too_long[:3]) + (" …" if len(too_long) > 3 else "")
-        text = f"{len(too_long)} of {len(pairs)} pairs are longer than the host's --model_max_length ({named})"
+        flag, _ = maximum_of(host)
+        text = f"{len(too_long)} of {len(pairs)} pairs are longer than the host's {flag} ({named})"
         if len(too_long) > config.spr_max_too_long * len(pairs):
-            raise UserError(f"{text}: raise it, shorten --spr_max_new_tokens, or allow it with --spr_max_too_long")
+            raise UserError(f"{text}: raise it, or allow it with --spr_max_too_long and --spr_restart_dpo")
         if ranks.rank() == 0:
             say(f"{text}; they are left out")
-    return [Measured(pair, records[pair.id]["tokens"], records[pair.id]["text"]) for pair in pairs if records[pair.id]["fits"]]
+    return [
+        Measured(pair, records[pair.id]["tokens"], records[pair.id]["text"])
+        for pair in pairs
+        if pair.id in records
+    ]
 
 
 def _measured(host: Host, pair: PreferencePair) -> dict:

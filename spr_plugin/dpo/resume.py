@@ -5,13 +5,12 @@ They lie in ``OUTPUT_DIR/spr/dpo/checkpoint-STEP``, where the host's own resume 
 
 import contextlib
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from spr_plugin import ranks
 from spr_plugin.errors import UserError
-from spr_plugin.store import read_json, write_json
+from spr_plugin.store import read_json, remove, write_json
 
 MARK = "complete.json"
 
@@ -50,7 +49,8 @@ def finish(checkpoint: Path, division: Division) -> None:
         write_json(checkpoint / MARK, vars(division))
         for other in checkpoint.parent.glob("checkpoint-*"):
             if other != checkpoint:
-                shutil.rmtree(other, ignore_errors=True)
+                with contextlib.suppress(UserError):  # room is no reason to stop
+                    remove(other)
     ranks.barrier()
 
 
@@ -67,7 +67,7 @@ def discard_torn(directory: Path) -> None:
     """Delete checkpoints that a death left half written."""
     for path in Path(directory).glob("*checkpoint-*"):
         if path.is_dir() and not (path / MARK).exists():
-            shutil.rmtree(path)
+            remove(path)
 
 
 def set_batch(checkpoint: Path, batch: int) -> None:

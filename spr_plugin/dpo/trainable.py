@@ -8,11 +8,12 @@ import torch
 
 from spr_plugin import ranks, weights
 from spr_plugin.config import SPRConfig
+from spr_plugin.dpo.rows import refuse_head
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
 from spr_plugin.progress import say
 
-ADAPTER = "spr"
+ADAPTER = "spr_stage"  # no name that a host would give to one of its own
 
 
 def choose_trainable(host: Host, config: SPRConfig) -> list[str]:
@@ -36,17 +37,28 @@ def _wanted(host: Host, config: SPRConfig) -> set[str]:
     """Of what the host trains now, its adapters if it has some, what the stage trains. UserError if that is nothing."""
     model = host.trainer.model
     trained = weights.trainable(model)
-    adapters = [name for name in trained if "lora_" in name]
+    adapters = adapter_weights(model).intersection(trained)
     parts = {"language model", "projector"} if config.spr_tune_projector else {"language model"}
     wanted = {name for name in adapters or trained if host.part_of(name) in parts}
-    if config.spr_tune_projector:
-        wanted |= {name for name, _ in model.named_parameters() if host.part_of(name) == "projector"}
+    wanted |= projector(host, config)
     if not wanted:
+        instead = "give its adapter targets there" if has_adapter(model) else "take --spr_tune lora"
         raise UserError(
-            "the SPR stage has nothing to train: of what the host trains nothing is in the language model; take --spr_tune lora for a host "
-            "without adapters of its own, give those of others targets there, or take --spr_tune_projector"
+            "the SPR stage has nothing to train: of what the host trains nothing is in the language model; "
+            f"{instead}, or take --spr_tune_projector"
         )
     return wanted
+
+
+def projector(host: Host, config: SPRConfig) -> set[str]:
+    """What ``--spr_tune_projector`` adds, whether the host trains it or not."""
+    names = (name for name, _ in host.trainer.model.named_parameters()) if config.spr_tune_projector else ()
+    return {name for name in names if host.part_of(name) == "projector"}
+
+
+def trains_language_model(host: Host) -> bool:
+    """Whether the host's own training moves the language model, in whole or by an adapter."""
+    return any(host.part_of(name) == "language model" for name in weights.trainable(host.trainer.model))
 
 
 def describe(host: Host, config: SPRConfig) -> str:
@@ -63,20 +75,61 @@ def describe(host: Host, config: SPRConfig) -> str:
     return ", ".join(f"{group} {numbers[group]:,} weights in {tensors[group]} tensors" for group in sorted(tensors)) or "nothing"
 
 
+def adapter_weights(model) -> set[str]:
+    """Names of the weights of adapters: PEFT's of any kind, and whatever is named as LoRA names its own."""
+    found = {name for name, _ in model.named_parameters() if "lora_" in name}
+    for place, module in model.named_modules():
+        for part in set(getattr(module, "adapter_layer_names", ())) - {"modules_to_save"}:
+            held = getattr(module, part, None)
+            named = [] if held is None else held.named_parameters()
+            found |= {f"{place}.{part}.{name}" for name, _ in named}
+    return found
+
+
+def has_adapter(model) -> bool:
+    """Whether the host has brought an adapter, which is then what trains: it is what the host saves."""
+    return bool(getattr(model, "peft_config", None) or adapter_weights(model))
+
+
 def needs_adapter(model, config: SPRConfig) -> bool:
     """Whether the stage brings its own adapter: with ``--spr_tune lora``, to a host that has none."""
-    return config.spr_tune == "lora" and not any("lora_" in name for name, _ in model.named_parameters())
+    return config.spr_tune == "lora" and not has_adapter(model)
 
 
 def check_trainable(host: Host, config: SPRConfig) -> None:
-    """UserError, before anything is trained, where the stage would have nothing to train, or cannot make the adapter that it would bring."""
-    if not needs_adapter(host.trainer.model, config):
-        _wanted(host, config)
+    """UserError, before anything is trained, where the stage cannot read the head, would have nothing to
+    train, or cannot make the adapter that it would bring."""
+    model = host.trainer.model
+    decoder, head = host.language_model()
+    refuse_head(head, decoder.config)
+    if not needs_adapter(model, config):
+        _check_adapters(host, config)
         return
     if importlib.util.find_spec("peft") is None:
         raise UserError("--spr_tune lora needs peft: pip install 'spr-plugin[dpo]', or take --spr_tune full")
     if not host.language_layers():
         raise UserError("--spr_tune lora: the language model has no linear layer to add an adapter to; take --spr_tune full")
+
+
+def _check_adapters(host: Host, config: SPRConfig) -> None:
+    """UserError where the host trains nothing that the stage could, or has adapters that it cannot train."""
+    model = host.trainer.model
+    for settings in (getattr(model, "peft_config", None) or {}).values():
+        if getattr(settings, "is_prompt_learning", False):
+            kind = getattr(settings.peft_type, "value", settings.peft_type)
+            raise UserError(
+                f"PEFT's {kind} puts learned tokens before the prompt, which the SPR stage does not ask or "
+                "train: take adapters of layers (LoRA)"
+            )
+    adapters, wanted = adapter_weights(model), _wanted(host, config)
+    if any(f".{ADAPTER}." in name for name in adapters):
+        raise UserError(f"the host's adapter bears the name of the stage's own, {ADAPTER}: give it another")
+    below = {name for name in wanted - adapters if host.part_of(name) == "language model"}
+    if config.spr_tune == "lora" and adapters and below:
+        raise UserError(
+            "the host trains weights of the language model beside an adapter that is frozen, and --spr_tune "
+            "lora adds no other: merge it first (merge_and_unload), or take --spr_tune full"
+        )
 
 
 def _add_adapter(host: Host, config: SPRConfig) -> None:
@@ -91,20 +144,31 @@ def _add_adapter(host: Host, config: SPRConfig) -> None:
 
 def merge_adapter(model) -> None:
     """Fold our adapter into the weights and give the model back its own modules."""
-    if not any(f".{ADAPTER}." in name for name, _ in model.named_parameters()):
-        return
-    from peft.tuners.lora import LoraLayer
-
-    for name, module in list(model.named_modules()):
-        if not isinstance(module, LoraLayer) or ADAPTER not in module.lora_A:
-            continue
+    for name, module in _adapted(model):
         with torch.no_grad(), weights.gathered(module.parameters(), modify=True):
             if ranks.rank() == 0 or not weights.sharded(module):
                 base = module.get_base_layer().weight
                 base.data += module.get_delta_weight(ADAPTER).to(base.dtype)
+    remove_adapter(model)
+
+
+def remove_adapter(model) -> None:
+    """Give the model back its own modules as they are, without our adapter."""
+    adapted = _adapted(model)
+    for name, module in adapted:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module.get_base_layer())
-    vars(model).pop("peft_config", None)  # peft's note on the model
+    if adapted:
+        vars(model).pop("peft_config", None)  # peft's note on the model
+
+
+def _adapted(model) -> list[tuple]:
+    """(name, module) of the layers that our adapter was added to."""
+    if not any(f".{ADAPTER}." in name for name, _ in model.named_parameters()):
+        return []
+    from peft.tuners.lora import LoraLayer
+
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer) and ADAPTER in module.lora_A]
 
 
 @contextlib.contextmanager

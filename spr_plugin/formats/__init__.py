@@ -29,9 +29,10 @@ FAMILIES = {
 
 def box_format(family: str, aspect: str | None = None) -> BoxFormat:
     """The box format of a model family, ours or a plugin's. Raises UserError for a family that no plugin knows."""
+    from spr_plugin.contracts import checked
     from spr_plugin.plugins import claim
 
-    found = claim("spr_box_format", family=family, aspect=aspect)
+    found = checked("spr_box_format", *claim("spr_box_format", family=family, aspect=aspect))
     if found is None:
         raise UserError(f"--spr_box_format {family}: no such family; built in are {', '.join(FAMILIES)}, others come with --spr_plugin FILE")
     return found

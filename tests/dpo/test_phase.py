@@ -1,7 +1,9 @@
 """The whole stage on a real LLaVA in this process: what moves, what is logged, what a death leaves, what stops it."""
 
+import copy
 import dataclasses
 import json
+import os
 import resource
 import shutil
 import sys
@@ -11,8 +13,9 @@ from types import ModuleType
 
 import pytest
 import torch
+from PIL import Image
 
-from spr_plugin import dpo, weights
+from spr_plugin import dpo, pictures, weights
 from spr_plugin.dpo import choose_trainable, improve, merge_adapter
 from spr_plugin.dpo.pairs import pair_rows
 from spr_plugin.errors import UserError
@@ -177,6 +180,40 @@ def test_a_trl_of_an_unknown_version_is_never_asked(live_llava, pairs, tmp_path,
     host, config = live_llava(**SETTINGS, spr_dpo_config=str(tmp_path / "dpo.yaml"))
     _, logged = run(host, config, pairs(4), tmp_path / "dpo")
     assert config.spr_beta == 0.5 and len([entry for entry in logged if "rewards/margins" in entry]) == 2
+
+
+@pytest.mark.parametrize("mode, form", [("RGB", "JPEG"), ("CMYK", "JPEG"), ("P", "GIF"), ("LA", "PNG")])
+def test_a_row_is_what_the_host_s_data_set_makes_of_the_file(live_llava, tmp_path, monkeypatch, mode, form):
+    """We open the file, the host transforms it; by a relative path, too."""
+    pixels = torch.randint(0, 256, (40, 60, 3), dtype=torch.uint8).numpy()
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "a.jpg", form)
+    host, _ = live_llava()
+    own = copy.copy(host.dataset)
+    answer = "a dog [0.1, 0.2, 0.3, 0.4]"
+    turns = [{"from": "human", "value": "<image>\nWhere?"}, {"from": "gpt", "value": answer}]
+    own.list_data_dict = [{"image": str(tmp_path / "a.jpg"), "conversations": turns}]
+    monkeypatch.chdir(tmp_path)
+    row, theirs = host.row("a.jpg", "Where?", answer), own[0]
+    assert row.keys() == theirs.keys() and all(torch.equal(row[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "kind, words", [("eps", "none of JPEG"), ("fifo", "not a regular file"), ("large", "than 100 pixels")]
+)
+def test_what_is_no_picture_any_more_is_not_opened(live_llava, pairs, tmp_path, monkeypatch, kind, words):
+    """Ghostscript would read the one, and nobody ever writes to the other."""
+    file = tmp_path / "a.png"
+    if kind == "eps":
+        file.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 60\n%%EndComments\nshowpage\n%%EOF\n")
+    elif kind == "fifo":
+        os.mkfifo(file)
+    else:
+        Image.new("RGB", (11, 10)).save(file)
+        monkeypatch.setattr(pictures, "_max_pixels", 100)
+    host, _ = live_llava()
+    with pytest.raises(UserError, match=rf"^pair pair0: {file} cannot be read any more \(.*{words}.*\)"):
+        pair_rows(host, dataclasses.replace(pairs(1)[0], image=str(file)))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

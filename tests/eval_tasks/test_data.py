@@ -1,5 +1,6 @@
 import io
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -208,7 +209,13 @@ def test_splits_in_one_are_read_in_turn(data_root):
     assert [id.split("-")[0] for id in documents["id"]] == ["val"] * 6 + ["testA"] * 3 + ["testB"] * 3
 
 
-@pytest.mark.parametrize("content, words", [(b"not a picture", "does not open"), (None, "is (50, 50), not (120, 80)")])
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 120 80\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [(b"no picture", "does not open"), (EPS, "does not open"), (None, "is (50, 50), not (120, 80)")],
+)
 def test_picture_that_cannot_be_used_is_refused_in_one_line(tmp_path, capsys, content, words):
     path = tmp_path / "a.png"
     if content is None:
@@ -219,6 +226,23 @@ def test_picture_that_cannot_be_used_is_refused_in_one_line(tmp_path, capsys, co
         data.doc_to_visual({"id": "7", "image_id": "a.png", "width": 120, "height": 80, "image": str(path)})
     assert refusal.value.code == 2 and words in refusal.value.message and "document 7" in refusal.value.message
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.timeout(20)
+def test_a_fifo_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    doc = {"id": "7", "image_id": "a.png", "width": 120, "height": 80, "image": str(tmp_path / "a.png")}
+    with pytest.raises(Refusal) as refusal:
+        data.doc_to_visual(doc)
+    assert "not a regular file" in refusal.value.message
+
+
+def test_a_picture_of_descriptions_over_the_limit_is_no_smaller_set(all_data, tmp_path, monkeypatch):
+    from spr_plugin import pictures
+
+    monkeypatch.setattr(pictures, "_max_pixels", 1000)
+    with pytest.raises(UserError, match="6 of its pictures are missing under .*images or do not open"):
+        data.read_folder(str(all_data), CATALOGUE["spr_grounded_description_val"])
 
 
 def test_truncated_jpeg_is_refused(tmp_path):

@@ -1,5 +1,7 @@
-"""examples/lab_plugin is installed as a lab installs it, beside this environment, and passes its own tests; its host answers a real model's script."""
+"""examples/lab_plugin, installed as a lab installs it, passes its own tests and goes through a whole run."""
 
+import csv
+import json
 import os
 import shutil
 import subprocess
@@ -8,39 +10,94 @@ from pathlib import Path
 
 import pytest
 
+from spr_plugin.store import Log, read_json
+
 ROOT = Path(__file__).parents[2]
-HOST = """
-import sys, torch, transformers
-sys.path.insert(0, {hosts!r})
+# The template's own tests; then a lab's script: its own trainer class around the tiny world's LLaVA.
+SCRIPT = """
+import sys
+from types import SimpleNamespace
+import pytest, transformers, spr_plugin
+assert pytest.main(["-q", "-p", "no:cacheprovider", "project/test_lab_spr.py"]) == 0
+root, world = sys.argv[1:]
+sys.path[:0] = [root + "/tests/hosts", root + "/examples"]
 import make_vlm
-from PIL import Image
-from spr_plugin.config import SPRConfig
-from spr_plugin.plugins import hook
+from finetune_vlm import Collator, Conversations
 
 class LabTrainer(transformers.Trainer):
     pass
 
-model, processor = make_vlm.make("internvl")
-arguments = transformers.TrainingArguments("out", use_cpu=True, report_to=[], remove_unused_columns=False)
-trainer = LabTrainer(model.eval(), arguments, train_dataset=[0], processing_class=processor)
-host = hook().spr_host(trainer=trainer, namespace={{}}, config=SPRConfig(spr=True, spr_annotations="a.csv", spr_box_format="lab"))
+model, processor = make_vlm.make("llava")
+settings = dict(use_cpu=True, report_to=[], remove_unused_columns=False, max_steps=1, learning_rate=1e-6)
+arguments = transformers.TrainingArguments("out", **settings)
+data = Conversations(SimpleNamespace(data=world + "/sft.json", images=world + "/images"))
+trainer = LabTrainer(model, arguments, Collator(processor), data, processing_class=processor)
+flags = dict(
+    spr_annotations="objects.csv", spr_image_folder=world + "/images", spr_scorer="lab", spr_box_format="lab",
+    spr_regions=6, spr_max_new_tokens=100, spr_prompts=["plain"], spr_samples=3,
+    spr_batch_size=4, spr_epochs=1.0, spr_min_kept=0.0,
+)
+spr_plugin.attach(trainer, processor=processor, **flags)
+trainer.train()
+
+from PIL import Image
+from spr_plugin.config import SPRConfig
+from spr_plugin.pipeline import find_host
+host = find_host(trainer, {}, SPRConfig(spr=True, **flags))
 (row,) = host.questions(Image.new("RGB", (60, 40)), ["Where?"])
-print(type(host).__name__, host.box_format.family, "[grounding] Where?" in host.tokenizer.decode(row["input_ids"]))
+asked = host.tokenizer.decode(row["input_ids"])
+print(type(host).__name__, host.box_format.family, "[grounding] Where?" in asked)
 """
 
 
 @pytest.mark.slow
-def test_the_template_project(tmp_path):
-    project, packages = tmp_path / "lab", tmp_path / "packages"
-    shutil.copytree(ROOT / "examples" / "lab_plugin", project)
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", packages, project]
+def test_the_template_project(tiny_world, tmp_path):
+    folder = tmp_path
+    shutil.copytree(ROOT / "examples" / "lab_plugin", folder / "project")
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        folder / "packages",
+        folder / "project",
+    ]
     subprocess.run([*map(str, install)], check=True, capture_output=True, timeout=200)
-    settings = {**os.environ, "PYTHONPATH": str(packages)}
-
-    def python(*words):
-        return subprocess.run([sys.executable, *words], cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=300)
-
-    tested = python("-m", "pytest", "-q", "-p", "no:cacheprovider", str(project / "test_lab_spr.py"))
-    assert tested.returncode == 0 and "9 passed" in tested.stdout, tested.stdout[-3000:]
-    hosted = python("-c", HOST.format(hosts=str(ROOT / "tests" / "hosts")))
-    assert hosted.stdout.split()[-3:] == ["LabHost", "lab", "True"], hosted.stderr[-3000:]
+    world = tiny_world(sft=4, spr=8)
+    coco = json.loads((world / "spr.json").read_text())
+    names, labels = (
+        {row["id"]: row[name] for row in coco[part]}
+        for part, name in (("images", "file_name"), ("categories", "name"))
+    )
+    with open(folder / "objects.csv", "w", newline="") as file:
+        csv.writer(file).writerow("file label x1 y1 x2 y2".split())
+        for row in coco["annotations"]:
+            x, y, width, height = row["bbox"]
+            csv.writer(file).writerow(
+                [names[row["image_id"]], labels[row["category_id"]], x, y, x + width, y + height]
+            )
+    settings = {**os.environ, "PYTHONPATH": str(folder / "packages")}
+    command = [sys.executable, "-c", SCRIPT, str(ROOT), str(world)]
+    ran = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0 and "9 passed" in ran.stdout, ran.stdout[-1500:] + ran.stderr[-3000:]
+    assert ran.stdout.split()[-3:] == ["LabHost", "lab", "True"]
+    spr = folder / "out" / "spr"
+    regions, scores, pairs = (Log(spr / stage).read() for stage in ("regions", "scores", "pairs"))
+    assert len(regions) == 6 and all(
+        Path(record["image"]["path"]).name == Path(record["image"]["id"]).name for record in regions.values()
+    )
+    assert {tuple(row["initial"]["terms"]) for record in scores.values() for row in record["candidates"]} == {
+        ("s_loc",)
+    }
+    made = [record for record in pairs.values() if "skip" not in record]
+    assert made and all("[grounding]" not in record["prompt"] for record in made)
+    assert read_json(spr / "manifest.json")["config"]["box"] == {
+        "family": "lab",
+        "space": "normalized",
+        "aspect": None,
+    }
+    assert read_json(spr / "exit.json")["weights"] and (spr / "report.html").exists()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spr_plugin import boot
+from spr_plugin.flags import flags_class
 from spr_plugin.config import SPRConfig
 from spr_plugin.demo import WORLD, train_command
 from spr_plugin.errors import UserError
@@ -49,7 +49,7 @@ def study(tmp_path, which="full") -> run.Study:
 def test_every_units_flags_parse(tmp_path, which):
     """By transformers' parser, as the host's command reads them; what is left is LLaVA's own and stands in its command anyway."""
     transformers = pytest.importorskip("transformers")
-    parser = transformers.HfArgumentParser((boot._flags_class(),))
+    parser = transformers.HfArgumentParser((flags_class(),))
     hosts = {word for word in train_command(Path("d"), Path("m"), "") if word.startswith("--")}
     names = [field.name for field in dataclasses.fields(SPRConfig)]
     seen = set()

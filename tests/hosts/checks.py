@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from spr_plugin.decoding import decode
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers, no_joining
-from spr_plugin.store import Log, read_json
+from spr_plugin.store import PARTS, Log, read_json
 from spr_plugin.weights import digest
 
 
@@ -29,6 +29,7 @@ def assert_saved_equals_live(out: Path) -> None:
 def assert_whole(out: Path, part: str = "spr") -> None:
     """Every region has all its candidates once, a score, and a pair or a reason; the logs hold no record twice."""
     spr = out / part
+    assert {path.name.partition("-")[0] for path in spr.iterdir()} <= PARTS, "--spr_overwrite would leave it"
     regions, candidates, scores, pairs = (Log(spr / stage).read() for stage in ("regions", "candidates", "scores", "pairs"))
     assert len(regions) == 12 and scores.keys() == regions.keys()
     assert len(candidates) == 12 * 3 * 2

@@ -70,6 +70,6 @@ TrainingArguments = make_dataclass(
 if __name__ == "__main__":
     parser = transformers.HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
     model, data, training = parser.parse_args_into_dataclasses()
-    from spr_plugin import boot
+    from spr_plugin.process import State
 
-    print(json.dumps({"spr": vars(boot._State.config), "model": vars(model), "data": vars(data), "lora_enable": training.lora_enable}))
+    print(json.dumps({"spr": vars(State.config), "model": vars(model), "data": vars(data), "lora_enable": training.lora_enable}))

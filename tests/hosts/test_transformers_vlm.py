@@ -1,5 +1,6 @@
 """Hugging Face models under plain Trainer and TRL scripts: rows, decoding and log-probs against each model's own forward; whole runs."""
 
+import json
 import sys
 from types import SimpleNamespace
 
@@ -17,8 +18,14 @@ from spr_plugin.store import read_json
 from spr_plugin.weights import digest
 
 from . import make_vlm
-from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_rows_in_another_process
-from .checks import assert_engine_on, assert_whole, saved_weights
+from .checks import (
+    assert_decodes_as_its_own_forward,
+    assert_engine_on,
+    assert_log_probs_of_its_own_forward,
+    assert_rows_in_another_process,
+    assert_whole,
+    saved_weights,
+)
 from .launch import ROOT, TINY, launcher, run, zero_flags
 
 SCRIPTS = ROOT / "tests" / "hosts" / "scripts"
@@ -201,6 +208,51 @@ def test_a_trl_script_by_attach(world, checkpoint, tmp_path):
     assert live and {name: digest(adapter[name.replace(".default", "")]) for name in live} == live
     entry = read_json(out / "spr" / "entry" / "index.json")
     assert all(live[name] != entry[name] for name in live if "lora_B" in name)
+
+
+TRL = """
+model_name_or_path: {checkpoint}
+dataset_name: {data}
+output_dir: {out}
+max_steps: 2
+per_device_train_batch_size: 2
+learning_rate: 1.0e-5
+max_length: null
+report_to: none
+save_strategy: "no"
+use_cpu: true
+bf16: false
+dtype: float32
+spr_annotations: {world}/spr.json
+spr_image_folder: {world}/images
+spr_clip: {clip}
+spr_regions: 12
+spr_max_new_tokens: 80
+spr_sample_batch: 6
+spr_epochs: 0.5
+"""
+
+
+@pytest.mark.slow
+def test_trl_s_own_script_with_a_yaml_file(world, checkpoint, tmp_path):
+    """``python -m trl.scripts.sft --config FILE --spr``, nothing of it edited; our flags stand in the file."""
+    datasets = pytest.importorskip("datasets")
+    rows = []
+    for record in json.loads((world / "sft.json").read_text())[:8]:
+        question, answer = (turn["value"].replace("<image>", "").strip() for turn in record["conversations"][:2])
+        asked, said = {"role": "user", "content": question}, {"role": "assistant", "content": answer}
+        rows.append({"images": [Image.open(world / "images" / record["image"])], "prompt": [asked], "completion": [said]})
+    (tmp_path / "data").mkdir()
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "data" / "train.parquet")
+    out = tmp_path / "out"
+    places = {"checkpoint": checkpoint, "data": tmp_path / "data", "out": out, "world": world, "clip": TINY / "clip"}
+    (tmp_path / "c.yaml").write_text(TRL.format(**places))
+    printed = run([sys.executable, "-m", "trl.scripts.sft", "--config", str(tmp_path / "c.yaml"), "--spr", "--spr_batch_size", "2"])
+    assert_whole(out)
+    again, live = transformers.AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32), read_json(out / "spr" / "exit.json")["weights"]
+    saved = {name: digest(p.detach()) for name, p in again.named_parameters()}
+    assert live and {name: saved[name] for name in live} == live
+    assert "DPO on" in printed and "'train_loss'" in printed
 
 
 @pytest.mark.slow

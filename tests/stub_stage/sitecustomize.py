@@ -25,7 +25,7 @@ def train(trainer, config, namespace, host_train):
     }
     with open(os.environ["SPR_STUB_RECORD"], "a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
-    return result
+    return types.SimpleNamespace(result=result, followed=True, failure=None)
 
 
 def new_tokens(trainer) -> int:

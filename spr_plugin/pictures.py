@@ -1,0 +1,165 @@
+"""The one way to picture files: which are opened, how large they may be, whether they lie in their folder.
+
+Names of pictures come from annotation files that other people wrote. So a name is followed to where it really
+leads, what is no regular file is not read, and only formats that hold pictures are tried: Pillow would hand
+an EPS named ``a.jpg`` to Ghostscript. Knows nothing about boxes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from spr_plugin.config import MAX_PIXELS
+from spr_plugin.errors import UserError
+from spr_plugin.progress import say
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # JPEG opens cameras' MPO too
+# ``convert("RGB")`` cuts these at 255, in every host too
+DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+MISSING, UNREADABLE = "missing_image", "unreadable_image"
+DEEP, TOO_LARGE = "more_than_8_bits", "more_than_max_pixels"
+REASONS = MISSING, UNREADABLE, DEEP, TOO_LARGE
+
+_max_pixels = MAX_PIXELS
+
+
+class BadImage(UserError):
+    """A picture file that cannot be read; the text names the record and the file. Callers count it and go on.
+
+    Attributes:
+        reason: to be counted under, one of `REASONS`.
+        why: the same in words.
+    """
+
+    def __init__(self, reason: str, why: object, path: object, record_id: str | None = None):
+        record = f"record {record_id}: " if record_id is not None else ""
+        super().__init__(f"{record}cannot read {path} ({why}); mend or remove the file")
+        self.reason, self.why = reason, why
+
+
+def limit_pixels(most: int) -> None:
+    """From now on, pictures of more than `most` pixels are refused in this process.
+
+    Pillow's own limit is raised with it, also for the host, but never lowered: what the host reads by itself
+    it goes on reading.
+    """
+    global _max_pixels
+    _max_pixels = most
+    if most > MAX_PIXELS and Image.MAX_IMAGE_PIXELS is not None:  # there it warns; it refuses at twice that
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, most)
+
+
+def name_too_large(skipped: Counter, flag: str) -> None:
+    """Say how many pictures were left out for their size, and which flag admits them."""
+    if large := skipped[TOO_LARGE]:
+        say(f"{large} pictures of more than {_max_pixels} pixels are left out; {flag} raises the limit")
+
+
+# --- opening
+
+
+def open_image(path: str, record_id: str | None = None) -> Image.Image:
+    """The picture as RGB, stored orientation, the first of an animation. BadImage also for over 8 bits."""
+    with opened(path, record_id) as image:
+        _refuse_deep(image, path, record_id)
+        return image.convert("RGB")
+
+
+def image_size(path: str) -> tuple[int, int] | str:
+    """(width, height) from the file's header, or the reason to leave it out (see `BadImage`)."""
+    try:
+        with opened(path) as image:
+            _refuse_deep(image, path)
+            return image.size
+    except BadImage as error:
+        return error.reason
+
+
+@contextlib.contextmanager
+def opened(source: str | BinaryIO, record_id: str | None = None) -> Iterator[Image.Image]:
+    """The picture of a path or of an open binary file, header read. BadImage for what either raises."""
+    is_path = isinstance(source, (str, os.PathLike))
+    name = source if is_path else "its picture"
+    try:
+        with contextlib.ExitStack() as files:
+            file = files.enter_context(open(source, "rb", opener=_regular)) if is_path else source
+            image = files.enter_context(Image.open(file, formats=FORMATS))
+            if image.width * image.height > _max_pixels:
+                why = f"{image.width} x {image.height}: more than {_max_pixels} pixels"
+                raise BadImage(TOO_LARGE, why, name, record_id)
+            yield image
+    except FileNotFoundError as error:
+        raise BadImage(MISSING, error.strerror, name, record_id) from None
+    except Image.DecompressionBombError as error:
+        # Pillow's limit comes first where it is ours; a lower one is the host's, who cannot read it either.
+        ours = 2 * Image.MAX_IMAGE_PIXELS >= _max_pixels
+        raise BadImage(TOO_LARGE if ours else UNREADABLE, error, name, record_id) from None
+    except UnidentifiedImageError:
+        raise BadImage(UNREADABLE, f"none of {', '.join(FORMATS)}", name, record_id) from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BadImage(UNREADABLE, getattr(error, "strerror", None) or error, name, record_id) from None
+
+
+def _regular(path: str, flags: int) -> int:
+    """The opener of regular files: a FIFO or a device neither blocks nor is read."""
+    handle = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError("not a regular file")
+    return handle
+
+
+def _refuse_deep(image: Image.Image, path: str, record_id: str | None = None) -> None:
+    if image.mode in DEEP_MODES:
+        why = f"{image.mode}: more than 8 bits a channel, which hosts see as white"
+        raise BadImage(DEEP, why, path, record_id)
+
+
+# --- where they lie
+
+
+def outside_of(folder: str) -> Callable[[str], str | None]:
+    """path → the real path of its file, links and ``..`` followed, where it lies outside `folder`; else None.
+
+    `folder` itself may be a link. Folders are resolved once each: a million names take ten seconds.
+    """
+    root = os.path.join(os.path.realpath(folder), "")
+    directory = functools.lru_cache(maxsize=1 << 16)(os.path.realpath)
+
+    def outside(path: str) -> str | None:
+        parent, name = os.path.split(path)
+        real = os.path.join(directory(parent), name)
+        if os.path.islink(real):
+            real = os.path.realpath(real)
+        return None if real.startswith(root) else real
+
+    return outside
+
+
+def refuse_outside(named: Iterable[tuple[str, str]], folder: str, folder_flag: str, allow_flag: str) -> None:
+    """UserError that names the first of the pictures (record id, path) outside `folder`, and how to go on."""
+    outside = outside_of(folder)
+    found = {path: (id, real) for id, path in named if (real := outside(path))}
+    if found:
+        path, (id, real) = next(iter(found.items()))
+        raise UserError(
+            f"record {id}: {path} lies outside the pictures' folder {folder or '.'}, at {real} "
+            f"({len(found)} such pictures): if that is meant, add {allow_flag}; "
+            f"or name the folder that holds them to {folder_flag}"
+        )
+
+
+def refuse_no_folder(folder: str | None, flag: str) -> None:
+    """UserError where the pictures' folder is not there; "" is the current one."""
+    if folder is None:
+        raise UserError(f"{flag}: name the folder of the pictures; the training command names none")
+    if not os.path.isdir(folder or "."):
+        raise UserError(f"{flag} {folder}: no such folder")

@@ -1,0 +1,169 @@
+"""What one process knows of its SPR run, and the line that it ends with where the stage failed or never ran.
+
+A command with ``--spr`` that ends well must mean that the stage ran. Where it did not, nobody is left to ask but the end of the process:
+:func:`end` runs after the script and all that it registered, prints one line and makes the exit code 2. Standard library only at import.
+"""
+
+import atexit
+import functools
+import gc
+import inspect
+import io
+import mmap
+import os
+import sys
+
+
+class State:
+    """Of this process; plain attributes, so that tests can set them back.
+
+    Attributes:
+        words: the command line at the interpreter's start, without the program; whatever the script makes of ``sys.argv``.
+        from_files, from_lists: flag → value of the latest parse that held flags of ours: read from a dict or file, or given as words.
+        config: the SPRConfig of all these, once one was asked for.
+        namespace: globals of the host's training script.
+        touched: a parser of transformers has read flags here, or a Trainer was made: this is a training script, no bystander.
+        launched: a process was started that carries our flags on: the stage is that one's.
+        worker: multiprocessing has started this process, and it imports the script anew: that flags are read says nothing here.
+        in_stage: inside an outermost ``train()``; one that is called in there is the plain one.
+        followed: real paths of the output folders in which the stage followed a training.
+        refused: a mistake was said, and the exit code is 2.
+        failure: what is said last, with exit code 2.
+        exit_code: what ``sys.exit`` was called with.
+    """
+
+    awake = False
+    words = []
+    from_files = {}
+    from_lists = {}
+    config = None
+    namespace = None
+    touched = False
+    launched = False
+    worker = False
+    in_stage = False
+    followed = frozenset()
+    refused = False
+    failure = None
+    exit_code = None
+
+
+_PID = os.getpid()
+_ran = mmap.mmap(-1, 1)  # shared with forked workers (notebook_launcher): where one of them ran the stage, it did run
+
+
+def follow(output_dir: str) -> None:
+    """Note that the stage has followed a training into ``output_dir``."""
+    State.followed |= {os.path.realpath(output_dir)}
+    _ran[0] = 1
+
+
+def fail(error) -> None:
+    """Print ``spr: error: …`` and exit with 2, also where the script catches that. Every rank does: the launcher needs the code, the user one
+    line."""
+    _print_error(error)
+    State.refused = State.awake
+    raise SystemExit(2)
+
+
+def or_fail(function, *args):
+    """``function(*args)``; a UserError is the one line that this process ends with."""
+    from spr_plugin.errors import UserError
+
+    try:
+        return function(*args)
+    except UserError as error:
+        fail(error)
+
+
+def _print_error(error) -> None:
+    print(f"spr: error: {error}", file=sys.stderr, flush=True)
+
+
+def note_exit_code() -> None:
+    """Have ``sys.exit`` leave its argument in :class:`State`: nothing else tells an exit handler that the script ends with an error of its own."""
+    host_exit = sys.exit
+
+    def leave(code=None, /):
+        State.exit_code = code
+        host_exit(code)
+
+    sys.exit = leave
+
+
+def note_launches(subprocess) -> None:
+    """Notice a launcher: it starts processes that carry our flags on."""
+    host_init = subprocess.Popen.__init__
+
+    def __init__(self, args, *rest, **kwargs):
+        words = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
+        State.launched |= any("--spr" in os.fsdecode(word) for word in words)
+        host_init(self, words if not isinstance(args, (str, bytes, os.PathLike)) else args, *rest, **kwargs)
+
+    subprocess.Popen.__init__ = __init__
+
+
+def note_spawned(spawn) -> None:
+    """Notice the launcher among torch's: ``start_processes``, where it does not fork (see ``_ran`` for those that do)."""
+    host_start = spawn.start_processes
+
+    @functools.wraps(host_start)
+    def start_processes(*args, **kwargs):
+        method = inspect.signature(host_start).bind(*args, **kwargs)
+        method.apply_defaults()
+        State.launched |= method.arguments["start_method"] != "fork"
+        return host_start(*args, **kwargs)
+
+    spawn.start_processes = start_processes
+
+
+def never_ran() -> str | None:
+    """The line for a training script that was given ``--spr`` and ends well without the stage; None for everybody else."""
+    failing = State.exit_code not in (None, 0, False) or getattr(sys, "last_value", None) is not None
+    bystander = not State.touched or State.launched or hasattr(sys, "ps1")
+    if _ran[0] or failing or bystander or not (State.config and State.config.spr):
+        return None
+    return (
+        "--spr was given, and this command ends without the SPR stage: no train() of transformers' Trainer that trains the language model was "
+        "called here; call it, or see spr_plugin.attach; --spr False says that the stage is not wanted"
+    )
+
+
+def end() -> None:
+    """The last that this process does: nothing, unless the stage failed or never ran."""
+    if os.getpid() != _PID:
+        return
+    line = State.failure or (None if State.refused else never_ran())
+    if not (line or State.refused):
+        return
+    if State.failure:
+        _wait_for_all_ranks()
+    _flush_open_files()
+    if line:
+        _print_error(line)
+    os._exit(2)  # an exit handler has no other way to change the exit code
+
+
+def _wait_for_all_ranks() -> None:
+    """A launcher kills the other ranks when the first one ends with an error, and rank 0 may still be saving the model."""
+    from spr_plugin import ranks
+
+    try:
+        ranks.barrier()
+    except RuntimeError:  # a rank has died, or the script took the group down: nobody to wait for
+        pass
+
+
+def _flush_open_files() -> None:
+    """What the interpreter would do on its way out, and ``os._exit`` does not."""
+    kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
+    for file in (thing for thing in gc.get_objects() if issubclass(type(thing), kinds)):
+        try:
+            if not file.closed:
+                file.flush()
+        except (OSError, ValueError):  # a pipe whose reader has gone: lost either way
+            pass
+
+
+# Exit handlers run last registered first: this one is registered before the script's own and those of its trackers.
+atexit.register(end)

@@ -1,0 +1,74 @@
+"""Keeps secrets of addresses and of the environment out of what others read: lines, logs, manifests, reports.
+
+Standard library only; pure functions on text.
+"""
+
+import base64
+import functools
+import html
+import json
+import re
+from collections.abc import Mapping
+from urllib.parse import quote, quote_plus, unquote
+
+HIDDEN = "***"
+SHORTEST = 6  # what is shorter may well be a word of an answer ("none", "red"), which must stay as it is
+# An environment variable with one of these words in its name holds a secret, and so do these that name who asks.
+WORDS = set("KEY APIKEY TOKEN SECRET PASSWORD PASSWD PASS CREDENTIAL CREDENTIALS AUTH AUTHORIZATION COOKIE".split())
+IDENTITIES = {"OPENAI_ORG_ID", "OPENAI_ORGANIZATION", "OPENAI_PROJECT_ID"}
+
+
+def redacted(text: str, secrets: frozenset[str] = frozenset()) -> str:
+    """``text`` without ``secrets``, however they are escaped, and without user and password of any address."""
+    known = _pattern(secrets)
+    # Until nothing is found: what stood left and right of a secret may make another.
+    while (clean := known.sub(lambda found: (found["scheme"] or "") + HIDDEN, text)) != text:
+        text = clean
+    return text
+
+
+def shown(address: str) -> str:
+    """An address, sound or not, as a line may show it: no user, password, query or fragment."""
+    without_user = re.sub(r"^([\w+.-]+://)?.*@", rf"\g<1>{HIDDEN}@", address, flags=re.DOTALL)
+    return re.sub(r"[?#].*", f"?{HIDDEN}", without_user, flags=re.DOTALL)
+
+
+def secrets_of(address: str, environment: Mapping[str, str]) -> frozenset[str]:
+    """What nobody may read of a client that asks ``address``: credentials and query of the address, credentials of proxies,
+    keys, identities and headers of the environment."""
+    secrets = _credentials(address) | {piece.partition("=")[2] or piece for piece in re.split(r"[?&#]", address)[1:]}
+    for name, value in environment.items():
+        words = set(name.upper().split("_"))
+        if "HEADERS" in words:
+            secrets |= set(re.split(r"[\s,;:=]+", value))
+        elif words & WORDS or name in IDENTITIES:
+            secrets.add(value.strip())
+        if "://" in value:
+            secrets |= _credentials(value)
+    return frozenset(secrets)
+
+
+def _credentials(address: str) -> set[str]:
+    """The password, or a user without one, and both together, also as a header writes them."""
+    found = re.match(r"(?:[\w+.-]+://)?(.*)@", address, re.DOTALL)
+    if not found:
+        return set()
+    user, colon, password = found[1].partition(":")
+    return {password if colon else user, found[1], base64.b64encode(unquote(found[1]).encode()).decode()}
+
+
+@functools.lru_cache(maxsize=8)
+def _pattern(secrets: frozenset[str]) -> re.Pattern:
+    """Finds each secret in all its ways of writing, the longest first, and user and password behind a scheme."""
+    ways = {way for secret in secrets for way in _ways(secret) if len(way) >= SHORTEST}
+    longest_first = sorted(ways, key=lambda way: (-len(way), way))
+    return re.compile("|".join([r"(?P<scheme>://)[^\s/]+(?=@)", *map(re.escape, longest_first)]), re.IGNORECASE)
+
+
+def _ways(secret: str) -> set[str]:
+    """How a secret may be written: in an address, in HTML, in JSON, in what Python prints."""
+    ways = {secret, unquote(secret)}
+    for plain in tuple(ways):
+        ways |= {quote(plain, safe=""), quote_plus(plain), html.escape(plain)}
+        ways |= {json.dumps(plain)[1:-1], json.dumps(plain, ensure_ascii=False)[1:-1], repr(plain)[1:-1]}
+    return ways

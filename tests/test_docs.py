@@ -1,0 +1,77 @@
+"""What docs say of hooks and hosts is what the code says."""
+
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+from spr_plugin import hookspecs, reference
+from spr_plugin.contracts import CONTRACTS
+from spr_plugin.formats import BoxFormat
+from spr_plugin.host import Host
+
+ROOT = Path(__file__).parents[1]
+PLUGIN, HOST = ((ROOT / "docs" / f"write-a-{name}.md").read_text() for name in ("plugin", "host"))
+
+
+@pytest.mark.parametrize("text, name", [(PLUGIN, "hooks"), (PLUGIN, "objects"), (HOST, "host")])
+def test_the_tables_are_the_generated_ones(text, name):
+    written = text.split(f"<!-- by `python -m spr_plugin.reference {name}` -->\n")[1].split(
+        f"<!-- end of {name}"
+    )[0]
+    assert written.strip() == reference.TABLES[name]()
+
+
+def test_every_hook_has_a_contract_and_every_part_of_a_host_and_a_format_a_row():
+    assert CONTRACTS.keys() == {name for name in vars(hookspecs) if name.startswith("spr_")}
+    rows = set(
+        re.findall(r"^\| `([\w.]+)", "\n".join(table() for table in reference.TABLES.values()), re.MULTILINE)
+    )
+    assert (
+        CONTRACTS.keys()
+        | Host.__abstractmethods__
+        | set(Host.__annotations__)
+        | {f"BoxFormat.{name}" for name in BoxFormat.__abstractmethods__}
+        <= rows
+    )
+
+
+def test_the_host_that_is_shown_is_the_template_s():
+    """Which tests/examples installs and runs."""
+    shown = [block for block in re.findall(r"```python\n(.*?)```", HOST, re.DOTALL) if "class " in block]
+    assert shown and all(
+        block in (ROOT / "examples" / "lab_plugin" / "lab_spr.py").read_text() for block in shown
+    )
+
+
+def test_named_modules_of_ours_exist():
+    for path in re.findall(
+        r"`((?:spr_plugin|hooks|eval_tasks|examples|tests|docs)/[\w./-]+)`", PLUGIN + HOST
+    ):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize(
+    "folder, package",
+    [("spr_plugin", "spr_plugin"), ("hooks", "spr_plugin.hooks"), ("eval_tasks", "spr_plugin.eval_tasks")],
+)
+def test_what_docstrings_refer_to_exists(folder, package):
+    """Each ``:class:`name``` and the like, a dotted name or one of the module's own."""
+    found = 0
+    for file in sorted((ROOT / folder).rglob("*.py")):
+        own = ".".join([package, *file.relative_to(ROOT / folder).with_suffix("").parts]).removesuffix(
+            ".__init__"
+        )
+        for name in re.findall(r":(?:class|mod|meth|func|data):`~?([\w.]+)`", file.read_text()):
+            found += 1
+            known = [name] if name.startswith("spr_plugin.") else [f"{own}.{name}", f"{package}.{name}"]
+            assert any(pkgutil_resolves(candidate) for candidate in known), f"{file}: {name}"
+    assert found
+
+
+def pkgutil_resolves(name: str) -> bool:
+    try:
+        return pkgutil.resolve_name(name) is not None
+    except (ImportError, AttributeError):
+        return False

@@ -1,0 +1,171 @@
+"""A command with ``--spr`` that ends well has run the stage; everything else that carries the word is left alone."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytestmark = pytest.mark.legacy
+NEVER = "this command ends without the SPR stage"
+PARSES = """
+    import os, subprocess, sys
+    from transformers import HfArgumentParser
+    from dataclasses import dataclass
+
+    @dataclass
+    class Arguments:
+        name: str = "tiny"
+
+    HfArgumentParser((Arguments,)).parse_args_into_dataclasses()
+"""
+
+
+def run(folder, source, *flags, command=(sys.executable,), **how) -> subprocess.CompletedProcess:
+    """Run ``source`` as a script with ``flags``."""
+    (folder / "script.py").write_text(textwrap.dedent(source))
+    return subprocess.run([*command, "script.py", *flags], cwd=folder, capture_output=True, text=True, timeout=120, **how)
+
+
+def test_a_script_that_parses_our_flags_and_never_trains(tmp_path):
+    """One line, said last, exit code 2; and what the script has written and not closed is on disk."""
+    done = run(tmp_path, PARSES + "\n    log = open('log.txt', 'w'); log.write('half a line'); print('bye')", "--spr")
+    assert done.returncode == 2 and done.stdout == "bye\n" and (tmp_path / "log.txt").read_text() == "half a line"
+    assert done.stderr.startswith("spr: error: --spr was given") and NEVER in done.stderr and done.stderr.count("\n") == 1
+
+
+ENDS = {
+    "--spr False": ("", ["--spr", "False"], 0),
+    "an error of its own": ("\n    sys.exit(3)", ["--spr"], 3),
+    "a message of its own": ("\n    sys.exit('no data')", ["--spr"], 1),
+    "a traceback": ("\n    1 / 0", ["--spr"], 1),
+    "--help": ("", ["--spr", "--help"], 0),
+}
+
+
+@pytest.mark.parametrize(("more", "flags", "code"), ENDS.values(), ids=ENDS)
+def test_a_script_that_ends_for_another_reason_is_left_alone(tmp_path, more, flags, code):
+    done = run(tmp_path, PARSES + more, *flags)
+    assert done.returncode == code and NEVER not in done.stderr
+
+
+LAUNCHES = """
+    subprocess.run([sys.executable, "-c", "pass", *sys.argv[1:]], check=True)
+"""
+SHELL = """
+    subprocess.run(f"{sys.executable} -c pass {' '.join(sys.argv[1:])}", shell=True, check=True)
+"""
+
+
+@pytest.mark.parametrize("more", [LAUNCHES, SHELL])
+def test_a_launcher_passes_our_flags_on(tmp_path, more):
+    done = run(tmp_path, PARSES + more, "--spr")
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def test_a_worker_that_is_forked_says_nothing_and_its_stage_counts(tmp_path):
+    """notebook_launcher and torch's start_processes fork: the stage runs in a child."""
+    more = """
+    from spr_plugin import process
+    if os.fork() == 0:
+        {} and process.follow("out")
+        sys.exit(0)
+    print(os.wait()[1])
+    """
+    done = run(tmp_path, PARSES + more.format(True), "--spr")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+    done = run(tmp_path, PARSES + more.format(False), "--spr")
+    assert (done.returncode, done.stdout) == (2, "0\n") and done.stderr.count(NEVER) == 1
+
+
+SPAWNS = """
+import sys
+from dataclasses import dataclass
+from transformers import HfArgumentParser
+
+@dataclass
+class Arguments:
+    name: str = "tiny"
+
+HfArgumentParser((Arguments,)).parse_args_into_dataclasses()
+
+def work(rank):
+    pass
+
+if __name__ == "__main__":
+    import torch
+    {}
+"""
+POOL = "torch.multiprocessing.get_context('spawn').Process(target=work, args=(0,)).start()"
+
+
+@pytest.mark.parametrize(("how", "code"), [("torch.multiprocessing.spawn(work, nprocs=1)", 0), (POOL, 2)])
+def test_a_worker_that_is_spawned_parses_anew_and_says_nothing(tmp_path, how, code):
+    """torch's spawn is a launcher, as which the parent is left alone; a data loader's process is none."""
+    done = run(tmp_path, SPAWNS.format(how), "--spr")
+    assert done.returncode == code and done.stderr.count(NEVER) == (code == 2), done.stderr
+
+
+def test_a_trainer_that_is_made_and_never_trains(tmp_path):
+    """With a parser of Python's own, which passes over our flags."""
+    source = """
+        import argparse, sys
+        argparse.ArgumentParser().parse_known_args()
+        if len(sys.argv) > 3:
+            import torch, transformers
+            transformers.Trainer(torch.nn.Linear(2, 2), transformers.TrainingArguments("out", use_cpu=True, report_to=[]))
+    """
+    done = run(tmp_path, source, "--spr", "--trainer", "1", "x")
+    assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith("spr: error: --spr was given") and NEVER in done.stderr
+    done = run(tmp_path, source, "--spr")
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def test_a_script_that_catches_our_exit_ends_with_an_error_all_the_same(tmp_path):
+    more = """
+    try:
+        HfArgumentParser((Arguments,)).parse_args_into_dataclasses(["--spr", "--spr_beta", "-1"])
+    except BaseException:
+        pass
+    """
+    done = run(tmp_path, PARSES + more, "--spr")
+    assert done.returncode == 2 and done.stderr == "spr: error: --spr_beta -1.0: must be greater than 0, and finite\n"
+
+
+TEST = """
+    def test_it(request):
+        import sys
+        from transformers import HfArgumentParser
+        from dataclasses import make_dataclass
+        assert request.config.getoption("--spr")
+        HfArgumentParser((make_dataclass("A", []),)).parse_args_into_dataclasses([])
+        assert "spr_plugin.boot" not in sys.modules or not sys.modules["spr_plugin.boot"].State.awake
+"""
+
+
+@pytest.mark.parametrize("command", [("-m", "pytest"), ()])
+def test_pytest_that_carries_the_word_is_left_alone(tmp_path, command):
+    (tmp_path / "conftest.py").write_text("def pytest_addoption(parser):\n    parser.addoption('--spr', action='store_true')\n")
+    program = [sys.executable, *command] if command else [os.path.join(os.path.dirname(sys.executable), "pytest")]
+    done = run(tmp_path, TEST, "--spr", "-q", "-p", "no:cacheprovider", command=program)
+    assert done.returncode == 0 and "1 passed" in done.stdout and "spr:" not in done.stderr, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "is_one"),
+    [
+        ("python -m pip install x --spr", True),
+        ("python -X importtime -m pytest --spr", True),
+        ("/usr/bin/python3 /env/bin/pip3.11 install --spr", True),
+        ("python -W error train.py -m pytest --spr", False),
+        ("python -m llava.train.train --spr", False),
+        ("python -m cProfile train.py --spr", False),
+        ("python -c code --spr", False),
+        ("python pipeline.py --spr", False),
+    ],
+)
+def test_bystanders(command, is_one):
+    from spr_plugin.boot import _bystander
+
+    assert _bystander(command.split()) is is_one
