@@ -49,7 +49,7 @@ class LlavaHost(Host):
             )
 
     def __getstate__(self) -> dict:
-        """Without the script's globals, and without the records of its data set, which rows of ours have no use for."""
+        """Without the script's globals, and the records of its data set, which our rows have no use for."""
         state = {name: value for name, value in super().__getstate__().items() if name != "namespace"}
         state["dataset"] = copy.copy(self.dataset)
         state["dataset"].list_data_dict = []

@@ -17,8 +17,9 @@ PARTS = ("language model", "projector", "vision tower")
 class Host(ABC):
     """One training script with its model, tokenizer and image transform.
 
-    ``row``, ``batch`` and ``pictures`` are also called in data loaders' processes, where there is no trainer and no model: those that are not
-    forked get the rest of the host by pickle. A host that keeps more that cannot go there says so by ``__getstate__``.
+    ``row``, ``batch`` and ``pictures`` are also called in data loaders' processes, where there is no trainer and
+    no model: those that are not forked get the rest of the host by pickle. A host that keeps more that cannot go
+    there says so by ``__getstate__``.
 
     Attributes:
         trainer: the host's ``transformers.Trainer``; ``trainer.model`` is the live model.
@@ -104,7 +105,8 @@ class Host(ABC):
         """Write the live model as the host itself would, in its own layout."""
 
     def on_device(self, batch: dict) -> dict:
-        """``batch`` where the model is, with the types that transformers' own Trainer gives a step's. The host's may know its own batches alone."""
+        """``batch`` where the model is, with the types that transformers' own Trainer gives a step's. The host's
+        may know its own batches alone."""
         return _on_device(self.trainer, batch)
 
     def __getstate__(self) -> dict:
@@ -126,7 +128,10 @@ class Host(ABC):
             packed = pickle.dumps((type(self), self.__getstate__()))
         except (pickle.PicklingError, TypeError, AttributeError) as error:  # what it holds is foreign
             said = " ".join(str(error).split())
-            raise UserError(f"{type(self).__name__} cannot go to data loader workers that do not fork ({said}): take dataloader_num_workers 0") from None
+            raise UserError(
+                f"{type(self).__name__} cannot go to data loader workers that do not fork ({said}): take "
+                "dataloader_num_workers 0"
+            ) from None
         return _unpacked, (loaded_files(), packed)
 
 

@@ -1,4 +1,5 @@
-"""The stage in the order of what happens: row layout, reference log-probs, training with a look at held-out regions between the steps."""
+"""The stage in the order of what happens: row layout, reference log-probs, training with a look at held-out
+regions between the steps."""
 
 import contextlib
 import resource
@@ -237,7 +238,8 @@ def dry_step(trainer, stage: Stage, steps: int) -> None:
 
 
 def train(stage: Stage, measured: list[Measured], slots: list[Slot], reference: dict[str, dict], checkpoint: Path | None) -> None:
-    """Run the steps of the plan with a Trainer of the stage's own, which leaves its engine to the host's, also where it fails.
+    """Run the steps of the plan with a Trainer of the stage's own, which leaves its engine to the host's, also
+    where it fails.
 
     Raises:
         UserError: the loop ended before the plan, and not for a collapse; what it has done is kept.
@@ -258,7 +260,8 @@ def train(stage: Stage, measured: list[Measured], slots: list[Slot], reference: 
     with resume.without_frozen_weights(bool(args.deepspeed)):
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except UserError as error:  # of one from a data loader's process torch makes a text of many lines, ours the last
+        except UserError as error:
+            # Of one from a data loader's process torch makes a text of many lines, ours the last.
             raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
         finally:
             hand_over(trainer, host.trainer)

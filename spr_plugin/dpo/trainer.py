@@ -1,8 +1,9 @@
-"""The Trainer of the DPO stage: transformers' own on the host's model, with the stage's loss, optimizer, order and checkpoints.
+"""The Trainer of the DPO stage: transformers' own, with the stage's loss, optimizer, order and checkpoints.
 
-It is an object of its own. Of the host's trainer it has no method and no attribute, of its arguments those in ``FROM_HOST``, of its
-callbacks those that report; so nothing else reaches the stage, and nothing has to be given back. What the stage leaves to the host's
-trainer is the engine (:func:`hand_over`), which holds the model that the host saves.
+It is an object of its own. Of the host's trainer it has no method and no attribute, of its arguments those in
+``FROM_HOST``, of its callbacks those that report; so nothing else reaches the stage, and nothing has to be
+given back. What the stage leaves to the host's trainer is the engine (:func:`hand_over`), which holds the
+model that the host saves.
 """
 
 import dataclasses
@@ -28,9 +29,11 @@ from spr_plugin.errors import UserError
 from spr_plugin.host import Host
 from spr_plugin.store import write_json
 
-# Of the host's TrainingArguments, as far as the installed transformers has them; all else is the stage's own or transformers' default.
+# Of the host's TrainingArguments, as far as the installed transformers has them; all else is the stage's own
+# or transformers' default.
 FROM_HOST = {
-    "device": "use_cpu local_rank ddp_backend ddp_timeout ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers",
+    "device": "use_cpu local_rank ddp_backend ddp_timeout ddp_find_unused_parameters ddp_bucket_cap_mb "
+    "ddp_broadcast_buffers",
     "precision": "bf16 fp16 tf32 half_precision_backend fp16_opt_level",
     "sharding": "deepspeed",
     "workers": "dataloader_num_workers dataloader_pin_memory",
@@ -43,15 +46,22 @@ FROM_HOST = {
 # transformers refuses these without a worker
 OF_WORKERS = "dataloader_persistent_workers dataloader_prefetch_factor dataloader_multiprocessing_context"
 # name of a field → the one that replaced it
-RENAMED = {name: name.replace("gradient", "activation") for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs")}
+RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
 # of a trainer: what its model runs in, and what was made with it
-ENGINE = "accelerator gather_function is_deepspeed_enabled model_wrapped deepspeed optimizer lr_scheduler".split()
+ENGINE = "accelerator gather_function is_deepspeed_enabled model_wrapped deepspeed optimizer lr_scheduler"
 INTEGRATIONS = tuple(INTEGRATION_TO_CALLBACK.values())
-PROGRESS = (ProgressCallback, PrinterCallback, trainer_module.DEFAULT_PROGRESS_CALLBACK)  # the last one is a notebook's, in a notebook
+# the last one is a notebook's, in a notebook
+PROGRESS = (ProgressCallback, PrinterCallback, trainer_module.DEFAULT_PROGRESS_CALLBACK)
 
 
-def arguments(host_args, config: SPRConfig, division: Division, steps: int, output_dir: str) -> TrainingArguments:
-    """The stage's arguments: its own, with what ``FROM_HOST`` names of the host's; ``--spr_dpo_config`` comes before both.
+def arguments(
+    host_args, config: SPRConfig, division: Division, steps: int, output_dir: str
+) -> TrainingArguments:
+    """The stage's arguments: its own, with what ``FROM_HOST`` names of the host's; ``--spr_dpo_config`` goes
+    over both.
 
     To make them binds the process's state (devices, DeepSpeed) to them.
 
@@ -87,7 +97,9 @@ def arguments(host_args, config: SPRConfig, division: Division, steps: int, outp
         **given,
     }
     known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
-    settings = {RENAMED[name] if RENAMED.get(name) in known else name: value for name, value in settings.items()}
+    for old, new in RENAMED.items():
+        if new in known and old in settings:
+            settings[new] = settings.pop(old)
     try:
         return TrainingArguments(**{name: value for name, value in settings.items() if name in known})
     except ValueError as error:
@@ -97,17 +109,20 @@ def arguments(host_args, config: SPRConfig, division: Division, steps: int, outp
 
 
 def check_workers(host: Host, config: SPRConfig) -> None:
-    """UserError, before anything is trained, where data loader workers would not be forked and the host cannot go to them."""
+    """UserError, before anything is trained, where data loader workers would not be forked and the host
+    cannot go to them."""
     args = host.trainer.args
     workers = dpo_settings(config)[1].get("dataloader_num_workers", args.dataloader_num_workers)
-    named = getattr(args, "dataloader_multiprocessing_context", None) or multiprocessing.get_start_method(allow_none=True)
-    if workers and (named or multiprocessing.get_all_start_methods()[0]) != "fork":  # the first one is the default
+    # To ask for the method without allow_none would fix it for the process.
+    chosen = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    if workers and (getattr(args, "dataloader_multiprocessing_context", None) or chosen) != "fork":
         pickle.dumps(host)
 
 
 def hand_over(stage_trainer: Trainer, host_trainer) -> None:
-    """Leave the engine to the host's trainer, by which the model answers and is saved. Of the object's own attributes nothing else changes."""
-    for name in ENGINE:
+    """Leave the engine to the host's trainer, by which the model answers and is saved. Nothing else of that
+    object changes."""
+    for name in ENGINE.split():
         setattr(host_trainer, name, getattr(stage_trainer, name))
 
 
@@ -125,40 +140,53 @@ class PreferenceTrainer(Trainer):
         if use_cache is not None:
             settings.use_cache = use_cache  # transformers 5 sets it
         self.spr = stage
-        self.model_accepts_loss_kwargs = False  # the Trainer divides by accumulation steps, whatever the host's forward takes
-        # By it transformers aligns the model's special tokens, as for the host's training, which --spr_only leaves out.
+        # The Trainer divides by accumulation steps, whatever the host's forward takes.
+        self.model_accepts_loss_kwargs = False
+        # By it transformers aligns the model's special tokens, as for the host's training, which --spr_only
+        # skips.
         self.processing_class = getattr(host_trainer, "processing_class", None)
         self.callback_handler.callbacks[:] = self._callbacks(host_trainer)
 
     def _callbacks(self, host_trainer) -> list:
-        """What steers the loop, and of the host's what reports; the integrations that ``--spr_dpo_config`` names stand in place of the host's."""
-        ours, theirs = self.callback_handler.callbacks, host_trainer.callback_handler.callbacks
-        named = "report_to" in dpo_settings(self.spr.config)[1]
-        kept = [callback for callback in ours if isinstance(callback, (DefaultFlowCallback, *(INTEGRATIONS if named else ())))]
-        return kept + [callback for callback in theirs if isinstance(callback, PROGRESS if named else (*INTEGRATIONS, *PROGRESS))]
+        """What steers the loop, and of the host's what reports; integrations that ``--spr_dpo_config`` names
+        come in place of the host's."""
+        own, from_host = (DefaultFlowCallback,), (*INTEGRATIONS, *PROGRESS)
+        if "report_to" in dpo_settings(self.spr.config)[1]:
+            own, from_host = (*own, *INTEGRATIONS), PROGRESS
+        kept = [callback for callback in self.callback_handler.callbacks if isinstance(callback, own)]
+        theirs = host_trainer.callback_handler.callbacks
+        return kept + [callback for callback in theirs if isinstance(callback, from_host)]
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         stage, config = self.spr, self.spr.config
         answers = stage.answers(model, inputs, collective=weights.sharded(self.model))
-        reference, weight = (torch.tensor(inputs[name], dtype=torch.float32, device=answers.sums.device) for name in ("reference", "weight"))
+        reference, weight = (
+            torch.tensor(inputs[name], dtype=torch.float32, device=answers.sums.device)
+            for name in ("reference", "weight")
+        )
         pairs = deltas(answers, reference, weight > 0)
         losses = preference_losses(pairs, *config.losses(), config.spr_beta, config.spr_label_smoothing)
         loss = (losses * weight).sum()
         if ranks.any_of(not bool(torch.isfinite(losses).all())):
             self._stop_at_bad_loss(losses, inputs)
         values = metrics(pairs, config.spr_beta) | {"loss": losses.detach()}
-        stage.seen.append(({name: (value * pairs.real).sum() for name, value in values.items()}, pairs.real.sum()))
+        stage.seen.append(
+            ({name: (value * pairs.real).sum() for name, value in values.items()}, pairs.real.sum())
+        )
         return (loss, {"logits": answers.token_log_probs}) if return_outputs else loss
 
     def log(self, logs, *args, **kwargs):
-        """Our means over all ranks' pairs since the last log stand beside (for the loss: in place of) the Trainer's own."""
+        """Our means over all ranks' pairs since the last log stand beside (for the loss: in place of) the
+        Trainer's own."""
         if self.spr.seen and "loss" in logs:
             names = list(self.spr.seen[0][0])
-            sums = torch.stack([torch.stack([values[name] for name in names]) for values, _ in self.spr.seen]).sum(0)
+            rows = [torch.stack([values[name] for name in names]) for values, _ in self.spr.seen]
+            sums = torch.stack(rows).sum(0)
             means = ranks.mean(sums.float(), float(sum(count for _, count in self.spr.seen)))
             logs = {**logs, **dict(zip(names, means.tolist()))}
             self.spr.seen.clear()
-        return super().log({f"spr/{key}" if "/" not in key else key: value for key, value in logs.items()}, *args, **kwargs)
+        named = {f"spr/{key}" if "/" not in key else key: value for key, value in logs.items()}
+        return super().log(named, *args, **kwargs)
 
     def _stop_at_bad_loss(self, losses, inputs):
         """No gradient has been taken yet: keep the state, write down the pairs, stop on every rank."""
@@ -174,19 +202,25 @@ class PreferenceTrainer(Trainer):
             self._save_checkpoint(self.model, None)
             kept = f"before it, in {stage.directory / f'checkpoint-{step}'}"
         raise UserError(
-            f"the DPO loss is not finite at step {step + 1}, pair {everyone[0]} (written to {folder}); the state is kept {kept}: lower "
-            "--spr_learning_rate, or look at the pair, and start the DPO stage over with --spr_restart_dpo"
+            f"the DPO loss is not finite at step {step + 1}, pair {everyone[0]} (written to {folder}); the "
+            f"state is kept {kept}: lower --spr_learning_rate, or look at the pair, and start the DPO stage "
+            "over with --spr_restart_dpo"
         )
 
     def refuse_early_end(self, steps: int) -> None:
-        """Keep the state of a loop that was stopped before the plan's last step, and say so. Of what is in it, what reports alone can have done that."""
+        """Keep the state of a loop that was stopped before the plan's last step, and say so. Of what is in
+        the loop nothing else can have done that than what reports."""
         step = self.state.global_step
         if step:
             self._save_checkpoint(self.model, None)
-        others = [type(callback).__name__ for callback in self.callback_handler.callbacks if not isinstance(callback, DefaultFlowCallback)]
+        reporting = (*INTEGRATIONS, *PROGRESS)
+        suspects = [
+            type(one).__name__ for one in self.callback_handler.callbacks if isinstance(one, reporting)
+        ]
         raise UserError(
-            f"the DPO stage ended at step {step} of {steps}, and not for a collapse: a callback stopped it, of {', '.join(others)}; "
-            "take that one out and start the same command again, which goes on from there"
+            f"the DPO stage ended at step {step} of {steps}, and not for a collapse: one of its callbacks "
+            f"that report ({', '.join(suspects)}) stopped it; take that one out and start the same command "
+            "again, which goes on from there"
         )
 
     def save_model(self, output_dir=None, _internal_call=False):
@@ -204,17 +238,23 @@ class PreferenceTrainer(Trainer):
         except (OSError, RuntimeError, UserError) as error:
             failure = " ".join(str(error).split())
         if failure := next(filter(None, ranks.from_all(failure)), None):
-            raise UserError(f"the DPO stage cannot write its checkpoint of step {self.state.global_step} ({failure}); make room and start the same command again")
+            raise UserError(
+                f"the DPO stage cannot write its checkpoint of step {self.state.global_step} ({failure}); "
+                "make room and start the same command again"
+            )
         resume.finish(self.spr.directory / f"checkpoint-{self.state.global_step}", self.spr.division)
 
     def create_optimizer(self, model=None):
-        """One AdamW group of what trains; hosts' own groups can be empty, which DeepSpeed and torch's schedulers do not take. Where a
-        DeepSpeed file offloads the optimizer, accelerate makes DeepSpeed's own AdamW of it."""
+        """One AdamW group of what trains; hosts' own groups can be empty, which DeepSpeed and torch's
+        schedulers do not take. Where a DeepSpeed file offloads the optimizer, accelerate makes DeepSpeed's
+        own AdamW of it."""
         if self.optimizer is None:
             trained = [p for p in self.model.parameters() if p.requires_grad]
             args = self.args
             betas = args.adam_beta1, args.adam_beta2
-            self.optimizer = torch.optim.AdamW(trained, args.learning_rate, betas, args.adam_epsilon, args.weight_decay)
+            self.optimizer = torch.optim.AdamW(
+                trained, args.learning_rate, betas, args.adam_epsilon, args.weight_decay
+            )
         return self.optimizer
 
     def _get_train_sampler(self, *args):

@@ -1,4 +1,5 @@
-"""A lab's host in a file that ``--spr_plugin`` names: its class is in no module that another process could import."""
+"""A lab's host in a file that ``--spr_plugin`` names: its class is in no module that another process could
+import."""
 
 from spr_plugin.hooks.llava import LlavaHost
 from spr_plugin.hookspecs import hookimpl

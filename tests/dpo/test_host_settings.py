@@ -1,12 +1,11 @@
-"""The stage takes a named list of the host's settings and nothing else: whatever else a host sets, it trains to the last bit as for a host
-that sets nothing, and afterwards the host's trainer is what it was."""
+"""The stage takes a named list of the host's settings and nothing else: whatever else a host sets, it trains
+to the last bit as for a host that sets nothing, and afterwards the host's trainer is what it was."""
 
 import dataclasses
 import enum
 import inspect
 import json
 import multiprocessing
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from spr_plugin import pipeline, weights
 from spr_plugin.dpo import choose_trainable, improve
 from spr_plugin.dpo.trainer import check_workers
 from spr_plugin.errors import UserError
-from spr_plugin.plugins import load_file
+from spr_plugin.plugins import load_file, manager
 from spr_plugin.store import read_json
 
 from . import live
@@ -28,19 +27,29 @@ from .test_probe import query
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = dict(spr_batch_size=2, spr_save_steps=1, spr_learning_rate=1e-3, spr_epochs=1.0, spr_probe_steps=2, spr_max_new_tokens=3)
+SETTINGS = dict(
+    spr_batch_size=2,
+    spr_save_steps=1,
+    spr_learning_rate=1e-3,
+    spr_epochs=1.0,
+    spr_probe_steps=2,
+    spr_max_new_tokens=3,
+)
 PAIRS, STEPS = 8, 4
-# What the stage may take from the host, written out: a list read from the code would follow whatever the code does.
+# What the stage may take from the host, written out: a list read from the code would follow whatever the code
+# does.
 TAKEN = frozenset(
-    """use_cpu local_rank ddp_backend ddp_timeout ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers
-    bf16 fp16 tf32 half_precision_backend fp16_opt_level deepspeed
+    """use_cpu local_rank ddp_backend ddp_timeout ddp_find_unused_parameters ddp_bucket_cap_mb
+    ddp_broadcast_buffers bf16 fp16 tf32 half_precision_backend fp16_opt_level deepspeed
     dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
     dataloader_multiprocessing_context activation_checkpointing activation_checkpointing_kwargs
     gradient_checkpointing gradient_checkpointing_kwargs run_name project logging_dir disable_tqdm log_level
-    log_level_replica log_on_each_node trackio_space_id trackio_bucket_id trackio_static_space_id hub_private_repo
-    seed data_seed full_determinism""".split()
+    log_level_replica log_on_each_node trackio_space_id trackio_bucket_id trackio_static_space_id
+    hub_private_repo seed data_seed full_determinism""".split()
 )
-ENGINE = {"accelerator", "gather_function", "model_wrapped", "deepspeed", "optimizer", "lr_scheduler", "is_deepspeed_enabled"}
+ENGINE = frozenset(
+    "accelerator gather_function is_deepspeed_enabled model_wrapped deepspeed optimizer lr_scheduler".split()
+)
 
 
 class Heard(Reporter):
@@ -83,13 +92,16 @@ class ReadsDataLoader(TrainerCallback):
     """As a host's callback may, which knows its own batches."""
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        raise AssertionError(f"the host's callback was called with {next(iter(train_dataloader))['pixel_values']}")
+        raise AssertionError(
+            f"the host's callback was called with {next(iter(train_dataloader))['pixel_values']}"
+        )
 
 
 @pytest.fixture
 def stage(live_llava, pairs, random_llava, tmp_path):
-    """``stage(disturb, **args)``: the stage on a host that ``disturb(trainer)`` has changed and that was made with the arguments ``args``, the
-    next call going on from the last: (what trained, what the steps logged, host)."""
+    """``stage(disturb, **args)``: the stage on a host that ``disturb(trainer)`` has changed and that was made
+    with the arguments ``args``, the next call going on from the last: (what trained, what the steps logged,
+    host)."""
 
     def go(disturb=lambda trainer: None, spr_dpo_config=None, **args):
         host, config = live_llava(**SETTINGS, spr_dpo_config=spr_dpo_config, args=args)
@@ -118,7 +130,7 @@ def calm(random_llava, tmp_path_factory):
     return weights.digests(host.trainer.model, names), heard.steps
 
 
-# --- what a host may set --------------------------------------------------------------------------------------------------------
+# --- what a host may set ------------------------------------------------------------------------------------
 
 
 def every_argument(trainer):
@@ -145,12 +157,17 @@ def raising(name):
 
 def every_method(trainer):
     """A class that overrides all that transformers' Trainer has."""
-    methods = {name: raising(name) for name, _ in inspect.getmembers(transformers.Trainer, inspect.isroutine) if not name.startswith("__")}
+    methods = {
+        name: raising(name)
+        for name, _ in inspect.getmembers(transformers.Trainer, inspect.isroutine)
+        if not name.startswith("__")
+    }
     trainer.__class__ = type("Raising", (type(trainer),), methods)
 
 
 def every_attribute(trainer):
-    """The same on the object, where it comes before the class; and what transformers reads from a trainer beside its arguments."""
+    """The same on the object, where it comes before the class; and what transformers reads from a trainer
+    beside its arguments."""
     for name, _ in inspect.getmembers(transformers.Trainer, inspect.isroutine):
         if not name.startswith("__"):
             setattr(trainer, name, raising(name))
@@ -174,10 +191,28 @@ def test_what_a_host_sets_changes_nothing(stage, calm, disturb):
 
 
 def test_arguments_as_a_command_gives_them(stage, calm):
-    """Valid together, and read by the host's own constructor; each of them once broke the stage, or changed it without a word."""
-    given = dict(neftune_noise_alpha=5.0, lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr": 1e-4}, warmup_steps=3, max_steps=1)
-    given |= dict(eval_on_start=True, logging_strategy="epoch", save_strategy="no", dataloader_drop_last=True, label_smoothing_factor=0.1)
-    given |= dict(include_num_input_tokens_seen=True, optim="sgd", max_grad_norm=0.01, accelerator_config={"split_batches": True})
+    """Valid together, and read by the host's own constructor; each of them once broke the stage, or changed
+    it without a word."""
+    given = dict(
+        neftune_noise_alpha=5.0,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr": 1e-4},
+        warmup_steps=3,
+        max_steps=1,
+    )
+    given |= dict(
+        eval_on_start=True,
+        logging_strategy="epoch",
+        save_strategy="no",
+        dataloader_drop_last=True,
+        label_smoothing_factor=0.1,
+    )
+    given |= dict(
+        include_num_input_tokens_seen=True,
+        optim="sgd",
+        max_grad_norm=0.01,
+        accelerator_config={"split_batches": True},
+    )
     known = {field.name for field in dataclasses.fields(transformers.TrainingArguments)}
     trained, steps, _ = stage(**{name: value for name, value in given.items() if name in known})
     assert steps == calm[1] and trained == calm[0]
@@ -189,9 +224,22 @@ def test_what_is_taken_reaches_the_stage(stage):
 
     class Asks(Reporter):
         def on_step_begin(self, args, state, control, model=None, **kwargs):
-            told.append((type(args), args.run_name, args.seed, args.log_level, any(getattr(m, "gradient_checkpointing", False) for m in model.modules())))
+            told.append(
+                (
+                    type(args),
+                    args.run_name,
+                    args.seed,
+                    args.log_level,
+                    any(getattr(m, "gradient_checkpointing", False) for m in model.modules()),
+                )
+            )
 
-    settings = {"gradient_checkpointing_kwargs": {"use_reentrant": False}, "run_name": "mine", "seed": 7, "log_level": "error"}
+    settings = {
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "run_name": "mine",
+        "seed": 7,
+        "log_level": "error",
+    }
     stage(lambda trainer: trainer.add_callback(Asks()), gradient_checkpointing=True, **settings)
     assert told == [(transformers.TrainingArguments, "mine", 7, "error", True)] * STEPS
 
@@ -207,7 +255,12 @@ def test_reporting_callbacks_stay_and_no_other(stage, tmp_path):
 
         return Tells()
 
-    kinds = TensorBoardCallback, transformers.trainer_callback.ProgressCallback, transformers.DefaultFlowCallback, TrainerCallback
+    kinds = (
+        TensorBoardCallback,
+        transformers.trainer_callback.ProgressCallback,
+        transformers.DefaultFlowCallback,
+        TrainerCallback,
+    )
 
     def add(trainer):
         trainer.callback_handler.callbacks[:] = [telling(kind) for kind in kinds]
@@ -223,12 +276,30 @@ def test_settings_of_spr_dpo_config_come_before_the_host_s(stage, tmp_path):
 
     class Asks(Reporter):
         def on_step_begin(self, args, state, control, model=None, **kwargs):
-            told.append((args.run_name, args.max_grad_norm, any(getattr(m, "gradient_checkpointing", False) for m in model.modules())))
+            told.append(
+                (
+                    args.run_name,
+                    args.max_grad_norm,
+                    any(getattr(m, "gradient_checkpointing", False) for m in model.modules()),
+                )
+            )
 
     file = tmp_path / "dpo.json"
-    checkpointing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    file.write_text(json.dumps({"report_to": ["tensorboard"], "run_name": "theirs", "max_grad_norm": 0.5, **checkpointing}))
-    stage(lambda trainer: trainer.add_callback(Asks()), spr_dpo_config=str(file), run_name="mine", gradient_checkpointing=False)
+    checkpointing = {
+        "gradient_checkpointing": True,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+    }
+    file.write_text(
+        json.dumps(
+            {"report_to": ["tensorboard"], "run_name": "theirs", "max_grad_norm": 0.5, **checkpointing}
+        )
+    )
+    stage(
+        lambda trainer: trainer.add_callback(Asks()),
+        spr_dpo_config=str(file),
+        run_name="mine",
+        gradient_checkpointing=False,
+    )
     assert told == [("theirs", 0.5, True)] * STEPS and list(tmp_path.rglob("events.out.tfevents.*"))
 
 
@@ -239,12 +310,13 @@ def test_a_value_that_transformers_refuses_is_one_line(stage, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-# --- giving back ----------------------------------------------------------------------------------------------------------------
+# --- giving back --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dies", [None, 0, 2])
 def test_the_host_s_trainer_is_given_back(stage, dies):
-    """On success and on failures: the very objects, callbacks in their order; the engine alone is the stage's."""
+    """On success and on failures: the very objects, callbacks in their order; the engine alone is the
+    stage's."""
     before = {}
 
     def note(trainer):
@@ -253,8 +325,12 @@ def test_the_host_s_trainer_is_given_back(stage, dies):
             trainer.add_callback(DieAt(dies))
         every_attribute(trainer)
         trainer.model.config.use_cache = True
-        before.update(trainer=trainer, own=dict(vars(trainer)), type=type(trainer), args=dict(vars(trainer.args)))
-        before.update(callbacks=list(trainer.callback_handler.callbacks), handler=dict(vars(trainer.callback_handler)))
+        before.update(
+            trainer=trainer, own=dict(vars(trainer)), type=type(trainer), args=dict(vars(trainer.args))
+        )
+        before.update(
+            callbacks=list(trainer.callback_handler.callbacks), handler=dict(vars(trainer.callback_handler))
+        )
         before.update(state=dataclasses.asdict(trainer.state))
 
     if dies is None:
@@ -267,11 +343,14 @@ def test_the_host_s_trainer_is_given_back(stage, dies):
     assert type(trainer) is before["type"] and now.keys() == before["own"].keys()
     assert [name for name in now if now[name] is not before["own"][name] and name not in ENGINE] == []
     assert vars(trainer.args) == before["args"] and dataclasses.asdict(trainer.state) == before["state"]
-    assert trainer.callback_handler.callbacks == before["callbacks"] and vars(trainer.callback_handler) == before["handler"]
+    assert (
+        trainer.callback_handler.callbacks == before["callbacks"]
+        and vars(trainer.callback_handler) == before["handler"]
+    )
     assert trainer.model.config.use_cache is True and trainer.optimizer is not None
 
 
-# --- resuming and ending --------------------------------------------------------------------------------------------------------
+# --- resuming and ending ------------------------------------------------------------------------------------
 
 
 def test_a_resumed_stage_does_not_begin_its_pairs_again(stage, calm):
@@ -283,15 +362,18 @@ def test_a_resumed_stage_does_not_begin_its_pairs_again(stage, calm):
 
 
 def test_an_end_before_the_plan_s_is_said_and_is_no_end(stage, calm):
-    """A callback that reports may stop the loop all the same; what it has done is kept, and the same command goes on from there."""
-    with pytest.raises(UserError, match=r"ended at step 3 of 4.*StopAtWhileReporting.*same command") as caught:
+    """A callback that reports may stop the loop all the same; what it has done is kept, and the same command
+    goes on from there."""
+    with pytest.raises(
+        UserError, match=r"ended at step 3 of 4.*StopAtWhileReporting.*same command"
+    ) as caught:
         stage(lambda trainer: trainer.add_callback(StopAtWhileReporting(3)))
     assert "\n" not in str(caught.value)
     trained, steps, _ = stage()
     assert steps == calm[1][3:] and trained == calm[0]
 
 
-# --- a whole command --------------------------------------------------------------------------------------------------------------
+# --- a whole command ----------------------------------------------------------------------------------------
 
 
 class OwnBatchesAlone:
@@ -316,12 +398,15 @@ class OwnBatchesAlone:
 
 
 def test_a_whole_command(random_llava, tmp_path):
-    """A host's training with all that the issue names, sampling, scoring, DPO, and the host's own state behind it."""
+    """A host's training with all that the issue names, sampling, scoring, DPO, and the host's own state
+    behind it."""
     from .test_rounds import SETTINGS as WHOLE
     from .test_rounds import coco_of
 
     given = dict(max_steps=1, per_device_train_batch_size=1, save_strategy="no", learning_rate=1e-3)
-    flags = WHOLE | dict(spr_only=False, spr_annotations=str(coco_of(tmp_path)), spr_image_folder=str(random_llava / "images"))
+    flags = WHOLE | dict(
+        spr_only=False, spr_annotations=str(coco_of(tmp_path)), spr_image_folder=str(random_llava / "images")
+    )
     host, config = live.build(random_llava, tmp_path / "out", args=given, **flags)
     trainer, heard = host.trainer, Heard()
     trainer.add_callback(heard)
@@ -329,12 +414,14 @@ def test_a_whole_command(random_llava, tmp_path):
     trainer.__class__ = type("Own", (OwnBatchesAlone, type(trainer)), {})
     pipeline.train(trainer, config, host.namespace, trainer.train)
     assert heard.steps[0]["rewards/chosen"] == heard.steps[0]["rewards/rejected"] == 0
-    assert trainer.state.global_step == 1 and not any("rewards/margins" in entry for entry in trainer.state.log_history)
+    assert trainer.state.global_step == 1 and not any(
+        "rewards/margins" in entry for entry in trainer.state.log_history
+    )
     exit = read_json(tmp_path / "out" / "spr" / "exit.json")
     assert exit["weights"] == weights.digests(trainer.model, sorted(weights.trainable(trainer.model)))
 
 
-# --- data loader workers ----------------------------------------------------------------------------------------------------------
+# --- data loader workers ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -346,20 +433,26 @@ def spawning():
 
 
 def test_data_loader_workers_that_do_not_fork(stage, calm, spawning, monkeypatch):
-    """Rows by a host whose class is in a plugin file, and by LLaVA's own data set, which no new transformers can import without the shims."""
+    """Rows by a host whose class is in a plugin file, and by LLaVA's own data set, which no new transformers
+    can import without the shims."""
     file = Path(__file__).with_name("plugin_host.py")
     load_file(str(file))
-    (plugin,) = [sys.modules[name] for name in sys.modules if name.startswith("spr_plugin_file_plugin_host")]
+    plugin = manager().get_plugin(str(file))
     monkeypatch.setattr(live, "LlavaHost", plugin.FileHost)
     trained, steps, host = stage(dataloader_num_workers=1)
     assert type(host) is plugin.FileHost and steps == calm[1] and trained == calm[0]
 
 
-def test_a_host_that_cannot_go_to_such_workers_is_told_before_anything_is_trained(live_llava, spawning, tmp_path):
+def test_a_host_that_cannot_go_to_such_workers_is_told_before_anything_is_trained(
+    live_llava, spawning, tmp_path
+):
     host, config = live_llava(args={"dataloader_num_workers": 2})
     check_workers(host, config)
     host.of_a_lab = lambda: None
-    with pytest.raises(UserError, match="LlavaHost cannot go to data loader workers that do not fork .*dataloader_num_workers 0") as caught:
+    with pytest.raises(
+        UserError,
+        match="LlavaHost cannot go to data loader workers that do not fork .*dataloader_num_workers 0",
+    ) as caught:
         check_workers(host, config)
     assert "\n" not in str(caught.value)
     (tmp_path / "dpo.json").write_text('{"dataloader_num_workers": 0}')

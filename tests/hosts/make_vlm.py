@@ -43,7 +43,9 @@ def pictures_only(processor_class):
     def check(self, name, value):
         return None if value is None else processor_class.check_argument_for_proper_class(self, name, value)
 
-    return type(processor_class.__name__, (processor_class,), {"check_argument_for_proper_class": check})
+    name = processor_class.__name__
+    made = globals()[name] = type(name, (processor_class,), {"check_argument_for_proper_class": check, "__module__": __name__})  # for pickle
+    return made
 
 
 def vision(**more):
