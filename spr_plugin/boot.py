@@ -1,7 +1,8 @@
 """What ``--spr`` wakes in a training command that knows nothing of us.
 
-``spr_plugin.pth`` (or ``.start``) in site-packages calls :func:`wake` when an argument is ``--spr``, ``--spr=…`` or ``--spr_…``. Nothing
-heavy is imported: we only wait for modules of transformers and the host. When they have been executed
+``spr_plugin.pth`` (or ``.start``) in site-packages calls :func:`wake` when an argument is ``--spr``,
+``--spr=…`` or ``--spr_…``. Nothing heavy is imported: we only wait for modules of transformers and the host.
+When they have been executed
 
 * ``HfArgumentParser`` learns our flags (:mod:`spr_plugin.flags`);
 * ``Trainer.train`` becomes :func:`spr_plugin.pipeline.train`, which calls the host's own ``train`` first;
@@ -29,12 +30,13 @@ AWAKE = "SPR_PLUGIN_AWAKE"
 BYSTANDER = re.compile(r"(pip[\d.]*|pytest|py\.test|unittest)(\.py|\.exe)?")
 
 
-# --- waking ---------------------------------------------------------------------------------------------------------------------
+# --- waking ---------------------------------------------------------------------------------------
 
 
 def inherited(arguments, environment) -> bool:
-    """Whether this is a process that multiprocessing has started, without a fork, for one that was awake: it imports the host's script anew
-    (data loader workers), and has no flag in its command line yet. ``spr_plugin.pth`` says this too."""
+    """Whether this is a process that multiprocessing has started, without a fork, for one that was awake: it
+    imports the host's script anew (data loader workers), and has no flag in its command line yet.
+    ``spr_plugin.pth`` says this too."""
     return AWAKE in environment and any("multiprocessing" in a for a in arguments)
 
 
@@ -46,10 +48,12 @@ def start() -> None:
 
 
 def wake(words=None) -> None:
-    """Wait for transformers. Twice is once: site reads a boot file again where two site directories are the same.
+    """Wait for transformers. Twice is once: site reads a boot file again where two site directories are the
+    same.
 
     Args:
-        words: what follows the training script on the command line; default: what this interpreter was started with.
+        words: what follows the training script on the command line; default: what this interpreter was
+            started with.
     """
     if State.awake or words is None and _bystander(sys.orig_argv):
         return
@@ -83,13 +87,17 @@ def _bystander(command: list) -> bool:
 
 
 def check_installation() -> None:
-    """Stop with one line where ``./spr_plugin`` of a checkout hides the installed package: the checkout keeps its hooks elsewhere."""
+    """Stop with one line where ``./spr_plugin`` of a checkout hides the installed package: the checkout keeps
+    its hooks elsewhere."""
     if importlib.util.find_spec("spr_plugin.hooks") is None:
         here = os.path.dirname(os.path.abspath(__file__))
-        fail(f"{here} is a source folder without its hooks: run from another folder, or install the checkout with pip install -e")
+        fail(
+            f"{here} is a source folder without its hooks: run from another folder, or install the checkout "
+            "with pip install -e"
+        )
 
 
-# --- the training loop ------------------------------------------------------------------------------------------------------------
+# --- the training loop ----------------------------------------------------------------------------
 
 
 @once
@@ -135,11 +143,12 @@ def hook_train(cls) -> None:
 
 
 def _with_stage(trainer, config, namespace: dict, followed: bool, host_train):
-    """``host_train()`` and the SPR stage around it, unless the stage has ``followed`` a training already; a train() that is called in here is the
-    plain one.
+    """``host_train()`` and the SPR stage around it, unless the stage has ``followed`` a training already; a
+    train() that is called in here is the plain one.
 
     Raises:
-        UserError: whatever the user can mend, before the host trains; with ``--spr_only`` and in an interactive session also after.
+        UserError: whatever the user can mend, before the host trains; with ``--spr_only`` and in an
+            interactive session also after.
     """
     from spr_plugin import pipeline
 
@@ -157,7 +166,7 @@ def _with_stage(trainer, config, namespace: dict, followed: bool, host_train):
     return outcome.result
 
 
-# --- attach -----------------------------------------------------------------------------------------------------------------------
+# --- attach ---------------------------------------------------------------------------------------
 
 
 def attach(trainer, processor, given: dict):
@@ -188,11 +197,15 @@ def attach(trainer, processor, given: dict):
 
 
 def _one_line_for_mistakes() -> None:
-    """A script that ends with a UserError of ours shows its line and no traceback; all other errors are shown as ever."""
+    """A script that ends with a UserError of ours shows its line and no traceback; all other errors are shown
+    as ever."""
     host_hook = sys.excepthook
 
     def show(kind, error, trace):
-        print(f"spr: error: {error}", file=sys.stderr) if issubclass(kind, UserError) else host_hook(kind, error, trace)
+        if issubclass(kind, UserError):
+            print(f"spr: error: {error}", file=sys.stderr)
+        else:
+            host_hook(kind, error, trace)
 
     if getattr(host_hook, "__module__", None) != __name__:
         sys.excepthook = show

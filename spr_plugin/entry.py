@@ -1,4 +1,5 @@
-"""``OUTPUT_DIR/spr/entry``: the weights as the host's training left them, which training that was, and the way back to them."""
+"""``OUTPUT_DIR/spr/entry``: the weights as the host's training left them, which training that was, and the
+way back to them."""
 
 from __future__ import annotations
 
@@ -14,29 +15,39 @@ TRAINING = "training.json"
 
 
 def training_of(trainer, config: SPRConfig) -> dict:
-    """What the host trains: what makes an entry the end of this training and of no other one. The same on any number of ranks."""
+    """What the host trains: what makes an entry the end of this training and of no other one. The same on any
+    number of ranks."""
     trainable = {"trainable": sorted(weights.trainable(trainer.model))}
     if config.spr_only:
         return {"trained": False, **trainable}
     args, data = trainer.args, trainer.train_dataset
-    steps = {"max_steps": args.max_steps} if args.max_steps > 0 else {"num_train_epochs": args.num_train_epochs}
+    steps = (
+        {"max_steps": args.max_steps} if args.max_steps > 0 else {"num_train_epochs": args.num_train_epochs}
+    )
     examples = {"examples": len(data)} if hasattr(data, "__len__") else {}
     return {"trained": True, **steps, **examples, **trainable}
 
 
 def found(directory: Path, training: dict) -> bool:
-    """Whether the entry in ``directory`` is the end of ``training``: this command was started again. UserError where it is that of another one."""
-    known = ranks.agreed(lambda: read_json(directory / TRAINING) or {} if is_whole(directory / "entry") else None)
+    """Whether the entry in ``directory`` is the end of ``training``: this command was started again.
+    UserError where it is that of another one."""
+    known = ranks.agreed(
+        lambda: read_json(directory / TRAINING) or {} if is_whole(directory / "entry") else None
+    )
     if known is None:
         return False
     names = sorted({*known, *training} - {"trainable"})
-    changed = [f"{name} {known.get(name)} became {training.get(name)}" for name in names if known.get(name) != training.get(name)]
+    changed = [
+        f"{name} {known.get(name)} became {training.get(name)}"
+        for name in names
+        if known.get(name) != training.get(name)
+    ]
     if other := sorted(set(known.get("trainable", ())) ^ set(training["trainable"])):
         changed.append(f"other parameters are trained, {len(other)} of them, such as {other[0]}")
     if changed:
         raise UserError(
-            f"{directory / 'entry'} holds the weights of another training ({'; '.join(changed)}), and this one would be skipped: take another "
-            "--output_dir, or --spr_overwrite to train again"
+            f"{directory / 'entry'} holds the weights of another training ({'; '.join(changed)}), and this "
+            "one would be skipped: take another --output_dir, or --spr_overwrite to train again"
         )
     return True
 
@@ -46,7 +57,8 @@ def is_whole(entry: Path) -> bool:
 
 
 def save(host: Host, config: SPRConfig, directory: Path, training: dict) -> None:
-    """The weights that the host has trained, what the stage may change beside them, and which training it was."""
+    """The weights that the host has trained, what the stage may change beside them, and which training it
+    was."""
     engine.release(host.trainer)
     model = host.trainer.model
     names = {*weights.trainable(model), *dpo.projector(host, config)}
@@ -56,7 +68,8 @@ def save(host: Host, config: SPRConfig, directory: Path, training: dict) -> None
 
 
 def go_back(host: Host, directory: Path, own_flags: dict[str, bool]) -> None:
-    """The model as the host has trained it, in the host's own structure and with its ``requires_grad``, for the host to save."""
+    """The model as the host has trained it, in the host's own structure and with its ``requires_grad``, for
+    the host to save."""
     trainer = host.trainer
     engine.release(trainer)
     dpo.remove_adapter(trainer.model)

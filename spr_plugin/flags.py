@@ -1,8 +1,9 @@
 """Our flags on the host's command line, whichever parser reads it and however many there are.
 
-``HfArgumentParser`` (TRL's copy too) learns our flags and keeps them from the host, whose own dataclasses come out as ever. What counts is all
-that was said: a file's or dict's values, over them the command line's, over them what a parser was handed as a list. A parse that holds none
-of our flags changes nothing. Standard library only at import.
+``HfArgumentParser`` (TRL's copy too) learns our flags and keeps them from the host, whose own dataclasses
+come out as ever. What counts is all that was said: a file's or dict's values, over them the command line's,
+over them what a parser was handed as a list. A parse that holds none of our flags changes nothing. Standard
+library only at import.
 """
 
 import dataclasses
@@ -17,8 +18,13 @@ from spr_plugin.process import State, fail, or_fail
 
 # A frame outside these is the training script: forks under any package name are found without knowing it.
 LIBRARIES = ("argparse", "transformers", "trl", "spr_plugin")
-# transformers' old name of a flag → the name since 4.46 or 5.0. Values keep their meaning: warmup_steps below 1 is a share.
-RENAMED_FLAGS = {"--evaluation_strategy": "--eval_strategy", "--warmup_ratio": "--warmup_steps", "--no_cuda": "--use_cpu"}
+# transformers' old name of a flag → the name since 4.46 or 5.0. Values keep their meaning: warmup_steps below
+# 1 is a share.
+RENAMED_FLAGS = {
+    "--evaluation_strategy": "--eval_strategy",
+    "--warmup_ratio": "--warmup_steps",
+    "--no_cuda": "--use_cpu",
+}
 
 
 def asked(arguments) -> bool:
@@ -27,8 +33,13 @@ def asked(arguments) -> bool:
 
 
 def named(words) -> list[str]:
-    """Names of our flags among ``words``, as they are written there (``--spr-beta`` and ``--no_spr_keep_best`` are argparse's)."""
-    options = [word.partition("=")[0].replace("-", "_") for word in words if isinstance(word, str) and word.startswith("--")]
+    """Names of our flags among ``words``, as they are written there (``--spr-beta`` and
+    ``--no_spr_keep_best`` are argparse's)."""
+    options = [
+        word.partition("=")[0].replace("-", "_")
+        for word in words
+        if isinstance(word, str) and word.startswith("--")
+    ]
     plain = [option.removeprefix("__no_").removeprefix("__") for option in options]
     return [name for name in plain if name == "spr" or name.startswith("spr_")]
 
@@ -42,7 +53,9 @@ def flags_class():
         metadata = {"help": for_argparse(f.metadata["help"])}
         return dataclasses.field(default=f.default, default_factory=f.default_factory, metadata=metadata)
 
-    return dataclasses.make_dataclass("SPRFlags", [(f.name, f.type, plain(f)) for f in dataclasses.fields(SPRConfig)])
+    return dataclasses.make_dataclass(
+        "SPRFlags", [(f.name, f.type, plain(f)) for f in dataclasses.fields(SPRConfig)]
+    )
 
 
 def names() -> list[str]:
@@ -61,11 +74,12 @@ def refuse_unknown(given, where="--{}") -> None:
             raise UserError(f"{where.format(name)}: unknown flag{hint}")
 
 
-# --- what was said --------------------------------------------------------------------------------------------------------------
+# --- what was said --------------------------------------------------------------------------------
 
 
 def settle(script) -> None:
-    """Make ``State.config`` of all that was said so far; ``script`` is the frame of the training script that asks.
+    """Make ``State.config`` of all that was said so far; ``script`` is the frame of the training script that
+    asks.
 
     Raises:
         UserError: a value makes no sense, or flags were given without ``--spr``.
@@ -76,7 +90,9 @@ def settle(script) -> None:
     said = {**State.from_files, **given(State.words), **State.from_lists}
     if said and not {"spr", "spr_only"} & said.keys():
         first = next(iter(said))
-        raise UserError(f"--{first} does nothing without --spr: add --spr (or --spr_only to skip the host's training)")
+        raise UserError(
+            f"--{first} does nothing without --spr: add --spr (or --spr_only to skip the host's training)"
+        )
     if said or State.config is None:
         State.config = SPRConfig(**said)
     from spr_plugin.hooks import shims
@@ -105,13 +121,18 @@ def _hear(from_files: dict, from_lists: dict) -> None:
     or_fail(settle, script)
 
 
-# --- parsers --------------------------------------------------------------------------------------------------------------------
+# --- parsers --------------------------------------------------------------------------------------
 
 
 @once
 def hook_parser(parser) -> None:
     """Teach an ``HfArgumentParser`` our flags."""
-    host_init, host_parse_known, host_error, host_dict = parser.__init__, parser.parse_known_args, parser.error, parser.parse_dict
+    host_init, host_parse_known, host_error, host_dict = (
+        parser.__init__,
+        parser.parse_known_args,
+        parser.error,
+        parser.parse_dict,
+    )
 
     @functools.wraps(host_init)
     def __init__(self, *args, **kwargs):
@@ -138,17 +159,26 @@ def hook_parser(parser) -> None:
         return _without_ours(results)
 
     def error(self, message):
-        # argparse prints the host's usage first, hundreds of lines; a mistake in our flags deserves its one line.
+        # argparse prints the host's usage first, hundreds of lines; a mistake in our flags deserves its one
+        # line.
         fail(message) if message.startswith("argument --spr") else host_error(self, message)
 
-    parser.__init__, parser.parse_known_args, parser.parse_dict, parser.error = __init__, parse_known_args, parse_dict, error
+    parser.__init__, parser.parse_known_args, parser.parse_dict, parser.error = (
+        __init__,
+        parse_known_args,
+        parse_dict,
+        error,
+    )
     host_parse = parser.parse_args_into_dataclasses
-    parser.parse_args_into_dataclasses = functools.wraps(host_parse)(lambda *args, **kwargs: _without_ours(host_parse(*args, **kwargs)))
+    parser.parse_args_into_dataclasses = functools.wraps(host_parse)(
+        lambda *args, **kwargs: _without_ours(host_parse(*args, **kwargs))
+    )
 
 
 @once
 def check_file(parser) -> None:
-    """TRL's ``TrlParser`` makes a YAML file's values the defaults of its flags; names that it does not know pass it in silence."""
+    """TRL's ``TrlParser`` makes a YAML file's values the defaults of its flags; names that it does not know
+    pass it in silence."""
     if not hasattr(parser, "set_defaults_with_config"):
         return
     host_set = parser.set_defaults_with_config
@@ -162,12 +192,15 @@ def check_file(parser) -> None:
 
 
 def _read(parser, args: list, parsed) -> tuple[dict, dict]:
-    """What ``args`` say of our flags, and before it what defaults do that were set since (by a file); values as they were parsed."""
+    """What ``args`` say of our flags, and before it what defaults do that were set since (by a file); values
+    as they were parsed."""
     in_list = {name for name in named(args) if hasattr(parsed, name)}
     known = flags_class().__dataclass_fields__
     changed = {a.dest for a in parser._actions if a.dest in known and not _is_own_default(known[a.dest], a)}
     values = vars(parsed)
-    return {name: values[name] for name in sorted(changed - in_list)}, {name: values[name] for name in sorted(in_list)}
+    return {name: values[name] for name in sorted(changed - in_list)}, {
+        name: values[name] for name in sorted(in_list)
+    }
 
 
 def _is_own_default(field, action) -> bool:
@@ -182,11 +215,18 @@ def _without_ours(results) -> tuple:
 
 
 def rewrite_renamed(args: list, known) -> list:
-    """``args`` with flags that transformers has renamed under their new names; ``known`` holds the parser's options."""
+    """``args`` with flags that transformers has renamed under their new names; ``known`` holds the parser's
+    options."""
     stale = {old: new for old, new in RENAMED_FLAGS.items() if old not in known and new in known}
-    renamed = [f"{old} as {new}" for old, new in stale.items() if any(a == old or a.startswith(old + "=") for a in args)]
+    renamed = [
+        f"{old} as {new}"
+        for old, new in stale.items()
+        if any(a == old or a.startswith(old + "=") for a in args)
+    ]
     if renamed and os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"spr: this transformers renamed flags; reading {', '.join(renamed)}", file=sys.stderr, flush=True)
+        print(
+            f"spr: this transformers renamed flags; reading {', '.join(renamed)}", file=sys.stderr, flush=True
+        )
     return [_under_new_name(a, stale) for a in args]
 
 
@@ -196,16 +236,26 @@ def _under_new_name(argument, stale):
 
 
 def _before_training_arguments(parsed) -> None:
-    """What is known before the host's TrainingArguments are made: DeepSpeed's process group must exist by then, and what is wrong with its file,
-    or with the attention that is asked for, is said before a model is loaded."""
+    """What is known before the host's TrainingArguments are made: DeepSpeed's process group must exist by
+    then, and what is wrong with its file, or with the attention that is asked for, is said before a model is
+    loaded."""
     if getattr(parsed, "deepspeed", None):
         from spr_plugin.deepspeed_settings import check_deepspeed
         from spr_plugin.hooks import shims
 
-        or_fail(shims.prepare_deepspeed, getattr(parsed, "use_cpu", False) or getattr(parsed, "no_cuda", False))
+        or_fail(
+            shims.prepare_deepspeed, getattr(parsed, "use_cpu", False) or getattr(parsed, "no_cuda", False)
+        )
         or_fail(check_deepspeed, parsed.deepspeed, parsed)
-    # LLaVA's train_mem.py calls train(attn_implementation="flash_attention_2"), LLaVA-NeXT has a flag of that name.
-    wanted = [script_frame().f_locals.get("attn_implementation"), getattr(parsed, "attn_implementation", None)]
+    # LLaVA's train_mem.py calls train(attn_implementation="flash_attention_2"), LLaVA-NeXT has a flag of that
+    # name.
+    wanted = [
+        script_frame().f_locals.get("attn_implementation"),
+        getattr(parsed, "attn_implementation", None),
+    ]
     found = any(importlib.util.find_spec(name) for name in ("flash_attn", "kernels"))
     if State.config.spr and "flash_attention_2" in wanted and not found:
-        fail("flash_attention_2 is asked for and flash_attn is not installed: take train.py in place of train_mem.py, or --attn_implementation sdpa")
+        fail(
+            "flash_attention_2 is asked for and flash_attn is not installed: take train.py in place of "
+            "train_mem.py, or --attn_implementation sdpa"
+        )

@@ -1,4 +1,5 @@
-"""Callbacks after an import, and changes of a class that are made once: how code that we do not edit is reached. Standard library only."""
+"""Callbacks after an import, and changes of a class that are made once: how code that we do not edit is
+reached. Standard library only."""
 
 import functools
 import sys
@@ -40,7 +41,8 @@ def _then_call_back(execute, name):
 
 
 def once(function):
-    """Decorator of ``function(cls)``: a class that was changed before is left alone. Its own ``__dict__`` counts, not its parents'."""
+    """Decorator of ``function(cls)``: a class that was changed before is left alone. Its own ``__dict__``
+    counts, not its parents'."""
     mark = f"_spr_{function.__name__}"
 
     @functools.wraps(function)

@@ -1,7 +1,8 @@
 """What one process knows of its SPR run, and the line that it ends with where the stage failed or never ran.
 
-A command with ``--spr`` that ends well must mean that the stage ran. Where it did not, nobody is left to ask but the end of the process:
-:func:`end` runs after the script and all that it registered, prints one line and makes the exit code 2. Standard library only at import.
+A command with ``--spr`` that ends well must mean that the stage ran. Where it did not, nobody is left to ask
+but the end of the process: :func:`end` runs after the script and all that it registered, prints one line and
+makes the exit code 2. Standard library only at import.
 """
 
 import atexit
@@ -18,13 +19,17 @@ class State:
     """Of this process; plain attributes, so that tests can set them back.
 
     Attributes:
-        words: the command line at the interpreter's start, without the program; whatever the script makes of ``sys.argv``.
-        from_files, from_lists: flag → value of the latest parse that held flags of ours: read from a dict or file, or given as words.
+        words: the command line at the interpreter's start, without the program; whatever the script makes of
+            ``sys.argv``.
+        from_files, from_lists: flag → value of the latest parse that held flags of ours: read from a dict or
+            file, or given as words.
         config: the SPRConfig of all these, once one was asked for.
         namespace: globals of the script that a parser of transformers has read our flags for.
-        touched: a parser of transformers has read flags here, or a Trainer was made: this is a training script, no bystander.
+        touched: a parser of transformers has read flags here, or a Trainer was made: this is a training
+            script, no bystander.
         launched: a process was started that carries our flags on: the stage is that one's.
-        worker: multiprocessing has started this process, and it imports the script anew: that flags are read says nothing here.
+        worker: multiprocessing has started this process, and it imports the script anew: that flags are read
+            says nothing here.
         in_stage: inside an outermost ``train()``; one that is called in there is the plain one.
         followed: real paths of the output folders in which the stage followed a training.
         refused: a mistake was said, and the exit code is 2.
@@ -49,7 +54,9 @@ class State:
 
 
 _PID = os.getpid()
-_ran = mmap.mmap(-1, 1)  # shared with forked workers (notebook_launcher): where one of them ran the stage, it did run
+_ran = mmap.mmap(
+    -1, 1
+)  # shared with forked workers (notebook_launcher): where one of them ran the stage, it did run
 
 
 def follow(output_dir: str) -> None:
@@ -59,8 +66,8 @@ def follow(output_dir: str) -> None:
 
 
 def fail(error) -> None:
-    """Print ``spr: error: …`` and exit with 2, also where the script catches that. Every rank does: the launcher needs the code, the user one
-    line."""
+    """Print ``spr: error: …`` and exit with 2, also where the script catches that. Every rank does: the
+    launcher needs the code, the user one line."""
     _print_error(error)
     State.refused = State.awake
     raise SystemExit(2)
@@ -81,7 +88,8 @@ def _print_error(error) -> None:
 
 
 def note_exit_code() -> None:
-    """Have ``sys.exit`` leave its argument in :class:`State`: nothing else tells an exit handler that the script ends with an error of its own."""
+    """Have ``sys.exit`` leave its argument in :class:`State`: nothing else tells an exit handler that the
+    script ends with an error of its own."""
     host_exit = sys.exit
 
     def leave(code=None, /):
@@ -104,7 +112,8 @@ def note_launches(subprocess) -> None:
 
 
 def note_spawned(spawn) -> None:
-    """Notice the launcher among torch's: ``start_processes``, where it does not fork (see ``_ran`` for those that do)."""
+    """Notice the launcher among torch's: ``start_processes``, where it does not fork (see ``_ran`` for those
+    that do)."""
     host_start = spawn.start_processes
 
     @functools.wraps(host_start)
@@ -118,14 +127,16 @@ def note_spawned(spawn) -> None:
 
 
 def never_ran() -> str | None:
-    """The line for a training script that was given ``--spr`` and ends well without the stage; None for everybody else."""
+    """The line for a training script that was given ``--spr`` and ends well without the stage; None for
+    everybody else."""
     failing = State.exit_code not in (None, 0, False) or getattr(sys, "last_value", None) is not None
     bystander = not State.touched or State.launched or hasattr(sys, "ps1")
     if _ran[0] or failing or bystander or not (State.config and State.config.spr):
         return None
     return (
-        "--spr was given, and this command ends without the SPR stage: no train() of transformers' Trainer that trains the language model was "
-        "called here; call it, or see spr_plugin.attach; --spr False says that the stage is not wanted"
+        "--spr was given, and this command ends without the SPR stage: no train() of transformers' Trainer that "
+        "trains the language model was called here; call it, or see spr_plugin.attach; --spr False says that "
+        "the stage is not wanted"
     )
 
 
@@ -145,7 +156,8 @@ def end() -> None:
 
 
 def _wait_for_all_ranks() -> None:
-    """A launcher kills the other ranks when the first one ends with an error, and rank 0 may still be saving the model."""
+    """A launcher kills the other ranks when the first one ends with an error, and rank 0 may still be saving
+    the model."""
     from spr_plugin import ranks
 
     try:
@@ -165,5 +177,6 @@ def _flush_open_files() -> None:
             pass
 
 
-# Exit handlers run last registered first: this one is registered before the script's own and those of its trackers.
+# Exit handlers run last registered first: this one is registered before the script's own and those of its
+# trackers.
 atexit.register(end)

@@ -16,7 +16,9 @@ from spr_plugin.selection import Selection, excluded
 from spr_plugin.store import Log, listed, write_json
 
 
-def write_regions(directory: Path, config: SPRConfig, form, data_path: str | None, image_folder: str | None) -> None:
+def write_regions(
+    directory: Path, config: SPRConfig, form, data_path: str | None, image_folder: str | None
+) -> None:
     """The log of regions, unless it is there. UserError where the source gives none. For one rank."""
     queries, skipped = find_regions(directory, config, form, data_path, image_folder)
     if skipped is not None:
@@ -24,7 +26,12 @@ def write_regions(directory: Path, config: SPRConfig, form, data_path: str | Non
 
 
 def find_regions(
-    directory: Path, config: SPRConfig, form, data_path: str | None, image_folder: str | None, anew: bool = False
+    directory: Path,
+    config: SPRConfig,
+    form,
+    data_path: str | None,
+    image_folder: str | None,
+    anew: bool = False,
 ) -> tuple[list[RegionQuery], Counter | None]:
     """The regions whose log is in ``directory`` and None, or new ones and what was left out by reason.
 
@@ -79,9 +86,16 @@ def _draw_regions(config: SPRConfig, form, data_path, folder: str) -> tuple[list
 def _annotated_images(config: SPRConfig, form, data_path, folder, skipped: Counter):
     if config.spr_annotations is None:
         # --data_path writes boxes as the host's model does, but for the aspect that --spr_data_aspect names.
-        return mine_conversations(data_path, folder, box_format(form.family, config.spr_data_aspect) if config.spr_data_aspect else form, skipped)
+        return mine_conversations(
+            data_path,
+            folder,
+            box_format(form.family, config.spr_data_aspect) if config.spr_data_aspect else form,
+            skipped,
+        )
     asked = {"source": config.spr_annotations, "image_folder": folder, "keep_crowd": config.spr_keep_crowd}
     images = ask("spr_annotations", **asked, skipped=skipped)
     if images is None:
-        raise UserError(f"--spr_annotations {config.spr_annotations}: neither COCO-format JSON nor a source of a plugin")
+        raise UserError(
+            f"--spr_annotations {config.spr_annotations}: neither COCO-format JSON nor a source of a plugin"
+        )
     return images

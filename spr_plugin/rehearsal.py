@@ -123,7 +123,7 @@ def _check_boxes(host: Host, row: dict, query: RegionQuery) -> None:
 def _no_draws():
     """Leave the generators as they are: the host's training draws from them."""
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         yield
     random.setstate(python)
     np.random.set_state(numpy)

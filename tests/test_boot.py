@@ -1,4 +1,5 @@
-"""Boot: nothing without a flag; with one, the flags are ours, the dataclasses are the host's, and mistakes get one line."""
+"""Boot: nothing without a flag; with one, the flags are ours, the dataclasses are the host's, and mistakes
+get one line."""
 
 import pkgutil
 import subprocess
@@ -16,7 +17,8 @@ from spr_plugin.errors import UserError
 pytestmark = pytest.mark.legacy
 BUILD = Path(__file__).parents[1] / "_build"
 
-# A training script in little: transformers' parser, a Trainer whose train() a fork may override, and nothing of ours.
+# A training script in little: transformers' parser, a Trainer whose train() a fork may override, and nothing
+# of ours.
 SCRIPT = """
 import sys
 
@@ -41,10 +43,12 @@ if boot:
 def run_script(tmp_path, source, *arguments, command=(sys.executable,)):
     script = tmp_path / "train_script.py"
     script.write_text(textwrap.dedent(source))
-    return subprocess.run([*command, script, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [*command, script, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
 
 
-# --- waking -----------------------------------------------------------------------------------------------------------------------
+# --- waking ---------------------------------------------------------------------------------------
 
 
 LOADED = "import sys; print(sorted(m for m in sys.modules if m.split('.')[0] in ('spr_plugin', 'torch', 'transformers', 'numpy')))"
@@ -62,7 +66,9 @@ def test_with_the_flag_only_light_modules_are_imported(tmp_path):
 
 def test_module_launch_wakes_through_orig_argv(tmp_path):
     (tmp_path / "mod.py").write_text(LOADED)
-    done = subprocess.run([sys.executable, "-m", "mod", "--spr"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "mod", "--spr"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert "spr_plugin.boot" in done.stdout
 
 
@@ -86,18 +92,26 @@ if __name__ == "__main__":
     for method in ("spawn", "forkserver"):
         with multiprocessing.get_context(method).Pool(1) as pool:
             print(method, pool.apply(told))
-    print("other", subprocess.run([sys.executable, "-c", "import sys; print('spr_plugin.boot' in sys.modules)"], capture_output=True, text=True).stdout.strip())
+    code = "import sys; print('spr_plugin.boot' in sys.modules)"
+    print("other", subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip())
 """
 
 
 @pytest.mark.parametrize("flag, awake", [("--spr", True), ("--lr", False)])
 def test_processes_of_multiprocessing_that_do_not_fork_are_awake_as_their_parent(tmp_path, flag, awake):
-    """Data loader workers import the host's script anew, which needs the shims; other children have a command line of their own."""
+    """Data loader workers import the host's script anew, which needs the shims; other children have a command
+    line of their own."""
     done = run_script(tmp_path, PARENT, flag, "1")
     assert done.stdout.splitlines() == [f"spawn {awake}", f"forkserver {awake}", "other False"], done.stderr
 
 
-@pytest.mark.parametrize("words, awake", [(["python", "-c", "from multiprocessing.spawn import spawn_main; spawn_main()"], True), (["python", "train.py"], False)])
+@pytest.mark.parametrize(
+    "words, awake",
+    [
+        (["python", "-c", "from multiprocessing.spawn import spawn_main; spawn_main()"], True),
+        (["python", "train.py"], False),
+    ],
+)
 @pytest.mark.parametrize("marked", [True, False])
 def test_both_boot_files_wake_in_such_a_process(monkeypatch, words, awake, marked):
     woken = []
@@ -113,10 +127,12 @@ def test_both_boot_files_wake_in_such_a_process(monkeypatch, words, awake, marke
 def test_wake_twice_is_once():
     code = "from spr_plugin import boot, imports; import sys; boot.wake(); boot.wake(); print(sum(isinstance(f, imports._Finder) for f in sys.meta_path), "
     code += "[len(c) for n, c in imports._callbacks.items() if n == 'transformers.hf_argparser'])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "1 [1]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "1 [1]"
+    )
 
 
-# --- train() ----------------------------------------------------------------------------------------------------------------------
+# --- train() --------------------------------------------------------------------------------------
 
 
 class Base:
@@ -189,7 +205,9 @@ def test_the_stage_follows_one_train_of_a_process(hooked):
 def test_a_training_that_the_stage_does_not_follow_leaves_it_to_the_next(hooked, monkeypatch):
     trainer, stage_calls = hooked
     stage = sys.modules["spr_plugin.pipeline"].train
-    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", lambda *args: outcome(args[-1](), followed=False))
+    monkeypatch.setattr(
+        sys.modules["spr_plugin.pipeline"], "train", lambda *args: outcome(args[-1](), followed=False)
+    )
     assert trainer().train() == "result" and stage_calls == []
     monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", stage)
     trainer().train()
@@ -198,7 +216,11 @@ def test_a_training_that_the_stage_does_not_follow_leaves_it_to_the_next(hooked,
 
 def test_train_called_by_the_stage_is_the_plain_one(hooked, monkeypatch):
     trainer, stage_calls = hooked
-    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", lambda *_: (stage_calls.append(1), outcome(trainer().train()))[1])
+    monkeypatch.setattr(
+        sys.modules["spr_plugin.pipeline"],
+        "train",
+        lambda *_: (stage_calls.append(1), outcome(trainer().train()))[1],
+    )
     assert trainer().train() == "result" and stage_calls == [1]
 
 
@@ -217,17 +239,23 @@ def test_a_users_mistake_in_the_stage_exits_with_2(hooked, monkeypatch, capsys):
     monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", refuse)
     with pytest.raises(SystemExit) as stop:
         hooked[0]().train()
-    assert stop.value.code == 2 and capsys.readouterr().err == "spr: error: --spr_clip nowhere: no such folder\n"
+    assert (
+        stop.value.code == 2 and capsys.readouterr().err == "spr: error: --spr_clip nowhere: no such folder\n"
+    )
     assert not boot.State.in_stage
 
 
 def test_a_stage_that_failed_lets_the_host_go_on_and_is_said_at_the_end(hooked, monkeypatch):
-    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", lambda *args: outcome(args[-1](), failure="it failed"))
+    monkeypatch.setattr(
+        sys.modules["spr_plugin.pipeline"], "train", lambda *args: outcome(args[-1](), failure="it failed")
+    )
     assert hooked[0]().train() == "result" and boot.State.failure == "it failed"
 
 
 def test_an_interactive_session_hears_of_a_failure_at_once(hooked, monkeypatch):
-    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", lambda *args: outcome(args[-1](), failure="it failed"))
+    monkeypatch.setattr(
+        sys.modules["spr_plugin.pipeline"], "train", lambda *args: outcome(args[-1](), failure="it failed")
+    )
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     live = Base()
     spr_plugin.attach(live)
@@ -257,7 +285,7 @@ def test_the_script_is_the_one_that_parsed_also_where_a_fork_s_module_makes_the_
     assert stage_calls[0][1] == {"a": 1}
 
 
-# --- attach -----------------------------------------------------------------------------------------------------------------------
+# --- attach ---------------------------------------------------------------------------------------
 
 
 def test_attach_lets_the_stage_follow_one_trainer_alone(hooked, monkeypatch):
@@ -266,7 +294,12 @@ def test_attach_lets_the_stage_follow_one_trainer_alone(hooked, monkeypatch):
     assert spr_plugin.attach(live, processor="p", spr_beta=0.3) is live
     assert live.train(resume=True) == "result" and live.calls == [("base", True)]
     ((config, namespace),) = stage_calls
-    assert config.spr and config.spr_beta == 0.3 and namespace["processor"] == "p" and namespace["__name__"] == __name__
+    assert (
+        config.spr
+        and config.spr_beta == 0.3
+        and namespace["processor"] == "p"
+        and namespace["__name__"] == __name__
+    )
     other.train()
     assert len(stage_calls) == 1
 
@@ -303,13 +336,16 @@ def test_a_mistake_that_train_finds_is_one_too(hooked, monkeypatch):
 
 
 def test_a_script_with_attach_shows_one_line(tmp_path):
-    done = run_script(tmp_path, "import spr_plugin, types\nspr_plugin.attach(types.SimpleNamespace(train=None), spr_bata=1)\n")
+    done = run_script(
+        tmp_path,
+        "import spr_plugin, types\nspr_plugin.attach(types.SimpleNamespace(train=None), spr_bata=1)\n",
+    )
     assert done.returncode == 1 and done.stderr == f"spr: error: {UNKNOWN}\n"
     done = run_script(tmp_path, "import spr_plugin\n1 / 0\n")
     assert "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr
 
 
-# --- what cannot run is said before anything is loaded ------------------------------------------------------------------------------
+# --- what cannot run is said before anything is loaded --------------------------------------------
 
 
 def test_a_transformers_that_nobody_has_seen(monkeypatch, capsys):

@@ -1,4 +1,5 @@
-"""Our flags through every parser: the dataclasses are the host's, what was said is never lost, and mistakes get one line."""
+"""Our flags through every parser: the dataclasses are the host's, what was said is never lost, and mistakes
+get one line."""
 
 import dataclasses
 import importlib.util
@@ -56,7 +57,17 @@ def test_not_asked(argument):
 
 
 def test_named_knows_every_way_of_writing():
-    words = ["--spr", "--spr_beta=1", "--spr-lora-r", "--no_spr_keep_best", "--no-spr-keep-best", "--sprinkle", "spr_x", "--name", "-spr_y"]
+    words = [
+        "--spr",
+        "--spr_beta=1",
+        "--spr-lora-r",
+        "--no_spr_keep_best",
+        "--no-spr-keep-best",
+        "--sprinkle",
+        "spr_x",
+        "--name",
+        "-spr_y",
+    ]
     assert flags.named(words) == ["spr", "spr_beta", "spr_lora_r", "spr_keep_best", "spr_keep_best"]
 
 
@@ -115,10 +126,12 @@ def test_a_mistake_gets_one_line_and_exit_code_2(parse, capsys, arguments, says)
     with pytest.raises(SystemExit) as stop:
         parse(*arguments)
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.startswith("spr: error: ") and error.count("\n") == 1 and says in error
+    assert (
+        stop.value.code == 2 and error.startswith("spr: error: ") and error.count("\n") == 1 and says in error
+    )
 
 
-# --- several parsers --------------------------------------------------------------------------------------------------------------
+# --- several parsers ------------------------------------------------------------------------------
 
 
 def by_list(parser, folder):
@@ -160,19 +173,24 @@ def test_a_parse_without_our_flags_leaves_what_was_said(hooked, parse, tmp_path,
 
 @pytest.mark.parametrize("later", LATER, ids=lambda later: later.__name__)
 def test_the_command_line_counts_whichever_parser_reads_the_rest(hooked, monkeypatch, tmp_path, later):
-    monkeypatch.setattr(State, "words", ["--output", "x", "--spr", "--spr_beta", "0.3", "--spr_prompts", "plain", "crop"])
+    monkeypatch.setattr(
+        State, "words", ["--output", "x", "--spr", "--spr_beta", "0.3", "--spr_prompts", "plain", "crop"]
+    )
     later(hooked((ModelArguments,)), tmp_path)
     assert State.config.spr and State.config.spr_beta == 0.3 and State.config.spr_prompts == ["plain", "crop"]
 
 
 def test_remaining_strings_read_by_a_second_parser(hooked):
-    (model, rest) = hooked((ModelArguments,)).parse_args_into_dataclasses(["--name", "m", "--spr", "--path", "p"], return_remaining_strings=True)
+    (model, rest) = hooked((ModelArguments,)).parse_args_into_dataclasses(
+        ["--name", "m", "--spr", "--path", "p"], return_remaining_strings=True
+    )
     (data,) = hooked((DataArguments,)).parse_args_into_dataclasses(rest)
     assert (model.name, data.path, State.config.spr) == ("m", "p", True)
 
 
 def test_a_file_under_the_command_line_under_a_list(hooked, monkeypatch):
-    """The more particular is heard: what a file says is a default of the command line, and a list is what the script makes of it."""
+    """The more particular is heard: what a file says is a default of the command line, and a list is what the
+    script makes of it."""
     monkeypatch.setattr(State, "words", ["--spr", "--spr_beta", "0.3"])
     parser = hooked((ModelArguments,))
     parser.parse_dict({"name": "x", "spr_beta": 0.1, "spr_lora_r": 4})
@@ -210,7 +228,7 @@ def test_python_s_own_parser_reads_our_flags_as_transformers_does(hooked, parse)
     assert given(["train.py", "--lr", "1"]) == {}
 
 
-# --- TRL --------------------------------------------------------------------------------------------------------------------------
+# --- TRL ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -227,8 +245,12 @@ def trl_parser(clean_state):
 
 
 def test_trl_s_parser_with_a_yaml_file(trl_parser, tmp_path):
-    (tmp_path / "c.yaml").write_text("name: from_file\nspr_beta: 0.1\nspr_lora_r: 4\nspr_prompts: [plain, crop]\n")
-    (model,) = trl_parser([ModelArguments]).parse_args_and_config(["--config", str(tmp_path / "c.yaml"), "--spr", "--spr_lora_r", "8"])
+    (tmp_path / "c.yaml").write_text(
+        "name: from_file\nspr_beta: 0.1\nspr_lora_r: 4\nspr_prompts: [plain, crop]\n"
+    )
+    (model,) = trl_parser([ModelArguments]).parse_args_and_config(
+        ["--config", str(tmp_path / "c.yaml"), "--spr", "--spr_lora_r", "8"]
+    )
     assert model.name == "from_file"
     assert (State.config.spr, State.config.spr_beta, State.config.spr_lora_r) == (True, 0.1, 8)
     assert State.config.spr_prompts == ["plain", "crop"]
@@ -238,7 +260,9 @@ def test_trl_s_parser_with_a_yaml_file(trl_parser, tmp_path):
 
 def test_spr_may_stand_in_the_file(trl_parser, tmp_path):
     (tmp_path / "c.yaml").write_text("spr: true\n")
-    trl_parser([ModelArguments]).parse_args_and_config(["--config", str(tmp_path / "c.yaml"), "--spr_beta", "0.2"])
+    trl_parser([ModelArguments]).parse_args_and_config(
+        ["--config", str(tmp_path / "c.yaml"), "--spr_beta", "0.2"]
+    )
     assert State.config.spr and State.config.spr_beta == 0.2
 
 
@@ -246,16 +270,24 @@ def test_a_misspelt_flag_in_the_file_is_named(trl_parser, tmp_path, capsys):
     """TRL's own scripts pass over what they do not know."""
     (tmp_path / "c.yaml").write_text("spr_bata: 0.1\n")
     with pytest.raises(SystemExit):
-        trl_parser([ModelArguments]).parse_args_and_config(["--config", str(tmp_path / "c.yaml"), "--spr"], fail_with_unknown_args=False)
+        trl_parser([ModelArguments]).parse_args_and_config(
+            ["--config", str(tmp_path / "c.yaml"), "--spr"], fail_with_unknown_args=False
+        )
     assert "--spr_bata: unknown flag; did you mean spr_beta?" in capsys.readouterr().err
 
 
-# --- flags of the host ------------------------------------------------------------------------------------------------------------
+# --- flags of the host ----------------------------------------------------------------------------
 
 
 def test_renamed_flags_are_rewritten_where_only_the_new_name_exists(capsys):
     args = ["--evaluation_strategy", "no", "--warmup_ratio=0.03", "--lr", "1"]
-    assert flags.rewrite_renamed(args, {"--eval_strategy", "--warmup_steps", "--lr"}) == ["--eval_strategy", "no", "--warmup_steps=0.03", "--lr", "1"]
+    assert flags.rewrite_renamed(args, {"--eval_strategy", "--warmup_steps", "--lr"}) == [
+        "--eval_strategy",
+        "no",
+        "--warmup_steps=0.03",
+        "--lr",
+        "1",
+    ]
     assert len(capsys.readouterr().err.splitlines()) == 1
     old = {"--evaluation_strategy", "--warmup_ratio", "--warmup_steps"}
     assert flags.rewrite_renamed(args, old) == args
@@ -264,7 +296,11 @@ def test_renamed_flags_are_rewritten_where_only_the_new_name_exists(capsys):
 
 def test_flash_attention_that_is_not_installed(parser, capsys, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in ("flash_attn", "kernels") else find(name, *rest))
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name in ("flash_attn", "kernels") else find(name, *rest),
+    )
 
     def train(attn_implementation=None):  # LLaVA's train_mem.py calls it so
         return parser.parse_args_into_dataclasses(["--spr"])
@@ -274,4 +310,3 @@ def test_flash_attention_that_is_not_installed(parser, capsys, monkeypatch):
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1 and "flash_attn is not installed" in error
     train("sdpa")
-

@@ -1,4 +1,5 @@
-"""A command with ``--spr`` that ends well has run the stage; everything else that carries the word is left alone."""
+"""A command with ``--spr`` that ends well has run the stage; everything else that carries the word is left
+alone."""
 
 import os
 import subprocess
@@ -25,14 +26,26 @@ PARSES = """
 def run(folder, source, *flags, command=(sys.executable,), **how) -> subprocess.CompletedProcess:
     """Run ``source`` as a script with ``flags``."""
     (folder / "script.py").write_text(textwrap.dedent(source))
-    return subprocess.run([*command, "script.py", *flags], cwd=folder, capture_output=True, text=True, timeout=120, **how)
+    return subprocess.run(
+        [*command, "script.py", *flags], cwd=folder, capture_output=True, text=True, timeout=120, **how
+    )
 
 
 def test_a_script_that_parses_our_flags_and_never_trains(tmp_path):
     """One line, said last, exit code 2; and what the script has written and not closed is on disk."""
-    done = run(tmp_path, PARSES + "\n    log = open('log.txt', 'w'); log.write('half a line'); print('bye')", "--spr")
-    assert done.returncode == 2 and done.stdout == "bye\n" and (tmp_path / "log.txt").read_text() == "half a line"
-    assert done.stderr.startswith("spr: error: --spr was given") and NEVER in done.stderr and done.stderr.count("\n") == 1
+    done = run(
+        tmp_path, PARSES + "\n    log = open('log.txt', 'w'); log.write('half a line'); print('bye')", "--spr"
+    )
+    assert (
+        done.returncode == 2
+        and done.stdout == "bye\n"
+        and (tmp_path / "log.txt").read_text() == "half a line"
+    )
+    assert (
+        done.stderr.startswith("spr: error: --spr was given")
+        and NEVER in done.stderr
+        and done.stderr.count("\n") == 1
+    )
 
 
 ENDS = {
@@ -114,10 +127,15 @@ def test_a_trainer_that_is_made_and_never_trains(tmp_path):
         argparse.ArgumentParser().parse_known_args()
         if len(sys.argv) > 3:
             import torch, transformers
-            transformers.Trainer(torch.nn.Linear(2, 2), transformers.TrainingArguments("out", use_cpu=True, report_to=[]))
+            transformers.Trainer(torch.nn.Linear(2, 2), transformers.TrainingArguments("out", use_cpu=True,
+            report_to=[]))
     """
     done = run(tmp_path, source, "--spr", "--trainer", "1", "x")
-    assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith("spr: error: --spr was given") and NEVER in done.stderr
+    assert (
+        done.returncode == 2
+        and done.stderr.strip().splitlines()[-1].startswith("spr: error: --spr was given")
+        and NEVER in done.stderr
+    )
     done = run(tmp_path, source, "--spr")
     assert done.returncode == 0 and done.stderr == ""
 
@@ -130,7 +148,10 @@ def test_a_script_that_catches_our_exit_ends_with_an_error_all_the_same(tmp_path
         pass
     """
     done = run(tmp_path, PARSES + more, "--spr")
-    assert done.returncode == 2 and done.stderr == "spr: error: --spr_beta -1.0: must be greater than 0, and finite\n"
+    assert (
+        done.returncode == 2
+        and done.stderr == "spr: error: --spr_beta -1.0: must be greater than 0, and finite\n"
+    )
 
 
 TEST = """
@@ -146,10 +167,16 @@ TEST = """
 
 @pytest.mark.parametrize("command", [("-m", "pytest"), ()])
 def test_pytest_that_carries_the_word_is_left_alone(tmp_path, command):
-    (tmp_path / "conftest.py").write_text("def pytest_addoption(parser):\n    parser.addoption('--spr', action='store_true')\n")
-    program = [sys.executable, *command] if command else [os.path.join(os.path.dirname(sys.executable), "pytest")]
+    (tmp_path / "conftest.py").write_text(
+        "def pytest_addoption(parser):\n    parser.addoption('--spr', action='store_true')\n"
+    )
+    program = (
+        [sys.executable, *command] if command else [os.path.join(os.path.dirname(sys.executable), "pytest")]
+    )
     done = run(tmp_path, TEST, "--spr", "-q", "-p", "no:cacheprovider", command=program)
-    assert done.returncode == 0 and "1 passed" in done.stdout and "spr:" not in done.stderr, done.stdout + done.stderr
+    assert done.returncode == 0 and "1 passed" in done.stdout and "spr:" not in done.stderr, (
+        done.stdout + done.stderr
+    )
 
 
 @pytest.mark.parametrize(

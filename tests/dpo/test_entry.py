@@ -37,7 +37,9 @@ def left(tmp_path):
 
 def test_the_same_command_finds_its_entry(left):
     assert entry.found(left(training()), training())
-    assert entry.found(left(training(max_steps=5, num_train_epochs=1.0)), training(max_steps=5, num_train_epochs=3.0)), "epochs do not count then"
+    assert entry.found(
+        left(training(max_steps=5, num_train_epochs=1.0)), training(max_steps=5, num_train_epochs=3.0)
+    ), "epochs do not count then"
     assert entry.found(left(training(only=True)), training(only=True, max_steps=9))
 
 
@@ -51,7 +53,11 @@ def test_nothing_is_found_where_nothing_is_or_a_death_left_half(tmp_path, left):
 @pytest.mark.parametrize(
     ("was", "now", "says"),
     [
-        (training(), training(["projector"]), "other parameters are trained, 2 of them, such as projector.bias"),
+        (
+            training(),
+            training(["projector"]),
+            "other parameters are trained, 2 of them, such as projector.bias",
+        ),
         (training(["projector"]), training(["language"]), "4 of them"),
         (training(), training(num_train_epochs=3.0), "num_train_epochs 1.0 became 3.0"),
         (training(max_steps=3), training(max_steps=5), "max_steps 3 became 5"),

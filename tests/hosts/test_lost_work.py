@@ -1,4 +1,5 @@
-"""No training is lost: what fails after the host's training is not paid with it, and none is skipped in silence."""
+"""No training is lost: what fails after the host's training is not paid with it, and none is skipped in
+silence."""
 
 import os
 import sys
@@ -30,7 +31,9 @@ def assert_saved_is_entry(out, saved: dict) -> None:
     entry = read_json(out / "spr" / "entry" / "index.json")
     known = {name: digest(tensor) for name, tensor in saved.items()}
     trained = {name for name in entry if name in known}
-    assert len(trained) > 30 and {name: known[name] for name in trained} == {name: entry[name] for name in trained}
+    assert len(trained) > 30 and {name: known[name] for name in trained} == {
+        name: entry[name] for name in trained
+    }
     assert not any("lora" in name or "base_layer" in name for name in known)
     assert "spr_box" not in read_json(out / "config.json")
 
@@ -48,7 +51,10 @@ def test_a_dpo_that_goes_wrong_is_not_paid_with_the_host_s_training(world, tmp_p
     candidates = dict(Log(out / "spr" / "candidates").read())
     printed = run([*with_flags(arguments, spr_learning_rate=5e-5), "--spr_restart_dpo"])
     assert "'train_loss'" not in printed.split("DPO trains")[0] and "read from spr/entry" in printed
-    assert dict(Log(out / "spr" / "candidates").read()) == candidates and not (out / "spr" / "failed.json").exists()
+    assert (
+        dict(Log(out / "spr" / "candidates").read()) == candidates
+        and not (out / "spr" / "failed.json").exists()
+    )
     assert_whole(out)
     assert_saved_equals_live(out)
 
@@ -79,7 +85,9 @@ def spr_scorer(config, device):
 def test_one_rank_s_own_failure_ends_the_command_and_leaves_the_entry(world, tmp_path):
     (tmp_path / "plugin.py").write_text(ONE_RANK)
     out = tmp_path / "llava"
-    flags = with_flags(spr_flags(world), spr_regions=4, spr_max_new_tokens=40, spr_plugin=tmp_path / "plugin.py")
+    flags = with_flags(
+        spr_flags(world), spr_regions=4, spr_max_new_tokens=40, spr_plugin=tmp_path / "plugin.py"
+    )
     printed = run(command(world, out, *flags, ranks=2), expect=2)
     assert "rank 1 has a bad day" in printed
     assert (out / "spr" / "entry" / "index.json").exists() and not list(out.glob("*.safetensors"))
@@ -103,21 +111,31 @@ def checkpoint(tmp_path_factory):
 
 
 def test_a_process_with_three_trainings(world, checkpoint, tmp_path, monkeypatch):
-    """SPR follows the first that trains the language model, and each trains all its steps, when the command is started again too; by two parsers,
-    of which one sees our flags in its remaining strings alone."""
+    """SPR follows the first that trains the language model, and each trains all its steps, when the command
+    is started again too; by two parsers, of which one sees our flags in its remaining strings alone."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "examples"))
     out = tmp_path / "out"
     settings = f"""--model {checkpoint} --data {world}/sft.json --images {world}/images --output_dir {out} --max_steps 2
-        --per_device_train_batch_size 1 --learning_rate 1e-5 --report_to none --save_strategy no --use_cpu True --remove_unused_columns False
-        --spr --spr_annotations {world}/spr.json --spr_image_folder {world}/images --spr_clip {TINY}/clip --spr_regions 8 --spr_epochs 0.5
+        --per_device_train_batch_size 1 --learning_rate 1e-5 --report_to none --save_strategy no --use_cpu
+        True --remove_unused_columns False
+        --spr --spr_annotations {world}/spr.json --spr_image_folder {world}/images --spr_clip {TINY}/clip
+        --spr_regions 8 --spr_epochs 0.5
         --spr_max_new_tokens 80 --spr_sample_batch 6 --spr_batch_size 2 --spr_probe_regions 0""".split()
     arguments = [sys.executable, str(ROOT / "tests" / "hosts" / "scripts" / "phases.py"), *settings]
     printed = run(arguments)
-    assert read_json(out / "seen.json") == [[2, ["projector"]], [2, ["projector", "rest"]], [2, ["projector", "rest"]]]
+    assert read_json(out / "seen.json") == [
+        [2, ["projector"]],
+        [2, ["projector", "rest"]],
+        [2, ["projector", "rest"]],
+    ]
     assert printed.count("the SPR stage follows the first one that does") == 1
     assert printed.count("this one is the host's own, and SPR does not follow it again") == 1
     assert read_json(out / "spr" / "exit.json") and "DPO on" in printed
     os.unlink(out / "model.safetensors")
     printed = run(arguments)
-    assert read_json(out / "seen.json") == [[2, ["projector"]], [0, ["projector", "rest"]], [2, ["projector", "rest"]]]
+    assert read_json(out / "seen.json") == [
+        [2, ["projector"]],
+        [0, ["projector", "rest"]],
+        [2, ["projector", "rest"]],
+    ]
     assert "its weights were read from spr/entry" in printed and (out / "model.safetensors").exists()

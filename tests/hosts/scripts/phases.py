@@ -1,4 +1,5 @@
-"""Three trainings in one process, as people write them: the projector, then everything, then everything once more with the same trainer."""
+"""Three trainings in one process, as people write them: the projector, then everything, then everything once
+more with the same trainer."""
 
 import json
 from dataclasses import dataclass
@@ -6,7 +7,13 @@ from pathlib import Path
 
 import torch
 from finetune_vlm import Collator, Conversations
-from transformers import AutoModelForImageTextToText, AutoProcessor, HfArgumentParser, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    HfArgumentParser,
+    Trainer,
+    TrainingArguments,
+)
 
 
 @dataclass
@@ -27,7 +34,11 @@ def trained(trainer) -> None:
     """Train, and note how many steps were taken and which parts of the model moved."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trainer.train()
-    moved = {"projector" if "projector" in name else "rest" for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    moved = {
+        "projector" if "projector" in name else "rest"
+        for name, p in model.named_parameters()
+        if not torch.equal(p, before[name])
+    }
     seen.append([trainer.state.global_step, sorted(moved)])
 
 
