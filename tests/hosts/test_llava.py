@@ -104,14 +104,14 @@ def loaded_host(world, path, base, tower: str):
 
 @torch.no_grad()
 def assert_loads_as_live(world, out, base=None):
-    """What the host's own loader makes of the result gives each token the log-prob that it had in the live model; an adapter is merged by it,
-    which rounds."""
+    """What the host's own loader makes of the result gives each token the log-prob that it had in the live model, but for rounding: sums come in
+    another order under ZeRO-3 (1.5e-5 was seen, on one processor and not on another), and an adapter is merged by the loader (1.2e-5)."""
     known = read_json(out / "spr" / "live_log_probs.json")
     again = log_probs(loaded_host(world, out, base, known["tower"]), [PreferencePair(**one["pair"]) for one in known["pairs"]])
     assert again
     for one, both in zip(known["pairs"], again):
         for live, now in zip(one["live"], both):
-            assert now == pytest.approx(live, rel=0, abs=5e-5 if base else 1e-5), one["pair"]["id"]
+            assert now == pytest.approx(live, rel=0, abs=5e-5), one["pair"]["id"]
     moved = [abs(sum(live) - before) for one in known["pairs"] if one["entry"] for live, before in zip(one["live"], one["entry"])]
     assert moved and max(moved) > 1e-3, moved
 
