@@ -13,6 +13,7 @@ Standard library only. Knows no host and no model.
 
 import functools
 import importlib.util
+import json
 import os
 import re
 import sys
@@ -23,7 +24,7 @@ from spr_plugin.flags import asked
 from spr_plugin.imports import after_import, once
 from spr_plugin.process import State, fail, or_fail
 
-# set in the environment of a process that is awake
+# in the environment of a process that is awake: its command line, for those that multiprocessing starts
 AWAKE = "SPR_PLUGIN_AWAKE"
 
 # Programs that may carry our word and run whatever code, but are no training command.
@@ -60,7 +61,9 @@ def wake(words=None) -> None:
     State.awake = True
     State.words = list(getattr(sys, "argv", sys.orig_argv)[1:] if words is None else words)
     State.worker = not asked(State.words) and inherited(sys.orig_argv, os.environ)
-    os.environ[AWAKE] = "1"
+    if State.worker:
+        State.words = json.loads(os.environ[AWAKE])
+    os.environ[AWAKE] = json.dumps(State.words)
     from spr_plugin.hooks import shims
 
     process.note_exit_code()
@@ -158,11 +161,10 @@ def _with_stage(trainer, config, namespace: dict, followed: bool, host_train):
         outcome = run(trainer, config, namespace, host_train)
     finally:
         State.in_stage = False
-    if outcome.followed:
-        process.follow(trainer.args.output_dir)
-    if outcome.failure and hasattr(sys, "ps1"):  # a notebook has no end at which the line could be said
+    if outcome.failure and hasattr(sys, "ps1"):  # a session has no end to say it at, and may try again
         raise UserError(outcome.failure)
-    State.failure = outcome.failure or State.failure
+    if outcome.followed:
+        process.follow(trainer.args.output_dir, outcome.failure)
     return outcome.result
 
 
@@ -177,12 +179,15 @@ def attach(trainer, processor, given: dict):
 
     _one_line_for_mistakes()
     flags.refuse_unknown(given, "spr_plugin.attach({}=…)")
+    if not (hasattr(trainer, "train") and hasattr(trainer, "args")):
+        raise UserError(f"spr_plugin.attach: {type(trainer).__name__} is no Trainer; give it the one that trains")
     config = SPRConfig(**{"spr": True, **given, **read(State.words)})
     shims.check_transformers()
     namespace = flags.script_frame().f_globals
     shims.mend_script(namespace)
     namespace = {**namespace, "processor": processor} if processor else namespace
-    host_train = trainer.train
+    host_train = getattr(trainer.train, "spr_host_train", trainer.train)  # attached again: other flags
+    State.attached, State.touched = State.attached or config.spr, True
 
     @functools.wraps(host_train)
     def train(*args, **kwargs):
@@ -192,6 +197,7 @@ def attach(trainer, processor, given: dict):
         followed = os.path.realpath(trainer.args.output_dir) in State.followed
         return _with_stage(trainer, config, namespace, followed, run)
 
+    train.spr_host_train = host_train
     trainer.train = train
     return trainer
 

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Optional
 from urllib.parse import urlsplit
@@ -149,12 +150,34 @@ class SPRConfig:
         return list(self.spr_loss_type), list(self.spr_loss_weights) or [1.0] * len(self.spr_loss_type)
 
     def __post_init__(self):
+        for f in dataclasses.fields(self):
+            setattr(self, f.name, _typed(f, getattr(self, f.name)))
         if self.spr_only:
             self.spr = True
         for name, value in dpo_settings(self)[0].items():
             setattr(self, name, value)
         if self.spr:
             check(self)
+
+
+def _typed(f, value):
+    """A flag's value by the type of its field, from wherever it comes: a command line's words are typed already, a JSON or YAML file's and
+    a notebook's are not. UserError where it is none."""
+    default = f.default_factory() if f.default is dataclasses.MISSING else f.default
+    try:
+        if isinstance(default, list):
+            if not isinstance(value, (list, tuple)):
+                raise ValueError("must be a list")
+            return [f.type.__args__[0](item) for item in value]
+        if isinstance(default, bool):
+            return value if isinstance(value, bool) else _truth(str(value))
+        if default is None:
+            return None if value is None else os.fspath(value)
+        if isinstance(value, bool) or type(default) is int and isinstance(value, float) and value != int(value):
+            raise ValueError(f"must be {'a whole number' if type(default) is int else 'a number'}")
+        return type(default)(value)
+    except (TypeError, ValueError, OverflowError, argparse.ArgumentTypeError) as error:
+        raise UserError(f"--{f.name} {value}: {error}") from None
 
 
 def check(config: SPRConfig) -> None:
@@ -200,9 +223,11 @@ def check(config: SPRConfig) -> None:
     for name in (positive + " spr_temperature spr_beta spr_learning_rate spr_epochs spr_batch_size spr_gradient_accumulation spr_save_steps spr_probe_steps").split():
         if not 0 < getattr(config, name) < math.inf:
             raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0, and finite")
-    for name in "spr_more_than spr_min_objects spr_min_area spr_probe_regions spr_feature_cache".split():
-        if not getattr(config, name) >= 0:
-            raise UserError(f"--{name} {getattr(config, name)}: must be 0 or more")
+    for name in "spr_more_than spr_min_objects spr_min_area spr_probe_regions spr_feature_cache spr_min_gap".split():
+        if not 0 <= getattr(config, name) < math.inf:
+            raise UserError(f"--{name} {getattr(config, name)}: must be 0 or more, and finite")
+    if not 0 <= config.spr_seed < 2**63:
+        raise UserError(f"--spr_seed {config.spr_seed}: must be 0 or more, and below 2 to the 63")
     if len(config.spr_prompts) * config.spr_samples < 2:
         raise UserError("--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates")
 

@@ -17,15 +17,18 @@ TRAINING = "training.json"
 def training_of(trainer, config: SPRConfig) -> dict:
     """What the host trains: what makes an entry the end of this training and of no other one. The same on any
     number of ranks."""
-    trainable = {"trainable": sorted(weights.trainable(trainer.model))}
+    model = trainer.model
+    shapes = {name: list(getattr(p, "ds_shape", p.shape)) for name, p in model.named_parameters() if p.requires_grad}
+    base = getattr(getattr(model, "config", None), "_name_or_path", None)
+    start = {"model": base, "trainable": {name: shapes[name] for name in sorted(shapes)}}
     if config.spr_only:
-        return {"trained": False, **trainable}
+        return {"trained": False, **start}
     args, data = trainer.args, trainer.train_dataset
     steps = (
         {"max_steps": args.max_steps} if args.max_steps > 0 else {"num_train_epochs": args.num_train_epochs}
     )
     examples = {"examples": len(data)} if hasattr(data, "__len__") else {}
-    return {"trained": True, **steps, **examples, **trainable}
+    return {"trained": True, **steps, **examples, "learning_rate": args.learning_rate, **start}
 
 
 def found(directory: Path, training: dict) -> bool:
@@ -42,7 +45,8 @@ def found(directory: Path, training: dict) -> bool:
         for name in names
         if known.get(name) != training.get(name)
     ]
-    if other := sorted(set(known.get("trainable", ())) ^ set(training["trainable"])):
+    was, now = known.get("trainable", {}), training["trainable"]
+    if other := sorted(name for name in {*was, *now} if was.get(name) != now.get(name)):
         changed.append(f"other parameters are trained, {len(other)} of them, such as {other[0]}")
     if changed:
         raise UserError(

@@ -15,6 +15,7 @@ import sys
 
 from spr_plugin.imports import once
 from spr_plugin.process import State, fail, or_fail
+from spr_plugin.redaction import redacted
 
 # A frame outside these is the training script: forks under any package name are found without knowing it.
 LIBRARIES = ("argparse", "transformers", "trl", "spr_plugin")
@@ -29,7 +30,7 @@ RENAMED_FLAGS = {
 
 def asked(arguments) -> bool:
     """Whether a command line holds one of our flags. The one line of ``spr_plugin.pth`` says the same."""
-    return any(a == "--spr" or a.startswith(("--spr=", "--spr_")) for a in arguments)
+    return any(a == "--spr" or a.startswith(("--spr=", "--spr_", "--spr-")) for a in arguments)
 
 
 def named(words) -> list[str]:
@@ -93,6 +94,8 @@ def settle(script) -> None:
         raise UserError(
             f"--{first} does nothing without --spr: add --spr (or --spr_only to skip the host's training)"
         )
+    if said.get("spr_only") and said.get("spr") is False:
+        raise UserError("--spr_only with --spr False: leave one of them out")
     if said or State.config is None:
         State.config = SPRConfig(**said)
     from spr_plugin.hooks import shims
@@ -115,7 +118,8 @@ def _hear(from_files: dict, from_lists: dict) -> None:
     State.touched = not State.worker
     script = script_frame()
     if from_files or from_lists:
-        State.from_files, State.from_lists = from_files, from_lists
+        State.from_files = {**State.from_files, **from_files}
+        State.from_lists = {**State.from_lists, **from_lists}
     if from_files or from_lists or State.namespace is None:
         State.namespace = script.f_globals
     or_fail(settle, script)
@@ -161,7 +165,7 @@ def hook_parser(parser) -> None:
     def error(self, message):
         # argparse prints the host's usage first, hundreds of lines; a mistake in our flags deserves its one
         # line.
-        fail(message) if message.startswith("argument --spr") else host_error(self, message)
+        fail(redacted(message)) if message.startswith("argument --spr") else host_error(self, message)
 
     parser.__init__, parser.parse_known_args, parser.parse_dict, parser.error = (
         __init__,

@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import time
 import traceback
+import weakref
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -52,6 +53,10 @@ class Outcome:
     failure: str | None = None
 
 
+# trainers that the stage has used → the optimizer and schedule that they were made with, if with any
+_used = weakref.WeakKeyDictionary()
+
+
 def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
     """What ``trainer.train()`` does with ``--spr``: the host's training (unless done before), then the SPR stage on the live model.
 
@@ -72,39 +77,48 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
         if ranks.rank() == 0:
             say("this train() moves nothing of the language model: the SPR stage follows the first one that does")
         return Outcome(host_train(), followed=False)
+    training = entry.training_of(trainer, config)
+    entered = not config.spr_overwrite and entry.found(Path(trainer.args.output_dir) / "spr", training)
+    _used[trainer] = trainer.optimizer, trainer.lr_scheduler
     run = Run(host, config)
     queries = run.regions()
-    training = entry.training_of(trainer, config)
-    entered = entry.found(run.directory, training)
     if entered:
         weights.load(trainer.model, run.directory / "entry")
         run.say("the host's training is done already: its weights were read from spr/entry")
     result = None if entered or config.spr_only else host_train()
     result = result or _nothing_trained(trainer)
-    own_flags, failure = entry.requires_grad(trainer.model), None
+    own_flags = entry.requires_grad(trainer.model)
     try:
         if not entered:
             with during("entry"):
                 entry.save(host, config, run.directory, training)
         run.whole_stage(queries)
-    except Exception as error:  # whatever it is, it must not cost the host's training
-        failure = run.write_failure(error)
-        if config.spr_only or not ranks.all_arrive("failed"):
+    except BaseException as error:  # whatever it is, it must not cost the host's training
+        interrupted = isinstance(error, KeyboardInterrupt)
+        failure = None if interrupted else run.write_failure(error)
+        together = ranks.world() == 1 or not interrupted and ranks.all_arrive("failed")
+        if together:
+            entry.go_back(host, run.directory, own_flags)
+        if interrupted or config.spr_only or not together:
             raise
         if not isinstance(error, UserError):
             traceback.print_exception(error)
-    if failure:  # outside the handler, whose traceback keeps tensors alive
         run.say(failure)
-        entry.go_back(host, run.directory, own_flags)
-        run.say("the model is as the host has trained it, and the host goes on to save it; the same command will take the SPR stage up again")
-    return Outcome(result, failure=failure)
+        run.say(
+            "the model is as the host has trained it, and the host goes on to save it; the same command takes the "
+            "stage up again from spr/entry, and with --spr_only the saved model starts one with other flags"
+        )
+        return Outcome(result, failure=failure)
+    return Outcome(result)
 
 
 def train_after(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
     """A ``trainer.train()`` of a process in which the stage has followed an earlier one: the host's own, as if the stage had never been."""
     if ranks.rank() == 0:
         say("the SPR stage has followed an earlier train() of this process; this one is the host's own, and SPR does not follow it again")
-    engine.renew(trainer)
+    if trainer in _used:
+        engine.renew(trainer)
+        trainer.optimizer, trainer.lr_scheduler = _used[trainer]
     return Outcome(host_train(), followed=False)
 
 
@@ -245,7 +259,7 @@ class Run:
         engine.hold(self.trainer)
         run.write_exit(self.directory / "exit.json")
 
-    def write_failure(self, error: Exception) -> str:
+    def write_failure(self, error: BaseException) -> str:
         """Write ``spr/failed.json``; what is said of it, in one line."""
         stage, why = getattr(error, "spr_stage", "stage"), " ".join(str(error).split()) or type(error).__name__
         record = {"stage": stage, "error": why, "rank": ranks.rank(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
@@ -275,6 +289,11 @@ class Run:
             watched = dpo.held_out(queries, self.config.spr_probe_regions)
             ids = {query.id for query in watched}
             pairs = [pair for pair in self.make_pairs(queries) if pair.region not in ids]
+            if not pairs:
+                raise UserError(
+                    f"no preference pair is left to train on: all come from the {len(ids)} regions that are "
+                    "held out; take more --spr_regions, or --spr_probe_regions 0"
+                )
             names = dpo.choose_trainable(self.host, self.config)
             entered = digest([read_json(folder / "index.json") for folder in self.entered])
             with during("dpo"):
@@ -424,6 +443,11 @@ def refuse_impossible(trainer) -> None:
     """UserError for settings under which the stage makes no sense or cannot run, before anything is trained."""
     if getattr(trainer.args, "tune_mm_mlp_adapter", False):
         raise UserError("--spr with --tune_mm_mlp_adapter: a projector pre-training cannot describe regions yet; add --spr to the fine-tuning command")
+    if getattr(trainer, "model_init", None) is not None:
+        raise UserError(
+            "--spr with Trainer(model_init=…): its train() makes another model than the one that SPR would "
+            "improve; give it the model itself"
+        )
     args = trainer.args
     if getattr(args, "fsdp", None):
         raise UserError("--fsdp: the SPR stage runs under DDP and DeepSpeed ZeRO, not under FSDP; take --deepspeed instead")

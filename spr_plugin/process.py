@@ -31,6 +31,7 @@ class State:
         worker: multiprocessing has started this process, and it imports the script anew: that flags are read
             says nothing here.
         in_stage: inside an outermost ``train()``; one that is called in there is the plain one.
+        attached: ``spr_plugin.attach`` was called.
         followed: real paths of the output folders in which the stage followed a training.
         refused: a mistake was said, and the exit code is 2.
         failure: what is said last, with exit code 2.
@@ -47,6 +48,7 @@ class State:
     launched = False
     worker = False
     in_stage = False
+    attached = False
     followed = frozenset()
     refused = False
     failure = None
@@ -54,15 +56,16 @@ class State:
 
 
 _PID = os.getpid()
-_ran = mmap.mmap(
-    -1, 1
-)  # shared with forked workers (notebook_launcher): where one of them ran the stage, it did run
+# Shared with forked workers (notebook_launcher): whether one of them ran the stage, and whether it failed there.
+_shared = mmap.mmap(-1, 2)
+RAN, FAILED = 0, 1
 
 
-def follow(output_dir: str) -> None:
-    """Note that the stage has followed a training into ``output_dir``."""
+def follow(output_dir: str, failure: str | None = None) -> None:
+    """Note that the stage has followed a training into ``output_dir``, and why it failed if it did."""
     State.followed |= {os.path.realpath(output_dir)}
-    _ran[0] = 1
+    State.failure = failure or State.failure
+    _shared[RAN], _shared[FAILED] = 1, _shared[FAILED] or bool(failure)
 
 
 def fail(error) -> None:
@@ -109,11 +112,18 @@ def note_launches(subprocess) -> None:
         host_init(self, words if not isinstance(args, (str, bytes, os.PathLike)) else args, *rest, **kwargs)
 
     subprocess.Popen.__init__ = __init__
+    host_system = os.system
+
+    def system(command):
+        State.launched |= "--spr" in os.fsdecode(command)
+        return host_system(command)
+
+    os.system = system
 
 
 def note_spawned(spawn) -> None:
-    """Notice the launcher among torch's: ``start_processes``, where it does not fork (see ``_ran`` for those
-    that do)."""
+    """Notice the launcher among torch's: ``start_processes``, where it does not fork (see ``_shared`` for
+    those that do)."""
     host_start = spawn.start_processes
 
     @functools.wraps(host_start)
@@ -131,7 +141,8 @@ def never_ran() -> str | None:
     everybody else."""
     failing = State.exit_code not in (None, 0, False) or getattr(sys, "last_value", None) is not None
     bystander = not State.touched or State.launched or hasattr(sys, "ps1")
-    if _ran[0] or failing or bystander or not (State.config and State.config.spr):
+    wanted = State.attached or State.config and State.config.spr
+    if _shared[RAN] or failing or bystander or not wanted:
         return None
     return (
         "--spr was given, and this command ends without the SPR stage: no train() of transformers' Trainer that "
@@ -144,7 +155,8 @@ def end() -> None:
     """The last that this process does: nothing, unless the stage failed or never ran."""
     if os.getpid() != _PID:
         return
-    line = State.failure or (None if State.refused else never_ran())
+    in_worker = "the SPR stage failed in a worker of this command: see its line above" if _shared[FAILED] else None
+    line = State.failure or in_worker or (None if State.refused else never_ran())
     if not (line or State.refused):
         return
     if State.failure:

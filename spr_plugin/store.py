@@ -280,7 +280,8 @@ def read_manifest(directory) -> dict | None:
             manifest = read_json(path)
         except (ValueError, RecursionError, IsADirectoryError):
             manifest = "not JSON"
-    if manifest is None or isinstance(manifest, dict) and MANIFEST_KEYS <= manifest.keys():
+    sound = isinstance(manifest, dict) and MANIFEST_KEYS <= manifest.keys()
+    if manifest is None or sound and isinstance(manifest["config"], dict) and isinstance(manifest["inputs"], dict):
         return manifest
     raise UserError(f"{path} was written by no run of ours: move it away, or name another folder")
 

@@ -41,8 +41,10 @@ def seeded():
 @pytest.fixture
 def clean_state(monkeypatch):
     """What this process knows of its SPR run, set back afterwards."""
+    from spr_plugin import process
     from spr_plugin.process import State
 
+    monkeypatch.setattr(process, "_shared", bytearray(2))
     for name, value in vars(State).items():
         if not name.startswith("__"):
             monkeypatch.setattr(State, name, value)

@@ -72,7 +72,7 @@ def test_module_launch_wakes_through_orig_argv(tmp_path):
     assert "spr_plugin.boot" in done.stdout
 
 
-@pytest.mark.parametrize("flag", ["--spr", "--spr=1", "--spr_only", "--sprinkle"])
+@pytest.mark.parametrize("flag", ["--spr", "--spr=1", "--spr_only", "--spr-only", "--sprinkle"])
 def test_both_boot_files_wake_as_asked(monkeypatch, flag):
     woken = []
     monkeypatch.setattr(boot, "wake", lambda: woken.append(flag))
@@ -261,7 +261,7 @@ def test_an_interactive_session_hears_of_a_failure_at_once(hooked, monkeypatch):
     spr_plugin.attach(live)
     with pytest.raises(UserError, match="it failed"):
         live.train()
-    assert live.calls == [("base", None)] and boot.State.failure is None
+    assert live.calls == [("base", None)] and boot.State.failure is None and not boot.State.followed
 
 
 def test_a_script_without_transformers_parser_is_heard_by_its_command_line(hooked, monkeypatch):
@@ -317,6 +317,26 @@ def test_a_cell_run_twice_trains_twice(hooked):
     assert trained == [1] * 4 and [call == "after" for call in stage_calls] == [False, True, True, False]
 
 
+def test_attach_again_with_other_flags_is_the_one_that_counts(hooked):
+    _, stage_calls = hooked
+    live = Base()
+    spr_plugin.attach(live, spr_beta=0.3)
+    spr_plugin.attach(live, spr_beta=0.4)
+    live.train()
+    assert [config.spr_beta for config, _ in stage_calls] == [0.4] and len(live.calls) == 1
+    other = Base()
+    spr_plugin.attach(other)
+    spr_plugin.attach(other, spr=False)
+    other.train()
+    assert len(stage_calls) == 1
+
+
+@pytest.mark.parametrize("thing", [None, types.SimpleNamespace(train=print), "trainer"])
+def test_attach_takes_a_trainer_alone(clean_state, thing):
+    with pytest.raises(spr_plugin.UserError, match="is no Trainer"):
+        spr_plugin.attach(thing)
+
+
 UNKNOWN = "spr_plugin.attach(spr_bata=…): unknown flag; did you mean spr_beta?"
 
 
@@ -338,7 +358,7 @@ def test_a_mistake_that_train_finds_is_one_too(hooked, monkeypatch):
 def test_a_script_with_attach_shows_one_line(tmp_path):
     done = run_script(
         tmp_path,
-        "import spr_plugin, types\nspr_plugin.attach(types.SimpleNamespace(train=None), spr_bata=1)\n",
+        "import spr_plugin\nspr_plugin.attach(None, spr_bata=1)\n",
     )
     assert done.returncode == 1 and done.stderr == f"spr: error: {UNKNOWN}\n"
     done = run_script(tmp_path, "import spr_plugin\n1 / 0\n")

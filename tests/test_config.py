@@ -116,3 +116,32 @@ def test_any_help_can_be_shown_by_argparse(text, monkeypatch, capsys):
 
 def test_digest_is_the_same_everywhere():
     assert digest(["a", 1]) == "2657442bb4a48d62"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"spr_regions": "many"}, "--spr_regions many"),
+        ({"spr_regions": None}, "--spr_regions None"),
+        ({"spr_regions": 4.5}, "must be a whole number"),
+        ({"spr_regions": True}, "must be a whole number"),
+        ({"spr_learning_rate": None}, "--spr_learning_rate None"),
+        ({"spr_prompts": "plain"}, "must be a list"),
+        ({"spr_keep_best": "perhaps"}, "neither true nor false"),
+        ({"spr_clip": 5}, "--spr_clip 5"),
+        ({"spr_seed": 2**64}, "--spr_seed"),
+        ({"spr_feature_cache": float("inf")}, "and finite"),
+        ({"spr_min_gap": float("nan")}, "--spr_min_gap nan"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_one_line_wherever_it_comes_from(given, says):
+    """JSON and YAML files, dicts and notebooks hand over what they like."""
+    with pytest.raises(UserError) as refused:
+        SPRConfig(spr=True, **given)
+    assert says in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_words_that_mean_a_value_are_that_value(tmp_path):
+    config = SPRConfig(spr="yes", spr_learning_rate="5e-5", spr_regions="4", spr_keep_best="False", spr_only="no", spr_clip=tmp_path)
+    assert (config.spr, config.spr_learning_rate, config.spr_regions, config.spr_keep_best, config.spr_only) == (True, 5e-5, 4, False, False)
+    assert config.spr_clip == str(tmp_path)

@@ -46,7 +46,7 @@ def parse(parser):
     return lambda *arguments: parser.parse_args_into_dataclasses(list(arguments))
 
 
-@pytest.mark.parametrize("argument", ["--spr", "--spr=True", "--spr_beta", "--spr_beta=0.1"])
+@pytest.mark.parametrize("argument", ["--spr", "--spr=True", "--spr_beta", "--spr_beta=0.1", "--spr-only"])
 def test_asked(argument):
     assert flags.asked(["train.py", argument])
 
@@ -196,7 +196,9 @@ def test_a_file_under_the_command_line_under_a_list(hooked, monkeypatch):
     parser.parse_dict({"name": "x", "spr_beta": 0.1, "spr_lora_r": 4})
     assert (State.config.spr, State.config.spr_beta, State.config.spr_lora_r) == (True, 0.3, 4)
     parser.parse_args_into_dataclasses(["--spr_beta", "0.2"])
-    assert State.config.spr_beta == 0.2
+    assert (State.config.spr_beta, State.config.spr_lora_r) == (0.2, 4), "what the file said else still counts"
+    parser.parse_args_into_dataclasses(["--spr_regions", "7"])
+    assert (State.config.spr_beta, State.config.spr_regions) == (0.2, 7)
 
 
 @pytest.mark.parametrize("how", ["list", "words"])
@@ -204,6 +206,18 @@ def test_spr_false_is_heard_from_any_side(hooked, monkeypatch, how):
     monkeypatch.setattr(State, "words", ["--spr", "False"] if how == "words" else ["--spr"])
     hooked((ModelArguments,)).parse_args_into_dataclasses(["--spr", "False"] if how == "list" else [])
     assert not State.config.spr
+
+
+def test_spr_only_without_spr_is_a_contradiction(parse, capsys):
+    with pytest.raises(SystemExit):
+        parse("--spr_only", "--spr", "False")
+    assert "--spr_only with --spr False" in capsys.readouterr().err
+
+
+def test_a_line_about_a_value_shows_no_password(parse, capsys):
+    with pytest.raises(SystemExit):
+        parse("--spr", "--spr_regions", "http://me:plantedpw@host/v1")
+    assert "plantedpw" not in capsys.readouterr().err
 
 
 def test_no_words_of_ours_is_no_spr(parse):

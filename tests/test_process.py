@@ -77,6 +77,42 @@ def test_a_launcher_passes_our_flags_on(tmp_path, more):
     assert done.returncode == 0 and done.stderr == ""
 
 
+def test_a_stage_that_fails_in_a_forked_worker_is_said_by_the_parent(tmp_path):
+    more = """
+    from spr_plugin import process
+    if os.fork() == 0:
+        process.follow("out", "no pair")
+        os._exit(0)
+    os.wait()
+    """
+    done = run(tmp_path, PARSES + more, "--spr")
+    assert done.returncode == 2 and done.stderr == (
+        "spr: error: the SPR stage failed in a worker of this command: see its line above\n"
+    )
+
+
+def test_a_spawned_worker_hears_the_flags_of_its_parent(tmp_path):
+    """The script's own parse ran in the parent alone; the Trainer is made in the child."""
+    source = SPAWNS.replace("    pass", "    from spr_plugin import flags; from spr_plugin.process import State; flags.settle(flags.script_frame()); print(State.config.spr_beta)")
+    done = run(tmp_path, source.format("torch.multiprocessing.spawn(work, nprocs=1)"), "--spr", "--spr_beta", "0.3")
+    assert done.stdout == "0.3\n", done.stderr
+
+
+ATTACHED = """
+    import types
+    import spr_plugin
+    trainer = types.SimpleNamespace(train=lambda: None, args=types.SimpleNamespace(output_dir="out"))
+    spr_plugin.attach(trainer)
+    {}
+"""
+
+
+@pytest.mark.parametrize("more", ["pass", "trainer = types.SimpleNamespace(train=print); trainer.train()"])
+def test_a_trainer_that_was_attached_and_never_trains(tmp_path, more):
+    done = run(tmp_path, ATTACHED.format(more))
+    assert done.returncode == 2 and NEVER in done.stderr
+
+
 def test_a_worker_that_is_forked_says_nothing_and_its_stage_counts(tmp_path):
     """notebook_launcher and torch's start_processes fork: the stage runs in a child."""
     more = """

@@ -79,12 +79,14 @@ class CheckedScorer(Foreign):
 
     def truth(self, queries, picture, texts, box_format) -> list[np.ndarray]:
         with self.checking("truth"):
-            rows = listed(self.given.truth(queries, picture, texts, box_format), len(queries), "regions")
+            own = _copies(texts)  # a plugin that sorts its own would change what is logged
+            rows = listed(self.given.truth(list(queries), picture, own, box_format), len(queries), "regions")
             return [_corners(row) for row in rows]
 
     def score(self, queries, picture, texts, box_format, truths) -> list[list[dict]]:
         with self.checking("score"):
-            scores = self.given.score(queries, picture, texts, box_format, truths)
+            own = [truth.copy() for truth in truths]
+            scores = self.given.score(list(queries), picture, _copies(texts), box_format, own)
             rows = listed(scores, len(queries), "regions")
             by_text = [listed(row, len(said), "texts") for row, said in zip(rows, texts)]
             return [[_judged(one) for one in row] for row in by_text]
@@ -102,6 +104,10 @@ class CheckedScorer(Foreign):
                             f"gives {corners}, no box in pixels of a picture of {space.width} x {space.height}"
                         )
             self.score(queries, picture, texts, box_format, truths)
+
+
+def _copies(texts: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [list(said) for said in texts]
 
 
 def _corners(truth) -> np.ndarray:
@@ -144,7 +150,7 @@ class CheckedSimilarity(Foreign):
 
     def score(self, picture, asked) -> list[tuple[float, float]]:
         with self.checking("score"):
-            rows = listed(self.given.score(picture, asked), len(asked), "(region, text)")
+            rows = listed(self.given.score(picture, list(asked)), len(asked), "(region, text)")
             pairs = [listed(row, 2, "(S_crop, S_local)") for row in rows]
             return [(number(s_crop, "as S_crop"), number(s_local, "as S_local")) for s_crop, s_local in pairs]
 
@@ -159,7 +165,7 @@ class CheckedDetector(Foreign):
 
     def detect(self, picture, phrases) -> list[Detection]:
         with self.checking("detect"):
-            rows = listed(self.given.detect(picture, phrases))
+            rows = listed(self.given.detect(picture, list(phrases)))
             return [_detection(row, picture.size, phrases) for row in rows]
 
 

@@ -11,11 +11,13 @@ from spr_plugin.errors import UserError
 from spr_plugin.store import write_json
 
 
-def trainer(frozen=(), examples=8, **args):
-    model = torch.nn.ModuleDict({"projector": torch.nn.Linear(2, 2), "language": torch.nn.Linear(2, 2)})
+def trainer(frozen=(), examples=8, width=2, name="base", **args):
+    linear = {part: torch.nn.Linear(2, width) for part in ("projector", "language")}
+    model = torch.nn.ModuleDict(linear)
+    model.config = SimpleNamespace(_name_or_path=name)
     for name in frozen:
         model[name].requires_grad_(False)
-    settings = {"max_steps": -1, "num_train_epochs": 1.0, **args}
+    settings = {"max_steps": -1, "num_train_epochs": 1.0, "learning_rate": 1e-5, **args}
     return SimpleNamespace(model=model, train_dataset=[0] * examples, args=SimpleNamespace(**settings))
 
 
@@ -63,6 +65,9 @@ def test_nothing_is_found_where_nothing_is_or_a_death_left_half(tmp_path, left):
         (training(max_steps=3), training(max_steps=5), "max_steps 3 became 5"),
         (training(), training(max_steps=5), "max_steps None became 5"),
         (training(), training(examples=9), "examples 8 became 9"),
+        (training(), training(learning_rate=1e-3), "learning_rate 1e-05 became 0.001"),
+        (training(), training(width=3), "other parameters are trained, 4 of them, such as language.bias"),
+        (training(), training(name="other/base"), "model base became other/base"),
         (training(only=True), training(), "trained False became True"),
         (training(), training(only=True), "trained True became False"),
         ({}, training(), "trained None became True"),
