@@ -236,10 +236,11 @@ def test_python_s_own_parser_reads_our_flags_as_transformers_does(hooked, parse)
     """`State.words` are read by argparse, before or without any parser of transformers."""
     from spr_plugin.config import SPRConfig, given
 
-    words = "--spr --spr_beta 0.3 --spr-lora-r 4 --no_spr_keep_best --spr_prompts plain crop --spr_clip c --spr_loss_weights 1 .5 --spr_rounds=2".split()
+    words = "--spr --spr_beta 0.3 --spr_lora_r 4 --no_spr_keep_best --spr_prompts plain crop --spr_clip c --spr_loss_weights 1 .5 --spr_rounds=2".split()
     parse(*words)
     assert vars(SPRConfig(**given(["--lr", "1", *words]))) == vars(State.config)
     assert given(["train.py", "--lr", "1"]) == {}
+    assert given(["--spr-lora-r", "4"]) == {"spr_lora_r": 4}, "transformers 4.37 knows no dashes, younger ones do"
 
 
 # --- TRL ------------------------------------------------------------------------------------------
