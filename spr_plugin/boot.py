@@ -180,7 +180,9 @@ def attach(trainer, processor, given: dict):
     _one_line_for_mistakes()
     flags.refuse_unknown(given, "spr_plugin.attach({}=…)")
     if not (hasattr(trainer, "train") and hasattr(trainer, "args")):
-        raise UserError(f"spr_plugin.attach: {type(trainer).__name__} is no Trainer; give it the one that trains")
+        raise UserError(
+            f"spr_plugin.attach: {type(trainer).__name__} is no Trainer; give it the one that trains"
+        )
     config = SPRConfig(**{"spr": True, **given, **read(State.words)})
     shims.check_transformers()
     namespace = flags.script_frame().f_globals

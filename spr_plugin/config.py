@@ -161,8 +161,8 @@ class SPRConfig:
 
 
 def _typed(f, value):
-    """A flag's value by the type of its field, from wherever it comes: a command line's words are typed already, a JSON or YAML file's and
-    a notebook's are not. UserError where it is none."""
+    """A flag's value by the type of its field, from wherever it comes: a command line's words are typed already,
+    a JSON or YAML file's and a notebook's are not. UserError where it is none."""
     default = f.default_factory() if f.default is dataclasses.MISSING else f.default
     try:
         if isinstance(default, list):
@@ -173,8 +173,9 @@ def _typed(f, value):
             return value if isinstance(value, bool) else _truth(str(value))
         if default is None:
             return None if value is None else os.fspath(value)
-        if isinstance(value, bool) or type(default) is int and isinstance(value, float) and value != int(value):
-            raise ValueError(f"must be {'a whole number' if type(default) is int else 'a number'}")
+        whole = type(default) is int
+        if isinstance(value, bool) or whole and isinstance(value, float) and value != int(value):
+            raise ValueError(f"must be {'a whole number' if whole else 'a number'}")
         return type(default)(value)
     except (TypeError, ValueError, OverflowError, argparse.ArgumentTypeError) as error:
         raise UserError(f"--{f.name} {value}: {error}") from None
@@ -223,7 +224,8 @@ def check(config: SPRConfig) -> None:
     for name in (positive + " spr_temperature spr_beta spr_learning_rate spr_epochs spr_batch_size spr_gradient_accumulation spr_save_steps spr_probe_steps").split():
         if not 0 < getattr(config, name) < math.inf:
             raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0, and finite")
-    for name in "spr_more_than spr_min_objects spr_min_area spr_probe_regions spr_feature_cache spr_min_gap".split():
+    zero_or_more = "more_than min_objects min_area probe_regions feature_cache min_gap"
+    for name in [f"spr_{flag}" for flag in zero_or_more.split()]:
         if not 0 <= getattr(config, name) < math.inf:
             raise UserError(f"--{name} {getattr(config, name)}: must be 0 or more, and finite")
     if not 0 <= config.spr_seed < 2**63:
