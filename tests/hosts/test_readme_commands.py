@@ -32,12 +32,16 @@ def test_llava_7b(tmp_path):
 
 
 def test_ferret_7b(tmp_path):
-    """Ferret is no package: its flags are recorded in ferret_flags.py, and the real HfArgumentParser reads README's command with them."""
+    """Ferret is no package: its flags are recorded in ferret_flags.py, and the real HfArgumentParser reads README's command with them.
+
+    That script trains nothing, which is an error of its own.
+    """
     program, script, *flags = readme_command("deepspeed ferret/train/train_mem.py")
     shutil.copytree(ROOT / "tests" / "deepspeed", tmp_path / "scripts")
     recorded = ROOT / "tests" / "hosts" / "ferret_flags.py"
     *start, _ = launcher(1, deepspeed=True)
-    printed = run([*start, str(recorded), *flags, *NO_GPU], cwd=tmp_path)
+    printed = run([*start, str(recorded), *flags, *NO_GPU], expect=2, cwd=tmp_path)
+    assert "this command ends without the SPR stage" in printed
     (line,) = [line for line in printed.splitlines() if line.startswith('{"spr"')]
     held = json.loads(line)
     assert held["spr"]["spr_only"] and held["spr"]["spr_box_format"] == "ferret" and held["spr"]["spr_lambda"] == 0.8
