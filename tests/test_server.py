@@ -87,13 +87,24 @@ def test_faults_are_asked_again_and_leave_no_trace(world, tmp_path):
     with chat.ChatServer() as server:
         calm = dict(sample(world, tmp_path / "calm", server.url))
     faults = {0: 429, 1: "drop", 2: 500, 3: 503, 5: "hang", 7: "drop", 11: 429, 12: 429, 20: 500}
+    faults |= {4: "trickle", 21: "endless"}
     with chat.ChatServer(faults) as server:
         records = sample(world, tmp_path / "faulty", server.url, "--spr_sampler_timeout", "1")
     assert dict(records) == calm
     assert server.count == ASKED + len(faults) and len(server.seen) == ASKED
 
 
-@pytest.mark.parametrize("fault, flags, words", [(500, (), "told to answer 500"), ("hang", ("--spr_sampler_timeout", "0.2"), "timed out"), ("drop", (), "Connection"), (401, (), "401")])
+@pytest.mark.parametrize(
+    "fault, flags, words",
+    [
+        (500, (), "told to answer 500"),
+        ("hang", ("--spr_sampler_timeout", "0.2"), "timed out"),
+        ("trickle", ("--spr_sampler_timeout", "0.2"), "not whole after 0.2 s"),
+        ("endless", (), "more than 16 MiB"),
+        ("drop", (), "Connection.*without sending"),
+        (401, (), "401"),
+    ],
+)
 def test_a_server_that_stays_away_is_one_line_and_the_rest_is_asked_later(world, tmp_path, monkeypatch, fault, flags, words):
     monkeypatch.setattr(spr_server, "RETRIES", 2)
     broken = {number: fault for number in range(10, 1000)}
@@ -167,6 +178,10 @@ SAID = {
     "thoughts alone": (chat.completion(None, reasoning_content="a dog?"), ""),
     "no content": ('{"choices": [{"message": {}, "finish_reason": "content_filter"}]}', ""),
     "blank": (chat.completion(" \n\t"), ""),
+    "nothing to see": (chat.completion("\u200b\ufeff \u2060"), ""),
+    "a thought before": (chat.completion("<think>a dog?\nno</think>\n a cat"), "a cat"),
+    "a thought alone": (chat.completion("<think>a dog?</think>\n"), ""),
+    "a thought that was cut": (chat.completion("<think>a dog? perhaps"), ""),
     "no parts": (chat.completion([]), ""),
     "half a character": (chat.completion("a \ud83d dog"), "a ? dog"),
 }
