@@ -6,6 +6,7 @@ import click
 
 from spr_plugin.config import MAX_PIXELS
 from spr_plugin.errors import UserError
+from spr_plugin.lines import say_error
 
 
 @click.group()
@@ -114,5 +115,5 @@ def main():
     try:
         commands()
     except UserError as error:
-        print(f"spr: error: {error}", file=sys.stderr)
+        say_error(error)
         sys.exit(2)

@@ -14,6 +14,7 @@ import os
 import sys
 
 from spr_plugin.imports import once
+from spr_plugin.lines import say
 from spr_plugin.process import State, fail, or_fail
 from spr_plugin.redaction import redacted
 
@@ -228,9 +229,7 @@ def rewrite_renamed(args: list, known) -> list:
         if any(a == old or a.startswith(old + "=") for a in args)
     ]
     if renamed and os.environ.get("LOCAL_RANK", "0") == "0":
-        print(
-            f"spr: this transformers renamed flags; reading {', '.join(renamed)}", file=sys.stderr, flush=True
-        )
+        say(f"this transformers renamed flags; reading {', '.join(renamed)}")
     return [_under_new_name(a, stale) for a in args]
 
 
