@@ -132,6 +132,8 @@ def _hear(from_files: dict, from_lists: dict) -> None:
 @once
 def hook_parser(parser) -> None:
     """Teach an ``HfArgumentParser`` our flags."""
+    from spr_plugin.config import word_of
+
     host_init, host_parse_known, host_error, host_dict = (
         parser.__init__,
         parser.parse_known_args,
@@ -145,6 +147,9 @@ def hook_parser(parser) -> None:
         flags = flags_class()
         self.dataclass_types.append(flags)
         self._add_dataclass_arguments(flags)
+        for action in self._actions:
+            if action.dest in flags.__dataclass_fields__ and action.nargs != 0:
+                action.type = word_of(action.dest)
 
     @functools.wraps(host_parse_known)
     def parse_known_args(self, args=None, namespace=None):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from spr_plugin.config import DPO_FLAGS, digest
 from spr_plugin.errors import UserError
+from spr_plugin.files import drafted
 from spr_plugin.progress import say
 
 SYNC_SECONDS = 5.0  # what a power failure can cost; a process that dies costs nothing that was appended
@@ -70,7 +71,7 @@ class Log:
         self.close()
         with _disk_errors(self.path):
             self.directory.mkdir(parents=True, exist_ok=True)
-            with _draft(self.path) as file:
+            with drafted(self.path) as file:
                 file.writelines((_encode(record) + "\n").encode() for record in records)
 
     def read(self) -> "Records":
@@ -154,23 +155,9 @@ def _is_torn(path: Path) -> bool:
 
 def _set_aside(path: Path, numbers: set[int]) -> None:
     """Move the lines with these numbers to ``*.damaged``."""
-    with open(path, "rb") as lines, open(path.with_suffix(".damaged"), "ab") as aside, _draft(path) as kept:
+    with open(path, "rb") as lines, open(path.with_suffix(".damaged"), "ab") as aside, drafted(path) as kept:
         for number, line in enumerate(lines, 1):
             (aside if number in numbers else kept).write(line)
-
-
-@contextlib.contextmanager
-def _draft(path: Path):
-    """A file that takes the place of ``path`` when it is whole."""
-    draft = path.with_name(path.name + f".{os.getpid()}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -188,7 +175,7 @@ def write_text(path, text: str) -> None:
     path = Path(path)
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _draft(path) as file:
+        with drafted(path) as file:
             file.write(text.encode())
 
 
