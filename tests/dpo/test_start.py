@@ -339,8 +339,6 @@ SETTINGS = {
     "lr_scheduler_type: reduce_lr_on_plateau": "reduce_lr_on_plateau",
     "lr_scheduler_kwargs: {cycles: 2}": "cycles",
     "report_to: [wandb_of_tomorrow]": "report_to wandb_of_tomorrow",
-    "adam_beta1: 1.5": "beta",
-    "logging_steps: 0": "logging_steps 0",
 }
 
 
