@@ -2,22 +2,26 @@
 
 The file is streamed once; an SQLite table keeps, of each image and annotation record, its id and its place in the file. The records stay
 where they are and are parsed by ``json`` when asked for, so the index knows none of their fields but the ids. The index of a file above
-``KEPT_BYTES`` is kept in the user's cache folder (``XDG_CACHE_HOME``) under the file's fingerprint.
+``KEPT_BYTES`` is kept in the user's cache folder (``XDG_CACHE_HOME``) under the file's fingerprint and its own checksum: one that was
+damaged since is made again.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
 import re
 import sqlite3
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from spr_plugin.config import digest
 from spr_plugin.errors import UserError
+from spr_plugin.files import draft_of, encoding_of, parse_json, put, scan
 from spr_plugin.progress import say
 from spr_plugin.store import content
 
@@ -77,31 +81,46 @@ class CocoIndex:
     def _record(self, start: int, length: int):
         self._source.seek(start)
         try:
-            return json.loads(self._source.read(length).decode("utf-8", "replace"))
+            return parse_json(self._source.read(length).decode("utf-8", "replace"))
         except ValueError as error:
             raise UserError(f"--spr_annotations {self.file}: not JSON (record at byte {start}: {error})") from None
 
 
 def _cache_path(file: str) -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spr_plugin"
-    return folder / f"{digest([content(file), os.stat(file).st_mtime_ns, SCHEMA])}.sqlite"
+    return folder / digest([content(file), os.stat(file).st_mtime_ns, SCHEMA])
 
 
 def _kept(path: Path, file: str, is_image) -> sqlite3.Connection:
-    """The index in the cache folder; made first, as a whole, if it is not there."""
-    if not path.exists():
-        say(f"indexing {file} into {path}, once")
-        draft = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _built(sqlite3.connect(draft), file, is_image).close()
-            draft.replace(path)
-        except (OSError, sqlite3.OperationalError) as error:
-            raise UserError(f"{path.parent}: cannot keep the index of {file} ({error}); point XDG_CACHE_HOME to a folder with room") from None
-        finally:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-    return sqlite3.connect(path)
+    """The index in the cache folder, ``PATH-CHECKSUM.sqlite``; made first, as a whole, if no sound one is there."""
+    draft = draft_of(path)
+    try:
+        for known in path.parent.glob(f"{path.name}-*.sqlite"):
+            with contextlib.suppress(FileNotFoundError):  # another process has found it damaged too
+                if _summed(known, path) == known:
+                    return sqlite3.connect(known)
+                say(f"{known}, the index of {file}, is damaged and is made again")
+                known.unlink()
+        say(f"indexing {file} into {path.parent}, once")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _built(sqlite3.connect(draft), file, is_image).close()
+        found = _summed(draft, path)
+        put(draft, found)
+        return sqlite3.connect(found)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise UserError(f"{path.parent}: cannot keep the index of {file} ({error}); point XDG_CACHE_HOME to a folder with room") from None
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def _summed(index: Path, path: Path) -> Path:
+    """The name under which an index with this content is kept."""
+    checksum = 0
+    with open(index, "rb") as file:
+        while part := file.read(CHUNK):
+            checksum = zlib.crc32(part, checksum)
+    return path.with_name(f"{path.name}-{checksum:08x}.sqlite")
 
 
 def _built(db: sqlite3.Connection, file: str, is_image) -> sqlite3.Connection:
@@ -151,7 +170,12 @@ class _Stream:
 
     def __init__(self, source, file: str):
         self.source, self.file = source, file
-        self.text, self.base, self.at, self.ended = "", 0, 0, False
+        start = source.read(4)
+        if not encoding_of(start).startswith("utf-8"):
+            raise UserError(f"--spr_annotations {file}: is {encoding_of(start)}; save it as UTF-8")
+        self.base = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
+        source.seek(self.base)
+        self.text, self.at, self.ended = "", 0, False
 
     def lists(self) -> Iterator[str]:
         """Names of the lists of LISTS in the outermost object; the caller reads each one's elements before it asks for the next."""
@@ -187,17 +211,19 @@ class _Stream:
         self._next()
         while True:
             try:
-                value, end = json.JSONDecoder().scan_once(self.text, self.at)
+                value, end = scan(self.text, self.at)
                 if end + 3 < len(self.text) or self.ended:  # "1" at the end of the text may be the beginning of "1.5" or "1e-5"
                     break
+            except RecursionError:
+                raise self._broken("nested too deep") from None
             except (StopIteration, ValueError) as error:
                 if self.ended or len(self.text) - self.at > LONGEST_RECORD:
                     raise self._broken(error) from None
             self._more()
         start, raw = self.base + self.at, self.text[self.at : end]
         self.at = end
-        if not raw.isascii():
-            value = json.loads(raw.encode("latin-1").decode("utf-8", "replace"))
+        if not raw.isascii() or "\\u" in raw:
+            value = parse_json(raw.encode("latin-1").decode("utf-8", "replace"))
         return start, len(raw), value
 
     def annotation(self) -> tuple[int, int, int | str | None]:
