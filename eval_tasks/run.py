@@ -1,7 +1,6 @@
 """Measure a LLaVA checkpoint with lmms-eval, as a user's own command would, and read the figures back."""
 
 import importlib.util
-import json
 import os
 import re
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.data import ROOT
+from spr_plugin.files import read_json
 
 GROUP = "spr_refcoco"
 LOG = "lmms_eval.log"
@@ -66,7 +66,10 @@ def lmms_eval_command(checkpoint: Path, out_dir: Path, tasks: str, limit: int | 
 
 def read_metrics(results_file: Path, task: str) -> dict[str, float]:
     """lmms-eval's ``*_results.json`` → the plain values of one task or group, without filter names and standard errors."""
-    results = json.loads(results_file.read_text(encoding="utf-8"))["results"]
+    content = read_json(results_file, str(results_file))
+    results = content.get("results") if isinstance(content, dict) else None
+    if not isinstance(results, dict):
+        raise UserError(f"{results_file}: has no results of lmms-eval")
     if task not in results:
         raise UserError(f"{results_file}: has no result of {task}, only of {', '.join(sorted(results)) or 'nothing'}")
     plain = {key.removesuffix(",none"): value for key, value in results[task].items() if key.endswith(",none") and "_stderr" not in key}

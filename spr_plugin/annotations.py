@@ -8,7 +8,6 @@ Boxes refer to the pixels as stored in the file. EXIF orientation is not applied
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -20,6 +19,7 @@ from itertools import islice
 from spr_plugin.boxes import Box, Space, iou_matrix
 from spr_plugin.coco_index import CocoIndex
 from spr_plugin.errors import UserError
+from spr_plugin.files import read_json
 from spr_plugin.formats import BoxFormat
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.pictures import BadImage, image_size, open_image  # noqa: F401 (for plugins' sources)
@@ -89,16 +89,6 @@ class CocoImages:
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         return filter(None, map(self.image, range(len(self.ids))))
-
-
-def _load_json(file: str, flag: str) -> object:
-    try:
-        with open(file, encoding="utf-8") as handle:
-            return json.load(handle)
-    except OSError as error:
-        raise UserError(f"{flag} {file}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{flag} {file}: not JSON ({error})") from None
 
 
 def _hashable(value: object) -> bool:
@@ -259,7 +249,7 @@ def _beside_stripes(turns_by_image: dict, image_folder: str, box_format: BoxForm
 
 def _turns_by_image(file: str, skipped: Counter) -> dict[str, list[tuple[str, str]]]:
     """Picture file → its (question, answer) turns that may hold a box, over all records."""
-    records = _load_json(file, "--data_path")
+    records = read_json(file, f"--data_path {file}")
     if not isinstance(records, list):
         raise UserError(f"--data_path {file}: a LLaVA data file is a JSON list of records")
     turns: dict[str, list[tuple[str, str]]] = {}

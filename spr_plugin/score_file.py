@@ -23,6 +23,7 @@ import numpy as np
 from spr_plugin.annotations import AnnotatedImage, CocoImages, tails, usable
 from spr_plugin.boxes import Box, Space
 from spr_plugin.errors import UserError
+from spr_plugin.files import read_json_lines
 from spr_plugin.formats import BoxFormat
 from spr_plugin.pairing import PreferencePair, make_pair
 from spr_plugin.pictures import name_too_large, refuse_no_folder, refuse_outside
@@ -133,24 +134,11 @@ def _line(row: dict) -> str:
 
 
 def _responses(path: str) -> Iterator[dict]:
-    for number, line in _lines(path):
-        yield _response(line, f"--responses {path}:{number}")
+    for number, row in read_json_lines(path, f"--responses {path}"):
+        yield _response(row, f"--responses {path}:{number}")
 
 
-def _lines(path: str) -> Iterator[tuple[int, str]]:
-    """(number, line) of every line that is not blank."""
-    try:
-        with open(path, encoding="utf-8") as lines:
-            yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--responses {path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _response(line: str, place: str) -> dict:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{place}: not JSON ({error})") from None
+def _response(row: object, place: str) -> dict:
     wrong = [name for name, kind in FIELDS.items() if not isinstance(row, dict) or not isinstance(row.get(name), kind)]
     if wrong:
         raise UserError(f"{place}: a response wants id, image, region and text; {wrong[0]} is missing or of the wrong kind")

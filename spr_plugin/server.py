@@ -24,6 +24,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
+from spr_plugin.files import sound
 from spr_plugin.redaction import redacted, secrets_of, shown
 from spr_plugin.store import Log
 
@@ -58,8 +59,7 @@ def answer_in(reply: str) -> str:
     texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") in TEXTS]
     if not all(isinstance(part, dict) for part in parts) or not all(isinstance(text, str) for text in texts):
         raise Malformed(f"a message whose content is no text: {reply}")
-    # Half a surrogate pair could not be written.
-    said = _THOUGHT.sub("", "".join(texts).encode(errors="replace").decode()).strip()
+    said = _THOUGHT.sub("", sound("".join(texts))).strip()
     return said if any(character.isprintable() and not character.isspace() for character in said) else ""
 
 

@@ -84,7 +84,7 @@ def test_visual_genome_s_copies_of_excluded_pictures_are_excluded(tmp_path):
     ("name", "content", "words"),
     [
         ("gone.txt", None, "No such file"),
-        ("a.json", "{", "not a list of pictures"),
+        ("a.json", "{", "not JSON"),
         ("a.json", '{"annotations": []}', "not a list of pictures"),
         ("a.json", '[{"bbox": []}]', "a record names no picture"),
         ("a.jsonl", "[1]\n", "a record names no picture"),

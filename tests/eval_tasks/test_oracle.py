@@ -144,7 +144,7 @@ def test_ids_that_do_not_fit_are_refused_in_one_line(tmp_path, capsys, records, 
 def test_a_line_that_is_no_answer_is_named(tmp_path, record):
     from spr_plugin.eval_tasks.oracle import Predictions
 
-    with pytest.raises(UserError, match='line 2: is not {"id"'):
+    with pytest.raises(UserError, match='line 2: (is not {"id"|not JSON)'):
         Predictions(type(tmp_path)(predictions(tmp_path, {"id": 0, "text": "a"}, record)))
 
 
