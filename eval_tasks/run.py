@@ -15,6 +15,12 @@ from spr_plugin.files import read_json
 GROUP = "spr_refcoco"
 LOG = "lmms_eval.log"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# Why a run failed: our own refusal, the error that lmms-eval caught, any other.
+_REASONS = (
+    re.compile(r"^spr: error: (.+)", re.MULTILINE),
+    re.compile(r"Error during evaluation: (.+?)(?:\. Please set|$)", re.MULTILINE),
+    re.compile(r"^(\w*Error: .+)", re.MULTILINE),
+)
 
 
 def evaluate(
@@ -104,8 +110,7 @@ def _result_files(out_dir: Path) -> list[Path]:
 def _reason(log: Path) -> str:
     """Why a run failed, from its output: our own refusal, else the error that lmms-eval caught, else the last line."""
     text = _COLOUR.sub("", log.read_text(encoding="utf-8", errors="replace"))
-    for sign in (r"^spr: error: (.+)", r"Error during evaluation: (.+?)(?:\. Please set|$)", r"^(\w*Error: .+)"):
-        found = re.findall(sign, text, re.MULTILINE)
-        if found:
+    for reason in _REASONS:
+        if found := reason.findall(text):
             return found[-1].strip()
     return (text.strip() or "it printed nothing").splitlines()[-1].strip()

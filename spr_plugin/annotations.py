@@ -28,7 +28,10 @@ from spr_plugin.progress import say
 SMALLEST = 1.0  # px; a box with a shorter side is no object that a description could name
 PADDING_ROUNDING = 0.02  # boxes of two decimals, drawn a little beyond their picture
 PADDING_ERRORS, PADDING_SURE = 0.05, 20  # share of boxes that may be wrong; number of boxes that decide
-REC_QUESTION = re.compile(r"describes:\s*(.+?)\s*$", re.DOTALL)
+REC_QUESTION = re.compile(r"describes:\s*(\S(?:.*\S)?)", re.DOTALL)
+BOX_MARKS = re.compile(r"[][<>{}()\"\\|]")
+NAME_END = re.compile(r"_\(|/")
+LONGEST_PATH = 4096  # characters; no file system has longer ones
 REG_QUESTION = re.compile(r"\bdescri(?:be|ption)\b", re.IGNORECASE)
 
 
@@ -112,8 +115,8 @@ def _file_name(record: dict) -> str:
 def tails(folder: str, name: str) -> list[str]:
     """Paths in `folder` of ``images/v1/patch8/a.jpg``, ``v1/patch8/a.jpg`` … ``a.jpg``: as Objects365 and
     LVIS name files, and as they are unpacked."""
-    parts = name.split("/")
-    return [os.path.join(folder, "/".join(parts[first:])) for first in range(len(parts))]
+    ends = (place + 1 for place in range(max(len(name) - LONGEST_PATH, 0), len(name)) if name[place] == "/")
+    return [os.path.join(folder, name[start:]) for start in (0, *ends)]
 
 
 def _coco_image(record: dict, rows: list[dict], labels: dict, folder: str, skipped: Counter, keep_crowd: bool) -> AnnotatedImage | None:
@@ -170,7 +173,7 @@ def usable(box: Box) -> Box | None:
 
 def _label(name: object) -> str:
     """A phrase without what box text is made of: brackets, tags and quotes, which would be read back as something else."""
-    return " ".join(re.sub(r"[][<>{}()\"\\|]", " ", name).split()).strip(",.;: ") if isinstance(name, str) else ""
+    return " ".join(BOX_MARKS.sub(" ", name).split()).strip(",.;: ") if isinstance(name, str) else ""
 
 
 # Words of Objects365's category names as they are spelled in its files.
@@ -182,7 +185,7 @@ MISSPELT = {
 
 def _category(name: object) -> str:
     """A category's name as a phrase: LVIS's ``bow_(decorative_ribbons)`` is a bow, Objects365's ``Moniter/TV`` a monitor."""
-    first = re.split(r"_\(|/", name)[0] if isinstance(name, str) else ""
+    first = NAME_END.split(name)[0] if isinstance(name, str) else ""
     return " ".join(MISSPELT.get(word.lower(), word) for word in _label(first.replace("_", " ")).split())
 
 

@@ -20,7 +20,7 @@ from spr_plugin.eval_tasks import metrics
 from spr_plugin.files import read_json_lines
 from spr_plugin.pictures import open_image
 
-SAMPLES = re.compile(r"(?P<time>\w+?)_samples_(?P<task>.+)\.jsonl")
+SAMPLES = re.compile(r"(?P<time>(?:(?!_samples_)\w)+)_samples_(?P<task>.+)\.jsonl")
 FLIP_THRESHOLD = 0.5
 SHOWN_FLIPS = 24
 COLOURS = {"truth": "#1f77ff", "A": "#e5484d", "B": "#12a150"}

@@ -17,6 +17,7 @@ from spr_plugin import hookspecs
 from spr_plugin.errors import UserError
 from spr_plugin.foreign import Broken, blamed
 
+NO_WORD = re.compile(r"\W")
 BUILT_IN = (
     "spr_plugin.hooks.transformers_vlm",
     "spr_plugin.hooks.llava",
@@ -78,7 +79,7 @@ def load_file(path: str) -> None:
         return
     if not file.is_file():
         raise UserError(f"--spr_plugin {path}: no such file")
-    module_name = "spr_plugin_file_" + re.sub(r"\W", "_", name)
+    module_name = "spr_plugin_file_" + NO_WORD.sub("_", name)
     loader = importlib.machinery.SourceFileLoader(module_name, name)
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))
     sys.modules[module_name] = module  # where dataclasses and pickle look it up

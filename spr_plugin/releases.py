@@ -231,7 +231,7 @@ def _mdetr(content: Mapping, file: Path, skipped: Counter) -> list[Record]:
 
 # --- Flickr30k Entities
 
-PHRASE = re.compile(r"\[/EN#(\d+)/\S+ ([^\]]+)\]")
+PHRASE = re.compile(r"\[/EN#(\d+)/[^\s\[\]]+ ([^\[\]]+)\]")
 
 
 def _flickr30k(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:

@@ -34,6 +34,8 @@ LONGEST_REASON = 300  # characters of what a server said that a line shows
 LONGEST_REPLY = 1 << 24  # bytes
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)  # a server without a parser for it leaves it in
+_ENDPOINT = re.compile(r"/(chat/completions|completions|models)/?$")
+_VERSION = re.compile(r"/v\d\w*(/|$)")
 TEXTS = ("text", "output_text")  # types of the parts that some servers answer in; others are thoughts, say
 
 
@@ -179,8 +181,8 @@ class Server:
     def _other_address(self, error: Exception) -> str:
         """A hint where the address may be a part too short or too long: all hangs on ``/v1``."""
         given = urlsplit(self.config.spr_sampler_url)
-        path = re.sub(r"/(chat/completions|completions|models)/?$", "", given.path).rstrip("/")
-        if not re.search(r"/v\d\w*(/|$)", path):
+        path = _ENDPOINT.sub("", given.path).rstrip("/")
+        if not _VERSION.search(path):
             path += "/v1"
         if not _is_no_answer(error) or path == given.path.rstrip("/"):
             return ""

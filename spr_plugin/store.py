@@ -200,6 +200,7 @@ STAGES = frozenset(
 )
 PARTS = STAGES | {"training.json", "exit.json", "failed.json", "report.html", "ranks", LOCK, MANIFEST}
 SHOWN = 8  # names in a line
+_DRAFT_OR_NUMBER = re.compile(r"(\.\d+)?\.tmp$|(?<=^round)-\d+$|(?<=^ranks)-[0-9a-f]{16}$")
 
 
 def check_manifest(
@@ -345,7 +346,7 @@ def _some(names: list[str]) -> str:
 def _part(name: str) -> str:
     """The part of a run that a file or folder of this name is: a draft is of what it would become, every
     later round is a "round", and what is left of ranks that met is "ranks"."""
-    return re.sub(r"(\.\d+)?\.tmp$|(?<=^round)-\d+$|(?<=^ranks)-[0-9a-f]{16}$", "", name)
+    return _DRAFT_OR_NUMBER.sub("", name)
 
 
 def content(path) -> dict:
