@@ -139,8 +139,11 @@ def examples(tree, branch: int = 0) -> tuple[str, set[str], set[int]]:
 
 
 def hostile(pattern: re.Pattern) -> list:
-    """Functions of a length that make texts on which backtracking has much to look back on."""
+    """Functions of a length that make texts on which backtracking has much to look back on; none for a pattern
+    that repeats nothing, which is linear."""
     tree = parser.parse(pattern.pattern, pattern.flags)
+    if "REPEAT" not in repr(tree):
+        return []
     found = [examples(tree, branch) for branch in range(3)]
     alphabet = sorted({" ", "a"}.union(*(named for _, named, _ in found)), key=str.isalnum)[:8]
     prefixes = {sample[:end] for sample, _, places in found for end in (*places, len(sample))}
