@@ -26,11 +26,12 @@ def demo(out, limit):
 
 @commands.command()
 @click.argument("directory")
-def report(directory):
+@click.option("--spr_plugin", multiple=True, help="Python file with the run's box format; none is loaded unless named here.")
+def report(directory, spr_plugin):
     """Write report.html of a run; DIRECTORY is OUTPUT_DIR/spr."""
     from spr_plugin.report import write_report
 
-    print(write_report(directory))
+    print(write_report(directory, spr_plugin))
 
 
 @commands.command()
