@@ -7,6 +7,7 @@ from pathlib import Path
 
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
+from spr_plugin.runs.layout import Folder
 from spr_plugin.progress import say
 
 WORLD = Path("examples/tiny_world")
@@ -34,7 +35,7 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
         _run("data", [sys.executable, str(WORLD / "scenes.py"), str(data), *_sizes()], out)
     if not (model / "config.json").exists():
         _run("SFT and SPR", train_command(data, model), out)
-    for checkpoint, folder in ((model / "spr" / "base", "eval-base"), (model, "eval-spr")):
+    for checkpoint, folder in ((Folder.under(model).base, "eval-base"), (model, "eval-spr")):
         _measure(checkpoint, data, Path(out) / folder, limit)
     from spr_plugin.compare import ALL, compare
 
