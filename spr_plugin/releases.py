@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from spr_plugin.errors import UserError
-from spr_plugin.pictures import refuse_outside
+from spr_plugin.pictures import refuse_outside, stored_bytes
 from spr_plugin.plain_pickle import load_plain
 from spr_plugin.progress import say
 
@@ -126,7 +126,9 @@ def _write(records: list[Record], source: Path, target: Path, place: str, embed:
 
 def _with_picture(record: Record, source: Path, target: Path, embed: bool) -> Record:
     path = source / str(record["image"])
-    picture = {"bytes": path.read_bytes(), "path": path.name} if embed else os.path.relpath(path, target)
+    picture = os.path.relpath(path, target)
+    if embed:
+        picture = {"bytes": stored_bytes(str(path), str(record["id"])), "path": path.name}
     return {**record, "image_id": path.name, "image": picture}
 
 
