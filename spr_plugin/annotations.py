@@ -8,6 +8,7 @@ Boxes refer to the pixels as stored in the file. EXIF orientation is not applied
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -66,10 +67,11 @@ class AnnotatedImage:
 class CocoImages:
     """Pictures of a COCO file with at least one usable box, in the file's order, or any one by its number.
 
-    Boxes are clipped to the picture. With `keep_crowd` groups and ignored objects are objects too. Left out and counted in `skipped`, as
+    Records that name one file are one picture, with the first one's id and the objects of all. Boxes are clipped to the picture.
+    With `keep_crowd` groups and ignored objects are objects too. Left out and counted in `skipped`, as
     far as pictures are asked for: annotations as ``crowd``, ``ignored``, ``bad_box``, ``not_finite``, ``zero_area``, ``outside``,
-    ``no_label``, ``duplicate_id``; pictures under `pictures.REASONS`, as ``size_mismatch`` (with the record),
-    ``no_objects``; and of the whole file ``unknown_image``, ``bad_image_record``, ``duplicate_image_id``.
+    ``no_label``, ``duplicate_id``, ``duplicate`` (of another record's); pictures under `pictures.REASONS`, as ``size_mismatch`` (with
+    the record), ``no_objects``; and of the whole file ``unknown_image``, ``bad_image_record``, ``duplicate_image_id``.
     Raises UserError where `file` is not COCO JSON.
 
     Attributes:
@@ -77,18 +79,81 @@ class CocoImages:
     """
 
     def __init__(self, file: str, image_folder: str, skipped: Counter, keep_crowd: bool = False):
-        self._index, self._folder, self._skipped, self._keep_crowd = CocoIndex(file, _is_image_record, skipped), image_folder, skipped, keep_crowd
+        self._index, self._folder, self._skipped, self._keep_crowd = CocoIndex(file, file_name_of, skipped), image_folder, skipped, keep_crowd
         self._labels = {record.get("id"): _category(record.get("name")) for record in self._index.categories if isinstance(record, dict)}
+        self._names: dict[str, str] = {}  # path → the name that led there
         self.ids = [str(id) for id in self._index.ids]
+        if self._index.again:
+            say(f"{file}: {self._index.again} image records name a file that an earlier one names; their objects are taken together")
 
     def image(self, number: int) -> AnnotatedImage | None:
         """The picture ``ids[number]``, or None, counted."""
-        id = self._index.ids[number]
-        rows = [row for row in self._index.annotations(id) if isinstance(row, dict)]
-        return _coco_image(self._index.image(id), rows, self._labels, self._folder, self._skipped, self._keep_crowd)
+        return self._image(self._index.ids[number])
+
+    def named(self, name: str) -> AnnotatedImage | None:
+        """The picture whose records have this ``file_name``, or None, counted. KeyError where none has it."""
+        if (id := self._index.named(name)) is None:
+            raise KeyError(name)
+        return self._image(id)
+
+    def _image(self, id: int | str) -> AnnotatedImage | None:
+        records = self._index.images(id)
+        path = self._path(_file_name(records[0]))
+        size = image_size(path)
+        fitting = [record for record in records if (record["width"], record["height"]) == size]
+        if len(fitting) < len(records):
+            self._skipped[size if isinstance(size, str) else "size_mismatch"] += len(records) - len(fitting)
+        if not fitting:
+            return None
+        rows = [[row for row in self._index.annotations(record["id"]) if isinstance(row, dict)] for record in fitting]
+        annotations = _joined([self._annotations(of_record, Space.pixels(*size)) for of_record in rows], self._skipped)
+        if not annotations:
+            self._skipped["no_objects"] += 1
+            return None
+        return AnnotatedImage(str(id), path, *size, annotations)
+
+    def _annotations(self, rows: list[dict], space: Space) -> list[Annotation]:
+        """The usable objects of one record, the first of each id."""
+        found = [a for row in rows if (a := _coco_annotation(row, self._labels, space, self._skipped, self._keep_crowd))]
+        annotations = {annotation.id: annotation for annotation in reversed(found)}
+        if len(found) > len(annotations):
+            self._skipped["duplicate_id"] += len(found) - len(annotations)
+        return list(reversed(annotations.values()))
+
+    def _path(self, name: str) -> str:
+        """Where the file lies: under its name in the folder, or under a tail of it that is no tail of another
+        record's name. UserError for a file that another name has led to."""
+        first, *tails = _tails(name)
+        found = os.path.join(self._folder, first)
+        if not os.path.exists(found):
+            own = (os.path.join(self._folder, tail) for tail in tails if not self._index.shared(name, tail))
+            found = next(filter(os.path.exists, own), found)
+        if (other := self._names.setdefault(os.path.abspath(found), name)) != name and os.path.normpath(other) != os.path.normpath(name):
+            raise UserError(f"--spr_annotations {self._index.file}: {other} and {name} are one file, {found}: name it alike")
+        return found
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         return filter(None, map(self.image, range(len(self.ids))))
+
+
+def _tails(name: str) -> list[str]:
+    """``images/v1/patch8/a.jpg``, ``v1/patch8/a.jpg`` … ``a.jpg``: as Objects365 and LVIS name files, and as
+    they are unpacked."""
+    parts = name.split("/")
+    return ["/".join(parts[first:]) for first in range(len(parts))]
+
+
+def _joined(found: list[list[Annotation]], skipped: Counter) -> tuple[Annotation, ...]:
+    """The objects of all records of one file: no box twice under one label, no id twice."""
+    joined = {annotation.id: annotation for annotation in found[0]}
+    for number, later in enumerate(found[1:], 2):
+        for annotation in later:
+            if any((known.label, known.box) == (annotation.label, annotation.box) for known in joined.values()):
+                skipped["duplicate"] += 1
+                continue
+            id = annotation.id if annotation.id not in joined else f"{annotation.id} of record {number}"
+            joined[id] = dataclasses.replace(annotation, id=id)
+    return tuple(joined.values())
 
 
 def _load_json(file: str, flag: str) -> object:
@@ -105,45 +170,19 @@ def _hashable(value: object) -> bool:
     return isinstance(value, (int, str))
 
 
-def _is_image_record(record: object, skipped: Counter) -> bool:
-    """Whether an ``images`` entry has an id, whole positive sizes and a file name."""
-    good = isinstance(record, dict) and _hashable(record.get("id")) and bool(_file_name(record))
+def file_name_of(record: object, skipped: Counter) -> str:
+    """The file name of an ``images`` entry; "", counted, unless it has an id and whole positive sizes too."""
+    good = isinstance(record, dict) and _hashable(record.get("id"))
     good = good and all(isinstance(record.get(side), int) and record[side] > 0 for side in ("width", "height"))
-    skipped.update([] if good else ["bad_image_record"])
-    return good
+    name = _file_name(record) if good else ""
+    skipped.update([] if name else ["bad_image_record"])
+    return name
 
 
 def _file_name(record: dict) -> str:
     """``file_name``, or the end of LVIS's ``coco_url`` (``train2017/000000000009.jpg``)."""
     name = record.get("file_name") or "/".join(str(record.get("coco_url") or "").split("/")[-2:])
     return name if isinstance(name, str) else ""
-
-
-def tails(folder: str, name: str) -> list[str]:
-    """Paths in `folder` of ``images/v1/patch8/a.jpg``, ``v1/patch8/a.jpg`` … ``a.jpg``: as Objects365 and
-    LVIS name files, and as they are unpacked."""
-    parts = name.split("/")
-    return [os.path.join(folder, "/".join(parts[first:])) for first in range(len(parts))]
-
-
-def _coco_image(record: dict, rows: list[dict], labels: dict, folder: str, skipped: Counter, keep_crowd: bool) -> AnnotatedImage | None:
-    """The picture of one record, or None, counted."""
-    paths = tails(folder, _file_name(record))
-    path = next(filter(os.path.exists, paths), paths[0])
-    size = image_size(path)
-    stated = (record["width"], record["height"])
-    if size != stated:
-        skipped[size if isinstance(size, str) else "size_mismatch"] += 1
-        return None
-    space = Space.pixels(*stated)
-    found = [annotation for row in rows if (annotation := _coco_annotation(row, labels, space, skipped, keep_crowd))]
-    annotations = {annotation.id: annotation for annotation in reversed(found)}
-    if len(found) > len(annotations):
-        skipped["duplicate_id"] += len(found) - len(annotations)
-    if not annotations:
-        skipped["no_objects"] += 1
-        return None
-    return AnnotatedImage(str(record["id"]), path, *stated, tuple(reversed(annotations.values())))
 
 
 def _coco_annotation(row: dict, labels: dict, space: Space, skipped: Counter, keep_crowd: bool) -> Annotation | None:

@@ -9,7 +9,6 @@ annotations only a few regions are held at a time, and 8 bytes for each region s
 """
 
 import json
-import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -20,12 +19,12 @@ from itertools import groupby, islice
 
 import numpy as np
 
-from spr_plugin.annotations import AnnotatedImage, CocoImages, tails, usable
+from spr_plugin.annotations import AnnotatedImage, CocoImages, usable
 from spr_plugin.boxes import Box, Space
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
 from spr_plugin.pairing import PreferencePair, make_pair
-from spr_plugin.pictures import name_too_large, refuse_no_folder, refuse_outside
+from spr_plugin.pictures import refuse_no_folder, refuse_outside
 from spr_plugin.pipeline import score_regions
 from spr_plugin.progress import progress, say
 from spr_plugin.prompts import prompts_for
@@ -59,12 +58,13 @@ def score_file(
     """
     refuse_no_folder(images, "--images")
     skipped, used = Counter(), {}
-    by_path = {os.path.abspath(image.path): image for image in CocoImages(annotations, images, skipped)}
-    name_too_large(skipped, "--max-pixels")
+    source = CocoImages(annotations, images, skipped)
 
     def query(row: dict) -> RegionQuery:
-        paths = map(os.path.abspath, tails(images, row["image"]))
-        image = next((by_path[path] for path in paths if path in by_path), None)
+        try:
+            image = source.named(row["image"])
+        except KeyError:
+            image = None
         found = _query(image, row, annotations, skipped)
         used[image.path] = image.id
         return found

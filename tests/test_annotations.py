@@ -9,6 +9,7 @@ from PIL import Image
 from spr_plugin.annotations import BadImage, mine_conversations, open_image, CocoImages, spr_annotations
 from spr_plugin.errors import UserError
 from spr_plugin.formats import ferret, llava
+from spr_plugin.regions import region_queries
 
 
 @pytest.fixture
@@ -106,6 +107,65 @@ def test_a_repeated_picture_record_is_read_once(folder):
     record = {"id": 1, "file_name": "a.jpg", "width": 100, "height": 50}
     images, skipped = read(coco(folder, [{"bbox": [1, 1, 9, 9]}], images=[record, record]), folder)
     assert len(images) == 1 and skipped == {"duplicate_image_id": 1}
+
+
+def of(id, name, **more):
+    return {"id": id, "file_name": name, "width": 100, "height": 50, **more}
+
+
+@pytest.mark.parametrize("again", ["a.jpg", "./a.jpg", "b/../a.jpg"])
+def test_two_records_of_one_file_are_one_picture_with_the_objects_of_both(folder, again, capsys):
+    rows = [{"bbox": [1, 1, 9, 9]}, {"bbox": [20, 20, 9, 9], "image_id": 2}]
+    (folder / "b").mkdir()
+    [image], skipped = read(coco(folder, rows, images=[of(1, "a.jpg"), of(2, again)]), folder)
+    assert image.id == "1" and [annotation.id for annotation in image.annotations] == [0, 1] and not skipped
+    assert "1 image records name a file that an earlier one names" in capsys.readouterr().err
+    [query] = region_queries([image], seed=0, more_than=1, skipped=skipped)
+    assert len(query.truth) == 2
+
+
+def test_an_object_of_two_records_is_one_and_ids_stay_apart(folder):
+    rows = [{"bbox": [1, 1, 9, 9]}, {"bbox": [1, 1, 9, 9], "image_id": 2}, {"bbox": [40, 20, 9, 9], "image_id": 2, "id": 0}]
+    [image], skipped = read(coco(folder, rows, images=[of(1, "a.jpg"), of(2, "a.jpg")]), folder)
+    assert [(a.id, a.box.x1) for a in image.annotations] == [(0, 1), ("0 of record 2", 40)] and skipped == {"duplicate": 1}
+
+
+def test_of_two_records_only_those_of_the_file_s_size_count(folder):
+    rows = [{"bbox": [1, 1, 9, 9]}, {"bbox": [20, 20, 9, 9], "image_id": 2}]
+    [image], skipped = read(coco(folder, rows, images=[of(1, "a.jpg", width=200), of(2, "a.jpg")]), folder)
+    assert [annotation.id for annotation in image.annotations] == [1] and skipped == {"size_mismatch": 1}
+
+
+def test_one_file_under_two_names_is_refused(folder):
+    file = coco(folder, [{"bbox": [1, 1, 9, 9]}], images=[of(1, "a.jpg"), of(2, str(folder / "a.jpg"))])
+    with pytest.raises(UserError, match="a.jpg and .*/a.jpg are one file, .*/a.jpg: name it alike"):
+        read(file, folder)
+
+
+@pytest.mark.parametrize(
+    ("names", "found", "missing"),
+    [
+        (["a.jpg", "cam2/a.jpg"], ["1"], 1),  # the second's is not there, and a.jpg is the first's
+        (["cam2/a.jpg", "a.jpg"], ["2"], 1),
+        (["cam1/a.jpg", "cam2/a.jpg"], [], 2),  # one of them, but which?
+        (["v1/cam1/a.jpg", "v1/cam2/a.jpg", "v1/b.png"], ["3"], 2),
+    ],
+)
+def test_no_picture_is_taken_for_another_of_the_same_name(folder, names, found, missing):
+    images = [of(id, name) for id, name in enumerate(names, 1)]
+    Image.new("RGB", (100, 50)).save(folder / "b.png")
+    rows = [{"bbox": [1, 1, 9, 9], "image_id": record["id"]} for record in images]
+    read_images, skipped = read(coco(folder, rows, images=images), folder)
+    assert [image.id for image in read_images] == found and skipped == {"missing_image": missing}
+
+
+def test_a_tail_that_is_the_record_s_own_is_taken(folder):
+    """``cam1`` was unpacked beside ``a.jpg``, which is nobody's."""
+    (folder / "cam1").mkdir()
+    Image.new("RGB", (100, 50)).save(folder / "cam1/a.jpg")
+    images = [of(1, "v1/cam1/a.jpg"), of(2, "v1/cam2/a.jpg")]
+    [image], skipped = read(coco(folder, [{"bbox": [1, 1, 9, 9]}], images=images), folder)
+    assert image.path == str(folder / "cam1/a.jpg") and skipped == {"missing_image": 1}
 
 
 def test_lvis_names_its_files_by_url(folder):
