@@ -12,6 +12,7 @@ import dataclasses
 import json
 import math
 import os
+import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,8 +29,17 @@ from spr_plugin.progress import say
 
 SMALLEST = 1.0  # px; a box with a shorter side is no object that a description could name
 PADDING_ROUNDING = 0.02  # boxes of two decimals, drawn a little beyond their picture
-PADDING_ERRORS, PADDING_SURE = 0.05, 20  # share of boxes that may be wrong; number of boxes that decide
+PADDING_SEEN, PADDING_SURE = 2000, 20  # number of boxes that are asked; number that decides
+PADDING_ERRORS, SQUARE_ERRORS = 0.01, 0.05  # share of boxes in the stripes that padded boxes may have, and that others exceed
 REC_QUESTION = re.compile(r"describes:\s*(.+?)\s*$", re.DOTALL)
+# What asks for a form of the answer and follows the phrase: a line or a sentence of its own, in the imperative.
+INSTRUCTION = re.compile(
+    r"\s*\n.*|(?:^|\s+)(?:Please|Answer|Respond|Reply|Output|Provide|Return)\s.*"
+    r"|(?<=[.?!,;:])\s+(?:Be|Format|Give|Just|Keep|Only|Report|Use|Write)\s.*",
+    re.DOTALL,
+)
+TAG = re.compile(r"</?\|?[A-Za-z_][\w ]*\|?/?>")
+HUMAN, MODEL, OTHERS = {"human", "user"}, {"gpt", "assistant"}, {"system"}
 REG_QUESTION = re.compile(r"\bdescri(?:be|ption)\b", re.IGNORECASE)
 
 
@@ -218,8 +228,9 @@ def usable(box: Box) -> Box | None:
 
 
 def _label(name: object) -> str:
-    """A phrase without what box text is made of: brackets, tags and quotes, which would be read back as something else."""
-    return " ".join(re.sub(r"[][<>{}()\"\\|]", " ", name).split()).strip(",.;: ") if isinstance(name, str) else ""
+    """A phrase without what box text is made of: tags, brackets and quotes, which would be read back as something else."""
+    bare = TAG.sub(" ", name) if isinstance(name, str) else ""
+    return " ".join(re.sub(r"[][<>{}()\"\\|]", " ", bare).split()).strip(",.;: ")
 
 
 # Words of Objects365's category names as they are spelled in its files.
@@ -238,21 +249,23 @@ def _category(name: object) -> str:
 # --- LLaVA data files
 
 
-def mine_conversations(file: str, image_folder: str, box_format: BoxFormat, skipped: Counter) -> Iterator[AnnotatedImage]:
+def mine_conversations(
+    file: str, image_folder: str, box_format: BoxFormat, skipped: Counter, sure: bool = False
+) -> Iterator[AnnotatedImage]:
     """Pictures with the boxes that a LLaVA data file's conversations name, one per picture file, in order of first appearance.
 
     Read are referring-expression turns (the answer is a box, the phrase is what the question ``describes: …``), region
     descriptions (the question holds one box, the answer is the phrase) and answers that hold phrases with boxes. `box_format`
     says how the file writes boxes; where it is 0-1 of the padded square, or of the picture, `check_padding` looks first whether the
-    file's own boxes allow that. The same object found again (IoU >= 0.5 under one label, or >= 0.9 under any) is dropped.
-    All annotations are `coarse`.
+    file's own boxes allow that (`sure`: the user has named that reading), and a padded box that lies in the padding is left out.
+    The same object found again (IoU >= 0.5 under one label, or >= 0.9 under any) is dropped. All annotations are `coarse`.
 
-    Counted in `skipped`: ``no_image``, ``bad_record``, `pictures.REASONS`, ``no_phrase``, ``outside``,
-    ``duplicate``, and the box format's parsing failures as ``box_malformed`` …. Raises UserError where `file`
+    Counted in `skipped`: ``no_image``, ``bad_record``, ``unknown_speaker`` (records), `pictures.REASONS`, ``no_phrase``, ``outside``,
+    ``in_padding``, ``duplicate``, and the box format's parsing failures as ``box_malformed`` …. Raises UserError where `file`
     is no JSON list.
     """
     turns_by_image = _turns_by_image(file, skipped)
-    check_padding(turns_by_image, image_folder, box_format, file)
+    check_padding(turns_by_image, image_folder, box_format, file, sure)
     for name, turns in turns_by_image.items():
         path = os.path.join(image_folder, name)
         size = image_size(path)
@@ -264,36 +277,52 @@ def mine_conversations(file: str, image_folder: str, box_format: BoxFormat, skip
             yield AnnotatedImage(name, path, *size, annotations)
 
 
-def check_padding(turns_by_image: dict, image_folder: str, box_format: BoxFormat, file: str, wanted: int = 200) -> None:
-    """UserError where the first `wanted` boxes on clearly non-square pictures speak against the declared reading.
+def check_padding(turns_by_image: dict, image_folder: str, box_format: BoxFormat, file: str, sure: bool = False) -> None:
+    """UserError where the file's boxes on clearly non-square pictures speak against the declared reading, or for both.
 
     On the padded square of a wide picture nothing lies in the stripes above and below it; boxes in 0-1 of the picture itself reach
-    into them all the time. So one reading is refuted by boxes in the stripes, the other, given enough boxes, by their absence.
+    into them as often as into stripes of that breadth at its sides. So one reading is refuted by boxes in the stripes, the other by
+    their absence, and a share between those of the two is a mixture. That it is one may be wrong where pictures are alike (of roads,
+    say): who has named 0-1 of the picture (`sure`) is told, not refused. The boxes are a seeded sample of all.
     """
     if box_format.space_name not in ("padded_square", "normalized"):
         return
-    seen = list(islice(_beside_stripes(turns_by_image, image_folder, box_format), wanted))
-    inside, padded = sum(seen), box_format.space_name == "padded_square"
+    seen = list(islice(_beside_stripes(turns_by_image, image_folder, box_format), PADDING_SEEN))
+    inside, sides, padded = sum(end for end, _ in seen), sum(side for _, side in seen), box_format.space_name == "padded_square"
     found = f"{inside} of {len(seen)} boxes on non-square pictures of --data_path {file} reach into the stripes that padding to a square adds"
     if 0 < len(seen) < PADDING_SURE:
         say(f"{found}: too few to tell whether they count padding, taken as {'pad' if padded else 'square'} (--spr_data_aspect)")
-    elif padded and inside > PADDING_ERRORS * len(seen):
-        raise UserError(f"{found}: they are no boxes of the padded square; say --spr_data_aspect square, or give boxes by --spr_annotations")
-    elif seen and not padded and inside <= PADDING_ERRORS * len(seen):
+    elif (inside > PADDING_ERRORS * len(seen)) if padded else (inside > SQUARE_ERRORS * len(seen)):
+        mixed = inside < 0.75 * sides and sides - inside > 4 * math.sqrt(sides + inside)
+        both = f"{found}, {sides} into as broad ones at the sides: some boxes count padding and some do not"
+        if mixed and sure and not padded:
+            say(f"{both}, if the pictures are not all of a kind; taken as --spr_data_aspect square")
+        elif mixed:
+            way = ", or say --spr_data_aspect square if none does" if not padded else ""
+            raise UserError(f"{both}; write them alike, or give boxes by --spr_annotations{way}")
+        elif padded:
+            raise UserError(f"{found}: they are no boxes of the padded square; say --spr_data_aspect square, or give boxes by --spr_annotations")
+    elif seen and not padded:
         raise UserError(f"{found}: they are boxes of the padded square, as in LLaVA's own data; say --spr_data_aspect pad")
 
 
-def _beside_stripes(turns_by_image: dict, image_folder: str, box_format: BoxFormat) -> Iterator[bool]:
-    """For each box of pictures whose sides differ by a fifth: whether its numbers reach into the padded square's stripes."""
-    for name, turns in turns_by_image.items():
+def _beside_stripes(turns_by_image: dict, image_folder: str, box_format: BoxFormat) -> Iterator[tuple[bool, bool]]:
+    """For each box of pictures whose sides differ by a fifth, in a seeded order of pictures: whether its numbers reach into the
+    padded square's stripes, and into as broad ones at the two other sides."""
+    for name in random.Random(0).sample(list(turns_by_image), len(turns_by_image)):
         size = image_size(os.path.join(image_folder, name))
         if isinstance(size, str) or max(size) < 1.2 * min(size):
             continue
-        stripe = (1 - min(size) / max(size)) / 2 - PADDING_ROUNDING
-        for text in (text for pair in turns for text in pair):
+        for text in (text for pair in turns_by_image[name] for text in pair):
             for box in box_format.parse(text, *size).boxes:
-                low, high = (box.y1, box.y2) if size[0] > size[1] else (box.x1, box.x2)
-                yield low < stripe or high > 1 - stripe
+                across, along = (box.y1, box.y2), (box.x1, box.x2)
+                yield tuple(_in_stripe(ends, size) for ends in ((across, along) if size[0] > size[1] else (along, across)))
+
+
+def _in_stripe(ends: tuple[float, float], size: tuple[int, int]) -> bool:
+    """Whether a box's two ends, in 0-1 of the padded square, reach into a stripe that padding would add."""
+    stripe = (1 - min(size) / max(size)) / 2 - PADDING_ROUNDING
+    return ends[0] < stripe or ends[1] > 1 - stripe
 
 
 def _turns_by_image(file: str, skipped: Counter) -> dict[str, list[tuple[str, str]]]:
@@ -301,24 +330,36 @@ def _turns_by_image(file: str, skipped: Counter) -> dict[str, list[tuple[str, st
     records = _load_json(file, "--data_path")
     if not isinstance(records, list):
         raise UserError(f"--data_path {file}: a LLaVA data file is a JSON list of records")
+    names: dict[str, str] = {}  # one name of a file → the first
     turns: dict[str, list[tuple[str, str]]] = {}
     for record in records:
         name = record.get("image") if isinstance(record, dict) else None
-        talk = record.get("conversations") if isinstance(record, dict) else None
-        if not isinstance(talk, list) or not all(isinstance(turn, dict) and isinstance(turn.get("value"), str) for turn in talk):
+        talk = _talk(record.get("conversations")) if isinstance(record, dict) else None
+        if talk is None:
             skipped["bad_record"] += 1
         elif not isinstance(name, str) or not name:
             skipped["no_image"] += 1
-        elif found := [pair for pair in _pairs(talk) if "[" in "".join(pair) or "<" in "".join(pair)]:
-            turns.setdefault(name, []).extend(found)
+        else:
+            if {speaker for speaker, _ in talk} - HUMAN - MODEL - OTHERS:
+                skipped["unknown_speaker"] += 1
+            if found := [pair for pair in _pairs(talk) if "[" in "".join(pair) or "<" in "".join(pair)]:
+                turns.setdefault(names.setdefault(os.path.normpath(name), name), []).extend(found)
     return turns
 
 
-def _pairs(talk: Sequence[dict]) -> Iterator[tuple[str, str]]:
-    """(question, answer) of each human turn that a gpt turn follows, without the picture's placeholder."""
-    for first, second in zip(talk, talk[1:]):
-        if first.get("from") == "human" and second.get("from") == "gpt":
-            yield first["value"].replace("<image>", "").strip(), second["value"].strip()
+def _talk(given: object) -> list[tuple[str, str]] | None:
+    """(speaker, words) of each turn, by LLaVA's keys or by OpenAI's; None for what is no conversation."""
+    if not isinstance(given, list) or not all(isinstance(turn, dict) for turn in given):
+        return None
+    talk = [(turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))) for turn in given]
+    return talk if all(isinstance(word, str) for turn in talk for word in turn) else None
+
+
+def _pairs(talk: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """(question, answer) of each human turn that the model's follows, without the picture's placeholder."""
+    for (asker, question), (teller, answer) in zip(talk, talk[1:]):
+        if asker in HUMAN and teller in MODEL:
+            yield question.replace("<image>", "").strip(), answer.strip()
 
 
 def _mined(question: str, answer: str, width: int, height: int, box_format: BoxFormat, skipped: Counter) -> list[tuple[str, Box]]:
@@ -327,7 +368,7 @@ def _mined(question: str, answer: str, width: int, height: int, box_format: BoxF
     skipped.update({f"box_{reason}": count for reason, count in said.failures.items()})
     if said.boxes:
         asked = REC_QUESTION.search(question)
-        named = asked.group(1).rstrip(".") if asked and len(said.boxes) == 1 else ""
+        named = INSTRUCTION.sub("", asked.group(1)).rstrip(".") if asked and len(said.boxes) == 1 else ""
         return [(mention.phrase or named, box) for mention in said.mentions for box in mention.boxes]
     boxes = box_format.parse(question, width, height).boxes
     if len(boxes) == 1 and REG_QUESTION.search(question):
@@ -342,11 +383,20 @@ def _annotations(found: Iterable[tuple[str, Box]], skipped: Counter) -> tuple[An
         label, clipped = _label(phrase), usable(box)
         if not label or clipped is None:
             skipped["outside" if label else "no_phrase"] += 1
+        elif _in_padding(box):
+            skipped["in_padding"] += 1
         elif _repeats(label, clipped, kept):
             skipped["duplicate"] += 1
         else:
             kept.append(Annotation(len(kept), label, clipped, coarse=True))
     return tuple(kept)
+
+
+def _in_padding(box: Box) -> bool:
+    """Whether a box of the padded square lies in the padding, beyond what rounding does: it was written in another space."""
+    (x1, y1, x2, y2), (width, height) = box.pixels(), (box.space.width, box.space.height)
+    beyond = max(-x1, -y1, x2 - width, y2 - height)
+    return box.space.name == "padded_square" and beyond > PADDING_ROUNDING * max(width, height)
 
 
 def _repeats(label: str, box: Box, kept: Sequence[Annotation]) -> bool:

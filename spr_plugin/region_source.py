@@ -91,6 +91,7 @@ def _annotated_images(config: SPRConfig, form, data_path, folder, skipped: Count
             folder,
             box_format(form.family, config.spr_data_aspect) if config.spr_data_aspect else form,
             skipped,
+            sure=config.spr_data_aspect is not None,
         )
     asked = {"source": config.spr_annotations, "image_folder": folder, "keep_crowd": config.spr_keep_crowd}
     images = ask("spr_annotations", **asked, skipped=skipped)
