@@ -224,7 +224,7 @@ def _coco_box(row: dict, space: Space, keep_crowd: bool) -> Box | str:
 def usable(box: Box) -> Box | None:
     """`box` in pixels, clipped to its picture; None where less than a pixel of it lies there."""
     clipped = box.to(Space.pixels(box.space.width, box.space.height)).clip()
-    return clipped if min(clipped.width, clipped.height) >= SMALLEST else None
+    return clipped if clipped.width >= SMALLEST and clipped.height >= SMALLEST else None  # NaN is neither
 
 
 def _label(name: object) -> str:

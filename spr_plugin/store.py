@@ -192,6 +192,15 @@ def write_text(path, text: str) -> None:
             file.write(text.encode())
 
 
+def write_lines(path, lines: Iterable[str]) -> None:
+    """:func:`write_text` of lines that need not fit in memory."""
+    path = Path(path)
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _draft(path) as file:
+            file.writelines(line.encode() for line in lines)
+
+
 def write_json(path, value) -> None:
     """:func:`write_text` of plain data."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=str))
