@@ -111,11 +111,14 @@ def sample(context, out, aspect):
     """Ask a server for candidates, without a trainer: --out DIR and --spr_… flags."""
     from spr_plugin import formats
     from spr_plugin.config import parse
+    from spr_plugin.plugins import load_file
     from spr_plugin.sample_alone import FLAGS, sample_alone
 
     config = parse([*context.args, "--spr_sampler", "openai"], [*FLAGS, "spr_sampler"], "spr sample --out DIR [--aspect pad]")
     if not (out and config.spr_annotations and config.spr_image_folder and config.spr_box_format):
         raise UserError("spr sample needs --out, --spr_annotations, --spr_image_folder and --spr_box_format")
+    for path in config.spr_plugin:
+        load_file(path)
     print(f"{sample_alone(out, config, formats.box_format(config.spr_box_format, aspect))} candidates in {out}")
 
 

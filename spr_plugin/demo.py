@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from spr_plugin.errors import UserError
+from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.progress import say
 from spr_plugin.store import write_json
 
@@ -29,6 +30,7 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
     """
     if not (WORLD / "scenes.py").exists():
         raise UserError(f"{WORLD}: the embedded world is part of the source tree; run `spr demo` from its root")
+    refuse_unwritable({"--out": out}, folders=True)
     data, model = Path(out) / "data", Path(out) / "llava-spr"
     if not (data / "spr.json").exists():
         _run("data", [sys.executable, str(WORLD / "scenes.py"), str(data), *_sizes()], out)

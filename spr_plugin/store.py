@@ -263,7 +263,8 @@ def check_manifest(
         known["config"] |= allowed
         write_json(directory / MANIFEST, known)
     changed = sorted(name for name in config.keys() | known["config"].keys() if config.get(name) != known["config"].get(name))
-    was = [f"--{name} was {known['config'].get(name)}, is {config.get(name)}" for name in changed]
+    named = {name: "box text" if name == "box" else f"--{name}" for name in changed}  # no flag of that name
+    was = [f"{named[name]} was {known['config'].get(name)}, is {config.get(name)}" for name in changed]
     for flag in contents.keys() & known["inputs"].keys():
         if contents[flag]["hash"] != known["inputs"][flag]["hash"]:
             was.append(f"--{flag} {contents[flag]['path']} has another content")

@@ -275,6 +275,28 @@ def test_visual_genome(tmp_path, capsys):
     assert "outside 1, too_small 1, no_phrase 1" in said and "region_descriptions.json: 5 regions; the published file has 5408689" in said
 
 
+def test_where_nothing_can_be_written_is_known_first(tmp_path, monkeypatch):
+    refer_tree(tmp_path / "refer")
+    (tmp_path / "file").write_text("mine")
+    for target in ("file", "file/deep", "refer/refcoco/instances.json"):
+        with pytest.raises(UserError, match=f"--to .*{target}: .*is no folder"):
+            releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / target))
+    (tmp_path / "root/refcoco/val.parquet").mkdir(parents=True)
+    with pytest.raises(UserError, match="--to .*root: cannot write .*val.parquet"):
+        releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"))
+    assert [path.name for path in (tmp_path / "root/refcoco").iterdir()] == ["val.parquet"]
+
+
+def test_a_conversion_replaces_a_link_and_not_what_it_points_to(tmp_path):
+    refer_tree(tmp_path / "refer")
+    (tmp_path / "root/refcoco").mkdir(parents=True)
+    before = (tmp_path / "refer/refcoco/instances.json").read_bytes()
+    (tmp_path / "root/refcoco/val.parquet").symlink_to(tmp_path / "refer/refcoco/instances.json")
+    releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"))
+    assert (tmp_path / "refer/refcoco/instances.json").read_bytes() == before
+    assert len(documents(tmp_path / "root", "spr_refcoco_val")) == 4
+
+
 def test_what_is_not_there_is_one_line(tmp_path):
     for benchmark in releases.CONVERTERS:
         with pytest.raises(UserError, match="^[^\n]*$"):
