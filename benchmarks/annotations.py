@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from spr_plugin.store import write_json
+from spr_plugin.files import write_json
 
 IMAGES, BOXES, CATEGORIES = 1_742_292, 25_407_598, 365
 SAMPLED = 10_000

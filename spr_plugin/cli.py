@@ -3,6 +3,7 @@
 import contextlib
 import re
 import sys
+from pathlib import Path
 
 import click
 
@@ -28,11 +29,12 @@ def demo(out, limit):
 
 @commands.command()
 @click.argument("directory")
-def report(directory):
+@click.option("--spr_plugin", multiple=True, help="Python file with the run's box format; none is loaded unless named here.")
+def report(directory, spr_plugin):
     """Write report.html of a run; DIRECTORY is OUTPUT_DIR/spr."""
     from spr_plugin.report import write_report
 
-    print(write_report(directory))
+    print(write_report(directory, spr_plugin))
 
 
 @commands.command()
@@ -58,6 +60,7 @@ def score(
     """Score and pair anybody's answers, without a trainer."""
     from spr_plugin import formats
     from spr_plugin.config import SPRConfig
+    from spr_plugin.files import content
     from spr_plugin.pictures import limit_pixels
     from spr_plugin.plugins import load_file
     from spr_plugin.score_file import Scoring
@@ -70,8 +73,10 @@ def score(
             load_file(path)
         config = SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam, spr_scorer=scorer)
         form = formats.box_format(box_format, aspect)
-        settings = {"clip": clip, "detector": detector, "scorer": scorer, "lambda": lam, "plugin": list(plugin), "max-pixels": max_pixels}
-        reads = [(f"--{name}", path) for name, path in (("clip", clip), ("detector", detector), *(("plugin", path) for path in plugin)) if path]
+        files = {Path(path).name: content(path)["hash"] for path in plugin}
+        settings = {"clip": clip, "detector": detector, "scorer": scorer, "lambda": lam, "max-pixels": max_pixels, "plugin": files}
+        models = [(flag, path) for flag, path in (("--clip", clip), ("--detector", detector)) if path]
+        reads = [*models, *(("--plugin", path) for path in plugin)]
         scoring = Scoring(responses, annotations, images, form, out, pairs, allow_outside, settings, reads)
         scoring.run(find_scorer(config, device, form))
 

@@ -17,10 +17,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from spr_plugin.config import digest
 from spr_plugin.errors import UserError
+from spr_plugin.files import content
+from spr_plugin.ids import digest
 from spr_plugin.progress import say
-from spr_plugin.store import content
 
 LISTS = ("images", "annotations", "categories")
 KEPT_BYTES = 32 << 20

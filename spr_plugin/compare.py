@@ -17,9 +17,9 @@ from scipy.stats import binomtest
 
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
+from spr_plugin.files import write_text
 from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.pictures import open_image
-from spr_plugin.store import write_text
 
 SAMPLES = re.compile(r"(?P<time>\w+?)_samples_(?P<task>.+)\.jsonl")
 FLIP_THRESHOLD = 0.5

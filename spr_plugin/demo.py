@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from spr_plugin.errors import UserError
+from spr_plugin.files import write_json
 from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.progress import say
-from spr_plugin.store import write_json
 
 WORLD = Path("examples/tiny_world")
 SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 320}

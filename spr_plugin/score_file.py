@@ -29,15 +29,19 @@ from spr_plugin.annotations import AnnotatedImage, usable
 from spr_plugin.boxes import Box, Space
 from spr_plugin.contracts import ask
 from spr_plugin.errors import UserError
+from spr_plugin.files import remove, write_lines
 from spr_plugin.formats import BoxFormat
 from spr_plugin.outputs import refuse_overwriting, refuse_unwritable
 from spr_plugin.pairing import PreferencePair, make_pair
 from spr_plugin.pictures import MISSING, name_too_large, refuse_no_folder, refuse_outside
 from spr_plugin.pipeline import score_regions
-from spr_plugin.progress import progress, say
+from spr_plugin.progress import listed, progress, say
 from spr_plugin.prompts import prompts_for
 from spr_plugin.regions import RegionQuery, region_query
-from spr_plugin.store import MANIFEST, Log, check_manifest, delete_run, listed, lock, read_manifest, remove, write_lines
+from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.lock import lock
+from spr_plugin.runs.log import record_of
+from spr_plugin.runs.manifest import bind, changes, check_layout, delete, of_file
 
 REGIONS = 32  # of one picture, in one batch
 PICTURES = 64  # whose annotations are held
@@ -62,7 +66,7 @@ class Scoring:
             ``reason`` (of one that is not valid), ``refined`` and ``refined_score``; all numbers None where there is a reason.
         pairs: gets the preference pairs.
         allow_outside: pictures may lie outside their folder.
-        settings: flag → value of what else shapes the scores; a run that goes on must agree on it.
+        settings: flag → value of what else shapes the scores; others make a run that goes on score again.
         reads: (flag, path) of what else is read and must not be written to.
 
     Raises:
@@ -76,7 +80,7 @@ class Scoring:
         settings: Mapping[str, object] = {}, reads: Iterable[tuple[str, str]] = (),
     ):  # fmt: skip
         self.responses, self.box_format, self.out, self.pairs = responses, box_format, out, pairs
-        self.folder = Path(f"{out}.run")
+        self.folder = Folder(f"{out}.run")
         outputs = {"--out": out, **({"--pairs": pairs} if pairs else {})}
         refuse_unwritable(outputs)
         refuse_overwriting(outputs, [("--responses", responses), ("--annotations", annotations), *reads])
@@ -90,15 +94,9 @@ class Scoring:
         name_too_large(self._pictures.skipped, "--max-pixels")
         if self._pictures.skipped:
             say(f"--annotations {annotations}: left out {listed(self._pictures.skipped)}")
-        self._known = {**settings, "images": os.path.abspath(images), "box": box_format.describe()}
-        self._inputs = {"responses": responses, "annotations": annotations}
-        self._log = Log(self.folder / "scores")
-        if read_manifest(self.folder):
-            lock(self.folder, "--out")
-            if _held(self._log.path):
-                self._bind()
-            else:  # nothing is lost with it, and its flags may have been why
-                remove(self.folder / MANIFEST)
+        read = {"responses": of_file(responses), "annotations": of_file(annotations), "images": os.path.abspath(images)}
+        self._settings = {"scores": {**settings, **read, "box": box_format.describe()}}
+        check_layout(self.folder, "--out")
 
     def run(self, scorer) -> Counter:
         """Score what is not scored yet, and write the outputs.
@@ -109,11 +107,10 @@ class Scoring:
         Returns:
             How many responses and pairs, and regions without a pair by reason.
         """
-        lock(self.folder, "--out")
-        self._bind()
-        log = self._log
-        done = _held(log.path)
-        if done:
+        lock(self.folder.path, "--out")
+        bind(self.folder, self._settings, changes(self.folder, self._settings))
+        log = self.folder.log("scores")
+        if done := _held(log.path):
             say(f"{done} batches are scored already, in {self.folder}")
         for number, rows in enumerate(_batches(progress(_responses(self.responses), self.total, "scoring"))):
             if number >= done:
@@ -126,15 +123,10 @@ class Scoring:
         for region in _regions(log.path):
             counts["responses"] += len(region["rows"])
             counts["pairs" if region["pair"] else f"no pair: {region['skip']}"] += 1
-        delete_run(self.folder)
-        if not any(self.folder.iterdir()):
-            remove(self.folder)
+        if not delete(self.folder):
+            remove(self.folder.path)
         say(listed(counts))
         return counts
-
-    def _bind(self) -> None:
-        """Refuse to go on from what other flags or files gave."""
-        check_manifest(self.folder, self._known, False, self._inputs, folder_flag="--out")
 
     def _query(self, row: dict) -> RegionQuery:
         """The query of a response's region. UserError where its picture cannot be used or no object lies there."""
@@ -219,8 +211,8 @@ def _held(path: Path) -> int:
     with open(path, "rb+") as file:
         for line in file:
             try:
-                sound = line.endswith(b"\n") and json.loads(line)["id"] == str(held)
-            except (ValueError, TypeError, KeyError):
+                sound = record_of(line)["id"] == str(held)
+            except ValueError:
                 sound = False
             if not sound:
                 break
@@ -231,9 +223,9 @@ def _held(path: Path) -> int:
 
 def _regions(path: Path) -> Iterator[dict]:
     """What the log holds, region by region, in the order of the responses."""
-    with open(path, encoding="utf-8") as lines:
+    with open(path, "rb") as lines:
         for line in lines:
-            yield from json.loads(line)["regions"]
+            yield from record_of(line)["regions"]
 
 
 # --- responses

@@ -8,13 +8,16 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
-from spr_plugin.config import SPRConfig, fingerprint  # noqa: E402
+from spr_plugin.config import SPRConfig  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
+from spr_plugin.files import read_json  # noqa: E402
 from spr_plugin.formats import llava  # noqa: E402
 from spr_plugin.pipeline import Run, by_picture, refuse_impossible  # noqa: E402
 from spr_plugin.region_source import write_regions  # noqa: E402
+from spr_plugin.runs.layout import Folder  # noqa: E402
+from spr_plugin.runs.log import Log  # noqa: E402
+from spr_plugin.runs.manifest import Changes, bind, settings_of  # noqa: E402
 from spr_plugin.sample_alone import adopt  # noqa: E402
-from spr_plugin.store import Log, check_manifest, read_json  # noqa: E402
 
 
 @pytest.fixture
@@ -35,11 +38,11 @@ def source(tmp_path):
 def regions(source, aspect="pad", into="spr", **flags):
     """Picture id → number of objects in the pictures that regions were made of, and the counts."""
     run = object.__new__(Run)
-    run.directory = source / into
+    run.folder = Folder(source / into)
     run.host = SimpleNamespace(data_path=str(source / "data.json"), image_folder=str(source), box_format=llava(aspect))
     run.config = SPRConfig(spr=True, spr_more_than=3, **flags)
     queries = run.regions()
-    return {query.image.id: len(query.image.annotations) for query in queries}, read_json(run.directory / "regions" / "counts.json")
+    return {query.image.id: len(query.image.annotations) for query in queries}, read_json(run.folder.skipped)
 
 
 @pytest.mark.parametrize(
@@ -103,19 +106,24 @@ def test_the_aspect_of_the_data_is_not_the_host_s(source):
     assert found == {"c.jpg": 24}
 
 
+def bound(folder, config):
+    """What a run leaves before it samples."""
+    bind(folder, settings_of(config, llava().describe()), Changes({}, ()))
+
+
 def test_variants_of_scoring_use_the_answers_of_an_earlier_run(source, tmp_path):
     """Other flags of scoring, pairing and DPO do not matter; the host's own folder of pictures may have been used."""
     flags = {"spr": True, "spr_annotations": str(source / "coco.json"), "spr_prompts": ["plain"], "spr_more_than": 1}
-    config, first = SPRConfig(**flags), tmp_path / "first" / "spr"
-    known = {**fingerprint(config), "box": llava().describe()}
-    check_manifest(first, known, False, {"spr_annotations": config.spr_annotations})
+    config, first = SPRConfig(**flags), Folder(tmp_path / "first" / "spr")
+    bound(first, config)
     write_regions(first, config, llava(), None, str(source))
-    ids = [f"{region}{place}" for region in Log(first / "regions").read() for place in range(config.spr_samples)]
-    Log(first / "candidates").append(*({"id": id, "text": "a dog"} for id in ids))
+    ids = [f"{region}{place}" for region in first.log("regions").read() for place in range(config.spr_samples)]
+    first.log("candidates").append(*({"id": id, "text": "a dog"} for id in ids))
     variant = SPRConfig(**flags, spr_lambda=0.5, spr_pairing="random", spr_no_refinement=True, spr_beta=0.3, spr_candidates=str(first))
-    write_regions(tmp_path / "second", variant, llava(), None, str(source))
-    adopt(variant, llava(), tmp_path / "second")
-    assert ids and set(Log(tmp_path / "second" / "candidates").read()) == set(ids)
+    second = Folder(tmp_path / "second")
+    write_regions(second, variant, llava(), None, str(source))
+    adopt(variant, llava(), second)
+    assert ids and set(second.log("candidates").read()) == set(ids)
 
 
 def test_answers_to_other_mined_boxes_are_not_taken_up(source):
@@ -124,7 +132,7 @@ def test_answers_to_other_mined_boxes_are_not_taken_up(source):
     flags = {"spr_prompts": ["plain"]}
     regions(source, into="first", **flags)
     first = source / "first"
-    check_manifest(first, {**fingerprint(SPRConfig(spr=True, spr_more_than=3, **flags)), "box": llava().describe()}, False)
+    bound(Folder(first), SPRConfig(spr=True, spr_more_than=3, **flags))
     ids = [f"{region}{place}" for region in Log(first / "regions").read() for place in range(SPRConfig().spr_samples)]
     Log(first / "candidates").append(*({"id": id, "text": "a dog"} for id in ids))
     regions(source, into="same", spr_candidates=str(first), **flags)

@@ -435,20 +435,26 @@ def test_a_killed_run_goes_on(world, queries, tmp_path, damage):
     assert not (tmp_path / "out.jsonl.run").exists()
 
 
-def test_a_killed_run_does_not_go_on_with_other_flags_or_files(world, queries, tmp_path):
-    arguments = many(world, tmp_path, queries)
-    killed(arguments, tmp_path / "out.jsonl", 1, settings={"lambda": 0.8})
-    with pytest.raises(UserError, match="out.jsonl.run .*lambda was 0.8, is 0.5.*take another --out"):
-        Scoring(*arguments, str(tmp_path / "out.jsonl"), settings={"lambda": 0.5})
+def test_a_killed_run_scores_again_what_other_flags_or_files_change(world, queries, tmp_path, capfd):
+    arguments, out = many(world, tmp_path, queries), tmp_path / "out.jsonl"
+    killed(arguments, out, 2, settings={"lambda": 0.8})
+    killed(arguments, out, 1, settings={"lambda": 0.5})
+    assert "--lambda was 0.8, is 0.5: in " in (said := capfd.readouterr().err) and "scores (2 records" in said
     write(tmp_path / "in.jsonl", responses_of(queries)[4:])
-    with pytest.raises(UserError, match="--responses .*in.jsonl has another content"):
-        Scoring(*arguments, str(tmp_path / "out.jsonl"), settings={"lambda": 0.8})
+    again = Counting()
+    Scoring(*arguments, str(out), settings={"lambda": 0.5}).run(again)
+    assert "in.jsonl has another content" in capfd.readouterr().err
+    assert again.calls == len(queries) - 1 and len(out.read_text().splitlines()) == 4 * again.calls
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
 
-def test_a_run_that_was_killed_before_it_scored_anything_binds_nobody(world, queries, tmp_path):
-    arguments = many(world, tmp_path, queries)
-    killed(arguments, tmp_path / "out.jsonl", 0, settings={"lambda": 0.8})
-    Scoring(*arguments, str(tmp_path / "out.jsonl"), settings={"lambda": 0.5}).run(Silent())
+def test_what_is_not_ours_stays_in_the_folder(world, queries, tmp_path):
+    (tmp_path / "out.jsonl.run/scores").mkdir(parents=True)
+    (tmp_path / "out.jsonl.run/scores/notes.txt").write_text("mine")
+    (tmp_path / "out.jsonl.run/mine").write_text("mine")
+    Scoring(*many(world, tmp_path, queries), str(tmp_path / "out.jsonl")).run(Silent())
+    left = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "out.jsonl.run").rglob("*") if path.is_file())
+    assert left == ["out.jsonl.run/mine", "out.jsonl.run/scores/notes.txt"]
 
 
 def test_two_runs_do_not_write_to_one_file(world, queries, tmp_path):

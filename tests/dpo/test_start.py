@@ -19,7 +19,8 @@ from spr_plugin import pipeline
 from spr_plugin.config import SPRConfig
 from spr_plugin.dpo.trainable import adapter_weights
 from spr_plugin.errors import UserError
-from spr_plugin.store import Log, read_json
+from spr_plugin.files import read_json
+from spr_plugin.runs.log import Log
 from tests.hosts import make_vlm
 
 from . import live

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from spr_plugin.store import Log, read_json
+from spr_plugin.files import read_json
+from spr_plugin.runs.log import Log
 from spr_plugin.weights import digest
 
 from . import make_vlm
