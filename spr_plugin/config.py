@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Optional
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ SAMPLERS = ("live", "openai")
 PAIRINGS = ("best_worst", "random", "sft")
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
+HOST_DEFAULT = re.compile(r"; default: [^;]*(?:the host's|--data_path)[^;]*$")  # what a flag's help says of a training command
 MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 
 # Stages in their order. A flag shapes the records of one of them, and so of those behind it, or of none.
@@ -264,10 +266,10 @@ def _refuse(words: list[str], message: str) -> None:
 
 
 def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
-    """The configuration of a command line that takes the flags ``names``, as a training command does."""
+    """The configuration of a command line that takes the flags ``names``, as a training command does, but has no host."""
     parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.error = functools.partial(_refuse, words)
-    _add_flags(parser, names)
+    _add_flags(parser, names, lambda help: HOST_DEFAULT.sub("", help))
     return SPRConfig(spr=True, **vars(parser.parse_args(words)))
 
 
@@ -279,14 +281,15 @@ def given(words: list[str]) -> dict:
     return vars(parser.parse_known_args(words)[0])
 
 
-def _add_flags(parser, names: list[str], **how) -> None:
-    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and false as words."""
+def _add_flags(parser, names: list[str], told=str, **how) -> None:
+    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and false as words;
+    `told` makes of a flag's help what is shown."""
     for f in dataclasses.fields(SPRConfig):
         if f.name not in names:
             continue
         default = f.default_factory() if f.default is dataclasses.MISSING else f.default
         options = {f"--{f.name}": None, f"--{f.name.replace('_', '-')}": None}
-        text = {"help": for_argparse(f.metadata["help"])}
+        text = {"help": for_argparse(told(f.metadata["help"]))}
         if isinstance(default, bool):
             parser.add_argument(*options, **{"type": _truth, "nargs": "?", "const": True, "default": default, **text, **how})
             if default:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
-from spr_plugin.runs.layout import Folder
+from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.progress import say
+from spr_plugin.runs.layout import Folder
 
 WORLD = Path("examples/tiny_world")
 SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 320}
@@ -30,6 +31,7 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
     """
     if not (WORLD / "scenes.py").exists():
         raise UserError(f"{WORLD}: the embedded world is part of the source tree; run `spr demo` from its root")
+    refuse_unwritable({"--out": out}, folders=True)
     data, model = Path(out) / "data", Path(out) / "llava-spr"
     if not (data / "spr.json").exists():
         _run("data", [sys.executable, str(WORLD / "scenes.py"), str(data), *_sizes()], out)

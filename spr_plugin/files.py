@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,6 +50,15 @@ def write_text(path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft(path) as file:
             file.write(text.encode())
+
+
+def write_lines(path, lines: Iterable[str]) -> None:
+    """:func:`write_text` of lines that need not fit in memory."""
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft(path) as file:
+            file.writelines(line.encode() for line in lines)
 
 
 def write_json(path, value) -> None:

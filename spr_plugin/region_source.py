@@ -12,7 +12,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
 from spr_plugin.formats import box_format
 from spr_plugin.pictures import name_too_large, refuse_no_folder, refuse_outside
-from spr_plugin.progress import listed
+from spr_plugin.progress import listed, say
 from spr_plugin.regions import RegionQuery, region_queries
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.manifest import Changes, changes
@@ -89,17 +89,24 @@ def log_regions(folder: Folder, queries: list[RegionQuery], skipped: Counter) ->
 def _draw_regions(config: SPRConfig, form, data_path, folder: str) -> tuple[list[RegionQuery], Counter]:
     """Region queries of the annotated images, at least one, and what was left out by reason."""
     skipped = Counter()
+    select = Selection(excluded(config.spr_exclude), config.spr_min_objects, config.spr_min_area)
     queries = region_queries(
         _annotated_images(config, form, data_path, folder, skipped),
         seed=config.spr_seed,
         regions_per_image=config.spr_regions_per_image,
         more_than=config.spr_more_than,
         limit=config.spr_regions,
-        select=Selection(excluded(config.spr_exclude), config.spr_min_objects, config.spr_min_area),
+        select=select,
         skipped=skipped,
     )
     found = list(queries)
     name_too_large(skipped, "--spr_max_pixels")
+    for path in select.unmatched():
+        named = len(select.excluded[path])
+        say(f"--spr_exclude {path}: none of the {named} pictures that it names was found among those looked at")
+    if 0 < len(found) < config.spr_regions:
+        why = f" ({listed(skipped)})" if skipped else ""
+        say(f"{len(found)} regions are made of the {config.spr_regions} asked for: the pictures give no more{why}")
     if found:
         return found, skipped
     mined = f"--data_path {data_path} (mined, since there is no --spr_annotations)"
@@ -115,6 +122,7 @@ def _annotated_images(config: SPRConfig, form, data_path, folder, skipped: Count
             folder,
             box_format(form.family, config.spr_data_aspect) if config.spr_data_aspect else form,
             skipped,
+            sure=config.spr_data_aspect is not None,
         )
     asked = {"source": config.spr_annotations, "image_folder": folder, "keep_crowd": config.spr_keep_crowd}
     images = ask("spr_annotations", **asked, skipped=skipped)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Set
 from spr_plugin import runs
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
+from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.pictures import limit_pixels
 from spr_plugin.region_source import held_regions, log_regions, settled_regions
 from spr_plugin.regions import RegionQuery
@@ -18,7 +19,7 @@ from spr_plugin.runs.manifest import bind, check_layout, settings_of, took
 # What shapes regions and prompts: a training run that takes candidates up must agree on it.
 SHARED = """spr_min_objects spr_min_area spr_keep_crowd spr_regions spr_regions_per_image spr_more_than spr_seed spr_prompts
     spr_samples""".split()  # fmt: skip
-FLAGS = [*SHARED, *"""spr_annotations spr_exclude spr_image_folder spr_allow_outside spr_max_pixels
+FLAGS = [*SHARED, *"""spr_plugin spr_annotations spr_exclude spr_image_folder spr_allow_outside spr_max_pixels
     spr_box_format spr_temperature spr_top_p spr_top_k spr_max_new_tokens spr_sample_batch
     spr_sampler_url spr_sampler_model spr_sampler_concurrency spr_sampler_timeout
     spr_max_empty""".split()]  # fmt: skip
@@ -29,6 +30,7 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
     from spr_plugin.sampling import sample
 
     folder = Folder(directory)
+    refuse_unwritable({"--out": directory}, folders=True)
     limit_pixels(config.spr_max_pixels)
     check_layout(folder, "--out")
     asked = settings_of(config, box_format.describe())

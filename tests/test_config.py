@@ -1,6 +1,7 @@
 """Flags: defaults, refusals and what binds a run."""
 
 import dataclasses
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -103,6 +104,16 @@ def test_help_of_our_own_commands():
         shown = CliRunner().invoke(commands, [*words, "--help"])
         assert shown.exit_code == 0, (words, shown.exception)
         assert "sage: " in shown.output and "%%" not in shown.output
+
+
+def test_help_without_a_host_names_no_flag_of_one():
+    """Every flag that spr sample's help names is its own."""
+    from spr_plugin.sample_alone import FLAGS
+
+    shown = CliRunner().invoke(commands, ["sample", "--help"]).output
+    named = {flag.replace("-", "_").strip("_") for flag in re.findall(r"--([a-z][\w-]*)", shown)}
+    assert "spr_annotations" in named and named - {"no_" + flag for flag in FLAGS} <= {*FLAGS, "spr_sampler", "out", "aspect", "help"}
+    assert "the host's" not in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("text", ["10 % warm-up", "100%", "%s of %(prog)s", "50%% and %d"])

@@ -65,6 +65,25 @@ def test_pictures_of_coco_are_spoken_of_unless_some_are_excluded(source, capfd):
     assert "--spr_exclude" in capfd.readouterr().err
 
 
+def test_a_roboflow_export_of_an_excluded_picture_is_left_out(source):
+    (source / "000000000009.jpg").rename(source / "COCO_train2014_000000000009_jpg.rf.0f3a9c12ab.jpg")
+    content = (source / "coco.json").read_text().replace("000000000009.jpg", "COCO_train2014_000000000009_jpg.rf.0f3a9c12ab.jpg")
+    (source / "coco.json").write_text(content)
+    found, counts = regions(source, spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")])
+    assert set(found) == {"1", "2"} and counts["excluded"] == 1
+
+
+def test_exclusions_that_match_nothing_and_regions_that_are_not_there_are_said(source, capfd):
+    (source / "other.txt").write_text("000000000077.jpg\n78\n")
+    exclude = [str(source / "val.txt"), str(source / "other.txt")]
+    regions(source, spr_annotations=str(source / "coco.json"), spr_exclude=exclude, spr_regions=3)
+    said = capfd.readouterr().err
+    assert f"--spr_exclude {source}/other.txt: none of the 2 pictures" in said and "val.txt: none" not in said
+    assert "2 regions are made of the 3 asked for: the pictures give no more (crowd 3, excluded 1)" in said
+    regions(source, into="all", spr_annotations=str(source / "coco.json"), spr_regions=3)
+    assert "asked for" not in capfd.readouterr().err
+
+
 def grounded(source, width=9):
     """A --data_path with 24 boxes of this width on one picture."""
     from spr_plugin.boxes import Box, Space

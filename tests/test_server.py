@@ -69,6 +69,50 @@ def test_other_flags_ask_again_for_what_they_shape_and_say_so(world, tmp_path, c
         assert dict(again) == dict(narrower) and len(server.seen) == 3 * ASKED
 
 
+def test_another_aspect_is_told_without_a_flag_that_is_not_there(world, tmp_path, capsys):
+    with chat.ChatServer() as server:
+        sample(world, tmp_path / "c", server.url)
+        sample(world, tmp_path / "c", server.url, "--aspect", "square")
+    said = capsys.readouterr().err
+    assert "box text was {" in said and "--box " not in said
+
+
+def test_an_out_that_is_no_folder_is_known_before_the_server_is_asked(world, tmp_path):
+    (tmp_path / "c").write_text("mine")
+    with chat.ChatServer() as server:
+        with pytest.raises(UserError, match="--out .*c: is there already, and is no folder"):
+            sample(world, tmp_path / "c", server.url)
+        with pytest.raises(UserError, match="--out .*spr.json: is there already"):
+            sample(world, world / "spr.json", server.url)
+        assert server.count == 0
+    assert (tmp_path / "c").read_text() == "mine"
+
+
+def test_fewer_regions_than_asked_for_are_said(world, tmp_path, capsys):
+    with chat.ChatServer() as server:
+        sample(world, tmp_path / "c", server.url, "--spr_regions", "1000", "--spr_prompts", "plain")
+    made = len(Log(tmp_path / "c" / "regions").read())
+    assert f"{made} regions are made of the 1000 asked for" in capsys.readouterr().err
+
+
+def test_a_plugin_s_format_is_taken(world, tmp_path):
+    """The advice of an unknown format, --spr_plugin FILE, is a flag of this command."""
+    from spr_plugin import plugins
+
+    with chat.ChatServer() as server:
+        with pytest.raises(UserError, match="others come with --spr_plugin FILE"):
+            sample(world, tmp_path / "c", server.url, "--spr_box_format", "odd")
+        (tmp_path / "odd.py").write_text(
+            "from spr_plugin.formats import llava\nfrom spr_plugin.hookspecs import hookimpl\n\n"
+            "@hookimpl\ndef spr_box_format(family, aspect):\n    return llava(aspect) if family == 'odd' else None\n"
+        )
+        try:
+            flags = ["--spr_box_format", "odd", "--spr_plugin", str(tmp_path / "odd.py")]
+            assert sample(world, tmp_path / "c", server.url, *flags)
+        finally:
+            plugins.manager().unregister(name=str((tmp_path / "odd.py").resolve()))
+
+
 def test_what_the_server_is_asked(world, tmp_path):
     """Every prompt with its picture, cropped where it shows a crop; a seed of its own for each candidate; several at once."""
     with chat.ChatServer() as server:

@@ -57,16 +57,17 @@ def settings_of(config: SPRConfig, box: dict, data_path: str | None = None) -> d
     settings = shaping(config)
     settings["regions"]["box"] = box
     if config.spr_annotations is None:
-        settings["regions"]["data_path"] = _of_file(data_path)
+        settings["regions"]["data_path"] = of_file(data_path)
     else:
-        settings["regions"]["spr_annotations"] = _of_file(config.spr_annotations)
+        settings["regions"]["spr_annotations"] = of_file(config.spr_annotations)
     for path in config.spr_plugin:
         for stage in sorted({STAGE_OF[hook] for hook in hooks_of(path)}):
             settings[stage].setdefault("spr_plugin", {})[Path(path).name] = content(path)["hash"]
     return _plain(settings)
 
 
-def _of_file(path):
+def of_file(path):
+    """What stands for a file in settings: what it holds, and where it lay; a path that is none stands for itself."""
     return {"path": str(path), **content(path)} if path and os.path.isfile(path) else path
 
 
@@ -162,7 +163,8 @@ def _differences(known: dict, wanted: dict) -> list[str]:
             if was["hash"] != now["hash"]:
                 words.append(f"--{name} {now['path']} has another content")
         elif was != now:
-            words.append(f"--{name} was {was}, is {now}")
+            flag = "box text" if name == "box" else f"--{name}"  # a flag and the aspect decide
+            words.append(f"{flag} was {was}, is {now}")
     return words
 
 
