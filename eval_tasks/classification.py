@@ -20,7 +20,7 @@ FIELDS = {
     "name": fields.text,
     "synonyms": fields.texts_or_none,
     "negative": fields.text,
-    "truth_first": bool,
+    "truth_first": fields.flag,
 }
 # White space and "no…" up to the next comma or dot; where the text ends first, it stays.
 _DENIED = re.compile(r"(?<!\s)\s+no[^,.]*([,.]|\Z)")

@@ -20,7 +20,7 @@ from lmms_eval.api.model import lmms
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.model_format import named_format
 from spr_plugin.eval_tasks.refusal import refuse
-from spr_plugin.files import read_json_lines
+from spr_plugin.loading import read_json_lines
 
 BOXES = ("bbox", "boxes", "phrases", "objects")  # fields of documents in which truths lie
 

@@ -12,7 +12,6 @@ import functools
 import importlib.util
 import inspect
 import os
-import sys
 
 from spr_plugin.errors import UserError
 from spr_plugin.imports import after_import, once

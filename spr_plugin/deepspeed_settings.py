@@ -5,7 +5,7 @@ DeepSpeed itself is asked, so that every version has its own keys. Standard libr
 
 import difflib
 
-from spr_plugin import files
+from spr_plugin import loading
 from spr_plugin.errors import UserError
 
 BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
@@ -66,7 +66,7 @@ def read_settings(given: str | dict) -> dict:
     """What is in a file, given by its path or as it is. UserError where that is no table of settings."""
     if isinstance(given, dict):
         return given
-    return files.read_settings(given, f"--deepspeed {given}")
+    return loading.read_settings(given, f"--deepspeed {given}")
 
 
 def stage_settings(given: str | dict) -> dict:

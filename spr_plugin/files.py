@@ -1,204 +1,118 @@
-"""Files that people wrote, read with care; files of ours, put in place as a whole.
-
-What a user's file may be: UTF-8 with or without a byte-order mark, UTF-16 or UTF-32; lines that end in any of
-the usual ways, blank ones among them. A line ends at a line feed or carriage return alone: U+2028 and the like
-may stand in a JSON string. Two rules hold wherever text enters:
-
-* half a surrogate pair (an emoji that was cut, ``"\\ud83d"``) becomes U+FFFD: no file could hold it;
-* a whole number too large for a float is infinite, as ``1e999`` is.
-
-Nothing else is mended: what cannot be read is a UserError of one line that begins with `name`, the words by
-which the caller knows the file (``--spr_exclude FILE``). Standard library, and PyYAML where YAML is read.
-"""
+"""The one way to write files: whole or not at all, and a full disk is a line. Standard library only."""
 
 import contextlib
+import hashlib
 import json
 import os
-import re
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from spr_plugin.errors import UserError
+from spr_plugin.progress import say
 
-_DIGITS = 308  # so many fit a float, whatever they are
-_HALF = re.compile("[\ud800-\udfff]")
-# An escape in a JSON string: of two halves that belong together, of half a pair, or any other.
-_HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
-_ESCAPE = re.compile(
-    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
-)
-
-# --- text
-
-
-def sound(text: str) -> str:
-    """`text` without halves of surrogate pairs: two that belong together are joined, any other is U+FFFD."""
-    if text.isascii() or not _HALF.search(text):
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def read_text(path, name: str) -> str:
-    """The text of a file, each of its lines ended by a line feed."""
-    with _opened(path, name) as file:
-        return file.read()
-
-
-def read_lines(path, name: str) -> Iterator[tuple[int, str]]:
-    """(number from 1, line without its end) of each line that is not blank."""
-    with _opened(path, name) as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, line.rstrip("\n")
-
-
-def encoding_of(start: bytes) -> str:
-    """The encoding of a text that begins with these bytes, by its byte-order mark or its zeros."""
-    return json.detect_encoding(start)
+SAMPLED_BLOCKS, BLOCK = 64, 1 << 16
 
 
 @contextlib.contextmanager
-def _opened(path, name: str):
+def disk_errors(path) -> Iterator[None]:
+    """A full or read-only disk is the user's to mend."""
     try:
-        with open(path, "rb") as file:
-            encoding = encoding_of(file.read(4))
-        with open(path, encoding=encoding) as file:
-            yield file
+        yield
     except OSError as error:
-        raise UserError(f"{name}: {error.strerror}") from None
-    except UnicodeError as error:
-        raise UserError(f"{name}: is not {encoding} ({error}); save it as UTF-8") from None
-    except ValueError as error:  # of a path that no file can have
-        raise UserError(f"{name}: {error}") from None
-
-
-# --- JSON
-
-
-def whole_number(digits: str) -> int | float:
-    """A JSON whole number; one that no float can hold is infinite."""
-    return int(digits) if len(digits) <= _DIGITS else float(digits)
-
-
-_decoder = json.JSONDecoder(parse_int=whole_number)
-scan = _decoder.scan_once  # (text, place) → (value, its end); StopIteration, ValueError or RecursionError
-
-
-def parse_json(text: str) -> object:
-    """What a JSON text says. Raises ValueError, and nothing else, for one that cannot be read."""
-    try:
-        return _decoder.decode(_joined(text))
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
-
-
-def read_json(path, name: str) -> object:
-    """What a JSON file says."""
-    return _parsed(read_text(path, name), name)
-
-
-def read_json_lines(path, name: str) -> Iterator[tuple[int, object]]:
-    """(number of its line, value) of each value in a file of JSON lines."""
-    for number, line in read_lines(path, name):
-        yield number, _parsed(line, f"{name}, line {number}")
-
-
-def _parsed(text: str, name: str) -> object:
-    try:
-        return parse_json(text)
-    except ValueError as error:
-        raise UserError(f"{name}: not JSON ({error})") from None
-
-
-def _joined(text: str) -> str:
-    """A JSON text in whose strings no half of a surrogate pair stands, plain or escaped."""
-    if "\\u" in text and _HALF_ESCAPED.search(text):
-        text = _ESCAPE.sub(lambda escape: r"\ufffd" if escape["half"] else escape[0], text)
-    return sound(text)
-
-
-# --- settings
-
-
-def read_settings(path, name: str, yaml: bool = False) -> dict[str, object]:
-    """The table of settings in a JSON file, or in a YAML file.
-
-    No key stands there twice, and each is text. Numbers are as PyYAML reads them, which takes ``5e-7`` for a text.
-    """
-    text = read_text(path, name)
-    try:
-        settings = _yaml(text) if yaml else _settings.decode(_joined(text))
-    except (ValueError, RecursionError) as error:
-        why = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise UserError(f"{name}: cannot be read ({why})") from None
-    if not isinstance(settings, dict):
-        raise UserError(f"{name}: not a table of settings")
-    return settings
-
-
-def _table(pairs) -> dict:
-    """A table of (key, value) pairs. ValueError names a key that stands there twice, or is no text."""
-    table = {}
-    for key, value in pairs:
-        if not isinstance(key, str):
-            raise ValueError(f"the key {key!r} is no text: put it in quotes")
-        if key in table:
-            raise ValueError(f"{key} stands there twice")
-        table[key] = value
-    return table
-
-
-_settings = json.JSONDecoder(parse_int=whole_number, object_pairs_hook=_table)
-
-
-def _yaml(text: str) -> object:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node, deep=False):
-            own = (pair for pair in node.value if pair[0].tag != "tag:yaml.org,2002:merge")
-            _table((self.construct_object(key, True), None) for key, _ in own)
-            return super().construct_mapping(node, deep)
-
-        def construct_scalar(self, node):
-            value = super().construct_scalar(node)
-            return sound(value) if isinstance(value, str) else value
-
-    try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(error) from None
-    except (OverflowError, TypeError, AttributeError, KeyError, IndexError) as error:
-        # What PyYAML meets in a timestamp, a number or a tag that is none.
-        raise ValueError(f"{type(error).__name__}: {error}") from None
-
-
-# --- files of ours
-
-
-def draft_of(path) -> Path:
-    """A name beside `path` for what is to take its place; no other process has it, on this machine or another
-    that shares the folder."""
-    path = Path(path)
-    return path.with_name(f"{path.name}.{secrets.randbits(64)}.tmp")
-
-
-def put(draft: Path, path) -> None:
-    """Have `draft`, which is whole, take the place of `path`: after a power failure, too, one of both is there."""
-    with open(draft, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+        raise UserError(
+            f"{path}: {error.strerror}; what was written before is safe: mend it and run the same command again"
+        ) from None
 
 
 @contextlib.contextmanager
-def drafted(path):
-    """A binary file that takes the place of `path` when it is whole."""
-    draft = draft_of(path)
+def draft(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of ``path`` once it is whole and on the disk. Its name is its own: other
+    machines write to one folder, and process ids are alike in two containers."""
+    own = draft_of(path)
     try:
-        with open(draft, "wb") as file:
+        with open(own, "wb") as file:
             yield file
-        put(draft, path)
+        put(own, path)
     finally:
-        draft.unlink(missing_ok=True)
+        own.unlink(missing_ok=True)
+
+
+def draft_of(path: Path) -> Path:
+    """The name of a draft, for whoever writes one by its name."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def put(own: Path, path: Path) -> None:
+    """Have a draft that is whole take the place of ``path``, once it is on the disk."""
+    with open(own, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(own, path)
+
+
+def write_text(path, text: str) -> None:
+    """Replace ``path`` as a whole: readers see the old file or the new one, never half, and a link's target
+    is left alone."""
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft(path) as file:
+            file.write(text.encode())
+
+
+def write_lines(path, lines: Iterable[str]) -> None:
+    """:func:`write_text` of lines that need not fit in memory."""
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft(path) as file:
+            file.writelines(line.encode() for line in lines)
+
+
+def write_json(path, value) -> None:
+    """:func:`write_text` of plain data."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def read_json(path):
+    """The parsed file, or None where there is none. UserError where it is no JSON."""
+    path = Path(path)
+    with disk_errors(path):
+        if not path.exists():
+            return None
+        try:
+            return json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            why = " ".join(str(error).split())
+            raise UserError(
+                f"{path} is damaged ({why}): restore it, or remove it and run the same command again"
+            ) from None
+
+
+def remove(path) -> None:
+    """Delete whatever lies there, if anything: a file, a folder with all that is in it, a link, but never
+    what that points to. UserError where it cannot be deleted."""
+    path = Path(path)
+    with disk_errors(path):
+        if path.is_symlink():
+            path.unlink()
+            say(f"{path} was a link and is gone; what it pointed to stays")
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def content(path) -> dict:
+    """``{"size", "hash"}`` of a file: all of a small one, 64 blocks spread evenly over one of more than 4 MiB."""
+    size = os.path.getsize(path)
+    hash = hashlib.blake2b(str(size).encode(), digest_size=16)
+    with open(path, "rb") as file:
+        if size <= SAMPLED_BLOCKS * BLOCK:
+            hash.update(file.read())
+        for place in range(SAMPLED_BLOCKS if size > SAMPLED_BLOCKS * BLOCK else 0):
+            file.seek((size - BLOCK) * place // (SAMPLED_BLOCKS - 1))
+            hash.update(file.read(BLOCK))
+    return {"size": size, "hash": hash.hexdigest()}

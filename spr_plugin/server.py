@@ -24,9 +24,9 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
-from spr_plugin.files import sound
+from spr_plugin.loading import sound
 from spr_plugin.redaction import redacted, secrets_of, shown
-from spr_plugin.store import Log
+from spr_plugin.runs.log import Log
 
 RETRIES = 6
 PAUSE = 1.0  # seconds before a reply that was no chat completion is asked for again

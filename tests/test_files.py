@@ -1,224 +1,74 @@
-"""Whoever reads a user's file reads what editors, spreadsheets and models make of one, or refuses it in one line."""
+"""Files are written whole or not at all, and deleted without following anything."""
 
-import json
+import os
 import threading
-from collections import Counter
-from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
 from spr_plugin import files
-from spr_plugin.annotations import mine_conversations
 from spr_plugin.errors import UserError
-from spr_plugin.files import (
-    draft_of, drafted, parse_json, read_json, read_json_lines, read_lines, read_settings, read_text, sound,
-)  # fmt: skip
-from spr_plugin.formats import llava
-from spr_plugin.score_file import _responses
-from spr_plugin.selection import excluded
-
-# --- every reader -----------------------------------------------------------------------------------------
+from spr_plugin.files import content, read_json, write_json
+from spr_plugin.runs.lock import lock
+from spr_plugin.runs.log import Log
 
 
-def mined(path):
-    Image.new("RGB", (40, 40)).save(path.parent / "a.png")
-    (image,) = mine_conversations(str(path), str(path.parent), llava("square"), Counter())
-    return [annotation.label for annotation in image.annotations]
+def test_write_json_replaces_as_a_whole(tmp_path):
+    write_json(tmp_path / "a.json", {"n": 1})
+    write_json(tmp_path / "a.json", {"n": 2})
+    assert read_json(tmp_path / "a.json") == {"n": 2}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert read_json(tmp_path / "none.json") is None
 
 
-def compared(path):
-    pytest.importorskip("datasets")
-    from spr_plugin.compare import read_run
-
-    return {task: list(records) for task, records in read_run(path.parent).tasks.items()}
-
-
-def documents(path):
-    pytest.importorskip("datasets")
-    from spr_plugin.eval_tasks.data import READERS
-
-    return [record for record, _ in READERS[".jsonl"](path)]
+def test_a_link_is_replaced_and_its_target_left_alone(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "report.html").symlink_to(tmp_path / "mine")
+    files.write_text(tmp_path / "report.html", "ours")
+    assert (tmp_path / "mine").read_text() == "precious" and (tmp_path / "report.html").read_text() == "ours"
 
 
-def measured(path):
-    pytest.importorskip("datasets")
-    from spr_plugin.eval_tasks.run import read_metrics
-
-    return read_metrics(path, "t")
-
-
-TALK = [
-    {"from": "human", "value": "<image>\\nWhat is there?"},
-    {"from": "gpt", "value": "a d\u00f6g \\u0041\\ud83d [0.1, 0.1, 0.5, 0.9]."},
-]
-# name → (file, its text, reader, what it reads)
-READERS = {
-    "a list of pictures": (
-        "a.txt",
-        "000000000009.jpg\nd\u00f6g\u2028.jpg\n\n",
-        lambda path: excluded([str(path)]),
-        {9, "d\u00f6g\u2028.jpg"},
-    ),
-    "pictures as JSON lines": (
-        "a.jsonl",
-        '{"image": "d\u00f6g\u2028.jpg"}\n{"image_id": 3}\n\n  \n{"image": "\\ud83d.jpg"}\n\n',
-        lambda path: excluded([str(path)]),
-        {"d\u00f6g\u2028.jpg", 3, "\ufffd.jpg"},
-    ),
-    "pictures as JSON": (
-        "a.json",
-        '["d\u00f6g\u2028.jpg",\n "\\ud83d.jpg", 3]\n\n',
-        lambda path: excluded([str(path)]),
-        {"d\u00f6g\u2028.jpg", 3, "\ufffd.jpg"},
-    ),
-    "conversations": (
-        "data.json",
-        json.dumps([{"image": "a.png", "conversations": TALK}], ensure_ascii=False).replace("\\\\u", "\\u") + "\n",
-        mined,
-        ["d\u00f6g A\ufffd"],
-    ),
-    "responses": (
-        "in.jsonl",
-        '{"id": 1, "image": "a", "region": [0, 0, 9, 9], "text": "d\u00f6g\u2028\\ud83d"}\n\n',
-        lambda path: [row["text"] for row in _responses(str(path))],
-        ["d\u00f6g\u2028\ufffd"],
-    ),
-    "samples": (
-        "1_samples_spr_x.jsonl",
-        '{"details": {"id": "\u2028\\ud83d"}}\n\n{"details": {"id": 2}}\n\n',
-        compared,
-        {"spr_x": ["\u2028\ufffd", 2]},
-    ),
-    "documents": (
-        "val.jsonl",
-        '{"id": "d\u00f6g\u2028"}\n\n{"id": "\\ud83d"}\n\n',
-        documents,
-        [{"id": "d\u00f6g\u2028"}, {"id": "\ufffd"}],
-    ),
-    "results": ("x_results.json", '{"results": {"t": {"Acc\u2028\\ud83d,none": 1}}}\n', measured, {"Acc\u2028\ufffd": 1}),
-}
-LOOKS = {
-    "plain": str.encode,
-    "a byte-order mark": lambda text: text.encode("utf-8-sig"),
-    "UTF-16": lambda text: text.encode("utf-16"),
-    "UTF-16 without a mark": lambda text: text.encode("utf-16-be"),
-    "UTF-32": lambda text: text.encode("utf-32"),
-    "CRLF": lambda text: text.replace("\n", "\r\n").encode(),
-    "CR": lambda text: text.replace("\n", "\r").encode(),
-    "no last line feed": lambda text: text.rstrip("\n").encode(),
-    "blank last lines": lambda text: (text + "\n \n\t\r\n").encode(),
-}
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for write in (lambda: Log(tmp_path / "file" / "stage").append({"id": "a"}), lambda: write_json(tmp_path / "file" / "a.json", {}), lambda: lock(tmp_path / "file")):
+        with pytest.raises(UserError, match=r"file.*run the same command again"):
+            write()
 
 
-def write(folder, kind, content: bytes) -> Path:
-    (folder / READERS[kind][0]).write_bytes(content)
-    return folder / READERS[kind][0]
+def test_a_folder_without_permission_is_one_line(tmp_path, ordinary_user):
+    log = Log(tmp_path / "stage")
+    log.append({"id": "a"})
+    log.path.chmod(0o444), log.directory.chmod(0o555), tmp_path.chmod(0o555)
+    with ordinary_user:
+        for write in (lambda: Log(log.directory).append({"id": "b"}), lambda: Log(log.directory).write([]), lambda: write_json(tmp_path / "a.json", {}), lambda: lock(tmp_path)):
+            with pytest.raises(UserError, match=f"^{tmp_path}.*Permission denied; what was written before is safe"):
+                write()
+        assert list(log.read()) == ["a"]
 
 
-@pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize("kind", READERS)
-def test_a_file_says_the_same_however_it_is_saved(tmp_path, kind, look):
-    _, text, read, found = READERS[kind]
-    assert read(write(tmp_path, kind, LOOKS[look](text))) == found
+def test_the_content_of_a_large_file_is_that_of_its_blocks(tmp_path):
+    file = tmp_path / "large"
+    data = bytearray(os.urandom(5 << 20))
+    hashes = set()
+    for place in (None, 0, len(data) - 1, len(data) // 63 * 20):
+        if place is not None:
+            data[place] ^= 1
+        file.write_bytes(data)
+        hashes.add(content(file)["hash"])
+    file.write_bytes(data + b"x")
+    assert len({*hashes, content(file)["hash"]}) >= 4
 
 
-BROKEN = {
-    "Latin-1": '["\u00e9"]\n'.encode("latin-1"),
-    "cut UTF-16": '["\u00e9"]\n'.encode("utf-16")[:-1],
-    "deep lists": b"[" * 100_000,
-    "deep tables": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-    "no JSON": b"{'id': 1}",
-}
-NO_TEXT = ("Latin-1", "cut UTF-16")
-
-
-@pytest.mark.parametrize(("kind", "what"), [(kind, what) for kind in READERS for what in BROKEN if "list of" not in kind or what in NO_TEXT])
-def test_a_broken_file_is_one_line_with_its_name(tmp_path, kind, what):
-    file, _, read, _ = READERS[kind]
-    with pytest.raises(UserError) as refused:
-        read(write(tmp_path, kind, BROKEN[what]))
-    line = str(refused.value)
-    assert file in line and len(line) < 400 and ("not JSON" in line or "save it as UTF-8" in line)
-
-
-@pytest.mark.parametrize("kind", [kind for kind in READERS if kind != "samples"])
-def test_a_file_that_is_not_there_or_is_none_is_one_line(tmp_path, kind):
-    file, _, read, _ = READERS[kind]
-    with pytest.raises(UserError, match=f"{file}: No such file or directory"):
-        read(tmp_path / file)
-    (tmp_path / file).mkdir()
-    with pytest.raises(UserError, match=f"{file}"):
-        read(tmp_path / file)
-
-
-@pytest.mark.parametrize("text", ["[]", "3", '{"results": 3}', "[[[]]]", '{"id": {}}', '"x"', "null", "1e999", "NaN"])
-@pytest.mark.parametrize("kind", [kind for kind in READERS if kind != "a list of pictures"])
-def test_json_of_another_kind_is_one_line_or_nothing(tmp_path, kind, text):
-    try:
-        READERS[kind][2](write(tmp_path, kind, text.encode()))
-    except UserError as refused:
-        assert str(tmp_path) in str(refused)
-    except ValueError as error:  # nothing was read
-        assert kind == "conversations" and "unpack" in str(error)
-
-
-# --- the pieces -------------------------------------------------------------------------------------------
-
-
-@given(st.text(st.characters(categories=["L", "P", "Zs", "Zl", "Cs", "So"])))
-def test_sound_text_is_text_that_can_be_written(text):
-    clean = sound(text)
-    clean.encode()
-    assert clean == sound(clean)
-    assert clean == text or any("\ud800" <= c <= "\udfff" for c in text)
-    assert sound(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")) == clean
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.text(st.sampled_from('\\u"dDeE8\ud83d\ude00\n')),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-@given(VALUES, st.booleans())
-def test_json_is_read_as_the_standard_library_reads_it_but_for_halves(value, ascii):
-    def expected(value):
-        if isinstance(value, dict):
-            return {sound(key): expected(one) for key, one in value.items()}
-        return [expected(one) for one in value] if isinstance(value, list) else sound(value) if isinstance(value, str) else value
-
-    assert parse_json(json.dumps(value, ensure_ascii=ascii)) == expected(value)
-
-
-def test_numbers_beyond_a_float_are_infinite():
-    assert parse_json("[1e999, -1e999, 9" + "0" * 5000 + ", -9" + "0" * 308 + "]") == [float("inf"), -float("inf")] * 2
-    assert parse_json(str(10**300)) == 10**300
-
-
-@given(st.binary(max_size=80))
-def test_no_bytes_are_a_traceback(tmp_path_factory, content):
-    file = tmp_path_factory.getbasetemp() / "any"
-    file.write_bytes(content)
-    for read in (read_text, read_json, read_settings, lambda *a: read_settings(*a, yaml=True), lambda *a: list(read_lines(*a)), lambda *a: list(read_json_lines(*a))):
-        try:
-            read(file, "--flag any")
-        except UserError as refused:
-            assert str(refused).startswith("--flag any")
-
-
-@pytest.mark.parametrize("path", ["a\0b", "x" * 5000])
-def test_a_name_that_no_file_can_have(path):
-    with pytest.raises(UserError, match="^--flag: "):
-        read_text(path, "--flag")
-
-
-def test_lines_are_numbered_as_an_editor_numbers_them(tmp_path):
-    (tmp_path / "a").write_bytes("\n1\u2028\x0b\x0c\x1c\u0085\r\n\n2\r3".encode())
-    assert list(read_lines(tmp_path / "a", "a")) == [(2, "1\u2028\x0b\x0c\x1c\u0085"), (4, "2"), (5, "3")]
+def test_remove_takes_whatever_lies_there(tmp_path):
+    (tmp_path / "folder" / "in").mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "dangling", "pipe", "file", "nothing"):
+        files.remove(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "in"]
+    files.remove(tmp_path / "folder")
+    assert not list(tmp_path.iterdir())
 
 
 # --- drafts -----------------------------------------------------------------------------------------------
@@ -226,14 +76,14 @@ def test_lines_are_numbered_as_an_editor_numbers_them(tmp_path):
 
 def test_a_draft_is_nobody_else_s_and_takes_its_place_as_a_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "getpid", lambda: 1)
-    assert len({draft_of(tmp_path / "a") for _ in range(100)}) == 100
+    assert len({files.draft_of(tmp_path / "a") for _ in range(100)}) == 100
     synced, host_sync, host_replace = [], files.os.fsync, files.os.replace
     monkeypatch.setattr(files.os, "fsync", lambda file: (host_sync(file), synced.append("synced")))
     monkeypatch.setattr(files.os, "replace", lambda *names: (host_replace(*names), synced.append("replaced")))
-    with drafted(tmp_path / "a") as file:
+    with files.draft(tmp_path / "a") as file:
         file.write(b"1")
     assert synced == ["synced", "replaced"] and (tmp_path / "a").read_bytes() == b"1"
-    with pytest.raises(ZeroDivisionError), drafted(tmp_path / "a") as file:
+    with pytest.raises(ZeroDivisionError), files.draft(tmp_path / "a") as file:
         file.write(bytes(1 // 0))
     assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_bytes() == b"1"
 
@@ -241,7 +91,7 @@ def test_a_draft_is_nobody_else_s_and_takes_its_place_as_a_whole(tmp_path, monke
 def test_many_writers_of_one_file_leave_one_whole_file(tmp_path):
     def write(letter):
         for _ in range(20):
-            with drafted(tmp_path / "a") as file:
+            with files.draft(tmp_path / "a") as file:
                 file.write(letter * 10_000)
 
     writers = [threading.Thread(target=write, args=(letter,)) for letter in (b"a", b"b", b"c")]

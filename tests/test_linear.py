@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import spr_plugin
-from spr_plugin import annotations, hooks
-from spr_plugin.annotations import REC_QUESTION, mine_conversations
+from spr_plugin import hooks
+from spr_plugin.annotations import REC_QUESTION, CocoImages, mine_conversations
 from spr_plugin.formats import FAMILIES, box_format, listed
 from spr_plugin.plain_pickle import load_plain
 from spr_plugin.redaction import _pattern, redacted
@@ -248,9 +248,15 @@ def test_answers_are_read_in_time(family):
 
 
 def test_names_of_pictures_are_tried_in_time(tmp_path):
+    import json
+
     names = ["/" * 20_000, "a/" * 20_000 + "b.png", "./" * 20_000, "a" * 50_000]
-    assert taken(lambda: [annotations.tails(str(tmp_path), name) for name in names]) < SECONDS
-    assert annotations.tails("x", "images/v1/a.jpg") == ["x/images/v1/a.jpg", "x/v1/a.jpg", "x/a.jpg"]
+    images = [{"id": n, "file_name": name, "width": 9, "height": 9} for n, name in enumerate(names)]
+    content = {"images": images, "annotations": [], "categories": []}
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    skipped = Counter()
+    assert taken(lambda: list(CocoImages(str(tmp_path / "coco.json"), str(tmp_path), skipped))) < SECONDS
+    assert sum(skipped.values()) == len(names)
 
 
 PICKLES = {
@@ -312,6 +318,12 @@ OLD = {
     "formats.base._BETWEEN_BOXES": (r"\s*(?:,?\s*\band\b|[,;&])?\s*", 0, ["and", " ", ",", ";", "&", "a", "]"]),
     "formats.base._BEFORE_LAST_BOX": (r"(?<=[\]>])\s*(?:,?\s*\band|[,;&])\s*$", 0, ["and", " ", ",", "]", ">", "a", "\n"]),
     "compare.SAMPLES": (r"(?P<time>\w+?)_samples_(?P<task>.+)\.jsonl", 0, ["1", "_samples_", "-", ".jsonl", "a", "."]),
+    "annotations.INSTRUCTION": (
+        r"\s*\n.*|(?:^|\s+)(?:Please|Answer|Respond|Reply|Output|Provide|Return)\s.*"
+        r"|(?<=[.?!,;:])\s+(?:Be|Format|Give|Just|Keep|Only|Report|Use|Write)\s.*",
+        re.DOTALL,
+        ["Please", "Use", " ", "  ", "\n", ".", "a"],
+    ),
     "releases.PHRASE": (r"\[/EN#(\d+)/\S+ ([^\]]+)\]", 0, ["[/EN#1/people ", "[/EN#23/other ", "a man", "]", " ", "."]),
 }
 

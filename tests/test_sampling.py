@@ -19,8 +19,8 @@ from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.regions import region_queries, region_query
 from spr_plugin.prompts import prompts_for
+from spr_plugin.runs.log import Log
 from spr_plugin.sampling import ahead, batch_plan, candidate, candidate_id, halves, left_to_do, sample
-from spr_plugin.store import Log
 
 ROOT = Path(__file__).parents[1]
 FORM = box_format("llava", "pad")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.files import parse_json
+from spr_plugin.loading import parse_json
 from spr_plugin.formats.base import BoxFormat, Mention, Parsed, Reading, Span, checked
 
 # A flat JSON object; braces inside its strings are no end. `_entries` says where to look for one.
