@@ -55,7 +55,7 @@ def report(directory, spr_plugin):
 @click.option("--out", required=True, help="Gets every response with its scores and refined text; the same command goes on after an interruption.")
 @click.option("--pairs", help="Gets the preference pair of each region.")
 @click.option("--allow-outside", is_flag=True, help="Use pictures that lie outside --images.")
-@click.option("--max-pixels", default=MAX_PIXELS, show_default=True, help="Larger pictures are left out.")
+@click.option("--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True, help="Larger pictures are left out.")
 def score(
     annotations, images, responses, box_format, aspect, clip, detector, scorer, lam, device, plugin, out, pairs,
     allow_outside, max_pixels,

@@ -12,7 +12,6 @@ whole, when all is scored.
 """
 
 import json
-import math
 import os
 from array import array
 from collections import Counter
@@ -39,10 +38,11 @@ from spr_plugin.pipeline import score_regions
 from spr_plugin.progress import listed, progress, say
 from spr_plugin.prompts import prompts_for
 from spr_plugin.regions import RegionQuery, region_query
+from spr_plugin.runs.clearing import delete
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.lock import lock
 from spr_plugin.runs.log import record_of
-from spr_plugin.runs.manifest import bind, changes, check_layout, delete, of_file
+from spr_plugin.runs.manifest import bind, changes, check_layout, of_file
 
 REGIONS = 32  # of one picture, in one batch
 PICTURES = 64  # whose annotations are held
@@ -132,7 +132,7 @@ class Scoring:
     def _query(self, row: dict) -> RegionQuery:
         """The query of a response's region. UserError where its picture cannot be used or no object lies there."""
         image = self._pictures.of(row)
-        region = usable(Box(*map(_number, row["region"]), Space.pixels(image.width, image.height)))
+        region = usable(Box(*map(float, row["region"]), Space.pixels(image.width, image.height)))
         query = region and region_query(image, region, seed=0)
         if not query or not query.truth:
             raise UserError(f"response {row['id']}: the region {row['region']} of {row['image']} holds no annotated object (pixels, x1 y1 x2 y2)")
@@ -288,14 +288,6 @@ def _response(row: object, place: str) -> dict:
     if len(row["region"]) != 4 or not all(isinstance(value, (int, float)) for value in row["region"]):
         raise UserError(f"{place}: region is [x1, y1, x2, y2] in pixels, not {row['region']}")
     return row
-
-
-def _number(value: int | float) -> float:
-    """As a float; NaN for a whole number beyond all of them."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.nan
 
 
 def _answer(scored: dict, query: RegionQuery, box_format: BoxFormat) -> dict:

@@ -7,6 +7,7 @@ the methods that the code calls.
 import ast
 import importlib
 import importlib.util
+import json
 import pickle
 import pkgutil
 import re
@@ -19,11 +20,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import spr_plugin
 from spr_plugin import hooks
 from spr_plugin.annotations import REC_QUESTION, CocoImages, mine_conversations
-from spr_plugin.formats import FAMILIES, box_format, listed
+from spr_plugin.formats import FAMILIES, box_format, listed, qwen_vl
 from spr_plugin.plain_pickle import load_plain
 from spr_plugin.redaction import _pattern, redacted
 
@@ -219,8 +221,6 @@ def test_no_pattern_is_made_where_the_test_above_cannot_see_it():
 
 def test_patterns_of_words_are_linear():
     assert not slow(_pattern(frozenset({"secret-key", "aaaaaaaaab"})), {"finditer"})
-    from spr_plugin.formats import qwen_vl
-
     assert not slow(qwen_vl()._tags, {"finditer"})
 
 
@@ -248,8 +248,6 @@ def test_answers_are_read_in_time(family):
 
 
 def test_names_of_pictures_are_tried_in_time(tmp_path):
-    import json
-
     names = ["/" * 20_000, "a/" * 20_000 + "b.png", "./" * 20_000, "a" * 50_000]
     images = [{"id": n, "file_name": name, "width": 9, "height": 9} for n, name in enumerate(names)]
     content = {"images": images, "annotations": [], "categories": []}
@@ -359,10 +357,6 @@ def test_what_is_denied_is_deleted_as_ferret_deletes_it(text):
 
 
 def test_a_question_of_spaces_is_mined_in_time(tmp_path):
-    import json
-
-    from PIL import Image
-
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     talk = [
         {"from": "human", "value": "Give the box this sentence describes:" + " " * LONG + "cat" + " " * LONG + "x"},

@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import random
+import threading
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -329,8 +331,6 @@ def test_captions_are_read_however_they_are_saved(tmp_path, encode):
 
 
 def test_a_caption_of_open_brackets_is_read_in_time(tmp_path):
-    import time
-
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "Sentences").mkdir()
     (tmp_path / "Annotations/7.xml").write_text(XML)
@@ -369,8 +369,6 @@ def test_a_wrong_value_of_a_release_is_one_line(tmp_path, key, value):
 
 def test_two_that_convert_at_once_do_not_meet(tmp_path, monkeypatch):
     """Each is process 1 of its own machine."""
-    import threading
-
     lvis(tmp_path)
     monkeypatch.setattr(os, "getpid", lambda: 1)
     both, host_write = threading.Barrier(2), releases._with_picture
