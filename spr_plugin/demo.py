@@ -9,6 +9,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
 from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.progress import say
+from spr_plugin.runs.layout import Folder
 
 WORLD = Path("examples/tiny_world")
 SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 320}
@@ -36,7 +37,7 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
         _run("data", [sys.executable, str(WORLD / "scenes.py"), str(data), *_sizes()], out)
     if not (model / "config.json").exists():
         _run("SFT and SPR", train_command(data, model), out)
-    for checkpoint, folder in ((model / "spr" / "base", "eval-base"), (model, "eval-spr")):
+    for checkpoint, folder in ((Folder.under(model).base, "eval-base"), (model, "eval-spr")):
         _measure(checkpoint, data, Path(out) / folder, limit)
     from spr_plugin.compare import ALL, compare
 

@@ -89,7 +89,7 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
             say("this train() moves nothing of the language model: the SPR stage follows the first one that does")
         return Outcome(host_train(), followed=False)
     training = entry.training_of(trainer, config)
-    entered = not config.spr_overwrite and entry.found(Folder(Path(trainer.args.output_dir) / "spr"), training)
+    entered = not config.spr_overwrite and entry.found(Folder.under(trainer.args.output_dir), training)
     _used[trainer] = trainer.optimizer, trainer.lr_scheduler
     run = Run(host, config)
     queries = run.regions()
@@ -171,7 +171,7 @@ class Run:
 
     def __init__(self, host: Host, config: SPRConfig):
         self.host, self.trainer = host, host.trainer
-        self.folder, self.number = Folder(Path(self.trainer.args.output_dir) / "spr"), 1
+        self.folder, self.number = Folder.under(self.trainer.args.output_dir), 1
         dpo.check_trainable(self.host, config)
         dpo.check_workers(self.host, config)
         check_settings(config)

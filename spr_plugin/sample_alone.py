@@ -87,7 +87,10 @@ def candidates_of(config: SPRConfig, box_format, regions: Set[str]) -> Mapping[s
     Raises:
         UserError: they are not whole, or answer other regions: other flags, boxes, annotations or pictures.
     """
-    source, wanted = runs.open(config.spr_candidates), wanted_of(config, len(regions))
+    try:
+        source, wanted = runs.open(config.spr_candidates), wanted_of(config, len(regions))
+    except UserError as error:
+        raise UserError(f"--spr_candidates {error}") from None
     asked = settings_of(config, box_format.describe())
     ours = {**asked["regions"], **asked["candidates"]}
     changed = [

@@ -59,6 +59,11 @@ class Folder:
         # Written after the log of regions, which is whole where this is.
         self.skipped = self.path / "regions" / "counts.json"
 
+    @classmethod
+    def under(cls, output_dir) -> Folder:
+        """The run's of a training that writes to ``output_dir``."""
+        return cls(Path(output_dir) / "spr")
+
     def __str__(self):
         return str(self.path)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from pathlib import Path
 
 from spr_plugin.errors import UserError
 from spr_plugin.files import disk_errors, read_json
@@ -134,7 +133,6 @@ def open(path, plugins: Iterable[str] = ()) -> SavedRun:
     """
     for file in plugins:
         load_file(file)
-    path = Path(path)
-    below = path / "spr"
+    itself, below = Folder(path), Folder.under(path)
     with disk_errors(path):
-        return SavedRun(Folder(below if below.is_dir() and not Folder(path).manifest.exists() else path))
+        return SavedRun(below if below.path.is_dir() and not itself.manifest.exists() else itself)

@@ -416,7 +416,7 @@ def test_a_refused_command_leaves_an_earlier_run_as_it_was(begin, tmp_path):
         assert "--spr_candidates /nowhere" in begin(spr_candidates="/nowhere", **{flag: True})
         assert {
             path: path.read_bytes() for path in spr.rglob("*") if path.is_file() and path.name != "lock"
-        } == held and len(held) == 4
+        } == held and len(held) == 9
 
 
 def test_candidates_of_the_folder_that_is_to_be_deleted(begin, tmp_path):
