@@ -88,7 +88,10 @@ class Scoring:
         self.folder = Folder(f"{out}.run")
         outputs = {"--out": out, **({"--pairs": pairs} if pairs else {})}
         refuse_unwritable(outputs)
-        refuse_overwriting(outputs, [("--responses", responses), ("--annotations", annotations), *reads])
+        if os.path.exists(responses) and not os.path.isfile(responses):
+            raise UserError(f"--responses {responses}: is no file, which can be read twice")
+        files = [("--responses", responses), ("--annotations", annotations)]
+        refuse_overwriting(outputs, [*((flag, path) for flag, path in files if os.path.isfile(path)), *reads])
         refuse_no_folder(images, "--images")
         self._pictures = Pictures(annotations, images)
         self.total = _check(responses, self._query)

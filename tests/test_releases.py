@@ -160,6 +160,22 @@ def test_mdetrs_layout(tmp_path):
     assert (found["id"], found["expression"], found["bbox"]) == ("7", "red cat", [1.0, 2.0, 31.0, 42.0])
 
 
+def test_an_id_that_stands_for_two_things_is_refused(tmp_path):
+    """The later one's box was taken for both."""
+    refer_tree(tmp_path / "refer")
+    file = tmp_path / "refer" / "refcoco" / "instances.json"
+    instances = json.loads(file.read_text())
+    instances["annotations"].append({**instances["annotations"][0], "bbox": [1, 2, 30, 40]})
+    file.write_text(json.dumps(instances))
+    with pytest.raises(UserError, match="instances.json: id 10 stands there twice"):
+        releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"))
+    image = {"id": 7, "file_name": "a.jpg", "width": 100, "height": 80, "caption": "red cat"}
+    boxes = [{"id": n, "image_id": 7, "bbox": [n, 2, 30, 40]} for n in (1, 2)]
+    (tmp_path / "finetune_refcoco_val.json").write_text(json.dumps({"images": [image], "annotations": boxes}))
+    with pytest.raises(UserError, match="finetune_refcoco_val.json: id 7 stands there twice"):
+        releases.convert("refcoco", str(tmp_path), str(tmp_path / "root"))
+
+
 class Evil:
     def __reduce__(self):
         return os.getcwd, ()

@@ -298,6 +298,13 @@ def test_an_empty_file_is_refused(small, content):
     assert "--responses in.jsonl: holds no response" in refused()
 
 
+@pytest.mark.timeout(20)
+def test_a_pipe_is_refused(small):
+    """It can be read once: the check would leave nothing to score."""
+    os.mkfifo("pipe")
+    assert "--responses pipe: is no file" in refused("--responses", "pipe")
+
+
 def test_two_responses_of_one_id_are_refused(small):
     responses(small, {}, {"id": "r0", "text": "Two cats."})
     assert "two responses to a.png .* have the id r0".replace(".*", "[0, 0, 640, 400]") in refused()
