@@ -30,7 +30,7 @@ from spr_plugin.progress import say
 SMALLEST = 1.0  # px; a box with a shorter side is no object that a description could name
 PADDING_ROUNDING = 0.02  # boxes of two decimals, drawn a little beyond their picture
 PADDING_SEEN, PADDING_SURE = 2000, 20  # number of boxes that are asked; number that decides
-PADDING_ERRORS, SQUARE_ERRORS = 0.01, 0.05  # share in the stripes that padded boxes may have; that others exceed
+PADDING_ERRORS, SQUARE_ERRORS = 0.02, 0.05  # share in the stripes that padded boxes may have; that others exceed
 REC_QUESTION = re.compile(r"describes:\s*(.+?)\s*$", re.DOTALL)
 # What asks for a form of the answer and follows the phrase: a line or a sentence of its own, in the imperative.
 INSTRUCTION = re.compile(
