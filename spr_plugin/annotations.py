@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from spr_plugin.boxes import Box, Space, iou_matrix
-from spr_plugin.coco_index import CocoIndex
+from spr_plugin.coco_index import CocoIndex, is_text
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
 from spr_plugin.hookspecs import hookimpl
@@ -199,7 +199,7 @@ def file_name_of(record: object, skipped: Counter) -> str:
 def _file_name(record: dict) -> str:
     """``file_name``, or the end of LVIS's ``coco_url`` (``train2017/000000000009.jpg``)."""
     name = record.get("file_name") or "/".join(str(record.get("coco_url") or "").split("/")[-2:])
-    return name if isinstance(name, str) else ""
+    return name if is_text(name) else ""
 
 
 def _coco_annotation(row: dict, labels: dict, space: Space, skipped: Counter, keep_crowd: bool) -> Annotation | None:

@@ -181,8 +181,13 @@ def _number(db: sqlite3.Connection, query: str) -> int:
     return db.execute(query).fetchone()[0] or 0
 
 
+def is_text(value: object) -> bool:
+    """Whether it is text that can be stored: JSON's escapes can spell half a character, which is none."""
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
+
+
 def _is_id(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, int) and abs(value) < 1 << 63)
+    return is_text(value) or (isinstance(value, int) and abs(value) < 1 << 63)
 
 
 class _Stream:
