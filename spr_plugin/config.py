@@ -22,7 +22,8 @@ SAMPLERS = ("live", "openai")
 PAIRINGS = ("best_worst", "random", "sft")
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
-HOST_DEFAULT = re.compile(r"; default: [^;]*(?:the host's|--data_path)[^;]*$")  # what a flag's help says of a training command
+# What a flag's help says of a training command alone.
+HOST_DEFAULT = re.compile(r"; default: [^;]*(?:the host's|--data_path)[^;]*$")
 MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 
 # Stages in their order. A flag shapes the records of one of them, and so of those behind it, or of none.
@@ -266,7 +267,7 @@ def _refuse(words: list[str], message: str) -> None:
 
 
 def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
-    """The configuration of a command line that takes the flags ``names``, as a training command does, but has no host."""
+    """The configuration of a command line that takes the flags ``names`` as a training command does, without a host."""
     parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.error = functools.partial(_refuse, words)
     _add_flags(parser, names, lambda help: HOST_DEFAULT.sub("", help))
@@ -282,8 +283,8 @@ def given(words: list[str]) -> dict:
 
 
 def _add_flags(parser, names: list[str], told=str, **how) -> None:
-    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and false as words;
-    `told` makes of a flag's help what is shown."""
+    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and false
+    as words; `told` makes of a flag's help what is shown."""
     for f in dataclasses.fields(SPRConfig):
         if f.name not in names:
             continue
