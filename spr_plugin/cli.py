@@ -52,7 +52,10 @@ def report(directory, spr_plugin):
 @click.option("--lambda", "lam", default=0.8, show_default=True, help="Weight of the semantic score.")
 @click.option("--device", default="cpu", show_default=True, help="Where the scorer's models run.")
 @click.option("--plugin", multiple=True, help="Python file with hook implementations.")
-@click.option("--out", required=True, help="Gets every response with its scores and refined text; the same command goes on after an interruption.")
+@click.option(
+    "--out", required=True,
+    help="Gets every response with its scores and refined text; the same command goes on after an interruption.",
+)  # fmt: skip
 @click.option("--pairs", help="Gets the preference pair of each region.")
 @click.option("--allow-outside", is_flag=True, help="Use pictures that lie outside --images.")
 @click.option("--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True, help="Larger pictures are left out.")
@@ -77,7 +80,8 @@ def score(
         config = SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam, spr_scorer=scorer)
         form = formats.box_format(box_format, aspect)
         files = {Path(path).name: content(path)["hash"] for path in plugin}
-        settings = {"clip": clip, "detector": detector, "scorer": scorer, "lambda": lam, "max-pixels": max_pixels, "plugin": files}
+        settings = {"clip": clip, "detector": detector, "scorer": scorer, "lambda": lam, "plugin": files}
+        settings["max-pixels"] = max_pixels
         models = [(flag, path) for flag, path in (("--clip", clip), ("--detector", detector)) if path]
         reads = [*models, *(("--plugin", path) for path in plugin)]
         scoring = Scoring(responses, annotations, images, form, out, pairs, allow_outside, settings, reads)

@@ -1,9 +1,10 @@
 """Where the records of a COCO-format JSON file lie in it, so that any picture's are read without the rest: for Objects365, 6 GB in one file.
 
-The file is streamed once; an SQLite table keeps, of each image and annotation record, its id and its place in the file, and of images
-the file name. The records stay where they are and are parsed by ``json`` when asked for, so the index knows no other field of them. The index of a file above
-``KEPT_BYTES`` is kept in the user's cache folder (``XDG_CACHE_HOME``) under the file's fingerprint and its own checksum: one that was
-damaged since is made again.
+The file is streamed once; an SQLite table keeps, of each image and annotation record, its id and its place in
+the file, and of images the file name. The records stay where they are and are parsed by ``json`` when asked for,
+so the index knows no other field of them. The index of a file above ``KEPT_BYTES`` is kept in the user's cache
+folder (``XDG_CACHE_HOME``) under the file's fingerprint and its own checksum: one that was damaged since is made
+again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import codecs
 import contextlib
 import json
 import os
-import posixpath
 import re
 import sqlite3
 import zlib
@@ -34,7 +34,8 @@ SPACE = re.compile(r"[ \t\r\n]*")
 IMAGE_ID = re.compile(r'"image_id"\s*:\s*(-?\d{1,18})\s*[,}]')
 SCHEMA = """
     PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536; PRAGMA temp_store = FILE;
-    CREATE TABLE images (place INTEGER PRIMARY KEY, id UNIQUE, start INTEGER, length INTEGER, name TEXT, again INTEGER DEFAULT 0);
+    CREATE TABLE images (place INTEGER PRIMARY KEY, id UNIQUE, start INTEGER, length INTEGER, name TEXT,
+        again INTEGER DEFAULT 0, clash INTEGER DEFAULT 0);
     CREATE TABLE annotations (start INTEGER PRIMARY KEY, length INTEGER, image);
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT);
 """
@@ -72,13 +73,15 @@ class CocoIndex:
         self.ids = [id for (id,) in self._db.execute("SELECT id FROM images WHERE NOT again ORDER BY place")]
 
     def images(self, id: int | str) -> list[dict]:
-        """The ``images`` records that name the same file as that of this id, in the file's order; nearly always one."""
-        same = "SELECT start, length FROM images WHERE name = (SELECT name FROM images WHERE id = ?) ORDER BY place"
+        """The ``images`` records that name the same file as that of this id, in the file's order; mostly one."""
+        name = "SELECT name FROM images WHERE id = ?"
+        same = f"SELECT start, length FROM images WHERE name = ({name}) ORDER BY place"
         return [self._record(start, length) for start, length in self._db.execute(same, (id,))]
 
     def named(self, name: str) -> int | str | None:
         """The id of the picture whose records name this file, one of `ids`."""
-        found = self._db.execute("SELECT id FROM images WHERE name = ? AND NOT again", (_backwards(name),)).fetchone()
+        first = "SELECT id FROM images WHERE name = ? AND NOT again"
+        found = self._db.execute(first, (_backwards(name),)).fetchone()
         return found and found[0]
 
     def shared(self, name: str, tail: str) -> bool:
@@ -101,8 +104,10 @@ class CocoIndex:
 
 
 def _backwards(name: str) -> str:
-    """A path as the index keeps it, from its end: names that share a tail stand together."""
-    return "/".join(reversed(posixpath.normpath(name).split("/")))
+    """A path as the index keeps it, from its end: names that share a tail stand together. ``..`` stays, since it
+    may lead through a link."""
+    root = [""] if name.startswith("/") else []
+    return "/".join([*reversed([part for part in name.split("/") if part not in ("", ".")]), *root])
 
 
 def _cache_path(file: str) -> Path:
@@ -154,11 +159,13 @@ def _built(db: sqlite3.Connection, file: str, name_of) -> sqlite3.Connection:
             if name == "categories":
                 categories += [record for _, _, record in stream.elements(stream.value)]
             elif name == "images":
-                named = ((start, length, record, name_of(record, skipped)) for start, length, record in stream.elements(stream.value))
+                read = stream.elements(stream.value)
+                named = ((start, length, record, name_of(record, skipped)) for start, length, record in read)
                 before = db.total_changes
                 db.executemany(
                     "INSERT INTO images (start, length, id, name) VALUES (?, ?, ?, ?) "
-                    "ON CONFLICT DO UPDATE SET start = excluded.start, length = excluded.length, name = excluded.name",
+                    "ON CONFLICT DO UPDATE SET start = excluded.start, length = excluded.length, "
+                    "clash = clash OR name != excluded.name",
                     (
                         (start, length, record["id"], _backwards(name))
                         for start, length, record, name in named
@@ -174,6 +181,12 @@ def _built(db: sqlite3.Connection, file: str, name_of) -> sqlite3.Connection:
     skipped["duplicate_image_id"] -= _number(db, "SELECT count(*) FROM images")
     per_image = "SELECT image, count(*) AS n FROM annotations GROUP BY image"
     skipped["unknown_image"] = _number(db, f"SELECT sum(n) FROM ({per_image}) WHERE image IS NULL OR image NOT IN (SELECT id FROM images)")
+    for id, name in db.execute("SELECT id, name FROM images WHERE clash LIMIT 1"):
+        first = _backwards(name)
+        raise UserError(
+            f"--spr_annotations {file}: image id {id} is that of {first} and of another file, so that their objects "
+            "cannot be told apart: give each its own id"
+        )
     db.execute("CREATE INDEX by_name ON images (name)")
     db.execute("UPDATE images SET again = 1 WHERE place NOT IN (SELECT min(place) FROM images GROUP BY name)")
     again = _number(db, "SELECT count(*) FROM images WHERE again")

@@ -21,7 +21,8 @@ PROMPT_KINDS = ("plain", "crop", "reference")
 SAMPLERS = ("live", "openai")
 PAIRINGS = ("best_worst", "random", "sft")
 LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
-HOST_DEFAULT = re.compile(r"; default: [^;]*(?:the host's|--data_path)[^;]*$")  # what a flag's help says of a training command
+# What a flag's help says of a training command alone.
+HOST_DEFAULT = re.compile(r"; default: [^;]*(?:the host's|--data_path)[^;]*$")
 MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 
 BELOW_HALF = Range("must lie between 0 and 0.5", lambda share: 0 <= share < 0.5)
@@ -300,7 +301,7 @@ def _refuse(words: list[str], message: str) -> None:
 
 
 def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
-    """The configuration of a command line that takes the flags ``names``, as a training command does, but has no host."""
+    """The configuration of a command line that takes the flags ``names`` as a training command does, without a host."""
     parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.error = functools.partial(_refuse, words)
     _add_flags(parser, names, lambda help: HOST_DEFAULT.sub("", help))
@@ -316,8 +317,8 @@ def given(words: list[str]) -> dict:
 
 
 def _add_flags(parser, names: list[str], told=str, **how) -> None:
-    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and false as words;
-    `told` makes of a flag's help what is shown."""
+    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and false
+    as words; `told` makes of a flag's help what is shown."""
     for f in dataclasses.fields(SPRConfig):
         if f.name not in names:
             continue

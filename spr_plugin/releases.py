@@ -156,6 +156,15 @@ def _layout(what: str):
         raise UserError(f"{what} ({error})") from None
 
 
+def _by_id(rows: Iterable[tuple[int | str, object]], file: Path) -> dict:
+    """The rows as a mapping. UserError for an id that stands for two things, of which one would be lost."""
+    found = {}
+    for id, value in rows:
+        if found.setdefault(id, value) != value:
+            raise UserError(f"{file}: id {id} stands there twice, with different contents")
+    return found
+
+
 def clipped(box: Iterable[float], width: int, height: int, skipped: Counter) -> list[float] | None:
     """xyxy kept on the picture, or None (counted) for one that lies outside or is under a pixel."""
     x1, y1, x2, y2 = map(float, box)
@@ -207,8 +216,8 @@ def _refer(source: Path, name: str, by: str, splits: Iterable[str], skipped: Cou
     refs, file = load_refs(source / name / f"refs({by}).p"), source / name / "instances.json"
     instances = _json(file)
     with _layout(f"{file} does not fit refs({by}).p"):
-        images = {image["id"]: image for image in instances["images"]}
-        boxes = {annotation["id"]: annotation["bbox"] for annotation in instances["annotations"]}
+        images = _by_id(((image["id"], image) for image in instances["images"]), file)
+        boxes = _by_id(((annotation["id"], annotation["bbox"]) for annotation in instances["annotations"]), file)
         for split in splits:
             own = [(ref, images[ref["image_id"]], boxes[ref["ann_id"]]) for ref in refs if ref["split"] == split]
             whole = [(ref, _base(source, image), box) for ref, image, xywh in own if (box := clipped(_xyxy(xywh), image["width"], image["height"], skipped))]
@@ -229,7 +238,7 @@ def _base(source: Path, image: Mapping) -> Record:
 def _mdetr(content: Mapping, file: Path, skipped: Counter) -> list[Record]:
     """MDETR's layout: an image record an expression, one annotation each."""
     with _layout(f"{file}: not MDETR's layout"):
-        boxes = {annotation["image_id"]: annotation["bbox"] for annotation in content["annotations"]}
+        boxes = _by_id(((one["image_id"], one["bbox"]) for one in content["annotations"]), file)
         found = []
         for image in content["images"]:
             base = {**_base(file.parent, image), "width": int(image["width"]), "height": int(image["height"])}
@@ -355,7 +364,8 @@ def point_inside(polygons: object, box: list[float], rng: random.Random) -> list
 def _vg(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
     regions, sizes, splits = (source / name for name in ("region_descriptions.json", "image_data.json", "densecap_splits.json"))
     with _layout(f"--from {source}: not Visual Genome's layout"):
-        size = {image.get("image_id", image.get("id")): (image["width"], image["height"]) for image in _json(sizes)}
+        rows = ((image.get("image_id", image.get("id")), (image["width"], image["height"])) for image in _json(sizes))
+        size = _by_id(rows, sizes)
         chosen = None
         if splits.is_file():
             chosen = set(_json(splits)["test"])

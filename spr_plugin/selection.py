@@ -1,9 +1,9 @@
 """Which pictures and objects regions are grown from: what ``--spr_exclude``, ``--spr_min_objects`` and ``--spr_min_area`` leave.
 
 RefCOCO, RefCOCO+ and RefCOCOg test on pictures of COCO's *training* set, which LLaVA's mix, LVIS and Visual Genome hold too: whoever
-measures on them names their files to ``--spr_exclude``. A picture is known by COCO's number wherever its name has the twelve digits
-(``COCO_train2014_000000581857.jpg`` is ``train2017/000000581857.jpg`` and ``COCO_train2014_000000581857_jpg.rf.0f3a….jpg``), else
-by its file name.
+measures on them names their files to ``--spr_exclude``. A picture is known by COCO's number wherever its name has
+the twelve digits (``COCO_train2014_000000581857.jpg`` is ``train2017/000000581857.jpg`` and
+``COCO_train2014_000000581857_jpg.rf.0f3a….jpg``), else by its file name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from spr_plugin.errors import UserError
 from spr_plugin.loading import read_json, read_json_lines, read_lines
 from spr_plugin.plain_pickle import load_plain
 
-COCO_NUMBER = re.compile(r"(?<!\d)(0{6}\d{6})(?!\d)")  # COCO's are below a million: dates and hashes hold twelve digits too
+# COCO's are below a million, which tells them from the twelve digits of dates and hashes; its year may stand before.
+COCO_NUMBER = re.compile(r"(?:(?<!\d)|(?<=201[457]))(0{6}\d{6})(?!\d)")
 TWELVE_DIGITS = re.compile(r"(?<!\d)(\d{12})(?!\d)")
 FIELDS = ("file_name", "image", "image_path", "img_path", "original_id", "image_id")
 LONGEST_ID = 19  # digits
@@ -92,7 +93,8 @@ def excluded(paths: Sequence[str]) -> dict[str, frozenset[Key]]:
                     genome[f"{row.get('image_id')}.jpg"] = _row_key(row, path, "coco_id")
             elif not (isinstance(row, dict) and row.get("split") == "train"):
                 keys.add(_row_key(row, path))
-    return {path: frozenset(keys | {name for name, coco in genome.items() if coco in keys}) for path, keys in named.items()}
+    copies = {path: {name for name, coco in genome.items() if coco in keys} for path, keys in named.items()}
+    return {path: frozenset(keys | copies[path]) for path, keys in named.items()}
 
 
 def _files(path: str) -> list[Path]:

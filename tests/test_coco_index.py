@@ -23,9 +23,9 @@ ANNOTATIONS = st.lists(st.tuples(RECORDS, IDS | st.none(), st.booleans()).map(la
 
 
 def usable(record, skipped) -> str:
-    """A name of its own for each record with an id."""
+    """Its name, or one for each id."""
     known = isinstance(record, dict) and isinstance(record.get("id"), (int, str))
-    return record.get("file_name") or f"{record.get('n')}.png" if known else ""
+    return record.get("file_name") or f"{record['id']!r}.png" if known else ""
 
 
 def same(a, b) -> bool:

@@ -112,7 +112,13 @@ def test_help_without_a_host_names_no_flag_of_one():
 
     shown = CliRunner().invoke(commands, ["sample", "--help"]).output
     named = {flag.replace("-", "_").strip("_") for flag in re.findall(r"--([a-z][\w-]*)", shown)}
-    assert "spr_annotations" in named and named - {"no_" + flag for flag in FLAGS} <= {*FLAGS, "spr_sampler", "out", "aspect", "help"}
+    assert "spr_annotations" in named and named - {"no_" + flag for flag in FLAGS} <= {
+        *FLAGS,
+        "spr_sampler",
+        "out",
+        "aspect",
+        "help",
+    }
     assert "the host's" not in " ".join(shown.split())
 
 

@@ -89,7 +89,12 @@ def turned_tree(root, kind, exif):
     shown = Image.new("RGB", (100, 80), (90, 120, 60))
     shown.paste((254, 0, 0), (0, 0, 50, 80))
     for name in os.listdir(root / releases.REC_PICTURES):
-        shown.save(root / releases.REC_PICTURES / name, kind, exif=exif, **({"quality": 100} if kind == "JPEG" else {}))
+        shown.save(
+            root / releases.REC_PICTURES / name,
+            kind,
+            exif=exif,
+            **({"quality": 100} if kind == "JPEG" else {}),
+        )
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
@@ -115,7 +120,10 @@ def test_a_picture_that_asks_nothing_is_embedded_as_it_is(tmp_path):
     turned_tree(tmp_path / "refer", "JPEG", exif)
     releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"), True)
     embedded = documents(tmp_path / "root", "spr_refcoco_val")[0]["image"]["bytes"]
-    assert embedded == (tmp_path / "refer" / releases.REC_PICTURES / "COCO_train2014_000000000001.jpg").read_bytes()
+    assert (
+        embedded
+        == (tmp_path / "refer" / releases.REC_PICTURES / "COCO_train2014_000000000001.jpg").read_bytes()
+    )
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0", b"Exif\0\0"])
@@ -128,7 +136,9 @@ def test_a_broken_exif_is_not_embedded(tmp_path, exif):
 
 def test_a_file_that_is_no_picture_is_not_embedded(tmp_path):
     refer_tree(tmp_path / "refer")
-    (tmp_path / "refer" / releases.REC_PICTURES / "COCO_train2014_000000000001.jpg").write_bytes(b"no picture")
+    (tmp_path / "refer" / releases.REC_PICTURES / "COCO_train2014_000000000001.jpg").write_bytes(
+        b"no picture"
+    )
     with pytest.raises(UserError, match="record 0: cannot read .*000000000001.jpg"):
         releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"), True)
 
@@ -150,6 +160,22 @@ def test_mdetrs_layout(tmp_path):
     releases.convert("refcoco", str(tmp_path), str(tmp_path / "root"))
     (found,) = documents(tmp_path / "root", "spr_refcocoplus_testB")
     assert (found["id"], found["expression"], found["bbox"]) == ("7", "red cat", [1.0, 2.0, 31.0, 42.0])
+
+
+def test_an_id_that_stands_for_two_things_is_refused(tmp_path):
+    """The later one's box was taken for both."""
+    refer_tree(tmp_path / "refer")
+    file = tmp_path / "refer" / "refcoco" / "instances.json"
+    instances = json.loads(file.read_text())
+    instances["annotations"].append({**instances["annotations"][0], "bbox": [1, 2, 30, 40]})
+    file.write_text(json.dumps(instances))
+    with pytest.raises(UserError, match="instances.json: id 10 stands there twice"):
+        releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"))
+    image = {"id": 7, "file_name": "a.jpg", "width": 100, "height": 80, "caption": "red cat"}
+    boxes = [{"id": n, "image_id": 7, "bbox": [n, 2, 30, 40]} for n in (1, 2)]
+    (tmp_path / "finetune_refcoco_val.json").write_text(json.dumps({"images": [image], "annotations": boxes}))
+    with pytest.raises(UserError, match="finetune_refcoco_val.json: id 7 stands there twice"):
+        releases.convert("refcoco", str(tmp_path), str(tmp_path / "root"))
 
 
 class Evil:

@@ -40,6 +40,7 @@ def image(path="/x/000000000009.jpg", sides=(10,) * 6):
         ("train-000000581857-crop3.png", 581857),
         ("202401011230_000000581857.jpg", 581857),
         ("000000581857.jpg.webp", 581857),
+        ("cocotrain2014000000581857.jpg", 581857),
         ("crops/000000581857/face_3.png", 581857),
         ("202401011230/a.jpg", "a.jpg"),
         ("0000000005818570.jpg", "0000000005818570.jpg"),
@@ -144,7 +145,9 @@ def test_excluded_pictures_are_left_out_and_counted():
 def test_exclusions_that_match_nothing_are_known():
     select = Selection({"refcoco": frozenset({9, 10}), "refcoco+": frozenset({9}), "other": frozenset({11})})
     assert select.unmatched() == ["refcoco", "refcoco+", "other"]
-    assert select(image("COCO_train2014_000000000009_jpg.rf.ab12.jpg"), Counter()) is None and select.unmatched() == ["other"]
+    assert select(
+        image("COCO_train2014_000000000009_jpg.rf.ab12.jpg"), Counter()
+    ) is None and select.unmatched() == ["other"]
 
 
 def test_small_objects_and_poor_pictures_are_left_out_and_counted():
