@@ -10,7 +10,6 @@ protocol's module). All boxes are xyxy in pixels of the original picture.
 """
 
 import importlib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from spr_plugin.eval_tasks.catalogue import CATALOGUE, Split
 from spr_plugin.eval_tasks.model_format import running_format
 from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.eval_tasks.running import pad_left
+from spr_plugin.loading import read_json_lines
 from spr_plugin.pictures import BadImage, Source, header_size, open_image, outside_of, whole_size
 
 ROOT = "SPR_DATA_ROOT"
@@ -97,7 +97,7 @@ def local_document(record: dict, root: Path, where: str, readers: Mapping[str, C
         size = width, height = int(record["width"]), int(record["height"])
         if min(size) <= 0:
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{where}: width and height must be numbers of pixels, not {record['width']!r:.40} and {record['height']!r:.40}") from None
     id, picture = str(record["id"]), _local_picture(record["image"], root, where)
     image_id = record.get("image_id") or (record["image"] if isinstance(record["image"], str) else id)
@@ -164,25 +164,18 @@ def _parquet(file: Path) -> Iterator[tuple[dict, str]]:
 
     try:
         rows = pyarrow.parquet.read_table(file).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise UserError(f"{file}: not a Parquet file ({error})") from None
     return ((row, f"{file}, row {number}") for number, row in enumerate(rows, 1))
 
 
 def _jsonl(file: Path) -> Iterator[tuple[dict, str]]:
     """Each record of a file of JSON lines, with the words that name it."""
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            where = f"{file}, line {number}"
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{where}: not JSON ({error})") from None
-            if not isinstance(record, dict):
-                raise UserError(f"{where}: not a record but {type(record).__name__}")
-            yield record, where
+    for number, record in read_json_lines(file, str(file)):
+        where = f"{file}, line {number}"
+        if not isinstance(record, dict):
+            raise UserError(f"{where}: not a record but {type(record).__name__}")
+        yield record, where
 
 
 READERS = {".parquet": _parquet, ".jsonl": _jsonl}

@@ -32,6 +32,7 @@ from spr_plugin.regions import region_queries
 FIELDS = {"region": fields.box, "objects": fields.listed(label=fields.text, bbox=fields.box)}
 KINDS = (".json",)
 MATCH = 0.5
+_WORD = re.compile(r"\w+")
 
 
 def read(file: Path) -> Iterator[tuple[dict, str]]:
@@ -104,4 +105,4 @@ def names(phrase: str, label: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    return [word.removesuffix("s") for word in re.findall(r"\w+", text.lower())]
+    return [word.removesuffix("s") for word in _WORD.findall(text.lower())]

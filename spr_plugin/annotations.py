@@ -9,7 +9,6 @@ Boxes refer to the pixels as stored in the file. EXIF orientation is not applied
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import random
@@ -20,10 +19,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 from spr_plugin.boxes import Box, Space, iou_matrix
-from spr_plugin.coco_index import CocoIndex, is_text
+from spr_plugin.coco_index import CocoIndex
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.loading import read_json
 from spr_plugin.pictures import BadImage, image_size, open_image  # noqa: F401 (for plugins' sources)
 from spr_plugin.progress import say
 
@@ -31,14 +31,17 @@ SMALLEST = 1.0  # px; a box with a shorter side is no object that a description 
 PADDING_ROUNDING = 0.02  # boxes of two decimals, drawn a little beyond their picture
 PADDING_SEEN, PADDING_SURE = 2000, 20  # number of boxes that are asked; number that decides
 PADDING_ERRORS, SQUARE_ERRORS = 0.02, 0.05  # share in the stripes that padded boxes may have; that others exceed
-REC_QUESTION = re.compile(r"describes:\s*(.+?)\s*$", re.DOTALL)
+REC_QUESTION = re.compile(r"describes:\s*(\S(?:.*\S)?)", re.DOTALL)
 # What asks for a form of the answer and follows the phrase: a line or a sentence of its own, in the imperative.
 INSTRUCTION = re.compile(
-    r"\s*\n.*|(?:^|\s+)(?:Please|Answer|Respond|Reply|Output|Provide|Return)\s.*"
+    r"(?<!\s)\s*\n.*|(?:^|(?<!\s)\s+)(?:Please|Answer|Respond|Reply|Output|Provide|Return)\s.*"
     r"|(?<=[.?!,;:])\s+(?:Be|Format|Give|Just|Keep|Only|Report|Use|Write)\s.*",
     re.DOTALL,
 )
 TAG = re.compile(r"</?\|?[A-Za-z_][\w ]*\|?/?>")
+BOX_MARKS = re.compile(r"[][<>{}()\"\\|]")
+NAME_END = re.compile(r"_\(|/")
+LONGEST_PATH = 4096  # characters; no file system has longer ones
 HUMAN, MODEL, OTHERS = {"human", "user"}, {"gpt", "assistant"}, {"system"}
 REG_QUESTION = re.compile(r"\bdescri(?:be|ption)\b", re.IGNORECASE)
 
@@ -141,8 +144,9 @@ class CocoImages:
         first, *tails = _tails(name)
         found = os.path.join(self._folder, first)
         if not os.path.exists(found):
-            own = (os.path.join(self._folder, tail) for tail in tails if not self._index.shared(name, tail))
-            found = next(filter(os.path.exists, own), found)
+            there = (tail for tail in tails if os.path.exists(os.path.join(self._folder, tail)))
+            own = next((tail for tail in there if not self._index.shared(name, tail)), first)
+            found = os.path.join(self._folder, own)
         if (other := self._names.setdefault(os.path.abspath(found), name)) != name:
             raise UserError(
                 f"--spr_annotations {self._index.file}: {other} and {name} are one file, {found}: name it alike"
@@ -156,8 +160,8 @@ class CocoImages:
 def _tails(name: str) -> list[str]:
     """``images/v1/patch8/a.jpg``, ``v1/patch8/a.jpg`` … ``a.jpg``: as Objects365 and LVIS name files, and as
     they are unpacked."""
-    parts = name.split("/")
-    return ["/".join(parts[first:]) for first in range(len(parts))]
+    places = range(max(len(name) - LONGEST_PATH, 0), len(name) - 1)
+    return [name, *(name[place + 1 :] for place in places if name[place] == "/" != name[place + 1])]
 
 
 def _joined(found: list[list[Annotation]], skipped: Counter) -> tuple[Annotation, ...]:
@@ -171,16 +175,6 @@ def _joined(found: list[list[Annotation]], skipped: Counter) -> tuple[Annotation
             id = annotation.id if annotation.id not in joined else f"{annotation.id} of record {number}"
             joined[id] = dataclasses.replace(annotation, id=id)
     return tuple(joined.values())
-
-
-def _load_json(file: str, flag: str) -> object:
-    try:
-        with open(file, encoding="utf-8") as handle:
-            return json.load(handle)
-    except OSError as error:
-        raise UserError(f"{flag} {file}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{flag} {file}: not JSON ({error})") from None
 
 
 def _hashable(value: object) -> bool:
@@ -199,7 +193,7 @@ def file_name_of(record: object, skipped: Counter) -> str:
 def _file_name(record: dict) -> str:
     """``file_name``, or the end of LVIS's ``coco_url`` (``train2017/000000000009.jpg``)."""
     name = record.get("file_name") or "/".join(str(record.get("coco_url") or "").split("/")[-2:])
-    return name if is_text(name) else ""
+    return name if isinstance(name, str) else ""
 
 
 def _coco_annotation(row: dict, labels: dict, space: Space, skipped: Counter, keep_crowd: bool) -> Annotation | None:
@@ -237,7 +231,7 @@ def usable(box: Box) -> Box | None:
 def _label(name: object) -> str:
     """A phrase without what box text is made of, which would be read back as something else: tags, brackets, quotes."""
     bare = TAG.sub(" ", name) if isinstance(name, str) else ""
-    return " ".join(re.sub(r"[][<>{}()\"\\|]", " ", bare).split()).strip(",.;: ")
+    return " ".join(BOX_MARKS.sub(" ", bare).split()).strip(",.;: ")
 
 
 # Words of Objects365's category names as they are spelled in its files.
@@ -249,7 +243,7 @@ MISSPELT = {
 
 def _category(name: object) -> str:
     """A category's name as a phrase: LVIS's ``bow_(decorative_ribbons)`` is a bow, Objects365's ``Moniter/TV`` a monitor."""
-    first = re.split(r"_\(|/", name)[0] if isinstance(name, str) else ""
+    first = NAME_END.split(name)[0] if isinstance(name, str) else ""
     return " ".join(MISSPELT.get(word.lower(), word) for word in _label(first.replace("_", " ")).split())
 
 
@@ -349,7 +343,7 @@ def _in_stripe(ends: tuple[float, float], size: tuple[int, int]) -> bool:
 
 def _turns_by_image(file: str, skipped: Counter) -> dict[str, list[tuple[str, str]]]:
     """Picture file → its (question, answer) turns that may hold a box, over all records."""
-    records = _load_json(file, "--data_path")
+    records = read_json(file, f"--data_path {file}")
     if not isinstance(records, list):
         raise UserError(f"--data_path {file}: a LLaVA data file is a JSON list of records")
     names: dict[str, str] = {}  # one name of a file → the first

@@ -9,6 +9,9 @@ import click
 
 from spr_plugin.config import MAX_PIXELS
 from spr_plugin.errors import UserError
+from spr_plugin.lines import say_error
+
+FLAG = re.compile(r"--spr_\w+")
 
 
 @click.group()
@@ -55,7 +58,7 @@ def report(directory, spr_plugin):
 )  # fmt: skip
 @click.option("--pairs", help="Gets the preference pair of each region.")
 @click.option("--allow-outside", is_flag=True, help="Use pictures that lie outside --images.")
-@click.option("--max-pixels", default=MAX_PIXELS, show_default=True, help="Larger pictures are left out.")
+@click.option("--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True, help="Larger pictures are left out.")
 def score(
     annotations, images, responses, box_format, aspect, clip, detector, scorer, lam, device, plugin, out, pairs,
     allow_outside, max_pixels,
@@ -93,7 +96,7 @@ def own_flags():
         yield
     except UserError as error:
         names = {"--spr_image_folder": "--images"}
-        said = re.sub(r"--spr_\w+", lambda flag: _own(names.get(flag[0], flag[0]), own), str(error))
+        said = FLAG.sub(lambda flag: _own(names.get(flag[0], flag[0]), own), str(error))
         raise UserError(said) from error
 
 
@@ -160,5 +163,5 @@ def main():
     try:
         commands()
     except UserError as error:
-        print(f"spr: error: {error}", file=sys.stderr)
+        say_error(error)
         sys.exit(2)

@@ -3,23 +3,27 @@
 The file is streamed once; an SQLite table keeps, of each image and annotation record, its id and its place in
 the file, and of images the file name. The records stay where they are and are parsed by ``json`` when asked for,
 so the index knows no other field of them. The index of a file above ``KEPT_BYTES`` is kept in the user's cache
-folder (``XDG_CACHE_HOME``) under the file's fingerprint.
+folder (``XDG_CACHE_HOME``) under the file's fingerprint and its own checksum: one that was damaged since is made
+again.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
 import re
 import sqlite3
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import content
+from spr_plugin.files import content, draft_of, put
 from spr_plugin.ids import digest
+from spr_plugin.loading import encoding_of, parse_json, scan
 from spr_plugin.progress import say
 
 LISTS = ("images", "annotations", "categories")
@@ -94,7 +98,7 @@ class CocoIndex:
     def _record(self, start: int, length: int):
         self._source.seek(start)
         try:
-            return json.loads(self._source.read(length).decode("utf-8", "replace"))
+            return parse_json(self._source.read(length).decode("utf-8", "replace"))
         except ValueError as error:
             raise UserError(f"--spr_annotations {self.file}: not JSON (record at byte {start}: {error})") from None
 
@@ -108,24 +112,39 @@ def _backwards(name: str) -> str:
 
 def _cache_path(file: str) -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spr_plugin"
-    return folder / f"{digest([content(file), os.stat(file).st_mtime_ns, SCHEMA])}.sqlite"
+    return folder / digest([content(file), os.stat(file).st_mtime_ns, SCHEMA])
 
 
 def _kept(path: Path, file: str, name_of) -> sqlite3.Connection:
-    """The index in the cache folder; made first, as a whole, if it is not there."""
-    if not path.exists():
-        say(f"indexing {file} into {path}, once")
-        draft = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _built(sqlite3.connect(draft), file, name_of).close()
-            draft.replace(path)
-        except (OSError, sqlite3.OperationalError) as error:
-            raise UserError(f"{path.parent}: cannot keep the index of {file} ({error}); point XDG_CACHE_HOME to a folder with room") from None
-        finally:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-    return sqlite3.connect(path)
+    """The index in the cache folder, ``PATH-CHECKSUM.sqlite``; made first, as a whole, if no sound one is there."""
+    draft = draft_of(path)
+    try:
+        for known in path.parent.glob(f"{path.name}-*.sqlite"):
+            with contextlib.suppress(FileNotFoundError):  # another process has found it damaged too
+                if _summed(known, path) == known:
+                    return sqlite3.connect(known)
+                say(f"{known}, the index of {file}, is damaged and is made again")
+                known.unlink()
+        say(f"indexing {file} into {path.parent}, once")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _built(sqlite3.connect(draft), file, name_of).close()
+        found = _summed(draft, path)
+        put(draft, found)
+        return sqlite3.connect(found)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise UserError(f"{path.parent}: cannot keep the index of {file} ({error}); point XDG_CACHE_HOME to a folder with room") from None
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def _summed(index: Path, path: Path) -> Path:
+    """The name under which an index with this content is kept."""
+    checksum = 0
+    with open(index, "rb") as file:
+        while part := file.read(CHUNK):
+            checksum = zlib.crc32(part, checksum)
+    return path.with_name(f"{path.name}-{checksum:08x}.sqlite")
 
 
 def _built(db: sqlite3.Connection, file: str, name_of) -> sqlite3.Connection:
@@ -181,13 +200,8 @@ def _number(db: sqlite3.Connection, query: str) -> int:
     return db.execute(query).fetchone()[0] or 0
 
 
-def is_text(value: object) -> bool:
-    """Whether it is text that can be stored: JSON's escapes can spell half a character, which is none."""
-    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
-
-
 def _is_id(value: object) -> bool:
-    return is_text(value) or (isinstance(value, int) and abs(value) < 1 << 63)
+    return isinstance(value, str) or (isinstance(value, int) and abs(value) < 1 << 63)
 
 
 class _Stream:
@@ -195,7 +209,12 @@ class _Stream:
 
     def __init__(self, source, file: str):
         self.source, self.file = source, file
-        self.text, self.base, self.at, self.ended = "", 0, 0, False
+        start = source.read(4)
+        if not encoding_of(start).startswith("utf-8"):
+            raise UserError(f"--spr_annotations {file}: is {encoding_of(start)}; save it as UTF-8")
+        self.base = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
+        source.seek(self.base)
+        self.text, self.at, self.ended = "", 0, False
 
     def lists(self) -> Iterator[str]:
         """Names of the lists of LISTS in the outermost object; the caller reads each one's elements before it asks for the next."""
@@ -231,17 +250,19 @@ class _Stream:
         self._next()
         while True:
             try:
-                value, end = json.JSONDecoder().scan_once(self.text, self.at)
+                value, end = scan(self.text, self.at)
                 if end + 3 < len(self.text) or self.ended:  # "1" at the end of the text may be the beginning of "1.5" or "1e-5"
                     break
+            except RecursionError:
+                raise self._broken("nested too deep") from None
             except (StopIteration, ValueError) as error:
                 if self.ended or len(self.text) - self.at > LONGEST_RECORD:
                     raise self._broken(error) from None
             self._more()
         start, raw = self.base + self.at, self.text[self.at : end]
         self.at = end
-        if not raw.isascii():
-            value = json.loads(raw.encode("latin-1").decode("utf-8", "replace"))
+        if not raw.isascii() or "\\u" in raw:
+            value = parse_json(raw.encode("latin-1").decode("utf-8", "replace"))
         return start, len(raw), value
 
     def annotation(self) -> tuple[int, int, int | str | None]:

@@ -18,10 +18,11 @@ from scipy.stats import binomtest
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
 from spr_plugin.files import write_text
+from spr_plugin.loading import read_json_lines
 from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.pictures import open_image
 
-SAMPLES = re.compile(r"(?P<time>\w+?)_samples_(?P<task>.+)\.jsonl")
+SAMPLES = re.compile(r"(?P<time>(?:(?!_samples_)\w)+)_samples_(?P<task>.+)\.jsonl")
 FLIP_THRESHOLD = 0.5
 SHOWN_FLIPS = 24
 COLOURS = {"truth": "#1f77ff", "A": "#e5484d", "B": "#12a150"}
@@ -67,15 +68,13 @@ def read_run(folder: Path) -> Run:
 def _records(file: Path) -> dict[str, dict]:
     """Document id → record; empty for a task that is not ours."""
     found = {}
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                raise UserError(f"{file}, line {number}: not JSON; the run that wrote it was cut off") from None
-            if not isinstance(record.get(metrics.DETAILS), dict):
-                return {}
-            found[record[metrics.DETAILS]["id"]] = record
+    for number, record in read_json_lines(file, str(file)):
+        details = record.get(metrics.DETAILS) if isinstance(record, dict) else None
+        if not isinstance(details, dict):
+            return {}
+        if not isinstance(details.get("id"), (int, str)):
+            raise UserError(f"{file}, line {number}: its {metrics.DETAILS} has no id; was it written by a task of ours?")
+        found[details["id"]] = record
     return found
 
 

@@ -15,7 +15,6 @@ written from it, each as a whole, when all is scored.
 
 import contextlib
 import json
-import math
 import os
 from array import array
 from collections import Counter
@@ -34,6 +33,7 @@ from spr_plugin.contracts import ask
 from spr_plugin.errors import UserError
 from spr_plugin.files import remove, write_lines
 from spr_plugin.formats import BoxFormat
+from spr_plugin.loading import read_json_lines
 from spr_plugin.outputs import refuse_overwriting, refuse_unwritable
 from spr_plugin.pairing import PreferencePair, make_pair
 from spr_plugin.pictures import MISSING, name_too_large, refuse_no_folder, refuse_outside
@@ -145,7 +145,7 @@ class Scoring:
     def _query(self, row: dict) -> RegionQuery:
         """The query of a response's region. UserError where its picture cannot be used or no object lies there."""
         image = self._pictures.of(row)
-        region = usable(Box(*map(_number, row["region"]), Space.pixels(image.width, image.height)))
+        region = usable(Box(*map(float, row["region"]), Space.pixels(image.width, image.height)))
         query = region and region_query(image, region, seed=0)
         if not query or not query.truth:
             raise UserError(
@@ -337,24 +337,11 @@ def _line(row: dict) -> str:
 
 
 def _responses(path: str) -> Iterator[dict]:
-    for number, line in _lines(path):
-        yield _response(line, f"--responses {path}:{number}")
+    for number, row in read_json_lines(path, f"--responses {path}"):
+        yield _response(row, f"--responses {path}:{number}")
 
 
-def _lines(path: str) -> Iterator[tuple[int, str]]:
-    """(number, line) of every line that is not blank."""
-    try:
-        with open(path, encoding="utf-8") as lines:
-            yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--responses {path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _response(line: str, place: str) -> dict:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{place}: not JSON ({error})") from None
+def _response(row: object, place: str) -> dict:
     wrong = [
         name
         for name, kind in FIELDS.items()
@@ -367,14 +354,6 @@ def _response(line: str, place: str) -> dict:
     if len(row["region"]) != 4 or not all(isinstance(value, (int, float)) for value in row["region"]):
         raise UserError(f"{place}: region is [x1, y1, x2, y2] in pixels, not {row['region']}")
     return row
-
-
-def _number(value: int | float) -> float:
-    """As a float; NaN for a whole number beyond all of them."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.nan
 
 
 def _answer(scored: dict, query: RegionQuery, box_format: BoxFormat) -> dict:

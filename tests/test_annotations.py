@@ -95,7 +95,7 @@ def test_an_empty_category_name_is_no_label(folder):
         ({"width": 0}, "bad_image_record"),
         ({"width": None}, "bad_image_record"),
         ({"file_name": ""}, "bad_image_record"),
-        ({"file_name": "a\ud800.jpg"}, "bad_image_record"),
+        ({"file_name": "a\ud800.jpg"}, "missing_image"),
         ({"file_name": "a\0.jpg"}, "unreadable_image"),
         ({"id": None}, "bad_image_record"),
     ],

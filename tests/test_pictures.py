@@ -498,3 +498,49 @@ def test_sources_of_annotations_read_what_they_read_before(world):
     mined = list(mine_conversations(data, str(world / "images"), llava("pad"), skipped))
     names = [os.path.relpath(image.path, world / "images") for image in (*found, *mined)]
     assert names == ["a.png", "sub/b.png", "a.png"] and not skipped
+
+
+# --- what Pillow stumbles over ----------------------------------------------------------------------------
+
+
+def jpeg_2000(box: int) -> bytes:
+    """A picture whose header box says that it is so long; 1 means that the length follows, here of exabytes."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(buffer, "JPEG2000")
+    content = buffer.getvalue()
+    place = content.index(b"jp2h") - 4
+    return content[:place] + struct.pack(">I", box) + content[place + 4 :]
+
+
+def tiff(kind: int, count: int = 1) -> bytes:
+    """A grey picture whose pixels lie at an offset of that TIFF type, which is no whole number."""
+    tags = [(256, 4, 1, 10), (257, 4, 1, 10), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    tags += [(273, kind, count, 7), (277, 3, 1, 1), (278, 4, 1, 10), (279, 4, 1, 100)]
+    rows = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + rows + bytes(600)
+
+
+STUMBLES = {
+    "a box of exabytes": (jpeg_2000(1), True),
+    "an offset that is a fraction": (tiff(11), False),
+    "an offset that is a text": (tiff(2), False),
+    "an offset that is bytes": (tiff(7, 2), False),
+    "an offset that is a ratio": (tiff(10), False),
+}
+
+
+@pytest.mark.parametrize("what", STUMBLES)
+def test_whatever_a_broken_picture_makes_pillow_raise_it_is_counted(tmp_path, what):
+    content, in_header = STUMBLES[what]
+    (tmp_path / "a.png").write_bytes(content)
+    found = pictures.image_size(str(tmp_path / "a.png"))
+    assert found == ("unreadable_image" if in_header else (10, 10))
+    with pytest.raises(BadImage, match="record 7: cannot read .*a.png ") as broken:
+        open_image(str(tmp_path / "a.png"), "7")
+    assert broken.value.reason == "unreadable_image"
+
+
+def test_a_user_s_mistake_inside_is_no_broken_picture(tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="^mine$"), pictures.opened(str(tmp_path / "a.png")):
+        raise UserError("mine")

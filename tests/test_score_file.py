@@ -90,13 +90,30 @@ def test_scores_and_pairs(world, scorer, queries, tmp_path):
         ({"region": [0, 0, 1]}, "region is"),
         ({"text": None}, "text is missing"),
         ({"region": [0, 0, 2, 2]}, "holds no annotated object"),
+        ({"region": [0, 0, 2, -(10**400)]}, "holds no annotated object"),
+        ({"id": 10**400}, "id is missing or of the wrong kind"),
+        ({"id": "1\nspr: error: \x1b[2J", "region": [0, 0, 2, 2]}, r"^response 1\\nspr: error: \\x1b\[2J: "),
+        ({"image": "a\nspr: error: b", "region": [0, 0, 2, 2]}, r"a\\nspr: error: b is not in --annotations"),
+        ({"image": "\0"}, "is not in --annotations"),
     ],
 )
 def test_a_wrong_response_is_named(world, scorer, queries, tmp_path, change, words):
     rows = responses_of(queries[:1])
     rows[2].update(change)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words) as refused:
         run(world, scorer, tmp_path, rows)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_half_a_character_and_a_separator_in_an_answer(world, scorer, queries, tmp_path):
+    rows = responses_of(queries[:1])
+    rows[0]["text"] = "a \ud83d cat\u2028" + rows[0]["text"]
+    text = "\ufeff" + "".join(json.dumps(row, ensure_ascii=index != 0).replace("\ud83d", r"\ud83d") + "\r\n\r\n" for index, row in enumerate(rows))
+    (tmp_path / "in.jsonl").write_bytes(text.encode())
+    out = tmp_path / "out.jsonl"
+    counts = score_file(str(tmp_path / "in.jsonl"), str(world / "spr.json"), str(world / "images"), FORM, scorer, str(out))
+    said = [json.loads(line)["text"] for line in out.read_text(encoding="utf-8").split("\n") if line]
+    assert counts["responses"] == len(rows) == len(said) and said[0].startswith("a \ufffd cat\u2028")
 
 
 @pytest.mark.parametrize("corners", [[0, 0, float("nan"), 9], [40, 40, 10, 10], [900, 900, 990, 990]])

@@ -81,6 +81,11 @@ def test_every_kind_of_file_names_its_pictures(tmp_path):
     assert excluded([]) == {}
 
 
+@pytest.mark.parametrize("name", ["9" * 5000, "1" * 19, "\u0661" * 3])
+def test_a_name_of_many_digits_is_a_name(name):
+    assert picture_key(name) == name and picture_key(f"{name}.jpg") == f"{name}.jpg"
+
+
 def test_visual_genome_s_copies_of_excluded_pictures_are_excluded(tmp_path):
     rows = [{"image_id": 1, "coco_id": None, "url": ""}, {"image_id": 2335991, "coco_id": 13}, {"image_id": 13, "coco_id": 99}]
     (tmp_path / "image_data.json").write_text(json.dumps(rows))
@@ -95,10 +100,13 @@ def test_visual_genome_s_copies_of_excluded_pictures_are_excluded(tmp_path):
     ("name", "content", "words"),
     [
         ("gone.txt", None, "No such file"),
-        ("a.json", "{", "not a list of pictures"),
+        ("a.json", "{", "not JSON"),
         ("a.json", '{"annotations": []}', "not a list of pictures"),
         ("a.json", '[{"bbox": []}]', "a record names no picture"),
         ("a.jsonl", "[1]\n", "a record names no picture"),
+        ("image_data.json", '[{"image_id": 1, "coco_id": "1e999"}, {"image_id": 1, "coco_id": 1e999}]', "names no picture"),
+        ("image_data.json", '[{"image_id": 1, "coco_id": [3]}]', "names no picture .looked for coco_id"),
+        ("a.json", "[" + "9" * 5000 + "]", "names no picture"),
         ("refs(unc).p", "nonsense", "not a list of pictures"),
     ],
 )
