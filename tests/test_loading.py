@@ -1,6 +1,8 @@
 """Whoever reads a user's file reads what editors, spreadsheets and models make of one, or refuses it in one line."""
 
 import json
+import os
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -243,6 +245,16 @@ def test_no_bytes_are_a_traceback(tmp_path_factory, content):
             read(file, "--flag any")
         except UserError as refused:
             assert str(refused).startswith("--flag any")
+
+
+def test_a_pipe_is_read_once(tmp_path):
+    """As a shell's ``<(command)`` is."""
+    text = "".join(f"{n}.jpg\n" for n in range(20_000))
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(text,))
+    writer.start()
+    assert [line for _, line in read_lines(tmp_path / "pipe", "pipe")] == text.split()
+    writer.join()
 
 
 @pytest.mark.parametrize("path", ["a\0b", "x" * 5000])
