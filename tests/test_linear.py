@@ -36,6 +36,7 @@ except ImportError:  # Python 3.10
     import sre_constants as codes
     import sre_parse as parser
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 SOURCES = [
     path for folder in ("spr_plugin", "hooks", "eval_tasks") for path in sorted((ROOT / folder).rglob("*.py"))
