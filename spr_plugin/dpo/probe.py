@@ -4,7 +4,8 @@ DPO can push the log-probs of chosen down and make descriptions lose their boxes
 steps the live model describes some regions that it does not train on, greedily, and what it writes is measured.
 """
 
-import json
+import contextlib
+import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from spr_plugin.files import read_json, write_json
 from spr_plugin.host import Host
 from spr_plugin.prompts import prompts_for
 from spr_plugin.regions import RegionQuery
+from spr_plugin.runs.log import line_of, record_of
 from spr_plugin.sampling import readable
 from spr_plugin.scoring import ground_truth, localization_score
 
@@ -71,14 +73,19 @@ class Watch:
         self.host, self.queries, self.config = host, queries, config
         self.directory = Path(directory)
         self.readings: dict[int, Reading] = {}
-        for line in ranks.agreed(self._lines):
-            record = json.loads(line)
+        for record in ranks.agreed(self._records):
             step = record.pop("step")  # first: a right-hand side is evaluated before its target
             self.readings[step] = Reading(**record)
 
-    def _lines(self) -> list[str]:
-        path = self.directory / "probes.jsonl"
-        return [line for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+    def _records(self) -> list[dict]:
+        """Those of an earlier process, as a log's lines, but that the last one of a step counts; what is torn
+        or damaged is looked at again."""
+        path, records = self.directory / "probes.jsonl", []
+        with open(path, "rb") if path.exists() else io.BytesIO() as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):
+                    records.append(record_of(line))
+        return records
 
     def forget_after(self, step: int) -> None:
         """A run that goes on from ``step`` sees the later steps again."""
@@ -92,8 +99,8 @@ class Watch:
         self.readings[step] = reading
         if ranks.rank() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
-            with open(self.directory / "probes.jsonl", "a") as file:
-                file.write(json.dumps({"step": step, **asdict(reading)}) + "\n")
+            with open(self.directory / "probes.jsonl", "ab") as file:
+                file.write(line_of({"step": step, **asdict(reading)}))
         if step and self.config.spr_keep_best and not self.collapsed() and reading.s_loc >= self._best_score():
             model = self.host.trainer.model
             weights.save(model, weights.trainable(model), self.directory / "best")

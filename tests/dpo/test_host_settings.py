@@ -20,6 +20,7 @@ from spr_plugin.dpo.trainer import check_workers
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json
 from spr_plugin.plugins import load_file, manager
+from spr_plugin.runs.layout import Folder
 
 from . import live
 from .live import Reporter
@@ -110,7 +111,7 @@ def stage(live_llava, pairs, random_llava, tmp_path):
         disturb(host.trainer)
         names = choose_trainable(host, config)
         watched = [query(random_llava / "images" / f"{index}.png", index) for index in range(3)]
-        improve(host, pairs(PAIRS), watched, config, tmp_path / "spr" / "dpo", entry="entry")
+        improve(host, pairs(PAIRS), watched, config, Folder(tmp_path / "spr"), entry="entry")
         return weights.digests(host.trainer.model, names), heard.steps, host
 
     return go
@@ -125,7 +126,7 @@ def calm(random_llava, tmp_path_factory):
     host.trainer.add_callback(heard)
     names = choose_trainable(host, config)
     watched = [query(random_llava / "images" / f"{index}.png", index) for index in range(3)]
-    improve(host, live.make_pairs(random_llava, PAIRS), watched, config, out / "spr" / "dpo", entry="entry")
+    improve(host, live.make_pairs(random_llava, PAIRS), watched, config, Folder(out / "spr"), entry="entry")
     assert len(heard.steps) == STEPS
     return weights.digests(host.trainer.model, names), heard.steps
 

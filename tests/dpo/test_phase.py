@@ -19,6 +19,7 @@ from spr_plugin import dpo, pictures, weights
 from spr_plugin.dpo import choose_trainable, improve, merge_adapter
 from spr_plugin.dpo.pairs import pair_rows
 from spr_plugin.errors import UserError
+from spr_plugin.runs.layout import Folder
 
 from .live import Reporter
 
@@ -37,7 +38,7 @@ def run(host, config, pairs, folder):
             logged.append(dict(logs))
 
     host.trainer.add_callback(Listen())
-    improve(host, pairs, [], config, folder, entry="entry")
+    improve(host, pairs, [], config, Folder(folder.parent), entry="entry")
     return names, logged
 
 

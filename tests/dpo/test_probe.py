@@ -12,6 +12,7 @@ from spr_plugin.dpo.probe import held_out, measure
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.regions import RegionQuery
+from spr_plugin.runs.layout import Folder
 
 GOOD, FAR, WORDS = "a red circle [0.1, 0.2, 0.5, 0.75]", "a red circle [0.6, 0.8, 0.7, 0.9]", "a red circle somewhere"
 
@@ -52,7 +53,7 @@ def watched_run(live_llava, pairs, random_llava, tmp_path, monkeypatch):
         monkeypatch.setattr(host, "texts", texts)
         choose_trainable(host, config)
         queries = [query(random_llava / "images" / name, index) for index, name in enumerate(pictures)]
-        improve(host, pairs(8), queries, config, tmp_path / "dpo", entry="entry")
+        improve(host, pairs(8), queries, config, Folder(tmp_path), entry="entry")
         return state, {name: p for name, p in host.trainer.model.named_parameters() if p.requires_grad}
 
     return go
