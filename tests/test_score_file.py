@@ -93,7 +93,7 @@ def test_a_wrong_response_is_named(world, scorer, queries, tmp_path, change, wor
         run(world, scorer, tmp_path, rows)
 
 
-@pytest.mark.parametrize("corners", [[0, 0, float("nan"), 9], [40, 40, 10, 10], [900, 900, 990, 990]])
+@pytest.mark.parametrize("corners", [[0, 0, float("nan"), 9], [0, 0, 9, float("nan")], [float("nan")] * 4, [40, 40, 10, 10], [900, 900, 990, 990]])
 def test_a_region_that_is_none_is_named_before_anything_is_scored(world, queries, tmp_path, corners):
     rows = responses_of(queries)
     rows[-1].update(region=corners)
