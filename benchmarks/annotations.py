@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from spr_plugin.store import write_json
+from spr_plugin.files import write_json
 
 IMAGES, BOXES, CATEGORIES = 1_742_292, 25_407_598, 365
 SAMPLED = 10_000
@@ -45,14 +45,14 @@ def write(path: Path, share: float) -> int:
 
 def measure(what: str, path: str) -> None:
     """In a process of its own: print seconds and peak MB of one way to read the file."""
-    from spr_plugin.annotations import _is_image_record
+    from spr_plugin.annotations import file_name_of
     from spr_plugin.coco_index import CocoIndex
 
     start = time.perf_counter()
     if what == "json.load":
         json.load(open(path))
     else:
-        index = CocoIndex(path, _is_image_record, Counter())
+        index = CocoIndex(path, file_name_of, Counter())
     seconds = time.perf_counter() - start
     row = {"seconds": seconds, "cpu_seconds": time.process_time(), "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     if what == "open":

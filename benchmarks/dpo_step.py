@@ -29,8 +29,8 @@ import torch
 import torch.nn.functional as F
 
 from spr_plugin.dpo import rows as spr_rows
-from spr_plugin.store import write_json
 from spr_plugin.dpo.loss import deltas, preference_losses
+from spr_plugin.files import write_json
 
 BETA = 0.1
 REFERENCE_SHAPE = dict(layers=4, hidden=256, vocabulary=32000, image=576, prompt=20, completion=80)

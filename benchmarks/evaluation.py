@@ -24,7 +24,7 @@ import numpy as np
 from spr_plugin.boxes import Box, Space
 from spr_plugin.eval_tasks import metrics, rec
 from spr_plugin.eval_tasks.model_format import named_format
-from spr_plugin.store import write_json
+from spr_plugin.files import write_json
 
 ANSWERS, EXAMPLES, PICTURES = 100_000, 30_000, 10_000
 SHARE = 20  # a round scores 1/SHARE of the answers, and figures are scaled up; the cost is linear

@@ -11,8 +11,8 @@ import argparse
 import time
 from pathlib import Path
 
+from spr_plugin.files import write_json
 from spr_plugin.formats import FAMILIES, box_format
-from spr_plugin.store import write_json
 
 UNITS = {
     "brackets": "[",

@@ -17,7 +17,7 @@ def live_llava(llm, tower, data, images, out, *flags):
     """The :class:`spr_plugin.host.Host` of LLaVA's training script on the given weights and data; nothing is trained."""
     os.environ.update(HF_HUB_OFFLINE="1", WANDB_DISABLED="true")
     from spr_plugin.hooks import shims
-    from spr_plugin.plugins import hook
+    from spr_plugin.contracts import ask
 
     shims.install()
     import transformers
@@ -37,7 +37,7 @@ def live_llava(llm, tower, data, images, out, *flags):
             script.train()
         except _Ready as arrived:
             (trainer,) = arrived.args
-    return hook().spr_host(trainer=trainer, namespace=vars(script), config=SPRConfig(spr=True))
+    return ask("spr_host", trainer=trainer, namespace=vars(script), config=SPRConfig(spr=True))
 
 
 def tiny_world(folder: Path, **sizes) -> Path:

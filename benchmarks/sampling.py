@@ -22,7 +22,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tes
 from live_llava import TINY, live_llava, tiny_llava, tiny_world  # noqa: E402
 
 from spr_plugin.decoding import decode, drawing, growing_in_place, repeat  # noqa: E402
-from spr_plugin.store import read_json, write_json  # noqa: E402
+from spr_plugin.files import read_json, write_json  # noqa: E402
 
 SAMPLES = 4
 WORDS = "Describe the objects in the region [0.1, 0.12, 0.87, 0.9] with their bounding boxes."

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from spr_plugin.store import write_json
+from spr_plugin.files import write_json
 
 ROOT = Path(__file__).parents[1]
 PAIRS = {"boot file": ("with boot file", "without boot file"), "--spr": ("with --spr", "without --spr")}

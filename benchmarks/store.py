@@ -14,8 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from spr_plugin.config import digest
-from spr_plugin.store import Log, write_json
+from spr_plugin.files import write_json
+from spr_plugin.ids import digest
+from spr_plugin.runs.log import Log
 
 TEXT = "a blue triangle [0.0, 0.37, 0.28, 0.74], a green diamond [0.0, 0.06, 0.29, 0.34], a purple circle [0.29, 0.77, 0.53, 0.95] and a white cross [0.25, 0.37, 0.45, 0.6]."
 

@@ -30,7 +30,7 @@ def one_rank(world: Path, out: Path, tokens: int, rounds: int, result: str | Non
 
     from spr_plugin import engine, ranks, weights
     from spr_plugin.decoding import decode, drawing
-    from spr_plugin.store import write_json
+    from spr_plugin.files import write_json
 
     torch.set_num_threads(1)
     host = tiny_llava(world, out, "--deepspeed", str(ZERO3))

@@ -20,7 +20,7 @@ FIELDS = {
     "name": fields.text,
     "synonyms": fields.texts_or_none,
     "negative": fields.text,
-    "truth_first": bool,
+    "truth_first": fields.flag,
 }
 _DENIED = re.compile(r"\s+no[^,.]*[,.]")
 _NUMBER = re.compile(r"\d*\.?\d+")

@@ -3,27 +3,26 @@
 lmms-eval cannot take a path from the environment. So a task's YAML names a one-record file as its data set, and :func:`load_documents`
 (its ``process_docs``) puts the documents of the split in its place that :mod:`spr_plugin.eval_tasks.catalogue` describes.
 
-A document is ``{id, image, image_id, width, height, box_format, …}``: sizes in pixels, ``image`` a path or a picture, ``box_format`` the
-name that :mod:`spr_plugin.eval_tasks.model_format` resolves, and the fields of its protocol (``FIELDS`` of the protocol's module). All
+A document is ``{id, image, image_id, width, height, box_format, …}``: sizes in pixels, ``image`` a path or ``{"bytes", "path"}``
+(`pictures.Source`), which nobody but :func:`doc_to_visual` decodes, ``box_format`` the name that :mod:`spr_plugin.eval_tasks.model_format` resolves, and the fields of its protocol (``FIELDS`` of the protocol's module). All
 boxes are xyxy in pixels of the original picture.
 """
 
-import contextlib
 import importlib
-import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import datasets
 
 from spr_plugin.errors import UserError
+from spr_plugin.eval_tasks import fields
 from spr_plugin.eval_tasks.catalogue import CATALOGUE, Split
 from spr_plugin.eval_tasks.model_format import running_format
 from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.eval_tasks.running import pad_left
-from spr_plugin.pictures import BadImage, opened
+from spr_plugin.pictures import BadImage, Source, header_size, open_image, outside_of, whole_size
 
 ROOT = "SPR_DATA_ROOT"
 
@@ -43,15 +42,20 @@ def load_documents(source: datasets.Dataset) -> datasets.Dataset:
 
 def doc_to_visual(doc: dict) -> list:
     """The document's picture as RGB. Refuses one that does not open or is not of the size the document says: its boxes would be off."""
-    picture = doc["image"]
     try:
-        with opened(picture) if isinstance(picture, str) else contextlib.nullcontext(picture) as image:
-            picture = image.convert("RGB")
-    except (BadImage, OSError) as error:
+        picture = open_image(doc["image"])
+        check_size(doc, picture.size)
+    except BadImage as error:
         refuse(f"picture {doc['image_id']} of document {doc['id']} does not open: {error}")
-    if picture.size != (doc["width"], doc["height"]):
-        refuse(f"picture {doc['image_id']} of document {doc['id']} is {picture.size}, not {(doc['width'], doc['height'])}")
+    except UserError as error:
+        refuse(str(error))
     return [picture]
+
+
+def check_size(doc: Mapping, size: tuple[int, int]) -> None:
+    """UserError where a document says another (width, height) of its picture."""
+    if size != (doc["width"], doc["height"]):
+        raise UserError(f"picture {doc['image_id']} of document {doc['id']} is {size}, not {(doc['width'], doc['height'])}")
 
 
 # --- SPR_DATA_ROOT
@@ -78,36 +82,74 @@ def _read_part(root: Path, split: Split, part: str, protocol) -> list[dict]:
     if not found:
         raise UserError(f"{file}: has no record")
     _require_pictures({document["image"]: document["id"] for document in found if isinstance(document["image"], str)}, file)
+    _check_pictures(found, file)
     return found
 
 
-def local_document(record: dict, root: Path, where: str, fields: Mapping[str, Callable]) -> dict:
+def local_document(record: dict, root: Path, where: str, readers: Mapping[str, Callable]) -> dict:
     """One record of a file, its fields checked → a document. `where` names it in messages."""
-    missing = [key for key in ("id", "image", "width", "height", *fields) if record.get(key) is None]
+    missing = [key for key in ("id", "image", "width", "height", *readers) if record.get(key) is None]
     if missing:
         raise UserError(f"{where}: lacks {', '.join(missing)}")
     try:
-        width, height = int(record["width"]), int(record["height"])
-        if min(width, height) <= 0:
+        size = width, height = int(record["width"]), int(record["height"])
+        if min(size) <= 0:
             raise ValueError
     except (TypeError, ValueError):
         raise UserError(f"{where}: width and height must be numbers of pixels, not {record['width']!r:.40} and {record['height']!r:.40}") from None
-    picture, id = record["image"], str(record["id"])
-    embedded = isinstance(picture, dict)
-    document = {"id": id, "image_id": str(record.get("image_id") or (id if embedded else picture)), "width": width, "height": height}
-    document["image"] = picture if embedded else str(root / str(picture))
-    for name, read in fields.items():
+    id, picture = str(record["id"]), _local_picture(record["image"], root, where)
+    image_id = record.get("image_id") or (record["image"] if isinstance(record["image"], str) else id)
+    document = {"id": id, "image_id": str(image_id), "width": width, "height": height, "image": picture}
+    for name, read in readers.items():
         try:
-            document[name] = read(record[name])
+            document[name] = read(record[name], size)
         except (TypeError, ValueError, KeyError) as error:
-            raise UserError(f"{where}: {name} {record[name]!r:.100} {error} (in a {width} x {height} picture)") from None
+            raise UserError(f"{where}: {name} {record[name]!r:.100} {error} (id {id}, in a {width} x {height} picture)") from None
     return document
 
 
+def _local_picture(given: object, root: Path, where: str) -> Source:
+    """A record's picture: a path in `root`, or its content as ``{"bytes", "path"}``."""
+    if isinstance(given, bytes):
+        given = {"bytes": given}
+    if isinstance(given, dict):
+        content, given = given.get("bytes"), given.get("path")
+        if isinstance(content, bytes):
+            return {"bytes": content, "path": given}
+    if isinstance(given, str) and given:
+        return str(root / given)
+    raise UserError(f"{where}: image is neither a path nor the bytes of a picture")
+
+
+def _check_pictures(documents: Iterable[dict], file: Path) -> None:
+    """UserError for the first document whose picture cannot be used, or is of another size than it says.
+
+    Looked at are headers of files and the whole of embedded pictures, each once for all its documents.
+    """
+    sizes: dict[str | bytes, tuple[int, int]] = {}
+    for document in documents:
+        picture = document["image"]
+        key = picture["bytes"] if isinstance(picture, dict) else picture
+        try:
+            if key not in sizes:
+                sizes[key] = whole_size(picture) if isinstance(picture, dict) else header_size(picture)
+            check_size(document, sizes[key])
+        except BadImage as error:
+            raise UserError(f"{file}: picture {document['image_id']} of document {document['id']} does not open: {error}") from None
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+
+
 def _with_pictures(documents: list[dict]) -> datasets.Dataset:
-    """Documents as a data set; embedded pictures become Image features, which lmms-eval leaves out where no picture is needed."""
-    found = datasets.Dataset.from_list(documents)
-    return found if isinstance(documents[0]["image"], str) else found.cast_column("image", datasets.Image())
+    """Documents as a data set; embedded pictures become Image features, which lmms-eval leaves out where no picture is needed.
+
+    They stay undecoded there: ``datasets`` would turn them by their orientation.
+    """
+    if all(isinstance(document["image"], str) for document in documents):
+        return datasets.Dataset.from_list(documents)
+    sources = [{"bytes": None, "path": d["image"]} if isinstance(d["image"], str) else d["image"] for d in documents]
+    found = datasets.Dataset.from_list([{**document, "image": source} for document, source in zip(documents, sources)])
+    return found.cast_column("image", datasets.Image(decode=False))
 
 
 def _parquet(file: Path) -> Iterator[tuple[dict, str]]:
@@ -168,7 +210,18 @@ def read_hub(split: Split) -> datasets.Dataset:
         rows = datasets.load_dataset(hub.name, split=hub.split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"{where}: {error}; or set {ROOT} to a local folder") from None
-    return explode(published_rows(rows, hub.rows, split.published, where))
+    published = published_rows(rows.cast_column("image", datasets.Image(decode=False)), hub.rows, split.published, where)
+    _refuse_outside_cache(published, where)
+    return explode(published, where)
+
+
+def _refuse_outside_cache(rows: datasets.Dataset, name: str) -> None:
+    """UserError where a row names a file that was not downloaded: other people's data name no file of this machine."""
+    caches = [outside_of(str(folder)) for folder in (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE)]
+    for picture in rows["image"]:
+        path = picture["path"] if picture["bytes"] is None else None
+        if path is not None and all(outside(path) for outside in caches):
+            raise UserError(f"{name}: picture {path} lies outside the hub's cache; set {ROOT} to a local folder")
 
 
 def published_rows(rows: datasets.Dataset, count: int, expressions: int, name: str) -> datasets.Dataset:
@@ -186,12 +239,22 @@ def published_rows(rows: datasets.Dataset, count: int, expressions: int, name: s
     return found
 
 
-def explode(rows: datasets.Dataset) -> datasets.Dataset:
-    """Hub rows ``{question_id, image, answer: [expression …], bbox: xywh px, file_name}`` → one document an expression."""
+def explode(rows: datasets.Dataset, name: str = "the hub's rows") -> datasets.Dataset:
+    """Hub rows ``{question_id, image, answer: [expression …], bbox: xywh px, file_name}`` → one document an expression.
+
+    Raises UserError for a row whose picture or box cannot be used.
+    """
     places, documents = [], []
     plain = rows.cast_column("image", datasets.Image(decode=False))
     for place, row in enumerate(plain):
-        width, height = _picture_size(row["image"], row["file_name"])
+        where = f"{name}, question {row['question_id']}"
+        try:
+            size = width, height = whole_size(row["image"])
+            box = fields.box(xywh_to_xyxy(row["bbox"]), size)
+        except BadImage as error:
+            raise UserError(f"{where}: its picture {row['file_name']} does not open: {error}") from None
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{where}: bbox {row['bbox']!r:.100} {error} (in a {width} x {height} picture)") from None
         for number, expression in enumerate(row["answer"]):
             places.append(place)
             documents.append(
@@ -201,10 +264,10 @@ def explode(rows: datasets.Dataset) -> datasets.Dataset:
                     "width": width,
                     "height": height,
                     "expression": expression,
-                    "bbox": xywh_to_xyxy(row["bbox"]),
+                    "bbox": box,
                 }
             )
-    pictures = rows.select_columns("image").select(places)
+    pictures = plain.select_columns("image").select(places)
     return datasets.concatenate_datasets([datasets.Dataset.from_list(documents), pictures], axis=1)
 
 
@@ -213,8 +276,3 @@ def xywh_to_xyxy(box: list[float]) -> list[float]:
     x, y, width, height = map(float, box)
     return [x, y, x + width, y + height]
 
-
-def _picture_size(stored: dict, name: str) -> tuple[int, int]:
-    """Width and height in pixels from the header of a hub row's picture, ``{bytes, path}``."""
-    with opened(io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"], name) as picture:
-        return picture.size

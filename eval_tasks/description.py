@@ -42,8 +42,8 @@ def read(file: Path) -> Iterator[tuple[dict, str]]:
     """
     folder, skipped = file.parent / "images", Counter()
     images = list(CocoImages(str(file), str(folder), skipped))
-    if lost := sum(skipped[reason] for reason in REASONS):
-        raise UserError(f"{file}: {lost} of its pictures are missing under {folder} or do not open")
+    if lost := sum(skipped[reason] for reason in (*REASONS, "size_mismatch")):
+        raise UserError(f"{file}: {lost} of its pictures are missing under {folder} or do not open, or have another size")
     for query in region_queries(images, seed=0, skipped=skipped):
         objects = [{"label": annotation.label, "bbox": list(annotation.box.xyxy)} for annotation in query.truth]
         image, region = query.image, list(query.region.xyxy)

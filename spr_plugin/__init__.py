@@ -3,7 +3,7 @@
 from spr_plugin import process  # noqa: F401  (before trackers and others register what they do at the end)
 from spr_plugin.errors import UserError
 
-__all__ = ["UserError", "attach"]
+__all__ = ["UserError", "attach", "load_run"]
 
 
 def attach(trainer, processor=None, **flags):
@@ -23,3 +23,10 @@ def attach(trainer, processor=None, **flags):
     from spr_plugin import boot
 
     return boot.attach(trainer, processor, flags)
+
+
+def load_run(path, plugins=()):
+    """The SPR run in OUTPUT_DIR, whatever became of it, for a notebook: see :func:`spr_plugin.runs.open`."""
+    from spr_plugin import runs
+
+    return runs.open(path, plugins)

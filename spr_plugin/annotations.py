@@ -8,16 +8,18 @@ Boxes refer to the pixels as stored in the file. EXIF orientation is not applied
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
+import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from spr_plugin.boxes import Box, Space, finite, iou_matrix
+from spr_plugin.boxes import Box, Space, iou_matrix
 from spr_plugin.coco_index import CocoIndex
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
@@ -27,8 +29,17 @@ from spr_plugin.progress import say
 
 SMALLEST = 1.0  # px; a box with a shorter side is no object that a description could name
 PADDING_ROUNDING = 0.02  # boxes of two decimals, drawn a little beyond their picture
-PADDING_ERRORS, PADDING_SURE = 0.05, 20  # share of boxes that may be wrong; number of boxes that decide
+PADDING_SEEN, PADDING_SURE = 2000, 20  # number of boxes that are asked; number that decides
+PADDING_ERRORS, SQUARE_ERRORS = 0.01, 0.05  # share of boxes in the stripes that padded boxes may have, and that others exceed
 REC_QUESTION = re.compile(r"describes:\s*(.+?)\s*$", re.DOTALL)
+# What asks for a form of the answer and follows the phrase: a line or a sentence of its own, in the imperative.
+INSTRUCTION = re.compile(
+    r"\s*\n.*|(?:^|\s+)(?:Please|Answer|Respond|Reply|Output|Provide|Return)\s.*"
+    r"|(?<=[.?!,;:])\s+(?:Be|Format|Give|Just|Keep|Only|Report|Use|Write)\s.*",
+    re.DOTALL,
+)
+TAG = re.compile(r"</?\|?[A-Za-z_][\w ]*\|?/?>")
+HUMAN, MODEL, OTHERS = {"human", "user"}, {"gpt", "assistant"}, {"system"}
 REG_QUESTION = re.compile(r"\bdescri(?:be|ption)\b", re.IGNORECASE)
 
 
@@ -66,10 +77,11 @@ class AnnotatedImage:
 class CocoImages:
     """Pictures of a COCO file with at least one usable box, in the file's order, or any one by its number.
 
-    Boxes are clipped to the picture. With `keep_crowd` groups and ignored objects are objects too. Left out and counted in `skipped`, as
+    Records that name one file are one picture, with the first one's id and the objects of all. Boxes are clipped to the picture.
+    With `keep_crowd` groups and ignored objects are objects too. Left out and counted in `skipped`, as
     far as pictures are asked for: annotations as ``crowd``, ``ignored``, ``bad_box``, ``not_finite``, ``zero_area``, ``outside``,
-    ``no_label``, ``duplicate_id``; pictures under `pictures.REASONS`, as ``size_mismatch`` (with the record),
-    ``no_objects``; and of the whole file ``unknown_image``, ``bad_image_record``, ``duplicate_image_id``.
+    ``no_label``, ``duplicate_id``, ``duplicate`` (of another record's); pictures under `pictures.REASONS`, as ``size_mismatch`` (with
+    the record), ``no_objects``; and of the whole file ``unknown_image``, ``bad_image_record``, ``duplicate_image_id``.
     Raises UserError where `file` is not COCO JSON.
 
     Attributes:
@@ -77,18 +89,81 @@ class CocoImages:
     """
 
     def __init__(self, file: str, image_folder: str, skipped: Counter, keep_crowd: bool = False):
-        self._index, self._folder, self._skipped, self._keep_crowd = CocoIndex(file, _is_image_record, skipped), image_folder, skipped, keep_crowd
+        self._index, self._folder, self._skipped, self._keep_crowd = CocoIndex(file, file_name_of, skipped), image_folder, skipped, keep_crowd
         self._labels = {record.get("id"): _category(record.get("name")) for record in self._index.categories if isinstance(record, dict)}
+        self._names: dict[str, str] = {}  # path → the name that led there
         self.ids = [str(id) for id in self._index.ids]
+        if self._index.again:
+            say(f"{file}: {self._index.again} image records name a file that an earlier one names; their objects are taken together")
 
     def image(self, number: int) -> AnnotatedImage | None:
         """The picture ``ids[number]``, or None, counted."""
-        id = self._index.ids[number]
-        rows = [row for row in self._index.annotations(id) if isinstance(row, dict)]
-        return _coco_image(self._index.image(id), rows, self._labels, self._folder, self._skipped, self._keep_crowd)
+        return self._image(self._index.ids[number])
+
+    def named(self, name: str) -> AnnotatedImage | None:
+        """The picture whose records have this ``file_name``, or None, counted. KeyError where none has it."""
+        if (id := self._index.named(name)) is None:
+            raise KeyError(name)
+        return self._image(id)
+
+    def _image(self, id: int | str) -> AnnotatedImage | None:
+        records = self._index.images(id)
+        path = self._path(_file_name(records[0]))
+        size = image_size(path)
+        fitting = [record for record in records if (record["width"], record["height"]) == size]
+        if len(fitting) < len(records):
+            self._skipped[size if isinstance(size, str) else "size_mismatch"] += len(records) - len(fitting)
+        if not fitting:
+            return None
+        rows = [[row for row in self._index.annotations(record["id"]) if isinstance(row, dict)] for record in fitting]
+        annotations = _joined([self._annotations(of_record, Space.pixels(*size)) for of_record in rows], self._skipped)
+        if not annotations:
+            self._skipped["no_objects"] += 1
+            return None
+        return AnnotatedImage(str(id), path, *size, annotations)
+
+    def _annotations(self, rows: list[dict], space: Space) -> list[Annotation]:
+        """The usable objects of one record, the first of each id."""
+        found = [a for row in rows if (a := _coco_annotation(row, self._labels, space, self._skipped, self._keep_crowd))]
+        annotations = {annotation.id: annotation for annotation in reversed(found)}
+        if len(found) > len(annotations):
+            self._skipped["duplicate_id"] += len(found) - len(annotations)
+        return list(reversed(annotations.values()))
+
+    def _path(self, name: str) -> str:
+        """Where the file lies: under its name in the folder, or under a tail of it that is no tail of another
+        record's name. UserError for a file that another name has led to."""
+        first, *tails = _tails(name)
+        found = os.path.join(self._folder, first)
+        if not os.path.exists(found):
+            own = (os.path.join(self._folder, tail) for tail in tails if not self._index.shared(name, tail))
+            found = next(filter(os.path.exists, own), found)
+        if (other := self._names.setdefault(os.path.abspath(found), name)) != name and os.path.normpath(other) != os.path.normpath(name):
+            raise UserError(f"--spr_annotations {self._index.file}: {other} and {name} are one file, {found}: name it alike")
+        return found
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         return filter(None, map(self.image, range(len(self.ids))))
+
+
+def _tails(name: str) -> list[str]:
+    """``images/v1/patch8/a.jpg``, ``v1/patch8/a.jpg`` … ``a.jpg``: as Objects365 and LVIS name files, and as
+    they are unpacked."""
+    parts = name.split("/")
+    return ["/".join(parts[first:]) for first in range(len(parts))]
+
+
+def _joined(found: list[list[Annotation]], skipped: Counter) -> tuple[Annotation, ...]:
+    """The objects of all records of one file: no box twice under one label, no id twice."""
+    joined = {annotation.id: annotation for annotation in found[0]}
+    for number, later in enumerate(found[1:], 2):
+        for annotation in later:
+            if any((known.label, known.box) == (annotation.label, annotation.box) for known in joined.values()):
+                skipped["duplicate"] += 1
+                continue
+            id = annotation.id if annotation.id not in joined else f"{annotation.id} of record {number}"
+            joined[id] = dataclasses.replace(annotation, id=id)
+    return tuple(joined.values())
 
 
 def _load_json(file: str, flag: str) -> object:
@@ -105,45 +180,19 @@ def _hashable(value: object) -> bool:
     return isinstance(value, (int, str))
 
 
-def _is_image_record(record: object, skipped: Counter) -> bool:
-    """Whether an ``images`` entry has an id, whole positive sizes and a file name."""
-    good = isinstance(record, dict) and _hashable(record.get("id")) and bool(_file_name(record))
+def file_name_of(record: object, skipped: Counter) -> str:
+    """The file name of an ``images`` entry; "", counted, unless it has an id and whole positive sizes too."""
+    good = isinstance(record, dict) and _hashable(record.get("id"))
     good = good and all(isinstance(record.get(side), int) and record[side] > 0 for side in ("width", "height"))
-    skipped.update([] if good else ["bad_image_record"])
-    return good
+    name = _file_name(record) if good else ""
+    skipped.update([] if name else ["bad_image_record"])
+    return name
 
 
 def _file_name(record: dict) -> str:
     """``file_name``, or the end of LVIS's ``coco_url`` (``train2017/000000000009.jpg``)."""
     name = record.get("file_name") or "/".join(str(record.get("coco_url") or "").split("/")[-2:])
     return name if isinstance(name, str) else ""
-
-
-def tails(folder: str, name: str) -> list[str]:
-    """Paths in `folder` of ``images/v1/patch8/a.jpg``, ``v1/patch8/a.jpg`` … ``a.jpg``: as Objects365 and
-    LVIS name files, and as they are unpacked."""
-    parts = name.split("/")
-    return [os.path.join(folder, "/".join(parts[first:])) for first in range(len(parts))]
-
-
-def _coco_image(record: dict, rows: list[dict], labels: dict, folder: str, skipped: Counter, keep_crowd: bool) -> AnnotatedImage | None:
-    """The picture of one record, or None, counted."""
-    paths = tails(folder, _file_name(record))
-    path = next(filter(os.path.exists, paths), paths[0])
-    size = image_size(path)
-    stated = (record["width"], record["height"])
-    if size != stated:
-        skipped[size if isinstance(size, str) else "size_mismatch"] += 1
-        return None
-    space = Space.pixels(*stated)
-    found = [annotation for row in rows if (annotation := _coco_annotation(row, labels, space, skipped, keep_crowd))]
-    annotations = {annotation.id: annotation for annotation in reversed(found)}
-    if len(found) > len(annotations):
-        skipped["duplicate_id"] += len(found) - len(annotations)
-    if not annotations:
-        skipped["no_objects"] += 1
-        return None
-    return AnnotatedImage(str(record["id"]), path, *stated, tuple(reversed(annotations.values())))
 
 
 def _coco_annotation(row: dict, labels: dict, space: Space, skipped: Counter, keep_crowd: bool) -> Annotation | None:
@@ -175,12 +224,13 @@ def _coco_box(row: dict, space: Space, keep_crowd: bool) -> Box | str:
 def usable(box: Box) -> Box | None:
     """`box` in pixels, clipped to its picture; None where less than a pixel of it lies there, or it is no number."""
     clipped = box.to(Space.pixels(box.space.width, box.space.height)).clip()
-    return clipped if finite(clipped.xyxy) and min(clipped.width, clipped.height) >= SMALLEST else None
+    return clipped if clipped.width >= SMALLEST and clipped.height >= SMALLEST else None  # NaN is neither
 
 
 def _label(name: object) -> str:
-    """A phrase without what box text is made of: brackets, tags and quotes, which would be read back as something else."""
-    return " ".join(re.sub(r"[][<>{}()\"\\|]", " ", name).split()).strip(",.;: ") if isinstance(name, str) else ""
+    """A phrase without what box text is made of: tags, brackets and quotes, which would be read back as something else."""
+    bare = TAG.sub(" ", name) if isinstance(name, str) else ""
+    return " ".join(re.sub(r"[][<>{}()\"\\|]", " ", bare).split()).strip(",.;: ")
 
 
 # Words of Objects365's category names as they are spelled in its files.
@@ -199,21 +249,23 @@ def _category(name: object) -> str:
 # --- LLaVA data files
 
 
-def mine_conversations(file: str, image_folder: str, box_format: BoxFormat, skipped: Counter) -> Iterator[AnnotatedImage]:
+def mine_conversations(
+    file: str, image_folder: str, box_format: BoxFormat, skipped: Counter, sure: bool = False
+) -> Iterator[AnnotatedImage]:
     """Pictures with the boxes that a LLaVA data file's conversations name, one per picture file, in order of first appearance.
 
     Read are referring-expression turns (the answer is a box, the phrase is what the question ``describes: …``), region
     descriptions (the question holds one box, the answer is the phrase) and answers that hold phrases with boxes. `box_format`
     says how the file writes boxes; where it is 0-1 of the padded square, or of the picture, `check_padding` looks first whether the
-    file's own boxes allow that. The same object found again (IoU >= 0.5 under one label, or >= 0.9 under any) is dropped.
-    All annotations are `coarse`.
+    file's own boxes allow that (`sure`: the user has named that reading), and a padded box that lies in the padding is left out.
+    The same object found again (IoU >= 0.5 under one label, or >= 0.9 under any) is dropped. All annotations are `coarse`.
 
-    Counted in `skipped`: ``no_image``, ``bad_record``, `pictures.REASONS`, ``no_phrase``, ``outside``,
-    ``duplicate``, and the box format's parsing failures as ``box_malformed`` …. Raises UserError where `file`
+    Counted in `skipped`: ``no_image``, ``bad_record``, ``unknown_speaker`` (records), `pictures.REASONS`, ``no_phrase``, ``outside``,
+    ``in_padding``, ``duplicate``, and the box format's parsing failures as ``box_malformed`` …. Raises UserError where `file`
     is no JSON list.
     """
     turns_by_image = _turns_by_image(file, skipped)
-    check_padding(turns_by_image, image_folder, box_format, file)
+    check_padding(turns_by_image, image_folder, box_format, file, sure)
     for name, turns in turns_by_image.items():
         path = os.path.join(image_folder, name)
         size = image_size(path)
@@ -225,36 +277,52 @@ def mine_conversations(file: str, image_folder: str, box_format: BoxFormat, skip
             yield AnnotatedImage(name, path, *size, annotations)
 
 
-def check_padding(turns_by_image: dict, image_folder: str, box_format: BoxFormat, file: str, wanted: int = 200) -> None:
-    """UserError where the first `wanted` boxes on clearly non-square pictures speak against the declared reading.
+def check_padding(turns_by_image: dict, image_folder: str, box_format: BoxFormat, file: str, sure: bool = False) -> None:
+    """UserError where the file's boxes on clearly non-square pictures speak against the declared reading, or for both.
 
     On the padded square of a wide picture nothing lies in the stripes above and below it; boxes in 0-1 of the picture itself reach
-    into them all the time. So one reading is refuted by boxes in the stripes, the other, given enough boxes, by their absence.
+    into them as often as into stripes of that breadth at its sides. So one reading is refuted by boxes in the stripes, the other by
+    their absence, and a share between those of the two is a mixture. That it is one may be wrong where pictures are alike (of roads,
+    say): who has named 0-1 of the picture (`sure`) is told, not refused. The boxes are a seeded sample of all.
     """
     if box_format.space_name not in ("padded_square", "normalized"):
         return
-    seen = list(islice(_beside_stripes(turns_by_image, image_folder, box_format), wanted))
-    inside, padded = sum(seen), box_format.space_name == "padded_square"
+    seen = list(islice(_beside_stripes(turns_by_image, image_folder, box_format), PADDING_SEEN))
+    inside, sides, padded = sum(end for end, _ in seen), sum(side for _, side in seen), box_format.space_name == "padded_square"
     found = f"{inside} of {len(seen)} boxes on non-square pictures of --data_path {file} reach into the stripes that padding to a square adds"
     if 0 < len(seen) < PADDING_SURE:
         say(f"{found}: too few to tell whether they count padding, taken as {'pad' if padded else 'square'} (--spr_data_aspect)")
-    elif padded and inside > PADDING_ERRORS * len(seen):
-        raise UserError(f"{found}: they are no boxes of the padded square; say --spr_data_aspect square, or give boxes by --spr_annotations")
-    elif seen and not padded and inside <= PADDING_ERRORS * len(seen):
+    elif (inside > PADDING_ERRORS * len(seen)) if padded else (inside > SQUARE_ERRORS * len(seen)):
+        mixed = inside < 0.75 * sides and sides - inside > 4 * math.sqrt(sides + inside)
+        both = f"{found}, {sides} into as broad ones at the sides: some boxes count padding and some do not"
+        if mixed and sure and not padded:
+            say(f"{both}, if the pictures are not all of a kind; taken as --spr_data_aspect square")
+        elif mixed:
+            way = ", or say --spr_data_aspect square if none does" if not padded else ""
+            raise UserError(f"{both}; write them alike, or give boxes by --spr_annotations{way}")
+        elif padded:
+            raise UserError(f"{found}: they are no boxes of the padded square; say --spr_data_aspect square, or give boxes by --spr_annotations")
+    elif seen and not padded:
         raise UserError(f"{found}: they are boxes of the padded square, as in LLaVA's own data; say --spr_data_aspect pad")
 
 
-def _beside_stripes(turns_by_image: dict, image_folder: str, box_format: BoxFormat) -> Iterator[bool]:
-    """For each box of pictures whose sides differ by a fifth: whether its numbers reach into the padded square's stripes."""
-    for name, turns in turns_by_image.items():
+def _beside_stripes(turns_by_image: dict, image_folder: str, box_format: BoxFormat) -> Iterator[tuple[bool, bool]]:
+    """For each box of pictures whose sides differ by a fifth, in a seeded order of pictures: whether its numbers reach into the
+    padded square's stripes, and into as broad ones at the two other sides."""
+    for name in random.Random(0).sample(list(turns_by_image), len(turns_by_image)):
         size = image_size(os.path.join(image_folder, name))
         if isinstance(size, str) or max(size) < 1.2 * min(size):
             continue
-        stripe = (1 - min(size) / max(size)) / 2 - PADDING_ROUNDING
-        for text in (text for pair in turns for text in pair):
+        for text in (text for pair in turns_by_image[name] for text in pair):
             for box in box_format.parse(text, *size).boxes:
-                low, high = (box.y1, box.y2) if size[0] > size[1] else (box.x1, box.x2)
-                yield low < stripe or high > 1 - stripe
+                across, along = (box.y1, box.y2), (box.x1, box.x2)
+                yield tuple(_in_stripe(ends, size) for ends in ((across, along) if size[0] > size[1] else (along, across)))
+
+
+def _in_stripe(ends: tuple[float, float], size: tuple[int, int]) -> bool:
+    """Whether a box's two ends, in 0-1 of the padded square, reach into a stripe that padding would add."""
+    stripe = (1 - min(size) / max(size)) / 2 - PADDING_ROUNDING
+    return ends[0] < stripe or ends[1] > 1 - stripe
 
 
 def _turns_by_image(file: str, skipped: Counter) -> dict[str, list[tuple[str, str]]]:
@@ -262,24 +330,36 @@ def _turns_by_image(file: str, skipped: Counter) -> dict[str, list[tuple[str, st
     records = _load_json(file, "--data_path")
     if not isinstance(records, list):
         raise UserError(f"--data_path {file}: a LLaVA data file is a JSON list of records")
+    names: dict[str, str] = {}  # one name of a file → the first
     turns: dict[str, list[tuple[str, str]]] = {}
     for record in records:
         name = record.get("image") if isinstance(record, dict) else None
-        talk = record.get("conversations") if isinstance(record, dict) else None
-        if not isinstance(talk, list) or not all(isinstance(turn, dict) and isinstance(turn.get("value"), str) for turn in talk):
+        talk = _talk(record.get("conversations")) if isinstance(record, dict) else None
+        if talk is None:
             skipped["bad_record"] += 1
         elif not isinstance(name, str) or not name:
             skipped["no_image"] += 1
-        elif found := [pair for pair in _pairs(talk) if "[" in "".join(pair) or "<" in "".join(pair)]:
-            turns.setdefault(name, []).extend(found)
+        else:
+            if {speaker for speaker, _ in talk} - HUMAN - MODEL - OTHERS:
+                skipped["unknown_speaker"] += 1
+            if found := [pair for pair in _pairs(talk) if "[" in "".join(pair) or "<" in "".join(pair)]:
+                turns.setdefault(names.setdefault(os.path.normpath(name), name), []).extend(found)
     return turns
 
 
-def _pairs(talk: Sequence[dict]) -> Iterator[tuple[str, str]]:
-    """(question, answer) of each human turn that a gpt turn follows, without the picture's placeholder."""
-    for first, second in zip(talk, talk[1:]):
-        if first.get("from") == "human" and second.get("from") == "gpt":
-            yield first["value"].replace("<image>", "").strip(), second["value"].strip()
+def _talk(given: object) -> list[tuple[str, str]] | None:
+    """(speaker, words) of each turn, by LLaVA's keys or by OpenAI's; None for what is no conversation."""
+    if not isinstance(given, list) or not all(isinstance(turn, dict) for turn in given):
+        return None
+    talk = [(turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))) for turn in given]
+    return talk if all(isinstance(word, str) for turn in talk for word in turn) else None
+
+
+def _pairs(talk: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """(question, answer) of each human turn that the model's follows, without the picture's placeholder."""
+    for (asker, question), (teller, answer) in zip(talk, talk[1:]):
+        if asker in HUMAN and teller in MODEL:
+            yield question.replace("<image>", "").strip(), answer.strip()
 
 
 def _mined(question: str, answer: str, width: int, height: int, box_format: BoxFormat, skipped: Counter) -> list[tuple[str, Box]]:
@@ -288,7 +368,7 @@ def _mined(question: str, answer: str, width: int, height: int, box_format: BoxF
     skipped.update({f"box_{reason}": count for reason, count in said.failures.items()})
     if said.boxes:
         asked = REC_QUESTION.search(question)
-        named = asked.group(1).rstrip(".") if asked and len(said.boxes) == 1 else ""
+        named = INSTRUCTION.sub("", asked.group(1)).rstrip(".") if asked and len(said.boxes) == 1 else ""
         return [(mention.phrase or named, box) for mention in said.mentions for box in mention.boxes]
     boxes = box_format.parse(question, width, height).boxes
     if len(boxes) == 1 and REG_QUESTION.search(question):
@@ -303,11 +383,20 @@ def _annotations(found: Iterable[tuple[str, Box]], skipped: Counter) -> tuple[An
         label, clipped = _label(phrase), usable(box)
         if not label or clipped is None:
             skipped["outside" if label else "no_phrase"] += 1
+        elif _in_padding(box):
+            skipped["in_padding"] += 1
         elif _repeats(label, clipped, kept):
             skipped["duplicate"] += 1
         else:
             kept.append(Annotation(len(kept), label, clipped, coarse=True))
     return tuple(kept)
+
+
+def _in_padding(box: Box) -> bool:
+    """Whether a box of the padded square lies in the padding, beyond what rounding does: it was written in another space."""
+    (x1, y1, x2, y2), (width, height) = box.pixels(), (box.space.width, box.space.height)
+    beyond = max(-x1, -y1, x2 - width, y2 - height)
+    return box.space.name == "padded_square" and beyond > PADDING_ROUNDING * max(width, height)
 
 
 def _repeats(label: str, box: Box, kept: Sequence[Annotation]) -> bool:

@@ -1,6 +1,9 @@
 """``spr demo | report | score | sample | compare | data``."""
 
+import contextlib
+import re
 import sys
+from pathlib import Path
 
 import click
 
@@ -26,11 +29,12 @@ def demo(out, limit):
 
 @commands.command()
 @click.argument("directory")
-def report(directory):
+@click.option("--spr_plugin", multiple=True, help="Python file with the run's box format; none is loaded unless named here.")
+def report(directory, spr_plugin):
     """Write report.html of a run; DIRECTORY is OUTPUT_DIR/spr."""
     from spr_plugin.report import write_report
 
-    print(write_report(directory))
+    print(write_report(directory, spr_plugin))
 
 
 @commands.command()
@@ -39,34 +43,69 @@ def report(directory):
 @click.option("--responses", required=True, help='JSON lines {"id", "image", "region": [x1, y1, x2, y2] in pixels, "text"}.')
 @click.option("--box-format", required=True, help="How the answers write boxes: llava, ferret, shikra …")
 @click.option("--aspect", default="pad", show_default=True, help="How the picture reached the model (LLaVA's image_aspect_ratio).")
-@click.option("--clip", required=True, help="CLIP checkpoint of the semantic score.")
+@click.option("--clip", help="CLIP checkpoint of the semantic score; the scorer spr needs it.")
 @click.option("--detector", help="Detector whose boxes join the ground truth.")
+@click.option("--scorer", default="spr", show_default=True, help="Scorer of the answers, spr or a plugin's.")
 @click.option("--lambda", "lam", default=0.8, show_default=True, help="Weight of the semantic score.")
-@click.option("--device", default="cpu", show_default=True, help="Where CLIP runs.")
+@click.option("--device", default="cpu", show_default=True, help="Where the scorer's models run.")
 @click.option("--plugin", multiple=True, help="Python file with hook implementations.")
-@click.option("--out", required=True, help="Gets every response with its scores and refined text.")
+@click.option("--out", required=True, help="Gets every response with its scores and refined text; the same command goes on after an interruption.")
 @click.option("--pairs", help="Gets the preference pair of each region.")
 @click.option("--allow-outside", is_flag=True, help="Use pictures that lie outside --images.")
 @click.option("--max-pixels", default=MAX_PIXELS, show_default=True, help="Larger pictures are left out.")
 def score(
-    annotations, images, responses, box_format, aspect, clip, detector, lam, device, plugin, out, pairs,
+    annotations, images, responses, box_format, aspect, clip, detector, scorer, lam, device, plugin, out, pairs,
     allow_outside, max_pixels,
 ):  # fmt: skip
     """Score and pair anybody's answers, without a trainer."""
     from spr_plugin import formats
     from spr_plugin.config import SPRConfig
+    from spr_plugin.files import content
     from spr_plugin.pictures import limit_pixels
     from spr_plugin.plugins import load_file
-    from spr_plugin.score_file import score_file
+    from spr_plugin.score_file import Scoring
     from spr_plugin.scoring import find_scorer
 
-    limit_pixels(max_pixels)
-    for path in plugin:
-        load_file(path)
-    form = formats.box_format(box_format, aspect)
-    config = SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam)
-    scorer = find_scorer(config, device, form)
-    score_file(responses, annotations, images, form, scorer, out, pairs, allow_outside)
+    with own_flags():
+        limit_pixels(max_pixels)
+        refuse_no_device(device)
+        for path in plugin:
+            load_file(path)
+        config = SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam, spr_scorer=scorer)
+        form = formats.box_format(box_format, aspect)
+        files = {Path(path).name: content(path)["hash"] for path in plugin}
+        settings = {"clip": clip, "detector": detector, "scorer": scorer, "lambda": lam, "max-pixels": max_pixels, "plugin": files}
+        models = [(flag, path) for flag, path in (("--clip", clip), ("--detector", detector)) if path]
+        reads = [*models, *(("--plugin", path) for path in plugin)]
+        scoring = Scoring(responses, annotations, images, form, out, pairs, allow_outside, settings, reads)
+        scoring.run(find_scorer(config, device, form))
+
+
+@contextlib.contextmanager
+def own_flags():
+    """Inside, an error names `score`'s flags, not those of a training command that mean the same."""
+    own = {option for parameter in score.params for option in parameter.opts}
+    try:
+        yield
+    except UserError as error:
+        names = {"--spr_image_folder": "--images"}
+        said = re.sub(r"--spr_\w+", lambda flag: _own(names.get(flag[0], flag[0]), own), str(error))
+        raise UserError(said) from error
+
+
+def _own(flag: str, own: set[str]) -> str:
+    short = flag.replace("--spr_", "--").replace("_", "-")
+    return short if short in own else flag
+
+
+def refuse_no_device(device: str) -> None:
+    """UserError where nothing can be computed on it."""
+    import torch
+
+    try:
+        torch.ones(1, device=device).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as torch says it, by kind of device
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from None
 
 
 @commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -77,11 +116,14 @@ def sample(context, out, aspect):
     """Ask a server for candidates, without a trainer: --out DIR and --spr_… flags."""
     from spr_plugin import formats
     from spr_plugin.config import parse
+    from spr_plugin.plugins import load_file
     from spr_plugin.sample_alone import FLAGS, sample_alone
 
     config = parse([*context.args, "--spr_sampler", "openai"], [*FLAGS, "spr_sampler"], "spr sample --out DIR [--aspect pad]")
     if not (out and config.spr_annotations and config.spr_image_folder and config.spr_box_format):
         raise UserError("spr sample needs --out, --spr_annotations, --spr_image_folder and --spr_box_format")
+    for path in config.spr_plugin:
+        load_file(path)
     print(f"{sample_alone(out, config, formats.box_format(config.spr_box_format, aspect))} candidates in {out}")
 
 

@@ -1,7 +1,7 @@
 """Where the records of a COCO-format JSON file lie in it, so that any picture's are read without the rest: for Objects365, 6 GB in one file.
 
-The file is streamed once; an SQLite table keeps, of each image and annotation record, its id and its place in the file. The records stay
-where they are and are parsed by ``json`` when asked for, so the index knows none of their fields but the ids. The index of a file above
+The file is streamed once; an SQLite table keeps, of each image and annotation record, its id and its place in the file, and of images
+the file name. The records stay where they are and are parsed by ``json`` when asked for, so the index knows no other field of them. The index of a file above
 ``KEPT_BYTES`` is kept in the user's cache folder (``XDG_CACHE_HOME``) under the file's fingerprint.
 """
 
@@ -10,16 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import posixpath
 import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from spr_plugin.config import digest
 from spr_plugin.errors import UserError
+from spr_plugin.files import content
+from spr_plugin.ids import digest
 from spr_plugin.progress import say
-from spr_plugin.store import content
 
 LISTS = ("images", "annotations", "categories")
 KEPT_BYTES = 32 << 20
@@ -29,7 +30,7 @@ SPACE = re.compile(r"[ \t\r\n]*")
 IMAGE_ID = re.compile(r'"image_id"\s*:\s*(-?\d{1,18})\s*[,}]')
 SCHEMA = """
     PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536; PRAGMA temp_store = FILE;
-    CREATE TABLE images (place INTEGER PRIMARY KEY, id UNIQUE, start INTEGER, length INTEGER);
+    CREATE TABLE images (place INTEGER PRIMARY KEY, id UNIQUE, start INTEGER, length INTEGER, name TEXT, again INTEGER DEFAULT 0);
     CREATE TABLE annotations (start INTEGER PRIMARY KEY, length INTEGER, image);
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT);
 """
@@ -40,37 +41,50 @@ class CocoIndex:
 
     Args:
         file: the path.
-        is_image: whether an ``images`` entry has what a picture needs; it counts the reason if not.
+        name_of: the file name of an ``images`` entry, "" for one that lacks what a picture needs; it counts the reason.
         skipped: gets what was counted when the index was made, also where the index is only opened.
 
     Attributes:
-        ids: id of each picture, in the file's order; of two records with one id the later counts.
+        ids: id of each picture, in the file's order: of records that name one file the first one's, and of two
+            records with one id the later counts.
+        again: number of records that name a file which an earlier one names.
         categories: the ``categories`` records.
 
     Raises:
         UserError: the file cannot be read, is no JSON or no COCO JSON.
     """
 
-    def __init__(self, file: str, is_image: Callable[[object, Counter], bool], skipped: Counter):
+    def __init__(self, file: str, name_of: Callable[[object, Counter], str], skipped: Counter):
         self.file = file
         try:
             self._source = open(file, "rb")
             kept = _cache_path(file) if os.path.getsize(file) > KEPT_BYTES else None
         except OSError as error:
             raise UserError(f"--spr_annotations {file}: {error.strerror}") from None
-        self._db = _kept(kept, file, is_image) if kept else _built(sqlite3.connect(":memory:"), file, is_image)
+        self._db = _kept(kept, file, name_of) if kept else _built(sqlite3.connect(":memory:"), file, name_of)
         facts = {name: json.loads(value) for name, value in self._db.execute("SELECT name, value FROM facts")}
         skipped.update(facts["skipped"])
-        self.categories = facts["categories"]
-        self.ids = [id for (id,) in self._db.execute("SELECT id FROM images ORDER BY place")]
+        self.categories, self.again = facts["categories"], facts["again"]
+        self.ids = [id for (id,) in self._db.execute("SELECT id FROM images WHERE NOT again ORDER BY place")]
 
-    def image(self, id: int | str) -> dict:
-        """The ``images`` record of a picture."""
-        ((start, length),) = self._db.execute("SELECT start, length FROM images WHERE id = ?", (id,))
-        return self._record(start, length)
+    def images(self, id: int | str) -> list[dict]:
+        """The ``images`` records that name the same file as that of this id, in the file's order; nearly always one."""
+        same = "SELECT start, length FROM images WHERE name = (SELECT name FROM images WHERE id = ?) ORDER BY place"
+        return [self._record(start, length) for start, length in self._db.execute(same, (id,))]
+
+    def named(self, name: str) -> int | str | None:
+        """The id of the picture whose records name this file, one of `ids`."""
+        found = self._db.execute("SELECT id FROM images WHERE name = ? AND NOT again", (_backwards(name),)).fetchone()
+        return found and found[0]
+
+    def shared(self, name: str, tail: str) -> bool:
+        """Whether another name than `name` is or ends in the path `tail`: ``a.jpg`` is a tail of ``cam2/a.jpg``."""
+        end = _backwards(tail)
+        others = "SELECT 1 FROM images WHERE (name = ? OR name >= ? AND name < ?) AND name != ? LIMIT 1"
+        return self._db.execute(others, (end, f"{end}/", f"{end}0", _backwards(name))).fetchone() is not None
 
     def annotations(self, id: int | str) -> list:
-        """The ``annotations`` records of a picture, in the file's order."""
+        """The ``annotations`` records of an image id, in the file's order."""
         places = self._db.execute("SELECT start, length FROM annotations WHERE image = ? ORDER BY start", (id,))
         return [self._record(start, length) for start, length in places]
 
@@ -82,19 +96,24 @@ class CocoIndex:
             raise UserError(f"--spr_annotations {self.file}: not JSON (record at byte {start}: {error})") from None
 
 
+def _backwards(name: str) -> str:
+    """A path as the index keeps it, from its end: names that share a tail stand together."""
+    return "/".join(reversed(posixpath.normpath(name).split("/")))
+
+
 def _cache_path(file: str) -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spr_plugin"
     return folder / f"{digest([content(file), os.stat(file).st_mtime_ns, SCHEMA])}.sqlite"
 
 
-def _kept(path: Path, file: str, is_image) -> sqlite3.Connection:
+def _kept(path: Path, file: str, name_of) -> sqlite3.Connection:
     """The index in the cache folder; made first, as a whole, if it is not there."""
     if not path.exists():
         say(f"indexing {file} into {path}, once")
         draft = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _built(sqlite3.connect(draft), file, is_image).close()
+            _built(sqlite3.connect(draft), file, name_of).close()
             draft.replace(path)
         except (OSError, sqlite3.OperationalError) as error:
             raise UserError(f"{path.parent}: cannot keep the index of {file} ({error}); point XDG_CACHE_HOME to a folder with room") from None
@@ -104,7 +123,7 @@ def _kept(path: Path, file: str, is_image) -> sqlite3.Connection:
     return sqlite3.connect(path)
 
 
-def _built(db: sqlite3.Connection, file: str, is_image) -> sqlite3.Connection:
+def _built(db: sqlite3.Connection, file: str, name_of) -> sqlite3.Connection:
     """Fill ``db`` with the index of ``file``, in one pass over it."""
     db.executescript(SCHEMA)
     skipped, categories = Counter(), []
@@ -116,12 +135,16 @@ def _built(db: sqlite3.Connection, file: str, is_image) -> sqlite3.Connection:
             if name == "categories":
                 categories += [record for _, _, record in stream.elements(stream.value)]
             elif name == "images":
-                rows = (row for row in stream.elements(stream.value) if is_image(row[2], skipped) and _is_id(row[2]["id"]))
+                named = ((start, length, record, name_of(record, skipped)) for start, length, record in stream.elements(stream.value))
                 before = db.total_changes
                 db.executemany(
-                    "INSERT INTO images (start, length, id) VALUES (?, ?, ?) "
-                    "ON CONFLICT DO UPDATE SET start = excluded.start, length = excluded.length",
-                    ((start, length, record["id"]) for start, length, record in rows),
+                    "INSERT INTO images (start, length, id, name) VALUES (?, ?, ?, ?) "
+                    "ON CONFLICT DO UPDATE SET start = excluded.start, length = excluded.length, name = excluded.name",
+                    (
+                        (start, length, record["id"], _backwards(name))
+                        for start, length, record, name in named
+                        if name and _is_id(record["id"])
+                    ),
                 )
                 skipped["duplicate_image_id"] += db.total_changes - before
             else:
@@ -132,7 +155,10 @@ def _built(db: sqlite3.Connection, file: str, is_image) -> sqlite3.Connection:
     skipped["duplicate_image_id"] -= _number(db, "SELECT count(*) FROM images")
     per_image = "SELECT image, count(*) AS n FROM annotations GROUP BY image"
     skipped["unknown_image"] = _number(db, f"SELECT sum(n) FROM ({per_image}) WHERE image IS NULL OR image NOT IN (SELECT id FROM images)")
-    facts = {"skipped": +skipped, "categories": categories}
+    db.execute("CREATE INDEX by_name ON images (name)")
+    db.execute("UPDATE images SET again = 1 WHERE place NOT IN (SELECT min(place) FROM images GROUP BY name)")
+    again = _number(db, "SELECT count(*) FROM images WHERE again")
+    facts = {"skipped": +skipped, "categories": categories, "again": again}
     db.executemany("INSERT INTO facts VALUES (?, ?)", ((name, json.dumps(value)) for name, value in facts.items()))
     db.commit()
     return db

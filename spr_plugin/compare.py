@@ -17,6 +17,8 @@ from scipy.stats import binomtest
 
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
+from spr_plugin.files import write_text
+from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.pictures import open_image
 
 SAMPLES = re.compile(r"(?P<time>\w+?)_samples_(?P<task>.+)\.jsonl")
@@ -39,13 +41,14 @@ def compare(a: str, b: str, out: str | None = None) -> dict:
 
     Returns what the JSON holds. Raises UserError where a folder has no samples of ours, or both differ in tasks or samples.
     """
+    if out:
+        refuse_unwritable({"--out": str(out)}, folders=True)
     runs = read_run(Path(a)), read_run(Path(b))
     found = compared(*runs)
     folder = Path(out or b)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "compare.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    (folder / "compare.md").write_text(markdown(found), encoding="utf-8")
-    (folder / "compare.html").write_text(html(found), encoding="utf-8")
+    write_text(folder / "compare.json", json.dumps(found, indent=2) + "\n")
+    write_text(folder / "compare.md", markdown(found))
+    write_text(folder / "compare.html", html(found))
     return found
 
 

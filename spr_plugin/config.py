@@ -7,10 +7,9 @@ value; "study" that docs/reproduction.md supports it, "ours" that we chose it.
 import argparse
 import dataclasses
 import functools
-import hashlib
-import json
 import math
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Optional
 from urllib.parse import urlsplit
@@ -23,20 +22,17 @@ SAMPLERS = ("live", "openai")
 PAIRINGS = ("best_worst", "random", "sft")
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
+HOST_DEFAULT = re.compile(r"; default: [^;]*(?:the host's|--data_path)[^;]*$")  # what a flag's help says of a training command
 MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 
-# What shapes nothing before the DPO stage: with --spr_restart_dpo these may differ from the run before.
-DPO_FLAGS = frozenset(
-    f"spr_{name}"
-    for name in "tune tune_projector lora_r lora_alpha beta learning_rate epochs batch_size gradient_accumulation loss_type loss_weights "
-    "label_smoothing dpo_config max_too_long keep_best probe_regions".split()
-)
+# Stages in their order. A flag shapes the records of one of them, and so of those behind it, or of none.
+STAGES = ("regions", "candidates", "scores", "pairs", "dpo")
 
 
-def _flag(default, help, origin="ours", *, resumable=False):
-    """A field with its help, where its default comes from, and whether it may change between two runs on one OUTPUT_DIR (it alters no
-    record). README's table is generated from these."""
-    metadata = {"help": help, "origin": origin, "resumable": resumable}
+def _flag(default, help, origin="ours", *, shapes=None):
+    """A field with its help, where its default comes from, and which stage's records it shapes: that stage and those behind it are made
+    again where it changes. README's table is generated from these."""
+    metadata = {"help": help, "origin": origin, "shapes": shapes}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -46,102 +42,101 @@ def _flag(default, help, origin="ours", *, resumable=False):
 class SPRConfig:
     """Flags of the SPR stage."""
 
-    spr: bool = _flag(False, "run the SPR stage after the host's training, before the host saves", resumable=True)
-    spr_only: bool = _flag(False, "skip the host's training: the loaded model is the start (the paper's case)", "paper", resumable=True)
+    spr: bool = _flag(False, "run the SPR stage after the host's training, before the host saves")
+    spr_only: bool = _flag(False, "skip the host's training: the loaded model is the start (the paper's case)", "paper")
     spr_overwrite: bool = _flag(
-        False, "start the SPR stage over: delete what an earlier run left in OUTPUT_DIR/spr", resumable=True
+        False, "start the SPR stage over: delete what an earlier run left in OUTPUT_DIR/spr"
     )
     spr_save_base: bool = _flag(
-        False, "also save the model at the stage's entry, in the host's layout, to OUTPUT_DIR/spr/base: what SPR is compared with", resumable=True
+        False, "also save the model at the stage's entry, in the host's layout, to OUTPUT_DIR/spr/base: what SPR is compared with"
     )
     spr_plugin: list[str] = _flag([], "Python files with hook implementations")
 
     spr_annotations: Optional[str] = _flag(
-        None, "COCO-format JSON with object boxes; default: mined from the grounded conversations of --data_path"
+        None, "COCO-format JSON with object boxes; default: mined from the grounded conversations of --data_path", shapes="regions"
     )
-    spr_image_folder: Optional[str] = _flag(None, "folder of the annotated images; default: the host's --image_folder")
+    spr_image_folder: Optional[str] = _flag(None, "folder of the annotated images; default: the host's --image_folder", shapes="regions")
     spr_allow_outside: bool = _flag(
-        False, "use pictures that `..`, an absolute name or a link lead to outside it", resumable=True
+        False, "use pictures that `..`, an absolute name or a link lead to outside it"
     )
     spr_max_pixels: int = _flag(
-        MAX_PIXELS, "larger pictures are left out, by their headers; raises Pillow's own limit too", "Pillow"
+        MAX_PIXELS, "larger pictures are left out, by their headers; raises Pillow's own limit too", "Pillow", shapes="regions"
     )
     spr_data_aspect: Optional[str] = _flag(
-        None, "how the pictures of --data_path were seen by whoever wrote its boxes (pad, square …); default: the host's --image_aspect_ratio"
+        None, "how the pictures of --data_path were seen by whoever wrote its boxes (pad, square …); default: the host's --image_aspect_ratio", shapes="regions"
     )
-    spr_exclude: list[str] = _flag([], "files or folders that name pictures to leave out: RefCOCO's val and test lie in COCO's training set")
-    spr_min_objects: int = _flag(1, "pictures with fewer objects are left out")
-    spr_min_area: float = _flag(0.0, "objects of fewer square pixels are left out")
-    spr_keep_crowd: bool = _flag(False, "groups (iscrowd) and ignored objects of --spr_annotations count as objects")
-    spr_regions: int = _flag(10000, "number of region queries", "paper: 10k images")
-    spr_regions_per_image: int = _flag(1, "regions grown in one image")
-    spr_more_than: int = _flag(4, "a region grows until it holds more than this many objects", "paper")
-    spr_seed: int = _flag(0, "seed of regions and sampling")
+    spr_exclude: list[str] = _flag([], "files or folders that name pictures to leave out: RefCOCO's val and test lie in COCO's training set", shapes="regions")
+    spr_min_objects: int = _flag(1, "pictures with fewer objects are left out", shapes="regions")
+    spr_min_area: float = _flag(0.0, "objects of fewer square pixels are left out", shapes="regions")
+    spr_keep_crowd: bool = _flag(False, "groups (iscrowd) and ignored objects of --spr_annotations count as objects", shapes="regions")
+    spr_regions: int = _flag(10000, "number of region queries", "paper: 10k images", shapes="regions")
+    spr_regions_per_image: int = _flag(1, "regions grown in one image", shapes="regions")
+    spr_more_than: int = _flag(4, "a region grows until it holds more than this many objects", "paper", shapes="regions")
+    spr_seed: int = _flag(0, "seed of regions and sampling", shapes="regions")
 
-    spr_prompts: list[str] = _flag(list(PROMPT_KINDS), "prompt variants that are sampled", "paper")
-    spr_samples: int = _flag(2, "answers sampled for each prompt variant of a region", "study")
-    spr_temperature: float = _flag(1.0, "sampling temperature")
-    spr_top_p: float = _flag(1.0, "nucleus sampling mass")
-    spr_top_k: int = _flag(0, "sample among so many tokens; 0: all")
-    spr_max_new_tokens: int = _flag(256, "longest answer, in tokens")
-    spr_sample_batch: int = _flag(8, "prompts answered in one batch")
-    spr_sampler: str = _flag("live", "who answers: live (the model in training) or openai (a server that speaks OpenAI's chat completions)")
-    spr_sampler_url: Optional[str] = _flag(None, "base address of that server, such as http://localhost:8000/v1", resumable=True)
-    spr_sampler_model: Optional[str] = _flag(None, "name of the model there; default: the first that the server lists")
-    spr_sampler_concurrency: int = _flag(16, "requests to that server at once", resumable=True)
-    spr_sampler_timeout: float = _flag(300.0, "seconds that a request may take before it is sent again", resumable=True)
+    spr_prompts: list[str] = _flag(list(PROMPT_KINDS), "prompt variants that are sampled", "paper", shapes="candidates")
+    spr_samples: int = _flag(2, "answers sampled for each prompt variant of a region", "study", shapes="candidates")
+    spr_temperature: float = _flag(1.0, "sampling temperature", shapes="candidates")
+    spr_top_p: float = _flag(1.0, "nucleus sampling mass", shapes="candidates")
+    spr_top_k: int = _flag(0, "sample among so many tokens; 0: all", shapes="candidates")
+    spr_max_new_tokens: int = _flag(256, "longest answer, in tokens", shapes="candidates")
+    spr_sample_batch: int = _flag(8, "prompts answered in one batch", shapes="candidates")
+    spr_sampler: str = _flag("live", "who answers: live (the model in training) or openai (a server that speaks OpenAI's chat completions)", shapes="candidates")
+    spr_sampler_url: Optional[str] = _flag(None, "base address of that server, such as http://localhost:8000/v1")
+    spr_sampler_model: Optional[str] = _flag(None, "name of the model there; default: the first that the server lists", shapes="candidates")
+    spr_sampler_concurrency: int = _flag(16, "requests to that server at once")
+    spr_sampler_timeout: float = _flag(300.0, "seconds that a request may take before it is sent again")
     spr_max_empty: float = _flag(
         0.1,
         "the run stops when more than this share of that server's answers is empty; they are asked for again",
-        resumable=True,
     )
-    spr_candidates: Optional[str] = _flag(None, "take regions and candidates of the same model from here: a folder of `spr sample`, or OUTPUT_DIR/spr of an earlier run (for ablations)", resumable=True)
+    spr_candidates: Optional[str] = _flag(None, "take regions and candidates of the same model from here: a folder of `spr sample`, or OUTPUT_DIR/spr of an earlier run (for ablations)")
 
-    spr_box_format: Optional[str] = _flag(None, "box text of the model (llava, ferret, shikra …); default: the host's family")
+    spr_box_format: Optional[str] = _flag(None, "box text of the model (llava, ferret, shikra …); default: the host's family", shapes="regions")
     spr_clip: Optional[str] = _flag(
-        None, "CLIP checkpoint of the semantic score; default: the host's --vision_tower, whose repository holds the text tower too"
+        None, "CLIP checkpoint of the semantic score; default: the host's --vision_tower, whose repository holds the text tower too", shapes="scores"
     )
-    spr_detector: Optional[str] = _flag(None, "Grounding DINO or OWLv2 checkpoint whose boxes join the ground truth; default: annotations alone")
-    spr_detector_threshold: float = _flag(0.35, "a detector's box counts from this score on", "Grounding DINO's demo")
-    spr_no_detector: bool = _flag(False, "ablation: --spr_detector is not asked, truth is the annotations and predictions are the written boxes")
-    spr_scorer: str = _flag("spr", "scorer of the candidates, by name")
-    spr_lambda: float = _flag(0.8, "weight of the semantic score: S = lambda S_sem + (1 - lambda) S_loc", "paper")
-    spr_no_local: bool = _flag(False, "ablation: S_sem is the crop's similarity alone")
-    spr_no_refinement: bool = _flag(False, "ablation: chosen is the best answer as the model gave it, no box is repaired")
-    spr_pairing: str = _flag("best_worst", "best_worst; ablations: random (two answers drawn by chance) or sft (train on the chosen alone, no DPO)", "paper")
-    spr_min_gap: float = _flag(0.0, "a region is skipped when chosen and rejected differ by no more than this in S")
-    spr_min_kept: float = _flag(0.8, "a repaired description that keeps less than this share of its boxes is not chosen", "study")
+    spr_detector: Optional[str] = _flag(None, "Grounding DINO or OWLv2 checkpoint whose boxes join the ground truth; default: annotations alone", shapes="scores")
+    spr_detector_threshold: float = _flag(0.35, "a detector's box counts from this score on", "Grounding DINO's demo", shapes="scores")
+    spr_no_detector: bool = _flag(False, "ablation: --spr_detector is not asked, truth is the annotations and predictions are the written boxes", shapes="scores")
+    spr_scorer: str = _flag("spr", "scorer of the candidates, by name", shapes="scores")
+    spr_lambda: float = _flag(0.8, "weight of the semantic score: S = lambda S_sem + (1 - lambda) S_loc", "paper", shapes="scores")
+    spr_no_local: bool = _flag(False, "ablation: S_sem is the crop's similarity alone", shapes="scores")
+    spr_no_refinement: bool = _flag(False, "ablation: chosen is the best answer as the model gave it, no box is repaired", shapes="pairs")
+    spr_pairing: str = _flag("best_worst", "best_worst; ablations: random (two answers drawn by chance) or sft (train on the chosen alone, no DPO)", "paper", shapes="pairs")
+    spr_min_gap: float = _flag(0.0, "a region is skipped when chosen and rejected differ by no more than this in S", shapes="pairs")
+    spr_min_kept: float = _flag(0.8, "a repaired description that keeps less than this share of its boxes is not chosen", "study", shapes="pairs")
 
     spr_rounds: int = _flag(
-        1, "sample, score, pair and train so many times, each round with the model and against the reference that the one before left", "study", resumable=True
+        1, "sample, score, pair and train so many times, each round with the model and against the reference that the one before left", "study"
     )
-    spr_tune: str = _flag("lora", "what DPO trains when the host trains all weights: lora (an adapter, merged at the end) or full")
-    spr_tune_projector: bool = _flag(False, "train the multimodal projector too")
-    spr_lora_r: int = _flag(16, "rank of the adapter (a host that trains with LoRA keeps its own)", "study")
-    spr_lora_alpha: int = _flag(32, "LoRA scale is alpha / rank")
-    spr_beta: float = _flag(0.5, "beta of the DPO loss", "study")
-    spr_learning_rate: float = _flag(5e-5, "peak learning rate of the DPO stage, cosine decay after 10 % warm-up; --spr_tune full wants a fifth of it", "study")
-    spr_epochs: float = _flag(2.0, "passes over the preference pairs", "study")
-    spr_batch_size: int = _flag(4, "pairs in one step on one device")
-    spr_gradient_accumulation: int = _flag(1, "steps of --spr_batch_size pairs to one optimizer step")
+    spr_tune: str = _flag("lora", "what DPO trains when the host trains all weights: lora (an adapter, merged at the end) or full", shapes="dpo")
+    spr_tune_projector: bool = _flag(False, "train the multimodal projector too", shapes="dpo")
+    spr_lora_r: int = _flag(16, "rank of the adapter (a host that trains with LoRA keeps its own)", "study", shapes="dpo")
+    spr_lora_alpha: int = _flag(32, "LoRA scale is alpha / rank", shapes="dpo")
+    spr_beta: float = _flag(0.5, "beta of the DPO loss", "study", shapes="dpo")
+    spr_learning_rate: float = _flag(5e-5, "peak learning rate of the DPO stage, cosine decay after 10 % warm-up; --spr_tune full wants a fifth of it", "study", shapes="dpo")
+    spr_epochs: float = _flag(2.0, "passes over the preference pairs", "study", shapes="dpo")
+    spr_batch_size: int = _flag(4, "pairs in one step on one device", shapes="dpo")
+    spr_gradient_accumulation: int = _flag(1, "steps of --spr_batch_size pairs to one optimizer step", shapes="dpo")
     spr_loss_type: list[str] = _flag(
-        ["sigmoid", "sft"], "losses by TRL's names: sigmoid (DPO), hinge, ipo, robust, sft (of the chosen answer); several are added up", "paper: sigmoid; sft: study"
+        ["sigmoid", "sft"], "losses by TRL's names: sigmoid (DPO), hinge, ipo, robust, sft (of the chosen answer); several are added up", "paper: sigmoid; sft: study", shapes="dpo"
     )
-    spr_loss_weights: list[float] = _flag([], "their weights; default: 1 each")
-    spr_label_smoothing: float = _flag(0.0, "share of pairs that the robust loss takes to be the wrong way round")
+    spr_loss_weights: list[float] = _flag([], "their weights; default: 1 each", shapes="dpo")
+    spr_label_smoothing: float = _flag(0.0, "share of pairs that the robust loss takes to be the wrong way round", shapes="dpo")
     spr_dpo_config: Optional[str] = _flag(
-        None, "YAML or JSON file with settings of the DPO stage by the names of TRL's DPOConfig; what the stage would not honour is refused"
+        None, "YAML or JSON file with settings of the DPO stage by the names of TRL's DPOConfig; what the stage would not honour is refused", shapes="dpo"
     )
-    spr_save_steps: int = _flag(100, "steps of the DPO stage between two checkpoints to resume it from (trained weights and optimizer alone)", resumable=True)
-    spr_probe_steps: int = _flag(50, "steps between two looks at held-out regions: readable answers, boxes an answer, S_loc", resumable=True)
-    spr_probe_regions: int = _flag(16, "regions held out for that, at most a tenth of all")
-    spr_keep_best: bool = _flag(True, "the host saves the probed state of the DPO stage with the highest S_loc, not the last one")
-    spr_collapse: float = _flag(0.5, "the DPO stage stops when a probed value falls below this share of what it was at the entry", resumable=True)
+    spr_save_steps: int = _flag(100, "steps of the DPO stage between two checkpoints to resume it from (trained weights and optimizer alone)")
+    spr_probe_steps: int = _flag(50, "steps between two looks at held-out regions: readable answers, boxes an answer, S_loc")
+    spr_probe_regions: int = _flag(16, "regions held out for that, at most a tenth of all", shapes="dpo")
+    spr_keep_best: bool = _flag(True, "the host saves the probed state of the DPO stage with the highest S_loc, not the last one", shapes="dpo")
+    spr_collapse: float = _flag(0.5, "the DPO stage stops when a probed value falls below this share of what it was at the entry")
     spr_restart_dpo: bool = _flag(
-        False, "start the DPO stage over: delete its checkpoints and result, and later rounds, keep pairs; flags of the stage may have changed", resumable=True
+        False, "start the DPO stage over: delete its checkpoints and result, and later rounds, keep pairs"
     )
     spr_max_too_long: float = _flag(0.05, "the run stops when more than this share of the pairs is longer than the host's maximum length")
-    spr_feature_cache: float = _flag(4.0, "GiB of host memory that each rank keeps image features in, while vision tower and projector are frozen", resumable=True)
+    spr_feature_cache: float = _flag(4.0, "GiB of host memory that each rank keeps image features in, while vision tower and projector are frozen")
 
     def losses(self) -> tuple[list[str], list[float]]:
         """Names and weights of the losses that are added up."""
@@ -251,10 +246,13 @@ def dpo_settings(config: SPRConfig) -> tuple[dict, dict]:
     return read_dpo_config(config.spr_dpo_config)
 
 
-def fingerprint(config: SPRConfig) -> dict:
-    """Flag → value of everything that shapes a record; two runs on one OUTPUT_DIR must agree on it."""
-    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if not f.metadata["resumable"]}
-    return values | {"spr_dpo_config": dpo_settings(config)[1]}
+def shaping(config: SPRConfig) -> dict[str, dict]:
+    """Stage → flag → value of what shapes its records, in the order of the stages."""
+    values = {f: getattr(config, f.name) for f in dataclasses.fields(config)}
+    values |= {f: dpo_settings(config)[1] for f in values if f.name == "spr_dpo_config"}
+    return {
+        stage: {f.name: value for f, value in values.items() if f.metadata["shapes"] == stage} for stage in STAGES
+    }
 
 
 def for_argparse(help: str) -> str:
@@ -268,10 +266,10 @@ def _refuse(words: list[str], message: str) -> None:
 
 
 def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
-    """The configuration of a command line that takes the flags ``names``, as a training command does."""
+    """The configuration of a command line that takes the flags ``names``, as a training command does, but has no host."""
     parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.error = functools.partial(_refuse, words)
-    _add_flags(parser, names)
+    _add_flags(parser, names, lambda help: HOST_DEFAULT.sub("", help))
     return SPRConfig(spr=True, **vars(parser.parse_args(words)))
 
 
@@ -283,14 +281,15 @@ def given(words: list[str]) -> dict:
     return vars(parser.parse_known_args(words)[0])
 
 
-def _add_flags(parser, names: list[str], **how) -> None:
-    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and false as words."""
+def _add_flags(parser, names: list[str], told=str, **how) -> None:
+    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and false as words;
+    `told` makes of a flag's help what is shown."""
     for f in dataclasses.fields(SPRConfig):
         if f.name not in names:
             continue
         default = f.default_factory() if f.default is dataclasses.MISSING else f.default
         options = {f"--{f.name}": None, f"--{f.name.replace('_', '-')}": None}
-        text = {"help": for_argparse(f.metadata["help"])}
+        text = {"help": for_argparse(told(f.metadata["help"]))}
         if isinstance(default, bool):
             parser.add_argument(*options, **{"type": _truth, "nargs": "?", "const": True, "default": default, **text, **how})
             if default:
@@ -306,12 +305,6 @@ def _truth(word: str) -> bool:
     if word.lower() not in (*TRUE, *FALSE):
         raise argparse.ArgumentTypeError(f"{word} is neither true nor false")
     return word.lower() in TRUE
-
-
-def digest(value) -> str:
-    """Stable 16-digit hash of plain data; ids of records are made with it."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def flags_table() -> str:

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 from spr_plugin.errors import UserError
+from spr_plugin.files import write_json
+from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.progress import say
-from spr_plugin.store import write_json
+from spr_plugin.runs.layout import Folder
 
 WORLD = Path("examples/tiny_world")
 SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 320}
@@ -29,12 +31,13 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
     """
     if not (WORLD / "scenes.py").exists():
         raise UserError(f"{WORLD}: the embedded world is part of the source tree; run `spr demo` from its root")
+    refuse_unwritable({"--out": out}, folders=True)
     data, model = Path(out) / "data", Path(out) / "llava-spr"
     if not (data / "spr.json").exists():
         _run("data", [sys.executable, str(WORLD / "scenes.py"), str(data), *_sizes()], out)
     if not (model / "config.json").exists():
         _run("SFT and SPR", train_command(data, model), out)
-    for checkpoint, folder in ((model / "spr" / "base", "eval-base"), (model, "eval-spr")):
+    for checkpoint, folder in ((Folder.under(model).base, "eval-base"), (model, "eval-spr")):
         _measure(checkpoint, data, Path(out) / folder, limit)
     from spr_plugin.compare import ALL, compare
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from spr_plugin import dpo, engine, ranks, weights
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
+from spr_plugin.files import read_json, write_json
 from spr_plugin.host import Host
-from spr_plugin.store import read_json, write_json
-
-TRAINING = "training.json"
+from spr_plugin.runs.layout import Folder
 
 
 def training_of(trainer, config: SPRConfig) -> dict:
@@ -31,11 +30,11 @@ def training_of(trainer, config: SPRConfig) -> dict:
     return {"trained": True, **steps, **examples, "learning_rate": args.learning_rate, **start}
 
 
-def found(directory: Path, training: dict) -> bool:
-    """Whether the entry in ``directory`` is the end of ``training``: this command was started again.
+def found(folder: Folder, training: dict) -> bool:
+    """Whether the entry in ``folder`` is the end of ``training``: this command was started again.
     UserError where it is that of another one."""
     known = ranks.agreed(
-        lambda: read_json(directory / TRAINING) or {} if is_whole(directory / "entry") else None
+        lambda: read_json(folder.training) or {} if is_whole(folder.entry) else None
     )
     if known is None:
         return False
@@ -50,7 +49,7 @@ def found(directory: Path, training: dict) -> bool:
         changed.append(f"other parameters are trained, {len(other)} of them, such as {other[0]}")
     if changed:
         raise UserError(
-            f"{directory / 'entry'} holds the weights of another training ({'; '.join(changed)}), and this "
+            f"{folder.entry} holds the weights of another training ({'; '.join(changed)}), and this "
             "one would be skipped: take another --output_dir, or --spr_overwrite to train again"
         )
     return True
@@ -60,18 +59,18 @@ def is_whole(entry: Path) -> bool:
     return (entry / "index.json").exists()
 
 
-def save(host: Host, config: SPRConfig, directory: Path, training: dict) -> None:
+def save(host: Host, config: SPRConfig, folder: Folder, training: dict) -> None:
     """The weights that the host has trained, what the stage may change beside them, and which training it
     was."""
     engine.release(host.trainer)
     model = host.trainer.model
     names = {*weights.trainable(model), *dpo.projector(host, config)}
     if ranks.rank() == 0:
-        write_json(directory / TRAINING, training)
-    weights.save(model, sorted(names) + weights.persistent_buffers(model), directory / "entry")
+        write_json(folder.training, training)
+    weights.save(model, sorted(names) + weights.persistent_buffers(model), folder.entry)
 
 
-def go_back(host: Host, directory: Path, own_flags: dict[str, bool]) -> None:
+def go_back(host: Host, folder: Folder, own_flags: dict[str, bool]) -> None:
     """The model as the host has trained it, in the host's own structure and with its ``requires_grad``, for
     the host to save."""
     trainer = host.trainer
@@ -79,8 +78,8 @@ def go_back(host: Host, directory: Path, own_flags: dict[str, bool]) -> None:
     dpo.remove_adapter(trainer.model)
     for name, parameter in trainer.model.named_parameters():
         parameter.requires_grad_(own_flags[name])
-    if ranks.agreed(lambda: is_whole(directory / "entry")):
-        weights.load(trainer.model, directory / "entry")
+    if ranks.agreed(lambda: is_whole(folder.entry)):
+        weights.load(trainer.model, folder.entry)
     vars(trainer.model.config).pop("spr_box", None)
     engine.hold(trainer)
 

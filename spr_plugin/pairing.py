@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from spr_plugin.config import digest
+from spr_plugin.ids import digest
 from spr_plugin.regions import RegionQuery
 
 

@@ -1,19 +1,24 @@
-"""The one way to picture files: which are opened, how large they may be, whether they lie in their folder.
+"""The one way to pictures: which are opened, how large they may be, whether they lie in their folder.
 
 Names of pictures come from annotation files that other people wrote. So a name is followed to where it really
 leads, what is no regular file is not read, and only formats that hold pictures are tried: Pillow would hand
 an EPS named ``a.jpg`` to Ghostscript. Knows nothing about boxes.
+
+A picture comes as a `Source`, and by every way in it has the same pixels: those that the file stores. EXIF's
+orientation is ignored, because LLaVA ignores it, and is not passed on, so that no library turns the picture
+later. (TIFF's is part of how Pillow decodes it, for every host too.)
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import stat
+import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from PIL import Image, UnidentifiedImageError
 
@@ -24,9 +29,14 @@ from spr_plugin.progress import say
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # JPEG opens cameras' MPO too
 # ``convert("RGB")`` cuts these at 255, in every host too
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+ORIENTATION = 0x0112  # EXIF's tag
 MISSING, UNREADABLE = "missing_image", "unreadable_image"
 DEEP, TOO_LARGE = "more_than_8_bits", "more_than_max_pixels"
 REASONS = MISSING, UNREADABLE, DEEP, TOO_LARGE
+
+# A path, a file's content, or both as ``datasets`` keeps a picture: ``{"bytes": …, "path": …}``, where the
+# path counts if there are no bytes.
+Source = str | os.PathLike | bytes | Mapping
 
 _max_pixels = MAX_PIXELS
 
@@ -66,32 +76,69 @@ def name_too_large(skipped: Counter, flag: str) -> None:
 # --- opening
 
 
-def open_image(path: str, record_id: str | None = None) -> Image.Image:
+def open_image(source: Source, record_id: str | None = None) -> Image.Image:
     """The picture as RGB, stored orientation, the first of an animation. BadImage also for over 8 bits."""
-    with opened(path, record_id) as image:
-        _refuse_deep(image, path, record_id)
-        return image.convert("RGB")
+    with opened(source, record_id) as image:
+        _refuse_deep(image, source, record_id)
+        picture = image.convert("RGB")
+    picture.info = {}  # with the orientation, which processors apply
+    return picture
 
 
-def image_size(path: str) -> tuple[int, int] | str:
-    """(width, height) from the file's header, or the reason to leave it out (see `BadImage`)."""
+def image_size(source: Source) -> tuple[int, int] | str:
+    """:func:`header_size`, or the reason to leave the picture out (see `BadImage`)."""
     try:
-        with opened(path) as image:
-            _refuse_deep(image, path)
-            return image.size
+        return header_size(source)
     except BadImage as error:
         return error.reason
 
 
+def header_size(source: Source, record_id: str | None = None) -> tuple[int, int]:
+    """(width, height) from the file's header. BadImage as `open_image`, but for what comes after the header."""
+    with opened(source, record_id) as image:
+        _refuse_deep(image, source, record_id)
+        return image.size
+
+
+def whole_size(source: Source, record_id: str | None = None) -> tuple[int, int]:
+    """:func:`header_size` of a picture that is there to its last row; BadImage for any other."""
+    with opened(source, record_id) as image:
+        _refuse_deep(image, source, record_id)
+        size = image.size
+        image.draft(None, (1, 1))  # a JPEG is read whole and decoded small, in a third of the time
+        image.load()
+    return size
+
+
+def stored_bytes(path: str, record_id: str | None = None) -> bytes:
+    """A picture file's content with the pixels of `open_image` in every library: a file whose orientation
+    others would apply becomes a PNG without it."""
+    with opened(path, record_id) as image:
+        turned = _is_turned(image)
+    if not turned:
+        with open(path, "rb", opener=_regular) as file:
+            return file.read()
+    buffer = io.BytesIO()
+    open_image(path, record_id).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether the file asks to be turned, or asks something that cannot be read."""
+    try:
+        return image.getexif().get(ORIENTATION, 1) != 1
+    except (SyntaxError, ValueError, LookupError, struct.error):
+        return True
+
+
 @contextlib.contextmanager
-def opened(source: str | BinaryIO, record_id: str | None = None) -> Iterator[Image.Image]:
-    """The picture of a path or of an open binary file, header read. BadImage for what either raises."""
-    is_path = isinstance(source, (str, os.PathLike))
-    name = source if is_path else "its picture"
+def opened(source: Source, record_id: str | None = None) -> Iterator[Image.Image]:
+    """The picture, header read. BadImage for whatever keeps it from being read, also inside the ``with``."""
+    name, place = _name(source), _place(source)
     try:
         with contextlib.ExitStack() as files:
-            file = files.enter_context(open(source, "rb", opener=_regular)) if is_path else source
-            image = files.enter_context(Image.open(file, formats=FORMATS))
+            file = io.BytesIO(place) if isinstance(place, bytes) else open(place, "rb", opener=_regular)
+            image = files.enter_context(Image.open(files.enter_context(file), formats=FORMATS))
             if image.width * image.height > _max_pixels:
                 why = f"{image.width} x {image.height}: more than {_max_pixels} pixels"
                 raise BadImage(TOO_LARGE, why, name, record_id)
@@ -108,6 +155,23 @@ def opened(source: str | BinaryIO, record_id: str | None = None) -> Iterator[Ima
         raise BadImage(UNREADABLE, getattr(error, "strerror", None) or error, name, record_id) from None
 
 
+def _place(source: Source) -> str | os.PathLike | bytes:
+    """Where its bytes are: at a path, or here."""
+    if isinstance(source, Mapping):
+        content = source.get("bytes")
+        source = source.get("path") if content is None else content
+    if isinstance(source, (str, os.PathLike, bytes)):
+        return source
+    raise BadImage(MISSING, "neither a path nor bytes", "its picture")
+
+
+def _name(source: Source) -> object:
+    """What a message calls it."""
+    if isinstance(source, Mapping):
+        source = source.get("path")
+    return source if isinstance(source, (str, os.PathLike)) else "its picture"
+
+
 def _regular(path: str, flags: int) -> int:
     """The opener of regular files: a FIFO or a device neither blocks nor is read."""
     handle = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
@@ -117,10 +181,10 @@ def _regular(path: str, flags: int) -> int:
     return handle
 
 
-def _refuse_deep(image: Image.Image, path: str, record_id: str | None = None) -> None:
+def _refuse_deep(image: Image.Image, source: Source, record_id: str | None = None) -> None:
     if image.mode in DEEP_MODES:
         why = f"{image.mode}: more than 8 bits a channel, which hosts see as white"
-        raise BadImage(DEEP, why, path, record_id)
+        raise BadImage(DEEP, why, _name(source), record_id)
 
 
 # --- where they lie

@@ -16,25 +16,36 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spr_plugin import dpo, engine, entry, ranks, weights
-from spr_plugin.config import DPO_FLAGS, SPRConfig, digest, fingerprint
+from spr_plugin.config import SPRConfig
 from spr_plugin.contracts import ask
 from spr_plugin.deepspeed_settings import check_deepspeed
 from spr_plugin.errors import UserError
+from spr_plugin.files import read_json, remove, write_json
 from spr_plugin.host import Host
+from spr_plugin.ids import digest
 from spr_plugin.pairing import PreferencePair, make_pair
 from spr_plugin.pictures import limit_pixels
 from spr_plugin.plugins import load_file
-from spr_plugin.progress import progress, say
+from spr_plugin.progress import counted, listed, progress, say
 from spr_plugin.prompts import prompts_for
 from spr_plugin.refinement import refine
-from spr_plugin.region_source import find_regions, held_regions, log_regions, write_regions
+from spr_plugin.region_source import (
+    find_regions,
+    held_regions,
+    log_regions,
+    settled_regions,
+    write_regions,
+)
 from spr_plugin.regions import RegionQuery
 from spr_plugin.rehearsal import rehearse
+from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.lock import lock
+from spr_plugin.runs.log import Log
+from spr_plugin.runs.manifest import bind, changes, check_layout, settings_of, took
 from spr_plugin.sample_alone import adopt, check_candidates
 from spr_plugin.sampling import ahead, readable, sample
 from spr_plugin.scoring import find_scorer, invalid
 from spr_plugin.selection import picture_key
-from spr_plugin.store import Log, check_manifest, counted, delete_run, listed, lock, read_json, write_json
 from spr_plugin.trl_settings import check_settings
 
 
@@ -78,12 +89,12 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
             say("this train() moves nothing of the language model: the SPR stage follows the first one that does")
         return Outcome(host_train(), followed=False)
     training = entry.training_of(trainer, config)
-    entered = not config.spr_overwrite and entry.found(Path(trainer.args.output_dir) / "spr", training)
+    entered = not config.spr_overwrite and entry.found(Folder.under(trainer.args.output_dir), training)
     _used[trainer] = trainer.optimizer, trainer.lr_scheduler
     run = Run(host, config)
     queries = run.regions()
     if entered:
-        weights.load(trainer.model, run.directory / "entry")
+        weights.load(trainer.model, run.folder.entry)
         run.say("the host's training is done already: its weights were read from spr/entry")
     result = None if entered or config.spr_only else host_train()
     result = result or _nothing_trained(trainer)
@@ -91,14 +102,14 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
     try:
         if not entered:
             with during("entry"):
-                entry.save(host, config, run.directory, training)
+                entry.save(host, config, run.folder, training)
         run.whole_stage(queries)
     except BaseException as error:  # whatever it is, it must not cost the host's training
         interrupted = isinstance(error, KeyboardInterrupt)
         failure = None if interrupted else run.write_failure(error)
         together = ranks.world() == 1 or not interrupted and ranks.all_arrive("failed")
         if together:
-            entry.go_back(host, run.directory, own_flags)
+            entry.go_back(host, run.folder, own_flags)
         if interrupted or config.spr_only or not together:
             raise
         if not isinstance(error, UserError):
@@ -129,92 +140,99 @@ def _nothing_trained(trainer):
 
 
 @contextlib.contextmanager
-def during(stage: str):
-    """An error from inside knows the stage it comes from."""
+def during(stage: str, folder: Folder | None = None):
+    """An error from inside knows the stage it comes from; what it took is added up in the folder's manifest."""
+    start = time.monotonic()
     try:
         yield
     except Exception as error:
         error.spr_stage = getattr(error, "spr_stage", stage)
         raise
+    if folder and ranks.rank() == 0:
+        took(folder, stage, time.monotonic() - start)
+
+
+def round_config(config: SPRConfig, number: int) -> SPRConfig:
+    """The flags of a later round: the same, but for its own seed."""
+    later = copy.copy(config)  # a fresh one would take the seed of --spr_dpo_config again
+    later.spr_seed = int(digest([config.spr_seed, number])[:8], 16)
+    later.spr_candidates = None  # those were the first round's
+    return later
 
 
 class Run:
     """One SPR run in one of its rounds: the host, the flags and the round's logs.
 
     Attributes:
-        directory: ``OUTPUT_DIR/spr``, from the second round on ``OUTPUT_DIR/spr/round-N``; one is laid out like the other.
+        folder: ``OUTPUT_DIR/spr``, from the second round on ``OUTPUT_DIR/spr/round-N``; one is laid out like the other.
+        number: of the round, from 1.
         entered: folders of the weights that make the model at the round's entry, each read over the one before.
     """
 
     def __init__(self, host: Host, config: SPRConfig):
         self.host, self.trainer = host, host.trainer
-        self.directory = Path(self.trainer.args.output_dir) / "spr"
+        self.folder, self.number = Folder.under(self.trainer.args.output_dir), 1
         dpo.check_trainable(self.host, config)
         dpo.check_workers(self.host, config)
         check_settings(config)
         self.config = dataclasses.replace(config, spr_clip=config.spr_clip or self.host.vision_tower)
-        self.entered = [self.directory / "entry"]
+        self.entered = [self.folder.entry]
         self.scorer("cpu")  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
-        ranks.check_shared(self.directory)
+        ranks.check_shared(self.folder.path)
         limit_pixels(self.config.spr_max_pixels)
         ranks.agreed(self._enter)
 
     def _enter(self) -> None:
         """Bind ``OUTPUT_DIR/spr`` to this run and write its regions; before that nothing is written, and
         everything that can be known is asked. For one rank."""
-        config, host = self.config, self.host
+        config, host, folder = self.config, self.host, self.folder
         if config.spr_overwrite and config.spr_candidates:
             source = Path(config.spr_candidates)
-            if source.resolve().is_relative_to(self.directory.resolve()):
+            if source.resolve().is_relative_to(folder.path.resolve()):
                 raise UserError(
                     f"--spr_candidates {source} lies in what --spr_overwrite deletes: copy it elsewhere first"
                 )
-        source = (config, host.box_format, host.data_path, host.image_folder)
-        queries, skipped = find_regions(self.directory, *source, anew=config.spr_overwrite)
-        over = config.spr_overwrite or config.spr_restart_dpo
-        if over or not (self.directory / "policy" / "index.json").exists():
-            check_candidates(config, host.box_format, queries, self.directory if skipped is None else None)
+        if not config.spr_overwrite:
+            check_layout(folder)
+        settings = self._settings()
+        restart = {"dpo"} if config.spr_restart_dpo else set()
+        source = (host.box_format, host.data_path, host.image_folder)
+        queries, skipped, changed = settled_regions(folder, settings, config, *source, restart)
+        self._refuse_later_rounds(bool(changed.again) or config.spr_overwrite)
+        answered = not config.spr_overwrite and "candidates" not in changed.again
+        if config.spr_overwrite or changed.again or not folder.is_finished():
+            check_candidates(config, host.box_format, queries, folder if answered else None)
             rehearse(host, queries, config)
-        lock(self.directory)
-        self._bind()
+        lock(folder.path)
+        bind(folder, settings, changed, config.spr_overwrite)
         if skipped is not None:
-            log_regions(self.directory, queries, skipped)
+            log_regions(folder, queries, skipped)
 
-    def _bind(self) -> None:
-        """Bind the round's folder to the configuration. A DPO stage that starts over takes the later rounds,
-        which came from it, with it. For one rank."""
-        config = self.config
-        source = (
-            {"spr_annotations": config.spr_annotations}
-            if config.spr_annotations
-            else {"data_path": self.host.data_path}
-        )
-        known = {**fingerprint(config), "box": self.host.box_format.describe()}
-        check_manifest(
-            self.directory,
-            known,
-            config.spr_overwrite,
-            source,
-            DPO_FLAGS if config.spr_restart_dpo else frozenset(),
-        )
-        if config.spr_restart_dpo:
-            delete_run(self.directory, {"dpo", "policy", "round"})
+    def _refuse_later_rounds(self, anew: bool) -> None:
+        """Their regions are drawn once before anything trains: their pictures, too, may be none to be used."""
+        config, host = self.config, self.host
+        for number in range(2, config.spr_rounds + 1):
+            config, folder = round_config(config, number), self.folder.round(number)
+            find_regions(folder, config, host.box_format, host.data_path, host.image_folder, anew)
 
-    def next_round(self, number: int) -> "Run":
+    def _settings(self) -> dict[str, dict]:
+        return settings_of(self.config, self.host.box_format.describe(), self.host.data_path)
+
+    def next_round(self) -> "Run":
         """The round after this one, whose model is the live one now. Its seed is its own, so that it asks about other regions."""
         engine.release(self.trainer)
         after = copy.copy(self)
-        after.config = copy.copy(self.config)  # a fresh one would take the seed of --spr_dpo_config again
-        after.config.spr_seed = int(digest([self.config.spr_seed, number])[:8], 16)
-        after.config.spr_candidates = None  # those were the first round's
-        after.directory = self.entered[0].with_name(f"round-{number}")
-        after.entered = [*self.entered, self.directory / "policy"]
-        ranks.agreed(after._bind)
-        self.say(f"round {number} of {self.config.spr_rounds}, in {after.directory}")
+        after.number, first = self.number + 1, Folder(self.entered[0].parent)
+        after.config = round_config(self.config, after.number)
+        after.folder = first.round(after.number)
+        after.entered = [*self.entered, self.folder.policy]
+        settings = after._settings()
+        ranks.agreed(lambda: bind(after.folder, settings, changes(after.folder, settings)))
+        self.say(f"round {after.number} of {self.config.spr_rounds}, in {after.folder}")
         return after
 
     def log(self, stage: str) -> Log:
-        return Log(self.directory / stage, ranks.rank())
+        return self.folder.log(stage, ranks.rank())
 
     def say(self, text: str) -> None:
         if ranks.rank() == 0:
@@ -229,47 +247,46 @@ class Run:
     def regions(self) -> list[RegionQuery]:
         """Region queries of the annotated images; written once, by rank 0, and the same for everybody after."""
         ranks.agreed(self._write_regions)
-        queries = held_regions(self.directory)
+        queries = held_regions(self.folder)
         if not self.config.spr_exclude and any(isinstance(picture_key(query.image.path), int) for query in queries):
             self.say("pictures of COCO are used, RefCOCO's val and test among them: to measure on those, name them to --spr_exclude")
         return queries
 
     def _write_regions(self) -> None:
-        write_regions(
-            self.directory, self.config, self.host.box_format, self.host.data_path, self.host.image_folder
-        )
+        host = self.host
+        write_regions(self.folder, self.config, host.box_format, host.data_path, host.image_folder)
         if self.config.spr_candidates:
-            adopt(self.config, self.host.box_format, self.directory)
+            adopt(self.config, host.box_format, self.folder)
 
     def whole_stage(self, queries: list[RegionQuery]) -> None:
         """All rounds; afterwards the live model is the improved one, ready for the host to save."""
         if ranks.rank() == 0:
-            (self.directory / "failed.json").unlink(missing_ok=True)
+            remove(self.folder.failed)
         engine.to_device(self.trainer)
         self.trainer.model.config.spr_box = self.host.box_format.describe()
         with during("base"):
             self.save_base()
         self.improve(queries)
         run = self
-        for number in range(2, self.config.spr_rounds + 1):
+        for _ in range(2, self.config.spr_rounds + 1):
             with during("regions"):
-                run = run.next_round(number)
+                run = run.next_round()
                 queries = run.regions()
             run.improve(queries)
         engine.hold(self.trainer)
-        run.write_exit(self.directory / "exit.json")
+        run.write_exit(self.folder.exit)
 
     def write_failure(self, error: BaseException) -> str:
         """Write ``spr/failed.json``; what is said of it, in one line."""
         stage, why = getattr(error, "spr_stage", "stage"), " ".join(str(error).split()) or type(error).__name__
         record = {"stage": stage, "error": why, "rank": ranks.rank(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
         with contextlib.suppress(UserError):  # a full disk is what may have been the failure
-            write_json(self.directory / "failed.json", record)
+            write_json(self.folder.failed, record)
         return f"the SPR stage failed ({stage}): {why}"
 
     def save_base(self) -> None:
         """The model as it enters the stage in the host's own layout (``--spr_save_base``): what SPR is to be compared with."""
-        base = self.directory / "base"
+        base = self.folder.base
         if self.config.spr_save_base and not ranks.agreed(base.exists):
             draft = base.with_name("base.tmp")
             self.host.save(str(draft))
@@ -280,26 +297,26 @@ class Run:
     def improve(self, queries: list[RegionQuery]) -> None:
         """One round, sampling to DPO; afterwards the live model is the improved one in the host's own structure."""
         own_flags = entry.requires_grad(self.trainer.model)
-        finished = self.directory / "policy"
-        if ranks.agreed((finished / "index.json").exists):
+        finished = self.folder.policy
+        if ranks.agreed(self.folder.is_finished):
             dpo.choose_trainable(self.host, self.config)
             weights.load(self.trainer.model, finished)
             self.say(f"the SPR stage is done already: its weights were read from {finished.relative_to(self.trainer.args.output_dir)}")
         else:
             watched = dpo.held_out(queries, self.config.spr_probe_regions)
-            ids = {query.id for query in watched}
-            pairs = [pair for pair in self.make_pairs(queries) if pair.region not in ids]
+            apart = {query.id for query in watched}
+            pairs = [pair for pair in self.make_pairs(queries) if pair.region not in apart]
             if not pairs:
                 raise UserError(
-                    f"no preference pair is left to train on: all come from the {len(ids)} regions that are "
+                    f"no preference pair is left to train on: all come from the {len(apart)} regions that are "
                     "held out; take more --spr_regions, or --spr_probe_regions 0"
                 )
             names = dpo.choose_trainable(self.host, self.config)
             entered = digest([read_json(folder / "index.json") for folder in self.entered])
-            with during("dpo"):
-                dpo.improve(self.host, pairs, watched, self.config, self.directory / "dpo", entered)
+            with during("dpo", self.folder):
+                dpo.improve(self.host, pairs, watched, self.config, self.folder, entered)
                 weights.save(self.trainer.model, names, finished)
-            dpo.clean(self.directory / "dpo")
+            dpo.clean(self.folder)
         dpo.merge_adapter(self.trainer.model)
         for name, parameter in self.trainer.model.named_parameters():
             parameter.requires_grad_(own_flags[name])
@@ -318,18 +335,18 @@ class Run:
 
         if ranks.rank() == 0:
             try:
-                say(f"report: {write_report(self.directory)}")
+                say(f"report: {write_report(self.folder.path)}")
             except UserError as error:
                 say(f"no report: {error}")
         ranks.barrier()
 
     def make_pairs(self, queries: list[RegionQuery]) -> list[PreferencePair]:
         """Sampling, scoring and pairing."""
-        with during("sampling"):
+        with during("candidates", self.folder):
             sample(self.host, queries, self.host.box_format, self.config, self.log("candidates"), self.log("batches"))
-        with during("scoring"):
+        with during("scores", self.folder):
             self.score(queries)
-        with during("pairing"):
+        with during("pairs", self.folder):
             return self.pair(queries)
 
     def pair(self, queries: list[RegionQuery]) -> list[PreferencePair]:
@@ -342,7 +359,7 @@ class Run:
         reasons = counted(record["skip"] for record in records if "skip" in record)
         self.say(f"{len(pairs)} pairs from {len(queries)} regions ({listed(reasons) or 'none skipped'})")
         if not pairs:
-            raise UserError(f"no preference pair is left of {len(queries)} regions ({listed(reasons)}): see {self.directory / 'scores'}")
+            raise UserError(f"no preference pair is left of {len(queries)} regions ({listed(reasons)}): see {self.folder.path / 'scores'}")
         return pairs
 
     def score(self, queries: list[RegionQuery]) -> None:

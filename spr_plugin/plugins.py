@@ -17,26 +17,23 @@ from spr_plugin import hookspecs
 from spr_plugin.errors import UserError
 from spr_plugin.foreign import Broken, blamed
 
-BUILT_IN = (
-    "spr_plugin.hooks.transformers_vlm",
-    "spr_plugin.hooks.llava",
-    "spr_plugin.hooks.llava_next",
-    "spr_plugin.hooks.ferret",
-    "spr_plugin.hooks.clip",
-    "spr_plugin.hooks.grounding_dino",
-    "spr_plugin.formats",
-    "spr_plugin.annotations",
-    "spr_plugin.scoring",
-)
+# Ours, by hook; imported when it is first asked: some need torch, and who opens a run may have none.
+BUILT_IN_OF = {
+    "spr_host": [f"spr_plugin.hooks.{name}" for name in ("transformers_vlm", "llava", "llava_next", "ferret")],
+    "spr_annotations": ["spr_plugin.annotations"],
+    "spr_box_format": ["spr_plugin.formats"],
+    "spr_scorer": ["spr_plugin.scoring"],
+    "spr_similarity": ["spr_plugin.hooks.clip"],
+    "spr_detector": ["spr_plugin.hooks.grounding_dino"],
+}
+BUILT_IN = frozenset(name for names in BUILT_IN_OF.values() for name in names)
 
 
 @functools.lru_cache(maxsize=None)
 def manager() -> pluggy.PluginManager:
-    """The process's plugin manager. pluggy asks the last registered first, so built-ins go in first and lose."""
+    """The process's plugin manager, with the installed plugins."""
     plugins = pluggy.PluginManager("spr_plugin")
     plugins.add_hookspecs(hookspecs)
-    for name in BUILT_IN:
-        plugins.register(importlib.import_module(name), name)
     for name in sorted({entry.name for entry in importlib.metadata.entry_points(group="spr_plugin")}):
         with blamed(f"installed plugin {name}:"):
             plugins.load_setuptools_entrypoints("spr_plugin", name)
@@ -47,7 +44,11 @@ def manager() -> pluggy.PluginManager:
 
 def answers(hook: str, **arguments) -> Iterator[tuple[str, object]]:
     """(plugin, answer) of each plugin that knows the request, asked one by one, ours last."""
-    for implementation in reversed(getattr(manager().hook, hook).get_hookimpls()):
+    for name in BUILT_IN_OF[hook]:
+        if not manager().has_plugin(name):
+            manager().register(importlib.import_module(name), name)
+    known = reversed(getattr(manager().hook, hook).get_hookimpls())
+    for implementation in sorted(known, key=lambda one: one.plugin_name in BUILT_IN):
         plugin, given = implementation.plugin_name, [arguments[name] for name in implementation.argnames]
         with contextlib.nullcontext() if plugin in BUILT_IN else blamed(f"plugin {plugin}: {hook}"):
             answer = implementation.function(*given)
@@ -63,11 +64,6 @@ def claim(hook: str, **arguments) -> tuple[str, object] | tuple[None, None]:
         asked = ", ".join(f"{key} {value}" for key, value in arguments.items() if value is not None)
         raise UserError(f"two plugins answer {hook} for {asked}: {' and '.join(outside)}; uninstall one")
     return claims[0] if claims else (None, None)
-
-
-def hook():
-    """The hook caller: ``hook().spr_box_format(family=…, aspect=…)``."""
-    return manager().hook
 
 
 def load_file(path: str) -> None:
@@ -93,6 +89,12 @@ def load_file(path: str) -> None:
         if manager().has_plugin(name):
             manager().unregister(name=name)
         raise
+
+
+def hooks_of(path: str) -> set[str]:
+    """Names of the hooks that the file ``path``, loaded before, implements."""
+    module = manager().get_plugin(str(Path(path).resolve()))
+    return {caller.name for caller in manager().get_hookcallers(module) or []}
 
 
 def loaded_files() -> list[str]:

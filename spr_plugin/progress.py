@@ -1,8 +1,8 @@
-"""One progress line a stage: a bar in a terminal, a plain line now and then elsewhere."""
+"""Lines of ours: one of progress a stage (a bar in a terminal, a plain line now and then elsewhere), counts in words."""
 
 import sys
 import time
-from typing import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from tqdm import tqdm
 
@@ -35,3 +35,24 @@ def _plain_lines(items, total, stage, note):
 def say(text: str) -> None:
     """One line of ours on stderr."""
     print(f"spr: {text}", file=sys.stderr, flush=True)
+
+
+def counted(reasons: Iterable[str]) -> dict[str, int]:
+    """Reason → how often, most frequent first."""
+    counts = {}
+    for reason in reasons:
+        counts[reason] = counts.get(reason, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def listed(reasons: Mapping[str, int]) -> str:
+    """Reasons with their counts, for a line."""
+    return ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+
+
+SHOWN = 8  # names in a line
+
+
+def some(names: list[str]) -> str:
+    """Names for a line, which stays one where they are many."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

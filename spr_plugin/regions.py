@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 
+IMAGE = ("id", "path", "width", "height")  # what a log holds of a picture beside its annotations
 Distance = tuple[float, float, tuple[bool, int | str]]
 
 
@@ -39,7 +40,7 @@ class RegionQuery:
 
     def to_json(self) -> dict:
         """Plain data for a log; `from_json` reads it back."""
-        image = {name: getattr(self.image, name) for name in ("id", "path", "width", "height")}
+        image = {name: getattr(self.image, name) for name in IMAGE}
         image["annotations"] = [_annotation_row(annotation) for annotation in self.image.annotations]
         return {"id": self.id, "image": image, "region": list(self.region.xyxy), "truth": [a.id for a in self.truth], "seed": self.seed}
 
@@ -51,7 +52,7 @@ class RegionQuery:
             Annotation(row["id"], row["label"], Box(*row["xyxy"], space), row["coarse"]) for row in data["image"]["annotations"]
         )
         by_id = {annotation.id: annotation for annotation in annotations}
-        image = AnnotatedImage(**{**data["image"], "annotations": annotations})
+        image = AnnotatedImage(**{name: data["image"][name] for name in IMAGE}, annotations=annotations)
         return cls(data["id"], image, Box(*data["region"], space), tuple(by_id[id] for id in data["truth"]), data["seed"])
 
 

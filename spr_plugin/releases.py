@@ -26,7 +26,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from spr_plugin.errors import UserError
-from spr_plugin.pictures import refuse_outside
+from spr_plugin.outputs import refuse_unwritable
+from spr_plugin.pictures import refuse_outside, stored_bytes
 from spr_plugin.plain_pickle import load_plain
 from spr_plugin.progress import say
 
@@ -65,6 +66,7 @@ def convert(benchmark: str, source: str, target: str, embed=False, allow_outside
     """
     if not Path(source).is_dir():
         raise UserError(f"--from {source}: no such folder")
+    refuse_unwritable({"--to": target}, folders=True)
     counts, skipped = Counter(), Counter()
     for place, records in CONVERTERS[benchmark](Path(source), skipped):
         folder = place.split("/")[0]
@@ -113,20 +115,27 @@ def _write(records: list[Record], source: Path, target: Path, place: str, embed:
     except ImportError:
         raise UserError("spr data needs pyarrow: pip install 'spr-plugin[eval]'") from None
     file = target / f"{place}.parquet"
-    file.parent.mkdir(parents=True, exist_ok=True)
     rows = (_with_picture(record, source, target, embed) for record in records)
-    part, writer = file.with_suffix(".tmp"), None
-    while batch := list(islice(rows, 500)):
-        table = pyarrow.Table.from_pylist(batch, schema=writer.schema if writer else None)
-        writer = writer or pyarrow.parquet.ParquetWriter(part, table.schema)
-        writer.write_table(table)
-    writer.close()
-    os.replace(part, file)
+    part, writer = file.with_name(f"{file.name}.{os.getpid()}.tmp"), None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        while batch := list(islice(rows, 500)):
+            table = pyarrow.Table.from_pylist(batch, schema=writer.schema if writer else None)
+            writer = writer or pyarrow.parquet.ParquetWriter(part, table.schema)
+            writer.write_table(table)
+        writer.close()
+        os.replace(part, file)
+    except OSError as error:
+        raise UserError(f"--to {target}: cannot write {file} ({error.strerror or error})") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _with_picture(record: Record, source: Path, target: Path, embed: bool) -> Record:
     path = source / str(record["image"])
-    picture = {"bytes": path.read_bytes(), "path": path.name} if embed else os.path.relpath(path, target)
+    picture = os.path.relpath(path, target)
+    if embed:
+        picture = {"bytes": stored_bytes(str(path), str(record["id"])), "path": path.name}
     return {**record, "image_id": path.name, "image": picture}
 
 

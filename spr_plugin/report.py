@@ -2,33 +2,34 @@
 
 import base64
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from spr_plugin import runs
 from spr_plugin.errors import UserError
-from spr_plugin.formats import BoxFormat, box_format
+from spr_plugin.files import write_text
+from spr_plugin.formats import BoxFormat
 from spr_plugin.pictures import open_image
+from spr_plugin.progress import counted
 from spr_plugin.regions import RegionQuery
-from spr_plugin.store import Log, counted, read_json, read_manifest, write_text
+from spr_plugin.runs import SavedRun
 
 SHOWN_PAIRS = 24
 PICTURE_SIDE = 360
 COLORS = {"region": "#888888", "truth": "#1f77ff", "chosen": "#12a150", "rejected": "#e5484d"}
 
 
-def write_report(directory) -> Path:
+def write_report(directory, plugins: Iterable[str] = ()) -> Path:
     """Write ``report.html`` of the run under ``OUTPUT_DIR/spr`` from its logs alone and return its path.
 
     Raises:
         UserError: ``directory`` holds no run or cannot be written, or the extra ``report`` is not installed.
     """
-    directory = Path(directory)
-    if read_manifest(directory) is None:
-        raise UserError(f"{directory}: no SPR run here (no manifest.json); give OUTPUT_DIR/spr")
-    path = directory / "report.html"
-    write_text(path, template().render(**summary(directory)))
-    return path
+    run = runs.open(directory, plugins)
+    write_text(run.folder.report, template().render(**summary(run)))
+    return run.folder.report
 
 
 def template(name: str = "report.html"):
@@ -41,15 +42,11 @@ def template(name: str = "report.html"):
     return jinja2.Environment(autoescape=True, loader=jinja2.FileSystemLoader(folder)).get_template(name)
 
 
-def summary(directory: Path) -> dict:
+def summary(run: SavedRun) -> dict:
     """What the report shows, as plain data."""
-    queries = {id: RegionQuery.from_json(record) for id, record in Log(directory / "regions").read().items()}
-    scores = Log(directory / "scores").read()
-    records = list(Log(directory / "pairs").read().values())
+    queries, scores = run.regions, run.records("scores")
+    records = list(run.records("pairs").values())
     pairs = [record for record in records if "skip" not in record]
-    manifest = read_manifest(directory)
-    box = manifest["config"]["box"]
-    form = box_format(box["family"], box["aspect"])
     invalid = [row["initial"]["reason"] for region in scores.values() for row in region["candidates"] if not row["initial"]["valid"]]
     counts = {
         "regions": len(queries),
@@ -58,12 +55,12 @@ def summary(directory: Path) -> dict:
     }
     return {
         "counts": counts,
-        "skipped_images": read_json(directory / "regions" / "counts.json") or {},
+        "skipped_images": run.skipped,
         "skipped_regions": counted(record["skip"] for record in records if "skip" in record),
         "invalid_candidates": counted(invalid),
-        "terms": _mean_terms(scores, pairs, "initial" if manifest["config"].get("spr_no_refinement") else "refined"),
-        "pairs": [_shown(pair, queries[pair["region"]], form) for pair in _spread(pairs, SHOWN_PAIRS)],
-        "config": manifest["config"],
+        "terms": _mean_terms(scores, pairs, "initial" if run.config.get("spr_no_refinement") else "refined"),
+        "pairs": [_shown(pair, queries[pair["region"]], run.box_format) for pair in _spread(pairs, SHOWN_PAIRS)],
+        "config": run.config,
         "colors": COLORS,
     }
 
@@ -94,12 +91,12 @@ def _means(scores: list[dict]) -> dict:
     return {"n": len(flat), "means": means}
 
 
-def _shown(pair: dict, query: RegionQuery, form: BoxFormat) -> dict:
+def _shown(pair: dict, query: RegionQuery, form: BoxFormat | None) -> dict:
     """One pair for the template: its texts, scores and the two pictures."""
     sides = []
     for side in ("chosen", "rejected"):
-        parsed = form.parse(pair[side], query.image.width, query.image.height)
-        boxes = [box.pixels() for box in parsed.boxes]
+        parsed = form and form.parse(pair[side], query.image.width, query.image.height)
+        boxes = [box.pixels() for box in parsed.boxes] if parsed else []
         sides.append({"side": side, "text": pair[side], "score": f"{pair[side + '_score']:.3f}", "picture": _picture(query, boxes, side)})
     return {"prompt": pair["prompt"], "image": query.image.id, "sides": sides}
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Set
-from pathlib import Path
 
-from spr_plugin.config import SPRConfig, fingerprint
+from spr_plugin import runs
+from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
+from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.pictures import limit_pixels
-from spr_plugin.region_source import find_regions, held_regions, log_regions
+from spr_plugin.region_source import held_regions, log_regions, settled_regions
 from spr_plugin.regions import RegionQuery
-from spr_plugin.store import Log, check_manifest, lock, read_manifest
+from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.lock import lock
+from spr_plugin.runs.manifest import bind, check_layout, settings_of, took
 
 # What shapes regions and prompts: a training run that takes candidates up must agree on it.
 SHARED = """spr_min_objects spr_min_area spr_keep_crowd spr_regions spr_regions_per_image spr_more_than spr_seed spr_prompts
     spr_samples""".split()  # fmt: skip
-FLAGS = [*SHARED, *"""spr_annotations spr_exclude spr_image_folder spr_allow_outside spr_max_pixels
+FLAGS = [*SHARED, *"""spr_plugin spr_annotations spr_exclude spr_image_folder spr_allow_outside spr_max_pixels
     spr_box_format spr_temperature spr_top_p spr_top_k spr_max_new_tokens spr_sample_batch
     spr_sampler_url spr_sampler_model spr_sampler_concurrency spr_sampler_timeout
     spr_max_empty""".split()]  # fmt: skip
@@ -25,20 +29,22 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
     """Fill ``directory`` with regions and candidates; the same call goes on after any interruption. The number of candidates."""
     from spr_plugin.sampling import sample
 
-    folder = Path(directory)
+    folder = Folder(directory)
+    refuse_unwritable({"--out": directory}, folders=True)
     limit_pixels(config.spr_max_pixels)
-    queries, skipped = find_regions(folder, config, box_format, None, None)
-    check_candidates(config, box_format, queries, folder if skipped is None else None)
-    lock(folder, "--out")
-    known = {name: value for name, value in fingerprint(config).items() if name in FLAGS}
-    inputs = {"spr_annotations": config.spr_annotations}
-    check_manifest(folder, {**known, "box": box_format.describe()}, False, inputs, folder_flag="--out")
+    check_layout(folder, "--out")
+    asked = settings_of(config, box_format.describe())
+    settings = {stage: asked[stage] for stage in ("regions", "candidates")}
+    queries, skipped, changed = settled_regions(folder, settings, config, box_format)
+    check_candidates(config, box_format, queries, None if "candidates" in changed.again else folder)
+    lock(folder.path, "--out")
+    bind(folder, settings, changed)
     if skipped is not None:
         log_regions(folder, queries, skipped)
-    sample(
-        None, held_regions(folder), box_format, config, Log(folder / "candidates"), Log(folder / "batches")
-    )
-    return len(Log(folder / "candidates").read())
+    start = time.monotonic()
+    sample(None, held_regions(folder), box_format, config, folder.log("candidates"), folder.log("batches"))
+    took(folder, "candidates", time.monotonic() - start)
+    return len(folder.log("candidates").read())
 
 
 def wanted_of(config: SPRConfig, regions: int) -> int:
@@ -47,17 +53,17 @@ def wanted_of(config: SPRConfig, regions: int) -> int:
 
 
 def check_candidates(
-    config: SPRConfig, box_format, queries: list[RegionQuery], directory: Path | None
+    config: SPRConfig, box_format, queries: list[RegionQuery], folder: Folder | None
 ) -> None:
-    """UserError where those that ``directory`` lacks could not come: ``--spr_candidates`` does not fit, or
+    """UserError where those that ``folder`` lacks could not come: ``--spr_candidates`` does not fit, or
     the server does not answer.
 
     Args:
-        directory: of the run, None where it holds nothing yet.
+        folder: the run's, None where it holds none that stay.
     """
     if not config.spr_candidates and config.spr_sampler != "openai":
         return
-    if directory and len(Log(directory / "candidates").read()) == wanted_of(config, len(queries)):
+    if folder and len(folder.log("candidates").read()) == wanted_of(config, len(queries)):
         return
     if config.spr_candidates:
         candidates_of(config, box_format, {query.id for query in queries})
@@ -67,10 +73,10 @@ def check_candidates(
         Server(config)
 
 
-def adopt(config: SPRConfig, box_format, directory: Path) -> None:
-    """Take the candidates of ``--spr_candidates`` as those of ``directory``, whose regions are written already; a second call does nothing.
+def adopt(config: SPRConfig, box_format, folder: Folder) -> None:
+    """Take the candidates of ``--spr_candidates`` as those of ``folder``, whose regions are written already; a second call does nothing.
     UserError as :func:`candidates_of`."""
-    log, regions = Log(directory / "candidates"), Log(directory / "regions").read()
+    log, regions = folder.log("candidates"), folder.log("regions").read()
     if len(log.read()) != wanted_of(config, len(regions)):
         log.write(candidates_of(config, box_format, regions.keys()).values())
 
@@ -81,22 +87,32 @@ def candidates_of(config: SPRConfig, box_format, regions: Set[str]) -> Mapping[s
     Raises:
         UserError: they are not whole, or answer other regions: other flags, boxes, annotations or pictures.
     """
-    source, wanted = Path(config.spr_candidates), wanted_of(config, len(regions))
-    manifest = read_manifest(source)
-    if manifest is None:
-        raise UserError(f"--spr_candidates {source}: no manifest.json there; give a folder of `spr sample`, or OUTPUT_DIR/spr of a run")
-    theirs, ours = manifest["config"], {**fingerprint(config), "box": box_format.describe()}
-    changed = [f"{name} was {theirs[name]}, is {ours[name]}" for name in [*SHARED, "box"] if theirs[name] != ours[name]]
+    try:
+        source, wanted = runs.open(config.spr_candidates), wanted_of(config, len(regions))
+    except UserError as error:
+        raise UserError(f"--spr_candidates {error}") from None
+    asked = settings_of(config, box_format.describe())
+    ours = {**asked["regions"], **asked["candidates"]}
+    changed = [
+        f"{name} was {source.config.get(name)}, is {ours[name]}"
+        for name in [*SHARED, "box"]
+        if source.config.get(name) != ours[name]
+    ]
     if changed:
-        raise UserError(f"--spr_candidates {source} was sampled otherwise ({', '.join(changed)}); give the same flags")
+        raise UserError(
+            f"--spr_candidates {source.folder} was sampled otherwise ({', '.join(changed)}); give the same flags"
+        )
     # A region's id is a hash of its picture, box and objects: equal ids, equal questions, whatever paths the files have here.
-    answered = Log(source / "regions").read()
+    answered = source.records("regions")
     if others := max(len(answered.keys() - regions), len(regions - answered.keys())):
         raise UserError(
-            f"--spr_candidates {source} and this run differ in {others} of {len(regions)} regions: give both the same annotations or --data_path, "
-            "--spr_exclude and pictures"
+            f"--spr_candidates {source.folder} and this run differ in {others} of {len(regions)} regions: give both "
+            "the same annotations or --data_path, --spr_exclude and pictures"
         )
-    candidates = Log(source / "candidates").read()
+    candidates = source.records("candidates")
     if len(candidates) != wanted:
-        raise UserError(f"--spr_candidates {source} holds {len(candidates)} of {wanted} candidates; let that run sample to its end first")
+        raise UserError(
+            f"--spr_candidates {source.folder} holds {len(candidates)} of {wanted} candidates; let that run sample "
+            "to its end first"
+        )
     return candidates

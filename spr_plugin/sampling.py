@@ -16,17 +16,18 @@ import torch
 from PIL import Image
 
 from spr_plugin import ranks
-from spr_plugin.config import SPRConfig, digest
+from spr_plugin.config import SPRConfig
 from spr_plugin.decoding import decode, drawing
 from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
+from spr_plugin.ids import digest
 from spr_plugin.pictures import MISSING, BadImage, open_image
 from spr_plugin.progress import progress, say
 from spr_plugin.prompts import Prompt, prompts_for, restate
 from spr_plugin.redaction import shown
 from spr_plugin.regions import RegionQuery
-from spr_plugin.store import Log
+from spr_plugin.runs.log import Log
 
 READERS = 4  # threads that decode the pictures of the batch ahead
 Ask = tuple[RegionQuery, Prompt]

@@ -1,37 +1,50 @@
 """``spr score``: the method on anybody's answers, without a trainer.
 
-A response is one line ``{"id", "image", "region": [x1, y1, x2, y2], "text"}``; ``image`` is the annotation file's ``file_name``, the
-region lies in pixels of the picture. Lines of one (image, region) stand together, since they share one ground truth and compete for
-one pair; regions of one image that do so too are scored in one batch.
+A response is one line ``{"id", "image", "region": [x1, y1, x2, y2], "text"}``; ``image`` is the annotation file's ``file_name`` (of a
+plugin's source: the picture's path in ``--images``), the region lies in pixels of the picture. Lines of one (image, region) stand
+together, since they share one ground truth and compete for one pair; regions of one image that do so too are scored in one batch.
 
 The file is read twice: first every line is checked, so that a mistake in the last one costs no hour of scoring. Beside the
-annotations only a few regions are held at a time, and 8 bytes for each region seen.
+annotations only a few regions are held at a time, 8 bytes for each region seen, and the names of the pictures.
+
+Each batch is appended to a log in ``OUT.run``, which the same command goes on from after a crash; outputs are written from it, each as a
+whole, when all is scored.
 """
 
 import json
+import math
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import groupby, islice
+from pathlib import Path
 
 import numpy as np
 
-from spr_plugin.annotations import AnnotatedImage, CocoImages, tails, usable
+from spr_plugin.annotations import AnnotatedImage, usable
 from spr_plugin.boxes import Box, Space
+from spr_plugin.contracts import ask
 from spr_plugin.errors import UserError
+from spr_plugin.files import remove, write_lines
 from spr_plugin.formats import BoxFormat
+from spr_plugin.outputs import refuse_overwriting, refuse_unwritable
 from spr_plugin.pairing import PreferencePair, make_pair
-from spr_plugin.pictures import name_too_large, refuse_no_folder, refuse_outside
+from spr_plugin.pictures import MISSING, name_too_large, refuse_no_folder, refuse_outside
 from spr_plugin.pipeline import score_regions
-from spr_plugin.progress import progress, say
+from spr_plugin.progress import listed, progress, say
 from spr_plugin.prompts import prompts_for
 from spr_plugin.regions import RegionQuery, region_query
+from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.lock import lock
+from spr_plugin.runs.log import record_of
+from spr_plugin.runs.manifest import bind, changes, check_layout, delete, of_file
 
 REGIONS = 32  # of one picture, in one batch
+PICTURES = 64  # whose annotations are held
 FIELDS = {"id": (str, int), "image": str, "region": list, "text": str}
 
 
@@ -39,70 +52,200 @@ def score_file(
     responses: str, annotations: str, images: str, box_format: BoxFormat, scorer, out: str,
     pairs: str | None = None, allow_outside: bool = False,
 ) -> Counter:  # fmt: skip
-    """Score every response of a file, and pair those of each region.
+    """Score every response of a file, and pair those of each region: :class:`Scoring`, checked and run."""
+    return Scoring(responses, annotations, images, box_format, out, pairs, allow_outside).run(scorer)
+
+
+class Scoring:
+    """A ``spr score`` that has passed all checks which need no scorer.
 
     Args:
         responses: JSON lines as above.
-        annotations, images: COCO JSON and its folder of pictures.
-        scorer: as the ``spr_scorer`` hook gives it.
-        out: gets each response with ``s_sem, s_crop, s_local, s_loc, score, boxes`` (xyxy, pixels), ``reason`` (of one that is not
-            valid), ``refined`` and ``refined_score``; all numbers None where there is a reason.
+        annotations, images: what ``spr_annotations`` hooks know, COCO JSON above all, and its folder of pictures.
+        out: gets each response with ``s_sem, s_crop, s_local, s_loc, score, boxes`` (xyxy, pixels, clipped to the picture),
+            ``reason`` (of one that is not valid), ``refined`` and ``refined_score``; all numbers None where there is a reason.
         pairs: gets the preference pairs.
         allow_outside: pictures may lie outside their folder.
-
-    Returns:
-        How many responses and pairs, and regions without a pair by reason.
+        settings: flag → value of what else shapes the scores; others make a run that goes on score again.
+        reads: (flag, path) of what else is read and must not be written to.
 
     Raises:
-        UserError: names the line that is no response, the region whose lines do not stand together, or the
-            picture that lies outside.
+        UserError: names the line that is no response, the response whose picture or region cannot be used, the region whose
+            lines do not stand together, the picture that lies outside, or the output that cannot be written.
     """
-    refuse_no_folder(images, "--images")
-    skipped, used = Counter(), {}
-    by_path = {os.path.abspath(image.path): image for image in CocoImages(annotations, images, skipped)}
-    name_too_large(skipped, "--max-pixels")
 
-    def query(row: dict) -> RegionQuery:
-        paths = map(os.path.abspath, tails(images, row["image"]))
-        image = next((by_path[path] for path in paths if path in by_path), None)
-        found = _query(image, row, annotations, skipped)
-        used[image.path] = image.id
+    def __init__(
+        self, responses: str, annotations: str, images: str, box_format: BoxFormat, out: str,
+        pairs: str | None = None, allow_outside: bool = False,
+        settings: Mapping[str, object] = {}, reads: Iterable[tuple[str, str]] = (),
+    ):  # fmt: skip
+        self.responses, self.box_format, self.out, self.pairs = responses, box_format, out, pairs
+        self.folder = Folder(f"{out}.run")
+        outputs = {"--out": out, **({"--pairs": pairs} if pairs else {})}
+        refuse_unwritable(outputs)
+        refuse_overwriting(outputs, [("--responses", responses), ("--annotations", annotations), *reads])
+        refuse_no_folder(images, "--images")
+        self._pictures = Pictures(annotations, images)
+        self.total = _check(responses, self._query)
+        used = self._pictures.used
+        if not allow_outside:
+            refuse_outside(((id, path) for path, id in used.items()), images, "--images", "--allow-outside")
+        refuse_overwriting(outputs, (("a picture", path) for path in used))
+        name_too_large(self._pictures.skipped, "--max-pixels")
+        if self._pictures.skipped:
+            say(f"--annotations {annotations}: left out {listed(self._pictures.skipped)}")
+        read = {"responses": of_file(responses), "annotations": of_file(annotations), "images": os.path.abspath(images)}
+        self._settings = {"scores": {**settings, **read, "box": box_format.describe()}}
+        check_layout(self.folder, "--out")
+
+    def run(self, scorer) -> Counter:
+        """Score what is not scored yet, and write the outputs.
+
+        Args:
+            scorer: as the ``spr_scorer`` hook gives it.
+
+        Returns:
+            How many responses and pairs, and regions without a pair by reason.
+        """
+        lock(self.folder.path, "--out")
+        bind(self.folder, self._settings, changes(self.folder, self._settings))
+        log = self.folder.log("scores")
+        if done := _held(log.path):
+            say(f"{done} batches are scored already, in {self.folder}")
+        for number, rows in enumerate(_batches(progress(_responses(self.responses), self.total, "scoring"))):
+            if number >= done:
+                log.append({"id": str(number), "regions": self._scored(rows, scorer)})
+        log.close()
+        write_lines(self.out, (_line(row) for region in _regions(log.path) for row in region["rows"]))
+        if self.pairs:
+            write_lines(self.pairs, (_line(region["pair"]) for region in _regions(log.path) if region["pair"]))
+        counts = Counter()
+        for region in _regions(log.path):
+            counts["responses"] += len(region["rows"])
+            counts["pairs" if region["pair"] else f"no pair: {region['skip']}"] += 1
+        if not delete(self.folder):
+            remove(self.folder.path)
+        say(listed(counts))
+        return counts
+
+    def _query(self, row: dict) -> RegionQuery:
+        """The query of a response's region. UserError where its picture cannot be used or no object lies there."""
+        image = self._pictures.of(row)
+        region = usable(Box(*map(_number, row["region"]), Space.pixels(image.width, image.height)))
+        query = region and region_query(image, region, seed=0)
+        if not query or not query.truth:
+            raise UserError(f"response {row['id']}: the region {row['region']} of {row['image']} holds no annotated object (pixels, x1 y1 x2 y2)")
+        return query
+
+    def _scored(self, rows: list[list[dict]], scorer) -> list[dict]:
+        """What the log keeps of the regions of one batch: ``{"rows", "pair", "skip"}``."""
+        queries = [self._query(row) for row, *_ in rows]
+        candidates = [[{"id": str(row["id"]), "text": row["text"]} for row in group] for group in rows]
+        found = []
+        for asked, group, record in zip(queries, rows, score_regions(queries, candidates, scorer, self.box_format)):
+            answers = [{**row, **_answer(scored, asked, self.box_format)} for row, scored in zip(group, record["candidates"])]
+            made = make_pair(asked, prompts_for(asked, self.box_format, ["plain"])[0].text, record["candidates"])
+            paired = isinstance(made, PreferencePair)
+            found.append({"rows": answers, "pair": asdict(made) if paired else None, "skip": None if paired else made})
         return found
 
-    total = _check(responses, query)
-    if not allow_outside:
-        refuse_outside(((id, path) for path, id in used.items()), images, "--images", "--allow-outside")
-    counts = Counter()
-    with ExitStack() as files:
-        write = files.enter_context(open(out, "w", encoding="utf-8"))
-        write_pairs = files.enter_context(open(pairs, "w", encoding="utf-8")) if pairs else None
-        for rows in _batches(progress(_responses(responses), total, "scoring")):
-            queries = [query(row) for row, *_ in rows]
-            candidates = [[{"id": str(row["id"]), "text": row["text"]} for row in group] for group in rows]
-            for asked, group, record in zip(queries, rows, score_regions(queries, candidates, scorer, box_format)):
-                for row, scored in zip(group, record["candidates"]):
-                    write.write(_line({**row, **_answer(scored, asked, box_format)}))
-                counts["responses"] += len(group)
-                made = make_pair(asked, prompts_for(asked, box_format, ["plain"])[0].text, record["candidates"])
-                counts["pairs" if isinstance(made, PreferencePair) else f"no pair: {made}"] += 1
-                if write_pairs and isinstance(made, PreferencePair):
-                    write_pairs.write(_line(asdict(made)))
-    say(_listed(counts))
-    return counts
+
+class Pictures:
+    """The annotated pictures that responses name.
+
+    Attributes:
+        used: path → id of each.
+        skipped: what of them was left out, by reason.
+    """
+
+    def __init__(self, annotations: str, images: str):
+        self.used: dict[str, str] = {}
+        self._annotations, self._images, self._now = annotations, images, Counter()
+        source = ask("spr_annotations", source=annotations, image_folder=images, skipped=self._now, keep_crowd=False)
+        self._find = source.named if hasattr(source, "named") else self._by_path(source)
+        self.skipped = Counter(self._now)
+        self._unknown = self._now["unknown_image"]
+        self._read = lru_cache(PICTURES)(self._reading)
+
+    def of(self, row: dict) -> AnnotatedImage:
+        """The picture of a response, which must have an object. UserError says why it cannot be used."""
+        name = row["image"]
+        try:
+            image, why = self._read(name)
+        except KeyError:
+            raise UserError(f"response {row['id']}: {name} is not in --annotations {self._annotations}") from None
+        if image is None:
+            raise UserError(f"response {row['id']}: {name} of --annotations {self._annotations} cannot be used ({why})")
+        return image
+
+    def _reading(self, name: str) -> tuple[AnnotatedImage | None, str]:
+        """The picture of this name, and what of it was left out, which is counted once. KeyError where there is none."""
+        self._now.clear()
+        image = self._find(name)
+        if image and image.path not in self.used:
+            self.used[image.path] = image.id
+            self.skipped.update(self._now)
+        why = listed(self._now) or "no_objects"
+        if self._now[MISSING]:
+            why += f": there is no {os.path.join(self._images, name)}"
+        elif self._now["no_objects"] and self._unknown:
+            why += f": {self._unknown} annotations have an image_id that no picture has; 1 and \"1\" are two ids"
+        return image, why
+
+    def _by_path(self, source) -> Callable[[str], AnnotatedImage]:
+        """What finds a plugin's pictures by their path in the folder."""
+        numbered = hasattr(source, "ids")
+        found = filter(None, map(source.image, range(len(source.ids))) if numbered else source)
+        by_path = {os.path.abspath(image.path): image for image in found}
+        return lambda name: by_path[os.path.abspath(os.path.join(self._images, name))]
 
 
-def _listed(counts: Counter) -> str:
-    return ", ".join(f"{reason} {count}" for reason, count in counts.items())
+# --- the log
+
+
+def _held(path: Path) -> int:
+    """How many whole batches the log begins with; what follows a torn or damaged line is cut off."""
+    held = end = 0
+    if not path.exists():
+        return held
+    with open(path, "rb+") as file:
+        for line in file:
+            try:
+                sound = record_of(line)["id"] == str(held)
+            except ValueError:
+                sound = False
+            if not sound:
+                break
+            held, end = held + 1, end + len(line)
+        file.truncate(end)
+    return held
+
+
+def _regions(path: Path) -> Iterator[dict]:
+    """What the log holds, region by region, in the order of the responses."""
+    with open(path, "rb") as lines:
+        for line in lines:
+            yield from record_of(line)["regions"]
+
+
+# --- responses
 
 
 def _check(path: str, query: Callable[[dict], RegionQuery]) -> int:
     """How many responses there are; UserError for the first that cannot be scored or does not stand with those of its region."""
     total, marks = 0, array("Q")
     for region, group in groupby(_responses(path), _region):
-        first = next(group)
-        query(first)
+        ids = set()
+        for place, row in enumerate(group):
+            if not place:
+                query(row)
+            if str(row["id"]) in ids:
+                raise UserError(f"--responses {path}: two responses to {row['image']} {row['region']} have the id {row['id']}")
+            ids.add(str(row["id"]))
         marks.append(_mark(region))
-        total += 1 + sum(1 for _ in group)
+        total += len(ids)
+    if not total:
+        raise UserError(f"--responses {path}: holds no response")
     values, times = np.unique(np.frombuffer(marks, dtype=np.uint64), return_counts=True)
     if (times > 1).any():
         apart = set(values[times > 1].tolist())
@@ -159,30 +302,23 @@ def _response(line: str, place: str) -> dict:
     return row
 
 
-def _query(image: AnnotatedImage | None, row: dict, annotations: str, skipped: Counter) -> RegionQuery:
-    """The query of a response's region. UserError where its picture is not annotated or no object lies there."""
-    if image is None:
-        left_out = f" (left out there: {_listed(skipped)})" if skipped else ""
-        raise UserError(
-            f"response {row['id']}: {row['image']} is not in --annotations {annotations}, "
-            f"or its picture or boxes cannot be used{left_out}"
-        )
-    region = usable(Box(*map(float, row["region"]), Space.pixels(image.width, image.height)))
-    query = region and region_query(image, region, seed=0)
-    if not query or not query.truth:
-        raise UserError(f"response {row['id']}: the region {row['region']} of {row['image']} holds no annotated object")
-    return query
+def _number(value: int | float) -> float:
+    """As a float; NaN for a whole number beyond all of them."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
 
 
 def _answer(scored: dict, query: RegionQuery, box_format: BoxFormat) -> dict:
     initial, refined = scored["initial"], scored["refined"]
     terms = initial["terms"] or dict.fromkeys(("s_crop", "s_local", "s_sem", "s_loc"))
-    boxes = [list(box.pixels()) for box in box_format.parse(scored["text"], query.image.width, query.image.height).boxes]
+    written = box_format.parse(scored["text"], query.image.width, query.image.height).boxes
     return {
         **terms,
         "score": initial["total"] if initial["valid"] else None,
         "reason": initial["reason"],
-        "boxes": boxes,
+        "boxes": [list(box.xyxy) for box in map(usable, written) if box],
         "refined": scored["refined_text"],
         "refined_score": refined["total"] if refined["valid"] else None,
     }

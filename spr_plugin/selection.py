@@ -1,8 +1,9 @@
 """Which pictures and objects regions are grown from: what ``--spr_exclude``, ``--spr_min_objects`` and ``--spr_min_area`` leave.
 
 RefCOCO, RefCOCO+ and RefCOCOg test on pictures of COCO's *training* set, which LLaVA's mix, LVIS and Visual Genome hold too: whoever
-measures on them names their files to ``--spr_exclude``. A picture is known by COCO's number wherever its name has it
-(``COCO_train2014_000000581857.jpg`` is ``train2017/000000581857.jpg``), else by its file name.
+measures on them names their files to ``--spr_exclude``. A picture is known by COCO's number wherever its name has the twelve digits
+(``COCO_train2014_000000581857.jpg`` is ``train2017/000000581857.jpg`` and ``COCO_train2014_000000581857_jpg.rf.0f3a….jpg``), else
+by its file name.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import json
 import pickle
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from spr_plugin.annotations import AnnotatedImage
 from spr_plugin.errors import UserError
 from spr_plugin.plain_pickle import load_plain
 
-COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})(?:_\d+)?")
+COCO_NUMBER = re.compile(r"(?<!\d)(0{6}\d{6})(?!\d)")  # COCO's are below a million: dates and hashes hold twelve digits too
+TWELVE_DIGITS = re.compile(r"(?<!\d)(\d{12})(?!\d)")
 FIELDS = ("file_name", "image", "image_path", "img_path", "original_id", "image_id")
 Key = int | str
 
@@ -29,18 +31,22 @@ class Selection:
     """What regions are grown from.
 
     Attributes:
-        excluded: `picture_key` of pictures that are left out.
+        excluded: of each path of ``--spr_exclude``, `picture_key` of the pictures that are left out.
         min_objects: pictures with fewer objects are left out.
         min_area: objects of fewer square pixels are left out.
+        matched: the paths that have left out a picture so far.
     """
 
-    excluded: frozenset[Key] = frozenset()
+    excluded: Mapping[str, frozenset[Key]] = dataclasses.field(default_factory=dict)
     min_objects: int = 1
     min_area: float = 0.0
+    matched: set[str] = dataclasses.field(default_factory=set, compare=False)
 
     def __call__(self, image: AnnotatedImage, skipped: Counter) -> AnnotatedImage | None:
         """`image` with the objects that are large enough, or None; counted as ``excluded``, ``small`` (objects), ``few_objects``."""
-        if picture_key(image.path) in self.excluded:
+        key = picture_key(image.path)
+        if by := [path for path, keys in self.excluded.items() if key in keys]:
+            self.matched.update(by)
             skipped["excluded"] += 1
             return None
         large = tuple(annotation for annotation in image.annotations if annotation.box.area >= self.min_area)
@@ -52,34 +58,39 @@ class Selection:
         return dataclasses.replace(image, annotations=large) if small else image
 
 
+    def unmatched(self) -> list[str]:
+        """The paths of ``--spr_exclude`` that name pictures of which none came by."""
+        return [path for path, keys in self.excluded.items() if keys and path not in self.matched]
+
+
 def picture_key(name: Key) -> Key:
     """COCO's number of a picture, from its file name or id; else its file name without folders."""
     if isinstance(name, int):
         return name
-    base = str(name).replace("\\", "/").rsplit("/", 1)[-1]
-    stem = base.rsplit(".", 1)[0]
-    coco = COCO_NAME.fullmatch(stem)
+    folders, _, base = str(name).replace("\\", "/").rpartition("/")
+    # a folder is named after a picture by who cuts it up, and a Roboflow export ends in a hash
+    coco = COCO_NUMBER.search(base) or TWELVE_DIGITS.search(base) or COCO_NUMBER.search(folders)
     return int(coco.group(1)) if coco else int(base) if base.isascii() and base.isdecimal() else base
 
 
-def excluded(paths: Sequence[str]) -> frozenset[Key]:
-    """Keys of the pictures that the files and folders of ``--spr_exclude`` name.
+def excluded(paths: Sequence[str]) -> dict[str, frozenset[Key]]:
+    """Keys of the pictures that each of the files and folders of ``--spr_exclude`` names.
 
     A file holds one picture a line (``.txt``), JSON lines, a JSON list, COCO-like JSON (its ``images``), or the refs of the REFER
     data (``refs(unc).p``); a record names its picture by one of `FIELDS`, and records of a ``"split": "train"`` are passed over. Of
     a folder every ``refs(*).p`` and ``*.jsonl`` is read. Visual Genome's ``image_data.json`` excludes nothing by itself: it says
     under which Visual Genome names excluded COCO pictures are found. Raises UserError for anything else.
     """
-    keys: set[Key] = set()
+    named: dict[str, set[Key]] = {path: set() for path in paths}
     genome: dict[str, int] = {}
-    for path in paths:
+    for path, keys in named.items():
         for row in (row for file in _files(path) for row in _rows(file)):
             if isinstance(row, dict) and "coco_id" in row:
                 if row["coco_id"] is not None:
                     genome[f"{row['image_id']}.jpg"] = int(row["coco_id"])
             elif not (isinstance(row, dict) and row.get("split") == "train"):
                 keys.add(_row_key(row, path))
-    return frozenset(keys | {name for name, coco in genome.items() if coco in keys})
+    return {path: frozenset(keys | {name for name, coco in genome.items() if coco in keys}) for path, keys in named.items()}
 
 
 def _files(path: str) -> list[Path]:

@@ -15,7 +15,9 @@ import json
 import logging
 import os
 import re
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -23,12 +25,14 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.redaction import redacted, secrets_of, shown
-from spr_plugin.store import Log
+from spr_plugin.runs.log import Log
 
 RETRIES = 6
 PAUSE = 1.0  # seconds before a reply that was no chat completion is asked for again
 LONGEST_REASON = 300  # characters of what a server said that a line shows
+LONGEST_REPLY = 1 << 24  # bytes
 
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)  # a server without a parser for it leaves it in
 TEXTS = ("text", "output_text")  # types of the parts that some servers answer in; others are thoughts, say
 
 
@@ -40,7 +44,8 @@ class Malformed(Exception):
 
 
 def answer_in(reply: str) -> str:
-    """The text of a chat completion; "" where the model said nothing. Malformed says what is wrong."""
+    """The text of a chat completion without thoughts; "" where the model said nothing that can be seen.
+    Malformed says what is wrong."""
     choices = _object(reply).get("choices")
     if not isinstance(choices, list) or not choices:
         raise Malformed(f"a reply without choices: {reply}")
@@ -54,7 +59,8 @@ def answer_in(reply: str) -> str:
     if not all(isinstance(part, dict) for part in parts) or not all(isinstance(text, str) for text in texts):
         raise Malformed(f"a message whose content is no text: {reply}")
     # Half a surrogate pair could not be written.
-    return "".join(texts).encode(errors="replace").decode().strip()
+    said = _THOUGHT.sub("", "".join(texts).encode(errors="replace").decode()).strip()
+    return said if any(character.isprintable() and not character.isspace() for character in said) else ""
 
 
 def models_in(reply: str) -> list[str]:
@@ -111,6 +117,7 @@ class Server:
                 api_key=key,
                 timeout=config.spr_sampler_timeout,
                 max_retries=RETRIES,
+                http_client=_patient_to_a_point(openai, config.spr_sampler_timeout),
             )
         self.model = self._model()
 
@@ -162,7 +169,7 @@ class Server:
         try:
             yield
         except Exception as error:  # the client, what it is built on and the server's reply are all foreign
-            why = " ".join(redacted(str(error), self.secrets).split())
+            why = " ".join(redacted(_said_by(error), self.secrets).split())
             why = why if len(why) <= LONGEST_REASON else why[:LONGEST_REASON] + "…"
             raise UserError(
                 f"{self.name}: {why} ({type(error).__name__}){self._other_address(error)}; "
@@ -182,6 +189,38 @@ class Server:
     def _clean_record(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = redacted(record.getMessage(), self.secrets), ()
         return True
+
+
+def _patient_to_a_point(openai, seconds: float):
+    """The client's transport, in which a reply that is long, or long in coming, is one that failed. The
+    time-out that it has of its own starts anew with every byte."""
+    client = openai.DefaultHttpxClient
+    transport = sys.modules[client.__base__.__module__.partition(".")[0]]  # httpx, or what took its place
+
+    class Bounded(transport.SyncByteStream):
+        def __init__(self, stream):
+            self.stream, self.close = stream, stream.close
+
+        def __iter__(self):
+            until, size = time.monotonic() + seconds, 0
+            for part in self.stream:
+                size += len(part)
+                if size > LONGEST_REPLY:
+                    raise transport.ReadError(f"a reply of more than {LONGEST_REPLY >> 20} MiB")
+                if time.monotonic() > until:
+                    raise transport.ReadTimeout(f"a reply that is not whole after {seconds:g} s")
+                yield part
+
+    def bound(response) -> None:
+        response.stream = Bounded(response.stream)
+
+    return client(event_hooks={"response": [bound]})
+
+
+def _said_by(error: Exception) -> str:
+    """What an error says, and why it came to that: the client's "Connection error." alone tells nobody."""
+    said, why = str(error), str(error.__cause__ or "")
+    return said if why in said else f"{said} {why}"
 
 
 def ask_server(

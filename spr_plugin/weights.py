@@ -8,7 +8,7 @@ import torch
 
 from spr_plugin import ranks
 from spr_plugin.errors import UserError
-from spr_plugin.store import read_json, remove, write_json
+from spr_plugin.files import read_json, remove, write_json
 
 SHARD_BYTES = 2 << 30
 
@@ -171,6 +171,8 @@ def load(model, directory) -> None:
     from safetensors import safe_open
 
     index = read_json(Path(directory) / "index.json")
+    if not isinstance(index, dict):
+        raise UserError(f"{directory} holds no weights: remove it and run the same command again")
     held = dict(model.named_parameters()) | dict(model.named_buffers())
     missing = sorted(index.keys() - held.keys())
     if missing:

@@ -1,6 +1,7 @@
 """A real HTTP server on localhost that speaks OpenAI's chat completions with images, and can fail in every way that servers fail."""
 
 import base64
+import contextlib
 import io
 import json
 import re
@@ -39,7 +40,8 @@ class ChatServer(ThreadingHTTPServer):
     """Answers each request with a box that depends on its seed, or with the boxes of the objects it is told; request n goes through ``faults.get(n)`` first.
 
     Faults: ``"drop"`` closes the connection, ``"hang"`` answers nothing for long, ``"cut"`` ends in the
-    middle of the body, a number is that HTTP status, a :class:`Reply` is sent as it is. ``models`` is a Reply
+    middle of the body, ``"trickle"`` and ``"endless"`` send a body that never ends, a byte now and then or as fast as
+    it is read, a number is that HTTP status, a :class:`Reply` is sent as it is. ``models`` is a Reply
     to whoever asks for the models. Other paths than those under /v1 are not found.
 
     Attributes:
@@ -106,6 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault == "cut":
             self._send(Reply(completion("a red circle")), cut=20)
+        elif fault in ("trickle", "endless"):
+            self._send_for_ever(b" " if fault == "trickle" else b" " * (1 << 20), 0.02 if fault == "trickle" else 0)
         elif isinstance(fault, Reply):
             self._send(fault)
         elif fault:
@@ -133,6 +137,15 @@ class _Handler(BaseHTTPRequestHandler):
         if cut:
             self.close_connection = True
             self.connection.close()
+
+    def _send_for_ever(self, part: bytes, pause: float):
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while not self.server.closing.wait(pause):
+                self.wfile.write(part)
 
     def log_message(self, *args):
         pass

@@ -1,5 +1,6 @@
 """What every test shares: a printed seed, no network, a host on a tiny model, and our two folder names kept out of the top level."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -121,3 +122,26 @@ def llava_command(random_llava, tmp_path) -> LlavaCommand:
 def launcher():
     """``launcher(2)`` → the words that start a module in two processes."""
     return lambda ranks: [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), "-m"]
+
+
+@pytest.fixture
+def ordinary_user(tmp_path):
+    """Context manager: inside, this process has no more rights than anybody."""
+    if os.geteuid():
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def as_nobody():
+        opened = [path for path in tmp_path.parents if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001]
+        modes = [path.stat().st_mode for path in opened]
+        for path in opened:  # pytest's own folders are for their owner alone
+            path.chmod(path.stat().st_mode | 0o055)
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+            for path, mode in zip(opened, modes):
+                path.chmod(mode)
+
+    return as_nobody()

@@ -1,6 +1,7 @@
 """Annotated pictures: COCO JSON and boxes mined from LLaVA conversations, with everything that real files get wrong."""
 
 import json
+import random
 from collections import Counter
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from spr_plugin.annotations import BadImage, mine_conversations, open_image, CocoImages, spr_annotations
 from spr_plugin.errors import UserError
 from spr_plugin.formats import ferret, llava
+from spr_plugin.regions import region_queries
 
 
 @pytest.fixture
@@ -108,6 +110,65 @@ def test_a_repeated_picture_record_is_read_once(folder):
     assert len(images) == 1 and skipped == {"duplicate_image_id": 1}
 
 
+def of(id, name, **more):
+    return {"id": id, "file_name": name, "width": 100, "height": 50, **more}
+
+
+@pytest.mark.parametrize("again", ["a.jpg", "./a.jpg", "b/../a.jpg"])
+def test_two_records_of_one_file_are_one_picture_with_the_objects_of_both(folder, again, capsys):
+    rows = [{"bbox": [1, 1, 9, 9]}, {"bbox": [20, 20, 9, 9], "image_id": 2}]
+    (folder / "b").mkdir()
+    [image], skipped = read(coco(folder, rows, images=[of(1, "a.jpg"), of(2, again)]), folder)
+    assert image.id == "1" and [annotation.id for annotation in image.annotations] == [0, 1] and not skipped
+    assert "1 image records name a file that an earlier one names" in capsys.readouterr().err
+    [query] = region_queries([image], seed=0, more_than=1, skipped=skipped)
+    assert len(query.truth) == 2
+
+
+def test_an_object_of_two_records_is_one_and_ids_stay_apart(folder):
+    rows = [{"bbox": [1, 1, 9, 9]}, {"bbox": [1, 1, 9, 9], "image_id": 2}, {"bbox": [40, 20, 9, 9], "image_id": 2, "id": 0}]
+    [image], skipped = read(coco(folder, rows, images=[of(1, "a.jpg"), of(2, "a.jpg")]), folder)
+    assert [(a.id, a.box.x1) for a in image.annotations] == [(0, 1), ("0 of record 2", 40)] and skipped == {"duplicate": 1}
+
+
+def test_of_two_records_only_those_of_the_file_s_size_count(folder):
+    rows = [{"bbox": [1, 1, 9, 9]}, {"bbox": [20, 20, 9, 9], "image_id": 2}]
+    [image], skipped = read(coco(folder, rows, images=[of(1, "a.jpg", width=200), of(2, "a.jpg")]), folder)
+    assert [annotation.id for annotation in image.annotations] == [1] and skipped == {"size_mismatch": 1}
+
+
+def test_one_file_under_two_names_is_refused(folder):
+    file = coco(folder, [{"bbox": [1, 1, 9, 9]}], images=[of(1, "a.jpg"), of(2, str(folder / "a.jpg"))])
+    with pytest.raises(UserError, match="a.jpg and .*/a.jpg are one file, .*/a.jpg: name it alike"):
+        read(file, folder)
+
+
+@pytest.mark.parametrize(
+    ("names", "found", "missing"),
+    [
+        (["a.jpg", "cam2/a.jpg"], ["1"], 1),  # the second's is not there, and a.jpg is the first's
+        (["cam2/a.jpg", "a.jpg"], ["2"], 1),
+        (["cam1/a.jpg", "cam2/a.jpg"], [], 2),  # one of them, but which?
+        (["v1/cam1/a.jpg", "v1/cam2/a.jpg", "v1/b.png"], ["3"], 2),
+    ],
+)
+def test_no_picture_is_taken_for_another_of_the_same_name(folder, names, found, missing):
+    images = [of(id, name) for id, name in enumerate(names, 1)]
+    Image.new("RGB", (100, 50)).save(folder / "b.png")
+    rows = [{"bbox": [1, 1, 9, 9], "image_id": record["id"]} for record in images]
+    read_images, skipped = read(coco(folder, rows, images=images), folder)
+    assert [image.id for image in read_images] == found and skipped == {"missing_image": missing}
+
+
+def test_a_tail_that_is_the_record_s_own_is_taken(folder):
+    """``cam1`` was unpacked beside ``a.jpg``, which is nobody's."""
+    (folder / "cam1").mkdir()
+    Image.new("RGB", (100, 50)).save(folder / "cam1/a.jpg")
+    images = [of(1, "v1/cam1/a.jpg"), of(2, "v1/cam2/a.jpg")]
+    [image], skipped = read(coco(folder, [{"bbox": [1, 1, 9, 9]}], images=images), folder)
+    assert image.path == str(folder / "cam1/a.jpg") and skipped == {"missing_image": 1}
+
+
 def test_lvis_names_its_files_by_url(folder):
     (folder / "val2017").mkdir()
     Image.new("RGB", (9, 9)).save(folder / "val2017" / "000000000009.jpg")
@@ -190,11 +251,11 @@ def record(turns, image="a.jpg"):
     return {"id": "x", "image": image, "conversations": talk}
 
 
-def mine(folder, records, form=llava("pad")):
+def mine(folder, records, form=llava("pad"), **more):
     file = folder / "data.json"
     file.write_text(json.dumps(records))
     skipped = Counter()
-    return list(mine_conversations(str(file), str(folder), form, skipped)), skipped
+    return list(mine_conversations(str(file), str(folder), form, skipped, **more)), skipped
 
 
 def test_rec_and_reg_turns_and_grounded_answers_are_mined(folder):
@@ -227,7 +288,7 @@ def test_records_of_one_picture_are_merged_without_repetition(folder):
         record([(REG.format(box), "Man.")]),
         record([(REC.format("left guy"), near)]),
         record([(REC.format("left guy"), "[0.0, 0.25, 0.2, 0.5]"), (REC.format("his hat"), "[0.1, 0.25, 0.2, 0.3]")]),
-        record([(REC.format("tree"), "[0.0, 0.0, 0.5, 0.5]")], image="b.png"),
+        record([(REC.format("tree"), "[0.25, 0.0, 0.5, 0.5]")], image="b.png"),
     ]
     images, skipped = mine(folder, records)
     assert [[a.label for a in image.annotations] for image in images] == [["man", "left guy", "his hat"], ["tree"]]
@@ -259,8 +320,6 @@ def test_a_bad_record_is_counted_and_the_others_stay(folder, bad, reason):
 
 def boxed(folder, aspect, size=(100, 50), count=30):
     """A data file of boxes all over pictures of this size, in 0-1 of the padded square ("pad") or of the picture."""
-    import random
-
     from spr_plugin.boxes import Box, Space
 
     rng, form = random.Random(0), llava(aspect)
@@ -282,6 +341,110 @@ def test_the_reading_of_padding_is_tested_on_the_file_s_own_boxes(folder, size):
         with pytest.raises(UserError, match=f"--spr_data_aspect {written}") as caught:
             mine(folder, rows, llava("square" if written == "pad" else "pad"))
         assert "of 30 boxes" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def mixed(folder, padded, square, size=(64, 32)):
+    """Records of so many boxes of each reading, a picture each five, in blocks."""
+    rows = []
+    for aspect, count in padded, square:
+        for row in boxed(folder, aspect, size, count):
+            name = f"{aspect}{len(rows) // 5}.png"
+            if not (folder / name).exists():
+                Image.new("RGB", size).save(folder / name)
+            rows.append({**row, "image": name})
+    return rows
+
+
+@pytest.mark.parametrize("declared", ["pad", "square"])
+@pytest.mark.parametrize("blocks", [(("pad", 400), ("square", 400)), (("square", 400), ("pad", 400)), (("pad", 2500), ("square", 1500))])
+def test_a_mixture_of_both_readings_is_refused_in_any_order(folder, declared, blocks):
+    with pytest.raises(UserError, match="some boxes count padding and some do not") as caught:
+        mine(folder, mixed(folder, *blocks), llava(declared))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_padded_file_with_one_other_box_loses_that_box_alone(folder, first):
+    """(64, 99, 320, 250) of a 640 x 320 picture, in 0-1 of the picture, was read as (64, 38, 320, 320)."""
+    rows, other = boxed(folder, "pad", (640, 320), 200), record([(REC.format("other"), "[0.1, 0.31, 0.5, 0.78]")], image="wide.png")
+    [image], skipped = mine(folder, [other, *rows] if first else [*rows, other])
+    assert "other" not in [annotation.label for annotation in image.annotations] and skipped["in_padding"] == 1
+    assert len(image.annotations) + skipped["duplicate"] == 200
+
+
+def test_who_names_the_reading_is_told_of_pictures_that_look_mixed(folder, capsys):
+    """Roads: nothing above and below, though boxes count no padding."""
+    rng = random.Random(0)
+    rows = boxed(folder, "square", (640, 320), 1)
+    for number in range(300):
+        x, y = rng.uniform(0, 0.9), rng.uniform(0.15, 0.7)
+        rows.append(record([(REC.format(f"car {number}"), f"[{x:.2f}, {y:.2f}, {x + 0.1:.2f}, {y + 0.1:.2f}]")], image="wide.png"))
+    with pytest.raises(UserError, match="say --spr_data_aspect square if none does"):
+        mine(folder, rows, llava("square"))
+    [image], _ = mine(folder, rows, llava("square"), sure=True)
+    assert "taken as --spr_data_aspect square" in capsys.readouterr().err and image.annotations
+
+
+def test_openai_s_names_and_keys_of_speakers_are_read(folder):
+    turns = [(REC.format("cup"), "[0.1, 0.3, 0.2, 0.4]")]
+    named = record(turns)
+    named["conversations"] = [{"from": "system", "value": "Ground."}] + [
+        {"from": {"human": "user", "gpt": "assistant"}[turn["from"]], "value": turn["value"]} for turn in named["conversations"]
+    ]
+    keyed = {"image": "b.png", "conversations": [{"role": "user", "content": turns[0][0]}, {"role": "assistant", "content": "[0.4, 0.3, 0.6, 0.4]"}]}
+    images, skipped = mine(folder, [named, keyed])
+    assert [image.annotations[0].label for image in images] == ["cup", "cup"] and not skipped
+
+
+def test_turns_of_unknown_speakers_are_counted(folder):
+    strange = record([(REC.format("cup"), "[0.1, 0.3, 0.2, 0.4]")])
+    strange["conversations"][1]["from"] = "bot"
+    images, skipped = mine(folder, [strange])
+    assert images == [] and skipped == {"unknown_speaker": 1}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "<ref>the red cup</ref>",
+        "<ref>the red cup</ref>. Answer briefly.",
+        "<|object_ref_start|>the red cup<|object_ref_end|>",
+        "<p>the red cup</p>",
+        "the red cup.\nAnswer briefly.",
+        "the red cup. Answer briefly.",
+        "the red cup Answer the question with a box only.",
+        "the red cup. Be brief.",
+        "the red cup. Please answer in the format [x1, y1, x2, y2].",
+        '"the red cup". Output only the coordinates',
+    ],
+)
+def test_tags_and_instructions_are_no_part_of_a_label(folder, asked):
+    question = "Please provide the bounding box coordinate of the region this sentence describes: " + asked
+    [image], _ = mine(folder, [record([(question, "[0.1, 0.3, 0.2, 0.4]")])])
+    assert image.annotations[0].label == "the red cup"
+
+
+@pytest.mark.parametrize("asked", ["Answer briefly.", "<ref></ref>", "\nAnswer briefly."])
+def test_an_instruction_alone_is_no_label(folder, asked):
+    images, skipped = mine(folder, [record([(REC.format(asked), "[0.1, 0.3, 0.2, 0.4]")])])
+    assert images == [] and skipped == {"no_phrase": 1}
+
+
+@pytest.mark.parametrize("phrase", ["man in no. 5 shirt", "St. Bernard", "guy that will answer the phone", "Be Happy sign", "boy < girl"])
+def test_a_phrase_with_dots_and_capitals_stays_whole(folder, phrase):
+    [image], _ = mine(folder, [record([(REC.format(phrase), "[0.1, 0.3, 0.2, 0.4]")])])
+    assert image.annotations[0].label == phrase.replace(" < ", " ")
+
+
+def test_tags_of_an_answer_are_no_part_of_a_label(folder):
+    [image], _ = mine(folder, [record([(REG.format("[0.5, 0.25, 1.0, 0.75]"), "<ref>Third person</ref>.")])])
+    assert image.annotations[0].label == "Third person"
+
+
+def test_one_picture_under_two_spellings_is_one(folder):
+    records = [record([(REC.format("cup"), "[0.1, 0.3, 0.2, 0.4]")]), record([(REC.format("hat"), "[0.5, 0.3, 0.6, 0.4]")], image="./a.jpg")]
+    [image], _ = mine(folder, records)
+    assert [annotation.label for annotation in image.annotations] == ["cup", "hat"]
 
 
 def test_a_few_boxes_or_square_pictures_decide_nothing(folder, capfd):

@@ -20,8 +20,10 @@ RECORDS = st.dictionaries(TEXT.filter(lambda key: key != "image_id"), VALUES, ma
 ANNOTATIONS = st.lists(st.tuples(RECORDS, IDS | st.none(), st.booleans()).map(lambda row: {"image_id": row[1], **row[0]} if row[2] else {**row[0], "image_id": row[1]}) | VALUES, max_size=8)
 
 
-def usable(record, skipped) -> bool:
-    return isinstance(record, dict) and isinstance(record.get("id"), (int, str))
+def usable(record, skipped) -> str:
+    """A name of its own for each record with an id."""
+    known = isinstance(record, dict) and isinstance(record.get("id"), (int, str))
+    return record.get("file_name") or f"{record.get('n')}.png" if known else ""
 
 
 def same(a, b) -> bool:
@@ -45,9 +47,26 @@ def test_it_reads_what_json_reads(tmp_path_factory, images, annotations, other, 
     owned = 0
     for id, record in by_id.items():
         rows = [row for row in content["annotations"] if isinstance(row, dict) and type(row.get("image_id")) is type(id) and row["image_id"] == id]
-        assert same(index.image(id), record) and same(index.annotations(id), rows)
+        assert same(index.images(id), [record]) and same(index.annotations(id), rows)
         owned += len(rows)
     assert skipped["unknown_image"] == len(annotations) - owned
+
+
+@given(names=st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=3).map("/".join), max_size=6))
+def test_names_and_tails_are_those_of_the_records(tmp_path_factory, names):
+    records = [{"id": id, "file_name": name} for id, name in enumerate(names)]
+    file = tmp_path_factory.getbasetemp() / "names.json"
+    file.write_text(json.dumps({"images": records, "annotations": [], "categories": []}))
+    index = CocoIndex(str(file), usable, Counter())
+    firsts = [names.index(name) for name in dict.fromkeys(names)]
+    assert index.ids == firsts and index.again == len(names) - len(firsts)
+    for id, name in enumerate(names):
+        assert index.images(id) == [record for record in records if record["file_name"] == name]
+        assert index.named(f"./{name}") == names.index(name)
+        for tail in ("a", "b", "a/b", "a/a/b"):
+            others = [other for other in names if other != name]
+            assert index.shared(name, tail) == any(f"/{other}".endswith(f"/{tail}") for other in others)
+    assert index.named("c") is None
 
 
 @pytest.mark.parametrize("text", ['{"images": [', '{"images": [{"id": 1}', '{"images": [{"id": 1} {', '{"images": [], "annotations": [}', '{"a" 1}', '{"images": [], "categories": [], "annotations": [{"image_id": 3, ]}]}'])

@@ -52,6 +52,18 @@ def test_gains_are_paired_and_the_signature_is_found(tmp_path):
     assert back["tasks"]["spr_refcoco_val"]["signature"]["verdict"] == "shrinks"
 
 
+def test_nothing_that_is_read_is_written_to(tmp_path):
+    """A link of an output's name to a samples file is replaced, not followed; a file is no folder for the results."""
+    a, b = rec_run(tmp_path / "a", 0.20, count=30), rec_run(tmp_path / "b", 0.08, count=30)
+    samples = {file: file.read_bytes() for folder in (a, b) for file in folder.glob("*.jsonl")}
+    for name, file in zip(("compare.json", "compare.md"), samples):
+        (b / name).symlink_to(file)
+    module.compare(a, b)
+    assert {file: file.read_bytes() for file in samples} == samples and not (b / "compare.json").is_symlink()
+    with pytest.raises(UserError, match="--out .*samples.*: is there already, and is no folder"):
+        module.compare(a, b, next(iter(samples)))
+
+
 def test_a_run_against_itself_shows_nothing(tmp_path):
     found = module.compare(rec_run(tmp_path / "a", 0.1), rec_run(tmp_path / "b", 0.1))
     part = found["tasks"]["spr_refcoco_val"]

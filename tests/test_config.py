@@ -1,13 +1,15 @@
 """Flags: defaults, refusals and what binds a run."""
 
 import dataclasses
+import re
 
 import pytest
 from click.testing import CliRunner
 
 from spr_plugin.cli import commands
-from spr_plugin.config import SPRConfig, digest, fingerprint, flags_table, parse
+from spr_plugin.config import SPRConfig, shaping, flags_table, parse
 from spr_plugin.errors import UserError
+from spr_plugin.ids import digest
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_numbers_of_a_settings_file_however_yaml_reads_them(tmp_path, text):
     )
     config = SPRConfig(spr=True, spr_dpo_config=str(tmp_path / "dpo.yaml"))
     assert (config.spr_learning_rate, config.spr_loss_weights, config.spr_seed) == (5e-5, [1], 7)
-    assert fingerprint(config)["spr_dpo_config"] == {"run_name": "1e3"}
+    assert shaping(config)["dpo"]["spr_dpo_config"] == {"run_name": "1e3"}
 
 
 @pytest.mark.parametrize(
@@ -86,9 +88,9 @@ def test_spr_only_means_spr():
 
 
 def test_flags_that_alter_no_record_do_not_bind_a_run():
-    bound = fingerprint(SPRConfig(spr=True))
+    bound = {name for flags in shaping(SPRConfig(spr=True)).values() for name in flags}
     assert "spr_beta" in bound and "spr_seed" in bound
-    assert not {"spr", "spr_only", "spr_overwrite", "spr_save_base", "spr_rounds"} & bound.keys()
+    assert not {"spr", "spr_only", "spr_overwrite", "spr_save_base", "spr_rounds"} & bound
 
 
 def test_every_flag_has_help_and_an_origin():
@@ -102,6 +104,16 @@ def test_help_of_our_own_commands():
         shown = CliRunner().invoke(commands, [*words, "--help"])
         assert shown.exit_code == 0, (words, shown.exception)
         assert "sage: " in shown.output and "%%" not in shown.output
+
+
+def test_help_without_a_host_names_no_flag_of_one():
+    """Every flag that spr sample's help names is its own."""
+    from spr_plugin.sample_alone import FLAGS
+
+    shown = CliRunner().invoke(commands, ["sample", "--help"]).output
+    named = {flag.replace("-", "_").strip("_") for flag in re.findall(r"--([a-z][\w-]*)", shown)}
+    assert "spr_annotations" in named and named - {"no_" + flag for flag in FLAGS} <= {*FLAGS, "spr_sampler", "out", "aspect", "help"}
+    assert "the host's" not in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("text", ["10 % warm-up", "100%", "%s of %(prog)s", "50%% and %d"])

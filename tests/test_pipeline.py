@@ -8,13 +8,16 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
-from spr_plugin.config import SPRConfig, fingerprint  # noqa: E402
+from spr_plugin.config import SPRConfig  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
+from spr_plugin.files import read_json  # noqa: E402
 from spr_plugin.formats import llava  # noqa: E402
 from spr_plugin.pipeline import Run, by_picture, refuse_impossible  # noqa: E402
 from spr_plugin.region_source import write_regions  # noqa: E402
+from spr_plugin.runs.layout import Folder  # noqa: E402
+from spr_plugin.runs.log import Log  # noqa: E402
+from spr_plugin.runs.manifest import Changes, bind, settings_of  # noqa: E402
 from spr_plugin.sample_alone import adopt  # noqa: E402
-from spr_plugin.store import Log, check_manifest, read_json  # noqa: E402
 
 
 @pytest.fixture
@@ -35,11 +38,11 @@ def source(tmp_path):
 def regions(source, aspect="pad", into="spr", **flags):
     """Picture id → number of objects in the pictures that regions were made of, and the counts."""
     run = object.__new__(Run)
-    run.directory = source / into
+    run.folder = Folder(source / into)
     run.host = SimpleNamespace(data_path=str(source / "data.json"), image_folder=str(source), box_format=llava(aspect))
     run.config = SPRConfig(spr=True, spr_more_than=3, **flags)
     queries = run.regions()
-    return {query.image.id: len(query.image.annotations) for query in queries}, read_json(run.directory / "regions" / "counts.json")
+    return {query.image.id: len(query.image.annotations) for query in queries}, read_json(run.folder.skipped)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,25 @@ def test_each_flag_changes_what_it_names(source, flags, objects, counts):
 def test_pictures_of_coco_are_spoken_of_unless_some_are_excluded(source, capfd):
     regions(source, spr_annotations=str(source / "coco.json"))
     assert "--spr_exclude" in capfd.readouterr().err
+
+
+def test_a_roboflow_export_of_an_excluded_picture_is_left_out(source):
+    (source / "000000000009.jpg").rename(source / "COCO_train2014_000000000009_jpg.rf.0f3a9c12ab.jpg")
+    content = (source / "coco.json").read_text().replace("000000000009.jpg", "COCO_train2014_000000000009_jpg.rf.0f3a9c12ab.jpg")
+    (source / "coco.json").write_text(content)
+    found, counts = regions(source, spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")])
+    assert set(found) == {"1", "2"} and counts["excluded"] == 1
+
+
+def test_exclusions_that_match_nothing_and_regions_that_are_not_there_are_said(source, capfd):
+    (source / "other.txt").write_text("000000000077.jpg\n78\n")
+    exclude = [str(source / "val.txt"), str(source / "other.txt")]
+    regions(source, spr_annotations=str(source / "coco.json"), spr_exclude=exclude, spr_regions=3)
+    said = capfd.readouterr().err
+    assert f"--spr_exclude {source}/other.txt: none of the 2 pictures" in said and "val.txt: none" not in said
+    assert "2 regions are made of the 3 asked for: the pictures give no more (crowd 3, excluded 1)" in said
+    regions(source, into="all", spr_annotations=str(source / "coco.json"), spr_regions=3)
+    assert "asked for" not in capfd.readouterr().err
 
 
 def grounded(source, width=9):
@@ -84,19 +106,24 @@ def test_the_aspect_of_the_data_is_not_the_host_s(source):
     assert found == {"c.jpg": 24}
 
 
+def bound(folder, config):
+    """What a run leaves before it samples."""
+    bind(folder, settings_of(config, llava().describe()), Changes({}, ()))
+
+
 def test_variants_of_scoring_use_the_answers_of_an_earlier_run(source, tmp_path):
     """Other flags of scoring, pairing and DPO do not matter; the host's own folder of pictures may have been used."""
     flags = {"spr": True, "spr_annotations": str(source / "coco.json"), "spr_prompts": ["plain"], "spr_more_than": 1}
-    config, first = SPRConfig(**flags), tmp_path / "first" / "spr"
-    known = {**fingerprint(config), "box": llava().describe()}
-    check_manifest(first, known, False, {"spr_annotations": config.spr_annotations})
+    config, first = SPRConfig(**flags), Folder(tmp_path / "first" / "spr")
+    bound(first, config)
     write_regions(first, config, llava(), None, str(source))
-    ids = [f"{region}{place}" for region in Log(first / "regions").read() for place in range(config.spr_samples)]
-    Log(first / "candidates").append(*({"id": id, "text": "a dog"} for id in ids))
+    ids = [f"{region}{place}" for region in first.log("regions").read() for place in range(config.spr_samples)]
+    first.log("candidates").append(*({"id": id, "text": "a dog"} for id in ids))
     variant = SPRConfig(**flags, spr_lambda=0.5, spr_pairing="random", spr_no_refinement=True, spr_beta=0.3, spr_candidates=str(first))
-    write_regions(tmp_path / "second", variant, llava(), None, str(source))
-    adopt(variant, llava(), tmp_path / "second")
-    assert ids and set(Log(tmp_path / "second" / "candidates").read()) == set(ids)
+    second = Folder(tmp_path / "second")
+    write_regions(second, variant, llava(), None, str(source))
+    adopt(variant, llava(), second)
+    assert ids and set(second.log("candidates").read()) == set(ids)
 
 
 def test_answers_to_other_mined_boxes_are_not_taken_up(source):
@@ -105,7 +132,7 @@ def test_answers_to_other_mined_boxes_are_not_taken_up(source):
     flags = {"spr_prompts": ["plain"]}
     regions(source, into="first", **flags)
     first = source / "first"
-    check_manifest(first, {**fingerprint(SPRConfig(spr=True, spr_more_than=3, **flags)), "box": llava().describe()}, False)
+    bound(Folder(first), SPRConfig(spr=True, spr_more_than=3, **flags))
     ids = [f"{region}{place}" for region in Log(first / "regions").read() for place in range(SPRConfig().spr_samples)]
     Log(first / "candidates").append(*({"id": id, "text": "a dog"} for id in ids))
     regions(source, into="same", spr_candidates=str(first), **flags)

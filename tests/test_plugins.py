@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from spr_plugin import cli, plugins
+from spr_plugin.contracts import ask
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.plugins import hook, load_file, manager
+from spr_plugin.plugins import load_file, manager
 
 PLUGIN = '''
 from spr_plugin.annotations import AnnotatedImage, Annotation
@@ -75,11 +76,11 @@ def test_a_plugin_file_adds_source_scorer_and_format_and_the_pipeline_uses_them(
     from spr_plugin.regions import region_queries
 
     Image.new("RGB", (90, 90)).save(tmp_path / "grid.png")
-    images = hook().spr_annotations(source="grid:3", image_folder=str(tmp_path), skipped=Counter(), keep_crowd=False)
+    images = ask("spr_annotations", source="grid:3", image_folder=str(tmp_path), skipped=Counter(), keep_crowd=False)
     (query,) = region_queries(images, seed=0, skipped=Counter())
     form = box_format("lab")
     assert form.family == "shikra"
-    scorer = hook().spr_scorer(config=SimpleNamespace(spr_scorer="boxes"), device="cpu")
+    scorer = ask("spr_scorer", config=SimpleNamespace(spr_scorer="boxes"), device="cpu")
     text = form.render((annotation.label, annotation.box) for annotation in query.truth)
     [record] = score_regions([query], [[{"id": "good", "text": text}, {"id": "bad", "text": "nothing"}]], scorer, form)
     assert [row["initial"]["total"] for row in record["candidates"]] == [len(query.truth), 0.0]
@@ -91,7 +92,7 @@ def test_loading_a_file_twice_is_once(plugin):
 
 
 def test_a_plugin_wins_over_the_built_in(plugin):
-    assert hook().spr_box_format(family="lab", aspect=None) is not None
+    assert ask("spr_box_format", family="lab", aspect=None) is not None
     assert box_format("llava", "pad").family == "llava"
 
 
@@ -186,7 +187,7 @@ def test_an_unknown_format_names_the_flag():
 
 
 def test_built_ins_are_registered():
-    assert {name for name, _ in plugins.manager().list_name_plugin()} >= set(plugins.BUILT_IN)
+    assert list(plugins.answers("spr_box_format", family="llava", aspect="pad"))
     assert hookimpl is not None
 
 

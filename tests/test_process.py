@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-pytestmark = pytest.mark.legacy
+pytestmark = [pytest.mark.legacy, pytest.mark.slow]
 NEVER = "this command ends without the SPR stage"
 PARSES = """
     import os, subprocess, sys

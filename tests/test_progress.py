@@ -1,6 +1,6 @@
 """Without a terminal a stage prints plain lines, the last one when it is done."""
 
-from spr_plugin.progress import progress
+from spr_plugin.progress import counted, progress
 
 
 def test_plain_lines(capsys):
@@ -13,3 +13,7 @@ def test_silent_on_other_ranks_and_for_nothing(capsys):
     assert list(progress([1], 1, "x", show=False)) == [1]
     assert list(progress([], 0, "x")) == []
     assert capsys.readouterr().err == ""
+
+
+def test_counted_puts_the_most_frequent_first():
+    assert list(counted(["b", "a", "b"]).items()) == [("b", 2), ("a", 1)]

@@ -50,6 +50,7 @@ def test_shares_are_whole_and_of_like_size(monkeypatch, world):
     assert max(loads) - min(loads) <= (1 if world < 3 else 8)
 
 
+@pytest.mark.slow
 def test_a_rank_that_comes_late_sees_what_the_first_one_saw(tmp_path):
     import torch.multiprocessing
 
@@ -110,6 +111,7 @@ def said(tmp_path_factory):
     return folder, everyone[0]
 
 
+@pytest.mark.slow
 def test_ranks_that_do_not_share_the_output_folder_all_say_so(said):
     folder, lines = said
     line = lines["apart"]
@@ -120,6 +122,7 @@ def test_ranks_that_do_not_share_the_output_folder_all_say_so(said):
     assert not (folder / "a" / "spr").exists() and not (folder / "b").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_by_another_name_is_shared_and_what_is_in_it_stays(said):
     folder, lines = said
     assert lines["a link"] is None and [path.name for path in (folder / "held" / "spr").iterdir()] == [
@@ -127,6 +130,7 @@ def test_a_folder_by_another_name_is_shared_and_what_is_in_it_stays(said):
     ]
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made(said):
     _, lines = said
     assert (
@@ -135,5 +139,6 @@ def test_a_folder_that_cannot_be_made(said):
     )
 
 
+@pytest.mark.slow
 def test_what_rank_0_refuses_every_rank_refuses(said):
     assert said[1]["refused"] == "--flag: no"

@@ -81,6 +81,56 @@ def test_refers_tree(tmp_path, capsys, embed):
     assert "refcoco/val: 4 expressions; the published split has 10834" in capsys.readouterr().err + done.output
 
 
+def turned_tree(root, kind, exif):
+    """refer's tree whose first picture asks to be turned: red where its box is, grey-green elsewhere."""
+    refer_tree(root)
+    shown = Image.new("RGB", (100, 80), (90, 120, 60))
+    shown.paste((254, 0, 0), (0, 0, 50, 80))
+    for name in os.listdir(root / releases.REC_PICTURES):
+        shown.save(root / releases.REC_PICTURES / name, kind, exif=exif, **({"quality": 100} if kind == "JPEG" else {}))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", [3, 2])
+def test_an_embedded_picture_has_the_pixels_of_its_file(tmp_path, kind, orientation):
+    """Its file's pixels by our decoder, and by any library, since no orientation goes along."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned_tree(tmp_path / "refer", kind, exif)
+    pixels = {}
+    for embed in (False, True):
+        releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / f"root{embed}"), embed)
+        document = documents(tmp_path / f"root{embed}", "spr_refcoco_val")[0]
+        pixels[embed] = data.doc_to_visual(document)[0].tobytes()
+    assert pixels[True] == pixels[False]
+    with Image.open(io.BytesIO(document["image"]["bytes"])) as embedded:
+        assert 0x0112 not in embedded.getexif() and embedded.convert("RGB").tobytes() == pixels[False]
+
+
+def test_a_picture_that_asks_nothing_is_embedded_as_it_is(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 1, "camera"
+    turned_tree(tmp_path / "refer", "JPEG", exif)
+    releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"), True)
+    embedded = documents(tmp_path / "root", "spr_refcoco_val")[0]["image"]["bytes"]
+    assert embedded == (tmp_path / "refer" / releases.REC_PICTURES / "COCO_train2014_000000000001.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0", b"Exif\0\0"])
+def test_a_broken_exif_is_not_embedded(tmp_path, exif):
+    turned_tree(tmp_path / "refer", "JPEG", exif)
+    releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"), True)
+    document = documents(tmp_path / "root", "spr_refcoco_val")[0]
+    assert data.doc_to_visual(document)[0].getpixel((10, 10)) == pytest.approx((254, 0, 0), abs=2)
+
+
+def test_a_file_that_is_no_picture_is_not_embedded(tmp_path):
+    refer_tree(tmp_path / "refer")
+    (tmp_path / "refer" / releases.REC_PICTURES / "COCO_train2014_000000000001.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="record 0: cannot read .*000000000001.jpg"):
+        releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"), True)
+
+
 def test_the_published_size_is_no_difference(tmp_path, capsys, monkeypatch):
     refer_tree(tmp_path / "refer")
     monkeypatch.setitem(releases.PUBLISHED, "refcoco/val", ("expressions", 4))
@@ -223,6 +273,28 @@ def test_visual_genome(tmp_path, capsys):
     assert (found["id"], found["references"], found["bbox"]) == ("3", ["red cat"], [0.0, 10.0, 25.0, 30.0])
     said = "".join(capsys.readouterr())
     assert "outside 1, too_small 1, no_phrase 1" in said and "region_descriptions.json: 5 regions; the published file has 5408689" in said
+
+
+def test_where_nothing_can_be_written_is_known_first(tmp_path, monkeypatch):
+    refer_tree(tmp_path / "refer")
+    (tmp_path / "file").write_text("mine")
+    for target in ("file", "file/deep", "refer/refcoco/instances.json"):
+        with pytest.raises(UserError, match=f"--to .*{target}: .*is no folder"):
+            releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / target))
+    (tmp_path / "root/refcoco/val.parquet").mkdir(parents=True)
+    with pytest.raises(UserError, match="--to .*root: cannot write .*val.parquet"):
+        releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"))
+    assert [path.name for path in (tmp_path / "root/refcoco").iterdir()] == ["val.parquet"]
+
+
+def test_a_conversion_replaces_a_link_and_not_what_it_points_to(tmp_path):
+    refer_tree(tmp_path / "refer")
+    (tmp_path / "root/refcoco").mkdir(parents=True)
+    before = (tmp_path / "refer/refcoco/instances.json").read_bytes()
+    (tmp_path / "root/refcoco/val.parquet").symlink_to(tmp_path / "refer/refcoco/instances.json")
+    releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"))
+    assert (tmp_path / "refer/refcoco/instances.json").read_bytes() == before
+    assert len(documents(tmp_path / "root", "spr_refcoco_val")) == 4
 
 
 def test_what_is_not_there_is_one_line(tmp_path):

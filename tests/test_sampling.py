@@ -18,8 +18,8 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.regions import region_queries, region_query
+from spr_plugin.runs.log import Log
 from spr_plugin.sampling import ahead, batch_plan, candidate_id, halves, left_to_do, sample
-from spr_plugin.store import Log
 
 ROOT = Path(__file__).parents[1]
 FORM = box_format("llava", "pad")

@@ -1,6 +1,9 @@
 """``spr score`` on the tiny world: the figures of the pipeline's own scorer, one line each, and one line for each mistake."""
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -8,14 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import spr_plugin.score_file as score_file_module
-from spr_plugin.annotations import CocoImages, open_image
+from spr_plugin.annotations import CocoImages, open_image, usable
+from spr_plugin.boxes import Box, Space
+from spr_plugin.cli import commands
 from spr_plugin.errors import UserError
 from spr_plugin.formats import qwen3_vl
 from spr_plugin.hooks.clip import load
-from spr_plugin.regions import region_queries
-from spr_plugin.score_file import score_file
+from spr_plugin.regions import region_queries, region_query
+from spr_plugin.score_file import Pictures, Scoring, score_file
 from spr_plugin.scoring import SPRScorer
 
 TINY = Path(__file__).parents[1] / "examples" / "tiny_world"
@@ -155,5 +161,319 @@ def test_the_command(world, queries, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "responses 4" in done.stderr and len((tmp_path / "out.jsonl").read_text().splitlines()) == 4
-    broken = subprocess.run([*command[:-2], "--out", str(tmp_path / "o"), "--box-format", "nobody"], capture_output=True, text=True)
-    assert broken.returncode == 2 and broken.stderr.startswith("spr: error: --spr_box_format nobody") and "Traceback" not in broken.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+# --- the command, in this process: what it refuses, it refuses before a model loads ("nowhere" is none)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A folder with a wide picture, its annotations and a response; the current one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (640, 400)).save("images/a.png")
+    annotated(tmp_path)
+    responses(tmp_path, {})
+    return tmp_path
+
+
+def annotated(folder, images=({},), rows=({},)):
+    content = {
+        "images": [{"id": n, "file_name": "a.png", "width": 640, "height": 400, **image} for n, image in enumerate(images, 1)],
+        "annotations": [{"id": n, "image_id": 1, "category_id": 1, "bbox": [10, 10, 90, 90], **row} for n, row in enumerate(rows)],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (folder / "coco.json").write_text(json.dumps(content))
+
+
+def responses(folder, *changes):
+    rows = [{"id": f"r{n}", "image": "a.png", "region": [0, 0, 640, 400], "text": "A cat [0.1, 0.2, 0.3, 0.4]", **change} for n, change in enumerate(changes)]
+    write(folder / "in.jsonl", rows)
+
+
+def command(*more, out="out.jsonl"):
+    flags = f"--annotations coco.json --images images --responses in.jsonl --box-format llava --clip nowhere --out {out}"
+    commands(["score", *flags.split(), *map(str, more)], standalone_mode=False)
+    return [json.loads(line) for line in Path(out).read_text().splitlines()]
+
+
+def refused(*more):
+    with pytest.raises(UserError) as caught:
+        command(*more)
+    assert "--spr_" not in str(caught.value) and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_without_a_scorer_s_model_the_checks_come_first(small):
+    assert "--clip nowhere" in refused()
+    assert not Path("out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("image", "row", "words"),
+    [
+        ({"width": 400, "height": 640}, {}, "size_mismatch 1"),
+        ({"id": 1}, {"image_id": "1"}, "no_objects 1: 1 annotations have an image_id that no picture has"),
+        ({"file_name": "spr/b.png"}, {}, "missing_image 1: there is no images/spr/b.png"),
+        ({}, {"iscrowd": 1}, "crowd 1, no_objects 1"),
+        ({}, {"bbox": [700, 10, 50, 50]}, "outside 1, no_objects 1"),
+    ],
+)
+def test_why_a_picture_cannot_be_used_is_said(small, image, row, words):
+    annotated(small, [image], [row])
+    responses(small, {"image": image.get("file_name", "a.png")})
+    assert f"cannot be used ({words}" in (said := refused()) and "response r0" in said
+
+
+def test_what_was_left_out_of_the_used_pictures_is_said_once(small, capsys):
+    annotated(small, rows=[{}, {"iscrowd": 1}, {"image_id": 9}])
+    responses(small, {}, {"region": [0, 0, 320, 400]})
+    refused()
+    assert "--annotations coco.json: left out unknown_image 1, crowd 1\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", ["a.png", "cam1/a.png"])
+def test_a_response_is_never_scored_on_another_picture_of_that_name(small, there):
+    (small / "images/cam1").mkdir()
+    Image.new("RGB", (640, 400)).save("images/cam1/a.png")
+    annotated(small, [{"file_name": there}, {"file_name": "cam2/a.png"}], [{}, {"image_id": 2}])
+    responses(small, {"image": "cam2/a.png"})
+    assert "cam2/a.png of --annotations coco.json cannot be used (missing_image 1" in refused()
+    responses(small, {"image": "cam3/a.png"})
+    assert "cam3/a.png is not in --annotations coco.json" in refused()
+
+
+def test_the_objects_of_all_records_of_a_picture_count(small):
+    annotated(small, [{}, {}], [{}, {"image_id": 2, "bbox": [300, 10, 90, 90]}])
+    region = usable(Box(0, 0, 640, 400, Space.pixels(640, 400)))
+    row = json.loads(Path("in.jsonl").read_text())
+    assert len(region_query(Pictures("coco.json", "images").of(row), region, 0).truth) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--box-format", "nobody"], "--box-format nobody: no such family.*--plugin FILE"),
+        (["--scorer", "nobody"], "--scorer nobody: no plugin has it"),
+        (["--plugin", "gone.py"], "--plugin gone.py: no such file"),
+        (["--lambda", "2"], "--lambda 2"),
+        (["--detector", "gone", "--clip", f"{TINY}/clip"], "--detector gone"),
+        (["--device", "cuda"], "--device cuda: "),
+        (["--device", "nothing"], "--device nothing: "),
+        (["--images", "gone"], "--images gone: no such folder"),
+        (["--annotations", "gone.json"], "--annotations gone.json"),
+    ],
+)
+def test_an_error_names_the_command_s_own_flags(small, flags, words):
+    assert re.search(words, refused(*flags))
+
+
+def test_no_clip_is_one_line(small):
+    with pytest.raises(UserError, match="^--clip: "):
+        commands("score --annotations coco.json --images images --responses in.jsonl --box-format llava --out o.jsonl".split(), standalone_mode=False)
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_an_empty_file_is_refused(small, content):
+    Path("in.jsonl").write_text(content)
+    assert "--responses in.jsonl: holds no response" in refused()
+
+
+def test_two_responses_of_one_id_are_refused(small):
+    responses(small, {}, {"id": "r0", "text": "Two cats."})
+    assert "two responses to a.png .* have the id r0".replace(".*", "[0, 0, 640, 400]") in refused()
+
+
+PLUGIN = """
+import numpy as np
+from spr_plugin.annotations import AnnotatedImage, Annotation
+from spr_plugin.boxes import Box, Space
+from spr_plugin.hookspecs import hookimpl
+
+class Half:
+    def truth(self, queries, picture, texts, box_format):
+        return [np.array([a.box.xyxy for a in query.truth]) for query in queries]
+
+    def score(self, queries, picture, texts, box_format, truths):
+        return [[{"terms": {"half": 0.5}, "total": 0.5, "valid": True, "reason": None} for _ in said] for said in texts]
+
+@hookimpl
+def spr_scorer(config, device):
+    return Half() if config.spr_scorer == "half" else None
+
+@hookimpl
+def spr_annotations(source, image_folder, skipped):
+    if source.endswith(".mine"):
+        box = Box(10, 10, 100, 100, Space.pixels(640, 400))
+        return [AnnotatedImage("7", f"{image_folder}/a.png", 640, 400, (Annotation(1, "cat", box),))]
+"""
+
+
+@pytest.fixture
+def plugin(small):
+    from spr_plugin import plugins
+
+    Path("half.py").write_text(PLUGIN)
+    yield ["--plugin", "half.py", "--scorer", "half"]
+    plugins.manager().unregister(name=str((small / "half.py").resolve()))
+
+
+def test_a_plugin_s_scorer_and_annotations_are_used(small, plugin):
+    assert [row["half"] for row in command(*plugin)] == [0.5]
+    Path("some.mine").write_text("")
+    [row] = command(*plugin, "--annotations", "some.mine")
+    assert row["half"] == 0.5
+    responses(small, {"image": "b.png"})
+    assert "b.png is not in --annotations some.mine" in refused(*plugin, "--annotations", "some.mine")
+
+
+def test_an_absolute_file_name_is_a_name(small, plugin):
+    name = str(small / "images/a.png")
+    annotated(small, [{"file_name": name}])
+    responses(small, {"image": name})
+    assert len(command(*plugin)) == 1
+    Image.new("RGB", (640, 400)).save("b.png")
+    annotated(small, [{"file_name": str(small / "b.png")}])
+    responses(small, {"image": str(small / "b.png")})
+    assert "lies outside the pictures' folder images" in (said := refused(*plugin)) and "--allow-outside" in said
+    assert len(command(*plugin, "--allow-outside")) == 1
+
+
+def test_boxes_are_exported_as_far_as_they_lie_on_the_picture(small, plugin):
+    """y = 0.875 of the padded 640 x 640 square is 440 on a picture of 400; 0.95 … 1.0 lies below it."""
+    responses(small, {"text": "A cat [0.5, 0.5, 0.6, 0.875] and a dog [0.5, 0.95, 0.6, 1.0]."})
+    [row] = command(*plugin)
+    assert row["boxes"] == [[320, 200, 384, 400]]
+
+
+@pytest.mark.parametrize("flag", ["--out", "--pairs"])
+@pytest.mark.parametrize("target", ["in.jsonl", "coco.json", "images/a.png", "half.py", "link", "hard", "./images/../in.jsonl", "model/config.json"])
+def test_an_output_is_no_input(small, plugin, flag, target):
+    os.symlink("in.jsonl", "link")
+    os.link("coco.json", "hard")
+    (small / "model").mkdir()
+    Path("model/config.json").write_text("{}")
+    before = {path: path.read_bytes() for path in small.rglob("*") if path.is_file()}
+    words = refused(*plugin, "--clip", "model", flag, target)
+    assert words.startswith(f"{flag} {target}: is read as ") and "would be lost" in words
+    assert {path: path.read_bytes() for path in small.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("pairs", ["out.jsonl", "./out.jsonl", "images/../out.jsonl", "link"])
+@pytest.mark.parametrize("there", [True, False])
+def test_scores_and_pairs_go_to_two_files(small, pairs, there):
+    os.symlink("out.jsonl", "link")
+    if there:
+        Path("out.jsonl").write_text("")
+    assert f"--pairs {pairs}: --out names the same file" in refused("--pairs", pairs)
+
+
+@pytest.mark.parametrize(("out", "words"), [("images", "is no file"), ("in.jsonl/out", "in.jsonl is no folder")])
+def test_an_output_that_cannot_be_written_is_refused_first(small, out, words):
+    assert re.search(rf"--out {out}: .*{words}", refused("--out", out))
+
+
+def test_an_output_s_folder_is_made(small, plugin):
+    assert len(command(*plugin, out="new/deep/out.jsonl")) == 1 and os.listdir("new/deep") == ["out.jsonl"]
+
+
+# --- a run that was killed
+
+
+def many(world, tmp_path, queries):
+    """Every argument of a `Scoring` of three regions in three pictures and more, its own outputs."""
+    rows = responses_of(queries)
+    return [write(tmp_path / "in.jsonl", rows), str(world / "spr.json"), str(world / "images"), FORM]
+
+
+class Dying(Silent):
+    """Ends its process at the third batch, as `kill -9` does."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def score(self, *asked):
+        self.at -= 1
+        if self.at < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().score(*asked)
+
+
+class Counting(Silent):
+    calls = 0
+
+    def score(self, *asked):
+        self.calls += 1
+        return super().score(*asked)
+
+
+def killed(arguments, out, at, **more):
+    child = os.fork()
+    if not child:
+        Scoring(*arguments, str(out), **more).run(Dying(at))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("damage", [None, b'{"id": "2", "regi', b"\xff\n"])
+def test_a_killed_run_goes_on(world, queries, tmp_path, damage):
+    """What was scored is not scored again, and the files are those of a run that was not killed."""
+    arguments = many(world, tmp_path, queries)
+    whole = Counting()
+    counts = Scoring(*arguments, str(tmp_path / "whole.jsonl"), str(tmp_path / "whole-pairs.jsonl")).run(whole)
+    killed(arguments, tmp_path / "out.jsonl", 2, pairs=str(tmp_path / "pairs.jsonl"))
+    assert not (tmp_path / "out.jsonl").exists() and not (tmp_path / "pairs.jsonl").exists()
+    if damage:
+        with open(tmp_path / "out.jsonl.run/scores/rank-00000.jsonl", "ab") as log:
+            log.write(damage)
+    rest = Counting()
+    assert Scoring(*arguments, str(tmp_path / "out.jsonl"), str(tmp_path / "pairs.jsonl")).run(rest) == counts
+    assert rest.calls == whole.calls - 2 > 0
+    for name in ("out", "pairs"):
+        assert (tmp_path / f"{name}.jsonl").read_bytes() == (tmp_path / f"whole{'-pairs' * (name == 'pairs')}.jsonl").read_bytes()
+    assert not (tmp_path / "out.jsonl.run").exists()
+
+
+def test_a_killed_run_scores_again_what_other_flags_or_files_change(world, queries, tmp_path, capfd):
+    arguments, out = many(world, tmp_path, queries), tmp_path / "out.jsonl"
+    killed(arguments, out, 2, settings={"lambda": 0.8})
+    killed(arguments, out, 1, settings={"lambda": 0.5})
+    assert "--lambda was 0.8, is 0.5: in " in (said := capfd.readouterr().err) and "scores (2 records" in said
+    write(tmp_path / "in.jsonl", responses_of(queries)[4:])
+    again = Counting()
+    Scoring(*arguments, str(out), settings={"lambda": 0.5}).run(again)
+    assert "in.jsonl has another content" in capfd.readouterr().err
+    assert again.calls == len(queries) - 1 and len(out.read_text().splitlines()) == 4 * again.calls
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_what_is_not_ours_stays_in_the_folder(world, queries, tmp_path):
+    (tmp_path / "out.jsonl.run/scores").mkdir(parents=True)
+    (tmp_path / "out.jsonl.run/scores/notes.txt").write_text("mine")
+    (tmp_path / "out.jsonl.run/mine").write_text("mine")
+    Scoring(*many(world, tmp_path, queries), str(tmp_path / "out.jsonl")).run(Silent())
+    left = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "out.jsonl.run").rglob("*") if path.is_file())
+    assert left == ["out.jsonl.run/mine", "out.jsonl.run/scores/notes.txt"]
+
+
+def test_two_runs_do_not_write_to_one_file(world, queries, tmp_path):
+    """A child holds the lock while this process tries."""
+    arguments, held = many(world, tmp_path, queries), os.pipe()
+    child = os.fork()
+    if not child:
+
+        class Waiting(Silent):
+            def truth(self, *asked):
+                os.write(held[1], b"x")
+                signal.pause()
+
+        Scoring(*arguments, str(tmp_path / "out.jsonl")).run(Waiting())
+        os._exit(0)
+    try:
+        assert os.read(held[0], 1) == b"x"
+        with pytest.raises(UserError, match="out.jsonl.run is in use by process .* --out"):
+            Scoring(*arguments, str(tmp_path / "out.jsonl")).run(Silent())
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

@@ -35,6 +35,14 @@ def image(path="/x/000000000009.jpg", sides=(10,) * 6):
         ("vg/VG_100K/2335991.jpg", "2335991.jpg"),
         ("images/v1/patch3/objects365_v1_00000009.jpg", "objects365_v1_00000009.jpg"),
         ("000000009.jpg", "000000009.jpg"),
+        ("COCO_train2014_000000581857_jpg.rf.0f3a9c12345678901234567890abcdef.jpg", 581857),
+        ("000000581857_jpg.rf.123456789012ab34cd56ef7890123456.jpg", 581857),
+        ("train-000000581857-crop3.png", 581857),
+        ("202401011230_000000581857.jpg", 581857),
+        ("000000581857.jpg.webp", 581857),
+        ("crops/000000581857/face_3.png", 581857),
+        ("202401011230/a.jpg", "a.jpg"),
+        ("0000000005818570.jpg", "0000000005818570.jpg"),
     ],
 )
 def test_a_picture_has_one_key_under_all_its_names(name, key):
@@ -67,17 +75,19 @@ def files(folder):
 def test_every_kind_of_file_names_its_pictures(tmp_path):
     kinds = files(tmp_path)
     for name, keys in kinds.items():
-        assert excluded([str(tmp_path / name)]) == keys, name
-    assert excluded([str(tmp_path / name) for name in kinds]) == frozenset.union(*map(frozenset, kinds.values()))
-    assert excluded([]) == frozenset()
+        assert excluded([str(tmp_path / name)]) == {str(tmp_path / name): keys}, name
+    assert excluded([str(tmp_path / name) for name in kinds]) == {str(tmp_path / name): keys for name, keys in kinds.items()}
+    assert excluded([]) == {}
 
 
 def test_visual_genome_s_copies_of_excluded_pictures_are_excluded(tmp_path):
     rows = [{"image_id": 1, "coco_id": None, "url": ""}, {"image_id": 2335991, "coco_id": 13}, {"image_id": 13, "coco_id": 99}]
     (tmp_path / "image_data.json").write_text(json.dumps(rows))
     (tmp_path / "ids.json").write_text("[13]")
-    assert excluded([str(tmp_path / "image_data.json"), str(tmp_path / "ids.json")]) == {13, "2335991.jpg"}
-    assert excluded([str(tmp_path / "image_data.json")]) == frozenset()
+    data, ids = str(tmp_path / "image_data.json"), str(tmp_path / "ids.json")
+    for paths in ([data, ids], [ids, data]):
+        assert excluded(paths) == {data: frozenset(), ids: {13, "2335991.jpg"}}
+    assert Selection(excluded([data, ids])).unmatched() == [ids]
 
 
 @pytest.mark.parametrize(
@@ -119,8 +129,14 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 
 def test_excluded_pictures_are_left_out_and_counted():
     skipped, images = Counter(), [image(), image("/y/COCO_val2014_000000000010.jpg"), image("/vg/9.jpg")]
-    kept = [found for one in images if (found := Selection(frozenset({9}))(one, skipped))]
+    kept = [found for one in images if (found := Selection({"list": frozenset({9})})(one, skipped))]
     assert kept == images[1:] and skipped == {"excluded": 1}
+
+
+def test_exclusions_that_match_nothing_are_known():
+    select = Selection({"refcoco": frozenset({9, 10}), "refcoco+": frozenset({9}), "other": frozenset({11})})
+    assert select.unmatched() == ["refcoco", "refcoco+", "other"]
+    assert select(image("COCO_train2014_000000000009_jpg.rf.ab12.jpg"), Counter()) is None and select.unmatched() == ["other"]
 
 
 def test_small_objects_and_poor_pictures_are_left_out_and_counted():
@@ -135,7 +151,7 @@ def test_small_objects_and_poor_pictures_are_left_out_and_counted():
 def test_regions_grow_from_what_is_selected():
     skipped = Counter()
     images = [image(), image("/x/000000000010.jpg", sides=(10, 10, 10, 3, 10, 10)), image("/x/000000000011.jpg", sides=(10,) * 5 + (3,))]
-    chosen = Selection(frozenset({9}), min_objects=5, min_area=50)
+    chosen = Selection({"list": frozenset({9})}, min_objects=5, min_area=50)
     queries = list(region_queries(images, seed=0, select=chosen, skipped=skipped))
     assert [len(query.image.annotations) for query in queries] == [5, 5]
     assert all(annotation.box.area >= 50 for query in queries for annotation in query.truth)
@@ -145,4 +161,4 @@ def test_regions_grow_from_what_is_selected():
 def test_refs_that_python_2_wrote_may_hold_any_bytes(tmp_path):
     record = b"(dS'file_name'\nS'COCO_train2014_000000000009_1.jpg'\nsS'split'\nS'val'\nsS'raw'\nS'caf\\xe9'\ns"
     (tmp_path / "refs(unc).p").write_bytes(b"(l" + record + b"a.")
-    assert excluded([str(tmp_path)]) == {9}
+    assert excluded([str(tmp_path)]) == {str(tmp_path): {9}}

@@ -15,8 +15,9 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.region_source import write_regions
+from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.log import Log
 from spr_plugin.sample_alone import adopt
-from spr_plugin.store import Log
 
 spec = importlib.util.spec_from_file_location("chat_server", Path(__file__).with_name("chat_server.py"))
 chat = importlib.util.module_from_spec(spec)
@@ -53,11 +54,63 @@ def words_of(world, out, url) -> list[str]:
         --spr_regions {REGIONS} --spr_sampler_url {url}""".split()
 
 
-def test_another_configuration_is_told_in_the_command_s_own_flags(world, tmp_path):
+def test_other_flags_ask_again_for_what_they_shape_and_say_so(world, tmp_path, capsys):
+    with chat.ChatServer() as server:
+        first = dict(sample(world, tmp_path / "c", server.url))
+        hotter = dict(sample(world, tmp_path / "c", server.url, "--spr_temperature", "0.5"))
+        assert len(server.seen) == 2 * ASKED and hotter.keys() == first.keys()
+        assert f"--spr_temperature was 1.0, is 0.5: in {tmp_path}/c is made again: candidates ({ASKED} records" in capsys.readouterr().err
+        assert dict(Log(tmp_path / "c" / "candidates.replaced").read()) == first
+        narrower = sample(world, tmp_path / "c", server.url, "--spr_seed", "1")
+        assert not narrower.keys() & first.keys() and len(narrower) == ASKED
+        # The same pictures elsewhere: the same regions, so nothing is asked again.
+        shutil.copytree(world / "images", tmp_path / "moved")
+        again = sample(world, tmp_path / "c", server.url, "--spr_seed", "1", "--spr_image_folder", str(tmp_path / "moved"))
+        assert dict(again) == dict(narrower) and len(server.seen) == 3 * ASKED
+
+
+def test_another_aspect_is_told_without_a_flag_that_is_not_there(world, tmp_path, capsys):
     with chat.ChatServer() as server:
         sample(world, tmp_path / "c", server.url)
-        with pytest.raises(UserError, match=r"--spr_seed was 0, is 1\); take another --out$"):
-            sample(world, tmp_path / "c", server.url, "--spr_seed", "1")
+        sample(world, tmp_path / "c", server.url, "--aspect", "square")
+    said = capsys.readouterr().err
+    assert "box text was {" in said and "--box " not in said
+
+
+def test_an_out_that_is_no_folder_is_known_before_the_server_is_asked(world, tmp_path):
+    (tmp_path / "c").write_text("mine")
+    with chat.ChatServer() as server:
+        with pytest.raises(UserError, match="--out .*c: is there already, and is no folder"):
+            sample(world, tmp_path / "c", server.url)
+        with pytest.raises(UserError, match="--out .*spr.json: is there already"):
+            sample(world, world / "spr.json", server.url)
+        assert server.count == 0
+    assert (tmp_path / "c").read_text() == "mine"
+
+
+def test_fewer_regions_than_asked_for_are_said(world, tmp_path, capsys):
+    with chat.ChatServer() as server:
+        sample(world, tmp_path / "c", server.url, "--spr_regions", "1000", "--spr_prompts", "plain")
+    made = len(Log(tmp_path / "c" / "regions").read())
+    assert f"{made} regions are made of the 1000 asked for" in capsys.readouterr().err
+
+
+def test_a_plugin_s_format_is_taken(world, tmp_path):
+    """The advice of an unknown format, --spr_plugin FILE, is a flag of this command."""
+    from spr_plugin import plugins
+
+    with chat.ChatServer() as server:
+        with pytest.raises(UserError, match="others come with --spr_plugin FILE"):
+            sample(world, tmp_path / "c", server.url, "--spr_box_format", "odd")
+        (tmp_path / "odd.py").write_text(
+            "from spr_plugin.formats import llava\nfrom spr_plugin.hookspecs import hookimpl\n\n"
+            "@hookimpl\ndef spr_box_format(family, aspect):\n    return llava(aspect) if family == 'odd' else None\n"
+        )
+        try:
+            flags = ["--spr_box_format", "odd", "--spr_plugin", str(tmp_path / "odd.py")]
+            assert sample(world, tmp_path / "c", server.url, *flags)
+        finally:
+            plugins.manager().unregister(name=str((tmp_path / "odd.py").resolve()))
 
 
 def test_what_the_server_is_asked(world, tmp_path):
@@ -87,13 +140,24 @@ def test_faults_are_asked_again_and_leave_no_trace(world, tmp_path):
     with chat.ChatServer() as server:
         calm = dict(sample(world, tmp_path / "calm", server.url))
     faults = {0: 429, 1: "drop", 2: 500, 3: 503, 5: "hang", 7: "drop", 11: 429, 12: 429, 20: 500}
+    faults |= {4: "trickle", 21: "endless"}
     with chat.ChatServer(faults) as server:
         records = sample(world, tmp_path / "faulty", server.url, "--spr_sampler_timeout", "1")
     assert dict(records) == calm
     assert server.count == ASKED + len(faults) and len(server.seen) == ASKED
 
 
-@pytest.mark.parametrize("fault, flags, words", [(500, (), "told to answer 500"), ("hang", ("--spr_sampler_timeout", "0.2"), "timed out"), ("drop", (), "Connection"), (401, (), "401")])
+@pytest.mark.parametrize(
+    "fault, flags, words",
+    [
+        (500, (), "told to answer 500"),
+        ("hang", ("--spr_sampler_timeout", "0.2"), "timed out"),
+        ("trickle", ("--spr_sampler_timeout", "0.2"), "not whole after 0.2 s"),
+        ("endless", (), "more than 16 MiB"),
+        ("drop", (), "Connection.*without sending"),
+        (401, (), "401"),
+    ],
+)
 def test_a_server_that_stays_away_is_one_line_and_the_rest_is_asked_later(world, tmp_path, monkeypatch, fault, flags, words):
     monkeypatch.setattr(spr_server, "RETRIES", 2)
     broken = {number: fault for number in range(10, 1000)}
@@ -116,6 +180,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_in_the_middle(world, tmp_path):
     """The kernel takes a part of a record and refuses the rest; the same command finishes when there is room."""
     with chat.ChatServer() as server:
@@ -167,6 +232,10 @@ SAID = {
     "thoughts alone": (chat.completion(None, reasoning_content="a dog?"), ""),
     "no content": ('{"choices": [{"message": {}, "finish_reason": "content_filter"}]}', ""),
     "blank": (chat.completion(" \n\t"), ""),
+    "nothing to see": (chat.completion("\u200b\ufeff \u2060"), ""),
+    "a thought before": (chat.completion("<think>a dog?\nno</think>\n a cat"), "a cat"),
+    "a thought alone": (chat.completion("<think>a dog?</think>\n"), ""),
+    "a thought that was cut": (chat.completion("<think>a dog? perhaps"), ""),
     "no parts": (chat.completion([]), ""),
     "half a character": (chat.completion("a \ud83d dog"), "a ? dog"),
 }
@@ -408,10 +477,10 @@ def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
     def take_up(run="run", form=box_format("llava", "pad"), **changed):
         settings = dict(spr=True, spr_regions=REGIONS, spr_annotations=f"{world}/spr.json", spr_image_folder=str(elsewhere), spr_candidates=str(tmp_path / "c"))
         config = SPRConfig(**{**settings, **changed})
-        write_regions(tmp_path / run, config, form, None, None)
-        adopt(config, form, tmp_path / run)
+        write_regions(Folder(tmp_path / run), config, form, None, None)
+        adopt(config, form, Folder(tmp_path / run))
 
-    with pytest.raises(UserError, match="no manifest.json"):
+    with pytest.raises(UserError, match="c: no SPR run here; give OUTPUT_DIR/spr"):
         take_up()
     with chat.ChatServer() as server:
         sample(world, tmp_path / "c", server.url)

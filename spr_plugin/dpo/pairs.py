@@ -5,16 +5,17 @@ from dataclasses import dataclass
 import torch
 
 from spr_plugin import ranks
-from spr_plugin.config import SPRConfig, digest
+from spr_plugin.config import SPRConfig
 from spr_plugin.dpo.features import picture_keys
 from spr_plugin.dpo.plan import Slot
 from spr_plugin.dpo.rows import IGNORED
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
+from spr_plugin.ids import digest
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.pictures import BadImage
 from spr_plugin.progress import progress, say
-from spr_plugin.store import Log
+from spr_plugin.runs.log import Log
 
 SIDES = ("chosen", "rejected")
 
@@ -88,7 +89,7 @@ def measure(host: Host, pairs: list[PreferencePair], config: SPRConfig, log: Log
         flag, _ = maximum_of(host)
         text = f"{len(too_long)} of {len(pairs)} pairs are longer than the host's {flag} ({named})"
         if len(too_long) > config.spr_max_too_long * len(pairs):
-            raise UserError(f"{text}: raise it, or allow it with --spr_max_too_long and --spr_restart_dpo")
+            raise UserError(f"{text}: raise it, or allow it with --spr_max_too_long")
         if ranks.rank() == 0:
             say(f"{text}; they are left out")
     return [

@@ -11,7 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 from spr_plugin import engine, ranks, weights
-from spr_plugin.config import SPRConfig, digest
+from spr_plugin.config import SPRConfig
 from spr_plugin.dpo import resume, rows
 from spr_plugin.dpo.features import FeatureCache, cached_features
 from spr_plugin.dpo.pairs import Measured, PairRows, collate, measure
@@ -22,11 +22,14 @@ from spr_plugin.dpo.trainable import announce, dropout_off
 from spr_plugin.dpo.trainer import PreferenceTrainer, arguments, hand_over
 from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
+from spr_plugin.files import remove
 from spr_plugin.host import Host
+from spr_plugin.ids import digest
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.progress import progress, say
 from spr_plugin.regions import RegionQuery
-from spr_plugin.store import Log, remove
+from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.log import Log
 
 
 @dataclass
@@ -34,7 +37,7 @@ class Stage:
     """What the steps of one DPO stage share.
 
     Attributes:
-        directory: ``OUTPUT_DIR/spr/dpo``: checkpoints of the stage, where the host's own resume does not look.
+        folder: the round's; checkpoints of the stage lie in ``OUTPUT_DIR/spr/dpo``, where the host's own resume does not look.
         entry: hash of the weights at the stage's entry.
         division: how a step's pairs are divided among ranks.
         joined: whether the two rows of a pair share their prompt (:mod:`spr_plugin.dpo.rows`).
@@ -42,7 +45,7 @@ class Stage:
 
     host: Host
     config: SPRConfig
-    directory: Path
+    folder: Folder
     entry: str
     cache: FeatureCache
     watch: Watch
@@ -56,18 +59,18 @@ class Stage:
             return rows.answers(self.host, model, inputs["batch"], inputs["tails"], joined)
 
     def log(self, name: str) -> Log:
-        return Log(self.directory.parent / name, ranks.rank())
+        return self.folder.log(name, ranks.rank())
 
 
-def improve(host: Host, pairs: list[PreferencePair], watched: list[RegionQuery], config: SPRConfig, directory: Path, entry: str) -> None:
+def improve(host: Host, pairs: list[PreferencePair], watched: list[RegionQuery], config: SPRConfig, folder: Folder, entry: str) -> None:
     """The whole stage on the live model, whose trainable parameters were chosen: lengths, reference log-probs, training.
 
     Args:
         watched: regions that the pairs do not come from, to see whether the model still answers.
-        directory: ``OUTPUT_DIR/spr/dpo``.
+        folder: the round's.
         entry: hash of the weights as they are now.
     """
-    directory = Path(directory)
+    directory = folder.dpo
     division = Division(config.spr_batch_size, config.spr_gradient_accumulation, ranks.world())
     if ranks.rank() == 0:
         resume.discard_torn(directory)
@@ -76,7 +79,7 @@ def improve(host: Host, pairs: list[PreferencePair], watched: list[RegionQuery],
     if checkpoint is not None:
         division = resume.divided(checkpoint[1], ranks.world(), sharded=bool(host.trainer.args.deepspeed))
     cache = FeatureCache(int(config.spr_feature_cache * 2**30))
-    stage = Stage(host, config, directory, entry, cache, Watch(host, watched, config, directory), division)
+    stage = Stage(host, config, folder, entry, cache, Watch(host, watched, config, directory), division)
     measured = measure(host, pairs, config, stage.log("lengths"))
     slots = batch_plan([one.tokens for one in measured], epochs=config.spr_epochs, seed=config.spr_seed, **vars(division))
     with dropout_off(host.trainer.model):
@@ -187,7 +190,7 @@ class DuringTraining(TrainerCallback):
         self.trainer.log(values)
         control.should_log = due
         if step and (what := watch.collapsed()):
-            if not (self.stage.directory / "best.json").exists() or not self.stage.config.spr_keep_best:
+            if not (self.stage.folder.dpo / "best.json").exists() or not self.stage.config.spr_keep_best:
                 refuse_collapse(what, step)
             if ranks.rank() == 0:
                 say(f"DPO stops at step {step}: the model stops answering ({what} on held-out regions); the best state before is kept")
@@ -252,7 +255,7 @@ def train(stage: Stage, measured: list[Measured], slots: list[Slot], reference: 
             resume.set_batch(checkpoint, stage.division.batch)
     ranks.barrier()
     announce(host, stage.config)
-    args = arguments(host.trainer.args, stage.config, stage.division, steps, str(stage.directory))
+    args = arguments(host.trainer.args, stage.config, stage.division, steps, str(stage.folder.dpo))
     engine.release(host.trainer)
     trainer = PreferenceTrainer(stage, args, PairRows(host, measured, slots, reference))
     during = DuringTraining(trainer, stage, steps)
@@ -272,9 +275,9 @@ def train(stage: Stage, measured: list[Measured], slots: list[Slot], reference: 
         say(f"the state of step {best} is kept: S_loc on held-out regions was highest there (--spr_keep_best)")
 
 
-def clean(directory: Path) -> None:
+def clean(folder: Folder) -> None:
     """Delete what only resuming needs, once the stage's weights are safe elsewhere."""
     if ranks.rank() == 0:
-        for path in [*Path(directory).glob("checkpoint-*"), Path(directory) / "best"]:
+        for path in [*folder.dpo.glob("checkpoint-*"), folder.dpo / "best"]:
             with contextlib.suppress(UserError):
                 remove(path)

@@ -12,12 +12,12 @@ from spr_plugin import ranks, weights
 from spr_plugin.decoding import decode
 from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
+from spr_plugin.files import read_json, write_json
 from spr_plugin.host import Host
 from spr_plugin.prompts import prompts_for
 from spr_plugin.regions import RegionQuery
 from spr_plugin.sampling import readable
 from spr_plugin.scoring import ground_truth, localization_score
-from spr_plugin.store import read_json, write_json
 
 ENOUGH = 4  # fewer answers say nothing about a collapse
 

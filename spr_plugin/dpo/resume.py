@@ -4,13 +4,12 @@ They lie in ``OUTPUT_DIR/spr/dpo/checkpoint-STEP``, where the host's own resume 
 """
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from spr_plugin import ranks
 from spr_plugin.errors import UserError
-from spr_plugin.store import read_json, remove, write_json
+from spr_plugin.files import read_json, remove, write_json
 
 MARK = "complete.json"
 
@@ -56,24 +55,30 @@ def finish(checkpoint: Path, division: Division) -> None:
 
 def latest(directory: Path) -> tuple[Path, Division] | None:
     """The complete checkpoint of the stage with the most steps."""
-    complete = [path.parent for path in Path(directory).glob(f"checkpoint-*/{MARK}")]
-    if not complete:
+    found = {path: division for path in Path(directory).glob("checkpoint-*") if (division := _marked(path))}
+    newest = max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return newest and (newest, found[newest])
+
+
+def _marked(checkpoint: Path) -> Division | None:
+    """How the steps of a complete checkpoint were divided; None for one that is not, or whose mark is damaged."""
+    try:
+        return Division(**read_json(checkpoint / MARK))
+    except (UserError, TypeError):
         return None
-    newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]))
-    return newest, Division(**read_json(newest / MARK))
 
 
 def discard_torn(directory: Path) -> None:
     """Delete checkpoints that a death left half written."""
     for path in Path(directory).glob("*checkpoint-*"):
-        if not (path / MARK).exists():
+        if _marked(path) is None:
             remove(path)
 
 
 def set_batch(checkpoint: Path, batch: int) -> None:
     """The Trainer believes its state file about the batch size more than its arguments."""
     path = checkpoint / "trainer_state.json"
-    state = json.loads(path.read_text())
+    state = read_json(path)
     if state.get("train_batch_size") not in (None, batch):
         write_json(path, {**state, "train_batch_size": batch})
 

@@ -26,8 +26,8 @@ from spr_plugin.dpo.loss import deltas, metrics, preference_losses
 from spr_plugin.dpo.pairs import collate
 from spr_plugin.dpo.resume import Division
 from spr_plugin.errors import UserError
+from spr_plugin.files import write_json
 from spr_plugin.host import Host
-from spr_plugin.store import write_json
 
 # Of the host's TrainingArguments, as far as the installed transformers has them; all else is the stage's own
 # or transformers' default.
@@ -193,14 +193,14 @@ class PreferenceTrainer(Trainer):
         stage, step = self.spr, self.state.global_step
         bad = [id for id, loss in zip(inputs["ids"], losses.tolist()) if not abs(loss) < float("inf")]
         everyone = [id for ids in ranks.from_all(bad) for id in ids]
-        folder = stage.directory.parent / "bad_pairs"
+        folder = stage.folder.bad_pairs
         known = {one.pair.id: one.pair for one in self.train_dataset.measured}
         for id in bad:
             write_json(folder / f"{id}.json", dataclasses.asdict(known[id]) | {"step": step})
         kept = "as it entered the stage"
         if step:
             self._save_checkpoint(self.model, None)
-            kept = f"before it, in {stage.directory / f'checkpoint-{step}'}"
+            kept = f"before it, in {stage.folder.dpo / f'checkpoint-{step}'}"
         raise UserError(
             f"the DPO loss is not finite at step {step + 1}, pair {everyone[0]} (written to {folder}); the "
             f"state is kept {kept}: lower --spr_learning_rate, or look at the pair, and start the DPO stage "
@@ -242,7 +242,7 @@ class PreferenceTrainer(Trainer):
                 f"the DPO stage cannot write its checkpoint of step {self.state.global_step} ({failure}); "
                 "make room and start the same command again"
             )
-        resume.finish(self.spr.directory / f"checkpoint-{self.state.global_step}", self.spr.division)
+        resume.finish(self.spr.folder.dpo / f"checkpoint-{self.state.global_step}", self.spr.division)
 
     def create_optimizer(self, model=None):
         """One AdamW group of what trains; hosts' own groups can be empty, which DeepSpeed and torch's

@@ -8,7 +8,8 @@ import torch
 from spr_plugin import entry
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
-from spr_plugin.store import write_json
+from spr_plugin.files import write_json
+from spr_plugin.runs.layout import Folder
 
 
 def trainer(frozen=(), examples=8, width=2, name="base", **args):
@@ -32,7 +33,7 @@ def left(tmp_path):
     def leave(what) -> object:
         write_json(tmp_path / "training.json", what)
         write_json(tmp_path / "entry" / "index.json", {})
-        return tmp_path
+        return Folder(tmp_path)
 
     return leave
 
@@ -46,10 +47,10 @@ def test_the_same_command_finds_its_entry(left):
 
 
 def test_nothing_is_found_where_nothing_is_or_a_death_left_half(tmp_path, left):
-    assert not entry.found(tmp_path, training())
+    assert not entry.found(Folder(tmp_path), training())
     left(training())
     (tmp_path / "entry" / "index.json").unlink()
-    assert not entry.found(tmp_path, training(max_steps=7))
+    assert not entry.found(Folder(tmp_path), training(max_steps=7))
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from spr_plugin import pipeline, weights
 from spr_plugin.dpo import choose_trainable, improve
 from spr_plugin.dpo.trainer import check_workers
 from spr_plugin.errors import UserError
+from spr_plugin.files import read_json
 from spr_plugin.plugins import load_file, manager
-from spr_plugin.store import read_json
 
 from . import live
 from .live import Reporter

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spr_plugin import trl_settings
-from spr_plugin.config import SPRConfig, dpo_settings, fingerprint
+from spr_plugin.config import SPRConfig, dpo_settings, shaping
 from spr_plugin.dpo.head import token_log_probs
 from spr_plugin.dpo.loss import deltas, metrics, preference_losses
 from spr_plugin.dpo.rows import Answers
@@ -148,7 +148,7 @@ def test_a_file_sets_flags_and_the_trainer_s_arguments(tmp_path, suffix, text):
     path.write_text(text)
     config = SPRConfig(spr=True, spr_dpo_config=str(path))
     assert (config.spr_beta, config.spr_loss_type, dpo_settings(config)[1]) == (0.3, ["ipo"], {"max_grad_norm": 2.0})
-    assert fingerprint(config)["spr_dpo_config"] == {"max_grad_norm": 2.0}
+    assert shaping(config)["dpo"]["spr_dpo_config"] == {"max_grad_norm": 2.0}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from spr_plugin.dpo.resume import MARK, Division, discard_torn, divided, latest
 from spr_plugin.errors import UserError
-from spr_plugin.store import write_json
+from spr_plugin.files import write_json
 
 
 def test_only_a_marked_checkpoint_counts_and_the_newest_wins(tmp_path):

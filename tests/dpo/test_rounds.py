@@ -10,10 +10,11 @@ from spr_plugin import dpo, pipeline, weights
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers
 from spr_plugin.engine import generating
+from spr_plugin.files import read_json
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.regions import RegionQuery
+from spr_plugin.runs.log import Log
 from spr_plugin.sampling import sample
-from spr_plugin.store import Log, read_json
 
 from . import live
 

@@ -19,7 +19,8 @@ from spr_plugin import pipeline
 from spr_plugin.config import SPRConfig
 from spr_plugin.dpo.trainable import adapter_weights
 from spr_plugin.errors import UserError
-from spr_plugin.store import Log, read_json
+from spr_plugin.files import read_json
+from spr_plugin.runs.log import Log
 from tests.hosts import make_vlm
 
 from . import live
@@ -415,7 +416,7 @@ def test_a_refused_command_leaves_an_earlier_run_as_it_was(begin, tmp_path):
         assert "--spr_candidates /nowhere" in begin(spr_candidates="/nowhere", **{flag: True})
         assert {
             path: path.read_bytes() for path in spr.rglob("*") if path.is_file() and path.name != "lock"
-        } == held and len(held) == 4
+        } == held and len(held) == 9
 
 
 def test_candidates_of_the_folder_that_is_to_be_deleted(begin, tmp_path):

@@ -134,7 +134,7 @@ def test_hub_rows_are_exploded():
     assert documents["id"] == ["500-0", "500-1", "501-0"] and documents["expression"] == ["a", "b", "c"]
     assert documents["bbox"] == [[10.5, 20.0, 40.5, 28.25]] * 3
     assert (documents["width"], documents["height"]) == ([64, 64, 65], [48, 48, 48])
-    assert [picture.size[0] for picture in documents["image"]] == [64, 64, 65]
+    assert [data.doc_to_visual({**doc, "image_id": ""})[0].size[0] for doc in documents] == [64, 64, 65]
     assert documents["image_id"] == ["COCO_train2014_0.jpg"] * 2 + ["COCO_train2014_1.jpg"]
     assert isinstance(documents.features["image"], datasets.Image)  # so that lmms-eval leaves it out where no picture is needed
 
@@ -268,3 +268,168 @@ def test_a_missing_picture_of_descriptions_is_no_smaller_set(all_data, tmp_path)
     (tmp_path / "grounded_description/images/3.png").write_bytes(b"")
     with pytest.raises(UserError, match="1 of its pictures are missing under .*images or do not open"):
         data.read_folder(str(tmp_path), split)
+
+
+# --- one decoder for every way in
+
+COLOURS = {"stored": (254, 0, 0), "turned": (90, 120, 60)}
+
+
+def oriented(path, kind="JPEG", orientation=3):
+    """A picture of 120 x 80, red at its top left, grey-green elsewhere, with EXIF's orientation: 3 turns it upside down."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.new("RGB", (120, 80), COLOURS["turned"])
+    picture.paste(COLOURS["stored"], (0, 0, 60, 40))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, kind, exif=exif, **({"quality": 100} if kind == "JPEG" else {"lossless": True}))
+    return path
+
+
+def as_hub(path, image):
+    row = {"question_id": "7", "answer": ["red"], "bbox": [10.0, 10.0, 40.0, 20.0], "file_name": path.name, "image": image}
+    return data.explode(datasets.Dataset.from_list([row]).cast_column("image", datasets.Image()))
+
+
+def as_local(path, image, kind="parquet"):
+    row = {"id": "7", "image": image, "width": 120, "height": 80, "expression": "red", "bbox": [10.0, 10.0, 50.0, 30.0]}
+    root = path.parent / "root"
+    (root / "refcoco").mkdir(parents=True, exist_ok=True)
+    if kind == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), root / "refcoco/val.parquet")
+    else:
+        (root / "refcoco/val.jsonl").write_text(json.dumps(row) + "\n")
+    return data.read_folder(str(root), VAL)
+
+
+WAYS = {
+    "path": lambda path: as_local(path, str(path), "jsonl"),
+    "path in parquet": lambda path: as_local(path, str(path)),
+    "bytes in parquet": lambda path: as_local(path, path.read_bytes()),
+    "bytes and path": lambda path: as_local(path, {"bytes": path.read_bytes(), "path": path.name}),
+    "bytes None": lambda path: as_local(path, {"bytes": None, "path": str(path)}),
+    "bytes None in lines": lambda path: as_local(path, {"bytes": None, "path": str(path)}, "jsonl"),
+    "hub, bytes": lambda path: as_hub(path, {"bytes": path.read_bytes(), "path": None}),
+    "hub, bytes None": lambda path: as_hub(path, {"bytes": None, "path": str(path)}),
+}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_picture_has_its_stored_pixels_by_every_way_in(tmp_path, way, kind):
+    """The pixel in the true box, and no orientation that a processor would apply later."""
+    from PIL import ImageOps
+
+    (document,) = WAYS[way](oriented(tmp_path / "a", kind))
+    (picture,) = data.doc_to_visual(document)
+    for seen in (picture, ImageOps.exif_transpose(picture)):
+        assert max(abs(a - b) for a, b in zip(seen.getpixel((20, 20)), COLOURS["stored"])) < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("way", ["path", "bytes and path", "hub, bytes"])
+def test_no_orientation_turns_a_picture(tmp_path, way, orientation):
+    (document,) = WAYS[way](oriented(tmp_path / "a", orientation=orientation))
+    assert data.doc_to_visual(document)[0].getpixel((20, 20)) == pytest.approx(COLOURS["stored"], abs=2)
+
+
+BROKEN = {
+    "no picture": (b"no picture", "does not open"),
+    "an EPS": (EPS, "does not open"),
+    "nothing": (b"", "does not open"),
+    "cut off": (None, "does not open"),
+    "another size": ((50, 50), "is (50, 50), not (120, 80)"),
+    "16 bits": ("I;16", "more than 8 bits"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_an_embedded_picture_is_checked_before_the_model_loads(tmp_path, broken):
+    content, words = BROKEN[broken]
+    if not isinstance(content, bytes):
+        buffer = io.BytesIO()
+        kind = content if isinstance(content, str) else "RGB"
+        size = content if isinstance(content, tuple) else (120, 80)
+        picture = Image.new(kind, size) if content else Image.effect_noise(size, 50)
+        picture.save(buffer, "JPEG" if content is None else "PNG")
+        content = buffer.getvalue()[: -500 if content is None else None]
+    with pytest.raises(UserError) as caught:
+        as_local(tmp_path / "a", {"bytes": content, "path": "a.jpg"})
+    assert words in str(caught.value) and "document 7" in str(caught.value) and "val.parquet" in str(caught.value)
+
+
+def test_an_embedded_picture_over_the_limit_is_refused(tmp_path, monkeypatch):
+    from spr_plugin import pictures
+
+    monkeypatch.setattr(pictures, "_max_pixels", 1000)
+    for way in ("bytes and path", "hub, bytes"):
+        with pytest.raises(UserError, match="7.*does not open.*more than 1000 pixels"):
+            WAYS[way](oriented(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("image", [7, "", {"bytes": None, "path": None}, {"bytes": "aGVsbG8=", "path": None}])
+def test_what_is_no_picture_is_named(tmp_path, image):
+    with pytest.raises(UserError, match="line 1: (lacks image|image is neither a path nor the bytes of a picture)"):
+        as_local(tmp_path / "a", image, "jsonl")
+
+
+def test_paths_and_bytes_may_stand_in_one_file(tmp_path):
+    content = oriented(tmp_path / "a").read_bytes()
+    documents = [{"id": str(n), "image": image} for n, image in enumerate([str(tmp_path / "a"), {"bytes": content, "path": None}])]
+    rows = data._with_pictures(documents)
+    assert [row["image"]["bytes"] is None for row in rows] == [True, False]
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_hub_row_names_no_file_outside_its_cache(tmp_path, monkeypatch, outside):
+    monkeypatch.setattr(data.datasets.config, "HF_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(data.datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache/datasets"))
+    path = oriented(tmp_path / ("a.jpg" if outside else "cache/hub/a.jpg"))
+    rows = hub_rows([["a", "b"], ["c"]]).cast_column("image", datasets.Image(decode=False)).to_list()
+    rows[1]["image"] = {"bytes": None, "path": str(path)}
+    rows = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+    monkeypatch.setattr(data.datasets, "load_dataset", lambda name, split: rows)
+    if outside:
+        with pytest.raises(UserError, match="nobody/nothing, split val: picture .*a.jpg lies outside the hub's cache"):
+            data.read_hub(HUB)
+    else:
+        assert data.doc_to_visual(data.read_hub(HUB)[2])[0].size == (120, 80)
+
+
+@pytest.mark.parametrize(
+    "bbox, words",
+    [
+        ([0.1, 0.2, 0.5, 0.9], "covers less than a pixel of the picture: boxes are in pixels, not in 0-1"),
+        ([0.0, 0.0, 1.0, 1.0], "covers less than a pixel"),
+        ([100, 200, 900, 950], "lies outside the picture"),
+        ([130, 10, 150, 50], "lies outside the picture"),
+        ([-40, 10, 50, 50], "lies outside the picture"),
+    ],
+)
+def test_a_box_that_is_not_on_its_picture_is_refused_by_id(data_root, bbox, words):
+    rewrite_first(data_root, bbox=bbox)
+    with pytest.raises(UserError, match="line 1: bbox .*id val-0") as caught:
+        data.read_folder(str(data_root), VAL)
+    assert words in str(caught.value)
+
+
+def test_a_normalized_box_of_a_hub_row_is_refused_by_id():
+    rows = [{**row, "bbox": [0.1, 0.2, 0.3, 0.4]} for row in hub_rows([["a"]]).cast_column("image", datasets.Image(decode=False))]
+    with pytest.raises(UserError, match="question 500: bbox .* covers less than a pixel"):
+        data.explode(datasets.Dataset.from_list(rows))
+
+
+def test_a_box_that_ends_a_little_off_its_picture_stays_as_published(data_root):
+    rewrite_first(data_root, bbox=[-1, 20, 121.5, 70])
+    assert data.read_folder(str(data_root), VAL)[0]["bbox"] == [-1, 20, 121.5, 70]
+
+
+def test_the_boxes_of_phrases_and_the_points_of_classes_are_looked_at_too():
+    from spr_plugin.eval_tasks import classification, phrases
+
+    size = (120, 80)
+    with pytest.raises(ValueError, match="less than a pixel"):
+        phrases.FIELDS["phrases"]([{"id": "1", "phrase": "cat", "boxes": [[10, 10, 50, 50], [0.1, 0.1, 0.5, 0.5]]}], size)
+    with pytest.raises(ValueError, match="outside"):
+        classification.FIELDS["point"]([70, 81], size)

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spr_plugin.errors import UserError
+from spr_plugin.files import read_json, write_json
 from spr_plugin.formats import box_format
-from spr_plugin.store import Log, read_json, write_json
+from spr_plugin.runs.layout import LAYOUT
+from spr_plugin.runs.log import Log
 
 from .world import WORLD, load
 
@@ -66,7 +68,7 @@ def test_a_budget_too_small_for_a_batch_is_named():
 
 def spr_run(folder: Path, words: int = 30) -> Path:
     """Logs of a run of SPR by hand: six answers to each of two regions, a pair of each, one of them too long for the host."""
-    write_json(folder / "manifest.json", {"config": {"spr_epochs": 2.0}})
+    write_json(folder / "manifest.json", {"layout": LAYOUT, "config": {"spr_epochs": 2.0}})
     regions, answer = ("a", "b"), " ".join(["word"] * words)
     Log(folder / "candidates").append(*({"id": f"{region}{i}", "raw": answer} for region in regions for i in range(6)))
     Log(folder / "pairs").append(*({"id": region, "chosen": answer, "rejected": "word word"} for region in regions), {"id": "c", "skip": "one answer"})
@@ -81,7 +83,7 @@ def test_what_a_run_of_spr_spent(tmp_path):
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(UserError, match="no finished run of SPR"):
+    with pytest.raises(UserError, match="no SPR run here"):
         grpo.spent(tmp_path, len)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from spr_plugin.store import Log, read_json
+from spr_plugin.files import read_json
+from spr_plugin.runs.log import Log
 
 ROOT = Path(__file__).parents[2]
 # The template's own tests; then a lab's script: its own trainer class around the tiny world's LLaVA.

@@ -6,9 +6,9 @@ from spr_plugin import pipeline, ranks
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers
 from spr_plugin.engine import generating
+from spr_plugin.files import write_json
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.pairing import PreferencePair
-from spr_plugin.store import write_json
 
 PAIRS = 3
 

@@ -6,7 +6,8 @@ import shutil
 import pytest
 from PIL import Image
 
-from spr_plugin.store import Log, read_json
+from spr_plugin.files import read_json
+from spr_plugin.runs.log import Log
 
 from .launch import ROOT, command, run, spr_flags
 

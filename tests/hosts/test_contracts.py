@@ -13,8 +13,9 @@ from PIL import Image
 from spr_plugin import pipeline
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
+from spr_plugin.files import read_json
 from spr_plugin.plugins import manager
-from spr_plugin.store import Log, read_json
+from spr_plugin.runs.log import Log
 
 from . import make_vlm
 
@@ -27,8 +28,8 @@ from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import BracketFormat, FAMILIES
 from spr_plugin.formats.base import BoxFormat, Parsed
 from spr_plugin.hooks.transformers_vlm import TransformersHost, find_processor
-from spr_plugin.host import Host
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.host import Host
 """
 
 SCORER = """

@@ -7,7 +7,8 @@ import time
 import psutil
 import pytest
 
-from spr_plugin.store import Log, read_json
+from spr_plugin.files import read_json
+from spr_plugin.runs.log import Log
 
 from .checks import assert_saved_equals_live, assert_whole
 from .launch import ROOT, command, environment, free_port, kill, run, spr_flags

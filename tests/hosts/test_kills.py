@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spr_plugin.store import Log
+from spr_plugin.runs.log import Log
 
 from .checks import assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole, saved_weights
 from .launch import ROOT, command, environment, kill, kill_when, run, spr_flags

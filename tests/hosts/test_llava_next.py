@@ -8,9 +8,9 @@ from PIL import Image
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
+from spr_plugin.files import read_json
 from spr_plugin.hooks.llava_next import LlavaNextHost, spr_host
 from spr_plugin.pairing import PreferencePair
-from spr_plugin.store import read_json
 
 from . import make_vlm
 from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_rehearses

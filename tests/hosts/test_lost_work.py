@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from spr_plugin.store import Log, read_json
+from spr_plugin.files import read_json
+from spr_plugin.runs.log import Log
 from spr_plugin.weights import digest
 
 from . import make_vlm
@@ -49,7 +50,8 @@ def test_a_dpo_that_goes_wrong_is_not_paid_with_the_host_s_training(world, tmp_p
     assert failed["stage"] == "dpo" and failed["error"].startswith("the DPO loss is not finite at step")
     assert_saved_is_entry(out, saved_weights(out))
     candidates = dict(Log(out / "spr" / "candidates").read())
-    printed = run([*with_flags(arguments, spr_learning_rate=5e-5), "--spr_restart_dpo"])
+    printed = run(with_flags(arguments, spr_learning_rate=5e-5))
+    assert "--spr_learning_rate was 1000000000.0, is 5e-05: in" in printed
     assert "'train_loss'" not in printed.split("DPO trains")[0] and "read from spr/entry" in printed
     assert (
         dict(Log(out / "spr" / "candidates").read()) == candidates
@@ -64,8 +66,15 @@ def test_no_pair_is_left_on_two_ranks(world, tmp_path):
     out = tmp_path / "llava"
     flags = with_flags(spr_flags(world), spr_regions=4, spr_max_new_tokens=40, spr_min_gap=9)
     printed = run(command(world, out, *flags, ranks=2), expect=2)
-    assert f"{FAILED} (pairing): no preference pair is left of 4 regions" in printed
+    assert f"{FAILED} (pairs): no preference pair is left of 4 regions" in printed
     assert_saved_is_entry(out, saved_weights(out))
+    # The corrected flag pairs anew, and asks and scores nothing again.
+    stages = ("regions", "candidates", "scores")
+    held = {stage: dict(Log(out / "spr" / stage).read()) for stage in stages}
+    mended = run(command(world, out, *with_flags(flags, spr_min_gap=0), ranks=2))
+    assert "--spr_min_gap was 9.0, is 0.0: in" in mended and "pairs (4 records" in mended
+    assert {stage: dict(Log(out / "spr" / stage).read()) for stage in stages} == held
+    assert "spr: sampling" not in mended and (out / "spr" / "policy" / "index.json").exists()
     again = run(command(world, out, *flags, "--num_train_epochs", "1", "--max_steps", "5", ranks=2), expect=2)
     assert "holds the weights of another training (max_steps 3 became 5)" in again and "'loss'" not in again
 
@@ -100,7 +109,7 @@ def test_spr_only_has_no_training_to_save(world, tmp_path):
     printed = run(command(world, out, *flags, "--spr_only"), expect=2)
     *_, last = printed.strip().splitlines()
     assert last.startswith("spr: error: no preference pair is left") and not list(out.glob("*.safetensors"))
-    assert read_json(out / "spr" / "failed.json")["stage"] == "pairing"
+    assert read_json(out / "spr" / "failed.json")["stage"] == "pairs"
 
 
 @pytest.fixture(scope="module")

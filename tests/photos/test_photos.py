@@ -23,7 +23,8 @@ from PIL import Image, ImageColor  # noqa: E402
 
 from spr_plugin.annotations import open_image, CocoImages  # noqa: E402
 from spr_plugin.boxes import Box, Space, iou  # noqa: E402
-from spr_plugin.config import SPRConfig, fingerprint  # noqa: E402
+from spr_plugin.config import SPRConfig  # noqa: E402
+from spr_plugin.files import write_json  # noqa: E402
 from spr_plugin.formats import ferret, llava  # noqa: E402
 from spr_plugin.hooks.clip import load  # noqa: E402
 from spr_plugin.pairing import PreferencePair, make_pair  # noqa: E402
@@ -32,8 +33,10 @@ from spr_plugin.prompts import prompts_for, restate  # noqa: E402
 from spr_plugin.refinement import refine  # noqa: E402
 from spr_plugin.regions import grow_region, members, region_queries, region_query  # noqa: E402
 from spr_plugin.report import COLORS, PICTURE_SIDE, write_report  # noqa: E402
+from spr_plugin.runs.layout import Folder  # noqa: E402
+from spr_plugin.runs.log import Log  # noqa: E402
+from spr_plugin.runs.manifest import Changes, bind, settings_of  # noqa: E402
 from spr_plugin.scoring import SPRScorer  # noqa: E402
-from spr_plugin.store import Log, check_manifest, write_json  # noqa: E402
 
 HERE = Path(__file__).parent
 CLIP = HERE.parents[1] / "examples" / "tiny_world" / "clip"
@@ -214,7 +217,7 @@ def test_a_crop_answer_of_a_photograph_finds_its_objects_again(queries):
 
 
 def test_the_report_draws_chosen_and_rejected_boxes(queries, scorer, tmp_path):
-    check_manifest(tmp_path, {**fingerprint(SPRConfig(spr=True)), "box": FORM.describe()}, overwrite=False)
+    bind(Folder(tmp_path), settings_of(SPRConfig(spr=True), FORM.describe()), Changes({}, ()))
     write_json(tmp_path / "regions" / "counts.json", {"missing_image": 3})
     regions, scores, pairs = (Log(tmp_path / stage) for stage in ("regions", "scores", "pairs"))
     shown = {}

@@ -21,15 +21,15 @@ import scenes
 import tables
 from scipy.stats import rankdata
 
+from spr_plugin import runs
 from spr_plugin.boxes import pair_iou
 from spr_plugin.compare import figure_rows
 from spr_plugin.demo import WORLD
 from spr_plugin.eval_tasks import metrics
-from spr_plugin.formats import BoxFormat, box_format
+from spr_plugin.formats import BoxFormat
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.regions import RegionQuery
 from spr_plugin.scoring import IOU_FLOOR, parse
-from spr_plugin.store import Log, read_json
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 SCORES, WORTH = ("s_sem", "s_loc", "S"), ("IoU", "recall")
@@ -47,12 +47,9 @@ def why(model: Path, base: Path, results: tuple[dict, dict], data: Path, evaluat
         data: the unit's training data.
         evaluation: what both were asked; `asked`: split, seed and number of its scenes.
     """
-    queries = {id: RegionQuery.from_json(record) for id, record in Log(model / "spr/regions").read().items()}
-    box = read_json(model / "spr/manifest.json")["config"]["box"]
-    form = box_format(box["family"], box["aspect"])
-    scores = Log(model / "spr/scores").read()
-    pairs = [PreferencePair(**record) for record in Log(model / "spr/pairs").read().values() if "skip" not in record]
-    trained = {record["pair"] for record in Log(model / "spr/reference").read().values()}
+    run = runs.open(model)
+    queries, form, scores, pairs = run.regions, run.box_format, run.records("scores"), run.pairs
+    trained = {record["pair"] for record in run.records("reference").values()}
     looked = [pair for pair in pairs if pair.id in trained][:LOOKED]
     (pictures, before), (_, after) = (tables.samples(result, "rec") for result in results)
     facts = asked_about(evaluation, **asked)

@@ -33,13 +33,14 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]  # scripts, no packages
 import convert  # noqa: E402
 import scenes  # noqa: E402
 
+from spr_plugin import runs  # noqa: E402
 from spr_plugin.boxes import Box, Space, iou  # noqa: E402
 from spr_plugin.config import SPRConfig  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.eval_tasks.answers import first_box  # noqa: E402
+from spr_plugin.files import write_json  # noqa: E402
 from spr_plugin.formats import BoxFormat  # noqa: E402
 from spr_plugin.progress import say  # noqa: E402
-from spr_plugin.store import Log, read_json, write_json  # noqa: E402
 
 TOLERANCE = 0.1
 FOUND = "grpo.json"
@@ -93,13 +94,13 @@ class Schedule:
 
 def spent(run: Path, count) -> Tokens:
     """What a run of SPR spent on sampling and on DPO; `count` gives a text's tokens. Pairs of held-out regions were not trained on."""
-    manifest = read_json(run / "manifest.json")
-    lengths = Log(run / "lengths").read()
-    if manifest is None or not lengths:
+    made = runs.open(run)
+    lengths = made.records("lengths")
+    if not lengths:
         raise UserError(f"{run}: no finished run of SPR whose tokens could be met")
-    pairs, asked = Log(run / "pairs").read(), Log(run / "candidates").read()
+    pairs, asked = made.records("pairs"), made.records("candidates")
     trained = sum(count(pairs[id][side]) for id, record in lengths.items() if record["fits"] for side in ("chosen", "rejected"))
-    return Tokens(sum(count(answer["raw"]) for answer in asked.values()), round(manifest["config"]["spr_epochs"] * trained))
+    return Tokens(sum(count(answer["raw"]) for answer in asked.values()), round(made.config["spr_epochs"] * trained))
 
 
 def schedule(budget: Tokens, answer: float, batch: int) -> Schedule:

@@ -27,14 +27,15 @@ import plan  # noqa: E402
 import scenes  # noqa: E402
 import tables  # noqa: E402
 
+from spr_plugin import runs  # noqa: E402
 from spr_plugin.compare import read_run  # noqa: E402
 from spr_plugin.demo import WORLD, environment, train_command  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.eval_tasks.metrics import DETAILS  # noqa: E402
 from spr_plugin.eval_tasks.run import evaluate  # noqa: E402
+from spr_plugin.files import read_json, write_json  # noqa: E402
 from spr_plugin.progress import say  # noqa: E402
 from spr_plugin.report import summary  # noqa: E402
-from spr_plugin.store import Log, read_json, write_json  # noqa: E402
 
 RESULTS = HERE / "results"
 SECONDS = "seconds.json"  # of a training command that ran in one sitting
@@ -223,8 +224,9 @@ def write_result(file: Path, known: dict, samples: dict) -> None:
 
 def evidence(spr: Path) -> dict:
     """What the stage worked with: pairs and skips, mean terms of chosen and rejected, and how S_sem and S go with S_loc within a region."""
-    shown = summary(spr)
-    regions = [[row["initial"] for row in region["candidates"] if row["initial"]["valid"]] for region in Log(spr / "scores").read().values()]
+    run = runs.open(spr)
+    shown = summary(run)
+    regions = [[row["initial"] for row in region["candidates"] if row["initial"]["valid"]] for region in run.records("scores").values()]
     rows = [np.array([(one["terms"]["s_sem"], one["total"], one["terms"]["s_loc"]) for one in region]) for region in regions if len(region) > 1]
     centred = np.vstack([row - row.mean(axis=0) for row in rows]) if rows else np.zeros((0, 3))
     with_loc = np.corrcoef(centred.T)[:2, 2] if centred.any(axis=0).all() else (None, None)

@@ -13,7 +13,7 @@ import plan
 from spr_plugin.compare import plot
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
-from spr_plugin.store import read_json, write_json
+from spr_plugin.files import read_json, write_json
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 BEGIN, END = "<!-- tables: written by `make reproduce` -->\n", "<!-- end of tables -->"

@@ -1,0 +1,108 @@
+"""The one way to write files: whole or not at all, and a full disk is a line. Standard library only."""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from spr_plugin.errors import UserError
+from spr_plugin.progress import say
+
+SAMPLED_BLOCKS, BLOCK = 64, 1 << 16
+
+
+@contextlib.contextmanager
+def disk_errors(path) -> Iterator[None]:
+    """A full or read-only disk is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror}; what was written before is safe: mend it and run the same command again"
+        ) from None
+
+
+@contextlib.contextmanager
+def draft(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of ``path`` once it is whole and on the disk. Its name is its own: other
+    machines write to one folder, and process ids are alike in two containers."""
+    own = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open(own, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(own, path)
+    finally:
+        own.unlink(missing_ok=True)
+
+
+def write_text(path, text: str) -> None:
+    """Replace ``path`` as a whole: readers see the old file or the new one, never half, and a link's target
+    is left alone."""
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft(path) as file:
+            file.write(text.encode())
+
+
+def write_lines(path, lines: Iterable[str]) -> None:
+    """:func:`write_text` of lines that need not fit in memory."""
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft(path) as file:
+            file.writelines(line.encode() for line in lines)
+
+
+def write_json(path, value) -> None:
+    """:func:`write_text` of plain data."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def read_json(path):
+    """The parsed file, or None where there is none. UserError where it is no JSON."""
+    path = Path(path)
+    with disk_errors(path):
+        if not path.exists():
+            return None
+        try:
+            return json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            why = " ".join(str(error).split())
+            raise UserError(
+                f"{path} is damaged ({why}): restore it, or remove it and run the same command again"
+            ) from None
+
+
+def remove(path) -> None:
+    """Delete whatever lies there, if anything: a file, a folder with all that is in it, a link, but never
+    what that points to. UserError where it cannot be deleted."""
+    path = Path(path)
+    with disk_errors(path):
+        if path.is_symlink():
+            path.unlink()
+            say(f"{path} was a link and is gone; what it pointed to stays")
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def content(path) -> dict:
+    """``{"size", "hash"}`` of a file: all of a small one, 64 blocks spread evenly over one of more than 4 MiB."""
+    size = os.path.getsize(path)
+    hash = hashlib.blake2b(str(size).encode(), digest_size=16)
+    with open(path, "rb") as file:
+        if size <= SAMPLED_BLOCKS * BLOCK:
+            hash.update(file.read())
+        for place in range(SAMPLED_BLOCKS if size > SAMPLED_BLOCKS * BLOCK else 0):
+            file.seek((size - BLOCK) * place // (SAMPLED_BLOCKS - 1))
+            hash.update(file.read(BLOCK))
+    return {"size": size, "hash": hash.hexdigest()}

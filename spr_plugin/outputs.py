@@ -1,0 +1,62 @@
+"""What a command of ``spr`` is about to write, looked at before it computes: can it be written, and is it an input?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from spr_plugin.errors import UserError
+
+
+def refuse_unwritable(outputs: Mapping[str, str], folders: bool = False) -> None:
+    """UserError for the first path (by its flag) that cannot become a file, or with `folders` a folder."""
+    for flag, path in outputs.items():
+        kind = "folder" if folders else "file"
+        there, right = (os.path.lexists, os.path.isdir) if folders else (os.path.exists, os.path.isfile)
+        if there(path) and not right(path):
+            raise UserError(f"{flag} {path}: is there already, and is no {kind}")
+        holder = _nearest(path if folders else os.path.dirname(os.path.abspath(path)))
+        if not os.path.isdir(holder):
+            raise UserError(f"{flag} {path}: {holder} is no folder")
+        if not os.access(holder, os.W_OK | os.X_OK):
+            raise UserError(f"{flag} {path}: {holder} cannot be written to")
+
+
+def refuse_overwriting(outputs: Mapping[str, str], inputs: Iterable[tuple[str, str]]) -> None:
+    """UserError where an output is a file that the command reads, by whatever name, or another output.
+
+    Args:
+        outputs: flag → path of a file.
+        inputs: (what names it, path of a file, or of a folder all of which is read).
+    """
+    known: dict[tuple[int, int] | str, str] = {}
+    for flag, path in outputs.items():
+        if (other := known.setdefault(_identity(path), flag)) != flag:
+            raise UserError(f"{flag} {path}: {other} names the same file; take another one")
+    there = {flag: path for flag, path in outputs.items() if os.path.exists(path)}
+    for named_by, source in inputs:
+        for flag, path in there.items():
+            if _identity(path) == _identity(source) or os.path.isdir(source) and _within(path, source):
+                raise UserError(f"{flag} {path}: is read as {named_by}, and would be lost; take another file")
+
+
+def _identity(path: str) -> tuple[int, int] | str:
+    """Equal for all names of one file, links included."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
+
+
+def _within(path: str, folder: str) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _nearest(path: str) -> str:
+    """`path`, or the nearest of the folders around it that is there."""
+    path = os.path.abspath(path)
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path

@@ -1,0 +1,94 @@
+"""The layout of a run's folder: the one place that knows its names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from spr_plugin.files import read_json
+from spr_plugin.runs.lock import NAME as LOCK
+from spr_plugin.runs.log import Log
+
+LAYOUT = 2  # its version; another one's folder is neither gone on with nor guessed at
+MANIFEST = "manifest.json"
+# Stage → what it leaves. The first holds its manifest; records can be had again by their text alone, so that
+# they are set aside where a stage is made again, and weights are not. "round" is each later round's folder.
+PARTS_OF = {
+    "regions": ("regions",),
+    "candidates": ("candidates", "batches"),
+    "scores": ("scores",),
+    "pairs": ("pairs",),
+    "dpo": ("dpo", "policy", "bad_pairs", "round", "exit.json"),
+}
+RECORDS = frozenset("regions candidates batches scores pairs".split())
+REPLACED = ".replaced"
+# What a run of ours writes to its folder: nothing else is ever deleted there. Lengths and reference log-probs
+# are kept under hashes of all that they depend on, so that they belong to no stage.
+PARTS = frozenset(part for parts in PARTS_OF.values() for part in parts) | {
+    *"entry base lengths reference ranks training.json failed.json report.html".split(),
+    LOCK,
+    MANIFEST,
+}
+
+
+# Names of files in those folders, by which they are ours; the folders of WHOLE are, whatever is in them, since the
+# host's own code writes there.
+OURS = re.compile(
+    r"rank-\d+\.(jsonl|damaged)|(manifest|counts|index|best|[0-9a-f]{16})\.json|\d+\.safetensors|probes\.jsonl|.*\.tmp"
+)
+WHOLE = re.compile(r"base(\.tmp)?|.*checkpoint-.*|ranks(-.*)?")
+
+
+class Folder:
+    """Paths in one run's folder: ``OUTPUT_DIR/spr``, or a later round's in it, which is laid out alike. Creates nothing.
+
+    Attributes:
+        entry, base, policy: weights as the host left them, the same in the host's own layout, and as DPO left them.
+        dpo: checkpoints of the DPO stage and what its probe saw.
+        bad_pairs: pairs whose loss was not finite.
+        training, exit, failed, report: files of :mod:`spr_plugin.entry`, of the end, of a failure; the report.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.entry, self.base, self.policy = (self.path / name for name in ("entry", "base", "policy"))
+        self.dpo, self.bad_pairs = self.path / "dpo", self.path / "bad_pairs"
+        self.training, self.exit = self.path / "training.json", self.path / "exit.json"
+        self.failed, self.report = self.path / "failed.json", self.path / "report.html"
+        self.manifest = self.path / MANIFEST
+        # Written after the log of regions, which is whole where this is.
+        self.skipped = self.path / "regions" / "counts.json"
+
+    @classmethod
+    def under(cls, output_dir) -> Folder:
+        """The run's of a training that writes to ``output_dir``."""
+        return cls(Path(output_dir) / "spr")
+
+    def __str__(self):
+        return str(self.path)
+
+    def log(self, stage: str, rank: int = 0) -> Log:
+        """The log of ``regions``, ``batches``, ``candidates``, ``scores``, ``pairs``, ``lengths`` or ``reference``."""
+        return Log(self.path / stage, rank)
+
+    def stage_manifest(self, stage: str) -> Path:
+        return self.path / PARTS_OF[stage][0] / MANIFEST
+
+    def round(self, number: int) -> Folder:
+        return Folder(self.path / f"round-{number}")
+
+    def rounds(self) -> list[Folder]:
+        """Of the later rounds that were begun, in their order."""
+        found = [path for path in self.path.glob("round-*") if part_of(path.name) == "round" and path.is_dir()]
+        return [Folder(path) for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))]
+
+    def is_finished(self) -> bool:
+        """Whether the round's DPO stage is done."""
+        return read_json(self.policy / "index.json") is not None
+
+
+def part_of(name: str) -> str:
+    """The part of a run that a file or folder of this name is: a draft, and what was set aside, is of what it
+    would become or was, every later round is a "round", and what is left of ranks that met is "ranks"."""
+    name = re.sub(rf"(\.[0-9a-f]+)?\.tmp$|{re.escape(REPLACED)}$", "", name)
+    return re.sub(r"(?<=^round)-\d+$|(?<=^ranks)-[0-9a-f]{16}$", "", name)

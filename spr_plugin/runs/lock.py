@@ -1,0 +1,82 @@
+"""One run at a time in a folder."""
+
+import contextlib
+import errno
+import os
+import socket
+import time
+from pathlib import Path
+
+from spr_plugin.errors import UserError
+from spr_plugin.files import disk_errors
+from spr_plugin.progress import say
+
+NAME = "lock"
+OWNER, LONGEST_OWNER = "process ", 400  # how the text in a lock begins, and bytes of it that are read
+_locks = {}
+
+
+def lock(directory, folder_flag: str = "--output_dir") -> None:
+    """Keep other runs out of ``directory`` until this process ends, however it ends. UserError names the process that has it.
+
+    The kernel lets go of the lock when its process dies, so a lock file alone means nothing: a run that was killed is recognised.
+    """
+    import atexit
+    import fcntl
+
+    path = Path(os.path.realpath(directory)) / NAME
+    if path in _locks:
+        return
+    file = _lock_file(path)
+    owner = file.read(LONGEST_OWNER).decode(errors="replace")
+    if not owner.startswith(OWNER[: len(owner)]):
+        raise UserError(f"{path} is no lock of a run of ours: move it away")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"{directory} is in use by {owner or 'another process'}; wait for it, or take another "
+            f"{folder_flag}"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        say(f"{directory}: this file system has no locks; see that only one run uses the folder")
+    if owner:
+        say(f"{directory}: {owner} ended without notice; going on from what it left")
+    file.truncate(0)
+    file.seek(0)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    file.write(f"{OWNER}{os.getpid()} on {socket.gethostname()} since {since}".encode())
+    _locks[path] = file
+    atexit.register(file.truncate, 0)
+
+
+def owner_of(directory) -> str | None:
+    """Who writes to ``directory`` now, None if nobody does or nobody can know. Changes nothing."""
+    import fcntl
+
+    path = Path(directory) / NAME
+    with contextlib.suppress(OSError):
+        if path.is_symlink() or not path.is_file():
+            return None
+        with open(path, "rb") as file:
+            owner = file.read(LONGEST_OWNER).decode(errors="replace")
+            if Path(os.path.realpath(path)) in _locks:
+                return owner
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return owner or "another process"
+    return None
+
+
+def _lock_file(path: Path):
+    """The lock file, open and unbuffered. UserError where something else has its place, which is neither
+    followed nor waited for."""
+    follow_nothing = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or path.exists() and not path.is_file():
+            raise UserError(f"{path} is no file, as a run's lock is: move it away")
+        return open(path, "r+b", buffering=0, opener=lambda name, _: os.open(name, follow_nothing, 0o666))

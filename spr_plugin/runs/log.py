@@ -1,0 +1,177 @@
+"""Crash-safe record logs: append-only JSON lines, one file a rank, keyed by a stable id.
+
+A record is a dict with an ``"id"``; its line ends with a checksum of all before it. A line that was torn by a
+crash or damaged since is no record: it is named and passed over, and moved to ``*.damaged`` before a stage
+goes on. So a process can die at any instant, and nothing is lost, doubled or believed that was not written.
+"""
+
+import json
+import os
+import time
+import zlib
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from spr_plugin.errors import UserError
+from spr_plugin.files import disk_errors, draft
+from spr_plugin.progress import say
+
+SYNC_SECONDS = 5.0  # what a power failure can cost; a process that dies costs nothing that was appended
+CHECKSUM = "crc"  # the last key of a line: what zlib says of the bytes before the comma
+_scan = json.JSONDecoder().scan_once
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+_encode_ascii = json.JSONEncoder().encode
+_MIDDLE, _END = f', "{CHECKSUM}": "'.encode(), b'"}\n'
+_SUFFIX = len(_MIDDLE) + 8 + len(_END)
+
+
+def line_of(record: dict) -> bytes:
+    """A record as its line."""
+    try:
+        body = _encode(record)[:-1].encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which UTF-8 cannot hold, but an escape can
+        body = _encode_ascii(record)[:-1].encode()
+    return b"%b%b%08x%b" % (body, _MIDDLE, zlib.crc32(body), _END)
+
+
+def record_of(line: bytes) -> dict:
+    """The record of a line. ValueError where it is not one that :func:`line_of` made, which editors and other
+    systems may have given a byte-order mark and their own line end."""
+    line = line.removeprefix(BOM_UTF8).replace(b"\r\n", b"\n")
+    body = memoryview(line)[:-_SUFFIX]
+    if line[-_SUFFIX:] != b"%b%08x%b" % (_MIDDLE, zlib.crc32(body), _END):
+        raise ValueError("torn or damaged")
+    record, _ = _scan(line[:-_SUFFIX].decode() + "}", 0)
+    return record
+
+
+class Log:
+    """The log of one stage in ``directory``; this process appends to its rank's file and reads all ranks' files."""
+
+    def __init__(self, directory, rank: int = 0):
+        self.directory = Path(directory)
+        self.path = self.directory / f"rank-{rank:05d}.jsonl"
+        self._file = None
+
+    def append(self, *records: dict) -> None:
+        """Write records, whole or not at all. UserError where the disk is full or read-only."""
+        data = b"".join(map(line_of, records))
+        with disk_errors(self.path):
+            self._open()
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                self._file.truncate(self._size)
+                raise
+            self._size += len(data)
+            if time.monotonic() - self._synced > SYNC_SECONDS:
+                self.sync()
+
+    def _open(self) -> None:
+        if self._file is None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            if _is_torn(self.path):
+                self.held()
+            self._file = open(self.path, "ab", buffering=0)
+            self._size, self._synced = self._file.tell(), time.monotonic()
+
+    def sync(self) -> None:
+        """Have the disk take what was appended."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
+
+    def write(self, records: Iterable[dict]) -> None:
+        """Make this rank's file anew, as a whole: it holds all records or does not exist."""
+        self.close()
+        with disk_errors(self.path):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with draft(self.path) as file:
+                file.writelines(map(line_of, records))
+
+    def read(self) -> "Records":
+        """id → record over all ranks, ordered by id, so that the number of ranks and timing leave no trace."""
+        with disk_errors(self.directory):
+            return Records(sorted(self.directory.glob("rank-*.jsonl")))
+
+    def held(self) -> set[str]:
+        """Ids of all records, after damaged lines were set aside. For one rank, while no rank appends."""
+        records = self.read()
+        for path, numbers in records.damaged.items():
+            for number in sorted(numbers):
+                say(f"{path}:{number} is damaged; its record is made again")
+            _set_aside(path, numbers)
+        return set(records)
+
+    def close(self) -> None:
+        if self._file is not None:
+            with disk_errors(self.path):
+                self.sync()
+            self._file.close()
+            self._file = None
+
+
+class Records(Mapping):
+    """Records of a stage, read from disk one at a time; memory holds their ids and places.
+
+    Attributes:
+        damaged: file → numbers (from 1) of its lines that are no records.
+    """
+
+    def __init__(self, paths: list[Path]):
+        self._paths, self._files, self.damaged = paths, {}, {}
+        places = {}
+        for number, path in enumerate(paths):
+            for offset, id in self._scanned(path):
+                places.setdefault(id, offset * len(paths) + number)
+        self._places = {id: places[id] for id in sorted(places)}
+
+    def _scanned(self, path: Path) -> Iterator[tuple[int, str]]:
+        """(offset, id) of each sound line; the first of two records with one id counts."""
+        offset = 0
+        with open(path, "rb") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    yield offset, record_of(line)["id"]
+                except ValueError:
+                    if not line.isspace():
+                        self.damaged.setdefault(path, set()).add(number)
+                offset += len(line)
+
+    def __getitem__(self, id: str) -> dict:
+        offset, number = divmod(self._places[id], len(self._paths))
+        if number not in self._files:
+            self._files[number] = open(self._paths[number], "rb")
+        self._files[number].seek(offset)
+        try:
+            return record_of(self._files[number].readline())
+        except ValueError:
+            raise UserError(f"{self._paths[number]} was changed while it was read: run the same command again") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, id) -> bool:
+        return id in self._places
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether the last line lacks its newline."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
+
+
+def _set_aside(path: Path, numbers: set[int]) -> None:
+    """Move the lines with these numbers to ``*.damaged``."""
+    with open(path, "rb") as lines, open(path.with_suffix(".damaged"), "ab") as aside, draft(path) as kept:
+        for number, line in enumerate(lines, 1):
+            (aside if number in numbers else kept).write(line)

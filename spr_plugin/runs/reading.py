@@ -1,0 +1,138 @@
+"""Opening a run's folder: read-only, in whatever state it is, without torch and without running what it names.
+
+A folder may have been downloaded: no Python file that its manifest names is ever loaded. Formats of installed
+plugins are found by their entry points, those of a file where it is named again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+
+from spr_plugin.errors import UserError
+from spr_plugin.files import disk_errors, read_json
+from spr_plugin.formats import BoxFormat, box_format
+from spr_plugin.pairing import PreferencePair
+from spr_plugin.plugins import load_file
+from spr_plugin.progress import say
+from spr_plugin.regions import RegionQuery
+from spr_plugin.runs.layout import LAYOUT, PARTS_OF, Folder
+from spr_plugin.runs.lock import owner_of
+from spr_plugin.runs.log import Records
+from spr_plugin.runs.manifest import read_manifest
+
+STATES = ("empty", "stopped", "running", "failed", "finished")
+
+
+class SavedRun:
+    """A run as its folder tells it; what is not there yet is empty. Records are read when they are asked for.
+
+    Attributes:
+        folder: where its files are.
+        config: flag → value that it was made with, and ``box``, its box format.
+        version, layout: of the spr-plugin that wrote it.
+    """
+
+    def __init__(self, folder: Folder):
+        self.folder, self._records = folder, {}
+        manifest = read_manifest(folder)
+        if manifest is None and not any((folder.path / stage).is_dir() for stage in PARTS_OF):
+            raise UserError(f"{folder}: no SPR run here; give OUTPUT_DIR/spr of one, or a folder of `spr sample`")
+        manifest = manifest or {}
+        self.config = manifest.get("config", {})
+        self.version, self.layout = manifest.get("version"), manifest.get("layout", 1 if manifest else LAYOUT)
+        if self.layout < LAYOUT:
+            raise UserError(
+                f"{folder} was written by spr-plugin {self.version or 'of an older version'} in layout {self.layout}, "
+                f"which this one, of layout {LAYOUT}, cannot read: open it with that version"
+            )
+        if self.layout > LAYOUT:
+            say(
+                f"{folder} was written by spr-plugin {self.version} in layout {self.layout}, newer than this one's "
+                f"{LAYOUT}: what is not known here is not shown"
+            )
+
+    @property
+    def state(self) -> str:
+        """One of STATES, as it is now; ``stopped`` is a run whose process is gone and that can go on."""
+        if owner_of(self.folder.path):
+            return "running"
+        if self.failure:
+            return "failed"
+        if self.folder.exit.exists() or self._is_sampled():
+            return "finished"
+        return "stopped" if self.records("regions") else "empty"
+
+    def _is_sampled(self) -> bool:
+        """Whether this is a folder of ``spr sample``, which goes no further, and all is there."""
+        if self.folder.stage_manifest("scores").exists() or "spr_samples" not in self.config:
+            return False
+        wanted = len(self.records("regions")) * len(self.config["spr_prompts"]) * self.config["spr_samples"]
+        return 0 < wanted == len(self.records("candidates"))
+
+    @property
+    def failure(self) -> dict | None:
+        """Stage, error, rank and time of what failed last, None where nothing did."""
+        found = read_json(self.folder.failed)
+        return found if isinstance(found, dict) else None
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Reason → pictures and regions that were left out of the annotated ones."""
+        return read_json(self.folder.skipped) or {}
+
+    def records(self, stage: str) -> Records:
+        """id → record of ``regions``, ``candidates``, ``scores``, ``pairs``, ``lengths`` or ``reference`` as they
+        are when first asked for; damaged ones are left out and counted in a line."""
+        if stage not in self._records:
+            self._records[stage] = records = self.folder.log(stage).read()
+            if damaged := sum(map(len, records.damaged.values())):
+                say(f"{self.folder.path / stage}: {damaged} torn or damaged records are left out")
+        return self._records[stage]
+
+    @functools.cached_property
+    def regions(self) -> dict[str, RegionQuery]:
+        """id → the region with its picture and objects."""
+        try:
+            return {id: RegionQuery.from_json(record) for id, record in self.records("regions").items()}
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self.folder.path / 'regions'} holds no regions that this version reads ({error!r})") from None
+
+    @functools.cached_property
+    def pairs(self) -> list[PreferencePair]:
+        """The preference pairs; regions without one are records of "pairs" alone, with the reason."""
+        return [PreferencePair(**record) for record in self.records("pairs").values() if "skip" not in record]
+
+    @functools.cached_property
+    def box_format(self) -> BoxFormat | None:
+        """How its texts write boxes; None, and a line, where the plugin that knows is not there."""
+        box = self.config.get("box") or {}
+        try:
+            return box_format(box.get("family"), box.get("aspect"))
+        except UserError:
+            say(
+                f"{self.folder}: no installed plugin knows the box format {box.get('family')}; its texts show without "
+                "boxes: name its file with --spr_plugin FILE"
+            )
+            return None
+
+    @functools.cached_property
+    def rounds(self) -> list[SavedRun]:
+        """The later rounds that were begun, each a run like this."""
+        return [SavedRun(folder) for folder in self.folder.rounds()]
+
+
+def open(path, plugins: Iterable[str] = ()) -> SavedRun:
+    """The run in ``path``: OUTPUT_DIR, OUTPUT_DIR/spr, a later round in there, or a folder of ``spr sample``.
+
+    Args:
+        plugins: Python files of plugins that know its box format; none that the folder names is ever run.
+
+    Raises:
+        UserError: there is no run, or one of an older layout; a plugin file is none.
+    """
+    for file in plugins:
+        load_file(file)
+    itself, below = Folder(path), Folder.under(path)
+    with disk_errors(path):
+        return SavedRun(below if below.path.is_dir() and not itself.manifest.exists() else itself)

@@ -1,0 +1,345 @@
+"""A manifest a stage: what changed is made again, and nothing before; what no run of ours made stays."""
+
+import pytest
+
+from spr_plugin.config import SPRConfig
+from spr_plugin.errors import UserError
+from spr_plugin.files import read_json, remove, write_json
+from spr_plugin.plugins import load_file, manager
+from spr_plugin.runs import manifest
+from spr_plugin.runs.layout import PARTS_OF, Folder
+from spr_plugin.runs.lock import lock
+from spr_plugin.runs.log import Log
+from spr_plugin.runs.manifest import bind, changes, check_layout, settings_of, took
+
+
+SEED, OTHER_SEED = {"regions": {"spr_seed": 0}}, {"regions": {"spr_seed": 1}}
+SETTINGS = {
+    "regions": {"spr_seed": 0, "data_path": {"path": "a.json", "hash": "x"}},
+    "candidates": {"spr_top_p": 1.0},
+    "scores": {"spr_lambda": 0.8},
+    "pairs": {"spr_min_gap": 0.0},
+    "dpo": {"spr_beta": 0.5},
+}
+
+
+def bound(folder, settings=SEED, overwrite=False, restart=frozenset(), stays=frozenset()):
+    """What a command does to ``folder`` before it trains."""
+    folder = Folder(folder)
+    if not overwrite:
+        check_layout(folder)
+    bind(folder, settings, changes(folder, {} if overwrite else settings, restart, stays), overwrite)
+
+
+def changed(stage, name, value) -> dict:
+    return {**SETTINGS, stage: {**SETTINGS[stage], name: value}}
+
+
+def whole_run(path) -> dict[str, set]:
+    """A finished run; stage → its parts."""
+    bound(path, SETTINGS)
+    folder = Folder(path)
+    for stage in ("regions", "batches", "candidates", "scores", "pairs", "lengths", "reference"):
+        log = folder.log(stage)
+        log.append({"id": stage})
+        log.close()
+    for weights in (folder.entry, folder.policy, folder.dpo, folder.bad_pairs):
+        write_json(weights / "index.json", {})
+    write_json(folder.exit, {})
+    bound(folder.round(2).path, SETTINGS)
+    took(folder, "candidates", 7200.0)
+    return {stage: {folder.path / part for part in parts} for stage, parts in PARTS_OF.items()}
+
+
+def records(folder) -> dict[str, list]:
+    return {stage: list(Folder(folder).log(stage).read()) for stage in ("regions", "candidates", "scores", "pairs")}
+
+
+CHANGES = {
+    "regions": ("spr_seed", 1, "--spr_seed was 0, is 1"),
+    "candidates": ("spr_top_p", 0.9, "--spr_top_p was 1.0, is 0.9"),
+    "scores": ("spr_plugin", {"lab.py": "abc"}, "--spr_plugin was None, is {'lab.py': 'abc'}"),
+    "pairs": ("spr_min_gap", 0.1, "--spr_min_gap was 0.0, is 0.1"),
+    "dpo": ("spr_beta", 0.1, "--spr_beta was 0.5, is 0.1"),
+}
+
+
+@pytest.mark.parametrize("stage", CHANGES)
+def test_a_changed_flag_makes_its_stage_and_those_behind_it_again_and_nothing_before(tmp_path, stage, capsys):
+    whole_run(tmp_path)
+    name, value, words = CHANGES[stage]
+    order = list(PARTS_OF)
+    again = order[order.index(stage) :]
+    bound(tmp_path, changed(stage, name, value))
+    held = records(tmp_path)
+    for one in order[:-1]:
+        assert held[one] == ([] if one in again else [one])
+        if one in again:
+            assert list(Log(tmp_path / f"{one}.replaced").read()) == [one]  # nothing is lost
+    folder = Folder(tmp_path)
+    assert not any(path.exists() for path in (folder.policy, folder.bad_pairs, folder.exit, folder.round(2).path))
+    assert folder.entry.exists() and list(folder.log("reference").read()) == ["reference"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line and ("candidates (1 records, 7200 s)" in line) == ("candidates" in again)
+    assert read_json(folder.manifest)["config"][name] == value
+    bound(tmp_path, changed(stage, name, value))
+    assert not capsys.readouterr().err
+
+
+def test_a_flag_that_changes_before_its_stage_has_made_anything_is_no_word(tmp_path, capsys):
+    bound(tmp_path, SETTINGS)
+    bound(tmp_path, changed("regions", "spr_seed", 5))
+    assert not capsys.readouterr().err and read_json(tmp_path / "manifest.json")["seed"] == 5
+
+
+def test_regions_that_come_out_the_same_make_nothing_behind_them_again(tmp_path):
+    whole_run(tmp_path)
+    bound(tmp_path, changed("regions", "spr_image_folder", "elsewhere"), stays={"regions"})
+    held = records(tmp_path)
+    assert held == {"regions": [], "candidates": ["candidates"], "scores": ["scores"], "pairs": ["pairs"]}
+    assert Folder(tmp_path).is_finished()
+
+
+def test_a_file_counts_by_its_content_wherever_it_lies(tmp_path):
+    whole_run(tmp_path)
+    bound(tmp_path, changed("regions", "data_path", {"path": "b.json", "hash": "x"}))
+    assert records(tmp_path)["candidates"] == ["candidates"]
+    known = changes(Folder(tmp_path), changed("regions", "data_path", {"path": "b.json", "hash": "y"}))
+    assert known.words == {"regions": ["--data_path b.json has another content"]}
+
+
+def test_a_restarted_dpo_stage_deletes_no_more_than_its_own(tmp_path):
+    whole_run(tmp_path / "spr")
+    spr = Folder(tmp_path / "spr")
+    remove(spr.dpo)
+    (tmp_path / "scratch").mkdir()
+    spr.dpo.symlink_to(tmp_path / "scratch")
+    for name in ("policy.tmp", "round-table"):
+        (spr.path / name).mkdir()
+    bound(spr.path, SETTINGS, restart={"dpo"})
+    assert not any(path.exists() for path in (spr.policy, spr.path / "policy.tmp", spr.round(2).path))
+    assert (tmp_path / "scratch").exists() and (spr.path / "round-table").exists() and not spr.dpo.is_symlink()
+    assert all(records(spr.path).values()) and list(spr.log("lengths").read())
+
+
+def test_a_change_that_was_cut_short_goes_on(tmp_path, monkeypatch):
+    """After any number of deletions, renames and writes the same command finds the same left to do."""
+    cut, done = 0, False
+    while not done:
+        path = tmp_path / str(cut)
+        whole_run(path)
+        left = [cut]
+
+        def dying(function):
+            def counted(*args):
+                if not left[0]:
+                    raise KeyboardInterrupt
+                left[0] -= 1
+                return function(*args)
+
+            return counted
+
+        with monkeypatch.context() as patch:
+            for name in ("remove", "write_json", "_set_aside"):
+                patch.setattr(manifest, name, dying(getattr(manifest, name)))
+            try:
+                bound(path, changed("candidates", "spr_top_p", 0.9))
+                done = True
+            except KeyboardInterrupt:
+                cut += 1
+        bound(path, changed("candidates", "spr_top_p", 0.9))
+        assert records(path) == {"regions": ["regions"], "candidates": [], "scores": [], "pairs": []}
+        assert list(Log(path / "candidates.replaced").read()) == ["candidates"]
+        assert not Folder(path).is_finished()
+    assert cut > 10
+
+
+@pytest.mark.parametrize(
+    "known, says",
+    [
+        ({"hash": "x", "config": {}, "inputs": {}, "versions": {}}, "of an older version in layout 1"),
+        ({"layout": 1, "version": "0.0.9", "config": {}}, "spr-plugin 0.0.9 in layout 1"),
+        ({"layout": 99, "version": "7.0", "config": {}}, "spr-plugin 7.0 in layout 99"),
+    ],
+)
+def test_a_folder_of_another_version_is_refused_by_name_and_overwritten_when_asked(tmp_path, known, says):
+    write_json(tmp_path / "manifest.json", known)
+    with pytest.raises(UserError, match=f"^{tmp_path} was written by .*{says}.*--output_dir, or --spr_overwrite"):
+        bound(tmp_path)
+    bound(tmp_path, overwrite=True)
+    bound(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "null", '{"stage": "pairs"}', '{"settings": 3}', "\0" * 50, "[" * 10**5])
+def test_a_damaged_manifest_of_a_stage_is_one_line(tmp_path, damage):
+    whole_run(tmp_path)
+    path = Folder(tmp_path).stage_manifest("pairs")
+    path.write_text(damage)
+    with pytest.raises(UserError, match=f"^{path} is damaged.*remove it and run the same command again$"):
+        bound(tmp_path, SETTINGS)
+    path.unlink()
+    bound(tmp_path, SETTINGS)
+    assert all(records(tmp_path).values())
+
+
+def test_settings_bind_each_flag_and_file_to_its_stage(tmp_path):
+    for name, hook in (("one.py", "spr_scorer(config, device)"), ("two.py", "spr_annotations(source)")):
+        text = f"from spr_plugin.hookspecs import hookimpl\n@hookimpl\ndef {hook}:\n    return None\n"
+        (tmp_path / name).write_text(text)
+        load_file(str(tmp_path / name))
+    (tmp_path / "data.json").write_text("[]")
+    files = [str(tmp_path / "one.py"), str(tmp_path / "two.py")]
+    try:
+        settings = settings_of(SPRConfig(spr=True, spr_plugin=files), {"family": "x"}, str(tmp_path / "data.json"))
+    finally:
+        for file in files:
+            manager().unregister(name=file)
+    assert settings["regions"]["data_path"]["hash"] and settings["regions"]["box"] == {"family": "x"}
+    assert list(settings["scores"]["spr_plugin"]) == ["one.py"] and list(settings["regions"]["spr_plugin"]) == ["two.py"]
+    flags = [name for stage in settings.values() for name in stage]
+    assert len(flags) == len(set(flags)) + 1  # a flag shapes one stage; --spr_plugin those of its hooks
+
+
+# --- starting over deletes what a run of ours made, and nothing else
+
+
+def run_in(folder, *stages):
+    """What a run leaves in ``folder``: its manifest and a log a stage."""
+    bound(folder)
+    for stage in stages:
+        log = Log(folder / stage)
+        log.append({"id": "a"})
+        log.close()
+    return folder
+
+
+def tree(folder) -> list[str]:
+    """What is in ``folder`` beside a lock and the manifests of a run that has made nothing yet."""
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != "lock"}
+    return sorted(found - ({"regions", "regions/manifest.json"} if "regions/rank-00000.jsonl" not in found else set()))
+
+
+def test_overwrite_deletes_what_a_run_made_and_names_what_stays(tmp_path, capsys):
+    spr = run_in(tmp_path / "spr", "regions", "candidates", "pairs")
+    run_in(spr / "round-2", "candidates")
+    for name in ("exit.json", "report.html", "manifest.json.123.tmp", "notes.txt", "round-2/mine.txt", "pairs/notes.csv"):
+        (spr / name).write_text("x")
+    for name in ("policy.tmp", "data", "round-table", "round-3"):
+        (spr / name).mkdir()
+        (spr / name / "inside").write_text("x")
+    bound(spr, OTHER_SEED, overwrite=True)
+    stays = ["data", "notes.txt", "policy.tmp", "round-2", "round-3", "round-table"]
+    assert sorted(path.name for path in spr.iterdir()) == sorted([*stays, "manifest.json", "pairs", "regions"])
+    assert [path.name for path in (spr / "round-2").iterdir()] == ["mine.txt"]
+    assert (spr / "round-3" / "inside").exists()
+    assert [path.name for path in (spr / "pairs").iterdir()] == ["notes.csv"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"data, notes.txt, pairs/notes.csv, policy.tmp/inside, round-2/mine.txt, round-3, round-table in {spr} " in line
+    assert read_json(spr / "manifest.json")["config"] == {"spr_seed": 1}
+
+
+NO_MANIFESTS = {
+    "none": None,
+    "of a web page": '{"name": "page", "icons": []}',
+    "of a container": '{"schemaVersion": 2, "config": {"digest": "sha256:0"}, "layers": []}',
+    "a list": "[1, 2]",
+    "broken": '{"config": {',
+    "of bytes": "\udcff",
+}
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("name", NO_MANIFESTS)
+def test_a_folder_that_no_run_made_is_left_alone(tmp_path, name, overwrite):
+    spr, text = tmp_path / "spr", NO_MANIFESTS[name]
+    (spr / "candidates").mkdir(parents=True)
+    (spr / "candidates" / "rank-00000.jsonl").write_text("years of work")
+    if text is not None:
+        (spr / "manifest.json").write_text(text, errors="surrogateescape")
+    lock(spr)
+    if text is None and not overwrite:  # a run goes on among such files, but proves nothing about them
+        bound(spr, SEED, overwrite)
+        overwrite = True
+    before = tree(spr)
+    with pytest.raises(UserError, match="manifest.json.*move it away, or name another folder") as refused:
+        bound(spr, SEED, overwrite)
+    assert str(spr) in str(refused.value) and (text is not None or "candidates" in str(refused.value))
+    assert "\n" not in str(refused.value) and tree(spr) == before
+    assert (spr / "candidates" / "rank-00000.jsonl").read_text() == "years of work"
+
+
+def test_what_is_not_ours_is_never_taken_for_the_first_run_s(tmp_path):
+    """Files by other names do not stop a run, but they are no reason to believe --spr_overwrite either."""
+    spr = tmp_path / "spr"
+    spr.mkdir()
+    (spr / "notes.txt").write_text("x")
+    with pytest.raises(UserError, match=f"notes.txt in {spr}"):
+        bound(spr, overwrite=True)
+    bound(spr)
+    bound(spr, overwrite=True)
+    assert tree(spr) == ["manifest.json", "notes.txt"]
+
+
+@pytest.mark.parametrize("held", ["", "lock", "lock manifest.json.77.tmp ranks-0123456789abcdef"])
+def test_overwrite_of_a_folder_that_is_empty_or_as_good_as(tmp_path, held):
+    (tmp_path / "spr").mkdir()
+    for name in held.split():
+        (tmp_path / "spr" / name).write_text("")
+    bound(tmp_path / "spr", overwrite=True)
+    assert read_json(tmp_path / "spr" / "manifest.json")["config"] == {"spr_seed": 0}
+
+
+def test_links_go_and_what_they_point_to_stays(tmp_path, capsys):
+    """Stage folders, and all of ``spr``, on another disk."""
+    real = tmp_path / "scratch"
+    spr = tmp_path / "out" / "spr"
+    spr.parent.mkdir()
+    spr.symlink_to(real / "spr", target_is_directory=True)
+    lock(spr)
+    run_in(spr, "regions", "candidates")
+    (spr / "candidates").rename(real / "candidates")
+    (spr / "candidates").symlink_to(real / "candidates")
+    run_in(real / "round", "pairs")
+    (spr / "round-2").symlink_to(real / "round")
+    (spr / "scores").symlink_to(real / "nowhere")
+    kept = tree(real / "candidates") + tree(real / "round")
+    bound(spr, OTHER_SEED, overwrite=True)
+    assert tree(spr) == ["manifest.json"] and spr.is_symlink() and (spr / "lock").exists()
+    assert tree(real / "candidates") + tree(real / "round") == kept
+    said = capsys.readouterr().err
+    assert all(f"{spr / name} was a link" in said for name in ("candidates", "round-2", "scores"))
+
+
+def test_an_overwrite_that_was_cut_short_goes_on(tmp_path, monkeypatch):
+    """After any number of deletions: the manifest that proves the rest to be ours is still there."""
+    cut = 0
+    while cut is not None:
+        spr = run_in(tmp_path / f"spr-{cut}", "regions", "candidates", "scores")
+        run_in(spr / "round-2", "pairs")
+        left = [cut]
+
+        def dying(path):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            remove(path)
+
+        monkeypatch.setattr(manifest, "remove", dying)
+        try:
+            bound(spr, OTHER_SEED, overwrite=True)
+            cut = None
+        except KeyboardInterrupt:
+            cut += 1
+        monkeypatch.setattr(manifest, "remove", remove)
+        bound(spr, OTHER_SEED, overwrite=True)
+        assert tree(spr) == ["manifest.json"]
+
+
+def test_what_cannot_be_deleted_is_one_line_and_goes_on_later(tmp_path, ordinary_user):
+    spr = run_in(tmp_path / "spr", "candidates", "scores")
+    tmp_path.chmod(0o755), spr.chmod(0o777), (spr / "candidates").chmod(0o555)
+    with ordinary_user, pytest.raises(UserError, match=f"^{spr}/candidates/rank-00000.jsonl: Permission denied[^\n]*$"):
+        bound(spr, OTHER_SEED, overwrite=True)
+    (spr / "candidates").chmod(0o755)
+    bound(spr, OTHER_SEED, overwrite=True)
+    assert tree(spr) == ["manifest.json"]
