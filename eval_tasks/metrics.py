@@ -18,6 +18,7 @@ from spr_plugin.ids import digest
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}  # COCO's, of the true box's area in px²
 ACCURACIES = tuple(f"Acc@{threshold}" for threshold in THRESHOLDS)
+FERRET_ACCURACIES = tuple(f"ferret_{name}" for name in ACCURACIES)  # by Ferret's own rule (:mod:`ferret`)
 BOX_METRICS = {**dict.fromkeys((*ACCURACIES, "mIoU"), True), "parse_failure": False, "boxes": None}  # → whether higher is better
 DETAILS = "details"
 NOT_ASKED = {"image", "image_id", "box_format"}  # of a document's fields: where its picture lies, and what the model makes of it

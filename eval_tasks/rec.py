@@ -3,9 +3,13 @@
 A prediction is the first box that the answer writes, in the model's own coordinate space, without clipping. It hits at threshold t if
 its IoU with the truth is at least t. Where the first one cannot be read, or there is none, the answer has IoU 0, stays in the
 denominator, and counts as a parse failure: no later box stands in for it.
+
+``ferret_Acc@t``: the same by Ferret's own rule (:mod:`ferret`), of models that write as Ferret does.
 """
 
-from spr_plugin.eval_tasks import fields, metrics, questions
+import numpy as np
+
+from spr_plugin.eval_tasks import ferret, fields, metrics, questions
 from spr_plugin.eval_tasks.answers import NO_BOX, answer_text, first_box, rounded_iou, true_box
 from spr_plugin.eval_tasks.model_format import named_format
 
@@ -34,4 +38,9 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
     reason = None if first else next(iter(parsed.failures), NO_BOX)
     ceiling = rounded_iou(form, true_box(doc, doc["bbox"]))
     item = metrics.box_item(doc["id"], [doc["bbox"]], first and first.pixels(), reason, len(parsed.boxes), ceiling)
-    return metrics.box_payloads(doc, [item])
+    found = metrics.box_payloads(doc, [item])
+    if ferret.speaks(doc["box_format"]):
+        overlap = ferret.expression_iou(answer, doc)
+        for name, threshold in zip(metrics.FERRET_ACCURACIES, metrics.THRESHOLDS):
+            found[name] = metrics.payload(doc, [float(overlap >= np.float32(threshold))])
+    return found
