@@ -64,7 +64,7 @@ reproduce-tune: $(VENV)/.installed
 
 agreement: $(VENV)/.installed
 	@test -n "$(FERRET)" || { echo "make agreement: say where ml-ferret is checked out, FERRET=DIR"; exit 2; }
-	$(VENV)/bin/python tests/eval_tasks/ferret_agreement.py $(FERRET)
+	$(VENV)/bin/python tests/eval_tasks/ferret_agreement.py "$(FERRET)"
 
 # setuptools comes first, from the same pins, so that our own build needs no second environment.
 # lmms-eval and llava-torch pin releases that exclude each other: installed without their dependencies.

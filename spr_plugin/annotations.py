@@ -368,7 +368,7 @@ def _mined(question: str, answer: str, width: int, height: int, box_format: BoxF
     skipped.update({f"box_{reason}": count for reason, count in said.failures.items()})
     if said.boxes:
         asked = REC_QUESTION.search(question)
-        named = INSTRUCTION.sub("", asked.group(1)).rstrip(".") if asked and len(said.boxes) == 1 else ""
+        named = INSTRUCTION.sub("", asked.group(1)).rstrip(".") if asked and len(said.boxes) == 1 and not said.failures else ""
         return [(mention.phrase or named, box) for mention in said.mentions for box in mention.boxes]
     boxes = box_format.parse(question, width, height).boxes
     if len(boxes) == 1 and REG_QUESTION.search(question):

@@ -44,6 +44,8 @@ _PLAIN_WORD = re.compile(
     rf"{_BOX_KEY}|{_SIDE_KEY}|[^\W\d_]|bounding|and|to|at|from|px|pixels?|upper|lower|corner|min|max|cent(?:er|re)",
     re.IGNORECASE,
 )
+# Without a number and one of these there is no attempt; most answers end here.
+_MARK = re.compile(r"[][(){}<>（）［］【】｛｝:=]")
 _NUMERIC = re.compile(r"\d|\bnan\b|\binf|\bnull\b|\bnone\b", re.IGNORECASE)
 
 
@@ -57,7 +59,7 @@ class Attempt:
 
 def attempts(text: str) -> list[Attempt]:
     """All attempts of `text`, in its order, none within another; parts that have been read are `READ`."""
-    if not _NUMERIC.search(text):
+    if not _NUMERIC.search(text) or not _MARK.search(text):
         return []
     scan = _Scan(text)
     found, made, place, reached = sorted(scan.attempts()), [], 0, 0
