@@ -60,21 +60,19 @@ def to_device(trainer) -> None:
 
 @contextlib.contextmanager
 def generating(host: Host):
-    """The live model ready to answer: in eval mode, under transformers' autocast, without gradients.
+    """The live model ready to answer: in eval mode, under the training's autocast, without gradients.
 
     Yields whether ranks must call its modules in step, which is so where ZeRO-3's parts stay apart: an engine in training holds them, or
     they do not fit on a device together.
     """
-    from transformers import Trainer
-
     trainer, model = host.trainer, host.trainer.model
     was_training = model.training
     in_step = weights.sharded(model) and (getattr(trainer, "deepspeed", None) is not None or _too_large(trainer))
     model.eval()
     whole = _layer_by_layer(trainer) if in_step else weights.gathered(model.parameters())
     try:
-        # The host's own autocast may be for its own steps alone.
-        with torch.no_grad(), whole, Trainer.autocast_smart_context_manager(trainer):
+        # Training's autocast is around the model's own forward, which answering does not always go through.
+        with torch.no_grad(), whole, trainer.accelerator.autocast():
             yield in_step
     finally:
         model.train(was_training)

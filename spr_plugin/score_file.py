@@ -38,10 +38,11 @@ from spr_plugin.pipeline import score_regions
 from spr_plugin.progress import listed, progress, say
 from spr_plugin.prompts import prompts_for
 from spr_plugin.regions import RegionQuery, region_query
+from spr_plugin.runs.clearing import delete
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.lock import lock
 from spr_plugin.runs.log import record_of
-from spr_plugin.runs.manifest import bind, changes, check_layout, delete, of_file
+from spr_plugin.runs.manifest import bind, changes, check_layout, of_file
 
 REGIONS = 32  # of one picture, in one batch
 PICTURES = 64  # whose annotations are held

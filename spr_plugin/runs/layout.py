@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
+from spr_plugin.errors import UserError
 from spr_plugin.files import read_json
 from spr_plugin.runs.lock import NAME as LOCK
 from spr_plugin.runs.log import Log
@@ -22,6 +24,8 @@ PARTS_OF = {
 }
 RECORDS = frozenset("regions candidates batches scores pairs".split())
 REPLACED = ".replaced"
+# Of the manifests of layout 1, which named no layout; other tools write files of that name too.
+OLD_KEYS = {"hash", "config", "inputs", "versions"}
 # What a run of ours writes to its folder: nothing else is ever deleted there. Lengths and reference log-probs
 # are kept under hashes of all that they depend on, so that they belong to no stage.
 PARTS = frozenset(part for parts in PARTS_OF.values() for part in parts) | {
@@ -79,8 +83,8 @@ class Folder:
 
     def rounds(self) -> list[Folder]:
         """Of the later rounds that were begun, in their order."""
-        found = [path for path in self.path.glob("round-*") if part_of(path.name) == "round" and path.is_dir()]
-        return [Folder(path) for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))]
+        names = [path.name for path in self.path.glob("round-*") if path.is_dir()]
+        return [self.round(number) for number in sorted(int(name[6:]) for name in names if name[6:].isdecimal())]
 
     def is_finished(self) -> bool:
         """Whether the round's DPO stage is done."""
@@ -92,3 +96,30 @@ def part_of(name: str) -> str:
     would become or was, every later round is a "round", and what is left of ranks that met is "ranks"."""
     name = re.sub(rf"(\.[0-9a-f]+)?\.tmp$|{re.escape(REPLACED)}$", "", name)
     return re.sub(r"(?<=^round)-\d+$|(?<=^ranks)-[0-9a-f]{16}$", "", name)
+
+
+def read_manifest(folder: Folder) -> dict | None:
+    """The manifest of a run of ours in ``folder``, of whatever layout; None where there is none. UserError
+    where it is something else's."""
+    try:
+        manifest = read_json(folder.manifest)
+    except UserError:
+        manifest = "not JSON"
+    if isinstance(manifest, dict) and (layout_of(manifest) or OLD_KEYS <= manifest.keys()):
+        return manifest
+    if manifest is None and not folder.manifest.exists():
+        return None
+    raise UserError(f"{folder.manifest} was written by no run of ours: move it away, or name another folder")
+
+
+def layout_of(manifest: dict) -> int | None:
+    """The layout that a manifest names; None for one that names none."""
+    layout = manifest.get("layout")
+    return layout if isinstance(layout, int) and isinstance(manifest.get("config"), dict) else None
+
+
+def is_run(folder: Folder) -> bool:
+    """Whether a manifest proves that a run of ours wrote to ``folder``."""
+    with contextlib.suppress(UserError):
+        return read_manifest(folder) is not None
+    return False

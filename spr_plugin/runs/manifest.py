@@ -6,36 +6,32 @@ first (:func:`changes`), and done (:func:`bind`) once all is checked that can be
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
 import os
 import sys
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from pathlib import Path
 
 from spr_plugin.config import SPRConfig, shaping
 from spr_plugin.errors import UserError
-from spr_plugin.files import content, disk_errors, read_json, remove, write_json
+from spr_plugin.files import content, read_json, write_json
+from spr_plugin.ids import digest
 from spr_plugin.plugins import hooks_of
 from spr_plugin.progress import say, some
+from spr_plugin.runs.clearing import make_again, names_in, start_over
 from spr_plugin.runs.layout import (
     LAYOUT,
-    LOCK,
     MANIFEST,
-    OURS,
-    PARTS,
     PARTS_OF,
     RECORDS,
     REPLACED,
-    WHOLE,
     Folder,
+    layout_of,
     part_of,
+    read_manifest,
 )
 
-# Of the manifests of layout 1, which named no layout; other tools write files of that name too.
-OLD_KEYS = {"hash", "config", "inputs", "versions"}
 # Which stage's records a plugin's hook shapes; the host's own training is bound by spr/training.json.
 STAGE_OF = {
     "spr_annotations": "regions",
@@ -60,10 +56,12 @@ def settings_of(config: SPRConfig, box: dict, data_path: str | None = None) -> d
         settings["regions"]["data_path"] = of_file(data_path)
     else:
         settings["regions"]["spr_annotations"] = of_file(config.spr_annotations)
-    for path in config.spr_plugin:
-        for stage in sorted({STAGE_OF[hook] for hook in hooks_of(path)}):
-            settings[stage].setdefault("spr_plugin", {})[Path(path).name] = content(path)["hash"]
-    return _plain(settings)
+    shaped = {path: {STAGE_OF[hook] for hook in hooks_of(path)} for path in config.spr_plugin}
+    for stage in settings:
+        if paths := [path for path, stages in shaped.items() if stage in stages]:
+            hashes = [content(path)["hash"] for path in paths]
+            settings[stage]["spr_plugin"] = {"path": " ".join(paths), "hash": digest(hashes)}
+    return json.loads(json.dumps(settings, default=str))  # as a manifest gives them back
 
 
 def of_file(path):
@@ -71,41 +69,12 @@ def of_file(path):
     return {"path": str(path), **content(path)} if path and os.path.isfile(path) else path
 
 
-def _plain(value):
-    """The value as a manifest gives it back."""
-    return json.loads(json.dumps(value, default=str))
-
-
-def read_manifest(folder: Folder) -> dict | None:
-    """The manifest of a run of ours in ``folder``, of whatever layout; None where there is none. UserError
-    where it is something else's."""
-    try:
-        manifest = read_json(folder.manifest)
-    except UserError:
-        manifest = "not JSON"
-    if manifest is None or isinstance(manifest, dict) and (_layout(manifest) or OLD_KEYS <= manifest.keys()):
-        return manifest
-    raise UserError(f"{folder.manifest} was written by no run of ours: move it away, or name another folder")
-
-
-def _layout(manifest: dict) -> int | None:
-    layout = manifest.get("layout")
-    return layout if isinstance(layout, int) and isinstance(manifest.get("config"), dict) else None
-
-
-def is_run(folder: Folder) -> bool:
-    """Whether a manifest proves that a run of ours wrote to ``folder``."""
-    with contextlib.suppress(UserError):
-        return read_manifest(folder) is not None
-    return False
-
-
 def check_layout(folder: Folder, folder_flag: str = "--output_dir") -> None:
     """UserError for a folder that another version of ours wrote, older or newer, or that is none of ours."""
     manifest = read_manifest(folder)
-    if manifest is None or _layout(manifest) == LAYOUT:
+    if manifest is None or layout_of(manifest) == LAYOUT:
         return
-    by, was = manifest.get("version", "of an older version"), _layout(manifest) or 1
+    by, was = manifest.get("version", "of an older version"), layout_of(manifest) or 1
     over = ", or --spr_overwrite to start over" if folder_flag == "--output_dir" else ""
     raise UserError(
         f"{folder} was written by spr-plugin {by} in layout {was}, and this is {_version()} with layout "
@@ -159,13 +128,18 @@ def _differences(known: dict, wanted: dict) -> list[str]:
     words = []
     for name in sorted(known.keys() | wanted.keys()):
         was, now = known.get(name), wanted.get(name)
-        if isinstance(was, dict) and isinstance(now, dict) and "hash" in was.keys() & now.keys():
+        if _is_file(was) and _is_file(now):
             if was["hash"] != now["hash"]:
                 words.append(f"--{name} {now['path']} has another content")
         elif was != now:
+            was, now = (value["path"] if _is_file(value) else value for value in (was, now))
             flag = "box text" if name == "box" else f"--{name}"  # a flag and the aspect decide
             words.append(f"{flag} was {was}, is {now}")
     return words
+
+
+def _is_file(setting) -> bool:
+    return isinstance(setting, dict) and {"path", "hash"} <= setting.keys()
 
 
 def said_of(folder: Folder, changed: Changes) -> str | None:
@@ -204,13 +178,13 @@ def bind(folder: Folder, settings: Mapping[str, dict], changed: Changes, overwri
     manifest = read_manifest(folder)
     before = manifest.get("before", []) if manifest else []
     if overwrite:
-        _start_over(folder, manifest)
+        start_over(folder, manifest)
         before = []
     else:
         if line := said_of(folder, changed):
             say(line)
         if manifest is None:
-            before = [name for name in _names(folder.path) if part_of(name) in PARTS_OF]
+            before = [name for name in names_in(folder.path) if part_of(name) in PARTS_OF]
         for stage in reversed(changed.again):
             make_again(folder, stage)
     config = {name: value for flags in settings.values() for name, value in flags.items()}
@@ -227,92 +201,6 @@ def took(folder: Folder, stage: str, seconds: float) -> None:
     known = _read_stage(folder, stage)
     if known is not None:
         write_json(folder.stage_manifest(stage), {**known, "seconds": round(known.get("seconds", 0) + seconds, 1)})
-
-
-# --- starting over
-
-
-def make_again(folder: Folder, stage: str) -> None:
-    """Leave nothing of a stage: records are set aside, all else is deleted, its manifest last."""
-    for part in reversed(PARTS_OF[stage]):
-        path = folder.path / part
-        if part == "round":
-            delete(folder, {"round"})
-        elif part in RECORDS and path.is_dir() and not path.is_symlink():
-            _set_aside(path)
-        else:
-            clear(path)
-            clear(path.with_name(path.name + ".tmp"))
-
-
-def _set_aside(path: Path) -> None:
-    """Rename a folder of records, unless there are none in it."""
-    aside = path.with_name(path.name + REPLACED)
-    if any(path.glob("*.jsonl")):
-        clear(aside)
-        with disk_errors(path):
-            path.rename(aside)
-    else:
-        clear(path)
-
-
-def delete(folder: Folder, parts: Set[str] = PARTS) -> list[Path]:
-    """Delete these parts of a run of ours, later rounds as folders of their own.
-
-    A manifest goes last: it proves the rest to be ours when the same command is given again.
-
-    Returns:
-        what stays because no run of ours made it.
-    """
-    stays = []
-    for entry in sorted(folder.path.iterdir(), key=lambda entry: (entry.name == MANIFEST, entry.name)):
-        part = part_of(entry.name)
-        if part not in PARTS:
-            stays.append(entry)
-        elif part == "round" and part in parts and entry.is_dir() and not entry.is_symlink():
-            stays += delete(Folder(entry)) if is_run(Folder(entry)) else [entry]
-            if not any(entry.iterdir()):
-                remove(entry)
-        elif part in parts or entry.suffix == ".tmp":
-            stays += clear(entry)
-    return stays
-
-
-def clear(path: Path) -> list[Path]:
-    """Delete a part of a run, but what is in its folder by a name that no run of ours gives; that is returned."""
-    if path.is_symlink() or not path.is_dir() or WHOLE.fullmatch(path.name):
-        remove(path)
-        return []
-    stays = []
-    for entry in sorted(path.iterdir(), key=lambda entry: (entry.name == MANIFEST, entry.name)):
-        if entry.is_dir() and not entry.is_symlink():
-            stays += clear(entry) if entry.name == "best" or WHOLE.fullmatch(entry.name) else [entry]
-        elif OURS.fullmatch(entry.name):
-            remove(entry)
-        else:
-            stays.append(entry)
-    if not stays:
-        remove(path)
-    return stays
-
-
-def _start_over(folder: Folder, known: dict | None) -> None:
-    """``--spr_overwrite``: leave nothing of the run whose manifest is ``known``, but for that, which is to be
-    replaced."""
-    without = [name for name in _names(folder.path) if part_of(name) not in (LOCK, MANIFEST, "ranks")]
-    foreign = known.get("before", []) if known else without
-    if foreign:
-        raise UserError(
-            f"--spr_overwrite: no {MANIFEST} proves that a run of ours made {some(foreign)} in {folder}: "
-            "move it away, or name another folder"
-        )
-    if known and (stays := delete(folder, PARTS - {LOCK, MANIFEST})):
-        names = some([str(path.relative_to(folder.path)) for path in stays])
-        say(f"--spr_overwrite: {names} in {folder} was made by no run of ours and stays")
-
-
-def _names(directory: Path) -> list[str]:
-    return sorted(os.listdir(directory)) if directory.is_dir() else []
 
 
 def _version() -> str:

@@ -16,10 +16,9 @@ from spr_plugin.pairing import PreferencePair
 from spr_plugin.plugins import load_file
 from spr_plugin.progress import say
 from spr_plugin.regions import RegionQuery
-from spr_plugin.runs.layout import LAYOUT, PARTS_OF, Folder
+from spr_plugin.runs.layout import LAYOUT, PARTS_OF, Folder, read_manifest
 from spr_plugin.runs.lock import owner_of
 from spr_plugin.runs.log import Records
-from spr_plugin.runs.manifest import read_manifest
 
 STATES = ("empty", "stopped", "running", "failed", "finished")
 

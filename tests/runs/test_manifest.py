@@ -6,7 +6,7 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, remove, write_json
 from spr_plugin.plugins import load_file, manager
-from spr_plugin.runs import manifest
+from spr_plugin.runs import clearing, manifest
 from spr_plugin.runs.layout import PARTS_OF, Folder
 from spr_plugin.runs.lock import lock
 from spr_plugin.runs.log import Log
@@ -58,7 +58,7 @@ def records(folder) -> dict[str, list]:
 CHANGES = {
     "regions": ("spr_seed", 1, "--spr_seed was 0, is 1"),
     "candidates": ("spr_top_p", 0.9, "--spr_top_p was 1.0, is 0.9"),
-    "scores": ("spr_plugin", {"lab.py": "abc"}, "--spr_plugin was None, is {'lab.py': 'abc'}"),
+    "scores": ("spr_plugin", {"path": "lab.py", "hash": "abc"}, "--spr_plugin was None, is lab.py"),
     "pairs": ("spr_min_gap", 0.1, "--spr_min_gap was 0.0, is 0.1"),
     "dpo": ("spr_beta", 0.1, "--spr_beta was 0.5, is 0.1"),
 }
@@ -140,8 +140,8 @@ def test_a_change_that_was_cut_short_goes_on(tmp_path, monkeypatch):
             return counted
 
         with monkeypatch.context() as patch:
-            for name in ("remove", "write_json", "_set_aside"):
-                patch.setattr(manifest, name, dying(getattr(manifest, name)))
+            for module, name in ((clearing, "remove"), (manifest, "write_json"), (clearing, "_set_aside")):
+                patch.setattr(module, name, dying(getattr(module, name)))
             try:
                 bound(path, changed("candidates", "spr_top_p", 0.9))
                 done = True
@@ -195,7 +195,7 @@ def test_settings_bind_each_flag_and_file_to_its_stage(tmp_path):
         for file in files:
             manager().unregister(name=file)
     assert settings["regions"]["data_path"]["hash"] and settings["regions"]["box"] == {"family": "x"}
-    assert list(settings["scores"]["spr_plugin"]) == ["one.py"] and list(settings["regions"]["spr_plugin"]) == ["two.py"]
+    assert settings["scores"]["spr_plugin"]["path"] == files[0] and settings["regions"]["spr_plugin"]["path"] == files[1]
     flags = [name for stage in settings.values() for name in stage]
     assert len(flags) == len(set(flags)) + 1  # a flag shapes one stage; --spr_plugin those of its hooks
 
@@ -324,13 +324,13 @@ def test_an_overwrite_that_was_cut_short_goes_on(tmp_path, monkeypatch):
             left[0] -= 1
             remove(path)
 
-        monkeypatch.setattr(manifest, "remove", dying)
+        monkeypatch.setattr(clearing, "remove", dying)
         try:
             bound(spr, OTHER_SEED, overwrite=True)
             cut = None
         except KeyboardInterrupt:
             cut += 1
-        monkeypatch.setattr(manifest, "remove", remove)
+        monkeypatch.setattr(clearing, "remove", remove)
         bound(spr, OTHER_SEED, overwrite=True)
         assert tree(spr) == ["manifest.json"]
 

@@ -1,0 +1,107 @@
+"""Deleting in a run's folder: by names that a run of ours gives, under a manifest that proves it, following no link."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Set
+from pathlib import Path
+
+from spr_plugin.errors import UserError
+from spr_plugin.files import disk_errors, remove
+from spr_plugin.progress import say, some
+from spr_plugin.runs.layout import (
+    LOCK,
+    MANIFEST,
+    OURS,
+    PARTS,
+    PARTS_OF,
+    RECORDS,
+    REPLACED,
+    WHOLE,
+    Folder,
+    is_run,
+    part_of,
+)
+
+
+def make_again(folder: Folder, stage: str) -> None:
+    """Leave nothing of a stage: records are set aside, all else is deleted, its manifest last."""
+    for part in reversed(PARTS_OF[stage]):
+        path = folder.path / part
+        if part == "round":
+            delete(folder, {"round"})
+        elif part in RECORDS and path.is_dir() and not path.is_symlink():
+            _set_aside(path)
+        else:
+            clear(path)
+            clear(path.with_name(path.name + ".tmp"))
+
+
+def _set_aside(path: Path) -> None:
+    """Rename a folder of records, unless there are none in it."""
+    aside = path.with_name(path.name + REPLACED)
+    if any(path.glob("*.jsonl")):
+        clear(aside)
+        with disk_errors(path):
+            path.rename(aside)
+    else:
+        clear(path)
+
+
+def delete(folder: Folder, parts: Set[str] = PARTS) -> list[Path]:
+    """Delete these parts of a run of ours, later rounds as folders of their own.
+
+    A manifest goes last: it proves the rest to be ours when the same command is given again.
+
+    Returns:
+        what stays because no run of ours made it.
+    """
+    stays = []
+    for entry in sorted(folder.path.iterdir(), key=lambda entry: (entry.name == MANIFEST, entry.name)):
+        part = part_of(entry.name)
+        if part not in PARTS:
+            stays.append(entry)
+        elif part == "round" and part in parts and entry.is_dir() and not entry.is_symlink():
+            stays += delete(Folder(entry)) if is_run(Folder(entry)) else [entry]
+            if not any(entry.iterdir()):
+                remove(entry)
+        elif part in parts or entry.suffix == ".tmp":
+            stays += clear(entry)
+    return stays
+
+
+def clear(path: Path) -> list[Path]:
+    """Delete a part of a run, but what is in its folder by a name that no run of ours gives; that is returned."""
+    if path.is_symlink() or not path.is_dir() or WHOLE.fullmatch(path.name):
+        remove(path)
+        return []
+    stays = []
+    for entry in sorted(path.iterdir(), key=lambda entry: (entry.name == MANIFEST, entry.name)):
+        if entry.is_dir() and not entry.is_symlink():
+            stays += clear(entry) if entry.name == "best" or WHOLE.fullmatch(entry.name) else [entry]
+        elif OURS.fullmatch(entry.name):
+            remove(entry)
+        else:
+            stays.append(entry)
+    if not stays:
+        remove(path)
+    return stays
+
+
+def start_over(folder: Folder, known: dict | None) -> None:
+    """``--spr_overwrite``: leave nothing of the run whose manifest is ``known``, but for that, which is to be
+    replaced."""
+    without = [name for name in names_in(folder.path) if part_of(name) not in (LOCK, MANIFEST, "ranks")]
+    foreign = known.get("before", []) if known else without
+    if foreign:
+        raise UserError(
+            f"--spr_overwrite: no {MANIFEST} proves that a run of ours made {some(foreign)} in {folder}: "
+            "move it away, or name another folder"
+        )
+    if known and (stays := delete(folder, PARTS - {LOCK, MANIFEST})):
+        names = some([str(path.relative_to(folder.path)) for path in stays])
+        say(f"--spr_overwrite: {names} in {folder} was made by no run of ours and stays")
+
+
+def names_in(directory: Path) -> list[str]:
+    return sorted(os.listdir(directory)) if directory.is_dir() else []
