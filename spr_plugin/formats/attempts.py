@@ -83,8 +83,8 @@ def attempts(text: str) -> list[Attempt]:
 
 
 def without(text: str, spans: Iterable[Span]) -> str:
-    """`text` with `READ` in the place of each character of `spans`, which are in order and do not overlap."""
-    pieces, place = [], 0
+    """`text` with `READ` in the place of each character of `spans`, which are in order and do not overlap, and nowhere else."""
+    text, pieces, place = text.replace(READ, " "), [], 0
     for start, end in spans:
         pieces += [text[place:start], READ * (end - start)]
         place = end

@@ -97,7 +97,8 @@ class BoxFormat(ABC):
 
     @abstractmethod
     def parse(self, text: str, width: int, height: int) -> Parsed:
-        """Read all boxes of `text`, which speaks of a picture of `width` x `height` pixels. Never raises."""
+        """Read all boxes of `text`, which speaks of a picture of `width` x `height` pixels. Never raises. Any other attempt at
+        coordinates is a failure; `Reading.parsed` looks for them."""
 
     @abstractmethod
     def write_group(self, boxes: Sequence[Box]) -> str:

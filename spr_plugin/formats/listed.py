@@ -89,7 +89,8 @@ class ListedFormat(BoxFormat):
                 reading.fail("malformed", match.span())
             return
         values, label = entry.pop("bbox_2d"), entry.get("label", "")
-        proper = isinstance(values, list) and len(values) == 4 and all(type(v) in (int, float) for v in values) and isinstance(label, str)
+        proper = isinstance(values, list) and len(values) == 4 and all(type(v) in (int, float) for v in values)
+        proper = proper and isinstance(label, str) and match.group().count('"bbox_2d"') == 1
         # A second box, in the label or under another key, would stay in the text.
         proper = proper and not attempts(label if len(entry) < 2 else "\n".join(f"{key}: {value}" for key, value in entry.items()))
         box = checked(values, self.limits(space), space) if proper else "malformed"
