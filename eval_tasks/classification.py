@@ -22,7 +22,8 @@ FIELDS = {
     "negative": fields.text,
     "truth_first": fields.flag,
 }
-_DENIED = re.compile(r"\s+no[^,.]*[,.]")
+# White space and "no…" up to the next comma or dot; where the text ends first, it stays.
+_DENIED = re.compile(r"(?<!\s)\s+no[^,.]*([,.]|\Z)")
 _NUMBER = re.compile(r"\d*\.?\d+")
 
 
@@ -44,7 +45,7 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
     """One answer → payloads. Pure, and never raises."""
     answer = answer_text(results)
     names = [spoken(name) for name in (doc["name"], *doc["synonyms"])]
-    kept = _DENIED.sub("", answer)
+    kept = _DENIED.sub(lambda denied: "" if denied[1] else denied[0], answer)
     accuracy = float(any(name in kept for name in names))
     strict = float(any(_says(answer, name) for name in names) and not _says(answer, spoken(doc["negative"])))
     hits = {"accuracy": accuracy, "strict_accuracy": strict}

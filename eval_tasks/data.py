@@ -3,13 +3,13 @@
 lmms-eval cannot take a path from the environment. So a task's YAML names a one-record file as its data set, and :func:`load_documents`
 (its ``process_docs``) puts the documents of the split in its place that :mod:`spr_plugin.eval_tasks.catalogue` describes.
 
-A document is ``{id, image, image_id, width, height, box_format, …}``: sizes in pixels, ``image`` a path or ``{"bytes", "path"}``
-(`pictures.Source`), which nobody but :func:`doc_to_visual` decodes, ``box_format`` the name that :mod:`spr_plugin.eval_tasks.model_format` resolves, and the fields of its protocol (``FIELDS`` of the protocol's module). All
-boxes are xyxy in pixels of the original picture.
+A document is ``{id, image, image_id, width, height, box_format, …}``: sizes in pixels, ``image`` a path or
+``{"bytes", "path"}`` (`pictures.Source`), which nobody but :func:`doc_to_visual` decodes, ``box_format`` the
+name that :mod:`spr_plugin.eval_tasks.model_format` resolves, and the fields of its protocol (``FIELDS`` of the
+protocol's module). All boxes are xyxy in pixels of the original picture.
 """
 
 import importlib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +22,7 @@ from spr_plugin.eval_tasks.catalogue import CATALOGUE, Split
 from spr_plugin.eval_tasks.model_format import running_format
 from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.eval_tasks.running import pad_left
+from spr_plugin.loading import read_json_lines
 from spr_plugin.pictures import BadImage, Source, header_size, open_image, outside_of, whole_size
 
 ROOT = "SPR_DATA_ROOT"
@@ -55,7 +56,8 @@ def doc_to_visual(doc: dict) -> list:
 def check_size(doc: Mapping, size: tuple[int, int]) -> None:
     """UserError where a document says another (width, height) of its picture."""
     if size != (doc["width"], doc["height"]):
-        raise UserError(f"picture {doc['image_id']} of document {doc['id']} is {size}, not {(doc['width'], doc['height'])}")
+        stated = (doc["width"], doc["height"])
+        raise UserError(f"picture {doc['image_id']} of document {doc['id']} is {size}, not {stated}")
 
 
 # --- SPR_DATA_ROOT
@@ -95,7 +97,7 @@ def local_document(record: dict, root: Path, where: str, readers: Mapping[str, C
         size = width, height = int(record["width"]), int(record["height"])
         if min(size) <= 0:
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{where}: width and height must be numbers of pixels, not {record['width']!r:.40} and {record['height']!r:.40}") from None
     id, picture = str(record["id"]), _local_picture(record["image"], root, where)
     image_id = record.get("image_id") or (record["image"] if isinstance(record["image"], str) else id)
@@ -104,7 +106,8 @@ def local_document(record: dict, root: Path, where: str, readers: Mapping[str, C
         try:
             document[name] = read(record[name], size)
         except (TypeError, ValueError, KeyError) as error:
-            raise UserError(f"{where}: {name} {record[name]!r:.100} {error} (id {id}, in a {width} x {height} picture)") from None
+            of = f"id {id}, in a {width} x {height} picture"
+            raise UserError(f"{where}: {name} {record[name]!r:.100} {error} ({of})") from None
     return document
 
 
@@ -135,20 +138,22 @@ def _check_pictures(documents: Iterable[dict], file: Path) -> None:
                 sizes[key] = whole_size(picture) if isinstance(picture, dict) else header_size(picture)
             check_size(document, sizes[key])
         except BadImage as error:
-            raise UserError(f"{file}: picture {document['image_id']} of document {document['id']} does not open: {error}") from None
+            of = f"{document['image_id']} of document {document['id']}"
+            raise UserError(f"{file}: picture {of} does not open: {error}") from None
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
 
 
 def _with_pictures(documents: list[dict]) -> datasets.Dataset:
-    """Documents as a data set; embedded pictures become Image features, which lmms-eval leaves out where no picture is needed.
-
-    They stay undecoded there: ``datasets`` would turn them by their orientation.
+    """Documents as a data set; embedded pictures become Image features, which lmms-eval leaves out where no
+    picture is needed. They stay undecoded there: ``datasets`` would turn them by their orientation.
     """
     if all(isinstance(document["image"], str) for document in documents):
         return datasets.Dataset.from_list(documents)
-    sources = [{"bytes": None, "path": d["image"]} if isinstance(d["image"], str) else d["image"] for d in documents]
-    found = datasets.Dataset.from_list([{**document, "image": source} for document, source in zip(documents, sources)])
+    pictures = [document["image"] for document in documents]
+    sources = [{"bytes": None, "path": one} if isinstance(one, str) else one for one in pictures]
+    rows = [{**document, "image": source} for document, source in zip(documents, sources)]
+    found = datasets.Dataset.from_list(rows)
     return found.cast_column("image", datasets.Image(decode=False))
 
 
@@ -159,25 +164,18 @@ def _parquet(file: Path) -> Iterator[tuple[dict, str]]:
 
     try:
         rows = pyarrow.parquet.read_table(file).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise UserError(f"{file}: not a Parquet file ({error})") from None
     return ((row, f"{file}, row {number}") for number, row in enumerate(rows, 1))
 
 
 def _jsonl(file: Path) -> Iterator[tuple[dict, str]]:
     """Each record of a file of JSON lines, with the words that name it."""
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            where = f"{file}, line {number}"
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{where}: not JSON ({error})") from None
-            if not isinstance(record, dict):
-                raise UserError(f"{where}: not a record but {type(record).__name__}")
-            yield record, where
+    for number, record in read_json_lines(file, str(file)):
+        where = f"{file}, line {number}"
+        if not isinstance(record, dict):
+            raise UserError(f"{where}: not a record but {type(record).__name__}")
+        yield record, where
 
 
 READERS = {".parquet": _parquet, ".jsonl": _jsonl}
@@ -210,14 +208,16 @@ def read_hub(split: Split) -> datasets.Dataset:
         rows = datasets.load_dataset(hub.name, split=hub.split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"{where}: {error}; or set {ROOT} to a local folder") from None
-    published = published_rows(rows.cast_column("image", datasets.Image(decode=False)), hub.rows, split.published, where)
+    plain = rows.cast_column("image", datasets.Image(decode=False))
+    published = published_rows(plain, hub.rows, split.published, where)
     _refuse_outside_cache(published, where)
     return explode(published, where)
 
 
 def _refuse_outside_cache(rows: datasets.Dataset, name: str) -> None:
-    """UserError where a row names a file that was not downloaded: other people's data name no file of this machine."""
-    caches = [outside_of(str(folder)) for folder in (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE)]
+    """UserError where a row names a file that was not downloaded: other people's data name none of this machine."""
+    folders = datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE
+    caches = [outside_of(str(folder)) for folder in folders]
     for picture in rows["image"]:
         path = picture["path"] if picture["bytes"] is None else None
         if path is not None and all(outside(path) for outside in caches):
@@ -240,10 +240,8 @@ def published_rows(rows: datasets.Dataset, count: int, expressions: int, name: s
 
 
 def explode(rows: datasets.Dataset, name: str = "the hub's rows") -> datasets.Dataset:
-    """Hub rows ``{question_id, image, answer: [expression …], bbox: xywh px, file_name}`` → one document an expression.
-
-    Raises UserError for a row whose picture or box cannot be used.
-    """
+    """Hub rows ``{question_id, image, answer: [expression …], bbox: xywh px, file_name}`` → one document an
+    expression. Raises UserError for a row whose picture or box cannot be used."""
     places, documents = [], []
     plain = rows.cast_column("image", datasets.Image(decode=False))
     for place, row in enumerate(plain):
@@ -254,7 +252,7 @@ def explode(rows: datasets.Dataset, name: str = "the hub's rows") -> datasets.Da
         except BadImage as error:
             raise UserError(f"{where}: its picture {row['file_name']} does not open: {error}") from None
         except (TypeError, ValueError) as error:
-            raise UserError(f"{where}: bbox {row['bbox']!r:.100} {error} (in a {width} x {height} picture)") from None
+            raise UserError(f"{where}: bbox {row['bbox']!r:.100} {error} (in a picture of {size})") from None
         for number, expression in enumerate(row["answer"]):
             places.append(place)
             documents.append(

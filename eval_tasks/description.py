@@ -33,6 +33,7 @@ from spr_plugin.regions import region_queries
 FIELDS = {"region": fields.box, "objects": fields.listed(label=fields.text, bbox=fields.box)}
 KINDS = (".json",)
 MATCH = 0.5
+_WORD = re.compile(r"\w+")
 
 
 def read(file: Path) -> Iterator[tuple[dict, str]]:
@@ -43,7 +44,9 @@ def read(file: Path) -> Iterator[tuple[dict, str]]:
     folder, skipped = file.parent / "images", Counter()
     images = list(CocoImages(str(file), str(folder), skipped))
     if lost := sum(skipped[reason] for reason in (*REASONS, "size_mismatch")):
-        raise UserError(f"{file}: {lost} of its pictures are missing under {folder} or do not open, or have another size")
+        raise UserError(
+            f"{file}: {lost} of its pictures are missing under {folder} or do not open, or have another size"
+        )
     for query in region_queries(images, seed=0, skipped=skipped):
         objects = [{"label": annotation.label, "bbox": list(annotation.box.xyxy)} for annotation in query.truth]
         image, region = query.image, list(query.region.xyxy)
@@ -103,4 +106,4 @@ def names(phrase: str, label: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    return [word.removesuffix("s") for word in re.findall(r"\w+", text.lower())]
+    return [word.removesuffix("s") for word in _WORD.findall(text.lower())]

@@ -12,7 +12,6 @@ min(1, (1 - t)/((1 + t) s)), up to the rounding of the box text and the picture'
 """
 
 import importlib
-import json
 import random
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.answers import first_box
 from spr_plugin.eval_tasks.model_format import named_format
 from spr_plugin.eval_tasks.refusal import refuse
+from spr_plugin.loading import read_json_lines
 
 BOXES = ("bbox", "boxes", "phrases", "objects")  # fields of documents in which truths lie
 
@@ -94,22 +94,18 @@ class Predictions:
 
     def __init__(self, file: Path):
         self.file, self.texts = file, {}
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"predictions={file}: {getattr(error, 'strerror', None) or error}") from None
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                self._add(line, f"predictions={file}, line {number}")
+        for number, record in read_json_lines(file, f"predictions={file}"):
+            self._add(record, f"predictions={file}, line {number}")
 
-    def _add(self, line: str, where: str) -> None:
+    def _add(self, record: object, where: str) -> None:
         try:
-            record = json.loads(line)
             key, text = (record.get("task"), str(record["id"])), record["text"]
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (KeyError, AttributeError, TypeError):
             text = None
         if not isinstance(text, str):
             raise UserError(f'{where}: is not {{"id": …, "text": "…"}}')
+        if not isinstance(key[0], (str, type(None))):
+            raise UserError(f"{where}: task is no name")
         if key in self.texts:
             raise UserError(f"{where}: id {key[1]} stands there twice")
         self.texts[key] = text

@@ -1,7 +1,8 @@
 """How a task stops a run that cannot succeed."""
 
-import sys
 from typing import NoReturn
+
+from spr_plugin.lines import one_line, say_error
 
 
 class Refusal(SystemExit):
@@ -17,6 +18,6 @@ class Refusal(SystemExit):
 
 def refuse(message: str) -> NoReturn:
     """Print ``spr: error: message`` as one line and raise Refusal."""
-    line = " ".join(message.split())
-    print(f"spr: error: {line}", file=sys.stderr, flush=True)
+    line = one_line(" ".join(message.split()))
+    say_error(line)
     raise Refusal(line)

@@ -1,7 +1,6 @@
 """Measure a LLaVA checkpoint with lmms-eval, as a user's own command would, and read the figures back."""
 
 import importlib.util
-import json
 import os
 import re
 import subprocess
@@ -11,10 +10,17 @@ from pathlib import Path
 
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.data import ROOT
+from spr_plugin.loading import read_json
 
 GROUP = "spr_refcoco"
 LOG = "lmms_eval.log"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# Why a run failed: our own refusal, the error that lmms-eval caught, any other.
+_REASONS = (
+    re.compile(r"^spr: error: (.+)", re.MULTILINE),
+    re.compile(r"Error during evaluation: (.+?)(?:\. Please set|$)", re.MULTILINE),
+    re.compile(r"^(\w*Error: .+)", re.MULTILINE),
+)
 
 
 def evaluate(
@@ -66,7 +72,10 @@ def lmms_eval_command(checkpoint: Path, out_dir: Path, tasks: str, limit: int | 
 
 def read_metrics(results_file: Path, task: str) -> dict[str, float]:
     """lmms-eval's ``*_results.json`` → the plain values of one task or group, without filter names and standard errors."""
-    results = json.loads(results_file.read_text(encoding="utf-8"))["results"]
+    content = read_json(results_file, str(results_file))
+    results = content.get("results") if isinstance(content, dict) else None
+    if not isinstance(results, dict):
+        raise UserError(f"{results_file}: has no results of lmms-eval")
     if task not in results:
         raise UserError(f"{results_file}: has no result of {task}, only of {', '.join(sorted(results)) or 'nothing'}")
     plain = {key.removesuffix(",none"): value for key, value in results[task].items() if key.endswith(",none") and "_stderr" not in key}
@@ -101,8 +110,7 @@ def _result_files(out_dir: Path) -> list[Path]:
 def _reason(log: Path) -> str:
     """Why a run failed, from its output: our own refusal, else the error that lmms-eval caught, else the last line."""
     text = _COLOUR.sub("", log.read_text(encoding="utf-8", errors="replace"))
-    for sign in (r"^spr: error: (.+)", r"Error during evaluation: (.+?)(?:\. Please set|$)", r"^(\w*Error: .+)"):
-        found = re.findall(sign, text, re.MULTILINE)
-        if found:
+    for reason in _REASONS:
+        if found := reason.findall(text):
             return found[-1].strip()
     return (text.strip() or "it printed nothing").splitlines()[-1].strip()

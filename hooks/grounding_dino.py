@@ -20,6 +20,7 @@ from spr_plugin.hooks.checkpoint import refused, whole
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.scoring import split_text
 
+ENDS = re.compile(r"[.?]")  # of a phrase within a caption
 CAPTIONS = 4  # in one batch at most, each with the picture beside it
 Found = tuple[str, torch.Tensor, torch.Tensor]
 
@@ -140,7 +141,7 @@ FAMILIES = {"grounding-dino": GroundingDino, "mm-grounding-dino": GroundingDino,
 
 def _plain(phrase: str) -> str:
     """Lower case, and without the marks that end a phrase within a caption."""
-    return " ".join(re.sub(r"[.?]", " ", phrase.lower()).split())
+    return " ".join(ENDS.sub(" ", phrase.lower()).split())
 
 
 def load(path: str, threshold: float, device: torch.device | str = "cpu") -> ZeroShotDetector:

@@ -12,10 +12,10 @@ import functools
 import importlib.util
 import inspect
 import os
-import sys
 
 from spr_plugin.errors import UserError
 from spr_plugin.imports import after_import, once
+from spr_plugin.lines import say
 
 SHIMS = []
 OLDEST, NEWEST = (4, 37), (5, 23)  # transformers that the tests have seen; README holds the table
@@ -54,7 +54,7 @@ def check_transformers() -> None:
     if needed(until=OLDEST):
         raise UserError(f"transformers {transformers.__version__} is too old: 4.37 is the first that works")
     if needed(since=(NEWEST[0], NEWEST[1] + 1)) and os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"spr: transformers {transformers.__version__} is newer than what was tested ({NEWEST[0]}.{NEWEST[1]})", file=sys.stderr, flush=True)
+        say(f"transformers {transformers.__version__} is newer than what was tested ({NEWEST[0]}.{NEWEST[1]})")
 
 
 @functools.lru_cache(maxsize=None)
@@ -222,7 +222,7 @@ def import_errors_of_llava(module) -> None:
     try:
         import llava.model.language_model.llava_llama  # noqa: F401
     except (ImportError, RuntimeError) as error:
-        print(f"spr: llava.model has no models: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+        say(f"llava.model has no models: {str(error).splitlines()[0]}")
 
 
 # --- DeepSpeed --------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ Boxes refer to the pixels as stored in the file. EXIF orientation is not applied
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import random
@@ -24,21 +23,25 @@ from spr_plugin.coco_index import CocoIndex
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.loading import read_json
 from spr_plugin.pictures import BadImage, image_size, open_image  # noqa: F401 (for plugins' sources)
 from spr_plugin.progress import say
 
 SMALLEST = 1.0  # px; a box with a shorter side is no object that a description could name
 PADDING_ROUNDING = 0.02  # boxes of two decimals, drawn a little beyond their picture
 PADDING_SEEN, PADDING_SURE = 2000, 20  # number of boxes that are asked; number that decides
-PADDING_ERRORS, SQUARE_ERRORS = 0.01, 0.05  # share of boxes in the stripes that padded boxes may have, and that others exceed
-REC_QUESTION = re.compile(r"describes:\s*(.+?)\s*$", re.DOTALL)
+PADDING_ERRORS, SQUARE_ERRORS = 0.02, 0.05  # share in the stripes that padded boxes may have; that others exceed
+REC_QUESTION = re.compile(r"describes:\s*(\S(?:.*\S)?)", re.DOTALL)
 # What asks for a form of the answer and follows the phrase: a line or a sentence of its own, in the imperative.
 INSTRUCTION = re.compile(
-    r"\s*\n.*|(?:^|\s+)(?:Please|Answer|Respond|Reply|Output|Provide|Return)\s.*"
+    r"(?<!\s)\s*\n.*|(?:^|(?<!\s)\s+)(?:Please|Answer|Respond|Reply|Output|Provide|Return)\s.*"
     r"|(?<=[.?!,;:])\s+(?:Be|Format|Give|Just|Keep|Only|Report|Use|Write)\s.*",
     re.DOTALL,
 )
 TAG = re.compile(r"</?\|?[A-Za-z_][\w ]*\|?/?>")
+BOX_MARKS = re.compile(r"[][<>{}()\"\\|]")
+NAME_END = re.compile(r"_\(|/")
+LONGEST_PATH = 4096  # characters; no file system has longer ones
 HUMAN, MODEL, OTHERS = {"human", "user"}, {"gpt", "assistant"}, {"system"}
 REG_QUESTION = re.compile(r"\bdescri(?:be|ption)\b", re.IGNORECASE)
 
@@ -77,24 +80,27 @@ class AnnotatedImage:
 class CocoImages:
     """Pictures of a COCO file with at least one usable box, in the file's order, or any one by its number.
 
-    Records that name one file are one picture, with the first one's id and the objects of all. Boxes are clipped to the picture.
-    With `keep_crowd` groups and ignored objects are objects too. Left out and counted in `skipped`, as
-    far as pictures are asked for: annotations as ``crowd``, ``ignored``, ``bad_box``, ``not_finite``, ``zero_area``, ``outside``,
-    ``no_label``, ``duplicate_id``, ``duplicate`` (of another record's); pictures under `pictures.REASONS`, as ``size_mismatch`` (with
-    the record), ``no_objects``; and of the whole file ``unknown_image``, ``bad_image_record``, ``duplicate_image_id``.
-    Raises UserError where `file` is not COCO JSON.
+    Records that name one file are one picture, with the first one's id and the objects of all. Boxes are
+    clipped to the picture. With `keep_crowd` groups and ignored objects are objects too. Left out and counted
+    in `skipped`, as far as pictures are asked for: annotations as ``crowd``, ``ignored``, ``bad_box``,
+    ``not_finite``, ``zero_area``, ``outside``, ``no_label``, ``duplicate_id``, ``duplicate`` (of another
+    record's); pictures under `pictures.REASONS`, as ``size_mismatch`` (with the record), ``no_objects``; and of
+    the whole file ``unknown_image``, ``bad_image_record``, ``duplicate_image_id``.
+    Raises UserError where `file` is not COCO JSON, or one id or one file is named in two ways.
 
     Attributes:
         ids: of all pictures of the file, usable or not.
     """
 
     def __init__(self, file: str, image_folder: str, skipped: Counter, keep_crowd: bool = False):
-        self._index, self._folder, self._skipped, self._keep_crowd = CocoIndex(file, file_name_of, skipped), image_folder, skipped, keep_crowd
+        self._index = CocoIndex(file, file_name_of, skipped)
+        self._folder, self._skipped, self._keep_crowd = image_folder, skipped, keep_crowd
         self._labels = {record.get("id"): _category(record.get("name")) for record in self._index.categories if isinstance(record, dict)}
         self._names: dict[str, str] = {}  # path → the name that led there
         self.ids = [str(id) for id in self._index.ids]
         if self._index.again:
-            say(f"{file}: {self._index.again} image records name a file that an earlier one names; their objects are taken together")
+            again = f"{self._index.again} image records name a file that an earlier one names"
+            say(f"{file}: {again}; their objects are taken together")
 
     def image(self, number: int) -> AnnotatedImage | None:
         """The picture ``ids[number]``, or None, counted."""
@@ -115,16 +121,18 @@ class CocoImages:
             self._skipped[size if isinstance(size, str) else "size_mismatch"] += len(records) - len(fitting)
         if not fitting:
             return None
-        rows = [[row for row in self._index.annotations(record["id"]) if isinstance(row, dict)] for record in fitting]
-        annotations = _joined([self._annotations(of_record, Space.pixels(*size)) for of_record in rows], self._skipped)
+        found = [self._annotations(record["id"], Space.pixels(*size)) for record in fitting]
+        annotations = _joined(found, self._skipped)
         if not annotations:
             self._skipped["no_objects"] += 1
             return None
         return AnnotatedImage(str(id), path, *size, annotations)
 
-    def _annotations(self, rows: list[dict], space: Space) -> list[Annotation]:
+    def _annotations(self, id: int | str, space: Space) -> list[Annotation]:
         """The usable objects of one record, the first of each id."""
-        found = [a for row in rows if (a := _coco_annotation(row, self._labels, space, self._skipped, self._keep_crowd))]
+        rows = [row for row in self._index.annotations(id) if isinstance(row, dict)]
+        read = (_coco_annotation(row, self._labels, space, self._skipped, self._keep_crowd) for row in rows)
+        found = [annotation for annotation in read if annotation]
         annotations = {annotation.id: annotation for annotation in reversed(found)}
         if len(found) > len(annotations):
             self._skipped["duplicate_id"] += len(found) - len(annotations)
@@ -136,10 +144,13 @@ class CocoImages:
         first, *tails = _tails(name)
         found = os.path.join(self._folder, first)
         if not os.path.exists(found):
-            own = (os.path.join(self._folder, tail) for tail in tails if not self._index.shared(name, tail))
-            found = next(filter(os.path.exists, own), found)
-        if (other := self._names.setdefault(os.path.abspath(found), name)) != name and os.path.normpath(other) != os.path.normpath(name):
-            raise UserError(f"--spr_annotations {self._index.file}: {other} and {name} are one file, {found}: name it alike")
+            there = (tail for tail in tails if os.path.exists(os.path.join(self._folder, tail)))
+            own = next((tail for tail in there if not self._index.shared(name, tail)), first)
+            found = os.path.join(self._folder, own)
+        if (other := self._names.setdefault(os.path.abspath(found), name)) != name:
+            raise UserError(
+                f"--spr_annotations {self._index.file}: {other} and {name} are one file, {found}: name it alike"
+            )
         return found
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
@@ -149,8 +160,8 @@ class CocoImages:
 def _tails(name: str) -> list[str]:
     """``images/v1/patch8/a.jpg``, ``v1/patch8/a.jpg`` … ``a.jpg``: as Objects365 and LVIS name files, and as
     they are unpacked."""
-    parts = name.split("/")
-    return ["/".join(parts[first:]) for first in range(len(parts))]
+    places = range(max(len(name) - LONGEST_PATH, 0), len(name) - 1)
+    return [name, *(name[place + 1 :] for place in places if name[place] == "/" != name[place + 1])]
 
 
 def _joined(found: list[list[Annotation]], skipped: Counter) -> tuple[Annotation, ...]:
@@ -164,16 +175,6 @@ def _joined(found: list[list[Annotation]], skipped: Counter) -> tuple[Annotation
             id = annotation.id if annotation.id not in joined else f"{annotation.id} of record {number}"
             joined[id] = dataclasses.replace(annotation, id=id)
     return tuple(joined.values())
-
-
-def _load_json(file: str, flag: str) -> object:
-    try:
-        with open(file, encoding="utf-8") as handle:
-            return json.load(handle)
-    except OSError as error:
-        raise UserError(f"{flag} {file}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{flag} {file}: not JSON ({error})") from None
 
 
 def _hashable(value: object) -> bool:
@@ -228,9 +229,9 @@ def usable(box: Box) -> Box | None:
 
 
 def _label(name: object) -> str:
-    """A phrase without what box text is made of: tags, brackets and quotes, which would be read back as something else."""
+    """A phrase without what box text is made of, which would be read back as something else: tags, brackets, quotes."""
     bare = TAG.sub(" ", name) if isinstance(name, str) else ""
-    return " ".join(re.sub(r"[][<>{}()\"\\|]", " ", bare).split()).strip(",.;: ")
+    return " ".join(BOX_MARKS.sub(" ", bare).split()).strip(",.;: ")
 
 
 # Words of Objects365's category names as they are spelled in its files.
@@ -242,7 +243,7 @@ MISSPELT = {
 
 def _category(name: object) -> str:
     """A category's name as a phrase: LVIS's ``bow_(decorative_ribbons)`` is a bow, Objects365's ``Moniter/TV`` a monitor."""
-    first = re.split(r"_\(|/", name)[0] if isinstance(name, str) else ""
+    first = NAME_END.split(name)[0] if isinstance(name, str) else ""
     return " ".join(MISSPELT.get(word.lower(), word) for word in _label(first.replace("_", " ")).split())
 
 
@@ -256,13 +257,14 @@ def mine_conversations(
 
     Read are referring-expression turns (the answer is a box, the phrase is what the question ``describes: …``), region
     descriptions (the question holds one box, the answer is the phrase) and answers that hold phrases with boxes. `box_format`
-    says how the file writes boxes; where it is 0-1 of the padded square, or of the picture, `check_padding` looks first whether the
-    file's own boxes allow that (`sure`: the user has named that reading), and a padded box that lies in the padding is left out.
-    The same object found again (IoU >= 0.5 under one label, or >= 0.9 under any) is dropped. All annotations are `coarse`.
+    says how the file writes boxes; where it is 0-1 of the padded square, or of the picture, `check_padding`
+    looks first whether the file's own boxes allow that (`sure`: the user has named that reading), and a padded
+    box that lies in the padding is left out. The same object found again (IoU >= 0.5 under one label, or >= 0.9
+    under any) is dropped. All annotations are `coarse`.
 
-    Counted in `skipped`: ``no_image``, ``bad_record``, ``unknown_speaker`` (records), `pictures.REASONS`, ``no_phrase``, ``outside``,
-    ``in_padding``, ``duplicate``, and the box format's parsing failures as ``box_malformed`` …. Raises UserError where `file`
-    is no JSON list.
+    Counted in `skipped`: ``no_image``, ``bad_record``, ``unknown_speaker`` (records), `pictures.REASONS`,
+    ``no_phrase``, ``outside``, ``in_padding``, ``duplicate``, and the box format's parsing failures as
+    ``box_malformed`` …. Raises UserError where `file` is no JSON list.
     """
     turns_by_image = _turns_by_image(file, skipped)
     check_padding(turns_by_image, image_folder, box_format, file, sure)
@@ -277,19 +279,27 @@ def mine_conversations(
             yield AnnotatedImage(name, path, *size, annotations)
 
 
-def check_padding(turns_by_image: dict, image_folder: str, box_format: BoxFormat, file: str, sure: bool = False) -> None:
-    """UserError where the file's boxes on clearly non-square pictures speak against the declared reading, or for both.
+def check_padding(
+    turns_by_image: dict, image_folder: str, box_format: BoxFormat, file: str, sure: bool = False
+) -> None:
+    """UserError where the file's boxes on clearly non-square pictures speak against the declared reading, or for
+    both. The boxes are a seeded sample of all.
 
-    On the padded square of a wide picture nothing lies in the stripes above and below it; boxes in 0-1 of the picture itself reach
-    into them as often as into stripes of that breadth at its sides. So one reading is refuted by boxes in the stripes, the other by
-    their absence, and a share between those of the two is a mixture. That it is one may be wrong where pictures are alike (of roads,
-    say): who has named 0-1 of the picture (`sure`) is told, not refused. The boxes are a seeded sample of all.
+    On the padded square of a wide picture nothing lies in the stripes above and below it; boxes in 0-1 of the
+    picture itself reach into them as often as into stripes of that breadth at its sides. So one reading is
+    refuted by boxes in the stripes, the other by their absence, and a share between those of the two is a
+    mixture. That may be wrong where pictures are all of a kind (roads, say): who has named 0-1 of the picture
+    (`sure`) is told, not refused.
     """
     if box_format.space_name not in ("padded_square", "normalized"):
         return
     seen = list(islice(_beside_stripes(turns_by_image, image_folder, box_format), PADDING_SEEN))
-    inside, sides, padded = sum(end for end, _ in seen), sum(side for _, side in seen), box_format.space_name == "padded_square"
-    found = f"{inside} of {len(seen)} boxes on non-square pictures of --data_path {file} reach into the stripes that padding to a square adds"
+    inside, sides = sum(end for end, _ in seen), sum(side for _, side in seen)
+    padded = box_format.space_name == "padded_square"
+    found = (
+        f"{inside} of {len(seen)} boxes on non-square pictures of --data_path {file} reach into the stripes that "
+        "padding to a square adds"
+    )
     if 0 < len(seen) < PADDING_SURE:
         say(f"{found}: too few to tell whether they count padding, taken as {'pad' if padded else 'square'} (--spr_data_aspect)")
     elif (inside > PADDING_ERRORS * len(seen)) if padded else (inside > SQUARE_ERRORS * len(seen)):
@@ -301,22 +311,28 @@ def check_padding(turns_by_image: dict, image_folder: str, box_format: BoxFormat
             way = ", or say --spr_data_aspect square if none does" if not padded else ""
             raise UserError(f"{both}; write them alike, or give boxes by --spr_annotations{way}")
         elif padded:
-            raise UserError(f"{found}: they are no boxes of the padded square; say --spr_data_aspect square, or give boxes by --spr_annotations")
+            raise UserError(
+                f"{found}: they are no boxes of the padded square; say --spr_data_aspect square, or give boxes by "
+                "--spr_annotations"
+            )
     elif seen and not padded:
         raise UserError(f"{found}: they are boxes of the padded square, as in LLaVA's own data; say --spr_data_aspect pad")
 
 
-def _beside_stripes(turns_by_image: dict, image_folder: str, box_format: BoxFormat) -> Iterator[tuple[bool, bool]]:
-    """For each box of pictures whose sides differ by a fifth, in a seeded order of pictures: whether its numbers reach into the
-    padded square's stripes, and into as broad ones at the two other sides."""
+def _beside_stripes(
+    turns_by_image: dict, image_folder: str, box_format: BoxFormat
+) -> Iterator[tuple[bool, bool]]:
+    """For each box of pictures whose sides differ by a fifth, in a seeded order of pictures: whether its numbers
+    reach into the padded square's stripes, and into as broad ones at the two other sides."""
     for name in random.Random(0).sample(list(turns_by_image), len(turns_by_image)):
         size = image_size(os.path.join(image_folder, name))
         if isinstance(size, str) or max(size) < 1.2 * min(size):
             continue
         for text in (text for pair in turns_by_image[name] for text in pair):
             for box in box_format.parse(text, *size).boxes:
-                across, along = (box.y1, box.y2), (box.x1, box.x2)
-                yield tuple(_in_stripe(ends, size) for ends in ((across, along) if size[0] > size[1] else (along, across)))
+                wide, ends = size[0] > size[1], [(box.y1, box.y2), (box.x1, box.x2)]
+                across, along = ends if wide else reversed(ends)
+                yield _in_stripe(across, size), _in_stripe(along, size)
 
 
 def _in_stripe(ends: tuple[float, float], size: tuple[int, int]) -> bool:
@@ -327,7 +343,7 @@ def _in_stripe(ends: tuple[float, float], size: tuple[int, int]) -> bool:
 
 def _turns_by_image(file: str, skipped: Counter) -> dict[str, list[tuple[str, str]]]:
     """Picture file → its (question, answer) turns that may hold a box, over all records."""
-    records = _load_json(file, "--data_path")
+    records = read_json(file, f"--data_path {file}")
     if not isinstance(records, list):
         raise UserError(f"--data_path {file}: a LLaVA data file is a JSON list of records")
     names: dict[str, str] = {}  # one name of a file → the first
@@ -393,7 +409,7 @@ def _annotations(found: Iterable[tuple[str, Box]], skipped: Counter) -> tuple[An
 
 
 def _in_padding(box: Box) -> bool:
-    """Whether a box of the padded square lies in the padding, beyond what rounding does: it was written in another space."""
+    """Whether a box of the padded square lies in the padding, beyond what rounding does: its space is another."""
     (x1, y1, x2, y2), (width, height) = box.pixels(), (box.space.width, box.space.height)
     beyond = max(-x1, -y1, x2 - width, y2 - height)
     return box.space.name == "padded_square" and beyond > PADDING_ROUNDING * max(width, height)

@@ -22,6 +22,7 @@ from spr_plugin import flags, process
 from spr_plugin.errors import UserError
 from spr_plugin.flags import asked
 from spr_plugin.imports import after_import, once
+from spr_plugin.lines import say_error
 from spr_plugin.process import State, fail, or_fail
 
 # in the environment of a process that is awake: its command line, for those that multiprocessing starts
@@ -211,7 +212,7 @@ def _one_line_for_mistakes() -> None:
 
     def show(kind, error, trace):
         if issubclass(kind, UserError):
-            print(f"spr: error: {error}", file=sys.stderr)
+            say_error(error)
         else:
             host_hook(kind, error, trace)
 

@@ -9,6 +9,9 @@ import click
 
 from spr_plugin.config import MAX_PIXELS
 from spr_plugin.errors import UserError
+from spr_plugin.lines import say_error
+
+FLAG = re.compile(r"--spr_\w+")
 
 
 @click.group()
@@ -49,10 +52,13 @@ def report(directory, spr_plugin):
 @click.option("--lambda", "lam", default=0.8, show_default=True, help="Weight of the semantic score.")
 @click.option("--device", default="cpu", show_default=True, help="Where the scorer's models run.")
 @click.option("--plugin", multiple=True, help="Python file with hook implementations.")
-@click.option("--out", required=True, help="Gets every response with its scores and refined text; the same command goes on after an interruption.")
+@click.option(
+    "--out", required=True,
+    help="Gets every response with its scores and refined text; the same command goes on after an interruption.",
+)  # fmt: skip
 @click.option("--pairs", help="Gets the preference pair of each region.")
 @click.option("--allow-outside", is_flag=True, help="Use pictures that lie outside --images.")
-@click.option("--max-pixels", default=MAX_PIXELS, show_default=True, help="Larger pictures are left out.")
+@click.option("--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True, help="Larger pictures are left out.")
 def score(
     annotations, images, responses, box_format, aspect, clip, detector, scorer, lam, device, plugin, out, pairs,
     allow_outside, max_pixels,
@@ -74,7 +80,8 @@ def score(
         config = SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam, spr_scorer=scorer)
         form = formats.box_format(box_format, aspect)
         files = {Path(path).name: content(path)["hash"] for path in plugin}
-        settings = {"clip": clip, "detector": detector, "scorer": scorer, "lambda": lam, "max-pixels": max_pixels, "plugin": files}
+        settings = {"clip": clip, "detector": detector, "scorer": scorer, "lambda": lam, "plugin": files}
+        settings["max-pixels"] = max_pixels
         models = [(flag, path) for flag, path in (("--clip", clip), ("--detector", detector)) if path]
         reads = [*models, *(("--plugin", path) for path in plugin)]
         scoring = Scoring(responses, annotations, images, form, out, pairs, allow_outside, settings, reads)
@@ -89,7 +96,7 @@ def own_flags():
         yield
     except UserError as error:
         names = {"--spr_image_folder": "--images"}
-        said = re.sub(r"--spr_\w+", lambda flag: _own(names.get(flag[0], flag[0]), own), str(error))
+        said = FLAG.sub(lambda flag: _own(names.get(flag[0], flag[0]), own), str(error))
         raise UserError(said) from error
 
 
@@ -156,5 +163,5 @@ def main():
     try:
         commands()
     except UserError as error:
-        print(f"spr: error: {error}", file=sys.stderr)
+        say_error(error)
         sys.exit(2)

@@ -1,25 +1,29 @@
 """Where the records of a COCO-format JSON file lie in it, so that any picture's are read without the rest: for Objects365, 6 GB in one file.
 
-The file is streamed once; an SQLite table keeps, of each image and annotation record, its id and its place in the file, and of images
-the file name. The records stay where they are and are parsed by ``json`` when asked for, so the index knows no other field of them. The index of a file above
-``KEPT_BYTES`` is kept in the user's cache folder (``XDG_CACHE_HOME``) under the file's fingerprint.
+The file is streamed once; an SQLite table keeps, of each image and annotation record, its id and its place in
+the file, and of images the file name. The records stay where they are and are parsed by ``json`` when asked for,
+so the index knows no other field of them. The index of a file above ``KEPT_BYTES`` is kept in the user's cache
+folder (``XDG_CACHE_HOME``) under the file's fingerprint and its own checksum: one that was damaged since is made
+again.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
-import posixpath
 import re
 import sqlite3
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import content
+from spr_plugin.files import content, draft_of, put
 from spr_plugin.ids import digest
+from spr_plugin.loading import encoding_of, parse_json, scan
 from spr_plugin.progress import say
 
 LISTS = ("images", "annotations", "categories")
@@ -30,7 +34,8 @@ SPACE = re.compile(r"[ \t\r\n]*")
 IMAGE_ID = re.compile(r'"image_id"\s*:\s*(-?\d{1,18})\s*[,}]')
 SCHEMA = """
     PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536; PRAGMA temp_store = FILE;
-    CREATE TABLE images (place INTEGER PRIMARY KEY, id UNIQUE, start INTEGER, length INTEGER, name TEXT, again INTEGER DEFAULT 0);
+    CREATE TABLE images (place INTEGER PRIMARY KEY, id UNIQUE, start INTEGER, length INTEGER, name TEXT,
+        again INTEGER DEFAULT 0, clash INTEGER DEFAULT 0);
     CREATE TABLE annotations (start INTEGER PRIMARY KEY, length INTEGER, image);
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT);
 """
@@ -68,13 +73,15 @@ class CocoIndex:
         self.ids = [id for (id,) in self._db.execute("SELECT id FROM images WHERE NOT again ORDER BY place")]
 
     def images(self, id: int | str) -> list[dict]:
-        """The ``images`` records that name the same file as that of this id, in the file's order; nearly always one."""
-        same = "SELECT start, length FROM images WHERE name = (SELECT name FROM images WHERE id = ?) ORDER BY place"
+        """The ``images`` records that name the same file as that of this id, in the file's order; mostly one."""
+        name = "SELECT name FROM images WHERE id = ?"
+        same = f"SELECT start, length FROM images WHERE name = ({name}) ORDER BY place"
         return [self._record(start, length) for start, length in self._db.execute(same, (id,))]
 
     def named(self, name: str) -> int | str | None:
         """The id of the picture whose records name this file, one of `ids`."""
-        found = self._db.execute("SELECT id FROM images WHERE name = ? AND NOT again", (_backwards(name),)).fetchone()
+        first = "SELECT id FROM images WHERE name = ? AND NOT again"
+        found = self._db.execute(first, (_backwards(name),)).fetchone()
         return found and found[0]
 
     def shared(self, name: str, tail: str) -> bool:
@@ -91,36 +98,53 @@ class CocoIndex:
     def _record(self, start: int, length: int):
         self._source.seek(start)
         try:
-            return json.loads(self._source.read(length).decode("utf-8", "replace"))
+            return parse_json(self._source.read(length).decode("utf-8", "replace"))
         except ValueError as error:
             raise UserError(f"--spr_annotations {self.file}: not JSON (record at byte {start}: {error})") from None
 
 
 def _backwards(name: str) -> str:
-    """A path as the index keeps it, from its end: names that share a tail stand together."""
-    return "/".join(reversed(posixpath.normpath(name).split("/")))
+    """A path as the index keeps it, from its end: names that share a tail stand together. ``..`` stays, since it
+    may lead through a link."""
+    root = [""] if name.startswith("/") else []
+    return "/".join([*reversed([part for part in name.split("/") if part not in ("", ".")]), *root])
 
 
 def _cache_path(file: str) -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spr_plugin"
-    return folder / f"{digest([content(file), os.stat(file).st_mtime_ns, SCHEMA])}.sqlite"
+    return folder / digest([content(file), os.stat(file).st_mtime_ns, SCHEMA])
 
 
 def _kept(path: Path, file: str, name_of) -> sqlite3.Connection:
-    """The index in the cache folder; made first, as a whole, if it is not there."""
-    if not path.exists():
-        say(f"indexing {file} into {path}, once")
-        draft = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _built(sqlite3.connect(draft), file, name_of).close()
-            draft.replace(path)
-        except (OSError, sqlite3.OperationalError) as error:
-            raise UserError(f"{path.parent}: cannot keep the index of {file} ({error}); point XDG_CACHE_HOME to a folder with room") from None
-        finally:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-    return sqlite3.connect(path)
+    """The index in the cache folder, ``PATH-CHECKSUM.sqlite``; made first, as a whole, if no sound one is there."""
+    draft = draft_of(path)
+    try:
+        for known in path.parent.glob(f"{path.name}-*.sqlite"):
+            with contextlib.suppress(FileNotFoundError):  # another process has found it damaged too
+                if _summed(known, path) == known:
+                    return sqlite3.connect(known)
+                say(f"{known}, the index of {file}, is damaged and is made again")
+                known.unlink()
+        say(f"indexing {file} into {path.parent}, once")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _built(sqlite3.connect(draft), file, name_of).close()
+        found = _summed(draft, path)
+        put(draft, found)
+        return sqlite3.connect(found)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise UserError(f"{path.parent}: cannot keep the index of {file} ({error}); point XDG_CACHE_HOME to a folder with room") from None
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def _summed(index: Path, path: Path) -> Path:
+    """The name under which an index with this content is kept."""
+    checksum = 0
+    with open(index, "rb") as file:
+        while part := file.read(CHUNK):
+            checksum = zlib.crc32(part, checksum)
+    return path.with_name(f"{path.name}-{checksum:08x}.sqlite")
 
 
 def _built(db: sqlite3.Connection, file: str, name_of) -> sqlite3.Connection:
@@ -135,11 +159,13 @@ def _built(db: sqlite3.Connection, file: str, name_of) -> sqlite3.Connection:
             if name == "categories":
                 categories += [record for _, _, record in stream.elements(stream.value)]
             elif name == "images":
-                named = ((start, length, record, name_of(record, skipped)) for start, length, record in stream.elements(stream.value))
+                read = stream.elements(stream.value)
+                named = ((start, length, record, name_of(record, skipped)) for start, length, record in read)
                 before = db.total_changes
                 db.executemany(
                     "INSERT INTO images (start, length, id, name) VALUES (?, ?, ?, ?) "
-                    "ON CONFLICT DO UPDATE SET start = excluded.start, length = excluded.length, name = excluded.name",
+                    "ON CONFLICT DO UPDATE SET start = excluded.start, length = excluded.length, "
+                    "clash = clash OR name != excluded.name",
                     (
                         (start, length, record["id"], _backwards(name))
                         for start, length, record, name in named
@@ -155,6 +181,12 @@ def _built(db: sqlite3.Connection, file: str, name_of) -> sqlite3.Connection:
     skipped["duplicate_image_id"] -= _number(db, "SELECT count(*) FROM images")
     per_image = "SELECT image, count(*) AS n FROM annotations GROUP BY image"
     skipped["unknown_image"] = _number(db, f"SELECT sum(n) FROM ({per_image}) WHERE image IS NULL OR image NOT IN (SELECT id FROM images)")
+    for id, name in db.execute("SELECT id, name FROM images WHERE clash LIMIT 1"):
+        first = _backwards(name)
+        raise UserError(
+            f"--spr_annotations {file}: image id {id} is that of {first} and of another file, so that their objects "
+            "cannot be told apart: give each its own id"
+        )
     db.execute("CREATE INDEX by_name ON images (name)")
     db.execute("UPDATE images SET again = 1 WHERE place NOT IN (SELECT min(place) FROM images GROUP BY name)")
     again = _number(db, "SELECT count(*) FROM images WHERE again")
@@ -177,7 +209,12 @@ class _Stream:
 
     def __init__(self, source, file: str):
         self.source, self.file = source, file
-        self.text, self.base, self.at, self.ended = "", 0, 0, False
+        start = source.read(4)
+        if not encoding_of(start).startswith("utf-8"):
+            raise UserError(f"--spr_annotations {file}: is {encoding_of(start)}; save it as UTF-8")
+        self.base = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
+        source.seek(self.base)
+        self.text, self.at, self.ended = "", 0, False
 
     def lists(self) -> Iterator[str]:
         """Names of the lists of LISTS in the outermost object; the caller reads each one's elements before it asks for the next."""
@@ -213,17 +250,19 @@ class _Stream:
         self._next()
         while True:
             try:
-                value, end = json.JSONDecoder().scan_once(self.text, self.at)
+                value, end = scan(self.text, self.at)
                 if end + 3 < len(self.text) or self.ended:  # "1" at the end of the text may be the beginning of "1.5" or "1e-5"
                     break
+            except RecursionError:
+                raise self._broken("nested too deep") from None
             except (StopIteration, ValueError) as error:
                 if self.ended or len(self.text) - self.at > LONGEST_RECORD:
                     raise self._broken(error) from None
             self._more()
         start, raw = self.base + self.at, self.text[self.at : end]
         self.at = end
-        if not raw.isascii():
-            value = json.loads(raw.encode("latin-1").decode("utf-8", "replace"))
+        if not raw.isascii() or "\\u" in raw:
+            value = parse_json(raw.encode("latin-1").decode("utf-8", "replace"))
         return start, len(raw), value
 
     def annotation(self) -> tuple[int, int, int | str | None]:

@@ -18,10 +18,11 @@ from scipy.stats import binomtest
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
 from spr_plugin.files import write_text
+from spr_plugin.loading import read_json_lines
 from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.pictures import open_image
 
-SAMPLES = re.compile(r"(?P<time>\w+?)_samples_(?P<task>.+)\.jsonl")
+SAMPLES = re.compile(r"(?P<time>(?:(?!_samples_)\w)+)_samples_(?P<task>.+)\.jsonl")
 FLIP_THRESHOLD = 0.5
 SHOWN_FLIPS = 24
 COLOURS = {"truth": "#1f77ff", "A": "#e5484d", "B": "#12a150"}
@@ -75,22 +76,15 @@ def read_run(folder: Path) -> Run:
 def _records(file: Path) -> dict[str, dict]:
     """Document id → record; empty for a task that is not ours."""
     found: dict[str, dict] = {}
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError:
-                raise UserError(f"{file}, line {number}: not JSON; the run that wrote it was cut off") from None
-            details = record.get(metrics.DETAILS) if isinstance(record, dict) else None
-            if details is None and isinstance(record, dict) and not found:
-                return {}
-            if not _is_detail(details):
-                raise UserError(f"{file}, line {number}: no record of a task of ours ({metrics.DETAILS} with id, image and items)")
-            if (id := str(details["id"])) in found:
-                raise UserError(f"{file}, line {number}: document {id} stands there twice")
-            found[id] = record
+    for number, record in read_json_lines(file, str(file)):
+        details = record.get(metrics.DETAILS) if isinstance(record, dict) else None
+        if details is None and isinstance(record, dict) and not found:
+            return {}
+        if not _is_detail(details):
+            raise UserError(f"{file}, line {number}: no record of a task of ours ({metrics.DETAILS} with id, image and items)")
+        if (id := str(details["id"])) in found:
+            raise UserError(f"{file}, line {number}: document {id} stands there twice")
+        found[id] = record
     return found
 
 

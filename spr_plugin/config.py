@@ -8,7 +8,6 @@ import argparse
 import dataclasses
 import functools
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from typing import Optional
@@ -16,23 +15,30 @@ from urllib.parse import urlsplit
 
 from spr_plugin.errors import UserError
 from spr_plugin.redaction import redacted, secrets_of, shown
+from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, SHARE, Kind, Range, one_of, typed
 
 PROMPT_KINDS = ("plain", "crop", "reference")
 SAMPLERS = ("live", "openai")
 PAIRINGS = ("best_worst", "random", "sft")
-TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
-HOST_DEFAULT = re.compile(r"; default: [^;]*(?:the host's|--data_path)[^;]*$")  # what a flag's help says of a training command
+# What a flag's help says of a training command alone.
+HOST_DEFAULT = re.compile(r"; default: [^;]*(?:the host's|--data_path)[^;]*$")
 MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
+
+BELOW_HALF = Range("must lie between 0 and 0.5", lambda share: 0 <= share < 0.5)
+WEIGHTS = Range(
+    "must be 0 or more, not all of them 0",
+    lambda parts: not parts or min(parts) >= 0 < sum(parts) < math.inf,
+)
 
 # Stages in their order. A flag shapes the records of one of them, and so of those behind it, or of none.
 STAGES = ("regions", "candidates", "scores", "pairs", "dpo")
 
 
-def _flag(default, help, origin="ours", *, shapes=None):
-    """A field with its help, where its default comes from, and which stage's records it shapes: that stage and those behind it are made
-    again where it changes. README's table is generated from these."""
-    metadata = {"help": help, "origin": origin, "shapes": shapes}
+def _flag(default, help, origin="ours", *, within=None, shapes=None):
+    """A field with its help, where its default comes from, the range of its values, and which stage's records it
+    shapes: that stage and those behind it are made again where it changes. README's table is generated from these."""
+    metadata = {"help": help, "origin": origin, "within": within, "shapes": shapes}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -60,35 +66,57 @@ class SPRConfig:
         False, "use pictures that `..`, an absolute name or a link lead to outside it"
     )
     spr_max_pixels: int = _flag(
-        MAX_PIXELS, "larger pictures are left out, by their headers; raises Pillow's own limit too", "Pillow", shapes="regions"
+        MAX_PIXELS, "larger pictures are left out, by their headers; raises Pillow's own limit too", "Pillow",
+        within=POSITIVE, shapes="regions",
     )
     spr_data_aspect: Optional[str] = _flag(
         None, "how the pictures of --data_path were seen by whoever wrote its boxes (pad, square …); default: the host's --image_aspect_ratio", shapes="regions"
     )
     spr_exclude: list[str] = _flag([], "files or folders that name pictures to leave out: RefCOCO's val and test lie in COCO's training set", shapes="regions")
-    spr_min_objects: int = _flag(1, "pictures with fewer objects are left out", shapes="regions")
-    spr_min_area: float = _flag(0.0, "objects of fewer square pixels are left out", shapes="regions")
+    spr_min_objects: int = _flag(
+        1, "pictures with fewer objects are left out", within=NOT_NEGATIVE, shapes="regions"
+    )
+    spr_min_area: float = _flag(
+        0.0, "objects of fewer square pixels are left out", within=NOT_NEGATIVE, shapes="regions"
+    )
     spr_keep_crowd: bool = _flag(False, "groups (iscrowd) and ignored objects of --spr_annotations count as objects", shapes="regions")
-    spr_regions: int = _flag(10000, "number of region queries", "paper: 10k images", shapes="regions")
-    spr_regions_per_image: int = _flag(1, "regions grown in one image", shapes="regions")
-    spr_more_than: int = _flag(4, "a region grows until it holds more than this many objects", "paper", shapes="regions")
-    spr_seed: int = _flag(0, "seed of regions and sampling", shapes="regions")
+    spr_regions: int = _flag(
+        10000, "number of region queries", "paper: 10k images", within=POSITIVE, shapes="regions"
+    )
+    spr_regions_per_image: int = _flag(1, "regions grown in one image", within=POSITIVE, shapes="regions")
+    spr_more_than: int = _flag(
+        4, "a region grows until it holds more than this many objects", "paper",
+        within=NOT_NEGATIVE, shapes="regions",
+    )
+    spr_seed: int = _flag(0, "seed of regions and sampling", within=NOT_NEGATIVE, shapes="regions")
 
-    spr_prompts: list[str] = _flag(list(PROMPT_KINDS), "prompt variants that are sampled", "paper", shapes="candidates")
-    spr_samples: int = _flag(2, "answers sampled for each prompt variant of a region", "study", shapes="candidates")
-    spr_temperature: float = _flag(1.0, "sampling temperature", shapes="candidates")
-    spr_top_p: float = _flag(1.0, "nucleus sampling mass", shapes="candidates")
-    spr_top_k: int = _flag(0, "sample among so many tokens; 0: all", shapes="candidates")
-    spr_max_new_tokens: int = _flag(256, "longest answer, in tokens", shapes="candidates")
-    spr_sample_batch: int = _flag(8, "prompts answered in one batch", shapes="candidates")
-    spr_sampler: str = _flag("live", "who answers: live (the model in training) or openai (a server that speaks OpenAI's chat completions)", shapes="candidates")
+    spr_prompts: list[str] = _flag(
+        list(PROMPT_KINDS), "prompt variants that are sampled", "paper",
+        within=one_of(*PROMPT_KINDS), shapes="candidates",
+    )
+    spr_samples: int = _flag(
+        2, "answers sampled for each prompt variant of a region", "study",
+        within=POSITIVE, shapes="candidates",
+    )
+    spr_temperature: float = _flag(1.0, "sampling temperature", within=POSITIVE, shapes="candidates")
+    spr_top_p: float = _flag(1.0, "nucleus sampling mass", within=SHARE, shapes="candidates")
+    spr_top_k: int = _flag(0, "sample among so many tokens; 0: all", within=NOT_NEGATIVE, shapes="candidates")
+    spr_max_new_tokens: int = _flag(256, "longest answer, in tokens", within=POSITIVE, shapes="candidates")
+    spr_sample_batch: int = _flag(8, "prompts answered in one batch", within=POSITIVE, shapes="candidates")
+    spr_sampler: str = _flag(
+        "live", "who answers: live (the model in training) or openai (a server that speaks OpenAI's chat completions)",
+        within=one_of(*SAMPLERS), shapes="candidates",
+    )
     spr_sampler_url: Optional[str] = _flag(None, "base address of that server, such as http://localhost:8000/v1")
     spr_sampler_model: Optional[str] = _flag(None, "name of the model there; default: the first that the server lists", shapes="candidates")
-    spr_sampler_concurrency: int = _flag(16, "requests to that server at once")
-    spr_sampler_timeout: float = _flag(300.0, "seconds that a request may take before it is sent again")
+    spr_sampler_concurrency: int = _flag(16, "requests to that server at once", within=POSITIVE)
+    spr_sampler_timeout: float = _flag(
+        300.0, "seconds that a request may take before it is sent again", within=POSITIVE
+    )
     spr_max_empty: float = _flag(
         0.1,
         "the run stops when more than this share of that server's answers is empty; they are asked for again",
+        within=SHARE,
     )
     spr_candidates: Optional[str] = _flag(None, "take regions and candidates of the same model from here: a folder of `spr sample`, or OUTPUT_DIR/spr of an earlier run (for ablations)")
 
@@ -97,46 +125,94 @@ class SPRConfig:
         None, "CLIP checkpoint of the semantic score; default: the host's --vision_tower, whose repository holds the text tower too", shapes="scores"
     )
     spr_detector: Optional[str] = _flag(None, "Grounding DINO or OWLv2 checkpoint whose boxes join the ground truth; default: annotations alone", shapes="scores")
-    spr_detector_threshold: float = _flag(0.35, "a detector's box counts from this score on", "Grounding DINO's demo", shapes="scores")
+    spr_detector_threshold: float = _flag(
+        0.35, "a detector's box counts from this score on", "Grounding DINO's demo",
+        within=SHARE, shapes="scores",
+    )
     spr_no_detector: bool = _flag(False, "ablation: --spr_detector is not asked, truth is the annotations and predictions are the written boxes", shapes="scores")
     spr_scorer: str = _flag("spr", "scorer of the candidates, by name", shapes="scores")
-    spr_lambda: float = _flag(0.8, "weight of the semantic score: S = lambda S_sem + (1 - lambda) S_loc", "paper", shapes="scores")
+    spr_lambda: float = _flag(
+        0.8, "weight of the semantic score: S = lambda S_sem + (1 - lambda) S_loc", "paper",
+        within=SHARE, shapes="scores",
+    )
     spr_no_local: bool = _flag(False, "ablation: S_sem is the crop's similarity alone", shapes="scores")
     spr_no_refinement: bool = _flag(False, "ablation: chosen is the best answer as the model gave it, no box is repaired", shapes="pairs")
-    spr_pairing: str = _flag("best_worst", "best_worst; ablations: random (two answers drawn by chance) or sft (train on the chosen alone, no DPO)", "paper", shapes="pairs")
-    spr_min_gap: float = _flag(0.0, "a region is skipped when chosen and rejected differ by no more than this in S", shapes="pairs")
-    spr_min_kept: float = _flag(0.8, "a repaired description that keeps less than this share of its boxes is not chosen", "study", shapes="pairs")
+    spr_pairing: str = _flag(
+        "best_worst", "best_worst; ablations: random (two answers drawn by chance) or sft (train on the chosen alone, no DPO)", "paper",
+        within=one_of(*PAIRINGS), shapes="pairs",
+    )
+    spr_min_gap: float = _flag(
+        0.0, "a region is skipped when chosen and rejected differ by no more than this in S",
+        within=NOT_NEGATIVE, shapes="pairs",
+    )
+    spr_min_kept: float = _flag(
+        0.8, "a repaired description that keeps less than this share of its boxes is not chosen", "study",
+        within=SHARE, shapes="pairs",
+    )
 
     spr_rounds: int = _flag(
-        1, "sample, score, pair and train so many times, each round with the model and against the reference that the one before left", "study"
+        1, "sample, score, pair and train so many times, each round with the model and against the reference that the one before left", "study",
+        within=POSITIVE,
     )
-    spr_tune: str = _flag("lora", "what DPO trains when the host trains all weights: lora (an adapter, merged at the end) or full", shapes="dpo")
+    spr_tune: str = _flag(
+        "lora", "what DPO trains when the host trains all weights: lora (an adapter, merged at the end) or full",
+        within=one_of("lora", "full"), shapes="dpo",
+    )
     spr_tune_projector: bool = _flag(False, "train the multimodal projector too", shapes="dpo")
-    spr_lora_r: int = _flag(16, "rank of the adapter (a host that trains with LoRA keeps its own)", "study", shapes="dpo")
-    spr_lora_alpha: int = _flag(32, "LoRA scale is alpha / rank", shapes="dpo")
-    spr_beta: float = _flag(0.5, "beta of the DPO loss", "study", shapes="dpo")
-    spr_learning_rate: float = _flag(5e-5, "peak learning rate of the DPO stage, cosine decay after 10 % warm-up; --spr_tune full wants a fifth of it", "study", shapes="dpo")
-    spr_epochs: float = _flag(2.0, "passes over the preference pairs", "study", shapes="dpo")
-    spr_batch_size: int = _flag(4, "pairs in one step on one device", shapes="dpo")
-    spr_gradient_accumulation: int = _flag(1, "steps of --spr_batch_size pairs to one optimizer step", shapes="dpo")
-    spr_loss_type: list[str] = _flag(
-        ["sigmoid", "sft"], "losses by TRL's names: sigmoid (DPO), hinge, ipo, robust, sft (of the chosen answer); several are added up", "paper: sigmoid; sft: study", shapes="dpo"
+    spr_lora_r: int = _flag(
+        16, "rank of the adapter (a host that trains with LoRA keeps its own)", "study",
+        within=POSITIVE, shapes="dpo",
     )
-    spr_loss_weights: list[float] = _flag([], "their weights; default: 1 each", shapes="dpo")
-    spr_label_smoothing: float = _flag(0.0, "share of pairs that the robust loss takes to be the wrong way round", shapes="dpo")
+    spr_lora_alpha: int = _flag(32, "LoRA scale is alpha / rank", within=POSITIVE, shapes="dpo")
+    spr_beta: float = _flag(0.5, "beta of the DPO loss", "study", within=POSITIVE, shapes="dpo")
+    spr_learning_rate: float = _flag(
+        5e-5, "peak learning rate of the DPO stage, cosine decay after 10 % warm-up; --spr_tune full wants a fifth of it", "study",
+        within=POSITIVE, shapes="dpo",
+    )
+    spr_epochs: float = _flag(2.0, "passes over the preference pairs", "study", within=POSITIVE, shapes="dpo")
+    spr_batch_size: int = _flag(4, "pairs in one step on one device", within=POSITIVE, shapes="dpo")
+    spr_gradient_accumulation: int = _flag(
+        1, "steps of --spr_batch_size pairs to one optimizer step", within=POSITIVE, shapes="dpo"
+    )
+    spr_loss_type: list[str] = _flag(
+        ["sigmoid", "sft"], "losses by TRL's names: sigmoid (DPO), hinge, ipo, robust, sft (of the chosen answer); several are added up", "paper: sigmoid; sft: study",
+        within=one_of(*LOSS_TYPES), shapes="dpo",
+    )
+    spr_loss_weights: list[float] = _flag([], "their weights; default: 1 each", within=WEIGHTS, shapes="dpo")
+    spr_label_smoothing: float = _flag(
+        0.0, "share of pairs that the robust loss takes to be the wrong way round",
+        within=BELOW_HALF, shapes="dpo",
+    )
     spr_dpo_config: Optional[str] = _flag(
         None, "YAML or JSON file with settings of the DPO stage by the names of TRL's DPOConfig; what the stage would not honour is refused", shapes="dpo"
     )
-    spr_save_steps: int = _flag(100, "steps of the DPO stage between two checkpoints to resume it from (trained weights and optimizer alone)")
-    spr_probe_steps: int = _flag(50, "steps between two looks at held-out regions: readable answers, boxes an answer, S_loc")
-    spr_probe_regions: int = _flag(16, "regions held out for that, at most a tenth of all", shapes="dpo")
+    spr_save_steps: int = _flag(
+        100, "steps of the DPO stage between two checkpoints to resume it from (trained weights and optimizer alone)",
+        within=POSITIVE,
+    )
+    spr_probe_steps: int = _flag(
+        50, "steps between two looks at held-out regions: readable answers, boxes an answer, S_loc",
+        within=POSITIVE,
+    )
+    spr_probe_regions: int = _flag(
+        16, "regions held out for that, at most a tenth of all", within=NOT_NEGATIVE, shapes="dpo"
+    )
     spr_keep_best: bool = _flag(True, "the host saves the probed state of the DPO stage with the highest S_loc, not the last one", shapes="dpo")
-    spr_collapse: float = _flag(0.5, "the DPO stage stops when a probed value falls below this share of what it was at the entry")
+    spr_collapse: float = _flag(
+        0.5, "the DPO stage stops when a probed value falls below this share of what it was at the entry",
+        within=SHARE,
+    )
     spr_restart_dpo: bool = _flag(
         False, "start the DPO stage over: delete its checkpoints and result, and later rounds, keep pairs"
     )
-    spr_max_too_long: float = _flag(0.05, "the run stops when more than this share of the pairs is longer than the host's maximum length")
-    spr_feature_cache: float = _flag(4.0, "GiB of host memory that each rank keeps image features in, while vision tower and projector are frozen")
+    spr_max_too_long: float = _flag(
+        0.05, "the run stops when more than this share of the pairs is longer than the host's maximum length",
+        within=SHARE,
+    )
+    spr_feature_cache: float = _flag(
+        4.0, "GiB of host memory that each rank keeps image features in, while vision tower and projector are frozen",
+        within=NOT_NEGATIVE,
+    )
 
     def losses(self) -> tuple[list[str], list[float]]:
         """Names and weights of the losses that are added up."""
@@ -145,8 +221,8 @@ class SPRConfig:
         return list(self.spr_loss_type), list(self.spr_loss_weights) or [1.0] * len(self.spr_loss_type)
 
     def __post_init__(self):
-        for f in dataclasses.fields(self):
-            setattr(self, f.name, _typed(f, getattr(self, f.name)))
+        for name, kind in KINDS.items():
+            setattr(self, name, kind.read(getattr(self, name), f"--{name}"))
         if self.spr_only:
             self.spr = True
         for name, value in dpo_settings(self)[0].items():
@@ -155,36 +231,24 @@ class SPRConfig:
             check(self)
 
 
-def _typed(f, value):
-    """A flag's value by the type of its field, from wherever it comes: a command line's words are typed already,
-    a JSON or YAML file's and a notebook's are not. UserError where it is none."""
-    default = f.default_factory() if f.default is dataclasses.MISSING else f.default
-    try:
-        if isinstance(default, list):
-            if not isinstance(value, (list, tuple)):
-                raise ValueError("must be a list")
-            return [f.type.__args__[0](item) for item in value]
-        if isinstance(default, bool):
-            return value if isinstance(value, bool) else _truth(str(value))
-        if default is None:
-            return None if value is None else os.fspath(value)
-        whole = type(default) is int
-        if isinstance(value, bool) or whole and isinstance(value, float) and value != int(value):
-            raise ValueError(f"must be {'a whole number' if whole else 'a number'}")
-        return type(default)(value)
-    except (TypeError, ValueError, OverflowError, argparse.ArgumentTypeError) as error:
-        raise UserError(f"--{f.name} {value}: {error}") from None
+def _default(f):
+    return f.default_factory() if f.default is dataclasses.MISSING else f.default
+
+
+def _kind(f) -> Kind:
+    default, within = _default(f), f.metadata["within"]
+    if isinstance(default, list):
+        return Kind(f.type.__args__[0], many=True, within=within)
+    return Kind(str if default is None else type(default), optional=default is None, within=within)
+
+
+KINDS = {f.name: _kind(f) for f in dataclasses.fields(SPRConfig)}
 
 
 def check(config: SPRConfig) -> None:
-    """Raise UserError for the first flag whose value makes no sense."""
-    unknown = [kind for kind in config.spr_prompts if kind not in PROMPT_KINDS]
-    if unknown or not config.spr_prompts:
-        raise UserError(f"--spr_prompts {' '.join(unknown)}: choose from {', '.join(PROMPT_KINDS)}")
-    if config.spr_tune not in ("lora", "full"):
-        raise UserError(f"--spr_tune {config.spr_tune}: choose lora or full")
-    if config.spr_sampler not in SAMPLERS:
-        raise UserError(f"--spr_sampler {config.spr_sampler}: choose from {', '.join(SAMPLERS)}")
+    """Raise UserError for the first flag whose value makes no sense, alone or beside the others."""
+    for name, kind in KINDS.items():
+        kind.check(getattr(config, name), f"--{name}")
     if config.spr_sampler == "openai" and not config.spr_sampler_url:
         raise UserError("--spr_sampler openai: give the server's address with --spr_sampler_url")
     if config.spr_sampler == "openai" and not _is_address(config.spr_sampler_url):
@@ -192,39 +256,10 @@ def check(config: SPRConfig) -> None:
         raise UserError(f"--spr_sampler_url {url}: no address such as http://localhost:8000/v1")
     if config.spr_rounds > 1 and config.spr_sampler != "live":
         raise UserError(f"--spr_rounds {config.spr_rounds} with --spr_sampler {config.spr_sampler}: a server does not answer with the improved model")
-    if config.spr_pairing not in PAIRINGS:
-        raise UserError(f"--spr_pairing {config.spr_pairing}: choose from {', '.join(PAIRINGS)}")
-    if config.spr_top_k < 0:
-        raise UserError(f"--spr_top_k {config.spr_top_k}: must be 0 or more")
-    unknown = [name for name in config.spr_loss_type if name not in LOSS_TYPES]
-    if unknown or not config.spr_loss_type:
-        raise UserError(f"--spr_loss_type {' '.join(unknown)}: choose from {', '.join(LOSS_TYPES)}")
     if config.spr_loss_weights and len(config.spr_loss_weights) != len(config.spr_loss_type):
         raise UserError(f"--spr_loss_weights: {len(config.spr_loss_weights)} weights for {len(config.spr_loss_type)} losses of --spr_loss_type")
-    parts = config.spr_loss_weights or [1.0]
-    if not (min(parts) >= 0 < sum(parts) < math.inf):
-        raise UserError(
-            f"--spr_loss_weights {' '.join(map(str, parts))}: must be 0 or more, not all of them 0"
-        )
-    if not 0 <= config.spr_label_smoothing < 0.5:
-        raise UserError(f"--spr_label_smoothing {config.spr_label_smoothing}: must lie between 0 and 0.5")
     if config.spr_label_smoothing and "robust" not in config.spr_loss_type:
         raise UserError("--spr_label_smoothing does nothing without --spr_loss_type robust")
-    shares = "lambda top_p min_kept detector_threshold max_too_long max_empty collapse"
-    for name in [f"spr_{share}" for share in shares.split()]:
-        if not 0 <= getattr(config, name) <= 1:
-            raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
-    positive = "spr_rounds spr_regions spr_regions_per_image spr_samples spr_max_new_tokens spr_sample_batch spr_sampler_concurrency spr_sampler_timeout spr_lora_r spr_lora_alpha"
-    positive += " spr_max_pixels"
-    for name in (positive + " spr_temperature spr_beta spr_learning_rate spr_epochs spr_batch_size spr_gradient_accumulation spr_save_steps spr_probe_steps").split():
-        if not 0 < getattr(config, name) < math.inf:
-            raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0, and finite")
-    zero_or_more = "more_than min_objects min_area probe_regions feature_cache min_gap"
-    for name in [f"spr_{flag}" for flag in zero_or_more.split()]:
-        if not 0 <= getattr(config, name) < math.inf:
-            raise UserError(f"--{name} {getattr(config, name)}: must be 0 or more, and finite")
-    if not 0 <= config.spr_seed < 2**63:
-        raise UserError(f"--spr_seed {config.spr_seed}: must be 0 or more, and below 2 to the 63")
     if len(config.spr_prompts) * config.spr_samples < 2:
         raise UserError("--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates")
 
@@ -243,7 +278,7 @@ def dpo_settings(config: SPRConfig) -> tuple[dict, dict]:
         return {}, {}
     from spr_plugin.trl_settings import read_dpo_config
 
-    return read_dpo_config(config.spr_dpo_config)
+    return read_dpo_config(config.spr_dpo_config, KINDS)
 
 
 def shaping(config: SPRConfig) -> dict[str, dict]:
@@ -266,7 +301,7 @@ def _refuse(words: list[str], message: str) -> None:
 
 
 def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
-    """The configuration of a command line that takes the flags ``names``, as a training command does, but has no host."""
+    """The configuration of a command line that takes the flags ``names`` as a training command does, without a host."""
     parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.error = functools.partial(_refuse, words)
     _add_flags(parser, names, lambda help: HOST_DEFAULT.sub("", help))
@@ -282,36 +317,43 @@ def given(words: list[str]) -> dict:
 
 
 def _add_flags(parser, names: list[str], told=str, **how) -> None:
-    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and false as words;
-    `told` makes of a flag's help what is shown."""
+    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and false
+    as words; `told` makes of a flag's help what is shown."""
     for f in dataclasses.fields(SPRConfig):
         if f.name not in names:
             continue
-        default = f.default_factory() if f.default is dataclasses.MISSING else f.default
+        default = _default(f)
         options = {f"--{f.name}": None, f"--{f.name.replace('_', '-')}": None}
         text = {"help": for_argparse(told(f.metadata["help"]))}
+        text |= {"type": word_of(f.name), "default": default}
         if isinstance(default, bool):
-            parser.add_argument(*options, **{"type": _truth, "nargs": "?", "const": True, "default": default, **text, **how})
+            parser.add_argument(*options, **{"nargs": "?", "const": True, **text, **how})
             if default:
                 off = [f"--no_{f.name}", f"--no-{f.name.replace('_', '-')}"]
-                parser.add_argument(*off, dest=f.name, action="store_false", **{"default": default, **text, **how})
+                text.pop("type")
+                parser.add_argument(*off, dest=f.name, action="store_false", **{**text, **how})
         else:
-            many = isinstance(default, list)
-            kind = f.type.__args__[0] if many else str if default is None else type(default)
-            parser.add_argument(*options, **{"type": kind, "nargs": "+" if many else None, "default": default, **text, **how})
+            parser.add_argument(*options, **{"nargs": "+" if KINDS[f.name].many else None, **text, **how})
 
 
-def _truth(word: str) -> bool:
-    if word.lower() not in (*TRUE, *FALSE):
-        raise argparse.ArgumentTypeError(f"{word} is neither true nor false")
-    return word.lower() in TRUE
+def word_of(name: str):
+    """What argparse asks for the value of one word after the flag ``name``."""
+
+    def read(word: str):
+        try:
+            return typed(word, KINDS[name].type)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{word}: {error}") from None
+
+    return read
 
 
 def flags_table() -> str:
     """The table of flags in README."""
     rows = ["| flag | default | meaning | default from |", "|---|---|---|---|"]
     for f in dataclasses.fields(SPRConfig):
-        value = f.default if f.default is not dataclasses.MISSING else " ".join(f.default_factory()) or None
+        value = _default(f)
+        value = " ".join(value) or None if isinstance(value, list) else value
         shown = "" if value is None or value is False else f"`{value}`"
         rows.append(f"| `--{f.name}` | {shown} | {f.metadata['help']} | {f.metadata['origin']} |")
     return "\n".join(rows)

@@ -4,9 +4,8 @@ DeepSpeed itself is asked, so that every version has its own keys. Standard libr
 """
 
 import difflib
-import json
-from pathlib import Path
 
+from spr_plugin import loading
 from spr_plugin.errors import UserError
 
 BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
@@ -67,13 +66,7 @@ def read_settings(given: str | dict) -> dict:
     """What is in a file, given by its path or as it is. UserError where that is no table of settings."""
     if isinstance(given, dict):
         return given
-    try:
-        settings = json.loads(Path(given).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"--deepspeed {given}: cannot be read ({error})") from None
-    if not isinstance(settings, dict):
-        raise UserError(f"--deepspeed {given}: not a table of settings")
-    return settings
+    return loading.read_settings(given, f"--deepspeed {given}")
 
 
 def stage_settings(given: str | dict) -> dict:

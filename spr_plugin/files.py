@@ -31,15 +31,25 @@ def disk_errors(path) -> Iterator[None]:
 def draft(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of ``path`` once it is whole and on the disk. Its name is its own: other
     machines write to one folder, and process ids are alike in two containers."""
-    own = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    own = draft_of(path)
     try:
         with open(own, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(own, path)
+        put(own, path)
     finally:
         own.unlink(missing_ok=True)
+
+
+def draft_of(path: Path) -> Path:
+    """The name of a draft, for whoever writes one by its name."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def put(own: Path, path: Path) -> None:
+    """Have a draft that is whole take the place of ``path``, once it is on the disk."""
+    with open(own, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(own, path)
 
 
 def write_text(path, text: str) -> None:

@@ -14,6 +14,7 @@ import os
 import sys
 
 from spr_plugin.imports import once
+from spr_plugin.lines import say
 from spr_plugin.process import State, fail, or_fail
 from spr_plugin.redaction import redacted
 
@@ -131,6 +132,8 @@ def _hear(from_files: dict, from_lists: dict) -> None:
 @once
 def hook_parser(parser) -> None:
     """Teach an ``HfArgumentParser`` our flags."""
+    from spr_plugin.config import word_of
+
     host_init, host_parse_known, host_error, host_dict = (
         parser.__init__,
         parser.parse_known_args,
@@ -144,6 +147,9 @@ def hook_parser(parser) -> None:
         flags = flags_class()
         self.dataclass_types.append(flags)
         self._add_dataclass_arguments(flags)
+        for action in self._actions:
+            if action.dest in flags.__dataclass_fields__ and action.nargs != 0:
+                action.type = word_of(action.dest)
 
     @functools.wraps(host_parse_known)
     def parse_known_args(self, args=None, namespace=None):
@@ -228,9 +234,7 @@ def rewrite_renamed(args: list, known) -> list:
         if any(a == old or a.startswith(old + "=") for a in args)
     ]
     if renamed and os.environ.get("LOCAL_RANK", "0") == "0":
-        print(
-            f"spr: this transformers renamed flags; reading {', '.join(renamed)}", file=sys.stderr, flush=True
-        )
+        say(f"this transformers renamed flags; reading {', '.join(renamed)}")
     return [_under_new_name(a, stale) for a in args]
 
 

@@ -1,4 +1,4 @@
-"""What a command of ``spr`` is about to write, looked at before it computes: can it be written, and is it an input?"""
+"""What a command of ``spr`` is about to write, looked at before it computes: can it be, and is it an input?"""
 
 from __future__ import annotations
 

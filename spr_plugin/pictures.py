@@ -143,6 +143,8 @@ def opened(source: Source, record_id: str | None = None) -> Iterator[Image.Image
                 why = f"{image.width} x {image.height}: more than {_max_pixels} pixels"
                 raise BadImage(TOO_LARGE, why, name, record_id)
             yield image
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise BadImage(MISSING, error.strerror, name, record_id) from None
     except Image.DecompressionBombError as error:
@@ -151,8 +153,9 @@ def opened(source: Source, record_id: str | None = None) -> Iterator[Image.Image
         raise BadImage(TOO_LARGE if ours else UNREADABLE, error, name, record_id) from None
     except UnidentifiedImageError:
         raise BadImage(UNREADABLE, f"none of {', '.join(FORMATS)}", name, record_id) from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BadImage(UNREADABLE, getattr(error, "strerror", None) or error, name, record_id) from None
+    except Exception as error:  # Pillow's readers raise whatever a broken file makes them stumble over
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise BadImage(UNREADABLE, why, name, record_id) from None
 
 
 def _place(source: Source) -> str | os.PathLike | bytes:

@@ -26,6 +26,7 @@ BUILT_IN_OF = {
     "spr_similarity": ["spr_plugin.hooks.clip"],
     "spr_detector": ["spr_plugin.hooks.grounding_dino"],
 }
+NO_WORD = re.compile(r"\W")
 BUILT_IN = frozenset(name for names in BUILT_IN_OF.values() for name in names)
 
 
@@ -74,7 +75,7 @@ def load_file(path: str) -> None:
         return
     if not file.is_file():
         raise UserError(f"--spr_plugin {path}: no such file")
-    module_name = "spr_plugin_file_" + re.sub(r"\W", "_", name)
+    module_name = "spr_plugin_file_" + NO_WORD.sub("_", name)
     loader = importlib.machinery.SourceFileLoader(module_name, name)
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))
     sys.modules[module_name] = module  # where dataclasses and pickle look it up

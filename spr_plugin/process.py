@@ -14,6 +14,8 @@ import mmap
 import os
 import sys
 
+from spr_plugin.lines import say_error
+
 
 class State:
     """Of this process; plain attributes, so that tests can set them back.
@@ -71,7 +73,7 @@ def follow(output_dir: str, failure: str | None = None) -> None:
 def fail(error) -> None:
     """Print ``spr: error: …`` and exit with 2, also where the script catches that. Every rank does: the
     launcher needs the code, the user one line."""
-    _print_error(error)
+    say_error(error)
     State.refused = State.awake
     raise SystemExit(2)
 
@@ -84,10 +86,6 @@ def or_fail(function, *args):
         return function(*args)
     except UserError as error:
         fail(error)
-
-
-def _print_error(error) -> None:
-    print(f"spr: error: {error}", file=sys.stderr, flush=True)
 
 
 def note_exit_code() -> None:
@@ -163,7 +161,7 @@ def end() -> None:
         _wait_for_all_ranks()
     _flush_open_files()
     if line:
-        _print_error(line)
+        say_error(line)
     os._exit(2)  # an exit handler has no other way to change the exit code
 
 

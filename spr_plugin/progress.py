@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tqdm import tqdm
 
+from spr_plugin.lines import say
+
 SECONDS_BETWEEN_LINES = 30
 
 
@@ -30,11 +32,6 @@ def _plain_lines(items, total, stage, note):
         if now - last >= SECONDS_BETWEEN_LINES or done == total:
             last, rate = now, done / max(now - start, 1e-9)
             say(f"{stage} {done}/{total}, {rate:.2f}/s, {(total - done) / rate:.0f} s left {note()}".rstrip())
-
-
-def say(text: str) -> None:
-    """One line of ours on stderr."""
-    print(f"spr: {text}", file=sys.stderr, flush=True)
 
 
 def counted(reasons: Iterable[str]) -> dict[str, int]:

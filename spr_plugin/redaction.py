@@ -18,6 +18,9 @@ WORDS = set(
     "KEY APIKEY TOKEN SECRET PASSWORD PASSWD PASS CREDENTIAL CREDENTIALS AUTH AUTHORIZATION COOKIE".split()
 )
 IDENTITIES = {"OPENAI_ORG_ID", "OPENAI_ORGANIZATION", "OPENAI_PROJECT_ID"}
+_USER = re.compile(r"^([\w+.-]+://)?(.*)@", re.DOTALL)
+_QUERY = re.compile(r"[?#].*", re.DOTALL)
+_QUERY_MARK, _HEADER_MARK = re.compile(r"[?&#]"), re.compile(r"[\s,;:=]+")
 
 
 def redacted(text: str, secrets: frozenset[str] = frozenset()) -> str:
@@ -31,19 +34,19 @@ def redacted(text: str, secrets: frozenset[str] = frozenset()) -> str:
 
 def shown(address: str) -> str:
     """An address, sound or not, as a line may show it: no user, password, query or fragment."""
-    without_user = re.sub(r"^([\w+.-]+://)?.*@", rf"\g<1>{HIDDEN}@", address, flags=re.DOTALL)
-    return re.sub(r"[?#].*", f"?{HIDDEN}", without_user, flags=re.DOTALL)
+    without_user = _USER.sub(rf"\g<1>{HIDDEN}@", address)
+    return _QUERY.sub(f"?{HIDDEN}", without_user)
 
 
 def secrets_of(address: str, environment: Mapping[str, str]) -> frozenset[str]:
     """What nobody may read of a client that asks ``address``: its credentials and query, those of
     proxies, keys, identities and headers of the environment."""
-    query = {piece.partition("=")[2] or piece for piece in re.split(r"[?&#]", address)[1:]}
+    query = {piece.partition("=")[2] or piece for piece in _QUERY_MARK.split(address)[1:]}
     secrets = _credentials(address) | query
     for name, value in environment.items():
         words = set(name.upper().split("_"))
         if "HEADERS" in words:
-            secrets |= set(re.split(r"[\s,;:=]+", value))
+            secrets |= set(_HEADER_MARK.split(value))
         elif words & WORDS or name in IDENTITIES:
             secrets.add(value.strip())
         if "://" in value:
@@ -53,11 +56,11 @@ def secrets_of(address: str, environment: Mapping[str, str]) -> frozenset[str]:
 
 def _credentials(address: str) -> set[str]:
     """The password, or a user without one, and both together, also as a header writes them."""
-    found = re.match(r"(?:[\w+.-]+://)?(.*)@", address, re.DOTALL)
+    found = _USER.match(address)
     if not found:
         return set()
-    user, colon, password = found[1].partition(":")
-    return {password if colon else user, found[1], base64.b64encode(unquote(found[1]).encode()).decode()}
+    user, colon, password = found[2].partition(":")
+    return {password if colon else user, found[2], base64.b64encode(unquote(found[2]).encode()).decode()}
 
 
 @functools.lru_cache(maxsize=8)

@@ -13,6 +13,8 @@ from spr_plugin.foreign import methods
 from spr_plugin.formats import BoxFormat
 from spr_plugin.host import Host
 
+ATTRIBUTE, ROLE = re.compile(r"^ {8}(\w+): (.*)$", re.MULTILINE), re.compile(r":\w+:`([^`]+)`")
+
 
 def hooks_table() -> str:
     """Every hook with its arguments, and what it returns."""
@@ -33,7 +35,7 @@ def objects_table() -> str:
 
 def host_table() -> str:
     """A host's attributes, then its methods."""
-    told = dict(re.findall(r"^ {8}(\w+): (.*)$", Host.__doc__, re.MULTILINE))
+    told = dict(ATTRIBUTE.findall(Host.__doc__))
     rows = [(name, told[name]) for name in Host.__annotations__]
     for name, value in vars(Host).items():
         if not name.startswith("_") and (callable(value) or isinstance(value, property)):
@@ -55,7 +57,7 @@ def _table(left: str, right: str, rows) -> str:
 
 def _markdown(docstring: str) -> str:
     """A docstring as one line of Markdown."""
-    text = re.sub(r":\w+:`([^`]+)`", r"``\1``", " ".join(docstring.split()))
+    text = ROLE.sub(r"``\1``", " ".join(docstring.split()))
     return text.replace("``", "`").replace("|", "\\|")
 
 

@@ -106,7 +106,8 @@ def _draw_regions(config: SPRConfig, form, data_path, folder: str) -> tuple[list
         say(f"--spr_exclude {path}: none of the {named} pictures that it names was found among those looked at")
     if 0 < len(found) < config.spr_regions:
         why = f" ({listed(skipped)})" if skipped else ""
-        say(f"{len(found)} regions are made of the {config.spr_regions} asked for: the pictures give no more{why}")
+        asked = f"{len(found)} regions are made of the {config.spr_regions} asked for"
+        say(f"{asked}: the pictures give no more{why}")
     if found:
         return found, skipped
     mined = f"--data_path {data_path} (mined, since there is no --spr_annotations)"

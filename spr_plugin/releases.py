@@ -11,7 +11,7 @@ Boxes become xyxy in pixels, clipped to the picture; what is left out is counted
 ones, and a difference is said, not refused: small sets convert too. Knows nothing about models and tasks.
 """
 
-import json
+import contextlib
 import os
 import pickle
 import random
@@ -26,6 +26,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from spr_plugin.errors import UserError
+from spr_plugin.files import draft_of, put
+from spr_plugin.loading import read_json, read_lines, read_text
 from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.pictures import refuse_outside, stored_bytes
 from spr_plugin.plain_pickle import load_plain
@@ -116,7 +118,7 @@ def _write(records: list[Record], source: Path, target: Path, place: str, embed:
         raise UserError("spr data needs pyarrow: pip install 'spr-plugin[eval]'") from None
     file = target / f"{place}.parquet"
     rows = (_with_picture(record, source, target, embed) for record in records)
-    part, writer = file.with_name(f"{file.name}.{os.getpid()}.tmp"), None
+    part, writer = draft_of(file), None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         while batch := list(islice(rows, 500)):
@@ -124,7 +126,7 @@ def _write(records: list[Record], source: Path, target: Path, place: str, embed:
             writer = writer or pyarrow.parquet.ParquetWriter(part, table.schema)
             writer.write_table(table)
         writer.close()
-        os.replace(part, file)
+        put(part, file)
     except OSError as error:
         raise UserError(f"--to {target}: cannot write {file} ({error.strerror or error})") from None
     finally:
@@ -140,12 +142,27 @@ def _with_picture(record: Record, source: Path, target: Path, embed: bool) -> Re
 
 
 def _json(file: Path) -> object:
+    return read_json(file, str(file))
+
+
+@contextlib.contextmanager
+def _layout(what: str):
+    """Inside, records are read that other people wrote; one that is not as their layout has it is a UserError."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON ({error})") from None
+        yield
+    except KeyError as error:
+        raise UserError(f"{what}, it lacks {error}") from None
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise UserError(f"{what} ({error})") from None
+
+
+def _by_id(rows: Iterable[tuple[int | str, object]], file: Path) -> dict:
+    """The rows as a mapping. UserError for an id that stands for two things, of which one would be lost."""
+    found = {}
+    for id, value in rows:
+        if found.setdefault(id, value) != value:
+            raise UserError(f"{file}: id {id} stands there twice, with different contents")
+    return found
 
 
 def clipped(box: Iterable[float], width: int, height: int, skipped: Counter) -> list[float] | None:
@@ -198,9 +215,9 @@ def _refcoco(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]
 def _refer(source: Path, name: str, by: str, splits: Iterable[str], skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
     refs, file = load_refs(source / name / f"refs({by}).p"), source / name / "instances.json"
     instances = _json(file)
-    try:
-        images = {image["id"]: image for image in instances["images"]}
-        boxes = {annotation["id"]: annotation["bbox"] for annotation in instances["annotations"]}
+    with _layout(f"{file} does not fit refs({by}).p"):
+        images = _by_id(((image["id"], image) for image in instances["images"]), file)
+        boxes = _by_id(((annotation["id"], annotation["bbox"]) for annotation in instances["annotations"]), file)
         for split in splits:
             own = [(ref, images[ref["image_id"]], boxes[ref["ann_id"]]) for ref in refs if ref["split"] == split]
             whole = [(ref, _base(source, image), box) for ref, image, xywh in own if (box := clipped(_xyxy(xywh), image["width"], image["height"], skipped))]
@@ -212,8 +229,6 @@ def _refer(source: Path, name: str, by: str, splits: Iterable[str], skipped: Cou
                 yield f"{name}_refs/{split}", [
                     {"id": str(ref["ref_id"]), **base, "bbox": box, "references": [sentence["sent"] for sentence in ref["sentences"]]} for ref, base, box in whole
                 ]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{file} does not fit refs({by}).p: no {error}") from None
 
 
 def _base(source: Path, image: Mapping) -> Record:
@@ -222,8 +237,8 @@ def _base(source: Path, image: Mapping) -> Record:
 
 def _mdetr(content: Mapping, file: Path, skipped: Counter) -> list[Record]:
     """MDETR's layout: an image record an expression, one annotation each."""
-    try:
-        boxes = {annotation["image_id"]: annotation["bbox"] for annotation in content["annotations"]}
+    with _layout(f"{file}: not MDETR's layout"):
+        boxes = _by_id(((one["image_id"], one["bbox"]) for one in content["annotations"]), file)
         found = []
         for image in content["images"]:
             base = {**_base(file.parent, image), "width": int(image["width"]), "height": int(image["height"])}
@@ -231,13 +246,11 @@ def _mdetr(content: Mapping, file: Path, skipped: Counter) -> list[Record]:
             if box:
                 found.append({"id": str(image["id"]), **base, "expression": image["caption"], "bbox": box})
         return found
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{file}: not MDETR's layout, it lacks {error}") from None
 
 
 # --- Flickr30k Entities
 
-PHRASE = re.compile(r"\[/EN#(\d+)/\S+ ([^\]]+)\]")
+PHRASE = re.compile(r"\[/EN#(\d+)/[^\s\[\]]+ ([^\[\]]+)\]")
 
 
 def _flickr30k(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
@@ -248,7 +261,7 @@ def _flickr30k(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Recor
     for split in ("val", "test"):
         if (source / f"{split}.txt").is_file():
             known = True
-            ids = (source / f"{split}.txt").read_text(encoding="utf-8").split()
+            ids = read_text(source / f"{split}.txt", str(source / f"{split}.txt")).split()
             yield f"flickr30k/{split}", [record for id in ids for record in _captions(folder, id, skipped)]
     if not known:
         raise UserError(f"--from {source}: holds no val.txt or test.txt")
@@ -258,16 +271,14 @@ def _captions(folder: Path, id: str, skipped: Counter) -> Iterator[Record]:
     """A record a caption, its phrases with boxes; a caption without any is left out."""
     width, height, boxes = read_entities(folder / "Annotations" / f"{id}.xml", skipped)
     sentences = folder / "Sentences" / f"{id}.txt"
-    if not sentences.is_file():
-        raise UserError(f"{sentences}: no such file")
-    for number, line in enumerate(sentences.read_text(encoding="utf-8").splitlines()):
+    for number, line in ((number - 1, line) for number, line in read_lines(sentences, str(sentences))):
         marked = PHRASE.findall(line)
         phrases = [{"id": f"{id}_{number}_{place}", "phrase": words, "boxes": boxes[chain]} for place, (chain, words) in enumerate(marked) if chain in boxes]
         skipped["phrases_without_box"] += len(marked) - len(phrases)
         if phrases:
             base = {"image": f"flickr30k-images/{id}.jpg", "width": width, "height": height}
             yield {"id": f"{id}_{number}", **base, "caption": PHRASE.sub(r"\2", line), "phrases": phrases}
-        elif line.strip():
+        else:
             skipped["captions_without_box"] += 1
 
 
@@ -286,7 +297,7 @@ def read_entities(file: Path, skipped: Counter) -> tuple[int, int, dict[str, lis
         return width, height, dict(boxes)
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
-    except (ElementTree.ParseError, AttributeError, ValueError) as error:
+    except (ElementTree.ParseError, AttributeError, LookupError, ValueError) as error:
         raise UserError(f"{file}: not an Entities XML ({error})") from None
 
 
@@ -296,7 +307,7 @@ def read_entities(file: Path, skipped: Counter) -> tuple[int, int, dict[str, lis
 def _lvis(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
     file = source / "lvis_v1_val.json"
     content = _json(file)
-    try:
+    with _layout(f"{file}: not LVIS v1"):
         _check_file(file.name, images=len(content["images"]), annotations=len(content["annotations"]))
         categories = {category["id"]: category for category in content["categories"]}
         by_image = defaultdict(list)
@@ -304,8 +315,6 @@ def _lvis(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
             by_image[annotation["image_id"]].append(annotation)
         images = [image for image in content["images"] if _lvis_path(image).startswith("val2017/")]
         found = [record for image in images for record in _questions(image, by_image[image["id"]], categories, skipped)]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{file}: not LVIS v1, it lacks {error}") from None
     yield "lvis/val", [{**record, "truth_first": place % 2 == 0} for place, record in enumerate(found)]
 
 
@@ -354,8 +363,9 @@ def point_inside(polygons: object, box: list[float], rng: random.Random) -> list
 
 def _vg(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
     regions, sizes, splits = (source / name for name in ("region_descriptions.json", "image_data.json", "densecap_splits.json"))
-    try:
-        size = {image.get("image_id", image.get("id")): (image["width"], image["height"]) for image in _json(sizes)}
+    with _layout(f"--from {source}: not Visual Genome's layout"):
+        rows = ((image.get("image_id", image.get("id")), (image["width"], image["height"])) for image in _json(sizes))
+        size = _by_id(rows, sizes)
         chosen = None
         if splits.is_file():
             chosen = set(_json(splits)["test"])
@@ -367,8 +377,6 @@ def _vg(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
             record for image in described for record in _regions(source, image["regions"], image.get("id"), size, skipped)
             if chosen is None or image.get("id", image["regions"][0]["image_id"] if image["regions"] else None) in chosen
         ]  # fmt: skip
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"--from {source}: not Visual Genome's layout, it lacks {error}") from None
     yield "vg/test", found
 
 

@@ -20,6 +20,7 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.decoding import decode, drawing
 from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
+from spr_plugin.loading import sound
 from spr_plugin.host import Host
 from spr_plugin.ids import digest
 from spr_plugin.pictures import MISSING, BadImage, open_image
@@ -56,6 +57,7 @@ def candidate_id(region: str, kind: str, index: int) -> str:
 def candidate(ask: Ask, index: int, raw: str, box_format) -> dict:
     """The record of one answer."""
     query, prompt = ask
+    raw = sound(raw)
     text = restate(raw, prompt, query, box_format)
     return asdict(Candidate(candidate_id(query.id, prompt.kind, index), query.id, prompt.kind, index, raw, text))
 

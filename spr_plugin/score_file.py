@@ -1,18 +1,20 @@
 """``spr score``: the method on anybody's answers, without a trainer.
 
-A response is one line ``{"id", "image", "region": [x1, y1, x2, y2], "text"}``; ``image`` is the annotation file's ``file_name`` (of a
-plugin's source: the picture's path in ``--images``), the region lies in pixels of the picture. Lines of one (image, region) stand
-together, since they share one ground truth and compete for one pair; regions of one image that do so too are scored in one batch.
+A response is one line ``{"id", "image", "region": [x1, y1, x2, y2], "text"}``; ``image`` is the annotation file's
+``file_name`` (of a plugin's source: the picture's path in ``--images``), the region lies in pixels of the picture.
+Lines of one (image, region) stand together, since they share one ground truth and compete for one pair; regions of
+one image that do so too are scored in one batch.
 
-The file is read twice: first every line is checked, so that a mistake in the last one costs no hour of scoring. Beside the
-annotations only a few regions are held at a time, 8 bytes for each region seen, and the names of the pictures.
+The file is read twice: first every line is checked, so that a mistake in the last one costs no hour of scoring.
+Beside the annotations only a few regions are held at a time, 8 bytes for each region seen, and the names of the
+pictures.
 
-Each batch is appended to a log in ``OUT.run``, which the same command goes on from after a crash; outputs are written from it, each as a
-whole, when all is scored.
+Each batch is appended to a log in ``OUT.run``, which the same command goes on from after a crash; outputs are
+written from it, each as a whole, when all is scored.
 """
 
+import contextlib
 import json
-import math
 import os
 from array import array
 from collections import Counter
@@ -31,6 +33,7 @@ from spr_plugin.contracts import ask
 from spr_plugin.errors import UserError
 from spr_plugin.files import remove, write_lines
 from spr_plugin.formats import BoxFormat
+from spr_plugin.loading import read_json_lines
 from spr_plugin.outputs import refuse_overwriting, refuse_unwritable
 from spr_plugin.pairing import PreferencePair, make_pair
 from spr_plugin.pictures import MISSING, name_too_large, refuse_no_folder, refuse_outside
@@ -63,16 +66,18 @@ class Scoring:
     Args:
         responses: JSON lines as above.
         annotations, images: what ``spr_annotations`` hooks know, COCO JSON above all, and its folder of pictures.
-        out: gets each response with ``s_sem, s_crop, s_local, s_loc, score, boxes`` (xyxy, pixels, clipped to the picture),
-            ``reason`` (of one that is not valid), ``refined`` and ``refined_score``; all numbers None where there is a reason.
+        out: gets each response with ``s_sem, s_crop, s_local, s_loc, score, boxes`` (xyxy, pixels, as far as they
+            lie on the picture), ``reason`` (of one that is not valid), ``refined`` and ``refined_score``; all numbers
+            None where there is a reason.
         pairs: gets the preference pairs.
         allow_outside: pictures may lie outside their folder.
         settings: flag → value of what else shapes the scores; others make a run that goes on score again.
         reads: (flag, path) of what else is read and must not be written to.
 
     Raises:
-        UserError: names the line that is no response, the response whose picture or region cannot be used, the region whose
-            lines do not stand together, the picture that lies outside, or the output that cannot be written.
+        UserError: names the line that is no response, the response whose picture or region cannot be used, the
+            region whose lines do not stand together, the picture that lies outside, or the output that cannot be
+            written.
     """
 
     def __init__(
@@ -84,7 +89,10 @@ class Scoring:
         self.folder = Folder(f"{out}.run")
         outputs = {"--out": out, **({"--pairs": pairs} if pairs else {})}
         refuse_unwritable(outputs)
-        refuse_overwriting(outputs, [("--responses", responses), ("--annotations", annotations), *reads])
+        if os.path.exists(responses) and not os.path.isfile(responses):
+            raise UserError(f"--responses {responses}: is no file, which can be read twice")
+        files = [("--responses", responses), ("--annotations", annotations)]
+        refuse_overwriting(outputs, [*((flag, path) for flag, path in files if os.path.isfile(path)), *reads])
         refuse_no_folder(images, "--images")
         self._pictures = Pictures(annotations, images)
         self.total = _check(responses, self._query)
@@ -92,10 +100,13 @@ class Scoring:
         if not allow_outside:
             refuse_outside(((id, path) for path, id in used.items()), images, "--images", "--allow-outside")
         refuse_overwriting(outputs, (("a picture", path) for path in used))
-        name_too_large(self._pictures.skipped, "--max-pixels")
         if self._pictures.skipped:
             say(f"--annotations {annotations}: left out {listed(self._pictures.skipped)}")
-        read = {"responses": of_file(responses), "annotations": of_file(annotations), "images": os.path.abspath(images)}
+        read = {
+            "responses": of_file(responses),
+            "annotations": of_file(annotations),
+            "images": os.path.abspath(images),
+        }
         self._settings = {"scores": {**settings, **read, "box": box_format.describe()}}
         check_layout(self.folder, "--out")
 
@@ -119,7 +130,9 @@ class Scoring:
         log.close()
         write_lines(self.out, (_line(row) for region in _regions(log.path) for row in region["rows"]))
         if self.pairs:
-            write_lines(self.pairs, (_line(region["pair"]) for region in _regions(log.path) if region["pair"]))
+            write_lines(
+                self.pairs, (_line(region["pair"]) for region in _regions(log.path) if region["pair"])
+            )
         counts = Counter()
         for region in _regions(log.path):
             counts["responses"] += len(region["rows"])
@@ -132,10 +145,13 @@ class Scoring:
     def _query(self, row: dict) -> RegionQuery:
         """The query of a response's region. UserError where its picture cannot be used or no object lies there."""
         image = self._pictures.of(row)
-        region = usable(Box(*map(_number, row["region"]), Space.pixels(image.width, image.height)))
+        region = usable(Box(*map(float, row["region"]), Space.pixels(image.width, image.height)))
         query = region and region_query(image, region, seed=0)
         if not query or not query.truth:
-            raise UserError(f"response {row['id']}: the region {row['region']} of {row['image']} holds no annotated object (pixels, x1 y1 x2 y2)")
+            raise UserError(
+                f"response {row['id']}: the region {row['region']} of {row['image']} holds no annotated object "
+                "(pixels, x1 y1 x2 y2)"
+            )
         return query
 
     def _scored(self, rows: list[list[dict]], scorer) -> list[dict]:
@@ -143,11 +159,20 @@ class Scoring:
         queries = [self._query(row) for row, *_ in rows]
         candidates = [[{"id": str(row["id"]), "text": row["text"]} for row in group] for group in rows]
         found = []
-        for asked, group, record in zip(queries, rows, score_regions(queries, candidates, scorer, self.box_format)):
-            answers = [{**row, **_answer(scored, asked, self.box_format)} for row, scored in zip(group, record["candidates"])]
-            made = make_pair(asked, prompts_for(asked, self.box_format, ["plain"])[0].text, record["candidates"])
+        for asked, group, record in zip(
+            queries, rows, score_regions(queries, candidates, scorer, self.box_format)
+        ):
+            answers = [
+                {**row, **_answer(scored, asked, self.box_format)}
+                for row, scored in zip(group, record["candidates"])
+            ]
+            made = make_pair(
+                asked, prompts_for(asked, self.box_format, ["plain"])[0].text, record["candidates"]
+            )
             paired = isinstance(made, PreferencePair)
-            found.append({"rows": answers, "pair": asdict(made) if paired else None, "skip": None if paired else made})
+            found.append(
+                {"rows": answers, "pair": asdict(made) if paired else None, "skip": None if paired else made}
+            )
         return found
 
 
@@ -162,8 +187,10 @@ class Pictures:
     def __init__(self, annotations: str, images: str):
         self.used: dict[str, str] = {}
         self._annotations, self._images, self._now = annotations, images, Counter()
-        source = ask("spr_annotations", source=annotations, image_folder=images, skipped=self._now, keep_crowd=False)
-        self._find = source.named if hasattr(source, "named") else self._by_path(source)
+        source = ask(
+            "spr_annotations", source=annotations, image_folder=images, skipped=self._now, keep_crowd=False
+        )
+        self._find = self._by_name(source) if hasattr(source, "named") else self._by_path(source)
         self.skipped = Counter(self._now)
         self._unknown = self._now["unknown_image"]
         self._read = lru_cache(PICTURES)(self._reading)
@@ -174,24 +201,44 @@ class Pictures:
         try:
             image, why = self._read(name)
         except KeyError:
-            raise UserError(f"response {row['id']}: {name} is not in --annotations {self._annotations}") from None
+            raise UserError(
+                f"response {row['id']}: {name} is not in --annotations {self._annotations}"
+            ) from None
         if image is None:
-            raise UserError(f"response {row['id']}: {name} of --annotations {self._annotations} cannot be used ({why})")
+            raise UserError(
+                f"response {row['id']}: {name} of --annotations {self._annotations} cannot be used ({why})"
+            )
         return image
 
     def _reading(self, name: str) -> tuple[AnnotatedImage | None, str]:
-        """The picture of this name, and what of it was left out, which is counted once. KeyError where there is none."""
+        """The picture of this name, and what of it was left out, which is counted once. KeyError if there is none."""
         self._now.clear()
         image = self._find(name)
         if image and image.path not in self.used:
             self.used[image.path] = image.id
             self.skipped.update(self._now)
-        why = listed(self._now) or "no_objects"
+        why = listed(self._now)
+        name_too_large(self._now, "--max-pixels")
         if self._now[MISSING]:
             why += f": there is no {os.path.join(self._images, name)}"
         elif self._now["no_objects"] and self._unknown:
-            why += f": {self._unknown} annotations have an image_id that no picture has; 1 and \"1\" are two ids"
+            why += (
+                f': {self._unknown} annotations have an image_id that no picture has; 1 and "1" are two ids'
+            )
         return image, why
+
+    def _by_name(self, source) -> Callable[[str], AnnotatedImage | None]:
+        """What finds a COCO file's picture by its ``file_name``, or by another spelling of the same path: never by
+        the end of a name, which other pictures may have too."""
+
+        def find(name: str) -> AnnotatedImage | None:
+            path, folder = os.path.abspath(os.path.join(self._images, name)), os.path.abspath(self._images)
+            for spelling in (name, path, os.path.relpath(path, folder)):
+                with contextlib.suppress(KeyError):
+                    return source.named(spelling)
+            raise KeyError(name)
+
+        return find
 
     def _by_path(self, source) -> Callable[[str], AnnotatedImage]:
         """What finds a plugin's pictures by their path in the folder."""
@@ -241,7 +288,9 @@ def _check(path: str, query: Callable[[dict], RegionQuery]) -> int:
             if not place:
                 query(row)
             if str(row["id"]) in ids:
-                raise UserError(f"--responses {path}: two responses to {row['image']} {row['region']} have the id {row['id']}")
+                raise UserError(
+                    f"--responses {path}: two responses to {row['image']} {row['region']} have the id {row['id']}"
+                )
             ids.add(str(row["id"]))
         marks.append(_mark(region))
         total += len(ids)
@@ -250,9 +299,20 @@ def _check(path: str, query: Callable[[dict], RegionQuery]) -> int:
     values, times = np.unique(np.frombuffer(marks, dtype=np.uint64), return_counts=True)
     if (times > 1).any():
         apart = set(values[times > 1].tolist())
-        groups = [(region, next(group)) for region, group in groupby(_responses(path), _region) if _mark(region) in apart]
-        (name, corners), row = next(later for place, later in enumerate(groups) if later[0] in [region for region, _ in groups[:place]])
-        raise UserError(f"--responses {path}: the lines of {name} {list(corners)} do not stand together ({row['id']}); sort the file")
+        groups = [
+            (region, next(group))
+            for region, group in groupby(_responses(path), _region)
+            if _mark(region) in apart
+        ]
+        (name, corners), row = next(
+            later
+            for place, later in enumerate(groups)
+            if later[0] in [region for region, _ in groups[:place]]
+        )
+        raise UserError(
+            f"--responses {path}: the lines of {name} {list(corners)} do not stand together ({row['id']}); "
+            "sort the file"
+        )
     return total
 
 
@@ -277,38 +337,23 @@ def _line(row: dict) -> str:
 
 
 def _responses(path: str) -> Iterator[dict]:
-    for number, line in _lines(path):
-        yield _response(line, f"--responses {path}:{number}")
+    for number, row in read_json_lines(path, f"--responses {path}"):
+        yield _response(row, f"--responses {path}:{number}")
 
 
-def _lines(path: str) -> Iterator[tuple[int, str]]:
-    """(number, line) of every line that is not blank."""
-    try:
-        with open(path, encoding="utf-8") as lines:
-            yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--responses {path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _response(line: str, place: str) -> dict:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{place}: not JSON ({error})") from None
-    wrong = [name for name, kind in FIELDS.items() if not isinstance(row, dict) or not isinstance(row.get(name), kind)]
+def _response(row: object, place: str) -> dict:
+    wrong = [
+        name
+        for name, kind in FIELDS.items()
+        if not isinstance(row, dict) or not isinstance(row.get(name), kind)
+    ]
     if wrong:
-        raise UserError(f"{place}: a response wants id, image, region and text; {wrong[0]} is missing or of the wrong kind")
+        raise UserError(
+            f"{place}: a response wants id, image, region and text; {wrong[0]} is missing or of the wrong kind"
+        )
     if len(row["region"]) != 4 or not all(isinstance(value, (int, float)) for value in row["region"]):
         raise UserError(f"{place}: region is [x1, y1, x2, y2] in pixels, not {row['region']}")
     return row
-
-
-def _number(value: int | float) -> float:
-    """As a float; NaN for a whole number beyond all of them."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.nan
 
 
 def _answer(scored: dict, query: RegionQuery, box_format: BoxFormat) -> dict:

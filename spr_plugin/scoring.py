@@ -26,6 +26,7 @@ from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.regions import RegionQuery
 
+_WORD, _SENTENCE_END = re.compile(r"\w"), re.compile(r"(?<=[.!?;])\s+")
 IOU_FLOOR = 0.5  # p[i, j] is 0 below; also where detector boxes count as the same object
 
 
@@ -56,7 +57,7 @@ def total_score(lam: float, s_sem: float, s_loc: float) -> float:
 def strip_coordinates(text: str, parsed: Parsed, box_format: BoxFormat) -> str:
     """T: `text` without its coordinates, also those that could not be read. "" where no word is left."""
     words = box_format.words(text, parsed).strip()
-    return words if re.search(r"\w", words) else ""
+    return words if _WORD.search(words) else ""
 
 
 def ground_truth(query: RegionQuery, detections: Iterable[Detection] = ()) -> np.ndarray:
@@ -96,7 +97,7 @@ def split_text(text: str, count_tokens: Callable[[str], int], limit: int) -> lis
     text = text.strip()
     if (tokens := count_tokens(text)) <= limit:
         return [(text, tokens)] if text else []
-    parts = _packed(re.split(r"(?<=[.!?;])\s+", text), " ", count_tokens, limit)
+    parts = _packed(_SENTENCE_END.split(text), " ", count_tokens, limit)
     return [(part, count_tokens(part)) for part in parts if part]
 
 

@@ -1,15 +1,14 @@
 """Which pictures and objects regions are grown from: what ``--spr_exclude``, ``--spr_min_objects`` and ``--spr_min_area`` leave.
 
 RefCOCO, RefCOCO+ and RefCOCOg test on pictures of COCO's *training* set, which LLaVA's mix, LVIS and Visual Genome hold too: whoever
-measures on them names their files to ``--spr_exclude``. A picture is known by COCO's number wherever its name has the twelve digits
-(``COCO_train2014_000000581857.jpg`` is ``train2017/000000581857.jpg`` and ``COCO_train2014_000000581857_jpg.rf.0f3a….jpg``), else
-by its file name.
+measures on them names their files to ``--spr_exclude``. A picture is known by COCO's number wherever its name has
+the twelve digits (``COCO_train2014_000000581857.jpg`` is ``train2017/000000581857.jpg`` and
+``COCO_train2014_000000581857_jpg.rf.0f3a….jpg``), else by its file name.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import pickle
 import re
 from collections import Counter
@@ -18,11 +17,14 @@ from pathlib import Path
 
 from spr_plugin.annotations import AnnotatedImage
 from spr_plugin.errors import UserError
+from spr_plugin.loading import read_json, read_json_lines, read_lines
 from spr_plugin.plain_pickle import load_plain
 
-COCO_NUMBER = re.compile(r"(?<!\d)(0{6}\d{6})(?!\d)")  # COCO's are below a million: dates and hashes hold twelve digits too
+# COCO's are below a million, which tells them from the twelve digits of dates and hashes; its year may stand before.
+COCO_NUMBER = re.compile(r"(?:(?<!\d)|(?<=201[457]))(0{6}\d{6})(?!\d)")
 TWELVE_DIGITS = re.compile(r"(?<!\d)(\d{12})(?!\d)")
 FIELDS = ("file_name", "image", "image_path", "img_path", "original_id", "image_id")
+LONGEST_ID = 19  # digits
 Key = int | str
 
 
@@ -70,7 +72,8 @@ def picture_key(name: Key) -> Key:
     folders, _, base = str(name).replace("\\", "/").rpartition("/")
     # a folder is named after a picture by who cuts it up, and a Roboflow export ends in a hash
     coco = COCO_NUMBER.search(base) or TWELVE_DIGITS.search(base) or COCO_NUMBER.search(folders)
-    return int(coco.group(1)) if coco else int(base) if base.isascii() and base.isdecimal() else base
+    number = coco.group(1) if coco else base
+    return int(number) if number.isascii() and number.isdecimal() and len(number) < LONGEST_ID else base
 
 
 def excluded(paths: Sequence[str]) -> dict[str, frozenset[Key]]:
@@ -87,10 +90,11 @@ def excluded(paths: Sequence[str]) -> dict[str, frozenset[Key]]:
         for row in (row for file in _files(path) for row in _rows(file)):
             if isinstance(row, dict) and "coco_id" in row:
                 if row["coco_id"] is not None:
-                    genome[f"{row['image_id']}.jpg"] = int(row["coco_id"])
+                    genome[f"{row.get('image_id')}.jpg"] = _row_key(row, path, "coco_id")
             elif not (isinstance(row, dict) and row.get("split") == "train"):
                 keys.add(_row_key(row, path))
-    return {path: frozenset(keys | {name for name, coco in genome.items() if coco in keys}) for path, keys in named.items()}
+    copies = {path: {name for name, coco in genome.items() if coco in keys} for path, keys in named.items()}
+    return {path: frozenset(keys | copies[path]) for path, keys in named.items()}
 
 
 def _files(path: str) -> list[Path]:
@@ -103,24 +107,25 @@ def _files(path: str) -> list[Path]:
 
 
 def _rows(file: Path) -> Iterable[object]:
+    name = f"--spr_exclude {file}"
+    if file.suffix == ".jsonl":
+        return (value for _, value in read_json_lines(file, name))
+    if file.suffix not in (".json", ".p"):
+        return (line.strip() for _, line in read_lines(file, name))
     try:
         if file.suffix == ".p":
             return list(load_plain(file))
-        text = file.read_text(encoding="utf-8")
-        if file.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        if file.suffix == ".json":
-            content = json.loads(text)
-            return content["images"] if isinstance(content, dict) else list(content)
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        content = read_json(file, name)
+        return content["images"] if isinstance(content, dict) else list(content)
     except OSError as error:
-        raise UserError(f"--spr_exclude {file}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise UserError(f"--spr_exclude {file}: not a list of pictures ({error})") from None
+        raise UserError(f"{name}: {error.strerror}") from None
+    except (KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise UserError(f"{name}: not a list of pictures ({error})") from None
 
 
-def _row_key(row: object, path: str) -> Key:
-    name = next((row[field] for field in FIELDS if row.get(field) is not None), None) if isinstance(row, dict) else row
+def _row_key(row: object, path: str, *fields: str) -> Key:
+    fields = fields or FIELDS
+    name = next((row[field] for field in fields if row.get(field) is not None), None) if isinstance(row, dict) else row
     if isinstance(name, (int, str)) and name != "":
         return picture_key(name)
-    raise UserError(f"--spr_exclude {path}: a record names no picture (looked for {', '.join(FIELDS)}): {str(row)[:80]}")
+    raise UserError(f"--spr_exclude {path}: a record names no picture (looked for {', '.join(fields)}): {str(row)[:80]}")

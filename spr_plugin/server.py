@@ -24,6 +24,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
+from spr_plugin.loading import sound
 from spr_plugin.redaction import redacted, secrets_of, shown
 from spr_plugin.runs.log import Log
 
@@ -33,6 +34,8 @@ LONGEST_REASON = 300  # characters of what a server said that a line shows
 LONGEST_REPLY = 1 << 24  # bytes
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)  # a server without a parser for it leaves it in
+_ENDPOINT = re.compile(r"/(chat/completions|completions|models)/?$")
+_VERSION = re.compile(r"/v\d\w*(/|$)")
 TEXTS = ("text", "output_text")  # types of the parts that some servers answer in; others are thoughts, say
 
 
@@ -58,8 +61,7 @@ def answer_in(reply: str) -> str:
     texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") in TEXTS]
     if not all(isinstance(part, dict) for part in parts) or not all(isinstance(text, str) for text in texts):
         raise Malformed(f"a message whose content is no text: {reply}")
-    # Half a surrogate pair could not be written.
-    said = _THOUGHT.sub("", "".join(texts).encode(errors="replace").decode()).strip()
+    said = _THOUGHT.sub("", sound("".join(texts))).strip()
     return said if any(character.isprintable() and not character.isspace() for character in said) else ""
 
 
@@ -179,8 +181,8 @@ class Server:
     def _other_address(self, error: Exception) -> str:
         """A hint where the address may be a part too short or too long: all hangs on ``/v1``."""
         given = urlsplit(self.config.spr_sampler_url)
-        path = re.sub(r"/(chat/completions|completions|models)/?$", "", given.path).rstrip("/")
-        if not re.search(r"/v\d\w*(/|$)", path):
+        path = _ENDPOINT.sub("", given.path).rstrip("/")
+        if not _VERSION.search(path):
             path += "/v1"
         if not _is_no_answer(error) or path == given.path.rstrip("/"):
             return ""

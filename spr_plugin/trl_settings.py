@@ -4,10 +4,19 @@ The stage is not TRL's DPOTrainer (docs/decisions.md says why), so a setting tha
 library at import: the flags are checked before anything heavy is loaded.
 """
 
-import json
-from pathlib import Path
+import dataclasses
+from collections.abc import Mapping
 
+from spr_plugin.config import SPRConfig, dpo_settings
 from spr_plugin.errors import UserError
+from spr_plugin.loading import read_settings
+from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, Kind, Range
+
+BELOW_ONE = Range("must be 0 or more, and below 1", lambda value: 0 <= value < 1)
+STEPS = Range(
+    "must be a whole number of steps, or a share of them below 1",
+    lambda value: 0 <= value and (value < 1 or value.is_integer()),
+)
 
 # TRL's name → our flag
 FLAGS = {
@@ -23,93 +32,82 @@ FLAGS = {
     "seed": "spr_seed",
 }
 # settings of transformers' Trainer that the stage hands on as they are
-TRAINER = frozenset(
-    "lr_scheduler_type lr_scheduler_kwargs warmup_steps max_grad_norm weight_decay adam_beta1 adam_beta2 adam_epsilon logging_steps "
-    "logging_first_step gradient_checkpointing gradient_checkpointing_kwargs dataloader_num_workers dataloader_pin_memory report_to run_name".split()
-)
-# those of both whose value is one number
-NUMBERS = (FLAGS.keys() - {"loss_type", "loss_weights"}) | frozenset(
-    "warmup_steps max_grad_norm weight_decay adam_beta1 adam_beta2 adam_epsilon logging_steps "
-    "dataloader_num_workers".split()
-)
+TRAINER = {
+    "lr_scheduler_type": Kind(str),
+    "lr_scheduler_kwargs": Kind(dict, optional=True),
+    "warmup_steps": Kind(float, within=STEPS),
+    "max_grad_norm": Kind(float, within=NOT_NEGATIVE),
+    "weight_decay": Kind(float, within=NOT_NEGATIVE),
+    "adam_beta1": Kind(float, within=BELOW_ONE),
+    "adam_beta2": Kind(float, within=BELOW_ONE),
+    "adam_epsilon": Kind(float, within=NOT_NEGATIVE),
+    "logging_steps": Kind(int, within=POSITIVE),
+    "logging_first_step": Kind(bool),
+    "gradient_checkpointing": Kind(bool),
+    "gradient_checkpointing_kwargs": Kind(dict, optional=True),
+    "dataloader_num_workers": Kind(int, within=NOT_NEGATIVE),
+    "dataloader_pin_memory": Kind(bool),
+    "report_to": Kind(str, many=True),
+    "run_name": Kind(str, optional=True),
+}
 
 
-def read_dpo_config(path: str) -> tuple[dict, dict]:
-    """(our flags, the Trainer's arguments) of a YAML or JSON file. UserError names the file and the setting that is not honoured."""
-    try:
-        text = Path(path).read_text()
-        settings = json.loads(text) if path.endswith(".json") else _yaml(text)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--spr_dpo_config {path}: cannot be read ({' '.join(str(error).split())})") from None
-    if not isinstance(settings, dict):
-        raise UserError(f"--spr_dpo_config {path}: not a table of settings")
-    unknown = sorted(settings.keys() - FLAGS.keys() - TRAINER)
-    if unknown:
-        raise UserError(f"--spr_dpo_config {path}: {', '.join(unknown)} is nothing this stage honours; it takes {', '.join(sorted({*FLAGS, *TRAINER}))}")
-    settings |= {
-        name: _numbers(settings[name])
-        for name in settings.keys() & {*NUMBERS, "loss_weights", "lr_scheduler_kwargs"}
-    }
-    for name in settings.keys() & {"loss_type", "loss_weights"}:
-        settings[name] = settings[name] if isinstance(settings[name], list) else [settings[name]]
-    for name in sorted(settings.keys() & {*NUMBERS, "loss_weights"}):
-        for value in settings[name] if name == "loss_weights" else [settings[name]]:
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise UserError(f"--spr_dpo_config {path}: {name} {value!r} is no number")
-    flags = {FLAGS[name]: value for name, value in settings.items() if name in FLAGS}
-    return flags, {name: value for name, value in settings.items() if name in TRAINER}
+def read_dpo_config(path: str, flags: Mapping[str, Kind]) -> tuple[dict, dict]:
+    """(our flags, the Trainer's arguments) of a YAML or JSON file.
+
+    Args:
+        flags: the kinds of ours.
+
+    Raises:
+        UserError: names the file and the setting that is not honoured, or whose value makes no sense.
+    """
+    kinds = {name: flags[flag] for name, flag in FLAGS.items()} | TRAINER
+    settings = read_settings(path, f"--spr_dpo_config {path}", yaml=not path.lower().endswith(".json"))
+    if unknown := sorted(settings.keys() - kinds.keys()):
+        raise UserError(
+            f"--spr_dpo_config {path}: {', '.join(unknown)} is nothing this stage honours; "
+            f"it takes {', '.join(sorted(kinds))}"
+        )
+    for name, value in settings.items():
+        kind, named = kinds[name], f"--spr_dpo_config {path}: {name}"
+        named += f" as --{FLAGS[name]}" if name in FLAGS else ""
+        settings[name] = kind.read([value] if kind.many and not isinstance(value, list) else value, named)
+        kind.check(settings[name], named)
+    if settings.get("warmup_steps", 0) >= 1:
+        settings["warmup_steps"] = int(settings["warmup_steps"])  # before transformers 5 it takes nothing else
+    ours = {FLAGS[name]: value for name, value in settings.items() if name in FLAGS}
+    return ours, {name: value for name, value in settings.items() if name in TRAINER}
 
 
-def _yaml(text: str):
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(error) from None
-
-
-def _numbers(value):
-    """The value with texts that are numbers, such as ``5e-5`` in YAML 1.1, which PyYAML reads, as numbers."""
-    if isinstance(value, dict):
-        return {name: _numbers(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_numbers(one) for one in value]
-    try:
-        number = float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-    return int(number) if isinstance(value, str) and number.is_integer() else number
-
-
-def check_settings(config) -> None:
+def check_settings(config: SPRConfig) -> None:
     """UserError for values of the Trainer's settings that torch or transformers would refuse once the stage
     trains: they are asked now."""
-    path = config.spr_dpo_config
-    settings = read_dpo_config(path)[1] if path else {}
+    path, settings = config.spr_dpo_config, dpo_settings(config)[1]
     if not settings:
         return
     import torch
-    from transformers import get_scheduler
+    from transformers import TrainingArguments, get_scheduler
     from transformers.integrations import get_available_reporting_integrations
 
     given = settings.get
-    least_of = {"logging_steps": 1, "warmup_steps": 0, "max_grad_norm": 0, "dataloader_num_workers": 0}
-    for name, least in least_of.items():
-        if given(name, least) < least:
-            raise UserError(f"--spr_dpo_config {path}: {name} {given(name)} is less than {least}")
+    kind = given("lr_scheduler_type", "cosine")
+    optimizer = torch.optim.SGD([torch.zeros(1)], 1e-3)
     try:
-        betas = given("adam_beta1", 0.9), given("adam_beta2", 0.999)
-        optimizer = torch.optim.AdamW(
-            [torch.zeros(1)], 1e-3, betas, given("adam_epsilon", 1e-8), given("weight_decay", 0.0)
-        )
-        get_scheduler(given("lr_scheduler_type", "cosine"), optimizer, 1, 10, given("lr_scheduler_kwargs"))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"--spr_dpo_config {path}: {' '.join(str(error).split())}") from None
-    report = given("report_to", [])
-    names = report if isinstance(report, list) else [report]
-    if missing := sorted(set(names) - {"none", "all", *get_available_reporting_integrations()}):
+        schedule = get_scheduler(kind, optimizer, 1, 10, given("lr_scheduler_kwargs"))
+        optimizer.step()
+        schedule.step()  # one that follows a metric wants it here, and the stage evaluates none
+    except (ValueError, TypeError, ArithmeticError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"--spr_dpo_config {path}: lr_scheduler_type {kind}: {why}") from None
+    (warmup,) = (field for field in dataclasses.fields(TrainingArguments) if field.name == "warmup_steps")
+    if 0 < given("warmup_steps", 0) < 1 and warmup.type in (int, "int"):
         raise UserError(
-            f"--spr_dpo_config {path}: report_to {', '.join(map(str, missing))} is not installed, or not "
-            "known to this transformers"
+            f"--spr_dpo_config {path}: warmup_steps {given('warmup_steps')}: this transformers knows no share of "
+            "all steps; give a whole number"
+        )
+    known = {"none", "all", *get_available_reporting_integrations()}
+    if missing := sorted(set(given("report_to", [])) - known):
+        raise UserError(
+            f"--spr_dpo_config {path}: report_to {', '.join(missing)} is not installed, or not known to this "
+            "transformers"
         )

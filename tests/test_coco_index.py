@@ -1,6 +1,8 @@
 """The index finds what ``json.load`` finds, wherever the chunks end, and is made again only for another file."""
 
 import json
+import os
+import threading
 from collections import Counter
 
 import pytest
@@ -21,9 +23,9 @@ ANNOTATIONS = st.lists(st.tuples(RECORDS, IDS | st.none(), st.booleans()).map(la
 
 
 def usable(record, skipped) -> str:
-    """A name of its own for each record with an id."""
+    """Its name, or one for each id."""
     known = isinstance(record, dict) and isinstance(record.get("id"), (int, str))
-    return record.get("file_name") or f"{record.get('n')}.png" if known else ""
+    return record.get("file_name") or f"{record['id']!r}.png" if known else ""
 
 
 def same(a, b) -> bool:
@@ -124,3 +126,108 @@ def test_only_sampled_pictures_are_touched(tmp_path):
     whole = Counter()
     everything = region_queries(list(CocoImages(file, str(tmp_path), whole)), seed=3, limit=10, skipped=whole)
     assert [query.id for query in everything] == [query.id for query in queries] and whole["missing_image"] == 100
+
+
+def flipped(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+DAMAGES = {
+    "cut": lambda data: data[: len(data) // 2],
+    "emptied": lambda data: b"",
+    "zeroed": lambda data: bytes(len(data)),
+    "its header": lambda data: b"no index" + data[8:],
+    "one bit of a page": lambda data: flipped(data, len(data) - 9),
+    "one bit of a place": lambda data: flipped(data, data.rindex(b"cat")),
+    "longer": lambda data: data + b"x",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_index_is_named_and_made_again(tmp_path, kept, capsys, damage):
+    file = written(tmp_path / "coco.json", range(40))
+    sound = CocoIndex(file, usable, Counter())
+    rows = sound.annotations(7)
+    (index,) = kept.iterdir()
+    whole = index.read_bytes()
+    index.write_bytes(DAMAGES[damage](whole))
+    capsys.readouterr()
+    again = CocoIndex(file, usable, Counter())
+    assert again.ids == sound.ids and again.annotations(7) == rows != []
+    assert again.categories == sound.categories
+    said = capsys.readouterr().err
+    assert f"{index}, the index of {file}, is damaged and is made again" in said and said.count("indexing") == 1
+    (index,) = kept.iterdir()
+    assert index.read_bytes() == whole
+    CocoIndex(file, usable, Counter())
+    assert capsys.readouterr().err == ""
+
+
+def test_two_containers_on_one_cache_do_not_meet(tmp_path, kept, monkeypatch):
+    """Each is process 1 of its own; both are in the middle of their index at once."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    both, build, found = threading.Barrier(2), coco_index._built, []
+
+    def built(db, *args):
+        both.wait(10)
+        db = build(db, *args)
+        both.wait(10)
+        return db
+
+    monkeypatch.setattr(coco_index, "_built", built)
+    file = written(tmp_path / "coco.json", range(4))
+    runs = [threading.Thread(target=lambda: found.append(CocoIndex(file, usable, Counter()).ids)) for _ in "ab"]
+    [run.start() for run in runs], [run.join(20) for run in runs]
+    assert found == [list(range(4))] * 2 and len(list(kept.iterdir())) == 1
+
+
+@pytest.mark.parametrize("start", ["\ufeff", "\ufeff \n", " "])
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path, start):
+    file = tmp_path / "coco.json"
+    file.write_bytes(start.encode() + (tmp_path / written(tmp_path / "plain.json", range(3))).read_bytes())
+    plain, marked = (CocoIndex(str(path), usable, Counter()) for path in (tmp_path / "plain.json", file))
+    assert marked.ids == plain.ids == [0, 1, 2] and marked.annotations(1) == plain.annotations(1)
+    assert marked.images(2) == plain.images(2)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_another_encoding_is_named(tmp_path, encoding):
+    file = tmp_path / "coco.json"
+    file.write_text((tmp_path / written(tmp_path / "plain.json", range(3))).read_text(), encoding=encoding)
+    with pytest.raises(UserError, match=f"--spr_annotations {file}: is {encoding[:6]}.*save it as UTF-8"):
+        CocoIndex(str(file), usable, Counter())
+
+
+def test_half_a_character_in_labels_names_and_ids(tmp_path):
+    """And two halves that belong together are one."""
+    file = tmp_path / "coco.json"
+    file.write_text(
+        r'{"images": [{"id": "\ud83d", "file_name": "\ud83d.png"}, {"id": "\ud83d\ude00", "n": 1}], '
+        r'"annotations": [{"image_id": "\ud83d", "label": "\ude00 \\ud83d"}], "categories": [{"name": "cat \ud83d"}]}'
+    )
+    index = CocoIndex(str(file), usable, Counter())
+    assert index.ids == ["\ufffd", "\U0001f600"] and index.categories == [{"name": "cat \ufffd"}]
+    assert index.images("\ufffd") == [{"id": "\ufffd", "file_name": "\ufffd.png"}]
+    assert index.annotations("\ufffd") == [{"image_id": "\ufffd", "label": "\ufffd \\ud83d"}]
+
+
+@pytest.mark.parametrize("deep", ['{"a":' * 100_000, "[" * 100_000, '[{"a":' * 50_000])
+def test_deep_nesting_is_one_line(tmp_path, deep):
+    file = tmp_path / "coco.json"
+    file.write_text(f'{{"info": {deep}')
+    with pytest.raises(UserError, match="not JSON .*nested too deep"):
+        CocoIndex(str(file), usable, Counter())
+    file.write_text(f'{{"images": [], "categories": [], "annotations": [{{"image_id": 1, "x": [{deep}')
+    with pytest.raises(UserError, match="not JSON"):
+        CocoIndex(str(file), usable, Counter()).annotations(1)
+
+
+def test_a_number_of_thousands_of_digits_is_no_traceback(tmp_path):
+    file, many = tmp_path / "coco.json", "9" * 5000
+    file.write_text(
+        f'{{"images": [{{"id": 1, "width": {many}, "n": 1e999}}, {{"id": {many}}}], "categories": [{{"id": {many}}}], '
+        f'"annotations": [{{"image_id": 1, "bbox": [{many}, 1, 2, -{many}]}}]}}'
+    )
+    index = CocoIndex(str(file), usable, Counter())
+    assert index.ids == [1] and index.images(1)[0]["width"] == index.images(1)[0]["n"] == float("inf")
+    assert index.annotations(1)[0]["bbox"] == [float("inf"), 1, 2, -float("inf")]

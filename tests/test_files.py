@@ -1,6 +1,7 @@
 """Files are written whole or not at all, and deleted without following anything."""
 
 import os
+import threading
 
 import pytest
 
@@ -68,3 +69,32 @@ def test_remove_takes_whatever_lies_there(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "in"]
     files.remove(tmp_path / "folder")
     assert not list(tmp_path.iterdir())
+
+
+# --- drafts -----------------------------------------------------------------------------------------------
+
+
+def test_a_draft_is_nobody_else_s_and_takes_its_place_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "getpid", lambda: 1)
+    assert len({files.draft_of(tmp_path / "a") for _ in range(100)}) == 100
+    synced, host_sync, host_replace = [], files.os.fsync, files.os.replace
+    monkeypatch.setattr(files.os, "fsync", lambda file: (host_sync(file), synced.append("synced")))
+    monkeypatch.setattr(files.os, "replace", lambda *names: (host_replace(*names), synced.append("replaced")))
+    with files.draft(tmp_path / "a") as file:
+        file.write(b"1")
+    assert synced == ["synced", "replaced"] and (tmp_path / "a").read_bytes() == b"1"
+    with pytest.raises(ZeroDivisionError), files.draft(tmp_path / "a") as file:
+        file.write(bytes(1 // 0))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_bytes() == b"1"
+
+
+def test_many_writers_of_one_file_leave_one_whole_file(tmp_path):
+    def write(letter):
+        for _ in range(20):
+            with files.draft(tmp_path / "a") as file:
+                file.write(letter * 10_000)
+
+    writers = [threading.Thread(target=write, args=(letter,)) for letter in (b"a", b"b", b"c")]
+    [writer.start() for writer in writers], [writer.join() for writer in writers]
+    left = (tmp_path / "a").read_bytes()
+    assert len(left) == 10_000 and len(set(left)) == 1 and len(list(tmp_path.iterdir())) == 1

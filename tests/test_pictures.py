@@ -270,8 +270,9 @@ def test_a_picture_outside_is_refused_by_name_and_a_flag_admits_it(world, name, 
 def test_pictures_inside_keep_the_path_that_they_were_named_by(world, folder, mined, monkeypatch):
     """Whatever the folder is called, and with links within it."""
     monkeypatch.chdir(world)
-    paths = [os.path.join(folder.format(world), name.format(world)) for name in INSIDE]
-    assert regions(world, INSIDE, mined, folder) == sorted(paths)
+    for number, name in enumerate(INSIDE):  # one by one: several of them are names of one file
+        path = os.path.join(folder.format(world), name.format(world))
+        assert regions(world, [name], mined, folder, into=f"spr{number}") == [path]
 
 
 def test_the_refusal_counts_pictures_not_regions(world):
@@ -466,16 +467,19 @@ def test_spr_score_refuses_pictures_outside(world, silent, name):
 @pytest.mark.parametrize("folder", ["images", "{}/folder/", "./images"])
 def test_spr_score_finds_pictures_by_any_of_their_names(world, silent, monkeypatch, folder):
     monkeypatch.chdir(world)
-    asked = ["a.png", "sub/b.png", "sub/../link.png", "/of/alice/linked/b.png"]
+    asked = ["a.png", "sub/b.png", "sub/../link.png", "./linked/b.png"]
     names = ["./a.png", "sub//b.png", "link.png", "linked/b.png"]
     assert len(score(world, names, asked, folder=folder)) == 4
+    assert len(score(world, ["a.png"], [os.path.join(folder.format(world), "a.png") if "{" in folder else f"{world}/images/a.png"], folder=folder)) == 1
+    with pytest.raises(UserError, match="/of/alice/linked/b.png is not in --annotations"):
+        score(world, names, ["/of/alice/linked/b.png"], folder=folder)
     if folder != "{}/folder/":
         assert len(score(world, ["{}/images/a.png"], ["a.png"], folder=folder)) == 1
 
 
 def test_spr_score_names_what_was_left_out_and_the_flag_of_its_limit(world, silent, capfd):
     no_picture("eps", world / "images" / "e.jpg")
-    words = r"response 0: e.jpg is not in .* boxes cannot be used \(left out there: unreadable_image 1\)"
+    words = r"response 0: e.jpg of --annotations .* cannot be used \(unreadable_image 1\)"
     with pytest.raises(UserError, match=words):
         score(world, ["a.png", "e.jpg"], ["e.jpg"])
     with pytest.raises(UserError, match=r"more_than_max_pixels 1\)"):
@@ -494,3 +498,49 @@ def test_sources_of_annotations_read_what_they_read_before(world):
     mined = list(mine_conversations(data, str(world / "images"), llava("pad"), skipped))
     names = [os.path.relpath(image.path, world / "images") for image in (*found, *mined)]
     assert names == ["a.png", "sub/b.png", "a.png"] and not skipped
+
+
+# --- what Pillow stumbles over ----------------------------------------------------------------------------
+
+
+def jpeg_2000(box: int) -> bytes:
+    """A picture whose header box says that it is so long; 1 means that the length follows, here of exabytes."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(buffer, "JPEG2000")
+    content = buffer.getvalue()
+    place = content.index(b"jp2h") - 4
+    return content[:place] + struct.pack(">I", box) + content[place + 4 :]
+
+
+def tiff(kind: int, count: int = 1) -> bytes:
+    """A grey picture whose pixels lie at an offset of that TIFF type, which is no whole number."""
+    tags = [(256, 4, 1, 10), (257, 4, 1, 10), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    tags += [(273, kind, count, 7), (277, 3, 1, 1), (278, 4, 1, 10), (279, 4, 1, 100)]
+    rows = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + rows + bytes(600)
+
+
+STUMBLES = {
+    "a box of exabytes": (jpeg_2000(1), True),
+    "an offset that is a fraction": (tiff(11), False),
+    "an offset that is a text": (tiff(2), False),
+    "an offset that is bytes": (tiff(7, 2), False),
+    "an offset that is a ratio": (tiff(10), False),
+}
+
+
+@pytest.mark.parametrize("what", STUMBLES)
+def test_whatever_a_broken_picture_makes_pillow_raise_it_is_counted(tmp_path, what):
+    content, in_header = STUMBLES[what]
+    (tmp_path / "a.png").write_bytes(content)
+    found = pictures.image_size(str(tmp_path / "a.png"))
+    assert found == ("unreadable_image" if in_header else (10, 10))
+    with pytest.raises(BadImage, match="record 7: cannot read .*a.png ") as broken:
+        open_image(str(tmp_path / "a.png"), "7")
+    assert broken.value.reason == "unreadable_image"
+
+
+def test_a_user_s_mistake_inside_is_no_broken_picture(tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="^mine$"), pictures.opened(str(tmp_path / "a.png")):
+        raise UserError("mine")

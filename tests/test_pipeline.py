@@ -67,9 +67,15 @@ def test_pictures_of_coco_are_spoken_of_unless_some_are_excluded(source, capfd):
 
 def test_a_roboflow_export_of_an_excluded_picture_is_left_out(source):
     (source / "000000000009.jpg").rename(source / "COCO_train2014_000000000009_jpg.rf.0f3a9c12ab.jpg")
-    content = (source / "coco.json").read_text().replace("000000000009.jpg", "COCO_train2014_000000000009_jpg.rf.0f3a9c12ab.jpg")
+    content = (
+        (source / "coco.json")
+        .read_text()
+        .replace("000000000009.jpg", "COCO_train2014_000000000009_jpg.rf.0f3a9c12ab.jpg")
+    )
     (source / "coco.json").write_text(content)
-    found, counts = regions(source, spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")])
+    found, counts = regions(
+        source, spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")]
+    )
     assert set(found) == {"1", "2"} and counts["excluded"] == 1
 
 

@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import random
+import threading
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -87,7 +89,12 @@ def turned_tree(root, kind, exif):
     shown = Image.new("RGB", (100, 80), (90, 120, 60))
     shown.paste((254, 0, 0), (0, 0, 50, 80))
     for name in os.listdir(root / releases.REC_PICTURES):
-        shown.save(root / releases.REC_PICTURES / name, kind, exif=exif, **({"quality": 100} if kind == "JPEG" else {}))
+        shown.save(
+            root / releases.REC_PICTURES / name,
+            kind,
+            exif=exif,
+            **({"quality": 100} if kind == "JPEG" else {}),
+        )
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
@@ -113,7 +120,10 @@ def test_a_picture_that_asks_nothing_is_embedded_as_it_is(tmp_path):
     turned_tree(tmp_path / "refer", "JPEG", exif)
     releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"), True)
     embedded = documents(tmp_path / "root", "spr_refcoco_val")[0]["image"]["bytes"]
-    assert embedded == (tmp_path / "refer" / releases.REC_PICTURES / "COCO_train2014_000000000001.jpg").read_bytes()
+    assert (
+        embedded
+        == (tmp_path / "refer" / releases.REC_PICTURES / "COCO_train2014_000000000001.jpg").read_bytes()
+    )
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0", b"Exif\0\0"])
@@ -126,7 +136,9 @@ def test_a_broken_exif_is_not_embedded(tmp_path, exif):
 
 def test_a_file_that_is_no_picture_is_not_embedded(tmp_path):
     refer_tree(tmp_path / "refer")
-    (tmp_path / "refer" / releases.REC_PICTURES / "COCO_train2014_000000000001.jpg").write_bytes(b"no picture")
+    (tmp_path / "refer" / releases.REC_PICTURES / "COCO_train2014_000000000001.jpg").write_bytes(
+        b"no picture"
+    )
     with pytest.raises(UserError, match="record 0: cannot read .*000000000001.jpg"):
         releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"), True)
 
@@ -148,6 +160,22 @@ def test_mdetrs_layout(tmp_path):
     releases.convert("refcoco", str(tmp_path), str(tmp_path / "root"))
     (found,) = documents(tmp_path / "root", "spr_refcocoplus_testB")
     assert (found["id"], found["expression"], found["bbox"]) == ("7", "red cat", [1.0, 2.0, 31.0, 42.0])
+
+
+def test_an_id_that_stands_for_two_things_is_refused(tmp_path):
+    """The later one's box was taken for both."""
+    refer_tree(tmp_path / "refer")
+    file = tmp_path / "refer" / "refcoco" / "instances.json"
+    instances = json.loads(file.read_text())
+    instances["annotations"].append({**instances["annotations"][0], "bbox": [1, 2, 30, 40]})
+    file.write_text(json.dumps(instances))
+    with pytest.raises(UserError, match="instances.json: id 10 stands there twice"):
+        releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"))
+    image = {"id": 7, "file_name": "a.jpg", "width": 100, "height": 80, "caption": "red cat"}
+    boxes = [{"id": n, "image_id": 7, "bbox": [n, 2, 30, 40]} for n in (1, 2)]
+    (tmp_path / "finetune_refcoco_val.json").write_text(json.dumps({"images": [image], "annotations": boxes}))
+    with pytest.raises(UserError, match="finetune_refcoco_val.json: id 7 stands there twice"):
+        releases.convert("refcoco", str(tmp_path), str(tmp_path / "root"))
 
 
 class Evil:
@@ -310,3 +338,74 @@ def test_what_is_not_there_is_one_line(tmp_path):
     (tmp_path / "lvis_v1_val.json").write_text("{}")
     with pytest.raises(UserError, match="not LVIS v1"):
         releases.convert("lvis", str(tmp_path), str(tmp_path / "root"))
+
+
+# --- what others wrote, however they saved it -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encode", [lambda text: text.encode("utf-8-sig"), lambda text: text.replace("\n", "\r\n").encode("utf-16")])
+def test_captions_are_read_however_they_are_saved(tmp_path, encode):
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Sentences").mkdir()
+    (tmp_path / "Annotations/7.xml").write_text(XML)
+    (tmp_path / "Sentences/7.txt").write_bytes(encode("\n" + SENTENCES.replace("A man", "A\u2028man") + "\n\n"))
+    (tmp_path / "val.txt").write_bytes(encode("7\n"))
+    picture(tmp_path / "flickr30k-images/7.jpg")
+    releases.convert("flickr30k", str(tmp_path), str(tmp_path / "root"))
+    first, second = documents(tmp_path / "root", "spr_flickr30k_val")
+    assert (first["id"], second["id"]) == ("7_1", "7_3") and first["phrases"][0]["phrase"] == "A\u2028man"
+
+
+def test_a_caption_of_open_brackets_is_read_in_time(tmp_path):
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Sentences").mkdir()
+    (tmp_path / "Annotations/7.xml").write_text(XML)
+    start = time.perf_counter()
+    for text in ("[/EN#11/a " * 10_000, "[/EN#11/" * 12_000, "[/EN#11/a" + "b" * 100_000 + " ", "[/EN#" + "1" * 100_000):
+        (tmp_path / "Sentences/7.txt").write_text(text)
+        assert list(releases._captions(tmp_path, "7", releases.Counter())) == []
+    assert time.perf_counter() - start < 1
+
+
+def test_half_a_character_in_an_expression_is_written(tmp_path):
+    refer_tree(tmp_path / "refer")
+    for name, by in (("refcoco", "unc"), ("refcocog", "umd")):
+        refs = releases.load_refs(tmp_path / "refer" / name / f"refs({by}).p")
+        refs[0]["sentences"][0]["sent"] = "a cat \ud83d"
+        (tmp_path / "refer" / name / f"refs({by}).p").write_bytes(pickle.dumps(refs, 2))
+    releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"))
+    assert "a cat \ufffd" in [doc["expression"] for doc in documents(tmp_path / "root", "spr_refcoco_val")]
+
+
+WRONG_VALUES = ["1e999", "9" * 5000, '"wide"', "null", "[]", "{}", "-1e999", "NaN", '"\\ud83d"', "[" * 5000 + "]" * 5000]
+
+
+@pytest.mark.parametrize("value", WRONG_VALUES, ids=lambda value: value[:8])
+@pytest.mark.parametrize("key", ["width", "bbox", "coco_url", "category_id", "segmentation"])
+def test_a_wrong_value_of_a_release_is_one_line(tmp_path, key, value):
+    lvis(tmp_path)
+    file = tmp_path / "lvis_v1_val.json"
+    text = json.dumps(json.loads(file.read_text(), object_hook=lambda record: {**record, key: "VALUE"} if key in record else record))
+    file.write_text(text.replace('"VALUE"', value))
+    try:
+        releases.convert("lvis", str(tmp_path), str(tmp_path / "root"))
+    except UserError as refused:
+        assert len(str(refused)) < 400
+
+
+def test_two_that_convert_at_once_do_not_meet(tmp_path, monkeypatch):
+    """Each is process 1 of its own machine."""
+    lvis(tmp_path)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    both, host_write = threading.Barrier(2), releases._with_picture
+
+    def with_picture(*args):
+        both.wait(10)
+        return host_write(*args)
+
+    monkeypatch.setattr(releases, "_with_picture", with_picture)
+    found = []
+    runs = [threading.Thread(target=lambda: found.append(releases.convert("lvis", str(tmp_path), str(tmp_path / "root")))) for _ in "ab"]
+    [run.start() for run in runs], [run.join(20) for run in runs]
+    assert [dict(counts) for counts in found] == [{"lvis/val": 2}] * 2
+    assert [path.name for path in (tmp_path / "root" / "lvis").iterdir()] == ["val.parquet"]

@@ -18,8 +18,9 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.regions import region_queries, region_query
+from spr_plugin.prompts import prompts_for
 from spr_plugin.runs.log import Log
-from spr_plugin.sampling import ahead, batch_plan, candidate_id, halves, left_to_do, sample
+from spr_plugin.sampling import ahead, batch_plan, candidate, candidate_id, halves, left_to_do, sample
 
 ROOT = Path(__file__).parents[1]
 FORM = box_format("llava", "pad")
@@ -30,6 +31,18 @@ def query(image: int, place: int, objects: int):
     annotations = tuple(Annotation(i, "red circle", Box(i, i, i + 9, i + 9, space)) for i in range(objects))
     picture = AnnotatedImage(str(image), f"{image}.png", 64, 64, annotations)
     return region_query(picture, Box(0, 0, 40 + place, 40, space), place)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [("a cat \ud83d", "a cat \ufffd"), ("\ude00\ud83d", "\ufffd\ufffd"), ("a \ud83d\ude00 [0.1, 0.1, 0.2, 0.2]", "a \U0001f600 [0.1, 0.1, 0.2, 0.2]")],
+)
+def test_an_answer_cut_in_the_middle_of_a_character_is_logged(tmp_path, said, kept):
+    asked = query(1, 2, 3)
+    for number, prompt in enumerate(prompts_for(asked, FORM, ["plain", "crop", "reference"])):
+        record = candidate((asked, prompt), 0, said, FORM)
+        Log(tmp_path / str(number)).append(record)
+        assert Log(tmp_path / str(number)).read()[record["id"]] == record and record["raw"] == kept
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 8)), min_size=1, max_size=12), st.integers(1, 9))

@@ -90,13 +90,30 @@ def test_scores_and_pairs(world, scorer, queries, tmp_path):
         ({"region": [0, 0, 1]}, "region is"),
         ({"text": None}, "text is missing"),
         ({"region": [0, 0, 2, 2]}, "holds no annotated object"),
+        ({"region": [0, 0, 2, -(10**400)]}, "holds no annotated object"),
+        ({"id": 10**400}, "id is missing or of the wrong kind"),
+        ({"id": "1\nspr: error: \x1b[2J", "region": [0, 0, 2, 2]}, r"^response 1\\nspr: error: \\x1b\[2J: "),
+        ({"image": "a\nspr: error: b", "region": [0, 0, 2, 2]}, r"a\\nspr: error: b is not in --annotations"),
+        ({"image": "\0"}, "is not in --annotations"),
     ],
 )
 def test_a_wrong_response_is_named(world, scorer, queries, tmp_path, change, words):
     rows = responses_of(queries[:1])
     rows[2].update(change)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words) as refused:
         run(world, scorer, tmp_path, rows)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_half_a_character_and_a_separator_in_an_answer(world, scorer, queries, tmp_path):
+    rows = responses_of(queries[:1])
+    rows[0]["text"] = "a \ud83d cat\u2028" + rows[0]["text"]
+    text = "\ufeff" + "".join(json.dumps(row, ensure_ascii=index != 0).replace("\ud83d", r"\ud83d") + "\r\n\r\n" for index, row in enumerate(rows))
+    (tmp_path / "in.jsonl").write_bytes(text.encode())
+    out = tmp_path / "out.jsonl"
+    counts = score_file(str(tmp_path / "in.jsonl"), str(world / "spr.json"), str(world / "images"), FORM, scorer, str(out))
+    said = [json.loads(line)["text"] for line in out.read_text(encoding="utf-8").split("\n") if line]
+    assert counts["responses"] == len(rows) == len(said) and said[0].startswith("a \ufffd cat\u2028")
 
 
 @pytest.mark.parametrize("corners", [[0, 0, float("nan"), 9], [0, 0, 9, float("nan")], [float("nan")] * 4, [40, 40, 10, 10], [900, 900, 990, 990]])
@@ -180,15 +197,30 @@ def small(tmp_path, monkeypatch):
 
 def annotated(folder, images=({},), rows=({},)):
     content = {
-        "images": [{"id": n, "file_name": "a.png", "width": 640, "height": 400, **image} for n, image in enumerate(images, 1)],
-        "annotations": [{"id": n, "image_id": 1, "category_id": 1, "bbox": [10, 10, 90, 90], **row} for n, row in enumerate(rows)],
+        "images": [
+            {"id": n, "file_name": "a.png", "width": 640, "height": 400, **image}
+            for n, image in enumerate(images, 1)
+        ],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": 1, "bbox": [10, 10, 90, 90], **row}
+            for n, row in enumerate(rows)
+        ],
         "categories": [{"id": 1, "name": "cat"}],
     }
     (folder / "coco.json").write_text(json.dumps(content))
 
 
 def responses(folder, *changes):
-    rows = [{"id": f"r{n}", "image": "a.png", "region": [0, 0, 640, 400], "text": "A cat [0.1, 0.2, 0.3, 0.4]", **change} for n, change in enumerate(changes)]
+    rows = [
+        {
+            "id": f"r{n}",
+            "image": "a.png",
+            "region": [0, 0, 640, 400],
+            "text": "A cat [0.1, 0.2, 0.3, 0.4]",
+            **change,
+        }
+        for n, change in enumerate(changes)
+    ]
     write(folder / "in.jsonl", rows)
 
 
@@ -271,13 +303,23 @@ def test_an_error_names_the_command_s_own_flags(small, flags, words):
 
 def test_no_clip_is_one_line(small):
     with pytest.raises(UserError, match="^--clip: "):
-        commands("score --annotations coco.json --images images --responses in.jsonl --box-format llava --out o.jsonl".split(), standalone_mode=False)
+        commands(
+            "score --annotations coco.json --images images --responses in.jsonl --box-format llava --out o.jsonl".split(),
+            standalone_mode=False,
+        )
 
 
 @pytest.mark.parametrize("content", ["", "\n \n"])
 def test_an_empty_file_is_refused(small, content):
     Path("in.jsonl").write_text(content)
     assert "--responses in.jsonl: holds no response" in refused()
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_refused(small):
+    """It can be read once: the check would leave nothing to score."""
+    os.mkfifo("pipe")
+    assert "--responses pipe: is no file" in refused("--responses", "pipe")
 
 
 def test_two_responses_of_one_id_are_refused(small):
@@ -336,7 +378,9 @@ def test_an_absolute_file_name_is_a_name(small, plugin):
     Image.new("RGB", (640, 400)).save("b.png")
     annotated(small, [{"file_name": str(small / "b.png")}])
     responses(small, {"image": str(small / "b.png")})
-    assert "lies outside the pictures' folder images" in (said := refused(*plugin)) and "--allow-outside" in said
+    assert (
+        "lies outside the pictures' folder images" in (said := refused(*plugin)) and "--allow-outside" in said
+    )
     assert len(command(*plugin, "--allow-outside")) == 1
 
 
@@ -348,7 +392,19 @@ def test_boxes_are_exported_as_far_as_they_lie_on_the_picture(small, plugin):
 
 
 @pytest.mark.parametrize("flag", ["--out", "--pairs"])
-@pytest.mark.parametrize("target", ["in.jsonl", "coco.json", "images/a.png", "half.py", "link", "hard", "./images/../in.jsonl", "model/config.json"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "in.jsonl",
+        "coco.json",
+        "images/a.png",
+        "half.py",
+        "link",
+        "hard",
+        "./images/../in.jsonl",
+        "model/config.json",
+    ],
+)
 def test_an_output_is_no_input(small, plugin, flag, target):
     os.symlink("in.jsonl", "link")
     os.link("coco.json", "hard")
@@ -369,7 +425,9 @@ def test_scores_and_pairs_go_to_two_files(small, pairs, there):
     assert f"--pairs {pairs}: --out names the same file" in refused("--pairs", pairs)
 
 
-@pytest.mark.parametrize(("out", "words"), [("images", "is no file"), ("in.jsonl/out", "in.jsonl is no folder")])
+@pytest.mark.parametrize(
+    ("out", "words"), [("images", "is no file"), ("in.jsonl/out", "in.jsonl is no folder")]
+)
 def test_an_output_that_cannot_be_written_is_refused_first(small, out, words):
     assert re.search(rf"--out {out}: .*{words}", refused("--out", out))
 
@@ -421,7 +479,9 @@ def test_a_killed_run_goes_on(world, queries, tmp_path, damage):
     """What was scored is not scored again, and the files are those of a run that was not killed."""
     arguments = many(world, tmp_path, queries)
     whole = Counting()
-    counts = Scoring(*arguments, str(tmp_path / "whole.jsonl"), str(tmp_path / "whole-pairs.jsonl")).run(whole)
+    counts = Scoring(*arguments, str(tmp_path / "whole.jsonl"), str(tmp_path / "whole-pairs.jsonl")).run(
+        whole
+    )
     killed(arguments, tmp_path / "out.jsonl", 2, pairs=str(tmp_path / "pairs.jsonl"))
     assert not (tmp_path / "out.jsonl").exists() and not (tmp_path / "pairs.jsonl").exists()
     if damage:
@@ -431,7 +491,9 @@ def test_a_killed_run_goes_on(world, queries, tmp_path, damage):
     assert Scoring(*arguments, str(tmp_path / "out.jsonl"), str(tmp_path / "pairs.jsonl")).run(rest) == counts
     assert rest.calls == whole.calls - 2 > 0
     for name in ("out", "pairs"):
-        assert (tmp_path / f"{name}.jsonl").read_bytes() == (tmp_path / f"whole{'-pairs' * (name == 'pairs')}.jsonl").read_bytes()
+        assert (tmp_path / f"{name}.jsonl").read_bytes() == (
+            tmp_path / f"whole{'-pairs' * (name == 'pairs')}.jsonl"
+        ).read_bytes()
     assert not (tmp_path / "out.jsonl.run").exists()
 
 
@@ -453,7 +515,9 @@ def test_what_is_not_ours_stays_in_the_folder(world, queries, tmp_path):
     (tmp_path / "out.jsonl.run/scores/notes.txt").write_text("mine")
     (tmp_path / "out.jsonl.run/mine").write_text("mine")
     Scoring(*many(world, tmp_path, queries), str(tmp_path / "out.jsonl")).run(Silent())
-    left = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "out.jsonl.run").rglob("*") if path.is_file())
+    left = sorted(
+        str(path.relative_to(tmp_path)) for path in (tmp_path / "out.jsonl.run").rglob("*") if path.is_file()
+    )
     assert left == ["out.jsonl.run/mine", "out.jsonl.run/scores/notes.txt"]
 
 

@@ -40,6 +40,7 @@ def image(path="/x/000000000009.jpg", sides=(10,) * 6):
         ("train-000000581857-crop3.png", 581857),
         ("202401011230_000000581857.jpg", 581857),
         ("000000581857.jpg.webp", 581857),
+        ("cocotrain2014000000581857.jpg", 581857),
         ("crops/000000581857/face_3.png", 581857),
         ("202401011230/a.jpg", "a.jpg"),
         ("0000000005818570.jpg", "0000000005818570.jpg"),
@@ -80,6 +81,11 @@ def test_every_kind_of_file_names_its_pictures(tmp_path):
     assert excluded([]) == {}
 
 
+@pytest.mark.parametrize("name", ["9" * 5000, "1" * 19, "\u0661" * 3])
+def test_a_name_of_many_digits_is_a_name(name):
+    assert picture_key(name) == name and picture_key(f"{name}.jpg") == f"{name}.jpg"
+
+
 def test_visual_genome_s_copies_of_excluded_pictures_are_excluded(tmp_path):
     rows = [{"image_id": 1, "coco_id": None, "url": ""}, {"image_id": 2335991, "coco_id": 13}, {"image_id": 13, "coco_id": 99}]
     (tmp_path / "image_data.json").write_text(json.dumps(rows))
@@ -94,10 +100,13 @@ def test_visual_genome_s_copies_of_excluded_pictures_are_excluded(tmp_path):
     ("name", "content", "words"),
     [
         ("gone.txt", None, "No such file"),
-        ("a.json", "{", "not a list of pictures"),
+        ("a.json", "{", "not JSON"),
         ("a.json", '{"annotations": []}', "not a list of pictures"),
         ("a.json", '[{"bbox": []}]', "a record names no picture"),
         ("a.jsonl", "[1]\n", "a record names no picture"),
+        ("image_data.json", '[{"image_id": 1, "coco_id": "1e999"}, {"image_id": 1, "coco_id": 1e999}]', "names no picture"),
+        ("image_data.json", '[{"image_id": 1, "coco_id": [3]}]', "names no picture .looked for coco_id"),
+        ("a.json", "[" + "9" * 5000 + "]", "names no picture"),
         ("refs(unc).p", "nonsense", "not a list of pictures"),
     ],
 )
@@ -136,7 +145,9 @@ def test_excluded_pictures_are_left_out_and_counted():
 def test_exclusions_that_match_nothing_are_known():
     select = Selection({"refcoco": frozenset({9, 10}), "refcoco+": frozenset({9}), "other": frozenset({11})})
     assert select.unmatched() == ["refcoco", "refcoco+", "other"]
-    assert select(image("COCO_train2014_000000000009_jpg.rf.ab12.jpg"), Counter()) is None and select.unmatched() == ["other"]
+    assert select(
+        image("COCO_train2014_000000000009_jpg.rf.ab12.jpg"), Counter()
+    ) is None and select.unmatched() == ["other"]
 
 
 def test_small_objects_and_poor_pictures_are_left_out_and_counted():

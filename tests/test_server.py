@@ -237,7 +237,7 @@ SAID = {
     "a thought alone": (chat.completion("<think>a dog?</think>\n"), ""),
     "a thought that was cut": (chat.completion("<think>a dog? perhaps"), ""),
     "no parts": (chat.completion([]), ""),
-    "half a character": (chat.completion("a \ud83d dog"), "a ? dog"),
+    "half a character": (chat.completion("a \ud83d dog"), "a \ufffd dog"),
 }
 
 

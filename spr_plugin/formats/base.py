@@ -206,8 +206,8 @@ class Reading:
 _TO_PHRASE = re.compile(r".*[.,;:!?()\[\]\n]", re.DOTALL)
 _LEADING_WORDS = re.compile(r"\s*(?:(?:and|or|with|a|an|the|some|one)(?:\s+|$))*", re.IGNORECASE)
 # What may stand between two boxes of one phrase. Only looked for in gaps of at most GAP characters, to stay linear.
-_BETWEEN_BOXES = re.compile(r"\s*(?:,?\s*\band\b|[,;&])?\s*")
-_BEFORE_LAST_BOX = re.compile(r"(?<=[\]>])\s*(?:,?\s*\band|[,;&])\s*$")
+_BETWEEN_BOXES = re.compile(r"\s*(?:(?:,\s*)?\band\b\s*|[,;&]\s*)?")
+_BEFORE_LAST_BOX = re.compile(r"(?<=[\]>])\s*(?:(?:,\s*)?\band|[,;&])\s*$")
 GAP = 16
 
 

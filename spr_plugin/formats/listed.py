@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats.attempts import Span, attempts
 from spr_plugin.formats.base import BoxFormat, Edit, Mention, Parsed, Reading, apply, checked
+from spr_plugin.loading import parse_json
 
-# A flat JSON object; braces inside its strings are no end. An object that the text's end cuts off is looked for apart.
-_ENTRY = re.compile(r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\}')
-_OPEN_ENTRY = re.compile(r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*(?:"(?:[^"\\]|\\.)*)?\Z')
+# A flat JSON object; braces inside its strings are no end. `_entries` says where to look for one.
+_ENTRY = re.compile(r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\}', re.DOTALL)
+_BRACE_OR_QUOTE = re.compile(r'[{}"]')
+_CLOSING_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"')
+CUT, BROKEN = -1, 0
 _BOX = re.compile(r'"bbox_2d"\s*:\s*(\[[^\[\]]*\])')
 _SEPARATOR = re.compile(r"\s*,\s*")
 _PLAIN = re.compile(r"\[\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\]")
 _BRACE = re.compile(r"[{}]")
+_LIMITS = re.compile(r"(\d{1,18})-(\d{1,18})")
 FENCE = "```"
 
 
@@ -64,13 +68,9 @@ class ListedFormat(BoxFormat):
 
     def parse(self, text: str, width: int, height: int) -> Parsed:
         reading, space = Reading(), self.space(width, height)
-        end = 0
-        for match in _ENTRY.finditer(text):
-            end = match.end()
+        entries, tail = _entries(text)
+        for match in entries:
             self._read_entry(text, match, space, reading)
-        tail = text.find("{", end)
-        while tail >= 0 and not _OPEN_ENTRY.match(text, tail):
-            tail = text.find("{", tail + 1)
         begun = '"bbox_2d"' in text[tail:] or '"bbox_2d"'.startswith(text[tail + 1 :].strip())
         if tail >= 0 and (reading.entries or begun):
             reading.fail("truncated", (tail, len(text)))
@@ -81,7 +81,7 @@ class ListedFormat(BoxFormat):
         """Add the mention of one JSON object, or why it is none; objects that speak of no box are prose."""
         numbers = _BOX.search(text, *match.span())
         try:
-            entry = json.loads(match.group())
+            entry = parse_json(match.group())
         except ValueError:
             entry = None
         if entry is None or numbers is None:
@@ -161,6 +161,44 @@ def _object(text: str, low: int, span: Span, high: int) -> Span:
     return span
 
 
+def _entries(text: str) -> tuple[list[re.Match], int]:
+    """The flat objects of a text from the left, none inside another, and where after them one begins that the
+    text's end cuts off, -1 where none does.
+
+    In linear time: what becomes of an object hangs on the place alone from which it goes on outside its strings,
+    so no place is gone on from twice.
+    """
+    quotes = [match.end() for match in _CLOSING_QUOTE.finditer(text)]
+    ends: dict[int, int] = {}  # place outside of strings → where the object ends, CUT or BROKEN
+
+    def end_from(place: int) -> int:
+        passed, end = [], None
+        while end is None:
+            passed.append(place)
+            mark = _BRACE_OR_QUOTE.search(text, place)
+            if place in ends:
+                end = ends[place]
+            elif not mark:
+                end = CUT
+            elif mark[0] != '"':
+                end = mark.end() if mark[0] == "}" else BROKEN
+            elif (closing := bisect_right(quotes, mark.end())) == len(quotes):
+                end = CUT
+            else:
+                place = quotes[closing]
+        ends.update(dict.fromkeys(passed, end))
+        return end
+
+    found, cut, start = [], -1, text.find("{")
+    while start >= 0:
+        end = end_from(start + 1)
+        if end > 0:
+            found.append(_ENTRY.match(text, start))
+        cut = -1 if end > 0 else start if end == CUT and cut < 0 else cut
+        start = text.find("{", max(end, start + 1))
+    return found, cut
+
+
 def _cuts(text: str, entries: Sequence[Span], gone: set[Span]) -> list[Edit]:
     """Edits that take entries out of their list with one comma each; a list that the text's end cut off is closed."""
     cuts = []
@@ -205,7 +243,7 @@ def qwen2_5_vl(aspect: str | None = None) -> BoxFormat:
 
     Any other aspect ("pad") speaks of LLaVA's preparation and means nothing here.
     """
-    limits = re.fullmatch(r"(\d+)-(\d+)", aspect or "")
+    limits = _LIMITS.fullmatch(aspect or "")
     if not limits:
         return ListedFormat("qwen2.5-vl", "resized")
     return ListedFormat("qwen2.5-vl", "resized", min_pixels=int(limits[1]), max_pixels=int(limits[2]), aspect=aspect)

@@ -41,6 +41,8 @@ OURS = re.compile(
     r"rank-\d+\.(jsonl|damaged)|(manifest|counts|index|best|[0-9a-f]{16})\.json|\d+\.safetensors|probes\.jsonl|.*\.tmp"
 )
 WHOLE = re.compile(r"base(\.tmp)?|.*checkpoint-.*|ranks(-.*)?")
+NOT_IN_PLACE = re.compile(rf"(\.[0-9a-f]+)?\.tmp$|{re.escape(REPLACED)}$")
+NUMBERED = re.compile(r"(?<=^round)-\d+$|(?<=^ranks)-[0-9a-f]{16}$")
 
 
 class Folder:
@@ -94,8 +96,7 @@ class Folder:
 def part_of(name: str) -> str:
     """The part of a run that a file or folder of this name is: a draft, and what was set aside, is of what it
     would become or was, every later round is a "round", and what is left of ranks that met is "ranks"."""
-    name = re.sub(rf"(\.[0-9a-f]+)?\.tmp$|{re.escape(REPLACED)}$", "", name)
-    return re.sub(r"(?<=^round)-\d+$|(?<=^ranks)-[0-9a-f]{16}$", "", name)
+    return NUMBERED.sub("", NOT_IN_PLACE.sub("", name))
 
 
 def read_manifest(folder: Folder) -> dict | None:

@@ -337,10 +337,9 @@ def test_flags_and_files(begin, tmp_path, kind):
 SETTINGS = {
     "lr_scheduler_type: zigzag": "zigzag",
     "lr_scheduler_type: cosine_with_min_lr": "min_lr",
+    "lr_scheduler_type: reduce_lr_on_plateau": "reduce_lr_on_plateau",
     "lr_scheduler_kwargs: {cycles: 2}": "cycles",
     "report_to: [wandb_of_tomorrow]": "report_to wandb_of_tomorrow",
-    "adam_beta1: 1.5": "beta",
-    "logging_steps: 0": "logging_steps 0",
 }
 
 

@@ -287,12 +287,25 @@ def oriented(path, kind="JPEG", orientation=3):
 
 
 def as_hub(path, image):
-    row = {"question_id": "7", "answer": ["red"], "bbox": [10.0, 10.0, 40.0, 20.0], "file_name": path.name, "image": image}
+    row = {
+        "question_id": "7",
+        "answer": ["red"],
+        "bbox": [10.0, 10.0, 40.0, 20.0],
+        "file_name": path.name,
+        "image": image,
+    }
     return data.explode(datasets.Dataset.from_list([row]).cast_column("image", datasets.Image()))
 
 
 def as_local(path, image, kind="parquet"):
-    row = {"id": "7", "image": image, "width": 120, "height": 80, "expression": "red", "bbox": [10.0, 10.0, 50.0, 30.0]}
+    row = {
+        "id": "7",
+        "image": image,
+        "width": 120,
+        "height": 80,
+        "expression": "red",
+        "bbox": [10.0, 10.0, 50.0, 30.0],
+    }
     root = path.parent / "root"
     (root / "refcoco").mkdir(parents=True, exist_ok=True)
     if kind == "parquet":
@@ -356,7 +369,11 @@ def test_an_embedded_picture_is_checked_before_the_model_loads(tmp_path, broken)
         content = buffer.getvalue()[: -500 if content is None else None]
     with pytest.raises(UserError) as caught:
         as_local(tmp_path / "a", {"bytes": content, "path": "a.jpg"})
-    assert words in str(caught.value) and "document 7" in str(caught.value) and "val.parquet" in str(caught.value)
+    assert (
+        words in str(caught.value)
+        and "document 7" in str(caught.value)
+        and "val.parquet" in str(caught.value)
+    )
 
 
 def test_an_embedded_picture_over_the_limit_is_refused(tmp_path, monkeypatch):
@@ -370,13 +387,18 @@ def test_an_embedded_picture_over_the_limit_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("image", [7, "", {"bytes": None, "path": None}, {"bytes": "aGVsbG8=", "path": None}])
 def test_what_is_no_picture_is_named(tmp_path, image):
-    with pytest.raises(UserError, match="line 1: (lacks image|image is neither a path nor the bytes of a picture)"):
+    with pytest.raises(
+        UserError, match="line 1: (lacks image|image is neither a path nor the bytes of a picture)"
+    ):
         as_local(tmp_path / "a", image, "jsonl")
 
 
 def test_paths_and_bytes_may_stand_in_one_file(tmp_path):
     content = oriented(tmp_path / "a").read_bytes()
-    documents = [{"id": str(n), "image": image} for n, image in enumerate([str(tmp_path / "a"), {"bytes": content, "path": None}])]
+    documents = [
+        {"id": str(n), "image": image}
+        for n, image in enumerate([str(tmp_path / "a"), {"bytes": content, "path": None}])
+    ]
     rows = data._with_pictures(documents)
     assert [row["image"]["bytes"] is None for row in rows] == [True, False]
 
@@ -391,7 +413,9 @@ def test_a_hub_row_names_no_file_outside_its_cache(tmp_path, monkeypatch, outsid
     rows = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
     monkeypatch.setattr(data.datasets, "load_dataset", lambda name, split: rows)
     if outside:
-        with pytest.raises(UserError, match="nobody/nothing, split val: picture .*a.jpg lies outside the hub's cache"):
+        with pytest.raises(
+            UserError, match="nobody/nothing, split val: picture .*a.jpg lies outside the hub's cache"
+        ):
             data.read_hub(HUB)
     else:
         assert data.doc_to_visual(data.read_hub(HUB)[2])[0].size == (120, 80)
@@ -415,7 +439,10 @@ def test_a_box_that_is_not_on_its_picture_is_refused_by_id(data_root, bbox, word
 
 
 def test_a_normalized_box_of_a_hub_row_is_refused_by_id():
-    rows = [{**row, "bbox": [0.1, 0.2, 0.3, 0.4]} for row in hub_rows([["a"]]).cast_column("image", datasets.Image(decode=False))]
+    rows = [
+        {**row, "bbox": [0.1, 0.2, 0.3, 0.4]}
+        for row in hub_rows([["a"]]).cast_column("image", datasets.Image(decode=False))
+    ]
     with pytest.raises(UserError, match="question 500: bbox .* covers less than a pixel"):
         data.explode(datasets.Dataset.from_list(rows))
 
@@ -430,6 +457,8 @@ def test_the_boxes_of_phrases_and_the_points_of_classes_are_looked_at_too():
 
     size = (120, 80)
     with pytest.raises(ValueError, match="less than a pixel"):
-        phrases.FIELDS["phrases"]([{"id": "1", "phrase": "cat", "boxes": [[10, 10, 50, 50], [0.1, 0.1, 0.5, 0.5]]}], size)
+        phrases.FIELDS["phrases"](
+            [{"id": "1", "phrase": "cat", "boxes": [[10, 10, 50, 50], [0.1, 0.1, 0.5, 0.5]]}], size
+        )
     with pytest.raises(ValueError, match="outside"):
         classification.FIELDS["point"]([70, 81], size)

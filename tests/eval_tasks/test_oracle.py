@@ -140,11 +140,20 @@ def test_ids_that_do_not_fit_are_refused_in_one_line(tmp_path, capsys, records, 
     assert words in line and line.count("\n") == 1
 
 
-@pytest.mark.parametrize("record", ["{", "[1]", '{"id": 1}', '{"id": 1, "text": 3}', '{"text": "a"}'])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_answers_are_read_however_they_are_saved(tmp_path, encoding):
+    from spr_plugin.eval_tasks.oracle import Predictions
+
+    file = tmp_path / "said.jsonl"
+    file.write_bytes('{"id": 1, "text": "a\u2028b"}\r\n\r\n{"id": 2, "text": "\\ud83d"}\r\n\n'.encode(encoding))
+    assert Predictions(file).texts == {(None, "1"): "a\u2028b", (None, "2"): "\ufffd"}
+
+
+@pytest.mark.parametrize("record", ["[" * 5000, '{"id": 1, "text": "a", "task": []}', "{", "[1]", '{"id": 1}', '{"id": 1, "text": 3}', '{"text": "a"}'])
 def test_a_line_that_is_no_answer_is_named(tmp_path, record):
     from spr_plugin.eval_tasks.oracle import Predictions
 
-    with pytest.raises(UserError, match='line 2: is not {"id"'):
+    with pytest.raises(UserError, match='line 2: (is not {"id"|not JSON|task is no name)'):
         Predictions(type(tmp_path)(predictions(tmp_path, {"id": 0, "text": "a"}, record)))
 
 

@@ -1,0 +1,146 @@
+"""What values a setting takes: one check of type and range, whether a command line's word, a JSON or YAML file
+or a notebook says it. Standard library only."""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from spr_plugin.errors import UserError
+from spr_plugin.redaction import redacted
+
+TOO_LARGE = 1 << 63  # of a whole number: torch and SQLite hold none
+LONGEST = 200  # characters of a value that a line shows
+TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values of a kind that make sense; `words` follow one that makes none in a line."""
+
+    words: str
+    holds: Callable[[object], bool]
+
+
+POSITIVE = Range("must be greater than 0, and finite", lambda value: 0 < value < math.inf)
+NOT_NEGATIVE = Range("must be 0 or more, and finite", lambda value: 0 <= value < math.inf)
+SHARE = Range("must lie between 0 and 1", lambda value: 0 <= value <= 1)
+
+
+def one_of(*names: str) -> Range:
+    """One of these names; of a list at least one, and no other."""
+
+    def holds(value) -> bool:
+        given = value if isinstance(value, list) else [value]
+        return bool(given) and all(name in names for name in given)
+
+    return Range(f"choose from {', '.join(names)}", holds)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The type and range of one setting.
+
+    Attributes:
+        type: bool, int, float, str (a path is one too), or dict: a flat table of the other four.
+        many: a list of these.
+        optional: None is a value.
+        within: what its values are.
+    """
+
+    type: type
+    many: bool = False
+    optional: bool = False
+    within: Range | None = None
+
+    def read(self, value, name: str):
+        """`value` by its type. UserError, which begins with `name` and the value, where it is of another one."""
+        try:
+            if value is None and self.optional:
+                return None
+            if not self.many:
+                return typed(value, self.type)
+            if not isinstance(value, (list, tuple)):
+                raise ValueError("must be a list")
+            return [typed(item, self.type) for item in value]
+        except ValueError as error:
+            raise UserError(f"{name} {_shown(value)}: {error}") from None
+
+    def check(self, value, name: str) -> None:
+        """UserError where a value of this type lies outside the range."""
+        if value is not None and self.within and not self.within.holds(value):
+            raise UserError(f"{name} {_shown(value)}: {self.within.words}")
+
+
+def typed(value, kind: type):
+    """`value`, or the words that mean it, as a `kind`. ValueError says what it must be."""
+    if kind is bool:
+        return value if isinstance(value, bool) else _truth(value)
+    if kind is int:
+        return _whole(value)
+    if kind is float:
+        return _number(value)
+    if kind is dict:
+        return _table(value)
+    if isinstance(value, (str, os.PathLike)):
+        return os.fspath(value)
+    raise ValueError("must be text" if isinstance(value, (dict, list)) else "must be text: put it in quotes")
+
+
+def _truth(value) -> bool:
+    word = str(value).lower()
+    if word not in (*TRUE, *FALSE):
+        raise ValueError("neither true nor false")
+    return word in TRUE
+
+
+def _number(value) -> float:
+    """JSON's and YAML's numbers, and what YAML 1.1, which PyYAML reads, takes for a text (``5e-7``)."""
+    try:
+        if not isinstance(value, bool):
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError("is no number")
+
+
+def _whole(value) -> int:
+    try:
+        number = int(str(value))  # digit by digit: a float would round them
+    except ValueError:
+        try:
+            number = _number(value)
+        except ValueError as error:
+            raise ValueError(f"{error}: must be a whole number") from None
+    if abs(number) >= TOO_LARGE:
+        raise ValueError("must be a whole number, and below 2 to the 63")
+    if number != number or number != int(number):
+        raise ValueError("must be a whole number")
+    return int(number)
+
+
+def _table(value) -> dict:
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise ValueError("must be a table")
+    if not all(isinstance(one, (bool, int, float, str)) for one in value.values()):
+        raise ValueError("must be a table of numbers, words, true and false")
+    return {name: _plain(one) for name, one in value.items()}
+
+
+def _plain(value):
+    """A text that is a number as that number."""
+    if not isinstance(value, str):
+        return value
+    try:
+        number = _number(value)
+    except ValueError:
+        return value
+    return int(number) if number.is_integer() else number
+
+
+def _shown(value) -> str:
+    try:
+        text = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        text = "of so many digits"
+    return redacted(text if len(text) <= LONGEST else text[:LONGEST] + "…")
