@@ -25,6 +25,9 @@ _BRACKET = re.compile(r"[\[\]]")
 _DELIMITER = re.compile(r"[.,;!?]")
 _SPACED = re.compile(r"['\",.;!?|:]")  # punctuation that parts words; any other is dropped
 _DROPPED = re.compile(r"[^\w\s]")
+# The ends are optional, so that a match that has none is not looked for again from each of its words.
+_NOT = re.compile(r"(?<!\s)\s+not[^,.]*([,.])?")
+_NO = re.compile(r"(?<!\s)\s+no[^,.]*([,.])?")
 NOTHING = (0, 0, 0, 0)
 
 
@@ -79,7 +82,7 @@ def phrase_hits(answer: str, doc: Mapping) -> list[bool]:
 
 def names(answer: str, name: str, synonyms: Sequence[str]) -> bool:
     """Whether an answer names a class."""
-    left = _without(_without(answer, "not"), "no")
+    left = _without(_without(answer, _NOT), _NO)
     wanted = [name.replace("_", " ").strip()]
     for synonym in synonyms:
         before, bracket, inside = synonym.partition("(")
@@ -88,10 +91,9 @@ def names(answer: str, name: str, synonyms: Sequence[str]) -> bool:
     return any(each in left for each in wanted)
 
 
-def _without(text: str, start: str) -> str:
-    """`text` without what begins with white space and `start` and ends with the next comma or dot."""
-    last = max(text.rfind(","), text.rfind(".")) + 1  # no deletion ends behind it; so none is looked for in vain
-    return re.sub(rf"(?<!\s)\s+{start}[^,.]*[,.]", "", text[:last]) + text[last:]
+def _without(text: str, denied: re.Pattern) -> str:
+    """`text` without what is denied, where it ends with a comma or dot."""
+    return denied.sub(lambda found: "" if found[1] else found[0], text)
 
 
 def _words(phrase: str) -> list[str]:

@@ -21,29 +21,29 @@ from dataclasses import dataclass
 
 Span = tuple[int, int]
 
+QUOTES = {*"\"'“‘"}
 READ = "\0"  # stands in the place of each character that has been read
-_TAG = r"(?:(?:b|bounding_?)?box(?:es)?(?:_?2d)?|object|quad|coords?|loc|det)"
-_BOX_KEY = r"(?:b|bounding[ _-]?)?box(?:es)?(?:_?2d)?|coord(?:inate)?s?|xyxy|xywh|roi|rect"
-_SIDE_KEY = r"[xy][_-]?(?:[012]|min|max)|c?[xy]|[wh]|width|height|left|top|right|bottom"
 _TOKEN = re.compile(
     rf"""
     (?P<read>{READ}+)
-  | (?P<cell><(?P<cells>patch_index|loc|bin|coord|[xy])_?\d{{1,9}}>)
-  | (?P<opening><\|?{_TAG}(?:_start)?\|?> | [\[({{（［【｛] | <(?=\s?[-+]?\.?\d))
-  | (?P<closing></{_TAG}> | <\|{_TAG}_end\|> | [\])}}）］】｝>])
-  | (?P<tag></?\|?[^\W\d][^][<>(){{}},;=\s]{{0,40}}>)
-  | (?P<key>["'“‘]?\b(?:(?P<box_key>{_BOX_KEY})|{_SIDE_KEY})["'”’]?\s*[:=]\s*)
-  | (?P<number>\b\d\d?:\d\d(?::\d\d)?\b | \b\d{{1,4}}/\d\d?/\d{{1,4}}\b    # a time or a date counts as one
-              | [-+−]?(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d{{1,3}}\b)? | \b(?:nan|inf(?:inity)?|null|none)\b)
-  | (?P<word>\b[xy][012]\b | [^\W\d_]+)    # [x0, y0, x1, y1] holds no number
+  | (?P<tag><[/|]*[^\W\d]\w*\|?>)
+  | (?P<opening>[\[({{（［【｛] | <(?=\s?[-+]?\.?\d))
+  | (?P<closing>[\])}}）］】｝>])
+  | (?P<number>\b\d\d?:\d\d(?::\d\d)?\b | \b\d+/\d+/\d+\b    # a time or a date counts as one
+              | [-+−]?\d+(?:\.\d+)? | \.\d+)
+  | (?P<word>\b[xy][012]\b | \bb?box_2d\b | [^\W\d_]+)    # [x0, y0, x1, y1] holds no number
+  | (?P<equals>["'”’]?[ ]?[:=]\s*)
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-# Words that coordinates are told with; a run of numbers goes on over them.
-_PLAIN_WORD = re.compile(
-    rf"{_BOX_KEY}|{_SIDE_KEY}|[^\W\d_]|bounding|and|to|at|from|px|pixels?|upper|lower|corner|min|max|cent(?:er|re)",
-    re.IGNORECASE,
-)
+_CELL = re.compile(r"<(patch_index|loc|bin|coord|x|y)_?\d+>", re.IGNORECASE)  # a model's location tag
+BOX_KEYS = {"box", "bbox", "boxes", "bboxes", "box_2d", "bbox_2d", "coord", "coords", "coordinate", "coordinates", "xyxy", "xywh"}
+BOX_TAGS = BOX_KEYS | {"object", "quad", "loc", "det"}
+SIDES = {"x0", "x1", "x2", "y0", "y1", "y2", "x", "y", "w", "h", "cx", "cy", "min", "max", "xmin", "xmax", "ymin", "ymax"}
+SIDES |= {"width", "height", "left", "top", "right", "bottom"}
+# Words that coordinates are told with; a run of numbers goes on over them, and over single letters.
+PLAIN = BOX_KEYS | SIDES | {"bounding", "and", "to", "at", "from", "px", "pixel", "pixels", "upper", "lower", "corner", "center", "centre"}
+NUMBERS = {"nan", "inf", "infinity", "null", "none"}
 # Without a number and one of these there is no attempt; most answers end here.
 _MARK = re.compile(r"[][(){}<>（）［］【】｛｝:=]")
 _NUMERIC = re.compile(r"\d|\bnan\b|\binf|\bnull\b|\bnone\b", re.IGNORECASE)
@@ -141,36 +141,55 @@ class _Scan:
         self.wholes: list[Attempt] = []  # brackets that are coordinates as a whole, whatever was found in them
 
     def attempts(self) -> list[Attempt]:
-        key = None  # (start, end, whether of a box) of a key right before the token
+        word, key = None, None  # (span, the word) right before the token; (start, end, whether of a box) of a key there
         for token in _TOKEN.finditer(self.text):
-            kind, inner, span = token.lastgroup, self.open[-1], token.span()
-            keyed = key if key and key[1] == span[0] else None
-            key = None
-            if kind == "key":
-                key = (*span, bool(token["box_key"]))
-            elif kind == "number":
-                self.number(inner, span, keyed)
-            elif kind == "cell":
-                count = 2 if token["cells"].lower() == "patch_index" else 1
-                inner.add(span, count, count)
+            kind, said, span = token.lastgroup, token.group().lower(), token.span()
+            before, keyed = word if word and word[0][1] == span[0] else None, key if key and key[1] == span[0] else None
+            word = key = None
+            if kind == "number" or kind == "word" and said in NUMBERS:
+                self.number(span, keyed)
+            elif kind == "word":
+                word = span, said
+                if said not in PLAIN and len(said) > 1:
+                    self.ordinary()
+            elif kind == "equals":
+                if before and before[1] in BOX_KEYS | SIDES:
+                    start = before[0][0]
+                    key = start - (self.text[start - 1 : start] in QUOTES), span[1], before[1] in BOX_KEYS
+            elif kind == "tag":
+                self.tag(said, span, keyed)
             elif kind == "opening":
-                self.opening(token, keyed)
+                self.opening(said, span, keyed)
             elif kind == "closing":
-                self.closing(token)
-            elif kind == "read":
-                self.end_run(inner)
-                inner.holds_read = True
-            elif kind == "tag" or not _PLAIN_WORD.fullmatch(token.group()):
-                self.end_run(inner)
-                inner.words += 1
+                self.closing(said, span)
+            else:
+                self.end_run(self.open[-1])
+                self.open[-1].holds_read = True
         self.end_of_text()
         return self.found
 
-    def number(self, inner: _Bracket, span: Span, keyed) -> None:
+    def ordinary(self) -> None:
+        """A word of the sentence."""
+        self.end_run(self.open[-1])
+        self.open[-1].words += 1
+
+    def number(self, span: Span, keyed) -> None:
         if keyed and keyed[2]:  # four numbers after a box's key are a box
-            self.end_run(inner)
+            self.end_run(self.open[-1])
         marked = 0 if not keyed else 4 if keyed[2] else 1
-        inner.add((keyed[0] if keyed else span[0], span[1]), 1, marked)
+        self.open[-1].add((keyed[0] if keyed else span[0], span[1]), 1, marked)
+
+    def tag(self, said: str, span: Span, keyed) -> None:
+        name = said.strip("<|/>")
+        if cell := _CELL.fullmatch(said):
+            count = 2 if cell[1] == "patch_index" else 1
+            self.open[-1].add(span, count, count)
+        elif name.removesuffix("_start").removesuffix("_end") not in BOX_TAGS:
+            self.ordinary()
+        elif name.endswith("_end") or said.startswith(("</", "<|/")):
+            self.closing(said, span)
+        else:
+            self.opening(said, span, keyed)
 
     def end_run(self, bracket: _Bracket, closed_at: int | None = None) -> None:
         """The run is over; it is an attempt where its numbers, or a bracket beside it, say so."""
@@ -179,22 +198,21 @@ class _Scan:
             self.found.append(Attempt((start, closed_at or bracket.run[1])))
         bracket.run_numbers = bracket.marked = 0
 
-    def opening(self, token: re.Match, keyed) -> None:
-        kind = "tag" if len(token.group()) > 1 else token.group()
+    def opening(self, said: str, span: Span, keyed) -> None:
+        kind = "tag" if len(said) > 1 else said
         self.tags += kind == "tag"
-        self.open.append(_Bracket(keyed[0] if keyed else token.start(), kind, len(self.found)))
+        self.open.append(_Bracket(keyed[0] if keyed else span[0], kind, len(self.found)))
 
-    def closing(self, token: re.Match) -> None:
-        bracket = self.open[-1]
-        if len(token.group()) > 1:  # a tag ends all brackets that were opened in it
+    def closing(self, said: str, span: Span) -> None:
+        if len(said) > 1:  # a tag ends all brackets that were opened in it
             while self.tags and self.open[-1].kind != "tag":
-                self.closed(token.start())
-        elif token.group() == ">" and bracket.kind not in ("<", "tag"):
+                self.closed(span[0])
+        elif said == ">" and self.open[-1].kind != "<":
             return  # an arrow
         if self.open[-1].kind:
-            self.closed(token.end())
+            self.closed(span[1])
         else:
-            self.end_run(self.open[-1], closed_at=token.end())
+            self.end_run(self.open[-1], closed_at=span[1])
 
     def closed(self, end: int) -> None:
         """The innermost bracket ends."""

@@ -11,7 +11,7 @@ from spr_plugin.formats.base import GAP, BoxFormat, Parsed, Reading, checked, wh
 
 # A bracket with all that follows it up to the next bracket. The three parts share no character, so matching is linear.
 _BRACKET = re.compile(r"(\[+)([^\[\]]*)(\]*)")
-_BETWEEN_LISTED = re.compile(r"\s*[,;]?\s*")
+_BETWEEN_LISTED = re.compile(r"\s*(?:[,;]\s*)?")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,9}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})")
 _INTEGER = re.compile(r"[-+]?[0-9]{1,9}")
 _NUMERIC_START = re.compile(r"[-+.\s]*[0-9]")
