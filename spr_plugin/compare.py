@@ -70,6 +70,9 @@ def read_run(folder: Path) -> Run:
     if len(homes) > 1:
         raise UserError(f"{folder} holds {len(homes)} runs ({', '.join(homes)}): name the folder of one")
     newest = dict(sorted(newest.items()))
+    for file in newest.values():
+        if broken := next((id for id, record in read[file].items() if not _whole(record[metrics.DETAILS])), None):
+            raise UserError(f"{file}: document {broken} is no record of a task of ours, with an image and items")
     return Run(folder, {task: read[file] for task, file in newest.items()}, tuple(newest.values()))
 
 
@@ -80,20 +83,19 @@ def _records(file: Path) -> dict[str, dict]:
         details = record.get(metrics.DETAILS) if isinstance(record, dict) else None
         if details is None and isinstance(record, dict) and not found:
             return {}
-        if not _is_detail(details):
-            raise UserError(f"{file}, line {number}: no record of a task of ours ({metrics.DETAILS} with id, image and items)")
+        if not isinstance(details, dict) or not isinstance(details.get("id"), (str, int)):
+            raise UserError(f"{file}, line {number}: no record of a task of ours, whose {metrics.DETAILS} have an id")
         if (id := str(details["id"])) in found:
             raise UserError(f"{file}, line {number}: document {id} stands there twice")
         found[id] = record
     return found
 
 
-def _is_detail(details: object) -> bool:
-    """Whether it is what `metrics.detail`, or that of the captions, makes of a document."""
-    if not isinstance(details, dict) or not isinstance(details.get("id"), (str, int)) or not isinstance(details.get("image"), str):
-        return False
-    items = details.get("items", [])
-    return "said" in details or "items" in details and isinstance(items, list) and all(isinstance(i, dict) and "id" in i for i in items)
+def _whole(details: Mapping) -> bool:
+    """Whether a record is what `metrics.detail`, or that of the captions, makes of a document."""
+    items = details.get("items")
+    listed = isinstance(items, list) and all(isinstance(item, dict) and "id" in item for item in items)
+    return isinstance(details.get("image"), str) and (listed or "said" in details)
 
 
 # --- figures
