@@ -12,6 +12,7 @@ which the caller knows the file (``--spr_exclude FILE``). Standard library, and 
 """
 
 import contextlib
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -59,10 +60,10 @@ def encoding_of(start: bytes) -> str:
 @contextlib.contextmanager
 def _opened(path, name: str):
     try:
-        with open(path, "rb") as file:
-            encoding = encoding_of(file.read(4))
-        with open(path, encoding=encoding) as file:
-            yield file
+        with open(path, "rb") as content:
+            encoding = encoding_of(content.peek(4)[:4])  # once: a pipe (``<(command)``) has nothing a second time
+            with io.TextIOWrapper(content, encoding) as file:
+                yield file
     except OSError as error:
         raise UserError(f"{name}: {error.strerror}") from None
     except UnicodeError as error:

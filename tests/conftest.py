@@ -62,9 +62,10 @@ def pytest_sessionfinish(session):
 
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory):
-    """``tiny_world(sft=…, spr=…, val=…, test=…)`` → folder with so many scenes of each kind."""
+    """``tiny_world(sft=…, spr=…, val=…, test=…)`` → folder with so many scenes of each kind, one of what is not named."""
 
     def write(**sizes) -> Path:
+        sizes = {"sft": 1, "spr": 1, "val": 1, "test": 1, **sizes}
         folder = tmp_path_factory.mktemp("world")
         counts = [word for split, count in sizes.items() for word in (f"--{split}", str(count))]
         script = TESTS.parent / "examples" / "tiny_world" / "scenes.py"

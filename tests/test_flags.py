@@ -325,3 +325,47 @@ def test_flash_attention_that_is_not_installed(parser, capsys, monkeypatch):
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1 and "flash_attn is not installed" in error
     train("sdpa")
+
+
+# --- one check of a value, whoever reads it ---------------------------------------------------------------
+
+
+VALUES = {"spr_regions": "1e3", "spr_learning_rate": "5e-7", "spr_epochs": "2", "spr_keep_best": "no"}
+
+
+@pytest.mark.parametrize("read", [by_list, by_dict, by_json, by_yaml])
+def test_a_word_means_the_same_by_every_way_in(hooked, tmp_path, read):
+    parser = hooked((ModelArguments,))
+    settings = {"spr": True, "name": "x", **VALUES}
+    if read is by_list:
+        parser.parse_args_into_dataclasses([f"--{name}={value}" for name, value in settings.items()])
+    elif read is by_dict:
+        parser.parse_dict(settings)
+    else:
+        (tmp_path / "flags").write_text(json.dumps(settings))  # JSON is YAML
+        (parser.parse_json_file if read is by_json else parser.parse_yaml_file)(str(tmp_path / "flags"))
+    config = State.config
+    assert (config.spr_regions, config.spr_learning_rate, config.spr_epochs) == (1000, 5e-7, 2.0)
+    assert config.spr_keep_best is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("spr_batch_size", 4.5, "whole number"),
+        ("spr_seed", "abc", "whole number"),
+        ("spr_seed", 1e20, "below 2 to the 63"),
+        ("spr_beta", "yes", "no number"),
+        ("spr_epochs", float("inf"), "finite"),
+    ],
+)
+def test_and_is_refused_by_every_way_in(hooked, capsys, name, value, says):
+    for given in ([f"--{name}", str(value)], {name: value, "name": "x"}):
+        parser = hooked((ModelArguments,))
+        with pytest.raises(SystemExit) as stop:
+            if isinstance(given, dict):
+                parser.parse_dict({"spr": True, **given})
+            else:
+                parser.parse_args_into_dataclasses(["--spr", *given])
+        line = capsys.readouterr().err
+        assert stop.value.code == 2 and line.count("\n") == 1 and f"--{name}" in line and says in line

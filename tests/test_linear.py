@@ -36,8 +36,11 @@ except ImportError:  # Python 3.10
     import sre_constants as codes
     import sre_parse as parser
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-SOURCES = [path for folder in ("spr_plugin", "hooks", "eval_tasks") for path in sorted((ROOT / folder).rglob("*.py"))]
+SOURCES = [
+    path for folder in ("spr_plugin", "hooks", "eval_tasks") for path in sorted((ROOT / folder).rglob("*.py"))
+]
 LONG, SECONDS = 100_000, 1.0
 SHORT, SUSPICIOUS = 1000, 0.00015  # a run of time squared that takes a second on LONG takes so much here
 # Patterns made of words that are known only later, and where; each is of escaped words.
@@ -47,7 +50,13 @@ MADE = {
     "spr_plugin/redaction.py": {"_pattern"},
 }
 ALL = {"finditer", "match", "fullmatch"}
-HOW = {"sub": "finditer", "findall": "finditer", "split": "finditer", "search": "finditer", "subn": "finditer"}
+HOW = {
+    "sub": "finditer",
+    "findall": "finditer",
+    "split": "finditer",
+    "search": "finditer",
+    "subn": "finditer",
+}
 
 
 def compiled(thing):
@@ -65,7 +74,9 @@ def compiled(thing):
 def patterns() -> dict[str, re.Pattern]:
     """``module.name`` → pattern, of every module of ours that can be imported here."""
     packages = [spr_plugin, hooks]
-    packages += [importlib.import_module("spr_plugin.eval_tasks")] if importlib.util.find_spec("datasets") else []
+    packages += (
+        [importlib.import_module("spr_plugin.eval_tasks")] if importlib.util.find_spec("datasets") else []
+    )
     found = {}
     for package in packages:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -76,7 +87,14 @@ def patterns() -> dict[str, re.Pattern]:
             except ImportError as error:  # of an optional part: lmms-eval
                 assert not (error.name or "").startswith("spr_plugin"), error
                 continue
-            owners = [loaded, *(thing for thing in vars(loaded).values() if isinstance(thing, type) and thing.__module__ == module.name)]
+            owners = [
+                loaded,
+                *(
+                    thing
+                    for thing in vars(loaded).values()
+                    if isinstance(thing, type) and thing.__module__ == module.name
+                ),
+            ]
             for owner in owners:
                 for name, value in vars(owner).items():
                     for place, pattern in enumerate(compiled(value)):
@@ -105,7 +123,9 @@ def of_set(items) -> tuple[str, list[str]]:
         elif kind is codes.RANGE:
             named += [chr(value[0]), chr(value[1])]
         elif kind is codes.CATEGORY:
-            named.append({"CATEGORY_SPACE": " ", "CATEGORY_DIGIT": "7", "CATEGORY_WORD": "a"}.get(str(value), "-"))
+            named.append(
+                {"CATEGORY_SPACE": " ", "CATEGORY_DIGIT": "7", "CATEGORY_WORD": "a"}.get(str(value), "-")
+            )
     if items[0][0] is codes.NEGATE:
         return next(character for character in "a 7-" if character not in named), named[:6]
     return named[0], named[:6]
@@ -211,9 +231,17 @@ def test_a_pattern_that_is_not_is_found(what, monkeypatch):
 def test_no_pattern_is_made_where_the_test_above_cannot_see_it():
     calls = {}
     for path in SOURCES:
-        for function in (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)):
+        for function in (
+            node
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.FunctionDef)
+        ):
             for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
-                made = isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name) and call.func.value.id == "re"
+                made = (
+                    isinstance(call.func, ast.Attribute)
+                    and isinstance(call.func.value, ast.Name)
+                    and call.func.value.id == "re"
+                )
                 if made and call.func.attr != "escape":
                     calls.setdefault(str(path.relative_to(ROOT)), set()).add(function.name)
     assert calls == MADE
@@ -312,17 +340,37 @@ def test_entries_are_those_of_the_pattern_tried_everywhere(text):
 
 
 OLD = {
-    "annotations.REC_QUESTION": (r"describes:\s*(.+?)\s*$", re.DOTALL, ["describes:", " ", "a", ".", "\n", "describe"]),
-    "formats.base._BETWEEN_BOXES": (r"\s*(?:,?\s*\band\b|[,;&])?\s*", 0, ["and", " ", ",", ";", "&", "a", "]"]),
-    "formats.base._BEFORE_LAST_BOX": (r"(?<=[\]>])\s*(?:,?\s*\band|[,;&])\s*$", 0, ["and", " ", ",", "]", ">", "a", "\n"]),
-    "compare.SAMPLES": (r"(?P<time>\w+?)_samples_(?P<task>.+)\.jsonl", 0, ["1", "_samples_", "-", ".jsonl", "a", "."]),
+    "annotations.REC_QUESTION": (
+        r"describes:\s*(.+?)\s*$",
+        re.DOTALL,
+        ["describes:", " ", "a", ".", "\n", "describe"],
+    ),
+    "formats.base._BETWEEN_BOXES": (
+        r"\s*(?:,?\s*\band\b|[,;&])?\s*",
+        0,
+        ["and", " ", ",", ";", "&", "a", "]"],
+    ),
+    "formats.base._BEFORE_LAST_BOX": (
+        r"(?<=[\]>])\s*(?:,?\s*\band|[,;&])\s*$",
+        0,
+        ["and", " ", ",", "]", ">", "a", "\n"],
+    ),
+    "compare.SAMPLES": (
+        r"(?P<time>\w+?)_samples_(?P<task>.+)\.jsonl",
+        0,
+        ["1", "_samples_", "-", ".jsonl", "a", "."],
+    ),
     "annotations.INSTRUCTION": (
         r"\s*\n.*|(?:^|\s+)(?:Please|Answer|Respond|Reply|Output|Provide|Return)\s.*"
         r"|(?<=[.?!,;:])\s+(?:Be|Format|Give|Just|Keep|Only|Report|Use|Write)\s.*",
         re.DOTALL,
         ["Please", "Use", " ", "  ", "\n", ".", "a"],
     ),
-    "releases.PHRASE": (r"\[/EN#(\d+)/\S+ ([^\]]+)\]", 0, ["[/EN#1/people ", "[/EN#23/other ", "a man", "]", " ", "."]),
+    "releases.PHRASE": (
+        r"\[/EN#(\d+)/\S+ ([^\]]+)\]",
+        0,
+        ["[/EN#1/people ", "[/EN#23/other ", "a man", "]", " ", "."],
+    ),
 }
 
 
@@ -359,10 +407,16 @@ def test_what_is_denied_is_deleted_as_ferret_deletes_it(text):
 def test_a_question_of_spaces_is_mined_in_time(tmp_path):
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     talk = [
-        {"from": "human", "value": "Give the box this sentence describes:" + " " * LONG + "cat" + " " * LONG + "x"},
+        {
+            "from": "human",
+            "value": "Give the box this sentence describes:" + " " * LONG + "cat" + " " * LONG + "x",
+        },
         {"from": "gpt", "value": "[0.1, 0.1, 0.5, 0.9]"},
     ]
     (tmp_path / "data.json").write_text(json.dumps([{"image": "a.png", "conversations": talk}]))
     form = box_format("llava", "square")
-    assert taken(lambda: list(mine_conversations(str(tmp_path / "data.json"), str(tmp_path), form, Counter()))) < SECONDS
+    assert (
+        taken(lambda: list(mine_conversations(str(tmp_path / "data.json"), str(tmp_path), form, Counter())))
+        < SECONDS
+    )
     assert REC_QUESTION.search("it describes:   a cat. \n")[1] == "a cat."

@@ -1,6 +1,8 @@
 """Whoever reads a user's file reads what editors, spreadsheets and models make of one, or refuses it in one line."""
 
 import json
+import os
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -79,7 +81,8 @@ READERS = {
     ),
     "conversations": (
         "data.json",
-        json.dumps([{"image": "a.png", "conversations": TALK}], ensure_ascii=False).replace("\\\\u", "\\u") + "\n",
+        json.dumps([{"image": "a.png", "conversations": TALK}], ensure_ascii=False).replace("\\\\u", "\\u")
+        + "\n",
         mined,
         ["d\u00f6g A\ufffd"],
     ),
@@ -101,7 +104,12 @@ READERS = {
         documents,
         [{"id": "d\u00f6g\u2028"}, {"id": "\ufffd"}],
     ),
-    "results": ("x_results.json", '{"results": {"t": {"Acc\u2028\\ud83d,none": 1}}}\n', measured, {"Acc\u2028\ufffd": 1}),
+    "results": (
+        "x_results.json",
+        '{"results": {"t": {"Acc\u2028\\ud83d,none": 1}}}\n',
+        measured,
+        {"Acc\u2028\ufffd": 1},
+    ),
 }
 LOOKS = {
     "plain": str.encode,
@@ -138,7 +146,10 @@ BROKEN = {
 NO_TEXT = ("Latin-1", "cut UTF-16")
 
 
-@pytest.mark.parametrize(("kind", "what"), [(kind, what) for kind in READERS for what in BROKEN if "list of" not in kind or what in NO_TEXT])
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [(kind, what) for kind in READERS for what in BROKEN if "list of" not in kind or what in NO_TEXT],
+)
 def test_a_broken_file_is_one_line_with_its_name(tmp_path, kind, what):
     file, _, read, _ = READERS[kind]
     with pytest.raises(UserError) as refused:
@@ -157,7 +168,9 @@ def test_a_file_that_is_not_there_or_is_none_is_one_line(tmp_path, kind):
         read(tmp_path / file)
 
 
-@pytest.mark.parametrize("text", ["[]", "3", '{"results": 3}', "[[[]]]", '{"id": {}}', '"x"', "null", "1e999", "NaN"])
+@pytest.mark.parametrize(
+    "text", ["[]", "3", '{"results": 3}', "[[[]]]", '{"id": {}}', '"x"', "null", "1e999", "NaN"]
+)
 @pytest.mark.parametrize("kind", [kind for kind in READERS if kind != "a list of pictures"])
 def test_json_of_another_kind_is_one_line_or_nothing(tmp_path, kind, text):
     try:
@@ -181,7 +194,12 @@ def test_sound_text_is_text_that_can_be_written(text):
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.text(st.sampled_from('\\u"dDeE8\ud83d\ude00\n')),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.text(st.sampled_from('\\u"dDeE8\ud83d\ude00\n')),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )
@@ -192,13 +210,22 @@ def test_json_is_read_as_the_standard_library_reads_it_but_for_halves(value, asc
     def expected(value):
         if isinstance(value, dict):
             return {sound(key): expected(one) for key, one in value.items()}
-        return [expected(one) for one in value] if isinstance(value, list) else sound(value) if isinstance(value, str) else value
+        return (
+            [expected(one) for one in value]
+            if isinstance(value, list)
+            else sound(value)
+            if isinstance(value, str)
+            else value
+        )
 
     assert parse_json(json.dumps(value, ensure_ascii=ascii)) == expected(value)
 
 
 def test_numbers_beyond_a_float_are_infinite():
-    assert parse_json("[1e999, -1e999, 9" + "0" * 5000 + ", -9" + "0" * 308 + "]") == [float("inf"), -float("inf")] * 2
+    assert (
+        parse_json("[1e999, -1e999, 9" + "0" * 5000 + ", -9" + "0" * 308 + "]")
+        == [float("inf"), -float("inf")] * 2
+    )
     assert parse_json(str(10**300)) == 10**300
 
 
@@ -206,11 +233,28 @@ def test_numbers_beyond_a_float_are_infinite():
 def test_no_bytes_are_a_traceback(tmp_path_factory, content):
     file = tmp_path_factory.getbasetemp() / "any"
     file.write_bytes(content)
-    for read in (read_text, read_json, read_settings, lambda *a: read_settings(*a, yaml=True), lambda *a: list(read_lines(*a)), lambda *a: list(read_json_lines(*a))):
+    for read in (
+        read_text,
+        read_json,
+        read_settings,
+        lambda *a: read_settings(*a, yaml=True),
+        lambda *a: list(read_lines(*a)),
+        lambda *a: list(read_json_lines(*a)),
+    ):
         try:
             read(file, "--flag any")
         except UserError as refused:
             assert str(refused).startswith("--flag any")
+
+
+def test_a_pipe_is_read_once(tmp_path):
+    """As a shell's ``<(command)`` is."""
+    text = "".join(f"{n}.jpg\n" for n in range(20_000))
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(text,))
+    writer.start()
+    assert [line for _, line in read_lines(tmp_path / "pipe", "pipe")] == text.split()
+    writer.join()
 
 
 @pytest.mark.parametrize("path", ["a\0b", "x" * 5000])

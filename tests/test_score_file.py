@@ -142,6 +142,7 @@ class Silent:
         return [[{"terms": dict.fromkeys(("s_crop", "s_local", "s_sem", "s_loc"), 0.1), "total": 0.1, "valid": True, "reason": None}] * len(said) for said in texts]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_lines(world, queries, tmp_path):
     """Ten times the regions, the same peak to within the 8 bytes for each and some slack."""
     import tracemalloc
@@ -171,6 +172,7 @@ def test_lines_of_a_region_stand_together(world, scorer, queries, tmp_path):
         run(world, scorer, tmp_path, [*rows, rows[0]])
 
 
+@pytest.mark.slow
 def test_the_command(world, queries, tmp_path):
     rows = responses_of(queries[:1])
     flags = f"--annotations {world}/spr.json --images {world}/images --box-format qwen3-vl --clip {TINY}/clip --out {tmp_path}/out.jsonl"

@@ -92,6 +92,7 @@ def test_answers_are_lent_only_where_nothing_that_shapes_them_differs(which):
 # --- what is trained on, and what is asked
 
 
+@pytest.mark.slow
 def test_nothing_asked_is_trained_on(tmp_path, small):
     worlds = [{"seed": seed} for seed in plan.SEEDS] + [{"seed": 0, **variant.world, "spr": 12} for variant in plan.VARIANTS.values() if variant.world]
     trained = [run.training_data(tmp_path, {**plan.SCENES, **world, "sft": 6}) for world in worlds]
@@ -107,6 +108,7 @@ def test_nothing_asked_is_trained_on(tmp_path, small):
         run.refuse_shared(trained[0], asked[0])
 
 
+@pytest.mark.slow
 def test_scenes_of_all_splits_differ_by_hash():
     """At the study's own seeds: the embedded weights were taught on pretrain, SPR and SFT have their own splits."""
     asked = {scene.key for split in ("test", "val") for scene in scenes.scenes(split, 60, plan.ASKED["seed"])}
@@ -212,6 +214,7 @@ def test_scenes_of_another_plan_in_the_data_folder_are_named(tmp_path, small, mo
         run.training_data(tmp_path, {**plan.SCENES, "seed": 0})
 
 
+@pytest.mark.slow
 def test_the_command_line_refuses_in_one_line(tmp_path):
     kept(study(tmp_path), flags="--spr_beta 9")
     command = [sys.executable, ROOT / "examples/tiny_world/reproduce/run.py", "--tables", "--results", tmp_path / "results", "--out", tmp_path / "out"]

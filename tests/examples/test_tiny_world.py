@@ -134,6 +134,7 @@ def test_of_a_scene_of_twins_that_no_word_tells_apart_nothing_is_asked(tmp_path,
     assert [row["image"] for row in rows] == ["images/test/000001.png"]
 
 
+@pytest.mark.slow
 def test_splits_share_no_scene():
     keys = {s: {scene.key for scene in scenes.scenes(s, 60)} for s in scenes.SPLITS}
     assert all(len(found) == 60 for found in keys.values())

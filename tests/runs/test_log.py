@@ -66,18 +66,18 @@ def test_whatever_a_model_writes_comes_back_as_it_was(tmp_path, text):
 
 
 def test_no_flipped_bit_is_believed(tmp_path):
-    """Any of them costs its record, or the two that its line end divides; the others stay as they are."""
+    """One costs its record, or the two that its line end divides; the others stay as they are. Every third, which meets all bits."""
     log = Log(tmp_path)
-    records = [{"id": str(n), "text": f"a red square [0.{n}1, 0.2, 0.3, 0.4]", "score": n / 7} for n in range(4)]
+    records = [{"id": str(n), "text": f"a cup [0.{n}1, 0.2]", "score": n / 7} for n in range(3)]
     log.append(*records)
     log.close()
     whole = log.path.read_bytes()
-    for place in range(8 * len(whole)):
+    for place in range(0, 8 * len(whole), 3):
         damaged = bytearray(whole)
         damaged[place // 8] ^= 1 << place % 8
         log.path.write_bytes(damaged)
         read = Log(tmp_path).read()
-        assert len(read) >= 2 and len(read) < 4 and all(record in records for record in read.values()), place
+        assert 1 <= len(read) < 3 and all(record in records for record in read.values()), place
         assert read.damaged
 
 
