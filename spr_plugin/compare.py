@@ -70,9 +70,6 @@ def read_run(folder: Path) -> Run:
     if len(homes) > 1:
         raise UserError(f"{folder} holds {len(homes)} runs ({', '.join(homes)}): name the folder of one")
     newest = dict(sorted(newest.items()))
-    for file in newest.values():
-        if broken := next((id for id, record in read[file].items() if not _whole(record[metrics.DETAILS])), None):
-            raise UserError(f"{file}: document {broken} is no record of a task of ours, with an image and items")
     return Run(folder, {task: read[file] for task, file in newest.items()}, tuple(newest.values()))
 
 
@@ -85,9 +82,9 @@ def _records(file: Path) -> dict[str, dict]:
             return {}
         if not isinstance(details, dict) or not isinstance(details.get("id"), (str, int)):
             raise UserError(f"{file}, line {number}: no record of a task of ours, whose {metrics.DETAILS} have an id")
-        if (id := str(details["id"])) in found:
-            raise UserError(f"{file}, line {number}: document {id} stands there twice")
-        found[id] = record
+        if details["id"] in found:
+            raise UserError(f"{file}, line {number}: document {details['id']} stands there twice")
+        found[details["id"]] = record
     return found
 
 
@@ -119,9 +116,12 @@ def _paired(task: str, a: Run, b: Run) -> list[tuple[dict, dict, dict]]:
     """(document's details, A's item, B's item) of each sample."""
     first, second = a.tasks[task], b.tasks[task]
     if first.keys() != second.keys():
-        only = sorted(first.keys() ^ second.keys())
+        only = sorted(first.keys() ^ second.keys(), key=str)
         raise UserError(f"{task}: {a.folder} and {b.folder} differ in {len(only)} documents, such as {only[0]}; evaluate both on the same ones")
     found = []
+    for run, records in ((a, first), (b, second)):
+        if broken := [id for id, record in records.items() if not _whole(record[metrics.DETAILS])]:
+            raise UserError(f"{task}: document {broken[0]} of {run.folder} is no record of a task of ours, with an image and items")
     for id, record in first.items():
         details, other = record[metrics.DETAILS], second[id][metrics.DETAILS]
         hashes = {details.get("asked"), other.get("asked")} - {None}  # older versions wrote none

@@ -170,7 +170,7 @@ def without_details(records):
         (other_item, "ask other things in document 3"),
         (twice, "line 10: document 3 stands there twice"),
         (without_id, "line 4: no record of a task of ours"),
-        (without_items, "document 3 is no record of a task of ours"),
+        (without_items, "is no record of a task of ours, with an image and items"),
         (without_details, "line 4: no record of a task of ours"),
         (lambda records: records.insert(0, []), "line 1: no record of a task of ours"),
         (lambda records: records.insert(3, []), "line 4: no record of a task of ours"),
