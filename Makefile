@@ -9,6 +9,7 @@
 # make reproduce  train and measure every model of examples/tiny_world/reproduce/plan.py that is not in results/ yet (hours; go on any time)
 # make reproduce-quick  one seed of the main result anew, nothing committed is read (under 25 minutes on two quiet cores)
 # make reproduce-tune  the settings tried on validation scenes
+# make agreement FERRET=DIR  what Ferret's own evaluators, in a checkout of apple/ml-ferret, say of 2,000 made-up answers
 # make clean      remove the environments and everything that was built
 PYTHON ?= python3
 VENV := .venv
@@ -25,7 +26,7 @@ PACKAGE := setup.cfg pyproject.toml $(wildcard _build/*)
 PRIMARY_WANTS := -e .[eval,dpo,report,server,dev,deepspeed]
 LEGACY_WANTS := torch transformers accelerate peft einops sentencepiece protobuf requests pytest pytest-timeout pytest-xdist hypothesis -e .
 
-.PHONY: demo test test-fast test-legacy test-kill test-zero bench reproduce reproduce-quick reproduce-tune matrix clean
+.PHONY: demo test test-fast test-legacy test-kill test-zero bench reproduce reproduce-quick reproduce-tune agreement matrix clean
 .PRECIOUS: .venv-%/.installed
 demo: $(VENV)/.installed
 	$(VENV)/bin/spr demo
@@ -60,6 +61,10 @@ reproduce-quick: $(VENV)/.installed
 
 reproduce-tune: $(VENV)/.installed
 	$(VENV)/bin/python examples/tiny_world/reproduce/run.py tune
+
+agreement: $(VENV)/.installed
+	@test -n "$(FERRET)" || { echo "make agreement: say where ml-ferret is checked out, FERRET=DIR"; exit 2; }
+	$(VENV)/bin/python tests/eval_tasks/ferret_agreement.py "$(FERRET)"
 
 # setuptools comes first, from the same pins, so that our own build needs no second environment.
 # lmms-eval and llava-torch pin releases that exclude each other: installed without their dependencies.

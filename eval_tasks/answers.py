@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from spr_plugin.boxes import Box, Space, iou
 from spr_plugin.formats import BoxFormat, Parsed
+from spr_plugin.formats.attempts import attempts
 
 NO_BOX = "no_box"
 
@@ -16,6 +17,17 @@ def answer_text(results: Sequence) -> str:
 def failure(parsed: Parsed) -> str | None:
     """Why an answer has no readable box, or None where it has one."""
     return None if parsed.boxes else next(iter(parsed.failures), NO_BOX)
+
+
+def first_box(parsed: Parsed, text: str) -> Box | None:
+    """What answers a question for one box: the first box that is *written*.
+
+    None where there is none, or where it cannot be read: no later box stands in for it. Fewer than four numbers are a point or
+    a footnote, and no box (:mod:`spr_plugin.formats.attempts`).
+    """
+    first = next(iter(parsed.mentions), None)
+    before = (span for span in parsed.failed_spans if first and span < first.spans[0])
+    return first.boxes[0] if first and not any(attempts(text[slice(*span)]) for span in before) else None
 
 
 def true_box(doc: Mapping, corners: Sequence[float]) -> Box:

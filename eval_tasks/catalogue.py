@@ -94,10 +94,10 @@ SPLITS = [
 CATALOGUE = {split.key: split for split in SPLITS}
 
 PROTOCOLS = {
-    "rec": Protocol(metrics.BOX_METRICS, 128, "metrics.box_details"),
+    "rec": Protocol({**metrics.BOX_METRICS, **dict.fromkeys(metrics.FERRET_ACCURACIES, True)}, 128, "metrics.box_details"),
     "phrases": Protocol({**metrics.BOX_METRICS, **dict.fromkeys((*(f"first_{a}" for a in metrics.ACCURACIES),
-                                                                 *(f"any_{a}" for a in metrics.ACCURACIES)), True)}, 512, "metrics.box_details"),
-    "classification": Protocol({"accuracy": True, "strict_accuracy": True}, 64),
+                                                                 *(f"any_{a}" for a in metrics.ACCURACIES), "ferret_R@1"), True)}, 512, "metrics.box_details"),
+    "classification": Protocol({"accuracy": True, "strict_accuracy": True, "ferret_accuracy": True}, 64),
     "captions": Protocol(dict.fromkeys(("CIDEr", "BLEU-1", "BLEU-4", "ROUGE-L", "METEOR"), True), 64, "captions.caption_details"),
     "description": Protocol({"precision": True, "recall": True, "mIoU": True, "phrase_precision": True, "phrase_recall": True,
                              "parse_failure": False}, 512),

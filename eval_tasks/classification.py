@@ -2,14 +2,14 @@
 
 The true class is named first in documents of even place, second in the others (``truth_first``, set when the documents are made).
 
-``accuracy``         Ferret's scorer to the letter: white space and ``no…``/``not…`` up to the next comma or dot are deleted, then the name
-                     or a synonym must be a case-sensitive part of what is left. Naming both classes is a hit, "a notebook." is a miss.
+``ferret_accuracy``  Ferret's own rule (:mod:`ferret`). Naming both classes is a hit, "a notebook." is a miss
+``accuracy``         the same, but a name with brackets is one name
 ``strict_accuracy``  the true class or a synonym as whole words in any case, and the other class not
 """
 
 import re
 
-from spr_plugin.eval_tasks import fields, metrics, questions
+from spr_plugin.eval_tasks import ferret, fields, metrics, questions
 from spr_plugin.eval_tasks.answers import answer_text, true_box
 from spr_plugin.eval_tasks.model_format import named_format
 from spr_plugin.formats import BoxFormat
@@ -48,12 +48,10 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
     kept = _DENIED.sub(lambda denied: "" if denied[1] else denied[0], answer)
     accuracy = float(any(name in kept for name in names))
     strict = float(any(_says(answer, name) for name in names) and not _says(answer, spoken(doc["negative"])))
-    item = {"id": doc["id"], "figures": {"accuracy": (accuracy, 1.0), "strict_accuracy": (strict, 1.0)}}
-    return {
-        "accuracy": metrics.payload(doc, [accuracy]),
-        "strict_accuracy": metrics.payload(doc, [strict]),
-        metrics.DETAILS: metrics.detail(doc, [item]),
-    }
+    hits = {"accuracy": accuracy, "strict_accuracy": strict}
+    hits["ferret_accuracy"] = float(ferret.names(answer, doc["name"], doc["synonyms"]))
+    item = {"id": doc["id"], "figures": {name: (hit, 1.0) for name, hit in hits.items()}}
+    return {**{name: metrics.payload(doc, [hit]) for name, hit in hits.items()}, metrics.DETAILS: metrics.detail(doc, [item])}
 
 
 def point_text(form: BoxFormat, doc: dict) -> str:

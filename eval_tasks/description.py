@@ -8,7 +8,8 @@ regions, never over means of regions:
 
 ``precision``         matched boxes / boxes of the answer         ``phrase_precision``  the same, only pairs whose phrase names the object
 ``recall``            matched boxes / objects                     ``phrase_recall``     the same
-``mIoU``              sum of the matched IoU / objects            ``parse_failure``     answers without a readable box
+``mIoU``              sum of the matched IoU / objects            ``parse_failure``     answers without a readable box, or with
+                                                                                  coordinates that cannot be read
 """
 
 import re
@@ -79,7 +80,7 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
         "mIoU": (sum(overlap for _, _, overlap in pairs), objects),
         "phrase_precision": (float(named), boxes),
         "phrase_recall": (float(named), objects),
-        "parse_failure": (float(not said), 1.0),
+        "parse_failure": (float(not said or bool(parsed.failures)), 1.0),
     }
     found = {
         name: {"id": doc["id"], "image": doc["image_id"], "score": total / weight if weight else 0.0, "n": weight}

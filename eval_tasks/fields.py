@@ -40,7 +40,7 @@ def box(value: object, size: Size) -> list[float]:
     """xyxy in pixels of some area on the picture; corners may lie a little off it, as some published ones do."""
     try:
         corners = [float(each) for each in value]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         corners = []
     if len(corners) != 4 or not all(map(math.isfinite, corners)) or corners[2] <= corners[0] or corners[3] <= corners[1]:
         raise ValueError("is not left, top, right, bottom in pixels")
@@ -64,7 +64,7 @@ def point(value: object, size: Size) -> list[float]:
     """x, y in pixels, on the picture."""
     try:
         found = [float(each) for each in value]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = []
     if len(found) != 2 or not all(map(math.isfinite, found)):
         raise ValueError("is not x, y in pixels")

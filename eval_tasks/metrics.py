@@ -13,12 +13,15 @@ from itertools import chain
 import numpy as np
 
 from spr_plugin.boxes import pair_iou
+from spr_plugin.ids import digest
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}  # COCO's, of the true box's area in px²
 ACCURACIES = tuple(f"Acc@{threshold}" for threshold in THRESHOLDS)
+FERRET_ACCURACIES = tuple(f"ferret_{name}" for name in ACCURACIES)  # by Ferret's own rule (:mod:`ferret`)
 BOX_METRICS = {**dict.fromkeys((*ACCURACIES, "mIoU"), True), "parse_failure": False, "boxes": None}  # → whether higher is better
 DETAILS = "details"
+NOT_ASKED = {"image", "image_id", "box_format"}  # of a document's fields: where its picture lies, and what the model makes of it
 RESAMPLES = 10_000
 SEED = 0
 
@@ -104,9 +107,11 @@ def payload(doc: Mapping, values: Sequence[float]) -> dict:
 
 
 def detail(doc: Mapping, items: Sequence[dict]) -> dict:
-    """All of one document's samples; the picture's path goes along where it has one, for whoever draws the boxes."""
+    """All of one document's samples. The picture's path goes along where it has one, for whoever draws the boxes, and a hash of what is
+    asked and true (`asked`), for whoever compares two runs."""
     picture = doc.get("image")
-    return {"id": doc["id"], "image": doc["image_id"], "picture": picture if isinstance(picture, str) else None, "items": list(items)}
+    asked = digest({name: value for name, value in doc.items() if name not in NOT_ASKED})
+    return {"id": doc["id"], "image": doc["image_id"], "picture": picture if isinstance(picture, str) else None, "asked": asked, "items": list(items)}
 
 
 def mean(payloads: Iterable[Mapping]) -> float:

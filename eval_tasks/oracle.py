@@ -18,6 +18,7 @@ from pathlib import Path
 from lmms_eval.api.model import lmms
 
 from spr_plugin.errors import UserError
+from spr_plugin.eval_tasks.answers import first_box
 from spr_plugin.eval_tasks.model_format import named_format
 from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.loading import read_json_lines
@@ -133,8 +134,9 @@ class Predictions:
             return whole
         form, said = named_format(doc["box_format"]), []
         for phrase in doc["phrases"]:
-            boxes = form.parse(self.get(task, phrase["id"]) or "", doc["width"], doc["height"]).boxes
-            said += [(phrase["phrase"].replace(",", ""), box) for box in boxes[:1]]
+            text = self.get(task, phrase["id"]) or ""
+            box = first_box(form.parse(text, doc["width"], doc["height"]), text)
+            said += [(phrase["phrase"].replace(",", ""), box)] if box else []
         return form.render(said)
 
 

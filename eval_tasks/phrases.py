@@ -2,11 +2,12 @@
 
 A phrase is found in the answer where the words before a box equal it, without case, punctuation and leading articles. All boxes written at
 all such places are its prediction; where several phrases have the same words, the k-th takes the k-th place (or the last there is). It is judged
-three ways:
+several ways:
 
 ``Acc@t``, ``mIoU``    MERGED-BOXES: the box around all predictions against the box around all truths (Ferret, Shikra, UniTAB)
-``first_Acc@t``        the same, with the first box alone as the prediction (R@1 to the letter)
+``first_Acc@t``        the same, with the first box alone as the prediction
 ``any_Acc@t``          ANY-BOX: the first box against each truth, the best counts
+``ferret_R@1``         MERGED-BOXES by Ferret's own rule (:mod:`ferret`), of models that write as Ferret does
 
 A phrase that the answer does not ground is a miss. Only phrases with a box are asked and count: ``notvisual``, whole-scene and no-box
 ones never become part of a document (:mod:`spr_plugin.releases`).
@@ -16,7 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from spr_plugin.eval_tasks import fields, metrics, questions
+from spr_plugin.eval_tasks import ferret, fields, metrics, questions
 from spr_plugin.eval_tasks.answers import answer_text, failure, rounded_iou, true_box
 from spr_plugin.eval_tasks.model_format import named_format
 
@@ -43,7 +44,8 @@ def doc_to_target(doc: dict) -> str:
 def process_results(doc: dict, results: list) -> dict[str, dict]:
     """One answer → payloads, a sample a phrase. Pure, and never raises."""
     form = named_format(doc["box_format"])
-    parsed = form.parse(answer_text(results), doc["width"], doc["height"])
+    answer = answer_text(results)
+    parsed = form.parse(answer, doc["width"], doc["height"])
     said: dict[str, list[list[Corners]]] = {}
     for mention in parsed.mentions:
         said.setdefault(plain(mention.phrase), []).append([box.pixels() for box in mention.boxes])
@@ -59,6 +61,8 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
     for name, overlaps in (("first", first), ("any", any_box)):
         for threshold in metrics.THRESHOLDS:
             found[f"{name}_Acc@{threshold}"] = metrics.payload(doc, [float(overlap >= threshold) for overlap in overlaps])
+    if ferret.speaks(doc["box_format"]):
+        found["ferret_R@1"] = metrics.payload(doc, [float(hit) for hit in ferret.phrase_hits(answer, doc)])
     return found
 
 

@@ -223,7 +223,7 @@ def _coco_box(row: dict, space: Space, keep_crowd: bool) -> Box | str:
 
 
 def usable(box: Box) -> Box | None:
-    """`box` in pixels, clipped to its picture; None where less than a pixel of it lies there."""
+    """`box` in pixels, clipped to its picture; None where less than a pixel of it lies there, or it is no number."""
     clipped = box.to(Space.pixels(box.space.width, box.space.height)).clip()
     return clipped if clipped.width >= SMALLEST and clipped.height >= SMALLEST else None  # NaN is neither
 
@@ -384,7 +384,7 @@ def _mined(question: str, answer: str, width: int, height: int, box_format: BoxF
     skipped.update({f"box_{reason}": count for reason, count in said.failures.items()})
     if said.boxes:
         asked = REC_QUESTION.search(question)
-        named = INSTRUCTION.sub("", asked.group(1)).rstrip(".") if asked and len(said.boxes) == 1 else ""
+        named = INSTRUCTION.sub("", asked.group(1)).rstrip(".") if asked and len(said.boxes) == 1 and not said.failures else ""
         return [(mention.phrase or named, box) for mention in said.mentions for box in mention.boxes]
     boxes = box_format.parse(question, width, height).boxes
     if len(boxes) == 1 and REG_QUESTION.search(question):

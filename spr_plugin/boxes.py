@@ -9,7 +9,7 @@ Knows nothing about model families, text or files.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -143,6 +143,14 @@ class Box:
             return self
         inside = (min(max(x1, 0.0), width), min(max(y1, 0.0), height), min(max(x2, 0.0), width), min(max(y2, 0.0), height))
         return Box(*inside, Space.pixels(self.space.width, self.space.height)).to(self.space)
+
+
+def finite(values: Iterable[object]) -> bool:
+    """Whether all of them are numbers, none of them NaN, infinite or too large for a float."""
+    try:
+        return all(isinstance(value, (int, float)) and isfinite(value) for value in values)
+    except OverflowError:
+        return False
 
 
 def iou(a: Box, b: Box) -> float:

@@ -31,10 +31,11 @@ ALL = "all box tasks"
 
 @dataclass(frozen=True)
 class Run:
-    """The samples of one result folder: task → document id → its record in lmms-eval's samples file."""
+    """The samples of one result folder: task → document id → its record in lmms-eval's samples file; and the files that hold them."""
 
     folder: Path
     tasks: Mapping[str, Mapping[str, dict]]
+    files: tuple[Path, ...]
 
 
 def compare(a: str, b: str, out: str | None = None) -> dict:
@@ -54,35 +55,51 @@ def compare(a: str, b: str, out: str | None = None) -> dict:
 
 
 def read_run(folder: Path) -> Run:
-    """The newest samples of each task of ours under `folder`."""
+    """The samples of each task of ours under `folder`, which holds one run: the newest, where it was made again in its place.
+
+    Raises UserError for a folder without samples, one that holds several runs, and records that no task of ours wrote.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    files = sorted((match["time"], match["task"], file) for file in folder.rglob("*.jsonl") if (match := SAMPLES.fullmatch(file.name)))
-    newest = {task: file for _, task, file in files}
-    tasks = {task: records for task, file in sorted(newest.items()) if (records := _records(file))}
-    if not tasks:
+    found = sorted((match["time"], match["task"], file) for file in folder.rglob("*.jsonl") if (match := SAMPLES.fullmatch(file.name)))
+    read = {file: _records(file) for _, _, file in found}
+    newest = {task: file for _, task, file in found if read[file]}
+    if not newest:
         raise UserError(f"{folder}: holds no samples of spr tasks; run lmms-eval with --log_samples --output_path {folder}")
-    return Run(folder, tasks)
+    homes = sorted({str(file.parent) for file, records in read.items() if records})
+    if len(homes) > 1:
+        raise UserError(f"{folder} holds {len(homes)} runs ({', '.join(homes)}): name the folder of one")
+    newest = dict(sorted(newest.items()))
+    return Run(folder, {task: read[file] for task, file in newest.items()}, tuple(newest.values()))
 
 
 def _records(file: Path) -> dict[str, dict]:
     """Document id → record; empty for a task that is not ours."""
-    found = {}
+    found: dict[str, dict] = {}
     for number, record in read_json_lines(file, str(file)):
         details = record.get(metrics.DETAILS) if isinstance(record, dict) else None
-        if not isinstance(details, dict):
+        if details is None and isinstance(record, dict) and not found:
             return {}
-        if not isinstance(details.get("id"), (int, str)):
-            raise UserError(f"{file}, line {number}: its {metrics.DETAILS} has no id; was it written by a task of ours?")
+        if not isinstance(details, dict) or not isinstance(details.get("id"), (str, int)):
+            raise UserError(f"{file}, line {number}: no record of a task of ours, whose {metrics.DETAILS} have an id")
+        if details["id"] in found:
+            raise UserError(f"{file}, line {number}: document {details['id']} stands there twice")
         found[details["id"]] = record
     return found
+
+
+def _whole(details: Mapping) -> bool:
+    """Whether a record is what `metrics.detail`, or that of the captions, makes of a document."""
+    items = details.get("items")
+    listed = isinstance(items, list) and all(isinstance(item, dict) and "id" in item for item in items)
+    return isinstance(details.get("image"), str) and (listed or "said" in details)
 
 
 # --- figures
 
 
 def compared(a: Run, b: Run) -> dict:
-    """``{"a", "b", "tasks": {task: {"rows", "signature", "flips"}}}``, plain data."""
+    """``{"a", "b", "files": {"a", "b"}, "tasks": {task: {"rows", "signature", "flips"}}}``, plain data."""
     if set(a.tasks) != set(b.tasks):
         only = ", ".join(sorted(set(a.tasks) ^ set(b.tasks)))
         raise UserError(f"{a.folder} and {b.folder} are of different tasks; only one of them has {only}")
@@ -91,20 +108,33 @@ def compared(a: Run, b: Run) -> dict:
     tasks = {task: _task(found, a.tasks[task], b.tasks[task]) for task, found in pairs.items()}
     if sum(any("iou" in pair[1] for pair in found) for found in pairs.values()) > 1:
         tasks = {ALL: _task(boxes, {}, {}), **tasks}
-    return {"a": str(a.folder), "b": str(b.folder), "tasks": tasks}
+    files = {side: [str(file) for file in run.files] for side, run in (("a", a), ("b", b))}
+    return {"a": str(a.folder), "b": str(b.folder), "files": files, "tasks": tasks}
 
 
 def _paired(task: str, a: Run, b: Run) -> list[tuple[dict, dict, dict]]:
     """(document's details, A's item, B's item) of each sample."""
     first, second = a.tasks[task], b.tasks[task]
     if first.keys() != second.keys():
-        only = sorted(first.keys() ^ second.keys())
+        only = sorted(first.keys() ^ second.keys(), key=str)
         raise UserError(f"{task}: {a.folder} and {b.folder} differ in {len(only)} documents, such as {only[0]}; evaluate both on the same ones")
     found = []
+    for run, records in ((a, first), (b, second)):
+        if broken := [id for id, record in records.items() if not _whole(record[metrics.DETAILS])]:
+            raise UserError(f"{task}: document {broken[0]} of {run.folder} is no record of a task of ours, with an image and items")
     for id, record in first.items():
         details, other = record[metrics.DETAILS], second[id][metrics.DETAILS]
+        hashes = {details.get("asked"), other.get("asked")} - {None}  # older versions wrote none
+        if len(hashes) > 1 or _asked(details) != _asked(other):
+            raise UserError(f"{task}: {a.folder} and {b.folder} ask other things in document {id}, or know another truth; evaluate both on the same data")
         found += [(details, x, y) for x, y in zip(details.get("items", ()), other.get("items", ()))]
     return found
+
+
+def _asked(details: Mapping) -> tuple:
+    """What two records of one document have in common, whatever was answered."""
+    items = [(item["id"], item.get("truth"), "iou" in item) for item in details.get("items", ())]
+    return details["image"], details.get("references"), items
 
 
 def _task(pairs: Sequence, first: Mapping, second: Mapping) -> dict:
@@ -180,7 +210,9 @@ def _scores(first: Mapping[str, dict], second: Mapping[str, dict]) -> list[dict]
                    (("CIDEr / 100", captions.cider), ("ROUGE-L", captions.rouge_l))}  # fmt: skip
         figures["CIDEr / 100"] = figures["CIDEr / 100"] / 100
         return figure_rows(figures, images)
-    names = [name for name, value in one.items() if isinstance(value, dict) and "score" in value]
+    records = [run[id] for run in (first, second) for id in ids]
+    scored = lambda record, name: isinstance(record.get(name), dict) and "score" in record[name]  # noqa: E731
+    names = [name for name in one if all(scored(record, name) for record in records)]
     return _ratio_rows({name: np.array([[run[id][name][key] for run in (first, second) for key in ("score", "n")] for id in ids])
                         for name in names}, images)  # fmt: skip
 
@@ -208,7 +240,9 @@ def _ratio_rows(figures: Mapping[str, np.ndarray], images: Sequence[str]) -> lis
 
 def markdown(found: Mapping) -> str:
     """The comparison as Markdown, in percent."""
-    lines = [f"A: `{found['a']}`  ", f"B: `{found['b']}`", ""]
+    lines = []
+    for side in ("a", "b"):
+        lines += [f"{side.upper()}: `{found[side]}`, read from", *(f"- `{file}`" for file in found["files"][side]), ""]
     for task, part in found["tasks"].items():
         lines += [f"## {task}", "", "| figure | A | B | gain | 95 % interval | McNemar p | n |", "|---|--:|--:|--:|:-:|--:|--:|"]
         for row in part["rows"]:

@@ -77,15 +77,19 @@ def restate(text: str, prompt: Prompt, query: RegionQuery, box_format: BoxFormat
     """An answer to `prompt` in coordinates of the whole picture.
 
     A crop's answer speaks of the crop as a picture of its own (padded on its own, where the family pads): its boxes are read
-    there, moved to where the crop lies and written anew. Text that could not be read stays as it is. Other kinds are unchanged.
+    there, moved to where the crop lies and written anew. Text that could not be read stays as it is, unless it would be a box of the whole picture. Other kinds are
+    unchanged.
     """
     if prompt.crop is None:
         return text
     left, top, right, bottom = prompt.crop
     whole = Space.crop(query.image.width, query.image.height, prompt.crop)
     parsed = box_format.parse(text, right - left, bottom - top)
-    moved = [Box(*box.xyxy, box.space.within(whole)) for box in parsed.boxes]
-    return box_format.rewrite(text, parsed, dict(enumerate(moved)))
+    moved = dict(enumerate(Box(*box.xyxy, box.space.within(whole)) for box in parsed.boxes))
+    said = box_format.rewrite(text, parsed, moved)
+    if len(box_format.parse(said, query.image.width, query.image.height).boxes) == len(moved):
+        return said
+    return box_format.rewrite(text, parsed, moved, drop_failures=True)
 
 
 def _whole(low: float, high: float, size: int) -> tuple[int, int]:

@@ -25,7 +25,11 @@ def refine(
     space = Space.pixels(width, height)
     changes = {place: Box(*map(float, truth[matched[place]]), space) if place in matched else None for place in range(len(parsed.boxes))}
     repaired = box_format.rewrite(text, parsed, changes, drop_failures=True)
-    return repaired, len(matched), len(parsed.boxes) - len(matched) + len(parsed.failed_spans)
+    # What stood around coordinates that went can look like coordinates in its turn.
+    while (left := box_format.parse(repaired, width, height)).failed_spans:
+        repaired = box_format.rewrite(repaired, left, {}, drop_failures=True)
+    kept = min(len(matched), len(left.boxes))
+    return repaired, kept, len(parsed.boxes) + len(parsed.failed_spans) - kept
 
 
 def match(predicted: np.typing.ArrayLike, truth: np.typing.ArrayLike, threshold: float = 0.5) -> dict[int, int]:

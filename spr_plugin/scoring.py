@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from spr_plugin.annotations import usable
-from spr_plugin.boxes import Box, best_iou, iou_matrix
+from spr_plugin.boxes import Box, best_iou, finite, iou_matrix
 from spr_plugin.contracts import CheckedScorer, Detection, Detector, Scorer, Similarity, ask
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat, Parsed
@@ -179,7 +179,7 @@ class SPRScorer:
         """For each region one ``{"terms", "total", "valid", "reason"}`` a text (in coordinates of the whole picture).
 
         `terms` are s_crop, s_local, s_sem and s_loc. A text without words (``empty``), with unreadable boxes only (``unparsable``) or
-        without any (``no_box``) is not valid: no terms, total 0, and the reason. `truths` are those of `truth`, so that all texts of
+        without any (``no_box``), or whose cosines are not finite (``not_finite``), is not valid: no terms, total 0, and the reason. `truths` are those of `truth`, so that all texts of
         a region, repaired ones too, are measured on the same n.
         """
         answers = [[read(query, text, box_format) for text in said] for query, said in zip(queries, texts)]
@@ -192,6 +192,8 @@ class SPRScorer:
         if answer.reason:
             return invalid(answer.reason)
         s_crop, s_local = cosines[query.region, answer.words]
+        if not finite((s_crop, s_local)):
+            return invalid("not_finite")
         s_sem = semantic_score(s_crop, s_local) if self.local else s_crop
         predicted = [box.pixels() for box in answer.parsed.boxes] + [box.pixels() for _, box, _ in _named([answer.parsed], found)]
         terms = {"s_crop": s_crop, "s_local": s_local, "s_sem": s_sem, "s_loc": localization_score(truth, predicted)}

@@ -14,7 +14,7 @@ pytest.importorskip("datasets")
 from spr_plugin import compare as module
 from spr_plugin.cli import commands
 from spr_plugin.errors import UserError
-from spr_plugin.eval_tasks import captions, description, rec
+from spr_plugin.eval_tasks import captions, description, rec, short_answers
 
 BOX = [20.0, 20.0, 60.0, 60.0]
 
@@ -106,6 +106,114 @@ def test_box_tasks_are_summed_up_too(tmp_path):
         rec_run(tmp_path / name, noise + 0.1, count=100, task="spr_refcoco+_val")
     found = module.compare(tmp_path / "a", tmp_path / "b")["tasks"]
     assert found[module.ALL]["rows"][0]["n"] == 400 and len(found) == 3
+
+
+def test_the_files_that_were_read_are_named(tmp_path):
+    rec_run(tmp_path / "a", 0.5, count=9, stamp="20300101_000000")
+    a, b = rec_run(tmp_path / "a", 0.1, count=9, stamp="20300102_000000"), rec_run(tmp_path / "b", 0.1, count=9)
+    found = module.compare(a, b)
+    newest = str(tmp_path / "a/20300102_000000_samples_spr_refcoco_val.jsonl")
+    assert found["files"]["a"] == [newest] and len(found["files"]["b"]) == 1
+    for name in ("compare.md", "compare.html"):
+        page = (tmp_path / "b" / name).read_text()
+        assert newest in page and found["files"]["b"][0] in page and "20300101_000000_samples" not in page.replace(found["files"]["b"][0], "")
+
+
+def changed(tmp_path, name, change):
+    """The samples of nine documents, after `change` of the list of records."""
+    folder = rec_run(tmp_path / name, 0.1, count=9)
+    file = next(folder.glob("*.jsonl"))
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    change(records)
+    file.write_text("".join((record if isinstance(record, str) else json.dumps(record)) + "\n" for record in records))
+    return folder
+
+
+def other_truth(records):
+    records[3]["details"]["items"][0]["truth"] = [1.0, 2.0, 3.0, 4.0]
+
+
+def other_question(records):
+    records[3]["details"]["asked"] = "another"
+
+
+def more_items(records):
+    records[3]["details"]["items"] *= 3
+
+
+def other_item(records):
+    records[3]["details"]["items"][0]["id"] = "x"
+
+
+def twice(records):
+    records.append(records[3])
+
+
+def without_id(records):
+    del records[3]["details"]["id"]
+
+
+def without_items(records):
+    del records[3]["details"]["items"]
+
+
+def without_details(records):
+    del records[3]["details"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (other_truth, "ask other things in document 3, or know another truth"),
+        (other_question, "ask other things in document 3, or know another truth"),
+        (more_items, "ask other things in document 3"),
+        (other_item, "ask other things in document 3"),
+        (twice, "line 10: document 3 stands there twice"),
+        (without_id, "line 4: no record of a task of ours"),
+        (without_items, "is no record of a task of ours, with an image and items"),
+        (without_details, "line 4: no record of a task of ours"),
+        (lambda records: records.insert(0, []), "line 1: no record of a task of ours"),
+        (lambda records: records.insert(3, []), "line 4: no record of a task of ours"),
+        (lambda records: records.insert(3, "null"), "line 4: no record of a task of ours"),
+        (lambda records: records.append('{"doc_id": 9, '), "line 10: not JSON"),
+    ],
+)
+def test_samples_that_are_no_pair_are_one_line(tmp_path, change, words):
+    a = changed(tmp_path, "a", lambda records: None)
+    for folders in ((a, changed(tmp_path, "b", change)), (changed(tmp_path, "c", change), a)):
+        done = CliRunner().invoke(commands, ["compare", *map(str, folders)])
+        with pytest.raises(UserError, match=re.escape(words)):
+            module.compare(*folders)
+        assert done.exit_code and not isinstance(done.exception, (KeyError, TypeError, AttributeError))
+
+
+def test_blank_lines_are_no_records(tmp_path):
+    plain = rec_run(tmp_path / "a", 0.1, count=9)
+    spaced = changed(tmp_path, "b", lambda records: records.extend(["", "  "]) or records.insert(4, ""))
+    assert module.compare(plain, spaced)["tasks"]["spr_refcoco_val"]["rows"][0]["n"] == 9
+
+
+def test_truths_of_tasks_without_boxes_are_compared_too(tmp_path):
+    doc = {"id": "1", "image_id": "1", "image": "a.png", "question": "Is there a cat?", "answer": "No.", "box_format": "llava"}
+    a, b = (
+        write_run(tmp_path / name, [short_answers.process_results({**doc, **change}, ["No."])], "spr_tiny_world_presence")
+        for name, change in (("a", {}), ("b", {"answer": "Yes."}))
+    )
+    with pytest.raises(UserError, match="ask other things in document 1"):
+        module.compare(a, b)
+    # where the picture lies and how the model writes boxes is no matter
+    other = {**doc, "image": "b/a.png", "box_format": "ferret"}
+    c = write_run(tmp_path / "c", [short_answers.process_results(other, ["No."])], "spr_tiny_world_presence")
+    assert module.compare(a, c)["tasks"]
+
+
+def test_a_folder_with_the_runs_of_two_models_is_refused(tmp_path):
+    rec_run(tmp_path / "both/base", 0.1, count=9)
+    rec_run(tmp_path / "both/spr", 0.1, count=9, stamp="20300102_000000")
+    write_run(tmp_path / "both/pope", [{"doc_id": 0}], "pope")  # not ours
+    with pytest.raises(UserError, match="both holds 2 runs .*both/base, .*both/spr.*: name the folder of one"):
+        module.compare(tmp_path / "both", rec_run(tmp_path / "b", 0.1, count=9))
+    assert module.compare(tmp_path / "both/base", tmp_path / "both/spr")["tasks"]
 
 
 def test_the_newest_samples_count(tmp_path):

@@ -108,3 +108,14 @@ def test_restating_changes_crop_answers_only_and_their_coordinates_only():
     text = "A dog [0.0, 0.0, 1.0, 1.0] and [0.0, 0.0, 0.5, 1.0], a cat [0.1, 0.2] [2, 3, 4, 5]."
     assert restate(text, plain, asked, form) == restate(text, reference, asked, form) == text
     assert restate(text, crop, asked, form) == "A dog [0.16, 0.1, 0.47, 0.31] and [0.16, 0.1, 0.31, 0.31], a cat [0.1, 0.2] [2, 3, 4, 5]."
+
+
+def test_what_is_off_the_crop_never_becomes_a_box_of_the_picture():
+    """Qwen2.5-VL counts pixels: a box that leaves the crop would lie somewhere on the whole picture."""
+    form, asked = box_format("qwen2.5-vl"), query(size=(1200, 900))
+    _, crop, _ = prompts_for(asked, form, KINDS)
+    text = '[{"bbox_2d": [10, 10, 60, 60], "label": "a dog"}, {"bbox_2d": [500, 500, 700, 800], "label": "a cat"}]'
+    left, top, right, bottom = crop.crop
+    assert form.parse(text, right - left, bottom - top).failures == {"out_of_range": 1}
+    [box] = form.parse(restate(text, crop, asked, form), 1200, 900).boxes
+    assert box.pixels()[0] < right and box.pixels()[3] < bottom

@@ -116,7 +116,7 @@ def test_half_a_character_and_a_separator_in_an_answer(world, scorer, queries, t
     assert counts["responses"] == len(rows) == len(said) and said[0].startswith("a \ufffd cat\u2028")
 
 
-@pytest.mark.parametrize("corners", [[0, 0, float("nan"), 9], [40, 40, 10, 10], [900, 900, 990, 990]])
+@pytest.mark.parametrize("corners", [[0, 0, float("nan"), 9], [0, 0, 9, float("nan")], [float("nan")] * 4, [40, 40, 10, 10], [900, 900, 990, 990]])
 def test_a_region_that_is_none_is_named_before_anything_is_scored(world, queries, tmp_path, corners):
     rows = responses_of(queries)
     rows[-1].update(region=corners)

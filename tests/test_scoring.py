@@ -291,6 +291,17 @@ def test_a_detector_that_finds_nothing_usable_changes_nothing(rows):
     assert score(SPRScorer(WordCount(), Finds(*rows)), TEXTS) == score(SPRScorer(WordCount()), TEXTS)
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
+def test_cosines_that_are_not_finite_are_no_score(broken):
+    class Broken(WordCount):
+        def score(self, picture, asked):
+            return [(broken, 0.5) for _ in asked]
+
+    scores = score(SPRScorer(Broken()), TEXTS)
+    assert [one["reason"] for one in scores] == ["not_finite"] * len(TEXTS)
+    assert all(one["total"] == 0 and not one["valid"] and not one["terms"] for one in scores)
+
+
 def test_infinite_boxes_are_clipped():
     scorer = SPRScorer(WordCount(), Finds(((-1e9, 60, float("inf"), float("inf")), 0.9)))
     [truth] = scorer.truth([query()], PICTURE, [TEXTS], FORM)

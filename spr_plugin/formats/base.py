@@ -2,7 +2,8 @@
 
 The reading never raises, takes time linear in the text, and counts what it could not read under a reason:
 
-``malformed``     coordinates that are not four numbers of the family's kind
+``malformed``     coordinates that are not four numbers of the family's kind, or that are written in no way of the family's
+                  (:mod:`spr_plugin.formats.attempts`)
 ``out_of_range``  a number outside the family's space
 ``inverted``      right edge left of the left edge, or bottom above top
 ``truncated``     coordinates that are still open where the text ends
@@ -22,10 +23,13 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 
 from spr_plugin.boxes import Box, Space
+from spr_plugin.formats.attempts import Attempt, Span, attempts, without
 
-Span = tuple[int, int]
+
+Edit = tuple[Span, "str | None"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,8 @@ class Parsed:
 
     Attributes:
         mentions: in the text's order.
-        failures: reason → count (reasons: the module's docstring).
-        failed_spans: (start, end) of each coordinate text that could not be read.
+        failures: reason → count (reasons: the module's docstring), the reason that comes first in the text first.
+        failed_spans: (start, end) of each coordinate text that could not be read, in the text's order.
     """
 
     mentions: tuple[Mention, ...] = ()
@@ -93,7 +97,8 @@ class BoxFormat(ABC):
 
     @abstractmethod
     def parse(self, text: str, width: int, height: int) -> Parsed:
-        """Read all boxes of `text`, which speaks of a picture of `width` x `height` pixels. Never raises."""
+        """Read all boxes of `text`, which speaks of a picture of `width` x `height` pixels. Never raises. Any other attempt at
+        coordinates is a failure; `Reading.parsed` looks for them."""
 
     @abstractmethod
     def write_group(self, boxes: Sequence[Box]) -> str:
@@ -112,17 +117,17 @@ class BoxFormat(ABC):
             first += len(mention.boxes)
             if own:
                 edits.append(self._rewritten(text, mention, own))
-        return apply(text, edits + [(span, "") for span in parsed.failed_spans if drop_failures])
+        return apply(text, edits + [(span, None) for span in parsed.failed_spans if drop_failures])
 
     def words(self, text: str, parsed: Parsed) -> str:
         """`text` without any coordinates, readable or not; the words stay and the sentence stays well-formed."""
-        return apply(text, [bare(mention) for mention in parsed.mentions] + [(span, "") for span in parsed.failed_spans])
+        return apply(text, [bare(mention) for mention in parsed.mentions] + [(span, None) for span in parsed.failed_spans])
 
     @abstractmethod
     def render(self, mentions: Iterable[tuple[str, Box]]) -> str:
         """Phrases with their boxes as the family writes them, joined by commas; "" for a phrase gives the bare box."""
 
-    def _rewritten(self, text: str, mention: Mention, changes: Mapping[int, Box | None]) -> tuple[Span, str]:
+    def _rewritten(self, text: str, mention: Mention, changes: Mapping[int, Box | None]) -> Edit:
         """The edit that makes `changes` (place in the mention → box or None)."""
         kept, end = [], 0
         for span, places in groupby(range(len(mention.boxes)), key=mention.spans.__getitem__):
@@ -150,6 +155,8 @@ def whole_number(value: float, last: int) -> int:
 def checked(values: Sequence[float], limits: tuple[float, float], space: Space) -> Box | str:
     """The box of four numbers, or the reason why it is none; `limits` are the largest x and y."""
     x1, y1, x2, y2 = values
+    if any(value != value for value in values):  # NaN, which compares with nothing
+        return "malformed"
     if min(values) < 0 or max(x1, x2) > limits[0] or max(y1, y2) > limits[1]:
         return "out_of_range"
     return "inverted" if x2 < x1 or y2 < y1 else Box(x1, y1, x2, y2, space)
@@ -157,11 +164,11 @@ def checked(values: Sequence[float], limits: tuple[float, float], space: Space) 
 
 @dataclass
 class Reading:
-    """Collects what a scan of a text finds: boxes with the span of their brackets, and failures."""
+    """Collects what a scan of a text finds: boxes with the span of their brackets, failures, and mentions that are whole at once."""
 
     groups: list[tuple[list[Box], Span]] = field(default_factory=list)
-    failures: dict[str, int] = field(default_factory=dict)
-    failed_spans: list[Span] = field(default_factory=list)
+    entries: list[Mention] = field(default_factory=list)
+    failed: list[tuple[Span, str]] = field(default_factory=list)
 
     def add(self, boxes: list[Box | str], span: Span) -> None:
         """One pair of brackets: all its boxes, or the first reason that spoils it."""
@@ -172,8 +179,28 @@ class Reading:
             self.groups.append((boxes, span))
 
     def fail(self, reason: str, span: Span) -> None:
-        self.failures[reason] = self.failures.get(reason, 0) + 1
-        self.failed_spans.append(span)
+        self.failed.append((span, reason))
+
+    def taken(self) -> list[Span]:
+        """What has been read or refused, in the text's order."""
+        spans = [span for _, span in self.groups] + [span for span, _ in self.failed]
+        return sorted(spans + [entry.whole for entry in self.entries])
+
+    def unread(self, text: str) -> list[Attempt]:
+        """The attempts at coordinates in the rest of `text`."""
+        return attempts(without(text, self.taken()))
+
+    def parsed(self, text: str, find_phrase=None) -> Parsed:
+        """What was read of `text`; every other attempt at coordinates is a failure. `find_phrase`: see `mentions`."""
+        for attempt in self.unread(text):
+            self.fail("truncated" if attempt.cut else "malformed", attempt.span)
+        self.failed.sort()
+        failures: dict[str, int] = {}
+        for _, reason in self.failed:
+            failures[reason] = failures.get(reason, 0) + 1
+        found = [*self.entries, *mentions(text, self, find_phrase)]
+        found.sort(key=lambda mention: mention.span)
+        return Parsed(tuple(found), failures, tuple(span for span, _ in self.failed))
 
 
 _TO_PHRASE = re.compile(r".*[.,;:!?()\[\]\n]", re.DOTALL)
@@ -189,16 +216,15 @@ def mentions(text: str, reading: Reading, find_phrase=None) -> tuple[Mention, ..
 
     `find_phrase(low, high)` gives (phrase span, start of the mention's tags) of a phrase that the family marks, or None.
     """
-    groups, failed_spans = reading.groups, reading.failed_spans
     joined: list[list[tuple[list[Box], Span]]] = []
-    for boxes, span in groups:
+    for boxes, span in reading.groups:
         end = joined[-1][-1][1][1] if joined else -GAP - 1
         if span[0] - end <= GAP and _BETWEEN_BOXES.fullmatch(text, end, span[0]):
             joined[-1].append((boxes, span))
         else:
             joined.append([(boxes, span)])
     # A phrase begins after the coordinates before it, readable or not.
-    ends = [0, *sorted([span[1] for _, span in groups] + [end for _, end in failed_spans])]
+    ends = [0, *sorted(end for _, end in reading.taken())]
     return tuple(_mention(text, group, ends[bisect_right(ends, group[0][1][0]) - 1], find_phrase) for group in joined)
 
 
@@ -212,9 +238,9 @@ def _mention(text: str, group: Sequence[tuple[list[Box], Span]], low: int, find_
     return Mention(text[slice(*phrase_span)], boxes, (start, spans[-1][1]), phrase_span, spans, (first, spans[-1][1]))
 
 
-def bare(mention: Mention) -> tuple[Span, str]:
+def bare(mention: Mention) -> Edit:
     """The edit that takes all coordinates from a mention: its words stay, its tags go."""
-    return mention.whole, "" if mention.whole == mention.span else mention.phrase
+    return mention.whole, (None if mention.whole == mention.span else mention.phrase or None)
 
 
 def _phrase_span(text: str, low: int, high: int) -> Span:
@@ -227,28 +253,28 @@ def _phrase_span(text: str, low: int, high: int) -> Span:
 # --- editing
 
 
-def apply(text: str, edits: Iterable[tuple[Span, str]]) -> str:
-    """`text` with each (span, new text) in place; the spans must not overlap. An edit to "" closes the gap that it leaves."""
+def apply(text: str, edits: Iterable[Edit]) -> str:
+    """`text` with each (span, new text) in place; the spans must not overlap. None for a text closes the gap that is left."""
     pieces, place, glue = [], 0, ""
-    for (start, end), new in _joined_cuts(text, sorted(edits)):
-        if not new:
+    for (start, end), new in _joined_cuts(text, sorted(edits, key=itemgetter(0))):
+        if new is None:
             start, end = _gap(text, place, start, end)
         if start > place or new:
-            pieces.append(glue + text[place:start] + new)
+            pieces.append(glue + text[place:start] + (new or ""))
             glue = ""
-        if not new:
+        if new is None:
             glue = _glue(pieces[-1][-1:] if pieces else "", text[end : end + 1])
         place = end
     return "".join(pieces) + glue + text[place:]
 
 
-def _joined_cuts(text: str, edits: Sequence[tuple[Span, str]]) -> list[tuple[Span, str]]:
+def _joined_cuts(text: str, edits: Sequence[Edit]) -> list[Edit]:
     """The edits, cuts that only an "and" or a comma separates made one."""
-    joined: list[tuple[Span, str]] = []
+    joined: list[Edit] = []
     for (start, end), new in edits:
         (first, last), before = joined[-1] if joined else ((0, 0), "none")
-        if not new and not before and start - last <= GAP and _BETWEEN_BOXES.fullmatch(text, last, start):
-            joined[-1] = ((first, end), "")
+        if new is None and before is None and start - last <= GAP and _BETWEEN_BOXES.fullmatch(text, last, start):
+            joined[-1] = ((first, end), None)
         else:
             joined.append(((start, end), new))
     return joined

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.formats.base import BoxFormat, Parsed, Reading, checked, mentions, whole_number
+from spr_plugin.formats.base import GAP, BoxFormat, Parsed, Reading, checked, whole_number
 
 # A bracket with all that follows it up to the next bracket. The three parts share no character, so matching is linear.
 _BRACKET = re.compile(r"(\[+)([^\[\]]*)(\]*)")
+_BETWEEN_LISTED = re.compile(r"\s*(?:[,;]\s*)?")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,9}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})")
 _INTEGER = re.compile(r"[-+]?[0-9]{1,9}")
 _NUMERIC_START = re.compile(r"[-+.\s]*[0-9]")
@@ -50,9 +51,16 @@ class BracketFormat(BoxFormat):
     def parse(self, text: str, width: int, height: int) -> Parsed:
         space = self.space(width, height)
         reading = Reading()
-        for match in _BRACKET.finditer(text):
-            self._read_bracket(match, space, len(text), reading)
-        return Parsed(mentions(text, reading), reading.failures, tuple(reading.failed_spans))
+        brackets, place = list(_BRACKET.finditer(text)), 0
+        while place < len(brackets):
+            end = self._end_of_list(text, brackets, place)
+            if end:
+                span = brackets[place].start(), brackets[end - 1].end()
+                reading.add([box for bracket in brackets[place:end] for box in self._read_inner(bracket[2], space)], span)
+            else:
+                self._read_bracket(brackets[place], space, len(text), reading)
+            place = end or place + 1
+        return reading.parsed(text)
 
     def render(self, mentions: Iterable[tuple[str, Box]]) -> str:
         return ", ".join(f"{phrase} {self.write(box)}".lstrip() for phrase, box in mentions)
@@ -60,8 +68,9 @@ class BracketFormat(BoxFormat):
     # --- writing
 
     def write_group(self, boxes: Sequence[Box]) -> str:
-        inner = (self.joiner or "").join(self.comma.join(map(self._write_number, self._values(box))) for box in boxes)
-        return "[" * self.depth + inner + "]" * self.depth
+        inner = [self.comma.join(map(self._write_number, self._values(box))) for box in boxes]
+        opening, closing = "[" * self.depth, "]" * self.depth
+        return opening + (self.joiner or f"{closing}, {opening}").join(inner) + closing
 
     def _values(self, box: Box) -> tuple[float, ...]:
         return box.to(self.space(box.space.width, box.space.height)).xyxy
@@ -75,6 +84,24 @@ class BracketFormat(BoxFormat):
 
     # --- reading
 
+    def _end_of_list(self, text: str, brackets: Sequence[re.Match], first: int) -> int | None:
+        """Where the list of boxes ``[[x1, y1, x2, y2], [x1, …]]`` ends that begins with a bracket: the place after its last one.
+
+        None where the bracket begins no list. One box in brackets too many is another family's box, not a list.
+        """
+        opened = self.depth + 1
+        for place in range(first, len(brackets)):
+            opening, inner, closing = brackets[place].groups()
+            if len(opening) != opened or not _looks_numeric(inner):
+                return None
+            if place > first and len(closing) == self.depth + 1:
+                return place + 1
+            after = text[brackets[place].end() : brackets[place].end() + GAP].partition("[")[0]
+            if len(closing) != self.depth or not _BETWEEN_LISTED.fullmatch(after):
+                return None
+            opened = self.depth
+        return None
+
     def _read_bracket(self, match: re.Match, space: Space, text_length: int, reading: Reading) -> None:
         """Add the boxes of a bracket, or why they cannot be read; a bracket of prose adds nothing."""
         opening, inner, closing = match.groups()
@@ -85,12 +112,16 @@ class BracketFormat(BoxFormat):
             return
         depth = min(len(opening), len(closing))
         span = (match.start(), match.end() - (len(closing) - depth))
-        if not _NUMERIC_START.match(inner) or "," not in inner:
+        if not _looks_numeric(inner):
             return
         if depth != len(opening) or depth != self.depth:
             reading.fail("malformed", span)
         else:
-            reading.add([self._read_box(part, space) for part in (inner.split(";") if self.joiner else [inner])], span)
+            reading.add(self._read_inner(inner, space), span)
+
+    def _read_inner(self, inner: str, space: Space) -> list[Box | str]:
+        """The boxes, or reasons, of what stands in one pair of brackets."""
+        return [self._read_box(part, space) for part in (inner.split(";") if self.joiner else [inner])]
 
     def _read_box(self, text: str, space: Space) -> Box | str:
         """The box of ``"x1, y1, x2, y2"``, or the reason why it is none."""
@@ -99,6 +130,11 @@ class BracketFormat(BoxFormat):
         if len(parts) != 4 or not all(number.fullmatch(part) for part in parts):
             return "malformed"
         return checked([float(part) for part in parts], (self.bins or 1, self.bins or 1), space)
+
+
+def _looks_numeric(inner: str) -> bool:
+    """Whether what stands in a bracket begins as coordinates do."""
+    return bool(_NUMERIC_START.match(inner)) and "," in inner
 
 
 def _unclosed(match: re.Match, text_length: int) -> tuple[str | None, int]:

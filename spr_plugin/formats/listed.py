@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spr_plugin.boxes import Box, Space
+from spr_plugin.formats.attempts import Span, attempts
+from spr_plugin.formats.base import BoxFormat, Edit, Mention, Parsed, Reading, apply, checked
 from spr_plugin.loading import parse_json
-from spr_plugin.formats.base import BoxFormat, Mention, Parsed, Reading, Span, checked
 
 # A flat JSON object; braces inside its strings are no end. `_entries` says where to look for one.
 _ENTRY = re.compile(r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\}', re.DOTALL)
@@ -19,6 +20,8 @@ _CLOSING_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"')
 CUT, BROKEN = -1, 0
 _BOX = re.compile(r'"bbox_2d"\s*:\s*(\[[^\[\]]*\])')
 _SEPARATOR = re.compile(r"\s*,\s*")
+_PLAIN = re.compile(r"\[\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\]")
+_BRACE = re.compile(r"[{}]")
 _LIMITS = re.compile(r"(\d{1,18})-(\d{1,18})")
 FENCE = "```"
 
@@ -27,7 +30,8 @@ FENCE = "```"
 class ListedFormat(BoxFormat):
     """``{"bbox_2d": [x1, y1, x2, y2], "label": "a dog"}`` in a JSON list, usually in a Markdown fence.
 
-    Coordinates that go take their entry along. A list cut off by the text's end is read up to there.
+    Coordinates that go take their entry along. A list cut off by the text's end is read up to there. A bracket in a sentence is
+    read too, as Qwen2.5-VL's answers and our prompts hold some.
 
     Attributes:
         bins: steps of the grid, or None for pixels of the picture as the processor resized it.
@@ -63,15 +67,17 @@ class ListedFormat(BoxFormat):
         return f"{FENCE}json\n[\n" + ",\n".join(rows) + f"\n]\n{FENCE}"
 
     def parse(self, text: str, width: int, height: int) -> Parsed:
-        reading, found, space = Reading(), [], self.space(width, height)
+        reading, space = Reading(), self.space(width, height)
         entries, tail = _entries(text)
         for match in entries:
-            self._read_entry(text, match, space, reading, found)
-        if tail >= 0 and (found or '"bbox_2d"' in text[tail:] or '"bbox_2d"'.startswith(text[tail + 1 :].strip())):
+            self._read_entry(text, match, space, reading)
+        begun = '"bbox_2d"' in text[tail:] or '"bbox_2d"'.startswith(text[tail + 1 :].strip())
+        if tail >= 0 and (reading.entries or begun):
             reading.fail("truncated", (tail, len(text)))
-        return Parsed(tuple(found), reading.failures, tuple(reading.failed_spans))
+        self._read_prose(text, space, reading)
+        return reading.parsed(text)
 
-    def _read_entry(self, text: str, match: re.Match, space: Space, reading: Reading, found: list[Mention]) -> None:
+    def _read_entry(self, text: str, match: re.Match, space: Space, reading: Reading) -> None:
         """Add the mention of one JSON object, or why it is none; objects that speak of no box are prose."""
         numbers = _BOX.search(text, *match.span())
         try:
@@ -82,31 +88,77 @@ class ListedFormat(BoxFormat):
             if '"bbox_2d"' in match.group():
                 reading.fail("malformed", match.span())
             return
-        values, label = entry["bbox_2d"], entry.get("label", "")
-        proper = isinstance(values, list) and len(values) == 4 and all(type(v) in (int, float) for v in values) and isinstance(label, str)
+        values, label = entry.pop("bbox_2d"), entry.get("label", "")
+        proper = isinstance(values, list) and len(values) == 4 and all(type(v) in (int, float) for v in values)
+        proper = proper and isinstance(label, str) and match.group().count('"bbox_2d"') == 1
+        # A second box, in the label or under another key, would stay in the text.
+        proper = proper and not attempts(label if len(entry) < 2 else "\n".join(f"{key}: {value}" for key, value in entry.items()))
         box = checked(values, self.limits(space), space) if proper else "malformed"
         if isinstance(box, str):
             reading.fail(box, match.span())
         else:
             span = numbers.span(1)
-            found.append(Mention(label, (box,), span, match.span(), (span,), match.span()))
+            reading.entries.append(Mention(label, (box,), span, match.span(), (span,), match.span()))
+
+    def _read_prose(self, text: str, space: Space, reading: Reading) -> None:
+        """Boxes that stand in a sentence as they do in an entry; any other attempt fails with the object around it, which is
+        nested, has other keys or quotes, or is broken."""
+        known = [(0, 0), *reading.taken(), (len(text), len(text))]
+        for attempt in reading.unread(text):
+            place = bisect_right(known, attempt.span)
+            low, high = known[place - 1][1], known[place][0]
+            if attempt.span[0] < low:
+                continue  # lies in the object of the one before
+            span = _object(text, low, attempt.span, high)
+            if numbers := span == attempt.span and _PLAIN.fullmatch(text, *span):
+                reading.add([checked([float(value) for value in numbers.groups()], self.limits(space), space)], span)
+            else:
+                reading.fail("truncated" if attempt.cut else "malformed", span)
+            known[place - 1] = (known[place - 1][0], span[1])
 
     def rewrite(self, text: str, parsed: Parsed, changes: Mapping[int, Box | None], drop_failures: bool = False) -> str:
-        gone = [mention.whole for place, mention in enumerate(parsed.mentions) if changes.get(place, mention) is None]
-        gone += parsed.failed_spans if drop_failures else ()
-        edits = [(parsed.mentions[place].span, self.write(box)) for place, box in changes.items() if box is not None]
-        entries = sorted([mention.whole for mention in parsed.mentions] + list(parsed.failed_spans))
-        pieces, end = [], 0
-        for (start, stop), new in sorted(edits + _cuts(text, entries, set(gone))):
-            pieces += [text[end:start], new]
-            end = stop
-        return "".join(pieces) + text[end:]
+        edits, entries, gone, first = [], [], set(), 0
+        for mention in parsed.mentions:
+            own = {place: changes[first + place] for place in range(len(mention.boxes)) if first + place in changes}
+            first += len(mention.boxes)
+            in_list = text[mention.whole[0]] == "{"
+            if in_list:
+                entries.append(mention.whole)
+            if in_list and None in own.values():
+                gone.add(mention.whole)
+            elif own:
+                edits.append(self._rewritten(text, mention, own))
+        for span in parsed.failed_spans:
+            in_list = text[span[0]] == "{"
+            if in_list:
+                entries.append(span)
+            if in_list and drop_failures:
+                gone.add(span)
+            elif drop_failures:
+                edits.append((span, None))
+        return apply(text, edits + _cuts(text, sorted(entries), gone))
 
     def words(self, text: str, parsed: Parsed) -> str:
-        """The labels, joined; a text without entries is its own."""
-        if not parsed.mentions and not parsed.failed_spans:
-            return text
+        """The labels, joined; a text without entries is read as any other."""
+        if not any(text[start] == "{" for start, _ in [*(mention.whole for mention in parsed.mentions), *parsed.failed_spans]):
+            return super().words(text, parsed)
         return ", ".join(mention.phrase for mention in parsed.mentions if mention.phrase)
+
+
+def _object(text: str, low: int, span: Span, high: int) -> Span:
+    """The innermost object in text[low:high] around `span`, or `span` where none is."""
+    opened: list[int] = []
+    for brace in _BRACE.finditer(text, low, span[0]):
+        if brace.group() == "{":
+            opened.append(brace.start())
+        elif opened:
+            opened.pop()
+    depth = len(opened) and 1
+    for brace in _BRACE.finditer(text, span[1], high) if opened else ():
+        depth += 1 if brace.group() == "{" else -1
+        if not depth:
+            return opened[-1], brace.end()
+    return span
 
 
 def _entries(text: str) -> tuple[list[re.Match], int]:
@@ -147,7 +199,7 @@ def _entries(text: str) -> tuple[list[re.Match], int]:
     return found, cut
 
 
-def _cuts(text: str, entries: Sequence[Span], gone: set[Span]) -> list[tuple[Span, str]]:
+def _cuts(text: str, entries: Sequence[Span], gone: set[Span]) -> list[Edit]:
     """Edits that take entries out of their list with one comma each; a list that the text's end cut off is closed."""
     cuts = []
     for run in _runs(text, entries):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.formats.base import BoxFormat, Parsed, Reading, Span, checked, mentions, whole_number
+from spr_plugin.formats.base import BoxFormat, Parsed, Reading, Span, checked, whole_number
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TaggedFormat(BoxFormat):
                 reading.add(self.read_inner(text[opened.end() : tag.start()], space), (opened.start(), tag.end()))
                 opened = None
         self._never_closed(text, opened, reading)
-        return Parsed(mentions(text, reading, lambda low, high: self._phrase(text, low, high)), reading.failures, tuple(reading.failed_spans))
+        return reading.parsed(text, lambda low, high: self._phrase(text, low, high))
 
     @cached_property
     def _tags(self) -> re.Pattern:

@@ -20,14 +20,14 @@ def item(scores):
 
 
 def naive_padded_iou(answer, truth, width, height):
-    """From the protocol: the first [a, b, c, d] with 0 ≤ a < c ≤ 1, times the longer side, minus half the padding; None if there is none."""
+    """From the protocol: the first [a, b, c, d], times the longer side, minus half the padding; None if there is none, or unless 0 ≤ a < c ≤ 1."""
     for inside in re.findall(r"\[([^\[\]]*)\]", answer):
         parts = [part.strip() for part in inside.split(",")]
         if len(parts) != 4 or not all(re.fullmatch(r"\d+(\.\d*)?|\.\d+", part) for part in parts):
             continue
         a, b, c, d = map(float, parts)
         if max(a, b, c, d) > 1 or c < a or d < b:
-            continue
+            return None
         side = max(width, height)
         left, top = (side - width) // 2, (side - height) // 2
         x1, y1, x2, y2 = a * side - left, b * side - top, c * side - left, d * side - top
@@ -68,6 +68,42 @@ def test_boxes_of_the_padded_square_are_unpadded():
     scores = rec.process_results(document(), ["[0.0833333, 0.3333333, 0.4166667, 0.75]"])
     assert scores["mIoU"]["score"] == pytest.approx(1.0, abs=1e-5)
     assert item(scores)["predicted"] == item(scores)["truth"] == [10.0, 20.0, 50.0, 70.0]
+
+
+RIGHT, WRONG = "[0.08, 0.33, 0.42, 0.75]", "[0.5, 0.5, 0.6, 0.6]"
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "reason"),
+    [
+        (f"{RIGHT}, {WRONG}", True, None),
+        (f"{WRONG}, {RIGHT}", False, None),
+        (f"[{RIGHT}, {WRONG}]", True, None),
+        (f"[{WRONG}, {RIGHT}]", False, None),
+        (f"[ {RIGHT},\n {WRONG} ]", True, None),
+        (f"[{RIGHT}, [0.1, 0.2, 1.3, 0.4]]", False, "out_of_range"),  # a list is read whole
+        (f"[0.08, 0.33, 0.42, 1.75], {RIGHT}", False, "out_of_range"),
+        (f"[0.42, 0.33, 0.08, 0.75] {RIGHT}", False, "inverted"),
+        (f"[0.08, 0.33, nan, 0.75] {RIGHT}", False, "malformed"),
+        (f"(0.08, 0.33, 0.42, 0.75) {RIGHT}", False, "malformed"),
+        (f"x1=0.08, y1=0.33, x2=0.42, y2=0.75: {RIGHT}", False, "malformed"),
+        (f"[[0.08, 0.33, 0.42, 0.75]] {RIGHT}", False, "malformed"),
+        (f"[1, 2] and [0.08, 0.33, 0.42] {RIGHT}", True, None),  # fewer than four numbers are no box
+        (f"There are 1, 2, 3, 4 of them: {RIGHT}", True, None),
+        (f"{RIGHT} (0.1, 0.2, 0.3, 0.4)", True, None),
+    ],
+)
+def test_the_first_box_written_answers(answer, right, reason):
+    scores = rec.process_results(document(), [answer])
+    assert scores["Acc@0.5"]["score"] == float(right) and item(scores)["reason"] == reason
+    assert scores["parse_failure"]["score"] == float(reason is not None)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1" + "0" * 400, "1e400"])
+def test_what_is_no_number_is_no_box(number):
+    answer = f'[{{"bbox_2d": [1, 2, {number}, 4], "label": "a"}}, {{"bbox_2d": [10, 20, 50, 70], "label": "a"}}]'
+    scores = rec.process_results(document(box_format="qwen2.5-vl"), [answer])
+    assert scores["parse_failure"]["score"] == 1.0 and item(scores)["predicted"] is None and scores["boxes"]["score"] == 1
 
 
 def test_the_space_is_the_documents_and_never_the_one_that_fits_the_truth():

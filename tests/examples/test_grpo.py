@@ -29,12 +29,13 @@ LLAVA = box_format("llava", "pad")
     ("[0.5, 0.25, 1.0, 0.75]", 1 / 3),
     ("[0.8, 0.8, 0.9, 0.9]", 0.0),
     ("a red ring [0.25, 0.25, 0.75, 0.5] and [0.25, 0.25, 0.75, 0.75]", 0.5),  # the first box counts
-    ("[0.25, 0.25, 0.75] [0.25, 0.25, 0.75, 0.75]", 1.0),  # the first readable one
+    ("[0.25, 0.25, 0.75] [0.25, 0.25, 0.75, 0.75]", 1.0),  # three numbers are no box
+        ("[0.25, 0.25, 0.75, 1.75] [0.25, 0.25, 0.75, 0.75]", 0.0),  # the first one cannot be read
     ("[0.75, 0.25, 0.25, 0.75]", 0.0),
     ("a red ring.", 0.0),
     ("", 0.0),
 ])  # fmt: skip
-def test_the_reward_is_the_iou_of_the_first_readable_box(answer, expected):
+def test_the_reward_is_the_iou_of_the_first_box(answer, expected):
     assert grpo.reward(LLAVA, answer, [96, 96], [24, 24, 72, 72]) == pytest.approx(expected)
 
 

@@ -37,6 +37,7 @@ from spr_plugin import runs  # noqa: E402
 from spr_plugin.boxes import Box, Space, iou  # noqa: E402
 from spr_plugin.config import SPRConfig  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
+from spr_plugin.eval_tasks.answers import first_box  # noqa: E402
 from spr_plugin.files import write_json  # noqa: E402
 from spr_plugin.formats import BoxFormat  # noqa: E402
 from spr_plugin.progress import say  # noqa: E402
@@ -134,9 +135,9 @@ def questions(coco: dict, image_folder: Path, count: int, seed: int) -> list[dic
 
 
 def reward(form: BoxFormat, answer: str, size: list[int], bbox: list[float]) -> float:
-    """IoU of the first readable box with the truth, as the evaluation reads it; 0 where there is none."""
-    truth, read = Box(*bbox, Space.pixels(*size)), form.parse(answer, *size).boxes
-    return iou(read[0].to(truth.space), truth) if read else 0.0
+    """IoU of the first box that is written with the truth, as the evaluation reads it; 0 where there is none to be read."""
+    truth, first = Box(*bbox, Space.pixels(*size)), first_box(form.parse(answer, *size), answer)
+    return iou(first.to(truth.space), truth) if first else 0.0
 
 
 # --- training

@@ -1,0 +1,242 @@
+"""Attempts at coordinates that are no box text of the family: found, counted, removed by refinement; prose is left alone."""
+
+import hashlib
+import random
+import re
+
+import pytest
+
+from spr_plugin.boxes import Box, Space
+from spr_plugin.formats import FAMILIES, box_format
+from spr_plugin.formats.attempts import attempts
+from spr_plugin.refinement import refine
+from spr_plugin.scoring import strip_coordinates
+
+SPACE = Space.pixels(100, 100)
+TRUTH = (16, 28, 31, 44)
+NEAR_MISSES = [
+    "(0.8, 0.8, 0.9, 0.9)",
+    "[0.8，0.8，0.9，0.9]",
+    "[(0.8, 0.8), (0.9, 0.9)]",
+    "[x1=0.8, y1=0.8, x2=0.9, y2=0.9]",
+    "x1=0.8, y1=0.8, x2=0.9, y2=0.9",
+    "{0.8, 0.8, 0.9, 0.9}",
+    "【0.8, 0.8, 0.9, 0.9】",
+    "<0.8, 0.8, 0.9, 0.9>",
+    "[0.8 0.8 0.9 0.9]",
+    "0.8, 0.8, 0.9, 0.9]",
+    "[0.8, 0.8, 0.9, 0.9)",
+    "[0.8, 0.8, 0.9, 0.9 and",
+    "(0.8, 0.8), (0.9, 0.9)",
+    "bbox: 0.8, 0.8, 0.9, 0.9",
+    "(nan, nan, nan, nan)",
+    "(0.8, 0.8,\0 0.9, 0.9)",
+    "<|box_start|>(800,800),(900,900)<|box_end|>",
+    "<box>x1=800, y1=800, x2=900, y2=900</box>",
+    '{"bbox": [1800, 800, 1900, 900], "label": "blue circle"}',
+    "{'bbox_2d': [1800, 800, 1900, 900], 'label': 'blue circle'}",
+    "<loc_800><loc_800><loc_900><loc_900>",
+    "<patch_index_9600><patch_index_9700>",
+]
+PROSE = [
+    "1, 2, 3, 4 are painted on it",
+    "In 1990, 1991, 1992 and 1993 it was red",
+    "[1], [2], [3] and [4]",
+    "(1) a dog, (2) a cat, (3) a cup, (4) a tree",
+    "(10 men, 20 women, 3 dogs and 4 cats)",
+    "at 10:30 (10:30 - 11:45, 12/05/2020)",
+    "the sign says 12 34 56 78",
+    "3 < 4 and 5 > 2, 6 -> 7",
+    "box 1 holds 2 of 3 cups, box 2 holds 4",
+    "answer in [x0,y0,x1,y1] format or [[x1, y1, x2, y2]]",
+    "on the left: 3 dogs, on the right: 4 cats, at the top: 1 sign, below: 2 cups",
+]
+every_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+@every_family
+@pytest.mark.parametrize("near_miss", NEAR_MISSES)
+def test_a_near_miss_is_a_failure_and_goes_with_repair(family, near_miss):
+    form = box_format(family)
+    good = form.render([("red square", Box(*TRUTH, SPACE))])
+    for text in (f"A {good} and a blue circle {near_miss}.", f"A blue circle {near_miss} and a {good}."):
+        parsed = form.parse(text, 100, 100)
+        assert len(parsed.boxes) == 1 and sum(parsed.failures.values()) == 1
+        repaired, kept, dropped = refine(text, [TRUTH], form, 100, 100)
+        assert (kept, dropped) == (1, 1)  # half of its boxes are kept
+        again = form.parse(repaired, 100, 100)
+        assert len(again.boxes) == 1 and not again.failures
+        assert not re.search(r"0\.[89]|[89]00|nan", repaired)
+        assert not re.search(r"0\.[89]|[89]00|nan", strip_coordinates(text, parsed, form))  # what the similarity model reads
+
+
+@every_family
+@pytest.mark.parametrize("prose", PROSE)
+def test_numbers_in_a_sentence_are_no_attempt(family, prose):
+    form, text = box_format(family), f"There is a dog. {prose}. The end."
+    assert form.parse(text, 100, 100).failures == {}
+    assert refine(text, [TRUTH], form, 100, 100) == (text, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        '{"bbox_2d": [800, 800, 900, 900], "label": "b", "attributes": {"color": "blue"}}',
+        '{"bbox_2d": [800, 800, 900, 900], "attributes": {"color": "blue"}, "label": "b"}',
+        "{'bbox_2d': [800, 800, 900, 900], 'attributes': {'color': 'blue'}}",
+        '{"bbox": [800, 800, 900, 900], "label": "b"}',
+        '{"bbox_2d": [800, 800, 900, 900], "bbox_2d": [800, 800, 900, 901]}',
+        '{"bbox_2d": [[800, 800, 900, 900]], "label": "b"}',
+        '{"bbox_2d": [800, 800, 900, 900], "label": "b [1, 2, 3, 4]"}',
+        '{"bbox_2d": [800, 800, 900, 900], "label": "b", "bbox": [1, 2, 3, 4]}',
+        '{"bbox_2d": [800, 800, 900, NaN], "label": "b"}',
+        '{"bbox_2d": [800, 800, 900, Infinity], "label": "b"}',
+        '{"bbox_2d": [800, 800, 900, 1' + "0" * 400 + '], "label": "b"}',
+    ],
+)
+@pytest.mark.parametrize("family", ["qwen2.5-vl", "qwen3-vl"])
+def test_an_entry_that_cannot_be_read_goes_as_a_whole(family, entry):
+    form = box_format(family)
+    good = form.render([("a", Box(*TRUTH, SPACE))]).split("\t")[1].split("\n")[0]
+    for text in (f"[{good}, {entry}]", f"[{entry},\n {good}]", f"[{good}, {entry}, {good}]"):
+        assert sum(form.parse(text, 100, 100).failures.values()) == 1
+        repaired, kept, dropped = refine(text, [TRUTH], form, 100, 100)
+        assert repaired == f"[{good}]" and (kept, dropped) == (1, text.count(good))
+
+
+@pytest.mark.parametrize("family", ["qwen2.5-vl", "qwen3-vl"])
+def test_a_list_family_reads_a_bracket_in_a_sentence(family):
+    """In the numbers that it writes in a list: its prompts hold such brackets, and some answers do."""
+    form = box_format(family)
+    good = form.write(Box(*TRUTH, SPACE))
+    text = f"Look, a red square {good} and a dog [900, 900, 950, 950] (or a cat)."
+    assert [mention.phrase for mention in form.parse(text, 1000, 1000).mentions] == ["red square", "dog"]
+    assert refine(text, [TRUTH], form, 100, 100) == (f"Look, a red square {good} and a dog (or a cat).", 1, 1)
+    assert form.words(text, form.parse(text, 1000, 1000)) == "Look, a red square and a dog (or a cat)."
+
+
+def test_what_the_end_cuts_off_is_truncated():
+    for text in ("a dog (0.8, 0.8, 0.", "a dog (0.8, 0.8), (0.9", "a dog {0.1, 0.2", "a dog <|box_start|>(1,2),(3"):
+        assert box_format("llava").parse(text, 100, 100).failures == {"truncated": 1}
+        assert refine(text, [], box_format("llava"), 100, 100) == ("a dog", 0, 1)
+
+
+def test_attempts_do_not_swallow_what_stands_beside_them():
+    cases = {
+        "(the dog at 1, 2, 3, 4)": ["1, 2, 3, 4"],
+        "[[1,2,3,4],[5,6,7,8]] x": ["[[1,2,3,4],", "[5,6,7,8]]"],
+        "(1,2,3,4) and (5,6,7,8)": ["(1,2,3,4)", "(5,6,7,8)"],
+        "a stray ( and then (1, 2, 3, 4) more": ["(1, 2, 3, 4)"],
+        "from (1, 2) to (3, 4), at (5, 6)": ["(1, 2) to (3, 4), at (5, 6)"],
+        "<box>(1,2,3,4</box> and (yes)": ["<box>(1,2,3,4</box>"],
+        "see (1, 2)": [],
+    }
+    for text, expected in cases.items():
+        assert [text[slice(*attempt.span)] for attempt in attempts(text)] == expected
+
+
+# --- well-formed answers are read as they always were
+
+LABELS = ["red square", "the blue circle", "dog", "man in black", "cup 3", "two cats", "number 10", "a sign (2019)", "1 of 4 cats"]
+# Of what was read before attempts were looked for.
+GOLDEN = {
+    "llava": "a1d577eb7b21",
+    "ferret": "a98446217310",
+    "shikra": "432f53885f28",
+    "cogvlm": "a1378744b9ce",
+    "qwen-vl": "a1655daec5a9",
+    "qwen2.5-vl": "57df02f3425d",
+    "qwen3-vl": "2ac8d5368f75",
+    "internvl": "adf84ee31581",
+    "kosmos-2": "898678b68f10",
+}
+
+
+def well_formed(form, count):
+    rng = random.Random(f"golden {form.family}")
+    for _ in range(count):
+        size = rng.randint(50, 900), rng.randint(50, 900)
+        rows = [(rng.choice(LABELS), random_box(rng, size)) for _ in range(rng.randint(1, 5))]
+        if rng.random() < 0.4 or form.family.startswith("qwen") and form.family != "qwen-vl":
+            yield form.render(rows), size
+        else:
+            told = [f"{phrase} {form.write(box)}" if rng.random() < 0.8 else phrase for phrase, box in rows]
+            end = rng.choice([".", "", " There are 1, 2, 3, 4 of them."])
+            yield "In 2019, 3 things: " + rng.choice([", ", " and ", ". ", "; "]).join(told) + end, size
+
+
+def random_box(rng, size):
+    x, y = (sorted(rng.sample(range(side), 2)) for side in size)
+    return Box(x[0], y[0], x[1], y[1], Space.pixels(*size))
+
+
+@every_family
+def test_well_formed_answers_are_read_as_before(family):
+    form, digest = box_format(family), hashlib.sha256()
+    for text, size in well_formed(form, 400):
+        parsed = form.parse(text, *size)
+        assert not parsed.failures, text
+        rows = [(m.phrase, [box.xyxy for box in m.boxes], m.span, m.phrase_span, m.spans, m.whole) for m in parsed.mentions]
+        digest.update(repr((text, rows)).encode())
+    assert digest.hexdigest()[:12] == GOLDEN[family]
+
+
+# --- anything at all
+
+NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)"
+BRACKET = re.compile(r"[\[({（【｛［<][^\[\](){}（）【】｛｝［］<>]*[\])}）】｝］>]")
+PIECES = [*"[](){}<>,;:. \n0123456789.xyabn-|\"'，（）", "nan", "x1=", "bbox: ", "<box>", "</box>", "and ", "[[", "]]", "<|box_start|>", "1990, ", "</ref>"]
+SWAPS = [(", ", "，"), (", ", " "), ("[", "("), ("]", ")"), ('"', "'"), ("bbox_2d", "bbox"), (",", " ;"), ("[", "[["), ("<box>", "<|box_start|>"),
+         ("patch_index", "loc"), ("[", "{"), ("_", "")]  # fmt: skip
+
+
+def spoiled(rng, text):
+    """What a model, a template or a user may have done to an answer."""
+    for _ in range(rng.choice([0, 1, 1, 2, 3, 5, 8])):
+        start, end, way = rng.randrange(len(text) + 1), rng.randrange(len(text) + 1), rng.random()
+        if way < 0.3:
+            text = text[:start] + text[start + 1 :]
+        elif way < 0.6:
+            text = text[:start] + rng.choice(PIECES) + text[start:]
+        elif way < 0.8:
+            text = text[:start] + rng.choice(PIECES) + text[start + 1 :]
+        elif way < 0.85:
+            text = text[:start]
+        elif way < 0.92:
+            text = text.replace(*rng.choice(SWAPS))
+        else:
+            text = text[: min(start, end)] + text[max(start, end) :] if abs(start - end) < 20 else text[start:end] + text
+    return text
+
+
+def answers(form, count):
+    """(answer, truth): boxes in the family's way or another's, spoiled."""
+    rng, forms = random.Random(f"fuzz {form.family}"), [box_format(family) for family in FAMILIES]
+    for _ in range(count):
+        rows = [(rng.choice(LABELS), random_box(rng, (100, 100))) for _ in range(rng.randint(1, 4))]
+        told = [f"{phrase} {(rng.choice(forms) if rng.random() < 0.3 else form).write(box)}" for phrase, box in rows]
+        text = form.render(rows) if rng.random() < 0.5 else rng.choice([", ", " and ", ". "]).join(told) + "."
+        start = "In 2019 there are 1, 2, 3, 4 things: " if rng.random() < 0.3 else ""
+        yield spoiled(rng, start + text), [box.xyxy for _, box in rows if rng.random() < 0.7]
+
+
+def coordinates_left(text, parsed):
+    """Four numbers in a bracket, without a word among them, that no box was read from. Knows nothing of `attempts`."""
+    hidden = list(text)
+    for start, end in (span for mention in parsed.mentions for span in mention.spans):
+        hidden[start:end] = " " * (end - start)
+    brackets = [match.group() for match in BRACKET.finditer("".join(hidden))]
+    brackets = [re.sub(r"\b[xy][012]\b", "", inner) for inner in brackets]
+    return [inner for inner in brackets if len(re.findall(NUMBER, inner)) >= 4 and not re.search(r"[^\W\d_]{2,}", inner)]
+
+
+@every_family
+def test_nothing_unreadable_is_left_after_repair(family):
+    form, spoilt = box_format(family), 0
+    for text, truth in answers(form, 800):
+        repaired, kept, dropped = refine(text, truth, form, 100, 100)
+        parsed = form.parse(repaired, 100, 100)
+        assert not parsed.failures and not coordinates_left(repaired, parsed), (text, repaired)
+        assert len(parsed.boxes) == kept, (text, repaired)
+        spoilt += bool(form.parse(text, 100, 100).failures)
+    assert spoilt > 200
