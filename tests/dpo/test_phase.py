@@ -123,7 +123,7 @@ def test_steps_are_the_same_however_they_are_divided(live_llava, pairs, tmp_path
     losses = []
     for sizes in (dict(spr_batch_size=4), dict(spr_batch_size=2, spr_gradient_accumulation=2), dict(spr_batch_size=1, spr_gradient_accumulation=4)):
         host, config = live_llava(**SETTINGS | sizes, spr_loss_type=["sigmoid"])
-        _, logged = run(host, config, pairs(10), tmp_path / str(sizes))
+        _, logged = run(host, config, pairs(10), tmp_path / str(sizes) / "dpo")
         losses.append([entry["spr/loss"] for entry in logged if "spr/loss" in entry])
     assert len(losses[0]) == 3
     for other in losses[1:]:
