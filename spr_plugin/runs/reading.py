@@ -16,7 +16,8 @@ from spr_plugin.pairing import PreferencePair
 from spr_plugin.plugins import load_file
 from spr_plugin.progress import say
 from spr_plugin.regions import RegionQuery
-from spr_plugin.runs.layout import LAYOUT, PARTS_OF, Folder, read_manifest
+from spr_plugin.runs.clearing import names_in
+from spr_plugin.runs.layout import LAYOUT, PARTS, Folder, part_of, read_manifest
 from spr_plugin.runs.lock import owner_of
 from spr_plugin.runs.log import Records
 
@@ -35,7 +36,7 @@ class SavedRun:
     def __init__(self, folder: Folder):
         self.folder, self._records = folder, {}
         manifest = read_manifest(folder)
-        if manifest is None and not any((folder.path / stage).is_dir() for stage in PARTS_OF):
+        if manifest is None and not {part_of(name) for name in names_in(folder.path)} & PARTS:  # killed at its start
             raise UserError(f"{folder}: no SPR run here; give OUTPUT_DIR/spr of one, or a folder of `spr sample`")
         manifest = manifest or {}
         self.config = manifest.get("config", {})
@@ -105,7 +106,9 @@ class SavedRun:
     @functools.cached_property
     def box_format(self) -> BoxFormat | None:
         """How its texts write boxes; None, and a line, where the plugin that knows is not there."""
-        box = self.config.get("box") or {}
+        box = self.config.get("box")
+        if box is None:
+            return None
         try:
             return box_format(box.get("family"), box.get("aspect"))
         except UserError:

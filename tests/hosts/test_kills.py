@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from spr_plugin import runs
 from spr_plugin.runs.log import Log
 
 from .checks import assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole, saved_weights
@@ -88,6 +89,7 @@ def killed_in(stages, arguments: list[str], out: Path) -> None:
         before = _size(sign)
         reached = (lambda: any(sign.glob("checkpoint-*/complete.json"))) if sign.name == "dpo" else (lambda: _size(sign) > before)
         assert kill_when(arguments, reached, log), f"the run ended before its stage {stage} could be killed: {log.read_text()[-3000:]}"
+        assert runs.open(out).state in ("empty", "stopped")
         index = out / "spr" / "entry" / "index.json"
         if index.exists():
             assert entry in (None, index.read_bytes()), "the weights at the stage's entry changed"
@@ -98,7 +100,8 @@ def killed_in(stages, arguments: list[str], out: Path) -> None:
 
 def _size(path: Path) -> int:
     try:
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        files = (file for file in path.rglob("*") if file.name != "manifest.json")  # which is there before its stage
+        return sum(file.stat().st_size for file in files if file.is_file())
     except FileNotFoundError:  # renamed between the two calls
         return 0
 
@@ -127,7 +130,9 @@ def test_random_instants(world, tmp_path, calm, ranks):
         arguments = command(world, out, *spr_flags(world), "--spr_only", ranks=ranks)
         while left and killed_after(arguments, out / "spr" / "lock", rng.uniform(0, length)):
             left -= 1
+            assert runs.open(out).state in ("empty", "stopped")
         run(arguments)
+        assert runs.open(out).state == "finished"
         assert_whole(out)
         assert_saved_equals_live(out)
         assert_same_records(out, calm)

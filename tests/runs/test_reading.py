@@ -112,6 +112,12 @@ def test_any_part_may_be_missing(tmp_path):
         assert len(run.records("scores")) == (part != "scores")
 
 
+def test_a_run_that_was_killed_before_it_wrote_anything_is_empty(tmp_path):
+    (tmp_path / "lock").write_text("process 7 on here since then")
+    run = runs.open(tmp_path)
+    assert run.state == "empty" and not run.regions and not run.pairs and run.config == {}
+
+
 def test_a_folder_of_spr_sample_is_finished_when_all_is_there(tmp_path):
     asked = settings_of(SPRConfig(spr=True, spr_prompts=["plain"], spr_samples=2), llava("pad").describe())
     folder = Folder(tmp_path)
