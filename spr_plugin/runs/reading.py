@@ -6,6 +6,7 @@ plugins are found by their entry points, those of a file where it is named again
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable
 
@@ -73,13 +74,22 @@ class SavedRun:
     @property
     def failure(self) -> dict | None:
         """Stage, error, rank and time of what failed last, None where nothing did."""
-        found = read_json(self.folder.failed)
-        return found if isinstance(found, dict) else None
+        return self._table(self.folder.failed)
 
     @property
     def skipped(self) -> dict[str, int]:
         """Reason → pictures and regions that were left out of the annotated ones."""
-        return read_json(self.folder.skipped) or {}
+        return self._table(self.folder.skipped) or {}
+
+    @staticmethod
+    def _table(path) -> dict | None:
+        """What a small file holds; None, and a line where it is damaged, for one that holds nothing."""
+        try:
+            found = read_json(path)
+        except UserError as error:
+            say(str(error))
+            return None
+        return found if isinstance(found, dict) else None
 
     def records(self, stage: str) -> Records:
         """id → record of ``regions``, ``candidates``, ``scores``, ``pairs``, ``lengths`` or ``reference`` as they
@@ -93,15 +103,21 @@ class SavedRun:
     @functools.cached_property
     def regions(self) -> dict[str, RegionQuery]:
         """id → the region with its picture and objects."""
-        try:
-            return {id: RegionQuery.from_json(record) for id, record in self.records("regions").items()}
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{self.folder.path / 'regions'} holds no regions that this version reads ({error!r})") from None
+        return {region.id: region for region in self._made("regions", RegionQuery.from_json)}
 
     @functools.cached_property
     def pairs(self) -> list[PreferencePair]:
         """The preference pairs; regions without one are records of "pairs" alone, with the reason."""
-        return [PreferencePair(**record) for record in self.records("pairs").values() if "skip" not in record]
+        known = [field.name for field in dataclasses.fields(PreferencePair)]
+        return self._made("pairs", lambda record: PreferencePair(**{name: record[name] for name in known}))
+
+    def _made(self, stage: str, make) -> list:
+        """What ``make`` makes of a stage's records, but of those that say why there is nothing to make."""
+        try:
+            return [make(record) for record in self.records(stage).values() if "skip" not in record]
+        except (KeyError, TypeError, ValueError) as error:
+            where = self.folder.path / stage
+            raise UserError(f"{where} holds no {stage} that this version reads ({error!r})") from None
 
     @functools.cached_property
     def box_format(self) -> BoxFormat | None:

@@ -112,6 +112,15 @@ def test_any_part_may_be_missing(tmp_path):
         assert len(run.records("scores")) == (part != "scores")
 
 
+@pytest.mark.parametrize("name", ["failed.json", "regions/counts.json"])
+def test_a_small_file_that_is_damaged_is_said_and_the_rest_shown(tmp_path, name, capsys):
+    finished(tmp_path)
+    (tmp_path / name).write_text("{")
+    run = runs.open(tmp_path)
+    assert run.state == "finished" and run.skipped in ({}, {"missing_image": 2}) and len(run.pairs) == 1
+    assert f"spr: {tmp_path / name} is damaged" in capsys.readouterr().err
+
+
 def test_a_run_that_was_killed_before_it_wrote_anything_is_empty(tmp_path):
     (tmp_path / "lock").write_text("process 7 on here since then")
     run = runs.open(tmp_path)
