@@ -81,10 +81,10 @@ def phrase_hits(answer: str, doc: Mapping) -> list[bool]:
 
 
 def names(answer: str, name: str, synonyms: Sequence[str]) -> bool:
-    """Whether an answer names a class."""
+    """Whether an answer names a class, whose own name LVIS lists among its synonyms; a document's do without."""
     left = _without(_without(answer, _NOT), _NO)
     wanted = [name.replace("_", " ").strip()]
-    for synonym in synonyms:
+    for synonym in (name, *synonyms):
         before, bracket, inside = synonym.partition("(")
         parts = [before, inside.replace(")", "")] if bracket else [synonym]
         wanted += [part.replace("_", " ").strip() for part in parts]

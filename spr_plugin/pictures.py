@@ -20,7 +20,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from spr_plugin.config import MAX_PIXELS
 from spr_plugin.errors import UserError
@@ -137,6 +137,7 @@ def opened(source: Source, record_id: str | None = None) -> Iterator[Image.Image
     name, place = _name(source), _place(source)
     try:
         with contextlib.ExitStack() as files:
+            files.enter_context(_whole_alone())
             file = io.BytesIO(place) if isinstance(place, bytes) else open(place, "rb", opener=_regular)
             image = files.enter_context(Image.open(files.enter_context(file), formats=FORMATS))
             if image.width * image.height > _max_pixels:
@@ -156,6 +157,16 @@ def opened(source: Source, record_id: str | None = None) -> Iterator[Image.Image
     except Exception as error:  # Pillow's readers raise whatever a broken file makes them stumble over
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise BadImage(UNREADABLE, why, name, record_id) from None
+
+
+@contextlib.contextmanager
+def _whole_alone() -> Iterator[None]:
+    """Inside, half a picture is none: lmms-eval has Pillow fill up the rest with grey, for the whole process."""
+    theirs, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = theirs
 
 
 def _place(source: Source) -> str | os.PathLike | bytes:

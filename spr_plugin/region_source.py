@@ -103,7 +103,8 @@ def _draw_regions(config: SPRConfig, form, data_path, folder: str) -> tuple[list
     name_too_large(skipped, "--spr_max_pixels")
     for path in select.unmatched():
         named = len(select.excluded[path])
-        say(f"--spr_exclude {path}: none of the {named} pictures that it names was found among those looked at")
+        none = f"none of the {named} pictures that it names was found among those looked at"
+        say(f"--spr_exclude {path}: {none if named else 'names no picture, so that it leaves out none'}")
     if 0 < len(found) < config.spr_regions:
         why = f" ({listed(skipped)})" if skipped else ""
         asked = f"{len(found)} regions are made of the {config.spr_regions} asked for"

@@ -61,8 +61,8 @@ class Selection:
 
 
     def unmatched(self) -> list[str]:
-        """The paths of ``--spr_exclude`` that name pictures of which none came by."""
-        return [path for path, keys in self.excluded.items() if keys and path not in self.matched]
+        """The paths of ``--spr_exclude`` that leave out no picture: none of those they name came by, or they name none."""
+        return [path for path in self.excluded if path not in self.matched]
 
 
 def picture_key(name: Key) -> Key:
@@ -86,15 +86,17 @@ def excluded(paths: Sequence[str]) -> dict[str, frozenset[Key]]:
     """
     named: dict[str, set[Key]] = {path: set() for path in paths}
     genome: dict[str, int] = {}
+    only_translate = set()
     for path, keys in named.items():
         for row in (row for file in _files(path) for row in _rows(file)):
             if isinstance(row, dict) and "coco_id" in row:
+                only_translate.add(path)
                 if row["coco_id"] is not None:
                     genome[f"{row.get('image_id')}.jpg"] = _row_key(row, path, "coco_id")
             elif not (isinstance(row, dict) and row.get("split") == "train"):
                 keys.add(_row_key(row, path))
     copies = {path: {name for name, coco in genome.items() if coco in keys} for path, keys in named.items()}
-    return {path: frozenset(keys | copies[path]) for path, keys in named.items()}
+    return {path: frozenset(keys | copies[path]) for path, keys in named.items() if keys or path not in only_translate}
 
 
 def _files(path: str) -> list[Path]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from spr_plugin import pictures
 from spr_plugin.annotations import CocoImages, mine_conversations
@@ -544,3 +544,17 @@ def test_a_user_s_mistake_inside_is_no_broken_picture(tmp_path):
     Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="^mine$"), pictures.opened(str(tmp_path / "a.png")):
         raise UserError("mine")
+
+
+def test_half_a_picture_is_none_whatever_the_process_lets_pass(tmp_path, monkeypatch):
+    """lmms-eval has Pillow fill up what is missing, for whoever opens pictures in its process."""
+    whole = io.BytesIO()
+    Image.effect_noise((100, 60), 50).convert("RGB").save(whole, "JPEG")
+    half = whole.getvalue()[: len(whole.getvalue()) // 2]
+    (tmp_path / "half.jpg").write_bytes(half)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    for source in (half, {"bytes": half, "path": None}, str(tmp_path / "half.jpg")):
+        for read in (open_image, pictures.whole_size):
+            with pytest.raises(BadImage):
+                read(source)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES

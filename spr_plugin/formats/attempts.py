@@ -27,25 +27,25 @@ _TOKEN = re.compile(
     rf"""
     (?P<read>{READ}+)
   | (?P<tag><[/|]*[^\W\d]\w*\|?>)
-  | (?P<opening>[\[({{（［【｛] | <(?=\s?[-+]?\.?\d))
-  | (?P<closing>[\])}}）］】｝>])
-  | (?P<number>\b\d\d?:\d\d(?::\d\d)?\b | \b\d+/\d+/\d+\b    # a time or a date counts as one
+  | (?P<opening>[\[({{（［【｛⟨〈《〔「〚⟦«] | <(?=\s?[-+]?\.?\d))
+  | (?P<closing>[\])}}）］】｝⟩〉》〕」〛⟧»>])
+  | (?P<number>\b\d\d?:\d\d(?::\d\d)?\b | (?<![\d/])\d+/\d+/\d+\b(?!/)    # a time or a date counts as one
               | [-+−]?\d+(?:\.\d+)? | \.\d+)
-  | (?P<word>\b[xy][012]\b | \bb?box_2d\b | [^\W\d_]+)    # [x0, y0, x1, y1] holds no number
-  | (?P<equals>["'”’]?[ ]?[:=]\s*)
+  | (?P<word>\b[xy][012]\b | \bb?box_?2d\b | \bbounding_?box(?:es)?\b | [^\W\d_]+)    # [x0, y0, x1, y1] holds no number
+  | (?P<equals>["'”’]?[ ]?[:=：＝]\s*["'“‘]?)
     """,
     re.VERBOSE | re.IGNORECASE,
 )
 _CELL = re.compile(r"<(patch_index|loc|bin|coord|x|y)_?\d+>", re.IGNORECASE)  # a model's location tag
-BOX_KEYS = {"box", "bbox", "boxes", "bboxes", "box_2d", "bbox_2d", "coord", "coords", "coordinate", "coordinates", "xyxy", "xywh"}
-BOX_TAGS = BOX_KEYS | {"object", "quad", "loc", "det"}
+BOX_KEYS = {"box", "bbox", "boxes", "bboxes", "box_2d", "bbox_2d", "box2d", "bbox2d", "bounding_box", "boundingbox", "bounding_boxes", "boundingboxes", "coord", "coords", "coordinate", "coordinates", "xyxy", "xywh"}
+BOX_TAGS = BOX_KEYS | {"object", "region", "quad", "loc", "det"}
 SIDES = {"x0", "x1", "x2", "y0", "y1", "y2", "x", "y", "w", "h", "cx", "cy", "min", "max", "xmin", "xmax", "ymin", "ymax"}
 SIDES |= {"width", "height", "left", "top", "right", "bottom"}
 # Words that coordinates are told with; a run of numbers goes on over them, and over single letters.
 PLAIN = BOX_KEYS | SIDES | {"bounding", "and", "to", "at", "from", "px", "pixel", "pixels", "upper", "lower", "corner", "center", "centre"}
 NUMBERS = {"nan", "inf", "infinity", "null", "none"}
 # Without a number and one of these there is no attempt; most answers end here.
-_MARK = re.compile(r"[][(){}<>（）［］【】｛｝:=]")
+_MARK = re.compile(r"[][(){}<>（）［］【】｛｝⟨⟩〈〉《》〔〕「」〚〛⟦⟧«»:=：＝]")
 _NUMERIC = re.compile(r"\d|\bnan\b|\binf|\bnull\b|\bnone\b", re.IGNORECASE)
 
 

@@ -1,5 +1,6 @@
 """``--spr`` on LLaVA's own training script, through every launcher. Real LLaVA, real engines, tiny weights."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -179,7 +180,8 @@ def test_spr_only_starts_from_the_loaded_model(world, tmp_path):
     out = tmp_path / "llava-only"
     arguments = command(world, out, *spr_flags(world), "--spr_only", "--spr_save_base", "--bf16", "True")
     printed = run(arguments)
-    assert "'rewards/margins': '0'" in printed, "the reference is the policy's own path: equal to the last bit"
+    # An older transformers prints numbers, a newer one texts.
+    assert re.search(r"'rewards/margins': '?0(\.0)?'?,", printed), "the reference is the policy's own path: equal to the last bit"
     assert_whole(out)
     assert "train_runtime" in printed
     given, base = saved_weights(TINY / "llava"), saved_weights(out / "spr" / "base")
