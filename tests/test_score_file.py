@@ -412,10 +412,11 @@ def test_an_output_is_no_input(small, plugin, flag, target):
     os.link("coco.json", "hard")
     (small / "model").mkdir()
     Path("model/config.json").write_text("{}")
-    before = {path: path.read_bytes() for path in small.rglob("*") if path.is_file()}
+    held = lambda: {path: path.read_bytes() for path in small.rglob("*") if path.is_file() and path.suffix != ".pyc"}  # noqa: E731
+    before = held()
     words = refused(*plugin, "--clip", "model", flag, target)
     assert words.startswith(f"{flag} {target}: is read as ") and "would be lost" in words
-    assert {path: path.read_bytes() for path in small.rglob("*") if path.is_file()} == before
+    assert held() == before
 
 
 @pytest.mark.parametrize("pairs", ["out.jsonl", "./out.jsonl", "images/../out.jsonl", "link"])

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spr_plugin.flags import flags_class
+from spr_plugin import runs
 from spr_plugin.config import SPRConfig
 from spr_plugin.demo import WORLD, train_command
 from spr_plugin.errors import UserError
+from spr_plugin.flags import flags_class
 
 from .world import load
 
@@ -358,7 +359,7 @@ def test_a_small_study_from_end_to_end(tmp_path, small, capfd):
     assert sorted(candidates[0].splitlines()) == sorted(candidates[1].splitlines())
     found.check()
     assert "NaN" not in found.why_file(0).read_text()
-    why, reference = run.read_json(found.why_file(0)), run.Log(tmp_path / "out/test/main-0/llava/spr/reference").read()
+    why, reference = run.read_json(found.why_file(0)), runs.open(tmp_path / "out/test/main-0/llava").records("reference")
     rows = {row["figure"]: row for row in why["log_probs"]}
     for side in ("chosen", "rejected"):  # the base's log-probs are those that the stage itself computed at its entry
         total = sum(rows[f"{kind} of {side}, base"]["value"] * rows[f"{kind} of {side}, base"]["n"] for kind in run.analysis.KINDS)

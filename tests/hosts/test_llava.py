@@ -56,10 +56,14 @@ def test_the_same_command_again_redoes_nothing(finished):
     assert all(torch.equal(weights[name], again[name]) for name in weights)
 
 
-def test_another_configuration_on_the_same_folder_is_refused(finished):
-    _, arguments, _ = finished
-    printed = run([*arguments, "--spr_lambda", "0.5"], expect=2)
-    assert "spr: error:" in printed and "--spr_lambda was 0.8, is 0.5" in printed and "--spr_overwrite" in printed
+def test_a_folder_of_another_version_is_refused_by_name(finished):
+    out, arguments, _ = finished
+    manifest = out / "spr" / "manifest.json"
+    kept = manifest.read_bytes()
+    manifest.write_text('{"hash": "x", "config": {}, "inputs": {}, "versions": {}}')
+    printed = run(arguments, expect=2)
+    manifest.write_bytes(kept)
+    assert "spr: error:" in printed and "of an older version in layout 1" in printed and "--spr_overwrite" in printed
     assert "Traceback" not in printed.split("spr: error:")[1]
 
 
