@@ -118,9 +118,9 @@ class SPRConfig:
         "the run stops when more than this share of that server's answers is empty; they are asked for again",
         within=SHARE,
     )
-    spr_candidates: Optional[str] = _flag(None, "take regions and candidates of the same model from here: a folder of `spr sample`, or OUTPUT_DIR/spr of an earlier run (for ablations)")
+    spr_candidates: Optional[str] = _flag(None, "take regions and candidates of the same model from here: a folder of `spr sample`, or OUTPUT_DIR/spr of an earlier run (for ablations)", shapes="candidates")
 
-    spr_box_format: Optional[str] = _flag(None, "box text of the model (llava, ferret, shikra …); default: the host's family", shapes="regions")
+    spr_box_format: Optional[str] = _flag(None, "box text of the model (llava, ferret, shikra …); default: the host's family", shapes="candidates")
     spr_clip: Optional[str] = _flag(
         None, "CLIP checkpoint of the semantic score; default: the host's --vision_tower, whose repository holds the text tower too", shapes="scores"
     )

@@ -32,10 +32,8 @@ def training_of(trainer, config: SPRConfig) -> dict:
 
 def found(folder: Folder, training: dict) -> bool:
     """Whether the entry in ``folder`` is the end of ``training``: this command was started again.
-    UserError where it is that of another one."""
-    known = ranks.agreed(
-        lambda: read_json(folder.training) or {} if is_whole(folder.entry) else None
-    )
+    UserError where it, or what was made from it, is that of another one."""
+    known, whole = ranks.agreed(lambda: (_known(folder), is_whole(folder.entry)))
     if known is None:
         return False
     names = sorted({*known, *training} - {"trainable"})
@@ -49,10 +47,22 @@ def found(folder: Folder, training: dict) -> bool:
         changed.append(f"other parameters are trained, {len(other)} of them, such as {other[0]}")
     if changed:
         raise UserError(
-            f"{folder.entry} holds the weights of another training ({'; '.join(changed)}), and this "
-            "one would be skipped: take another --output_dir, or --spr_overwrite to train again"
+            f"{folder.entry} holds the weights of another training ({'; '.join(changed)}), or the folder what was "
+            "made from them: take another --output_dir, or --spr_overwrite to train again"
         )
-    return True
+    return whole
+
+
+def _known(folder: Folder) -> dict | None:
+    """The training that what is in ``folder`` comes from; None where nothing comes from any."""
+    whole = is_whole(folder.entry)
+    known = read_json(folder.training)
+    if known is None:
+        return {} if whole else None
+    if not (isinstance(known, dict) and isinstance(known.get("trainable", {}), dict)):
+        raise UserError(f"{folder.training} is damaged: restore it, or add --spr_overwrite to train again")
+    made = whole or folder.is_finished() or any(folder.log("candidates").directory.glob("*.jsonl"))
+    return known if made else None
 
 
 def is_whole(entry: Path) -> bool:

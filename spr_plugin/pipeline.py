@@ -41,7 +41,7 @@ from spr_plugin.rehearsal import rehearse
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.lock import lock
 from spr_plugin.runs.log import Log
-from spr_plugin.runs.manifest import bind, changes, check_layout, settings_of, took
+from spr_plugin.runs.manifest import bind, check_layout, settings_of, took
 from spr_plugin.sample_alone import adopt, check_candidates
 from spr_plugin.sampling import ahead, readable, sample
 from spr_plugin.scoring import find_scorer, invalid
@@ -186,18 +186,17 @@ class Run:
         """Bind ``OUTPUT_DIR/spr`` to this run and write its regions; before that nothing is written, and
         everything that can be known is asked. For one rank."""
         config, host, folder = self.config, self.host, self.folder
-        if config.spr_overwrite and config.spr_candidates:
-            source = Path(config.spr_candidates)
-            if source.resolve().is_relative_to(folder.path.resolve()):
-                raise UserError(
-                    f"--spr_candidates {source} lies in what --spr_overwrite deletes: copy it elsewhere first"
-                )
         if not config.spr_overwrite:
             check_layout(folder)
         settings = self._settings()
         restart = {"dpo"} if config.spr_restart_dpo else set()
         source = (host.box_format, host.data_path, host.image_folder)
         queries, skipped, changed = settled_regions(folder, settings, config, *source, restart)
+        if config.spr_candidates and (config.spr_overwrite or "candidates" in changed.again):
+            source = Path(config.spr_candidates)
+            if source.resolve().is_relative_to(folder.path.resolve()):
+                why = "--spr_overwrite deletes" if config.spr_overwrite else "is made again with these flags"
+                raise UserError(f"--spr_candidates {source} lies in what {why}: copy it elsewhere first")
         self._refuse_later_rounds(bool(changed.again) or config.spr_overwrite)
         answered = not config.spr_overwrite and "candidates" not in changed.again
         if config.spr_overwrite or changed.again or not folder.is_finished():
@@ -215,6 +214,14 @@ class Run:
             config, folder = round_config(config, number), self.folder.round(number)
             find_regions(folder, config, host.box_format, host.data_path, host.image_folder, anew)
 
+    def _enter_round(self) -> None:
+        """As :meth:`_enter`, of a later round, which nothing keeps from being entered by now. For one rank."""
+        host, settings = self.host, self._settings()
+        config = dataclasses.replace(self.config, spr_overwrite=False) if self.config.spr_overwrite else self.config
+        source = (host.box_format, host.data_path, host.image_folder)
+        _, skipped, changed = settled_regions(self.folder, settings, config, *source)
+        bind(self.folder, settings, changed)
+
     def _settings(self) -> dict[str, dict]:
         return settings_of(self.config, self.host.box_format.describe(), self.host.data_path)
 
@@ -226,8 +233,7 @@ class Run:
         after.config = round_config(self.config, after.number)
         after.folder = first.round(after.number)
         after.entered = [*self.entered, self.folder.policy]
-        settings = after._settings()
-        ranks.agreed(lambda: bind(after.folder, settings, changes(after.folder, settings)))
+        ranks.agreed(after._enter_round)
         self.say(f"round {after.number} of {self.config.spr_rounds}, in {after.folder}")
         return after
 

@@ -46,7 +46,8 @@ def summary(run: SavedRun) -> dict:
     """What the report shows, as plain data."""
     queries, scores = run.regions, run.records("scores")
     records = list(run.records("pairs").values())
-    pairs = [record for record in records if "skip" not in record]
+    shown = {row["id"] for region in scores.values() for row in region["candidates"]}
+    pairs = [record for record in records if "skip" not in record and _is_there(record, queries, shown)]
     invalid = [row["initial"]["reason"] for region in scores.values() for row in region["candidates"] if not row["initial"]["valid"]]
     counts = {
         "regions": len(queries),
@@ -63,6 +64,11 @@ def summary(run: SavedRun) -> dict:
         "config": run.config,
         "colors": COLORS,
     }
+
+
+def _is_there(pair: dict, queries: dict, candidates: set[str]) -> bool:
+    """Whether what a pair was made from is there to be shown: a damaged record is left out."""
+    return pair["region"] in queries and {pair["chosen_candidate"], pair["rejected_candidate"]} <= candidates
 
 
 def _spread(items: list, count: int) -> list:

@@ -33,6 +33,8 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
     refuse_unwritable({"--out": directory}, folders=True)
     limit_pixels(config.spr_max_pixels)
     check_layout(folder, "--out")
+    if folder.stage_manifest("scores").exists():
+        raise UserError(f"--out {folder} is a training run's: its scores are of its own answers; take another folder")
     asked = settings_of(config, box_format.describe())
     settings = {stage: asked[stage] for stage in ("regions", "candidates")}
     queries, skipped, changed = settled_regions(folder, settings, config, box_format)

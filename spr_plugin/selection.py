@@ -88,7 +88,7 @@ def excluded(paths: Sequence[str]) -> dict[str, frozenset[Key]]:
     genome: dict[str, int] = {}
     only_translate = set()
     for path, keys in named.items():
-        for row in (row for file in _files(path) for row in _rows(file)):
+        for row in (row for file in exclusion_files(path) for row in _rows(file)):
             if isinstance(row, dict) and "coco_id" in row:
                 only_translate.add(path)
                 if row["coco_id"] is not None:
@@ -99,7 +99,7 @@ def excluded(paths: Sequence[str]) -> dict[str, frozenset[Key]]:
     return {path: frozenset(keys | copies[path]) for path, keys in named.items() if keys or path not in only_translate}
 
 
-def _files(path: str) -> list[Path]:
+def exclusion_files(path: str) -> list[Path]:
     folder = Path(path)
     if not folder.is_dir():
         return [folder]
@@ -118,7 +118,7 @@ def _rows(file: Path) -> Iterable[object]:
         if file.suffix == ".p":
             return list(load_plain(file))
         content = read_json(file, name)
-        return content["images"] if isinstance(content, dict) else list(content)
+        return list(content["images"] if isinstance(content, dict) else content)
     except OSError as error:
         raise UserError(f"{name}: {error.strerror}") from None
     except (KeyError, TypeError, pickle.UnpicklingError) as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 from pathlib import Path
 
 import torch
@@ -158,7 +159,10 @@ class _Shards:
         if not self.count:
             remove(self.folder)
             self.folder.mkdir(parents=True)
-        save_file(self.held, self.folder / f"{self.count:05d}.safetensors")
+        path = self.folder / f"{self.count:05d}.safetensors"
+        save_file(self.held, path)
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())  # before the index, which says that all is there
         self.held, self.size, self.count = {}, 0, self.count + 1
 
     def close(self) -> None:
@@ -168,8 +172,6 @@ class _Shards:
 
 def load(model, directory) -> None:
     """Copy the tensors of ``directory`` into the model. UserError if the model has other parameters or a hash does not fit."""
-    from safetensors import safe_open
-
     index = read_json(Path(directory) / "index.json")
     if not isinstance(index, dict):
         raise UserError(f"{directory} holds no weights: remove it and run the same command again")
@@ -177,13 +179,29 @@ def load(model, directory) -> None:
     missing = sorted(index.keys() - held.keys())
     if missing:
         raise UserError(f"{directory} was written by a model of another structure ({missing[0]} …): use the command that wrote it, or --spr_overwrite")
+    rest = set(index)
     for path in sorted(Path(directory).glob("*.safetensors")):
-        with safe_open(path, "pt") as shard:
+        with _opened(path) as shard:
             for name in sorted(shard.keys()):
+                rest.discard(name)
                 tensor = shard.get_tensor(name)
                 if digest(tensor) != index[name]:
                     raise UserError(f"{path}: {name} is damaged; add --spr_overwrite to start the SPR stage over")
                 _assign(held[name], tensor)
+    if rest:
+        raise UserError(
+            f"{directory} lacks {min(rest)} and {len(rest) - 1} more of its weights: restore its files, or add --spr_overwrite to "
+            "start the SPR stage over"
+        )
+
+
+def _opened(path: Path):
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, "pt")
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); add --spr_overwrite to start the SPR stage over") from None
 
 
 def _assign(parameter, tensor) -> None:

@@ -80,6 +80,17 @@ def test_a_damaged_tensor_is_named(tmp_path):
         weights.load(model(), tmp_path / "entry")
 
 
+@pytest.mark.parametrize("cut", ["missing", "half"])
+def test_a_shard_that_is_not_whole_is_named_and_never_passed_over(tmp_path, monkeypatch, cut):
+    monkeypatch.setattr(weights, "SHARD_BYTES", 16)
+    model = torch.nn.Linear(2, 3)
+    weights.save(model, ["weight", "bias"], tmp_path / "entry")
+    shard = tmp_path / "entry" / "00001.safetensors"
+    shard.unlink() if cut == "missing" else shard.write_bytes(shard.read_bytes()[:-5])
+    with pytest.raises(UserError, match="entry lacks .* of its weights" if cut == "missing" else f"{shard} is damaged"):
+        weights.load(model, tmp_path / "entry")
+
+
 def test_another_structure_is_refused(tmp_path):
     weights.save(model(), ["0.weight"], tmp_path / "entry")
     with pytest.raises(UserError, match="another structure"):

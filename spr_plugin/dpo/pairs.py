@@ -68,8 +68,11 @@ def measure(host: Host, pairs: list[PreferencePair], config: SPRConfig, log: Log
     Raises:
         UserError: a picture is missing; more than ``--spr_max_too_long`` of the pairs are too long; none is left.
     """
+    flag, most = maximum_of(host)
+    way = [most, _sample_of(host, pairs)]
+    keys = {pair.id: digest([pair.id, way]) for pair in pairs}
     held = ranks.agreed(log.held)
-    wanted = [pair for pair in pairs if pair.id not in held]
+    wanted = [pair for pair in pairs if keys[pair.id] not in held]
     mine = wanted[ranks.rank() :: ranks.world()]
     broken = []
     for pair in progress(mine, len(mine), "measuring pairs", show=ranks.rank() == 0):
@@ -79,24 +82,31 @@ def measure(host: Host, pairs: list[PreferencePair], config: SPRConfig, log: Log
             broken.append(str(error))
             continue
         if record["fits"]:  # what does not is measured again: the host's maximum may have been raised by then
-            log.append(record)
+            log.append({"id": keys[pair.id], "pair": pair.id, **record})
     if broken := [line for lines in ranks.from_all(broken) for line in lines]:
         raise UserError(f"{broken[0]} ({len(broken)} such pairs)")
     records = log.read()
-    too_long = [pair for pair in pairs if pair.id not in records]
+    too_long = [pair for pair in pairs if keys[pair.id] not in records]
     if too_long:
         named = ", ".join(pair.id for pair in too_long[:3]) + (" …" if len(too_long) > 3 else "")
-        flag, _ = maximum_of(host)
         text = f"{len(too_long)} of {len(pairs)} pairs are longer than the host's {flag} ({named})"
         if len(too_long) > config.spr_max_too_long * len(pairs):
             raise UserError(f"{text}: raise it, or allow it with --spr_max_too_long")
         if ranks.rank() == 0:
             say(f"{text}; they are left out")
     return [
-        Measured(pair, records[pair.id]["tokens"], records[pair.id]["text"])
+        Measured(pair, records[keys[pair.id]]["tokens"], records[keys[pair.id]]["text"])
         for pair in pairs
-        if pair.id in records
+        if keys[pair.id] in records
     ]
+
+
+def _sample_of(host: Host, pairs: list[PreferencePair]) -> str | None:
+    """What the host makes of one pair, which stands for how it makes rows: its template, its tokenizer."""
+    try:
+        return _measured(host, pairs[0])["text"] if pairs else None
+    except UserError:  # said with the others
+        return None
 
 
 def _measured(host: Host, pair: PreferencePair) -> dict:
@@ -107,7 +117,7 @@ def _measured(host: Host, pair: PreferencePair) -> dict:
     if text[0] == text[1]:
         raise UserError(f"pair {pair.id}: chosen and rejected are the same tokens")
     fits = all(host.fits(row) for row in rows)
-    return {"id": pair.id, "fits": fits, "tokens": len(text[0]) + tails(rows)[1], "text": digest(text)}
+    return {"fits": fits, "tokens": len(text[0]) + tails(rows)[1], "text": digest(text)}
 
 
 class PairRows(torch.utils.data.Dataset):

@@ -63,9 +63,11 @@ def latest(directory: Path) -> tuple[Path, Division] | None:
 def _marked(checkpoint: Path) -> Division | None:
     """How the steps of a complete checkpoint were divided; None for one that is not, or whose mark is damaged."""
     try:
-        return Division(**read_json(checkpoint / MARK))
+        division = Division(**read_json(checkpoint / MARK))
     except (UserError, TypeError):
         return None
+    whole = all(type(value) is int and value > 0 for value in vars(division).values())
+    return division if whole and checkpoint.name.rpartition("-")[2].isdecimal() else None
 
 
 def discard_torn(directory: Path) -> None:
@@ -79,6 +81,8 @@ def set_batch(checkpoint: Path, batch: int) -> None:
     """The Trainer believes its state file about the batch size more than its arguments."""
     path = checkpoint / "trainer_state.json"
     state = read_json(path)
+    if not isinstance(state, dict):
+        raise UserError(f"{path} is damaged: remove {checkpoint}, and the same command goes on from before it")
     if state.get("train_batch_size") not in (None, batch):
         write_json(path, {**state, "train_batch_size": batch})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Set
 from pathlib import Path
@@ -23,6 +24,15 @@ from spr_plugin.runs.layout import (
     part_of,
 )
 
+# Part → its turn; what is not named here goes before.
+DELETED = {
+    part: turn
+    for turn, part in enumerate(
+        "exit.json round policy dpo bad_pairs reference lengths pairs scores batches candidates regions base entry training.json "
+        "manifest.json".split()
+    )
+}
+
 
 def make_again(folder: Folder, stage: str) -> None:
     """Leave nothing of a stage: records are set aside, all else is deleted, its manifest last."""
@@ -39,11 +49,10 @@ def make_again(folder: Folder, stage: str) -> None:
 
 def _set_aside(path: Path) -> None:
     """Rename a folder of records, unless there are none in it."""
-    aside = path.with_name(path.name + REPLACED)
     if any(path.glob("*.jsonl")):
-        clear(aside)
+        names = (f"{path.name}{REPLACED}{f'-{number}' if number > 1 else ''}" for number in itertools.count(1))
         with disk_errors(path):
-            path.rename(aside)
+            path.rename(next(aside for name in names if not (aside := path.with_name(name)).exists()))
     else:
         clear(path)
 
@@ -51,13 +60,14 @@ def _set_aside(path: Path) -> None:
 def delete(folder: Folder, parts: Set[str] = PARTS) -> list[Path]:
     """Delete these parts of a run of ours, later rounds as folders of their own.
 
-    A manifest goes last: it proves the rest to be ours when the same command is given again.
+    What was made last goes first, so that whatever a death leaves is what a run leaves that had come so far; the
+    manifest goes last: it proves the rest to be ours when the same command is given again.
 
     Returns:
         what stays because no run of ours made it.
     """
     stays = []
-    for entry in sorted(folder.path.iterdir(), key=lambda entry: (entry.name == MANIFEST, entry.name)):
+    for entry in sorted(folder.path.iterdir(), key=lambda entry: (DELETED.get(part_of(entry.name), -1), entry.name)):
         part = part_of(entry.name)
         if part not in PARTS:
             stays.append(entry)
@@ -99,7 +109,7 @@ def start_over(folder: Folder, known: dict | None) -> None:
             "move it away, or name another folder"
         )
     if known and (stays := delete(folder, PARTS - {LOCK, MANIFEST})):
-        names = some([str(path.relative_to(folder.path)) for path in stays])
+        names = some(sorted(str(path.relative_to(folder.path)) for path in stays))
         say(f"--spr_overwrite: {names} in {folder} was made by no run of ours and stays")
 
 

@@ -41,7 +41,7 @@ OURS = re.compile(
     r"rank-\d+\.(jsonl|damaged)|(manifest|counts|index|best|[0-9a-f]{16})\.json|\d+\.safetensors|probes\.jsonl|.*\.tmp"
 )
 WHOLE = re.compile(r"base(\.tmp)?|.*checkpoint-.*|ranks(-.*)?")
-NOT_IN_PLACE = re.compile(rf"(\.[0-9a-f]+)?\.tmp$|{re.escape(REPLACED)}$")
+NOT_IN_PLACE = re.compile(rf"(\.[0-9a-f]+)?\.tmp$|{re.escape(REPLACED)}(-\d+)?$")
 NUMBERED = re.compile(r"(?<=^round)-\d+$|(?<=^ranks)-[0-9a-f]{16}$")
 
 

@@ -31,11 +31,12 @@ from spr_plugin.runs.layout import (
     part_of,
     read_manifest,
 )
+from spr_plugin.selection import exclusion_files
 
 # Which stage's records a plugin's hook shapes; the host's own training is bound by spr/training.json.
 STAGE_OF = {
     "spr_annotations": "regions",
-    "spr_box_format": "regions",
+    "spr_box_format": "candidates",
     "spr_host": "candidates",
     "spr_scorer": "scores",
     "spr_similarity": "scores",
@@ -47,15 +48,19 @@ def settings_of(config: SPRConfig, box: dict, data_path: str | None = None) -> d
     """What each stage of a run depends on: stage → flag → value. A file counts by its content, wherever it lies.
 
     Args:
-        box: what the box format says of itself; regions are read, prompts written and answers parsed with it.
+        box: what the box format says of itself; mined regions are read, prompts written and answers parsed with it.
         data_path: of the host, where regions are mined from it.
     """
     settings = shaping(config)
-    settings["regions"]["box"] = box
+    settings["candidates"]["box"] = box
     if config.spr_annotations is None:
-        settings["regions"]["data_path"] = of_file(data_path)
+        settings["regions"] |= {"data_path": of_file(data_path), "box": box}
     else:
         settings["regions"]["spr_annotations"] = of_file(config.spr_annotations)
+    if config.spr_exclude:
+        listed = [file for path in config.spr_exclude for file in exclusion_files(path)]
+        hashes = [content(file)["hash"] for file in listed if file.is_file()]
+        settings["regions"]["spr_exclude"] = {"path": " ".join(config.spr_exclude), "hash": digest(hashes)}
     shaped = {path: {STAGE_OF[hook] for hook in hooks_of(path)} for path in config.spr_plugin}
     for stage in settings:
         if paths := [path for path, stages in shaped.items() if stage in stages]:
@@ -111,6 +116,11 @@ def changes(folder: Folder, settings: Mapping[str, dict], restart: Set[str] = fr
     known = {stage: _read_stage(folder, stage) for stage in settings}
     words = {stage: _differences(known[stage]["settings"], settings[stage]) for stage in settings if known[stage]}
     words = {stage: found for stage, found in words.items() if found}
+    reached = list(settings)
+    while reached and not known[reached[-1]]:
+        reached.pop()
+    # One that is gone before one that is there: nobody knows what the rest was made with.
+    words |= {stage: [f"the manifest of {stage} is gone"] for stage in reached if not known[stage]}
     order, first = list(settings), [stage for stage in settings if stage in {*words, *restart} - stays]
     behind = order[order.index(first[0]) :] if first else []
     return Changes(words, tuple(stage for stage in order if stage in {*words, *behind}))

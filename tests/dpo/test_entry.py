@@ -78,3 +78,19 @@ def test_another_training_is_refused_by_what_differs(left, was, now, says):
     with pytest.raises(UserError) as refused:
         entry.found(left(was), now)
     assert says in str(refused.value) and "--spr_overwrite" in str(refused.value)
+
+
+def test_records_of_another_training_are_refused_though_its_entry_was_deleted(left):
+    """README allows to delete the entry; what was made from it stays that training's."""
+    folder = left(training())
+    folder.log("candidates").append({"id": "a"})
+    (folder.entry / "index.json").unlink()
+    assert not entry.found(folder, training())
+    with pytest.raises(UserError, match="learning_rate 1e-05 became 0.01"):
+        entry.found(folder, training(learning_rate=0.01))
+
+
+@pytest.mark.parametrize("known", [3, "x", [], {"trainable": 3}])
+def test_a_damaged_record_of_the_training_is_one_line(left, known):
+    with pytest.raises(UserError, match="training.json is damaged"):
+        entry.found(left(known), training())

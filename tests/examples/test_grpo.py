@@ -72,7 +72,7 @@ def spr_run(folder: Path, words: int = 30) -> Path:
     regions, answer = ("a", "b"), " ".join(["word"] * words)
     Log(folder / "candidates").append(*({"id": f"{region}{i}", "raw": answer} for region in regions for i in range(6)))
     Log(folder / "pairs").append(*({"id": region, "chosen": answer, "rejected": "word word"} for region in regions), {"id": "c", "skip": "one answer"})
-    Log(folder / "lengths").append({"id": "a", "fits": True}, {"id": "b", "fits": False})
+    Log(folder / "lengths").append({"id": "1", "pair": "a", "fits": True}, {"id": "2", "pair": "b", "fits": False})
     return folder
 
 

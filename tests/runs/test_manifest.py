@@ -154,6 +154,68 @@ def test_a_change_that_was_cut_short_goes_on(tmp_path, monkeypatch):
     assert cut > 10
 
 
+def test_going_back_and_forth_loses_no_records(tmp_path):
+    whole_run(tmp_path)
+    bound(tmp_path, changed("candidates", "spr_top_p", 0.9))
+    Folder(tmp_path).log("candidates").append({"id": "one"})
+    bound(tmp_path, SETTINGS)
+    kept = [list(Log(tmp_path / f"candidates.replaced{number}").read()) for number in ("", "-2")]
+    assert kept == [["candidates"], ["one"]] and not records(tmp_path)["candidates"]
+    bound(tmp_path, OTHER_SEED, overwrite=True)
+    assert tree(tmp_path) == ["manifest.json"]
+
+
+def test_a_manifest_that_is_gone_before_others_vouches_for_nothing_behind_it(tmp_path):
+    """A death between the regions' renaming and their manifest, then other flags."""
+    whole_run(tmp_path)
+    Folder(tmp_path).stage_manifest("regions").unlink()
+    known = changes(Folder(tmp_path), changed("regions", "spr_seed", 7))
+    assert known.again == tuple(PARTS_OF) and known.words == {"regions": ["the manifest of regions is gone"]}
+
+
+def test_an_overwrite_that_dies_leaves_what_a_run_leaves(tmp_path, monkeypatch):
+    """What was made last goes first: nothing is left that was made from what is gone."""
+    order = ["entry", "candidates", "scores", "pairs", "policy"]
+    for cut in range(70):
+        path = tmp_path / str(cut)
+        whole_run(path)
+        left, remove = [cut], clearing.remove
+
+        def dying(target):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            remove(target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(clearing, "remove", dying)
+            try:
+                bound(path, OTHER_SEED, overwrite=True)
+                break
+            except KeyboardInterrupt:
+                pass
+        there = [any(file.name != "manifest.json" for file in (path / part).rglob("*")) for part in order]
+        assert there == sorted(there, reverse=True), (cut, dict(zip(order, there)))
+    assert 15 < cut < 69
+
+
+def test_a_list_of_exclusions_counts_by_its_content(tmp_path):
+    (tmp_path / "val.txt").write_text("1.jpg\n")
+    config = SPRConfig(spr=True, spr_exclude=[str(tmp_path / "val.txt")])
+    before = settings_of(config, {})
+    (tmp_path / "val.txt").write_text("1.jpg\n2.jpg\n")
+    assert settings_of(config, {})["regions"]["spr_exclude"]["hash"] != before["regions"]["spr_exclude"]["hash"]
+
+
+def test_other_box_text_asks_again(tmp_path):
+    """Regions of annotations come out the same, and the answers to them do not."""
+    config = SPRConfig(spr=True, spr_annotations="x.json")
+    bound(tmp_path, settings_of(config, {"family": "llava"}))
+    Folder(tmp_path).log("candidates").append({"id": "a"})
+    known = changes(Folder(tmp_path), settings_of(config, {"family": "shikra"}), stays={"regions"})
+    assert known.again == ("candidates", "scores", "pairs", "dpo")
+
+
 @pytest.mark.parametrize(
     "known, says",
     [
@@ -179,7 +241,9 @@ def test_a_damaged_manifest_of_a_stage_is_one_line(tmp_path, damage):
         bound(tmp_path, SETTINGS)
     path.unlink()
     bound(tmp_path, SETTINGS)
-    assert all(records(tmp_path).values())
+    # Nobody knows what the pairs were made with: they are made again, and nothing before.
+    held = records(tmp_path)
+    assert held == {"regions": ["regions"], "candidates": ["candidates"], "scores": ["scores"], "pairs": []}
 
 
 def test_settings_bind_each_flag_and_file_to_its_stage(tmp_path):
@@ -197,7 +261,8 @@ def test_settings_bind_each_flag_and_file_to_its_stage(tmp_path):
     assert settings["regions"]["data_path"]["hash"] and settings["regions"]["box"] == {"family": "x"}
     assert settings["scores"]["spr_plugin"]["path"] == files[0] and settings["regions"]["spr_plugin"]["path"] == files[1]
     flags = [name for stage in settings.values() for name in stage]
-    assert len(flags) == len(set(flags)) + 1  # a flag shapes one stage; --spr_plugin those of its hooks
+    # A flag shapes one stage, --spr_plugin those of its hooks, box text the answers, and regions that are mined.
+    assert sorted(flags) == sorted([*set(flags), "spr_plugin", "box"])
 
 
 # --- starting over deletes what a run of ours made, and nothing else
@@ -337,9 +402,9 @@ def test_an_overwrite_that_was_cut_short_goes_on(tmp_path, monkeypatch):
 
 def test_what_cannot_be_deleted_is_one_line_and_goes_on_later(tmp_path, ordinary_user):
     spr = run_in(tmp_path / "spr", "candidates", "scores")
-    tmp_path.chmod(0o755), spr.chmod(0o777), (spr / "candidates").chmod(0o555)
-    with ordinary_user, pytest.raises(UserError, match=f"^{spr}/candidates/rank-00000.jsonl: Permission denied[^\n]*$"):
+    tmp_path.chmod(0o755), spr.chmod(0o777), (spr / "scores").chmod(0o555)
+    with ordinary_user, pytest.raises(UserError, match=f"^{spr}/scores/rank-00000.jsonl: Permission denied[^\n]*$"):
         bound(spr, OTHER_SEED, overwrite=True)
-    (spr / "candidates").chmod(0o755)
+    (spr / "scores").chmod(0o755)
     bound(spr, OTHER_SEED, overwrite=True)
     assert tree(spr) == ["manifest.json"]

@@ -99,7 +99,7 @@ def spent(run: Path, count) -> Tokens:
     if not lengths:
         raise UserError(f"{run}: no finished run of SPR whose tokens could be met")
     pairs, asked = made.records("pairs"), made.records("candidates")
-    trained = sum(count(pairs[id][side]) for id, record in lengths.items() if record["fits"] for side in ("chosen", "rejected"))
+    trained = sum(count(pairs[record["pair"]][side]) for record in lengths.values() if record["fits"] for side in ("chosen", "rejected"))
     return Tokens(sum(count(answer["raw"]) for answer in asked.values()), round(made.config["spr_epochs"] * trained))
 
 
