@@ -25,6 +25,8 @@ LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
 HOST_DEFAULT = re.compile(r"; default: [^;]*(?:the host's|--data_path)[^;]*$")
 MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 
+# More is a slip of the finger, and would be found out where the plan of the steps is made, after sampling.
+FEW = Range("must be greater than 0, finite, and at most 100000", lambda value: 0 < value <= 100_000)
 BELOW_HALF = Range("must lie between 0 and 0.5", lambda share: 0 <= share < 0.5)
 WEIGHTS = Range(
     "must be 0 or more, not all of them 0",
@@ -96,20 +98,20 @@ class SPRConfig:
     )
     spr_samples: int = _flag(
         2, "answers sampled for each prompt variant of a region", "study",
-        within=POSITIVE, shapes="candidates",
+        within=FEW, shapes="candidates",
     )
     spr_temperature: float = _flag(1.0, "sampling temperature", within=POSITIVE, shapes="candidates")
     spr_top_p: float = _flag(1.0, "nucleus sampling mass", within=SHARE, shapes="candidates")
     spr_top_k: int = _flag(0, "sample among so many tokens; 0: all", within=NOT_NEGATIVE, shapes="candidates")
     spr_max_new_tokens: int = _flag(256, "longest answer, in tokens", within=POSITIVE, shapes="candidates")
-    spr_sample_batch: int = _flag(8, "prompts answered in one batch", within=POSITIVE, shapes="candidates")
+    spr_sample_batch: int = _flag(8, "prompts answered in one batch", within=FEW, shapes="candidates")
     spr_sampler: str = _flag(
         "live", "who answers: live (the model in training) or openai (a server that speaks OpenAI's chat completions)",
         within=one_of(*SAMPLERS), shapes="candidates",
     )
     spr_sampler_url: Optional[str] = _flag(None, "base address of that server, such as http://localhost:8000/v1")
     spr_sampler_model: Optional[str] = _flag(None, "name of the model there; default: the first that the server lists", shapes="candidates")
-    spr_sampler_concurrency: int = _flag(16, "requests to that server at once", within=POSITIVE)
+    spr_sampler_concurrency: int = _flag(16, "requests to that server at once", within=FEW)
     spr_sampler_timeout: float = _flag(
         300.0, "seconds that a request may take before it is sent again", within=POSITIVE
     )
@@ -152,7 +154,7 @@ class SPRConfig:
 
     spr_rounds: int = _flag(
         1, "sample, score, pair and train so many times, each round with the model and against the reference that the one before left", "study",
-        within=POSITIVE,
+        within=FEW,
     )
     spr_tune: str = _flag(
         "lora", "what DPO trains when the host trains all weights: lora (an adapter, merged at the end) or full",
@@ -161,7 +163,7 @@ class SPRConfig:
     spr_tune_projector: bool = _flag(False, "train the multimodal projector too", shapes="dpo")
     spr_lora_r: int = _flag(
         16, "rank of the adapter (a host that trains with LoRA keeps its own)", "study",
-        within=POSITIVE, shapes="dpo",
+        within=FEW, shapes="dpo",
     )
     spr_lora_alpha: int = _flag(32, "LoRA scale is alpha / rank", within=POSITIVE, shapes="dpo")
     spr_beta: float = _flag(0.5, "beta of the DPO loss", "study", within=POSITIVE, shapes="dpo")
@@ -169,10 +171,10 @@ class SPRConfig:
         5e-5, "peak learning rate of the DPO stage, cosine decay after 10 % warm-up; --spr_tune full wants a fifth of it", "study",
         within=POSITIVE, shapes="dpo",
     )
-    spr_epochs: float = _flag(2.0, "passes over the preference pairs", "study", within=POSITIVE, shapes="dpo")
-    spr_batch_size: int = _flag(4, "pairs in one step on one device", within=POSITIVE, shapes="dpo")
+    spr_epochs: float = _flag(2.0, "passes over the preference pairs", "study", within=FEW, shapes="dpo")
+    spr_batch_size: int = _flag(4, "pairs in one step on one device", within=FEW, shapes="dpo")
     spr_gradient_accumulation: int = _flag(
-        1, "steps of --spr_batch_size pairs to one optimizer step", within=POSITIVE, shapes="dpo"
+        1, "steps of --spr_batch_size pairs to one optimizer step", within=FEW, shapes="dpo"
     )
     spr_loss_type: list[str] = _flag(
         ["sigmoid", "sft"], "losses by TRL's names: sigmoid (DPO), hinge, ipo, robust, sft (of the chosen answer); several are added up", "paper: sigmoid; sft: study",
@@ -250,7 +252,7 @@ def check(config: SPRConfig) -> None:
     for name, kind in KINDS.items():
         kind.check(getattr(config, name), f"--{name}")
     if config.spr_sampler == "openai" and not config.spr_sampler_url:
-        raise UserError("--spr_sampler openai: give the server's address with --spr_sampler_url")
+        raise UserError("--spr_sampler_url: give the address of the server that is to answer, such as http://localhost:8000/v1")
     if config.spr_sampler == "openai" and not _is_address(config.spr_sampler_url):
         url = shown(config.spr_sampler_url)
         raise UserError(f"--spr_sampler_url {url}: no address such as http://localhost:8000/v1")

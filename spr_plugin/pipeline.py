@@ -215,12 +215,14 @@ class Run:
             find_regions(folder, config, host.box_format, host.data_path, host.image_folder, anew)
 
     def _enter_round(self) -> None:
-        """As :meth:`_enter`, of a later round, which nothing keeps from being entered by now. For one rank."""
-        host, settings = self.host, self._settings()
-        config = dataclasses.replace(self.config, spr_overwrite=False) if self.config.spr_overwrite else self.config
+        """Bind a later round and write its regions; all that could be refused was so at the start. For one rank."""
+        host, settings, config = self.host, self._settings(), copy.copy(self.config)
+        config.spr_overwrite = False  # what there was of this round went with the first one's
         source = (host.box_format, host.data_path, host.image_folder)
-        _, skipped, changed = settled_regions(self.folder, settings, config, *source)
+        queries, skipped, changed = settled_regions(self.folder, settings, config, *source)
         bind(self.folder, settings, changed)
+        if skipped is not None:
+            log_regions(self.folder, queries, skipped)
 
     def _settings(self) -> dict[str, dict]:
         return settings_of(self.config, self.host.box_format.describe(), self.host.data_path)

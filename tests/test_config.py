@@ -172,6 +172,8 @@ WRONG = {
     "per_device_train_batch_size: 4.5": "whole number",
     "num_train_epochs: .inf": "finite",
     "num_train_epochs: .nan": "finite",
+    "num_train_epochs: 1e9": "at most 100000",
+    "per_device_train_batch_size: 1000000000000": "at most 100000",
     "save_steps: 0.1": "whole number",
     "save_steps: 1e400": "whole number",
     "seed: abc": "whole number",
