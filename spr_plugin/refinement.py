@@ -27,7 +27,8 @@ def refine(
     repaired = box_format.rewrite(text, parsed, changes, drop_failures=True)
     # What stood around coordinates that went can look like coordinates in its turn.
     while (left := box_format.parse(repaired, width, height)).failed_spans:
-        repaired = box_format.rewrite(repaired, left, {}, drop_failures=True)
+        # All open brackets at the end at once: one a turn would take a turn each.
+        repaired = box_format.rewrite(repaired, left, {}, drop_failures=True).rstrip(" \t\n,;[(")
     kept = min(len(matched), len(left.boxes))
     return repaired, kept, len(parsed.boxes) + len(parsed.failed_spans) - kept
 

@@ -17,6 +17,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ from spr_plugin.annotations import REC_QUESTION, CocoImages, mine_conversations
 from spr_plugin.formats import FAMILIES, box_format, listed, qwen_vl
 from spr_plugin.plain_pickle import load_plain
 from spr_plugin.redaction import _pattern, redacted
+from spr_plugin.refinement import refine
 
 try:
     from re import _constants as codes
@@ -273,6 +275,14 @@ def test_answers_are_read_in_time(family):
     for unit in UNITS:
         text = unit * (LONG // len(unit))
         assert taken(form.parse, text, 640, 480) < SECONDS, unit
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_opens_and_never_closes_is_repaired_in_time(family):
+    form, none = box_format(family), np.zeros((0, 4))
+    for unit in ("[,", "[[,", "[1,", "("):
+        text = unit * (LONG // len(unit))
+        assert taken(refine, text, none, form, 640, 480) < SECONDS, unit
 
 
 def test_names_of_pictures_are_tried_in_time(tmp_path):
