@@ -89,6 +89,10 @@ def test_numbers_in_a_sentence_are_no_attempt(family, prose):
         '{"bbox_2d": [[800, 800, 900, 900]], "label": "b"}',
         '{"bbox_2d": [800, 800, 900, 900], "label": "b [1, 2, 3, 4]"}',
         '{"bbox_2d": [800, 800, 900, 900], "label": "b", "bbox": [1, 2, 3, 4]}',
+        '{"x1": 800, "y1": 800, "x2": 900, "y2": 900, "label": "b"}',
+        '{"left": 800, "top": 800, "width": 90, "height": 90, "label": "b"}',
+        '{"label": "b", "pos": {"bbox_2d": [800, 800, 900, 900]}}',
+        '{"object": {"bbox_2d": [800, 800, 900, 900], "label": "b"}}',
         '{"bbox_2d": [800, 800, 900, NaN], "label": "b"}',
         '{"bbox_2d": [800, 800, 900, Infinity], "label": "b"}',
         '{"bbox_2d": [800, 800, 900, 1' + "0" * 400 + '], "label": "b"}',
@@ -102,6 +106,12 @@ def test_an_entry_that_cannot_be_read_goes_as_a_whole(family, entry):
         assert sum(form.parse(text, 100, 100).failures.values()) == 1
         repaired, kept, dropped = refine(text, [TRUTH], form, 100, 100)
         assert repaired == f"[{good}]" and (kept, dropped) == (1, text.count(good))
+
+
+def test_an_entry_behind_a_sentence_s_colon_is_one():
+    form = box_format("qwen3-vl")
+    parsed = form.parse('The answer is: {"bbox_2d": [100, 100, 200, 200], "label": "a"}', 100, 100)
+    assert len(parsed.boxes) == 1 and not parsed.failures
 
 
 @pytest.mark.parametrize("family", ["qwen2.5-vl", "qwen3-vl"])

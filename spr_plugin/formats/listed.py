@@ -70,7 +70,8 @@ class ListedFormat(BoxFormat):
         reading, space = Reading(), self.space(width, height)
         entries, tail = _entries(text)
         for match in entries:
-            self._read_entry(text, match, space, reading)
+            if not _is_value(text, match.start()):  # of another object's key: no entry, and fails with that object
+                self._read_entry(text, match, space, reading)
         begun = '"bbox_2d"' in text[tail:] or '"bbox_2d"'.startswith(text[tail + 1 :].strip())
         if tail >= 0 and (reading.entries or begun):
             reading.fail("truncated", (tail, len(text)))
@@ -145,20 +146,29 @@ class ListedFormat(BoxFormat):
         return ", ".join(mention.phrase for mention in parsed.mentions if mention.phrase)
 
 
+def _is_value(text: str, start: int) -> bool:
+    """Whether what starts there stands behind a key, which ends in a quote; a colon alone is a sentence's."""
+    for mark in (":", "\"'"):
+        while start and text[start - 1].isspace():
+            start -= 1
+        if not start or text[start - 1] not in mark:
+            return False
+        start -= 1
+    return True
+
+
 def _object(text: str, low: int, span: Span, high: int) -> Span:
-    """The innermost object in text[low:high] around `span`, or `span` where none is."""
+    """The outermost object in text[low:high] around `span`, or `span` where none is: what is left of a list must be one."""
     opened: list[int] = []
-    for brace in _BRACE.finditer(text, low, span[0]):
+    found = span
+    for brace in _BRACE.finditer(text, low, high):
         if brace.group() == "{":
             opened.append(brace.start())
-        elif opened:
-            opened.pop()
-    depth = len(opened) and 1
-    for brace in _BRACE.finditer(text, span[1], high) if opened else ():
-        depth += 1 if brace.group() == "{" else -1
-        if not depth:
-            return opened[-1], brace.end()
-    return span
+        elif opened and (start := opened.pop()) <= span[0] and brace.end() >= span[1]:
+            found = start, brace.end()
+        if not opened and brace.end() >= span[1]:
+            break
+    return found
 
 
 def _entries(text: str) -> tuple[list[re.Match], int]:
