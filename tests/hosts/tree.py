@@ -47,6 +47,8 @@ def trainer_of(tree: Path, module: str, arguments: list[str], monkeypatch) -> tu
     monkeypatch.setattr(transformers.Trainer, "train", stop)
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
     script = importlib.import_module(module)
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.setitem(sys.modules, name, sys.modules.pop(name))  # to go when the test ends
     with pytest.raises(Started) as started:
         script.train()
     return started.value.args[0], vars(script)
