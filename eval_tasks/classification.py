@@ -51,7 +51,8 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
     hits = {"accuracy": accuracy, "strict_accuracy": strict}
     hits["ferret_accuracy"] = float(ferret.names(answer, doc["name"], doc["synonyms"]))
     item = {"id": doc["id"], "figures": {name: (hit, 1.0) for name, hit in hits.items()}}
-    return {**{name: metrics.payload(doc, [hit]) for name, hit in hits.items()}, metrics.DETAILS: metrics.detail(doc, [item])}
+    figures = {name: metrics.payload(doc, [hit]) for name, hit in hits.items()}
+    return {**figures, metrics.DETAILS: metrics.detail(doc, [item])}
 
 
 def point_text(form: BoxFormat, doc: dict) -> str:

@@ -55,11 +55,7 @@ def put(own: Path, path: Path) -> None:
 def write_text(path, text: str) -> None:
     """Replace ``path`` as a whole: readers see the old file or the new one, never half, and a link's target
     is left alone."""
-    path = Path(path)
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft(path) as file:
-            file.write(text.encode())
+    write_lines(path, [text])
 
 
 def write_lines(path, lines: Iterable[str]) -> None:

@@ -59,7 +59,6 @@ class Selection:
             return None
         return dataclasses.replace(image, annotations=large) if small else image
 
-
     def unmatched(self) -> list[str]:
         """The paths of ``--spr_exclude`` that leave out no picture: none of those they name came by, or they name none."""
         return [path for path in self.excluded if path not in self.matched]
