@@ -38,6 +38,14 @@ def spr_box_format(family, aspect):
 
 
 @hookspec(firstresult=True)
+def spr_recipe(config, box_format):
+    """The :class:`spr_plugin.recipes.base.Recipe` named ``config.spr_recipe``, for a model that writes boxes so."""
+
+
+# --- of the recipe "spr"
+
+
+@hookspec(firstresult=True)
 def spr_scorer(config, device):
     """The :class:`spr_plugin.contracts.Scorer` named ``config.spr_scorer``."""
 
@@ -50,3 +58,13 @@ def spr_similarity(config, device):
 @hookspec(firstresult=True)
 def spr_detector(config, device):
     """The :class:`spr_plugin.contracts.Detector` of ``config.spr_detector``: an open-vocabulary detector."""
+
+
+@hookspec(firstresult=True)
+def spr_repair(config):
+    """The :class:`spr_plugin.contracts.Repair` named ``config.spr_repair``: what becomes of an answer's boxes."""
+
+
+@hookspec(firstresult=True)
+def spr_pairing(config):
+    """The :class:`spr_plugin.pairing.Pairing` named ``config.spr_pairing``: chosen and rejected among a query's answers."""

@@ -6,7 +6,7 @@ A host is found by the ``spr_host`` hook; every code base that trains vision-lan
 import contextlib
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from spr_plugin.errors import UserError
 from spr_plugin.plugins import load_file, loaded_files
@@ -27,6 +27,7 @@ class Host(ABC):
         data_path: the host's training data in LLaVA's form, of which boxes are mined by default; else None.
         image_folder: where that data's pictures lie, the default of ``--spr_image_folder``; else None.
         vision_tower: path or hub id of the vision tower, the default of ``--spr_clip``; or None.
+        most_pictures: how many pictures one question may show.
     """
 
     trainer: object
@@ -34,10 +35,12 @@ class Host(ABC):
     data_path: str | None
     image_folder: str | None
     vision_tower: str | None
+    most_pictures: int = 1
 
     @abstractmethod
-    def row(self, image_path: str, prompt: str, answer: str) -> dict:
-        """One training row in the host's own layout (1-D ``input_ids`` and ``labels``, picture); labels are -100 off the answer."""
+    def row(self, paths: Sequence[str], prompt: str, answer: str) -> dict:
+        """One training row about the pictures in these files, in the host's own layout (1-D ``input_ids`` and ``labels``,
+        pictures); labels are -100 off the answer."""
 
     @abstractmethod
     def batch(self, rows: list[dict]) -> dict:
@@ -55,8 +58,9 @@ class Host(ABC):
         """Ids of the tokens that end an answer, at least one."""
 
     @abstractmethod
-    def questions(self, picture, prompts: list[str]) -> list[dict]:
-        """One row without an answer for each prompt that shows ``picture`` (a PIL image, RGB), on the CPU. Called off the main thread."""
+    def questions(self, pictures: Sequence, prompts: list[str]) -> list[dict]:
+        """One row without an answer for each prompt, all of which show ``pictures`` (PIL images, RGB), on the CPU. Called off
+        the main thread."""
 
     @abstractmethod
     def prefill(self, rows: list[dict]) -> tuple:

@@ -19,6 +19,7 @@ import stat
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
@@ -39,6 +40,22 @@ REASONS = MISSING, UNREADABLE, DEEP, TOO_LARGE
 Source = str | os.PathLike | bytes | Mapping
 
 _max_pixels = MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file that is known, not opened.
+
+    Attributes:
+        id: names the record that it comes from in messages.
+        path: of the file.
+        width, height: in pixels, as stored.
+    """
+
+    id: str
+    path: str
+    width: int
+    height: int
 
 
 class BadImage(UserError):

@@ -22,9 +22,12 @@ BUILT_IN_OF = {
     "spr_host": [f"spr_plugin.hooks.{name}" for name in ("transformers_vlm", "llava", "llava_next", "ferret")],
     "spr_annotations": ["spr_plugin.annotations"],
     "spr_box_format": ["spr_plugin.formats"],
+    "spr_recipe": ["spr_plugin.recipes.spr.recipe"],
     "spr_scorer": ["spr_plugin.recipes.spr.scoring"],
     "spr_similarity": ["spr_plugin.hooks.clip"],
     "spr_detector": ["spr_plugin.hooks.grounding_dino"],
+    "spr_repair": ["spr_plugin.recipes.spr.refinement"],
+    "spr_pairing": ["spr_plugin.pairing"],
 }
 NO_WORD = re.compile(r"\W")
 BUILT_IN = frozenset(name for names in BUILT_IN_OF.values() for name in names)

@@ -14,10 +14,12 @@ from spr_plugin.cli import commands, main
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.region_source import write_regions
+from spr_plugin.queries import find_queries, log_queries
+from spr_plugin.recipes.base import Source
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
-from spr_plugin.sample_alone import adopt
+from spr_plugin.sample_alone import import_candidates
 
 spec = importlib.util.spec_from_file_location("chat_server", Path(__file__).with_name("chat_server.py"))
 chat = importlib.util.module_from_spec(spec)
@@ -477,8 +479,11 @@ def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
     def take_up(run="run", form=box_format("llava", "pad"), **changed):
         settings = dict(spr=True, spr_regions=REGIONS, spr_annotations=f"{world}/spr.json", spr_image_folder=str(elsewhere), spr_candidates=str(tmp_path / "c"))
         config = SPRConfig(**{**settings, **changed})
-        write_regions(Folder(tmp_path / run), config, form, None, None)
-        adopt(config, form, Folder(tmp_path / run))
+        folder, recipe = Folder(tmp_path / run), find_recipe(config, form)
+        queries, skipped = find_queries(folder, config, recipe, Source())
+        if skipped is not None:
+            log_queries(folder, queries, skipped)
+        import_candidates(config, recipe, form, folder)
 
     with pytest.raises(UserError, match="c: no SPR run here; give OUTPUT_DIR/spr"):
         take_up()

@@ -8,7 +8,7 @@ from spr_plugin.boxes import Box, Space
 from spr_plugin.formats.bracket import BracketFormat
 from spr_plugin.hooks.transformers_vlm import TransformersHost, base_model, find_processor
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.recipes.spr.scoring import ground_truth, localization_score
+from spr_plugin.recipes.spr.scoring import localization_score
 
 # --- annotations: rows of "file,label,x1,y1,x2,y2" in pixels
 
@@ -54,26 +54,14 @@ def spr_box_format(family, aspect):
 
 
 class Frugal:
-    """S_loc of the paper, less 0.02 a box. Queries are the regions of one picture, with the texts of each."""
+    """S_loc of the paper, less 0.02 a box."""
 
-    def truth(self, queries, picture, texts, box_format):
-        return [ground_truth(query) for query in queries]
+    def score(self, picture, descriptions):
+        return [self.score_one(one.truth, one.predicted) for one in descriptions]
 
-    def score(self, queries, picture, texts, box_format, truths):
-        return [
-            [self.score_one(box_format.parse(text, *picture.size), truth) for text in said]
-            for said, truth in zip(texts, truths)
-        ]
-
-    def score_one(self, parsed, truth):
-        found = localization_score(truth, [box.pixels() for box in parsed.boxes])
-        reason = None if parsed.boxes else "no_box"
-        return {
-            "terms": {"s_loc": found},
-            "total": found - 0.02 * len(parsed.boxes),
-            "valid": reason is None,
-            "reason": reason,
-        }
+    def score_one(self, truth, predicted):
+        found = localization_score(truth, predicted)
+        return {"s_loc": found}, found - 0.02 * len(predicted)
 
 
 @hookimpl
@@ -85,8 +73,8 @@ def spr_scorer(config, device):
 
 
 class LabHost(TransformersHost):
-    def question(self, picture, prompt):
-        return super().question(picture, f"[grounding] {prompt}")
+    def question(self, pictures, prompt):
+        return super().question(pictures, f"[grounding] {prompt}")
 
 
 @hookimpl

@@ -1,6 +1,6 @@
 """The plugin as an installed package: each hook is found, asked before the built-in, and silent elsewhere.
 
-``ask`` and ``find_scorer`` are how a run asks: they try what it returns, and a wrong shape fails here too.
+``ask`` and ``find_recipe`` are how a run asks: they try what it returns, and a wrong shape fails here too.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from spr_plugin.contracts import ask
 from spr_plugin.formats import box_format
 from spr_plugin.plugins import manager
 from spr_plugin.recipes.spr.regions import region_queries
-from spr_plugin.recipes.spr.scoring import find_scorer
+from spr_plugin.recipes.find import find_recipe
 
 SPACE = Space.pixels(200, 100)
 
@@ -60,12 +60,11 @@ def test_box_format():
 def test_scorer(tmp_path):
     images, skipped = read(tmp_path, "a.png,dog,20,10,100,50")
     queries = list(region_queries(images, seed=0, more_than=0, skipped=skipped))
-    scorer = find_scorer(SPRConfig(spr=True, spr_scorer="lab"), "cpu", box_format("lab"))
+    recipe = find_recipe(SPRConfig(spr=True, spr_scorer="lab"), box_format("lab")).on("cpu")
     texts = ["a dog [0.1, 0.1, 0.5, 0.5]", "a dog [0.1, 0.1, 0.5, 0.5] a cat [0, 0, 0.1, 0.1]", "a dog"]
-    asked = queries, Image.open(queries[0].image.path), [texts], box_format("lab")
-    (scores,) = scorer.score(*asked, scorer.truth(*asked))
-    assert [round(score["total"], 6) for score in scores] == [0.98, 0.96, 0.0]
-    assert [score["reason"] for score in scores] == [None, None, "no_box"]
+    (judged,) = recipe.judge([Image.open(queries[0].image.path)], queries, [texts])
+    assert [one.score and round(one.score, 6) for one in judged.answers] == [0.98, 0.96, None]
+    assert [one.reason for one in judged.answers] == [None, None, "no_box"]
 
 
 def test_host_is_for_the_labs_trainer_alone():

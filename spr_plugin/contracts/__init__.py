@@ -11,20 +11,24 @@ from __future__ import annotations
 from spr_plugin.contracts.box_format import checked_format
 from spr_plugin.contracts.host import checked_host
 from spr_plugin.contracts.images import CheckedImages
-from spr_plugin.contracts.models import CheckedDetector, CheckedScorer, CheckedSimilarity
-from spr_plugin.contracts.models import Detection, Detector, Scorer, Similarity
+from spr_plugin.contracts.models import CheckedDetector, CheckedRepair, CheckedScorer, CheckedSimilarity
+from spr_plugin.contracts.models import Description, Detection, Detector, Repair, Scorer, Similarity
+from spr_plugin.contracts.recipe import CheckedPairing, CheckedRecipe
 from spr_plugin.plugins import BUILT_IN, answers
 
-__all__ = ["CONTRACTS", "CheckedScorer", "Detection", "Detector", "Scorer", "Similarity", "ask", "checked"]
+__all__ = ["CONTRACTS", "Description", "Detection", "Detector", "Repair", "Scorer", "Similarity", "ask", "checked"]
 
 # How an answer is tried: (plugin, hook, answer, arguments) → the answer, or what checks its later results.
 CONTRACTS = {
     "spr_host": checked_host,
     "spr_annotations": CheckedImages,
     "spr_box_format": checked_format,
+    "spr_recipe": CheckedRecipe,
     "spr_scorer": CheckedScorer,
     "spr_similarity": CheckedSimilarity,
     "spr_detector": CheckedDetector,
+    "spr_repair": CheckedRepair,
+    "spr_pairing": CheckedPairing,
 }
 
 

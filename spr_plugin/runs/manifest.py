@@ -35,12 +35,15 @@ from spr_plugin.selection import exclusion_files
 
 # Which stage's records a plugin's hook shapes; the host's own training is bound by spr/training.json.
 STAGE_OF = {
+    "spr_recipe": "regions",
     "spr_annotations": "regions",
     "spr_box_format": "candidates",
     "spr_host": "candidates",
     "spr_scorer": "scores",
     "spr_similarity": "scores",
     "spr_detector": "scores",
+    "spr_repair": "scores",
+    "spr_pairing": "pairs",
 }
 
 

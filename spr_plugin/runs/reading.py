@@ -6,17 +6,18 @@ plugins are found by their entry points, those of a file where it is named again
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterable
 
+from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.files import disk_errors, read_json
 from spr_plugin.formats import BoxFormat, box_format
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.plugins import load_file
 from spr_plugin.progress import say
-from spr_plugin.recipes.spr.regions import RegionQuery
+from spr_plugin.recipes.base import Query, Recipe
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.clearing import names_in
 from spr_plugin.runs.layout import LAYOUT, PARTS, Folder, part_of, read_manifest
 from spr_plugin.runs.lock import owner_of
@@ -101,15 +102,28 @@ class SavedRun:
         return self._records[stage]
 
     @functools.cached_property
-    def regions(self) -> dict[str, RegionQuery]:
-        """id → the region with its picture and objects."""
-        return {region.id: region for region in self._made("regions", RegionQuery.from_json)}
+    def queries(self) -> dict[str, Query]:
+        """id → the query with its pictures and truth, as the recipe reads it; as any recipe's where its plugin is not there."""
+        read = self.recipe.read if self.recipe else Query.from_record
+        return {query.id: query for query in self._made("regions", read)}
+
+    @functools.cached_property
+    def recipe(self) -> Recipe | None:
+        """What was asked and judged, without the models; None, and a line, where nobody here has it."""
+        if self.box_format is None:
+            return None
+        flags = SPRConfig()
+        vars(flags).update({name: value for name, value in self.config.items() if name in vars(flags)})
+        try:
+            return find_recipe(flags, self.box_format)
+        except UserError as error:
+            say(f"{self.folder}: {error}; name its file with --spr_plugin FILE")
+            return None
 
     @functools.cached_property
     def pairs(self) -> list[PreferencePair]:
         """The preference pairs; regions without one are records of "pairs" alone, with the reason."""
-        known = [field.name for field in dataclasses.fields(PreferencePair)]
-        return self._made("pairs", lambda record: PreferencePair(**{name: record[name] for name in known}))
+        return self._made("pairs", PreferencePair.from_record)
 
     def _made(self, stage: str, make) -> list:
         """What ``make`` makes of a stage's records, but of those that say why there is nothing to make."""

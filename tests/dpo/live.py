@@ -119,5 +119,5 @@ def make_pairs(folder: Path, count: int) -> list[PreferencePair]:
         record = records[index % len(records)]
         prompt = record["conversations"][0]["value"].removeprefix("<image>\n")
         image = str(folder / "images" / record["image"])
-        made.append(PreferencePair(f"pair{index}", f"region{index}", prompt, image, chosen, rejected, 1.0, 0.0, "a", "b"))
+        made.append(PreferencePair(f"pair{index}", f"region{index}", prompt, (image,), chosen, rejected, 1.0, 0.0, "a", "b"))
     return made

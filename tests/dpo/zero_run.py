@@ -50,7 +50,8 @@ def main():
 
 
 def run(options, mode):
-    from spr_plugin.hooks import shims
+    from spr_plugin.recipes.find import find_recipe
+from spr_plugin.hooks import shims
 
     if options.zero is not None:
         shims.prepare_deepspeed(use_cpu=True)
@@ -91,7 +92,7 @@ def run(options, mode):
     engine.release(host.trainer)
     engine.to_device(host.trainer)
     names = choose_trainable(host, config)
-    improve(host, live.make_pairs(options.folder, options.pairs), watched(options), config, Folder(options.out / mode), entry="entry")
+    improve(host, find_recipe(config, host.box_format), live.make_pairs(options.folder, options.pairs), watched(options), config, Folder(options.out / mode), entry="entry")
     sums = {name: float(tensor.double().sum()) for name, tensor in weights.tensors(host.trainer.model, names)}
     wrapper = type(host.trainer.model_wrapped).__name__
     optimizer = type(getattr(host.trainer.model_wrapped, "basic_optimizer", host.trainer.optimizer)).__name__

@@ -43,9 +43,9 @@ trainer.train()
 
 from PIL import Image
 from spr_plugin.config import SPRConfig
-from spr_plugin.pipeline import find_host
+from spr_plugin.opening import find_host
 host = find_host(trainer, {}, SPRConfig(spr=True, **flags))
-(row,) = host.questions(Image.new("RGB", (60, 40)), ["Where?"])
+(row,) = host.questions([Image.new("RGB", (60, 40))], ["Where?"])
 asked = host.tokenizer.decode(row["input_ids"])
 print(type(host).__name__, host.box_format.family, "[grounding] Where?" in asked)
 """
@@ -89,11 +89,10 @@ def test_the_template_project(tiny_world, tmp_path):
     spr = folder / "out" / "spr"
     regions, scores, pairs = (Log(spr / stage).read() for stage in ("regions", "scores", "pairs"))
     assert len(regions) == 6 and all(
-        Path(record["image"]["path"]).name == Path(record["image"]["id"]).name for record in regions.values()
+        Path(record["pictures"][0]["path"]).name == Path(record["pictures"][0]["id"]).name for record in regions.values()
     )
-    assert {tuple(row["initial"]["terms"]) for record in scores.values() for row in record["candidates"]} == {
-        ("s_loc",)
-    }
+    rows = [row for record in scores.values() for row in record["candidates"] if row["reason"] is None]
+    assert rows and {tuple(row["terms"]) for row in rows} == {("s_loc",)}
     made = [record for record in pairs.values() if "skip" not in record]
     assert made and all("[grounding]" not in record["prompt"] for record in made)
     assert read_json(spr / "manifest.json")["config"]["box"] == {

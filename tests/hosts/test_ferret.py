@@ -78,7 +78,7 @@ ASK = "Describe [100, 200, 500, 600] and [0, 0, 999, 999] here."
 def test_a_box_in_a_question_brings_its_token_and_its_mask(host, world):
     path = world / "images" / coco(world)[0]["file_name"]
     width, height = Image.open(path).size
-    row = host.row(str(path), ASK, "a dog [1, 2, 3, 4]")
+    row = host.row([str(path)], ASK, "a dog [1, 2, 3, 4]")
     token = host.llava.config.im_region_fea_token
     assert (row["input_ids"] == token).sum() == 2 == len(row["region_masks"])
     first, second = row["region_masks"]
@@ -88,20 +88,20 @@ def test_a_box_in_a_question_brings_its_token_and_its_mask(host, world):
     assert second.mean() > 0.98
     said = row["input_ids"][row["labels"] != -100]
     assert not (said == token).any() and "a dog [1, 2, 3, 4]" in host.texts([said.tolist()])[0]
-    (plain,) = host.questions(Image.open(path).convert("RGB"), ["Describe the picture."])
+    (plain,) = host.questions([Image.open(path).convert("RGB")], ["Describe the picture."])
     assert plain["region_masks"] == [] and host.fits(row)
 
 
 def test_decoding_says_what_the_model_says_row_by_row(host, world):
     pictures = [Image.open(world / "images" / image["file_name"]).convert("RGB") for image in coco(world)[:2]]
-    rows = [row for picture in pictures for row in host.questions(picture, [ASK, "Describe [1, 1, 700, 700].", "What is this?"])]
+    rows = [row for picture in pictures for row in host.questions([picture], [ASK, "Describe [1, 1, 700, 700].", "What is this?"])]
     assert_decodes_as_its_own_forward(host, rows)
 
 
 def test_log_probs_are_those_of_the_model_s_own_forward(host, world):
     files = [str(world / "images" / image["file_name"]) for image in coco(world)[:2]]
     answers = ("red circle [100, 200, 300, 400]", "a ring"), ("green [1, 2, 3, 4] and", "blue square [5, 6, 7, 8] red")
-    pairs = [PreferencePair(f"p{i}", f"r{i}", ASK * (i + 1), file, *answers[i], 1.0, 0.0, "a", "b") for i, file in enumerate(files)]
+    pairs = [PreferencePair(f"p{i}", f"r{i}", ASK * (i + 1), (file,), *answers[i], 1.0, 0.0, "a", "b") for i, file in enumerate(files)]
     assert_rows_in_another_process(host, pairs)
     gradients = assert_log_probs_of_its_own_forward(host, pairs)
     assert any(host.part_of(name) == "projector" and "region_" in name for name in gradients)
