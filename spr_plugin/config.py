@@ -304,6 +304,8 @@ def recipe_settings(config: SPRConfig) -> tuple[dict, dict]:
     """(flags, settings that are no flags) of the recipe's section of ``--spr_recipe_config``."""
     if config.spr_recipe_config is None:
         return {}, {}
+    if isinstance(config.spr_recipe_config, dict):  # of a run that is opened: what its manifest holds
+        return {}, config.spr_recipe_config
     from spr_plugin.loading import read_settings
 
     file = f"--spr_recipe_config {config.spr_recipe_config}"

@@ -121,7 +121,7 @@ def test_what_the_server_is_asked(world, tmp_path):
         records = sample(world, tmp_path / "c", server.url, "--spr_temperature", "0.7", "--spr_top_p", "0.9", "--spr_top_k", "5")
     assert len(records) == len(server.seen) == ASKED and 1 < server.most_at_once <= 16
     regions = Log(tmp_path / "c" / "regions").read()
-    whole = {(r["image"]["width"], r["image"]["height"]) for r in regions.values()}
+    whole = {(r["pictures"][0]["width"], r["pictures"][0]["height"]) for r in regions.values()}
     assert {size for text, size, _ in server.seen if "region" in text} == whole
     assert {size for text, size, _ in server.seen if "image" in text} - whole
     bodies = [body for *_, body in server.seen]
@@ -507,7 +507,7 @@ def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
         take_up("narrower", spr_annotations=str(tmp_path / "narrower.json"))
     take_up()
     assert dict(Log(tmp_path / "run" / "candidates").read()) == dict(log.read())
-    paths = [record["image"]["path"] for record in Log(tmp_path / "run" / "regions").read().values()]
+    paths = [record["pictures"][0]["path"] for record in Log(tmp_path / "run" / "regions").read().values()]
     assert len(paths) == REGIONS and all(path.startswith(f"{elsewhere}/spr/") for path in paths)
     shutil.rmtree(tmp_path / "c")
     take_up()  # they are the run's own by now

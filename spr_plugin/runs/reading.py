@@ -110,8 +110,6 @@ class SavedRun:
     @functools.cached_property
     def recipe(self) -> Recipe | None:
         """What was asked and judged, without the models; None, and a line, where nobody here has it."""
-        if self.box_format is None:
-            return None
         flags = SPRConfig()
         vars(flags).update({name: value for name, value in self.config.items() if name in vars(flags)})
         try:

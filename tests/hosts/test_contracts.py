@@ -325,10 +325,10 @@ def test_a_box_format_of_the_wrong_shape(start, change, words):
 
 HOSTS = [
     (
-        method("questions(self, picture, prompt)", "return super().question([picture], prompt)"),
+        method("questions(self, pictures, prompts)", "return super().question(pictures, prompts[0])"),
         "Script.questions gives",
     ),
-    (method("questions(self, picture)", "return []"), "Script.questions raised TypeError"),
+    (method("questions(self, pictures)", "return []"), "Script.questions raised TypeError"),
     (
         method(
             "row(self, paths, prompt, answer)",
@@ -375,7 +375,7 @@ HOOKS = [
     ("spr_host", "return trainer.nothing", "raised AttributeError: .*nothing"),
     ("spr_box_format", "raise KeyError(family)", "raised KeyError: 'llava'"),
     ("spr_box_format", "return 'brackets'", "gives str, which has no method space"),
-    ("spr_scorer", "return object()", "gives object, which has no method truth"),
+    ("spr_scorer", "return object()", "gives object, which has no method score"),
     ("spr_scorer", "return 1 / 0", "raised ZeroDivisionError: division by zero .*lab.py, line"),
     ("spr_similarity", "return torch.nn.Linear(1, 1)", "gives Linear, which has no method score"),
     ("spr_annotations", "raise OSError('first\\nsecond')", "raised OSError: first second"),

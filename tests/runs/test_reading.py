@@ -163,7 +163,7 @@ def test_a_newer_run_shows_what_is_known_of_it(tmp_path, capsys):
     newer = {**json.loads(folder.manifest.read_text()), "layout": LAYOUT + 7, "version": "9.1", "rooms": []}
     write_json(folder.manifest, newer)
     (region,) = folder.log("regions").read().values()
-    region["image"]["depth"] = "z.png"
+    region["pictures"][0]["depth"] = "z.png"
     folder.log("regions").write([{**region, "recipe": "new"}])
     run = runs.open(tmp_path)
     assert len(run.queries) == 1 and len(run.records("candidates")) == 2

@@ -50,7 +50,7 @@ class SPR(Recipe):
 
     Args:
         config: the flags.
-        box_format: how the model writes boxes.
+        box_format: how the model writes boxes; None to read and draw alone.
         repair: of `spr_repair`.
         scorer, detector: of `spr_scorer` and `spr_detector`; `on` loads them.
     """
@@ -62,7 +62,7 @@ class SPR(Recipe):
     def __init__(
         self,
         config: SPRConfig,
-        box_format: BoxFormat,
+        box_format: BoxFormat | None,
         repair: Repair | None = None,
         scorer: Scorer | None = None,
         detector: Detector | None = None,
@@ -211,8 +211,9 @@ class SPR(Recipe):
         around = [Mark("region", query.region.pixels()), *(Mark("truth", tuple(box)) for box in judged.truth)]
 
         def drawn(text: str) -> list[Mark]:
-            parsed = self.box_format.parse(text, query.image.width, query.image.height)
-            return around + [Mark("written", box.pixels()) for box in parsed.boxes]
+            # A run that is opened where its box format's plugin is missing shows its texts without boxes.
+            form, size = self.box_format, (query.image.width, query.image.height)
+            return around + [Mark("written", box.pixels()) for box in (form.parse(text, *size).boxes if form else ())]
 
         return [(drawn(one.text), drawn(one.repaired)) for one in judged.answers]
 
