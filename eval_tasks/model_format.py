@@ -31,7 +31,7 @@ CLASSES = {"FerretLlamaForCausalLM": "ferret", "FERRETLlamaForCausalLM": "ferret
 HINT = f"set {VARIABLE}=family or family:aspect, for example llava:pad or ferret"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def named_format(name: str) -> BoxFormat:
     """``"family"`` or ``"family:aspect"`` → the format object. Raises UserError for an unknown family."""
     family, _, aspect = name.partition(":")

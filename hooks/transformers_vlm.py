@@ -15,8 +15,8 @@ from spr_plugin import weights
 from spr_plugin.dpo.rows import IGNORED
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.host import Host
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.host import Host
 from spr_plugin.pictures import open_image
 
 # model_type of a config → the family whose box text its checkpoints were trained on

@@ -69,8 +69,8 @@ def score(
     from spr_plugin.files import content
     from spr_plugin.pictures import limit_pixels
     from spr_plugin.plugins import load_file
-    from spr_plugin.score_file import Scoring
     from spr_plugin.recipes.spr.scoring import find_scorer
+    from spr_plugin.score_file import Scoring
 
     with own_flags():
         limit_pixels(max_pixels)

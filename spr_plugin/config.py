@@ -10,7 +10,6 @@ import functools
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Optional
 from urllib.parse import urlsplit
 
 from spr_plugin.errors import UserError
@@ -60,10 +59,10 @@ class SPRConfig:
     )
     spr_plugin: list[str] = _flag([], "Python files with hook implementations")
 
-    spr_annotations: Optional[str] = _flag(
+    spr_annotations: str | None = _flag(
         None, "COCO-format JSON with object boxes; default: mined from the grounded conversations of --data_path", shapes="regions"
     )
-    spr_image_folder: Optional[str] = _flag(None, "folder of the annotated images; default: the host's --image_folder", shapes="regions")
+    spr_image_folder: str | None = _flag(None, "folder of the annotated images; default: the host's --image_folder", shapes="regions")
     spr_allow_outside: bool = _flag(
         False, "use pictures that `..`, an absolute name or a link lead to outside it"
     )
@@ -71,7 +70,7 @@ class SPRConfig:
         MAX_PIXELS, "larger pictures are left out, by their headers; raises Pillow's own limit too", "Pillow",
         within=POSITIVE, shapes="regions",
     )
-    spr_data_aspect: Optional[str] = _flag(
+    spr_data_aspect: str | None = _flag(
         None, "how the pictures of --data_path were seen by whoever wrote its boxes (pad, square …); default: the host's --image_aspect_ratio", shapes="regions"
     )
     spr_exclude: list[str] = _flag([], "files or folders that name pictures to leave out: RefCOCO's val and test lie in COCO's training set", shapes="regions")
@@ -109,8 +108,8 @@ class SPRConfig:
         "live", "who answers: live (the model in training) or openai (a server that speaks OpenAI's chat completions)",
         within=one_of(*SAMPLERS), shapes="candidates",
     )
-    spr_sampler_url: Optional[str] = _flag(None, "base address of that server, such as http://localhost:8000/v1")
-    spr_sampler_model: Optional[str] = _flag(None, "name of the model there; default: the first that the server lists", shapes="candidates")
+    spr_sampler_url: str | None = _flag(None, "base address of that server, such as http://localhost:8000/v1")
+    spr_sampler_model: str | None = _flag(None, "name of the model there; default: the first that the server lists", shapes="candidates")
     spr_sampler_concurrency: int = _flag(16, "requests to that server at once", within=FEW)
     spr_sampler_timeout: float = _flag(
         300.0, "seconds that a request may take before it is sent again", within=POSITIVE
@@ -120,13 +119,13 @@ class SPRConfig:
         "the run stops when more than this share of that server's answers is empty; they are asked for again",
         within=SHARE,
     )
-    spr_candidates: Optional[str] = _flag(None, "take regions and candidates of the same model from here: a folder of `spr sample`, or OUTPUT_DIR/spr of an earlier run (for ablations)", shapes="candidates")
+    spr_candidates: str | None = _flag(None, "take regions and candidates of the same model from here: a folder of `spr sample`, or OUTPUT_DIR/spr of an earlier run (for ablations)", shapes="candidates")
 
-    spr_box_format: Optional[str] = _flag(None, "box text of the model (llava, ferret, shikra …); default: the host's family", shapes="candidates")
-    spr_clip: Optional[str] = _flag(
+    spr_box_format: str | None = _flag(None, "box text of the model (llava, ferret, shikra …); default: the host's family", shapes="candidates")
+    spr_clip: str | None = _flag(
         None, "CLIP checkpoint of the semantic score; default: the host's --vision_tower, whose repository holds the text tower too", shapes="scores"
     )
-    spr_detector: Optional[str] = _flag(None, "Grounding DINO or OWLv2 checkpoint whose boxes join the ground truth; default: annotations alone", shapes="scores")
+    spr_detector: str | None = _flag(None, "Grounding DINO or OWLv2 checkpoint whose boxes join the ground truth; default: annotations alone", shapes="scores")
     spr_detector_threshold: float = _flag(
         0.35, "a detector's box counts from this score on", "Grounding DINO's demo",
         within=SHARE, shapes="scores",
@@ -185,7 +184,7 @@ class SPRConfig:
         0.0, "share of pairs that the robust loss takes to be the wrong way round",
         within=BELOW_HALF, shapes="dpo",
     )
-    spr_dpo_config: Optional[str] = _flag(
+    spr_dpo_config: str | None = _flag(
         None, "YAML or JSON file with settings of the DPO stage by the names of TRL's DPOConfig; what the stage would not honour is refused", shapes="dpo"
     )
     spr_save_steps: int = _flag(

@@ -30,7 +30,7 @@ NO_WORD = re.compile(r"\W")
 BUILT_IN = frozenset(name for names in BUILT_IN_OF.values() for name in names)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def manager() -> pluggy.PluginManager:
     """The process's plugin manager, with the installed plugins."""
     plugins = pluggy.PluginManager("spr_plugin")

@@ -139,7 +139,7 @@ def never_ran() -> str | None:
     everybody else."""
     failing = State.exit_code not in (None, 0, False) or getattr(sys, "last_value", None) is not None
     bystander = not State.touched or State.launched or hasattr(sys, "ps1")
-    wanted = State.attached or State.config and State.config.spr
+    wanted = State.attached or (State.config and State.config.spr)
     if _shared[RAN] or failing or bystander or not wanted:
         return None
     return (

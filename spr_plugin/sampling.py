@@ -20,14 +20,14 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.decoding import decode, drawing
 from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
-from spr_plugin.loading import sound
 from spr_plugin.host import Host
 from spr_plugin.ids import digest
+from spr_plugin.loading import sound
 from spr_plugin.pictures import MISSING, BadImage, open_image
 from spr_plugin.progress import progress, say
 from spr_plugin.recipes.spr.prompts import Prompt, prompts_for, restate
-from spr_plugin.redaction import shown
 from spr_plugin.recipes.spr.regions import RegionQuery
+from spr_plugin.redaction import shown
 from spr_plugin.runs.log import Log
 
 READERS = 4  # threads that decode the pictures of the batch ahead

@@ -11,8 +11,15 @@ from __future__ import annotations
 from spr_plugin.contracts.box_format import checked_format
 from spr_plugin.contracts.host import checked_host
 from spr_plugin.contracts.images import CheckedImages
-from spr_plugin.contracts.models import CheckedDetector, CheckedScorer, CheckedSimilarity
-from spr_plugin.contracts.models import Detection, Detector, Scorer, Similarity
+from spr_plugin.contracts.models import (
+    CheckedDetector,
+    CheckedScorer,
+    CheckedSimilarity,
+    Detection,
+    Detector,
+    Scorer,
+    Similarity,
+)
 from spr_plugin.plugins import BUILT_IN, answers
 
 __all__ = ["CONTRACTS", "CheckedScorer", "Detection", "Detector", "Scorer", "Similarity", "ask", "checked"]

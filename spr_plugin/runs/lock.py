@@ -77,6 +77,6 @@ def _lock_file(path: Path):
     follow_nothing = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink() or path.exists() and not path.is_file():
+        if path.is_symlink() or (path.exists() and not path.is_file()):
             raise UserError(f"{path} is no file, as a run's lock is: move it away")
         return open(path, "r+b", buffering=0, opener=lambda name, _: os.open(name, follow_nothing, 0o666))

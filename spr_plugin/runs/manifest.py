@@ -129,7 +129,7 @@ def changes(folder: Folder, settings: Mapping[str, dict], restart: Set[str] = fr
 def _read_stage(folder: Folder, stage: str) -> dict | None:
     path = folder.stage_manifest(stage)
     known = read_json(path)
-    if known is None and not path.exists() or isinstance(known, dict) and isinstance(known.get("settings"), dict):
+    if (known is None and not path.exists()) or (isinstance(known, dict) and isinstance(known.get("settings"), dict)):
         return known
     raise UserError(f"{path} is damaged: restore it, or remove it and run the same command again")
 

@@ -90,7 +90,7 @@ def hostile(rng, text):
 def test_expressions(family):
     """Ferret's REC protocol in each family's own space: the first box written, IoU ≥ t, a failure is a miss."""
     rng, failures = random.Random(family), 0
-    for number in range(COUNT // len(FAMILIES) + 1):
+    for _ in range(COUNT // len(FAMILIES) + 1):
         width, height = rng.randint(150, 640), rng.randint(150, 640)
         truth = random_box(rng, width, height)
         answer = hostile(rng, written(family, near(rng, truth, width, height), width, height))
@@ -148,7 +148,7 @@ def said_by(rng, family, phrase, boxes, width, height):
 def test_phrases(family):
     """MERGED-BOXES, the first box of it, and ANY-BOX; phrases with several boxes, repeated phrases, lost phrases."""
     rng, several, repeated, lost = random.Random(family), 0, 0, 0
-    for number in range(COUNT // len(STYLES) + 1):
+    for _ in range(COUNT // len(STYLES) + 1):
         width, height = rng.randint(150, 640), rng.randint(150, 640)
         chosen = [rng.choice(WORDS) for _ in range(rng.randint(1, 4))]
         asked = [{"id": f"{k}", "phrase": words, "boxes": [random_box(rng, width, height) for _ in range(rng.choice([1, 1, 2, 3]))]}
@@ -211,7 +211,7 @@ def test_classes():
     rng = random.Random(0)
     names = ["tea_cup", "dog", "notebook", "nose_ring", "hot_dog", "cat"]
     hits = 0
-    for number in range(COUNT):
+    for _ in range(COUNT):
         name, negative = rng.sample(names, 2)
         synonyms = rng.choice([[], ["puppy"], ["mug", "beaker"]])
         said, other = rng.choice([name, name, *synonyms]).replace("_", " "), negative.replace("_", " ")
@@ -259,7 +259,7 @@ def naive_match(boxes, truths):
 def test_descriptions(family):
     """Objects named or not, boxes near or off, answers cut short, empty or with words alone."""
     rng, cut = random.Random(family), 0
-    for number in range(COUNT // len(STYLES) + 1):
+    for _ in range(COUNT // len(STYLES) + 1):
         width, height = rng.randint(200, 640), rng.randint(200, 640)
         objects = [{"label": rng.choice(["dog", "red circle"]), "bbox": random_box(rng, width, height)} for _ in range(rng.randint(1, 3))]
         said = [(rng.choice([o["label"], "a big " + o["label"] + "s", "thing"]), near(rng, o["bbox"], width, height)) for o in objects if rng.random() > 0.2]
