@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from spr_plugin.ids import digest
 from spr_plugin.recipes.spr.regions import RegionQuery
@@ -81,7 +81,8 @@ def make_pair(
     ``chosen_equals_rejected``  the two texts differ at most in white space
     ``gap_too_small``           S of chosen is not above S of rejected, or by less than `min_gap` (not asked of pairs by chance)
     """
-    side, text = ("refined", "refined_text") if refinement else ("initial", "text")
+    side: Literal["refined", "initial"] = "refined" if refinement else "initial"
+    text: Literal["refined_text", "text"] = "refined_text" if refinement else "text"
     # In the order of ids, so that the first of equals is the lower one and chance sees one order.
     valid = sorted((candidate for candidate in candidates if candidate["initial"]["valid"]), key=lambda candidate: candidate["id"])
     if len(valid) < 2:
