@@ -13,7 +13,6 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import cache, wraps
-from pathlib import Path
 
 import numpy as np
 
@@ -153,7 +152,7 @@ def java() -> str | None:
 
 def use_java() -> None:
     """Put the Java that :func:`java` found where pycocoevalcap's processes look for it."""
-    os.environ["PATH"] = os.pathsep.join([str(Path(java()).parent), os.environ.get("PATH", "")])
+    os.environ["PATH"] = os.pathsep.join([os.path.dirname(java() or ""), os.environ.get("PATH", "")])
 
 
 def caption_details(payloads: Sequence[Mapping]) -> metrics.Details:

@@ -8,6 +8,7 @@ that has a chat template. The script's data set and collator are its own and sta
 import contextlib
 import dataclasses
 import inspect
+from typing import Any
 
 import torch
 
@@ -83,8 +84,8 @@ class TransformersHost(Host):
 
     def fits(self, row: dict) -> bool:
         """The shortest of what the trainer cuts at (TRL), the tokenizer's and the model's maximum."""
-        limits = getattr(self.trainer.args, "max_length", None), self.tokenizer.model_max_length
-        limits += (getattr(self.vlm.config.get_text_config(), "max_position_embeddings", None),)
+        limits = [getattr(self.trainer.args, "max_length", None), self.tokenizer.model_max_length]
+        limits += [getattr(self.vlm.config.get_text_config(), "max_position_embeddings", None)]
         return len(row["input_ids"]) <= min(limit for limit in limits if limit)
 
     # --- answering
@@ -173,7 +174,7 @@ class _Placed:
     """A key-value cache with what each row's next position is ahead of its number of tokens, ``(…, B, 1)``: a picture of many tokens
     can take few positions."""
 
-    keys_and_values: object
+    keys_and_values: Any
     ahead: torch.Tensor
 
     @property

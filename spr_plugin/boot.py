@@ -200,7 +200,7 @@ def attach(trainer, processor, given: dict):
         followed = os.path.realpath(trainer.args.output_dir) in State.followed
         return _with_stage(trainer, config, namespace, followed, run)
 
-    train.spr_host_train = host_train
+    train.spr_host_train = host_train  # type: ignore[attr-defined]
     trainer.train = train
     return trainer
 

@@ -100,6 +100,12 @@ class Box:
     y2: float
     space: Space
 
+    @classmethod
+    def of(cls, corners: Iterable[float], space: Space) -> Box:
+        """The box of four numbers (left, top, right, bottom)."""
+        x1, y1, x2, y2 = corners
+        return cls(x1, y1, x2, y2, space)
+
     @property
     def xyxy(self) -> tuple[float, float, float, float]:
         """The four numbers in the units of `space`."""

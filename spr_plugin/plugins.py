@@ -77,7 +77,8 @@ def load_file(path: str) -> None:
         raise UserError(f"--spr_plugin {path}: no such file")
     module_name = "spr_plugin_file_" + NO_WORD.sub("_", name)
     loader = importlib.machinery.SourceFileLoader(module_name, name)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))
+    spec = importlib.util.spec_from_loader(module_name, loader)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]  # a loader has one
     sys.modules[module_name] = module  # where dataclasses and pickle look it up
     try:
         with blamed(f"--spr_plugin {path}:"):

@@ -13,6 +13,7 @@ import io
 import mmap
 import os
 import sys
+from typing import Any
 
 from spr_plugin.lines import say_error
 
@@ -44,16 +45,16 @@ class State:
     words = []
     from_files = {}
     from_lists = {}
-    config = None
-    namespace = None
+    config: Any = None
+    namespace: dict[str, Any] | None = None
     touched = False
     launched = False
     worker = False
     in_stage = False
     attached = False
-    followed = frozenset()
+    followed: frozenset[str] = frozenset()
     refused = False
-    failure = None
+    failure: str | None = None
     exit_code = None
 
 

@@ -219,7 +219,8 @@ class LiveSampler:
         asks, samples = self.asks_of(batch), range(self.config.spr_samples)
         shown = [place for place, row in enumerate(rows) if row is not None]
         self.unread += len(rows) - len(shown)
-        seeds = [[int(candidate_id(*batch["asks"][place], index), 16) % 2**63 for index in samples] for place in shown]
+        asked = [batch["asks"][place] for place in shown]
+        seeds = [[int(candidate_id(region, kind, index), 16) % 2**63 for index in samples] for region, kind in asked]
         try:
             said = self.decoded([rows[place] for place in shown], seeds)
         except torch.cuda.OutOfMemoryError:

@@ -99,7 +99,7 @@ class CheckedScorer(Foreign):
             space = Space.pixels(*picture.size)
             with self.checking("truth"):
                 for corners in (corners for truth in truths for corners in truth.tolist()):
-                    if not usable(Box(*corners, space)):
+                    if not usable(Box.of(corners, space)):
                         raise Broken(
                             f"gives {corners}, no box in pixels of a picture of {space.width} x {space.height}"
                         )
@@ -179,7 +179,7 @@ def _detection(row, size: tuple[int, int], phrases: Sequence[str]) -> Detection:
     if (space.width, space.height) != size:
         theirs, ours = f"{space.width} x {space.height}", f"{size[0]} x {size[1]}"
         raise Broken(f"gives a box of a picture of {theirs} for one of {ours}")
-    return phrase, Box(*(number(value, "a box with") for value in box.xyxy), space), number(score, "as score")
+    return phrase, Box.of((number(value, "a box with") for value in box.xyxy), space), number(score, "as score")
 
 
 def _texts(query: RegionQuery, form: BoxFormat) -> list[str]:
