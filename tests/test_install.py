@@ -86,7 +86,7 @@ def test_wheel_holds_everything_at_its_place(wheel):
     record = next(name for name in names if name.endswith("/RECORD"))
     recorded = {line.rsplit(",", 2)[0] for line in zipfile.ZipFile(wheel).read(record).decode().splitlines()}
     assert names == recorded
-    assert BOOT_FILES < names
+    assert {*BOOT_FILES, "spr_plugin/py.typed"} < names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"spr_plugin", *BOOT_FILES}
     data = [path for path in (ROOT / "eval_tasks").rglob("*") if path.is_file() and path.suffix != ".pyc"]
     assert {f"spr_plugin/eval_tasks/{path.relative_to(ROOT / 'eval_tasks').as_posix()}" for path in data} <= names
