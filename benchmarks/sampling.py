@@ -58,7 +58,7 @@ def generate(host, images, tokens, k, times):
 def limit(host, images, tokens, cached=lambda cache: cache):
     """One prefill a prompt, its cache expanded once, and bare forwards at the same batch."""
     rows = [row for image in images for row in image]
-    logits, cache, mask = host.prefill(rows)
+    _, cache, mask = host.prefill(rows)
     mask, cache = mask.repeat_interleave(SAMPLES, 0), cached(repeat(cache, SAMPLES))
     token = torch.full((len(rows) * SAMPLES, 1), 5)
     for _ in range(tokens - 1):

@@ -224,7 +224,7 @@ def _refuse_outside_cache(rows: datasets.Dataset, name: str) -> None:
             raise UserError(f"{name}: picture {path} lies outside the hub's cache; set {ROOT} to a local folder")
 
 
-def published_rows(rows: datasets.Dataset, count: int, expressions: int, name: str) -> datasets.Dataset:
+def published_rows(rows: datasets.Dataset, count: int, expressions: int | None, name: str) -> datasets.Dataset:
     """The published split among a hub data set's rows: its first `count`, which must hold exactly `expressions` expressions.
 
     The hub's RefCOCO val is UNC's split followed by Google's, most of whose pictures are UNC training data.

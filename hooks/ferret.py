@@ -11,9 +11,9 @@ import torch
 
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.host import replaced
 from spr_plugin.hooks.llava import LlavaHost, expansion_arguments, script_of
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.host import replaced
 from spr_plugin.pictures import open_image
 
 REGION = " <region_fea>"

@@ -16,8 +16,8 @@ import torch
 from spr_plugin import weights
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.host import Host, replaced
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.host import Host, replaced
 from spr_plugin.pictures import open_image
 
 LORA_SAVERS = ("get_peft_state_maybe_zero_3", "get_peft_state_non_lora_maybe_zero_3")

@@ -23,7 +23,8 @@ class LlavaNextHost(LlavaHost):
 
     def __init__(self, trainer, namespace: dict, config):
         super().__init__(trainer, namespace, config)
-        if not config.spr_annotations and ("{" in self.data_path or not self.data_path.endswith(".json")):
+        mined = None if config.spr_annotations else self.data_path
+        if mined and ("{" in mined or not mined.endswith(".json")):
             raise UserError(f"--data_path {self.data_path}: boxes are mined from one JSON file only; name --spr_annotations and --spr_image_folder")
 
     def row(self, paths: Sequence[str], prompt: str, answer: str) -> dict:

@@ -16,8 +16,8 @@ from spr_plugin import weights
 from spr_plugin.dpo.rows import IGNORED
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.host import Host
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.host import Host
 from spr_plugin.pictures import open_image
 
 # model_type of a config → the family whose box text its checkpoints were trained on
@@ -86,8 +86,8 @@ class TransformersHost(Host):
 
     def fits(self, row: dict) -> bool:
         """The shortest of what the trainer cuts at (TRL), the tokenizer's and the model's maximum."""
-        limits = getattr(self.trainer.args, "max_length", None), self.tokenizer.model_max_length
-        limits += (getattr(self.vlm.config.get_text_config(), "max_position_embeddings", None),)
+        limits = [getattr(self.trainer.args, "max_length", None), self.tokenizer.model_max_length]
+        limits += [getattr(self.vlm.config.get_text_config(), "max_position_embeddings", None)]
         return len(row["input_ids"]) <= min(limit for limit in limits if limit)
 
     # --- answering
@@ -176,7 +176,7 @@ class _Placed:
     """A key-value cache with what each row's next position is ahead of its number of tokens, ``(…, B, 1)``: a picture of many tokens
     can take few positions."""
 
-    keys_and_values: object
+    keys_and_values: Any
     ahead: torch.Tensor
 
     @property

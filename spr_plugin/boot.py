@@ -57,7 +57,7 @@ def wake(words=None) -> None:
         words: what follows the training script on the command line; default: what this interpreter was
             started with.
     """
-    if State.awake or words is None and _bystander(sys.orig_argv):
+    if State.awake or (words is None and _bystander(sys.orig_argv)):
         return
     State.awake = True
     State.words = list(getattr(sys, "argv", sys.orig_argv)[1:] if words is None else words)
@@ -200,7 +200,7 @@ def attach(trainer, processor, given: dict):
         followed = os.path.realpath(trainer.args.output_dir) in State.followed
         return _with_stage(trainer, config, namespace, followed, run)
 
-    train.spr_host_train = host_train
+    train.spr_host_train = host_train  # type: ignore[attr-defined]
     trainer.train = train
     return trainer
 

@@ -10,7 +10,6 @@ import functools
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Optional
 from urllib.parse import urlsplit
 
 from spr_plugin.errors import UserError
@@ -268,11 +267,15 @@ def check(config: SPRConfig) -> None:
     """Raise UserError for the first flag whose value makes no sense, alone or beside the others."""
     for name, kind in KINDS.items():
         kind.check(getattr(config, name), f"--{name}")
-    if config.spr_sampler == "openai" and not config.spr_sampler_url:
-        raise UserError("--spr_sampler_url: give the address of the server that is to answer, such as http://localhost:8000/v1")
-    if config.spr_sampler == "openai" and not _is_address(config.spr_sampler_url):
-        url = shown(config.spr_sampler_url)
-        raise UserError(f"--spr_sampler_url {url}: no address such as http://localhost:8000/v1")
+    if config.spr_sampler == "openai":
+        if not config.spr_sampler_url:
+            raise UserError(
+                "--spr_sampler_url: give the address of the server that is to answer, such as "
+                "http://localhost:8000/v1"
+            )
+        if not _is_address(config.spr_sampler_url):
+            url = shown(config.spr_sampler_url)
+            raise UserError(f"--spr_sampler_url {url}: no address such as http://localhost:8000/v1")
     if config.spr_rounds > 1 and config.spr_sampler != "live":
         raise UserError(f"--spr_rounds {config.spr_rounds} with --spr_sampler {config.spr_sampler}: a server does not answer with the improved model")
     if config.spr_loss_weights and len(config.spr_loss_weights) != len(config.spr_loss_type):
@@ -360,7 +363,7 @@ def _refuse(words: list[str], message: str) -> None:
 def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
     """The configuration of a command line that takes the flags ``names`` as a training command does, without a host."""
     parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.error = functools.partial(_refuse, words)
+    parser.error = functools.partial(_refuse, words)  # type: ignore[method-assign, assignment]
     _add_flags(parser, names, lambda help: HOST_DEFAULT.sub("", help))
     return SPRConfig(spr=True, **vars(parser.parse_args(words)))
 
@@ -368,7 +371,7 @@ def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
 def given(words: list[str]) -> dict:
     """Flag → value of what a host's command line says of ours; the rest is not for us."""
     parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, add_help=False, allow_abbrev=False)
-    parser.error = functools.partial(_refuse, words)
+    parser.error = functools.partial(_refuse, words)  # type: ignore[method-assign, assignment]
     _add_flags(parser, [f.name for f in dataclasses.fields(SPRConfig)], default=argparse.SUPPRESS)
     return vars(parser.parse_known_args(words)[0])
 

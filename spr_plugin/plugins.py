@@ -33,7 +33,7 @@ NO_WORD = re.compile(r"\W")
 BUILT_IN = frozenset(name for names in BUILT_IN_OF.values() for name in names)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def manager() -> pluggy.PluginManager:
     """The process's plugin manager, with the installed plugins."""
     plugins = pluggy.PluginManager("spr_plugin")
@@ -80,7 +80,8 @@ def load_file(path: str) -> None:
         raise UserError(f"--spr_plugin {path}: no such file")
     module_name = "spr_plugin_file_" + NO_WORD.sub("_", name)
     loader = importlib.machinery.SourceFileLoader(module_name, name)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))
+    spec = importlib.util.spec_from_loader(module_name, loader)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]  # a loader has one
     sys.modules[module_name] = module  # where dataclasses and pickle look it up
     try:
         with blamed(f"--spr_plugin {path}:"):

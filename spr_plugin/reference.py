@@ -36,7 +36,7 @@ def objects_table() -> str:
 
 def host_table() -> str:
     """A host's attributes, then its methods."""
-    told = dict(ATTRIBUTE.findall(Host.__doc__))
+    told = dict(ATTRIBUTE.findall(Host.__doc__ or ""))
     rows = [(name, told[name]) for name in Host.__annotations__]
     for name, value in vars(Host).items():
         if not name.startswith("_") and (callable(value) or isinstance(value, property)):

@@ -20,9 +20,9 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.decoding import decode, drawing
 from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
-from spr_plugin.loading import sound
 from spr_plugin.host import Host
 from spr_plugin.ids import digest
+from spr_plugin.loading import sound
 from spr_plugin.pictures import MISSING, BadImage, open_image
 from spr_plugin.progress import progress, say
 from spr_plugin.queries import wanted_of
@@ -229,7 +229,8 @@ class LiveSampler:
         asks, samples = self.asks_of(batch), range(self.config.spr_samples)
         shown = [place for place, row in enumerate(rows) if row is not None]
         self.unread += len(rows) - len(shown)
-        seeds = [[int(candidate_id(*batch["asks"][place], index), 16) % 2**63 for index in samples] for place in shown]
+        asked = [batch["asks"][place] for place in shown]
+        seeds = [[int(candidate_id(region, kind, index), 16) % 2**63 for index in samples] for region, kind in asked]
         try:
             said = self.decoded([rows[place] for place in shown], seeds)
         except torch.cuda.OutOfMemoryError:

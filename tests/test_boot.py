@@ -370,6 +370,7 @@ def test_a_script_with_attach_shows_one_line(tmp_path):
 
 def test_a_transformers_that_nobody_has_seen(monkeypatch, capsys):
     import transformers
+
     from spr_plugin.hooks import shims
 
     monkeypatch.setattr(transformers, "__version__", "4.31.0")

@@ -42,5 +42,6 @@ def ask(hook: str, **arguments):
 
 def checked(hook: str, plugin: str | None, answer, **arguments):
     """`answer` of `plugin` to `hook`, tried, and wrapped where later results are checked too; ours as it is."""
-    ours = plugin is None or plugin in BUILT_IN
-    return answer if ours else CONTRACTS[hook](plugin, hook, answer, arguments)
+    if plugin is None or plugin in BUILT_IN:
+        return answer
+    return CONTRACTS[hook](plugin, hook, answer, arguments)

@@ -163,8 +163,8 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
                     records = {keys[id]: {"id": keys[id], "pair": id, "chosen": c, "rejected": r} for id, c, r in zip(ids, sums, sums[len(ids) :])}
                     log.append(*(record for key, record in records.items() if key not in held))
         ranks.barrier()
-    records = log.read()
-    return {id: records[key] for id, key in keys.items() if key in records}
+    there = log.read()
+    return {id: there[key] for id, key in keys.items() if key in there}
 
 
 # --- the training phase -------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Set
 from pathlib import Path
+from typing import Any
 
 from spr_plugin.errors import UserError
 from spr_plugin.files import disk_errors, remove
@@ -98,7 +99,7 @@ def clear(path: Path) -> list[Path]:
     return stays
 
 
-def start_over(folder: Folder, known: dict | None) -> None:
+def start_over(folder: Folder, known: dict[str, Any] | None) -> None:
     """``--spr_overwrite``: leave nothing of the run whose manifest is ``known``, but for that, which is to be
     replaced."""
     without = [name for name in names_in(folder.path) if part_of(name) not in (LOCK, MANIFEST, "ranks")]

@@ -122,7 +122,7 @@ def test_the_second_round_s_answers_and_reference_are_the_first_round_s_model(ca
 
 
 def test_each_round_has_regions_of_its_own_starts_at_its_reference_and_moves(calm):
-    mode, out, host, heard = calm
+    _, out, host, heard = calm
     regions = [set(Log(folder / "regions").read()) for folder in (out / "spr", out / "spr" / "round-2")]
     assert not regions[0] & regions[1] and len(regions[0]) == len(regions[1]) == 6
     assert set(heard.phases) == {"spr", "round-2"}

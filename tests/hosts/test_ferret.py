@@ -13,8 +13,15 @@ from spr_plugin.files import read_json
 from spr_plugin.hooks.ferret import FerretHost, spr_host
 from spr_plugin.pairing import PreferencePair
 
-from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_rows_in_another_process
-from .checks import assert_engine_on, assert_saved_lora_equals_live, assert_whole, saved_weights
+from .checks import (
+    assert_decodes_as_its_own_forward,
+    assert_engine_on,
+    assert_log_probs_of_its_own_forward,
+    assert_rows_in_another_process,
+    assert_saved_lora_equals_live,
+    assert_whole,
+    saved_weights,
+)
 from .launch import launcher, zero_flags
 from .tree import HERE, coco, run_in, source, trainer_of
 

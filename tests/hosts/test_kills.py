@@ -89,7 +89,10 @@ def killed_in(stages, arguments: list[str], out: Path) -> None:
     for stage in stages:
         sign = out / "spr" / stage
         before = _size(sign)
-        reached = (lambda: any(sign.glob("checkpoint-*/complete.json"))) if sign.name == "dpo" else (lambda: _size(sign) > before)
+
+        def reached(sign=sign, before=before):
+            return any(sign.glob("checkpoint-*/complete.json")) if sign.name == "dpo" else _size(sign) > before
+
         assert kill_when(arguments, reached, log), f"the run ended before its stage {stage} could be killed: {log.read_text()[-3000:]}"
         assert runs.open(out).state in OPEN
         index = out / "spr" / "entry" / "index.json"

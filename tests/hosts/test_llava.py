@@ -92,9 +92,9 @@ def loaded(path, base=None, dtype=torch.float16):
 def loaded_host(world, path, base, tower: str):
     """A result in fp32 as a host, its vision tower in the precision that LLaVA's script trains with."""
     tokenizer, model, image_processor = loaded(path, base, torch.float32)
-    from llava import conversation
     from llava.train import train as script
 
+    from llava import conversation
     from spr_plugin.hooks.llava import LlavaHost
 
     conversation.default_conversation = conversation.conv_templates["v1"]

@@ -13,9 +13,16 @@ from spr_plugin.hooks.llava_next import LlavaNextHost, spr_host
 from spr_plugin.pairing import PreferencePair
 
 from . import make_vlm
-from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_rehearses
-from .checks import assert_rows_in_another_process
-from .checks import assert_engine_on, assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole
+from .checks import (
+    assert_decodes_as_its_own_forward,
+    assert_engine_on,
+    assert_log_probs_of_its_own_forward,
+    assert_rehearses,
+    assert_rows_in_another_process,
+    assert_saved_equals_live,
+    assert_saved_lora_equals_live,
+    assert_whole,
+)
 from .launch import launcher, zero_flags
 from .tree import HERE, run_in, source, trainer_of
 

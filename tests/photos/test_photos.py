@@ -33,11 +33,11 @@ from spr_plugin.recipes.spr.recipe import SPR  # noqa: E402
 from spr_plugin.recipes.spr.prompts import prompts_for, restate  # noqa: E402
 from spr_plugin.recipes.spr.refinement import refine  # noqa: E402
 from spr_plugin.recipes.spr.regions import grow_region, members, region_queries, region_query  # noqa: E402
+from spr_plugin.recipes.spr.scoring import SPRScorer  # noqa: E402
 from spr_plugin.report import COLORS, PICTURE_SIDE, write_report  # noqa: E402
 from spr_plugin.runs.layout import Folder  # noqa: E402
 from spr_plugin.runs.log import Log  # noqa: E402
 from spr_plugin.runs.manifest import Changes, bind, settings_of  # noqa: E402
-from spr_plugin.recipes.spr.scoring import SPRScorer  # noqa: E402
 
 HERE = Path(__file__).parent
 CLIP = HERE.parents[1] / "examples" / "tiny_world" / "clip"
@@ -54,8 +54,8 @@ PHOTOS = {
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
-    for name, load in PHOTOS.items():
-        Image.fromarray(load()).save(folder / name)
+    for name, photo in PHOTOS.items():
+        Image.fromarray(photo()).save(folder / name)
     skipped = Counter()
     found = {Path(image.path).name: image for image in CocoImages(str(HERE / "annotations.json"), str(folder), skipped)}
     assert not skipped and found.keys() == PHOTOS.keys()
@@ -236,7 +236,7 @@ def test_the_report_draws_chosen_and_rejected_boxes(queries, scorer, tmp_path):
     for (query, pair), picture in zip(in_order, pictures[::2]):
         assert pair.chosen in unescape(html) and pair.rejected in unescape(html)
         for box in FORM.parse(pair.chosen, query.image.width, query.image.height).boxes:
-            x1, y1, x2, y2 = (value * PICTURE_SIDE / max(query.image.width, query.image.height) for value in box.pixels())
+            x1, y1, _, _ = (value * PICTURE_SIDE / max(query.image.width, query.image.height) for value in box.pixels())
             corner = np.asarray(picture, int)[max(0, int(y1) - 3) : int(y1) + 4, max(0, int(x1) - 3) : int(x1) + 4].reshape(-1, 3)
             assert abs(corner - ImageColor.getrgb(COLORS["chosen"])).sum(1).min() < 120, (query.image.id, box)
 

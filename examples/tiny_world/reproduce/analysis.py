@@ -17,10 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import scenes
-import tables
 from scipy.stats import rankdata
 
+import scenes
+import tables
 from spr_plugin import runs
 from spr_plugin.boxes import pair_iou
 from spr_plugin.compare import figure_rows

@@ -26,7 +26,6 @@ import grpo  # noqa: E402
 import plan  # noqa: E402
 import scenes  # noqa: E402
 import tables  # noqa: E402
-
 from spr_plugin import runs  # noqa: E402
 from spr_plugin.compare import read_run  # noqa: E402
 from spr_plugin.demo import WORLD, environment, train_command  # noqa: E402
@@ -52,10 +51,12 @@ class Study:
     def run(self) -> None:
         """All units of the plan."""
         for name, seed in self.plan.units:
-            self.result(self.file(name, seed), self.manifest(name, seed), lambda: self.trained(name, seed) / "llava")
+            trained = functools.partial(self.trained, name, seed)
+            self.result(self.file(name, seed), self.manifest(name, seed), lambda trained=trained: trained() / "llava")
             base, manifest = self.base(name, seed)
             own = self.plan.variants[name].own_base
-            self.result(base, manifest, lambda: self.trained(name, seed) / "llava/spr/base" if own else WORLD / "llava")
+            untrained = (lambda trained=trained: trained() / "llava/spr/base") if own else lambda: WORLD / "llava"
+            self.result(base, manifest, untrained)
             if name == plan.MAIN and self.plan.split == "test":
                 self.why(seed)
 
