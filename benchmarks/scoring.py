@@ -27,10 +27,10 @@ from PIL import Image
 
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
+from spr_plugin.config import SPRConfig
 from spr_plugin.files import write_json
 from spr_plugin.formats import FAMILIES, box_format
 from spr_plugin.hooks.clip import covered_patches, load
-from spr_plugin.config import SPRConfig
 from spr_plugin.judging import judge_queries
 from spr_plugin.recipes.spr.recipe import SPR
 from spr_plugin.recipes.spr.refinement import refine

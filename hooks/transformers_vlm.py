@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 

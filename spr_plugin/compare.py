@@ -211,7 +211,7 @@ def _scores(first: Mapping[str, dict], second: Mapping[str, dict]) -> list[dict]
         figures["CIDEr / 100"] = figures["CIDEr / 100"] / 100
         return figure_rows(figures, images)
     records = [run[id] for run in (first, second) for id in ids]
-    scored = lambda record, name: isinstance(record.get(name), dict) and "score" in record[name]  # noqa: E731
+    scored = lambda record, name: isinstance(record.get(name), dict) and "score" in record[name]
     names = [name for name in one if all(scored(record, name) for record in records)]
     return _ratio_rows({name: np.array([[run[id][name][key] for run in (first, second) for key in ("score", "n")] for id in ids])
                         for name in names}, images)  # fmt: skip

@@ -59,14 +59,14 @@ class SPRConfig:
     )
     spr_plugin: list[str] = setting([], "Python files with hook implementations")
     spr_recipe: str = setting("spr", "what is asked and what a good answer is: spr, or a plugin's, by name", shapes="regions")
-    spr_recipe_config: Optional[str] = setting(
+    spr_recipe_config: str | None = setting(
         None, "YAML file with a section of settings a recipe; in `spr:` those of its flags, without spr_", shapes="regions"
     )
 
-    spr_annotations: Optional[str] = setting(
+    spr_annotations: str | None = setting(
         None, "COCO-format JSON with object boxes; default: mined from the grounded conversations of --data_path", shapes="regions"
     )
-    spr_image_folder: Optional[str] = setting(None, "folder of the annotated images; default: the host's --image_folder", shapes="regions")
+    spr_image_folder: str | None = setting(None, "folder of the annotated images; default: the host's --image_folder", shapes="regions")
     spr_allow_outside: bool = setting(
         False, "use pictures that `..`, an absolute name or a link lead to outside it"
     )
@@ -74,7 +74,7 @@ class SPRConfig:
         MAX_PIXELS, "larger pictures are left out, by their headers; raises Pillow's own limit too", "Pillow",
         within=POSITIVE, shapes="regions",
     )
-    spr_data_aspect: Optional[str] = setting(
+    spr_data_aspect: str | None = setting(
         None, "how the pictures of --data_path were seen by whoever wrote its boxes (pad, square …); default: the host's --image_aspect_ratio", shapes="regions"
     )
     spr_exclude: list[str] = setting([], "files or folders that name pictures to leave out: RefCOCO's val and test lie in COCO's training set", shapes="regions")
@@ -112,8 +112,8 @@ class SPRConfig:
         "live", "who answers: live (the model in training) or openai (a server that speaks OpenAI's chat completions)",
         within=one_of(*SAMPLERS), shapes="candidates",
     )
-    spr_sampler_url: Optional[str] = setting(None, "base address of that server, such as http://localhost:8000/v1")
-    spr_sampler_model: Optional[str] = setting(None, "name of the model there; default: the first that the server lists", shapes="candidates")
+    spr_sampler_url: str | None = setting(None, "base address of that server, such as http://localhost:8000/v1")
+    spr_sampler_model: str | None = setting(None, "name of the model there; default: the first that the server lists", shapes="candidates")
     spr_sampler_concurrency: int = setting(16, "requests to that server at once", within=FEW)
     spr_sampler_timeout: float = setting(
         300.0, "seconds that a request may take before it is sent again", within=POSITIVE
@@ -123,13 +123,13 @@ class SPRConfig:
         "the run stops when more than this share of that server's answers is empty; they are asked for again",
         within=SHARE,
     )
-    spr_candidates: Optional[str] = setting(None, "take regions and candidates of the same model from here: a folder of `spr sample`, or OUTPUT_DIR/spr of an earlier run (for ablations)", shapes="candidates")
+    spr_candidates: str | None = setting(None, "take regions and candidates of the same model from here: a folder of `spr sample`, or OUTPUT_DIR/spr of an earlier run (for ablations)", shapes="candidates")
 
-    spr_box_format: Optional[str] = setting(None, "box text of the model (llava, ferret, shikra …); default: the host's family", shapes="candidates")
-    spr_clip: Optional[str] = setting(
+    spr_box_format: str | None = setting(None, "box text of the model (llava, ferret, shikra …); default: the host's family", shapes="candidates")
+    spr_clip: str | None = setting(
         None, "CLIP checkpoint of the semantic score; default: the host's --vision_tower, whose repository holds the text tower too", shapes="scores"
     )
-    spr_detector: Optional[str] = setting(None, "Grounding DINO or OWLv2 checkpoint whose boxes join the ground truth; default: annotations alone", shapes="scores")
+    spr_detector: str | None = setting(None, "Grounding DINO or OWLv2 checkpoint whose boxes join the ground truth; default: annotations alone", shapes="scores")
     spr_detector_threshold: float = setting(
         0.35, "a detector's box counts from this score on", "Grounding DINO's demo",
         within=SHARE, shapes="scores",
@@ -191,7 +191,7 @@ class SPRConfig:
         0.0, "share of pairs that the robust loss takes to be the wrong way round",
         within=BELOW_HALF, shapes="dpo",
     )
-    spr_dpo_config: Optional[str] = setting(
+    spr_dpo_config: str | None = setting(
         None, "YAML or JSON file with settings of the DPO stage by the names of TRL's DPOConfig; what the stage would not honour is refused", shapes="dpo"
     )
     spr_save_steps: int = setting(

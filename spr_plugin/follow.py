@@ -78,14 +78,14 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
     except BaseException as error:  # whatever it is, it must not cost the host's training
         interrupted = isinstance(error, KeyboardInterrupt)
         failure = None if interrupted else write_failure(first.folder, error)
-        together = ranks.world() == 1 or not interrupted and ranks.all_arrive("failed")
+        together = ranks.world() == 1 or (not interrupted and ranks.all_arrive("failed"))
         if together:
             entry.go_back(host, first.folder, own_flags)
         if interrupted or config.spr_only or not together:
             raise
         if not isinstance(error, UserError):
             traceback.print_exception(error)
-        _say(failure)
+        _say(failure or "the SPR stage failed")
         _say(
             "the model is as the host has trained it, and the host goes on to save it; the same command takes the "
             "stage up again from spr/entry, and with --spr_only the saved model starts one with other flags"

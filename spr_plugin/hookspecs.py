@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
     from spr_plugin.annotations import AnnotatedImage
     from spr_plugin.config import SPRConfig
-    from spr_plugin.contracts import Detector, Scorer, Similarity
+    from spr_plugin.contracts import Detector, Repair, Scorer, Similarity
     from spr_plugin.formats import BoxFormat
     from spr_plugin.host import Host
+    from spr_plugin.pairing import Pairing
+    from spr_plugin.recipes.base import Recipe
 
 hookspec = pluggy.HookspecMarker("spr_plugin")
 hookimpl = pluggy.HookimplMarker("spr_plugin")
@@ -55,15 +57,16 @@ def spr_box_format(family: str, aspect: str | None) -> BoxFormat | None:
 
 
 @hookspec(firstresult=True)
-def spr_recipe(config, box_format):
-    """The :class:`spr_plugin.recipes.base.Recipe` named ``config.spr_recipe``, for a model that writes boxes so."""
+def spr_recipe(config: SPRConfig, box_format: BoxFormat | None) -> Recipe | None:
+    """The :class:`spr_plugin.recipes.base.Recipe` named ``config.spr_recipe``, for a model that writes boxes so; ``box_format`` is
+    None where a run is opened whose format is not known."""
 
 
 # --- of the recipe "spr"
 
 
 @hookspec(firstresult=True)
-def spr_scorer(config, device):
+def spr_scorer(config: SPRConfig, device: str | torch.device) -> Scorer | None:
     """The :class:`spr_plugin.contracts.Scorer` named ``config.spr_scorer``."""
 
 
@@ -78,10 +81,10 @@ def spr_detector(config: SPRConfig, device: str | torch.device) -> Detector | No
 
 
 @hookspec(firstresult=True)
-def spr_repair(config):
+def spr_repair(config: SPRConfig) -> Repair | None:
     """The :class:`spr_plugin.contracts.Repair` named ``config.spr_repair``: what becomes of an answer's boxes."""
 
 
 @hookspec(firstresult=True)
-def spr_pairing(config):
+def spr_pairing(config: SPRConfig) -> Pairing | None:
     """The :class:`spr_plugin.pairing.Pairing` named ``config.spr_pairing``: chosen and rejected among a query's answers."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 from spr_plugin.errors import UserError
 from spr_plugin.plugins import load_file, loaded_files
@@ -47,7 +49,7 @@ class Host(ABC):
     most_pictures: int = 1
 
     @abstractmethod
-    def row(self, paths: Sequence[str], prompt: str, answer: str) -> dict:
+    def row(self, paths: Sequence[str], prompt: str, answer: str) -> Row:
         """One training row about the pictures in these files, in the host's own layout (1-D ``input_ids`` and ``labels``,
         pictures); labels are -100 off the answer."""
 
@@ -67,9 +69,9 @@ class Host(ABC):
         """Ids of the tokens that end an answer, at least one."""
 
     @abstractmethod
-    def questions(self, pictures: Sequence, prompts: list[str]) -> list[dict]:
-        """One row without an answer for each prompt, all of which show ``pictures`` (PIL images, RGB), on the CPU. Called off
-        the main thread."""
+    def questions(self, pictures: Sequence[Image.Image], prompts: list[str]) -> list[Row]:
+        """One row without an answer for each prompt, all of which show ``pictures`` (RGB), on the CPU. Called off the main
+        thread."""
 
     @abstractmethod
     def prefill(self, rows: list[Row]) -> tuple[torch.Tensor, Any, torch.Tensor]:

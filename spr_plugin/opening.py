@@ -193,7 +193,7 @@ def _settings(entering: Round) -> dict[str, dict]:
 
 def queries_of(entered: Round) -> list[Query]:
     """The queries of a round that was entered, the same on every rank."""
-    queries = held_queries(entered.folder, entered.recipe)
+    queries = held_queries(entered.folder, entered.recipe) or []
     pictures = (picture for query in queries for picture in query.pictures)
     if not entered.config.spr_exclude and any(isinstance(picture_key(one.path), int) for one in pictures):
         if ranks.rank() == 0:

@@ -9,8 +9,9 @@ import functools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from spr_plugin.config import SPRConfig
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.ids import digest
 from spr_plugin.recipes.base import JudgedAnswer, Query
@@ -42,7 +43,7 @@ class PreferencePair:
     rejected_candidate: str
 
     @classmethod
-    def from_record(cls, record: Mapping) -> PreferencePair:
+    def from_record(cls, record: Mapping[str, Any]) -> PreferencePair:
         """The pair of a record; what newer versions add to one is not looked at."""
         known = {name: record[name] for name in cls.__dataclass_fields__}
         return cls(**known | {"pictures": tuple(record["pictures"])})
@@ -59,7 +60,7 @@ class Pairing(Protocol):
         pair. The same for the same answers in whatever order they were drawn."""
 
 
-def make_pair(query: Query, prompt: str, candidates: Sequence[Mapping], pairing: Pairing) -> PreferencePair | str:
+def make_pair(query: Query, prompt: str, candidates: Sequence[Mapping[str, Any]], pairing: Pairing) -> PreferencePair | str:
     """The query's pair, or the reason why it has none.
 
     Args:
@@ -71,6 +72,7 @@ def make_pair(query: Query, prompt: str, candidates: Sequence[Mapping], pairing:
     if isinstance(found, str):
         return found
     best, worst = (answers[id] for id in found)
+    assert best.repaired_score is not None and worst.score is not None, "what has no score is in no pair"
     if _same(best, worst):
         return "chosen_equals_rejected"
     return PreferencePair(
@@ -87,7 +89,7 @@ def make_pair(query: Query, prompt: str, candidates: Sequence[Mapping], pairing:
     )
 
 
-def answer_of(row: Mapping) -> JudgedAnswer:
+def answer_of(row: Mapping[str, Any]) -> JudgedAnswer:
     """A candidate's answer of a record of scores."""
     return JudgedAnswer(**{name: row[name] for name in JudgedAnswer.__dataclass_fields__})
 
@@ -96,22 +98,30 @@ def _same(best: JudgedAnswer, worst: JudgedAnswer) -> bool:
     return best.repaired.split() == worst.text.split()
 
 
-def sides(answers: Answers) -> tuple[list[str], list[str]] | str:
-    """The candidates that may be chosen and those that may be rejected, in the order of their ids, or why there are none.
+Scores = dict[str, float]  # candidate id → score
+
+
+def sides(answers: Answers) -> tuple[Scores, Scores] | str:
+    """The candidates that may be chosen with their repaired scores, and those that may be rejected with their scores, in the
+    order of their ids, or why there are none.
 
     ``too_few_valid``  fewer than two answers have a score
     ``none_worse``     none may be rejected
     and where none may be chosen, what keeps the best of them from it.
     """
-    scored = {id: answer for id, answer in answers.items() if answer.reason is None}
+    scored = {id: answer for id, answer in answers.items() if answer.score is not None}
     if len(scored) < 2:
         return "too_few_valid"
-    choosable = [id for id, answer in scored.items() if answer.not_choosable is None]
-    rejectable = [id for id, answer in scored.items() if answer.not_rejectable is None]
+    repaired = {id: one.repaired_score for id, one in scored.items() if one.repaired_score is not None}
+    choosable = {id: score for id, score in repaired.items() if scored[id].not_choosable is None}
+    rejectable = {id: one.score for id, one in scored.items() if one.score is not None and one.not_rejectable is None}
     if not choosable:
-        worth = {id: -float("inf") if one.repaired_score is None else one.repaired_score for id, one in scored.items()}
-        return scored[max(scored, key=worth.get)].not_choosable
+        return str(scored[_best(repaired) if repaired else min(scored)].not_choosable)
     return (choosable, rejectable) if rejectable else "none_worse"
+
+
+def _best(scores: Scores) -> str:
+    return max(scores, key=scores.__getitem__)
 
 
 def best_over_worst(query: Query, answers: Answers, min_gap: float = 0.0) -> tuple[str, str] | str:
@@ -123,9 +133,8 @@ def best_over_worst(query: Query, answers: Answers, min_gap: float = 0.0) -> tup
     if isinstance(found, str):
         return found
     choosable, rejectable = found
-    best = max(choosable, key=lambda id: answers[id].repaired_score)
-    worst = min(rejectable, key=lambda id: answers[id].score)
-    gap = answers[best].repaired_score - answers[worst].score
+    best, worst = _best(choosable), min(rejectable, key=rejectable.__getitem__)
+    gap = choosable[best] - rejectable[worst]
     if not _same(answers[best], answers[worst]) and (gap <= 0 or gap < min_gap):
         return "gap_too_small"
     return best, worst
@@ -136,7 +145,7 @@ def by_chance(query: Query, answers: Answers) -> tuple[str, str] | str:
     found = sides(answers)
     if isinstance(found, str):
         return found
-    choosable, rejectable = found
+    choosable, rejectable = map(list, found)
     rng = random.Random(query.seed)
     best = rng.choice(choosable)
     others = [id for id in rejectable if id != best]
@@ -144,7 +153,8 @@ def by_chance(query: Query, answers: Answers) -> tuple[str, str] | str:
 
 
 @hookimpl
-def spr_pairing(config) -> Pairing | None:
+def spr_pairing(config: SPRConfig) -> Pairing | None:
     """``--spr_pairing best_worst``, ``sft`` (the same pairs, trained on otherwise) and ``random``."""
     ordered = functools.partial(best_over_worst, min_gap=config.spr_min_gap)
-    return {"best_worst": ordered, "sft": ordered, "random": by_chance}.get(config.spr_pairing)
+    known: dict[str, Pairing] = {"best_worst": ordered, "sft": ordered, "random": by_chance}
+    return known.get(config.spr_pairing)

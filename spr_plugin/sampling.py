@@ -130,7 +130,7 @@ def sample(host: Host | None, queries: list[Query], recipe: Recipe, config: SPRC
         UserError: a picture has vanished since the regions were made, one prompt alone does not fit in
             memory, a server fails or has too many empty answers.
     """
-    make_plan = lambda: batch_plan(queries, recipe, config.spr_sample_batch)  # noqa: E731
+    make_plan = lambda: batch_plan(queries, recipe, config.spr_sample_batch)
     batches, held = ranks.agreed(lambda: left_to_do(log, plan, make_plan, config.spr_samples))
     by_id = {query.id: query for query in queries}
 

@@ -167,7 +167,7 @@ def well_formed(form, count):
     for _ in range(count):
         size = rng.randint(50, 900), rng.randint(50, 900)
         rows = [(rng.choice(LABELS), random_box(rng, size)) for _ in range(rng.randint(1, 5))]
-        if rng.random() < 0.4 or form.family.startswith("qwen") and form.family != "qwen-vl":
+        if rng.random() < 0.4 or (form.family.startswith("qwen") and form.family != "qwen-vl"):
             yield form.render(rows), size
         else:
             told = [f"{phrase} {form.write(box)}" if rng.random() < 0.8 else phrase for phrase, box in rows]

@@ -12,13 +12,13 @@ from PIL import Image
 
 from spr_plugin.annotations import BadImage, CocoImages, open_image
 from spr_plugin.boxes import Box, Space
+from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import FAMILIES, box_format, llava
-from spr_plugin.config import SPRConfig
 from spr_plugin.judging import judge_queries
+from spr_plugin.recipes.spr.prompts import prompts_for
 from spr_plugin.recipes.spr.recipe import SPR
 from spr_plugin.recipes.spr.refinement import refine
-from spr_plugin.recipes.spr.prompts import prompts_for
 from spr_plugin.recipes.spr.regions import region_queries
 from spr_plugin.recipes.spr.scoring import SPRScorer
 

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from spr_plugin.judging import by_pictures  # noqa: E402
+from spr_plugin.judging import by_pictures
 
 
 def test_queries_are_grouped_by_all_their_pictures():

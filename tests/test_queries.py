@@ -8,18 +8,18 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
-from spr_plugin.config import SPRConfig  # noqa: E402
-from spr_plugin.errors import UserError  # noqa: E402
-from spr_plugin.files import read_json  # noqa: E402
-from spr_plugin.formats import llava  # noqa: E402
-from spr_plugin.opening import queries_of, refuse_impossible  # noqa: E402
-from spr_plugin.queries import find_queries, log_queries  # noqa: E402
-from spr_plugin.recipes.base import Source  # noqa: E402
-from spr_plugin.recipes.find import find_recipe  # noqa: E402
-from spr_plugin.runs.layout import Folder  # noqa: E402
-from spr_plugin.runs.log import Log  # noqa: E402
-from spr_plugin.runs.manifest import Changes, bind, settings_of  # noqa: E402
-from spr_plugin.sample_alone import import_candidates  # noqa: E402
+from spr_plugin.config import SPRConfig
+from spr_plugin.errors import UserError
+from spr_plugin.files import read_json
+from spr_plugin.formats import llava
+from spr_plugin.opening import queries_of, refuse_impossible
+from spr_plugin.queries import find_queries, log_queries
+from spr_plugin.recipes.base import Source
+from spr_plugin.recipes.find import find_recipe
+from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.log import Log
+from spr_plugin.runs.manifest import Changes, bind, settings_of
+from spr_plugin.sample_alone import import_candidates
 
 
 @pytest.fixture

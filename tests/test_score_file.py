@@ -16,17 +16,17 @@ import spr_plugin.score_file as score_file_module
 from spr_plugin.annotations import CocoImages, open_image, usable
 from spr_plugin.boxes import Box, Space
 from spr_plugin.cli import commands
+from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import qwen3_vl
 from spr_plugin.hooks.clip import load
-from spr_plugin.recipes.spr.regions import region_queries, region_query
-from spr_plugin.score_file import Pictures, Scoring
-from spr_plugin.config import SPRConfig
 from spr_plugin.pairing import best_over_worst
 from spr_plugin.recipes.base import Judged, JudgedAnswer
 from spr_plugin.recipes.spr.recipe import SPR
 from spr_plugin.recipes.spr.refinement import refine
+from spr_plugin.recipes.spr.regions import region_queries, region_query
 from spr_plugin.recipes.spr.scoring import SPRScorer
+from spr_plugin.score_file import Pictures, Scoring
 
 TINY = Path(__file__).parents[1] / "examples" / "tiny_world"
 FORM = qwen3_vl()
@@ -423,7 +423,7 @@ def test_an_output_is_no_input(small, plugin, flag, target):
     os.link("coco.json", "hard")
     (small / "model").mkdir()
     Path("model/config.json").write_text("{}")
-    held = lambda: {path: path.read_bytes() for path in small.rglob("*") if path.is_file() and path.suffix != ".pyc"}  # noqa: E731
+    held = lambda: {path: path.read_bytes() for path in small.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     before = held()
     words = refused(*plugin, "--clip", "model", flag, target)
     assert words.startswith(f"{flag} {target}: is read as ") and "would be lost" in words

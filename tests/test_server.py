@@ -162,7 +162,7 @@ def test_faults_are_asked_again_and_leave_no_trace(world, tmp_path):
 )
 def test_a_server_that_stays_away_is_one_line_and_the_rest_is_asked_later(world, tmp_path, monkeypatch, fault, flags, words):
     monkeypatch.setattr(spr_server, "RETRIES", 2)
-    broken = {number: fault for number in range(10, 1000)}
+    broken = dict.fromkeys(range(10, 1000), fault)
     with chat.ChatServer(broken) as server:
         with pytest.raises(UserError, match=f"--spr_sampler_url http://127.0.0.1:{server.server_port}/v1: .*{words}.*run the same command again"):
             sample(world, tmp_path / "c", server.url, *flags)
@@ -280,7 +280,7 @@ def test_malformed_replies_are_asked_again_and_leave_no_trace(world, tmp_path):
 )
 def test_a_server_that_never_answers_is_one_short_line(world, tmp_path, monkeypatch, reply, says):
     monkeypatch.setattr(spr_server, "RETRIES", 1)
-    with chat.ChatServer({number: reply for number in range(10, 1000)}) as server:
+    with chat.ChatServer(dict.fromkeys(range(10, 1000), reply)) as server:
         with pytest.raises(UserError, match=f"_url {server.url}: .*{says}.*; what was answered") as failure:
             sample(world, tmp_path / "c", server.url)
     line = str(failure.value)
@@ -342,7 +342,7 @@ def test_empty_answers_past_a_share_stop_the_run_and_are_asked_again(world, tmp_
             sample(world, tmp_path / "c", server.url, "--spr_sampler_concurrency", "1")
         assert server.count == 4  # more would change nothing
     assert not Log(tmp_path / "c" / "candidates").read()
-    with chat.ChatServer({number: EMPTY for number in range(20, 25)}) as server:
+    with chat.ChatServer(dict.fromkeys(range(20, 25), EMPTY)) as server:
         with pytest.raises(UserError, match="4 of 30 answers are empty"):
             sample(world, tmp_path / "c", server.url, "--spr_sampler_concurrency", "1")
     kept = dict(Log(tmp_path / "c" / "candidates").read())

@@ -15,9 +15,9 @@ from spr_plugin.contracts import ask
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.plugins import manager
-from spr_plugin.recipes.spr.regions import region_queries
 from spr_plugin.recipes.base import Source
 from spr_plugin.recipes.find import find_recipe
+from spr_plugin.recipes.spr.regions import region_queries
 
 SPACE = Space.pixels(200, 100)
 

@@ -11,8 +11,18 @@ from __future__ import annotations
 from spr_plugin.contracts.box_format import checked_format
 from spr_plugin.contracts.host import checked_host
 from spr_plugin.contracts.images import CheckedImages
-from spr_plugin.contracts.models import CheckedDetector, CheckedRepair, CheckedScorer, CheckedSimilarity
-from spr_plugin.contracts.models import Description, Detection, Detector, Repair, Scorer, Similarity
+from spr_plugin.contracts.models import (
+    CheckedDetector,
+    CheckedRepair,
+    CheckedScorer,
+    CheckedSimilarity,
+    Description,
+    Detection,
+    Detector,
+    Repair,
+    Scorer,
+    Similarity,
+)
 from spr_plugin.contracts.recipe import CheckedPairing, CheckedRecipe
 from spr_plugin.plugins import BUILT_IN, answers
 

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from spr_plugin.recipes.find import find_recipe
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.dpo import choose_trainable, improve
 from spr_plugin.dpo.probe import held_out
 from spr_plugin.errors import UserError
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import PLAIN, TASK, RegionQuery
 from spr_plugin.runs.layout import Folder
 

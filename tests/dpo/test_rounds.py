@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from spr_plugin.recipes.find import find_recipe
 from spr_plugin import dpo, follow, weights
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers
 from spr_plugin.engine import generating
 from spr_plugin.files import read_json
 from spr_plugin.pairing import PreferencePair
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling import sample

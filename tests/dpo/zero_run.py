@@ -50,13 +50,13 @@ def main():
 
 
 def run(options, mode):
-    from spr_plugin.recipes.find import find_recipe
-from spr_plugin.hooks import shims
+    from spr_plugin.hooks import shims
 
     if options.zero is not None:
         shims.prepare_deepspeed(use_cpu=True)
     from spr_plugin import engine, ranks, weights
     from spr_plugin.dpo import choose_trainable, improve
+    from spr_plugin.recipes.find import find_recipe
     from spr_plugin.runs.layout import Folder
     from tests.dpo import live
 

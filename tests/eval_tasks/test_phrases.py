@@ -42,7 +42,7 @@ def test_phrases(family):
             else:
                 boxes = places[min(turn, len(places) - 1)] if places else []
             several, repeated, lost = several + (len(boxes) > 1), repeated + (turn > 0), lost + (not boxes)
-            around = lambda all: (min(b[0] for b in all), min(b[1] for b in all), max(b[2] for b in all), max(b[3] for b in all))  # noqa: E731
+            around = lambda all: (min(b[0] for b in all), min(b[1] for b in all), max(b[2] for b in all), max(b[3] for b in all))
             merged = naive_iou(around(boxes), around(phrase["boxes"])) if boxes else 0.0
             item = scores["details"]["items"][place]
             assert item["iou"] == pytest.approx(merged, abs=1e-9), (answer, phrase)

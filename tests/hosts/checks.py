@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from spr_plugin.recipes.find import find_recipe
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
@@ -16,6 +15,7 @@ from spr_plugin.decoding import decode
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers, no_joining
 from spr_plugin.files import read_json
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import region_query
 from spr_plugin.rehearsal import rehearse
 from spr_plugin.runs.layout import PARTS

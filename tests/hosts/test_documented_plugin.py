@@ -11,11 +11,11 @@ import transformers
 from spr_plugin import follow
 from spr_plugin.config import SPRConfig
 from spr_plugin.formats import box_format
+from spr_plugin.judging import by_pictures, by_query, judge_queries
 from spr_plugin.plugins import load_file, manager
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs.log import Log
-from spr_plugin.judging import by_pictures, by_query, judge_queries
-from spr_plugin.recipes.find import find_recipe
 
 from . import make_vlm
 from .launch import ROOT, TINY

@@ -27,10 +27,10 @@ from spr_plugin.config import SPRConfig  # noqa: E402
 from spr_plugin.files import write_json  # noqa: E402
 from spr_plugin.formats import ferret, llava  # noqa: E402
 from spr_plugin.hooks.clip import load  # noqa: E402
-from spr_plugin.pairing import PreferencePair, best_over_worst, make_pair  # noqa: E402
 from spr_plugin.judging import judge_queries  # noqa: E402
-from spr_plugin.recipes.spr.recipe import SPR  # noqa: E402
+from spr_plugin.pairing import PreferencePair, best_over_worst, make_pair  # noqa: E402
 from spr_plugin.recipes.spr.prompts import prompts_for, restate  # noqa: E402
+from spr_plugin.recipes.spr.recipe import SPR  # noqa: E402
 from spr_plugin.recipes.spr.refinement import refine  # noqa: E402
 from spr_plugin.recipes.spr.regions import grow_region, members, region_queries, region_query  # noqa: E402
 from spr_plugin.recipes.spr.scoring import SPRScorer  # noqa: E402

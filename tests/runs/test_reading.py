@@ -19,7 +19,6 @@ from spr_plugin.formats import llava
 from spr_plugin.plugins import loaded_files, manager
 from spr_plugin.queries import log_queries
 from spr_plugin.recipes.spr.regions import region_query
-from spr_plugin.region_source import log_regions
 from spr_plugin.report import write_report
 from spr_plugin.runs.layout import LAYOUT, Folder
 from spr_plugin.runs.lock import lock
@@ -172,7 +171,7 @@ def test_a_newer_run_shows_what_is_known_of_it(tmp_path, capsys):
     del region["region"]
     folder.log("regions").write([region])
     with pytest.raises(UserError, match="regions holds no regions that this version reads"):
-        runs.open(tmp_path).queries  # noqa: B018
+        runs.open(tmp_path).queries
 
 
 def test_later_rounds_are_runs_in_their_order(tmp_path):

@@ -112,7 +112,7 @@ def region_queries(
 
 def _shuffled(images: Iterable[AnnotatedImage], seed: int) -> Iterator[AnnotatedImage]:
     """In the drawn order; pictures that can be had by number are looked at no earlier than they are asked for."""
-    order = lambda id: _hash(seed, "order", id)  # noqa: E731
+    order = lambda id: _hash(seed, "order", id)
     if not hasattr(images, "ids"):
         return iter(sorted(images, key=lambda image: order(image.id)))
     numbers = sorted(range(len(images.ids)), key=lambda number: order(images.ids[number]))
