@@ -10,7 +10,7 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.contracts import ask
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
-from spr_plugin.formats import box_format
+from spr_plugin.formats import box_format, refuse_unknown_aspect
 from spr_plugin.pictures import name_too_large, refuse_no_folder, refuse_outside
 from spr_plugin.progress import listed, say
 from spr_plugin.regions import RegionQuery, region_queries
@@ -119,13 +119,10 @@ def _draw_regions(config: SPRConfig, form, data_path, folder: str) -> tuple[list
 def _annotated_images(config: SPRConfig, form, data_path, folder, skipped: Counter):
     if config.spr_annotations is None:
         # --data_path writes boxes as the host's model does, but for the aspect that --spr_data_aspect names.
-        return mine_conversations(
-            data_path,
-            folder,
-            box_format(form.family, config.spr_data_aspect) if config.spr_data_aspect else form,
-            skipped,
-            sure=config.spr_data_aspect is not None,
-        )
+        if (aspect := config.spr_data_aspect) is not None:
+            refuse_unknown_aspect(form.family, aspect, f"--spr_data_aspect {aspect}")
+            form = box_format(form.family, aspect)
+        return mine_conversations(data_path, folder, form, skipped)
     asked = {"source": config.spr_annotations, "image_folder": folder, "keep_crowd": config.spr_keep_crowd}
     images = ask("spr_annotations", **asked, skipped=skipped)
     if images is None:
