@@ -45,7 +45,7 @@ from spr_plugin.runs.manifest import bind, check_layout, settings_of, took
 from spr_plugin.sample_alone import adopt, check_candidates
 from spr_plugin.sampling import ahead, readable, sample
 from spr_plugin.scoring import find_scorer, invalid
-from spr_plugin.selection import picture_key
+from spr_plugin.selection import keys_of_picture
 from spr_plugin.trl_settings import check_settings
 
 
@@ -256,7 +256,7 @@ class Run:
         """Region queries of the annotated images; written once, by rank 0, and the same for everybody after."""
         ranks.agreed(self._write_regions)
         queries = held_regions(self.folder)
-        if not self.config.spr_exclude and any(isinstance(picture_key(query.image.path), int) for query in queries):
+        if not self.config.spr_exclude and any(isinstance(key, int) for query in queries for key in keys_of_picture(query.image.path)):
             self.say("pictures of COCO are used, RefCOCO's val and test among them: to measure on those, name them to --spr_exclude")
         return queries
 

@@ -101,6 +101,9 @@ def _draw_regions(config: SPRConfig, form, data_path, folder: str) -> tuple[list
     )
     found = list(queries)
     name_too_large(skipped, "--spr_max_pixels")
+    if doubtful := select.doubtful:
+        several = f"{len(doubtful)} pictures with several numbers in their names, such as {doubtful[0]}"
+        say(f"--spr_exclude: {several}, are left out for one of them")
     for path in select.unmatched():
         named = len(select.excluded[path])
         none = f"none of the {named} pictures that it names was found among those looked at"
