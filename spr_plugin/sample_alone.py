@@ -72,7 +72,7 @@ def check_candidates(
     else:
         from spr_plugin.server import Server
 
-        Server(config)
+        Server(config, folder and folder.log("candidates").directory)
 
 
 def adopt(config: SPRConfig, box_format, folder: Folder) -> None:
