@@ -33,7 +33,8 @@ PARTS = frozenset(part for parts in PARTS_OF.values() for part in parts) | {
     LOCK,
     MANIFEST,
 }
-
+BEFORE_A_RUN = frozenset({LOCK, MANIFEST, "ranks"})  # what one may leave that died before it began
+WEIGHTS = frozenset({"entry", "base", "policy"})  # each written anew as a whole
 
 # Names of files in those folders, by which they are ours; the folders of WHOLE are, whatever is in them, since the
 # host's own code writes there.
