@@ -31,9 +31,9 @@ from spr_plugin.files import write_json
 from spr_plugin.formats import FAMILIES, box_format
 from spr_plugin.hooks.clip import covered_patches, load
 from spr_plugin.pipeline import score_regions
-from spr_plugin.refinement import refine
-from spr_plugin.regions import region_query
-from spr_plugin.scoring import SPRScorer
+from spr_plugin.recipes.spr.refinement import refine
+from spr_plugin.recipes.spr.regions import region_query
+from spr_plugin.recipes.spr.scoring import SPRScorer
 
 SIZE, REGIONS, CANDIDATES, TOKENS = (640, 480), 8, 6, 40
 NAIVE_EVERY = 4  # its pairs cost the same each, so every fourth is timed

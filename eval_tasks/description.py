@@ -1,7 +1,7 @@
 """Grounded region descriptions, the paper's own subject: boxes and phrases of a free description against the annotated objects.
 
 Documents come from COCO JSON (COCO, LVIS, Objects365 layout): SPR_DATA_ROOT/FOLDER/SPLIT.json with pictures in FOLDER/images. A region is
-grown in each picture as in the method (:mod:`spr_plugin.regions`, seed 0), and the question is the method's plain prompt.
+grown in each picture as in the method (:mod:`spr_plugin.recipes.spr.regions`, seed 0), and the question is the method's plain prompt.
 
 Boxes of the answer and objects of the region are matched one to one for the largest sum of IoU; pairs of IoU ≥ 0.5 count. Sums run over all
 regions, never over means of regions:
@@ -27,8 +27,8 @@ from spr_plugin.eval_tasks import fields, metrics
 from spr_plugin.eval_tasks.answers import answer_text, true_box
 from spr_plugin.eval_tasks.model_format import named_format
 from spr_plugin.pictures import REASONS
-from spr_plugin.prompts import plain_question
-from spr_plugin.regions import region_queries
+from spr_plugin.recipes.spr.prompts import plain_question
+from spr_plugin.recipes.spr.regions import region_queries
 
 FIELDS = {"region": fields.box, "objects": fields.listed(label=fields.text, bbox=fields.box)}
 KINDS = (".json",)

@@ -70,7 +70,7 @@ def score(
     from spr_plugin.pictures import limit_pixels
     from spr_plugin.plugins import load_file
     from spr_plugin.score_file import Scoring
-    from spr_plugin.scoring import find_scorer
+    from spr_plugin.recipes.spr.scoring import find_scorer
 
     with own_flags():
         limit_pixels(max_pixels)

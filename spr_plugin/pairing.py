@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from spr_plugin.ids import digest
-from spr_plugin.regions import RegionQuery
+from spr_plugin.recipes.spr.regions import RegionQuery
 
 
 class ScoredText(TypedDict):

@@ -27,8 +27,8 @@ from spr_plugin.pairing import PreferencePair, make_pair
 from spr_plugin.pictures import limit_pixels
 from spr_plugin.plugins import load_file
 from spr_plugin.progress import counted, listed, progress, say
-from spr_plugin.prompts import prompts_for
-from spr_plugin.refinement import refine
+from spr_plugin.recipes.spr.prompts import prompts_for
+from spr_plugin.recipes.spr.refinement import refine
 from spr_plugin.region_source import (
     find_regions,
     held_regions,
@@ -36,7 +36,7 @@ from spr_plugin.region_source import (
     settled_regions,
     write_regions,
 )
-from spr_plugin.regions import RegionQuery
+from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.rehearsal import rehearse
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.lock import lock
@@ -44,7 +44,7 @@ from spr_plugin.runs.log import Log
 from spr_plugin.runs.manifest import bind, check_layout, settings_of, took
 from spr_plugin.sample_alone import adopt, check_candidates
 from spr_plugin.sampling import ahead, readable, sample
-from spr_plugin.scoring import find_scorer, invalid
+from spr_plugin.recipes.spr.scoring import find_scorer, invalid
 from spr_plugin.selection import keys_of_picture
 from spr_plugin.trl_settings import check_settings
 

@@ -22,7 +22,7 @@ BUILT_IN_OF = {
     "spr_host": [f"spr_plugin.hooks.{name}" for name in ("transformers_vlm", "llava", "llava_next", "ferret")],
     "spr_annotations": ["spr_plugin.annotations"],
     "spr_box_format": ["spr_plugin.formats"],
-    "spr_scorer": ["spr_plugin.scoring"],
+    "spr_scorer": ["spr_plugin.recipes.spr.scoring"],
     "spr_similarity": ["spr_plugin.hooks.clip"],
     "spr_detector": ["spr_plugin.hooks.grounding_dino"],
 }

@@ -13,7 +13,7 @@ from spr_plugin.files import write_json
 from spr_plugin.formats import box_format, refuse_unknown_aspect
 from spr_plugin.pictures import name_too_large, refuse_no_folder, refuse_outside
 from spr_plugin.progress import listed, say
-from spr_plugin.regions import RegionQuery, region_queries
+from spr_plugin.recipes.spr.regions import RegionQuery, region_queries
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.manifest import Changes, changes
 from spr_plugin.selection import Selection, excluded

@@ -17,8 +17,8 @@ from spr_plugin.dpo.rows import IGNORED
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
 from spr_plugin.progress import say
-from spr_plugin.prompts import plain_question, prompts_for
-from spr_plugin.regions import RegionQuery
+from spr_plugin.recipes.spr.prompts import plain_question, prompts_for
+from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.sampling import readable
 
 

@@ -13,7 +13,7 @@ from spr_plugin.files import write_text
 from spr_plugin.formats import BoxFormat
 from spr_plugin.pictures import open_image
 from spr_plugin.progress import counted
-from spr_plugin.regions import RegionQuery
+from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs import SavedRun
 
 SHOWN_PAIRS = 24

@@ -11,7 +11,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.pictures import limit_pixels
 from spr_plugin.region_source import held_regions, log_regions, settled_regions
-from spr_plugin.regions import RegionQuery
+from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.lock import lock
 from spr_plugin.runs.manifest import bind, check_layout, settings_of, took

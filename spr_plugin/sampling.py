@@ -25,9 +25,9 @@ from spr_plugin.host import Host
 from spr_plugin.ids import digest
 from spr_plugin.pictures import MISSING, BadImage, open_image
 from spr_plugin.progress import progress, say
-from spr_plugin.prompts import Prompt, prompts_for, restate
+from spr_plugin.recipes.spr.prompts import Prompt, prompts_for, restate
 from spr_plugin.redaction import shown
-from spr_plugin.regions import RegionQuery
+from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs.log import Log
 
 READERS = 4  # threads that decode the pictures of the batch ahead

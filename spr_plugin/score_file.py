@@ -40,8 +40,8 @@ from spr_plugin.pairing import PreferencePair, make_pair
 from spr_plugin.pictures import MISSING, name_too_large, refuse_no_folder, refuse_outside
 from spr_plugin.pipeline import score_regions
 from spr_plugin.progress import listed, progress, say
-from spr_plugin.prompts import prompts_for
-from spr_plugin.regions import RegionQuery, region_query
+from spr_plugin.recipes.spr.prompts import prompts_for
+from spr_plugin.recipes.spr.regions import RegionQuery, region_query
 from spr_plugin.runs.clearing import delete
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.lock import lock

@@ -9,8 +9,8 @@ import pytest
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import FAMILIES, box_format
 from spr_plugin.formats.attempts import attempts
-from spr_plugin.refinement import refine
-from spr_plugin.scoring import strip_coordinates
+from spr_plugin.recipes.spr.refinement import refine
+from spr_plugin.recipes.spr.scoring import strip_coordinates
 
 SPACE = Space.pixels(100, 100)
 TRUTH = (16, 28, 31, 44)

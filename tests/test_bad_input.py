@@ -15,9 +15,9 @@ from spr_plugin.boxes import Box, Space
 from spr_plugin.errors import UserError
 from spr_plugin.formats import FAMILIES, box_format, llava
 from spr_plugin.pipeline import score_regions
-from spr_plugin.prompts import prompts_for
-from spr_plugin.regions import region_queries
-from spr_plugin.scoring import SPRScorer
+from spr_plugin.recipes.spr.prompts import prompts_for
+from spr_plugin.recipes.spr.regions import region_queries
+from spr_plugin.recipes.spr.scoring import SPRScorer
 
 CLIP = Path(__file__).parents[1] / "examples" / "tiny_world" / "clip"
 FORM = llava("pad")

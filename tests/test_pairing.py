@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from spr_plugin.annotations import AnnotatedImage
 from spr_plugin.boxes import Box, Space
 from spr_plugin.pairing import PreferencePair, make_pair
-from spr_plugin.regions import region_query
+from spr_plugin.recipes.spr.regions import region_query
 
 SPACE = Space.pixels(100, 100)
 QUERY = region_query(AnnotatedImage("7", "/a.jpg", 100, 100, ()), Box(0, 0, 100, 100, SPACE), 0)

@@ -19,7 +19,7 @@ from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import shikra
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.scoring import SPRScorer
+from spr_plugin.recipes.spr.scoring import SPRScorer
 
 
 @hookimpl
@@ -73,7 +73,7 @@ def test_a_plugin_file_adds_source_scorer_and_format_and_the_pipeline_uses_them(
     from PIL import Image
 
     from spr_plugin.pipeline import score_regions
-    from spr_plugin.regions import region_queries
+    from spr_plugin.recipes.spr.regions import region_queries
 
     Image.new("RGB", (90, 90)).save(tmp_path / "grid.png")
     images = ask("spr_annotations", source="grid:3", image_folder=str(tmp_path), skipped=Counter(), keep_crowd=False)

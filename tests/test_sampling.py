@@ -17,8 +17,8 @@ from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.regions import region_queries, region_query
-from spr_plugin.prompts import prompts_for
+from spr_plugin.recipes.spr.regions import region_queries, region_query
+from spr_plugin.recipes.spr.prompts import prompts_for
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling import ahead, batch_plan, candidate, candidate_id, halves, left_to_do, sample
 

@@ -21,9 +21,9 @@ from spr_plugin.cli import commands
 from spr_plugin.errors import UserError
 from spr_plugin.formats import qwen3_vl
 from spr_plugin.hooks.clip import load
-from spr_plugin.regions import region_queries, region_query
+from spr_plugin.recipes.spr.regions import region_queries, region_query
 from spr_plugin.score_file import Pictures, Scoring, score_file
-from spr_plugin.scoring import SPRScorer
+from spr_plugin.recipes.spr.scoring import SPRScorer
 
 TINY = Path(__file__).parents[1] / "examples" / "tiny_world"
 FORM = qwen3_vl()

@@ -9,7 +9,7 @@ import pytest
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.errors import UserError
-from spr_plugin.regions import region_queries
+from spr_plugin.recipes.spr.regions import region_queries
 from spr_plugin.selection import Selection, excluded, keys_of_picture
 
 SPACE = Space.pixels(200, 100)

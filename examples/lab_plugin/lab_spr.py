@@ -8,7 +8,7 @@ from spr_plugin.boxes import Box, Space
 from spr_plugin.formats.bracket import BracketFormat
 from spr_plugin.hooks.transformers_vlm import TransformersHost, base_model, find_processor
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.scoring import ground_truth, localization_score
+from spr_plugin.recipes.spr.scoring import ground_truth, localization_score
 
 # --- annotations: rows of "file,label,x1,y1,x2,y2" in pixels
 

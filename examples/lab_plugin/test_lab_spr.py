@@ -14,8 +14,8 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.contracts import ask
 from spr_plugin.formats import box_format
 from spr_plugin.plugins import manager
-from spr_plugin.regions import region_queries
-from spr_plugin.scoring import find_scorer
+from spr_plugin.recipes.spr.regions import region_queries
+from spr_plugin.recipes.spr.scoring import find_scorer
 
 SPACE = Space.pixels(200, 100)
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
-from spr_plugin.regions import RegionQuery, region_query
+from spr_plugin.recipes.spr.regions import RegionQuery, region_query
 
 LONG = "a red square beside a cup " * 30  # more than text towers read
 OBJECTS = {

@@ -14,7 +14,7 @@ from spr_plugin.boxes import Box, Space
 from spr_plugin.contracts.made_up import LONG, made_up
 from spr_plugin.foreign import Broken, Foreign, listed, methods, number, of_kind, shown
 from spr_plugin.formats.base import BoxFormat
-from spr_plugin.regions import RegionQuery
+from spr_plugin.recipes.spr.regions import RegionQuery
 
 Detection = tuple[str, Box, float]
 

@@ -27,7 +27,7 @@ from spr_plugin.host import Host
 from spr_plugin.ids import digest
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.progress import progress, say
-from spr_plugin.regions import RegionQuery
+from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
 

@@ -15,11 +15,11 @@ from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_json
 from spr_plugin.host import Host
-from spr_plugin.prompts import prompts_for
-from spr_plugin.regions import RegionQuery
+from spr_plugin.recipes.spr.prompts import prompts_for
+from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs.log import line_of, record_of
 from spr_plugin.sampling import readable
-from spr_plugin.scoring import ground_truth, localization_score
+from spr_plugin.recipes.spr.scoring import ground_truth, localization_score
 
 ENOUGH = 4  # fewer answers say nothing about a collapse
 

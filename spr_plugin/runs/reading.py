@@ -16,7 +16,7 @@ from spr_plugin.formats import BoxFormat, box_format
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.plugins import load_file
 from spr_plugin.progress import say
-from spr_plugin.regions import RegionQuery
+from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs.clearing import names_in
 from spr_plugin.runs.layout import LAYOUT, PARTS, Folder, part_of, read_manifest
 from spr_plugin.runs.lock import owner_of

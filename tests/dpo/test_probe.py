@@ -11,7 +11,7 @@ from spr_plugin.dpo import choose_trainable, improve
 from spr_plugin.dpo.probe import held_out, measure
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.regions import RegionQuery
+from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs.layout import Folder
 
 GOOD, FAR, WORDS = "a red circle [0.1, 0.2, 0.5, 0.75]", "a red circle [0.6, 0.8, 0.7, 0.9]", "a red circle somewhere"

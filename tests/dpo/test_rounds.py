@@ -12,7 +12,7 @@ from spr_plugin.dpo.rows import answers
 from spr_plugin.engine import generating
 from spr_plugin.files import read_json
 from spr_plugin.pairing import PreferencePair
-from spr_plugin.regions import RegionQuery
+from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling import sample
 

@@ -13,7 +13,7 @@ from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import box_format
 from spr_plugin.pairing import PreferencePair
-from spr_plugin.regions import region_query
+from spr_plugin.recipes.spr.regions import region_query
 
 from .world import load
 

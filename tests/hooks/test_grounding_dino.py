@@ -22,8 +22,8 @@ from spr_plugin.boxes import Box, Space, best_iou, iou  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.formats import llava  # noqa: E402
 from spr_plugin.hooks import grounding_dino  # noqa: E402
-from spr_plugin.regions import region_query  # noqa: E402
-from spr_plugin.scoring import SPRScorer  # noqa: E402
+from spr_plugin.recipes.spr.regions import region_query  # noqa: E402
+from spr_plugin.recipes.spr.scoring import SPRScorer  # noqa: E402
 
 pytestmark = pytest.mark.legacy  # every version of the matrix
 

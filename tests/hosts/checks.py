@@ -15,7 +15,7 @@ from spr_plugin.decoding import decode
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers, no_joining
 from spr_plugin.files import read_json
-from spr_plugin.regions import region_query
+from spr_plugin.recipes.spr.regions import region_query
 from spr_plugin.rehearsal import rehearse
 from spr_plugin.runs.layout import PARTS
 from spr_plugin.runs.log import Log

@@ -12,9 +12,9 @@ from spr_plugin import pipeline
 from spr_plugin.config import SPRConfig
 from spr_plugin.formats import box_format
 from spr_plugin.plugins import load_file, manager
-from spr_plugin.regions import RegionQuery
+from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs.log import Log
-from spr_plugin.scoring import find_scorer
+from spr_plugin.recipes.spr.scoring import find_scorer
 
 from . import make_vlm
 from .launch import ROOT, TINY

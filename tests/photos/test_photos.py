@@ -29,14 +29,14 @@ from spr_plugin.formats import ferret, llava  # noqa: E402
 from spr_plugin.hooks.clip import load  # noqa: E402
 from spr_plugin.pairing import PreferencePair, make_pair  # noqa: E402
 from spr_plugin.pipeline import score_regions  # noqa: E402
-from spr_plugin.prompts import prompts_for, restate  # noqa: E402
-from spr_plugin.refinement import refine  # noqa: E402
-from spr_plugin.regions import grow_region, members, region_queries, region_query  # noqa: E402
+from spr_plugin.recipes.spr.prompts import prompts_for, restate  # noqa: E402
+from spr_plugin.recipes.spr.refinement import refine  # noqa: E402
+from spr_plugin.recipes.spr.regions import grow_region, members, region_queries, region_query  # noqa: E402
 from spr_plugin.report import COLORS, PICTURE_SIDE, write_report  # noqa: E402
 from spr_plugin.runs.layout import Folder  # noqa: E402
 from spr_plugin.runs.log import Log  # noqa: E402
 from spr_plugin.runs.manifest import Changes, bind, settings_of  # noqa: E402
-from spr_plugin.scoring import SPRScorer  # noqa: E402
+from spr_plugin.recipes.spr.scoring import SPRScorer  # noqa: E402
 
 HERE = Path(__file__).parent
 CLIP = HERE.parents[1] / "examples" / "tiny_world" / "clip"

@@ -18,7 +18,7 @@ from spr_plugin.files import write_json
 from spr_plugin.formats import llava
 from spr_plugin.plugins import loaded_files, manager
 from spr_plugin.region_source import log_regions
-from spr_plugin.regions import region_query
+from spr_plugin.recipes.spr.regions import region_query
 from spr_plugin.report import write_report
 from spr_plugin.runs.layout import LAYOUT, Folder
 from spr_plugin.runs.lock import lock

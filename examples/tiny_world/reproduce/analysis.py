@@ -28,8 +28,8 @@ from spr_plugin.demo import WORLD
 from spr_plugin.eval_tasks import metrics
 from spr_plugin.formats import BoxFormat
 from spr_plugin.pairing import PreferencePair
-from spr_plugin.regions import RegionQuery
-from spr_plugin.scoring import IOU_FLOOR, parse
+from spr_plugin.recipes.spr.regions import RegionQuery
+from spr_plugin.recipes.spr.scoring import IOU_FLOOR, parse
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 SCORES, WORTH = ("s_sem", "s_loc", "S"), ("IoU", "recall")

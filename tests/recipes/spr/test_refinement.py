@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spr_plugin.boxes import Box, Space, iou, iou_matrix
 from spr_plugin.formats import cogvlm, ferret, internvl, llava, qwen_vl, shikra
-from spr_plugin.refinement import match, refine
+from spr_plugin.recipes.spr.refinement import match, refine
 
 SPACE = Space.pixels(100, 100)
 FORM = llava("square")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from spr_plugin.annotations import Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import BoxFormat
-from spr_plugin.regions import RegionQuery
+from spr_plugin.recipes.spr.regions import RegionQuery
 
 PLAIN = "Describe the objects in the region {region} {boxes}."
 CROP = "Describe the objects in the image {boxes}."

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
-from spr_plugin.regions import RegionQuery, grow_region, members, region_queries, region_query
+from spr_plugin.recipes.spr.regions import RegionQuery, grow_region, members, region_queries, region_query
 
 SPACE = Space.pixels(200, 100)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from spr_plugin import scoring
+from spr_plugin.recipes.spr import scoring
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space, iou_matrix
 from spr_plugin.config import SPRConfig
@@ -15,8 +15,8 @@ from spr_plugin.errors import UserError
 from spr_plugin.formats import llava
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.plugins import manager
-from spr_plugin.regions import region_query
-from spr_plugin.scoring import (
+from spr_plugin.recipes.spr.regions import region_query
+from spr_plugin.recipes.spr.scoring import (
     SPRScorer,
     ground_truth,
     localization_score,

@@ -24,7 +24,7 @@ from spr_plugin.contracts import CheckedScorer, Detection, Detector, Scorer, Sim
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.regions import RegionQuery
+from spr_plugin.recipes.spr.regions import RegionQuery
 
 _WORD, _SENTENCE_END = re.compile(r"\w"), re.compile(r"(?<=[.!?;])\s+")
 IOU_FLOOR = 0.5  # p[i, j] is 0 below; also where detector boxes count as the same object
