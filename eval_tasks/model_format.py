@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.eval_tasks.running import image_processor, model_config, running_models
-from spr_plugin.formats import BoxFormat, box_format
+from spr_plugin.formats import BoxFormat, box_format, refuse_unknown_aspect
 
 VARIABLE = "SPR_BOX_FORMAT"
 # model_type in config.json → family. LLaVA and its descendants come apart, as their space depends on the picture's preparation.
@@ -38,13 +38,21 @@ def named_format(name: str) -> BoxFormat:
     return box_format(family, aspect or None)
 
 
+def given_format(name: str, named_by: str) -> BoxFormat:
+    """:func:`named_format` of a name that a person gave: UserError for an aspect too that the family has not."""
+    form = named_format(name)
+    if aspect := name.partition(":")[2]:
+        refuse_unknown_aspect(form.family, aspect, named_by)
+    return form
+
+
 def running_format(environ: Mapping[str, str]) -> str:
     """The name (see :func:`named_format`) of the box format of the model that this process evaluates; refuses if there is none.
 
     Where several models are alive they must agree, as nothing says which of them the task will run on.
     """
-    if environ.get(VARIABLE):
-        return _checked(environ[VARIABLE], VARIABLE)
+    if name := variable_format(environ):
+        return name
     found = _formats(running_models())
     if len(found) > 1:
         found = _formats(running_models(collect=True))
@@ -54,6 +62,17 @@ def running_format(environ: Mapping[str, str]) -> str:
     if name is None:
         refuse(f"the model's box format is unknown: {source}; {HINT}")
     return _checked(name, source)
+
+
+def variable_format(environ: Mapping[str, str]) -> str | None:
+    """The name that the variable gives; refuses one that is none. None where it is not set."""
+    if not (name := environ.get(VARIABLE)):
+        return None
+    try:
+        given_format(name, VARIABLE)
+    except UserError as error:
+        refuse(f"{VARIABLE} is {name}: {error}")
+    return name
 
 
 def config_format(config: Mapping | None, processor: object = None) -> tuple[str | None, str]:

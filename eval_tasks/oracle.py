@@ -20,7 +20,7 @@ from lmms_eval.api.model import lmms
 
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.answers import first_box
-from spr_plugin.eval_tasks.model_format import named_format
+from spr_plugin.eval_tasks.model_format import given_format, named_format
 from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.loading import read_json_lines
 
@@ -31,7 +31,7 @@ class _Config:
     """What :mod:`spr_plugin.eval_tasks.model_format` reads: the box format as a checkpoint's config would hold it."""
 
     def __init__(self, box_format: str):
-        self.spr_box = named_format(box_format).describe()
+        self.spr_box = given_format(box_format, f"box_format={box_format}").describe()
 
     def to_dict(self) -> dict:
         return {"model_type": "spr_oracle", "spr_box": self.spr_box}

@@ -80,6 +80,7 @@ def score(
             load_file(path)
         config = SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam, spr_scorer=scorer)
         form = formats.box_format(box_format, aspect)
+        formats.refuse_unknown_aspect(box_format, aspect, f"--aspect {aspect}")
         files = {Path(path).name: content(path)["hash"] for path in plugin}
         settings = {"clip": clip, "detector": detector, "scorer": scorer, "lambda": lam, "plugin": files}
         settings["max-pixels"] = max_pixels
@@ -132,7 +133,9 @@ def sample(context, out, aspect):
         raise UserError("spr sample needs --out, --spr_annotations, --spr_image_folder and --spr_box_format")
     for path in config.spr_plugin:
         load_file(path)
-    print(f"{sample_alone(out, config, formats.box_format(config.spr_box_format, aspect))} candidates in {out}")
+    form = formats.box_format(config.spr_box_format, aspect)
+    formats.refuse_unknown_aspect(config.spr_box_format, aspect, f"--aspect {aspect}")
+    print(f"{sample_alone(out, config, form)} candidates in {out}")
 
 
 @commands.command()

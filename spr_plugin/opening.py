@@ -27,7 +27,7 @@ from spr_plugin.runs.lock import lock
 from spr_plugin.runs.log import Log
 from spr_plugin.runs.manifest import bind, check_layout, settings_of
 from spr_plugin.sample_alone import check_candidates, import_candidates
-from spr_plugin.selection import picture_key
+from spr_plugin.selection import keys_of_picture
 from spr_plugin.trl_settings import check_settings
 
 
@@ -194,8 +194,8 @@ def _settings(entering: Round) -> dict[str, dict]:
 def queries_of(entered: Round) -> list[Query]:
     """The queries of a round that was entered, the same on every rank."""
     queries = held_queries(entered.folder, entered.recipe) or []
-    pictures = (picture for query in queries for picture in query.pictures)
-    if not entered.config.spr_exclude and any(isinstance(picture_key(one.path), int) for one in pictures):
+    keys = (key for query in queries for picture in query.pictures for key in keys_of_picture(picture.path))
+    if not entered.config.spr_exclude and any(isinstance(key, int) for key in keys):
         if ranks.rank() == 0:
             say("pictures of COCO are used, RefCOCO's val and test among them: to measure on those, name them to --spr_exclude")
     return queries

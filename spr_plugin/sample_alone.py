@@ -69,7 +69,7 @@ def check_candidates(
     else:
         from spr_plugin.server import Server
 
-        Server(config)
+        Server(config, folder and folder.log("candidates").directory)
 
 
 def import_candidates(config: SPRConfig, recipe: Recipe, box_format, folder: Folder) -> None:

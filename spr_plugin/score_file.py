@@ -28,14 +28,15 @@ from pathlib import Path
 import numpy as np
 
 from spr_plugin.annotations import AnnotatedImage, usable
-from spr_plugin.boxes import Box, Space
+from spr_plugin.boxes import Box, Space, finite
 from spr_plugin.contracts import ask
 from spr_plugin.errors import UserError
 from spr_plugin.files import remove, write_lines
 from spr_plugin.formats import BoxFormat
+from spr_plugin.ids import digest
 from spr_plugin.judging import judge_queries
 from spr_plugin.loading import read_json_lines
-from spr_plugin.outputs import refuse_overwriting, refuse_unwritable
+from spr_plugin.outputs import refuse_overwriting, refuse_unwritable, refuse_within
 from spr_plugin.pairing import Pairing, make_pair
 from spr_plugin.pictures import MISSING, name_too_large, refuse_no_folder, refuse_outside
 from spr_plugin.progress import listed, progress, say
@@ -80,11 +81,14 @@ class Scoring:
         self.responses, self.box_format, self.out, self.pairs = responses, box_format, out, pairs
         self.folder = Folder(f"{out}.run")
         outputs = {"--out": out, **({"--pairs": pairs} if pairs else {})}
+        files = [("--responses", responses), ("--annotations", annotations)]
+        refuse_within(str(self.folder), [*outputs.items(), *files])
         refuse_unwritable(outputs)
+        refuse_unwritable({"--out": str(self.folder)}, folders=True)
         if os.path.exists(responses) and not os.path.isfile(responses):
             raise UserError(f"--responses {responses}: is no file, which can be read twice")
-        files = [("--responses", responses), ("--annotations", annotations)]
         refuse_overwriting(outputs, [*((flag, path) for flag, path in files if os.path.isfile(path)), *reads])
+        check_layout(self.folder, "--out")
         refuse_no_folder(images, "--images")
         self._pictures = Pictures(annotations, images)
         self.total = _check(responses, self._query)
@@ -97,10 +101,9 @@ class Scoring:
         read = {
             "responses": of_file(responses),
             "annotations": of_file(annotations),
-            "images": os.path.abspath(images),
+            "images": {"path": images, "hash": _state(used, images)},
         }
         self._settings = {"scores": {**settings, **read, "box": box_format.describe()}}
-        check_layout(self.folder, "--out")
 
     def run(self, recipe: Recipe, pairing: Pairing) -> Counter:
         """Score what is not scored yet, and write the outputs.
@@ -319,6 +322,12 @@ def _batches(rows: Iterable[dict]) -> Iterator[list[list[dict]]]:
             yield batch
 
 
+def _state(pictures: Iterable[str], folder: str) -> str:
+    """A hash of which pictures these are, as far as their names in `folder`, sizes and times tell."""
+    states = ((os.path.relpath(path, folder), os.stat(path)) for path in sorted(pictures))
+    return digest([[name, state.st_size, state.st_mtime_ns] for name, state in states])
+
+
 def _line(row: dict) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
@@ -338,8 +347,9 @@ def _response(row: object, place: str) -> dict:
         raise UserError(
             f"{place}: a response wants id, image, region and text; {wrong[0]} is missing or of the wrong kind"
         )
-    if len(row["region"]) != 4 or not all(isinstance(value, (int, float)) for value in row["region"]):
-        raise UserError(f"{place}: region is [x1, y1, x2, y2] in pixels, not {row['region']}")
+    if len(row["region"]) != 4 or not finite(row["region"]):
+        region = f"{row['region']}"[:100]
+        raise UserError(f"{place}: the region of response {row['id']} is no [x1, y1, x2, y2] in pixels: {region}")
     return row
 
 

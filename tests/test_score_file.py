@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,10 +95,11 @@ def test_scores_and_pairs(world, recipe, queries, tmp_path):
     ("change", "words"),
     [
         ({"image": "spr/nobody.png"}, "spr/nobody.png is not in --annotations"),
-        ({"region": [0, 0, 1]}, "region is"),
+        ({"region": [0, 0, 1]}, r"in.jsonl:3: the region of response .* is no \[x1, y1, x2, y2\] in pixels: \[0, 0, 1\]"),
+        ({"region": [0, 0, 2, "9"]}, "is no .x1, y1, x2, y2. in pixels"),
         ({"text": None}, "text is missing"),
         ({"region": [0, 0, 2, 2]}, "holds no annotated object"),
-        ({"region": [0, 0, 2, -(10**400)]}, "holds no annotated object"),
+        ({"region": [0, 0, 2, -(10**400)]}, "the region of response .* is no .*-inf"),
         ({"id": 10**400}, "id is missing or of the wrong kind"),
         ({"id": "1\nspr: error: \x1b[2J", "region": [0, 0, 2, 2]}, r"^response 1\\nspr: error: \\x1b\[2J: "),
         ({"image": "a\nspr: error: b", "region": [0, 0, 2, 2]}, r"a\\nspr: error: b is not in --annotations"),
@@ -125,12 +127,29 @@ def test_half_a_character_and_a_separator_in_an_answer(world, recipe, queries, t
     assert counts["responses"] == len(rows) == len(said) and said[0].startswith("a \ufffd cat\u2028")
 
 
-@pytest.mark.parametrize("corners", [[0, 0, float("nan"), 9], [0, 0, 9, float("nan")], [float("nan")] * 4, [40, 40, 10, 10], [900, 900, 990, 990]])
+@pytest.mark.parametrize("corners", [[40, 40, 10, 10], [900, 900, 990, 990]])
 def test_a_region_that_is_none_is_named_before_anything_is_scored(world, queries, tmp_path, corners):
     rows = responses_of(queries)
     rows[-1].update(region=corners)
     with pytest.raises(UserError, match=f"response {rows[-1]['id']}: the region .* holds no annotated object"):
         run(world, None, tmp_path, rows)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400])
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_region_of_numbers_that_are_none_is_named_before_anything_is_scored(
+    world, queries, tmp_path, number, place
+):
+    """An infinite one was clipped to the picture, and scored as if it had been asked for."""
+    rows = responses_of(queries[:1])
+    corners = ["0", "0", "9", "9"]
+    corners[place] = number
+    text = "".join(json.dumps(row) + "\n" for row in rows[:-1])
+    text += json.dumps({**rows[-1], "region": "HERE"}).replace('"HERE"', f"[{', '.join(corners)}]") + "\n"
+    (tmp_path / "in.jsonl").write_text(text)
+    with pytest.raises(UserError, match=f"in.jsonl:4: the region of response {rows[-1]['id']} is no"):
+        Scoring(str(tmp_path / "in.jsonl"), str(world / "spr.json"), str(world / "images"), FORM, str(tmp_path / "out.jsonl"))
     assert not (tmp_path / "out.jsonl").exists()
 
 
@@ -446,6 +465,49 @@ def test_an_output_that_cannot_be_written_is_refused_first(small, out, words):
     assert re.search(rf"--out {out}: .*{words}", refused("--out", out))
 
 
+@pytest.mark.parametrize("made", ["file", "link", "gone"])
+def test_what_takes_the_place_of_the_run_s_folder_is_refused_first(small, made):
+    """Before the responses are read: they may be millions."""
+    Path("in.jsonl").write_text("no JSON")
+    Path("mine").write_text("mine")
+    Path("out.jsonl.run").write_text("mine") if made == "file" else os.symlink({"link": "mine"}.get(made, made), "out.jsonl.run")
+    assert "--out out.jsonl.run: is there already, and is no folder" in refused()
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("flag", ["--pairs", "--responses"])
+@pytest.mark.parametrize("target", ["out.jsonl.run/other.jsonl", "./images/../out.jsonl.run/scores/o", "link/o"])
+def test_nothing_else_lies_in_the_run_s_own_folder(small, there, flag, target):
+    """It is deleted when all is scored, and with it what was to be kept."""
+    os.symlink("out.jsonl.run", "link")
+    if there:
+        Path("out.jsonl.run").mkdir()
+    Path("in.jsonl").write_text("no JSON")
+    assert f"{flag} {target}: lies in out.jsonl.run, which this command makes and deletes" in refused(flag, target)
+
+
+def test_a_folder_of_another_s_run_is_refused_before_anything_is_read(small):
+    Path("in.jsonl").write_text("no JSON")
+    Path("out.jsonl.run").mkdir()
+    Path("out.jsonl.run/manifest.json").write_text('{"name": "another tool"}')
+    assert "was written by no run of ours" in refused()
+
+
+@pytest.mark.parametrize(
+    "aspect, words",
+    [("sqare", "--aspect sqare: "), ("PAD", "--aspect PAD: "), ("1-2-3", "--aspect 1-2-3: "), ("", "--aspect : ")],
+)
+@pytest.mark.parametrize("family", ["llava", "ferret", "qwen2.5-vl"])
+def test_an_aspect_that_nobody_knows_is_refused(small, aspect, words, family):
+    """LLaVA's boxes were read as 0-1 of the picture for any word but pad."""
+    assert words in refused("--aspect", aspect, "--box-format", family)
+
+
+@pytest.mark.parametrize("aspect", ["pad", "square", "anyres", "anyres_max_9"])
+def test_llava_s_own_aspects_are_known(small, plugin, aspect):
+    assert len(command(*plugin, "--aspect", aspect)) == 1
+
+
 def test_an_output_s_folder_is_made(small, plugin):
     assert len(command(*plugin, out="new/deep/out.jsonl")) == 1 and os.listdir("new/deep") == ["out.jsonl"]
 
@@ -523,6 +585,29 @@ def test_a_killed_run_scores_again_what_other_flags_or_files_change(world, queri
     assert "in.jsonl has another content" in capfd.readouterr().err
     assert again.calls == len(queries) - 1 and len(out.read_text().splitlines()) == 4 * again.calls
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+@pytest.mark.parametrize("change", ["content", "time", "none"])
+def test_a_killed_run_scores_again_what_was_scored_of_other_pictures(tiny_world, tmp_path, capfd, change):
+    world = tiny_world(sft=1, spr=4, val=1, test=5)
+    images = tmp_path / "images"
+    shutil.copytree(world / "images", images)
+    queries = list(region_queries(CocoImages(str(world / "spr.json"), str(images), Counter()), seed=0, skipped=Counter()))
+    arguments, out = many(world, tmp_path, queries), tmp_path / "out.jsonl"
+    arguments[2] = str(images)
+    killed(arguments, out, 2)
+    path, picture = Path(queries[0].image.path), open_image(queries[0].image.path)
+    if change == "content":
+        Image.new("RGB", picture.size, "red").save(path)
+    elif change == "time":
+        os.utime(path, (1, 1))
+    else:
+        Image.new("RGB", (9, 9)).save(images / "unused.png")
+    again = Counting()
+    Scoring(*arguments, str(out)).run(again)
+    batches = len(queries) - (2 if change == "none" else 0)
+    assert again.calls == batches
+    assert (f"--images {images} has another content" in capfd.readouterr().err) == (change != "none")
 
 
 def test_what_is_not_ours_stays_in_the_folder(world, queries, tmp_path):

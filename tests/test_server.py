@@ -142,7 +142,7 @@ def test_faults_are_asked_again_and_leave_no_trace(world, tmp_path):
     with chat.ChatServer() as server:
         calm = dict(sample(world, tmp_path / "calm", server.url))
     faults = {0: 429, 1: "drop", 2: 500, 3: 503, 5: "hang", 7: "drop", 11: 429, 12: 429, 20: 500}
-    faults |= {4: "trickle", 21: "endless"}
+    faults |= {4: "trickle", 21: "endless", 9: "slow headers"}
     with chat.ChatServer(faults) as server:
         records = sample(world, tmp_path / "faulty", server.url, "--spr_sampler_timeout", "1")
     assert dict(records) == calm
@@ -154,7 +154,8 @@ def test_faults_are_asked_again_and_leave_no_trace(world, tmp_path):
     [
         (500, (), "told to answer 500"),
         ("hang", ("--spr_sampler_timeout", "0.2"), "timed out"),
-        ("trickle", ("--spr_sampler_timeout", "0.2"), "not whole after 0.2 s"),
+        ("trickle", ("--spr_sampler_timeout", "0.2"), "timed out"),
+        ("slow headers", ("--spr_sampler_timeout", "0.2"), "timed out"),
         ("endless", (), "more than 16 MiB"),
         ("drop", (), "Connection.*without sending"),
         (401, (), "401"),
@@ -172,6 +173,50 @@ def test_a_server_that_stays_away_is_one_line_and_the_rest_is_asked_later(world,
         records = sample(world, tmp_path / "c", server.url)
     assert len(server.seen) == ASKED - len(kept) and len(records) == ASKED
     assert {id: records[id] for id in kept} == kept
+
+
+def serving(*names):
+    """What a server says that serves these models."""
+    return chat.Reply(json.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in names]}))
+
+
+def test_a_server_of_another_model_does_not_finish_what_one_has_begun(world, tmp_path, monkeypatch):
+    """Its answers would stand among the first one's. Nothing is asked, and the first one may go on."""
+    monkeypatch.setattr(spr_server, "RETRIES", 0)
+    with chat.ChatServer({number: 500 for number in range(10, 999)}, models=serving("first")) as server:
+        with pytest.raises(UserError, match="told to answer 500"):
+            sample(world, tmp_path / "c", server.url)
+    begun = dict(Log(tmp_path / "c" / "candidates").read())
+    assert begun
+    with chat.ChatServer(models=serving("second", "third")) as server:
+        words = "serves second, and the candidates .* answered by first: .* --spr_sampler_model second"
+        with pytest.raises(UserError, match=words):
+            sample(world, tmp_path / "c", server.url)
+        assert server.count == 0 and dict(Log(tmp_path / "c" / "candidates").read()) == begun
+        anew = sample(world, tmp_path / "d", server.url)
+        assert {body["model"] for *_, body in server.seen} == {"second"} and len(anew) == ASKED
+    with chat.ChatServer(models=serving("second", "first")) as server:  # it serves both by now
+        assert len(sample(world, tmp_path / "c", server.url)) == ASKED
+        assert {body["model"] for *_, body in server.seen} == {"first"}
+
+
+def test_a_named_model_samples_anew_and_is_what_goes_on(world, tmp_path):
+    with chat.ChatServer(models=serving("first")) as server:
+        sample(world, tmp_path / "c", server.url)
+    with chat.ChatServer({20: 400}, models=serving("second")) as server:
+        with pytest.raises(UserError, match="told to answer 400"):
+            sample(world, tmp_path / "c", server.url, "--spr_sampler_model", "second")
+        records = sample(world, tmp_path / "c", server.url, "--spr_sampler_model", "second")
+        assert len(records) == ASKED and {body["model"] for *_, body in server.seen} == {"second"}
+
+
+def test_where_nothing_was_answered_any_model_may_begin(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(spr_server, "RETRIES", 0)
+    with chat.ChatServer({"always": 500}, models=serving("first")) as server:
+        with pytest.raises(UserError, match="told to answer 500"):
+            sample(world, tmp_path / "c", server.url)
+    with chat.ChatServer(models=serving("second")) as server:
+        assert len(sample(world, tmp_path / "c", server.url)) == ASKED
 
 
 FULL = """

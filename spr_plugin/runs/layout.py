@@ -35,12 +35,13 @@ PARTS = frozenset(part for parts in PARTS_OF.values() for part in parts) | {
     LOCK,
     MANIFEST,
 }
-
+BEFORE_A_RUN = frozenset({LOCK, MANIFEST, "ranks"})  # what one may leave that died before it began
+WEIGHTS = frozenset({"entry", "base", "policy"})  # each written anew as a whole
 
 # Names of files in those folders, by which they are ours; the folders of WHOLE are, whatever is in them, since the
 # host's own code writes there.
 OURS = re.compile(
-    r"rank-\d+\.(jsonl|damaged)|(manifest|counts|index|best|[0-9a-f]{16})\.json|\d+\.safetensors|probes\.jsonl|.*\.tmp"
+    r"rank-\d+\.(jsonl|damaged)|(manifest|counts|index|best|served|[0-9a-f]{16})\.json|\d+\.safetensors|probes\.jsonl|.*\.tmp"
 )
 WHOLE = re.compile(r"base(\.tmp)?|.*checkpoint-.*|ranks(-.*)?")
 NOT_IN_PLACE = re.compile(rf"(\.[0-9a-f]+)?\.tmp$|{re.escape(REPLACED)}(-\d+)?$")

@@ -20,7 +20,7 @@ from spr_plugin.files import AnyPath, content, read_json, write_json
 from spr_plugin.ids import digest
 from spr_plugin.plugins import hooks_of
 from spr_plugin.progress import say, some
-from spr_plugin.runs.clearing import make_again, names_in, start_over
+from spr_plugin.runs.clearing import make_again, refuse_claimed, start_over
 from spr_plugin.runs.layout import (
     LAYOUT,
     MANIFEST,
@@ -29,7 +29,6 @@ from spr_plugin.runs.layout import (
     REPLACED,
     Folder,
     layout_of,
-    part_of,
     read_manifest,
 )
 from spr_plugin.selection import exclusion_files
@@ -81,9 +80,13 @@ def of_file(path: AnyPath | None) -> Any:
 
 
 def check_layout(folder: Folder, folder_flag: str = "--output_dir") -> None:
-    """UserError for a folder that another version of ours wrote, older or newer, or that is none of ours."""
+    """UserError for a folder that another version of ours wrote, older or newer, or that is none of ours, and
+    for one that no run has begun and that holds what it would write over."""
     manifest = read_manifest(folder)
-    if manifest is None or layout_of(manifest) == LAYOUT:
+    if manifest is None:
+        refuse_claimed(folder)
+        return
+    if layout_of(manifest) == LAYOUT:
         return
     by, was = manifest.get("version", "of an older version"), layout_of(manifest) or 1
     over = ", or --spr_overwrite to start over" if folder_flag == "--output_dir" else ""
@@ -192,19 +195,15 @@ def bind(folder: Folder, settings: Mapping[str, Settings], changed: Changes, ove
         UserError: ``overwrite`` with something there that no run of ours made.
     """
     manifest = read_manifest(folder)
-    before = manifest.get("before", []) if manifest else []
     if overwrite:
         start_over(folder, manifest)
-        before = []
     else:
         if line := said_of(folder, changed):
             say(line)
-        if manifest is None:
-            before = [name for name in names_in(folder.path) if part_of(name) in PARTS_OF]
         for stage in reversed(changed.again):
             make_again(folder, stage)
     config = {name: value for flags in settings.values() for name, value in flags.items()}
-    kept = {"layout": LAYOUT, "version": _version(), "seed": config.get("spr_seed"), "before": before}
+    kept = {"layout": LAYOUT, "version": _version(), "seed": config.get("spr_seed")}
     write_json(folder.manifest, {**kept, "config": config, "versions": _versions()})
     for stage, wanted in settings.items():
         known = _read_stage(folder, stage)

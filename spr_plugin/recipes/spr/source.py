@@ -6,7 +6,7 @@ from spr_plugin.annotations import mine_conversations
 from spr_plugin.config import SPRConfig
 from spr_plugin.contracts import ask
 from spr_plugin.errors import UserError
-from spr_plugin.formats import BoxFormat, box_format
+from spr_plugin.formats import BoxFormat, box_format, refuse_unknown_aspect
 from spr_plugin.pictures import name_too_large
 from spr_plugin.progress import listed, say
 from spr_plugin.recipes.base import Source
@@ -34,6 +34,9 @@ def draw_regions(config: SPRConfig, form: BoxFormat, source: Source) -> list[Reg
         named = len(select.excluded[path])
         none = f"none of the {named} pictures that it names was found among those looked at"
         say(f"--spr_exclude {path}: {none if named else 'names no picture, so that it leaves out none'}")
+    if doubtful := select.doubtful:
+        several = f"{len(doubtful)} pictures with several numbers in their names, such as {doubtful[0]}"
+        say(f"--spr_exclude: {several}, are left out for one of them")
     if 0 < len(queries) < config.spr_regions:
         why = f" ({listed(skipped)})" if skipped else ""
         asked = f"{len(queries)} regions are made of the {config.spr_regions} asked for"
@@ -48,13 +51,10 @@ def draw_regions(config: SPRConfig, form: BoxFormat, source: Source) -> list[Reg
 def _annotated_images(config: SPRConfig, form: BoxFormat, source: Source):
     if config.spr_annotations is None:
         # --data_path writes boxes as the host's model does, but for the aspect that --spr_data_aspect names.
-        return mine_conversations(
-            source.data_path,
-            source.image_folder,
-            box_format(form.family, config.spr_data_aspect) if config.spr_data_aspect else form,
-            source.skipped,
-            sure=config.spr_data_aspect is not None,
-        )
+        if (aspect := config.spr_data_aspect) is not None:
+            refuse_unknown_aspect(form.family, aspect, f"--spr_data_aspect {aspect}")
+            form = box_format(form.family, aspect)
+        return mine_conversations(source.data_path, source.image_folder, form, source.skipped)
     asked = {"source": config.spr_annotations, "image_folder": source.image_folder, "keep_crowd": config.spr_keep_crowd}
     images = ask("spr_annotations", **asked, skipped=source.skipped)
     if images is None:
