@@ -10,7 +10,7 @@ several ways:
 ``ferret_R@1``         MERGED-BOXES by Ferret's own rule (:mod:`ferret`), of models that write as Ferret does
 
 A phrase that the answer does not ground is a miss. Only phrases with a box are asked and count: ``notvisual``, whole-scene and no-box
-ones never become part of a document (:mod:`spr_plugin.releases`).
+ones never become part of a document (:mod:`spr_plugin.eval_tasks.releases`).
 """
 
 import re

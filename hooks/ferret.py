@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import torch
 
+from spr_plugin.data.pictures import open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.hooks.llava import LlavaHost, expansion_arguments, script_of
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.host import replaced
-from spr_plugin.pictures import open_image
+from spr_plugin.training.host import replaced
 
 REGION = " <region_fea>"
 

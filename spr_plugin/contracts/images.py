@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from spr_plugin.annotations import AnnotatedImage, Annotation, image_size, usable
 from spr_plugin.boxes import Box, Space
+from spr_plugin.data.annotations import AnnotatedImage, Annotation, image_size, usable
 from spr_plugin.foreign import Broken, Foreign, listed, of_kind
 
 IMAGE_KINDS: dict[str, type | tuple[type, ...]] = {

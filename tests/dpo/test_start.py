@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 CLIP = str(ROOT / "examples" / "tiny_world" / "clip")
-ANY = dict(spr_plugin=[str(ROOT / "tests" / "hosts" / "any_answer.py")], spr_scorer="any")
+ANY = dict(spr_plugin=[str(ROOT / "tests" / "hosts" / "any_answer.py")], spr_recipe="any")
 SMALL = dict(
     spr_prompts=["plain"], spr_regions=4, spr_more_than=1, spr_max_new_tokens=6, spr_batch_size=2,
     spr_learning_rate=1e-2, spr_min_kept=0.0, spr_epochs=1.0,
@@ -363,7 +363,7 @@ def test_settings_that_are_taken(begin, tmp_path):
 
 @pytest.mark.parametrize("named", [{}, {"spr_sampler_model": "mine"}])
 def test_a_server_that_does_not_answer(begin, tmp_path, monkeypatch, named):
-    monkeypatch.setattr("spr_plugin.server.RETRIES", 0)
+    monkeypatch.setattr("spr_plugin.sampling.server.RETRIES", 0)
     url = closed_port()
     line = begin(spr_sampler="openai", spr_sampler_url=url, **named)
     assert line and f"--spr_sampler_url {url}: Connection error" in line
