@@ -38,11 +38,12 @@ def places(parsed: Parsed, text: str) -> Iterator[Place]:
     """
     rows = [((mention.spans[0], mention.span[1]), Place(mention.phrase, mention.boxes)) for mention in parsed.mentions]
     for failure in parsed.failed:
-        rows.append(((failure.span, (failure.inside or failure.span)[1]), Place(failure.phrase, reason=failure.reason)))
+        said = text[slice(*failure.span)]
+        if attempts(f"[{said}]" if failure.inside else said):
+            rows.append(((failure.span, (failure.inside or failure.span)[1]), Place(failure.phrase, reason=failure.reason)))
     reached = 0
     for (span, end), place in sorted(rows, key=itemgetter(0)):
-        # What lies in the list of one before is no place of its own.
-        if span[0] >= reached and (place.boxes or attempts(text[slice(*span)])):
+        if span[0] >= reached:  # what lies in the list of one before is no place of its own
             reached = end
             yield place
 

@@ -54,6 +54,7 @@ _TOKEN = re.compile(
   | (?P<told>\b(?:and|to|at|the|through|thru|until|till|by|px|pixels?|points?)\b | [^\W\d_](?![^\W\d_]))
   | (?P<word>[^\W\d_]+)
   | (?P<equals>[:=])
+  | (?P<next>;)
   | (?P<mark>[^\s{QUOTES}])
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -239,6 +240,8 @@ class _Scan:
         elif kind in ("word", "is", "other_tag"):
             self.end_run(bracket)
             bracket.words += 1
+        elif kind == "next" and bracket.run_numbers >= 4:
+            self.end_run(bracket)
 
     def end_run(self, bracket: _Bracket, stray: int | None = None) -> None:
         """The run is over; in the text itself it is an attempt where its numbers, or the `stray` end of a bracket, say so."""

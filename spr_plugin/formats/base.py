@@ -246,15 +246,17 @@ class Reading:
         spans: list[Attempt] = []
         for one in sorted(self.doubtful):
             last = spans[-1].span if spans else (0, 0)
-            if spans and one.span[0] - last[1] <= GAP and not self._tried(last) and not self._tried(one.span):
-                both = (last[0], one.span[1])
-                if self._tried(both):
-                    spans[-1] = Attempt(both, one.cut)
-                    continue
-            spans.append(one)
+            both = (last[0], one.span[1])
+            if one.span[0] - last[1] <= GAP and self._is_corner(last) and self._is_corner(one.span) and self._tried(both):
+                spans[-1] = Attempt(both, one.cut)
+            else:
+                spans.append(one)
         self.doubtful = []
         for failure in shared([tried for one in spans for tried in self._tried(one.span)], spans):
             self.fail("truncated" if failure.cut else "malformed", failure.span)
+
+    def _is_corner(self, span: Span) -> bool:
+        return self.text.count(",", *span) == 1
 
     def _tried(self, span: Span) -> list[Attempt]:
         """The attempts in a part of the text."""

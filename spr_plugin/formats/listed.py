@@ -25,8 +25,8 @@ _BRACE = re.compile(r"[{}]")
 _LABEL = re.compile(r'"label"\s*:\s*"([^"\\]*)"')
 _KEY = re.compile(r'"[^"{}\[\],:]*"\s*:')
 _KEY_BEFORE = re.compile(r'"[^"{}\[\],:]*"\s*:\s*"?\Z')
-_BEFORE_MEMBER = re.compile(r"([{,])\s*\Z")
-_AFTER_MEMBER = re.compile(r'"?\s*([,}])\s*')
+_BEFORE_MEMBER = re.compile(r"([\[{,])\s*\Z")
+_AFTER_MEMBER = re.compile(r"\s*([,}\]])\s*")
 _LIST = re.compile(r"\[(?:[\s,]*\[[^\[\]]*\]){2,}[\s,]*\]")
 _MEMBER = re.compile(r"\[[^\[\]]*\]")
 _LIMITS = re.compile(r"(\d{1,18})-(\d{1,18})")
@@ -83,7 +83,7 @@ class ListedFormat(BoxFormat):
                 self._read_entry(text, match, space, reading)
         begun = '"bbox_2d"' in text[tail:] or '"bbox_2d"'.startswith(text[tail + 1 :].strip())
         if tail >= 0 and (reading.entries or begun):
-            reading.fail("truncated", (tail, len(text)))
+            reading.fail("truncated", (tail, len(text)), _label(text, (tail, len(text))))
         self._read_prose(text, space, reading)
         return reading.parsed()
 
@@ -124,7 +124,8 @@ class ListedFormat(BoxFormat):
             if attempt.span[0] < low:
                 continue  # lies in the object of the one before
             span = _object(text, low, attempt.span, high)
-            if numbers := span == attempt.span and _PLAIN.fullmatch(text, *span):
+            numbers = _PLAIN.fullmatch(text, *span) if span == attempt.span and not _is_value(text, span[0]) else None
+            if numbers:
                 reading.add([(self._plain(numbers, space), span)], span)
             else:
                 span = span if span != attempt.span else _with_key(text, span)
@@ -181,18 +182,26 @@ def _label(text: str, span: Span) -> str:
     return found[1] if found else ""
 
 
+def _with_comma(text: str, span: Span) -> Span:
+    """`span` with the comma that parts it from what else stays in its list or object."""
+    before, after = _BEFORE_MEMBER.search(text, max(span[0] - GAP, 0), span[0]), _AFTER_MEMBER.match(text, span[1])
+    if not before or not after:
+        return span
+    if after[1] == ",":
+        return span[0], after.end()
+    return (before.start(), after.start(1)) if before[1] == "," else span
+
+
 def _with_key(text: str, span: Span) -> Span:
     """`span` with its key and one comma, where it is a value of an object that stays, as it holds entries."""
     start, end = span
     if not _KEY.match(text, start, end):
         key = _KEY_BEFORE.search(text, max(start - 4 * GAP, 0), start)
         start = key.start() if key else start
-    before, after = _BEFORE_MEMBER.search(text, max(start - GAP, 0), start), _AFTER_MEMBER.match(text, end)
-    if start == span[0] and not _KEY.match(text, start, end) or not before or not after:
-        return span
-    if after[1] == ",":
-        return start, after.end()
-    return before.start() if before[1] == "," else start, after.start(1)
+        if not key:
+            return span
+        end += text.startswith('"', end)
+    return _with_comma(text, (start, end))
 
 
 def _object(text: str, low: int, span: Span, high: int) -> Span:
@@ -253,7 +262,7 @@ def _cuts(text: str, entries: Sequence[Span], gone: set[Span]) -> list[Edit]:
     for run in _runs(text, entries):
         kept = [place for place, entry in enumerate(run) if entry not in gone]
         if not kept:
-            spans = [(run[0][0], run[-1][1])]
+            spans = [_with_comma(text, (run[0][0], run[-1][1]))]
         else:  # with the comma after it, as long as another entry stays there; else with the one before it
             ends = [(entry[0], run[place + 1][0]) if place < kept[-1] else (run[place - 1][1], entry[1]) for place, entry in enumerate(run)]
             spans = [span for span, entry in zip(ends, run) if entry in gone]
