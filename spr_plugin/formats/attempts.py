@@ -28,6 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 Span = tuple[int, int]
 
@@ -35,8 +36,9 @@ READ = "\0"  # stands in the place of each character that has been read
 QUOTES = "\"'`*"  # and marks of emphasis; they part nothing
 PARTS = "[xy](?:_?[0-3])?|w|h|c|l|t|r|b|min|max|left|top|right|bottom|upper|lower|width|height|cent(?:er|re)|corner|start|end"
 SIDE = rf"(?:{PARTS})(?:[_-]?(?:{PARTS}))*"
-BOX = r"b?box(?:es)?(?:_?2d)?|bounding[ _-]?box(?:es)?|coord(?:inate)?s?|xyxy|xywh|roi|region|rect(?:angle)?|loc(?:ation)?"
-TAG = rf"(?:{BOX}|object|quad|det)(?:_start|_end)?"
+BOX = r"bbox(?:es)?|b?box(?:es)?_?2d|bounding[ _-]?box(?:es)?|coord(?:inate)?s?|xyxy|xywh"
+THING = r"box(?:es)?|region|rect(?:angle)?|roi|loc(?:ation)?"  # is measured in numbers of other kinds too
+TAG = rf"(?:{BOX}|{THING}|object|quad|det)(?:_start|_end)?"
 _TOKEN = re.compile(
     rf"""
     (?P<read>{READ}+)
@@ -47,7 +49,7 @@ _TOKEN = re.compile(
   | (?P<closing>\\?[\])}}] | /?>)
   | (?P<number>\b\d\d?:\d\d(?::\d\d)?\b | (?<![\d/])\d+/\d+/\d+\b(?!/)    # a time or a date counts as one
               | [-+−]?(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d+\b)? | \b(?:nan|inf|infinity|null|none)\b)
-  | (?P<box>\b(?:{BOX})(?:[ _#]?\d{{1,3}}(?=\s?[:=]))?(?![^\W_]))
+  | (?P<box>\b(?:(?:{BOX})|(?P<thing>{THING}))(?:[ _#]?\d{{1,3}}(?=\s?[:=]))?(?![^\W_]))
   | (?P<side>\b{SIDE}\b)
   | (?P<is>\b(?:is|are|equals)\b)
   | (?P<from>\b(?:from|between)\b)
@@ -138,6 +140,14 @@ def _plain(foreign: str) -> str:
     return " " if kind.startswith("C") else plain if kind else foreign if foreign[0] == "&" else shown
 
 
+def _around(text: str, span: Span) -> Span:
+    """`span` with the quotes around it."""
+    start, end = span
+    while start and text[start - 1] in QUOTES and text[start - 1] == text[end : end + 1]:
+        start, end = start - 1, end + 1
+    return start, end
+
+
 def _quoted(text: str, span: Span, low: int, high: int) -> Span:
     """`span` with the quote beside it, within text[low:high], that a quote in it opens or closes."""
     start, end = span
@@ -146,6 +156,15 @@ def _quoted(text: str, span: Span, low: int, high: int) -> Span:
     while start > low and text[start - 1] in QUOTES and text.count(text[start - 1], start, end) % 2:
         start -= 1
     return start, end
+
+
+class _Key(NamedTuple):
+    """A key that was said: where it starts, how many numbers it marks, whether "is" makes it one, and whether ":", "=" or "is" did."""
+
+    start: int
+    marks: int = 0
+    spoken: bool = True
+    made: bool = False
 
 
 @dataclass
@@ -197,30 +216,30 @@ class _Scan:
         self.text, self.open, self.tags = text, [_Bracket()], 0
         self.found: list[Attempt] = []  # the innermost ones
         self.wholes: list[Attempt] = []  # brackets that are coordinates as a whole, whatever was found in them
-        self.key: list[int] | None = None  # [start, how many numbers it marks, whether ":", "=" or "is" came after it]
+        self.key: _Key | None = None
 
     def run(self) -> None:
         for token in _TOKEN.finditer(self.text):
             kind, span = token.lastgroup, token.span()
             if kind in ("box", "side"):
-                start, marks, _ = self.key or (span[0], 0, False)
-                self.key = [start, max(marks, 4 if kind == "box" else 1), False]
-            elif kind == "equals" or kind == "is" and self.key:
-                self.key = self.key and [*self.key[:2], True]
+                before = self.key or _Key(_around(self.text, span)[0])
+                self.key = _Key(before.start, max(before.marks, 4 if kind == "box" else 1), not token["thing"])
+            elif self.key and (kind == "equals" or kind == "is" and self.key.spoken):
+                self.key = self.key._replace(made=True)
             elif kind == "from":
-                self.key = [span[0], 0, True]
+                self.key = _Key(span[0], made=True)
             elif kind != "told":
-                key, self.key = self.key if self.key and self.key[2] else None, None
+                key, self.key = self.key if self.key and self.key.made else None, None
                 self.take(kind, token, span, key)
         self.end_of_text()
 
-    def take(self, kind: str, token: re.Match, span: Span, key: list[int] | None) -> None:
+    def take(self, kind: str, token: re.Match, span: Span, key: _Key | None) -> None:
         """A token, of any kind but those of a key, with the key before it."""
-        bracket, start = self.open[-1], key[0] if key else span[0]
+        bracket, start, marks = self.open[-1], key.start if key else span[0], key.marks if key else 0
         if kind == "number":
-            if key and key[1] == 4:  # four numbers after a box's key are a box
+            if marks == 4:  # four numbers after a box's key are a box
                 self.end_run(bracket)
-            bracket.add((start, span[1]), 1, key[1] if key else 0)
+            bracket.add((start, span[1]), 1, marks)
         elif kind in ("cell", "pair"):
             count = 2 if token["pair"] else 1
             bracket.add(span, count, count)

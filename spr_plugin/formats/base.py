@@ -375,6 +375,8 @@ def _gap(text: str, low: int, start: int, end: int) -> Span:
     """What to cut with the coordinates at (start, end), not before `low`: brackets or quotes around them, spaces, an "and" of two boxes."""
     while start > low and end < len(text) and _AROUND.get(text[start - 1]) == text[end]:
         start, end = start - 1, end + 1
+    while start > low and text[start - 1] == "\\":
+        start -= 1
     if link := _BEFORE_LAST_BOX.search(text, max(low, start - GAP), start):
         start = link.start()
     while start > low and text[start - 1] in " \t":

@@ -146,7 +146,7 @@ def _unclosed(match: re.Match, text_length: int) -> tuple[str | None, int]:
     numeric = _NUMERIC_PREFIX.match(inner).group()
     if start + len(numeric) == text_length:
         return "truncated", text_length
-    is_attempt = _NUMERIC_START.match(inner) and "," in numeric
+    is_attempt = _NUMERIC_START.match(inner) and 0 < numeric.count(",") < 3  # with more it is one in any family
     return ("malformed" if is_attempt else None), start + len(numeric.rstrip(" \t\n,;"))
 
 

@@ -182,11 +182,18 @@ def _label(text: str, span: Span) -> str:
     return found[1] if found else ""
 
 
+def _list_around(text: str, span: Span) -> tuple[re.Match, re.Match] | None:
+    """What stands on both sides of a member of a list or object, None where `span` is none."""
+    before, after = _BEFORE_MEMBER.search(text, max(span[0] - GAP, 0), span[0]), _AFTER_MEMBER.match(text, span[1])
+    return (before, after) if before and after else None
+
+
 def _with_comma(text: str, span: Span) -> Span:
     """`span` with the comma that parts it from what else stays in its list or object."""
-    before, after = _BEFORE_MEMBER.search(text, max(span[0] - GAP, 0), span[0]), _AFTER_MEMBER.match(text, span[1])
-    if not before or not after:
+    around = _list_around(text, span)
+    if not around:
         return span
+    before, after = around
     if after[1] == ",":
         return span[0], after.end()
     return (before.start(), after.start(1)) if before[1] == "," else span
@@ -262,7 +269,9 @@ def _cuts(text: str, entries: Sequence[Span], gone: set[Span]) -> list[Edit]:
     for run in _runs(text, entries):
         kept = [place for place, entry in enumerate(run) if entry not in gone]
         if not kept:
-            spans = [_with_comma(text, (run[0][0], run[-1][1]))]
+            alone = run[0][0], run[-1][1]
+            cuts.append((_with_comma(text, alone), "" if _list_around(text, alone) else None))
+            spans = []
         else:  # with the comma after it, as long as another entry stays there; else with the one before it
             ends = [(entry[0], run[place + 1][0]) if place < kept[-1] else (run[place - 1][1], entry[1]) for place, entry in enumerate(run)]
             spans = [span for span, entry in zip(ends, run) if entry in gone]
