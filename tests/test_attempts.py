@@ -1,6 +1,7 @@
 """Attempts at coordinates that are no box text of the family: found, counted, removed by refinement; prose is left alone."""
 
 import hashlib
+import html
 import random
 import re
 
@@ -243,11 +244,18 @@ def test_well_formed_answers_are_read_as_before(family):
 
 # --- anything at all
 
-NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)"
+NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d+\b)?"
 BRACKET = re.compile(r"[\[({（【｛［<][^\[\](){}（）【】｛｝［］<>]*[\])}）】｝］>]")
-PIECES = [*"[](){}<>,;:. \n0123456789.xyabn-|\"'，（）", "nan", "x1=", "bbox: ", "<box>", "</box>", "and ", "[[", "]]", "<|box_start|>", "1990, ", "</ref>"]
+TAGGED = re.compile(rf"\[box\]([^\[\](){{}}<>]*)\[/box\]|\bbbox\s*[:=]\s*((?:{NUMBER}\s*,\s*){{3}}{NUMBER})")
+SIDES = re.compile(rf"(?:\b(?:[xy]_?[12]|l|t|r|b|left|top|right|bottom)(?:\s*[:=]|\s+is\b)\s*{NUMBER}[\s,;]*){{4}}")
+PIECES = [*"[](){}<>,;:. \n0123456789.xyabn-|\"'，（）", "nan", "x1=", "bbox: ", "<box>", "</box>", "and ", "[[", "]]", "<|box_start|>", "1990, ", "</ref>",
+          "x_1=", "x1 is ", "l=", "left: ", "[box]", "[/box]", "<box ", "/>", "&#91;", "&#93;", "&lt;", "&gt;", '"region": "', ") through (", "from (",
+          "box 1: ", "a dog", " years old", "0.1, 0.2, 0.3, 0.4", "[0.1, 0.2], [0.3, 0.4]", "`", "**", "\\", "“", "”", "０", "₁", "\u200b", "; ",
+          '"children": [{', "}]", "NaN", "Infinity", "1e400"]  # fmt: skip
 SWAPS = [(", ", "，"), (", ", " "), ("[", "("), ("]", ")"), ('"', "'"), ("bbox_2d", "bbox"), (",", " ;"), ("[", "[["), ("<box>", "<|box_start|>"),
-         ("patch_index", "loc"), ("[", "{"), ("_", "")]  # fmt: skip
+         ("patch_index", "loc"), ("[", "{"), ("_", ""), ("[", "&#91;"), ("]", "&#93;"), ("<", "&lt;"), (">", "&gt;"), ("[", "[box]"), ("]", "[/box]"),
+         ("<box>", "<box "), ("</box>", "/>"), ("),(", ") through ("), ("[", "(at "), ("]", " there)"), ("[", "["), ('"label"', '"children": [{"label"'),
+         ("[", "[["), ("],", "], ["), ("0.", "."), ("0", "０"), ('"bbox_2d": [', '"region": "'), ("[", "\\["), ("[", '"'), ("[", "bbox: ")]  # fmt: skip
 
 
 def spoiled(rng, text):
@@ -283,9 +291,11 @@ def answers(form, count):
 def coordinates_left(text, parsed):
     """Four numbers in a bracket, without a word among them, that no box was read from. Knows nothing of `attempts`."""
     hidden = list(text)
-    for start, end in (span for mention in parsed.mentions for span in mention.spans):
-        hidden[start:end] = " " * (end - start)
-    brackets = [match.group() for match in BRACKET.finditer("".join(hidden))]
+    for start, end in (span for mention in parsed.mentions for span in mention.brackets):
+        hidden[start:end] = "|" * (end - start)
+    shown = html.unescape("".join(hidden))
+    brackets = [match.group() for pattern in (BRACKET, TAGGED, SIDES) for match in pattern.finditer(shown)]
+    brackets = [re.sub(r"\b(?:box|bbox|is|left|top|right|bottom)\b|\b[xy]_?[12]", "", inner) for inner in brackets]
     brackets = [re.sub(r"\b[xy][012]\b", "", inner) for inner in brackets]
     return [inner for inner in brackets if len(re.findall(NUMBER, inner)) >= 4 and not re.search(r"[^\W\d_]{2,}", inner)]
 

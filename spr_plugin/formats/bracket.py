@@ -146,7 +146,8 @@ def _unclosed(match: re.Match, text_length: int) -> tuple[str | None, int]:
     numeric = _NUMERIC_PREFIX.match(inner).group()
     if start + len(numeric) == text_length:
         return "truncated", text_length
-    is_attempt = _NUMERIC_START.match(inner) and 0 < numeric.count(",") < 3  # with more it is one in any family
+    is_attempt = _NUMERIC_START.match(inner) and ("," in numeric or numeric == inner)
+    is_attempt = is_attempt and len(_NUMBER.findall(numeric)) < 4  # four are one in any family
     return ("malformed" if is_attempt else None), start + len(numeric.rstrip(" \t\n,;"))
 
 
