@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from spr_plugin.boxes import Box, Space, iou_matrix
+from spr_plugin.boxes import Box, Space, finite, iou_matrix
 from spr_plugin.coco_index import CocoIndex
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
@@ -224,8 +224,10 @@ def _coco_box(row: dict, space: Space, keep_crowd: bool) -> Box | str:
 
 def usable(box: Box) -> Box | None:
     """`box` in pixels, clipped to its picture; None where less than a pixel of it lies there, or it is no number."""
+    if not finite(box.xyxy):
+        return None
     clipped = box.to(Space.pixels(box.space.width, box.space.height)).clip()
-    return clipped if clipped.width >= SMALLEST and clipped.height >= SMALLEST else None  # NaN is neither
+    return clipped if clipped.width >= SMALLEST and clipped.height >= SMALLEST else None
 
 
 def _label(name: object) -> str:

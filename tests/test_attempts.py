@@ -2,6 +2,7 @@
 
 import hashlib
 import html
+import json
 import random
 import re
 
@@ -91,6 +92,7 @@ PROSE = [
     "&quot;1, 2, 3, 4&quot; & 5",
     "I <3 dogs, cats, 4, 5, 6, 7 of them",
     "from 3 to 4, from 5 to 6, from 7 to 8",
+    "(2019-05-06, 10:30)",
 ]
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -149,6 +151,33 @@ def test_an_entry_that_cannot_be_read_goes_as_a_whole(family, entry):
         assert sum(form.parse(text, 100, 100).failures.values()) == 1
         repaired, kept, dropped = refine(text, [TRUTH], form, 100, 100)
         assert repaired == f"[{good}]" and (kept, dropped) == (1, text.count(good))
+
+
+CHILD = '{"bbox_2d": [100, 100, 200, 200], "label": "c"}'
+
+
+@pytest.mark.parametrize(
+    ("entry", "failures", "left"),
+    [
+        ('{"bbox_2d": [1, 2, 3, 4], "label": "b", "children": [CHILD]}', 1, {"label": "b", "children": ["c"]}),
+        ('{"label": "b", "children": [CHILD], "bbox_2d": [1, 2, 3, 4]}', 1, {"label": "b", "children": ["c"]}),
+        ('{"bbox_2d": {"x1": 1, "y1": 2, "x2": 3, "y2": 4}, "children": [CHILD, CHILD]}', 1, {"children": ["c", "c"]}),
+        ('{"label": "b", "where": "1, 2, 3, 4", "children": [CHILD]}', 1, {"label": "b", "children": ["c"]}),
+        ('{"children": [CHILD, {"bbox_2d": [1, 2, 3, 1400], "label": "d"}], "at": [1, 2, 3, 4]}', 2, {"children": ["c"]}),
+        ('{"bbox_2d": [1, 2, 3, 4], "children": [{"bbox_2d": [1, 2, 3, 4], "children": [CHILD]}]}', 2, {"children": [{"children": ["c"]}]}),
+    ],
+)
+def test_an_entry_that_holds_entries_loses_its_own_box_alone(entry, failures, left):
+    """What is left is JSON, and the boxes within stay."""
+    form, entry = box_format("qwen3-vl"), entry.replace("CHILD", CHILD)
+    good = '{"bbox_2d": [900, 900, 950, 950], "label": "z"}'
+    for text, around in ((entry, []), (f"[{entry}]", []), (f"[{good}, {entry}, {good}]", [good, good])):
+        repaired, kept, dropped = refine(text, [(10, 10, 20, 20)], form, 100, 100)
+        found = json.loads(repaired, object_hook=lambda each: each["label"] if "bbox_2d" in each else each)
+        assert kept == 1 and dropped == failures + len(around) + entry.count(CHILD) - 1
+        expected = {**left, "children": ["c"]} if left.get("children") == ["c", "c"] else left
+        assert found == ([expected] if text != entry else expected)
+        assert not form.parse(repaired, 100, 100).failures
 
 
 def test_an_entry_behind_a_sentence_s_colon_is_one():

@@ -47,7 +47,7 @@ _TOKEN = re.compile(
   | (?P<other_tag><[/|]*[^\W\d]\w*\|?>)
   | (?P<opening>\\?[\[({{] | <(?=\s?[-+]?\.?\d|[^\W\d]))
   | (?P<closing>\\?[\])}}] | /?>)
-  | (?P<number>\b\d\d?:\d\d(?::\d\d)?\b | (?<![\d/])\d+/\d+/\d+\b(?!/)    # a time or a date counts as one
+  | (?P<number>\b\d\d?:\d\d(?::\d\d)?\b | (?<![\d/])\d+/\d+/\d+\b(?!/) | \b(?:19|20)\d\d-\d\d?-\d\d?\b   # a time or date is one
               | [-+−]?(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d+\b)? | \b(?:nan|inf|infinity|null|none)\b)
   | (?P<box>\b(?:(?:{BOX})|(?P<thing>{THING}))(?:[ _#]?\d{{1,3}}(?=\s?[:=]))?(?![^\W_]))
   | (?P<side>\b{SIDE}\b)
@@ -223,7 +223,8 @@ class _Scan:
             kind, span = token.lastgroup, token.span()
             if kind in ("box", "side"):
                 before = self.key or _Key(_around(self.text, span)[0])
-                self.key = _Key(before.start, max(before.marks, 4 if kind == "box" else 1), not token["thing"])
+                marks = 4 if kind == "box" else 1
+                self.key = _Key(before.start, max(before.marks, marks), not token["thing"])
             elif self.key and (kind == "equals" or kind == "is" and self.key.spoken):
                 self.key = self.key._replace(made=True)
             elif kind == "from":

@@ -252,11 +252,12 @@ class Reading:
             else:
                 spans.append(one)
         self.doubtful = []
-        for failure in shared([tried for one in spans for tried in self._tried(one.span)], spans):
+        several = [one.span for one in spans if one.span[1] - one.span[0] >= TWO_BOXES]
+        for failure in shared([tried for span in several for tried in self._tried(span)], spans):
             self.fail("truncated" if failure.cut else "malformed", failure.span)
 
     def _is_corner(self, span: Span) -> bool:
-        return self.text.count(",", *span) == 1
+        return self.text.count(",", *span) == 1 and self.text[span[1] - 1] in ")]>"
 
     def _tried(self, span: Span) -> list[Attempt]:
         """The attempts in a part of the text."""
@@ -291,6 +292,7 @@ _BETWEEN_BOXES = re.compile(r"\s*(?:(?:,\s*)?\band\b\s*|[,;&]\s*)?")
 _BEFORE_LAST_BOX = re.compile(r"(?<=[\]>])\s*(?:(?:,\s*)?\band|[,;&])\s*$")
 _AROUND = {"(": ")", "[": "]", "{": "}", "（": "）", "“": "”", "‘": "’", **{quote: quote for quote in QUOTES}}
 GAP = 16
+TWO_BOXES = len("1 2 3 4 5 6 7 8")
 
 
 def mentions(reading: Reading, find_phrase=None) -> tuple[Mention, ...]:
