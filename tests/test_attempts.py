@@ -44,6 +44,7 @@ NEAR_MISSES = [
     "x1 is 0.8 y1 is 0.8 x2 is 0.9 y2 is 0.9",
     "xMin: 0.8, yMin: 0.8, xMax: 0.9, yMax: 0.9",
     "top_left_x = 0.8, top_left_y = 0.8, width = 0.9, height = 0.9",
+    "x_min 0.8 y_min 0.8 x_max 0.9 y_max 0.9",
     "l=0.8 t=0.8 r=0.9 b=0.9",
     "left: 0.8 top: 0.8 right: 0.9 bottom: 0.9",
     "**left**: 0.8 **top**: 0.8 **right**: 0.9 **bottom**: 0.9",

@@ -7,7 +7,7 @@ An attempt is
   or parted by a word to two numbers at most;
 - brackets of two numbers or more that follow one another (``(1,2),(3,4)``, ``from (1,2) to (3,4)``), and a model's
   location tags (``<patch_index_0044>``);
-- four numbers after a box's key (``bbox: 1, 2, 3, 4``), or each after a side's (``x_1=1, y_1 is 2, right=3, b=4``);
+- four numbers after a box's key (``bbox: 1, 2, 3, 4``), or each after a side's (``x_1=1, y1 2, right is 3, b: 4``);
 - two numbers or more in a bracket that the text's end cuts off.
 
 A run goes on over punctuation, single letters and the words that coordinates are told with. Numbers that merely stand in
@@ -62,7 +62,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 # Without a number and one of these there is no attempt; most answers end here.
-_MARK = re.compile(r"[][(){}<>:=]|\bis\b|\bare\b|equals", re.IGNORECASE)
+_MARK = re.compile(r"[][(){}<>:=]|\bis\b|\bare\b|equals|\b[xy]_?(?:\d|m[ia])", re.IGNORECASE)
 _NUMERIC = re.compile(r"\d|\bnan\b|\binf|\bnull\b|\bnone\b", re.IGNORECASE)
 _FOREIGN = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});|[^\x00-\x7f]", re.IGNORECASE)
 
@@ -224,7 +224,8 @@ class _Scan:
             if kind in ("box", "side"):
                 before = self.key or _Key(_around(self.text, span)[0])
                 marks = 4 if kind == "box" else 1
-                self.key = _Key(before.start, max(before.marks, marks), not token["thing"])
+                corner = kind == "side" and token.group()[0] in "xyXY" and span[1] - span[0] > 1  # x1, y_min: said of nothing else
+                self.key = _Key(before.start, max(before.marks, marks), not token["thing"], corner)
             elif self.key and (kind == "equals" or kind == "is" and self.key.spoken):
                 self.key = self.key._replace(made=True)
             elif kind == "from":
