@@ -6,7 +6,7 @@ A task is a split of a benchmark under a protocol, which is a module: :mod:`rec`
 :mod:`captions`, :mod:`description` or :mod:`short_answers`. A benchmark of a known protocol is one more line here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,6 +119,15 @@ GROUPS = {
     "spr_general": (["gqa", "textvqa_val", "pope"], None),  # lmms-eval's own; regressions show there
     "spr": (["spr_rec", "spr_flickr30k", "spr_lvis", "spr_region_caption", "spr_grounded_description"], None),
 }
+
+
+def splits_of(names: Iterable[str]) -> list[Split]:
+    """The tasks of ours among these names of tasks and groups, each once; other names are passed over."""
+    by_task, found = {split.task: split for split in SPLITS}, {}
+    for name in names:
+        members = splits_of(GROUPS[name][0]) if name in GROUPS else filter(None, [by_task.get(name)])
+        found |= {split.task: split for split in members}
+    return list(found.values())
 
 
 # --- YAML

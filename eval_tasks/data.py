@@ -15,30 +15,50 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import datasets
+import huggingface_hub
 
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import fields
 from spr_plugin.eval_tasks.catalogue import CATALOGUE, Split
-from spr_plugin.eval_tasks.model_format import running_format
+from spr_plugin.eval_tasks.model_format import running_format, variable_format
 from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.eval_tasks.running import pad_left
 from spr_plugin.loading import read_json_lines
 from spr_plugin.pictures import BadImage, Source, header_size, open_image, outside_of, whole_size
+from spr_plugin.progress import say
 
 ROOT = "SPR_DATA_ROOT"
+
+
+# What was read before the model was built, until its task is loaded: (SPR_DATA_ROOT, split) → documents.
+_read: dict[tuple[str | None, str], datasets.Dataset] = {}
+
+
+def read_first(splits: Iterable[Split]) -> None:
+    """Read the documents of these tasks before a model is built. Refuses, in one line, what is missing or does not
+    fit, or ``SPR_BOX_FORMAT``. One of several processes does; the others' launcher ends with it."""
+    if os.environ.get("RANK", "0") == "0":
+        variable_format(os.environ)
+        for split in splits:
+            root = os.environ.get(ROOT)
+            _read[root, split.key] = _documents(root, split)
 
 
 def load_documents(source: datasets.Dataset) -> datasets.Dataset:
     """The one-record data set of a task, named by its split → the documents. Refuses, in one line, what is missing or does not fit."""
     split, root = CATALOGUE[str(source.split)], os.environ.get(ROOT)
-    try:
-        documents = read_folder(root, split) if root else read_hub(split)
-    except UserError as error:
-        refuse(str(error))
+    documents = _read.pop((root, split.key), None) or _documents(root, split)
     pad_left()
     for name, value in {**split.options, "protocol": split.protocol, "box_format": running_format(os.environ)}.items():
         documents = documents.add_column(name, [value] * len(documents))
     return documents
+
+
+def _documents(root: str | None, split: Split) -> datasets.Dataset:
+    try:
+        return read_folder(root, split) if root else read_hub(split)
+    except UserError as error:
+        refuse(str(error))
 
 
 def doc_to_visual(doc: dict) -> list:
@@ -70,6 +90,7 @@ def read_folder(root: str, split: Split) -> datasets.Dataset:
     protocol = importlib.import_module(f"spr_plugin.eval_tasks.{split.protocol}")
     found = [document for part in split.split.split("+") for document in _read_part(Path(root).resolve(), split, part, protocol)]
     _require_distinct_ids(found, split)
+    _look_outside(found, Path(root).resolve(), split)
     return _with_pictures(found)
 
 
@@ -196,6 +217,20 @@ def _require_pictures(id_by_path: dict[str, str], file: Path) -> None:
         raise UserError(f"{file}, id {id_by_path[missing[0]]}: picture {missing[0]} is missing ({len(missing)} of {len(id_by_path)} are)")
 
 
+def _look_outside(documents: list[dict], root: Path, split: Split) -> None:
+    """Say how many pictures lie outside the folder, as those that ``spr data`` names do. UserError where it was
+    downloaded: other people's data name no file of this machine."""
+    paths = dict.fromkeys(one["image"] for one in documents if isinstance(one["image"], str))
+    caches = [outside_of(str(folder)) for folder in _caches()]
+    downloaded = (root / ".cache" / "huggingface").is_dir() or not all(outside(str(root / "x")) for outside in caches)
+    allowed = [outside_of(str(root)), *(caches if downloaded else [])]
+    if found := [path for path in paths if all(outside(path) for outside in allowed)]:
+        lie = f"{len(found)} of {len(paths)} pictures of {split.folder}/{split.split} lie outside {ROOT}={root}"
+        if downloaded:
+            raise UserError(f"{lie}, which was downloaded, such as {found[0]}: put them into the folder")
+        say(f"{lie}, such as {found[0]}")
+
+
 # --- the hub
 
 
@@ -216,15 +251,19 @@ def read_hub(split: Split) -> datasets.Dataset:
 
 def _refuse_outside_cache(rows: datasets.Dataset, name: str) -> None:
     """UserError where a row names a file that was not downloaded: other people's data name none of this machine."""
-    folders = datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE
-    caches = [outside_of(str(folder)) for folder in folders]
+    caches = [outside_of(str(folder)) for folder in _caches()]
     for picture in rows["image"]:
         path = picture["path"] if picture["bytes"] is None else None
         if path is not None and all(outside(path) for outside in caches):
             raise UserError(f"{name}: picture {path} lies outside the hub's cache; set {ROOT} to a local folder")
 
 
-def published_rows(rows: datasets.Dataset, count: int, expressions: int, name: str) -> datasets.Dataset:
+def _caches() -> tuple[str, str, str]:
+    """Where the hub's libraries keep what they download."""
+    return datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, huggingface_hub.constants.HF_HUB_CACHE
+
+
+def published_rows(rows: datasets.Dataset, count: int, expressions: int | None, name: str) -> datasets.Dataset:
     """The published split among a hub data set's rows: its first `count`, which must hold exactly `expressions` expressions.
 
     The hub's RefCOCO val is UNC's split followed by Google's, most of whose pictures are UNC training data.

@@ -1,7 +1,7 @@
 """Grounded region descriptions, the paper's own subject: boxes and phrases of a free description against the annotated objects.
 
 Documents come from COCO JSON (COCO, LVIS, Objects365 layout): SPR_DATA_ROOT/FOLDER/SPLIT.json with pictures in FOLDER/images. A region is
-grown in each picture as in the method (:mod:`spr_plugin.regions`, seed 0), and the question is the method's plain prompt.
+grown in each picture as in the method (:mod:`spr_plugin.recipes.spr.regions`, seed 0), and the question is the method's plain prompt.
 
 Boxes of the answer and objects of the region are matched one to one for the largest sum of IoU; pairs of IoU ≥ 0.5 count. Sums run over all
 regions, never over means of regions:
@@ -16,19 +16,21 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from spr_plugin.annotations import CocoImages
-from spr_plugin.boxes import iou_matrix
+from spr_plugin.boxes import finite, iou_matrix
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import fields, metrics
 from spr_plugin.eval_tasks.answers import answer_text, true_box
 from spr_plugin.eval_tasks.model_format import named_format
+from spr_plugin.loading import read_json
 from spr_plugin.pictures import REASONS
-from spr_plugin.prompts import plain_question
-from spr_plugin.regions import region_queries
+from spr_plugin.recipes.spr.prompts import plain_question
+from spr_plugin.recipes.spr.regions import region_queries
 
 FIELDS = {"region": fields.box, "objects": fields.listed(label=fields.text, bbox=fields.box)}
 KINDS = (".json",)
@@ -39,7 +41,8 @@ _WORD = re.compile(r"\w+")
 def read(file: Path) -> Iterator[tuple[dict, str]]:
     """A record a picture with enough objects, and the words that name it. Pictures lie in ``images`` beside the file.
 
-    Raises UserError where a picture is missing or does not open: figures of a part of the set would pass for those of the whole.
+    Raises UserError where a picture is missing or does not open, or a box has a number that is none: figures of
+    a part of the set would pass for those of the whole.
     """
     folder, skipped = file.parent / "images", Counter()
     images = list(CocoImages(str(file), str(folder), skipped))
@@ -47,11 +50,20 @@ def read(file: Path) -> Iterator[tuple[dict, str]]:
         raise UserError(
             f"{file}: {lost} of its pictures are missing under {folder} or do not open, or have another size"
         )
+    if skipped["not_finite"]:
+        raise UserError(f"{file}, annotation {_not_finite(file)}: its bbox holds a number that is not finite")
     for query in region_queries(images, seed=0, skipped=skipped):
         objects = [{"label": annotation.label, "bbox": list(annotation.box.xyxy)} for annotation in query.truth]
         image, region = query.image, list(query.region.xyxy)
         record = {"id": query.id, "image": image.path, "image_id": image.id, "width": image.width, "height": image.height}
         yield {**record, "region": region, "objects": objects}, f"{file}, picture {image.id}"
+
+
+def _not_finite(file: Path) -> object:
+    """The id of the first annotation of such a box."""
+    rows: Any = read_json(file, str(file))
+    boxes = ((row.get("id"), row.get("bbox")) for row in rows["annotations"] if isinstance(row, dict))
+    return next(id for id, box in boxes if isinstance(box, list) and not finite(box))
 
 
 def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:

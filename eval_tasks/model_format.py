@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.eval_tasks.running import image_processor, model_config, running_models
-from spr_plugin.formats import BoxFormat, box_format
+from spr_plugin.formats import BoxFormat, box_format, refuse_unknown_aspect
 
 VARIABLE = "SPR_BOX_FORMAT"
 # model_type in config.json → family. LLaVA and its descendants come apart, as their space depends on the picture's preparation.
@@ -31,11 +31,19 @@ CLASSES = {"FerretLlamaForCausalLM": "ferret", "FERRETLlamaForCausalLM": "ferret
 HINT = f"set {VARIABLE}=family or family:aspect, for example llava:pad or ferret"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def named_format(name: str) -> BoxFormat:
     """``"family"`` or ``"family:aspect"`` → the format object. Raises UserError for an unknown family."""
     family, _, aspect = name.partition(":")
     return box_format(family, aspect or None)
+
+
+def given_format(name: str, named_by: str) -> BoxFormat:
+    """:func:`named_format` of a name that a person gave: UserError for an aspect too that the family has not."""
+    form = named_format(name)
+    if aspect := name.partition(":")[2]:
+        refuse_unknown_aspect(form.family, aspect, named_by)
+    return form
 
 
 def running_format(environ: Mapping[str, str]) -> str:
@@ -43,8 +51,8 @@ def running_format(environ: Mapping[str, str]) -> str:
 
     Where several models are alive they must agree, as nothing says which of them the task will run on.
     """
-    if environ.get(VARIABLE):
-        return _checked(environ[VARIABLE], VARIABLE)
+    if name := variable_format(environ):
+        return name
     found = _formats(running_models())
     if len(found) > 1:
         found = _formats(running_models(collect=True))
@@ -56,6 +64,17 @@ def running_format(environ: Mapping[str, str]) -> str:
     return _checked(name, source)
 
 
+def variable_format(environ: Mapping[str, str]) -> str | None:
+    """The name that the variable gives; refuses one that is none. None where it is not set."""
+    if not (name := environ.get(VARIABLE)):
+        return None
+    try:
+        given_format(name, VARIABLE)
+    except UserError as error:
+        refuse(f"{VARIABLE} is {name}: {error}")
+    return name
+
+
 def config_format(config: Mapping | None, processor: object = None) -> tuple[str | None, str]:
     """A checkpoint's config.json and image processor → (format name or None, where it comes from or why there is none)."""
     if config is None:
@@ -64,7 +83,7 @@ def config_format(config: Mapping | None, processor: object = None) -> tuple[str
     if recorded is not None:
         return _recorded_format(recorded), "spr_box in config.json"
     by_class = [CLASSES[name] for name in config.get("architectures") or () if name in CLASSES]
-    family = (by_class or [FAMILIES.get(model_type)])[0]
+    family = by_class[0] if by_class else FAMILIES.get(model_type)
     if family:
         return family + (_pixel_limits(processor) if family == "qwen2.5-vl" else ""), "model_type in config.json"
     if model_type.startswith("llava"):

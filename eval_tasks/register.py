@@ -7,8 +7,8 @@ are looked for. Nothing heavy is imported here: each change waits until lmms-eva
 import functools
 from pathlib import Path
 
-from spr_plugin.imports import after_import, once
 from spr_plugin.hooks import shims
+from spr_plugin.imports import after_import, once
 
 FOLDER = str(Path(__file__).resolve().with_name("tasks"))
 
@@ -16,6 +16,7 @@ FOLDER = str(Path(__file__).resolve().with_name("tasks"))
 def register() -> list:
     """Called by lmms-eval when ``lmms_eval.models`` is imported; returns the models that we bring. Calling it again changes nothing."""
     after_import("lmms_eval.tasks", lambda module: add_folder(module.TaskManager))
+    after_import("lmms_eval.tasks", lambda module: check_documents_first(module.TaskManager))
     after_import("lmms_eval.api.model", lambda module: note_models(module.lmms))
     after_import("lmms_eval.models.simple.llava", lambda module: widen_on_cpu(module.Llava))
     shims.install()
@@ -35,6 +36,27 @@ def add_folder(task_manager) -> None:
         return initialize_tasks(self, include_path=[*paths, FOLDER], include_defaults=include_defaults)
 
     task_manager.initialize_tasks = with_our_folder
+
+
+@once
+def check_documents_first(task_manager) -> None:
+    """Let the documents of our tasks be read when the command line names them: lmms-eval itself builds the model
+    before it looks at any. (Where its Python function is called, the model comes first: it is told the names of
+    the tasks alone, and hands them to nobody before.)"""
+    match_tasks = task_manager.match_tasks
+
+    @functools.wraps(match_tasks)
+    def checking(self, task_list):
+        names = match_tasks(self, task_list)
+        from spr_plugin.eval_tasks import catalogue
+
+        if splits := catalogue.splits_of(names):
+            from spr_plugin.eval_tasks.data import read_first
+
+            read_first(splits)
+        return names
+
+    task_manager.match_tasks = checking
 
 
 @once

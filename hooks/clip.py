@@ -19,8 +19,8 @@ from spr_plugin.boxes import Box
 from spr_plugin.errors import UserError
 from spr_plugin.hooks.checkpoint import refused, whole
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.prompts import crop_corners
-from spr_plugin.scoring import split_text
+from spr_plugin.recipes.spr.prompts import crop_corners
+from spr_plugin.recipes.spr.scoring import split_text
 
 COVERED = 0.5  # of a patch's area, for the patch to count as part of the region
 CROPS, TEXTS = 32, 64  # in one batch at most: bounds memory for a picture with hundreds of regions
@@ -53,7 +53,7 @@ class ClipSimilarity:
     def score(self, picture: Image.Image, asked: Sequence[tuple[Box, str]]) -> list[tuple[float, float]]:
         """(s_crop, s_local) for each (region on `picture`, text). Texts hold words only, without coordinates, at least one word each.
 
-        A text over the limit is split (`spr_plugin.scoring.split_text`); its cosines are the token-weighted means of its parts'.
+        A text over the limit is split (`spr_plugin.recipes.spr.scoring.split_text`); its cosines are the token-weighted means of its parts'.
         """
         regions = {region: place for place, region in enumerate(dict.fromkeys(region for region, _ in asked))}
         views = torch.stack([self.crop_embeddings(picture, list(regions)), self.local_embeddings(picture, list(regions))], dim=1)

@@ -18,7 +18,7 @@ from spr_plugin.contracts import Detection
 from spr_plugin.errors import UserError
 from spr_plugin.hooks.checkpoint import refused, whole
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.scoring import split_text
+from spr_plugin.recipes.spr.scoring import split_text
 
 ENDS = re.compile(r"[.?]")  # of a phrase within a caption
 CAPTIONS = 4  # in one batch at most, each with the picture beside it
@@ -73,7 +73,7 @@ class ZeroShotDetector:
         kept = scores > self.threshold
         centres, half = boxes[kept, :2], boxes[kept, 2:] / 2
         corners = torch.cat([centres - half, centres + half], dim=1) * sides
-        return [(Box(*box, space), score) for box, score in zip(corners.tolist(), scores[kept].tolist())]
+        return [(Box.of(box, space), score) for box, score in zip(corners.tolist(), scores[kept].tolist())]
 
 
 class GroundingDino(ZeroShotDetector):

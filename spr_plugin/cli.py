@@ -66,11 +66,12 @@ def score(
     """Score and pair anybody's answers, without a trainer."""
     from spr_plugin import formats
     from spr_plugin.config import SPRConfig
+    from spr_plugin.contracts import ask
     from spr_plugin.files import content
     from spr_plugin.pictures import limit_pixels
     from spr_plugin.plugins import load_file
+    from spr_plugin.recipes.find import find_recipe
     from spr_plugin.score_file import Scoring
-    from spr_plugin.scoring import find_scorer
 
     with own_flags():
         limit_pixels(max_pixels)
@@ -79,13 +80,14 @@ def score(
             load_file(path)
         config = SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam, spr_scorer=scorer)
         form = formats.box_format(box_format, aspect)
+        formats.refuse_unknown_aspect(box_format, aspect, f"--aspect {aspect}")
         files = {Path(path).name: content(path)["hash"] for path in plugin}
         settings = {"clip": clip, "detector": detector, "scorer": scorer, "lambda": lam, "plugin": files}
         settings["max-pixels"] = max_pixels
         models = [(flag, path) for flag, path in (("--clip", clip), ("--detector", detector)) if path]
         reads = [*models, *(("--plugin", path) for path in plugin)]
         scoring = Scoring(responses, annotations, images, form, out, pairs, allow_outside, settings, reads)
-        scoring.run(find_scorer(config, device, form))
+        scoring.run(find_recipe(config, form).on(device), ask("spr_pairing", config=config))
 
 
 @contextlib.contextmanager
@@ -131,7 +133,9 @@ def sample(context, out, aspect):
         raise UserError("spr sample needs --out, --spr_annotations, --spr_image_folder and --spr_box_format")
     for path in config.spr_plugin:
         load_file(path)
-    print(f"{sample_alone(out, config, formats.box_format(config.spr_box_format, aspect))} candidates in {out}")
+    form = formats.box_format(config.spr_box_format, aspect)
+    formats.refuse_unknown_aspect(config.spr_box_format, aspect, f"--aspect {aspect}")
+    print(f"{sample_alone(out, config, form)} candidates in {out}")
 
 
 @commands.command()

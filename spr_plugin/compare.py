@@ -3,22 +3,24 @@
 Every gain is B minus A on the same samples, with a paired bootstrap interval that draws whole pictures; where a sample is right or wrong, McNemar's
 exact test goes with it. The paper's signature is one line: does the gain grow with the IoU threshold?
 
-Reads the ``*_samples_<task>.jsonl`` that ``--log_samples`` leaves. Knows nothing about models.
+Reads the ``*_samples_<task>.jsonl`` that ``--log_samples`` leaves, and in the ``*_results.json`` beside them
+whose samples they are: lmms-eval names a model's folder by the end of its path alone. Knows nothing about models.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import binomtest
 
+from spr_plugin.boxes import finite
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
 from spr_plugin.files import write_text
-from spr_plugin.loading import read_json_lines
+from spr_plugin.loading import read_json, read_json_lines
 from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.pictures import open_image
 
@@ -57,7 +59,8 @@ def compare(a: str, b: str, out: str | None = None) -> dict:
 def read_run(folder: Path) -> Run:
     """The samples of each task of ours under `folder`, which holds one run: the newest, where it was made again in its place.
 
-    Raises UserError for a folder without samples, one that holds several runs, and records that no task of ours wrote.
+    Raises UserError for a folder without samples, one that holds several runs or those of several models, and
+    records that no task of ours wrote.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
@@ -69,6 +72,7 @@ def read_run(folder: Path) -> Run:
     homes = sorted({str(file.parent) for file, records in read.items() if records})
     if len(homes) > 1:
         raise UserError(f"{folder} holds {len(homes)} runs ({', '.join(homes)}): name the folder of one")
+    _refuse_several_models([file.with_name(f"{time}_results.json") for time, _, file in found if read[file]])
     newest = dict(sorted(newest.items()))
     return Run(folder, {task: read[file] for task, file in newest.items()}, tuple(newest.values()))
 
@@ -88,11 +92,88 @@ def _records(file: Path) -> dict[str, dict]:
     return found
 
 
-def _whole(details: Mapping) -> bool:
-    """Whether a record is what `metrics.detail`, or that of the captions, makes of a document."""
+def _refuse_several_models(results: Iterable[Path]) -> None:
+    """UserError where two of these files of lmms-eval, as far as they are there, say another model or other
+    arguments of one."""
+    of: dict[tuple, Path] = {}
+    for file in dict.fromkeys(results):
+        config = _config(file) if file.is_file() else None
+        if config and (config.get("model") or config.get("model_args")):
+            given = config.get("model_args") or ""
+            pairs = given.items() if isinstance(given, dict) else str(given).split(",")
+            of.setdefault((str(config.get("model")), *sorted(map(str, pairs))), file)
+    if len(of) > 1:
+        names = [f"{model} {','.join(arguments)} ({file.name})" for (model, *arguments), file in of.items()]
+        raise UserError(
+            f"{file.parent} holds the samples of {len(of)} models: {'; '.join(names)}; give each an "
+            "--output_path of its own, and move the files of all but one away"
+        )
+
+
+def _config(results: Path) -> dict | None:
+    """What lmms-eval says that it was called with."""
+    content = read_json(results, str(results))
+    config = content.get("config") if isinstance(content, dict) else None
+    return config if isinstance(config, dict) else None
+
+
+# --- what a record must hold
+
+
+def _refuse_unsound(task: str, run: Run) -> None:
+    """UserError for the first document that is not what one of our tasks makes of it, or whose figures are none."""
+    records = run.tasks[task].values()
+    kinds = {name for record in records for name in _kinds(record[metrics.DETAILS])}
+    scores = {name for record in records for name, value in record.items() if _is_payload(name, value)}
+    for record in records:
+        details = record[metrics.DETAILS]
+        if not _whole(details, kinds):
+            why = "is no record of a task of ours, with an image and items"
+        elif unsound := [item["id"] for item in details.get("items", ()) if kinds and not _is_box_item(item)]:
+            why = f"has an item {unsound[0]} without a sound iou, reason, truth or predicted box"
+        elif unsound := [name for name in sorted(scores) if not _is_score(record.get(name))]:
+            why = f"has no sound score and n of {unsound[0]}"
+        else:
+            continue
+        raise UserError(f"{task}: document {details['id']} of {run.folder} {why}")
+
+
+def _kinds(details: Mapping) -> set[str]:
+    """Of what a task may measure beside plain scores: "iou" of boxes, "said" of captions."""
     items = details.get("items")
+    boxed = isinstance(items, list) and any(isinstance(item, dict) and "iou" in item for item in items)
+    return {name for name, there in (("iou", boxed), ("said", "said" in details)) if there}
+
+
+def _whole(details: Mapping, kinds: Set[str]) -> bool:
+    """Whether a record is what `metrics.detail`, or that of the captions, makes of a document."""
+    items = details.get("items", [] if "said" in kinds else None)
     listed = isinstance(items, list) and all(isinstance(item, dict) and "id" in item for item in items)
-    return isinstance(details.get("image"), str) and (listed or "said" in details)
+    references = details.get("references")
+    told = isinstance(details.get("said"), str) and isinstance(references, list) and references != []
+    told = told and all(isinstance(reference, str) for reference in references)
+    return isinstance(details.get("image"), str) and listed and (told or "said" not in kinds)
+
+
+def _is_box_item(item: Mapping) -> bool:
+    """Whether it is what `metrics.box_item` makes."""
+    overlap, reason, predicted = item.get("iou"), item.get("reason", 0), item.get("predicted", 0)
+    sound = finite([overlap]) and 0 <= overlap <= 1 and (reason is None or isinstance(reason, str))
+    return sound and _is_box(item.get("truth")) and (predicted is None or _is_box(predicted))
+
+
+def _is_box(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 4 and finite(value)
+
+
+def _is_payload(name: str, value: object) -> bool:
+    """Whether a field of a record is a metric's payload, sound or not: not lmms-eval's own ``doc``, say."""
+    return isinstance(value, dict) and name not in ("doc", metrics.DETAILS) and ("score" in value or "n" in value)
+
+
+def _is_score(value: object) -> bool:
+    """Whether it is what `metrics.payload` makes."""
+    return isinstance(value, dict) and finite([value.get("score"), value.get("n")]) and value["n"] >= 0
 
 
 # --- figures
@@ -119,9 +200,8 @@ def _paired(task: str, a: Run, b: Run) -> list[tuple[dict, dict, dict]]:
         only = sorted(first.keys() ^ second.keys(), key=str)
         raise UserError(f"{task}: {a.folder} and {b.folder} differ in {len(only)} documents, such as {only[0]}; evaluate both on the same ones")
     found = []
-    for run, records in ((a, first), (b, second)):
-        if broken := [id for id, record in records.items() if not _whole(record[metrics.DETAILS])]:
-            raise UserError(f"{task}: document {broken[0]} of {run.folder} is no record of a task of ours, with an image and items")
+    for run in (a, b):
+        _refuse_unsound(task, run)
     for id, record in first.items():
         details, other = record[metrics.DETAILS], second[id][metrics.DETAILS]
         hashes = {details.get("asked"), other.get("asked")} - {None}  # older versions wrote none
@@ -210,9 +290,7 @@ def _scores(first: Mapping[str, dict], second: Mapping[str, dict]) -> list[dict]
                    (("CIDEr / 100", captions.cider), ("ROUGE-L", captions.rouge_l))}  # fmt: skip
         figures["CIDEr / 100"] = figures["CIDEr / 100"] / 100
         return figure_rows(figures, images)
-    records = [run[id] for run in (first, second) for id in ids]
-    scored = lambda record, name: isinstance(record.get(name), dict) and "score" in record[name]  # noqa: E731
-    names = [name for name in one if all(scored(record, name) for record in records)]
+    names = [name for name, value in one.items() if _is_payload(name, value) and name in second[ids[0]]]
     return _ratio_rows({name: np.array([[run[id][name][key] for run in (first, second) for key in ("score", "n")] for id in ids])
                         for name in names}, images)  # fmt: skip
 

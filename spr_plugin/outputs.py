@@ -37,8 +37,15 @@ def refuse_overwriting(outputs: Mapping[str, str], inputs: Iterable[tuple[str, s
     there = {flag: path for flag, path in outputs.items() if os.path.exists(path)}
     for named_by, source in inputs:
         for flag, path in there.items():
-            if _identity(path) == _identity(source) or os.path.isdir(source) and _within(path, source):
+            if _identity(path) == _identity(source) or (os.path.isdir(source) and _within(path, source)):
                 raise UserError(f"{flag} {path}: is read as {named_by}, and would be lost; take another file")
+
+
+def refuse_within(folder: str, files: Iterable[tuple[str, str]]) -> None:
+    """UserError for the first file (flag, path) in a folder that is the command's own, and goes with its end."""
+    for flag, path in files:
+        if _within(path, folder):
+            raise UserError(f"{flag} {path}: lies in {folder}, which this command makes and deletes; take another place")
 
 
 def _identity(path: str) -> tuple[int, int] | str:

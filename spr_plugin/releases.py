@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from spr_plugin.boxes import finite
 from spr_plugin.errors import UserError
 from spr_plugin.files import draft_of, put
 from spr_plugin.loading import read_json, read_lines, read_text
@@ -165,9 +166,12 @@ def _by_id(rows: Iterable[tuple[int | str, object]], file: Path) -> dict:
     return found
 
 
-def clipped(box: Iterable[float], width: int, height: int, skipped: Counter) -> list[float] | None:
-    """xyxy kept on the picture, or None (counted) for one that lies outside or is under a pixel."""
-    x1, y1, x2, y2 = map(float, box)
+def clipped(box: Iterable[float], width: int, height: int, skipped: Counter, of: str) -> list[float] | None:
+    """xyxy kept on the picture, or None (counted) for one that lies outside or is under a pixel. UserError, which
+    begins with `of`, for numbers that are none."""
+    x1, y1, x2, y2 = corners = list(map(float, box))
+    if not finite([*corners, width, height]):
+        raise UserError(f"{of}: the box {corners} in a picture of {width} x {height} holds a number that is not finite")
     inside = [min(max(x1, 0.0), width), min(max(y1, 0.0), height), min(max(x2, 0.0), width), min(max(y2, 0.0), height)]
     if inside[2] - inside[0] >= SMALLEST and inside[3] - inside[1] >= SMALLEST:
         return inside
@@ -220,7 +224,11 @@ def _refer(source: Path, name: str, by: str, splits: Iterable[str], skipped: Cou
         boxes = _by_id(((annotation["id"], annotation["bbox"]) for annotation in instances["annotations"]), file)
         for split in splits:
             own = [(ref, images[ref["image_id"]], boxes[ref["ann_id"]]) for ref in refs if ref["split"] == split]
-            whole = [(ref, _base(source, image), box) for ref, image, xywh in own if (box := clipped(_xyxy(xywh), image["width"], image["height"], skipped))]
+            cut = (
+                clipped(_xyxy(xywh), image["width"], image["height"], skipped, f"{file}, annotation {ref['ann_id']}")
+                for ref, image, xywh in own
+            )
+            whole = [(ref, _base(source, image), box) for (ref, image, _), box in zip(own, cut) if box]
             yield f"{name}/{split}", [
                 {"id": str(sentence["sent_id"]), **base, "expression": sentence["sent"], "bbox": box, "ref_id": str(ref["ref_id"])}
                 for ref, base, box in whole for sentence in ref["sentences"]
@@ -242,7 +250,8 @@ def _mdetr(content: Mapping, file: Path, skipped: Counter) -> list[Record]:
         found = []
         for image in content["images"]:
             base = {**_base(file.parent, image), "width": int(image["width"]), "height": int(image["height"])}
-            box = clipped(_xyxy(boxes[image["id"]]), base["width"], base["height"], skipped)
+            of = f"{file}, image {image['id']}"
+            box = clipped(_xyxy(boxes[image["id"]]), base["width"], base["height"], skipped, of)
             if box:
                 found.append({"id": str(image["id"]), **base, "expression": image["caption"], "bbox": box})
         return found
@@ -291,7 +300,8 @@ def read_entities(file: Path, skipped: Counter) -> tuple[int, int, dict[str, lis
         for object in root.iter("object"):
             corners = object.find("bndbox")
             if corners is not None:
-                box = clipped([int(corners.find(key).text) - 1 for key in ("xmin", "ymin", "xmax", "ymax")], width, height, skipped)
+                ends = [int(corners.find(key).text) - 1 for key in ("xmin", "ymin", "xmax", "ymax")]
+                box = clipped(ends, width, height, skipped, str(file))
                 for name in object.iter("name") if box else ():
                     boxes[name.text.strip()].append(box)
         return width, height, dict(boxes)
@@ -327,20 +337,32 @@ def _questions(image: Mapping, annotations: list[dict], categories: Mapping, ski
     """A question a class of the picture, about its largest object; the other class is one that the picture is not labelled with."""
     largest = {}
     for annotation in annotations:
+        if not finite([annotation["area"]]):
+            raise UserError(f"LVIS annotation {annotation['id']}: its area is no finite number: {annotation['area']}")
         kept = largest.get(annotation["category_id"])
         largest[annotation["category_id"]] = annotation if kept is None or annotation["area"] > kept["area"] else kept
     absent = sorted(categories.keys() - largest.keys() - set(image.get("not_exhaustive_category_ids", ())))
     for category, annotation in sorted(largest.items()):
-        box = clipped(_xyxy(annotation["bbox"]), image["width"], image["height"], skipped)
+        of = f"LVIS annotation {annotation['id']}"
+        box = clipped(_xyxy(annotation["bbox"]), image["width"], image["height"], skipped, of)
         if box is None or not absent:
             continue
         rng = random.Random(f"{SEED} {annotation['id']}")
         own = categories[category]
         yield {
             "id": str(annotation["id"]), "image": _lvis_path(image), "width": image["width"], "height": image["height"], "bbox": box,
-            "point": point_inside(annotation.get("segmentation"), box, rng), "name": own["name"],
+            "point": point_inside(_polygons(annotation, of), box, rng), "name": own["name"],
             "synonyms": [name for name in own.get("synonyms", ()) if name != own["name"]], "negative": categories[rng.choice(absent)]["name"],
         }  # fmt: skip
+
+
+def _polygons(annotation: Mapping, of: str) -> object:
+    """Its segmentation, of finite numbers; UserError, which begins with `of`, for another."""
+    polygons = annotation.get("segmentation")
+    for polygon in polygons if isinstance(polygons, list) else ():
+        if not finite(polygon):
+            raise UserError(f"{of}: its segmentation holds a number that is not finite")
+    return polygons
 
 
 def point_inside(polygons: object, box: list[float], rng: random.Random) -> list[float]:
@@ -384,7 +406,8 @@ def _regions(source: Path, regions: list[dict], id: int | None, size: Mapping, s
     for region in regions:
         image = region.get("image_id", id)
         width, height = size[image]
-        box = clipped(_xyxy([region[key] for key in ("x", "y", "width", "height")]), width, height, skipped)
+        corners, of = _xyxy([region[key] for key in ("x", "y", "width", "height")]), f"region {region['region_id']}"
+        box = clipped(corners, width, height, skipped, f"Visual Genome {of}")
         phrase = region["phrase"].strip()
         if box and phrase:
             folder = next((name for name in ("VG_100K", "VG_100K_2") if (source / name / f"{image}.jpg").is_file()), "VG_100K")

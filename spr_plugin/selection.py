@@ -3,7 +3,8 @@
 RefCOCO, RefCOCO+ and RefCOCOg test on pictures of COCO's *training* set, which LLaVA's mix, LVIS and Visual Genome hold too: whoever
 measures on them names their files to ``--spr_exclude``. A picture is known by COCO's number wherever its name has
 the twelve digits (``COCO_train2014_000000581857.jpg`` is ``train2017/000000581857.jpg`` and
-``COCO_train2014_000000581857_jpg.rf.0f3a….jpg``), else by its file name.
+``COCO_train2014_000000581857_jpg.rf.0f3a….jpg``) or a number behind the name of one of COCO's sets
+(``COCO_train2014_581857.jpg``), else by its file name. Of several numbers in one name any may be the picture's.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from spr_plugin.plain_pickle import load_plain
 # COCO's are below a million, which tells them from the twelve digits of dates and hashes; its year may stand before.
 COCO_NUMBER = re.compile(r"(?:(?<!\d)|(?<=201[457]))(0{6}\d{6})(?!\d)")
 TWELVE_DIGITS = re.compile(r"(?<!\d)(\d{12})(?!\d)")
+IN_COCO_SET = re.compile(r"(?:train|val|test)201[457](?:[_-]0*(\d{1,6})(?!\d)|/(\d{1,6})\.\w+$)", re.IGNORECASE)
 FIELDS = ("file_name", "image", "image_path", "img_path", "original_id", "image_id")
 LONGEST_ID = 19  # digits
+MOST_OF_COCO = 10**6
 Key = int | str
 
 
@@ -33,23 +36,28 @@ class Selection:
     """What regions are grown from.
 
     Attributes:
-        excluded: of each path of ``--spr_exclude``, `picture_key` of the pictures that are left out.
+        excluded: of each path of ``--spr_exclude``, `keys_of_picture` of the pictures that are left out.
         min_objects: pictures with fewer objects are left out.
         min_area: objects of fewer square pixels are left out.
         matched: the paths that have left out a picture so far.
+        doubtful: pictures that were left out for one of several numbers in their name.
     """
 
     excluded: Mapping[str, frozenset[Key]] = dataclasses.field(default_factory=dict)
     min_objects: int = 1
     min_area: float = 0.0
     matched: set[str] = dataclasses.field(default_factory=set, compare=False)
+    doubtful: list[str] = dataclasses.field(default_factory=list, compare=False)
 
     def __call__(self, image: AnnotatedImage, skipped: Counter) -> AnnotatedImage | None:
         """`image` with the objects that are large enough, or None; counted as ``excluded``, ``small`` (objects), ``few_objects``."""
-        key = picture_key(image.path)
-        if by := [path for path, keys in self.excluded.items() if key in keys]:
+        own = keys_of_picture(image.path)
+        if by := {path: own & keys for path, keys in self.excluded.items() if own & keys}:
             self.matched.update(by)
             skipped["excluded"] += 1
+            others = own - frozenset().union(*by.values())
+            if any(isinstance(key, int) and key < MOST_OF_COCO for key in others):
+                self.doubtful.append(image.path)
             return None
         large = tuple(annotation for annotation in image.annotations if annotation.box.area >= self.min_area)
         if small := len(image.annotations) - len(large):
@@ -64,15 +72,17 @@ class Selection:
         return [path for path in self.excluded if path not in self.matched]
 
 
-def picture_key(name: Key) -> Key:
-    """COCO's number of a picture, from its file name or id; else its file name without folders."""
+def keys_of_picture(name: Key) -> frozenset[Key]:
+    """Every number of COCO's that a picture's file name or id may hold; else its file name without folders."""
     if isinstance(name, int):
-        return name
-    folders, _, base = str(name).replace("\\", "/").rpartition("/")
+        return frozenset([name])
+    path = str(name).replace("\\", "/")
+    folders, _, base = path.rpartition("/")
     # a folder is named after a picture by who cuts it up, and a Roboflow export ends in a hash
-    coco = COCO_NUMBER.search(base) or TWELVE_DIGITS.search(base) or COCO_NUMBER.search(folders)
-    number = coco.group(1) if coco else base
-    return int(number) if number.isascii() and number.isdecimal() and len(number) < LONGEST_ID else base
+    padded = [*COCO_NUMBER.findall(path), *TWELVE_DIGITS.findall(base)]
+    behind = [first or second for first, second in IN_COCO_SET.findall(path)]
+    bare = base if base.isascii() and base.isdecimal() and len(base) < LONGEST_ID else ""
+    return frozenset(map(int, filter(None, [*padded, *behind, bare]))) or frozenset([base])
 
 
 def excluded(paths: Sequence[str]) -> dict[str, frozenset[Key]]:
@@ -84,18 +94,19 @@ def excluded(paths: Sequence[str]) -> dict[str, frozenset[Key]]:
     under which Visual Genome names excluded COCO pictures are found. Raises UserError for anything else.
     """
     named: dict[str, set[Key]] = {path: set() for path in paths}
-    genome: dict[str, int] = {}
+    genome: dict[str, frozenset[Key]] = {}
     only_translate = set()
     for path, keys in named.items():
         for row in (row for file in exclusion_files(path) for row in _rows(file)):
             if isinstance(row, dict) and "coco_id" in row:
                 only_translate.add(path)
                 if row["coco_id"] is not None:
-                    genome[f"{row.get('image_id')}.jpg"] = _row_key(row, path, "coco_id")
+                    genome[f"{row.get('image_id')}.jpg"] = _row_keys(row, path, "coco_id")
             elif not (isinstance(row, dict) and row.get("split") == "train"):
-                keys.add(_row_key(row, path))
-    copies = {path: {name for name, coco in genome.items() if coco in keys} for path, keys in named.items()}
-    return {path: frozenset(keys | copies[path]) for path, keys in named.items() if keys or path not in only_translate}
+                keys |= _row_keys(row, path)
+    copies = {path: {name for name, coco in genome.items() if coco & keys} for path, keys in named.items()}
+    translated = only_translate if any(copies.values()) else set()
+    return {path: frozenset(keys | copies[path]) for path, keys in named.items() if keys or path not in translated}
 
 
 def exclusion_files(path: str) -> list[Path]:
@@ -124,9 +135,9 @@ def _rows(file: Path) -> Iterable[object]:
         raise UserError(f"{name}: not a list of pictures ({error})") from None
 
 
-def _row_key(row: object, path: str, *fields: str) -> Key:
+def _row_keys(row: object, path: str, *fields: str) -> frozenset[Key]:
     fields = fields or FIELDS
     name = next((row[field] for field in fields if row.get(field) is not None), None) if isinstance(row, dict) else row
     if isinstance(name, (int, str)) and name != "":
-        return picture_key(name)
+        return keys_of_picture(name)
     raise UserError(f"--spr_exclude {path}: a record names no picture (looked for {', '.join(fields)}): {str(row)[:80]}")

@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -20,10 +21,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
+from spr_plugin.files import read_json, write_json
 from spr_plugin.loading import sound
 from spr_plugin.redaction import redacted, secrets_of, shown
 from spr_plugin.runs.log import Log
@@ -32,6 +35,8 @@ RETRIES = 6
 PAUSE = 1.0  # seconds before a reply that was no chat completion is asked for again
 LONGEST_REASON = 300  # characters of what a server said that a line shows
 LONGEST_REPLY = 1 << 24  # bytes
+LAST_READ = 1e-3  # seconds: 0 would be a read that waits for nothing
+SERVED = "served.json"  # beside the candidates: which model answered
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)  # a server without a parser for it leaves it in
 _ENDPOINT = re.compile(r"/(chat/completions|completions|models)/?$")
@@ -91,6 +96,12 @@ def _is_no_answer(error: Exception) -> bool:
 # --- the server
 
 
+def served(candidates: Path) -> str | None:
+    """The model that answered those in this folder; None where there are none, or nobody wrote it down."""
+    known = read_json(candidates / SERVED) if any(candidates.glob("rank-*.jsonl")) else None
+    return known["model"] if isinstance(known, dict) and isinstance(known.get("model"), str) else None
+
+
 class Server:
     """The server at ``--spr_sampler_url``. Whatever it does becomes an answer, or a UserError of one line;
     neither holds a secret.
@@ -99,7 +110,11 @@ class Server:
         model: the name that is asked.
     """
 
-    def __init__(self, config: SPRConfig):
+    def __init__(self, config: SPRConfig, candidates: Path | None = None):
+        """
+        Args:
+            candidates: folder of what a server has answered before, if any: the same model is to go on.
+        """
         try:
             import openai
         except ImportError:
@@ -121,11 +136,11 @@ class Server:
                 max_retries=RETRIES,
                 http_client=_patient_to_a_point(openai, config.spr_sampler_timeout),
             )
-        self.model = self._model()
+        self.model = self._model(served(candidates) if candidates else None)
 
-    def _model(self) -> str:
-        """The first that the server lists, unless a flag names it; a server that keeps no list is then taken
-        at its word. UserError where it does not answer."""
+    def _model(self, before: str | None) -> str:
+        """The one of ``before``, else the first that the server lists, unless a flag names it; a server that
+        keeps no list is then taken at its word. UserError where it does not answer, or serves another."""
         models, named = [], self.config.spr_sampler_model
         with self._speaking():
             try:
@@ -135,24 +150,30 @@ class Server:
                     raise
         if not (named or models):
             raise UserError(f"{self.name}: the server lists no model; name one with --spr_sampler_model")
-        return named or models[0]
+        if not named and before is not None and before not in models:
+            raise UserError(
+                f"{self.name}: serves {models[0]}, and the candidates that are there already were answered by "
+                f"{before}: have it serve that one again, or sample anew with --spr_sampler_model {models[0]}"
+            )
+        return named or before or models[0]
 
-    def said(self, picture: str, text: str, seed: int, stop: threading.Event) -> str:
-        """The answer to a prompt with a picture (a data URL). A reply that is none is asked for again, until
+    def said(self, pictures: list[str], text: str, seed: int, stop: threading.Event) -> str:
+        """The answer to a prompt with pictures (data URLs). A reply that is none is asked for again, until
         ``stop``."""
         for left in reversed(range(RETRIES + 1)):
             with self._speaking():
                 try:
-                    return redacted(answer_in(self._completion(picture, text, seed)), self.secrets)
+                    return redacted(answer_in(self._completion(pictures, text, seed)), self.secrets)
                 except Malformed:
                     if not left or stop.wait(PAUSE):
                         raise
 
-    def _completion(self, picture: str, text: str, seed: int) -> str:
-        config, shown_picture = self.config, {"type": "image_url", "image_url": {"url": picture}}
+    def _completion(self, pictures: list[str], text: str, seed: int) -> str:
+        config = self.config
+        shown_pictures = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
         reply = self.client.chat.completions.with_raw_response.create(
             model=self.model,
-            messages=[{"role": "user", "content": [shown_picture, {"type": "text", "text": text}]}],
+            messages=[{"role": "user", "content": [*shown_pictures, {"type": "text", "text": text}]}],
             seed=seed % 2**31,
             temperature=config.spr_temperature,
             top_p=config.spr_top_p,
@@ -194,8 +215,7 @@ class Server:
 
 
 def _patient_to_a_point(openai, seconds: float):
-    """The client's transport, in which a reply that is long, or long in coming, is one that failed. The
-    time-out that it has of its own starts anew with every byte."""
+    """The client's transport, in which a reply that is long, or long in coming, is one that failed."""
     client = openai.DefaultHttpxClient
     transport = sys.modules[client.__base__.__module__.partition(".")[0]]  # httpx, or what took its place
 
@@ -204,19 +224,57 @@ def _patient_to_a_point(openai, seconds: float):
             self.stream, self.close = stream, stream.close
 
         def __iter__(self):
-            until, size = time.monotonic() + seconds, 0
+            size = 0
             for part in self.stream:
                 size += len(part)
                 if size > LONGEST_REPLY:
                     raise transport.ReadError(f"a reply of more than {LONGEST_REPLY >> 20} MiB")
-                if time.monotonic() > until:
-                    raise transport.ReadTimeout(f"a reply that is not whole after {seconds:g} s")
                 yield part
 
     def bound(response) -> None:
         response.stream = Bounded(response.stream)
 
-    return client(event_hooks={"response": [bound]})
+    made = client(event_hooks={"response": [bound]})
+    for carrier in filter(None, (made._transport, *made._mounts.values())):
+        pool = carrier._pool
+        pool._network_backend = _Deadlines(pool._network_backend, seconds)
+    return made
+
+
+class _Deadlines:
+    """A network backend of the client's, whose connections give a reply so many seconds from the request's last
+    byte to its own: the client's time-out starts anew with every byte that comes, of the headers too."""
+
+    def __init__(self, backend, seconds: float):
+        self._backend, self._seconds = backend, seconds
+
+    def __getattr__(self, name):
+        return getattr(self._backend, name)
+
+    def connect_tcp(self, *given, **named):
+        return _Deadline(self._backend.connect_tcp(*given, **named), self._seconds)
+
+
+class _Deadline:
+    """A connection of `_Deadlines`."""
+
+    def __init__(self, stream, seconds: float):
+        self._stream, self._seconds, self._until = stream, seconds, math.inf
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, *given, **named):
+        self._until = math.inf
+        self._stream.write(*given, **named)
+        self._until = time.monotonic() + self._seconds
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        left = max(self._until - time.monotonic(), LAST_READ)
+        return self._stream.read(max_bytes, left if timeout is None else min(timeout, left))
+
+    def start_tls(self, *given, **named):
+        return _Deadline(self._stream.start_tls(*given, **named), self._seconds)
 
 
 def _said_by(error: Exception) -> str:
@@ -230,7 +288,7 @@ def ask_server(
     config: SPRConfig,
     log: Log,
     candidate: Callable,
-    picture_of: Callable,
+    shown_by: Callable,
     most_empty: float,
 ) -> list[dict]:
     """Fill ``log`` with candidates; the records of those that are empty are returned, not logged: whoever
@@ -239,29 +297,30 @@ def ask_server(
     Args:
         asked: (ask, {index of the sample: seed}) of what is missing.
         candidate: (ask, index, answer) → record.
-        picture_of: ask → the PIL picture that its prompt shows, None if it cannot be read.
+        shown_by: ask → the PIL pictures that its prompt shows, None if one cannot be read.
         most_empty: with more empty answers than this there is no need to go on.
 
     Raises:
         UserError: the server refuses a request, or does not answer however often it is asked.
     """
-    server = Server(config)
+    server = Server(config, log.directory)
+    write_json(log.directory / SERVED, {"model": server.model})
     writing, failed, empty = threading.Lock(), threading.Event(), []
 
     def answer(ask, seeds: dict[int, int]) -> None:
-        picture = picture_of(ask)
-        address = picture and _data_url(picture)
+        pictures = shown_by(ask)
+        addresses = [_data_url(picture) for picture in pictures or ()]
         for index, seed in seeds.items():
             if failed.is_set():
                 return
             try:
-                said = server.said(address, ask[1].text, seed, failed) if picture else ""
+                said = server.said(addresses, ask[1].text, seed, failed) if pictures else ""
             except UserError:
                 failed.set()
                 raise
             record = candidate(ask, index, said)
             with writing:
-                empty.append(record) if picture and not said else log.append(record)
+                empty.append(record) if pictures and not said else log.append(record)
                 if len(empty) > most_empty:
                     failed.set()
 

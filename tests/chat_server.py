@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-
 MODELS = {"object": "list", "data": [{"id": "tiny", "object": "model", "created": 0, "owned_by": "test"}]}
 
 
@@ -40,7 +39,7 @@ class ChatServer(ThreadingHTTPServer):
     """Answers each request with a box that depends on its seed, or with the boxes of the objects it is told; request n goes through ``faults.get(n)`` first.
 
     Faults: ``"drop"`` closes the connection, ``"hang"`` answers nothing for long, ``"cut"`` ends in the
-    middle of the body, ``"trickle"`` and ``"endless"`` send a body that never ends, a byte now and then or as fast as
+    middle of the body, ``"slow headers"`` sends headers without end, ``"trickle"`` and ``"endless"`` send a body that never ends, a byte now and then or as fast as
     it is read, a number is that HTTP status, a :class:`Reply` is sent as it is. ``models`` is a Reply
     to whoever asks for the models. Other paths than those under /v1 are not found.
 
@@ -110,6 +109,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(Reply(completion("a red circle")), cut=20)
         elif fault in ("trickle", "endless"):
             self._send_for_ever(b" " if fault == "trickle" else b" " * (1 << 20), 0.02 if fault == "trickle" else 0)
+        elif fault == "slow headers":
+            self._send_headers_for_ever()
         elif isinstance(fault, Reply):
             self._send(fault)
         elif fault:
@@ -146,6 +147,13 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             while not self.server.closing.wait(pause):
                 self.wfile.write(part)
+
+    def _send_headers_for_ever(self):
+        self.close_connection = True
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        with contextlib.suppress(OSError):
+            while not self.server.closing.wait(0.02):
+                self.wfile.write(b"X-Soon: yes\r\n")
 
     def log_message(self, *args):
         pass

@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from spr_plugin.annotations import BadImage, mine_conversations, open_image, CocoImages, spr_annotations
+from spr_plugin.annotations import BadImage, CocoImages, mine_conversations, open_image, spr_annotations
 from spr_plugin.errors import UserError
 from spr_plugin.formats import ferret, llava
-from spr_plugin.regions import region_queries
+from spr_plugin.recipes.spr.regions import region_queries
 
 
 @pytest.fixture
@@ -400,22 +400,87 @@ def test_a_padded_file_with_one_other_box_loses_that_box_alone(folder, first):
     assert len(image.annotations) + skipped["duplicate"] == 200
 
 
-def test_who_names_the_reading_is_told_of_pictures_that_look_mixed(folder, capsys):
-    """Roads: nothing above and below, though boxes count no padding."""
-    rng = random.Random(0)
-    rows = boxed(folder, "square", (640, 320), 1)
-    for number in range(300):
+def roads(count=300):
+    """Nothing above and below, though boxes count no padding."""
+    rng, rows = random.Random(0), []
+    for number in range(count):
         x, y = rng.uniform(0, 0.9), rng.uniform(0.15, 0.7)
-        rows.append(
-            record(
-                [(REC.format(f"car {number}"), f"[{x:.2f}, {y:.2f}, {x + 0.1:.2f}, {y + 0.1:.2f}]")],
-                image="wide.png",
-            )
-        )
-    with pytest.raises(UserError, match="say --spr_data_aspect square if none does"):
+        box = f"[{x:.2f}, {y:.2f}, {x + 0.1:.2f}, {y + 0.1:.2f}]"
+        rows.append(record([(REC.format(f"car {number}"), box)], image="wide.png"))
+    return rows
+
+
+def test_pictures_that_look_mixed_are_refused_with_a_way_out(folder):
+    """Whoever has named the reading was told only, and trained on boxes that may have been others."""
+    rows = boxed(folder, "square", (640, 320), 1)
+    with pytest.raises(UserError, match="write them alike, or give boxes by --spr_annotations"):
+        mine(folder, rows + roads(), llava("square"))
+
+
+def shuffled(folder, padded, square, size=(64, 32)):
+    """Records of so many boxes of each reading, a picture each five, in a seeded order."""
+    return random.Random(1).sample(rows := mixed(folder, ("pad", padded), ("square", square), size), len(rows))
+
+
+@pytest.mark.parametrize("other", [24, 60])
+@pytest.mark.parametrize("order", [mixed, shuffled])
+def test_a_few_boxes_of_the_picture_in_a_padded_file_refuse_it(folder, order, other, capfd):
+    """Those that lie in the stripes were left out, and the others read as if they counted padding."""
+    with pytest.raises(UserError, match=r"of \d+ boxes .*: some boxes count padding and some do not"):
+        if order is mixed:
+            mine(folder, mixed(folder, ("pad", 1200), ("square", other)), llava("pad"))
+        else:
+            mine(folder, shuffled(folder, 1200, other), llava("pad"))
+
+
+def test_so_few_that_they_may_be_mistakes_are_counted_aloud(folder, capfd):
+    rows = boxed(folder, "pad", (640, 320), 400)
+    other = record([(REC.format("other"), "[0.1, 0.31, 0.5, 0.98]")], image="wide.png")
+    mine(folder, [*rows, other])
+    said = capfd.readouterr().err
+    assert "1 of 401 boxes on non-square pictures" in said and "such boxes are left out" in said
+
+
+def in_folder(rows, folder, name):
+    """The same records, their pictures in a folder of that name."""
+    for row in rows:
+        if not (folder / name / row["image"]).exists():
+            (folder / name).mkdir(exist_ok=True)
+            (folder / name / row["image"]).write_bytes((folder / row["image"]).read_bytes())
+    return [{**row, "image": f"{name}/{row['image']}"} for row in rows]
+
+
+def asked_otherwise(rows):
+    """The same records under another question."""
+    words = "Where in this picture does it lie, if this sentence describes: {}"
+    return [
+        record([(words.format(row["conversations"][0]["value"].split(": ")[1]), row["conversations"][1]["value"])], row["image"])
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("apart", ["in the file", "in one folder", "under one question"])
+@pytest.mark.parametrize("named", [None, "square"])
+def test_a_few_padded_boxes_that_lie_together_refuse_a_file_of_others(folder, apart, named):
+    """Three in a hundred. Whoever named the reading is refused too: the boxes contradict it."""
+    rows = mixed(folder, ("square", 2400), ("pad", 90))
+    square, padded = rows[:2400], rows[2400:]
+    if apart == "in one folder":
+        padded = in_folder(padded, folder, "other")
+    elif apart == "under one question":
+        padded = asked_otherwise(padded)
+    rows = [*square[:1000], *padded, *square[1000:]]
+    if apart != "in the file":
+        rows = random.Random(2).sample(rows, len(rows))
+    with pytest.raises(UserError, match=f"but none of .* that lie together {apart}: some boxes count padding"):
         mine(folder, rows, llava("square"))
-    [image], _ = mine(folder, rows, llava("square"), sure=True)
-    assert "taken as --spr_data_aspect square" in capsys.readouterr().err and image.annotations
+
+
+def test_a_file_of_other_boxes_is_mined_whatever_its_order(folder):
+    for seed in range(3):
+        rows = mixed(folder, ("square", 1500), ("square", 700))
+        images, _ = mine(folder, random.Random(seed).sample(rows, len(rows)), llava("square"))
+        assert images
 
 
 def test_openai_s_names_and_keys_of_speakers_are_read(folder):
@@ -462,6 +527,61 @@ def test_tags_and_instructions_are_no_part_of_a_label(folder, asked):
     question = "Please provide the bounding box coordinate of the region this sentence describes: " + asked
     [image], _ = mine(folder, [record([(question, "[0.1, 0.3, 0.2, 0.4]")])])
     assert image.annotations[0].label == "the red cup"
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "answer in one box", ". answer in one box.", "\nanswer in one box", ", respond with exactly 1 bounding box",
+        ". the answer is one box", ", in one box", " report coordinates",
+    ],
+)  # fmt: skip
+def test_what_only_asks_is_no_part_of_a_label(folder, instruction):
+    question = REC.format("the red cup")[:-1] + (instruction if instruction[0] in ".,\n" else f" {instruction}")
+    [image], _ = mine(folder, [record([(question, "[0.1, 0.3, 0.2, 0.4]")])])
+    assert image.annotations[0].label == "the red cup"
+
+
+@pytest.mark.parametrize(
+    "sentence", ["furnish merely quadruples", "Kindly furnish merely quadruples, thanks", "no prose\nmerely quadruples"]
+)
+@pytest.mark.parametrize("share", [1, 4])
+def test_what_the_file_says_to_every_phrase_is_no_part_of_a_label(folder, sentence, share):
+    """In whatever words; here to one phrase in `share`."""
+    phrases = [f"{color} {thing}" for color in ("red", "blue", "green", "grey") for thing in ("cup", "hat", "dog. left")]
+    rows = []
+    for number, phrase in enumerate(phrases):
+        end = f". {sentence}" if number % share == 0 else ""
+        box = f"[{0.08 * number:.2f}, 0.3, {0.08 * number + 0.06:.2f}, 0.4]"
+        rows.append(record([(REC.format(phrase)[:-1] + end, box)]))
+    [image], _ = mine(folder, rows)
+    assert [annotation.label for annotation in image.annotations] == phrases
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "The bounding box is [0.1, 0.3, 0.2, 0.4].", "It is at [0.1, 0.3, 0.2, 0.4].",
+        "Sure, the region is [0.1, 0.3, 0.2, 0.4].", "Found within [0.1, 0.3, 0.2, 0.4].",
+        "Its coordinates are: [0.1, 0.3, 0.2, 0.4]", "Here you are, a bounding box: [0.1, 0.3, 0.2, 0.4]",
+    ],
+)  # fmt: skip
+def test_what_only_answers_is_no_label(folder, said):
+    images, skipped = mine(folder, [record([("Where is the cup?", said)])])
+    assert images == [] and skipped == {"no_phrase": 1}
+
+
+@pytest.mark.parametrize("said", ["The thing requested lies around [0.1, 0.3, 0.2, 0.4].", "Voila [0.1, 0.3, 0.2, 0.4]"])
+def test_the_phrase_that_was_asked_for_names_the_box(folder, said):
+    """In whatever words the answer comes."""
+    [image], _ = mine(folder, [record([(REC.format("red cup"), said)])])
+    assert image.annotations[0].label == "red cup"
+
+
+@pytest.mark.parametrize("label", ["box", "the box", "two boxes", "5", "box office", "man in the box", "left one"])
+def test_boxes_and_numbers_may_be_what_is_in_the_picture(folder, label):
+    [image], _ = mine(folder, [record([(REC.format(label), "[0.1, 0.3, 0.2, 0.4]")])])
+    assert image.annotations[0].label == label
 
 
 @pytest.mark.parametrize("asked", ["Answer briefly.", "<ref></ref>", "\nAnswer briefly."])

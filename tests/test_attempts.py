@@ -11,8 +11,8 @@ import pytest
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import FAMILIES, box_format
 from spr_plugin.formats.attempts import attempts
-from spr_plugin.refinement import refine
-from spr_plugin.scoring import strip_coordinates
+from spr_plugin.recipes.spr.refinement import refine
+from spr_plugin.recipes.spr.scoring import strip_coordinates
 
 SPACE = Space.pixels(100, 100)
 TRUTH = (16, 28, 31, 44)
@@ -106,7 +106,7 @@ def test_a_near_miss_is_a_failure_and_goes_with_repair(family, near_miss):
     for text in (f"A {good} and a blue circle {near_miss}.", f"A blue circle {near_miss} and a {good}."):
         parsed = form.parse(text, 100, 100)
         assert len(parsed.boxes) == 1 and sum(parsed.failures.values()) == 1
-        repaired, kept, dropped = refine(text, [TRUTH], form, 100, 100)
+        repaired, kept, dropped, _ = refine(text, [TRUTH], form, 100, 100)
         assert (kept, dropped) == (1, 1)  # half of its boxes are kept
         again = form.parse(repaired, 100, 100)
         assert len(again.boxes) == 1 and not again.failures
@@ -121,7 +121,7 @@ def test_a_near_miss_is_a_failure_and_goes_with_repair(family, near_miss):
 def test_numbers_in_a_sentence_are_no_attempt(family, prose):
     form, text = box_format(family), f"There is a dog. {prose}. The end."
     assert form.parse(text, 100, 100).failures == {}
-    assert refine(text, [TRUTH], form, 100, 100) == (text, 0, 0)
+    assert refine(text, [TRUTH], form, 100, 100)[:3] == (text, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_an_entry_that_cannot_be_read_goes_as_a_whole(family, entry):
     good = form.render([("a", Box(*TRUTH, SPACE))]).split("\t")[1].split("\n")[0]
     for text in (f"[{good}, {entry}]", f"[{entry},\n {good}]", f"[{good}, {entry}, {good}]"):
         assert sum(form.parse(text, 100, 100).failures.values()) == 1
-        repaired, kept, dropped = refine(text, [TRUTH], form, 100, 100)
+        repaired, kept, dropped, _ = refine(text, [TRUTH], form, 100, 100)
         assert repaired == f"[{good}]" and (kept, dropped) == (1, text.count(good))
 
 
@@ -173,7 +173,7 @@ def test_an_entry_that_holds_entries_loses_its_own_box_alone(entry, failures, le
     form, entry = box_format("qwen3-vl"), entry.replace("CHILD", CHILD)
     good = '{"bbox_2d": [900, 900, 950, 950], "label": "z"}'
     for text, around in ((entry, []), (f"[{entry}]", []), (f"[{good}, {entry}, {good}]", [good, good])):
-        repaired, kept, dropped = refine(text, [(10, 10, 20, 20)], form, 100, 100)
+        repaired, kept, dropped, _ = refine(text, [(10, 10, 20, 20)], form, 100, 100)
         found = json.loads(repaired, object_hook=lambda each: each["label"] if "bbox_2d" in each else each)
         assert kept == 1 and dropped == failures + len(around) + entry.count(CHILD) - 1
         expected = {**left, "children": ["c"]} if left.get("children") == ["c", "c"] else left
@@ -194,14 +194,14 @@ def test_a_list_family_reads_a_bracket_in_a_sentence(family):
     good = form.write(Box(*TRUTH, SPACE))
     text = f"Look, a red square {good} and a dog [900, 900, 950, 950] (or a cat)."
     assert [mention.phrase for mention in form.parse(text, 1000, 1000).mentions] == ["red square", "dog"]
-    assert refine(text, [TRUTH], form, 100, 100) == (f"Look, a red square {good} and a dog (or a cat).", 1, 1)
+    assert refine(text, [TRUTH], form, 100, 100)[:3] == (f"Look, a red square {good} and a dog (or a cat).", 1, 1)
     assert form.words(text, form.parse(text, 1000, 1000)) == "Look, a red square and a dog (or a cat)."
 
 
 def test_what_the_end_cuts_off_is_truncated():
     for text in ("a dog (0.8, 0.8, 0.", "a dog (0.8, 0.8), (0.9", "a dog {0.1, 0.2", "a dog <|box_start|>(1,2),(3"):
         assert box_format("llava").parse(text, 100, 100).failures == {"truncated": 1}
-        assert refine(text, [], box_format("llava"), 100, 100) == ("a dog", 0, 1)
+        assert refine(text, [], box_format("llava"), 100, 100)[:3] == ("a dog", 0, 1)
 
 
 def test_attempts_do_not_swallow_what_stands_beside_them():
@@ -248,7 +248,7 @@ def well_formed(form, count):
     for _ in range(count):
         size = rng.randint(50, 900), rng.randint(50, 900)
         rows = [(rng.choice(LABELS), random_box(rng, size)) for _ in range(rng.randint(1, 5))]
-        if rng.random() < 0.4 or form.family.startswith("qwen") and form.family != "qwen-vl":
+        if rng.random() < 0.4 or (form.family.startswith("qwen") and form.family != "qwen-vl"):
             yield form.render(rows), size
         else:
             told = [f"{phrase} {form.write(box)}" if rng.random() < 0.8 else phrase for phrase, box in rows]
@@ -334,7 +334,7 @@ def coordinates_left(text, parsed):
 def test_nothing_unreadable_is_left_after_repair(family):
     form, spoilt = box_format(family), 0
     for text, truth in answers(form, 800):
-        repaired, kept, dropped = refine(text, truth, form, 100, 100)
+        repaired, kept, dropped, _ = refine(text, truth, form, 100, 100)
         parsed = form.parse(repaired, 100, 100)
         assert not parsed.failures and not coordinates_left(repaired, parsed), (text, repaired)
         assert len(parsed.boxes) == kept, (text, repaired)

@@ -13,7 +13,7 @@ from spr_plugin import coco_index
 from spr_plugin.annotations import CocoImages
 from spr_plugin.coco_index import CocoIndex
 from spr_plugin.errors import UserError
-from spr_plugin.regions import region_queries
+from spr_plugin.recipes.spr.regions import region_queries
 
 TEXT = st.text(st.sampled_from('ab{}[]",:\\ \n\u00e9\u4e2d/'), max_size=6) | st.just('"image_id": 3}')
 IDS = st.integers(-3, 9) | st.sampled_from(["3", "\u00e9", "x}"])

@@ -303,6 +303,45 @@ def test_visual_genome(tmp_path, capsys):
     assert "outside 1, too_small 1, no_phrase 1" in said and "region_descriptions.json: 5 regions; the published file has 5408689" in said
 
 
+BROKEN = [float("nan"), float("inf"), -float("inf"), 10**400]
+
+
+@pytest.mark.parametrize("number", BROKEN)
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_box_of_numbers_that_are_none_is_refused_by_its_annotation(tmp_path, number, place):
+    """An infinite one was clipped to the picture, and became the truth of a document."""
+    source, target = tmp_path / "refer", tmp_path / "root"
+    refer_tree(source)
+    file = source / "refcoco" / "instances.json"
+    instances = json.loads(file.read_text())
+    instances["annotations"][1]["bbox"][place] = number
+    file.write_text(json.dumps(instances))
+    with pytest.raises(UserError, match=f"^{file}, annotation 11: the box .* holds a number that is not finite$"):
+        releases.convert("refcoco", str(source), str(target))
+    assert not (target / "refcoco/val.parquet").exists()
+
+
+@pytest.mark.parametrize("number", BROKEN)
+@pytest.mark.parametrize("field", ["bbox", "area", "segmentation"])
+def test_no_number_of_lvis_may_be_none(tmp_path, number, field):
+    lvis(tmp_path)
+    file = tmp_path / "lvis_v1_val.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0][field] = {"bbox": [1, 1, number, 9], "area": number, "segmentation": [[1, 1, number, 1, 9, 9]]}[field]
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="^LVIS annotation 5: .*finite"):
+        releases.convert("lvis", str(tmp_path), str(tmp_path / "root"))
+
+
+@pytest.mark.parametrize("number", BROKEN)
+def test_no_region_of_visual_genome_may_have_one(tmp_path, number):
+    region = {"region_id": 3, "image_id": 1, "x": 5, "y": 10, "width": number, "height": 20, "phrase": "red cat"}
+    (tmp_path / "region_descriptions.json").write_text(json.dumps([{"id": 1, "regions": [region]}]))
+    (tmp_path / "image_data.json").write_text(json.dumps([{"image_id": 1, "width": 100, "height": 80}]))
+    with pytest.raises(UserError, match="^Visual Genome region 3: the box .* not finite"):
+        releases.convert("vg", str(tmp_path), str(tmp_path / "root"))
+
+
 def test_where_nothing_can_be_written_is_known_first(tmp_path, monkeypatch):
     refer_tree(tmp_path / "refer")
     (tmp_path / "file").write_text("mine")

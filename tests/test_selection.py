@@ -9,8 +9,8 @@ import pytest
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.errors import UserError
-from spr_plugin.regions import region_queries
-from spr_plugin.selection import Selection, excluded, picture_key
+from spr_plugin.recipes.spr.regions import region_queries
+from spr_plugin.selection import Selection, excluded, keys_of_picture
 
 SPACE = Space.pixels(200, 100)
 
@@ -47,7 +47,28 @@ def image(path="/x/000000000009.jpg", sides=(10,) * 6):
     ],
 )
 def test_a_picture_has_one_key_under_all_its_names(name, key):
-    assert picture_key(name) == key
+    assert key in keys_of_picture(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("COCO_train2014_581857.jpg", {581857}),
+        ("coco/COCO_val2014_9.jpg", {9}),
+        ("coco_train2017-581857_jpg.rf.0f3a9c.jpg", {581857}),
+        ("coco/train2017/581857.jpg", {581857}),
+        ("train2014_0581857_crop2.png", {581857}),
+        ("train2014/objects_581857.jpg", {"objects_581857.jpg"}),
+        ("train2014_5818571.jpg", {"train2014_5818571.jpg"}),
+        ("train2018_581857.jpg", {"train2018_581857.jpg"}),
+        ("COCO_train2014_000000000009_000000581857.jpg", {9, 581857}),
+        ("mosaic_000000000009_000000581857_000000000010.png", {9, 10, 581857}),
+        ("000000000009/000000581857.jpg", {9, 581857}),
+        ("COCO_train2014_9_000000581857.jpg", {9, 581857}),
+    ],
+)
+def test_every_number_of_coco_in_a_name_is_a_key(name, keys):
+    assert keys_of_picture(name) == keys
 
 
 # --- --spr_exclude
@@ -83,7 +104,7 @@ def test_every_kind_of_file_names_its_pictures(tmp_path):
 
 @pytest.mark.parametrize("name", ["9" * 5000, "1" * 19, "\u0661" * 3])
 def test_a_name_of_many_digits_is_a_name(name):
-    assert picture_key(name) == name and picture_key(f"{name}.jpg") == f"{name}.jpg"
+    assert keys_of_picture(name) == {name} and keys_of_picture(f"{name}.jpg") == {f"{name}.jpg"}
 
 
 def test_visual_genome_s_copies_of_excluded_pictures_are_excluded(tmp_path):
@@ -148,6 +169,25 @@ def test_exclusions_that_match_nothing_are_known():
     assert select(
         image("COCO_train2014_000000000009_jpg.rf.ab12.jpg"), Counter()
     ) is None and select.unmatched() == ["other"]
+
+
+@pytest.mark.parametrize("number", [9, 581857])
+def test_a_picture_with_two_numbers_is_left_out_for_either_and_known_as_doubtful(number):
+    """A mosaic, or a copy whose second number counts nothing: nobody knows which."""
+    select, skipped = Selection({"list": frozenset({number})}), Counter()
+    both = "/x/COCO_train2014_000000000009_000000581857.jpg"
+    assert select(image(both), skipped) is None and select(image(f"/x/{number:012d}.jpg"), skipped) is None
+    assert select(image(f"/x/202401011230_{number:012d}.jpg"), skipped) is None  # a date is no picture's
+    assert skipped == {"excluded": 3} and select.doubtful == [both] and select.unmatched() == []
+
+
+def test_a_translation_that_translates_nothing_is_unmatched(tmp_path):
+    """Visual Genome's list alone leaves out nothing, which nobody was told."""
+    (tmp_path / "image_data.json").write_text(json.dumps([{"image_id": 2335991, "coco_id": 13}]))
+    (tmp_path / "ids.json").write_text("[99]")
+    data, ids = str(tmp_path / "image_data.json"), str(tmp_path / "ids.json")
+    assert Selection(excluded([data])).unmatched() == [data]
+    assert Selection(excluded([data, ids])).unmatched() == [data, ids]
 
 
 def test_small_objects_and_poor_pictures_are_left_out_and_counted():

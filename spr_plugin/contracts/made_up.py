@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
-from spr_plugin.regions import RegionQuery, region_query
+from spr_plugin.recipes.spr.regions import RegionQuery, region_query
 
 LONG = "a red square beside a cup " * 30  # more than text towers read
 OBJECTS = {
@@ -29,7 +29,7 @@ def made_up() -> Iterator[tuple[Image.Image, list[RegionQuery]]]:
     for label, corners in OBJECTS.items():
         ImageDraw.Draw(picture).rectangle(corners, fill=label.split()[0] if " " in label else "gray")
     boxes = [
-        Annotation(place, label, Box(*map(float, corners), space))
+        Annotation(place, label, Box.of(map(float, corners), space))
         for place, (label, corners) in enumerate(OBJECTS.items())
     ]
     with tempfile.TemporaryDirectory() as folder:

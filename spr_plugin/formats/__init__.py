@@ -3,6 +3,8 @@
 The family is the model's declared one or ``--spr_box_format``, never the one that happens to fit the ground truth.
 """
 
+import re
+
 from spr_plugin.errors import UserError
 from spr_plugin.formats.base import BoxFormat, Mention, Parsed
 from spr_plugin.formats.bracket import BracketFormat, cogvlm, ferret, llava, shikra
@@ -10,8 +12,23 @@ from spr_plugin.formats.listed import qwen2_5_vl, qwen3_vl
 from spr_plugin.formats.tagged import internvl, kosmos2, qwen_vl
 from spr_plugin.hookspecs import hookimpl
 
-__all__ = ["BoxFormat", "BracketFormat", "FAMILIES", "Mention", "Parsed", "box_format", "cogvlm", "ferret", "internvl", "kosmos2", "llava",
-           "qwen2_5_vl", "qwen3_vl", "qwen_vl", "shikra"]  # fmt: skip
+__all__ = [
+    "FAMILIES",
+    "BoxFormat",
+    "BracketFormat",
+    "Mention",
+    "Parsed",
+    "box_format",
+    "cogvlm",
+    "ferret",
+    "internvl",
+    "kosmos2",
+    "llava",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "qwen_vl",
+    "shikra",
+]  # fmt: skip
 
 # LLaVA's and Qwen2.5-VL's spaces depend on how the picture reaches the model; the others have one.
 FAMILIES = {
@@ -36,6 +53,21 @@ def box_format(family: str, aspect: str | None = None) -> BoxFormat:
     if found is None:
         raise UserError(f"--spr_box_format {family}: no such family; built in are {', '.join(FAMILIES)}, others come with --spr_plugin FILE")
     return found
+
+
+# What LLaVA and its descendants call the ways in which a picture reaches the model, whatever the family.
+_LLAVA_ASPECT = re.compile(r"pad|square|anyres(_max_\d+)?|highres|crop_split")
+_PIXEL_LIMITS = re.compile(r"(\d{1,18})-(\d{1,18})")
+
+
+def refuse_unknown_aspect(family: str, aspect: str, named_by: str) -> None:
+    """UserError for an aspect, named by a person, that means nothing to a built-in family: LLaVA's boxes, say,
+    would be read as 0-1 of the picture for any word but "pad"."""
+    limits = _PIXEL_LIMITS.fullmatch(aspect) if family == "qwen2.5-vl" else None
+    known = 0 < int(limits[1]) <= int(limits[2]) if limits else _LLAVA_ASPECT.fullmatch(aspect)
+    if family in FAMILIES and not known:
+        way = ", or its processor's MIN-MAX number of pixels" if family == "qwen2.5-vl" else ""
+        raise UserError(f"{named_by}: {family} knows no aspect {aspect!r}; it is pad, square or anyres{way}")
 
 
 @hookimpl

@@ -133,7 +133,7 @@ def _plain(foreign: str) -> str:
     shown = html.unescape(foreign)
     plain = unicodedata.normalize("NFKC", shown)
     kind = unicodedata.category(plain) if len(plain) == 1 else ""
-    if not plain.isascii() and kind in ("Ps", "Pe") or plain in ("«", "»"):
+    if (not plain.isascii() and kind in ("Ps", "Pe")) or plain in ("«", "»"):
         return "(" if kind in ("Ps", "Pi") else ")"
     if kind in ("Pi", "Pf"):
         return '"'
@@ -226,7 +226,7 @@ class _Scan:
                 marks = 4 if kind == "box" else 1
                 corner = kind == "side" and token.group()[0] in "xyXY" and span[1] - span[0] > 1  # x1, y_min: said of nothing else
                 self.key = _Key(before.start, max(before.marks, marks), not token["thing"], corner)
-            elif self.key and (kind == "equals" or kind == "is" and self.key.spoken):
+            elif self.key and (kind == "equals" or (kind == "is" and self.key.spoken)):
                 self.key = self.key._replace(made=True)
             elif kind == "from":
                 self.key = _Key(span[0], made=True)
@@ -296,7 +296,7 @@ class _Scan:
         self.end_run(bracket)
         inner = bool(bracket.runs) or len(self.found) > bracket.found
         alone = not bracket.words or not inner or bracket.kind in ("tag", "<")  # nothing to be left without its numbers
-        if bracket.numbers >= 4 and alone and (bracket.has_few_words() or inner and not bracket.holds_read):
+        if bracket.numbers >= 4 and alone and (bracket.has_few_words() or (inner and not bracket.holds_read)):
             self.whole(bracket, end)
         elif bracket.runs:
             self.found += [Attempt(run) for run, _ in bracket.runs]
@@ -328,7 +328,7 @@ class _Scan:
         while len(self.open) > 1:
             bracket, outer = self.open.pop(), self.open[-1]
             bare, coordinates = not bracket.words and not bracket.holds_read, bracket.has_few_words() and bracket.numbers >= 4
-            if bare and bracket.numbers >= 2 or coordinates and not bracket.runs and len(self.found) == bracket.found:
+            if (bare and bracket.numbers >= 2) or (coordinates and not bracket.runs and len(self.found) == bracket.found):
                 self.whole(bracket, end, cut=True)
                 self.hand_on(bracket, outer)
             elif bare:

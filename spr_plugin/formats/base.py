@@ -323,7 +323,7 @@ def _mention(text: str, group: Sequence[tuple[list[Written], Span]], low: int, f
 
 def _phrase(text: str, low: int, high: int, find_phrase) -> tuple[Span, int]:
     """(span, start of its tags) of the phrase of what is written at `high`."""
-    return find_phrase and find_phrase(low, high) or (_phrase_span(text, low, high), high)
+    return (find_phrase and find_phrase(low, high)) or (_phrase_span(text, low, high), high)
 
 
 def outside(parsed: Parsed) -> list[Span]:

@@ -6,11 +6,13 @@ import itertools
 import os
 from collections.abc import Set
 from pathlib import Path
+from typing import Any
 
 from spr_plugin.errors import UserError
 from spr_plugin.files import disk_errors, remove
 from spr_plugin.progress import say, some
 from spr_plugin.runs.layout import (
+    BEFORE_A_RUN,
     LOCK,
     MANIFEST,
     OURS,
@@ -18,6 +20,7 @@ from spr_plugin.runs.layout import (
     PARTS_OF,
     RECORDS,
     REPLACED,
+    WEIGHTS,
     WHOLE,
     Folder,
     is_run,
@@ -87,27 +90,60 @@ def clear(path: Path) -> list[Path]:
         return []
     stays = []
     for entry in sorted(path.iterdir(), key=lambda entry: (entry.name == MANIFEST, entry.name)):
-        if entry.is_dir() and not entry.is_symlink():
-            stays += clear(entry) if entry.name == "best" or WHOLE.fullmatch(entry.name) else [entry]
-        elif OURS.fullmatch(entry.name):
-            remove(entry)
-        else:
+        if not _named_as_ours(entry):
             stays.append(entry)
+        elif entry.is_dir():
+            stays += clear(entry)
+        else:
+            remove(entry)
     if not stays:
         remove(path)
     return stays
 
 
-def start_over(folder: Folder, known: dict | None) -> None:
+def _named_as_ours(entry: Path) -> bool:
+    """Whether what lies in a part of a run has a name that a run of ours gives."""
+    if entry.is_dir() and not entry.is_symlink():
+        return entry.name == "best" or bool(WHOLE.fullmatch(entry.name))
+    return bool(OURS.fullmatch(entry.name))
+
+
+def refuse_claimed(folder: Folder) -> None:
+    """UserError for a folder without a manifest that holds what a run would write over, or take for its own."""
+    if claimed := _claimed(folder):
+        _refuse_unproved(folder, [str(path.relative_to(folder.path)) for path in claimed])
+
+
+def _claimed(folder: Folder) -> list[Path]:
+    found = []
+    for entry in sorted(folder.path.iterdir()) if folder.path.is_dir() else ():
+        part = part_of(entry.name)
+        if part not in PARTS - BEFORE_A_RUN:
+            continue
+        if part == "round":
+            found += [entry] if is_run(Folder(entry)) else _claimed(Folder(entry))
+        elif not entry.is_dir():
+            found.append(entry)
+        elif part in WEIGHTS:
+            found += [entry] if any(entry.iterdir()) else []
+        else:
+            found += filter(_named_as_ours, sorted(entry.iterdir()))
+    return found
+
+
+def _refuse_unproved(folder: Folder, names: list[str]) -> None:
+    raise UserError(
+        f"no {MANIFEST} proves that a run of ours made {some(names)} in {folder}: move it away, or name another "
+        "folder"
+    )
+
+
+def start_over(folder: Folder, known: dict[str, Any] | None) -> None:
     """``--spr_overwrite``: leave nothing of the run whose manifest is ``known``, but for that, which is to be
     replaced."""
-    without = [name for name in names_in(folder.path) if part_of(name) not in (LOCK, MANIFEST, "ranks")]
-    foreign = known.get("before", []) if known else without
-    if foreign:
-        raise UserError(
-            f"--spr_overwrite: no {MANIFEST} proves that a run of ours made {some(foreign)} in {folder}: "
-            "move it away, or name another folder"
-        )
+    there = [name for name in names_in(folder.path) if part_of(name) not in BEFORE_A_RUN]
+    if known is None and there:
+        _refuse_unproved(folder, there)
     if known and (stays := delete(folder, PARTS - {LOCK, MANIFEST})):
         names = some(sorted(str(path.relative_to(folder.path)) for path in stays))
         say(f"--spr_overwrite: {names} in {folder} was made by no run of ours and stays")

@@ -421,6 +421,57 @@ def test_a_hub_row_names_no_file_outside_its_cache(tmp_path, monkeypatch, outsid
         assert data.doc_to_visual(data.read_hub(HUB)[2])[0].size == (120, 80)
 
 
+@pytest.mark.parametrize("way", ["absolute", "..", "link"])
+@pytest.mark.parametrize("kind", ["snapshot in the cache", "folder of its own", "local"])
+def test_a_downloaded_folder_names_no_picture_outside_it(data_root, tmp_path, monkeypatch, capsys, kind, way):
+    """A local one may, as those that `spr data` writes do; that is said."""
+    monkeypatch.setattr(data.datasets.config, "HF_CACHE_HOME", str(tmp_path / "hub"))
+    root = tmp_path / "hub/datasets--lab--refs/snapshots/1" if kind == "snapshot in the cache" else data_root
+    if root != data_root:
+        root.parent.mkdir(parents=True)
+        data_root.rename(root)
+    if kind == "folder of its own":
+        (root / ".cache/huggingface").mkdir(parents=True)
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (120, 80)).save(secret)
+    (root / "pictures/link.png").symlink_to(secret)
+    names = {"absolute": str(secret), "..": os.path.relpath(secret, root), "link": "pictures/link.png"}
+    rewrite_first(root, image=names[way])
+    if kind == "local":
+        assert len(data.read_folder(str(root), VAL)) == 6
+        said = capsys.readouterr().err
+        assert f"1 of 6 pictures of refcoco/val lie outside SPR_DATA_ROOT={root}, such as " in said
+    else:
+        with pytest.raises(UserError, match="1 of 6 pictures of refcoco/val lie outside .*which was downloaded"):
+            data.read_folder(str(root), VAL)
+
+
+def test_a_snapshot_s_links_into_its_cache_are_no_way_out(data_root, tmp_path, monkeypatch, capsys):
+    """So the hub's library lays out what it downloads."""
+    monkeypatch.setattr(data.datasets.config, "HF_CACHE_HOME", str(tmp_path / "hub"))
+    root, blobs = tmp_path / "hub/datasets--lab--refs/snapshots/1", tmp_path / "hub/datasets--lab--refs/blobs"
+    root.parent.mkdir(parents=True), blobs.mkdir()
+    data_root.rename(root)
+    for file in (root / "pictures").iterdir():
+        file.rename(blobs / file.name)
+        file.symlink_to(blobs / file.name)
+    assert len(data.read_folder(str(root), VAL)) == 6 and "outside" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 10**400])
+def test_a_description_s_truth_of_numbers_that_are_none_is_refused_by_its_annotation(tmp_path, all_data, number):
+    """It was left out of the truth, and the figures were those of a part."""
+    import shutil
+
+    shutil.copytree(all_data / "grounded_description", tmp_path / "grounded_description")
+    file = tmp_path / "grounded_description/val.json"
+    content = json.loads(file.read_text())
+    content["annotations"][3]["bbox"][2] = number
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"^{file}, annotation 3: its bbox holds a number that is not finite"):
+        data.read_folder(str(tmp_path), CATALOGUE["spr_grounded_description_val"])
+
+
 @pytest.mark.parametrize(
     "bbox, words",
     [

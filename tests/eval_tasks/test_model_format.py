@@ -185,3 +185,27 @@ def test_batches_are_padded_left_where_the_config_says_right(models):
     running.pad_left()
     assert right.config.tokenizer_padding_side == "left"
     assert not hasattr(none.config, "tokenizer_padding_side")
+
+
+@pytest.mark.parametrize(
+    "name", ["llava:sqare", "llava:PAD", "llava:1-2", "ferret:sqare", "qwen2.5-vl:9-1", "qwen2.5-vl:0-0", "llava:pad:x"]
+)
+def test_an_aspect_that_the_family_has_not_is_refused(models, name):
+    """LLaVA's boxes were read as 0-1 of the picture for any word but pad."""
+    models(**PAD)
+    family, _, aspect = name.partition(":")
+    assert f"SPR_BOX_FORMAT is {name}: " in (line := refusal({"SPR_BOX_FORMAT": name}))
+    assert f"{family} knows no aspect '{aspect}'" in line
+
+
+@pytest.mark.parametrize("name", ["llava:square", "llava:anyres_max_9", "ferret:pad", "qwen2.5-vl:3136-1605632", "shikra", "llava:"])
+def test_an_aspect_that_means_something_is_taken(models, name):
+    assert model_format.running_format({"SPR_BOX_FORMAT": name}) == name
+
+
+def test_a_plugin_s_family_has_aspects_of_its_own(monkeypatch):
+    class Lab:
+        family = "lab"
+
+    monkeypatch.setattr(model_format, "named_format", lambda name: Lab)
+    assert model_format.given_format("lab:upside-down", "box_format") is Lab

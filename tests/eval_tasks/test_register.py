@@ -30,6 +30,65 @@ def test_folder_is_added_once_and_the_callers_paths_are_kept():
     assert manager.initialize_tasks(include_path=["a", "b"]) == (["a", "b", register.FOLDER], True)
 
 
+class Manager:
+    """As far as lmms-eval's command line asks its TaskManager, before it builds the model."""
+
+    def match_tasks(self, task_list):
+        return sorted(task_list)
+
+
+@pytest.fixture
+def manager():
+    kind = type("Manager", (Manager,), {})
+    register.check_documents_first(kind)
+    register.check_documents_first(kind)
+    return kind()
+
+
+@pytest.mark.parametrize("task", ["spr_refcoco_val", "spr_refcoco", "spr_rec", "spr"])
+@pytest.mark.parametrize("broken", ["picture", "file", "box"])
+def test_documents_are_checked_when_a_command_names_their_task(manager, data_root, task, broken, monkeypatch):
+    """By the task's name or a group's: then there is no model yet."""
+    from spr_plugin.eval_tasks.refusal import Refusal
+
+    file = data_root / "refcoco/val.jsonl"
+    if broken == "picture":
+        (data_root / "pictures/val2.png").unlink()
+    elif broken == "file":
+        file.unlink()
+    else:
+        file.write_text(file.read_text().replace("10.0, 20.0", "0.1, NaN"))
+    with pytest.raises(Refusal) as refused:
+        manager.match_tasks(["gqa", task])
+    assert {"picture": "val2.png is missing", "file": "val.jsonl: no such file", "box": "line 1: bbox"}[broken] in refused.value.message
+    assert manager.match_tasks(["gqa", "spr_general"]) == ["gqa", "spr_general"]
+    monkeypatch.setenv("RANK", "1")  # one of several processes looks
+    assert manager.match_tasks([task]) == [task]
+
+
+def test_a_box_format_that_is_none_is_refused_before_the_model_too(manager, data_root, monkeypatch):
+    from spr_plugin.eval_tasks.refusal import Refusal
+
+    monkeypatch.setenv("SPR_BOX_FORMAT", "llava:sqare")
+    with pytest.raises(Refusal, match="2"):
+        manager.match_tasks(["spr_refcoco_val"])
+
+
+def test_documents_that_were_read_first_are_read_once(manager, data_root, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    from spr_plugin.eval_tasks import data
+    from spr_plugin.eval_tasks.catalogue import CATALOGUE
+
+    monkeypatch.setenv("SPR_BOX_FORMAT", "llava:pad")
+    assert manager.match_tasks(["spr_refcoco_val"]) == ["spr_refcoco_val"]
+    (split,) = [split for split in SPLITS if split.task == "spr_refcoco_val"]
+    source = datasets.Dataset.from_dict({"documents": ["…"]}, split=split.key)
+    (data_root / "refcoco/val.jsonl").unlink()
+    assert len(data.load_documents(source)) == 6 and CATALOGUE[split.key] == split
+    with pytest.raises(SystemExit):  # not a second time: the folder may be another by then
+        data.load_documents(source)
+
+
 def test_models_are_noted_once(monkeypatch):
     from spr_plugin.eval_tasks import running
 

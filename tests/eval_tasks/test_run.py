@@ -146,15 +146,17 @@ def test_python_api_aggregates_by_sample(data_root, tmp_path):
 
 @pytest.mark.slow
 def test_command_line_refuses_in_one_line(data_root, tmp_path):
-    """A missing picture: no traceback, no retries, no exit status 0."""
+    """A missing picture: no traceback, no retries, no exit status 0, and no model is built: there is none."""
     pytest.importorskip("lmms_eval")
     (data_root / "pictures/val2.png").unlink()
-    command = [sys.executable, "-P", "-m", "lmms_eval", "--model", "dummy", "--tasks", "spr_refcoco_val", "--limit", "2"]
+    command = [sys.executable, "-P", "-m", "lmms_eval", "--model", "llava", "--model_args", "pretrained=/nowhere"]
+    command += ["--tasks", "spr_refcoco", "--limit", "2"]
     environment = {**os.environ, "SPR_BOX_FORMAT": "llava:pad"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 2, done.stdout + done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("spr: error:")]
     assert "val2.png is missing (1 of 6 are)" in line and "Traceback" not in done.stdout + done.stderr
+    assert "nowhere" not in done.stderr.partition("spr: error:")[2]
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ from spr_plugin.runs.lock import lock
 from spr_plugin.runs.log import Log
 from spr_plugin.runs.manifest import bind, changes, check_layout, settings_of, took
 
-
 SEED, OTHER_SEED = {"regions": {"spr_seed": 0}}, {"regions": {"spr_seed": 1}}
 SETTINGS = {
     "regions": {"spr_seed": 0, "data_path": {"path": "a.json", "hash": "x"}},
@@ -130,7 +129,7 @@ def test_a_change_that_was_cut_short_goes_on(tmp_path, monkeypatch):
         whole_run(path)
         left = [cut]
 
-        def dying(function):
+        def dying(function, left=left):
             def counted(*args):
                 if not left[0]:
                     raise KeyboardInterrupt
@@ -181,7 +180,7 @@ def test_an_overwrite_that_dies_leaves_what_a_run_leaves(tmp_path, monkeypatch):
         whole_run(path)
         left, remove = [cut], clearing.remove
 
-        def dying(target):
+        def dying(target, left=left, remove=remove):
             if not left[0]:
                 raise KeyboardInterrupt
             left[0] -= 1
@@ -322,15 +321,47 @@ def test_a_folder_that_no_run_made_is_left_alone(tmp_path, name, overwrite):
     if text is not None:
         (spr / "manifest.json").write_text(text, errors="surrogateescape")
     lock(spr)
-    if text is None and not overwrite:  # a run goes on among such files, but proves nothing about them
-        bound(spr, SEED, overwrite)
-        overwrite = True
     before = tree(spr)
     with pytest.raises(UserError, match="manifest.json.*move it away, or name another folder") as refused:
         bound(spr, SEED, overwrite)
     assert str(spr) in str(refused.value) and (text is not None or "candidates" in str(refused.value))
     assert "\n" not in str(refused.value) and tree(spr) == before
     assert (spr / "candidates" / "rank-00000.jsonl").read_text() == "years of work"
+
+
+FOREIGN = """entry/model.safetensors entry/index.json policy/index.json policy.tmp/x base/config.json report.html
+    exit.json training.json failed.json dpo/checkpoint-10/optimizer.pt dpo/best/index.json dpo/probes.jsonl
+    candidates/rank-00003.jsonl regions/counts.json scores/manifest.json round-2/manifest.json
+    round-2/policy/index.json reference/0123456789abcdef.json policy""".split()
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_first_run_takes_nothing_for_its_own_that_was_there_before(tmp_path, name, linked):
+    """It was written over, or believed: a ``policy`` meant that the stage is done."""
+    spr, real = tmp_path / "spr", tmp_path / "elsewhere"
+    (real / name).parent.mkdir(parents=True)
+    bound((real / name).parent) if name == "round-2/manifest.json" else (real / name).write_text("years of work")
+    spr.symlink_to(real) if linked else real.rename(spr)
+    before = {path: path.read_bytes() for path in spr.rglob("*") if path.is_file()}
+    part = name.split("/")[0]
+    with pytest.raises(UserError, match=f"^no manifest.json proves .* made {part}.* in {spr}: move it away") as refused:
+        bound(spr)
+    assert "\n" not in str(refused.value)
+    assert {path: path.read_bytes() for path in spr.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "name", "notes.txt scores/notes.txt dpo/table.csv round-2/notes.txt round-table/x entries/index.json".split()
+)
+def test_a_first_run_goes_on_beside_what_has_other_names(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    for folder in ("entry", "policy", "candidates", "ranks-0123456789abcdef"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+    bound(tmp_path)
+    bound(tmp_path, OTHER_SEED)
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_what_is_not_ours_is_never_taken_for_the_first_run_s(tmp_path):
@@ -383,7 +414,7 @@ def test_an_overwrite_that_was_cut_short_goes_on(tmp_path, monkeypatch):
         run_in(spr / "round-2", "pairs")
         left = [cut]
 
-        def dying(path):
+        def dying(path, left=left):
             if not left[0]:
                 raise KeyboardInterrupt
             left[0] -= 1

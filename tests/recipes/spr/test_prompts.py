@@ -8,8 +8,8 @@ from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import FAMILIES, box_format, ferret, llava
 from spr_plugin.formats.listed import ListedFormat
-from spr_plugin.prompts import crop_corners, prompts_for, restate
-from spr_plugin.regions import region_query
+from spr_plugin.recipes.spr.prompts import crop_corners, prompts_for, restate
+from spr_plugin.recipes.spr.regions import region_query
 
 KINDS = ("plain", "crop", "reference")
 

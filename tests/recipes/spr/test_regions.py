@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
-from spr_plugin.regions import RegionQuery, grow_region, members, region_queries, region_query
+from spr_plugin.recipes.spr.regions import RegionQuery, grow_region, members, region_queries, region_query
 
 SPACE = Space.pixels(200, 100)
 
@@ -98,7 +98,7 @@ def queries(images, **options):
 def test_queries_hold_their_truth_and_survive_json():
     [query, *_], _ = queries([image(row_of_squares(9))])
     assert query.truth == members(query.image, query.region)
-    assert RegionQuery.from_json(json.loads(json.dumps(query.to_json()))) == query
+    assert RegionQuery.from_record(json.loads(json.dumps(query.to_record()))) == query
 
 
 def test_a_seed_gives_the_same_queries_on_every_machine():

@@ -1,0 +1,176 @@
+"""The scores: formulas against naive references and by hand, pooling of ground truth, splitting of long text, the scorer."""
+
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from spr_plugin.annotations import AnnotatedImage, Annotation
+from spr_plugin.boxes import Box, Space, iou_matrix
+from spr_plugin.formats import llava
+from spr_plugin.recipes.spr.regions import region_query
+from spr_plugin.recipes.spr.scoring import (
+    SPRScorer,
+    ground_truth,
+    localization_score,
+    semantic_score,
+    split_text,
+    strip_coordinates,
+    suppressed,
+    total_score,
+)
+
+SPACE = Space.pixels(100, 100)
+PICTURE = Image.new("RGB", (100, 100))
+FORM = llava("square")
+
+
+def query(boxes=((0, 0, 20, 20), (40, 40, 60, 60)), region=(0, 0, 100, 100)):
+    annotations = tuple(Annotation(n, f"thing {n}", Box(*box, SPACE)) for n, box in enumerate(boxes))
+    return region_query(AnnotatedImage("7", "/a.jpg", 100, 100, annotations), Box(*region, SPACE), 0)
+
+
+# --- formulas
+
+
+def reference_s_loc(truth, predicted):
+    """S_loc = 1/n sum_i max_j p[i, j], written out."""
+    total = 0.0
+    for gt in truth:
+        p = [iou_matrix([gt], [pred])[0, 0] for pred in predicted]
+        total += max([value if value >= 0.5 else 0.0 for value in p] + [0.0])
+    return total / len(truth)
+
+
+BOX = st.tuples(st.integers(0, 8), st.integers(0, 8), st.integers(1, 6), st.integers(1, 6)).map(lambda v: (v[0], v[1], v[0] + v[2], v[1] + v[3]))
+BOXES = st.lists(BOX, max_size=6)
+
+
+@given(st.lists(BOX, min_size=1, max_size=6), BOXES)
+def test_s_loc_agrees_with_the_formula_written_out(truth, predicted):
+    score = localization_score(truth, predicted)
+    assert score == pytest.approx(reference_s_loc(truth, predicted)) and 0 <= score <= 1
+
+
+@given(st.lists(BOX, min_size=1, max_size=6), BOXES, BOX)
+def test_s_loc_rewards_completeness_and_is_one_for_the_truth_itself(truth, predicted, more):
+    assert localization_score(truth, [*predicted, more]) >= localization_score(truth, predicted)
+    assert localization_score(truth, truth) == 1.0
+
+
+def test_s_loc_by_hand():
+    truth = [(0, 0, 10, 10), (20, 20, 30, 30), (50, 50, 60, 60)]
+    # IoU 1.0; IoU 0.5 exactly (counts); IoU 0.4 (does not).
+    predicted = [(0, 0, 10, 10), (20, 20, 30, 25), (50, 50, 60, 54)]
+    assert localization_score(truth, predicted) == pytest.approx((1 + 0.5 + 0) / 3)
+    assert localization_score(truth, []) == 0.0
+    with pytest.raises(ValueError, match="there is none"):
+        localization_score([], predicted)
+
+
+def test_s_sem_and_the_total_by_hand():
+    assert semantic_score(0.2, 0.4) == pytest.approx(0.3)
+    assert total_score(0.8, 0.3, 0.9) == pytest.approx(0.42)
+    assert total_score(0.0, 0.3, 0.9) == 0.9 and total_score(1.0, 0.3, 0.9) == 0.3
+
+
+# --- T
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a dog [0.1, 0.2, 0.3, 0.4] and a cat [0.5, 0.5, 0.", "a dog and a cat"),
+        ("[0.1, 0.2, 0.3, 0.4].", ""),
+        ("  ", ""),
+        ("no box", "no box"),
+    ],
+)
+def test_strip_coordinates(text, words):
+    assert strip_coordinates(text, FORM.parse(text, 100, 100), FORM) == words
+
+
+# --- ground truth
+
+
+def detection(box, score=0.5, phrase="dog"):
+    return (phrase, Box(*box, SPACE), score)
+
+
+def test_without_detector_the_truth_is_the_annotations():
+    assert ground_truth(query()).tolist() == [[0, 0, 20, 20], [40, 40, 60, 60]]
+
+
+def test_detector_boxes_join_after_suppression_and_beside_annotations_only():
+    found = [
+        detection((1, 1, 21, 21), 0.9),  # an annotation
+        detection((70, 70, 90, 90), 0.6),  # suppressed by the next
+        detection((71, 70, 90, 90), 0.7),
+        detection((70, 10, 80, 20), 0.2),
+        detection((70, 10, 80, 20), 0.2, "the same again"),
+    ]
+    truth = ground_truth(query(), found).tolist()
+    assert truth == [[0, 0, 20, 20], [40, 40, 60, 60], [71, 70, 90, 90], [70, 10, 80, 20]]
+    assert ground_truth(query(), found[::-1]).tolist() == truth
+
+
+def test_detector_boxes_outside_the_region_are_not_its_truth():
+    asked = query(region=(0, 0, 60, 60))
+    found = [detection((50, 10, 68, 20)), detection((52, 30, 68, 40), 0.4), detection((55, 0, 75, 10))]
+    assert ground_truth(asked, found).tolist()[2:] == [[50, 10, 68, 20], [52, 30, 68, 40]]
+
+
+@given(BOXES.map(lambda boxes: boxes * 2))
+def test_suppression_agrees_with_the_double_loop(boxes):
+    kept = []
+    for box in boxes:
+        if all(iou_matrix([box], [other])[0, 0] < 0.5 for other in kept):
+            kept.append(box)
+    assert suppressed(boxes).tolist() == [list(map(float, box)) for box in kept]
+
+
+@given(st.lists(BOX, min_size=5, max_size=8, unique=True), st.lists(st.tuples(BOX, st.integers(1, 9)), max_size=8))
+def test_annotations_are_never_dropped_and_added_boxes_are_apart(annotated, found):
+    asked = query(boxes=annotated)
+    truth = ground_truth(asked, [detection(box, score / 10) for box, score in found])
+    assert truth[: len(annotated)].tolist() == [list(map(float, box)) for box in annotated]
+    added = truth[len(annotated) :]
+    overlaps = iou_matrix(added, truth)
+    for row in range(len(added)):
+        overlaps[row, len(annotated) + row] = 0
+    assert (overlaps < 0.5).all()
+    # Everything that was found is in the truth, up to IoU 0.5 with a box of it or with a better detection.
+    assert len(truth) >= len(annotated)
+
+
+# --- long text
+
+
+def words_of(text):
+    return len(text.split())
+
+
+def test_text_within_the_limit_is_one_part():
+    assert split_text("One two. Three four.", words_of, 4) == [("One two. Three four.", 4)]
+    assert split_text("", words_of, 4) == []
+
+
+def test_text_over_the_limit_is_split_at_sentences_then_words():
+    assert split_text("One two. Three four. Five!", words_of, 3) == [("One two.", 2), ("Three four. Five!", 3)]
+    assert split_text("A. one two three four five. B c.", words_of, 3) == [("A.", 1), ("one two three", 3), ("four five.", 2), ("B c.", 2)]
+
+
+@given(st.text(st.sampled_from("ab .!?\n"), max_size=80), st.integers(1, 9))
+def test_no_word_is_lost_and_no_part_is_too_long(text, limit):
+    parts = split_text(text, len, limit)
+    assert all(0 < count == len(part) <= limit for part, count in parts)
+    assert "".join("".join(part for part, _ in parts).split()) == "".join(text.split())
+
+
+# --- the scorer
+
+
+def test_lambda_is_a_weight():
+    with pytest.raises(ValueError, match="1.5"):
+        SPRScorer(None, lam=1.5)
