@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -61,7 +60,7 @@ class CheckedImages(Foreign):
             return None
         kept = {}
         for annotation in image.annotations:
-            box = usable(annotation.box) if all(map(math.isfinite, annotation.box.xyxy)) else None
+            box = usable(annotation.box)
             repeated = "duplicate_id" if annotation.id in kept else None
             reason = ("no_label" if not annotation.label.strip() else repeated) if box else "outside"
             if reason:

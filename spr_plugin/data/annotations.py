@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
-from spr_plugin.boxes import Box, Space, iou_matrix
+from spr_plugin.boxes import Box, Space, finite, iou_matrix
 from spr_plugin.data.coco_index import CocoIndex
 from spr_plugin.data.loading import read_json
 from spr_plugin.data.pictures import BadImage, Picture, image_size, open_image  # noqa: F401 (for plugins' sources)
@@ -237,8 +237,10 @@ def _coco_box(row: dict, space: Space, keep_crowd: bool) -> Box | str:
 
 def usable(box: Box) -> Box | None:
     """`box` in pixels, clipped to its picture; None where less than a pixel of it lies there, or it is no number."""
+    if not finite(box.xyxy):
+        return None
     clipped = box.to(Space.pixels(box.space.width, box.space.height)).clip()
-    return clipped if clipped.width >= SMALLEST and clipped.height >= SMALLEST else None  # NaN is neither
+    return clipped if clipped.width >= SMALLEST and clipped.height >= SMALLEST else None
 
 
 def _label(name: object) -> str:

@@ -279,7 +279,7 @@ def test_models_and_tokenizers_that_cannot_do_it(vlm, kind):
 
 
 def test_a_script_without_a_clip_is_told_and_the_mended_command_runs_on_the_same_folder(vlm):
-    trainer, config = vlm(spr_scorer="spr", spr_plugin=[])
+    trainer, config = vlm(spr_recipe="spr", spr_plugin=[])
     refused(trainer, config, "^--spr_clip: .*name a CLIP checkpoint")
     assert begun(trainer, {}, dataclasses.replace(config, spr_clip=CLIP)) is None
     assert read_json(Path(trainer.args.output_dir) / "spr" / "manifest.json")["config"]["spr_clip"] == CLIP
@@ -307,8 +307,8 @@ def no_data(host):
 
 
 FLAGS = {
-    "another scorer": (dict(spr_scorer="none"), "--spr_scorer none"),
-    "a clip that is none": (dict(spr_scorer="spr", spr_clip="/nowhere"), "--spr_clip /nowhere"),
+    "another scorer": (dict(spr_recipe="spr", spr_scorer="none"), "--spr_scorer none"),
+    "a clip that is none": (dict(spr_recipe="spr", spr_clip="/nowhere"), "--spr_clip /nowhere"),
     "no usable region": (dict(spr_more_than=9), "gives no usable region"),
     "no folder of pictures": (dict(change=no_images, spr_image_folder=None), "image_folder: name the folder of the pictures"),
     "a folder without candidates": (dict(spr_candidates="/nowhere"), "--spr_candidates /nowhere"),
