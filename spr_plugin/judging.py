@@ -1,4 +1,4 @@
-"""The stage of the scores: each picture is opened once, and the recipe judges all answers about it together."""
+"""The stage of the scores: each picture is read_all once, and the recipe judges all answers about it together."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import asdict
 
 from PIL import Image
 
+from spr_plugin.data.pictures import ahead, read_all
 from spr_plugin.progress import progress
 from spr_plugin.recipes.base import Judged, JudgedAnswer, Query, Recipe
 from spr_plugin.runs.log import Log
-from spr_plugin.sampling.stage import ahead, opened, paths_of
 from spr_plugin.training import ranks
 
 
@@ -41,13 +41,13 @@ def by_pictures(queries: Iterable[Query]) -> list[list[Query]]:
     """Queries grouped by the pictures that they show, in the order of the first of each."""
     grouped = {}
     for query in queries:
-        grouped.setdefault(paths_of(query), []).append(query)
+        grouped.setdefault(query.paths, []).append(query)
     return list(grouped.values())
 
 
 def pictures_of(queries: Sequence[Query]) -> list[Image.Image] | None:
     """The pictures that all of these queries show, or None where one is no readable picture."""
-    return opened(queries[0])
+    return read_all(queries[0].pictures)
 
 
 def judge_queries(queries: Sequence[Query], candidates: Sequence[Sequence[Mapping]], recipe: Recipe) -> list[dict]:

@@ -79,7 +79,7 @@ def make_pair(query: Query, prompt: str, candidates: Sequence[Mapping[str, Any]]
         id=digest([query.id, prompt, best.repaired, worst.text]),
         query=query.id,
         prompt=prompt,
-        pictures=tuple(picture.path for picture in query.pictures),
+        pictures=query.paths,
         chosen=best.repaired,
         rejected=worst.text,
         chosen_score=best.repaired_score,

@@ -19,6 +19,7 @@ import stat
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -259,3 +260,35 @@ def refuse_no_folder(folder: str | None, flag: str) -> None:
         raise UserError(f"{flag}: name the folder of the pictures; the training command names none")
     if not os.path.isdir(folder or "."):
         raise UserError(f"{flag} {folder}: no such folder")
+
+
+# --- for the stages, hours after the pictures were found
+
+
+def read_all(pictures: Iterable[Picture]) -> list[Image.Image] | None:
+    """All of them, None where one is no readable picture."""
+    images = [readable(picture.path, picture.id) for picture in pictures]
+    return None if any(image is None for image in images) else images
+
+
+def readable(path: str, record_id: str) -> Image.Image | None:
+    """The picture, or None if the file is no readable picture. UserError if it has vanished: that can be mended, and asked again."""
+    try:
+        return open_image(path, record_id)
+    except BadImage as error:
+        if error.reason == MISSING:
+            raise UserError(f"record {record_id}: {path} has vanished since the queries were made; put it back and run the same command") from None
+        return None
+
+
+def ahead(make: Callable, items: Iterable) -> Iterator[tuple]:
+    """``(item, make(item))``, made in a thread one item ahead of the caller."""
+    with ThreadPoolExecutor(1) as worker:
+        before = None
+        for item in items:
+            now = (item, worker.submit(make, item))
+            if before:
+                yield before[0], before[1].result()
+            before = now
+        if before:
+            yield before[0], before[1].result()

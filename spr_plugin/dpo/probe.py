@@ -8,12 +8,12 @@ import contextlib
 import io
 from pathlib import Path
 
+from spr_plugin.data.pictures import read_all
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_json
 from spr_plugin.recipes.base import Query, Recipe
 from spr_plugin.runs.log import line_of, record_of
 from spr_plugin.sampling.decoding import decode
-from spr_plugin.sampling.stage import opened
 from spr_plugin.training import ranks, weights
 from spr_plugin.training.engine import generating
 from spr_plugin.training.host import Host
@@ -46,7 +46,7 @@ def probe(host: Host, recipe: Recipe, queries: list[Query], batch: int, max_new_
 
 def _question(host: Host, recipe: Recipe, query: Query) -> list[dict]:
     """The one row of a query, none where a picture of it is broken: no answer, before and after."""
-    pictures = opened(query)
+    pictures = read_all(query.pictures)
     return host.questions(pictures, [recipe.question(query)]) if pictures else []
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from spr_plugin.config import SPRConfig
+from spr_plugin.data.pictures import read_all
 from spr_plugin.dpo.pairs import collate, maximum_of
 from spr_plugin.dpo.rows import IGNORED
 from spr_plugin.errors import UserError
 from spr_plugin.progress import say
 from spr_plugin.recipes.base import Query, Recipe
-from spr_plugin.sampling.stage import opened
 from spr_plugin.training.host import Host
 
 ANSWER = "Yes."  # where a recipe has no worked one
@@ -50,7 +50,7 @@ def rehearse(host: Host, recipe: Recipe, queries: list[Query], config: SPRConfig
 
 def _first_readable(queries: list[Query]) -> tuple:
     for query in queries:
-        if (pictures := opened(query)) is not None:
+        if (pictures := read_all(query.pictures)) is not None:
             return query, pictures
     raise UserError(
         f"no picture of the {len(queries)} regions can be read ({queries[0].pictures[0].path}): mend the files or "

@@ -40,6 +40,11 @@ class Query:
     task: str
     seed: int
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Of the pictures' files."""
+        return tuple(picture.path for picture in self.pictures)
+
     def to_record(self) -> dict:
         """Plain data for a log; `from_record` reads it back."""
         return asdict(self)

@@ -13,14 +13,17 @@ from hypothesis import strategies as st
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
+from spr_plugin.data import pictures as picture_files
 from spr_plugin.data.annotations import AnnotatedImage, Annotation, CocoImages
+from spr_plugin.data.pictures import ahead
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import region_queries, region_query
 from spr_plugin.runs.log import Log
-from spr_plugin.sampling.stage import ahead, batch_plan, candidate, candidate_id, halves, left_to_do, sample
-from spr_plugin.sampling.stage import stage as sampling
+from spr_plugin.sampling import live as sampling
+from spr_plugin.sampling.plan import batch_plan, candidate, candidate_id, halves, left_to_do
+from spr_plugin.sampling.stage import sample
 from spr_plugin.training import engine, ranks
 
 ROOT = Path(__file__).parents[2]
@@ -234,8 +237,8 @@ def test_a_picture_that_vanishes_stops_the_stage_and_one_that_is_broken_is_count
 
 @pytest.mark.slow
 def test_each_picture_is_decoded_once(host, world, tmp_path, monkeypatch):
-    opened, real = Counter(), sampling.open_image
-    monkeypatch.setattr(sampling, "open_image", lambda path, id: opened.update([path]) or real(path, id))
+    opened, real = Counter(), picture_files.open_image
+    monkeypatch.setattr(picture_files, "open_image", lambda path, id: opened.update([path]) or real(path, id))
     queries = queries_of(world)
     run_stage(host, queries, tmp_path)
     assert opened == Counter(query.image.path for query in queries)

@@ -1,0 +1,89 @@
+"""The plan of the batches, which is written once, from all queries: a batch is the unit of work on any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from spr_plugin.data.loading import sound
+from spr_plugin.ids import digest
+from spr_plugin.recipes.base import Prompt, Query, Recipe
+from spr_plugin.runs.log import Log
+
+Ask = tuple[Query, Prompt]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One answer of the model to one query.
+
+    ``raw`` is what the model said to the prompt of ``kind``; ``text`` is the same as an answer to the query's question.
+    ``index`` numbers the samples of one prompt.
+    """
+
+    id: str
+    query: str
+    kind: str
+    index: int
+    raw: str
+    text: str
+
+
+def candidate_id(query: str, kind: str, index: int) -> str:
+    return digest([query, kind, index])
+
+
+def candidate(ask: Ask, index: int, raw: str, recipe: Recipe) -> dict:
+    """The record of one answer."""
+    query, prompt = ask
+    raw = sound(raw)
+    text = recipe.restated(raw, prompt, query)
+    return asdict(Candidate(candidate_id(query.id, prompt.kind, index), query.id, prompt.kind, index, raw, text))
+
+
+def batch_plan(queries: list[Query], recipe: Recipe, size: int) -> list[dict]:
+    """Batches of up to ``size`` prompts, as records ``{"id", "asks": [[query, kind], …]}``.
+
+    The prompts of the same pictures stay together, so that they are read and encoded once; prompts of a length meet.
+    """
+    pictures = {}
+    for query in queries:
+        asks = pictures.setdefault(query.paths, [])
+        asks.extend((len(prompt.text), query.id, prompt.kind) for prompt in recipe.prompts(query))
+    batches = [[]]
+    for asks in sorted(pictures.values(), key=lambda asks: max(asks)[0]):
+        # Rounded up: the number of batches, and of prompts in each.
+        even = -(-len(asks) // -(-len(asks) // size))  # nine prompts are five and four, not eight and one
+        for start in range(0, len(asks), even):
+            piece = [[query, kind] for _, query, kind in asks[start : start + even]]
+            if len(batches[-1]) + len(piece) > size:
+                batches.append([])
+            batches[-1] += piece
+    return [{"id": f"{number:08d}", "asks": asks} for number, asks in enumerate(batches)]
+
+
+def prompts_in(batch: dict) -> int:
+    return len(batch["asks"])
+
+
+def halves(batch: dict) -> list[dict]:
+    """The two batches that take the place of one which did not fit in memory."""
+    middle = (len(batch["asks"]) + 1) // 2
+    return [{"id": f"{batch['id']}.{side}", "asks": asks} for side, asks in enumerate((batch["asks"][:middle], batch["asks"][middle:]))]
+
+
+def left_to_do(log: Log, plan: Log, make_plan: Callable[[], list[dict]], samples: int) -> tuple[list[dict], set[str]]:
+    """Batches with candidates that ``log`` lacks, and which of theirs it holds. Writes the plan if there is none; for one rank."""
+    plan.held()
+    if not plan.path.exists():
+        plan.write(make_plan())
+    batches, held = plan.read(), log.held()
+    left, theirs = [], set()
+    for batch in batches.values():
+        if f"{batch['id']}.0" in batches:
+            continue
+        ids = {candidate_id(query, kind, index) for query, kind in batch["asks"] for index in range(samples)}
+        if not ids <= held:
+            left.append(batch)
+            theirs |= ids & held
+    return left, theirs
