@@ -9,6 +9,7 @@ import torch
 from spr_plugin import dpo, follow
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers
+from spr_plugin.dpo.trainable import dropout_off
 from spr_plugin.files import read_json
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.recipes.find import find_recipe
@@ -114,7 +115,7 @@ def test_the_second_round_s_answers_and_reference_are_the_first_round_s_model(ca
         sample(host, queries, find_recipe(config, host.box_format), config, log := Log(tmp_path / f"{number}"), Log(tmp_path / f"plan-{number}"))
         again[number] = dict(log.read())
         rows = batch_of(host, pairs)
-        with generating(host), dpo.phase.dropout_off(host.trainer.model):
+        with generating(host), dropout_off(host.trainer.model):
             own = answers(host, host.trainer.model, rows["batch"], rows["tails"], joined=False).sums
         known = torch.tensor([reference[pair.id] for pair in pairs]).T.reshape(-1)
         gaps[number] = (own - known).abs().max().item()

@@ -1,0 +1,43 @@
+"""The reference: log-probs of the model as it enters the stage, by the policy's own path, once."""
+
+from spr_plugin.dpo.pairs import Measured, PairRows
+from spr_plugin.dpo.plan import Slot
+from spr_plugin.dpo.stage import Stage, inputs_of, precision
+from spr_plugin.ids import digest
+from spr_plugin.progress import progress
+from spr_plugin.training import ranks
+from spr_plugin.training.engine import generating
+
+
+def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot]) -> dict[str, dict]:
+    """Pair id → ``{"chosen", "rejected"}`` log-probs of the model as it is now; what the log holds for these weights is not computed again.
+
+    The batches are those of the training to come, on the ranks that will train on them: the same rows give the same numbers to the
+    last bit, and the pictures' features stay where they will be used.
+    """
+    log, size = stage.log("reference"), stage.division.batch
+    layout = [stage.entry, str(precision(stage)), stage.joined]
+    keys = {one.pair.id: digest([one.pair.id, one.text, *layout]) for one in measured}
+    held = ranks.agreed(log.held)
+    # Every epoch goes through the same pairs: the first appearance of each decides its batch.
+    batches, placed = [], set()
+    for start in range(0, len(slots), size):
+        batch = slots[start : start + size]
+        if not {slot.pair for slot in batch} <= placed:
+            batches.append(batch)
+            placed |= {slot.pair for slot in batch}
+    missing = [batch for batch in batches if not {keys[measured[slot.pair].pair.id] for slot in batch} <= held]
+    if missing:
+        with generating(stage.host) as in_step:
+            turns = ranks.rounds(missing)
+            for batch, mine in progress(turns, len(turns), "reference", show=ranks.rank() == 0):
+                data = PairRows(stage.host, measured, batch, {})
+                inputs = inputs_of(stage, [data[i] for i in range(len(batch))])
+                sums = stage.answers(stage.host.trainer.model, inputs, collective=in_step).sums.tolist()
+                if mine:
+                    ids = [measured[slot.pair].pair.id for slot in batch]
+                    records = {keys[id]: {"id": keys[id], "pair": id, "chosen": c, "rejected": r} for id, c, r in zip(ids, sums, sums[len(ids) :])}
+                    log.append(*(record for key, record in records.items() if key not in held))
+        ranks.barrier()
+    there = log.read()
+    return {id: there[key] for id, key in keys.items() if key in there}
