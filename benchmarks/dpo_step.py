@@ -79,14 +79,14 @@ class Case:
         self.labels = torch.randint(shape["vocabulary"], (2 * pairs, asked + answer))
         self.labels[:, :asked] = -100
         self.labels = self.labels.to(device)
-        self.tails = [answer] * (2 * pairs)
+        self.unshared = [answer] * (2 * pairs)
         self.mask = torch.ones(2 * pairs, asked + answer, dtype=torch.long, device=device)
         self.real = torch.ones(pairs, dtype=torch.bool, device=device)
         self.batch = {"inputs_embeds": self.embeddings, "attention_mask": self.mask}
         tower = CLIPVisionConfig(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=4, num_attention_heads=width // 64, image_size=336, patch_size=14)
         self.tower = CLIPVisionModel(tower).to(device, dtype).requires_grad_(False)
         self.pictures = torch.randn(pairs, 3, 336, 336).to(device, dtype)
-        joined = spr_rows._joined(self.embeddings, self.batch, self.tails, {}, None)
+        joined = spr_rows._joined(self.embeddings, self.batch, self.unshared, {}, None)
         self.joined = {name: value.detach() for name, value in joined.items()}
         self.known = self._known()
 
@@ -100,7 +100,7 @@ class Case:
         yield [self.labels]
 
     def _answers(self):
-        return spr_rows.answers(self, self.model, self.batch, self.tails, joined=True)
+        return spr_rows.answers(self, self.model, self.batch, self.unshared, joined=True)
 
     def _known(self):
         with torch.no_grad(), self.model.disable_adapter():

@@ -51,10 +51,10 @@ def one_rank(world: Path, out: Path, tokens: int, rounds: int, result: str | Non
         with engine.generating(host):
             seconds["gather"].append(max(ranks.from_all(time.perf_counter() - start)))
             seconds["gathered_batch"].append(batch())
-        engine.hold(host.trainer)
+        engine.attach_engine(host.trainer)
         with engine.generating(host):
             seconds["together_batch"].append(batch())
-        engine.release(host.trainer)
+        engine.detach_engine(host.trainer)
     if ranks.rank() == 0:
         found = {f"{name}_s": statistics.median(values[1:]) for name, values in seconds.items()}
         found["together_over_gathered"] = found["together_batch_s"] / found["gathered_batch_s"]

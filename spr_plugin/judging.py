@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from PIL import Image
 
-from spr_plugin.data.pictures import ahead, read_all
+from spr_plugin.data.pictures import prefetch, read_all
 from spr_plugin.progress import progress
 from spr_plugin.recipes.base import Judged, JudgedAnswer, Query, Recipe
 from spr_plugin.runs.log import Log
@@ -16,13 +16,13 @@ from spr_plugin.training import ranks
 
 def judge_all(queries: list[Query], recipe: Recipe, device, candidates: Mapping[str, dict], log: Log) -> None:
     """One record a query, of whose candidates each is judged; what ``log`` holds is not judged again."""
-    held = ranks.agreed(log.held)
+    held = ranks.from_rank_0(log.held)
     # Pictures of which a query is missing are judged as a whole, so that a batch is the same whatever was done before.
     wanted = [about for about in by_pictures(queries) if any(query.id not in held for query in about)]
     mine = ranks.share(wanted, len)
     answers = by_query(candidates.values())
     ready = recipe.on(device) if mine else recipe
-    shown = progress(ahead(pictures_of, mine), len(mine), "scoring pictures", show=ranks.rank() == 0)
+    shown = progress(prefetch(pictures_of, mine), len(mine), "scoring pictures", show=ranks.rank() == 0)
     for about, pictures in shown:
         records = judge_pictures(pictures, about, [answers.get(query.id, []) for query in about], ready)
         log.append(*(record for record in records if record["id"] not in held))

@@ -107,7 +107,7 @@ def open_run(host: Host, config: SPRConfig) -> tuple[Round, list[Query]]:
         first.recipe.on("cpu")  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
     ranks.check_shared(folder.path)
     limit_pixels(config.spr_max_pixels)
-    ranks.agreed(lambda: _enter(first))
+    ranks.from_rank_0(lambda: _enter(first))
     return first, queries_of(first)
 
 
@@ -170,9 +170,9 @@ def _later(first: Round, number: int, entered: tuple[Path, ...]) -> Round:
 
 def next_round(first: Round, now: Round) -> tuple[Round, list[Query]]:
     """The round after `now`, whose model is the live one, and its queries, which are others than those before."""
-    engine.release(first.host.trainer)
+    engine.detach_engine(first.host.trainer)
     after = _later(first, now.number + 1, (*now.entered, now.folder.policy))
-    ranks.agreed(lambda: _enter_round(after))
+    ranks.from_rank_0(lambda: _enter_round(after))
     if ranks.rank() == 0:
         say(f"round {after.number} of {first.config.spr_rounds}, in {after.folder}")
     return after, queries_of(after)

@@ -42,7 +42,7 @@ def run_rounds(first: Round, queries: list[Query]) -> Round:
         with during("regions"):
             now, queries = next_round(first, now)
         improve(now, queries)
-    engine.hold(trainer)
+    engine.attach_engine(trainer)
     return now
 
 
@@ -50,7 +50,7 @@ def improve(now: Round, queries: list[Query]) -> None:
     """One round; afterwards the live model is the improved one in the host's own structure."""
     trainer, folder = now.host.trainer, now.folder
     own_flags = entry.requires_grad(trainer.model)
-    if ranks.agreed(folder.is_finished):
+    if ranks.from_rank_0(folder.is_finished):
         dpo.choose_trainable(now.host, now.config)
         weights.load(trainer.model, folder.policy)
         _say(f"the SPR stage is done already: its weights were read from {folder.policy.relative_to(trainer.args.output_dir)}")
@@ -128,7 +128,7 @@ def during(stage: str, folder: Folder | None = None):
 
 def save_base(host: Host, folder: Folder) -> None:
     """The model as it enters the stage in the host's own layout: what SPR is to be compared with."""
-    if not ranks.agreed(folder.base.exists):
+    if not ranks.from_rank_0(folder.base.exists):
         draft = folder.base.with_name("base.tmp")
         host.save(str(draft))
         if ranks.rank() == 0:

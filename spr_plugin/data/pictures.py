@@ -281,7 +281,7 @@ def readable(path: str, record_id: str) -> Image.Image | None:
         return None
 
 
-def ahead(make: Callable, items: Iterable) -> Iterator[tuple]:
+def prefetch(make: Callable, items: Iterable) -> Iterator[tuple]:
     """``(item, make(item))``, made in a thread one item ahead of the caller."""
     with ThreadPoolExecutor(1) as worker:
         before = None

@@ -44,7 +44,7 @@ def pair_rows(host: Host, pair: PreferencePair) -> list[dict]:
         raise UserError(f"{what}; put it back and run the same command") from None
 
 
-def tails(rows: list[dict]) -> list[int]:
+def unshared(rows: list[dict]) -> list[int]:
     """For the two rows of a pair: how many of their last tokens come after the prompt that they share."""
     ids, asked = [row["input_ids"].tolist() for row in rows], [int((row["labels"] == IGNORED).int().cumprod(0).sum()) for row in rows]
     shared = 0
@@ -62,7 +62,7 @@ def maximum_of(host: Host) -> tuple[str, int | None]:
     return "the maximum length of tokenizer and model", None
 
 
-def measure(host: Host, pairs: list[PreferencePair], config: SPRConfig, log: Log) -> list[Measured]:
+def measure_lengths(host: Host, pairs: list[PreferencePair], config: SPRConfig, log: Log) -> list[Measured]:
     """The pairs whose answers the host trains on whole, with their sizes; the rest are named and counted.
 
     Raises:
@@ -71,7 +71,7 @@ def measure(host: Host, pairs: list[PreferencePair], config: SPRConfig, log: Log
     flag, most = maximum_of(host)
     way = [most, _sample_of(host, pairs)]
     keys = {pair.id: digest([pair.id, way]) for pair in pairs}
-    held = ranks.agreed(log.held)
+    held = ranks.from_rank_0(log.held)
     wanted = [pair for pair in pairs if keys[pair.id] not in held]
     mine = wanted[ranks.rank() :: ranks.world()]
     broken = []
@@ -117,7 +117,7 @@ def _measured(host: Host, pair: PreferencePair) -> dict:
     if text[0] == text[1]:
         raise UserError(f"pair {pair.id}: chosen and rejected are the same tokens")
     fits = all(host.fits(row) for row in rows)
-    return {"fits": fits, "tokens": len(text[0]) + tails(rows)[1], "text": digest(text)}
+    return {"fits": fits, "tokens": len(text[0]) + unshared(rows)[1], "text": digest(text)}
 
 
 class PairRows(torch.utils.data.Dataset):
@@ -144,10 +144,10 @@ def batch_of(host: Host, pairs: list[PreferencePair]) -> dict:
 def collate(host: Host, items: list[dict]) -> dict:
     """B pairs → a host batch of ``[chosen …, rejected …]`` rows, and in the same order what :mod:`spr_plugin.dpo.rows` and the loss need."""
     batch = host.batch([item["rows"][side] for side in (0, 1) for item in items])
-    both = [tails(item["rows"]) for item in items]
+    both = [unshared(item["rows"]) for item in items]
     return {
         "batch": batch,
-        "tails": [pair[side] for side in (0, 1) for pair in both],
+        "unshared": [pair[side] for side in (0, 1) for pair in both],
         "pictures": picture_keys(host, batch),
         # Numbers, not tensors: under DeepSpeed the Trainer hands a step its tensors in half precision.
         "reference": [item["reference"][side] for side in (0, 1) for item in items],

@@ -10,8 +10,8 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.dpo import resume
 from spr_plugin.dpo.dry_step import dry_step
 from spr_plugin.dpo.features import FeatureCache
-from spr_plugin.dpo.pairs import Measured, PairRows, measure
-from spr_plugin.dpo.plan import Slot, batch_plan
+from spr_plugin.dpo.pairs import Measured, PairRows, measure_lengths
+from spr_plugin.dpo.plan import Slot, slot_plan
 from spr_plugin.dpo.probe import Watch, refuse_collapse
 from spr_plugin.dpo.reference import reference_log_probs
 from spr_plugin.dpo.resume import Division
@@ -49,13 +49,13 @@ def improve(
     if ranks.rank() == 0:
         resume.discard_torn(directory)
     ranks.barrier()
-    checkpoint = ranks.agreed(lambda: resume.latest(directory))
+    checkpoint = ranks.from_rank_0(lambda: resume.latest(directory))
     if checkpoint is not None:
         division = resume.divided(checkpoint[1], ranks.world(), sharded=bool(host.trainer.args.deepspeed))
     cache = FeatureCache(int(config.spr_feature_cache * 2**30))
     stage = Stage(host, config, folder, entry, cache, Watch(host, recipe, watched, config, directory), division)
-    measured = measure(host, pairs, config, stage.log("lengths"))
-    slots = batch_plan([one.tokens for one in measured], epochs=config.spr_epochs, seed=config.spr_seed, **vars(division))
+    measured = measure_lengths(host, pairs, config, stage.log("lengths"))
+    slots = slot_plan([one.tokens for one in measured], epochs=config.spr_epochs, seed=config.spr_seed, **vars(division))
     with dropout_off(host.trainer.model):
         choose_layout(stage, measured)
         reference = reference_log_probs(stage, measured, slots)
@@ -113,7 +113,7 @@ def train(stage: Stage, measured: list[Measured], slots: list[Slot], reference: 
     ranks.barrier()
     announce(host, stage.config)
     args = arguments(host.trainer.args, stage.config, stage.division, steps, str(stage.folder.dpo))
-    engine.release(host.trainer)
+    engine.detach_engine(host.trainer)
     trainer = PreferenceTrainer(stage, args, PairRows(host, measured, slots, reference))
     during = DuringTraining(trainer, stage, steps)
     trainer.add_callback(during)

@@ -18,7 +18,7 @@ class Slot:
     weight: float
 
 
-def batch_plan(lengths: list[int], *, epochs: float, batch: int, accumulation: int, world: int, seed: int, window: int = 16) -> list[Slot]:
+def slot_plan(lengths: list[int], *, epochs: float, batch: int, accumulation: int, world: int, seed: int, window: int = 16) -> list[Slot]:
     """Slots in the order optimizer step, accumulation step, rank, place in the micro-batch, over all epochs.
 
     Each epoch is shuffled; within ``window`` steps pairs are sorted by length before they are cut into steps, so that the rows of a

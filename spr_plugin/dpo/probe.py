@@ -57,7 +57,7 @@ class Watch:
         self.host, self.recipe, self.queries, self.config = host, recipe, queries, config
         self.directory = Path(directory)
         self.seen: dict[int, Values] = {}  # by step
-        for record in ranks.agreed(self._records):
+        for record in ranks.from_rank_0(self._records):
             self.seen[record["step"]] = {name: value for name, value in record.items() if name != "step"}
 
     def _records(self) -> list[dict]:
@@ -104,7 +104,7 @@ class Watch:
 
     def restore_best(self) -> int | None:
         """Load the best probed state; its step, or None where there is none or it is the live one."""
-        best = ranks.agreed(lambda: read_json(self.directory / "best.json"))
+        best = ranks.from_rank_0(lambda: read_json(self.directory / "best.json"))
         if not self.config.spr_keep_best or best is None or best["step"] == max(self.seen):
             return None
         weights.load(self.host.trainer.model, self.directory / "best")

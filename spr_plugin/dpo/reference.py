@@ -18,7 +18,7 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
     log, size = stage.log("reference"), stage.division.batch
     layout = [stage.entry, str(precision(stage)), stage.joined]
     keys = {one.pair.id: digest([one.pair.id, one.text, *layout]) for one in measured}
-    held = ranks.agreed(log.held)
+    held = ranks.from_rank_0(log.held)
     # Every epoch goes through the same pairs: the first appearance of each decides its batch.
     batches, placed = [], set()
     for start in range(0, len(slots), size):

@@ -134,13 +134,13 @@ def refuse_head(head, config) -> None:
             raise UserError(f"the SPR stage does not know what {name} = {getattr(config, name)} in the model's config does to its logits")
 
 
-def answers(host: Host, model, batch: dict, tails: list[int], joined: bool) -> Answers:
+def answers(host: Host, model, batch: dict, unshared: list[int], joined: bool) -> Answers:
     """Forward a host batch of ``[chosen …, rejected …]`` rows.
 
     Args:
         model: what wraps the live model.
         batch: keyword arguments of its forward.
-        tails: of the 2B rows: how many of the last valid tokens are not shared with the other row of the pair.
+        unshared: of the 2B rows: how many of the last valid tokens are not shared with the other row of the pair.
         joined: whether the two rows of a pair share their prompt.
 
     Raises:
@@ -154,7 +154,7 @@ def answers(host: Host, model, batch: dict, tails: list[int], joined: bool) -> A
         kwargs["use_cache"] = False
         state["width"] = embeddings.shape[1]
         if joined:
-            kwargs.update(_joined(embeddings, kwargs, tails, state, sliding_window(module.config)))
+            kwargs.update(_joined(embeddings, kwargs, unshared, state, sliding_window(module.config)))
         if torch.is_grad_enabled() and not kwargs["inputs_embeds"].requires_grad and getattr(module, "gradient_checkpointing", False):
             kwargs["inputs_embeds"] = kwargs["inputs_embeds"].detach().requires_grad_()  # reentrant checkpoints give no gradients without
         return args, kwargs
@@ -176,7 +176,7 @@ def answers(host: Host, model, batch: dict, tails: list[int], joined: bool) -> A
     return Answers(out, state["scored"])
 
 
-def _joined(embeddings, kwargs, tails, state, window) -> dict:
+def _joined(embeddings, kwargs, unshared, state, window) -> dict:
     """The backbone's arguments for joined rows."""
     rows, width = embeddings.shape[:2]
     mask = kwargs.get("attention_mask")
@@ -184,7 +184,7 @@ def _joined(embeddings, kwargs, tails, state, window) -> dict:
         starts, lengths = [0] * rows, [width] * rows
     else:
         starts, lengths = torch.stack([mask.bool().int().argmax(1), mask.sum(1).int()]).tolist()
-    prompts = [length - tail for length, tail in zip(lengths, tails)]
+    prompts = [length - tail for length, tail in zip(lengths, unshared)]
     pairs = rows // 2
     if prompts[:pairs] != prompts[pairs:] or min(prompts) < 1:
         raise ValueError(f"the host expanded the prompts of a pair to {prompts[:pairs]} and {prompts[pairs:]} tokens: it cut a row")

@@ -43,7 +43,7 @@ class Stage:
     def answers(self, model, inputs: dict, joined: bool | None = None, collective: bool = False) -> rows.Answers:
         joined = self.joined if joined is None else joined
         with cached_features(self.host, self.cache, inputs["pictures"], collective):
-            return rows.answers(self.host, model, inputs["batch"], inputs["tails"], joined)
+            return rows.answers(self.host, model, inputs["batch"], inputs["unshared"], joined)
 
     def log(self, name: str) -> Log:
         return self.folder.log(name, ranks.rank())

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from spr_plugin.config import SPRConfig
-from spr_plugin.data.pictures import ahead, readable
+from spr_plugin.data.pictures import prefetch, readable
 from spr_plugin.errors import UserError
 from spr_plugin.progress import progress, say
 from spr_plugin.recipes.base import Recipe
@@ -39,7 +39,7 @@ class LiveSampler:
         """Answer this rank's share of the batches. In step with the others, it repeats one where it has none left."""
         with generating(self.host) as self.in_step, ThreadPoolExecutor(READERS) as readers:
             turns = ranks.rounds(batches) if self.in_step else [(batch, True) for batch in ranks.share(batches, prompts_in)]
-            prepared = ahead(lambda turn: self.rows(self.asks_of(turn[0]), readers), turns)
+            prepared = prefetch(lambda turn: self.rows(self.asks_of(turn[0]), readers), turns)
             bar = progress(prepared, len(turns), "sampling", lambda: f"{self.unread} unreadable pictures", show=ranks.rank() == 0)
             for (batch, mine), rows in bar:
                 records = list(self.answered(batch, rows))

@@ -33,7 +33,7 @@ def sample(host: Host | None, queries: list[Query], recipe: Recipe, config: SPRC
             memory, a server fails or has too many empty answers.
     """
     make_plan = lambda: batch_plan(queries, recipe, config.spr_sample_batch)
-    batches, held = ranks.agreed(lambda: left_to_do(log, plan, make_plan, config.spr_samples))
+    batches, held = ranks.from_rank_0(lambda: left_to_do(log, plan, make_plan, config.spr_samples))
     by_id = {query.id: query for query in queries}
 
     def asks_of(batch: dict) -> list[Ask]:

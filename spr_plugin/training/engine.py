@@ -15,7 +15,7 @@ from spr_plugin.training.host import Host
 MARGIN = 0.25  # of the gathered weights, for the keys, values and activations of a batch; a batch that is too much is halved
 
 
-def release(trainer) -> None:
+def detach_engine(trainer) -> None:
     """Let go of the wrapper, optimizer and schedule of the training before; a DeepSpeed engine also takes its hooks off the model."""
     engine = getattr(trainer, "deepspeed", None)
     if engine is not None and hasattr(engine, "destroy"):
@@ -30,12 +30,12 @@ def renew(trainer) -> None:
     settings are bound to that, and accelerate keeps them for the process."""
     from accelerate.state import AcceleratorState
 
-    release(trainer)
+    detach_engine(trainer)
     AcceleratorState._reset_state()
     trainer.create_accelerator_and_postprocess()
 
 
-def hold(trainer) -> None:
+def attach_engine(trainer) -> None:
     """Where no training left an engine, what a save or a forward of the host needs in its place.
 
     Parts of ZeRO-3 would be saved as empty tensors: an engine as transformers makes one to evaluate. Whole weights need none, but the
@@ -82,14 +82,14 @@ def generating(host: Host):
 def _layer_by_layer(trainer):
     """Inside, an engine's hooks gather each module's weights for its turn: the training's, or those of an engine made for this."""
     made = getattr(trainer, "deepspeed", None) is None
-    hold(trainer)
+    attach_engine(trainer)
     weights.forget_order(trainer.deepspeed)
     weights.show_own_types(trainer.model)
     try:
         yield
     finally:
         if made:
-            release(trainer)
+            detach_engine(trainer)
 
 
 def _too_large(trainer) -> bool:

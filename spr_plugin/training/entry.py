@@ -34,7 +34,7 @@ def training_of(trainer, config: SPRConfig) -> dict:
 def found(folder: Folder, training: dict) -> bool:
     """Whether the entry in ``folder`` is the end of ``training``: this command was started again.
     UserError where it, or what was made from it, is that of another one."""
-    known, whole = ranks.agreed(lambda: (_known(folder), is_whole(folder.entry)))
+    known, whole = ranks.from_rank_0(lambda: (_known(folder), is_whole(folder.entry)))
     if known is None:
         return False
     names = sorted({*known, *training} - {"trainable"})
@@ -73,7 +73,7 @@ def is_whole(entry: Path) -> bool:
 def save(host: Host, config: SPRConfig, folder: Folder, training: dict) -> None:
     """The weights that the host has trained, what the stage may change beside them, and which training it
     was."""
-    engine.release(host.trainer)
+    engine.detach_engine(host.trainer)
     model = host.trainer.model
     names = {*weights.trainable(model), *dpo.projector(host, config)}
     if ranks.rank() == 0:
@@ -85,14 +85,14 @@ def go_back(host: Host, folder: Folder, own_flags: dict[str, bool]) -> None:
     """The model as the host has trained it, in the host's own structure and with its ``requires_grad``, for
     the host to save."""
     trainer = host.trainer
-    engine.release(trainer)
+    engine.detach_engine(trainer)
     dpo.remove_adapter(trainer.model)
     for name, parameter in trainer.model.named_parameters():
         parameter.requires_grad_(own_flags[name])
-    if ranks.agreed(lambda: is_whole(folder.entry)):
+    if ranks.from_rank_0(lambda: is_whole(folder.entry)):
         weights.load(trainer.model, folder.entry)
     vars(trainer.model.config).pop("spr_box", None)
-    engine.hold(trainer)
+    engine.attach_engine(trainer)
 
 
 def requires_grad(model) -> dict[str, bool]:

@@ -46,7 +46,7 @@ def all_arrive(name: str, seconds: float = 20.0) -> bool:
     return True
 
 
-def agreed(decide):
+def from_rank_0(decide):
     """Rank 0's ``decide()``, at every rank; so is the UserError that it raises, for nobody would end the
     ranks that wait for its answer.
 
@@ -73,7 +73,7 @@ def check_shared(directory: Path) -> None:
     if world() == 1:
         return
     # A name that nobody has asked for before is in no network file system's cache.
-    meeting = Path(directory) / agreed(lambda: f"ranks-{secrets.token_hex(8)}")
+    meeting = Path(directory) / from_rank_0(lambda: f"ranks-{secrets.token_hex(8)}")
     trouble = _attempt(lambda: meeting.mkdir(parents=True)) if rank() == 0 else None
     barrier()
     trouble = trouble or _attempt((meeting / str(rank())).touch, SEEN_WITHIN)

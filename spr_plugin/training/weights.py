@@ -104,7 +104,7 @@ def persistent_buffers(model) -> list[str]:
     return sorted(model.state_dict().keys() & {name for name, _ in model.named_buffers()})
 
 
-def digest(tensor: torch.Tensor) -> str:
+def tensor_hash(tensor: torch.Tensor) -> str:
     """Hash of a tensor's bytes, dtype and shape."""
     raw = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
     return hashlib.blake2b(raw + f"{tensor.dtype}{tuple(tensor.shape)}".encode(), digest_size=16).hexdigest()
@@ -134,7 +134,7 @@ def save(model, names, directory) -> None:
             draft.rename(directory)
         except (OSError, SafetensorError, UserError) as error:
             failure = str(error)
-    if failure := ranks.agreed(lambda: failure):
+    if failure := ranks.from_rank_0(lambda: failure):
         if ranks.rank() == 0:
             with contextlib.suppress(UserError):
                 remove(draft)
@@ -150,7 +150,7 @@ class _Shards:
     def add(self, name: str, tensor: torch.Tensor) -> None:
         if self.size and self.size + tensor.nbytes > SHARD_BYTES:
             self._flush()
-        self.held[name], self.index[name] = tensor, digest(tensor)
+        self.held[name], self.index[name] = tensor, tensor_hash(tensor)
         self.size += tensor.nbytes
 
     def _flush(self) -> None:
@@ -185,7 +185,7 @@ def load(model, directory) -> None:
             for name in sorted(shard.keys()):
                 rest.discard(name)
                 tensor = shard.get_tensor(name)
-                if digest(tensor) != index[name]:
+                if tensor_hash(tensor) != index[name]:
                     raise UserError(f"{path}: {name} is damaged; add --spr_overwrite to start the SPR stage over")
                 _assign(held[name], tensor)
     if rest:
@@ -212,4 +212,4 @@ def _assign(parameter, tensor) -> None:
 
 def digests(model, names) -> dict[str, str]:
     """name → hash of the live values."""
-    return {name: digest(tensor) for name, tensor in tensors(model, names)}
+    return {name: tensor_hash(tensor) for name, tensor in tensors(model, names)}

@@ -116,7 +116,7 @@ def test_the_second_round_s_answers_and_reference_are_the_first_round_s_model(ca
         again[number] = dict(log.read())
         rows = batch_of(host, pairs)
         with generating(host), dropout_off(host.trainer.model):
-            own = answers(host, host.trainer.model, rows["batch"], rows["tails"], joined=False).sums
+            own = answers(host, host.trainer.model, rows["batch"], rows["unshared"], joined=False).sums
         known = torch.tensor([reference[pair.id] for pair in pairs]).T.reshape(-1)
         gaps[number] = (own - known).abs().max().item()
     assert again[2] == dict(recorded) and again[1] != dict(recorded)

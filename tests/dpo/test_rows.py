@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spr_plugin.dpo import rows
 from spr_plugin.dpo.features import FeatureCache, cached_features
-from spr_plugin.dpo.pairs import batch_of, pair_rows, tails
+from spr_plugin.dpo.pairs import batch_of, pair_rows, unshared
 from spr_plugin.dpo.rows import answers, join_rows, pair_mask
 from spr_plugin.errors import UserError
 
@@ -47,8 +47,8 @@ def test_log_probs_and_gradients_are_those_of_the_host_s_own_forward(live_llava,
     gradients = []
     for forward in (
         lambda: plain_log_probs(host, inputs),
-        lambda: answers(host, model, inputs["batch"], inputs["tails"], joined=False).sums,
-        lambda: answers(host, model, inputs["batch"], inputs["tails"], joined=True).sums,
+        lambda: answers(host, model, inputs["batch"], inputs["unshared"], joined=False).sums,
+        lambda: answers(host, model, inputs["batch"], inputs["unshared"], joined=True).sums,
     ):
         model.zero_grad()
         sums = forward()
@@ -105,7 +105,7 @@ def test_the_window_matters_in_that_test(live_llava, pairs):
     for window in (12, None):
         host, _ = live_llava(family="mistral", model_settings={"sliding_window": window})
         inputs = batch_of(host, pairs(1))
-        sums.append(answers(host, host.trainer.model, inputs["batch"], inputs["tails"], joined=True).sums)
+        sums.append(answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], joined=True).sums)
     assert (sums[0] - sums[1]).abs().max() > 1e-2
 
 
@@ -116,9 +116,9 @@ def test_a_joined_row_may_be_longer_than_the_host_s_maximum(live_llava, pairs):
     inputs = batch_of(host, [pair])
     lengths = [len(row["input_ids"]) - 1 + 4 for row in pair_rows(host, pair)]
     short, _ = live_llava(max_length=max(lengths))
-    assert max(lengths) < sum(lengths) - (lengths[0] - inputs["tails"][0])
+    assert max(lengths) < sum(lengths) - (lengths[0] - inputs["unshared"][0])
     again = batch_of(short, [pair])
-    own, joined = (answers(short, short.trainer.model, again["batch"], again["tails"], joined=j).sums for j in (False, True))
+    own, joined = (answers(short, short.trainer.model, again["batch"], again["unshared"], joined=j).sums for j in (False, True))
     assert torch.allclose(own, joined, atol=2e-5)
     assert all(short.fits(row) for row in pair_rows(short, pair))
     cut, _ = live_llava(max_length=max(lengths) - 1)
@@ -130,7 +130,7 @@ def test_a_row_that_the_host_cut_is_no_pair(live_llava, pairs):
     host, _ = live_llava(max_length=48)
     inputs = batch_of(host, [pair])
     with pytest.raises(ValueError, match="cut a row"):
-        answers(host, host.trainer.model, inputs["batch"], inputs["tails"], joined=True)
+        answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], joined=True)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -146,7 +146,7 @@ def test_gradient_checkpointing_changes_nothing(live_llava, pairs, reentrant):
         query.grad = None
         if on:
             model.gradient_checkpointing_enable({"use_reentrant": reentrant})
-        answers(host, model, inputs["batch"], inputs["tails"], joined=True).sums.sum().backward()
+        answers(host, model, inputs["batch"], inputs["unshared"], joined=True).sums.sum().backward()
         found.append(query.grad.clone())
     assert torch.allclose(*found, atol=1e-6) and found[0].abs().max() > 0
 
@@ -156,7 +156,7 @@ def test_what_is_hooked_is_unhooked_also_after_an_error(live_llava, pairs):
     backbone, head = host.language_model()
     inputs = batch_of(host, pairs(1))
     with pytest.raises(AttributeError):
-        answers(host, host.trainer.model, {**inputs["batch"], "images": "none"}, inputs["tails"], joined=True)
+        answers(host, host.trainer.model, {**inputs["batch"], "images": "none"}, inputs["unshared"], joined=True)
     assert "forward" not in vars(head) and "prepare_inputs_labels_for_multimodal" not in vars(host.llava)
     assert not backbone._forward_pre_hooks
 
@@ -183,10 +183,10 @@ def test_a_picture_is_encoded_once(live_llava, pairs, monkeypatch):
     inputs, cache, sums = batch_of(host, pairs(3)), FeatureCache(1 << 20), []
     for _ in range(2):
         with cached_features(host, cache, inputs["pictures"], False):
-            sums.append(answers(host, host.trainer.model, inputs["batch"], inputs["tails"], True).sums)
+            sums.append(answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], True).sums)
     assert seen == [3]
     assert torch.equal(*sums)
-    assert torch.allclose(sums[0], answers(host, host.trainer.model, inputs["batch"], inputs["tails"], True).sums, atol=1e-5)
+    assert torch.allclose(sums[0], answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], True).sums, atol=1e-5)
 
 
 def test_the_cache_keeps_to_its_budget(live_llava, pairs, monkeypatch):
@@ -198,7 +198,7 @@ def test_the_cache_keeps_to_its_budget(live_llava, pairs, monkeypatch):
     cache = FeatureCache(2 * one)
     for _ in range(2):
         with cached_features(host, cache, inputs["pictures"], False):
-            answers(host, host.trainer.model, inputs["batch"], inputs["tails"], True)
+            answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], True)
     assert seen == [3, 1] and cache.bytes == 2 * one
 
 
@@ -208,7 +208,7 @@ def test_a_projector_that_trains_is_not_cached_but_its_tower_is(live_llava, pair
     for _ in range(2):
         model.zero_grad()
         with cached_features(host, cache, inputs["pictures"], False):
-            answers(host, model, inputs["batch"], inputs["tails"], True).sums.sum().backward()
+            answers(host, model, inputs["batch"], inputs["unshared"], True).sums.sum().backward()
         assert model.get_model().mm_projector[0].weight.grad.abs().max() > 0
     assert len(cache.held) == 2
 
@@ -252,9 +252,9 @@ def test_tails_are_what_the_two_rows_do_not_share():
     def row(prompt, answer):
         return {"input_ids": torch.tensor(prompt + answer), "labels": torch.tensor([-100] * len(prompt) + answer)}
 
-    assert tails([row([1, 2, 3], [7, 8]), row([1, 2, 3], [7, 9, 9])]) == [2, 3]
-    assert tails([row([1, 2, 3], [7]), row([1, 2, 4], [7, 9])]) == [2, 3]  # the prompts' ends were tokenized differently
-    assert tails([row([1, 2], [3, 4]), row([1, 2, 3], [4])]) == [2, 2]
+    assert unshared([row([1, 2, 3], [7, 8]), row([1, 2, 3], [7, 9, 9])]) == [2, 3]
+    assert unshared([row([1, 2, 3], [7]), row([1, 2, 4], [7, 9])]) == [2, 3]  # the prompts' ends were tokenized differently
+    assert unshared([row([1, 2], [3, 4]), row([1, 2, 3], [4])]) == [2, 2]
 
 
 def test_mixed_attention_is_not_joined():

@@ -89,14 +89,14 @@ def run(options, mode):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     host.trainer.add_callback(Listen())
-    engine.release(host.trainer)
+    engine.detach_engine(host.trainer)
     engine.to_device(host.trainer)
     names = choose_trainable(host, config)
     improve(host, find_recipe(config, host.box_format), live.make_pairs(options.folder, options.pairs), watched(options), config, Folder(options.out / mode), entry="entry")
     sums = {name: float(tensor.double().sum()) for name, tensor in weights.tensors(host.trainer.model, names)}
     wrapper = type(host.trainer.model_wrapped).__name__
     optimizer = type(getattr(host.trainer.model_wrapped, "basic_optimizer", host.trainer.optimizer)).__name__
-    engine.release(host.trainer)
+    engine.detach_engine(host.trainer)
     if ranks.rank() == 0:
         steps = [entry for entry in logged if "rewards/margins" in entry]
         record = {"engine": wrapper, "optimizer": optimizer, "losses": [entry["spr/loss"] for entry in steps], "steps": steps, "weights": sums, "world": ranks.world()}

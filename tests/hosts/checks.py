@@ -20,7 +20,7 @@ from spr_plugin.recipes.spr.regions import region_query
 from spr_plugin.runs.layout import PARTS
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling.decoding import decode
-from spr_plugin.training.weights import digest
+from spr_plugin.training.weights import tensor_hash
 
 
 def saved_weights(out: Path) -> dict:
@@ -32,7 +32,7 @@ def assert_saved_equals_live(out: Path) -> None:
     live = read_json(out / "spr" / "exit.json")["weights"]
     saved = saved_weights(out)
     assert live and live.keys() <= saved.keys()
-    assert {name: digest(saved[name]) for name in live} == live
+    assert {name: tensor_hash(saved[name]) for name in live} == live
 
 
 def assert_whole(out: Path, part: str = "spr") -> None:
@@ -64,7 +64,7 @@ def assert_saved_lora_equals_live(out: Path) -> None:
     assert any("lora_A" in name for name in live) and any("mm_projector" in name for name in live)
     for name, value in live.items():
         saved = rest[name] if name in rest else adapter[name.replace(".default", "")]
-        assert digest(saved.contiguous()) == value, name
+        assert tensor_hash(saved.contiguous()) == value, name
 
 
 # --- of a host: what its own forward says is what decoding and DPO see ------------------------------------------------------------
@@ -125,7 +125,7 @@ def assert_log_probs_of_its_own_forward(host, pairs) -> dict:
             labels = heard[0][:, 1:]
             total = (logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels != -100)).sum(1)
         else:
-            total = answers(host, model, batch, inputs["tails"], joined=way == "joined").sums
+            total = answers(host, model, batch, inputs["unshared"], joined=way == "joined").sums
         (total * torch.linspace(-1, 1, len(total))).sum().backward()
         sums.append(total.detach())
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})

@@ -17,7 +17,7 @@ PAIRS = 3
 def log_probs(host, pairs: list[PreferencePair]) -> list[list[list[float]]]:
     """For each pair the log-probs of its tokens, chosen and rejected, by the stage's own code."""
     inputs = batch_of(host, pairs)
-    found = answers(host, host.trainer.model, inputs["batch"], inputs["tails"], joined=False)
+    found = answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], joined=False)
     rows = [row[scored].tolist() for row, scored in zip(found.token_log_probs, found.scored)]
     return [rows[place :: len(pairs)] for place in range(len(pairs))]
 

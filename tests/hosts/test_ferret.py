@@ -139,9 +139,9 @@ def test_a_run_saves_where_ferret_saves(random_llava, world, data, tmp_path):
     assert_whole(out)
     assert "share their prompt" in printed and not list(out.glob("*.safetensors"))
     live, saved = read_json(out / "spr" / "exit.json")["weights"], saved_weights(out / "final-checkpoint")
-    from spr_plugin.training.weights import digest
+    from spr_plugin.training.weights import tensor_hash
 
-    assert live and {name: digest(saved[name]) for name in live} == live
+    assert live and {name: tensor_hash(saved[name]) for name in live} == live
     entry = read_json(out / "spr" / "entry" / "index.json")
     moved = {name for name in live if live[name] != entry[name]}
     assert moved and all(".layers." in name and "vision" not in name for name in moved)

@@ -8,7 +8,7 @@ import pytest
 
 from spr_plugin.files import read_json
 from spr_plugin.runs.log import Log
-from spr_plugin.training.weights import digest
+from spr_plugin.training.weights import tensor_hash
 
 from . import make_vlm
 from .checks import assert_saved_equals_live, assert_whole, saved_weights
@@ -30,7 +30,7 @@ def with_flags(arguments: list[str], **flags) -> list[str]:
 def assert_saved_is_entry(out, saved: dict) -> None:
     """What the host saved is what it has trained, in its own structure."""
     entry = read_json(out / "spr" / "entry" / "index.json")
-    known = {name: digest(tensor) for name, tensor in saved.items()}
+    known = {name: tensor_hash(tensor) for name, tensor in saved.items()}
     trained = {name for name in entry if name in known}
     assert len(trained) > 30 and {name: known[name] for name in trained} == {
         name: entry[name] for name in trained

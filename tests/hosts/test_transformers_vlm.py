@@ -15,7 +15,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.files import read_json
 from spr_plugin.hooks.transformers_vlm import TransformersHost, find_processor, spr_host
 from spr_plugin.pairing import PreferencePair
-from spr_plugin.training.weights import digest
+from spr_plugin.training.weights import tensor_hash
 
 from . import make_vlm
 from .checks import (
@@ -188,18 +188,18 @@ def test_a_trainer_script(world, checkpoint, tmp_path, ranks, zero):
     assert "chosen and rejected share their prompt" in printed
     assert read_json(out / "config.json")["spr_box"] == {"family": "llava", "space": "padded_square", "aspect": "pad"}
     again, before = (transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32) for folder in (out, checkpoint))
-    saved, live = {name: digest(p.detach()) for name, p in again.named_parameters()}, read_json(out / "spr" / "exit.json")["weights"]
+    saved, live = {name: tensor_hash(p.detach()) for name, p in again.named_parameters()}, read_json(out / "spr" / "exit.json")["weights"]
     assert {name: saved[name] for name in live} == live
     entry = read_json(out / "spr" / "entry" / "index.json")
     moved = {name for name in live if live[name] != entry[name]}
     assert len(moved) == 7 * 4 and all("language_model" in name for name in moved)
-    assert any(digest(p.detach()) != entry[name] for name, p in before.named_parameters() if name in entry), "the script's own training did nothing"
+    assert any(tensor_hash(p.detach()) != entry[name] for name, p in before.named_parameters() if name in entry), "the script's own training did nothing"
     assert transformers.AutoProcessor.from_pretrained(out).chat_template == make_vlm.convert.TEMPLATE
     assert_engine_on(out, ranks) if zero else None
     kept = saved_weights(out)
     (out / "model.safetensors").unlink()
     run(trainer_command(world, checkpoint, out, *spr_flags(world), ranks=ranks, zero=zero or 2))  # nothing is left to train, in ZeRO-2 no engine is made
-    assert {name: digest(value) for name, value in saved_weights(out).items()} == {name: digest(value) for name, value in kept.items()}
+    assert {name: tensor_hash(value) for name, value in saved_weights(out).items()} == {name: tensor_hash(value) for name, value in kept.items()}
 
 
 @pytest.mark.slow
@@ -210,7 +210,7 @@ def test_a_trl_script_by_attach(world, checkpoint, tmp_path):
     run([sys.executable, str(SCRIPTS / "trl_sft.py"), *places.split(), "--clip", str(TINY / "clip")])
     assert_whole(out)
     live, adapter = read_json(out / "spr" / "exit.json")["weights"], load_file(out / "adapter_model.safetensors")
-    assert live and {name: digest(adapter[name.replace(".default", "")]) for name in live} == live
+    assert live and {name: tensor_hash(adapter[name.replace(".default", "")]) for name in live} == live
     entry = read_json(out / "spr" / "entry" / "index.json")
     assert all(live[name] != entry[name] for name in live if "lora_B" in name)
 
@@ -255,7 +255,7 @@ def test_trl_s_own_script_with_a_yaml_file(world, checkpoint, tmp_path):
     printed = run([sys.executable, "-m", "trl.scripts.sft", "--config", str(tmp_path / "c.yaml"), "--spr", "--spr_batch_size", "2"])
     assert_whole(out)
     again, live = transformers.AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32), read_json(out / "spr" / "exit.json")["weights"]
-    saved = {name: digest(p.detach()) for name, p in again.named_parameters()}
+    saved = {name: tensor_hash(p.detach()) for name, p in again.named_parameters()}
     assert live and {name: saved[name] for name in live} == live
     assert "DPO on" in printed and "'train_loss'" in printed
 

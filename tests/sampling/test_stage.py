@@ -15,7 +15,7 @@ from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.data import pictures as picture_files
 from spr_plugin.data.annotations import AnnotatedImage, Annotation, CocoImages
-from spr_plugin.data.pictures import ahead
+from spr_plugin.data.pictures import prefetch
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.recipes.find import find_recipe
@@ -87,11 +87,11 @@ def test_what_is_left_to_do(tmp_path):
 
 def test_one_item_is_made_ahead():
     made = []
-    for item, twice in ahead(lambda n: made.append(n) or 2 * n, range(5)):
+    for item, twice in prefetch(lambda n: made.append(n) or 2 * n, range(5)):
         assert twice == 2 * item and len(made) <= item + 2
-    assert made == list(range(5)) and list(ahead(str, [])) == []
+    assert made == list(range(5)) and list(prefetch(str, [])) == []
     with pytest.raises(ZeroDivisionError):
-        list(ahead(lambda n: 1 // n, [1, 0]))
+        list(prefetch(lambda n: 1 // n, [1, 0]))
 
 
 # --- the stage on the embedded LLaVA
@@ -134,7 +134,7 @@ def test_any_number_of_ranks_gives_the_same_candidates(host, world, tmp_path, ca
     prefill, texts = host.prefill, host.texts
     monkeypatch.setattr(host, "prefill", lambda rows: asked.append(len(rows)) or prefill(rows))
     monkeypatch.setattr(ranks, "barrier", lambda: None)
-    monkeypatch.setattr(ranks, "agreed", lambda decide: decide())
+    monkeypatch.setattr(ranks, "from_rank_0", lambda decide: decide())
     config = SPRConfig(spr=True, spr_regions=4, spr_max_new_tokens=32, spr_sample_batch=3)
     for world_size, rank in ((1, 0), (2, 1), (4, 3)):
         monkeypatch.setattr(ranks, "world", lambda world_size=world_size: world_size)

@@ -47,8 +47,8 @@ def test_the_fullest_device_decides_and_one_line_gives_the_figures(monkeypatch, 
 def test_whole_weights_are_saved_without_an_engine():
     """transformers would ask an engine that was never made for its settings."""
     trainer = SimpleNamespace(model=torch.nn.Linear(1, 1), deepspeed=None, is_deepspeed_enabled=True)
-    engine.hold(trainer)
+    engine.attach_engine(trainer)
     assert not trainer.is_deepspeed_enabled and trainer.deepspeed is None
     trainer = SimpleNamespace(model=torch.nn.Linear(1, 1), deepspeed="live", is_deepspeed_enabled=True)
-    engine.hold(trainer)
+    engine.attach_engine(trainer)
     assert trainer.is_deepspeed_enabled and trainer.deepspeed == "live"

@@ -29,7 +29,7 @@ def _late_reader(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     sign = folder / "sign"
     time.sleep(rank)
-    seen = ranks.agreed(sign.exists)
+    seen = ranks.from_rank_0(sign.exists)
     if rank == 0:
         sign.touch()
     (folder / f"seen-{rank}").write_text(str(seen))
@@ -68,7 +68,7 @@ def _refuse(folder):
         assert ranks.rank() == 0
         raise UserError("--flag: no")
 
-    ranks.agreed(decide)
+    ranks.from_rank_0(decide)
 
 
 SCENES = {
