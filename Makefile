@@ -3,6 +3,7 @@
 # make test-legacy  that subset alone
 # make matrix     that subset on every version of VERSIONS, each in an environment of its own; writes README's table
 # make test-fast  the tests that train nothing (under a minute)
+# make lint     ruff and mypy, as pyproject.toml sets them (seconds)
 # make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same (make test kills 4 times); each stage; 1, 2, 4 ranks in turn
 # make test-zero  the long form of the DeepSpeed tests: 1, 2 and 4 ranks, accumulation, checkpointing, deaths
 # make bench      every benchmark on this machine; JSON under benchmarks/results
@@ -26,7 +27,7 @@ PACKAGE := setup.cfg pyproject.toml $(wildcard _build/*)
 PRIMARY_WANTS := -e .[eval,dpo,report,server,dev,deepspeed]
 LEGACY_WANTS := torch transformers accelerate peft einops sentencepiece protobuf requests pytest pytest-timeout pytest-xdist hypothesis -e .
 
-.PHONY: demo test test-fast test-legacy test-kill test-zero bench reproduce reproduce-quick reproduce-tune agreement matrix clean
+.PHONY: demo lint test test-fast test-legacy test-kill test-zero bench reproduce reproduce-quick reproduce-tune agreement matrix clean
 .PRECIOUS: .venv-%/.installed
 demo: $(VENV)/.installed
 	$(VENV)/bin/spr demo
@@ -34,6 +35,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 	$(MAKE) test-legacy
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
 
 test-legacy: $(LEGACY)/.installed
 	$(LEGACY)/bin/python -m pytest $(PYTEST_ARGS) -m legacy
@@ -91,5 +96,5 @@ matrix: $(patsubst %,.venv-%/results.xml,$(filter-out $(NEWEST),$(VERSIONS))) $(
 	-$*/bin/python -m pytest $(PYTEST_ARGS) -m legacy --junitxml $@
 
 clean:
-	rm -rf $(VENV) .venv-* demo reproduction build dist *.egg-info .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* demo reproduction build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

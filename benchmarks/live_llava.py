@@ -16,12 +16,13 @@ class _Ready(BaseException):
 def live_llava(llm, tower, data, images, out, *flags):
     """The :class:`spr_plugin.host.Host` of LLaVA's training script on the given weights and data; nothing is trained."""
     os.environ.update(HF_HUB_OFFLINE="1", WANDB_DISABLED="true")
-    from spr_plugin.hooks import shims
     from spr_plugin.contracts import ask
+    from spr_plugin.hooks import shims
 
     shims.install()
     import transformers
     from llava.train import train as script
+
     from spr_plugin.config import SPRConfig
 
     text = f"""llava --model_name_or_path {llm} --version v1 --data_path {data} --image_folder {images} --vision_tower {tower}

@@ -37,7 +37,7 @@ def questions(host, count: int) -> list[list[dict]]:
 
     found = [Image.open(path).convert("RGB") for path in sorted(Path(host.image_folder).rglob("*.png"))[:count]]
     boxes = [(0, 0, *(side * 2 // 3 for side in picture.size)) for picture in found]
-    return [host.questions(p, PROMPTS) + host.questions(p.crop(box), PROMPTS[:1]) + host.questions(p.crop(box[:2] + tuple(s // 2 for s in p.size)), PROMPTS[:1]) for p, box in zip(found, boxes)]
+    return [host.questions([p], PROMPTS) + host.questions([p.crop(box)], PROMPTS[:1]) + host.questions([p.crop(box[:2] + tuple(s // 2 for s in p.size))], PROMPTS[:1]) for p, box in zip(found, boxes)]
 
 
 def ours(host, images, tokens):
@@ -58,7 +58,7 @@ def generate(host, images, tokens, k, times):
 def limit(host, images, tokens, cached=lambda cache: cache):
     """One prefill a prompt, its cache expanded once, and bare forwards at the same batch."""
     rows = [row for image in images for row in image]
-    logits, cache, mask = host.prefill(rows)
+    _, cache, mask = host.prefill(rows)
     mask, cache = mask.repeat_interleave(SAMPLES, 0), cached(repeat(cache, SAMPLES))
     token = torch.full((len(rows) * SAMPLES, 1), 5)
     for _ in range(tokens - 1):
@@ -127,20 +127,21 @@ def ranks_speedup(folder: Path, regions: int) -> dict:
 def one_rank(world: Path, out: Path, regions: int) -> None:
     """The two stages themselves on this rank; prints the seconds of each."""
     from spr_plugin.config import SPRConfig
-    from spr_plugin.pipeline import Run
+    from spr_plugin.judging import judge_all
+    from spr_plugin.opening import open_run
     from spr_plugin.sampling import sample
 
     host = tiny_llava(world, out)
     suppress_stop(host)
     flags = {"spr_annotations": f"{world}/spr.json", "spr_image_folder": f"{world}/images", "spr_clip": str(TINY / "clip")}
     config = SPRConfig(spr=True, spr_regions=regions, spr_regions_per_image=4, spr_max_new_tokens=64, **flags)
-    run = Run(host, config)
-    queries = run.regions()
+    run, queries = open_run(host, config)
     start = time.perf_counter()
-    sample(run.host, queries, run.host.box_format, run.config, run.log("candidates"), run.log("batches"))
+    sample(run.host, queries, run.recipe, run.config, run.log("candidates"), run.log("batches"))
     sys.stdout.write(f"sampling {time.perf_counter() - start}\n")  # in one write: two ranks share the line's place
     start = time.perf_counter()
-    run.score(queries)
+    candidates = run.log("candidates").read()
+    judge_all(queries, run.recipe, host.trainer.args.device, candidates, run.log("scores"))
     sys.stdout.write(f"scoring {time.perf_counter() - start}\n")
 
 

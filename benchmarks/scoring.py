@@ -6,7 +6,7 @@ One process on one thread, in CPU seconds, so that a busy machine disturbs littl
 are medians over the rounds. CLIP is
 ViT-B/32 with random weights, since speed does not depend on them. *Naive* is one forward for each region and text: crop, masked
 full picture and text, each alone. *Limit* is CLIP's bare forward on the unique pictures, crops, masked last blocks and texts, their
-tensors ready: no picture opened, no text read, no box compared. *Ours* is everything from file to record, `score_regions`.
+tensors ready: no picture opened, no text read, no box compared. *Ours* is everything from file to record, `judge_queries`.
 
 Keys: ``speedup_vs_naive``, ``over_limit`` (ours / limit in time), ``parse_refine_per_s``, ``memory_growth_mb`` (peak of resident
 memory over `--pictures` pictures after the first fifth of them).
@@ -27,10 +27,12 @@ from PIL import Image
 
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
+from spr_plugin.config import SPRConfig
 from spr_plugin.files import write_json
 from spr_plugin.formats import FAMILIES, box_format
 from spr_plugin.hooks.clip import covered_patches, load
-from spr_plugin.pipeline import score_regions
+from spr_plugin.judging import judge_queries
+from spr_plugin.recipes.spr.recipe import SPR
 from spr_plugin.recipes.spr.refinement import refine
 from spr_plugin.recipes.spr.regions import region_query
 from spr_plugin.recipes.spr.scoring import SPRScorer
@@ -137,7 +139,7 @@ def seconds(call, *arguments) -> float:
 def compare(folder: Path, rounds: int) -> dict:
     clip = save_clip(folder)
     similarity = load(clip)
-    scorer, bare, rng = SPRScorer(similarity), Bare(clip, similarity), random.Random(0)
+    recipe, bare, rng = SPR(SPRConfig(), FORM, refine, SPRScorer(similarity)), Bare(clip, similarity), random.Random(0)
     times = {"ours": [], "naive": [], "limit": []}
     for place in range(rounds + 1):  # the first round warms up
         queries, candidates = region_rows(rng, folder, place)
@@ -148,7 +150,7 @@ def compare(folder: Path, rounds: int) -> dict:
         crops = bare.pixels([picture.crop(tuple(map(int, query.region.xyxy))) for query in queries])
         whole, mask, tokens = bare.pixels([picture]), bare.mask([query.region for query in queries]), bare.tokens([text for _, text in asked])
         spent = {
-            "ours": seconds(score_regions, queries, candidates, scorer, FORM),
+            "ours": seconds(judge_queries, queries, candidates, recipe),
             "limit": seconds(bare.limit, whole, crops, mask, tokens),
             "naive": seconds(bare.naive, picture, asked[::NAIVE_EVERY]) * NAIVE_EVERY,
         }
@@ -191,11 +193,12 @@ def parse_refine(folder: Path, seconds_each: float = 1.0) -> dict:
 def memory(folder: Path, pictures: int) -> dict:
     """Growth of the peak resident memory, in MB, with a small CLIP so that pictures are many."""
     small = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    scorer, rng = SPRScorer(load(save_clip(folder, **small, text=small))), random.Random(0)
+    recipe = SPR(SPRConfig(), FORM, refine, SPRScorer(load(save_clip(folder, **small, text=small))))
+    rng = random.Random(0)
     first = 0
     for place in range(pictures):
         queries, candidates = region_rows(rng, folder, place)
-        score_regions(queries, candidates, scorer, FORM)
+        judge_queries(queries, candidates, recipe)
         (folder / f"{place}.png").unlink()
         if place == pictures // 5:
             first = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

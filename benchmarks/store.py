@@ -23,7 +23,7 @@ TEXT = "a blue triangle [0.0, 0.37, 0.28, 0.74], a green diamond [0.0, 0.06, 0.2
 
 def record(number: int) -> dict:
     """What the sampling stage writes: some 470 bytes."""
-    return {"id": digest(number), "region": digest(number // 6), "kind": "plain", "index": number % 2, "raw": TEXT, "text": TEXT}
+    return {"id": digest(number), "query": digest(number // 6), "kind": "plain", "index": number % 2, "raw": TEXT, "text": TEXT}
 
 
 def append(folder: str, count: int) -> dict:

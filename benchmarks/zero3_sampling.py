@@ -69,7 +69,7 @@ def two_pictures(host, prompts: list[str]) -> list[dict]:
     from PIL import Image
 
     found = [Image.open(path).convert("RGB") for path in sorted(Path(host.image_folder).rglob("*.png"))[:2]]
-    return [row for picture in found for row in host.questions(picture, prompts)]
+    return [row for picture in found for row in host.questions([picture], prompts)]
 
 
 def main():

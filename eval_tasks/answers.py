@@ -32,7 +32,7 @@ def first_box(parsed: Parsed, text: str) -> Box | None:
 
 def true_box(doc: Mapping, corners: Sequence[float]) -> Box:
     """A document's box with its space."""
-    return Box(*corners, Space.pixels(doc["width"], doc["height"]))
+    return Box.of(corners, Space.pixels(doc["width"], doc["height"]))
 
 
 def rounded_iou(form: BoxFormat, truth: Box) -> float:

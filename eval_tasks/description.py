@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -60,7 +61,8 @@ def read(file: Path) -> Iterator[tuple[dict, str]]:
 
 def _not_finite(file: Path) -> object:
     """The id of the first annotation of such a box."""
-    boxes = ((row.get("id"), row.get("bbox")) for row in read_json(file, str(file))["annotations"] if isinstance(row, dict))
+    rows: Any = read_json(file, str(file))
+    boxes = ((row.get("id"), row.get("bbox")) for row in rows["annotations"] if isinstance(row, dict))
     return next(id for id, box in boxes if isinstance(box, list) and not finite(box))
 
 

@@ -5,6 +5,7 @@ ValueError with the words that follow the field's value in a message.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 SMALLEST = 1.0  # px; less of a box on its picture is no object, and a box of numbers from 0 to 1 is one
 BEYOND = 0.02  # of the picture's longer side: published boxes end a little off it
@@ -36,7 +37,7 @@ def texts_or_none(value: object, size: Size) -> list[str]:
     return texts(value, size) if value else []
 
 
-def box(value: object, size: Size) -> list[float]:
+def box(value: Any, size: Size) -> list[float]:
     """xyxy in pixels of some area on the picture; corners may lie a little off it, as some published ones do."""
     try:
         corners = [float(each) for each in value]
@@ -60,7 +61,7 @@ def boxes(value: object, size: Size) -> list[list[float]]:
     return [box(each, size) for each in value]
 
 
-def point(value: object, size: Size) -> list[float]:
+def point(value: Any, size: Size) -> list[float]:
     """x, y in pixels, on the picture."""
     try:
         found = [float(each) for each in value]

@@ -35,7 +35,7 @@ class Details(tuple):
     group can sum up its tasks by sample.
     """
 
-    payloads: Sequence[dict] = ()
+    payloads: Sequence[Mapping] = ()
 
     def __str__(self) -> str:
         return "in JSON"

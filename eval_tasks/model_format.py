@@ -31,7 +31,7 @@ CLASSES = {"FerretLlamaForCausalLM": "ferret", "FERRETLlamaForCausalLM": "ferret
 HINT = f"set {VARIABLE}=family or family:aspect, for example llava:pad or ferret"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def named_format(name: str) -> BoxFormat:
     """``"family"`` or ``"family:aspect"`` → the format object. Raises UserError for an unknown family."""
     family, _, aspect = name.partition(":")
@@ -83,7 +83,7 @@ def config_format(config: Mapping | None, processor: object = None) -> tuple[str
     if recorded is not None:
         return _recorded_format(recorded), "spr_box in config.json"
     by_class = [CLASSES[name] for name in config.get("architectures") or () if name in CLASSES]
-    family = (by_class or [FAMILIES.get(model_type)])[0]
+    family = by_class[0] if by_class else FAMILIES.get(model_type)
     if family:
         return family + (_pixel_limits(processor) if family == "qwen2.5-vl" else ""), "model_type in config.json"
     if model_type.startswith("llava"):

@@ -14,6 +14,7 @@ min(1, (1 - t)/((1 + t) s)), up to the rounding of the box text and the picture'
 import importlib
 import random
 from pathlib import Path
+from typing import Any
 
 from lmms_eval.api.model import lmms
 
@@ -97,7 +98,7 @@ class Predictions:
         for number, record in read_json_lines(file, f"predictions={file}"):
             self._add(record, f"predictions={file}, line {number}")
 
-    def _add(self, record: object, where: str) -> None:
+    def _add(self, record: Any, where: str) -> None:
         try:
             key, text = (record.get("task"), str(record["id"])), record["text"]
         except (KeyError, AttributeError, TypeError):
@@ -112,7 +113,8 @@ class Predictions:
 
     def check(self, known: dict[str, set], asked: list[tuple[str, dict]]) -> None:
         """Raises UserError for an id that no document has, and for a document without an answer. Lines of tasks that do not run are left aside."""
-        ids = {None: set().union(*known.values()), **known}
+        ids: dict[str | None, set] = {None: set().union(*known.values())}
+        ids.update(known)
         for task, id in self.texts:
             if task in ids and id not in ids[task]:
                 raise UserError(f"predictions={self.file}: id {id}{f' of {task}' if task else ''} is in none of the tasks ({', '.join(known)})")

@@ -37,7 +37,7 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
     first = first_box(parsed, answer)
     reason = None if first else next(iter(parsed.failures), NO_BOX)
     ceiling = rounded_iou(form, true_box(doc, doc["bbox"]))
-    item = metrics.box_item(doc["id"], [doc["bbox"]], first and first.pixels(), reason, len(parsed.boxes), ceiling)
+    item = metrics.box_item(doc["id"], [doc["bbox"]], first.pixels() if first else None, reason, len(parsed.boxes), ceiling)
     found = metrics.box_payloads(doc, [item])
     if ferret.speaks(doc["box_format"]):
         overlap = ferret.expression_iou(answer, doc)

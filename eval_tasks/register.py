@@ -7,8 +7,8 @@ are looked for. Nothing heavy is imported here: each change waits until lmms-eva
 import functools
 from pathlib import Path
 
-from spr_plugin.imports import after_import, once
 from spr_plugin.hooks import shims
+from spr_plugin.imports import after_import, once
 
 FOLDER = str(Path(__file__).resolve().with_name("tasks"))
 

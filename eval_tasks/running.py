@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from typing import Any
 
 _models: list[weakref.ref] = []
 
@@ -19,7 +20,7 @@ def running_models(collect: bool = False) -> list:
     return [model for reference in _models if (model := reference()) is not None]
 
 
-def model_config(model: object) -> object | None:
+def model_config(model: object) -> Any:
     """The Hugging Face config object that an lmms-eval model works with, or None (models behind an API have none)."""
     config = getattr(model, "config", None) or getattr(getattr(model, "model", None), "config", None)
     return config if hasattr(config, "to_dict") else None

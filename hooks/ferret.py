@@ -5,14 +5,15 @@ the masks are drawn anew at every forward; within the stage every forward draws 
 """
 
 import contextlib
+from collections.abc import Sequence
 
 import torch
 
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.host import replaced
 from spr_plugin.hooks.llava import LlavaHost, expansion_arguments, script_of
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.host import replaced
 from spr_plugin.pictures import open_image
 
 REGION = " <region_fea>"
@@ -28,15 +29,17 @@ class FerretHost(LlavaHost):
         if not config.spr_annotations or not config.spr_image_folder:
             raise UserError("--spr: Ferret keeps boxes apart from the text, so that none are mined; name --spr_annotations and --spr_image_folder")
 
-    def row(self, image_path: str, prompt: str, answer: str) -> dict:
-        picture = open_image(image_path)
+    def row(self, paths: Sequence[str], prompt: str, answer: str) -> dict:
+        (path,) = paths
+        picture = open_image(path)
         text, masks = self.with_regions(prompt, *picture.size)
         (row,) = self.rows(picture, [(text, answer)])
         return {**row, **masks}
 
-    def questions(self, picture, prompts: list[str]) -> list[dict]:
+    def questions(self, pictures: Sequence, prompts: list[str]) -> list[dict]:
+        (picture,) = pictures
         told = [self.with_regions(prompt, *picture.size) for prompt in prompts]
-        return [{**row, **masks} for row, (_, masks) in zip(super().questions(picture, [text for text, _ in told]), told)]
+        return [{**row, **masks} for row, (_, masks) in zip(super().questions(pictures, [text for text, _ in told]), told)]
 
     def with_regions(self, prompt: str, width: int, height: int) -> tuple[str, dict]:
         """The prompt with a region token behind each box, and ``{"region_masks": [(W, H), …]}``; unchanged without --add_region_feature."""

@@ -73,7 +73,7 @@ class ZeroShotDetector:
         kept = scores > self.threshold
         centres, half = boxes[kept, :2], boxes[kept, 2:] / 2
         corners = torch.cat([centres - half, centres + half], dim=1) * sides
-        return [(Box(*box, space), score) for box, score in zip(corners.tolist(), scores[kept].tolist())]
+        return [(Box.of(box, space), score) for box, score in zip(corners.tolist(), scores[kept].tolist())]
 
 
 class GroundingDino(ZeroShotDetector):

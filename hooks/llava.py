@@ -9,14 +9,15 @@ import copy
 import inspect
 import sys
 import uuid
+from collections.abc import Sequence
 
 import torch
 
 from spr_plugin import weights
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.host import Host, replaced
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.host import Host, replaced
 from spr_plugin.pictures import open_image
 
 LORA_SAVERS = ("get_peft_state_maybe_zero_3", "get_peft_state_non_lora_maybe_zero_3")
@@ -59,8 +60,9 @@ class LlavaHost(Host):
         super().__setstate__(state)
         self.namespace = vars(sys.modules[type(self.dataset).__module__])
 
-    def row(self, image_path: str, prompt: str, answer: str) -> dict:
-        (row,) = self.rows(open_image(image_path), [(prompt, answer)])
+    def row(self, paths: Sequence[str], prompt: str, answer: str) -> dict:
+        (path,) = paths
+        (row,) = self.rows(open_image(path), [(prompt, answer)])
         return row
 
     def rows(self, picture, talks: list[tuple[str, str]]) -> list[dict]:
@@ -91,7 +93,8 @@ class LlavaHost(Host):
         stops = self.tokenizer.eos_token_id if stops is None else stops
         return [stops] if isinstance(stops, int) else list(stops or [])
 
-    def questions(self, picture, prompts: list[str]) -> list[dict]:
+    def questions(self, pictures: Sequence, prompts: list[str]) -> list[dict]:
+        (picture,) = pictures
         rows = self.rows(picture, [(prompt, PLACEHOLDER) for prompt in prompts])
         for row in rows:
             asked = self.asked(row)

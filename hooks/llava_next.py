@@ -6,6 +6,7 @@ questions too, so that the labels do not say where an answer begins: its header 
 
 import functools
 import inspect
+from collections.abc import Sequence
 
 import torch
 
@@ -22,11 +23,12 @@ class LlavaNextHost(LlavaHost):
 
     def __init__(self, trainer, namespace: dict, config):
         super().__init__(trainer, namespace, config)
-        if not config.spr_annotations and ("{" in self.data_path or not self.data_path.endswith(".json")):
+        mined = None if config.spr_annotations else self.data_path
+        if mined and ("{" in mined or not mined.endswith(".json")):
             raise UserError(f"--data_path {self.data_path}: boxes are mined from one JSON file only; name --spr_annotations and --spr_image_folder")
 
-    def row(self, image_path: str, prompt: str, answer: str) -> dict:
-        row = super().row(image_path, prompt, answer)
+    def row(self, paths: Sequence[str], prompt: str, answer: str) -> dict:
+        row = super().row(paths, prompt, answer)
         start = self.asked(row)
         ends = [place for place, token in enumerate(row["input_ids"].tolist()) if token in self.stop_tokens and place >= start]
         row["labels"] = row["labels"].clone()

@@ -57,7 +57,7 @@ def check_transformers() -> None:
         say(f"transformers {transformers.__version__} is newer than what was tested ({NEWEST[0]}.{NEWEST[1]})")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def install() -> None:
     """Install every shim: at once where its module is imported already, else when it will be. Twice is once."""
     for module, function in SHIMS:
@@ -245,8 +245,9 @@ def prepare_deepspeed(use_cpu: bool) -> None:
         return
     # The one-line form: deepspeed picks an accelerator when it is first imported.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
     import deepspeed.ops
+
+    import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     torch.cuda.synchronize = lambda device=None: None  # LLaVA calls it before it saves under DeepSpeed; here is nothing to wait for

@@ -8,6 +8,8 @@ that has a chat template. The script's data set and collator are its own and sta
 import contextlib
 import dataclasses
 import inspect
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -15,8 +17,8 @@ from spr_plugin import weights
 from spr_plugin.dpo.rows import IGNORED
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.host import Host
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.host import Host
 from spr_plugin.pictures import open_image
 
 # model_type of a config → the family whose box text its checkpoints were trained on
@@ -36,6 +38,7 @@ class TransformersHost(Host):
     """A script around ``Trainer(model=…, processing_class=processor)``."""
 
     image_folder = "."
+    most_pictures = 5
     data_path = vision_tower = None  # the script's data has a form of its own, and its checkpoint no text tower
 
     def __init__(self, trainer, processor, config):
@@ -49,8 +52,8 @@ class TransformersHost(Host):
 
     # --- rows
 
-    def row(self, image_path: str, prompt: str, answer: str) -> dict:
-        row = self.question(open_image(image_path), prompt)
+    def row(self, paths: Sequence[str], prompt: str, answer: str) -> dict:
+        row = self.question([open_image(path) for path in paths], prompt)
         said = self.tokenizer(answer, add_special_tokens=False)["input_ids"] + [self.tokenizer.eos_token_id]
         asked = len(row["input_ids"])
         for name in self._along_tokens(row):
@@ -61,12 +64,13 @@ class TransformersHost(Host):
         row["labels"][:asked] = IGNORED
         return row
 
-    def questions(self, picture, prompts: list[str]) -> list[dict]:
-        return [self.question(picture, prompt) for prompt in prompts]
+    def questions(self, pictures: Sequence, prompts: list[str]) -> list[dict]:
+        return [self.question(pictures, prompt) for prompt in prompts]
 
-    def question(self, picture, prompt: str) -> dict:
-        """What the processor makes of a picture and a question, up to where the answer begins; token sequences 1-D."""
-        turn = {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]}
+    def question(self, pictures: Sequence, prompt: str) -> dict:
+        """What the processor makes of pictures and a question, up to where the answer begins; token sequences 1-D."""
+        shown = [{"type": "image", "image": picture} for picture in pictures]
+        turn = {"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}
         made = self.processor.apply_chat_template([turn], tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt")
         tokens = made["input_ids"].shape
         return {name: value[0] if value.shape == tokens else value for name, value in made.items()}
@@ -83,8 +87,8 @@ class TransformersHost(Host):
 
     def fits(self, row: dict) -> bool:
         """The shortest of what the trainer cuts at (TRL), the tokenizer's and the model's maximum."""
-        limits = getattr(self.trainer.args, "max_length", None), self.tokenizer.model_max_length
-        limits += (getattr(self.vlm.config.get_text_config(), "max_position_embeddings", None),)
+        limits = [getattr(self.trainer.args, "max_length", None), self.tokenizer.model_max_length]
+        limits += [getattr(self.vlm.config.get_text_config(), "max_position_embeddings", None)]
         return len(row["input_ids"]) <= min(limit for limit in limits if limit)
 
     # --- answering
@@ -173,7 +177,7 @@ class _Placed:
     """A key-value cache with what each row's next position is ahead of its number of tokens, ``(…, B, 1)``: a picture of many tokens
     can take few positions."""
 
-    keys_and_values: object
+    keys_and_values: Any
     ahead: torch.Tensor
 
     @property

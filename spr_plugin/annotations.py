@@ -24,7 +24,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.loading import read_json
-from spr_plugin.pictures import BadImage, image_size, open_image  # noqa: F401 (for plugins' sources)
+from spr_plugin.pictures import BadImage, Picture, image_size, open_image  # noqa: F401 (for plugins' sources)
 from spr_plugin.progress import say
 
 SMALLEST = 1.0  # px; a box with a shorter side is no object that a description could name
@@ -84,13 +84,9 @@ class Annotation:
 
 
 @dataclass(frozen=True)
-class AnnotatedImage:
-    """A picture file with its objects. `width` and `height` are those stored in the file; `id` names the record in messages."""
+class AnnotatedImage(Picture):
+    """A picture file with its objects."""
 
-    id: str
-    path: str
-    width: int
-    height: int
     annotations: tuple[Annotation, ...]
 
 

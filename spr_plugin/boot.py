@@ -5,7 +5,7 @@
 When they have been executed
 
 * ``HfArgumentParser`` learns our flags (:mod:`spr_plugin.flags`);
-* ``Trainer.train`` becomes :func:`spr_plugin.pipeline.train`, which calls the host's own ``train`` first;
+* ``Trainer.train`` becomes :func:`spr_plugin.follow.train`, which calls the host's own ``train`` first;
 * the compatibility shims of :mod:`spr_plugin.hooks.shims` are installed.
 
 Standard library only. Knows no host and no model.
@@ -57,7 +57,7 @@ def wake(words=None) -> None:
         words: what follows the training script on the command line; default: what this interpreter was
             started with.
     """
-    if State.awake or words is None and _bystander(sys.orig_argv):
+    if State.awake or (words is None and _bystander(sys.orig_argv)):
         return
     State.awake = True
     State.words = list(getattr(sys, "argv", sys.orig_argv)[1:] if words is None else words)
@@ -154,11 +154,11 @@ def _with_stage(trainer, config, namespace: dict, followed: bool, host_train):
         UserError: whatever the user can mend, before the host trains; with ``--spr_only`` and in an
             interactive session also after.
     """
-    from spr_plugin import pipeline
+    from spr_plugin import follow
 
     State.in_stage = True
     try:
-        run = pipeline.train_after if followed else pipeline.train
+        run = follow.train_after if followed else follow.train
         outcome = run(trainer, config, namespace, host_train)
     finally:
         State.in_stage = False
@@ -200,7 +200,7 @@ def attach(trainer, processor, given: dict):
         followed = os.path.realpath(trainer.args.output_dir) in State.followed
         return _with_stage(trainer, config, namespace, followed, run)
 
-    train.spr_host_train = host_train
+    train.spr_host_train = host_train  # type: ignore[attr-defined]
     trainer.train = train
     return trainer
 

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,12 @@ class Box:
     y2: float
     space: Space
 
+    @classmethod
+    def of(cls, corners: Iterable[float], space: Space) -> Box:
+        """The box of four numbers (left, top, right, bottom)."""
+        x1, y1, x2, y2 = corners
+        return cls(x1, y1, x2, y2, space)
+
     @property
     def xyxy(self) -> tuple[float, float, float, float]:
         """The four numbers in the units of `space`."""
@@ -173,7 +182,7 @@ def pair_iou(a: Sequence[float], b: Sequence[float]) -> float:
     return float(overlap / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - overlap)) if proper else 0.0
 
 
-def iou_matrix(a: np.typing.ArrayLike, b: np.typing.ArrayLike) -> np.ndarray:
+def iou_matrix(a: ArrayLike, b: ArrayLike) -> Array:
     """IoU of every box of `a` (n, 4) with every box of `b` (m, 4), xyxy in one space, as (n, m) float64.
 
     Continuous coordinates (no + 1). A box that is inverted, empty or not finite has IoU 0 with everything.
@@ -183,10 +192,11 @@ def iou_matrix(a: np.typing.ArrayLike, b: np.typing.ArrayLike) -> np.ndarray:
     height = np.minimum(a[:, None, 3], b[:, 3]) - np.maximum(a[:, None, 1], b[:, 1])
     overlap = np.maximum(width, 0.0) * np.maximum(height, 0.0)
     union = _areas(a)[:, None] + _areas(b)[None, :] - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    ious: Array = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    return ious
 
 
-def best_iou(a: np.typing.ArrayLike, b: np.typing.ArrayLike, block: int = 256) -> np.ndarray:
+def best_iou(a: ArrayLike, b: ArrayLike, block: int = 256) -> Array:
     """The largest IoU of each box of `a` (n, 4) with any of `b` (m, 4), as (n,); 0 where `b` is empty.
 
     The row maxima of `iou_matrix`, made in blocks of rows, since a detector may give thousands of boxes.
@@ -196,7 +206,7 @@ def best_iou(a: np.typing.ArrayLike, b: np.typing.ArrayLike, block: int = 256) -
     return np.concatenate(blocks) if blocks else np.zeros(0)
 
 
-def _as_boxes(boxes: np.typing.ArrayLike) -> np.ndarray:
+def _as_boxes(boxes: ArrayLike) -> Array:
     """(n, 4) float64; rows that are no box (not finite, inverted) become the empty box at 0, which overlaps nothing."""
     array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     proper = np.isfinite(array).all(axis=1) & (array[:, 2] > array[:, 0]) & (array[:, 3] > array[:, 1])
@@ -205,5 +215,5 @@ def _as_boxes(boxes: np.typing.ArrayLike) -> np.ndarray:
     return array
 
 
-def _areas(boxes: np.ndarray) -> np.ndarray:
+def _areas(boxes: Array) -> Array:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

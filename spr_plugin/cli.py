@@ -66,11 +66,12 @@ def score(
     """Score and pair anybody's answers, without a trainer."""
     from spr_plugin import formats
     from spr_plugin.config import SPRConfig
+    from spr_plugin.contracts import ask
     from spr_plugin.files import content
     from spr_plugin.pictures import limit_pixels
     from spr_plugin.plugins import load_file
+    from spr_plugin.recipes.find import find_recipe
     from spr_plugin.score_file import Scoring
-    from spr_plugin.recipes.spr.scoring import find_scorer
 
     with own_flags():
         limit_pixels(max_pixels)
@@ -86,7 +87,7 @@ def score(
         models = [(flag, path) for flag, path in (("--clip", clip), ("--detector", detector)) if path]
         reads = [*models, *(("--plugin", path) for path in plugin)]
         scoring = Scoring(responses, annotations, images, form, out, pairs, allow_outside, settings, reads)
-        scoring.run(find_scorer(config, device, form))
+        scoring.run(find_recipe(config, form).on(device), ask("spr_pairing", config=config))
 
 
 @contextlib.contextmanager

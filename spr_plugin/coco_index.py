@@ -284,7 +284,7 @@ class _Stream:
     def _next(self) -> str:
         """The next character that is no white space, not taken yet; "" at the end of the file."""
         while True:
-            self.at = SPACE.match(self.text, self.at).end()
+            self.at = SPACE.match(self.text, self.at).end()  # type: ignore[union-attr]  # matches nothing too
             if self.at < len(self.text) or self.ended:
                 return self.text[self.at : self.at + 1]
             self._more()

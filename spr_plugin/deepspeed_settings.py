@@ -4,6 +4,7 @@ DeepSpeed itself is asked, so that every version has its own keys. Standard libr
 """
 
 import difflib
+from typing import Any
 
 from spr_plugin import loading
 from spr_plugin.errors import UserError
@@ -90,7 +91,7 @@ def _without_auto(settings):
     return {name: _without_auto(value) for name, value in settings.items() if value != "auto"}
 
 
-def _said(error: Exception, settings: dict) -> str:
+def _said(error: Any, settings: dict) -> str:
     """One line of what DeepSpeed says; pydantic names a key but not the section that it stands in."""
     if not hasattr(error, "errors"):
         return " ".join(str(error).split())

@@ -8,16 +8,17 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from spr_plugin.errors import UserError
 from spr_plugin.progress import say
 
+AnyPath = str | os.PathLike[str]
 SAMPLED_BLOCKS, BLOCK = 64, 1 << 16
 
 
 @contextlib.contextmanager
-def disk_errors(path) -> Iterator[None]:
+def disk_errors(path: AnyPath) -> Iterator[None]:
     """A full or read-only disk is the user's to mend."""
     try:
         yield
@@ -52,13 +53,13 @@ def put(own: Path, path: Path) -> None:
     os.replace(own, path)
 
 
-def write_text(path, text: str) -> None:
+def write_text(path: AnyPath, text: str) -> None:
     """Replace ``path`` as a whole: readers see the old file or the new one, never half, and a link's target
     is left alone."""
     write_lines(path, [text])
 
 
-def write_lines(path, lines: Iterable[str]) -> None:
+def write_lines(path: AnyPath, lines: Iterable[str]) -> None:
     """:func:`write_text` of lines that need not fit in memory."""
     path = Path(path)
     with disk_errors(path):
@@ -67,12 +68,12 @@ def write_lines(path, lines: Iterable[str]) -> None:
             file.writelines(line.encode() for line in lines)
 
 
-def write_json(path, value) -> None:
+def write_json(path: AnyPath, value: object) -> None:
     """:func:`write_text` of plain data."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=str))
 
 
-def read_json(path):
+def read_json(path: AnyPath) -> Any:
     """The parsed file, or None where there is none. UserError where it is no JSON."""
     path = Path(path)
     with disk_errors(path):
@@ -87,7 +88,7 @@ def read_json(path):
             ) from None
 
 
-def remove(path) -> None:
+def remove(path: AnyPath) -> None:
     """Delete whatever lies there, if anything: a file, a folder with all that is in it, a link, but never
     what that points to. UserError where it cannot be deleted."""
     path = Path(path)
@@ -101,7 +102,7 @@ def remove(path) -> None:
             path.unlink(missing_ok=True)
 
 
-def content(path) -> dict:
+def content(path: AnyPath) -> dict[str, Any]:
     """``{"size", "hash"}`` of a file: all of a small one, 64 blocks spread evenly over one of more than 4 MiB."""
     size = os.path.getsize(path)
     hash = hashlib.blake2b(str(size).encode(), digest_size=16)

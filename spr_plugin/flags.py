@@ -46,7 +46,7 @@ def named(words) -> list[str]:
     return [name for name in plain if name == "spr" or name.startswith("spr_")]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def flags_class():
     """A dataclass with SPRConfig's fields for the parser, which passes a field's metadata on to argparse."""
     from spr_plugin.config import SPRConfig, for_argparse

@@ -12,19 +12,38 @@ the caller's: read them, do not change them. What is returned is tried before an
         return MyFormat() if family == "mine" else None
 """
 
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
 import pluggy
+
+if TYPE_CHECKING:
+    import torch
+
+    from spr_plugin.annotations import AnnotatedImage
+    from spr_plugin.config import SPRConfig
+    from spr_plugin.contracts import Detector, Repair, Scorer, Similarity
+    from spr_plugin.formats import BoxFormat
+    from spr_plugin.host import Host
+    from spr_plugin.pairing import Pairing
+    from spr_plugin.recipes.base import Recipe
 
 hookspec = pluggy.HookspecMarker("spr_plugin")
 hookimpl = pluggy.HookimplMarker("spr_plugin")
 
 
 @hookspec(firstresult=True)
-def spr_host(trainer, namespace, config):
+def spr_host(trainer: Any, namespace: dict[str, Any], config: SPRConfig) -> Host | None:
     """The :class:`spr_plugin.host.Host` of a training script: ``trainer`` is its Trainer, ``namespace`` its module's globals."""
 
 
 @hookspec(firstresult=True)
-def spr_annotations(source, image_folder, skipped, keep_crowd):
+def spr_annotations(
+    source: str, image_folder: str | None, skipped: Counter[str], keep_crowd: bool
+) -> Iterable[AnnotatedImage] | None:
     """Iterable of :class:`spr_plugin.annotations.AnnotatedImage` of ``--spr_annotations``; ``skipped`` counts left-out records by reason.
 
     One with ``ids`` and ``image(number)`` (an AnnotatedImage or None) is read by number, so that only sampled pictures are touched.
@@ -33,20 +52,39 @@ def spr_annotations(source, image_folder, skipped, keep_crowd):
 
 
 @hookspec(firstresult=True)
-def spr_box_format(family, aspect):
+def spr_box_format(family: str, aspect: str | None) -> BoxFormat | None:
     """The :class:`spr_plugin.formats.BoxFormat` of a family; ``aspect`` is "pad", "square" …, or None."""
 
 
 @hookspec(firstresult=True)
-def spr_scorer(config, device):
+def spr_recipe(config: SPRConfig, box_format: BoxFormat | None) -> Recipe | None:
+    """The :class:`spr_plugin.recipes.base.Recipe` named ``config.spr_recipe``, for a model that writes boxes so; ``box_format`` is
+    None where a run is opened whose format is not known."""
+
+
+# --- of the recipe "spr"
+
+
+@hookspec(firstresult=True)
+def spr_scorer(config: SPRConfig, device: str | torch.device) -> Scorer | None:
     """The :class:`spr_plugin.contracts.Scorer` named ``config.spr_scorer``."""
 
 
 @hookspec(firstresult=True)
-def spr_similarity(config, device):
+def spr_similarity(config: SPRConfig, device: str | torch.device) -> Similarity | None:
     """The :class:`spr_plugin.contracts.Similarity` of ``config.spr_clip``: an image–text model."""
 
 
 @hookspec(firstresult=True)
-def spr_detector(config, device):
+def spr_detector(config: SPRConfig, device: str | torch.device) -> Detector | None:
     """The :class:`spr_plugin.contracts.Detector` of ``config.spr_detector``: an open-vocabulary detector."""
+
+
+@hookspec(firstresult=True)
+def spr_repair(config: SPRConfig) -> Repair | None:
+    """The :class:`spr_plugin.contracts.Repair` named ``config.spr_repair``: what becomes of an answer's boxes."""
+
+
+@hookspec(firstresult=True)
+def spr_pairing(config: SPRConfig) -> Pairing | None:
+    """The :class:`spr_plugin.pairing.Pairing` named ``config.spr_pairing``: chosen and rejected among a query's answers."""

@@ -16,6 +16,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from spr_plugin.errors import UserError
 
@@ -81,7 +82,7 @@ def whole_number(digits: str) -> int | float:
 
 
 _decoder = json.JSONDecoder(parse_int=whole_number)
-scan = _decoder.scan_once  # (text, place) → (value, its end); StopIteration, ValueError or RecursionError
+scan = _decoder.scan_once  # type: ignore[attr-defined]  # (text, place) → (value, its end); StopIteration, ValueError or RecursionError
 
 
 def parse_json(text: str) -> object:
@@ -120,7 +121,7 @@ def _joined(text: str) -> str:
 # --- settings
 
 
-def read_settings(path, name: str, yaml: bool = False) -> dict[str, object]:
+def read_settings(path, name: str, yaml: bool = False) -> dict[str, Any]:
     """The table of settings in a JSON file, or in a YAML file.
 
     No key stands there twice, and each is text. Numbers are as PyYAML reads them, which takes ``5e-7`` for a text.

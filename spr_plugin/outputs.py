@@ -37,7 +37,7 @@ def refuse_overwriting(outputs: Mapping[str, str], inputs: Iterable[tuple[str, s
     there = {flag: path for flag, path in outputs.items() if os.path.exists(path)}
     for named_by, source in inputs:
         for flag, path in there.items():
-            if _identity(path) == _identity(source) or os.path.isdir(source) and _within(path, source):
+            if _identity(path) == _identity(source) or (os.path.isdir(source) and _within(path, source)):
                 raise UserError(f"{flag} {path}: is read as {named_by}, and would be lost; take another file")
 
 

@@ -1,37 +1,20 @@
-"""Preference pairs: the best repaired description of a region over its worst initial one (SPR, "pairing")."""
+"""Preference pairs: the best repaired answer to a query over its worst initial one (SPR, "pairing").
+
+Knows answers with their scores, and nothing of what they say.
+"""
 
 from __future__ import annotations
 
+import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, Protocol
 
+from spr_plugin.config import SPRConfig
+from spr_plugin.hookspecs import hookimpl
 from spr_plugin.ids import digest
-from spr_plugin.recipes.spr.regions import RegionQuery
-
-
-class ScoredText(TypedDict):
-    """What a scorer says of one text: named terms, their total, and why it is not valid (None where it is)."""
-
-    terms: dict[str, float]
-    total: float
-    valid: bool
-    reason: str | None
-
-
-class ScoredCandidate(TypedDict):
-    """A candidate with the scores of its text as the model said it and as repaired; one row of a region's record in the log.
-
-    `kept` is the share of its boxes that refinement kept (1 where it has none); of the others the text keeps the words alone.
-    """
-
-    id: str
-    text: str
-    initial: ScoredText
-    refined_text: str
-    refined: ScoredText
-    kept: float
+from spr_plugin.recipes.base import JudgedAnswer, Query
 
 
 @dataclass(frozen=True)
@@ -39,19 +22,19 @@ class PreferencePair:
     """One row for DPO.
 
     Attributes:
-        id: hash of region, prompt and both answers.
-        region: the query's id.
-        prompt: the plain prompt, which both answer.
-        image: path of the whole picture.
-        chosen, rejected: answers in coordinates of the whole picture.
-        chosen_score, rejected_score: S of exactly these texts.
+        id: hash of query, prompt and both answers.
+        query: the query's id.
+        prompt: the query's question, which both answer.
+        pictures: paths of the query's pictures, in their order.
+        chosen, rejected: the answers.
+        chosen_score, rejected_score: of exactly these texts.
         chosen_candidate, rejected_candidate: ids of the candidates they come from; they may be one and the same.
     """
 
     id: str
-    region: str
+    query: str
     prompt: str
-    image: str
+    pictures: tuple[str, ...]
     chosen: str
     rejected: str
     chosen_score: float
@@ -59,62 +42,119 @@ class PreferencePair:
     chosen_candidate: str
     rejected_candidate: str
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> PreferencePair:
+        """The pair of a record; what newer versions add to one is not looked at."""
+        known = {name: record[name] for name in cls.__dataclass_fields__}
+        return cls(**known | {"pictures": tuple(record["pictures"])})
 
-def make_pair(
-    query: RegionQuery,
-    prompt: str,
-    candidates: Sequence[ScoredCandidate],
-    min_gap: float = 0.0,
-    min_kept: float = 0.8,
-    refinement: bool = True,
-    by_chance: bool = False,
-) -> PreferencePair | str:
-    """The region's pair, or the reason why it has none.
 
-    Chosen is the repaired text with the highest S of those that kept `min_kept` of their boxes (words that lost their boxes teach a model
-    to write none), rejected the initial text with the lowest; ties go to the lower candidate id. Ablations: without `refinement` chosen is the best *initial* text; `by_chance` draws two candidates, seeded by the query, whatever
-    their scores.
+Answers = Mapping[str, JudgedAnswer]  # candidate id → its answer, in the order of the ids
 
-    ``too_few_valid``           fewer than two candidates whose initial text is valid
-    ``no_box_survived``         none of them keeps a valid text when repaired
-    ``too_few_boxes_kept``      those that do have lost too many boxes
-    ``chosen_equals_rejected``  the two texts differ at most in white space
-    ``gap_too_small``           S of chosen is not above S of rejected, or by less than `min_gap` (not asked of pairs by chance)
+
+class Pairing(Protocol):
+    """Chooses chosen and rejected. From the hook ``spr_pairing``."""
+
+    def __call__(self, query: Query, answers: Answers) -> tuple[str, str] | str:
+        """Ids of the candidates whose repaired text is chosen and whose text is rejected, or a word why there is no
+        pair. The same for the same answers in whatever order they were drawn."""
+
+
+def make_pair(query: Query, prompt: str, candidates: Sequence[Mapping[str, Any]], pairing: Pairing) -> PreferencePair | str:
+    """The query's pair, or the reason why it has none.
+
+    Args:
+        candidates: as the log of scores holds them: an id, and the fields of a JudgedAnswer.
+        pairing: who chooses; ``chosen_equals_rejected`` is the reason where the two differ at most in white space.
     """
-    side, text = ("refined", "refined_text") if refinement else ("initial", "text")
-    # In the order of ids, so that the first of equals is the lower one and chance sees one order.
-    valid = sorted((candidate for candidate in candidates if candidate["initial"]["valid"]), key=lambda candidate: candidate["id"])
-    if len(valid) < 2:
-        return "too_few_valid"
-    choosable = [candidate for candidate in valid if candidate[side]["valid"]]
-    if not choosable:
-        return "no_box_survived"
-    if refinement:
-        choosable = [candidate for candidate in choosable if candidate["kept"] >= min_kept]
-    if not choosable:
-        return "too_few_boxes_kept"
-    if by_chance:
-        rng = random.Random(query.seed)
-        best = rng.choice(choosable)
-        worst = rng.choice([candidate for candidate in valid if candidate is not best])
-    else:
-        best = max(choosable, key=lambda candidate: candidate[side]["total"])
-        worst = min(valid, key=lambda candidate: candidate["initial"]["total"])
-    chosen, rejected = best[text], worst["text"]
-    if chosen.split() == rejected.split():
+    answers = {row["id"]: answer_of(row) for row in sorted(candidates, key=lambda row: row["id"])}
+    found = pairing(query, answers)
+    if isinstance(found, str):
+        return found
+    best, worst = (answers[id] for id in found)
+    assert best.repaired_score is not None and worst.score is not None, "what has no score is in no pair"
+    if _same(best, worst):
         return "chosen_equals_rejected"
-    gap = best[side]["total"] - worst["initial"]["total"]
-    if not by_chance and (gap <= 0 or gap < min_gap):
-        return "gap_too_small"
     return PreferencePair(
-        id=digest([query.id, prompt, chosen, rejected]),
-        region=query.id,
+        id=digest([query.id, prompt, best.repaired, worst.text]),
+        query=query.id,
         prompt=prompt,
-        image=query.image.path,
-        chosen=chosen,
-        rejected=rejected,
-        chosen_score=best[side]["total"],
-        rejected_score=worst["initial"]["total"],
-        chosen_candidate=best["id"],
-        rejected_candidate=worst["id"],
+        pictures=tuple(picture.path for picture in query.pictures),
+        chosen=best.repaired,
+        rejected=worst.text,
+        chosen_score=best.repaired_score,
+        rejected_score=worst.score,
+        chosen_candidate=found[0],
+        rejected_candidate=found[1],
     )
+
+
+def answer_of(row: Mapping[str, Any]) -> JudgedAnswer:
+    """A candidate's answer of a record of scores."""
+    return JudgedAnswer(**{name: row[name] for name in JudgedAnswer.__dataclass_fields__})
+
+
+def _same(best: JudgedAnswer, worst: JudgedAnswer) -> bool:
+    return best.repaired.split() == worst.text.split()
+
+
+Scores = dict[str, float]  # candidate id → score
+
+
+def sides(answers: Answers) -> tuple[Scores, Scores] | str:
+    """The candidates that may be chosen with their repaired scores, and those that may be rejected with their scores, in the
+    order of their ids, or why there are none.
+
+    ``too_few_valid``  fewer than two answers have a score
+    ``none_worse``     none may be rejected
+    and where none may be chosen, what keeps the best of them from it.
+    """
+    scored = {id: answer for id, answer in answers.items() if answer.score is not None}
+    if len(scored) < 2:
+        return "too_few_valid"
+    repaired = {id: one.repaired_score for id, one in scored.items() if one.repaired_score is not None}
+    choosable = {id: score for id, score in repaired.items() if scored[id].not_choosable is None}
+    rejectable = {id: one.score for id, one in scored.items() if one.score is not None and one.not_rejectable is None}
+    if not choosable:
+        return str(scored[_best(repaired) if repaired else min(scored)].not_choosable)
+    return (choosable, rejectable) if rejectable else "none_worse"
+
+
+def _best(scores: Scores) -> str:
+    return max(scores, key=scores.__getitem__)
+
+
+def best_over_worst(query: Query, answers: Answers, min_gap: float = 0.0) -> tuple[str, str] | str:
+    """The highest score when repaired over the lowest as written; of equals, the lower id.
+
+    ``gap_too_small``: the chosen one's score is not above the rejected one's, or by less than `min_gap`.
+    """
+    found = sides(answers)
+    if isinstance(found, str):
+        return found
+    choosable, rejectable = found
+    best, worst = _best(choosable), min(rejectable, key=rejectable.__getitem__)
+    gap = choosable[best] - rejectable[worst]
+    if not _same(answers[best], answers[worst]) and (gap <= 0 or gap < min_gap):
+        return "gap_too_small"
+    return best, worst
+
+
+def by_chance(query: Query, answers: Answers) -> tuple[str, str] | str:
+    """An ablation: two different candidates, drawn by the query's seed, whatever their scores."""
+    found = sides(answers)
+    if isinstance(found, str):
+        return found
+    choosable, rejectable = map(list, found)
+    rng = random.Random(query.seed)
+    best = rng.choice(choosable)
+    others = [id for id in rejectable if id != best]
+    return (best, rng.choice(others)) if others else "too_few_valid"
+
+
+@hookimpl
+def spr_pairing(config: SPRConfig) -> Pairing | None:
+    """``--spr_pairing best_worst``, ``sft`` (the same pairs, trained on otherwise) and ``random``."""
+    ordered = functools.partial(best_over_worst, min_gap=config.spr_min_gap)
+    known: dict[str, Pairing] = {"best_worst": ordered, "sft": ordered, "random": by_chance}
+    return known.get(config.spr_pairing)

@@ -19,6 +19,8 @@ import stat
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
@@ -39,6 +41,22 @@ REASONS = MISSING, UNREADABLE, DEEP, TOO_LARGE
 Source = str | os.PathLike | bytes | Mapping
 
 _max_pixels = MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file that is known, not opened.
+
+    Attributes:
+        id: names the record that it comes from in messages.
+        path: of the file.
+        width, height: in pixels, as stored.
+    """
+
+    id: str
+    path: str
+    width: int
+    height: int
 
 
 class BadImage(UserError):
@@ -138,7 +156,7 @@ def opened(source: Source, record_id: str | None = None) -> Iterator[Image.Image
     try:
         with contextlib.ExitStack() as files:
             files.enter_context(_whole_alone())
-            file = io.BytesIO(place) if isinstance(place, bytes) else open(place, "rb", opener=_regular)
+            file: BinaryIO = io.BytesIO(place) if isinstance(place, bytes) else open(place, "rb", opener=_regular)
             image = files.enter_context(Image.open(files.enter_context(file), formats=FORMATS))
             if image.width * image.height > _max_pixels:
                 why = f"{image.width} x {image.height}: more than {_max_pixels} pixels"
@@ -150,7 +168,7 @@ def opened(source: Source, record_id: str | None = None) -> Iterator[Image.Image
         raise BadImage(MISSING, error.strerror, name, record_id) from None
     except Image.DecompressionBombError as error:
         # Pillow's limit comes first where it is ours; a lower one is the host's, who cannot read it either.
-        ours = 2 * Image.MAX_IMAGE_PIXELS >= _max_pixels
+        ours = 2 * (Image.MAX_IMAGE_PIXELS or 0) >= _max_pixels
         raise BadImage(TOO_LARGE if ours else UNREADABLE, error, name, record_id) from None
     except UnidentifiedImageError:
         raise BadImage(UNREADABLE, f"none of {', '.join(FORMATS)}", name, record_id) from None
@@ -169,7 +187,7 @@ def _whole_alone() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = theirs
 
 
-def _place(source: Source) -> str | os.PathLike | bytes:
+def _place(source: Any) -> str | os.PathLike | bytes:
     """Where its bytes are: at a path, or here."""
     if isinstance(source, Mapping):
         content = source.get("bytes")
@@ -179,7 +197,7 @@ def _place(source: Source) -> str | os.PathLike | bytes:
     raise BadImage(MISSING, "neither a path nor bytes", "its picture")
 
 
-def _name(source: Source) -> object:
+def _name(source: Any) -> object:
     """What a message calls it."""
     if isinstance(source, Mapping):
         source = source.get("path")

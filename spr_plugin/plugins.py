@@ -22,15 +22,18 @@ BUILT_IN_OF = {
     "spr_host": [f"spr_plugin.hooks.{name}" for name in ("transformers_vlm", "llava", "llava_next", "ferret")],
     "spr_annotations": ["spr_plugin.annotations"],
     "spr_box_format": ["spr_plugin.formats"],
+    "spr_recipe": ["spr_plugin.recipes.spr.recipe"],
     "spr_scorer": ["spr_plugin.recipes.spr.scoring"],
     "spr_similarity": ["spr_plugin.hooks.clip"],
     "spr_detector": ["spr_plugin.hooks.grounding_dino"],
+    "spr_repair": ["spr_plugin.recipes.spr.refinement"],
+    "spr_pairing": ["spr_plugin.pairing"],
 }
 NO_WORD = re.compile(r"\W")
 BUILT_IN = frozenset(name for names in BUILT_IN_OF.values() for name in names)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def manager() -> pluggy.PluginManager:
     """The process's plugin manager, with the installed plugins."""
     plugins = pluggy.PluginManager("spr_plugin")
@@ -77,7 +80,8 @@ def load_file(path: str) -> None:
         raise UserError(f"--spr_plugin {path}: no such file")
     module_name = "spr_plugin_file_" + NO_WORD.sub("_", name)
     loader = importlib.machinery.SourceFileLoader(module_name, name)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))
+    spec = importlib.util.spec_from_loader(module_name, loader)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]  # a loader has one
     sys.modules[module_name] = module  # where dataclasses and pickle look it up
     try:
         with blamed(f"--spr_plugin {path}:"):

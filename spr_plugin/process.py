@@ -13,6 +13,7 @@ import io
 import mmap
 import os
 import sys
+from typing import Any
 
 from spr_plugin.lines import say_error
 
@@ -44,16 +45,16 @@ class State:
     words = []
     from_files = {}
     from_lists = {}
-    config = None
-    namespace = None
+    config: Any = None
+    namespace: dict[str, Any] | None = None
     touched = False
     launched = False
     worker = False
     in_stage = False
     attached = False
-    followed = frozenset()
+    followed: frozenset[str] = frozenset()
     refused = False
-    failure = None
+    failure: str | None = None
     exit_code = None
 
 
@@ -139,7 +140,7 @@ def never_ran() -> str | None:
     everybody else."""
     failing = State.exit_code not in (None, 0, False) or getattr(sys, "last_value", None) is not None
     bystander = not State.touched or State.launched or hasattr(sys, "ps1")
-    wanted = State.attached or State.config and State.config.spr
+    wanted = State.attached or (State.config and State.config.spr)
     if _shared[RAN] or failing or bystander or not wanted:
         return None
     return (

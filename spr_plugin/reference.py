@@ -12,6 +12,7 @@ from spr_plugin.contracts import Detector, Scorer, Similarity
 from spr_plugin.foreign import methods
 from spr_plugin.formats import BoxFormat
 from spr_plugin.host import Host
+from spr_plugin.recipes.base import Recipe
 
 ATTRIBUTE, ROLE = re.compile(r"^ {8}(\w+): (.*)$", re.MULTILINE), re.compile(r":\w+:`([^`]+)`")
 
@@ -24,7 +25,7 @@ def hooks_table() -> str:
 
 def objects_table() -> str:
     """The methods of what the hooks return, and of a box format those that a family writes itself."""
-    rows = [(kind, name) for kind in (Scorer, Similarity, Detector) for name in methods(kind)]
+    rows: list[tuple[type, str]] = [(kind, name) for kind in (Scorer, Similarity, Detector, Recipe) for name in methods(kind)]
     rows += [(BoxFormat, name) for name in methods(BoxFormat) if name in BoxFormat.__abstractmethods__]
     return _table(
         "method",
@@ -35,7 +36,7 @@ def objects_table() -> str:
 
 def host_table() -> str:
     """A host's attributes, then its methods."""
-    told = dict(ATTRIBUTE.findall(Host.__doc__))
+    told = dict(ATTRIBUTE.findall(Host.__doc__ or ""))
     rows = [(name, told[name]) for name in Host.__annotations__]
     for name, value in vars(Host).items():
         if not name.startswith("_") and (callable(value) or isinstance(value, property)):

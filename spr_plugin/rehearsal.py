@@ -17,44 +17,43 @@ from spr_plugin.dpo.rows import IGNORED
 from spr_plugin.errors import UserError
 from spr_plugin.host import Host
 from spr_plugin.progress import say
-from spr_plugin.recipes.spr.prompts import plain_question, prompts_for
-from spr_plugin.recipes.spr.regions import RegionQuery
-from spr_plugin.sampling import readable
+from spr_plugin.recipes.base import Query, Recipe
+from spr_plugin.sampling import opened
+
+ANSWER = "Yes."  # where a recipe has no worked one
 
 
-def rehearse(host: Host, queries: list[RegionQuery], config: SPRConfig) -> None:
-    """Questions, rows and a batch about the first region whose picture can be read, with made-up answers. No
+def rehearse(host: Host, recipe: Recipe, queries: list[Query], config: SPRConfig) -> None:
+    """Questions, rows and a batch about the first query whose pictures can be read, with worked answers. No
     random number is drawn.
 
     Raises:
         UserError: the host cannot make them, no short answer would fit its maximum length, or its tokenizer
         loses the boxes of an answer.
     """
-    query, picture = _first_readable(queries)
-    what = f"--spr: {type(host).__name__} fails on region {query.id} of {query.image.path}"
+    query, pictures = _first_readable(queries)
+    what = f"--spr: {type(host).__name__} fails on query {query.id} of {query.pictures[0].path}"
     with _no_draws(), _named(what):
         _check_stops(host)
-        for prompt in prompts_for(query, host.box_format, config.spr_prompts):
-            host.questions(picture.crop(prompt.crop) if prompt.crop else picture, [prompt.text])
-        short, whole = rows = [_row(host, query, text) for text in made_up(query, host.box_format)]
+        for prompt in recipe.prompts(query):
+            host.questions(prompt.shown(pictures), [prompt.text])
+        question, worked = recipe.question(query), recipe.worked(query, short=True)
+        short = _row(host, query, question, worked or ANSWER)
+        whole = _row(host, query, question, recipe.worked(query) or ANSWER)
+        rows = [short, whole]
         _check_length(host, short, whole, query, config)
-        _check_boxes(host, short, query)
+        if worked:
+            _check_text(host, recipe, short, worked, query)
         collate(host, [{"id": query.id, "rows": rows, "weight": 1.0, "reference": [0.0, 0.0]}])
         host.image_encoder()
 
 
-def made_up(query: RegionQuery, box_format) -> tuple[str, str]:
-    """An answer that names the region's first object, and one that names all of them."""
-    objects = [(annotation.label, annotation.box) for annotation in query.truth]
-    return box_format.render(objects[:1]), box_format.render(objects)
-
-
-def _first_readable(queries: list[RegionQuery]) -> tuple:
+def _first_readable(queries: list[Query]) -> tuple:
     for query in queries:
-        if (picture := readable(query.image.path, query.image.id)) is not None:
-            return query, picture
+        if (pictures := opened(query)) is not None:
+            return query, pictures
     raise UserError(
-        f"no picture of the {len(queries)} regions can be read ({queries[0].image.path}): mend the files or "
+        f"no picture of the {len(queries)} regions can be read ({queries[0].pictures[0].path}): mend the files or "
         "take others"
     )
 
@@ -68,8 +67,8 @@ def _check_stops(host: Host) -> None:
         )
 
 
-def _row(host: Host, query: RegionQuery, answer: str) -> dict:
-    row = host.row(query.image.path, plain_question(query.region, host.box_format), answer)
+def _row(host: Host, query: Query, question: str, answer: str) -> dict:
+    row = host.row([picture.path for picture in query.pictures], question, answer)
     ids, labels = row["input_ids"], row["labels"]
     if ids.ndim != 1 or labels.shape != ids.shape:
         raise ValueError(
@@ -83,7 +82,7 @@ def _answer(row: dict) -> list[int]:
     return row["labels"][row["labels"] != IGNORED].tolist()
 
 
-def _check_length(host: Host, short: dict, whole: dict, query: RegionQuery, config: SPRConfig) -> None:
+def _check_length(host: Host, short: dict, whole: dict, query: Query, config: SPRConfig) -> None:
     flag, most = maximum_of(host)
     if not host.fits(short):
         raise UserError(
@@ -97,8 +96,7 @@ def _check_length(host: Host, short: dict, whole: dict, query: RegionQuery, conf
         )
     if not host.fits(whole):
         say(
-            f"a description of region {query.id} with all of its {len(query.truth)} objects does not fit "
-            f"{flag}: pairs that are too long are left out"
+            f"a whole answer to query {query.id} does not fit {flag}: pairs that are too long are left out"
         )
     if len(_answer(short)) > config.spr_max_new_tokens:
         say(
@@ -107,11 +105,12 @@ def _check_length(host: Host, short: dict, whole: dict, query: RegionQuery, conf
         )
 
 
-def _check_boxes(host: Host, row: dict, query: RegionQuery) -> None:
+def _check_text(host: Host, recipe: Recipe, row: dict, worked: str, query: Query) -> None:
     """What is sampled is read as `texts` gives it: tokens of boxes must not be special ones, which it leaves
     out."""
     (text,) = host.texts([_answer(row)])
-    if not host.box_format.parse(text, query.image.width, query.image.height).boxes:
+    right, back = (recipe.measure([said], [query])[recipe.BEST] for said in (worked, text))
+    if not back >= right / 2:
         raise UserError(
             f"--spr_box_format {host.box_format.family}: the host's tokenizer loses the box of an answer, "
             f"which comes back as {text[:80]!r}; "

@@ -1,8 +1,11 @@
-"""The HTML report of a run: one self-contained file with scores, skip reasons and chosen/rejected boxes drawn on the pictures."""
+"""The HTML report of a run: one self-contained file with scores, skip reasons, and chosen and rejected on their pictures.
+
+What is drawn on a picture is the recipe's to say.
+"""
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -10,15 +13,16 @@ from PIL import Image, ImageDraw
 from spr_plugin import runs
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_text
-from spr_plugin.formats import BoxFormat
+from spr_plugin.pairing import PreferencePair, answer_of
 from spr_plugin.pictures import open_image
 from spr_plugin.progress import counted
-from spr_plugin.recipes.spr.regions import RegionQuery
+from spr_plugin.recipes.base import Judged, Mark, Query
 from spr_plugin.runs import SavedRun
 
 SHOWN_PAIRS = 24
 PICTURE_SIDE = 360
 COLORS = {"region": "#888888", "truth": "#1f77ff", "chosen": "#12a150", "rejected": "#e5484d"}
+WRITTEN = "written"  # kind of the marks that take the colour of their side, and a thick line
 
 
 def write_report(directory, plugins: Iterable[str] = ()) -> Path:
@@ -44,31 +48,27 @@ def template(name: str = "report.html"):
 
 def summary(run: SavedRun) -> dict:
     """What the report shows, as plain data."""
-    queries, scores = run.regions, run.records("scores")
-    records = list(run.records("pairs").values())
-    shown = {row["id"] for region in scores.values() for row in region["candidates"]}
-    pairs = [record for record in records if "skip" not in record and _is_there(record, queries, shown)]
-    invalid = [row["initial"]["reason"] for region in scores.values() for row in region["candidates"] if not row["initial"]["valid"]]
-    counts = {
-        "regions": len(queries),
-        "candidates": sum(len(region["candidates"]) for region in scores.values()),
-        "preference pairs": len(pairs),
-    }
+    queries, scores = run.queries, run.records("scores")
+    rows = {row["id"]: row for record in scores.values() for row in record["candidates"]}
+    pairs = [pair for pair in run.pairs if _is_there(pair, queries, rows)]
+    invalid = [row["reason"] for row in rows.values() if row["reason"]]
+    skipped = [record["skip"] for record in run.records("pairs").values() if "skip" in record]
+    counts = {"regions": len(queries), "candidates": len(rows), "preference pairs": len(pairs)}
     return {
         "counts": counts,
         "skipped_images": run.skipped,
-        "skipped_regions": counted(record["skip"] for record in records if "skip" in record),
+        "skipped_regions": counted(skipped),
         "invalid_candidates": counted(invalid),
-        "terms": _mean_terms(scores, pairs, "initial" if run.config.get("spr_no_refinement") else "refined"),
-        "pairs": [_shown(pair, queries[pair["region"]], run.box_format) for pair in _spread(pairs, SHOWN_PAIRS)],
+        "terms": _mean_terms(rows, pairs),
+        "pairs": [_shown(pair, queries[pair.query], scores[pair.query], run) for pair in _spread(pairs, SHOWN_PAIRS)],
         "config": run.config,
         "colors": COLORS,
     }
 
 
-def _is_there(pair: dict, queries: dict, candidates: set[str]) -> bool:
+def _is_there(pair: PreferencePair, queries: Mapping, candidates: Mapping) -> bool:
     """Whether what a pair was made from is there to be shown: a damaged record is left out."""
-    return pair["region"] in queries and {pair["chosen_candidate"], pair["rejected_candidate"]} <= candidates
+    return pair.query in queries and {pair.chosen_candidate, pair.rejected_candidate} <= candidates.keys()
 
 
 def _spread(items: list, count: int) -> list:
@@ -77,44 +77,64 @@ def _spread(items: list, count: int) -> list:
     return items[::step][:count]
 
 
-def _mean_terms(scores: dict, pairs: list, chosen_side: str) -> list[dict]:
-    """Mean of every score term over all valid candidates, the chosen (refined, unless that is off) and the rejected (initial) ones."""
-    rows = {row["id"]: row for region in scores.values() for row in region["candidates"]}
+def _mean_terms(rows: Mapping[str, dict], pairs: Sequence[PreferencePair]) -> list[dict]:
+    """Mean of every score term over all answers that have a score, the chosen (repaired) and the rejected (initial) ones."""
     groups = {
-        "all candidates": [row["initial"] for row in rows.values()],
-        "all, refined": [row["refined"] for row in rows.values()],
-        "chosen": [rows[pair["chosen_candidate"]][chosen_side] for pair in pairs],
-        "rejected": [rows[pair["rejected_candidate"]]["initial"] for pair in pairs],
+        "all candidates": [_scored(row) for row in rows.values()],
+        "all, refined": [_scored(row, "repaired_") for row in rows.values()],
+        "chosen": [_scored(rows[pair.chosen_candidate], "repaired_") for pair in pairs],
+        "rejected": [_scored(rows[pair.rejected_candidate]) for pair in pairs],
     }
-    return [{"group": name, **_means([score for score in group if score["valid"]])} for name, group in groups.items()]
+    return [{"group": name, **_means(list(filter(None, group)))} for name, group in groups.items()]
 
 
-def _means(scores: list[dict]) -> dict:
-    flat = [{**score["terms"], "S": score["total"]} for score in scores]
+def _scored(row: Mapping, side: str = "") -> dict[str, float] | None:
+    """Terms and S of a text, or of it repaired; None where it has no score."""
+    score = row[f"{side}score"]
+    return None if score is None else {**row[f"{side}terms"], "S": score}
+
+
+def _means(rows: Sequence[Mapping[str, float]]) -> dict:
     # A plugin's terms need not be there for each text.
-    values = {key: [row[key] for row in flat if key in row] for row in flat for key in row}
+    values = {key: [row[key] for row in rows if key in row] for row in rows for key in row}
     means = {key: f"{sum(found) / len(found):.3f}" for key, found in values.items()}
-    return {"n": len(flat), "means": means}
+    return {"n": len(rows), "means": means}
 
 
-def _shown(pair: dict, query: RegionQuery, form: BoxFormat | None) -> dict:
-    """One pair for the template: its texts, scores and the two pictures."""
-    sides = []
-    for side in ("chosen", "rejected"):
-        parsed = form and form.parse(pair[side], query.image.width, query.image.height)
-        boxes = [box.pixels() for box in parsed.boxes] if parsed else []
-        sides.append({"side": side, "text": pair[side], "score": f"{pair[side + '_score']:.3f}", "picture": _picture(query, boxes, side)})
-    return {"prompt": pair["prompt"], "image": query.image.id, "sides": sides}
+def _shown(pair: PreferencePair, query: Query, record: Mapping, run: SavedRun) -> dict:
+    """One pair for the template: its texts, scores and the pictures of both sides."""
+    judged = Judged(record["truth"], tuple(answer_of(row) for row in record["candidates"]))
+    drawn = run.recipe.draw(query, judged) if run.recipe else [([], [])] * len(judged.answers)
+    by_id = {row["id"]: marks for row, marks in zip(record["candidates"], drawn)}
+    marks = {"chosen": by_id[pair.chosen_candidate][1], "rejected": by_id[pair.rejected_candidate][0]}
+    sides = [
+        {
+            "side": side,
+            "text": getattr(pair, side),
+            "score": f"{getattr(pair, side + '_score'):.3f}",
+            "pictures": _pictures(query, marks[side], side),
+        }
+        for side in marks
+    ]
+    return {"prompt": pair.prompt, "image": query.pictures[0].id, "sides": sides}
 
 
-def _picture(query: RegionQuery, boxes: list[tuple], side: str) -> str | None:
-    """The picture with region (grey), truth (blue) and written boxes as a data URI; None if it cannot be opened any more."""
-    try:
-        image = open_image(query.image.path, query.image.id)
-    except UserError:
-        return None
-    boxes_drawn = [("region", query.region.pixels(), 1)] + [("truth", a.box.pixels(), 1) for a in query.truth] + [(side, box, 3) for box in boxes]
-    return data_uri(image, [(COLORS[kind], corners, width) for kind, corners, width in boxes_drawn])
+def _pictures(query: Query, marks: Sequence[Mark], side: str) -> list[str | None]:
+    """The query's pictures with their marks as data URIs; None for one that cannot be opened any more."""
+    found = []
+    for number, picture in enumerate(query.pictures):
+        try:
+            image = open_image(picture.path, picture.id)
+        except UserError:
+            found.append(None)
+            continue
+        mine = [mark for mark in marks if mark.picture == number]
+        boxes = [
+            (COLORS[side], mark.xyxy, 3) if mark.kind == WRITTEN else (COLORS[mark.kind], mark.xyxy, 1)
+            for mark in mine
+        ]
+        found.append(data_uri(image, boxes))
+    return found
 
 
 def data_uri(image: Image.Image, boxes: list[tuple]) -> str:

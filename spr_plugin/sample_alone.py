@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence
 
 from spr_plugin import runs
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.pictures import limit_pixels
-from spr_plugin.region_source import held_regions, log_regions, settled_regions
-from spr_plugin.recipes.spr.regions import RegionQuery
+from spr_plugin.queries import held_queries, log_queries, settled_queries, wanted_of
+from spr_plugin.recipes.base import Query, Recipe, Source
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.lock import lock
 from spr_plugin.runs.manifest import bind, check_layout, settings_of, took
 
 # What shapes regions and prompts: a training run that takes candidates up must agree on it.
 SHARED = """spr_min_objects spr_min_area spr_keep_crowd spr_regions spr_regions_per_image spr_more_than spr_seed spr_prompts
-    spr_samples""".split()  # fmt: skip
-FLAGS = [*SHARED, *"""spr_plugin spr_annotations spr_exclude spr_image_folder spr_allow_outside spr_max_pixels
+    spr_samples spr_recipe""".split()  # fmt: skip
+FLAGS = [*SHARED, *"""spr_plugin spr_recipe_config spr_annotations spr_exclude spr_image_folder spr_allow_outside spr_max_pixels
     spr_box_format spr_temperature spr_top_p spr_top_k spr_max_new_tokens spr_sample_batch
     spr_sampler_url spr_sampler_model spr_sampler_concurrency spr_sampler_timeout
     spr_max_empty""".split()]  # fmt: skip
@@ -37,25 +38,21 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
         raise UserError(f"--out {folder} is a training run's: its scores are of its own answers; take another folder")
     asked = settings_of(config, box_format.describe())
     settings = {stage: asked[stage] for stage in ("regions", "candidates")}
-    queries, skipped, changed = settled_regions(folder, settings, config, box_format)
-    check_candidates(config, box_format, queries, None if "candidates" in changed.again else folder)
+    recipe = find_recipe(config, box_format)
+    queries, skipped, changed = settled_queries(folder, settings, config, recipe, Source())
+    check_candidates(config, recipe, box_format, queries, None if "candidates" in changed.again else folder)
     lock(folder.path, "--out")
     bind(folder, settings, changed)
     if skipped is not None:
-        log_regions(folder, queries, skipped)
+        log_queries(folder, queries, skipped)
     start = time.monotonic()
-    sample(None, held_regions(folder), box_format, config, folder.log("candidates"), folder.log("batches"))
+    sample(None, held_queries(folder, recipe), recipe, config, folder.log("candidates"), folder.log("batches"))
     took(folder, "candidates", time.monotonic() - start)
     return len(folder.log("candidates").read())
 
 
-def wanted_of(config: SPRConfig, regions: int) -> int:
-    """How many candidates so many regions have."""
-    return regions * len(config.spr_prompts) * config.spr_samples
-
-
 def check_candidates(
-    config: SPRConfig, box_format, queries: list[RegionQuery], folder: Folder | None
+    config: SPRConfig, recipe: Recipe, box_format, queries: Sequence[Query], folder: Folder | None
 ) -> None:
     """UserError where those that ``folder`` lacks could not come: ``--spr_candidates`` does not fit, or
     the server does not answer.
@@ -65,32 +62,35 @@ def check_candidates(
     """
     if not config.spr_candidates and config.spr_sampler != "openai":
         return
-    if folder and len(folder.log("candidates").read()) == wanted_of(config, len(queries)):
+    if folder and len(folder.log("candidates").read()) == wanted_of(recipe, queries, config):
         return
     if config.spr_candidates:
-        candidates_of(config, box_format, {query.id for query in queries})
+        candidates_of(config, recipe, box_format, queries)
     else:
         from spr_plugin.server import Server
 
         Server(config, folder and folder.log("candidates").directory)
 
 
-def adopt(config: SPRConfig, box_format, folder: Folder) -> None:
-    """Take the candidates of ``--spr_candidates`` as those of ``folder``, whose regions are written already; a second call does nothing.
-    UserError as :func:`candidates_of`."""
-    log, regions = folder.log("candidates"), folder.log("regions").read()
-    if len(log.read()) != wanted_of(config, len(regions)):
-        log.write(candidates_of(config, box_format, regions.keys()).values())
+def import_candidates(config: SPRConfig, recipe: Recipe, box_format, folder: Folder) -> None:
+    """Take the candidates of ``--spr_candidates`` as those of ``folder``, whose queries are written already; a second call does
+    nothing. UserError as :func:`candidates_of`."""
+    log, queries = folder.log("candidates"), held_queries(folder, recipe)
+    if len(log.read()) != wanted_of(recipe, queries, config):
+        log.write(candidates_of(config, recipe, box_format, queries).values())
 
 
-def candidates_of(config: SPRConfig, box_format, regions: Set[str]) -> Mapping[str, dict]:
-    """The candidates of ``--spr_candidates`` for the regions of these ids.
+def candidates_of(
+    config: SPRConfig, recipe: Recipe, box_format, queries: Sequence[Query]
+) -> Mapping[str, dict]:
+    """The candidates of ``--spr_candidates`` for these queries.
 
     Raises:
-        UserError: they are not whole, or answer other regions: other flags, boxes, annotations or pictures.
+        UserError: they are not whole, or answer other queries: other flags, boxes, annotations or pictures.
     """
+    regions = {query.id for query in queries}
     try:
-        source, wanted = runs.open(config.spr_candidates), wanted_of(config, len(regions))
+        source, wanted = runs.open(config.spr_candidates), wanted_of(recipe, queries, config)
     except UserError as error:
         raise UserError(f"--spr_candidates {error}") from None
     asked = settings_of(config, box_format.describe())

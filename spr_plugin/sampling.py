@@ -1,4 +1,4 @@
-"""Stage 1, second half: the live model, or a server, answers every region query several times.
+"""The live model, or a server, answers every query several times.
 
 The batch plan is written once, from all queries, and a batch is the unit of work on any number of ranks. Every candidate has noise of its
 own, seeded by its id, so that a run that died gives the same answers when it goes on (same plan, machine, thread count and dtype).
@@ -20,69 +20,74 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.decoding import decode, drawing
 from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
-from spr_plugin.loading import sound
 from spr_plugin.host import Host
 from spr_plugin.ids import digest
+from spr_plugin.loading import sound
 from spr_plugin.pictures import MISSING, BadImage, open_image
 from spr_plugin.progress import progress, say
-from spr_plugin.recipes.spr.prompts import Prompt, prompts_for, restate
+from spr_plugin.queries import wanted_of
+from spr_plugin.recipes.base import Prompt, Query, Recipe
 from spr_plugin.redaction import shown
-from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs.log import Log
 
 READERS = 4  # threads that decode the pictures of the batch ahead
-Ask = tuple[RegionQuery, Prompt]
+Ask = tuple[Query, Prompt]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One answer of the model to one region query.
+    """One answer of the model to one query.
 
-    ``raw`` is what the model said to the prompt of ``kind``; ``text`` is the same with boxes in full-image coordinates (the plain
-    query's). ``index`` numbers the samples of one prompt.
+    ``raw`` is what the model said to the prompt of ``kind``; ``text`` is the same as an answer to the query's question.
+    ``index`` numbers the samples of one prompt.
     """
 
     id: str
-    region: str
+    query: str
     kind: str
     index: int
     raw: str
     text: str
 
 
-def candidate_id(region: str, kind: str, index: int) -> str:
-    return digest([region, kind, index])
+def candidate_id(query: str, kind: str, index: int) -> str:
+    return digest([query, kind, index])
 
 
-def candidate(ask: Ask, index: int, raw: str, box_format) -> dict:
+def candidate(ask: Ask, index: int, raw: str, recipe: Recipe) -> dict:
     """The record of one answer."""
     query, prompt = ask
     raw = sound(raw)
-    text = restate(raw, prompt, query, box_format)
+    text = recipe.restated(raw, prompt, query)
     return asdict(Candidate(candidate_id(query.id, prompt.kind, index), query.id, prompt.kind, index, raw, text))
 
 
 # --- the plan -----------------------------------------------------------------------------------------------------------------
 
 
-def batch_plan(queries: list[RegionQuery], box_format, config: SPRConfig) -> list[dict]:
-    """Batches of up to ``--spr_sample_batch`` prompts, as records ``{"id", "asks": [[region, kind], …]}``.
+def batch_plan(queries: list[Query], recipe: Recipe, size: int) -> list[dict]:
+    """Batches of up to ``size`` prompts, as records ``{"id", "asks": [[query, kind], …]}``.
 
-    The prompts of one picture stay together, so that it is read and encoded once; pictures with prompts of a length meet.
+    The prompts of the same pictures stay together, so that they are read and encoded once; prompts of a length meet.
     """
-    size, pictures = config.spr_sample_batch, {}
+    pictures = {}
     for query in queries:
-        prompts = prompts_for(query, box_format, config.spr_prompts)
-        pictures.setdefault(query.image.path, []).extend((len(prompt.text), query.id, prompt.kind) for prompt in prompts)
+        asks = pictures.setdefault(paths_of(query), [])
+        asks.extend((len(prompt.text), query.id, prompt.kind) for prompt in recipe.prompts(query))
     batches = [[]]
     for asks in sorted(pictures.values(), key=lambda asks: max(asks)[0]):
+        # Rounded up: the number of batches, and of prompts in each.
         even = -(-len(asks) // -(-len(asks) // size))  # nine prompts are five and four, not eight and one
         for start in range(0, len(asks), even):
-            piece = [[region, kind] for _, region, kind in asks[start : start + even]]
+            piece = [[query, kind] for _, query, kind in asks[start : start + even]]
             if len(batches[-1]) + len(piece) > size:
                 batches.append([])
             batches[-1] += piece
     return [{"id": f"{number:08d}", "asks": asks} for number, asks in enumerate(batches)]
+
+
+def paths_of(query: Query) -> tuple[str, ...]:
+    return tuple(picture.path for picture in query.pictures)
 
 
 def prompts_in(batch: dict) -> int:
@@ -105,7 +110,7 @@ def left_to_do(log: Log, plan: Log, make_plan: Callable[[], list[dict]], samples
     for batch in batches.values():
         if f"{batch['id']}.0" in batches:
             continue
-        ids = {candidate_id(region, kind, index) for region, kind in batch["asks"] for index in range(samples)}
+        ids = {candidate_id(query, kind, index) for query, kind in batch["asks"] for index in range(samples)}
         if not ids <= held:
             left.append(batch)
             theirs |= ids & held
@@ -115,7 +120,7 @@ def left_to_do(log: Log, plan: Log, make_plan: Callable[[], list[dict]], samples
 # --- the stage ----------------------------------------------------------------------------------------------------------------
 
 
-def sample(host: Host | None, queries: list[RegionQuery], box_format, config: SPRConfig, log: Log, plan: Log) -> None:
+def sample(host: Host | None, queries: list[Query], recipe: Recipe, config: SPRConfig, log: Log, plan: Log) -> None:
     """Fill ``log`` with a Candidate record for each (query, prompt, sample); what it already holds is not asked again.
 
     Args:
@@ -125,21 +130,25 @@ def sample(host: Host | None, queries: list[RegionQuery], box_format, config: SP
         UserError: a picture has vanished since the regions were made, one prompt alone does not fit in
             memory, a server fails or has too many empty answers.
     """
-    make_plan = lambda: batch_plan(queries, box_format, config)  # noqa: E731
+    make_plan = lambda: batch_plan(queries, recipe, config.spr_sample_batch)
     batches, held = ranks.agreed(lambda: left_to_do(log, plan, make_plan, config.spr_samples))
     by_id = {query.id: query for query in queries}
-    asks_of = lambda batch: [(by_id[region], prompts_for(by_id[region], box_format, [kind])[0]) for region, kind in batch["asks"]]  # noqa: E731
+
+    def asks_of(batch: dict) -> list[Ask]:
+        prompts = {id: {prompt.kind: prompt for prompt in recipe.prompts(by_id[id])} for id, _ in batch["asks"]}
+        return [(by_id[id], prompts[id][kind]) for id, kind in batch["asks"]]
+
     if config.spr_sampler == "openai":
-        wanted = len(queries) * len(config.spr_prompts) * config.spr_samples
-        _sample_on_server(ranks.share(batches, prompts_in), held, asks_of, box_format, config, log, wanted)
+        wanted = wanted_of(recipe, queries, config)
+        _sample_on_server(ranks.share(batches, prompts_in), held, asks_of, recipe, config, log, wanted)
     elif batches:  # also without a share of its own: under ZeRO-3 all ranks gather the model together
-        LiveSampler(host, config, log, plan, held, asks_of).run(batches)
+        LiveSampler(host, recipe, config, log, plan, held, asks_of).run(batches)
     log.close()
     ranks.barrier()
 
 
 def _sample_on_server(
-    batches: list[dict], held: set[str], asks_of, box_format, config: SPRConfig, log: Log, wanted: int
+    batches: list[dict], held: set[str], asks_of, recipe: Recipe, config: SPRConfig, log: Log, wanted: int
 ) -> None:
     """This rank's share of the batches, of ``wanted`` candidates in all. Empty answers are candidates only if
     they are few."""
@@ -151,19 +160,20 @@ def _sample_on_server(
         ids = {index: candidate_id(ask[0].id, ask[1].kind, index) for index in range(config.spr_samples)}
         return {index: int(id, 16) for index, id in ids.items() if id not in held}
 
-    def picture_of(ask: Ask):
-        picture = readable(ask[0].image.path, ask[0].image.id)
-        if picture is None:
-            unread.add(ask[0].image.path)
-        return picture.crop(ask[1].crop) if picture and ask[1].crop else picture
+    def shown_by(ask: Ask) -> list[Image.Image] | None:
+        query, prompt = ask
+        pictures = opened(query)
+        if pictures is None:
+            unread.update(paths_of(query))
+        return pictures and prompt.shown(pictures)
 
     def record(ask: Ask, index: int, raw: str) -> dict:
-        return candidate(ask, index, raw, box_format)
+        return candidate(ask, index, raw, recipe)
 
     bar = progress(batches, len(batches), "sampling", show=ranks.rank() == 0)
     asked = ((ask, missing(ask)) for batch in bar for ask in asks_of(batch))
     most_empty = config.spr_max_empty * wanted
-    empty = ask_server(asked, config, log, record, picture_of, most_empty) if batches else []
+    empty = ask_server(asked, config, log, record, shown_by, most_empty) if batches else []
     found = sum(ranks.from_all(len(empty)))
     if found > most_empty:
         raise UserError(
@@ -181,8 +191,9 @@ def _sample_on_server(
 class LiveSampler:
     """The live model answers batches; while it does, the pictures and rows of the next batch are made in threads."""
 
-    def __init__(self, host: Host, config: SPRConfig, log: Log, plan: Log, held: set[str], asks_of):
-        self.host, self.config, self.log, self.plan, self.held, self.asks_of = host, config, log, plan, held, asks_of
+    def __init__(self, host: Host, recipe: Recipe, config: SPRConfig, log: Log, plan: Log, held: set[str], asks_of):
+        self.host, self.recipe, self.config, self.log, self.plan = host, recipe, config, log, plan
+        self.held, self.asks_of = held, asks_of
         self.draw = drawing(config.spr_temperature, config.spr_top_p, config.spr_top_k)
         self.tokenizing = threading.Lock()  # one thread at a time: fast tokenizers are not made for more
         self.unread = 0
@@ -199,27 +210,27 @@ class LiveSampler:
                     self.log.append(*(record for record in records if record["id"] not in self.held))
 
     def rows(self, asks: list[Ask], readers: ThreadPoolExecutor) -> list[dict | None]:
-        """The host's row of each prompt, None where its picture cannot be read. A picture is decoded once."""
-        paths = list(dict.fromkeys(query.image.path for query, _ in asks))
-        names = {query.image.path: query.image.id for query, _ in asks}
-        pictures = dict(zip(paths, readers.map(lambda path: readable(path, names[path]), paths)))
+        """The host's row of each prompt, None where a picture of it cannot be read. A picture is decoded once."""
+        names = {picture.path: picture.id for query, _ in asks for picture in query.pictures}
+        pictures = dict(zip(names, readers.map(readable, names, names.values())))
         wanted = {}
         for query, prompt in asks:
-            wanted.setdefault((query.image.path, prompt.crop), []).append(prompt.text)
+            wanted.setdefault((paths_of(query), prompt.crop), (prompt, []))[1].append(prompt.text)
         with self.tokenizing:
             made = {
-                (path, crop): iter(self.host.questions(pictures[path].crop(crop) if crop else pictures[path], texts))
-                for (path, crop), texts in wanted.items()
-                if pictures[path] is not None
+                shows: iter(self.host.questions(prompt.shown([pictures[path] for path in shows[0]]), texts))
+                for shows, (prompt, texts) in wanted.items()
+                if all(pictures[path] is not None for path in shows[0])
             }
-        return [next(made.get((query.image.path, prompt.crop), iter(())), None) for query, prompt in asks]
+        return [next(made.get((paths_of(query), prompt.crop), iter(())), None) for query, prompt in asks]
 
     def answered(self, batch: dict, rows: list[dict | None]) -> Iterator[dict]:
         """Candidate records of one batch. A picture that cannot be read gives records without text: counted, not asked again."""
         asks, samples = self.asks_of(batch), range(self.config.spr_samples)
         shown = [place for place, row in enumerate(rows) if row is not None]
         self.unread += len(rows) - len(shown)
-        seeds = [[int(candidate_id(*batch["asks"][place], index), 16) % 2**63 for index in samples] for place in shown]
+        asked = [batch["asks"][place] for place in shown]
+        seeds = [[int(candidate_id(region, kind, index), 16) % 2**63 for index in samples] for region, kind in asked]
         try:
             said = self.decoded([rows[place] for place in shown], seeds)
         except torch.cuda.OutOfMemoryError:
@@ -231,7 +242,7 @@ class LiveSampler:
             texts = dict(zip(shown, map(self.host.texts, said)))
         for place, ask in enumerate(asks):
             for index, raw in zip(samples, texts.get(place, itertools.repeat(""))):
-                yield candidate(ask, index, raw, self.host.box_format)
+                yield candidate(ask, index, raw, self.recipe)
 
     def decoded(self, rows: list[dict], seeds: list[list[int]]) -> list[list[list[int]]]:
         """The answers to these rows, as tokens. In step, every rank decodes equally many rows, since a host may call a module once a row."""
@@ -242,7 +253,7 @@ class LiveSampler:
         if not rows and not more:
             return []
         with self.tokenizing:
-            spare = (rows or self.host.questions(Image.new("RGB", (64, 64)), ["?"]))[0]
+            spare = (rows or self.host.questions([Image.new("RGB", (64, 64))], ["?"]))[0]
         fillers = [[0] * self.config.spr_samples] * more
         return decode(self.host, rows + [spare] * more, seeds + fillers, self.draw, length, ranks.any_of)[: len(rows)]
 
@@ -254,7 +265,7 @@ class LiveSampler:
         if len(rows) < 2:
             raise UserError(
                 f"out of memory with one prompt of {self.config.spr_samples} samples: lower --spr_samples or --spr_max_new_tokens "
-                f"(region {batch['asks'][0][0]})"
+                f"(query {batch['asks'][0][0]})"
             )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -265,13 +276,19 @@ class LiveSampler:
         yield from self.answered(second, rows[len(first["asks"]) :])
 
 
-def readable(path: str, record_id: str):
+def opened(query: Query) -> list[Image.Image] | None:
+    """The query's pictures, None where one of them is no readable picture."""
+    pictures = [readable(picture.path, picture.id) for picture in query.pictures]
+    return None if any(picture is None for picture in pictures) else pictures
+
+
+def readable(path: str, record_id: str) -> Image.Image | None:
     """The picture, or None if the file is no readable picture. UserError if it has vanished: that can be mended, and asked again."""
     try:
         return open_image(path, record_id)
     except BadImage as error:
         if error.reason == MISSING:
-            raise UserError(f"record {record_id}: {path} has vanished since the regions were made; put it back and run the same command") from None
+            raise UserError(f"record {record_id}: {path} has vanished since the queries were made; put it back and run the same command") from None
         return None
 
 

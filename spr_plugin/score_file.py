@@ -34,13 +34,13 @@ from spr_plugin.errors import UserError
 from spr_plugin.files import remove, write_lines
 from spr_plugin.formats import BoxFormat
 from spr_plugin.ids import digest
+from spr_plugin.judging import judge_queries
 from spr_plugin.loading import read_json_lines
 from spr_plugin.outputs import refuse_overwriting, refuse_unwritable, refuse_within
-from spr_plugin.pairing import PreferencePair, make_pair
+from spr_plugin.pairing import Pairing, make_pair
 from spr_plugin.pictures import MISSING, name_too_large, refuse_no_folder, refuse_outside
-from spr_plugin.pipeline import score_regions
 from spr_plugin.progress import listed, progress, say
-from spr_plugin.recipes.spr.prompts import prompts_for
+from spr_plugin.recipes.base import Recipe
 from spr_plugin.recipes.spr.regions import RegionQuery, region_query
 from spr_plugin.runs.clearing import delete
 from spr_plugin.runs.layout import Folder
@@ -51,14 +51,6 @@ from spr_plugin.runs.manifest import bind, changes, check_layout, of_file
 REGIONS = 32  # of one picture, in one batch
 PICTURES = 64  # whose annotations are held
 FIELDS = {"id": (str, int), "image": str, "region": list, "text": str}
-
-
-def score_file(
-    responses: str, annotations: str, images: str, box_format: BoxFormat, scorer, out: str,
-    pairs: str | None = None, allow_outside: bool = False,
-) -> Counter:  # fmt: skip
-    """Score every response of a file, and pair those of each region: :class:`Scoring`, checked and run."""
-    return Scoring(responses, annotations, images, box_format, out, pairs, allow_outside).run(scorer)
 
 
 class Scoring:
@@ -113,11 +105,12 @@ class Scoring:
         }
         self._settings = {"scores": {**settings, **read, "box": box_format.describe()}}
 
-    def run(self, scorer) -> Counter:
+    def run(self, recipe: Recipe, pairing: Pairing) -> Counter:
         """Score what is not scored yet, and write the outputs.
 
         Args:
-            scorer: as the ``spr_scorer`` hook gives it.
+            recipe: ready to judge.
+            pairing: of the ``spr_pairing`` hook.
 
         Returns:
             How many responses and pairs, and regions without a pair by reason.
@@ -129,7 +122,7 @@ class Scoring:
             say(f"{done} batches are scored already, in {self.folder}")
         for number, rows in enumerate(_batches(progress(_responses(self.responses), self.total, "scoring"))):
             if number >= done:
-                log.append({"id": str(number), "regions": self._scored(rows, scorer)})
+                log.append({"id": str(number), "regions": self._scored(rows, recipe, pairing)})
         log.close()
         write_lines(self.out, (_line(row) for region in _regions(log.path) for row in region["rows"]))
         if self.pairs:
@@ -157,25 +150,19 @@ class Scoring:
             )
         return query
 
-    def _scored(self, rows: list[list[dict]], scorer) -> list[dict]:
+    def _scored(self, rows: list[list[dict]], recipe: Recipe, pairing: Pairing) -> list[dict]:
         """What the log keeps of the regions of one batch: ``{"rows", "pair", "skip"}``."""
         queries = [self._query(row) for row, *_ in rows]
         candidates = [[{"id": str(row["id"]), "text": row["text"]} for row in group] for group in rows]
-        found = []
-        for asked, group, record in zip(
-            queries, rows, score_regions(queries, candidates, scorer, self.box_format)
-        ):
+        records, found = judge_queries(queries, candidates, recipe), []
+        for query, group, record in zip(queries, rows, records):
             answers = [
-                {**row, **_answer(scored, asked, self.box_format)}
-                for row, scored in zip(group, record["candidates"])
+                {**row, **_answer(judged, query, self.box_format)}
+                for row, judged in zip(group, record["candidates"])
             ]
-            made = make_pair(
-                asked, prompts_for(asked, self.box_format, ["plain"])[0].text, record["candidates"]
-            )
-            paired = isinstance(made, PreferencePair)
-            found.append(
-                {"rows": answers, "pair": asdict(made) if paired else None, "skip": None if paired else made}
-            )
+            made = make_pair(query, recipe.question(query), record["candidates"], pairing)
+            skip = made if isinstance(made, str) else None
+            found.append({"rows": answers, "pair": None if skip else asdict(made), "skip": skip})
         return found
 
 
@@ -366,15 +353,14 @@ def _response(row: object, place: str) -> dict:
     return row
 
 
-def _answer(scored: dict, query: RegionQuery, box_format: BoxFormat) -> dict:
-    initial, refined = scored["initial"], scored["refined"]
-    terms = initial["terms"] or dict.fromkeys(("s_crop", "s_local", "s_sem", "s_loc"))
-    written = box_format.parse(scored["text"], query.image.width, query.image.height).boxes
+def _answer(judged: dict, query: RegionQuery, box_format: BoxFormat) -> dict:
+    written = box_format.parse(judged["text"], query.image.width, query.image.height).boxes
     return {
-        **terms,
-        "score": initial["total"] if initial["valid"] else None,
-        "reason": initial["reason"],
+        **dict.fromkeys(("s_crop", "s_local", "s_sem", "s_loc")),
+        **judged["terms"],
+        "score": judged["score"],
+        "reason": judged["reason"],
         "boxes": [list(box.xyxy) for box in map(usable, written) if box],
-        "refined": scored["refined_text"],
-        "refined_score": refined["total"] if refined["valid"] else None,
+        "refined": judged["repaired"],
+        "refined_score": judged["repaired_score"],
     }

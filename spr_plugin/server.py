@@ -157,22 +157,23 @@ class Server:
             )
         return named or before or models[0]
 
-    def said(self, picture: str, text: str, seed: int, stop: threading.Event) -> str:
-        """The answer to a prompt with a picture (a data URL). A reply that is none is asked for again, until
+    def said(self, pictures: list[str], text: str, seed: int, stop: threading.Event) -> str:
+        """The answer to a prompt with pictures (data URLs). A reply that is none is asked for again, until
         ``stop``."""
         for left in reversed(range(RETRIES + 1)):
             with self._speaking():
                 try:
-                    return redacted(answer_in(self._completion(picture, text, seed)), self.secrets)
+                    return redacted(answer_in(self._completion(pictures, text, seed)), self.secrets)
                 except Malformed:
                     if not left or stop.wait(PAUSE):
                         raise
 
-    def _completion(self, picture: str, text: str, seed: int) -> str:
-        config, shown_picture = self.config, {"type": "image_url", "image_url": {"url": picture}}
+    def _completion(self, pictures: list[str], text: str, seed: int) -> str:
+        config = self.config
+        shown_pictures = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
         reply = self.client.chat.completions.with_raw_response.create(
             model=self.model,
-            messages=[{"role": "user", "content": [shown_picture, {"type": "text", "text": text}]}],
+            messages=[{"role": "user", "content": [*shown_pictures, {"type": "text", "text": text}]}],
             seed=seed % 2**31,
             temperature=config.spr_temperature,
             top_p=config.spr_top_p,
@@ -287,7 +288,7 @@ def ask_server(
     config: SPRConfig,
     log: Log,
     candidate: Callable,
-    picture_of: Callable,
+    shown_by: Callable,
     most_empty: float,
 ) -> list[dict]:
     """Fill ``log`` with candidates; the records of those that are empty are returned, not logged: whoever
@@ -296,7 +297,7 @@ def ask_server(
     Args:
         asked: (ask, {index of the sample: seed}) of what is missing.
         candidate: (ask, index, answer) → record.
-        picture_of: ask → the PIL picture that its prompt shows, None if it cannot be read.
+        shown_by: ask → the PIL pictures that its prompt shows, None if one cannot be read.
         most_empty: with more empty answers than this there is no need to go on.
 
     Raises:
@@ -307,19 +308,19 @@ def ask_server(
     writing, failed, empty = threading.Lock(), threading.Event(), []
 
     def answer(ask, seeds: dict[int, int]) -> None:
-        picture = picture_of(ask)
-        address = picture and _data_url(picture)
+        pictures = shown_by(ask)
+        addresses = [_data_url(picture) for picture in pictures or ()]
         for index, seed in seeds.items():
             if failed.is_set():
                 return
             try:
-                said = server.said(address, ask[1].text, seed, failed) if picture else ""
+                said = server.said(addresses, ask[1].text, seed, failed) if pictures else ""
             except UserError:
                 failed.set()
                 raise
             record = candidate(ask, index, said)
             with writing:
-                empty.append(record) if picture and not said else log.append(record)
+                empty.append(record) if pictures and not said else log.append(record)
                 if len(empty) > most_empty:
                     failed.set()
 

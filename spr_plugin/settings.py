@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from spr_plugin.errors import UserError
 from spr_plugin.redaction import redacted
@@ -19,7 +20,7 @@ class Range:
     """The values of a kind that make sense; `words` follow one that makes none in a line."""
 
     words: str
-    holds: Callable[[object], bool]
+    holds: Callable[[Any], bool]
 
 
 POSITIVE = Range("must be greater than 0, and finite", lambda value: 0 < value < math.inf)
@@ -105,6 +106,7 @@ def _number(value) -> float:
 
 
 def _whole(value) -> int:
+    number: float
     try:
         number = int(str(value))  # digit by digit: a float would round them
     except ValueError:

@@ -49,7 +49,7 @@ def forget_order(engine) -> None:
     called in between would make that record long and every later step slow with its size (measured: minutes a step)."""
     optimizer = getattr(engine, "optimizer", None)
     offload = getattr(optimizer, "parameter_offload", optimizer)  # an engine without optimizer has it in that place
-    coordinator = offload.get_param_coordinator() if hasattr(offload, "get_param_coordinator") else None
+    coordinator = offload.get_param_coordinator() if offload and hasattr(offload, "get_param_coordinator") else None
     if coordinator is not None and not coordinator.is_invalid_trace():
         coordinator._invalidate_trace()
 

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-
 MODELS = {"object": "list", "data": [{"id": "tiny", "object": "model", "created": 0, "owned_by": "test"}]}
 
 

@@ -1,4 +1,4 @@
-"""What every test shares: a printed seed, no network, a host on a tiny model, and our two folder names kept out of the top level."""
+"""What every test shares: a printed seed, no network, a host on a tiny model, and each module of ours loaded once."""
 
 import contextlib
 import importlib.util
@@ -52,12 +52,19 @@ def clean_state(monkeypatch):
     return State
 
 
-def pytest_sessionfinish(session):
-    """``hooks`` or ``eval_tasks`` at the top level would be a second copy of ours, with hooks of its own."""
-    doubled = sorted({"hooks", "eval_tasks"} & sys.modules.keys())
-    if doubled:
-        session.exitstatus = 1
-        print(f"\ntop-level modules {', '.join(doubled)}: run pytest with --import-mode=importlib", file=sys.stderr)
+@pytest.fixture(scope="session", autouse=True)
+def each_module_once():
+    """A module of ours under two names would be a second copy, with hooks of its own: ``hooks`` and ``eval_tasks``
+    at the top level, or a file that two ways led to. A fixture, as pytest-xdist's workers have no exit status."""
+    yield
+    names: dict[str, list[str]] = {}
+    for name, module in list(sys.modules.items()):
+        if file := getattr(module, "__file__", None):
+            names.setdefault(os.path.realpath(file), []).append(name)
+    ours = tuple(f"{TESTS.parent / folder}{os.sep}" for folder in ("spr_plugin", "hooks", "eval_tasks"))
+    doubled = [those for file, those in names.items() if len(those) > 1 and file.startswith(ours)]
+    top = sorted({"hooks", "eval_tasks"} & sys.modules.keys())
+    assert not doubled and not top, f"run pytest with --import-mode=importlib: {doubled or top}"
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from spr_plugin.annotations import BadImage, mine_conversations, open_image, CocoImages, spr_annotations
+from spr_plugin.annotations import BadImage, CocoImages, mine_conversations, open_image, spr_annotations
 from spr_plugin.errors import UserError
 from spr_plugin.formats import ferret, llava
 from spr_plugin.recipes.spr.regions import region_queries

@@ -62,7 +62,7 @@ def test_a_near_miss_is_a_failure_and_goes_with_repair(family, near_miss):
     for text in (f"A {good} and a blue circle {near_miss}.", f"A blue circle {near_miss} and a {good}."):
         parsed = form.parse(text, 100, 100)
         assert len(parsed.boxes) == 1 and sum(parsed.failures.values()) == 1
-        repaired, kept, dropped = refine(text, [TRUTH], form, 100, 100)
+        repaired, kept, dropped, _ = refine(text, [TRUTH], form, 100, 100)
         assert (kept, dropped) == (1, 1)  # half of its boxes are kept
         again = form.parse(repaired, 100, 100)
         assert len(again.boxes) == 1 and not again.failures
@@ -75,7 +75,7 @@ def test_a_near_miss_is_a_failure_and_goes_with_repair(family, near_miss):
 def test_numbers_in_a_sentence_are_no_attempt(family, prose):
     form, text = box_format(family), f"There is a dog. {prose}. The end."
     assert form.parse(text, 100, 100).failures == {}
-    assert refine(text, [TRUTH], form, 100, 100) == (text, 0, 0)
+    assert refine(text, [TRUTH], form, 100, 100)[:3] == (text, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_an_entry_that_cannot_be_read_goes_as_a_whole(family, entry):
     good = form.render([("a", Box(*TRUTH, SPACE))]).split("\t")[1].split("\n")[0]
     for text in (f"[{good}, {entry}]", f"[{entry},\n {good}]", f"[{good}, {entry}, {good}]"):
         assert sum(form.parse(text, 100, 100).failures.values()) == 1
-        repaired, kept, dropped = refine(text, [TRUTH], form, 100, 100)
+        repaired, kept, dropped, _ = refine(text, [TRUTH], form, 100, 100)
         assert repaired == f"[{good}]" and (kept, dropped) == (1, text.count(good))
 
 
@@ -121,14 +121,14 @@ def test_a_list_family_reads_a_bracket_in_a_sentence(family):
     good = form.write(Box(*TRUTH, SPACE))
     text = f"Look, a red square {good} and a dog [900, 900, 950, 950] (or a cat)."
     assert [mention.phrase for mention in form.parse(text, 1000, 1000).mentions] == ["red square", "dog"]
-    assert refine(text, [TRUTH], form, 100, 100) == (f"Look, a red square {good} and a dog (or a cat).", 1, 1)
+    assert refine(text, [TRUTH], form, 100, 100)[:3] == (f"Look, a red square {good} and a dog (or a cat).", 1, 1)
     assert form.words(text, form.parse(text, 1000, 1000)) == "Look, a red square and a dog (or a cat)."
 
 
 def test_what_the_end_cuts_off_is_truncated():
     for text in ("a dog (0.8, 0.8, 0.", "a dog (0.8, 0.8), (0.9", "a dog {0.1, 0.2", "a dog <|box_start|>(1,2),(3"):
         assert box_format("llava").parse(text, 100, 100).failures == {"truncated": 1}
-        assert refine(text, [], box_format("llava"), 100, 100) == ("a dog", 0, 1)
+        assert refine(text, [], box_format("llava"), 100, 100)[:3] == ("a dog", 0, 1)
 
 
 def test_attempts_do_not_swallow_what_stands_beside_them():
@@ -167,7 +167,7 @@ def well_formed(form, count):
     for _ in range(count):
         size = rng.randint(50, 900), rng.randint(50, 900)
         rows = [(rng.choice(LABELS), random_box(rng, size)) for _ in range(rng.randint(1, 5))]
-        if rng.random() < 0.4 or form.family.startswith("qwen") and form.family != "qwen-vl":
+        if rng.random() < 0.4 or (form.family.startswith("qwen") and form.family != "qwen-vl"):
             yield form.render(rows), size
         else:
             told = [f"{phrase} {form.write(box)}" if rng.random() < 0.8 else phrase for phrase, box in rows]
@@ -244,7 +244,7 @@ def coordinates_left(text, parsed):
 def test_nothing_unreadable_is_left_after_repair(family):
     form, spoilt = box_format(family), 0
     for text, truth in answers(form, 800):
-        repaired, kept, dropped = refine(text, truth, form, 100, 100)
+        repaired, kept, dropped, _ = refine(text, truth, form, 100, 100)
         parsed = form.parse(repaired, 100, 100)
         assert not parsed.failures and not coordinates_left(repaired, parsed), (text, repaired)
         assert len(parsed.boxes) == kept, (text, repaired)

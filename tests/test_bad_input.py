@@ -12,10 +12,13 @@ from PIL import Image
 
 from spr_plugin.annotations import BadImage, CocoImages, open_image
 from spr_plugin.boxes import Box, Space
+from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import FAMILIES, box_format, llava
-from spr_plugin.pipeline import score_regions
+from spr_plugin.judging import judge_queries
 from spr_plugin.recipes.spr.prompts import prompts_for
+from spr_plugin.recipes.spr.recipe import SPR
+from spr_plugin.recipes.spr.refinement import refine
 from spr_plugin.recipes.spr.regions import region_queries
 from spr_plugin.recipes.spr.scoring import SPRScorer
 
@@ -24,11 +27,11 @@ FORM = llava("pad")
 
 
 @pytest.fixture(scope="module")
-def scorer():
+def recipe():
     pytest.importorskip("transformers")
     from spr_plugin.hooks.clip import load
 
-    return SPRScorer(load(str(CLIP)))
+    return SPR(SPRConfig(), FORM, refine, SPRScorer(load(str(CLIP))))
 
 
 def annotated(folder, name, size, boxes, labels=("thing",)):
@@ -59,29 +62,29 @@ PICTURES = {
 }
 
 
-def scored(images, scorer):
+def scored(images, recipe):
     [query] = region_queries(images, seed=0, more_than=0, skipped=Counter())
     text = FORM.render((annotation.label, annotation.box) for annotation in query.truth)
-    [record] = score_regions([query], [[{"id": "a", "text": text}, {"id": "b", "text": ""}]], scorer, FORM)
+    [record] = judge_queries([query], [[{"id": "a", "text": text}, {"id": "b", "text": ""}]], recipe)
     return record["candidates"]
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_pictures_of_every_kind_are_scored(tmp_path, scorer, name):
+def test_pictures_of_every_kind_are_scored(tmp_path, recipe, name):
     picture, settings = PICTURES[name]
     picture.save(tmp_path / name, **settings)
     images, skipped = annotated(tmp_path, name, picture.size, [(0, 0, *picture.size)])
-    good, empty = scored(images, scorer)
-    assert not skipped and good["initial"]["valid"] and empty["initial"]["reason"] == "empty"
-    assert all(np.isfinite(value) and -1 <= value <= 1 for value in good["initial"]["terms"].values())
+    good, empty = scored(images, recipe)
+    assert not skipped and good["score"] and empty["reason"] == "empty"
+    assert all(np.isfinite(value) and -1 <= value <= 1 for value in good["terms"].values())
 
 
 @pytest.mark.slow
-def test_a_picture_of_fifty_megapixels(tmp_path, scorer):
+def test_a_picture_of_fifty_megapixels(tmp_path, recipe):
     Image.new("L", (8000, 6250), 7).save(tmp_path / "large.png")
     images, _ = annotated(tmp_path, "large.png", (8000, 6250), [(4000, 3000, 3000, 3000)])
-    good, _ = scored(images, scorer)
-    assert good["initial"]["terms"]["s_loc"] > 0.95
+    good, _ = scored(images, recipe)
+    assert good["terms"]["s_loc"] > 0.95
 
 
 def test_sixteen_bits_are_left_out_since_hosts_see_them_white(tmp_path):
@@ -99,21 +102,21 @@ def test_a_decompression_bomb_is_left_out(tmp_path, monkeypatch):
     assert images == [] and skipped == {"unreadable_image": 1}
 
 
-def test_a_picture_that_breaks_costs_its_scores_and_one_that_vanishes_stops(tmp_path, scorer):
+def test_a_picture_that_breaks_costs_its_scores_and_one_that_vanishes_stops(tmp_path, recipe):
     Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
     images, _ = annotated(tmp_path, "a.png", (60, 40), [(0, 0, 60, 40)])
     (tmp_path / "a.png").write_bytes(b"no picture")
     [query] = region_queries(images, seed=0, more_than=0, skipped=Counter())
-    [record] = score_regions([query], [[{"id": "a", "text": "A dog."}]], scorer, FORM)
+    [record] = judge_queries([query], [[{"id": "a", "text": "A dog."}]], recipe)
     [row] = record["candidates"]
-    assert (row["id"], row["text"], row["initial"]["reason"]) == ("a", "A dog.", "image_unreadable")
+    assert (row["id"], row["text"], row["reason"]) == ("a", "A dog.", "image_unreadable")
     assert record["id"] == query.id
     (tmp_path / "a.png").unlink()
     with pytest.raises(UserError, match=f"{tmp_path}/a.png has vanished .* run the same command"):
-        score_regions([query], [[{"id": "a", "text": "A dog."}]], scorer, FORM)
+        judge_queries([query], [[{"id": "a", "text": "A dog."}]], recipe)
     Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
-    [record] = score_regions([query], [[{"id": "a", "text": "A dog."}]], scorer, FORM)
-    assert record["candidates"][0]["initial"]["reason"] != "image_unreadable"
+    [record] = judge_queries([query], [[{"id": "a", "text": "A dog."}]], recipe)
+    assert record["candidates"][0]["reason"] != "image_unreadable"
 
 
 # --- labels

@@ -61,7 +61,7 @@ def test_without_a_flag_nothing_of_ours_or_torch_is_imported(tmp_path):
 def test_with_the_flag_only_light_modules_are_imported(tmp_path):
     loaded = run_script(tmp_path, LOADED, "--spr").stdout
     assert "spr_plugin.boot" in loaded
-    assert not any(heavy in loaded for heavy in ("torch", "transformers", "numpy", "pipeline"))
+    assert not any(heavy in loaded for heavy in ("torch", "transformers", "numpy", "follow"))
 
 
 def test_module_launch_wakes_through_orig_argv(tmp_path):
@@ -162,8 +162,8 @@ def hooked(clean_state, monkeypatch):
         return outcome(host_train(), followed=False)
 
     pipeline = types.SimpleNamespace(train=stage, train_after=after)
-    monkeypatch.setitem(sys.modules, "spr_plugin.pipeline", pipeline)
-    monkeypatch.setattr(sys.modules["spr_plugin"], "pipeline", pipeline, raising=False)
+    monkeypatch.setitem(sys.modules, "spr_plugin.follow", pipeline)
+    monkeypatch.setattr(sys.modules["spr_plugin"], "follow", pipeline, raising=False)
     trainer = type("Trainer", (Base,), {"train": Base.train, "__init__": Base.__init__})
     boot.hook_trainer(trainer)
     boot.State.config, boot.State.namespace = types.SimpleNamespace(spr=True), {"a": 1}
@@ -204,12 +204,12 @@ def test_the_stage_follows_one_train_of_a_process(hooked):
 
 def test_a_training_that_the_stage_does_not_follow_leaves_it_to_the_next(hooked, monkeypatch):
     trainer, stage_calls = hooked
-    stage = sys.modules["spr_plugin.pipeline"].train
+    stage = sys.modules["spr_plugin.follow"].train
     monkeypatch.setattr(
-        sys.modules["spr_plugin.pipeline"], "train", lambda *args: outcome(args[-1](), followed=False)
+        sys.modules["spr_plugin.follow"], "train", lambda *args: outcome(args[-1](), followed=False)
     )
     assert trainer().train() == "result" and stage_calls == []
-    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", stage)
+    monkeypatch.setattr(sys.modules["spr_plugin.follow"], "train", stage)
     trainer().train()
     assert len(stage_calls) == 1
 
@@ -217,7 +217,7 @@ def test_a_training_that_the_stage_does_not_follow_leaves_it_to_the_next(hooked,
 def test_train_called_by_the_stage_is_the_plain_one(hooked, monkeypatch):
     trainer, stage_calls = hooked
     monkeypatch.setattr(
-        sys.modules["spr_plugin.pipeline"],
+        sys.modules["spr_plugin.follow"],
         "train",
         lambda *_: (stage_calls.append(1), outcome(trainer().train()))[1],
     )
@@ -236,7 +236,7 @@ def refuse(*_):
 
 
 def test_a_users_mistake_in_the_stage_exits_with_2(hooked, monkeypatch, capsys):
-    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", refuse)
+    monkeypatch.setattr(sys.modules["spr_plugin.follow"], "train", refuse)
     with pytest.raises(SystemExit) as stop:
         hooked[0]().train()
     assert (
@@ -247,14 +247,14 @@ def test_a_users_mistake_in_the_stage_exits_with_2(hooked, monkeypatch, capsys):
 
 def test_a_stage_that_failed_lets_the_host_go_on_and_is_said_at_the_end(hooked, monkeypatch):
     monkeypatch.setattr(
-        sys.modules["spr_plugin.pipeline"], "train", lambda *args: outcome(args[-1](), failure="it failed")
+        sys.modules["spr_plugin.follow"], "train", lambda *args: outcome(args[-1](), failure="it failed")
     )
     assert hooked[0]().train() == "result" and boot.State.failure == "it failed"
 
 
 def test_an_interactive_session_hears_of_a_failure_at_once(hooked, monkeypatch):
     monkeypatch.setattr(
-        sys.modules["spr_plugin.pipeline"], "train", lambda *args: outcome(args[-1](), failure="it failed")
+        sys.modules["spr_plugin.follow"], "train", lambda *args: outcome(args[-1](), failure="it failed")
     )
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     live = Base()
@@ -349,7 +349,7 @@ def test_a_mistake_in_attach_is_an_exception_of_ours(clean_state, flags, says):
 
 
 def test_a_mistake_that_train_finds_is_one_too(hooked, monkeypatch):
-    monkeypatch.setattr(sys.modules["spr_plugin.pipeline"], "train", refuse)
+    monkeypatch.setattr(sys.modules["spr_plugin.follow"], "train", refuse)
     with pytest.raises(spr_plugin.UserError, match="no such folder"):
         spr_plugin.attach(Base()).train()
     assert not boot.State.in_stage
@@ -370,6 +370,7 @@ def test_a_script_with_attach_shows_one_line(tmp_path):
 
 def test_a_transformers_that_nobody_has_seen(monkeypatch, capsys):
     import transformers
+
     from spr_plugin.hooks import shims
 
     monkeypatch.setattr(transformers, "__version__", "4.31.0")

@@ -89,7 +89,7 @@ PROMPTS = ["Describe the objects in the region [0.1, 0.1, 0.9, 0.95] with their 
 def rows(host):
     """Two pictures, two prompts each, of different lengths."""
     pictures = [Image.open(path).convert("RGB") for path in sorted(Path(host.image_folder).rglob("*.png"))[:2]]
-    return [row for picture in pictures for row in host.questions(picture, PROMPTS)]
+    return [row for picture in pictures for row in host.questions([picture], PROMPTS)]
 
 
 def own_generate(host, row, steps):

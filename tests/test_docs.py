@@ -52,6 +52,14 @@ def test_named_modules_of_ours_exist():
         assert (ROOT / path).exists(), path
 
 
+def test_what_contributing_names_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`?make ([\w-]+)", text)) <= targets
+    for path in re.findall(r"`((?:\w+/)+(?:\w+\.\w+)?|\w+\.(?:md|toml|cfg))`", text):
+        assert (ROOT / path).exists(), path
+
+
 @pytest.mark.parametrize(
     "folder, package",
     [("spr_plugin", "spr_plugin"), ("hooks", "spr_plugin.hooks"), ("eval_tasks", "spr_plugin.eval_tasks")],

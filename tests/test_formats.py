@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.errors import UserError
-from spr_plugin.formats import FAMILIES, box_format, cogvlm, ferret, internvl, kosmos2, llava, qwen2_5_vl, qwen3_vl, qwen_vl, shikra
+from spr_plugin.formats import (
+    FAMILIES,
+    box_format,
+    cogvlm,
+    ferret,
+    internvl,
+    kosmos2,
+    llava,
+    qwen2_5_vl,
+    qwen3_vl,
+    qwen_vl,
+    shikra,
+)
 from spr_plugin.formats.listed import resized
 
 SENTENCES = [llava("pad"), llava("square"), ferret(), shikra(), cogvlm(), qwen_vl(), internvl(), kosmos2()]

@@ -1,10 +1,11 @@
-"""Wheel, editable install and uninstall in throw-away environments, used from outside the checkout."""
+"""sdist, wheel, editable install and uninstall in throw-away environments; what type checkers see of a checkout."""
 
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -27,22 +28,35 @@ def call(*command, cwd, **options):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of the sources, so that no build leaves anything in the real one."""
+    """A copy of the sources as ``git clone`` makes it, so that no build leaves anything in the real one."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in SOURCES:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         elif source.exists():
             shutil.copy(source, folder / name)
     return folder
 
 
 @pytest.fixture(scope="module")
-def wheel(checkout, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    call(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, checkout, cwd=folder)
+def sdist(checkout, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sdist")
+    build = "import sys; sys.path.insert(0, '_build'); import backend; backend.build_sdist(sys.argv[1])"
+    call(sys.executable, "-c", build, folder, cwd=checkout)
+    return next(folder.glob("*.tar.gz"))
+
+
+def build_wheel(source, folder):
+    options = ["-q", "--no-deps", "--no-build-isolation"]
+    call(sys.executable, "-m", "pip", "wheel", *options, "-w", folder, source, cwd=folder)
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    """As an index offers it: built from the sdist."""
+    return build_wheel(sdist, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture
@@ -72,8 +86,8 @@ def test_wheel_holds_everything_at_its_place(wheel):
     record = next(name for name in names if name.endswith("/RECORD"))
     recorded = {line.rsplit(",", 2)[0] for line in zipfile.ZipFile(wheel).read(record).decode().splitlines()}
     assert names == recorded
-    assert BOOT_FILES < names
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"spr_plugin", *BOOT_FILES, "spr_plugin"}
+    assert {*BOOT_FILES, "spr_plugin/py.typed"} < names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"spr_plugin", *BOOT_FILES}
     data = [path for path in (ROOT / "eval_tasks").rglob("*") if path.is_file() and path.suffix != ".pyc"]
     assert {f"spr_plugin/eval_tasks/{path.relative_to(ROOT / 'eval_tasks').as_posix()}" for path in data} <= names
     assert {f"spr_plugin/{path.relative_to(ROOT / 'spr_plugin').as_posix()}" for path in (ROOT / "spr_plugin").rglob("*.html")} <= names
@@ -93,9 +107,55 @@ def test_install_use_and_uninstall(kind, wheel, checkout, environment, tmp_path)
     assert call(python, "-c", "print('quiet')", "--spr", cwd=tmp_path).strip() == "quiet"
 
 
-def test_a_wheel_used_from_the_checkouts_root_gets_one_line(wheel, checkout, environment, tmp_path):
-    """There, ./spr_plugin hides the installed package, and its hooks are elsewhere."""
+def test_the_wheel_of_the_sdist_is_that_of_the_checkout_and_holds_each_module_once(wheel, checkout, tmp_path):
+    """A checkout has two ways to hooks/ and eval_tasks/: neither doubles a file, and none is lost on the way."""
+    files = {}
+    for path in (wheel, build_wheel(checkout, tmp_path)):
+        with zipfile.ZipFile(path) as archive:
+            assert len(archive.namelist()) == len(set(archive.namelist()))
+            files[path] = {name: archive.read(name) for name in archive.namelist() if name.endswith(".py")}
+    assert files[wheel] == files[path]
+    modules = [text for text in files[wheel].values() if text.strip()]
+    assert len(modules) == len(set(modules))
+    sources = [p for folder in ("spr_plugin", "hooks", "eval_tasks") for p in (checkout / folder).rglob("*.py")]
+    written = {p.resolve() for p in sources}
+    assert len(files[wheel]) == len(written)
+
+
+RUN = ["-m", "spr_plugin.run", "x.py", "--lr", "1"]
+
+
+def test_an_installed_wheel_leaves_a_checkout_usable_from_its_root(wheel, checkout, environment, tmp_path):
+    """There ./spr_plugin hides the installed package, and its links lead to hooks/."""
     python, _ = environment
     install(python, wheel, cwd=tmp_path)
-    done = subprocess.run([python, "-m", "spr_plugin.run", "x.py", "--lr", "1"], cwd=checkout, capture_output=True, text=True)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "source folder without its hooks" in done.stderr
+    where = "import spr_plugin.hooks.shims as s, spr_plugin.eval_tasks.metrics as m; print(s.__file__, m.__file__)"
+    files = [Path(word).resolve() for word in call(python, "-c", where, cwd=checkout).split()]
+    assert files == [checkout / "hooks" / "shims.py", checkout / "eval_tasks" / "metrics.py"]
+    assert call(python, "-c", LOOK, cwd=checkout).strip() == "False False"
+
+
+def test_a_wheel_used_from_an_unpacked_sdists_root_gets_one_line(wheel, sdist, environment, tmp_path):
+    """An sdist has no links: its ./spr_plugin hides the installed package, and its hooks are elsewhere."""
+    python, _ = environment
+    install(python, wheel, cwd=tmp_path)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.glob("spr_plugin-*")
+    done = subprocess.run([python, *RUN], cwd=unpacked, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "source folder without its hooks" in done.stderr
+
+
+def test_type_checkers_find_hooks_and_eval_tasks_in_a_checkout(checkout):
+    """Without an installation, by the folders alone, as editors do."""
+    from mypy.fscache import FileSystemCache
+    from mypy.modulefinder import FindModuleCache, SearchPaths
+    from mypy.options import Options
+
+    paths = SearchPaths((str(checkout),), (), (), ())
+    finder = FindModuleCache(paths, FileSystemCache(), Options())
+    for name in ("hooks", "hooks.clip", "eval_tasks", "eval_tasks.metrics"):
+        found = finder.find_module(f"spr_plugin.{name}")
+        assert isinstance(found, str), name
+        assert Path(found).resolve().is_relative_to(checkout / name.split(".")[0])

@@ -28,8 +28,8 @@ from spr_plugin import hooks
 from spr_plugin.annotations import REC_QUESTION, CocoImages, mine_conversations
 from spr_plugin.formats import FAMILIES, box_format, listed, qwen_vl
 from spr_plugin.plain_pickle import load_plain
-from spr_plugin.redaction import _pattern, redacted
 from spr_plugin.recipes.spr.refinement import refine
+from spr_plugin.redaction import _pattern, redacted
 
 try:
     from re import _constants as codes

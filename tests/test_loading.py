@@ -15,7 +15,13 @@ from spr_plugin.annotations import mine_conversations
 from spr_plugin.errors import UserError
 from spr_plugin.formats import llava
 from spr_plugin.loading import (
-    parse_json, read_json, read_json_lines, read_lines, read_settings, read_text, sound,
+    parse_json,
+    read_json,
+    read_json_lines,
+    read_lines,
+    read_settings,
+    read_text,
+    sound,
 )  # fmt: skip
 from spr_plugin.score_file import _responses
 from spr_plugin.selection import excluded

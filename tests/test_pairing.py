@@ -1,6 +1,8 @@
 """Chosen and rejected."""
 
 import dataclasses
+import functools
+import json
 
 import pytest
 from hypothesis import given
@@ -8,44 +10,50 @@ from hypothesis import strategies as st
 
 from spr_plugin.annotations import AnnotatedImage
 from spr_plugin.boxes import Box, Space
-from spr_plugin.pairing import PreferencePair, make_pair
+from spr_plugin.config import SPRConfig
+from spr_plugin.pairing import PreferencePair, best_over_worst, by_chance, make_pair, spr_pairing
 from spr_plugin.recipes.spr.regions import region_query
 
 SPACE = Space.pixels(100, 100)
 QUERY = region_query(AnnotatedImage("7", "/a.jpg", 100, 100, ()), Box(0, 0, 100, 100, SPACE), 0)
 
 
-def scored(total):
-    if total is None:
-        return {"terms": {}, "total": 0.0, "valid": False, "reason": "no_box"}
-    return {"terms": {}, "total": total, "valid": True, "reason": None}
-
-
-def candidate(id, initial, refined, text=None, refined_text=None, kept=1.0):
+def candidate(id, score, repaired_score, text=None, repaired=None, not_choosable=None, not_rejectable=None):
+    """A record's row; a score of None is of a text without a box."""
+    reason = "no_box" if score is None else None
+    if reason or repaired_score is None:
+        not_choosable = reason or "no_box_survived"
     return {
         "id": id,
         "text": text or f"text {id}",
-        "initial": scored(initial),
-        "refined_text": refined_text or f"refined {id}",
-        "refined": scored(refined),
-        "kept": kept,
+        "terms": {},
+        "score": score,
+        "reason": reason,
+        "repaired": repaired or f"refined {id}",
+        "repaired_terms": {},
+        "repaired_score": repaired_score,
+        "not_choosable": not_choosable,
+        "not_rejectable": reason or not_rejectable,
     }
 
 
-def test_a_description_that_lost_too_many_boxes_is_not_chosen():
-    candidates = [candidate("a", 0.5, 0.9, kept=0.4), candidate("b", 0.6, 0.8, kept=0.8)]
-    assert make_pair(QUERY, "Describe.", candidates).chosen_candidate == "b"
-    assert make_pair(QUERY, "Describe.", candidates, min_kept=0.4).chosen_candidate == "a"
-    assert make_pair(QUERY, "Describe.", candidates, min_kept=0.9) == "too_few_boxes_kept"
-    assert make_pair(QUERY, "Describe.", candidates, min_kept=0.9, refinement=False).chosen_candidate == "b"
+def pair_of(candidates, pairing=best_over_worst, query=QUERY, **settings):
+    return make_pair(query, "Describe.", candidates, functools.partial(pairing, **settings))
 
 
-def test_chosen_is_the_best_refined_and_rejected_the_worst_initial():
+def test_chosen_is_the_best_repaired_and_rejected_the_worst_initial():
     candidates = [candidate("a", 0.5, 0.6), candidate("b", 0.2, 0.7), candidate("c", 0.1, 0.3)]
-    pair = make_pair(QUERY, "Describe.", candidates)
+    pair = pair_of(candidates)
     assert (pair.chosen, pair.chosen_score, pair.chosen_candidate) == ("refined b", 0.7, "b")
     assert (pair.rejected, pair.rejected_score, pair.rejected_candidate) == ("text c", 0.1, "c")
-    assert (pair.region, pair.prompt, pair.image) == (QUERY.id, "Describe.", "/a.jpg")
+    assert (pair.query, pair.prompt, pair.pictures) == (QUERY.id, "Describe.", ("/a.jpg",))
+
+
+def test_what_may_not_be_chosen_or_rejected_is_not():
+    best = candidate("a", 0.5, 0.9, not_choosable="too_few_boxes_kept")
+    worst = candidate("b", 0.1, 0.2, not_rejectable="right")
+    pair = pair_of([best, worst, candidate("c", 0.6, 0.8)])
+    assert (pair.chosen_candidate, pair.rejected_candidate) == ("c", "a")
 
 
 @pytest.mark.parametrize(
@@ -56,34 +64,48 @@ def test_chosen_is_the_best_refined_and_rejected_the_worst_initial():
         ([candidate("a", 0.5, None), candidate("b", 0.4, None)], "no_box_survived"),
         ([candidate("a", 0.5, 0.5, "t", "t "), candidate("b", 0.6, 0.4)], "chosen_equals_rejected"),
         ([candidate("a", 0.5, 0.59), candidate("b", 0.6, 0.4)], "gap_too_small"),
+        (
+            [candidate("a", 0.5, None), candidate("b", 0.5, 0.1, not_choosable="too_few_boxes_kept")],
+            "too_few_boxes_kept",
+        ),
+        ([candidate(id, 0.5, 0.6, not_rejectable="right") for id in "ab"], "none_worse"),
     ],
 )
 def test_every_skip_has_its_reason(candidates, reason):
-    assert make_pair(QUERY, "Describe.", candidates, min_gap=0.1) == reason
+    assert pair_of(candidates, min_gap=0.1) == reason
+    assert pair_of(candidates[::-1], min_gap=0.1) == reason
 
 
 def test_without_a_gap_there_is_no_preference():
-    candidates = [candidate("a", 0.5, 0.5), candidate("b", 0.6, 0.4)]
-    assert make_pair(QUERY, "Describe.", candidates, min_gap=0.0) == "gap_too_small"
-    assert isinstance(make_pair(QUERY, "Describe.", [candidate("a", 0.5, 0.7), candidate("b", 0.6, 0.4)], 0.2 - 1e-9), PreferencePair)
+    assert pair_of([candidate("a", 0.5, 0.5), candidate("b", 0.6, 0.4)]) == "gap_too_small"
 
 
-def test_without_refinement_chosen_is_what_the_model_said():
-    candidates = [candidate("a", 0.5, 0.6), candidate("b", 0.2, 0.7), candidate("c", 0.1, None)]
-    pair = make_pair(QUERY, "Describe.", candidates, refinement=False)
-    assert (pair.chosen, pair.chosen_score, pair.rejected) == ("text a", 0.5, "text c")
-    assert isinstance(make_pair(QUERY, "Describe.", [candidate("a", 0.5, None), candidate("b", 0.4, None)], refinement=False), PreferencePair)
+@pytest.mark.parametrize(("gap", "skipped"), [(0.25, False), (0.25 + 1e-9, True), (0.0, False)])
+def test_a_gap_of_the_least_size_is_enough(gap, skipped):
+    found = pair_of([candidate("a", 0.5, 0.75), candidate("b", 0.6, 0.4)], min_gap=gap)
+    assert (found == "gap_too_small") == skipped
 
 
 def test_pairs_by_chance_depend_on_the_query_alone():
     candidates = [candidate(name, score, score + 0.1) for name, score in zip("abcdef", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6))]
     queries = [dataclasses.replace(QUERY, id=str(seed), seed=seed) for seed in range(60)]
-    pairs = [make_pair(query, "Describe.", candidates, by_chance=True) for query in queries]
-    again = [make_pair(query, "Describe.", candidates[::-1], by_chance=True) for query in queries]
+    pairs = [pair_of(candidates, by_chance, query) for query in queries]
+    again = [pair_of(candidates[::-1], by_chance, query) for query in queries]
     assert pairs == again
     assert {pair.chosen_candidate for pair in pairs} == {pair.rejected_candidate for pair in pairs} == set("abcdef")
     assert all(pair.chosen_candidate != pair.rejected_candidate for pair in pairs)
     assert any(pair.chosen_score < pair.rejected_score for pair in pairs), "chance asks for no gap"
+
+
+def test_a_pair_comes_back_from_its_record():
+    pair = pair_of([candidate("a", 0.5, 0.6), candidate("b", 0.2, 0.7)])
+    record = json.loads(json.dumps({**dataclasses.asdict(pair), "recipe": "spr"}))
+    assert PreferencePair.from_record(record) == pair
+
+
+@pytest.mark.parametrize(("name", "found"), [("best_worst", True), ("sft", True), ("random", True), ("other", False)])
+def test_the_hook_knows_its_names(name, found):
+    assert bool(spr_pairing(SPRConfig(spr_pairing=name))) == found
 
 
 SCORES = st.none() | st.integers(-3, 3).map(float)
@@ -92,9 +114,9 @@ SCORES = st.none() | st.integers(-3, 3).map(float)
 @given(st.lists(st.tuples(SCORES, SCORES), max_size=6), st.randoms())
 def test_a_pair_is_the_extremes_whatever_the_order(rows, shuffler):
     candidates = [candidate(str(place), *row) for place, row in enumerate(rows)]
-    pair = make_pair(QUERY, "Describe.", candidates)
+    pair = pair_of(candidates)
     shuffler.shuffle(candidates)
-    assert make_pair(QUERY, "Describe.", candidates) == pair
+    assert pair_of(candidates) == pair
     if isinstance(pair, PreferencePair):
         assert pair.chosen_score > pair.rejected_score and pair.chosen != pair.rejected
         assert pair.chosen_score == max(refined for initial, refined in rows if initial is not None and refined is not None)

@@ -25,7 +25,9 @@ from spr_plugin.formats import llava
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.pictures import BadImage, image_size, limit_pixels, open_image, outside_of
 from spr_plugin.plugins import manager
-from spr_plugin.region_source import write_regions
+from spr_plugin.queries import find_queries, log_queries
+from spr_plugin.recipes.base import Source
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
 
@@ -239,6 +241,15 @@ def conversations(world, names) -> str:
     return str(world / "data.json")
 
 
+def write_queries(folder, config, form, data_path=None, image_folder=None):
+    """What a run leaves of its first stage, unless it is there."""
+    recipe = find_recipe(config, form)
+    queries, skipped = find_queries(folder, config, recipe, Source(data_path, image_folder))
+    if skipped is not None:
+        log_queries(folder, queries, skipped)
+    return queries
+
+
 def regions(world, names, mined=False, folder="{}/images", into="spr", **flags) -> list[str]:
     """Paths of the pictures that regions were made of."""
     given = {"spr_more_than": 3, **flags}
@@ -247,8 +258,8 @@ def regions(world, names, mined=False, folder="{}/images", into="spr", **flags) 
     else:
         data, host_folder = None, "/nowhere"
         given |= {"spr_annotations": annotated(world, names), "spr_image_folder": folder.format(world)}
-    write_regions(Folder(world / into), SPRConfig(spr=True, **given), llava("pad"), data, host_folder)
-    return sorted(record["image"]["path"] for record in Log(world / into / "regions").read().values())
+    write_queries(Folder(world / into), SPRConfig(spr=True, **given), llava("pad"), data, host_folder)
+    return sorted(record["pictures"][0]["path"] for record in Log(world / into / "regions").read().values())
 
 
 @pytest.mark.parametrize("mined", [False, True])
@@ -329,7 +340,7 @@ def spr_annotations(source, image_folder, skipped):
     try:
         config = SPRConfig(spr=True, spr_more_than=3, spr_annotations="lab")
         with pytest.raises(UserError, match="record 11: .*others/c.png lies outside"):
-            write_regions(Folder(world / "spr"), config, llava("pad"), None, str(world / "images"))
+            write_queries(Folder(world / "spr"), config, llava("pad"), None, str(world / "images"))
     finally:
         manager().unregister(name=str(file))
 
@@ -353,7 +364,7 @@ def test_a_folder_that_is_not_there_is_named_with_its_flag(world, folder):
 
 def test_a_host_without_a_folder_of_pictures(world):
     with pytest.raises(UserError, match="^--image_folder: name the folder of the pictures"):
-        write_regions(Folder(world / "spr"), SPRConfig(spr=True), llava("pad"), conversations(world, ["a.png"]), None)
+        write_queries(Folder(world / "spr"), SPRConfig(spr=True), llava("pad"), conversations(world, ["a.png"]), None)
 
 
 @pytest.mark.timeout(60)
@@ -386,7 +397,7 @@ def sample(world, names, url, *flags):
     words = f"""sample --out {world}/c --spr_annotations {annotated(world, names)} --spr_box_format llava
         --spr_image_folder {world}/images --spr_more_than 3 --spr_sampler_url {url}"""
     commands([*words.split(), *flags], standalone_mode=False)
-    return sorted(record["image"]["path"] for record in Log(world / "c" / "regions").read().values())
+    return sorted(record["pictures"][0]["path"] for record in Log(world / "c" / "regions").read().values())
 
 
 def test_nothing_from_outside_is_sent_to_a_server(world):
@@ -419,12 +430,9 @@ def test_the_limit_binds_what_was_sampled_under_it(world, capfd):
 class Silent:
     """A scorer that says the same of everything: what is scored is another test's."""
 
-    def truth(self, queries, picture, texts, form):
-        return [np.array([box.box.xyxy for box in query.truth]) for query in queries]
-
-    def score(self, queries, picture, texts, form, truths):
+    def score(self, picture, descriptions):
         terms = dict.fromkeys(("s_crop", "s_local", "s_sem", "s_loc"), 0.1)
-        return [[{"terms": terms, "total": 0.1, "valid": True, "reason": None}] * len(said) for said in texts]
+        return [(terms, 0.1)] * len(descriptions)
 
 
 class SilentPlugin:

@@ -3,7 +3,6 @@
 import pickle
 import sys
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +18,6 @@ from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import shikra
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.recipes.spr.scoring import SPRScorer
 
 
 @hookimpl
@@ -32,12 +30,8 @@ def spr_annotations(source, image_folder, skipped):
 
 
 class BoxCounter:
-    def truth(self, queries, picture, texts, box_format):
-        return SPRScorer(None).truth(queries, picture, texts, box_format)
-
-    def score(self, queries, picture, texts, box_format, truths):
-        counts = [[len(box_format.parse(text, *picture.size).boxes) for text in said] for said in texts]
-        return [[{"terms": {"boxes": n}, "total": float(n), "valid": n > 0, "reason": None if n else "no_box"} for n in row] for row in counts]
+    def score(self, picture, descriptions):
+        return [({"boxes": len(one.predicted)}, len(one.predicted)) for one in descriptions]
 
 
 @hookimpl
@@ -72,7 +66,9 @@ def plugin(tmp_path):
 def test_a_plugin_file_adds_source_scorer_and_format_and_the_pipeline_uses_them(plugin, tmp_path):
     from PIL import Image
 
-    from spr_plugin.pipeline import score_regions
+    from spr_plugin.config import SPRConfig
+    from spr_plugin.judging import judge_queries
+    from spr_plugin.recipes.find import find_recipe
     from spr_plugin.recipes.spr.regions import region_queries
 
     Image.new("RGB", (90, 90)).save(tmp_path / "grid.png")
@@ -80,11 +76,11 @@ def test_a_plugin_file_adds_source_scorer_and_format_and_the_pipeline_uses_them(
     (query,) = region_queries(images, seed=0, skipped=Counter())
     form = box_format("lab")
     assert form.family == "shikra"
-    scorer = ask("spr_scorer", config=SimpleNamespace(spr_scorer="boxes"), device="cpu")
+    recipe = find_recipe(SPRConfig(spr=True, spr_scorer="boxes"), form).on("cpu")
     text = form.render((annotation.label, annotation.box) for annotation in query.truth)
-    [record] = score_regions([query], [[{"id": "good", "text": text}, {"id": "bad", "text": "nothing"}]], scorer, form)
-    assert [row["initial"]["total"] for row in record["candidates"]] == [len(query.truth), 0.0]
-    assert record["candidates"][1]["initial"]["reason"] == "no_box"
+    [record] = judge_queries([query], [[{"id": "good", "text": text}, {"id": "bad", "text": "nothing"}]], recipe)
+    assert [row["score"] for row in record["candidates"]] == [len(query.truth), None]
+    assert record["recipe"] == "spr" and record["candidates"][1]["reason"] == "no_box"
 
 
 def test_loading_a_file_twice_is_once(plugin):

@@ -45,7 +45,7 @@ def test_shares_are_whole_and_of_like_size(monkeypatch, world):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
         dealt.append(ranks.share(batches, lambda batch: batch[1]))
         assert dealt[-1] == sorted(dealt[-1])
-    assert sorted(sum(dealt, [])) == batches
+    assert sorted(batch for share in dealt for batch in share) == batches
     loads = [sum(size for _, size in share) for share in dealt]
     assert max(loads) - min(loads) <= (1 if world < 3 else 8)
 

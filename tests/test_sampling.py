@@ -17,8 +17,8 @@ from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import region_queries, region_query
-from spr_plugin.recipes.spr.prompts import prompts_for
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling import ahead, batch_plan, candidate, candidate_id, halves, left_to_do, sample
 
@@ -39,8 +39,9 @@ def query(image: int, place: int, objects: int):
 )
 def test_an_answer_cut_in_the_middle_of_a_character_is_logged(tmp_path, said, kept):
     asked = query(1, 2, 3)
-    for number, prompt in enumerate(prompts_for(asked, FORM, ["plain", "crop", "reference"])):
-        record = candidate((asked, prompt), 0, said, FORM)
+    recipe = find_recipe(SPRConfig(), FORM)
+    for number, prompt in enumerate(recipe.prompts(asked)):
+        record = candidate((asked, prompt), 0, said, recipe)
         Log(tmp_path / str(number)).append(record)
         assert Log(tmp_path / str(number)).read()[record["id"]] == record and record["raw"] == kept
 
@@ -49,7 +50,7 @@ def test_an_answer_cut_in_the_middle_of_a_character_is_logged(tmp_path, said, ke
 def test_the_plan_holds_every_prompt_once_and_pictures_together(shape, size):
     queries = [query(image, place, objects) for place, (image, objects) in enumerate(shape)]
     config = SPRConfig(spr=True, spr_sample_batch=size)
-    plan = batch_plan(queries, FORM, config)
+    plan = batch_plan(queries, find_recipe(config, FORM), size)
     asks = [tuple(ask) for batch in plan for ask in batch["asks"]]
     assert sorted(asks) == sorted((q.id, kind) for q in queries for kind in config.spr_prompts)
     assert all(0 < len(batch["asks"]) <= size for batch in plan) and len({batch["id"] for batch in plan}) == len(plan)
@@ -113,7 +114,7 @@ def queries_of(world, images=None):
 
 
 def run_stage(host, queries, folder, config=CONFIG) -> dict:
-    sample(host, queries, host.box_format, config, Log(folder / "candidates", ranks.rank()), Log(folder / "batches", ranks.rank()))
+    sample(host, queries, find_recipe(config, host.box_format), config, Log(folder / "candidates", ranks.rank()), Log(folder / "batches", ranks.rank()))
     return dict(Log(folder / "candidates").read())
 
 
@@ -225,8 +226,8 @@ def test_a_picture_that_vanishes_stops_the_stage_and_one_that_is_broken_is_count
     broken.write_bytes(broken.read_bytes()[:60])
     records = run_stage(host, queries, tmp_path / "run")
     assert records.keys() == calm.keys()
-    assert {record["text"] for record in records.values() if record["region"] == queries[1].id} == {""}
-    rest = [id for id, record in calm.items() if record["region"] != queries[1].id]
+    assert {record["text"] for record in records.values() if record["query"] == queries[1].id} == {""}
+    rest = [id for id, record in calm.items() if record["query"] != queries[1].id]
     assert sum(records[id] == calm[id] for id in rest) == len(rest)
 
 

@@ -10,7 +10,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,12 +17,17 @@ import spr_plugin.score_file as score_file_module
 from spr_plugin.annotations import CocoImages, open_image, usable
 from spr_plugin.boxes import Box, Space
 from spr_plugin.cli import commands
+from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import qwen3_vl
 from spr_plugin.hooks.clip import load
+from spr_plugin.pairing import best_over_worst
+from spr_plugin.recipes.base import Judged, JudgedAnswer
+from spr_plugin.recipes.spr.recipe import SPR
+from spr_plugin.recipes.spr.refinement import refine
 from spr_plugin.recipes.spr.regions import region_queries, region_query
-from spr_plugin.score_file import Pictures, Scoring, score_file
 from spr_plugin.recipes.spr.scoring import SPRScorer
+from spr_plugin.score_file import Pictures, Scoring
 
 TINY = Path(__file__).parents[1] / "examples" / "tiny_world"
 FORM = qwen3_vl()
@@ -35,8 +39,8 @@ def world(tiny_world):
 
 
 @pytest.fixture(scope="module")
-def scorer():
-    return SPRScorer(load(str(TINY / "clip")))
+def recipe():
+    return SPR(SPRConfig(), FORM, refine, SPRScorer(load(str(TINY / "clip"))))
 
 
 @pytest.fixture(scope="module")
@@ -60,23 +64,26 @@ def write(path, rows):
     return str(path)
 
 
-def run(world, scorer, tmp_path, rows, **more):
+def run(world, recipe, tmp_path, rows, **more):
     out = tmp_path / "out.jsonl"
-    counts = score_file(write(tmp_path / "in.jsonl", rows), str(world / "spr.json"), str(world / "images"), FORM, scorer, str(out), **more)
+    counts = Scoring(
+        write(tmp_path / "in.jsonl", rows), str(world / "spr.json"), str(world / "images"), FORM, str(out), **more
+    ).run(recipe, best_over_worst)
     return counts, [json.loads(line) for line in out.read_text().splitlines()]
 
 
-def test_scores_and_pairs(world, scorer, queries, tmp_path):
+def test_scores_and_pairs(world, recipe, queries, tmp_path):
     rows = responses_of(queries)
-    counts, scored = run(world, scorer, tmp_path, rows, pairs=str(tmp_path / "pairs.jsonl"))
+    counts, scored = run(world, recipe, tmp_path, rows, pairs=str(tmp_path / "pairs.jsonl"))
     assert [row["id"] for row in scored] == [row["id"] for row in rows]
     for query, first in zip(queries, range(0, len(rows), 4)):
         full, one, vague, broken = scored[first : first + 4]
         picture = open_image(query.image.path, query.image.id)
         texts = [[row["text"] for row in rows[first : first + 4]]]
-        [[expected, *_]] = scorer.score([query], picture, texts, FORM, scorer.truth([query], picture, texts, FORM))
-        assert {key: full[key] for key in expected["terms"]} == pytest.approx(expected["terms"], abs=1e-5)
-        assert full["score"] == pytest.approx(expected["total"], abs=1e-5) and len(full["boxes"]) == len(query.truth)
+        [judged] = recipe.judge([picture], [query], texts)
+        expected = judged.answers[0]
+        assert {key: full[key] for key in expected.terms} == pytest.approx(expected.terms, abs=1e-5)
+        assert full["score"] == pytest.approx(expected.score, abs=1e-5) and len(full["boxes"]) == len(query.truth)
         assert full["s_loc"] > 0.95 > one["s_loc"] and json.loads(one["refined"].split("json")[1].split("```")[0])
         assert (vague["reason"], broken["reason"]) == ("no_box", "unparsable") and vague["score"] is None and broken["s_loc"] is None
     pairs = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
@@ -99,21 +106,23 @@ def test_scores_and_pairs(world, scorer, queries, tmp_path):
         ({"image": "\0"}, "is not in --annotations"),
     ],
 )
-def test_a_wrong_response_is_named(world, scorer, queries, tmp_path, change, words):
+def test_a_wrong_response_is_named(world, recipe, queries, tmp_path, change, words):
     rows = responses_of(queries[:1])
     rows[2].update(change)
     with pytest.raises(UserError, match=words) as refused:
-        run(world, scorer, tmp_path, rows)
+        run(world, recipe, tmp_path, rows)
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_half_a_character_and_a_separator_in_an_answer(world, scorer, queries, tmp_path):
+def test_half_a_character_and_a_separator_in_an_answer(world, recipe, queries, tmp_path):
     rows = responses_of(queries[:1])
     rows[0]["text"] = "a \ud83d cat\u2028" + rows[0]["text"]
     text = "\ufeff" + "".join(json.dumps(row, ensure_ascii=index != 0).replace("\ud83d", r"\ud83d") + "\r\n\r\n" for index, row in enumerate(rows))
     (tmp_path / "in.jsonl").write_bytes(text.encode())
     out = tmp_path / "out.jsonl"
-    counts = score_file(str(tmp_path / "in.jsonl"), str(world / "spr.json"), str(world / "images"), FORM, scorer, str(out))
+    counts = Scoring(str(tmp_path / "in.jsonl"), str(world / "spr.json"), str(world / "images"), FORM, str(out)).run(
+        recipe, best_over_worst
+    )
     said = [json.loads(line)["text"] for line in out.read_text(encoding="utf-8").split("\n") if line]
     assert counts["responses"] == len(rows) == len(said) and said[0].startswith("a \ufffd cat\u2028")
 
@@ -151,14 +160,18 @@ def test_batches_hold_regions_of_one_picture(monkeypatch):
     assert shapes == [[2, 1], [1], [2]]
 
 
-class Silent:
-    """A scorer that costs nothing, for what the file's own handling costs."""
+class Silent(SPR):
+    """Judges at no cost, for what the file's own handling costs."""
 
-    def truth(self, queries, picture, texts, box_format):
-        return [np.array([box.box.xyxy for box in query.truth]) for query in queries]
+    def __init__(self):
+        super().__init__(SPRConfig(), FORM)
 
-    def score(self, queries, picture, texts, box_format, truths):
-        return [[{"terms": dict.fromkeys(("s_crop", "s_local", "s_sem", "s_loc"), 0.1), "total": 0.1, "valid": True, "reason": None}] * len(said) for said in texts]
+    def judge(self, pictures, queries, texts, pooled=True):
+        terms = dict.fromkeys(("s_crop", "s_local", "s_sem", "s_loc"), 0.1)
+        return [
+            Judged([], tuple(JudgedAnswer(text, terms, 0.1, None, text, terms, 0.1, None, None) for text in row))
+            for row in texts
+        ]
 
 
 @pytest.mark.slow
@@ -176,7 +189,9 @@ def test_memory_does_not_grow_with_the_number_of_lines(world, queries, tmp_path)
             del rows
             tracemalloc.reset_peak()
             base = tracemalloc.get_traced_memory()[0]
-            score_file(run_file, str(world / "spr.json"), str(world / "images"), FORM, Silent(), str(tmp_path / "out.jsonl"))
+            Scoring(run_file, str(world / "spr.json"), str(world / "images"), FORM, str(tmp_path / "out.jsonl")).run(
+                Silent(), best_over_worst
+            )
             return tracemalloc.get_traced_memory()[1] - base
         finally:
             tracemalloc.stop()
@@ -185,10 +200,10 @@ def test_memory_does_not_grow_with_the_number_of_lines(world, queries, tmp_path)
     assert many < few + 2000 * 8 * 8 + 50_000
 
 
-def test_lines_of_a_region_stand_together(world, scorer, queries, tmp_path):
+def test_lines_of_a_region_stand_together(world, recipe, queries, tmp_path):
     rows = responses_of(queries[:2])
     with pytest.raises(UserError, match="do not stand together"):
-        run(world, scorer, tmp_path, [*rows, rows[0]])
+        run(world, recipe, tmp_path, [*rows, rows[0]])
 
 
 @pytest.mark.slow
@@ -349,17 +364,13 @@ def test_two_responses_of_one_id_are_refused(small):
 
 
 PLUGIN = """
-import numpy as np
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.hookspecs import hookimpl
 
 class Half:
-    def truth(self, queries, picture, texts, box_format):
-        return [np.array([a.box.xyxy for a in query.truth]) for query in queries]
-
-    def score(self, queries, picture, texts, box_format, truths):
-        return [[{"terms": {"half": 0.5}, "total": 0.5, "valid": True, "reason": None} for _ in said] for said in texts]
+    def score(self, picture, descriptions):
+        return [({"half": 0.5}, 0.5) for _ in descriptions]
 
 @hookimpl
 def spr_scorer(config, device):
@@ -431,7 +442,7 @@ def test_an_output_is_no_input(small, plugin, flag, target):
     os.link("coco.json", "hard")
     (small / "model").mkdir()
     Path("model/config.json").write_text("{}")
-    held = lambda: {path: path.read_bytes() for path in small.rglob("*") if path.is_file() and path.suffix != ".pyc"}  # noqa: E731
+    held = lambda: {path: path.read_bytes() for path in small.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     before = held()
     words = refused(*plugin, "--clip", "model", flag, target)
     assert words.startswith(f"{flag} {target}: is read as ") and "would be lost" in words
@@ -514,27 +525,28 @@ class Dying(Silent):
     """Ends its process at the third batch, as `kill -9` does."""
 
     def __init__(self, at):
+        super().__init__()
         self.at = at
 
-    def score(self, *asked):
+    def judge(self, *asked):
         self.at -= 1
         if self.at < 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().score(*asked)
+        return super().judge(*asked)
 
 
 class Counting(Silent):
     calls = 0
 
-    def score(self, *asked):
+    def judge(self, *asked):
         self.calls += 1
-        return super().score(*asked)
+        return super().judge(*asked)
 
 
 def killed(arguments, out, at, **more):
     child = os.fork()
     if not child:
-        Scoring(*arguments, str(out), **more).run(Dying(at))
+        Scoring(*arguments, str(out), **more).run(Dying(at), best_over_worst)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
@@ -545,7 +557,7 @@ def test_a_killed_run_goes_on(world, queries, tmp_path, damage):
     arguments = many(world, tmp_path, queries)
     whole = Counting()
     counts = Scoring(*arguments, str(tmp_path / "whole.jsonl"), str(tmp_path / "whole-pairs.jsonl")).run(
-        whole
+        whole, best_over_worst
     )
     killed(arguments, tmp_path / "out.jsonl", 2, pairs=str(tmp_path / "pairs.jsonl"))
     assert not (tmp_path / "out.jsonl").exists() and not (tmp_path / "pairs.jsonl").exists()
@@ -553,7 +565,7 @@ def test_a_killed_run_goes_on(world, queries, tmp_path, damage):
         with open(tmp_path / "out.jsonl.run/scores/rank-00000.jsonl", "ab") as log:
             log.write(damage)
     rest = Counting()
-    assert Scoring(*arguments, str(tmp_path / "out.jsonl"), str(tmp_path / "pairs.jsonl")).run(rest) == counts
+    assert Scoring(*arguments, str(tmp_path / "out.jsonl"), str(tmp_path / "pairs.jsonl")).run(rest, best_over_worst) == counts
     assert rest.calls == whole.calls - 2 > 0
     for name in ("out", "pairs"):
         assert (tmp_path / f"{name}.jsonl").read_bytes() == (
@@ -569,7 +581,7 @@ def test_a_killed_run_scores_again_what_other_flags_or_files_change(world, queri
     assert "--lambda was 0.8, is 0.5: in " in (said := capfd.readouterr().err) and "scores (2 records" in said
     write(tmp_path / "in.jsonl", responses_of(queries)[4:])
     again = Counting()
-    Scoring(*arguments, str(out), settings={"lambda": 0.5}).run(again)
+    Scoring(*arguments, str(out), settings={"lambda": 0.5}).run(again, best_over_worst)
     assert "in.jsonl has another content" in capfd.readouterr().err
     assert again.calls == len(queries) - 1 and len(out.read_text().splitlines()) == 4 * again.calls
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
@@ -602,7 +614,7 @@ def test_what_is_not_ours_stays_in_the_folder(world, queries, tmp_path):
     (tmp_path / "out.jsonl.run/scores").mkdir(parents=True)
     (tmp_path / "out.jsonl.run/scores/notes.txt").write_text("mine")
     (tmp_path / "out.jsonl.run/mine").write_text("mine")
-    Scoring(*many(world, tmp_path, queries), str(tmp_path / "out.jsonl")).run(Silent())
+    Scoring(*many(world, tmp_path, queries), str(tmp_path / "out.jsonl")).run(Silent(), best_over_worst)
     left = sorted(
         str(path.relative_to(tmp_path)) for path in (tmp_path / "out.jsonl.run").rglob("*") if path.is_file()
     )
@@ -616,16 +628,16 @@ def test_two_runs_do_not_write_to_one_file(world, queries, tmp_path):
     if not child:
 
         class Waiting(Silent):
-            def truth(self, *asked):
+            def judge(self, *asked):
                 os.write(held[1], b"x")
                 signal.pause()
 
-        Scoring(*arguments, str(tmp_path / "out.jsonl")).run(Waiting())
+        Scoring(*arguments, str(tmp_path / "out.jsonl")).run(Waiting(), best_over_worst)
         os._exit(0)
     try:
         assert os.read(held[0], 1) == b"x"
         with pytest.raises(UserError, match="out.jsonl.run is in use by process .* --out"):
-            Scoring(*arguments, str(tmp_path / "out.jsonl")).run(Silent())
+            Scoring(*arguments, str(tmp_path / "out.jsonl")).run(Silent(), best_over_worst)
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

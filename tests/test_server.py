@@ -14,10 +14,12 @@ from spr_plugin.cli import commands, main
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.region_source import write_regions
+from spr_plugin.queries import find_queries, log_queries
+from spr_plugin.recipes.base import Source
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
-from spr_plugin.sample_alone import adopt
+from spr_plugin.sample_alone import import_candidates
 
 spec = importlib.util.spec_from_file_location("chat_server", Path(__file__).with_name("chat_server.py"))
 chat = importlib.util.module_from_spec(spec)
@@ -127,7 +129,7 @@ def test_what_the_server_is_asked(world, tmp_path):
         records = sample(world, tmp_path / "c", server.url, "--spr_temperature", "0.7", "--spr_top_p", "0.9", "--spr_top_k", "5")
     assert len(records) == len(server.seen) == ASKED and 1 < server.most_at_once <= 16
     regions = Log(tmp_path / "c" / "regions").read()
-    whole = {(r["image"]["width"], r["image"]["height"]) for r in regions.values()}
+    whole = {(r["pictures"][0]["width"], r["pictures"][0]["height"]) for r in regions.values()}
     assert {size for text, size, _ in server.seen if "region" in text} == whole
     assert {size for text, size, _ in server.seen if "image" in text} - whole
     bodies = [body for *_, body in server.seen]
@@ -169,7 +171,7 @@ def test_faults_are_asked_again_and_leave_no_trace(world, tmp_path):
 )
 def test_a_server_that_stays_away_is_one_line_and_the_rest_is_asked_later(world, tmp_path, monkeypatch, fault, flags, words):
     monkeypatch.setattr(spr_server, "RETRIES", 2)
-    broken = {number: fault for number in range(10, 1000)}
+    broken = dict.fromkeys(range(10, 1000), fault)
     with chat.ChatServer(broken) as server:
         with pytest.raises(UserError, match=f"--spr_sampler_url http://127.0.0.1:{server.server_port}/v1: .*{words}.*run the same command again"):
             sample(world, tmp_path / "c", server.url, *flags)
@@ -331,7 +333,7 @@ def test_malformed_replies_are_asked_again_and_leave_no_trace(world, tmp_path):
 )
 def test_a_server_that_never_answers_is_one_short_line(world, tmp_path, monkeypatch, reply, says):
     monkeypatch.setattr(spr_server, "RETRIES", 1)
-    with chat.ChatServer({number: reply for number in range(10, 1000)}) as server:
+    with chat.ChatServer(dict.fromkeys(range(10, 1000), reply)) as server:
         with pytest.raises(UserError, match=f"_url {server.url}: .*{says}.*; what was answered") as failure:
             sample(world, tmp_path / "c", server.url)
     line = str(failure.value)
@@ -393,7 +395,7 @@ def test_empty_answers_past_a_share_stop_the_run_and_are_asked_again(world, tmp_
             sample(world, tmp_path / "c", server.url, "--spr_sampler_concurrency", "1")
         assert server.count == 4  # more would change nothing
     assert not Log(tmp_path / "c" / "candidates").read()
-    with chat.ChatServer({number: EMPTY for number in range(20, 25)}) as server:
+    with chat.ChatServer(dict.fromkeys(range(20, 25), EMPTY)) as server:
         with pytest.raises(UserError, match="4 of 30 answers are empty"):
             sample(world, tmp_path / "c", server.url, "--spr_sampler_concurrency", "1")
     kept = dict(Log(tmp_path / "c" / "candidates").read())
@@ -530,8 +532,11 @@ def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
     def take_up(run="run", form=box_format("llava", "pad"), **changed):
         settings = dict(spr=True, spr_regions=REGIONS, spr_annotations=f"{world}/spr.json", spr_image_folder=str(elsewhere), spr_candidates=str(tmp_path / "c"))
         config = SPRConfig(**{**settings, **changed})
-        write_regions(Folder(tmp_path / run), config, form, None, None)
-        adopt(config, form, Folder(tmp_path / run))
+        folder, recipe = Folder(tmp_path / run), find_recipe(config, form)
+        queries, skipped = find_queries(folder, config, recipe, Source())
+        if skipped is not None:
+            log_queries(folder, queries, skipped)
+        import_candidates(config, recipe, form, folder)
 
     with pytest.raises(UserError, match="c: no SPR run here; give OUTPUT_DIR/spr"):
         take_up()
@@ -555,7 +560,7 @@ def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
         take_up("narrower", spr_annotations=str(tmp_path / "narrower.json"))
     take_up()
     assert dict(Log(tmp_path / "run" / "candidates").read()) == dict(log.read())
-    paths = [record["image"]["path"] for record in Log(tmp_path / "run" / "regions").read().values()]
+    paths = [record["pictures"][0]["path"] for record in Log(tmp_path / "run" / "regions").read().values()]
     assert len(paths) == REGIONS and all(path.startswith(f"{elsewhere}/spr/") for path in paths)
     shutil.rmtree(tmp_path / "c")
     take_up()  # they are the run's own by now

@@ -1,14 +1,21 @@
-"""A lab's annotations, scorer, box format and host for SPR."""
+"""A lab's annotations, scorer, box format, recipe and host for SPR."""
 
 import csv
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from spr_plugin.annotations import AnnotatedImage, Annotation, image_size, usable
 from spr_plugin.boxes import Box, Space
+from spr_plugin.config import own_settings, setting
 from spr_plugin.formats.bracket import BracketFormat
 from spr_plugin.hooks.transformers_vlm import TransformersHost, base_model, find_processor
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.recipes.spr.scoring import ground_truth, localization_score
+from spr_plugin.ids import digest
+from spr_plugin.pictures import Picture
+from spr_plugin.recipes.base import Judged, JudgedAnswer, Prompt, Query, Recipe
+from spr_plugin.recipes.spr.scoring import localization_score
+from spr_plugin.settings import NOT_NEGATIVE, Range
 
 # --- annotations: rows of "file,label,x1,y1,x2,y2" in pixels
 
@@ -54,26 +61,14 @@ def spr_box_format(family, aspect):
 
 
 class Frugal:
-    """S_loc of the paper, less 0.02 a box. Queries are the regions of one picture, with the texts of each."""
+    """S_loc of the paper, less 0.02 a box."""
 
-    def truth(self, queries, picture, texts, box_format):
-        return [ground_truth(query) for query in queries]
+    def score(self, picture, descriptions):
+        return [self.score_one(one.truth, one.predicted) for one in descriptions]
 
-    def score(self, queries, picture, texts, box_format, truths):
-        return [
-            [self.score_one(box_format.parse(text, *picture.size), truth) for text in said]
-            for said, truth in zip(texts, truths)
-        ]
-
-    def score_one(self, parsed, truth):
-        found = localization_score(truth, [box.pixels() for box in parsed.boxes])
-        reason = None if parsed.boxes else "no_box"
-        return {
-            "terms": {"s_loc": found},
-            "total": found - 0.02 * len(parsed.boxes),
-            "valid": reason is None,
-            "reason": reason,
-        }
+    def score_one(self, truth, predicted):
+        found = localization_score(truth, predicted)
+        return {"s_loc": found}, found - 0.02 * len(predicted)
 
 
 @hookimpl
@@ -81,12 +76,71 @@ def spr_scorer(config, device):
     return Frugal() if config.spr_scorer == "lab" else None
 
 
+# --- a recipe: several pictures at once, and the names of what they show
+
+
+@dataclass(frozen=True)
+class NamesSettings:
+    """The section `names` of ``--spr_recipe_config``."""
+
+    together: int = setting(2, "pictures that a question shows", within=Range("must lie between 1 and 5", range(1, 6).__contains__))
+    per_word: float = setting(0.01, "price of a word", within=NOT_NEGATIVE)
+
+
+class Names(Recipe):
+    """What is in these pictures? The share of the objects that an answer names, less a price for every word."""
+
+    name, BEST, WATCHED = "names", "named", {"named": 0.2}
+
+    def __init__(self, config):
+        self.config, self.settings = config, own_settings(config, NamesSettings)
+
+    def queries(self, source):
+        """Pictures in the order of the file, so many together; what is left over makes none."""
+        images = read_csv(self.config.spr_annotations, source.image_folder, source.skipped)
+        while len(shown := tuple(islice(images, self.settings.together))) == self.settings.together:
+            truth = sorted({annotation.label for image in shown for annotation in image.annotations})
+            pictures = tuple(Picture(image.id, image.path, image.width, image.height) for image in shown)
+            id = digest([[image.id for image in shown], truth])
+            yield Query(id, pictures, "Name what these pictures show.", truth, "names", int(id[:8], 16))
+
+    def prompts(self, query):
+        return [Prompt("plain", query.text)]
+
+    def judge(self, pictures, queries, texts, pooled=True):
+        return [
+            Judged(query.truth, tuple(self.judged(text, query.truth) for text in row))
+            for query, row in zip(queries, texts)
+        ]
+
+    def judged(self, text, truth):
+        """Nothing is repaired; an answer without a word has no score, and one that names all is not rejected."""
+        words = text.split()
+        named = sum(label in text for label in truth) / len(truth)
+        terms, score = {"named": named}, named - self.settings.per_word * len(words)
+        if not words:
+            return JudgedAnswer(text, {}, None, "empty", text, {}, None, "empty", "empty")
+        return JudgedAnswer(text, terms, score, None, text, terms, score, None, "all_named" if named == 1 else None)
+
+    def measure(self, texts, queries):
+        shares = [sum(label in text for label in query.truth) / len(query.truth) for text, query in zip(texts, queries)]
+        return {"named": sum(shares) / len(shares)}
+
+    def worked(self, query, short=False):
+        return ", ".join(query.truth[:1] if short else query.truth)
+
+
+@hookimpl
+def spr_recipe(config):
+    return Names(config) if config.spr_recipe == "names" else None
+
+
 # --- a host: a Hugging Face model whose questions begin with the lab's own words
 
 
 class LabHost(TransformersHost):
-    def question(self, picture, prompt):
-        return super().question(picture, f"[grounding] {prompt}")
+    def question(self, pictures, prompt):
+        return super().question(pictures, f"[grounding] {prompt}")
 
 
 @hookimpl

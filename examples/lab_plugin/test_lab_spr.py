@@ -1,6 +1,6 @@
 """The plugin as an installed package: each hook is found, asked before the built-in, and silent elsewhere.
 
-``ask`` and ``find_scorer`` are how a run asks: they try what it returns, and a wrong shape fails here too.
+``ask`` and ``find_recipe`` are how a run asks: they try what it returns, and a wrong shape fails here too.
 """
 
 from collections import Counter
@@ -12,10 +12,12 @@ from PIL import Image
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.contracts import ask
+from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.plugins import manager
+from spr_plugin.recipes.base import Source
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import region_queries
-from spr_plugin.recipes.spr.scoring import find_scorer
 
 SPACE = Space.pixels(200, 100)
 
@@ -60,12 +62,34 @@ def test_box_format():
 def test_scorer(tmp_path):
     images, skipped = read(tmp_path, "a.png,dog,20,10,100,50")
     queries = list(region_queries(images, seed=0, more_than=0, skipped=skipped))
-    scorer = find_scorer(SPRConfig(spr=True, spr_scorer="lab"), "cpu", box_format("lab"))
+    recipe = find_recipe(SPRConfig(spr=True, spr_scorer="lab"), box_format("lab")).on("cpu")
     texts = ["a dog [0.1, 0.1, 0.5, 0.5]", "a dog [0.1, 0.1, 0.5, 0.5] a cat [0, 0, 0.1, 0.1]", "a dog"]
-    asked = queries, Image.open(queries[0].image.path), [texts], box_format("lab")
-    (scores,) = scorer.score(*asked, scorer.truth(*asked))
-    assert [round(score["total"], 6) for score in scores] == [0.98, 0.96, 0.0]
-    assert [score["reason"] for score in scores] == [None, None, "no_box"]
+    (judged,) = recipe.judge([Image.open(queries[0].image.path)], queries, [texts])
+    assert [one.score and round(one.score, 6) for one in judged.answers] == [0.98, 0.96, None]
+    assert [one.reason for one in judged.answers] == [None, None, "no_box"]
+
+
+def test_recipe(tmp_path):
+    for name in "abc":
+        Image.new("RGB", (200, 100)).save(tmp_path / f"{name}.png")
+    rows = ["a.png,dog,20,10,100,50", "b.png,cat,20,10,100,50", "c.png,cup,20,10,100,50"]
+    (tmp_path / "objects.csv").write_text("\n".join(["file,label,x1,y1,x2,y2", *rows]))
+    (tmp_path / "names.yaml").write_text("names: {together: 2, per_word: 0.1}")
+    flags = {"spr_annotations": str(tmp_path / "objects.csv"), "spr_recipe_config": str(tmp_path / "names.yaml")}
+    recipe = find_recipe(SPRConfig(spr=True, spr_recipe="names", **flags), None)
+    (query,) = recipe.queries(Source(image_folder=str(tmp_path)))
+    assert [picture.id for picture in query.pictures] == ["a.png", "b.png"] and query.truth == ["cat", "dog"]
+    (judged,) = recipe.judge([], [query], [["a dog", "cat, dog", " "]])
+    assert [one.score and round(one.score, 6) for one in judged.answers] == [0.3, 0.8, None]
+    assert [one.not_rejectable for one in judged.answers] == [None, "all_named", "empty"]
+    assert recipe.measure([recipe.worked(query), "a dog"], [query] * 2) == {"named": 0.75}
+
+
+@pytest.mark.parametrize("text, words", [("names: {together: 6}", "names: together 6: must lie"), ("names: {x: 1}", "names: x is no setting")])
+def test_a_wrong_setting_of_the_recipe_is_named(tmp_path, text, words):
+    (tmp_path / "names.yaml").write_text(text)
+    with pytest.raises(UserError, match=words):
+        find_recipe(SPRConfig(spr=True, spr_recipe="names", spr_recipe_config=str(tmp_path / "names.yaml")), None)
 
 
 def test_host_is_for_the_labs_trainer_alone():
@@ -73,7 +97,7 @@ def test_host_is_for_the_labs_trainer_alone():
     assert ask("spr_host", trainer=other, namespace={}, config=SPRConfig(spr=True)) is None
 
 
-@pytest.mark.parametrize("name", ["spr_annotations", "spr_box_format", "spr_scorer", "spr_host"])
+@pytest.mark.parametrize("name", ["spr_annotations", "spr_box_format", "spr_recipe", "spr_scorer", "spr_host"])
 def test_it_is_installed_with_its_hooks(name):
     """And so is asked before what the plugin system brings itself."""
     assert name in {caller.name for caller in manager().get_hookcallers(manager().get_plugin("lab"))}

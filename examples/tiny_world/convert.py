@@ -32,8 +32,16 @@ NEVER_SAID = 3  # the byte 0 is in no text, so that the model has learned not to
 
 def to_transformers(checkpoint=TINY):
     """(model, processor) of a folder in LLaVA's layout with its tower in ``vision_tower/``; fp32."""
-    from transformers import AutoConfig, AutoTokenizer, CLIPImageProcessor, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-    from transformers import LlavaImageProcessor, LlavaProcessor
+    from transformers import (
+        AutoConfig,
+        AutoTokenizer,
+        CLIPImageProcessor,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaImageProcessor,
+        LlavaProcessor,
+    )
 
     checkpoint = Path(checkpoint)
     own = json.loads((checkpoint / "config.json").read_text())

@@ -17,8 +17,8 @@ from spr_plugin.hookspecs import hookimpl
 from spr_plugin.recipes.spr.scoring import suppressed
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # the world's modules are scripts, no package
-import scenes  # noqa: E402
-import teach_tower  # noqa: E402
+import scenes
+import teach_tower
 
 SURE = 0.5  # least probability of a patch's class
 

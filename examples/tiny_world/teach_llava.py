@@ -190,7 +190,7 @@ class Shorthand:
         return [self.word[w] for w in name.split()]
 
     def numbers_of(self, box):
-        return [self.numbers[int(round(100 * min(1.0, max(0.0, v))))] for v in box]
+        return [self.numbers[round(100 * min(1.0, max(0.0, v)))] for v in box]
 
     def box(self, box):
         a, b, c, d = self.numbers_of(box)

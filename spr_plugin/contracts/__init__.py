@@ -11,20 +11,34 @@ from __future__ import annotations
 from spr_plugin.contracts.box_format import checked_format
 from spr_plugin.contracts.host import checked_host
 from spr_plugin.contracts.images import CheckedImages
-from spr_plugin.contracts.models import CheckedDetector, CheckedScorer, CheckedSimilarity
-from spr_plugin.contracts.models import Detection, Detector, Scorer, Similarity
+from spr_plugin.contracts.models import (
+    CheckedDetector,
+    CheckedRepair,
+    CheckedScorer,
+    CheckedSimilarity,
+    Description,
+    Detection,
+    Detector,
+    Repair,
+    Scorer,
+    Similarity,
+)
+from spr_plugin.contracts.recipe import CheckedPairing, CheckedRecipe
 from spr_plugin.plugins import BUILT_IN, answers
 
-__all__ = ["CONTRACTS", "CheckedScorer", "Detection", "Detector", "Scorer", "Similarity", "ask", "checked"]
+__all__ = ["CONTRACTS", "Description", "Detection", "Detector", "Repair", "Scorer", "Similarity", "ask", "checked"]
 
 # How an answer is tried: (plugin, hook, answer, arguments) → the answer, or what checks its later results.
 CONTRACTS = {
     "spr_host": checked_host,
     "spr_annotations": CheckedImages,
     "spr_box_format": checked_format,
+    "spr_recipe": CheckedRecipe,
     "spr_scorer": CheckedScorer,
     "spr_similarity": CheckedSimilarity,
     "spr_detector": CheckedDetector,
+    "spr_repair": CheckedRepair,
+    "spr_pairing": CheckedPairing,
 }
 
 
@@ -38,5 +52,6 @@ def ask(hook: str, **arguments):
 
 def checked(hook: str, plugin: str | None, answer, **arguments):
     """`answer` of `plugin` to `hook`, tried, and wrapped where later results are checked too; ours as it is."""
-    ours = plugin is None or plugin in BUILT_IN
-    return answer if ours else CONTRACTS[hook](plugin, hook, answer, arguments)
+    if plugin is None or plugin in BUILT_IN:
+        return answer
+    return CONTRACTS[hook](plugin, hook, answer, arguments)

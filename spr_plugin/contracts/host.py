@@ -34,14 +34,14 @@ def _check_rows(host: Host, checking) -> None:
     with made_up() as (picture, (query, _)):
         answer = host.box_format.render([("a red square", query.truth[0].box)])
         with checking("row"):
-            row = host.row(query.image.path, "Describe the objects.", answer)
+            row = host.row([query.image.path], "Describe the objects.", answer)
             ids, labels = (_tokens(row, key) for key in ("input_ids", "labels"))
             said = [token for token, label in zip(ids, labels) if label != -100]
             if len(ids) != len(labels) or not said or len(said) == len(ids):
                 raise Broken("gives labels that are not -100 off the answer and its tokens on it")
         with checking("questions"):
             prompts = ["Describe the objects.", "Where?"]
-            for question in listed(host.questions(picture, prompts), len(prompts), "prompts"):
+            for question in listed(host.questions([picture], prompts), len(prompts), "prompts"):
                 _tokens(question, "input_ids")
     with checking("fits"):
         if (fits := host.fits(row)) not in (True, False):

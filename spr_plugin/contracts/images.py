@@ -11,6 +11,15 @@ from spr_plugin.annotations import AnnotatedImage, Annotation, image_size, usabl
 from spr_plugin.boxes import Box, Space
 from spr_plugin.foreign import Broken, Foreign, listed, of_kind
 
+IMAGE_KINDS: dict[str, type | tuple[type, ...]] = {
+    "id": (str, int),
+    "path": str,
+    "width": int,
+    "height": int,
+    "annotations": (tuple, list),
+}
+ANNOTATION_KINDS: dict[str, type | tuple[type, ...]] = {"id": (str, int), "label": str, "box": Box}
+
 
 class CheckedImages(Foreign):
     """A plugin's annotated pictures, each checked when it is asked for."""
@@ -65,18 +74,12 @@ class CheckedImages(Foreign):
 def check_types(image) -> None:
     """Raise Broken unless `image` and its annotations are plain data, in pixels of the picture."""
     of_kind(image, AnnotatedImage)
-    for name, wanted in {
-        "id": (str, int),
-        "path": str,
-        "width": int,
-        "height": int,
-        "annotations": (tuple, list),
-    }.items():
+    for name, wanted in IMAGE_KINDS.items():
         of_kind(getattr(image, name), wanted, f"as {name} of an AnnotatedImage ")
     space = Space.pixels(image.width, image.height)
     for annotation in image.annotations:
         of_kind(annotation, Annotation)
-        for name, wanted in {"id": (str, int), "label": str, "box": Box}.items():
+        for name, wanted in ANNOTATION_KINDS.items():
             of_kind(getattr(annotation, name), wanted, f"as {name} of an Annotation of {image.id} ")
         theirs = annotation.box.space
         if theirs != space:

@@ -1,52 +1,74 @@
-"""What a scorer, a similarity model and a detector are, and plugins' ones, checked at every call."""
+"""What a scorer, a similarity model, a detector and a repair are, and plugins' ones, checked at every call."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from spr_plugin.annotations import usable
-from spr_plugin.boxes import Box, Space
+from spr_plugin.boxes import Box
 from spr_plugin.contracts.made_up import LONG, made_up
 from spr_plugin.foreign import Broken, Foreign, listed, methods, number, of_kind, shown
-from spr_plugin.formats.base import BoxFormat
+from spr_plugin.formats.base import BoxFormat, Parsed
+from spr_plugin.recipes.spr.refinement import Repaired
 from spr_plugin.recipes.spr.regions import RegionQuery
 
 Detection = tuple[str, Box, float]
 
 
+@dataclass(frozen=True)
+class Description:
+    """A text as a scorer gets it: one with words, and with boxes that could be read.
+
+    Attributes:
+        query: what it answers.
+        text: the answer, in coordinates of the whole picture.
+        words: the same without coordinates.
+        predicted: (m, 4) xyxy in pixels: the boxes written, then the detector's for the phrases of this text.
+        truth: (n, 4) xyxy in pixels: the region's ground truth, the same for all answers to a query.
+    """
+
+    query: RegionQuery
+    text: str
+    words: str
+    predicted: np.ndarray
+    truth: np.ndarray
+
+
 class Scorer(Protocol):
-    """Scores the regions of one picture together, with the texts of each. From the hook ``spr_scorer``."""
-
-    def truth(
-        self,
-        queries: Sequence[RegionQuery],
-        picture: Image.Image,
-        texts: Sequence[Sequence[str]],
-        box_format: BoxFormat,
-    ) -> list[np.ndarray]:
-        """For each query its region's ground truth, pooled over its texts.
-
-        ``(n, 4)`` xyxy in pixels of the picture; n may be 0.
-        """
+    """Scores descriptions. From the hook ``spr_scorer``."""
 
     def score(
-        self,
-        queries: Sequence[RegionQuery],
-        picture: Image.Image,
-        texts: Sequence[Sequence[str]],
-        box_format: BoxFormat,
-        truths: Sequence[np.ndarray],
-    ) -> list[list[dict]]:
-        """For each query one ``{"terms", "total", "valid", "reason"}`` a text.
+        self, picture: Image.Image, descriptions: Sequence[Description]
+    ) -> list[tuple[Mapping[str, float], float]]:
+        """For each description its terms, numbers by name for the report, and S, higher is better.
 
-        ``terms``: numbers by name, for the report. ``total``: S. ``valid``: whether the text may be chosen or
-        rejected, and ``reason``: a word why not, or None. `truths` are those of `truth`, so that repaired texts
-        are measured on the same boxes.
+        All descriptions are of this picture, so that an implementation can batch them; a text's score must not
+        depend on the others.
+        """
+
+
+class Repair(Protocol):
+    """Repairs the boxes of an answer. From the hook ``spr_repair``."""
+
+    def __call__(
+        self,
+        text: str,
+        truth: np.ndarray,
+        box_format: BoxFormat,
+        width: int,
+        height: int,
+        parsed: Parsed,
+    ) -> Repaired:
+        """The repaired text with the number of its boxes that were kept and dropped.
+
+        Args:
+            text: about a picture of `width` x `height` pixels.
+            truth: (n, 4) xyxy in pixels.
+            parsed: what was read in the text.
         """
 
 
@@ -72,71 +94,50 @@ class Detector(Protocol):
 
 
 class CheckedScorer(Foreign):
-    """A plugin's :class:`Scorer`. `try_out` needs the run's box format; who asks for a scorer calls it."""
+    """A plugin's :class:`Scorer`."""
 
     def __init__(self, plugin, hook, given, arguments):
         super().__init__(plugin, hook, given, methods(Scorer))
-
-    def truth(self, queries, picture, texts, box_format) -> list[np.ndarray]:
-        with self.checking("truth"):
-            own = _copies(texts)  # a plugin that sorts its own would change what is logged
-            rows = listed(self.given.truth(list(queries), picture, own, box_format), len(queries), "regions")
-            return [_corners(row) for row in rows]
-
-    def score(self, queries, picture, texts, box_format, truths) -> list[list[dict]]:
-        with self.checking("score"):
-            own = [truth.copy() for truth in truths]
-            scores = self.given.score(list(queries), picture, _copies(texts), box_format, own)
-            rows = listed(scores, len(queries), "regions")
-            by_text = [listed(row, len(said), "texts") for row, said in zip(rows, texts)]
-            return [[_judged(one) for one in row] for row in by_text]
-
-    def try_out(self, box_format: BoxFormat) -> None:
         with made_up() as (picture, queries):
-            texts = [_texts(query, box_format) for query in queries]
-            texts[1] = texts[1][:-1]  # regions differ in their number of texts
-            truths = self.truth(queries, picture, texts, box_format)
-            space = Space.pixels(*picture.size)
-            with self.checking("truth"):
-                for corners in (corners for truth in truths for corners in truth.tolist()):
-                    if not usable(Box(*corners, space)):
-                        raise Broken(
-                            f"gives {corners}, no box in pixels of a picture of {space.width} x {space.height}"
-                        )
-            self.score(queries, picture, texts, box_format, truths)
+            self.score(picture, [one for query in queries for one in _descriptions(query)])
+
+    def score(self, picture, descriptions) -> list[tuple[dict[str, float], float]]:
+        with self.checking("score"):
+            # A plugin that sorts its own would change what others are measured on.
+            own = [
+                replace(one, predicted=one.predicted.copy(), truth=one.truth.copy()) for one in descriptions
+            ]
+            return [
+                _terms_and_score(row)
+                for row in listed(self.given.score(picture, own), len(descriptions), "descriptions")
+            ]
 
 
-def _copies(texts: Sequence[Sequence[str]]) -> list[list[str]]:
-    return [list(said) for said in texts]
+def _terms_and_score(row) -> tuple[dict[str, float], float]:
+    """One description's score as plain data."""
+    terms, score = listed(row, 2, "(terms, score)")
+    terms = {
+        of_kind(name, str, "as name of a term "): number(value, f"the term {name}")
+        for name, value in of_kind(terms, Mapping, "as terms ").items()
+    }
+    return terms, number(score, "as score")
 
 
-def _corners(truth) -> np.ndarray:
-    if truth is None:
-        raise Broken("gives None for a region, no (n, 4) array")
-    array = np.asarray(truth, dtype=np.float64)
-    array = array.reshape(0, 4) if array.size == 0 else array
-    if array.ndim != 2 or array.shape[1] != 4:
-        raise Broken(f"gives an array of shape {array.shape} for a region, not (n, 4)")
-    if not np.isfinite(array).all():
-        raise Broken("gives boxes that are not finite")
-    return array
+class CheckedRepair(Foreign):
+    """A plugin's :class:`Repair`."""
 
+    def __init__(self, plugin, hook, given, arguments):
+        super().__init__(plugin, hook, given, ["__call__"])
 
-def _judged(row) -> dict:
-    """One text's score as plain data."""
-    missing = [name for name in ("terms", "total", "valid", "reason") if name not in of_kind(row, Mapping)]
-    if missing:
-        raise Broken(f'gives a score without "{missing[0]}": {shown(row)}')
-    terms = of_kind(row["terms"], Mapping, "as terms ")
-    terms = {name: number(value, f"the term {name}") for name, value in terms.items()}
-    plain = {**row, "terms": terms, "total": number(row["total"], "as total")}
-    plain["valid"] = bool(of_kind(row["valid"], (bool, np.bool_), "as valid "))
-    of_kind(row["reason"], (str, type(None)), "as reason ")
-    try:
-        json.dumps(plain)  # it becomes a line of a log
-    except TypeError as error:
-        raise Broken(f"gives a score that JSON cannot hold ({error}): {', '.join(map(str, plain))}") from None
-    return plain
+    def __call__(self, text, truth, box_format, width, height, parsed) -> Repaired:
+        with self.checking():
+            made = self.given(text, truth.copy(), box_format, width, height, parsed)
+            repaired, kept, dropped, *_ = listed(made)[:3]
+            of_kind(repaired, str, "as text ")
+            for count in (kept, dropped):
+                if of_kind(count, int, "as number of boxes ") < 0:
+                    raise Broken(f"gives {shown(count)} as number of boxes")
+        return Repaired(repaired, kept, dropped, box_format.parse(repaired, width, height))
 
 
 class CheckedSimilarity(Foreign):
@@ -179,11 +180,13 @@ def _detection(row, size: tuple[int, int], phrases: Sequence[str]) -> Detection:
     if (space.width, space.height) != size:
         theirs, ours = f"{space.width} x {space.height}", f"{size[0]} x {size[1]}"
         raise Broken(f"gives a box of a picture of {theirs} for one of {ours}")
-    return phrase, Box(*(number(value, "a box with") for value in box.xyxy), space), number(score, "as score")
+    return phrase, Box.of((number(value, "a box with") for value in box.xyxy), space), number(score, "as score")
 
 
-def _texts(query: RegionQuery, form: BoxFormat) -> list[str]:
-    """A good answer, one with a wrong box, a long one, one cut off, one without boxes, and an empty one."""
-    right = form.render([(annotation.label, annotation.box) for annotation in query.truth])
-    wrong = form.render([("cup", query.region)])
-    return [right, wrong, f"{LONG} {right}", right[:-2], "a cup", ""]
+def _descriptions(query: RegionQuery) -> list[Description]:
+    """A right one, one with another box, one that finds nothing and a long one."""
+    truth = np.array([annotation.box.pixels() for annotation in query.truth], dtype=np.float64)
+    words = " and ".join(annotation.label for annotation in query.truth)
+    boxes = truth, np.array([query.region.pixels()], dtype=np.float64), np.zeros((0, 4)), truth
+    said = words, "cup", words, f"{LONG} {words}"
+    return [Description(query, text, text, predicted, truth) for text, predicted in zip(said, boxes)]

@@ -38,7 +38,7 @@ class FeatureCache:
         if ranks.any_of(bool(missing)) if collective else missing:
             asked = missing or {keys[0]: 0}
             computed = encoder(pictures[sorted(asked.values())])
-            fresh = dict(zip(sorted(asked, key=asked.get), computed))
+            fresh = dict(zip(sorted(asked, key=lambda key: asked[key]), computed))
             for key in missing:
                 self.keep(key, fresh[key])
         return torch.stack([fresh[key] if key in fresh else self.held[key].to(pictures.device) for key in keys])

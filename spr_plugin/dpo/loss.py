@@ -33,7 +33,7 @@ class Deltas:
 def deltas(answers: Answers, reference: torch.Tensor, real: torch.Tensor) -> Deltas:
     """``answers`` of B pairs against ``reference`` log-probs ``(2B,)``; ``real`` ``(B,)`` is False for a pair that only fills up a rank's batch."""
     ratios = answers.sums - reference
-    return Deltas(*ratios.chunk(2), *answers.sums.chunk(2), *answers.tokens.chunk(2), real)
+    return Deltas(*ratios.chunk(2), *answers.sums.chunk(2), *answers.tokens.chunk(2), real)  # type: ignore[call-arg]
 
 
 def sigmoid(d: Deltas, beta: float, smoothing: float):

@@ -37,10 +37,10 @@ class Measured:
 def pair_rows(host: Host, pair: PreferencePair) -> list[dict]:
     """The host's rows of chosen and rejected. UserError where the picture cannot be read."""
     try:
-        return [host.row(pair.image, pair.prompt, getattr(pair, side)) for side in SIDES]
+        return [host.row(pair.pictures, pair.prompt, getattr(pair, side)) for side in SIDES]
     except (OSError, BadImage) as error:
         why = getattr(error, "why", error)
-        what = f"pair {pair.id}: {pair.image} cannot be read any more ({why})"
+        what = f"pair {pair.id}: {', '.join(pair.pictures)} cannot be read any more ({why})"
         raise UserError(f"{what}; put it back and run the same command") from None
 
 

@@ -27,7 +27,7 @@ from spr_plugin.host import Host
 from spr_plugin.ids import digest
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.progress import progress, say
-from spr_plugin.recipes.spr.regions import RegionQuery
+from spr_plugin.recipes.base import Query, Recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
 
@@ -62,11 +62,19 @@ class Stage:
         return self.folder.log(name, ranks.rank())
 
 
-def improve(host: Host, pairs: list[PreferencePair], watched: list[RegionQuery], config: SPRConfig, folder: Folder, entry: str) -> None:
+def improve(
+    host: Host,
+    recipe: Recipe,
+    pairs: list[PreferencePair],
+    watched: list[Query],
+    config: SPRConfig,
+    folder: Folder,
+    entry: str,
+) -> None:
     """The whole stage on the live model, whose trainable parameters were chosen: lengths, reference log-probs, training.
 
     Args:
-        watched: regions that the pairs do not come from, to see whether the model still answers.
+        watched: queries that the pairs do not come from, to see whether the model still answers.
         folder: the round's.
         entry: hash of the weights as they are now.
     """
@@ -79,7 +87,7 @@ def improve(host: Host, pairs: list[PreferencePair], watched: list[RegionQuery],
     if checkpoint is not None:
         division = resume.divided(checkpoint[1], ranks.world(), sharded=bool(host.trainer.args.deepspeed))
     cache = FeatureCache(int(config.spr_feature_cache * 2**30))
-    stage = Stage(host, config, folder, entry, cache, Watch(host, watched, config, directory), division)
+    stage = Stage(host, config, folder, entry, cache, Watch(host, recipe, watched, config, directory), division)
     measured = measure(host, pairs, config, stage.log("lengths"))
     slots = batch_plan([one.tokens for one in measured], epochs=config.spr_epochs, seed=config.spr_seed, **vars(division))
     with dropout_off(host.trainer.model):
@@ -155,8 +163,8 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
                     records = {keys[id]: {"id": keys[id], "pair": id, "chosen": c, "rejected": r} for id, c, r in zip(ids, sums, sums[len(ids) :])}
                     log.append(*(record for key, record in records.items() if key not in held))
         ranks.barrier()
-    records = log.read()
-    return {id: records[key] for id, key in keys.items() if key in records}
+    there = log.read()
+    return {id: there[key] for id, key in keys.items() if key in there}
 
 
 # --- the training phase -------------------------------------------------------------------------------------------------------
@@ -174,7 +182,7 @@ class DuringTraining(TrainerCallback):
         if state.global_step == 0:
             dry_step(self.trainer, self.stage, self.steps)
         self.stage.watch.forget_after(state.global_step)
-        if 0 not in self.stage.watch.readings:
+        if 0 not in self.stage.watch.seen:
             self._look(0, control)
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -183,7 +191,7 @@ class DuringTraining(TrainerCallback):
 
     def _look(self, step, control):
         watch = self.stage.watch
-        values = watch.look(step)
+        values = watch.probe(step)
         if not values:
             return
         due = control.should_log  # logging these numbers must not stand for the step's own
@@ -272,7 +280,7 @@ def train(stage: Stage, measured: list[Measured], slots: list[Slot], reference: 
             trainer.refuse_early_end(steps)
     best = stage.watch.restore_best()
     if best is not None and ranks.rank() == 0:
-        say(f"the state of step {best} is kept: S_loc on held-out regions was highest there (--spr_keep_best)")
+        say(f"the state of step {best} is kept: {stage.watch.recipe.BEST} on held-out regions was highest there (--spr_keep_best)")
 
 
 def clean(folder: Folder) -> None:

@@ -144,7 +144,7 @@ def _add_adapter(host: Host, config: SPRConfig) -> None:
 
 def merge_adapter(model) -> None:
     """Fold our adapter into the weights and give the model back its own modules."""
-    for name, module in _adapted(model):
+    for _, module in _adapted(model):
         with torch.no_grad(), weights.gathered(module.parameters(), modify=True):
             if ranks.rank() == 0 or not weights.sharded(module):
                 base = module.get_base_layer().weight

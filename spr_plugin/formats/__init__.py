@@ -12,8 +12,23 @@ from spr_plugin.formats.listed import qwen2_5_vl, qwen3_vl
 from spr_plugin.formats.tagged import internvl, kosmos2, qwen_vl
 from spr_plugin.hookspecs import hookimpl
 
-__all__ = ["BoxFormat", "BracketFormat", "FAMILIES", "Mention", "Parsed", "box_format", "cogvlm", "ferret", "internvl", "kosmos2", "llava",
-           "qwen2_5_vl", "qwen3_vl", "qwen_vl", "shikra"]  # fmt: skip
+__all__ = [
+    "FAMILIES",
+    "BoxFormat",
+    "BracketFormat",
+    "Mention",
+    "Parsed",
+    "box_format",
+    "cogvlm",
+    "ferret",
+    "internvl",
+    "kosmos2",
+    "llava",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "qwen_vl",
+    "shikra",
+]  # fmt: skip
 
 # LLaVA's and Qwen2.5-VL's spaces depend on how the picture reaches the model; the others have one.
 FAMILIES = {

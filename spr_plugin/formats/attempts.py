@@ -146,7 +146,7 @@ class _Scan:
             kind, said, span = token.lastgroup, token.group().lower(), token.span()
             before, keyed = word if word and word[0][1] == span[0] else None, key if key and key[1] == span[0] else None
             word = key = None
-            if kind == "number" or kind == "word" and said in NUMBERS:
+            if kind == "number" or (kind == "word" and said in NUMBERS):
                 self.number(span, keyed)
             elif kind == "word":
                 word = span, said
@@ -219,7 +219,7 @@ class _Scan:
         bracket, outer = self.open.pop(), self.open[-1]
         self.tags -= bracket.kind == "tag"
         inner = len(self.found) > bracket.found
-        if bracket.words and (inner or bracket.run_numbers >= 4) or bracket.holds_read:
+        if (bracket.words and (inner or bracket.run_numbers >= 4)) or bracket.holds_read:
             self.end_run(bracket, closed_at=bracket.run[1])
         elif bracket.is_coordinates():
             self.whole(bracket, end)
@@ -249,7 +249,7 @@ class _Scan:
         while len(self.open) > 1:
             bracket, outer = self.open.pop(), self.open[-1]
             bare = not bracket.words and not bracket.holds_read
-            if bare and bracket.numbers >= 2 or bracket.is_coordinates() and len(self.found) == bracket.found:
+            if (bare and bracket.numbers >= 2) or (bracket.is_coordinates() and len(self.found) == bracket.found):
                 self.whole(bracket, end, cut=True)
                 self.hand_on(bracket, outer)
             elif bare:

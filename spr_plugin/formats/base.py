@@ -28,7 +28,6 @@ from operator import itemgetter
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats.attempts import Attempt, Span, attempts, without
 
-
 Edit = tuple[Span, "str | None"]
 
 

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Set
 from pathlib import Path
+from typing import Any
 
 from spr_plugin.errors import UserError
 from spr_plugin.files import disk_errors, remove
@@ -137,7 +138,7 @@ def _refuse_unproved(folder: Folder, names: list[str]) -> None:
     )
 
 
-def start_over(folder: Folder, known: dict | None) -> None:
+def start_over(folder: Folder, known: dict[str, Any] | None) -> None:
     """``--spr_overwrite``: leave nothing of the run whose manifest is ``known``, but for that, which is to be
     replaced."""
     there = [name for name in names_in(folder.path) if part_of(name) not in BEFORE_A_RUN]

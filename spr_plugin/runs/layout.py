@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import re
 from pathlib import Path
+from typing import Any
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import read_json
-from spr_plugin.runs.lock import NAME as LOCK
+from spr_plugin.files import AnyPath, read_json
+from spr_plugin.runs import lock
 from spr_plugin.runs.log import Log
 
+LOCK = lock.NAME
 LAYOUT = 2  # its version; another one's folder is neither gone on with nor guessed at
 MANIFEST = "manifest.json"
 # Stage → what it leaves. The first holds its manifest; records can be had again by their text alone, so that
@@ -56,7 +58,7 @@ class Folder:
         training, exit, failed, report: files of :mod:`spr_plugin.entry`, of the end, of a failure; the report.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: AnyPath):
         self.path = Path(path)
         self.entry, self.base, self.policy = (self.path / name for name in ("entry", "base", "policy"))
         self.dpo, self.bad_pairs = self.path / "dpo", self.path / "bad_pairs"
@@ -67,11 +69,11 @@ class Folder:
         self.skipped = self.path / "regions" / "counts.json"
 
     @classmethod
-    def under(cls, output_dir) -> Folder:
+    def under(cls, output_dir: AnyPath) -> Folder:
         """The run's of a training that writes to ``output_dir``."""
         return cls(Path(output_dir) / "spr")
 
-    def __str__(self):
+    def __str__(self) -> str:
         return str(self.path)
 
     def log(self, stage: str, rank: int = 0) -> Log:
@@ -100,7 +102,7 @@ def part_of(name: str) -> str:
     return NUMBERED.sub("", NOT_IN_PLACE.sub("", name))
 
 
-def read_manifest(folder: Folder) -> dict | None:
+def read_manifest(folder: Folder) -> dict[str, Any] | None:
     """The manifest of a run of ours in ``folder``, of whatever layout; None where there is none. UserError
     where it is something else's."""
     try:
@@ -114,7 +116,7 @@ def read_manifest(folder: Folder) -> dict | None:
     raise UserError(f"{folder.manifest} was written by no run of ours: move it away, or name another folder")
 
 
-def layout_of(manifest: dict) -> int | None:
+def layout_of(manifest: dict[str, Any]) -> int | None:
     """The layout that a manifest names; None for one that names none."""
     layout = manifest.get("layout")
     return layout if isinstance(layout, int) and isinstance(manifest.get("config"), dict) else None

@@ -5,18 +5,19 @@ import errno
 import os
 import socket
 import time
+from io import FileIO
 from pathlib import Path
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import disk_errors
+from spr_plugin.files import AnyPath, disk_errors
 from spr_plugin.progress import say
 
 NAME = "lock"
 OWNER, LONGEST_OWNER = "process ", 400  # how the text in a lock begins, and bytes of it that are read
-_locks = {}
+_locks: dict[Path, FileIO] = {}
 
 
-def lock(directory, folder_flag: str = "--output_dir") -> None:
+def lock(directory: AnyPath, folder_flag: str = "--output_dir") -> None:
     """Keep other runs out of ``directory`` until this process ends, however it ends. UserError names the process that has it.
 
     The kernel lets go of the lock when its process dies, so a lock file alone means nothing: a run that was killed is recognised.
@@ -52,7 +53,7 @@ def lock(directory, folder_flag: str = "--output_dir") -> None:
     atexit.register(file.truncate, 0)
 
 
-def owner_of(directory) -> str | None:
+def owner_of(directory: AnyPath) -> str | None:
     """Who writes to ``directory`` now, None if nobody does or nobody can know. Changes nothing."""
     import fcntl
 
@@ -71,12 +72,12 @@ def owner_of(directory) -> str | None:
     return None
 
 
-def _lock_file(path: Path):
+def _lock_file(path: Path) -> FileIO:
     """The lock file, open and unbuffered. UserError where something else has its place, which is neither
     followed nor waited for."""
     follow_nothing = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink() or path.exists() and not path.is_file():
+        if path.is_symlink() or (path.exists() and not path.is_file()):
             raise UserError(f"{path} is no file, as a run's lock is: move it away")
         return open(path, "r+b", buffering=0, opener=lambda name, _: os.open(name, follow_nothing, 0o666))

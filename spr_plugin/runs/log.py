@@ -10,23 +10,26 @@ import os
 import time
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import disk_errors, draft
+from spr_plugin.files import AnyPath, disk_errors, draft
 from spr_plugin.progress import say
 
 SYNC_SECONDS = 5.0  # what a power failure can cost; a process that dies costs nothing that was appended
 CHECKSUM = "crc"  # the last key of a line: what zlib says of the bytes before the comma
-_scan = json.JSONDecoder().scan_once
+Record = dict[str, Any]  # plain data with an "id"
+_scan: Callable[[str, int], tuple[Record, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 _encode_ascii = json.JSONEncoder().encode
 _MIDDLE, _END = f', "{CHECKSUM}": "'.encode(), b'"}\n'
 _SUFFIX = len(_MIDDLE) + 8 + len(_END)
 
 
-def line_of(record: dict) -> bytes:
+def line_of(record: Record) -> bytes:
     """A record as its line."""
     try:
         body = _encode(record)[:-1].encode()
@@ -35,7 +38,7 @@ def line_of(record: dict) -> bytes:
     return b"%b%b%08x%b" % (body, _MIDDLE, zlib.crc32(body), _END)
 
 
-def record_of(line: bytes) -> dict:
+def record_of(line: bytes) -> Record:
     """The record of a line. ValueError where it is not one that :func:`line_of` made, which editors and other
     systems may have given a byte-order mark and their own line end."""
     line = line.removeprefix(BOM_UTF8).replace(b"\r\n", b"\n")
@@ -49,34 +52,35 @@ def record_of(line: bytes) -> dict:
 class Log:
     """The log of one stage in ``directory``; this process appends to its rank's file and reads all ranks' files."""
 
-    def __init__(self, directory, rank: int = 0):
+    def __init__(self, directory: AnyPath, rank: int = 0):
         self.directory = Path(directory)
         self.path = self.directory / f"rank-{rank:05d}.jsonl"
-        self._file = None
+        self._file: FileIO | None = None
 
-    def append(self, *records: dict) -> None:
+    def append(self, *records: Record) -> None:
         """Write records, whole or not at all. UserError where the disk is full or read-only."""
         data = b"".join(map(line_of, records))
         with disk_errors(self.path):
-            self._open()
+            file = self._open()
             try:
                 rest = memoryview(data)
                 while rest:
-                    rest = rest[self._file.write(rest) :]
+                    rest = rest[file.write(rest) :]
             except OSError:
-                self._file.truncate(self._size)
+                file.truncate(self._size)
                 raise
             self._size += len(data)
             if time.monotonic() - self._synced > SYNC_SECONDS:
                 self.sync()
 
-    def _open(self) -> None:
+    def _open(self) -> FileIO:
         if self._file is None:
             self.directory.mkdir(parents=True, exist_ok=True)
             if _is_torn(self.path):
                 self.held()
             self._file = open(self.path, "ab", buffering=0)
             self._size, self._synced = self._file.tell(), time.monotonic()
+        return self._file
 
     def sync(self) -> None:
         """Have the disk take what was appended."""
@@ -84,7 +88,7 @@ class Log:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
 
-    def write(self, records: Iterable[dict]) -> None:
+    def write(self, records: Iterable[Record]) -> None:
         """Make this rank's file anew, as a whole: it holds all records or does not exist."""
         self.close()
         with disk_errors(self.path):
@@ -114,7 +118,7 @@ class Log:
             self._file = None
 
 
-class Records(Mapping):
+class Records(Mapping[str, Record]):
     """Records of a stage, read from disk one at a time; memory holds their ids and places.
 
     Attributes:
@@ -122,8 +126,10 @@ class Records(Mapping):
     """
 
     def __init__(self, paths: list[Path]):
-        self._paths, self._files, self.damaged = paths, {}, {}
-        places = {}
+        self._paths = paths
+        self._files: dict[int, BinaryIO] = {}
+        self.damaged: dict[Path, set[int]] = {}
+        places: dict[str, int] = {}
         for number, path in enumerate(paths):
             for offset, id in self._scanned(path):
                 places.setdefault(id, offset * len(paths) + number)
@@ -141,7 +147,7 @@ class Records(Mapping):
                         self.damaged.setdefault(path, set()).add(number)
                 offset += len(line)
 
-    def __getitem__(self, id: str) -> dict:
+    def __getitem__(self, id: str) -> Record:
         offset, number = divmod(self._places[id], len(self._paths))
         if number not in self._files:
             self._files[number] = open(self._paths[number], "rb")
@@ -157,7 +163,7 @@ class Records(Mapping):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __contains__(self, id) -> bool:
+    def __contains__(self, id: object) -> bool:
         return id in self._places
 
 

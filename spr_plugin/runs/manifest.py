@@ -12,10 +12,11 @@ import os
 import sys
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 from spr_plugin.config import SPRConfig, shaping
 from spr_plugin.errors import UserError
-from spr_plugin.files import content, read_json, write_json
+from spr_plugin.files import AnyPath, content, read_json, write_json
 from spr_plugin.ids import digest
 from spr_plugin.plugins import hooks_of
 from spr_plugin.progress import say, some
@@ -32,18 +33,22 @@ from spr_plugin.runs.layout import (
 )
 from spr_plugin.selection import exclusion_files
 
+Settings = dict[str, Any]  # flag → value, plain data
 # Which stage's records a plugin's hook shapes; the host's own training is bound by spr/training.json.
 STAGE_OF = {
+    "spr_recipe": "regions",
     "spr_annotations": "regions",
     "spr_box_format": "candidates",
     "spr_host": "candidates",
     "spr_scorer": "scores",
     "spr_similarity": "scores",
     "spr_detector": "scores",
+    "spr_repair": "scores",
+    "spr_pairing": "pairs",
 }
 
 
-def settings_of(config: SPRConfig, box: dict, data_path: str | None = None) -> dict[str, dict]:
+def settings_of(config: SPRConfig, box: Settings, data_path: str | None = None) -> dict[str, Settings]:
     """What each stage of a run depends on: stage → flag → value. A file counts by its content, wherever it lies.
 
     Args:
@@ -65,10 +70,11 @@ def settings_of(config: SPRConfig, box: dict, data_path: str | None = None) -> d
         if paths := [path for path, stages in shaped.items() if stage in stages]:
             hashes = [content(path)["hash"] for path in paths]
             settings[stage]["spr_plugin"] = {"path": " ".join(paths), "hash": digest(hashes)}
-    return json.loads(json.dumps(settings, default=str))  # as a manifest gives them back
+    as_a_manifest_gives_them: dict[str, Settings] = json.loads(json.dumps(settings, default=str))
+    return as_a_manifest_gives_them
 
 
-def of_file(path):
+def of_file(path: AnyPath | None) -> Any:
     """What stands for a file in settings: what it holds, and where it lay; a path that is none stands for itself."""
     return {"path": str(path), **content(path)} if path and os.path.isfile(path) else path
 
@@ -106,7 +112,7 @@ class Changes:
     again: tuple[str, ...]
 
 
-def changes(folder: Folder, settings: Mapping[str, dict], restart: Set[str] = frozenset(), stays: Set[str] = frozenset()) -> Changes:
+def changes(folder: Folder, settings: Mapping[str, Settings], restart: Set[str] = frozenset(), stays: Set[str] = frozenset()) -> Changes:
     """Compare ``settings``, see :func:`settings_of`, with what ``folder`` was made with.
 
     Args:
@@ -116,28 +122,28 @@ def changes(folder: Folder, settings: Mapping[str, dict], restart: Set[str] = fr
     Raises:
         UserError: a stage's manifest is damaged.
     """
-    known = {stage: _read_stage(folder, stage) for stage in settings}
-    words = {stage: _differences(known[stage]["settings"], settings[stage]) for stage in settings if known[stage]}
+    known = {stage: made for stage in settings if (made := _read_stage(folder, stage))}
+    words = {stage: _differences(made["settings"], settings[stage]) for stage, made in known.items()}
     words = {stage: found for stage, found in words.items() if found}
     reached = list(settings)
-    while reached and not known[reached[-1]]:
+    while reached and reached[-1] not in known:
         reached.pop()
     # One that is gone before one that is there: nobody knows what the rest was made with.
-    words |= {stage: [f"the manifest of {stage} is gone"] for stage in reached if not known[stage]}
+    words |= {stage: [f"the manifest of {stage} is gone"] for stage in reached if stage not in known}
     order, first = list(settings), [stage for stage in settings if stage in {*words, *restart} - stays]
     behind = order[order.index(first[0]) :] if first else []
     return Changes(words, tuple(stage for stage in order if stage in {*words, *behind}))
 
 
-def _read_stage(folder: Folder, stage: str) -> dict | None:
+def _read_stage(folder: Folder, stage: str) -> dict[str, Any] | None:
     path = folder.stage_manifest(stage)
     known = read_json(path)
-    if known is None and not path.exists() or isinstance(known, dict) and isinstance(known.get("settings"), dict):
+    if (known is None and not path.exists()) or (isinstance(known, dict) and isinstance(known.get("settings"), dict)):
         return known
     raise UserError(f"{path} is damaged: restore it, or remove it and run the same command again")
 
 
-def _differences(known: dict, wanted: dict) -> list[str]:
+def _differences(known: Settings, wanted: Settings) -> list[str]:
     words = []
     for name in sorted(known.keys() | wanted.keys()):
         was, now = known.get(name), wanted.get(name)
@@ -151,7 +157,7 @@ def _differences(known: dict, wanted: dict) -> list[str]:
     return words
 
 
-def _is_file(setting) -> bool:
+def _is_file(setting: Any) -> TypeGuard[dict[str, str]]:
     return isinstance(setting, dict) and {"path", "hash"} <= setting.keys()
 
 
@@ -179,7 +185,7 @@ def _cost(folder: Folder, stage: str) -> str:
     return ", ".join(filter(None, facts)) or "begun"
 
 
-def bind(folder: Folder, settings: Mapping[str, dict], changed: Changes, overwrite: bool = False) -> None:
+def bind(folder: Folder, settings: Mapping[str, Settings], changed: Changes, overwrite: bool = False) -> None:
     """Set aside or delete what is to be made again, and write down what ``folder`` is made with from now on.
 
     A process can die at any instant in here: the stages go last to first, each one's manifest after its

@@ -6,22 +6,25 @@ plugins are found by their entry points, those of a file where it is named again
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
+from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
-from spr_plugin.files import disk_errors, read_json
+from spr_plugin.files import AnyPath, disk_errors, read_json
 from spr_plugin.formats import BoxFormat, box_format
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.plugins import load_file
 from spr_plugin.progress import say
-from spr_plugin.recipes.spr.regions import RegionQuery
+from spr_plugin.recipes.base import Query, Recipe
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.clearing import names_in
 from spr_plugin.runs.layout import LAYOUT, PARTS, Folder, part_of, read_manifest
 from spr_plugin.runs.lock import owner_of
-from spr_plugin.runs.log import Records
+from spr_plugin.runs.log import Record, Records
 
+T = TypeVar("T")
 STATES = ("empty", "stopped", "running", "failed", "finished")
 
 
@@ -35,12 +38,13 @@ class SavedRun:
     """
 
     def __init__(self, folder: Folder):
-        self.folder, self._records = folder, {}
+        self.folder = folder
+        self._records: dict[str, Records] = {}
         manifest = read_manifest(folder)
         if manifest is None and not {part_of(name) for name in names_in(folder.path)} & PARTS:  # killed at its start
             raise UserError(f"{folder}: no SPR run here; give OUTPUT_DIR/spr of one, or a folder of `spr sample`")
         manifest = manifest or {}
-        self.config = manifest.get("config", {})
+        self.config: dict[str, Any] = manifest.get("config", {})
         self.version, self.layout = manifest.get("version"), manifest.get("layout", 1 if manifest else LAYOUT)
         if self.layout < LAYOUT:
             raise UserError(
@@ -68,11 +72,11 @@ class SavedRun:
         """Whether this is a folder of ``spr sample``, which goes no further, and all is there."""
         if self.folder.stage_manifest("scores").exists() or "spr_samples" not in self.config:
             return False
-        wanted = len(self.records("regions")) * len(self.config["spr_prompts"]) * self.config["spr_samples"]
+        wanted: int = len(self.records("regions")) * len(self.config["spr_prompts"]) * self.config["spr_samples"]
         return 0 < wanted == len(self.records("candidates"))
 
     @property
-    def failure(self) -> dict | None:
+    def failure(self) -> dict[str, Any] | None:
         """Stage, error, rank and time of what failed last, None where nothing did."""
         return self._table(self.folder.failed)
 
@@ -82,7 +86,7 @@ class SavedRun:
         return self._table(self.folder.skipped) or {}
 
     @staticmethod
-    def _table(path) -> dict | None:
+    def _table(path: AnyPath) -> dict[str, Any] | None:
         """What a small file holds; None, and a line where it is damaged, for one that holds nothing."""
         try:
             found = read_json(path)
@@ -95,23 +99,34 @@ class SavedRun:
         """id → record of ``regions``, ``candidates``, ``scores``, ``pairs``, ``lengths`` or ``reference`` as they
         are when first asked for; damaged ones are left out and counted in a line."""
         if stage not in self._records:
-            self._records[stage] = records = self.folder.log(stage).read()
+            records = self._records[stage] = self.folder.log(stage).read()
             if damaged := sum(map(len, records.damaged.values())):
                 say(f"{self.folder.path / stage}: {damaged} torn or damaged records are left out")
         return self._records[stage]
 
     @functools.cached_property
-    def regions(self) -> dict[str, RegionQuery]:
-        """id → the region with its picture and objects."""
-        return {region.id: region for region in self._made("regions", RegionQuery.from_json)}
+    def queries(self) -> dict[str, Query]:
+        """id → the query with its pictures and truth, as the recipe reads it; as any recipe's where its plugin is not there."""
+        read = self.recipe.read if self.recipe else Query.from_record
+        return {query.id: query for query in self._made("regions", read)}
+
+    @functools.cached_property
+    def recipe(self) -> Recipe | None:
+        """What was asked and judged, without the models; None, and a line, where nobody here has it."""
+        flags = SPRConfig()
+        vars(flags).update({name: value for name, value in self.config.items() if name in vars(flags)})
+        try:
+            return find_recipe(flags, self.box_format)
+        except UserError as error:
+            say(f"{self.folder}: {error}; name its file with --spr_plugin FILE")
+            return None
 
     @functools.cached_property
     def pairs(self) -> list[PreferencePair]:
         """The preference pairs; regions without one are records of "pairs" alone, with the reason."""
-        known = [field.name for field in dataclasses.fields(PreferencePair)]
-        return self._made("pairs", lambda record: PreferencePair(**{name: record[name] for name in known}))
+        return self._made("pairs", PreferencePair.from_record)
 
-    def _made(self, stage: str, make) -> list:
+    def _made(self, stage: str, make: Callable[[Record], T]) -> list[T]:
         """What ``make`` makes of a stage's records, but of those that say why there is nothing to make."""
         try:
             return [make(record) for record in self.records(stage).values() if "skip" not in record]
@@ -140,7 +155,7 @@ class SavedRun:
         return [SavedRun(folder) for folder in self.folder.rounds()]
 
 
-def open(path, plugins: Iterable[str] = ()) -> SavedRun:
+def open(path: AnyPath, plugins: Iterable[str] = ()) -> SavedRun:
     """The run in ``path``: OUTPUT_DIR, OUTPUT_DIR/spr, a later round in there, or a folder of ``spr sample``.
 
     Args:

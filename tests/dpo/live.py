@@ -31,9 +31,10 @@ def build(folder: Path, out: Path, family="llama", attention="sdpa", max_length=
     from spr_plugin.hooks import shims
 
     shims.install()
-    from llava import conversation
     from llava.train import train as script
     from transformers import AutoTokenizer
+
+    from llava import conversation
 
     conversation.default_conversation = conversation.conv_templates["v1"]
     arguments = script.TrainingArguments(output_dir=str(out), **{"use_cpu": True, "report_to": [], "per_device_train_batch_size": 2, **dict(args)})
@@ -119,5 +120,5 @@ def make_pairs(folder: Path, count: int) -> list[PreferencePair]:
         record = records[index % len(records)]
         prompt = record["conversations"][0]["value"].removeprefix("<image>\n")
         image = str(folder / "images" / record["image"])
-        made.append(PreferencePair(f"pair{index}", f"region{index}", prompt, image, chosen, rejected, 1.0, 0.0, "a", "b"))
+        made.append(PreferencePair(f"pair{index}", f"region{index}", prompt, (image,), chosen, rejected, 1.0, 0.0, "a", "b"))
     return made

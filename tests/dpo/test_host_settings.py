@@ -14,12 +14,13 @@ import transformers
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
-from spr_plugin import pipeline, weights
+from spr_plugin import follow, weights
 from spr_plugin.dpo import choose_trainable, improve
 from spr_plugin.dpo.trainer import check_workers
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json
 from spr_plugin.plugins import load_file, manager
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 
 from . import live
@@ -111,7 +112,7 @@ def stage(live_llava, pairs, random_llava, tmp_path):
         disturb(host.trainer)
         names = choose_trainable(host, config)
         watched = [query(random_llava / "images" / f"{index}.png", index) for index in range(3)]
-        improve(host, pairs(PAIRS), watched, config, Folder(tmp_path / "spr"), entry="entry")
+        improve(host, find_recipe(config, host.box_format), pairs(PAIRS), watched, config, Folder(tmp_path / "spr"), entry="entry")
         return weights.digests(host.trainer.model, names), heard.steps, host
 
     return go
@@ -126,7 +127,7 @@ def calm(random_llava, tmp_path_factory):
     host.trainer.add_callback(heard)
     names = choose_trainable(host, config)
     watched = [query(random_llava / "images" / f"{index}.png", index) for index in range(3)]
-    improve(host, live.make_pairs(random_llava, PAIRS), watched, config, Folder(out / "spr"), entry="entry")
+    improve(host, find_recipe(config, host.box_format), live.make_pairs(random_llava, PAIRS), watched, config, Folder(out / "spr"), entry="entry")
     assert len(heard.steps) == STEPS
     return weights.digests(host.trainer.model, names), heard.steps
 
@@ -413,7 +414,7 @@ def test_a_whole_command(random_llava, tmp_path):
     trainer.add_callback(heard)
     trainer.add_callback(StopAt(1))
     trainer.__class__ = type("Own", (OwnBatchesAlone, type(trainer)), {})
-    pipeline.train(trainer, config, host.namespace, trainer.train)
+    follow.train(trainer, config, host.namespace, trainer.train)
     assert heard.steps[0]["rewards/chosen"] == heard.steps[0]["rewards/rejected"] == 0
     assert trainer.state.global_step == 1 and not any(
         "rewards/margins" in entry for entry in trainer.state.log_history

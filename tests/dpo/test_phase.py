@@ -19,6 +19,7 @@ from spr_plugin import dpo, pictures, weights
 from spr_plugin.dpo import choose_trainable, improve, merge_adapter
 from spr_plugin.dpo.pairs import pair_rows
 from spr_plugin.errors import UserError
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 
 from .live import Reporter
@@ -38,7 +39,7 @@ def run(host, config, pairs, folder):
             logged.append(dict(logs))
 
     host.trainer.add_callback(Listen())
-    improve(host, pairs, [], config, Folder(folder.parent), entry="entry")
+    improve(host, find_recipe(config, host.box_format), pairs, [], config, Folder(folder.parent), entry="entry")
     return names, logged
 
 
@@ -194,7 +195,7 @@ def test_a_row_is_what_the_host_s_data_set_makes_of_the_file(live_llava, tmp_pat
     turns = [{"from": "human", "value": "<image>\nWhere?"}, {"from": "gpt", "value": answer}]
     own.list_data_dict = [{"image": str(tmp_path / "a.jpg"), "conversations": turns}]
     monkeypatch.chdir(tmp_path)
-    row, theirs = host.row("a.jpg", "Where?", answer), own[0]
+    row, theirs = host.row(["a.jpg"], "Where?", answer), own[0]
     assert row.keys() == theirs.keys() and all(torch.equal(row[name], theirs[name]) for name in theirs)
 
 

@@ -8,10 +8,10 @@ import torch
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.dpo import choose_trainable, improve
-from spr_plugin.dpo.probe import held_out, measure
+from spr_plugin.dpo.probe import held_out
 from spr_plugin.errors import UserError
-from spr_plugin.formats import box_format
-from spr_plugin.recipes.spr.regions import RegionQuery
+from spr_plugin.recipes.find import find_recipe
+from spr_plugin.recipes.spr.regions import PLAIN, TASK, RegionQuery
 from spr_plugin.runs.layout import Folder
 
 GOOD, FAR, WORDS = "a red circle [0.1, 0.2, 0.5, 0.75]", "a red circle [0.6, 0.8, 0.7, 0.9]", "a red circle somewhere"
@@ -20,14 +20,7 @@ GOOD, FAR, WORDS = "a red circle [0.1, 0.2, 0.5, 0.75]", "a red circle [0.6, 0.8
 def query(path, index=0, width=40, height=40):
     space = Space.pixels(width, height)
     truth = Annotation("1", "circle", Box(0.1 * width, 0.2 * height, 0.5 * width, 0.75 * height, space), False)
-    return RegionQuery(f"q{index}", AnnotatedImage(f"i{index}", str(path), width, height, (truth,)), Box(0, 0, width, height, space), (truth,), 0)
-
-
-def test_a_reading_by_hand():
-    queries = [query("x", index) for index in range(4)]
-    reading = measure([GOOD, GOOD + " and " + FAR, FAR, WORDS], queries, box_format("llava", "square"))
-    assert (reading.parsable, reading.boxes) == (0.75, 1.0)
-    assert reading.s_loc == pytest.approx(0.5, abs=1e-6)
+    return RegionQuery(f"q{index}", (AnnotatedImage(f"i{index}", str(path), width, height, (truth,)),), PLAIN, (truth,), TASK, 0, Box(0, 0, width, height, space))
 
 
 def test_held_out_regions_are_at_most_a_tenth():
@@ -53,7 +46,7 @@ def watched_run(live_llava, pairs, random_llava, tmp_path, monkeypatch):
         monkeypatch.setattr(host, "texts", texts)
         choose_trainable(host, config)
         queries = [query(random_llava / "images" / name, index) for index, name in enumerate(pictures)]
-        improve(host, pairs(8), queries, config, Folder(tmp_path), entry="entry")
+        improve(host, find_recipe(config, host.box_format), pairs(8), queries, config, Folder(tmp_path), entry="entry")
         return state, {name: p for name, p in host.trainer.model.named_parameters() if p.requires_grad}
 
     return go

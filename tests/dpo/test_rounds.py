@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from spr_plugin import dpo, pipeline, weights
+from spr_plugin import dpo, follow, weights
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers
 from spr_plugin.engine import generating
 from spr_plugin.files import read_json
 from spr_plugin.pairing import PreferencePair
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling import sample
@@ -66,7 +67,7 @@ def start(random_llava, tmp_path_factory):
         host, config = live.build(random_llava, out, **MODES[mode], **flags | settings)
         heard = Listen(*die)
         host.trainer.add_callback(heard)
-        pipeline.train(host.trainer, config, host.namespace, None)
+        follow.train(host.trainer, config, host.namespace, None)
         return host, heard
 
     return go
@@ -101,15 +102,15 @@ def entering(random_llava, out, mode, number):
 def test_the_second_round_s_answers_and_reference_are_the_first_round_s_model(calm, random_llava, tmp_path):
     mode, out, *_ = calm
     folder = out / "spr" / "round-2"
-    queries = [RegionQuery.from_json(record) for record in Log(folder / "regions").read().values()]
+    queries = [RegionQuery.from_record(record) for record in Log(folder / "regions").read().values()]
     recorded = Log(folder / "candidates").read()
-    pairs = [PreferencePair(**record) for record in Log(folder / "pairs").read().values() if "skip" not in record]
+    pairs = [PreferencePair.from_record(record) for record in Log(folder / "pairs").read().values() if "skip" not in record]
     reference = {record["pair"]: [record["chosen"], record["rejected"]] for record in Log(folder / "reference").read().values()}
     assert len(queries) == 6 and len(recorded) == 6 * 2 * 2 and pairs and reference.keys() == {pair.id for pair in pairs}
     again, gaps = {}, {}
     for number in (1, 2):
         host, config = entering(random_llava, out, mode, number)
-        sample(host, queries, host.box_format, config, log := Log(tmp_path / f"{number}"), Log(tmp_path / f"plan-{number}"))
+        sample(host, queries, find_recipe(config, host.box_format), config, log := Log(tmp_path / f"{number}"), Log(tmp_path / f"plan-{number}"))
         again[number] = dict(log.read())
         rows = batch_of(host, pairs)
         with generating(host), dpo.phase.dropout_off(host.trainer.model):
@@ -121,7 +122,7 @@ def test_the_second_round_s_answers_and_reference_are_the_first_round_s_model(ca
 
 
 def test_each_round_has_regions_of_its_own_starts_at_its_reference_and_moves(calm):
-    mode, out, host, heard = calm
+    _, out, host, heard = calm
     regions = [set(Log(folder / "regions").read()) for folder in (out / "spr", out / "spr" / "round-2")]
     assert not regions[0] & regions[1] and len(regions[0]) == len(regions[1]) == 6
     assert set(heard.phases) == {"spr", "round-2"}

@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 
-from spr_plugin import pipeline
+from spr_plugin import follow
 from spr_plugin.config import SPRConfig
 from spr_plugin.dpo.trainable import adapter_weights
 from spr_plugin.errors import UserError
@@ -79,7 +79,7 @@ def begin(random_llava, coco, tmp_path):
 
 def begun(trainer, namespace, config) -> str | None:
     try:
-        pipeline.train(trainer, config, namespace, host_train)
+        follow.train(trainer, config, namespace, host_train)
     except Trained:
         return None
     except UserError as error:
@@ -203,7 +203,7 @@ def test_a_host_s_own_adapter_is_what_trains_whatever_its_kind_and_name(vlm, kin
         trainer.model.add_adapter("unused", make())
     model = trainer.model
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    pipeline.train(trainer, config, {}, host_train)
+    follow.train(trainer, config, {}, host_train)
     after = dict(model.named_parameters())
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert after.keys() == before.keys() and moved and moved <= adapter_weights(model)

@@ -56,6 +56,7 @@ def run(options, mode):
         shims.prepare_deepspeed(use_cpu=True)
     from spr_plugin import engine, ranks, weights
     from spr_plugin.dpo import choose_trainable, improve
+    from spr_plugin.recipes.find import find_recipe
     from spr_plugin.runs.layout import Folder
     from tests.dpo import live
 
@@ -91,7 +92,7 @@ def run(options, mode):
     engine.release(host.trainer)
     engine.to_device(host.trainer)
     names = choose_trainable(host, config)
-    improve(host, live.make_pairs(options.folder, options.pairs), watched(options), config, Folder(options.out / mode), entry="entry")
+    improve(host, find_recipe(config, host.box_format), live.make_pairs(options.folder, options.pairs), watched(options), config, Folder(options.out / mode), entry="entry")
     sums = {name: float(tensor.double().sum()) for name, tensor in weights.tensors(host.trainer.model, names)}
     wrapper = type(host.trainer.model_wrapped).__name__
     optimizer = type(getattr(host.trainer.model_wrapped, "basic_optimizer", host.trainer.optimizer)).__name__

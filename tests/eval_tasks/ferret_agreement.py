@@ -44,7 +44,7 @@ def made_up() -> list[list]:
 
 
 def corners(rng, width, height):
-    x, y = (sorted(rng.sample(range(0, side + 1), 2)) for side in (width, height))
+    x, y = (sorted(rng.sample(range(side + 1), 2)) for side in (width, height))
     return [x[0], y[0], x[1], y[1]]
 
 

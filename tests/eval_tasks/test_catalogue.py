@@ -3,9 +3,8 @@ import sys
 
 import pytest
 
-from spr_plugin.eval_tasks import catalogue, questions
+from spr_plugin.eval_tasks import catalogue
 from spr_plugin.eval_tasks.catalogue import CATALOGUE, GROUPS, SPLITS
-from spr_plugin.formats import FAMILIES
 
 
 def test_the_files_are_the_generated_ones():
@@ -32,18 +31,6 @@ def test_one_group_holds_all_benchmarks():
 
 def test_keys_are_distinct_and_fit_the_datasets_library():
     assert len(CATALOGUE) == len(SPLITS) and all(key.isidentifier() for key in CATALOGUE)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_asked_in_words_that_hold_the_expression(family):
-    asked = questions.ask(questions.EXPRESSION, family, None, expression="the {cat} on, top")
-    assert "the {cat} on, top" in asked and "{expression}" not in asked
-
-
-def test_the_yamls_prompt_comes_before_the_familys():
-    assert questions.ask(questions.EXPRESSION, "ferret", {"prompt": "Where is {expression}?"}, expression="x") == "Where is x?"
-    assert questions.ask(questions.EXPRESSION, "ferret", {"prompt": ""}, expression="x") == "What is the location of x in the image?"
-    assert questions.ask(questions.EXPRESSION, "llava:pad", None, expression="x").startswith("Please provide the bounding box coordinate")
 
 
 def test_importing_the_entry_point_is_quick(tmp_path):

@@ -2,10 +2,10 @@
 
 from collections import Counter
 
-from tests.eval_tasks import ferret_agreement
 import pytest
 
 from spr_plugin.eval_tasks import classification, ferret, metrics, phrases, rec
+from tests.eval_tasks import ferret_agreement
 
 ROWS = ferret_agreement.rows()
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spr_plugin.eval_tasks import rec
+from spr_plugin.eval_tasks import metrics, rec
+from tests.eval_tasks.naive import COUNT, FAMILIES, hostile, naive_boxes, naive_iou, near, random_box, written
 
 METRICS = {"Acc@0.5", "Acc@0.6", "Acc@0.7", "Acc@0.8", "Acc@0.9", "mIoU", "parse_failure", "boxes", "details"}
 
@@ -61,6 +62,37 @@ def test_agrees_with_a_naive_reading_of_the_protocol():
         for threshold in (0.5, 0.6, 0.7, 0.8, 0.9):
             if expected is None or abs(expected - threshold) > 1e-9:
                 assert scores[f"Acc@{threshold}"]["score"] == float((expected or 0.0) >= threshold)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_expressions(family):
+    """Ferret's REC protocol in each family's own space: the first box written, IoU ≥ t, a failure is a miss."""
+    rng, failures = random.Random(family), 0
+    for _ in range(COUNT // len(FAMILIES) + 1):
+        width, height = rng.randint(150, 640), rng.randint(150, 640)
+        truth = random_box(rng, width, height)
+        answer = hostile(rng, written(family, near(rng, truth, width, height), width, height))
+        doc = {"id": "1", "image_id": "a", "width": width, "height": height, "bbox": truth, "box_format": family}
+        scores = rec.process_results(doc, [answer])
+        boxes = naive_boxes(family, answer, width, height)
+        unread = not boxes or answer.startswith(("[9, 8, 1, 2]", "[-1, -2, -3, -4]"))  # no number of the family's, or no box
+        expected = 0.0 if unread else naive_iou(boxes[0][2], truth)
+        failures += unread
+        assert scores["parse_failure"]["score"] == float(unread), answer
+        assert scores["boxes"]["score"] == len(boxes)
+        assert scores["mIoU"]["score"] == pytest.approx(expected, abs=1e-9), answer
+        for threshold in (0.5, 0.6, 0.7, 0.8, 0.9):
+            assert scores[f"Acc@{threshold}"]["score"] == float(expected >= threshold) or abs(expected - threshold) < 1e-9
+    assert failures > 20
+
+
+@pytest.mark.parametrize("threshold", metrics.THRESHOLDS)
+def test_an_iou_of_exactly_a_threshold_is_a_hit(threshold):
+    """On a picture of 1000 x 1000 Ferret's numbers are pixels, and a box that covers 0.6 of the truth has that IoU to the bit."""
+    doc = document((0.0, 0.0, 1000.0, 1000.0), 1000, 1000, "ferret")
+    for height, right in ((1000 * threshold, 1.0), (1000 * threshold - 1, 0.0)):
+        scores = rec.process_results(doc, [f"[0, 0, 1000, {round(height)}]"])
+        assert scores[f"Acc@{threshold}"]["score"] == scores[f"ferret_Acc@{threshold}"]["score"] == right
 
 
 def test_boxes_of_the_padded_square_are_unpadded():

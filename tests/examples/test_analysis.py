@@ -147,7 +147,7 @@ def test_a_score_that_orders_regions_but_not_their_answers_is_seen_as_such():
 def test_a_pair_is_asked_of_the_truth_before_and_after_refinement():
     rough, refined, poor = (f"a red ring [{numbers}]." for numbers in ("0.0, 0.0, 0.2, 0.16", "0.0, 0.0, 0.2, 0.2", "0.0, 0.0, 0.2, 0.12"))
     record = {"candidates": [{"id": "b", "text": rough}, {"id": "w", "text": poor}]}
-    pair = PreferencePair("p", RINGS.id, "?", "1.png", refined, poor, 0.75, 0.5, "b", "w")
+    pair = PreferencePair("p", RINGS.id, "?", ("1.png",), refined, poor, 0.75, 0.5, "b", "w")
     found = analysis.pair_worth(pair, record, RINGS, FORM)
     assert found["gap"] == 0.25
     assert [found[side]["IoU"] for side in ("chosen before refinement", "chosen", "rejected")] == pytest.approx([0.8, 1.0, 0.6])

@@ -43,9 +43,9 @@ trainer.train()
 
 from PIL import Image
 from spr_plugin.config import SPRConfig
-from spr_plugin.pipeline import find_host
+from spr_plugin.opening import find_host
 host = find_host(trainer, {}, SPRConfig(spr=True, **flags))
-(row,) = host.questions(Image.new("RGB", (60, 40)), ["Where?"])
+(row,) = host.questions([Image.new("RGB", (60, 40))], ["Where?"])
 asked = host.tokenizer.decode(row["input_ids"])
 print(type(host).__name__, host.box_format.family, "[grounding] Where?" in asked)
 """
@@ -69,31 +69,19 @@ def test_the_template_project(tiny_world, tmp_path):
     ]
     subprocess.run([*map(str, install)], check=True, capture_output=True, timeout=200)
     world = tiny_world(sft=4, spr=8)
-    coco = json.loads((world / "spr.json").read_text())
-    names, labels = (
-        {row["id"]: row[name] for row in coco[part]}
-        for part, name in (("images", "file_name"), ("categories", "name"))
-    )
-    with open(folder / "objects.csv", "w", newline="") as file:
-        csv.writer(file).writerow("file label x1 y1 x2 y2".split())
-        for row in coco["annotations"]:
-            x, y, width, height = row["bbox"]
-            csv.writer(file).writerow(
-                [names[row["image_id"]], labels[row["category_id"]], x, y, x + width, y + height]
-            )
+    objects_csv(world, folder / "objects.csv")
     settings = {**os.environ, "PYTHONPATH": str(folder / "packages")}
     command = [sys.executable, "-c", SCRIPT, str(ROOT), str(world)]
     ran = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0 and "9 passed" in ran.stdout, ran.stdout[-1500:] + ran.stderr[-3000:]
+    assert ran.returncode == 0 and "13 passed" in ran.stdout, ran.stdout[-1500:] + ran.stderr[-3000:]
     assert ran.stdout.split()[-3:] == ["LabHost", "lab", "True"]
     spr = folder / "out" / "spr"
     regions, scores, pairs = (Log(spr / stage).read() for stage in ("regions", "scores", "pairs"))
     assert len(regions) == 6 and all(
-        Path(record["image"]["path"]).name == Path(record["image"]["id"]).name for record in regions.values()
+        Path(record["pictures"][0]["path"]).name == Path(record["pictures"][0]["id"]).name for record in regions.values()
     )
-    assert {tuple(row["initial"]["terms"]) for record in scores.values() for row in record["candidates"]} == {
-        ("s_loc",)
-    }
+    rows = [row for record in scores.values() for row in record["candidates"] if row["reason"] is None]
+    assert rows and {tuple(row["terms"]) for row in rows} == {("s_loc",)}
     made = [record for record in pairs.values() if "skip" not in record]
     assert made and all("[grounding]" not in record["prompt"] for record in made)
     assert read_json(spr / "manifest.json")["config"]["box"] == {
@@ -102,3 +90,17 @@ def test_the_template_project(tiny_world, tmp_path):
         "aspect": None,
     }
     assert read_json(spr / "exit.json")["weights"] and (spr / "report.html").exists()
+
+
+def objects_csv(world, out) -> str:
+    """The world's objects as the lab writes them."""
+    coco = json.loads((world / "spr.json").read_text())
+    names = {row["id"]: row["file_name"] for row in coco["images"]}
+    labels = {row["id"]: row["name"] for row in coco["categories"]}
+    with open(out, "w", newline="") as file:
+        csv.writer(file).writerow("file label x1 y1 x2 y2".split())
+        for row in coco["annotations"]:
+            x, y, width, height = row["bbox"]
+            corners = [x, y, x + width, y + height]
+            csv.writer(file).writerow([names[row["image_id"]], labels[row["category_id"]], *corners])
+    return str(out)

@@ -14,7 +14,7 @@ from PIL import Image  # noqa: E402
 
 from spr_plugin.boxes import Box, Space  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
-from spr_plugin.hooks import clip
+from spr_plugin.hooks import clip  # noqa: E402
 from spr_plugin.hooks.clip import ClipSimilarity, SiglipSimilarity, covered_patches, spr_similarity  # noqa: E402
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz.,!?'"

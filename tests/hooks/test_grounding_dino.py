@@ -19,9 +19,12 @@ from PIL import Image  # noqa: E402
 
 from spr_plugin.annotations import AnnotatedImage, Annotation, usable  # noqa: E402
 from spr_plugin.boxes import Box, Space, best_iou, iou  # noqa: E402
+from spr_plugin.config import SPRConfig  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.formats import llava  # noqa: E402
 from spr_plugin.hooks import grounding_dino  # noqa: E402
+from spr_plugin.recipes.spr.recipe import SPR  # noqa: E402
+from spr_plugin.recipes.spr.refinement import refine  # noqa: E402
 from spr_plugin.recipes.spr.regions import region_query  # noqa: E402
 from spr_plugin.recipes.spr.scoring import SPRScorer  # noqa: E402
 
@@ -244,6 +247,13 @@ def test_a_higher_threshold_leaves_the_better_boxes(dino, owl):
         assert same(detector.detect(picture(), ["red dog", "cat"]), [row for row in every if row[2] > detector.threshold])
 
 
+class Alike:
+    """A similarity for which every text fits every region."""
+
+    def score(self, picture, asked):
+        return [(0.5, 0.5) for _ in asked]
+
+
 def test_what_a_detector_finds_joins_the_truth_of_the_region(dino, owl):
     image, form = picture(), llava("square")
     space = Space.pixels(*image.size)
@@ -252,10 +262,11 @@ def test_what_a_detector_finds_joins_the_truth_of_the_region(dino, owl):
     texts = [form.render([("red dog", query.truth[0].box)]), form.render([("big tree", Box(50, 10, 80, 40, space))])]
     for detector in (dino, owl):
         detector.threshold = middle(detector, image, ["big tree", "red dog"])
-        [truth] = SPRScorer(None, detector).truth([query], image, [texts], form)
-        assert truth[0].tolist() == [5, 5, 40, 30] and len(truth) > 1
+        [judged] = SPR(SPRConfig(), form, refine, SPRScorer(Alike()), detector).judge([image], [query], [texts])
+        truth = judged.truth
+        assert truth[0] == [5, 5, 40, 30] and len(truth) > 1
         found = [usable(box).xyxy for _, box, _ in detector.detect(image, ["big tree", "red dog"]) if usable(box)]
-        assert all(best_iou([box], found)[0] > 0.999 for box in truth[1:].tolist())
+        assert all(best_iou([box], found)[0] > 0.999 for box in truth[1:])
 
 
 def test_the_hook_serves_the_flags(dino_folder, owl_folder):

@@ -15,6 +15,7 @@ from spr_plugin.decoding import decode
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers, no_joining
 from spr_plugin.files import read_json
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import region_query
 from spr_plugin.rehearsal import rehearse
 from spr_plugin.runs.layout import PARTS
@@ -42,7 +43,7 @@ def assert_whole(out: Path, part: str = "spr") -> None:
     regions, candidates, scores, pairs = (Log(spr / stage).read() for stage in ("regions", "candidates", "scores", "pairs"))
     assert len(regions) == 12 and scores.keys() == regions.keys()
     assert len(candidates) == 12 * 3 * 2
-    assert sorted(record["region"] for record in pairs.values()) == sorted(regions)
+    assert sorted(record["query"] for record in pairs.values()) == sorted(regions)
     for stage in ("candidates", "scores", "pairs"):
         lines = [line for path in (spr / stage).glob("rank-*.jsonl") for line in path.read_text().splitlines()]
         assert len(lines) == len({json.loads(line)["id"] for line in lines}), stage
@@ -144,4 +145,5 @@ def assert_rehearses(host, file: str) -> None:
     boxes = [Box(0, 0, width / 2, height / 2, space), Box(width / 4, height / 4, width, height, space)]
     objects = tuple(Annotation(number, "red circle", box) for number, box in enumerate(boxes))
     query = region_query(AnnotatedImage("a", file, width, height, objects), Box(0, 0, width, height, space), 0)
-    rehearse(host, [query], SPRConfig(spr=True))
+    config = SPRConfig(spr=True)
+    rehearse(host, find_recipe(config, host.box_format), [query], config)

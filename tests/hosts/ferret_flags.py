@@ -5,7 +5,7 @@ Run as a script it parses its arguments as Ferret does and prints what our hook 
 
 import json
 from dataclasses import field, make_dataclass
-from typing import List, Optional
+from typing import Optional
 
 import transformers
 
@@ -32,11 +32,11 @@ ModelArguments = make_dataclass(
 DataArguments = make_dataclass(
     "DataArguments",
     [
-        ("data_path", List[str], None),
-        ("data_multiple", List[float], None),
+        ("data_path", list[str], None),
+        ("data_multiple", list[float], None),
         ("lazy_preprocess", bool, False),
         ("is_multimodal", bool, False),
-        ("image_folder", List[str], None),
+        ("image_folder", list[str], None),
         ("image_aspect_ratio", str, "square_nocrop"),
         ("resized_image_h", int, 336),
         ("resized_image_w", int, 336),

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from spr_plugin import pipeline, ranks
+from spr_plugin import follow, ranks
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers
 from spr_plugin.engine import generating
@@ -21,12 +21,12 @@ def log_probs(host, pairs: list[PreferencePair]) -> list[list[list[float]]]:
     return [rows[place :: len(pairs)] for place in range(len(pairs))]
 
 
-write_exit = pipeline.Run.write_exit
+write_exit = follow.write_exit
 
 
 def write_exit_and_log_probs(run, path):
     write_exit(run, path)
-    pairs = [PreferencePair(**record) for record in run.log("pairs").read().values() if "skip" not in record][:PAIRS]
+    pairs = [PreferencePair.from_record(record) for record in run.log("pairs").read().values() if "skip" not in record][:PAIRS]
     with generating(run.host):
         live = log_probs(run.host, pairs)
     entry = {record["pair"]: [record["chosen"], record["rejected"]] for record in run.log("reference").read().values()}
@@ -38,5 +38,5 @@ def write_exit_and_log_probs(run, path):
 @hookimpl
 def spr_host(trainer, namespace, config):
     """No host of ours: asked for one, a run is under way, and its exit gets the log-probs; to import this file changes nothing."""
-    pipeline.Run.write_exit = write_exit_and_log_probs
+    follow.write_exit = write_exit_and_log_probs
     return None

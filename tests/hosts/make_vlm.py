@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "tiny_world"))
-import convert  # noqa: E402
+import convert
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% for c in m['content'] %}{% if c['type'] == 'image' %}PICTURE"
@@ -59,8 +59,13 @@ def qwen2_text(tokens):
 
 
 def llava_onevision():
-    from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, LlavaOnevisionImageProcessor, LlavaOnevisionProcessor
-    from transformers import SiglipVisionConfig
+    from transformers import (
+        LlavaOnevisionConfig,
+        LlavaOnevisionForConditionalGeneration,
+        LlavaOnevisionImageProcessor,
+        LlavaOnevisionProcessor,
+        SiglipVisionConfig,
+    )
 
     tokens = tokenizer("<image>")
     grid = [[28, 28], [28, 56], [56, 28]]
@@ -95,7 +100,13 @@ def qwen(version):
 
 
 def internvl():
-    from transformers import GotOcr2ImageProcessor, InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor, InternVLVisionConfig
+    from transformers import (
+        GotOcr2ImageProcessor,
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+        InternVLVisionConfig,
+    )
 
     tokens = tokenizer("<IMG_CONTEXT>")
     tower = InternVLVisionConfig(**vision(image_size=[28, 28], patch_size=[7, 7]))

@@ -102,8 +102,8 @@ def test_broken_pictures_and_boxes_are_counted_and_the_rest_goes_on(world, tmp_p
         ("missing_image", "outside", "zero_area", "no_label"), 1
     )
     regions, scores, pairs = (Log(out / "spr" / stage).read() for stage in ("regions", "scores", "pairs"))
-    (unread,) = [id for id, record in regions.items() if record["image"]["path"].endswith("truncated.jpg")]
-    assert {row["initial"]["reason"] for row in scores[unread]["candidates"]} == {"image_unreadable"}
-    assert [record.get("skip") for record in pairs.values() if record["region"] == unread] == ["too_few_valid"]
+    (unread,) = [id for id, record in regions.items() if record["pictures"][0]["path"].endswith("truncated.jpg")]
+    assert {row["reason"] for row in scores[unread]["candidates"]} == {"image_unreadable"}
+    assert [record.get("skip") for record in pairs.values() if record["query"] == unread] == ["too_few_valid"]
     assert len(pairs) == len(scores) == len(regions)
     assert (out / "config.json").exists()

@@ -10,7 +10,7 @@ import pytest
 import transformers
 from PIL import Image
 
-from spr_plugin import pipeline
+from spr_plugin import follow
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json
@@ -34,16 +34,11 @@ from spr_plugin.host import Host
 
 SCORER = """
 class Lab:
-    def truth(self, queries, picture, texts, box_format):
-        return [np.array([a.box.xyxy for a in query.truth]) for query in queries]
+    def score(self, picture, descriptions):
+        return [self.one(each) for each in descriptions]
 
-    def score(self, queries, picture, texts, box_format, truths):
-        return [[self.one(text) for text in said] for said in texts]
-
-    def one(self, text):
-        reason = None if text else "empty"
-        n = len(text)
-        return {"terms": {"letters": n}, "total": float(n), "valid": not reason, "reason": reason}
+    def one(self, each):
+        return {"letters": len(each.text)}, len(each.predicted)
 
     {{change}}
 
@@ -152,7 +147,7 @@ def start(trainer, tmp_path):
             spr_box_format="llava",
             spr_more_than=2,
         )
-        pipeline.train(trainer, SPRConfig(spr=True, **given | flags), {}, train)
+        follow.train(trainer, SPRConfig(spr=True, **given | flags), {}, train)
 
     yield go
     if manager().has_plugin(str(file)):
@@ -207,74 +202,22 @@ def method(signature, result):
     return f"def {signature}:\n    {result}"
 
 
-TRUTH, SCORE = (
-    "truth(self, queries, picture, texts, box_format)",
-    "score(self, queries, picture, texts, box_format, truths)",
-)
-ONE = "one(self, text)"
+SCORE, ONE = "score(self, picture, descriptions)", "one(self, each)"
 SCORERS = [
     # (what is otherwise, words of the line)
-    (
-        method(
-            "truth(self, query, picture, texts, box_format)",
-            "return np.array([a.box.xyxy for a in query.truth])",
-        ),
-        "Lab.truth raised AttributeError",
-    ),
-    (method("truth(self, query, texts)", "return []"), "Lab.truth raised TypeError: .*truth"),
-    (method(TRUTH, "return None"), "Lab.truth gives None"),
-    (method(TRUTH, "return [np.zeros((1, 4))]"), "Lab.truth gives 1 .*2 regions"),
-    (method(TRUTH, "return [None for _ in queries]"), "Lab.truth .*None"),
-    (method(TRUTH, "return [torch.zeros(4) for _ in queries]"), r"Lab.truth .*\(4,\).*\(n, 4\)"),
-    (method(TRUTH, "return [torch.zeros(2, 5) for _ in queries]"), r"Lab.truth .*\(2, 5\).*\(n, 4\)"),
-    (method(TRUTH, "return [[[1, 2, 3, float('nan')]] for _ in queries]"), "Lab.truth .*finite"),
-    (method(TRUTH, "return [[[0.1, 0.2, 0.5, 0.6]] for _ in queries]"), "Lab.truth .*pixels"),
-    (method(TRUTH, "return [[a.box for a in query.truth] for query in queries]"), "Lab.truth"),
-    (
-        method(
-            "score(self, query, picture, texts, box_format, truth)",
-            "return [self.one(text) for text in texts]",
-        ),
-        "Lab.score",
-    ),
-    (
-        method(SCORE, "return [[self.one(text) for text in said[1:]] for said in texts]"),
-        "Lab.score gives .*texts",
-    ),
-    (
-        method(SCORE, "return [[self.one(t) for t in said] for said in texts][:1]"),
-        "Lab.score gives 1 .*2 regions",
-    ),
-    (method(SCORE, "return [self.one(said[0]) for said in texts]"), "Lab.score gives dict"),
+    (method("score(self, queries, picture, texts)", "return []"), "Lab.score raised TypeError: .*score"),
+    (method(SCORE, "return [self.one(each) for each in descriptions][1:]"), "Lab.score gives 7 .*8 descriptions"),
+    (method(SCORE, "return None"), "Lab.score gives None"),
     (method(SCORE, "return 0.5"), "Lab.score gives float"),
     (method(ONE, "return 0.5"), "Lab.score .*float"),
-    (method(ONE, "return {'terms': {}, 'total': 1.0, 'valid': True}"), "Lab.score .*reason"),
-    (
-        method(ONE, "return {'terms': {}, 'total': float('nan'), 'valid': True, 'reason': None}"),
-        "Lab.score .*total .*nan",
-    ),
-    (
-        method(ONE, "return {'terms': {'a': None}, 'total': 1.0, 'valid': True, 'reason': None}"),
-        "Lab.score gives the term a None",
-    ),
-    (
-        method(ONE, "return {'terms': [0.5], 'total': 1.0, 'valid': True, 'reason': None}"),
-        "Lab.score .*terms",
-    ),
-    (
-        method(ONE, "return {'terms': {}, 'total': torch.zeros(2), 'valid': True, 'reason': None}"),
-        "Lab.score .*total",
-    ),
-    (method(ONE, "return {'terms': {}, 'total': 1.0, 'valid': 'yes', 'reason': None}"), "Lab.score .*valid"),
-    (method(ONE, "return {'terms': {}, 'total': 1.0, 'valid': False, 'reason': 3}"), "Lab.score .*reason"),
-    (
-        method(ONE, "return {'terms': {}, 'total': 1.0, 'valid': True, 'reason': None, 'more': np.zeros(3)}"),
-        "Lab.score .*more",
-    ),
-    (
-        method(ONE, "return {'terms': {'n': 1 / len(text)}, 'total': 1.0, 'valid': True, 'reason': None}"),
-        "Lab.score raised ZeroDivisionError: .*lab.py, line",
-    ),
+    (method(ONE, "return {'a': 0.5, 'total': 0.5}"), "Lab.score .*dict"),
+    (method(ONE, "return {}, 1.0, 'no reason'"), "Lab.score gives 3 .*terms, score"),
+    (method(ONE, "return {}, float('nan')"), "Lab.score .*score nan"),
+    (method(ONE, "return {}, torch.zeros(2)"), "Lab.score .*score"),
+    (method(ONE, "return {'a': None}, 1.0"), "Lab.score gives the term a None"),
+    (method(ONE, "return {1: 0.5}, 1.0"), "Lab.score .*name of a term"),
+    (method(ONE, "return [0.5], 1.0"), "Lab.score .*terms"),
+    (method(ONE, "return {'n': 1 / len(each.predicted)}, 1.0"), "Lab.score raised ZeroDivisionError: .*lab.py, line"),
     ("score = None", "gives Lab, which has no method score"),
 ]
 
@@ -382,28 +325,28 @@ def test_a_box_format_of_the_wrong_shape(start, change, words):
 
 HOSTS = [
     (
-        method("questions(self, picture, prompt)", "return super().question(picture, prompt)"),
+        method("questions(self, pictures, prompts)", "return super().question(pictures, prompts[0])"),
         "Script.questions gives",
     ),
-    (method("questions(self, picture)", "return []"), "Script.questions raised TypeError"),
+    (method("questions(self, pictures)", "return []"), "Script.questions raised TypeError"),
     (
         method(
-            "row(self, image_path, prompt, answer)",
-            "return {**super().row(image_path, prompt, answer), 'labels': None}",
+            "row(self, paths, prompt, answer)",
+            "return {**super().row(paths, prompt, answer), 'labels': None}",
         ),
         "Script.row .*labels",
     ),
     (
         method(
-            "row(self, image_path, prompt, answer)",
-            "row = super().row(image_path, prompt, answer); return {**row, 'labels': row['labels'][None]}",
+            "row(self, paths, prompt, answer)",
+            "row = super().row(paths, prompt, answer); return {**row, 'labels': row['labels'][None]}",
         ),
         "Script.row .*labels",
     ),
     (
         method(
-            "row(self, image_path, prompt, answer)",
-            "row = super().row(image_path, prompt, answer)\n    row['labels'][:] = -100\n    return row",
+            "row(self, paths, prompt, answer)",
+            "row = super().row(paths, prompt, answer)\n    row['labels'][:] = -100\n    return row",
         ),
         "Script.row .*-100",
     ),
@@ -432,7 +375,7 @@ HOOKS = [
     ("spr_host", "return trainer.nothing", "raised AttributeError: .*nothing"),
     ("spr_box_format", "raise KeyError(family)", "raised KeyError: 'llava'"),
     ("spr_box_format", "return 'brackets'", "gives str, which has no method space"),
-    ("spr_scorer", "return object()", "gives object, which has no method truth"),
+    ("spr_scorer", "return object()", "gives object, which has no method score"),
     ("spr_scorer", "return 1 / 0", "raised ZeroDivisionError: division by zero .*lab.py, line"),
     ("spr_similarity", "return torch.nn.Linear(1, 1)", "gives Linear, which has no method score"),
     ("spr_annotations", "raise OSError('first\\nsecond')", "raised OSError: first second"),

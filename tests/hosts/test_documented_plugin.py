@@ -8,13 +8,14 @@ import shutil
 import pytest
 import transformers
 
-from spr_plugin import pipeline
+from spr_plugin import follow
 from spr_plugin.config import SPRConfig
 from spr_plugin.formats import box_format
+from spr_plugin.judging import by_pictures, by_query, judge_queries
 from spr_plugin.plugins import load_file, manager
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs.log import Log
-from spr_plugin.recipes.spr.scoring import find_scorer
 
 from . import make_vlm
 from .launch import ROOT, TINY
@@ -79,14 +80,14 @@ def test_the_documented_plugin_goes_through_a_whole_run(shown, tiny_world, tmp_p
         spr_clip=f"photo:{TINY / 'clip'}", spr_detector="foreground", spr_box_format="mine", spr_regions=5,
         spr_prompts=["plain"], spr_samples=3, spr_max_new_tokens=100, spr_epochs=1.0, spr_min_kept=0.0,
     )  # fmt: skip
-    pipeline.train(trainer, config, {}, None)
+    follow.train(trainer, config, {}, None)
     spr = tmp_path / "out" / "spr"
     regions, candidates, scores, pairs = (
         Log(spr / stage).read() for stage in ("regions", "candidates", "scores", "pairs")
     )
-    queries = [RegionQuery.from_json(record) for record in regions.values()]
+    queries = [RegionQuery.from_record(record) for record in regions.values()]
     assert len(queries) == 5 and all(
-        record["image"]["id"].endswith((".png", ".jpg")) for record in regions.values()
+        record["pictures"][0]["id"].endswith((".png", ".jpg")) for record in regions.values()
     )
     assert all(len(scores[query.id]["truth"]) >= len(query.truth) for query in queries)
     assert all(
@@ -94,10 +95,9 @@ def test_the_documented_plugin_goes_through_a_whole_run(shown, tiny_world, tmp_p
     )  # once on the CPU at the start, once for the stage, then by picture
     assert any("skip" not in record for record in pairs.values()) and (spr / "report.html").exists()
     assert model.config.spr_box == {"family": "mine", "space": "normalized", "aspect": None}
-    counting = find_scorer(SPRConfig(spr=True, spr_scorer="count"), "cpu", box_format("mine"))
-    said = pipeline.by_region(candidates.values())
-    for regions_of in pipeline.by_picture(queries):
-        for record in pipeline.score_regions(
-            regions_of, [said[query.id] for query in regions_of], counting, box_format("mine")
-        ):
-            assert {tuple(row["initial"]["terms"]) for row in record["candidates"]} == {("missing",)}
+    counting = find_recipe(SPRConfig(spr=True, spr_scorer="count"), box_format("mine")).on("cpu")
+    said = by_query(candidates.values())
+    for about in by_pictures(queries):
+        for record in judge_queries(about, [said[query.id] for query in about], counting):
+            terms = {tuple(row["terms"]) for row in record["candidates"] if row["reason"] is None}
+            assert terms == {("missing",)}

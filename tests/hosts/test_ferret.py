@@ -13,8 +13,15 @@ from spr_plugin.files import read_json
 from spr_plugin.hooks.ferret import FerretHost, spr_host
 from spr_plugin.pairing import PreferencePair
 
-from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_rows_in_another_process
-from .checks import assert_engine_on, assert_saved_lora_equals_live, assert_whole, saved_weights
+from .checks import (
+    assert_decodes_as_its_own_forward,
+    assert_engine_on,
+    assert_log_probs_of_its_own_forward,
+    assert_rows_in_another_process,
+    assert_saved_lora_equals_live,
+    assert_whole,
+    saved_weights,
+)
 from .launch import launcher, zero_flags
 from .tree import HERE, coco, run_in, source, trainer_of
 
@@ -78,7 +85,7 @@ ASK = "Describe [100, 200, 500, 600] and [0, 0, 999, 999] here."
 def test_a_box_in_a_question_brings_its_token_and_its_mask(host, world):
     path = world / "images" / coco(world)[0]["file_name"]
     width, height = Image.open(path).size
-    row = host.row(str(path), ASK, "a dog [1, 2, 3, 4]")
+    row = host.row([str(path)], ASK, "a dog [1, 2, 3, 4]")
     token = host.llava.config.im_region_fea_token
     assert (row["input_ids"] == token).sum() == 2 == len(row["region_masks"])
     first, second = row["region_masks"]
@@ -88,20 +95,20 @@ def test_a_box_in_a_question_brings_its_token_and_its_mask(host, world):
     assert second.mean() > 0.98
     said = row["input_ids"][row["labels"] != -100]
     assert not (said == token).any() and "a dog [1, 2, 3, 4]" in host.texts([said.tolist()])[0]
-    (plain,) = host.questions(Image.open(path).convert("RGB"), ["Describe the picture."])
+    (plain,) = host.questions([Image.open(path).convert("RGB")], ["Describe the picture."])
     assert plain["region_masks"] == [] and host.fits(row)
 
 
 def test_decoding_says_what_the_model_says_row_by_row(host, world):
     pictures = [Image.open(world / "images" / image["file_name"]).convert("RGB") for image in coco(world)[:2]]
-    rows = [row for picture in pictures for row in host.questions(picture, [ASK, "Describe [1, 1, 700, 700].", "What is this?"])]
+    rows = [row for picture in pictures for row in host.questions([picture], [ASK, "Describe [1, 1, 700, 700].", "What is this?"])]
     assert_decodes_as_its_own_forward(host, rows)
 
 
 def test_log_probs_are_those_of_the_model_s_own_forward(host, world):
     files = [str(world / "images" / image["file_name"]) for image in coco(world)[:2]]
     answers = ("red circle [100, 200, 300, 400]", "a ring"), ("green [1, 2, 3, 4] and", "blue square [5, 6, 7, 8] red")
-    pairs = [PreferencePair(f"p{i}", f"r{i}", ASK * (i + 1), file, *answers[i], 1.0, 0.0, "a", "b") for i, file in enumerate(files)]
+    pairs = [PreferencePair(f"p{i}", f"r{i}", ASK * (i + 1), (file,), *answers[i], 1.0, 0.0, "a", "b") for i, file in enumerate(files)]
     assert_rows_in_another_process(host, pairs)
     gradients = assert_log_probs_of_its_own_forward(host, pairs)
     assert any(host.part_of(name) == "projector" and "region_" in name for name in gradients)

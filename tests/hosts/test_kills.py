@@ -89,7 +89,10 @@ def killed_in(stages, arguments: list[str], out: Path) -> None:
     for stage in stages:
         sign = out / "spr" / stage
         before = _size(sign)
-        reached = (lambda: any(sign.glob("checkpoint-*/complete.json"))) if sign.name == "dpo" else (lambda: _size(sign) > before)
+
+        def reached(sign=sign, before=before):
+            return any(sign.glob("checkpoint-*/complete.json")) if sign.name == "dpo" else _size(sign) > before
+
         assert kill_when(arguments, reached, log), f"the run ended before its stage {stage} could be killed: {log.read_text()[-3000:]}"
         assert runs.open(out).state in OPEN
         index = out / "spr" / "entry" / "index.json"
@@ -150,7 +153,7 @@ def test_what_is_left_is_dealt_anew_to_other_ranks(world, tmp_path):
     answered = []
     for ranks in (1, 2, 4):
         before = _lines(log, ranks)
-        reached = lambda: all(now > was for now, was in zip(_lines(log, ranks), before))  # noqa: B023, E731
+        reached = lambda: all(now > was for now, was in zip(_lines(log, ranks), before))
         assert kill_when(command(world, out, *flags, ranks=ranks), reached, tmp_path / "log"), (tmp_path / "log").read_text()[-3000:]
         answered.append(dict(log.read()))
     assert len(answered[0]) < len(answered[1]) < len(answered[2]) < 12 * 3 * 2

@@ -92,9 +92,9 @@ def loaded(path, base=None, dtype=torch.float16):
 def loaded_host(world, path, base, tower: str):
     """A result in fp32 as a host, its vision tower in the precision that LLaVA's script trains with."""
     tokenizer, model, image_processor = loaded(path, base, torch.float32)
-    from llava import conversation
     from llava.train import train as script
 
+    from llava import conversation
     from spr_plugin.hooks.llava import LlavaHost
 
     conversation.default_conversation = conversation.conv_templates["v1"]
@@ -112,7 +112,7 @@ def assert_loads_as_live(world, out, base=None):
     """What the host's own loader makes of the result gives each token the log-prob that it had in the live model, but for rounding: sums come in
     another order under ZeRO-3 (1.5e-5 was seen, on one processor and not on another), and an adapter is merged by the loader (1.2e-5)."""
     known = read_json(out / "spr" / "live_log_probs.json")
-    again = log_probs(loaded_host(world, out, base, known["tower"]), [PreferencePair(**one["pair"]) for one in known["pairs"]])
+    again = log_probs(loaded_host(world, out, base, known["tower"]), [PreferencePair.from_record(one["pair"]) for one in known["pairs"]])
     assert again
     for one, both in zip(known["pairs"], again):
         for live, now in zip(one["live"], both):

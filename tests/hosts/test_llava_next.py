@@ -13,9 +13,16 @@ from spr_plugin.hooks.llava_next import LlavaNextHost, spr_host
 from spr_plugin.pairing import PreferencePair
 
 from . import make_vlm
-from .checks import assert_decodes_as_its_own_forward, assert_log_probs_of_its_own_forward, assert_rehearses
-from .checks import assert_rows_in_another_process
-from .checks import assert_engine_on, assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole
+from .checks import (
+    assert_decodes_as_its_own_forward,
+    assert_engine_on,
+    assert_log_probs_of_its_own_forward,
+    assert_rehearses,
+    assert_rows_in_another_process,
+    assert_saved_equals_live,
+    assert_saved_lora_equals_live,
+    assert_whole,
+)
 from .launch import launcher, zero_flags
 from .tree import HERE, run_in, source, trainer_of
 
@@ -70,12 +77,12 @@ def host(qwen, random_llava, tmp_path, monkeypatch):
 
 def test_a_row_s_labels_are_its_answer_and_the_end_of_turn(host, pictures):
     """The template's own tokens carry labels in every turn of the host's."""
-    row = host.row(pictures[0], "Where?\nSay it.", "a dog [0.1, 0.2, 0.3, 0.4]")
-    theirs = super(LlavaNextHost, host).row(pictures[0], "Where?", "a dog")
+    row = host.row([pictures[0]], "Where?\nSay it.", "a dog [0.1, 0.2, 0.3, 0.4]")
+    theirs = super(LlavaNextHost, host).row([pictures[0]], "Where?", "a dog")
     assert theirs["labels"][theirs["input_ids"] == host.tokenizer.eos_token_id].ne(-100).sum() == 3
     said = row["labels"][row["labels"] != -100]
     assert said[-1] == host.tokenizer.eos_token_id and host.texts([said[:-1].tolist()]) == ["a dog [0.1, 0.2, 0.3, 0.4]"]
-    (question,) = host.questions(Image.open(pictures[0]), ["Where?\nSay it."])
+    (question,) = host.questions([Image.open(pictures[0])], ["Where?\nSay it."])
     assert torch.equal(question["input_ids"], row["input_ids"][: len(question["input_ids"])]) and (row["labels"] != -100).nonzero()[0] == len(question["input_ids"])
     assert torch.equal(question["image"][0][0], row["image"][0][0])
     assert host.box_format.describe() == {"family": "llava", "space": "normalized", "aspect": "anyres"}
@@ -86,13 +93,13 @@ def test_a_rehearsal(host, pictures):
 
 
 def test_decoding_says_what_the_model_says_row_by_row(host, pictures):
-    rows = [row for file in pictures for row in host.questions(Image.open(file).convert("RGB"), ["Where is it?", "Describe all."])]
+    rows = [row for file in pictures for row in host.questions([Image.open(file).convert("RGB")], ["Where is it?", "Describe all."])]
     assert len({row["image"][0][0].shape for row in rows}) > 1
     assert_decodes_as_its_own_forward(host, rows)
 
 
 def test_a_picture_s_tiles_are_encoded_once(host, pictures, monkeypatch):
-    rows = host.questions(Image.open(pictures[0]).convert("RGB"), ["Where is it?", "Describe all."])
+    rows = host.questions([Image.open(pictures[0]).convert("RGB")], ["Where is it?", "Describe all."])
     tower = host.llava.get_vision_tower().vision_tower
     seen = []
     tower.register_forward_pre_hook(lambda module, args, kwargs: seen.append(len(args[0])), with_kwargs=True)
@@ -102,7 +109,7 @@ def test_a_picture_s_tiles_are_encoded_once(host, pictures, monkeypatch):
 
 
 def test_log_probs_are_those_of_the_model_s_own_forward(host, pictures):
-    asked = [("Where?" * (i + 1), file, "a red circle [0.1, 0.2]", "blue") for i, file in enumerate(pictures)]
+    asked = [("Where?" * (i + 1), (file,), "a red circle [0.1, 0.2]", "blue") for i, file in enumerate(pictures)]
     pairs = [PreferencePair(f"p{i}", f"r{i}", *words, 1.0, 0.0, "a", "b") for i, words in enumerate(asked)]
     assert_rows_in_another_process(host, pairs)
     gradients = assert_log_probs_of_its_own_forward(host, pairs)
@@ -112,7 +119,7 @@ def test_log_probs_are_those_of_the_model_s_own_forward(host, pictures):
 @pytest.mark.parametrize("file", range(len(SHAPES)))
 def test_what_fits_is_what_the_host_s_expansion_leaves_whole(host, pictures, file):
     """The picture's number of tokens depends on its shape; at the limit one token decides."""
-    row = host.row(pictures[file], "Where?", "a dog [0.1, 0.2, 0.3, 0.4]")
+    row = host.row([pictures[file]], "Where?", "a dog [0.1, 0.2, 0.3, 0.4]")
     with host.labels_overheard() as heard, torch.no_grad():
         host.trainer.model(**host.batch([row]))
     length = int((heard[0][0] != -100).nonzero()[-1]) + 1

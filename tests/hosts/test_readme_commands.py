@@ -22,7 +22,7 @@ def readme_command(start: str) -> list[str]:
 
 
 def test_llava_7b(tmp_path):
-    program, script, *flags = readme_command("deepspeed llava/train/train_mem.py")
+    _, _, *flags = readme_command("deepspeed llava/train/train_mem.py")
     assert "--spr" in flags and "--lora_enable" in flags
     shutil.copytree(ROOT / "tests" / "deepspeed", tmp_path / "scripts")
     printed = run([*launcher(1, deepspeed=True), *flags, *NO_GPU], expect=1, cwd=tmp_path)
@@ -36,7 +36,7 @@ def test_ferret_7b(tmp_path):
 
     That script trains nothing, which is an error of its own.
     """
-    program, script, *flags = readme_command("deepspeed ferret/train/train_mem.py")
+    _, _, *flags = readme_command("deepspeed ferret/train/train_mem.py")
     shutil.copytree(ROOT / "tests" / "deepspeed", tmp_path / "scripts")
     recorded = ROOT / "tests" / "hosts" / "ferret_flags.py"
     *start, _ = launcher(1, deepspeed=True)
@@ -50,7 +50,7 @@ def test_ferret_7b(tmp_path):
 
 def test_onevision_7b(tmp_path):
     """Through LLaVA-NeXT's script; its default attention is one that a machine without a GPU lacks."""
-    program, _, ranks, script, *flags = readme_command("torchrun --nproc_per_node 8 llava/train/train_mem.py")
+    _, _, _, _, *flags = readme_command("torchrun --nproc_per_node 8 llava/train/train_mem.py")
     assert "--spr_only" in flags and "--deepspeed" in flags
     shutil.copytree(ROOT / "tests" / "deepspeed", tmp_path / "scripts")
     tree = source("llava_next", "llava/model/language_model/llava_qwen.py")
@@ -62,7 +62,7 @@ def test_onevision_7b(tmp_path):
 
 
 def test_a_hugging_face_model(tmp_path):
-    program, script, *flags = readme_command("python examples/finetune_vlm.py")
+    _, script, *flags = readme_command("python examples/finetune_vlm.py")
     printed = run([*launcher(1, False, ROOT / script), *flags, *NO_GPU], expect=1, cwd=tmp_path)
     assert "AutoProcessor.from_pretrained(script.model)" in printed and "huggingface.co" in printed, printed[-3000:]
     assert "spr: error" not in printed and "unrecognized" not in printed

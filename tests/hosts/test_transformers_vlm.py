@@ -59,8 +59,8 @@ def host(request, tmp_path_factory):
 
 def test_a_row_is_the_question_then_the_answer_and_its_end(host, pictures):
     with Image.open(pictures[0]) as picture:
-        (question,) = host.questions(picture.convert("RGB"), ["Where is it?"])
-    row = host.row(pictures[0], "Where is it?", ANSWERS[0])
+        (question,) = host.questions([picture.convert("RGB")], ["Where is it?"])
+    row = host.row([pictures[0]], "Where is it?", ANSWERS[0])
     asked = len(question["input_ids"])
     assert torch.equal(row["input_ids"][:asked], question["input_ids"]) and (row["labels"][:asked] == -100).all()
     said = row["labels"][asked:].tolist()
@@ -75,7 +75,7 @@ def test_a_rehearsal(host, pictures):
 def question_rows(host, pictures):
     """Questions of different lengths about pictures of different shapes."""
     texts = ["Where is it?", "Describe the objects in the region with their bounding boxes."]
-    return [host.questions(Image.open(file).convert("RGB"), [text])[0] for file in pictures for text in texts]
+    return [host.questions([Image.open(file).convert("RGB")], [text])[0] for file in pictures for text in texts]
 
 
 def test_decoding_says_what_the_model_says_row_by_row(host, pictures):
@@ -83,7 +83,7 @@ def test_decoding_says_what_the_model_says_row_by_row(host, pictures):
 
 
 def test_log_probs_are_those_of_the_model_s_own_forward(host, pictures):
-    asked = [("Where is it?" * (i + 1), file, *ANSWERS[:: 1 - 2 * i]) for i, file in enumerate(pictures)]
+    asked = [("Where is it?" * (i + 1), (file,), *ANSWERS[:: 1 - 2 * i]) for i, file in enumerate(pictures)]
     pairs = [PreferencePair(f"p{i}", f"r{i}", *words, 1.0, 0.0, "a", "b") for i, words in enumerate(asked)]
     host.trainer.model.double()  # trained weights are sharp: in fp32 rounding alone moves their gradients by more than the bound
     assert_rows_in_another_process(host, pairs)
@@ -107,7 +107,7 @@ def test_qwen_2_5_counts_pixels_of_the_picture_as_its_processor_resizes_it(pictu
     host = spr_host(trainer=trainer, namespace={}, config=SPRConfig(spr=True, spr_annotations="a.json"))
     assert host.box_format.describe()["aspect"] == f"{56 * 56}-{28 * 28 * 40}"
     for file, (width, height) in zip(pictures, SIZES):
-        (row,) = host.questions(Image.open(file).convert("RGB"), ["Where?"])
+        (row,) = host.questions([Image.open(file).convert("RGB")], ["Where?"])
         _, rows, columns = row["image_grid_thw"][0].tolist()
         space = host.box_format.space(width, height)
         assert (round(width / space.scale[0]), round(height / space.scale[1])) == (columns * 14, rows * 14)

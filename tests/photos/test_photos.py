@@ -21,22 +21,23 @@ pytest.importorskip("transformers")
 
 from PIL import Image, ImageColor  # noqa: E402
 
-from spr_plugin.annotations import open_image, CocoImages  # noqa: E402
+from spr_plugin.annotations import CocoImages  # noqa: E402
 from spr_plugin.boxes import Box, Space, iou  # noqa: E402
 from spr_plugin.config import SPRConfig  # noqa: E402
 from spr_plugin.files import write_json  # noqa: E402
 from spr_plugin.formats import ferret, llava  # noqa: E402
 from spr_plugin.hooks.clip import load  # noqa: E402
-from spr_plugin.pairing import PreferencePair, make_pair  # noqa: E402
-from spr_plugin.pipeline import score_regions  # noqa: E402
+from spr_plugin.judging import judge_queries  # noqa: E402
+from spr_plugin.pairing import PreferencePair, best_over_worst, make_pair  # noqa: E402
 from spr_plugin.recipes.spr.prompts import prompts_for, restate  # noqa: E402
+from spr_plugin.recipes.spr.recipe import SPR  # noqa: E402
 from spr_plugin.recipes.spr.refinement import refine  # noqa: E402
 from spr_plugin.recipes.spr.regions import grow_region, members, region_queries, region_query  # noqa: E402
+from spr_plugin.recipes.spr.scoring import SPRScorer  # noqa: E402
 from spr_plugin.report import COLORS, PICTURE_SIDE, write_report  # noqa: E402
 from spr_plugin.runs.layout import Folder  # noqa: E402
 from spr_plugin.runs.log import Log  # noqa: E402
 from spr_plugin.runs.manifest import Changes, bind, settings_of  # noqa: E402
-from spr_plugin.recipes.spr.scoring import SPRScorer  # noqa: E402
 
 HERE = Path(__file__).parent
 CLIP = HERE.parents[1] / "examples" / "tiny_world" / "clip"
@@ -53,8 +54,8 @@ PHOTOS = {
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
-    for name, load in PHOTOS.items():
-        Image.fromarray(load()).save(folder / name)
+    for name, photo in PHOTOS.items():
+        Image.fromarray(photo()).save(folder / name)
     skipped = Counter()
     found = {Path(image.path).name: image for image in CocoImages(str(HERE / "annotations.json"), str(folder), skipped)}
     assert not skipped and found.keys() == PHOTOS.keys()
@@ -141,6 +142,10 @@ def test_regions_are_those_worked_out_by_hand(images, name, start, region, insid
     assert grown.xyxy == region and [annotation.id for annotation in members(images[name], grown)] == inside
 
 
+def recipe_of(scorer, form=FORM):
+    return SPR(SPRConfig(spr_min_kept=0), form, refine, scorer)
+
+
 @pytest.mark.parametrize("key", GOLDEN_ANSWERS, ids=lambda key: key[0])
 def test_scores_are_those_worked_out_by_hand(images, scorer, key):
     """S_loc of an answer by hand; S is its sum with what CLIP says; repaired, each kept box counts in full."""
@@ -152,15 +157,15 @@ def test_scores_are_those_worked_out_by_hand(images, scorer, key):
         x1, y1, x2, y2 = by_id[id].box.xyxy
         said.append((by_id[id].label, Box(x1, y1, x2, y1 + share * (y2 - y1), by_id[id].box.space)))
     form = ferret()
-    [record] = score_regions([query], [[{"id": "a", "text": form.render(said)}]], scorer, form)
+    [record] = judge_queries([query], [[{"id": "a", "text": form.render(said)}]], recipe_of(scorer, form))
     [row] = record["candidates"]
-    terms = row["initial"]["terms"]
+    terms = row["terms"]
     assert terms["s_loc"] == pytest.approx(s_loc, abs=0.01)
-    assert row["initial"]["total"] == pytest.approx(0.8 * (terms["s_crop"] + terms["s_local"]) / 2 + 0.2 * terms["s_loc"])
+    assert row["score"] == pytest.approx(0.8 * (terms["s_crop"] + terms["s_local"]) / 2 + 0.2 * terms["s_loc"])
     kept = sum(share > 0.5 for share in shares.values())
-    assert len(form.parse(row["refined_text"], query.image.width, query.image.height).boxes) == kept
+    assert len(form.parse(row["repaired"], query.image.width, query.image.height).boxes) == kept
     # A bin of a thousandth cut off costs a small object some hundredths of IoU.
-    assert row["refined"]["terms"]["s_loc"] == pytest.approx(kept / len(query.truth), abs=0.02)
+    assert row["repaired_terms"]["s_loc"] == pytest.approx(kept / len(query.truth), abs=0.02)
 
 
 def test_hand_drawn_boxes_lie_on_the_picture_and_are_told_apart(images):
@@ -174,29 +179,22 @@ def test_hand_drawn_boxes_lie_on_the_picture_and_are_told_apart(images):
 
 def test_from_answers_to_a_pair(queries, scorer):
     for query in queries:
-        picture = open_image(query.image.path, query.image.id)
         said = answers(query)
-        truth = [annotation.box.xyxy for annotation in query.truth]
-        refined = {name: refine(text, truth, FORM, query.image.width, query.image.height) for name, text in said.items()}
-        texts = [*said.values(), *(text for text, _, _ in refined.values())]
-        [scores] = scorer.score([query], picture, [texts], FORM, scorer.truth([query], picture, [texts], FORM))
-        initial, final = dict(zip(said, scores)), dict(zip(said, scores[len(said) :]))
-        s_loc = {name: score["terms"].get("s_loc") for name, score in initial.items()}
+        candidates = [{"id": name, "text": text} for name, text in said.items()]
+        [record] = judge_queries([query], [candidates], recipe_of(scorer))
+        rows = {row["id"]: row for row in record["candidates"]}
+        s_loc = {name: row["terms"].get("s_loc") for name, row in rows.items()}
         # Two decimals cost a small object some IoU: even the true boxes do not reach 1.
         assert s_loc["good"] > 0.8 > s_loc["loose"] > 0.3 and s_loc["good"] > s_loc["half"] and s_loc["astray"] < 0.4
-        assert final["loose"]["terms"]["s_loc"] > s_loc["loose"]
-        assert refined["good"][1:] == (len(truth), 0)
-        assert (initial["vague"]["reason"], initial["broken"]["reason"]) == ("no_box", "unparsable")
-        assert all(score["valid"] for name, score in initial.items() if name not in ("vague", "broken"))
-        rows = [
-            {"id": name, "text": said[name], "initial": initial[name], "refined_text": text, "refined": final[name], "kept": 1 - lost / max(1, kept + lost)}
-            for name, (text, kept, lost) in refined.items()
-        ]
+        assert rows["loose"]["repaired_terms"]["s_loc"] > s_loc["loose"]
+        assert rows["good"]["repaired_terms"]["kept"] == 1
+        assert (rows["vague"]["reason"], rows["broken"]["reason"]) == ("no_box", "unparsable")
+        assert all(row["reason"] is None for name, row in rows.items() if name not in ("vague", "broken"))
         [prompt] = prompts_for(query, FORM, ["plain"])
-        pair = make_pair(query, prompt.text, rows)
+        pair = make_pair(query, prompt.text, record["candidates"], best_over_worst)
         assert isinstance(pair, PreferencePair)
-        assert pair.chosen_score == max(score["total"] for score in final.values() if score["valid"])
-        assert pair.rejected_score == min(score["total"] for score in initial.values() if score["valid"])
+        assert pair.chosen_score == max(row["repaired_score"] for row in rows.values() if not row["not_choosable"])
+        assert pair.rejected_score == min(row["score"] for row in rows.values() if row["reason"] is None)
 
 
 def test_a_crop_answer_of_a_photograph_finds_its_objects_again(queries):
@@ -223,9 +221,9 @@ def test_the_report_draws_chosen_and_rejected_boxes(queries, scorer, tmp_path):
     shown = {}
     for query in queries:
         candidates = [{"id": f"{query.id}-{name}", "text": text} for name, text in answers(query).items()]
-        [record] = score_regions([query], [candidates], scorer, FORM)
-        pair = make_pair(query, prompts_for(query, FORM, ["plain"])[0].text, record["candidates"])
-        regions.append(query.to_json())
+        [record] = judge_queries([query], [candidates], recipe_of(scorer))
+        pair = make_pair(query, prompts_for(query, FORM, ["plain"])[0].text, record["candidates"], best_over_worst)
+        regions.append(query.to_record())
         scores.append(record)
         pairs.append(asdict(pair))
         shown[pair.id] = (query, pair)
@@ -238,7 +236,7 @@ def test_the_report_draws_chosen_and_rejected_boxes(queries, scorer, tmp_path):
     for (query, pair), picture in zip(in_order, pictures[::2]):
         assert pair.chosen in unescape(html) and pair.rejected in unescape(html)
         for box in FORM.parse(pair.chosen, query.image.width, query.image.height).boxes:
-            x1, y1, x2, y2 = (value * PICTURE_SIDE / max(query.image.width, query.image.height) for value in box.pixels())
+            x1, y1, _, _ = (value * PICTURE_SIDE / max(query.image.width, query.image.height) for value in box.pixels())
             corner = np.asarray(picture, int)[max(0, int(y1) - 3) : int(y1) + 4, max(0, int(x1) - 3) : int(x1) + 4].reshape(-1, 3)
             assert abs(corner - ImageColor.getrgb(COLORS["chosen"])).sum(1).min() < 120, (query.image.id, box)
 

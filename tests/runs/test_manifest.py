@@ -12,7 +12,6 @@ from spr_plugin.runs.lock import lock
 from spr_plugin.runs.log import Log
 from spr_plugin.runs.manifest import bind, changes, check_layout, settings_of, took
 
-
 SEED, OTHER_SEED = {"regions": {"spr_seed": 0}}, {"regions": {"spr_seed": 1}}
 SETTINGS = {
     "regions": {"spr_seed": 0, "data_path": {"path": "a.json", "hash": "x"}},
@@ -130,7 +129,7 @@ def test_a_change_that_was_cut_short_goes_on(tmp_path, monkeypatch):
         whole_run(path)
         left = [cut]
 
-        def dying(function):
+        def dying(function, left=left):
             def counted(*args):
                 if not left[0]:
                     raise KeyboardInterrupt
@@ -181,7 +180,7 @@ def test_an_overwrite_that_dies_leaves_what_a_run_leaves(tmp_path, monkeypatch):
         whole_run(path)
         left, remove = [cut], clearing.remove
 
-        def dying(target):
+        def dying(target, left=left, remove=remove):
             if not left[0]:
                 raise KeyboardInterrupt
             left[0] -= 1
@@ -415,7 +414,7 @@ def test_an_overwrite_that_was_cut_short_goes_on(tmp_path, monkeypatch):
         run_in(spr / "round-2", "pairs")
         left = [cut]
 
-        def dying(path):
+        def dying(path, left=left):
             if not left[0]:
                 raise KeyboardInterrupt
             left[0] -= 1

@@ -17,7 +17,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
 from spr_plugin.formats import llava
 from spr_plugin.plugins import loaded_files, manager
-from spr_plugin.region_source import log_regions
+from spr_plugin.queries import log_queries
 from spr_plugin.recipes.spr.regions import region_query
 from spr_plugin.report import write_report
 from spr_plugin.runs.layout import LAYOUT, Folder
@@ -40,19 +40,20 @@ def begun(path, family="llava", **flags) -> Folder:
 def sampled(path, **how) -> Folder:
     folder = begun(path, **how)
     query = region_query(IMAGE, Box(0, 0, 50, 50, SPACE), 3)
-    log_regions(folder, [query], {"missing_image": 2})
-    folder.log("candidates").append(*({"id": f"c{n}", "region": query.id, "kind": "plain", "index": n} for n in range(2)))
+    log_queries(folder, [query], {"missing_image": 2})
+    folder.log("candidates").append(*({"id": f"c{n}", "query": query.id, "kind": "plain", "index": n} for n in range(2)))
     return folder
 
 
 def finished(path, **how) -> Folder:
     folder = sampled(path, **how)
-    score = {"terms": {"s_loc": 0.5}, "total": 0.5, "valid": True, "reason": None}
-    row = {"text": TEXT, "initial": score, "refined_text": TEXT, "refined": score, "kept": 1.0}
+    score = {"terms": {"s_loc": 0.5}, "score": 0.5, "reason": None}
+    repaired = {"repaired": TEXT, "repaired_terms": {"s_loc": 0.5}, "repaired_score": 0.5}
+    row = {"text": TEXT, **score, **repaired, "not_choosable": None, "not_rejectable": None}
     (region,) = folder.log("regions").read()
     folder.log("scores").append({"id": region, "truth": [], "candidates": [{**row, "id": f"c{n}"} for n in range(2)]})
-    texts = {"prompt": "?", "image": IMAGE.path, "chosen": TEXT, "rejected": "a dog"}
-    ids = {"id": "p", "region": region, "chosen_candidate": "c0", "rejected_candidate": "c1"}
+    texts = {"prompt": "?", "pictures": [IMAGE.path], "chosen": TEXT, "rejected": "a dog"}
+    ids = {"id": "p", "query": region, "chosen_candidate": "c0", "rejected_candidate": "c1"}
     folder.log("pairs").append({**ids, **texts, "chosen_score": 0.9, "rejected_score": 0.1})
     write_json(folder.policy / "index.json", {})
     write_json(folder.exit, {})
@@ -74,7 +75,7 @@ def test_a_run_of_any_state_opens_and_is_left_as_it_is(tmp_path, state):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     run = runs.open(tmp_path / "out")
     assert run.state == state and run.config["spr_samples"] == 2 and run.box_format == llava("pad")
-    assert len(run.regions) == (state != "empty") and len(run.pairs) == (state == "finished")
+    assert len(run.queries) == (state != "empty") and len(run.pairs) == (state == "finished")
     assert run.skipped == ({} if state == "empty" else {"missing_image": 2}) and not run.rounds
     assert (run.failure or {}).get("stage") == ("dpo" if state == "failed" else None)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
@@ -124,7 +125,7 @@ def test_a_small_file_that_is_damaged_is_said_and_the_rest_shown(tmp_path, name,
 def test_a_run_that_was_killed_before_it_wrote_anything_is_empty(tmp_path):
     (tmp_path / "lock").write_text("process 7 on here since then")
     run = runs.open(tmp_path)
-    assert run.state == "empty" and not run.regions and not run.pairs and run.config == {}
+    assert run.state == "empty" and not run.queries and not run.pairs and run.config == {}
 
 
 def test_a_folder_of_spr_sample_is_finished_when_all_is_there(tmp_path):
@@ -132,7 +133,7 @@ def test_a_folder_of_spr_sample_is_finished_when_all_is_there(tmp_path):
     folder = Folder(tmp_path)
     bind(folder, {stage: asked[stage] for stage in ("regions", "candidates")}, Changes({}, ()))
     assert runs.open(tmp_path).state == "empty"
-    log_regions(folder, [region_query(IMAGE, Box(0, 0, 50, 50, SPACE), 3)], {})
+    log_queries(folder, [region_query(IMAGE, Box(0, 0, 50, 50, SPACE), 3)], {})
     folder.log("candidates").append({"id": "a"})
     assert runs.open(tmp_path).state == "stopped"
     folder.log("candidates").append({"id": "b"})
@@ -162,15 +163,15 @@ def test_a_newer_run_shows_what_is_known_of_it(tmp_path, capsys):
     newer = {**json.loads(folder.manifest.read_text()), "layout": LAYOUT + 7, "version": "9.1", "rooms": []}
     write_json(folder.manifest, newer)
     (region,) = folder.log("regions").read().values()
-    region["image"]["depth"] = "z.png"
+    region["pictures"][0]["depth"] = "z.png"
     folder.log("regions").write([{**region, "recipe": "new"}])
     run = runs.open(tmp_path)
-    assert len(run.regions) == 1 and len(run.records("candidates")) == 2
+    assert len(run.queries) == 1 and len(run.records("candidates")) == 2
     assert f"{tmp_path} was written by spr-plugin 9.1 in layout {LAYOUT + 7}, newer" in capsys.readouterr().err
     del region["region"]
     folder.log("regions").write([region])
     with pytest.raises(UserError, match="regions holds no regions that this version reads"):
-        runs.open(tmp_path).regions  # noqa: B018
+        runs.open(tmp_path).queries
 
 
 def test_later_rounds_are_runs_in_their_order(tmp_path):
@@ -222,7 +223,7 @@ def test_opening_needs_no_torch_and_no_right_to_write(tmp_path, ordinary_user):
     code = f"""
 import sys, spr_plugin
 run = spr_plugin.load_run({str(tmp_path / "run")!r})
-assert run.state == "finished" and run.box_format and len(run.pairs) == 1 and run.regions
+assert run.state == "finished" and run.box_format and len(run.pairs) == 1 and run.queries
 assert not {{"torch", "transformers"}} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": ""})

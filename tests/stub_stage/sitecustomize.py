@@ -45,7 +45,7 @@ def new_tokens(trainer) -> int:
     return out.shape[1]
 
 
-sys.modules["spr_plugin.pipeline"] = types.SimpleNamespace(train=train)
+sys.modules["spr_plugin.follow"] = types.SimpleNamespace(train=train)
 
 if os.environ.get("SPR_STUB_WITHOUT"):
     # Boot has run by now; a shim's change of a class is looked up when its module arrives, so it can still be left out.

@@ -17,10 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import scenes
-import tables
 from scipy.stats import rankdata
 
+import scenes
+import tables
 from spr_plugin import runs
 from spr_plugin.boxes import pair_iou
 from spr_plugin.compare import figure_rows
@@ -29,7 +29,7 @@ from spr_plugin.eval_tasks import metrics
 from spr_plugin.formats import BoxFormat
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.recipes.spr.regions import RegionQuery
-from spr_plugin.recipes.spr.scoring import IOU_FLOOR, parse
+from spr_plugin.recipes.spr.scoring import IOU_FLOOR
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 SCORES, WORTH = ("s_sem", "s_loc", "S"), ("IoU", "recall")
@@ -48,7 +48,7 @@ def why(model: Path, base: Path, results: tuple[dict, dict], data: Path, evaluat
         evaluation: what both were asked; `asked`: split, seed and number of its scenes.
     """
     run = runs.open(model)
-    queries, form, scores, pairs = run.regions, run.box_format, run.records("scores"), run.pairs
+    queries, form, scores, pairs = run.queries, run.box_format, run.records("scores"), run.pairs
     trained = {record["pair"] for record in run.records("reference").values()}
     looked = [pair for pair in pairs if pair.id in trained][:LOOKED]
     (pictures, before), (_, after) = (tables.samples(result, "rec") for result in results)
@@ -56,7 +56,7 @@ def why(model: Path, base: Path, results: tuple[dict, dict], data: Path, evaluat
     return {
         "flips": flips(np.column_stack([side["mIoU"][:, 0] for side in (before, after)]), pictures, parts([facts[picture] for picture in pictures])),
         "scores": score_rows([answers(record, queries[id], form) for id, record in scores.items()]),
-        "pairs": pair_rows([pair_worth(pair, scores[pair.region], queries[pair.region], form) for pair in pairs]),
+        "pairs": pair_rows([pair_worth(pair, scores[pair.query], queries[pair.query], form) for pair in pairs]),
         "log_probs": log_prob_rows(*(token_log_probs(checkpoint, looked, data) for checkpoint in (base, model))),
     }
 
@@ -122,7 +122,8 @@ def worth(text: str, query: RegionQuery, form: BoxFormat) -> dict[str, float]:
     IoU: mean over its boxes of the best IoU with an object of the name that they are written behind, 0 where there is none of that name and
     for an answer without boxes. recall: share of the region's objects that it names with a box of IoU ≥ 0.5. boxes: how many it writes.
     """
-    said = [(mention.phrase, box.pixels()) for mention in parse(query, text, form).mentions for box in mention.boxes]
+    mentions = form.parse(text, query.image.width, query.image.height).mentions
+    said = [(mention.phrase, box.pixels()) for mention in mentions for box in mention.boxes]
     best = [max((pair_iou(box, one.box.xyxy) for one in query.image.annotations if one.label == name), default=0.0) for name, box in said]
     found = [any(name == one.label and pair_iou(box, one.box.xyxy) >= IOU_FLOOR for name, box in said) for one in query.truth]
     return {"IoU": float(np.mean(best)) if best else 0.0, "recall": float(np.mean(found)), "boxes": float(len(said))}
@@ -130,8 +131,8 @@ def worth(text: str, query: RegionQuery, form: BoxFormat) -> dict[str, float]:
 
 def answers(record: Mapping, query: RegionQuery, form: BoxFormat) -> list[dict[str, float]]:
     """Scores and worth of the valid answers to one region, as the model gave them."""
-    valid = [row for row in record["candidates"] if row["initial"]["valid"]]
-    return [{**row["initial"]["terms"], "S": row["initial"]["total"], **worth(row["text"], query, form)} for row in valid]
+    scored = [row for row in record["candidates"] if row["reason"] is None]
+    return [{**row["terms"], "S": row["score"], **worth(row["text"], query, form)} for row in scored]
 
 
 def score_rows(regions: Iterable[Sequence[Mapping[str, float]]]) -> list[dict]:

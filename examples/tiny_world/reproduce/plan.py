@@ -57,7 +57,7 @@ VARIANTS = {
     MAIN: Variant("", SEEDS, ALL, own_answers=True),
     # three seeds: what the paper claims
     "SFT on chosen": Variant("--spr_pairing sft", SEEDS, ALL),
-    "no refinement": Variant("--spr_no_refinement True", SEEDS, ALL),
+    "no refinement": Variant("--spr_repair none", SEEDS, ALL),
     "lambda 0": Variant("--spr_lambda 0", SEEDS, ALL),
     "lambda 1": Variant("--spr_lambda 1", SEEDS, ALL),
     # one seed, one factor at a time, referring expressions

@@ -26,7 +26,6 @@ import grpo  # noqa: E402
 import plan  # noqa: E402
 import scenes  # noqa: E402
 import tables  # noqa: E402
-
 from spr_plugin import runs  # noqa: E402
 from spr_plugin.compare import read_run  # noqa: E402
 from spr_plugin.demo import WORLD, environment, train_command  # noqa: E402
@@ -52,10 +51,12 @@ class Study:
     def run(self) -> None:
         """All units of the plan."""
         for name, seed in self.plan.units:
-            self.result(self.file(name, seed), self.manifest(name, seed), lambda: self.trained(name, seed) / "llava")
+            trained = functools.partial(self.trained, name, seed)
+            self.result(self.file(name, seed), self.manifest(name, seed), lambda trained=trained: trained() / "llava")
             base, manifest = self.base(name, seed)
             own = self.plan.variants[name].own_base
-            self.result(base, manifest, lambda: self.trained(name, seed) / "llava/spr/base" if own else WORLD / "llava")
+            untrained = (lambda trained=trained: trained() / "llava/spr/base") if own else lambda: WORLD / "llava"
+            self.result(base, manifest, untrained)
             if name == plan.MAIN and self.plan.split == "test":
                 self.why(seed)
 
@@ -226,8 +227,8 @@ def evidence(spr: Path) -> dict:
     """What the stage worked with: pairs and skips, mean terms of chosen and rejected, and how S_sem and S go with S_loc within a region."""
     run = runs.open(spr)
     shown = summary(run)
-    regions = [[row["initial"] for row in region["candidates"] if row["initial"]["valid"]] for region in run.records("scores").values()]
-    rows = [np.array([(one["terms"]["s_sem"], one["total"], one["terms"]["s_loc"]) for one in region]) for region in regions if len(region) > 1]
+    regions = [[row for row in record["candidates"] if row["reason"] is None] for record in run.records("scores").values()]
+    rows = [np.array([(one["terms"]["s_sem"], one["score"], one["terms"]["s_loc"]) for one in region]) for region in regions if len(region) > 1]
     centred = np.vstack([row - row.mean(axis=0) for row in rows]) if rows else np.zeros((0, 3))
     with_loc = np.corrcoef(centred.T)[:2, 2] if centred.any(axis=0).all() else (None, None)
     correlation = {name: value if value is None else round(float(value), 3) for name, value in zip(("S_sem", "S"), with_loc)}

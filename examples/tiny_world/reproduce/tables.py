@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import plan
 
+import plan
 from spr_plugin.compare import plot
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics

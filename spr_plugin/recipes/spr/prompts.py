@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from spr_plugin.annotations import Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import BoxFormat
-from spr_plugin.recipes.spr.regions import RegionQuery
+from spr_plugin.recipes.base import Prompt
+from spr_plugin.recipes.spr.regions import PLAIN, RegionQuery
 
-PLAIN = "Describe the objects in the region {region} {boxes}."
 CROP = "Describe the objects in the image {boxes}."
 REFERENCE = "The region {region} contains {references}. Describe the objects in the region {boxes}."
 # How a family's own training data or cookbook asks for boxes, where it has words of its own for it.
@@ -30,23 +29,9 @@ BEFORE_OF = {"kosmos-2": "<grounding>"}
 DETERMINERS = ("a", "an", "the", "some", "one", "two", "three", "several")
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A question for the model.
-
-    Attributes:
-        kind: "plain" (whole picture, region box), "crop" (the region as the picture) or "reference" (plain, with the annotated objects).
-        text: without any picture placeholder.
-        crop: (x1, y1, x2, y2) in whole pixels of the picture that is to be cut out and shown, or None for the whole picture.
-    """
-
-    kind: str
-    text: str
-    crop: tuple[int, int, int, int] | None = None
-
-
 def prompts_for(query: RegionQuery, box_format: BoxFormat, kinds: Sequence[str]) -> list[Prompt]:
-    """One prompt for each of `kinds`, in their order, in the words and box text of `box_format`. Raises ValueError for an unknown kind."""
+    """One prompt for each of `kinds`, in their order, in the words and box text of `box_format`: "plain" (whole picture, region
+    box), "crop" (the region as the picture) or "reference" (plain, with the annotated objects). ValueError for another kind."""
     words = {"region": box_format.write(query.region), "boxes": BOXES_OF.get(box_format.family, BOXES)}
     before = BEFORE_OF.get(box_format.family, "")
     made = {

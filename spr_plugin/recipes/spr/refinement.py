@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from spr_plugin.boxes import Box, Space, iou_matrix
-from spr_plugin.formats import BoxFormat
+from spr_plugin.formats import BoxFormat, Parsed
+from spr_plugin.hookspecs import hookimpl
+
+
+class Repaired(NamedTuple):
+    """A repaired text, what is read in it, and how many of the boxes that were written were kept and dropped."""
+
+    text: str
+    kept: int
+    dropped: int
+    parsed: Parsed
+
+    @property
+    def share(self) -> float:
+        """Of the boxes written, those that were kept; 1 where none was written."""
+        return 1 - self.dropped / max(1, self.kept + self.dropped)
 
 
 def refine(
-    text: str, truth: np.typing.ArrayLike, box_format: BoxFormat, width: int, height: int, threshold: float = 0.5
-) -> tuple[str, int, int]:
+    text: str,
+    truth: np.typing.ArrayLike,
+    box_format: BoxFormat,
+    width: int,
+    height: int,
+    parsed: Parsed | None = None,
+    threshold: float = 0.5,
+) -> Repaired:
     """Repair the boxes of `text`, which speaks of a picture of `width` x `height` pixels; `truth` is (n, 4), xyxy in these pixels.
+    `parsed` is what was read in it, where that is known.
 
     Each box that is matched to a box of `truth` with IoU > `threshold` is written anew with that box's coordinates. Of all others,
     and of coordinates that cannot be read, only the coordinates go: the words stay and the sentence stays well-formed.
-
-    Returns:
-        The repaired text, how many boxes were kept (repaired) and how many were dropped.
     """
-    parsed = box_format.parse(text, width, height)
+    parsed = parsed or box_format.parse(text, width, height)
     matched = match([box.pixels() for box in parsed.boxes], truth, threshold)
     space = Space.pixels(width, height)
     changes = {place: Box(*map(float, truth[matched[place]]), space) if place in matched else None for place in range(len(parsed.boxes))}
@@ -30,7 +51,14 @@ def refine(
         # All open brackets at the end at once: one a turn would take a turn each.
         repaired = box_format.rewrite(repaired, left, {}, drop_failures=True).rstrip(" \t\n,;[(")
     kept = min(len(matched), len(left.boxes))
-    return repaired, kept, len(parsed.boxes) + len(parsed.failed_spans) - kept
+    return Repaired(repaired, kept, len(parsed.boxes) + len(parsed.failed_spans) - kept, left)
+
+
+def keep(
+    text: str, truth: np.typing.ArrayLike, box_format: BoxFormat, width: int, height: int, parsed: Parsed
+) -> Repaired:
+    """An ablation: the text as it is, all of its boxes kept."""
+    return Repaired(text, len(parsed.boxes), 0, parsed)
 
 
 def match(predicted: np.typing.ArrayLike, truth: np.typing.ArrayLike, threshold: float = 0.5) -> dict[int, int]:
@@ -42,3 +70,9 @@ def match(predicted: np.typing.ArrayLike, truth: np.typing.ArrayLike, threshold:
     worth = np.where(overlaps > threshold, overlaps, 0.0)
     rows, columns = linear_sum_assignment(worth, maximize=True)
     return {int(row): int(column) for row, column in zip(rows, columns) if worth[row, column] > 0}
+
+
+@hookimpl
+def spr_repair(config):
+    """``--spr_repair hungarian`` and ``none``."""
+    return {"hungarian": refine, "none": keep}.get(config.spr_repair)

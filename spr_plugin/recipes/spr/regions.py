@@ -10,50 +10,56 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
+from spr_plugin.recipes.base import Query
 
+TASK = "describe"
+# The question, in which the model's own box text is filled in when it is asked.
+PLAIN = "Describe the objects in the region {region} {boxes}."
 IMAGE = ("id", "path", "width", "height")  # what a log holds of a picture beside its annotations
 Distance = tuple[float, float, tuple[bool, int | str]]
 
 
 @dataclass(frozen=True)
-class RegionQuery:
-    """A region to be described.
+class RegionQuery(Query):
+    """A region of one picture that is to be described.
 
     Attributes:
-        id: hash of picture id and size, region, truth and seed; the same on every machine.
-        image: the picture.
-        region: in pixels.
+        id: hash of picture id and size, region, truth and seed.
         truth: the annotations that belong to the region.
-        seed: for whatever is random about this query later on.
+        region: in pixels.
     """
 
-    id: str
-    image: AnnotatedImage
-    region: Box
+    pictures: tuple[AnnotatedImage]
     truth: tuple[Annotation, ...]
-    seed: int
+    region: Box
 
-    def to_json(self) -> dict:
-        """Plain data for a log; `from_json` reads it back."""
-        image = {name: getattr(self.image, name) for name in IMAGE}
-        image["annotations"] = [_annotation_row(annotation) for annotation in self.image.annotations]
-        return {"id": self.id, "image": image, "region": list(self.region.xyxy), "truth": [a.id for a in self.truth], "seed": self.seed}
+    @property
+    def image(self) -> AnnotatedImage:
+        """The picture."""
+        return self.pictures[0]
+
+    def to_record(self) -> dict:
+        picture = {name: getattr(self.image, name) for name in IMAGE}
+        picture["annotations"] = [_annotation_row(annotation) for annotation in self.image.annotations]
+        own = {"region": list(self.region.xyxy), "truth": [annotation.id for annotation in self.truth]}
+        return {"id": self.id, "task": self.task, "pictures": [picture], **own, "seed": self.seed}
 
     @classmethod
-    def from_json(cls, data: dict) -> RegionQuery:
-        """The query that `to_json` wrote."""
-        space = Space.pixels(data["image"]["width"], data["image"]["height"])
+    def from_record(cls, record: Mapping) -> RegionQuery:
+        (picture,) = record["pictures"]
+        space = Space.pixels(picture["width"], picture["height"])
         annotations = tuple(
-            Annotation(row["id"], row["label"], Box(*row["xyxy"], space), row["coarse"]) for row in data["image"]["annotations"]
+            Annotation(row["id"], row["label"], Box(*row["xyxy"], space), row["coarse"]) for row in picture["annotations"]
         )
         by_id = {annotation.id: annotation for annotation in annotations}
-        image = AnnotatedImage(**{name: data["image"][name] for name in IMAGE}, annotations=annotations)
-        return cls(data["id"], image, Box(*data["region"], space), tuple(by_id[id] for id in data["truth"]), data["seed"])
+        image = AnnotatedImage(**{name: picture[name] for name in IMAGE}, annotations=annotations)
+        truth = tuple(by_id[id] for id in record["truth"])
+        return cls(record["id"], (image,), PLAIN, truth, record["task"], record["seed"], Box(*record["region"], space))
 
 
 def members(image: AnnotatedImage, region: Box) -> tuple[Annotation, ...]:
@@ -106,7 +112,7 @@ def region_queries(
 
 def _shuffled(images: Iterable[AnnotatedImage], seed: int) -> Iterator[AnnotatedImage]:
     """In the drawn order; pictures that can be had by number are looked at no earlier than they are asked for."""
-    order = lambda id: _hash(seed, "order", id)  # noqa: E731
+    order = lambda id: _hash(seed, "order", id)
     if not hasattr(images, "ids"):
         return iter(sorted(images, key=lambda image: order(image.id)))
     numbers = sorted(range(len(images.ids)), key=lambda number: order(images.ids[number]))
@@ -132,7 +138,7 @@ def region_query(image: AnnotatedImage, region: Box, seed: int) -> RegionQuery:
     """The query for one region (pixels) of `image`."""
     truth = members(image, region)
     id = _hash(image.id, image.width, image.height, region.xyxy, [_annotation_row(a) for a in truth], seed)[:16]
-    return RegionQuery(id, image, region, truth, seed)
+    return RegionQuery(id, (image,), PLAIN, truth, TASK, seed, region)
 
 
 def _annotation_row(annotation: Annotation) -> dict:

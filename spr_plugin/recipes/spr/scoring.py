@@ -4,23 +4,20 @@
     S_loc = 1/n sum_i max_j p[i, j]                     p[i, j] = IoU(gt_i, pred_j) if IoU >= 0.5 else 0
     S     = lambda S_sem + (1 - lambda) S_loc           lambda = 0.8
 
-Formulas on plain arrays first, then :class:`SPRScorer`, which asks a similarity model and, where there is one, a detector. Which
-models those are is the business of ``hooks/``.
+Formulas on plain arrays first, then :class:`SPRScorer`, which asks a similarity model. Which model that is, and the detector's, is
+the business of ``hooks/``; what is scored is put together in :mod:`spr_plugin.recipes.spr.recipe`.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from spr_plugin.annotations import usable
-from spr_plugin.boxes import Box, best_iou, finite, iou_matrix
-from spr_plugin.contracts import CheckedScorer, Detection, Detector, Scorer, Similarity, ask
+from spr_plugin.boxes import Box, best_iou, iou_matrix
+from spr_plugin.contracts import Description, Detection, Similarity, ask
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl
@@ -121,115 +118,36 @@ def _packed(units: Sequence[str], joiner: str, count_tokens: Callable[[str], int
 # --- the scorer
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A text as it is scored: its boxes, its words without coordinates, and the reason why it has no score, or None."""
-
-    parsed: Parsed
-    words: str
-    reason: str | None
-
-
-def read(query: RegionQuery, text: str, box_format: BoxFormat) -> Answer:
-    """An answer to `query`, in coordinates of the whole picture."""
-    parsed = parse(query, text, box_format)
-    words = strip_coordinates(text, parsed, box_format)
-    if not parsed.boxes and parsed.failures:
-        return Answer(parsed, words, "unparsable")
-    if not words:
-        return Answer(parsed, words, "empty")
-    return Answer(parsed, words, None if parsed.boxes else "no_box")
-
-
-def parse(query: RegionQuery, text: str, box_format: BoxFormat) -> Parsed:
-    """The boxes of a text on the query's picture."""
-    return box_format.parse(text, query.image.width, query.image.height)
-
-
 class SPRScorer:
-    """SPR's score of the candidates of one picture's regions.
+    """SPR's score of descriptions.
 
     Args:
         similarity: gives the two cosines of S_sem.
-        detector: adds its boxes to ground truth and predictions; None: annotations and written boxes alone.
         lam: lambda, the weight of S_sem.
         local: whether S_local has its half of S_sem; without it S_sem is S(I_crop, T) (an ablation).
     """
 
-    def __init__(self, similarity: Similarity, detector: Detector | None = None, lam: float = 0.8, local: bool = True):
+    def __init__(self, similarity: Similarity, lam: float = 0.8, local: bool = True):
         if not 0 <= lam <= 1:
             raise ValueError(f"lambda is a weight between 0 and 1, not {lam}")
-        self.similarity, self.detector, self.lam, self.local = similarity, detector, lam, local
-        self._found: tuple[Image.Image | None, dict[str, list[Detection]]] = (None, {})
+        self.similarity, self.lam, self.local = similarity, lam, local
 
-    def truth(self, queries: Sequence[RegionQuery], picture: Image.Image, texts: Sequence[Sequence[str]], box_format: BoxFormat) -> list[np.ndarray]:
-        """Each region's ground truth, (n, 4) pixels, pooled over all its candidates' texts."""
-        parsed = [[parse(query, text, box_format) for text in said] for query, said in zip(queries, texts)]
-        found = self._detections(picture, [one for row in parsed for one in row])
-        return [ground_truth(query, _named(row, found)) for query, row in zip(queries, parsed)]
+    def score(self, picture: Image.Image, descriptions: Sequence[Description]) -> list[tuple[dict[str, float], float]]:
+        """The terms s_crop, s_local, s_sem and s_loc of each description of this picture, and S."""
+        asked = list(dict.fromkeys((one.query.region, one.words) for one in descriptions))
+        cosines = dict(zip(asked, self.similarity.score(picture, asked)))
+        return [self._scored(one, *cosines[one.query.region, one.words]) for one in descriptions]
 
-    def score(
-        self,
-        queries: Sequence[RegionQuery],
-        picture: Image.Image,
-        texts: Sequence[Sequence[str]],
-        box_format: BoxFormat,
-        truths: Sequence[np.ndarray],
-    ) -> list[list[dict]]:
-        """For each region one ``{"terms", "total", "valid", "reason"}`` a text (in coordinates of the whole picture).
-
-        `terms` are s_crop, s_local, s_sem and s_loc. A text without words (``empty``), with unreadable boxes only (``unparsable``) or
-        without any (``no_box``), or whose cosines are not finite (``not_finite``), is not valid: no terms, total 0, and the reason. `truths` are those of `truth`, so that all texts of
-        a region, repaired ones too, are measured on the same n.
-        """
-        answers = [[read(query, text, box_format) for text in said] for query, said in zip(queries, texts)]
-        asked = dict.fromkeys((query.region, a.words) for query, row in zip(queries, answers) for a in row if a.reason is None)
-        cosines = dict(zip(asked, self.similarity.score(picture, list(asked)))) if asked else {}
-        found = self._detections(picture, [a.parsed for row in answers for a in row])
-        return [[self._scored(a, query, truth, cosines, found) for a in row] for query, truth, row in zip(queries, truths, answers)]
-
-    def _scored(self, answer: Answer, query: RegionQuery, truth: np.ndarray, cosines: dict, found: dict) -> dict:
-        if answer.reason:
-            return invalid(answer.reason)
-        s_crop, s_local = cosines[query.region, answer.words]
-        if not finite((s_crop, s_local)):
-            return invalid("not_finite")
+    def _scored(self, one: Description, s_crop: float, s_local: float) -> tuple[dict[str, float], float]:
         s_sem = semantic_score(s_crop, s_local) if self.local else s_crop
-        predicted = [box.pixels() for box in answer.parsed.boxes] + [box.pixels() for _, box, _ in _named([answer.parsed], found)]
-        terms = {"s_crop": s_crop, "s_local": s_local, "s_sem": s_sem, "s_loc": localization_score(truth, predicted)}
-        return {"terms": terms, "total": total_score(self.lam, s_sem, terms["s_loc"]), "valid": True, "reason": None}
-
-    def _detections(self, picture: Image.Image, parsed: Sequence[Parsed]) -> dict[str, list[Detection]]:
-        """Phrase → what the detector finds for it. All phrases of a picture's regions are asked at once, none twice."""
-        if self.detector is None:
-            return {}
-        found = self._found[1] if self._found[0] is picture else {}
-        if new := sorted(_phrases(parsed) - found.keys()):
-            found = {**found, **{phrase: [] for phrase in new}}
-            for phrase, box, score in self.detector.detect(picture, new):
-                if (on_picture := usable(box)) and math.isfinite(score):
-                    found[phrase].append((phrase, on_picture, score))
-        self._found = (picture, found)
-        return found
-
-
-def invalid(reason: str) -> dict:
-    """The score of a text that has none."""
-    return {"terms": {}, "total": 0.0, "valid": False, "reason": reason}
-
-
-def _phrases(parsed: Iterable[Parsed]) -> set[str]:
-    return {mention.phrase for one in parsed for mention in one.mentions if mention.phrase}
-
-
-def _named(parsed: Iterable[Parsed], found: dict[str, list[Detection]]) -> list[Detection]:
-    """The detections for the phrases of these texts."""
-    return [detection for phrase in sorted(_phrases(parsed)) for detection in found.get(phrase, ())]
+        s_loc = localization_score(one.truth, one.predicted)
+        terms = {"s_crop": s_crop, "s_local": s_local, "s_sem": s_sem, "s_loc": s_loc}
+        return terms, total_score(self.lam, s_sem, s_loc)
 
 
 @hookimpl
 def spr_scorer(config, device) -> SPRScorer | None:
-    """``--spr_scorer spr``. Raises UserError where no plugin has the similarity model or the detector that the flags name."""
+    """``--spr_scorer spr``. Raises UserError where no plugin has the similarity model that the flags name."""
     if config.spr_scorer != "spr":
         return None
     similarity = ask("spr_similarity", config=config, device=device)
@@ -240,16 +158,4 @@ def spr_scorer(config, device) -> SPRScorer | None:
         )
     if similarity is None:
         raise UserError(f"--spr_clip {config.spr_clip}: no image-text model; name a CLIP checkpoint with a text tower")
-    wanted = config.spr_detector and not config.spr_no_detector
-    detector = ask("spr_detector", config=config, device=device) if wanted else None
-    return SPRScorer(similarity, detector, config.spr_lambda, local=not config.spr_no_local)
-
-
-def find_scorer(config, device, box_format: BoxFormat) -> Scorer:
-    """The scorer of ``--spr_scorer``, tried if it is a plugin's. UserError where nobody has it."""
-    scorer = ask("spr_scorer", config=config, device=device)
-    if scorer is None:
-        raise UserError(f"--spr_scorer {config.spr_scorer}: no plugin has it")
-    if isinstance(scorer, CheckedScorer):
-        scorer.try_out(box_format)
-    return scorer
+    return SPRScorer(similarity, config.spr_lambda, local=not config.spr_no_local)

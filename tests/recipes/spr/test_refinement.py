@@ -22,28 +22,28 @@ def truth(*boxes):
 def test_good_boxes_are_replaced_and_bad_ones_lose_their_coordinates():
     text = "A dog [0.0, 0.0, 0.2, 0.18] and a cat [0.5, 0.5, 0.9, 0.9], a cup ([0.4, 0.4, 0.6, 0.6])."
     refined = refine(text, truth((0, 0, 20, 20), (41, 41, 60, 60)), FORM, 100, 100)
-    assert refined == ("A dog [0.0, 0.0, 0.2, 0.2] and a cat, a cup ([0.41, 0.41, 0.6, 0.6]).", 2, 1)
+    assert refined[:3] == ("A dog [0.0, 0.0, 0.2, 0.2] and a cat, a cup ([0.41, 0.41, 0.6, 0.6]).", 2, 1)
 
 
 def test_the_threshold_itself_is_not_enough():
     text = "A dog [0.0, 0.0, 0.2, 0.1]"
-    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100) == ("A dog", 0, 1)
-    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100, threshold=0.4) == ("A dog [0.0, 0.0, 0.2, 0.2]", 1, 0)
+    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100)[:3] == ("A dog", 0, 1)
+    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100, threshold=0.4)[:3] == ("A dog [0.0, 0.0, 0.2, 0.2]", 1, 0)
 
 
 def test_matching_is_one_to_one():
     text = "A dog [0.0, 0.0, 0.2, 0.2], a puppy [0.0, 0.0, 0.2, 0.18]."
-    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100) == ("A dog [0.0, 0.0, 0.2, 0.2], a puppy.", 1, 1)
+    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100)[:3] == ("A dog [0.0, 0.0, 0.2, 0.2], a puppy.", 1, 1)
 
 
 def test_coordinates_that_cannot_be_read_go_too():
     text = "A dog [0.0, 0.0, 0.2, 0.2], a cat [0.5, 0.5], a cup [0.4, 0.4, 0."
-    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100) == ("A dog [0.0, 0.0, 0.2, 0.2], a cat, a cup", 1, 2)
+    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100)[:3] == ("A dog [0.0, 0.0, 0.2, 0.2], a cat, a cup", 1, 2)
 
 
 def test_without_boxes_or_truth():
-    assert refine("A dog.", truth((0, 0, 20, 20)), FORM, 100, 100) == ("A dog.", 0, 0)
-    assert refine("A dog [0.0, 0.0, 0.2, 0.2].", [], FORM, 100, 100) == ("A dog.", 0, 1)
+    assert refine("A dog.", truth((0, 0, 20, 20)), FORM, 100, 100)[:3] == ("A dog.", 0, 0)
+    assert refine("A dog [0.0, 0.0, 0.2, 0.2].", [], FORM, 100, 100)[:3] == ("A dog.", 0, 1)
 
 
 BOX = st.tuples(st.integers(0, 70), st.integers(0, 70), st.integers(10, 30), st.integers(10, 30)).map(
@@ -81,7 +81,7 @@ FORMATS = [llava("pad"), llava("square"), ferret(), shikra(), cogvlm(), qwen_vl(
 @given(st.lists(st.tuples(PHRASES, BOX, JOINS), min_size=1, max_size=5), st.lists(BOX, max_size=5))
 def test_only_coordinates_change(form, rows, boxes):
     text = "".join(f"{phrase} {form.write(Box(*box, SPACE))}{join}" for phrase, box, join in rows) + "nothing."
-    refined, kept, dropped = refine(text, truth(*boxes), form, 100, 100)
+    refined, kept, dropped, _ = refine(text, truth(*boxes), form, 100, 100)
     before, after = form.parse(text, 100, 100), form.parse(refined, 100, 100)
     assert form.words(refined, after) == form.words(text, before)
     assert kept == len(after.boxes) and kept + dropped == len(before.boxes)

@@ -98,7 +98,7 @@ def queries(images, **options):
 def test_queries_hold_their_truth_and_survive_json():
     [query, *_], _ = queries([image(row_of_squares(9))])
     assert query.truth == members(query.image, query.region)
-    assert RegionQuery.from_json(json.loads(json.dumps(query.to_json()))) == query
+    assert RegionQuery.from_record(json.loads(json.dumps(query.to_record()))) == query
 
 
 def test_a_seed_gives_the_same_queries_on_every_machine():

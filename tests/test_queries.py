@@ -8,16 +8,18 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
-from spr_plugin.config import SPRConfig  # noqa: E402
-from spr_plugin.errors import UserError  # noqa: E402
-from spr_plugin.files import read_json  # noqa: E402
-from spr_plugin.formats import llava  # noqa: E402
-from spr_plugin.pipeline import Run, by_picture, refuse_impossible  # noqa: E402
-from spr_plugin.region_source import write_regions  # noqa: E402
-from spr_plugin.runs.layout import Folder  # noqa: E402
-from spr_plugin.runs.log import Log  # noqa: E402
-from spr_plugin.runs.manifest import Changes, bind, settings_of  # noqa: E402
-from spr_plugin.sample_alone import adopt  # noqa: E402
+from spr_plugin.config import SPRConfig
+from spr_plugin.errors import UserError
+from spr_plugin.files import read_json
+from spr_plugin.formats import llava
+from spr_plugin.opening import queries_of, refuse_impossible
+from spr_plugin.queries import find_queries, log_queries
+from spr_plugin.recipes.base import Source
+from spr_plugin.recipes.find import find_recipe
+from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.log import Log
+from spr_plugin.runs.manifest import Changes, bind, settings_of
+from spr_plugin.sample_alone import import_candidates
 
 
 @pytest.fixture
@@ -35,14 +37,24 @@ def source(tmp_path):
     return tmp_path
 
 
+def write_queries(folder, config, form, data_path=None, image_folder=None):
+    """What a run leaves of its first stage, unless it is there."""
+    recipe = find_recipe(config, form)
+    queries, skipped = find_queries(folder, config, recipe, Source(data_path, image_folder))
+    if skipped is not None:
+        log_queries(folder, queries, skipped)
+    return queries
+
+
 def regions(source, aspect="pad", into="spr", **flags):
     """Picture id → number of objects in the pictures that regions were made of, and the counts."""
-    run = object.__new__(Run)
-    run.folder = Folder(source / into)
-    run.host = SimpleNamespace(data_path=str(source / "data.json"), image_folder=str(source), box_format=llava(aspect))
-    run.config = SPRConfig(spr=True, spr_more_than=3, **flags)
-    queries = run.regions()
-    return {query.image.id: len(query.image.annotations) for query in queries}, read_json(run.folder.skipped)
+    folder, form, config = Folder(source / into), llava(aspect), SPRConfig(spr=True, spr_more_than=3, **flags)
+    write_queries(folder, config, form, str(source / "data.json"), str(source))
+    recipe = find_recipe(config, form)
+    queries = queries_of(SimpleNamespace(folder=folder, config=config, recipe=recipe))
+    if config.spr_candidates:
+        import_candidates(config, recipe, form, folder)
+    return {query.image.id: len(query.image.annotations) for query in queries}, read_json(folder.skipped)
 
 
 @pytest.mark.parametrize(
@@ -140,13 +152,13 @@ def test_variants_of_scoring_use_the_answers_of_an_earlier_run(source, tmp_path)
     flags = {"spr": True, "spr_annotations": str(source / "coco.json"), "spr_prompts": ["plain"], "spr_more_than": 1}
     config, first = SPRConfig(**flags), Folder(tmp_path / "first" / "spr")
     bound(first, config)
-    write_regions(first, config, llava(), None, str(source))
+    write_queries(first, config, llava(), None, str(source))
     ids = [f"{region}{place}" for region in first.log("regions").read() for place in range(config.spr_samples)]
     first.log("candidates").append(*({"id": id, "text": "a dog"} for id in ids))
-    variant = SPRConfig(**flags, spr_lambda=0.5, spr_pairing="random", spr_no_refinement=True, spr_beta=0.3, spr_candidates=str(first))
+    variant = SPRConfig(**flags, spr_lambda=0.5, spr_pairing="random", spr_repair="none", spr_beta=0.3, spr_candidates=str(first))
     second = Folder(tmp_path / "second")
-    write_regions(second, variant, llava(), None, str(source))
-    adopt(variant, llava(), second)
+    write_queries(second, variant, llava(), None, str(source))
+    import_candidates(variant, find_recipe(variant, llava()), llava(), second)
     assert ids and set(second.log("candidates").read()) == set(ids)
 
 
@@ -173,8 +185,3 @@ def test_answers_to_other_mined_boxes_are_not_taken_up(source):
 def test_settings_under_which_the_stage_cannot_run_are_refused_by_name(flags, words):
     with pytest.raises(UserError, match=words):
         refuse_impossible(SimpleNamespace(args=SimpleNamespace(**flags)))
-
-
-def test_queries_are_grouped_by_picture():
-    queries = [SimpleNamespace(image=SimpleNamespace(path=path), id=id) for id, path in enumerate("abacb")]
-    assert [[query.id for query in group] for group in by_picture(queries)] == [[0, 2], [1, 4], [3]]

@@ -1,0 +1,85 @@
+"""The stage of the scores: each picture is opened once, and the recipe judges all answers about it together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+
+from PIL import Image
+
+from spr_plugin import ranks
+from spr_plugin.progress import progress
+from spr_plugin.recipes.base import Judged, JudgedAnswer, Query, Recipe
+from spr_plugin.runs.log import Log
+from spr_plugin.sampling import ahead, opened, paths_of
+
+
+def judge_all(queries: list[Query], recipe: Recipe, device, candidates: Mapping[str, dict], log: Log) -> None:
+    """One record a query, of whose candidates each is judged; what ``log`` holds is not judged again."""
+    held = ranks.agreed(log.held)
+    # Pictures of which a query is missing are judged as a whole, so that a batch is the same whatever was done before.
+    wanted = [about for about in by_pictures(queries) if any(query.id not in held for query in about)]
+    mine = ranks.share(wanted, len)
+    answers = by_query(candidates.values())
+    ready = recipe.on(device) if mine else recipe
+    shown = progress(ahead(pictures_of, mine), len(mine), "scoring pictures", show=ranks.rank() == 0)
+    for about, pictures in shown:
+        records = judge_pictures(pictures, about, [answers.get(query.id, []) for query in about], ready)
+        log.append(*(record for record in records if record["id"] not in held))
+    ranks.barrier()
+
+
+def by_query(candidates: Iterable[dict]) -> dict[str, list[dict]]:
+    """Candidate records grouped by query, in canonical order."""
+    grouped = {}
+    for record in sorted(candidates, key=lambda c: (c["query"], c["kind"], c["index"])):
+        grouped.setdefault(record["query"], []).append(record)
+    return grouped
+
+
+def by_pictures(queries: Iterable[Query]) -> list[list[Query]]:
+    """Queries grouped by the pictures that they show, in the order of the first of each."""
+    grouped = {}
+    for query in queries:
+        grouped.setdefault(paths_of(query), []).append(query)
+    return list(grouped.values())
+
+
+def pictures_of(queries: Sequence[Query]) -> list[Image.Image] | None:
+    """The pictures that all of these queries show, or None where one is no readable picture."""
+    return opened(queries[0])
+
+
+def judge_queries(queries: Sequence[Query], candidates: Sequence[Sequence[Mapping]], recipe: Recipe) -> list[dict]:
+    """:func:`judge_pictures` of the pictures that all of these queries show, read from their files."""
+    return judge_pictures(pictures_of(queries), queries, candidates, recipe)
+
+
+def judge_pictures(
+    pictures: Sequence[Image.Image] | None,
+    queries: Sequence[Query],
+    candidates: Sequence[Sequence[Mapping]],
+    recipe: Recipe,
+) -> list[dict]:
+    """The records of queries that all show these pictures.
+
+    Args:
+        pictures: None where they cannot be read: no answer has a score then.
+        candidates: of each query, with an id and a text.
+    """
+    texts = [[candidate["text"] for candidate in row] for row in candidates]
+    judged = _unread(texts) if pictures is None else recipe.judge(pictures, queries, texts)
+    return [_record(*one, recipe.name) for one in zip(queries, candidates, judged)]
+
+
+def _unread(texts: Sequence[Sequence[str]]) -> list[Judged]:
+    why = "image_unreadable"
+    return [
+        Judged([], tuple(JudgedAnswer(text, {}, None, why, text, {}, None, why, why) for text in row))
+        for row in texts
+    ]
+
+
+def _record(query: Query, candidates: Sequence[Mapping], judged: Judged, recipe: str) -> dict:
+    rows = [{"id": one["id"], **asdict(answer)} for one, answer in zip(candidates, judged.answers)]
+    return {"id": query.id, "recipe": recipe, "truth": judged.truth, "candidates": rows}

@@ -1,0 +1,201 @@
+"""How a run begins: the host is found, all that can be known is asked, and only then is anything written."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spr_plugin import dpo, engine, ranks, weights
+from spr_plugin.config import SPRConfig
+from spr_plugin.contracts import ask
+from spr_plugin.deepspeed_settings import check_deepspeed
+from spr_plugin.errors import UserError
+from spr_plugin.host import Host
+from spr_plugin.ids import digest
+from spr_plugin.pairing import Pairing
+from spr_plugin.pictures import limit_pixels
+from spr_plugin.progress import say
+from spr_plugin.queries import find_queries, held_queries, log_queries, settled_queries
+from spr_plugin.recipes.base import Query, Recipe, Source
+from spr_plugin.recipes.find import find_recipe
+from spr_plugin.rehearsal import rehearse
+from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.lock import lock
+from spr_plugin.runs.log import Log
+from spr_plugin.runs.manifest import bind, check_layout, settings_of
+from spr_plugin.sample_alone import check_candidates, import_candidates
+from spr_plugin.selection import keys_of_picture
+from spr_plugin.trl_settings import check_settings
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of a run: everything that its stages are given.
+
+    Attributes:
+        config: the flags, of a later round with its own seed.
+        folder: ``OUTPUT_DIR/spr``, from the second round on ``OUTPUT_DIR/spr/round-N``; one is laid out like the other.
+        number: from 1.
+        entered: folders of the weights that make the model at the round's entry, each read over the one before.
+    """
+
+    host: Host
+    config: SPRConfig
+    recipe: Recipe
+    pairing: Pairing
+    folder: Folder
+    number: int
+    entered: tuple[Path, ...]
+
+    @property
+    def source(self) -> Source:
+        return Source(self.host.data_path, self.host.image_folder)
+
+    def log(self, stage: str) -> Log:
+        """A stage's log, to which this rank appends."""
+        return self.folder.log(stage, ranks.rank())
+
+
+def find_host(trainer, namespace: dict, config: SPRConfig) -> Host:
+    """The host adapter of this script. UserError names what was looked for."""
+    host = ask("spr_host", trainer=trainer, namespace=namespace, config=config)
+    if host is None:
+        raise UserError(
+            f"--spr: no host adapter knows {namespace.get('__file__', 'this training script')} "
+            f"({type(trainer).__name__}, {type(trainer.model).__name__}); write a spr_host hook, see spr_plugin/hookspecs.py"
+        )
+    return host
+
+
+def refuse_impossible(trainer) -> None:
+    """UserError for settings under which the stage makes no sense or cannot run, before anything is trained."""
+    if getattr(trainer.args, "tune_mm_mlp_adapter", False):
+        raise UserError("--spr with --tune_mm_mlp_adapter: a projector pre-training cannot describe regions yet; add --spr to the fine-tuning command")
+    if getattr(trainer, "model_init", None) is not None:
+        raise UserError(
+            "--spr with Trainer(model_init=…): its train() makes another model than the one that SPR would "
+            "improve; give it the model itself"
+        )
+    args = trainer.args
+    if getattr(args, "fsdp", None):
+        raise UserError("--fsdp: the SPR stage runs under DDP and DeepSpeed ZeRO, not under FSDP; take --deepspeed instead")
+    if getattr(args, "n_gpu", 1) > 1:
+        raise UserError(f"--spr in one process on {args.n_gpu} GPUs: start one process a GPU (torchrun or deepspeed), or show it one with CUDA_VISIBLE_DEVICES")
+    if getattr(args, "deepspeed", None):
+        check_deepspeed(args.deepspeed, args)
+
+
+def open_run(host: Host, config: SPRConfig) -> tuple[Round, list[Query]]:
+    """The first round and its queries, which are written then; its folder is this run's from here on.
+
+    Raises:
+        UserError: whatever can be known before anything trains.
+    """
+    dpo.check_trainable(host, config)
+    dpo.check_workers(host, config)
+    check_settings(config)
+    config = dataclasses.replace(config, spr_clip=config.spr_clip or host.vision_tower)
+    folder, pairing = Folder.under(host.trainer.args.output_dir), ask("spr_pairing", config=config)
+    if pairing is None:
+        raise UserError(f"--spr_pairing {config.spr_pairing}: no plugin has it; ours are best_worst, random and sft")
+    first = Round(host, config, find_recipe(config, host.box_format), pairing, folder, 1, (folder.entry,))
+    with weights.loading_whole():
+        first.recipe.on("cpu")  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
+    ranks.check_shared(folder.path)
+    limit_pixels(config.spr_max_pixels)
+    ranks.agreed(lambda: _enter(first))
+    return first, queries_of(first)
+
+
+def _enter(first: Round) -> None:
+    """Bind ``OUTPUT_DIR/spr`` to this run and write its queries; before that nothing is written, and
+    everything that can be known is asked. For one rank."""
+    config, host, folder, recipe = first.config, first.host, first.folder, first.recipe
+    if not config.spr_overwrite:
+        check_layout(folder)
+    settings = _settings(first)
+    restart = {"dpo"} if config.spr_restart_dpo else set()
+    queries, skipped, changed = settled_queries(folder, settings, config, recipe, first.source, restart)
+    _refuse_too_many_pictures(host, queries, config)
+    if config.spr_candidates and (config.spr_overwrite or "candidates" in changed.again):
+        source = Path(config.spr_candidates)
+        if source.resolve().is_relative_to(folder.path.resolve()):
+            why = "--spr_overwrite deletes" if config.spr_overwrite else "is made again with these flags"
+            raise UserError(f"--spr_candidates {source} lies in what {why}: copy it elsewhere first")
+    _refuse_later_rounds(first, bool(changed.again) or config.spr_overwrite)
+    answered = not config.spr_overwrite and "candidates" not in changed.again
+    if config.spr_overwrite or changed.again or not folder.is_finished():
+        check_candidates(config, recipe, host.box_format, queries, folder if answered else None)
+        rehearse(host, recipe, queries, config)
+    lock(folder.path)
+    bind(folder, settings, changed, config.spr_overwrite)
+    if skipped is not None:
+        log_queries(folder, queries, skipped)
+    if config.spr_candidates:
+        import_candidates(config, recipe, host.box_format, folder)
+
+
+def _refuse_too_many_pictures(host: Host, queries: Sequence[Query], config: SPRConfig) -> None:
+    most = max(len(query.pictures) for query in queries)
+    if most > host.most_pictures:
+        shows = "one picture" if host.most_pictures == 1 else f"{host.most_pictures} pictures"
+        raise UserError(
+            f"--spr_recipe {config.spr_recipe} asks about {most} pictures at once, and {type(host).__name__} shows {shows}: "
+            "take another recipe, or a host that shows several"
+        )
+
+
+def _refuse_later_rounds(first: Round, anew: bool) -> None:
+    """Their queries are made once before anything trains: their pictures, too, may be none to be used."""
+    for number in range(2, first.config.spr_rounds + 1):
+        later = _later(first, number, ())
+        find_queries(later.folder, later.config, later.recipe, later.source, anew)
+
+
+def _later(first: Round, number: int, entered: tuple[Path, ...]) -> Round:
+    """A later round: the same, but for its own seed and folder."""
+    config = copy.copy(first.config)  # a fresh one would take the seed of --spr_dpo_config again
+    # A round's seed comes from the one before, so that another number of rounds changes none.
+    for step in range(2, number + 1):
+        config.spr_seed = int(digest([config.spr_seed, step])[:8], 16)
+    config.spr_candidates = None  # those were the first round's
+    recipe = find_recipe(config, first.host.box_format)
+    pairing = ask("spr_pairing", config=config)
+    return Round(first.host, config, recipe, pairing, first.folder.round(number), number, entered)
+
+
+def next_round(first: Round, now: Round) -> tuple[Round, list[Query]]:
+    """The round after `now`, whose model is the live one, and its queries, which are others than those before."""
+    engine.release(first.host.trainer)
+    after = _later(first, now.number + 1, (*now.entered, now.folder.policy))
+    ranks.agreed(lambda: _enter_round(after))
+    if ranks.rank() == 0:
+        say(f"round {after.number} of {first.config.spr_rounds}, in {after.folder}")
+    return after, queries_of(after)
+
+
+def _enter_round(later: Round) -> None:
+    """Bind a later round and write its queries; all that could be refused was so at the start. For one rank."""
+    settings, config = _settings(later), copy.copy(later.config)
+    config.spr_overwrite = False  # what there was of this round went with the first one's
+    queries, skipped, changed = settled_queries(later.folder, settings, config, later.recipe, later.source)
+    bind(later.folder, settings, changed)
+    if skipped is not None:
+        log_queries(later.folder, queries, skipped)
+
+
+def _settings(entering: Round) -> dict[str, dict]:
+    return settings_of(entering.config, entering.host.box_format.describe(), entering.host.data_path)
+
+
+def queries_of(entered: Round) -> list[Query]:
+    """The queries of a round that was entered, the same on every rank."""
+    queries = held_queries(entered.folder, entered.recipe) or []
+    keys = (key for query in queries for picture in query.pictures for key in keys_of_picture(picture.path))
+    if not entered.config.spr_exclude and any(isinstance(key, int) for key in keys):
+        if ranks.rank() == 0:
+            say("pictures of COCO are used, RefCOCO's val and test among them: to measure on those, name them to --spr_exclude")
+    return queries

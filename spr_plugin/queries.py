@@ -1,0 +1,74 @@
+"""The first stage, a run's queries: the log that is there already, or what the recipe makes of its source, once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence, Set
+
+from spr_plugin.config import SPRConfig
+from spr_plugin.files import write_json
+from spr_plugin.pictures import refuse_no_folder, refuse_outside
+from spr_plugin.recipes.base import Query, Recipe, Source
+from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.manifest import Changes, changes
+
+
+def wanted_of(recipe: Recipe, queries: Sequence[Query], config: SPRConfig) -> int:
+    """How many candidates these queries have."""
+    return sum(len(recipe.prompts(query)) for query in queries) * config.spr_samples
+
+
+def find_queries(
+    folder: Folder, config: SPRConfig, recipe: Recipe, source: Source, anew: bool = False
+) -> tuple[list[Query], Counter | None]:
+    """The queries whose log is in ``folder`` and None, or new ones and what was left out by reason.
+
+    Args:
+        source: of the host; ``--spr_image_folder`` comes before its folder of pictures.
+
+    Raises:
+        UserError: the source gives none, or a picture lies outside the folder of pictures.
+    """
+    pictures, skipped = config.spr_image_folder or source.image_folder, None
+    queries = None if anew else held_queries(folder, recipe)
+    if queries is None:
+        refuse_no_folder(pictures, "--spr_image_folder" if config.spr_image_folder else "--image_folder")
+        skipped = Counter()
+        queries = list(recipe.queries(Source(source.data_path, pictures, skipped)))
+    if not config.spr_allow_outside:
+        named = ((picture.id, picture.path) for query in queries for picture in query.pictures)
+        refuse_outside(named, pictures or "", "--spr_image_folder", "--spr_allow_outside")
+    return queries, skipped
+
+
+def settled_queries(
+    folder: Folder,
+    settings: dict[str, dict],
+    config: SPRConfig,
+    recipe: Recipe,
+    source: Source,
+    restart: Set[str] = frozenset(),
+) -> tuple[list[Query], Counter | None, Changes]:
+    """As :func:`find_queries`, and what of ``folder`` is to be made again: queries that come out the same make
+    nothing behind them again. Nothing is written."""
+    over = config.spr_overwrite
+    changed = changes(folder, {} if over else settings, restart)
+    anew = over or "regions" in changed.again
+    queries, skipped = find_queries(folder, config, recipe, source, anew)
+    if anew and not over and {query.id for query in queries} == folder.log("regions").read().keys():
+        changed = changes(folder, settings, restart, stays={"regions"})
+    return queries, skipped, changed
+
+
+def held_queries(folder: Folder, recipe: Recipe) -> list[Query] | None:
+    """The queries whose log in ``folder`` is whole; None where it is not, or not there."""
+    if not folder.skipped.exists():
+        return None
+    records = folder.log("regions").read()
+    return None if records.damaged else [recipe.read(record) for record in records.values()]
+
+
+def log_queries(folder: Folder, queries: list[Query], skipped: Counter) -> None:
+    """Write the log of queries, and what was left out by reason."""
+    folder.log("regions").write(query.to_record() for query in queries)
+    write_json(folder.skipped, dict(skipped))

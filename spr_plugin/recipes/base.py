@@ -1,0 +1,204 @@
+"""What a recipe is: what is asked about pictures, and what a good answer is.
+
+    picture → Query → answer → Judged → pair → policy
+
+A recipe is plain functions on plain data. It knows no trainer, no model in training, no file of a run; those
+know of a recipe no more than what stands here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from spr_plugin.pictures import Picture
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question about pictures.
+
+    Attributes:
+        id: hash of all that makes the question; the same on every machine.
+        pictures: one to five, in the order in which they are shown.
+        text: the question. A recipe whose questions hold boxes writes them in the model's own words when it is
+            asked for prompts.
+        truth: what answers are measured by, in a form of the recipe's own that JSON can hold.
+        task: which of the recipe's tasks this is.
+        seed: for whatever is random about this query later on.
+    """
+
+    id: str
+    pictures: tuple[Picture, ...]
+    text: str
+    truth: Any
+    task: str
+    seed: int
+
+    def to_record(self) -> dict:
+        """Plain data for a log; `from_record` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping) -> Query:
+        """The query that `to_record` wrote."""
+        pictures = tuple(Picture(**picture) for picture in record["pictures"])
+        return cls(record["id"], pictures, *(record[name] for name in ("text", "truth", "task", "seed")))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One way to put a query to the model.
+
+    Attributes:
+        kind: names it among the query's prompts.
+        text: without any picture placeholder.
+        crop: (x1, y1, x2, y2) in whole pixels of the first picture, which alone is cut out and shown; None for all
+            pictures, whole.
+    """
+
+    kind: str
+    text: str
+    crop: tuple[int, int, int, int] | None = None
+
+    def shown(self, pictures: Sequence[Image.Image]) -> list[Image.Image]:
+        """What of a query's pictures this prompt shows."""
+        return [pictures[0].crop(self.crop)] if self.crop else list(pictures)
+
+
+@dataclass(frozen=True)
+class JudgedAnswer:
+    """An answer with what it is worth, as the model gave it and repaired.
+
+    Attributes:
+        text: the answer.
+        terms: parts of the score by name; empty where there is no score.
+        score: higher is better; None where there is none.
+        reason: a word why there is none, or None.
+        repaired: the text after repair; the text itself where the recipe repairs nothing.
+        repaired_terms, repaired_score: as above, of the repaired text.
+        not_choosable: a word why the repaired text may not be chosen, whatever its score; None where it may.
+        not_rejectable: a word why the text may not be rejected; None where it may.
+    """
+
+    text: str
+    terms: Mapping[str, float]
+    score: float | None
+    reason: str | None
+    repaired: str
+    repaired_terms: Mapping[str, float]
+    repaired_score: float | None
+    not_choosable: str | None
+    not_rejectable: str | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The answers to one query.
+
+    Attributes:
+        truth: what they were measured by, plain data: the annotations' and whatever the recipe added to them.
+        answers: in the order of the texts.
+    """
+
+    truth: Any
+    answers: tuple[JudgedAnswer, ...]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box to be drawn: its kind names the colour, the corners are xyxy in pixels of the picture of that number."""
+
+    kind: str
+    xyxy: tuple[float, float, float, float]
+    picture: int = 0
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where queries may come from beside the flags.
+
+    Attributes:
+        data_path: the host's training data in LLaVA's form, or None.
+        image_folder: of the pictures, or None.
+        skipped: counts what is left out, by reason.
+    """
+
+    data_path: str | None = None
+    image_folder: str | None = None
+    skipped: Counter = field(default_factory=Counter)
+
+
+class Recipe(ABC):
+    """What is asked and what a good answer is. From the hook ``spr_recipe``.
+
+    Attributes:
+        name: by which ``--spr_recipe`` and the records of a run name it.
+        BEST: the value of `measure` that ``--spr_keep_best`` follows.
+        WATCHED: value of `measure` → the least it must be at the entry for a fall below ``--spr_collapse`` of it to
+            mean that the model stops answering: a share of a few right answers is too coarse to tell.
+    """
+
+    name: str
+    BEST: str
+    WATCHED: Mapping[str, float]
+
+    def on(self, device) -> Recipe:
+        """This recipe with all that judging needs loaded on a device. One with "cpu" is made, and let go of,
+        before anything trains: what is wrong is raised then. UserError names the flag."""
+        return self
+
+    @abstractmethod
+    def queries(self, source: Source) -> Iterable[Query]:
+        """The queries of a run, the same on every machine. UserError where the source gives none."""
+
+    @abstractmethod
+    def prompts(self, query: Query) -> list[Prompt]:
+        """The prompts that are sampled, of different kinds."""
+
+    def question(self, query: Query) -> str:
+        """The text that all answers of a query are answers to, whatever prompt drew them: the one that a pair keeps."""
+        return query.text
+
+    def restated(self, raw: str, prompt: Prompt, query: Query) -> str:
+        """An answer to `prompt` as an answer to the query's `question`."""
+        return raw
+
+    @abstractmethod
+    def judge(
+        self,
+        pictures: Sequence[Image.Image],
+        queries: Sequence[Query],
+        texts: Sequence[Sequence[str]],
+        pooled: bool = True,
+    ) -> list[Judged]:
+        """What each query's answers are worth.
+
+        Args:
+            pictures: those that all these queries show, so that a model of the recipe's looks at them once.
+            texts: answers to each query.
+            pooled: the truth of a query may grow by what its own answers name, so that they are comparable with
+                each other. Without, an answer's score depends on nothing but itself.
+        """
+
+    @abstractmethod
+    def measure(self, texts: Sequence[str], queries: Sequence[Query]) -> dict[str, float]:
+        """Means over one answer a query, by name, higher is better, with no model's help: BEST and WATCHED among
+        them."""
+
+    def read(self, record: Mapping) -> Query:
+        """The query of a record."""
+        return Query.from_record(record)
+
+    def draw(self, query: Query, judged: Judged) -> list[tuple[list[Mark], list[Mark]]]:
+        """For each answer what is drawn for its text and for the repaired one."""
+        return [([], []) for _ in judged.answers]
+
+    def worked(self, query: Query, short: bool = False) -> str | None:
+        """A good answer, or as much of one as still is an answer; None where the recipe cannot give one."""
+        return None

@@ -1,0 +1,249 @@
+"""SPR as a recipe: regions are asked about, answers scored, their boxes repaired, the repaired texts scored again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from spr_plugin.annotations import usable
+from spr_plugin.boxes import finite
+from spr_plugin.config import SPRConfig
+from spr_plugin.contracts import Description, Detection, Detector, Repair, Scorer, ask
+from spr_plugin.errors import UserError
+from spr_plugin.formats import BoxFormat, Parsed
+from spr_plugin.hookspecs import hookimpl
+from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Prompt, Recipe, Source
+from spr_plugin.recipes.spr.prompts import plain_question, prompts_for, restate
+from spr_plugin.recipes.spr.refinement import Repaired
+from spr_plugin.recipes.spr.regions import RegionQuery
+from spr_plugin.recipes.spr.scoring import ground_truth, localization_score, strip_coordinates
+from spr_plugin.recipes.spr.source import draw_regions
+
+Found = Mapping[str, list[Detection]]  # phrase → what the detector finds for it on the picture
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A text that was read: what of it are boxes, its words without coordinates, and why it cannot be scored, or None."""
+
+    text: str
+    parsed: Parsed
+    words: str
+    reason: str | None
+
+
+class Score(NamedTuple):
+    """What a scorer says of a text: no terms and no score where there is a reason."""
+
+    terms: Mapping[str, float]
+    score: float | None
+    reason: str | None
+
+
+class SPR(Recipe):
+    """Spatial Preference Rewarding.
+
+    Args:
+        config: the flags.
+        box_format: how the model writes boxes; None to read and draw alone.
+        repair: of `spr_repair`.
+        scorer, detector: of `spr_scorer` and `spr_detector`; `on` loads them.
+    """
+
+    name = "spr"
+    BEST = "s_loc"
+    WATCHED = {"parsable": 0.0, "boxes": 0.0, "s_loc": 0.0}
+
+    def __init__(
+        self,
+        config: SPRConfig,
+        box_format: BoxFormat | None,
+        repair: Repair | None = None,
+        scorer: Scorer | None = None,
+        detector: Detector | None = None,
+    ):
+        self.config, self.box_format = config, box_format
+        self.repair, self.scorer, self.detector = repair, scorer, detector
+
+    def on(self, device) -> SPR:
+        config = self.config
+        repair = ask("spr_repair", config=config)
+        if repair is None:
+            raise UserError(f"--spr_repair {config.spr_repair}: no plugin has it; ours are hungarian and none")
+        scorer = ask("spr_scorer", config=config, device=device)
+        if scorer is None:
+            raise UserError(f"--spr_scorer {config.spr_scorer}: no plugin has it")
+        wanted = config.spr_detector and not config.spr_no_detector
+        detector = ask("spr_detector", config=config, device=device) if wanted else None
+        return SPR(config, self.box_format, repair, scorer, detector)
+
+    # --- asking
+
+    def queries(self, source: Source) -> list[RegionQuery]:
+        return draw_regions(self.config, self.box_format, source)
+
+    def prompts(self, query: RegionQuery) -> list[Prompt]:
+        return prompts_for(query, self.box_format, self.config.spr_prompts)
+
+    def question(self, query: RegionQuery) -> str:
+        return plain_question(query.region, self.box_format)
+
+    def restated(self, raw: str, prompt: Prompt, query: RegionQuery) -> str:
+        return restate(raw, prompt, query, self.box_format)
+
+    def read(self, record: Mapping) -> RegionQuery:
+        return RegionQuery.from_record(record)
+
+    # --- judging
+
+    def judge(
+        self,
+        pictures: Sequence[Image.Image],
+        queries: Sequence[RegionQuery],
+        texts: Sequence[Sequence[str]],
+        pooled: bool = True,
+    ) -> list[Judged]:
+        """Detector boxes for all of a region's answers join its truth, so that all are measured on the same n; not `pooled`,
+        the truth is the annotations. Truths are lists of xyxy in pixels."""
+        (picture,) = pictures
+        answers = [[self.answer(query, text) for text in row] for query, row in zip(queries, texts)]
+        found = self._detected(picture, [one for row in answers for one in row], {})
+        truths = [
+            ground_truth(query, _named(row, found) if pooled else ()) for query, row in zip(queries, answers)
+        ]
+        repairs = [
+            [self._repaired(one, truth, query) for one in row]
+            for query, truth, row in zip(queries, truths, answers)
+        ]
+        again = [
+            [self.answer(query, one.text, one.parsed) for one in row] for query, row in zip(queries, repairs)
+        ]
+        found = self._detected(picture, [one for row in again for one in row], found)
+        # One list of everything, so that CLIP is asked once.
+        rows = zip(queries, truths, answers, again)
+        flat = [(query, truth, one) for query, truth, before, after in rows for one in before + after]
+        scores = iter(self._scores(picture, flat, found))
+        return [
+            self._judged(truth, row, [next(scores) for _ in row], repaired, [next(scores) for _ in row])
+            for truth, row, repaired in zip(truths, answers, repairs)
+        ]
+
+    def answer(self, query: RegionQuery, text: str, parsed: Parsed | None = None) -> Answer:
+        """A text in coordinates of the whole picture, as it is scored; `parsed` where it was read before."""
+        parsed = parsed or self.box_format.parse(text, query.image.width, query.image.height)
+        words = strip_coordinates(text, parsed, self.box_format)
+        if not parsed.boxes and parsed.failures:
+            reason = "unparsable"
+        else:
+            reason = "empty" if not words else None if parsed.boxes else "no_box"
+        return Answer(text, parsed, words, reason)
+
+    def _repaired(self, one: Answer, truth: np.ndarray, query: RegionQuery) -> Repaired:
+        return self.repair(one.text, truth, self.box_format, query.image.width, query.image.height, one.parsed)
+
+    def _scores(
+        self, picture: Image.Image, rows: Sequence[tuple[RegionQuery, np.ndarray, Answer]], found: Found
+    ) -> list[Score]:
+        """The score of each (query, truth, answer) of one picture."""
+        described = [
+            Description(query, one.text, one.words, _predicted(one, found), truth)
+            for query, truth, one in rows
+            if not one.reason
+        ]
+        scores = iter(self.scorer.score(picture, described) if described else ())
+        return [Score({}, None, one.reason) if one.reason else _score(*next(scores)) for _, _, one in rows]
+
+    def _judged(
+        self, truth: np.ndarray, row: list[Answer], scores: list[Score], repairs: list[Repaired], again: list[Score]
+    ) -> Judged:
+        return Judged(
+            truth.tolist(),
+            tuple(
+                JudgedAnswer(
+                    one.text,
+                    *score,
+                    repaired.text,
+                    after.terms if after.reason else {**after.terms, "kept": repaired.share},
+                    after.score,
+                    self._not_choosable(score, repaired, after),
+                    score.reason,
+                )
+                for one, score, repaired, after in zip(row, scores, repairs, again)
+            ),
+        )
+
+    def _not_choosable(self, score: Score, repaired: Repaired, after: Score) -> str | None:
+        if score.reason or after.reason:
+            return score.reason or "no_box_survived"
+        # Words that lost their boxes would teach the model to write none.
+        return "too_few_boxes_kept" if repaired.share < self.config.spr_min_kept else None
+
+    def _detected(self, picture: Image.Image, answers: Sequence[Answer], known: Found) -> Found:
+        """`known`, and what the detector finds for the phrases that are new: all at once, none twice."""
+        new = sorted(_phrases(answers) - known.keys()) if self.detector else []
+        if not new:
+            return known
+        found = {**known, **{phrase: [] for phrase in new}}
+        for phrase, box, score in self.detector.detect(picture, new):
+            if (on_picture := usable(box)) and math.isfinite(score):
+                found[phrase].append((phrase, on_picture, score))
+        return found
+
+    def measure(self, texts: Sequence[str], queries: Sequence[RegionQuery]) -> dict[str, float]:
+        """Share of answers with a readable box, boxes an answer, S_loc against the annotations."""
+        sums = {"parsable": 0.0, "boxes": 0.0, "s_loc": 0.0}
+        for text, query in zip(texts, queries):
+            boxes = self.box_format.parse(text, query.image.width, query.image.height).boxes
+            sums["parsable"] += bool(boxes)
+            sums["boxes"] += len(boxes)
+            sums["s_loc"] += localization_score(ground_truth(query), [box.pixels() for box in boxes])
+        return {name: value / len(texts) for name, value in sums.items()}
+
+    # --- showing
+
+    def draw(self, query: RegionQuery, judged: Judged) -> list[tuple[list[Mark], list[Mark]]]:
+        """The region, the truth and the boxes that a text writes."""
+        around = [Mark("region", query.region.pixels()), *(Mark("truth", tuple(box)) for box in judged.truth)]
+
+        def drawn(text: str) -> list[Mark]:
+            # A run that is opened where its box format's plugin is missing shows its texts without boxes.
+            form, size = self.box_format, (query.image.width, query.image.height)
+            return around + [Mark("written", box.pixels()) for box in (form.parse(text, *size).boxes if form else ())]
+
+        return [(drawn(one.text), drawn(one.repaired)) for one in judged.answers]
+
+    def worked(self, query: RegionQuery, short: bool = False) -> str:
+        """All objects of the region with their boxes, or the first of them."""
+        objects = [(annotation.label, annotation.box) for annotation in query.truth]
+        return self.box_format.render(objects[:1] if short else objects)
+
+
+def _score(terms: Mapping[str, float], score: float) -> Score:
+    numbers = finite((score, *terms.values()))
+    return Score(terms, score, None) if numbers else Score({}, None, "not_finite")
+
+
+def _phrases(answers: Iterable[Answer]) -> set[str]:
+    return {mention.phrase for one in answers for mention in one.parsed.mentions if mention.phrase}
+
+
+def _named(answers: Iterable[Answer], found: Found) -> list[Detection]:
+    """The detections for the phrases of these answers."""
+    return [detection for phrase in sorted(_phrases(answers)) for detection in found.get(phrase, ())]
+
+
+def _predicted(one: Answer, found: Found) -> np.ndarray:
+    """(m, 4) pixels: the boxes that an answer writes, and the detector's for its phrases."""
+    boxes = [*one.parsed.boxes, *(box for _, box, _ in _named([one], found))]
+    return np.array([box.pixels() for box in boxes], dtype=np.float64).reshape(-1, 4)
+
+
+@hookimpl
+def spr_recipe(config, box_format) -> SPR | None:
+    """``--spr_recipe spr``."""
+    return SPR(config, box_format) if config.spr_recipe == "spr" else None

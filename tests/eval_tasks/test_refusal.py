@@ -1,0 +1,14 @@
+"""A run that cannot succeed."""
+
+import pytest
+
+from spr_plugin.eval_tasks.refusal import Refusal, refuse
+
+
+def test_one_line_and_status_2_that_no_except_exception_catches(capsys):
+    with pytest.raises(Refusal) as refused:
+        refuse("a name\n  with \x1b[2J in it")
+    assert refused.value.code == 2 and not isinstance(refused.value, Exception)
+    said = capsys.readouterr().err
+    assert said == f"spr: error: {refused.value.message}\n" and said.count("\n") == 1
+    assert "a name with" in said and "\x1b" not in said

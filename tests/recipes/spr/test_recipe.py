@@ -1,0 +1,315 @@
+"""Judging by hand: what is scored, on which truth, and what becomes of texts that cannot be."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spr_plugin.annotations import AnnotatedImage, Annotation
+from spr_plugin.boxes import Box, Space, iou_matrix
+from spr_plugin.config import SPRConfig
+from spr_plugin.errors import UserError
+from spr_plugin.formats import llava
+from spr_plugin.hookspecs import hookimpl
+from spr_plugin.plugins import manager
+from spr_plugin.recipes.find import find_recipe
+from spr_plugin.recipes.spr.recipe import SPR
+from spr_plugin.recipes.spr.refinement import refine
+from spr_plugin.recipes.spr.regions import region_query
+from spr_plugin.recipes.spr.scoring import SPRScorer
+
+SPACE = Space.pixels(100, 100)
+PICTURE = Image.new("RGB", (100, 100))
+FORM = llava("square")
+
+
+def query(boxes=((0, 0, 20, 20), (40, 40, 60, 60)), region=(0, 0, 100, 100)):
+    annotations = tuple(Annotation(n, f"thing {n}", Box(*box, SPACE)) for n, box in enumerate(boxes))
+    return region_query(AnnotatedImage("7", "/a.jpg", 100, 100, annotations), Box(*region, SPACE), 0)
+
+
+class WordCount:
+    """A similarity that can be computed by hand: s_crop is 0.1 a word, s_local 0.2 a word."""
+
+    def __init__(self):
+        self.asked = []
+
+    def score(self, picture, asked):
+        self.asked += asked
+        return [(0.1 * len(text.split()), 0.2 * len(text.split())) for _, text in asked]
+
+
+class Finder:
+    """A detector that finds a fixed box for every "cat"."""
+
+    def __init__(self):
+        self.asked = []
+
+    def detect(self, image, phrases):
+        self.asked.append(list(phrases))
+        return [("cat", Box(70, 70, 90, 90, SPACE), 0.8)] if "cat" in phrases else []
+
+
+class Finds:
+    """A detector that returns what it is told, whatever is asked."""
+
+    def __init__(self, *rows):
+        self.rows = rows
+
+    def detect(self, picture, phrases):
+        return [(phrases[0], Box(*box, SPACE), value) for box, value in self.rows]
+
+
+def recipe(similarity=None, detector=None, lam=0.8, local=True, **flags):
+    return SPR(SPRConfig(**flags), FORM, refine, SPRScorer(similarity or WordCount(), lam, local), detector)
+
+
+def judge(recipe, texts, asked=None, pooled=True):
+    """One region's answers, judged."""
+    [judged] = recipe.judge([PICTURE], [asked or query()], [texts], pooled)
+    return judged
+
+
+def test_the_terms_are_put_together():
+    texts = ["a dog [0.0, 0.0, 0.2, 0.2]", "a dog [0.0, 0.0, 0.2, 0.2] and a cup [0.4, 0.4, 0.6, 0.5]"]
+    one, two = judge(recipe(), texts).answers
+    assert one.terms == pytest.approx({"s_crop": 0.2, "s_local": 0.4, "s_sem": 0.3, "s_loc": 0.5})
+    assert one.score == pytest.approx(0.8 * 0.3 + 0.2 * 0.5) and one.reason is None
+    assert two.terms["s_loc"] == pytest.approx((1 + 0.5) / 2)
+
+
+def test_an_answer_is_repaired_and_scored_again_on_the_same_truth():
+    text = "a dog [0.0, 0.0, 0.2, 0.18] and a cup [0.8, 0.8, 0.9, 0.9]"
+    judged = judge(recipe(spr_min_kept=0.5), [text])
+    [one] = judged.answers
+    assert judged.truth == [[0, 0, 20, 20], [40, 40, 60, 60]]
+    assert one.text == text and one.repaired == "a dog [0.0, 0.0, 0.2, 0.2] and a cup"
+    assert one.terms["s_loc"] == pytest.approx(0.45) and one.repaired_terms["s_loc"] == pytest.approx(0.5)
+    assert one.repaired_terms["kept"] == 0.5 and one.repaired_score > one.score
+    assert (one.not_choosable, one.not_rejectable) == (None, None)
+
+
+@pytest.mark.parametrize(("least", "reason"), [(0.5, None), (0.51, "too_few_boxes_kept"), (1.0, "too_few_boxes_kept")])
+def test_a_text_that_lost_too_many_boxes_is_not_choosable(least, reason):
+    """At the share itself it is."""
+    text = "a dog [0.0, 0.0, 0.2, 0.2] and a cup [0.8, 0.8, 0.9, 0.9]"
+    [one] = judge(recipe(spr_min_kept=least), [text]).answers
+    assert (one.not_choosable, one.not_rejectable) == (reason, None)
+
+
+def test_a_text_of_which_no_box_survives_is_not_choosable():
+    [one] = judge(recipe(), ["a dog [0.8, 0.8, 0.9, 0.9]"]).answers
+    assert (one.not_choosable, one.reason, one.repaired, one.repaired_score) == ("no_box_survived", None, "a dog", None)
+
+
+def test_without_repair_the_repaired_text_is_the_text(models):
+    text = "a dog [0.0, 0.0, 0.2, 0.18] and a cup [0.8, 0.8, 0.9, 0.9]"
+    ready = find_recipe(config(spr_repair="none"), FORM).on("cpu")
+    [one] = judge(ready, [text]).answers
+    assert one.repaired == text and one.repaired_score == one.score and one.not_choosable is None
+
+
+def test_the_similarity_gets_words_without_coordinates():
+    similarity = WordCount()
+    judge(recipe(similarity), ["a dog [0.0, 0.0, 0.2, 0.2] runs"])
+    assert similarity.asked == [(query().region, "a dog runs")]
+
+
+def test_an_answer_is_parsed_once(monkeypatch):
+    """And what its repair made of it as often as the repair looks for what is left."""
+    read, parse = [], FORM.parse
+    form = llava("square")
+    monkeypatch.setattr(type(form), "parse", lambda self, text, *size: read.append(text) or parse(text, *size))
+    texts = ["a dog [0.0, 0.0, 0.2, 0.18]", "a cup [0.4, 0.4, 0.6, 0.55]"]
+    judge(recipe(), texts)
+    assert sorted(read) == sorted([*texts, "a dog [0.0, 0.0, 0.2, 0.2]", "a cup [0.4, 0.4, 0.6, 0.6]"])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "empty"),
+        ("[0.0, 0.0, 0.2, 0.2]", "empty"),
+        ("a dog", "no_box"),
+        ("a dog [0.0, 0.0, 0.2]", "unparsable"),
+        ("a dog [3, 4, 5, 6]", "unparsable"),
+    ],
+)
+def test_invalid_texts_get_their_reason_and_do_not_touch_the_others(text, reason):
+    good = "a dog [0.0, 0.0, 0.2, 0.2]"
+    alone = judge(recipe(), [good]).answers
+    bad, beside = judge(recipe(), [text, good]).answers
+    assert (bad.terms, bad.score, bad.reason) == ({}, None, reason)
+    assert bad.not_choosable == bad.not_rejectable == reason
+    assert (beside,) == alone
+    assert judge(recipe(), [text]).answers == (bad,)
+
+
+TEXTS = ["a dog [0.0, 0.0, 0.2, 0.2]", "a dog [0.0, 0.0, 0.2, 0.2] and a cat [0.9, 0.0, 1.0, 0.1]"]
+
+
+def test_detector_boxes_join_the_predictions_of_who_named_them_and_everybodys_truth():
+    finder = Finder()
+    one, two = judge(recipe(detector=finder), TEXTS).answers
+    assert finder.asked == [["cat", "dog"]]
+    assert one.terms["s_loc"] == pytest.approx(1 / 3) and two.terms["s_loc"] == pytest.approx(2 / 3)
+
+
+def test_without_a_group_the_truth_is_the_annotations():
+    """An answer's score then depends on nothing but itself, and nothing is kept between two calls."""
+    finder = Finder()
+    judging = recipe(detector=finder)
+    alone = [judge(judging, [text], pooled=False).answers[0] for text in TEXTS]
+    together = judge(judging, TEXTS, pooled=False)
+    assert list(together.answers) == alone and len(together.truth) == 2
+    assert finder.asked == [["dog"], ["cat", "dog"], ["cat", "dog"]]
+
+
+def test_the_regions_of_a_picture_are_asked_together_and_scored_apart():
+    """One call of each model a picture; a region's truth holds only what its own texts name."""
+    finder, similarity = Finder(), WordCount()
+    queries = [query(), query(region=(0, 0, 50, 50))]
+    texts = [TEXTS[1:], TEXTS[:1] * 2]
+    together = recipe(similarity, finder).judge([PICTURE], queries, texts)
+    assert [len(one.truth) for one in together] == [3, 1]
+    assert finder.asked == [["cat", "dog"]] and len(similarity.asked) == len(set(similarity.asked))
+    assert together == [judge(recipe(detector=Finder()), said, asked) for asked, said in zip(queries, texts)]
+
+
+NOWHERE = [(10, 10, 10, 30), (30, 30, 20, 20), (float("nan"), 0, 9, 9), (200, 200, 300, 300), (-9, -9, 0.5, 50)]
+
+
+@pytest.mark.parametrize("rows", [[], [(box, 0.9) for box in NOWHERE], [((70, 70, 90, 90), float("nan"))]], ids=["nothing", "no boxes", "no score"])
+def test_a_detector_that_finds_nothing_usable_changes_nothing(rows):
+    assert judge(recipe(detector=Finds(*rows)), TEXTS) == judge(recipe(), TEXTS)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
+def test_cosines_that_are_not_finite_are_no_score(broken):
+    class Broken(WordCount):
+        def score(self, picture, asked):
+            return [(broken, 0.5) for _ in asked]
+
+    judged = judge(recipe(Broken()), TEXTS)
+    assert [(one.reason, one.score, one.terms) for one in judged.answers] == [("not_finite", None, {})] * len(TEXTS)
+
+
+def test_infinite_boxes_are_clipped():
+    judged = judge(recipe(detector=Finds(((-1e9, 60, float("inf"), float("inf")), 0.9))), TEXTS)
+    assert judged.truth[2:] == [[0, 60, 100, 100]]
+
+
+def test_a_detector_that_returns_5000_boxes():
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.uniform(0, 100, (5000, 2, 2)), axis=2)
+    rows = [((x1, y1, x2, y2), 0.5) for (x1, x2), (y1, y2) in corners.tolist()]
+    judged = judge(recipe(detector=Finds(*rows)), TEXTS)
+    truth = np.array(judged.truth)
+    assert truth[:2].tolist() == [[0, 0, 20, 20], [40, 40, 60, 60]] and len(truth) > 100
+    overlaps = iou_matrix(truth[2:], truth[2:]) - np.eye(len(truth) - 2)
+    assert overlaps.max() < 0.5 and all(0 < one.terms["s_loc"] <= 1 for one in judged.answers)
+
+
+def test_without_the_local_half_the_semantic_score_is_the_crop_s():
+    text = "a dog [0.0, 0.0, 0.2, 0.2] runs"
+    [whole] = judge(recipe(), [text]).answers
+    [crop] = judge(recipe(local=False), [text]).answers
+    changed = {key for key in whole.terms if whole.terms[key] != crop.terms[key]}
+    assert crop.terms["s_sem"] == crop.terms["s_crop"] and changed == {"s_sem"}
+
+
+def test_what_is_measured_by_hand():
+    """An answer a query: the true box of one of the two objects, with a second box, far from both, no box."""
+    far = "a dog [0.7, 0.8, 0.8, 0.9]"
+    values = recipe().measure([TEXTS[0], f"{TEXTS[0]} and {far}", far, "a dog"], [query()] * 4)
+    assert values == pytest.approx({"parsable": 0.75, "boxes": 1.0, "s_loc": 0.25})
+    assert SPR.BEST in values and SPR.WATCHED.keys() <= values.keys()
+
+
+def test_a_worked_answer_is_worth_most():
+    asked, ready = query(), recipe()
+    whole, short = ready.worked(asked), ready.worked(asked, short=True)
+    assert ready.measure([whole], [asked])["s_loc"] > 0.99 > ready.measure([short], [asked])["s_loc"] > 0.49
+
+
+def test_what_is_drawn_are_region_truth_and_written_boxes():
+    text = "a dog [0.0, 0.0, 0.2, 0.18] and a cup [0.8, 0.8, 0.9, 0.9]"
+    ready = recipe(detector=Finder())
+    judged = judge(ready, [text, TEXTS[1]])
+    (before, after), _ = ready.draw(query(), judged)
+    assert [(mark.kind, mark.xyxy) for mark in before[:4]] == [
+        ("region", (0, 0, 100, 100)),
+        *(("truth", tuple(box)) for box in judged.truth),
+    ]
+    assert [mark.kind for mark in before[4:]] == ["written"] * 2 and [mark.kind for mark in after[4:]] == ["written"]
+
+
+# --- from the flags
+
+
+class Models:
+    """A plugin with both models, as small as they can be."""
+
+    @hookimpl
+    def spr_similarity(self, config, device):
+        return WordCount() if config.spr_clip == "words" else None
+
+    @hookimpl
+    def spr_detector(self, config, device):
+        return Finds() if config.spr_detector == "nothing" else None
+
+
+@pytest.fixture
+def models():
+    manager().register(plugin := Models(), "models")
+    yield
+    manager().unregister(plugin)
+
+
+def config(**flags):
+    return SPRConfig(spr=True, **{"spr_clip": "words", "spr_lambda": 0.7, **flags})
+
+
+def test_what_the_flags_name_is_loaded(models):
+    ready = find_recipe(config(spr_detector="nothing"), FORM).on("cpu")
+    assert isinstance(ready.scorer.similarity.given, WordCount) and isinstance(ready.detector.given, Finds)
+    assert ready.scorer.lam == 0.7 and ready.scorer.local and ready.repair is refine
+    assert not find_recipe(config(spr_no_local=True), FORM).on("cpu").scorer.local
+    for flags in ({}, {"spr_detector": "nothing", "spr_no_detector": True}):
+        assert find_recipe(config(**flags), FORM).on("cpu").detector is None
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("clip", None, ": this command names no vision tower"),
+        ("clip", "x", "x: not"),
+        ("detector", "dino", "dino: no"),
+        ("scorer", "other", "other: no plugin has it"),
+        ("repair", "other", "other: no plugin has it"),
+    ],
+)
+def test_a_flag_that_nobody_serves_is_named(models, flag, value, words):
+    with pytest.raises(UserError, match=f"--spr_{flag} ?{words}"):
+        find_recipe(config(**{f"spr_{flag}": value}), FORM).on("cpu")
+
+
+def test_a_recipe_that_nobody_has_is_named():
+    with pytest.raises(UserError, match="--spr_recipe other: no plugin has it"):
+        find_recipe(config(spr_recipe="other"), FORM)
+
+
+def test_what_a_plugin_s_models_give_is_checked_at_every_call(models):
+    """A shape that is right on the made-up picture and wrong on a later one does not pass for numbers."""
+    ready = find_recipe(config(), FORM).on("cpu")
+    ready.scorer.similarity.given.score = lambda picture, asked: [(float("nan"), 0.0) for _ in asked]
+    with pytest.raises(UserError, match="plugin models: spr_similarity, WordCount.score gives as S_crop nan"):
+        judge(ready, ["a dog [0.0, 0.0, 0.2, 0.2]"])
+
+
+def test_judged_answers_are_plain_data():
+    [one] = judge(recipe(), TEXTS[:1]).answers
+    assert set(asdict(one)) == {
+        *"text terms score reason repaired repaired_terms repaired_score not_choosable not_rejectable".split()
+    }
