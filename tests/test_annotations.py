@@ -597,8 +597,8 @@ def test_an_instruction_alone_is_no_label(folder, asked):
         "man in no. 5 shirt", "St. Bernard", "guy that will answer the phone", "Be Happy sign", "boy < girl",
         "woman giving a report", "cat in the output image", "answer sheet on the table", "TV, left", "one on the left",
         "region near the door", "top - right one",
-    ],  # fmt: skip
-)
+    ],
+)  # fmt: skip
 def test_a_phrase_with_dots_and_capitals_stays_whole(folder, phrase):
     [image], _ = mine(folder, [record([(REC.format(phrase), "[0.1, 0.3, 0.2, 0.4]")])])
     assert image.annotations[0].label == phrase.replace(" < ", " ")

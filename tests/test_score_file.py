@@ -604,7 +604,7 @@ def test_a_killed_run_scores_again_what_was_scored_of_other_pictures(tiny_world,
     else:
         Image.new("RGB", (9, 9)).save(images / "unused.png")
     again = Counting()
-    Scoring(*arguments, str(out)).run(again)
+    Scoring(*arguments, str(out)).run(again, best_over_worst)
     batches = len(queries) - (2 if change == "none" else 0)
     assert again.calls == batches
     assert (f"--images {images} has another content" in capfd.readouterr().err) == (change != "none")
