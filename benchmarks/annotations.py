@@ -45,8 +45,8 @@ def write(path: Path, share: float) -> int:
 
 def measure(what: str, path: str) -> None:
     """In a process of its own: print seconds and peak MB of one way to read the file."""
-    from spr_plugin.annotations import file_name_of
-    from spr_plugin.coco_index import CocoIndex
+    from spr_plugin.data.annotations import file_name_of
+    from spr_plugin.data.coco_index import CocoIndex
 
     start = time.perf_counter()
     if what == "json.load":

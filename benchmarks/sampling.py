@@ -21,8 +21,8 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests")]
 from live_llava import TINY, live_llava, tiny_llava, tiny_world  # noqa: E402
 
-from spr_plugin.decoding import decode, drawing, growing_in_place, repeat  # noqa: E402
 from spr_plugin.files import read_json, write_json  # noqa: E402
+from spr_plugin.sampling.decoding import decode, drawing, growing_in_place, repeat  # noqa: E402
 
 SAMPLES = 4
 WORDS = "Describe the objects in the region [0.1, 0.12, 0.87, 0.9] with their bounding boxes."
@@ -129,7 +129,7 @@ def one_rank(world: Path, out: Path, regions: int) -> None:
     from spr_plugin.config import SPRConfig
     from spr_plugin.judging import judge_all
     from spr_plugin.opening import open_run
-    from spr_plugin.sampling import sample
+    from spr_plugin.sampling.stage import sample
 
     host = tiny_llava(world, out)
     suppress_stop(host)

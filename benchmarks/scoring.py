@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
+from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.files import write_json
 from spr_plugin.formats import FAMILIES, box_format
 from spr_plugin.hooks.clip import covered_patches, load

@@ -26,11 +26,11 @@ def one_rank(world: Path, out: Path, tokens: int, rounds: int, result: str | Non
 
     shims.prepare_deepspeed(use_cpu=True)
     import torch
-    from sampling import PROMPTS, suppress_stop
 
-    from spr_plugin import engine, ranks, weights
-    from spr_plugin.decoding import decode, drawing
+    from sampling import PROMPTS, suppress_stop
     from spr_plugin.files import write_json
+    from spr_plugin.sampling.decoding import decode, drawing
+    from spr_plugin.training import engine, ranks, weights
 
     torch.set_num_threads(1)
     host = tiny_llava(world, out, "--deepspeed", str(ZERO3))

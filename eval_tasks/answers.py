@@ -1,6 +1,8 @@
 """What all protocols do with an answer before they judge it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 
 from spr_plugin.boxes import Box, Space, iou
 from spr_plugin.formats import BoxFormat, Parsed
@@ -19,15 +21,37 @@ def failure(parsed: Parsed) -> str | None:
     return None if parsed.boxes else next(iter(parsed.failures), NO_BOX)
 
 
-def first_box(parsed: Parsed, text: str) -> Box | None:
-    """What answers a question for one box: the first box that is *written*.
+@dataclass(frozen=True)
+class Place:
+    """A place in an answer where boxes of a phrase are written: those that can be read, or why its first one cannot."""
 
-    None where there is none, or where it cannot be read: no later box stands in for it. Fewer than four numbers are a point or
-    a footnote, and no box (:mod:`spr_plugin.formats.attempts`).
+    phrase: str
+    boxes: tuple[Box, ...] = ()
+    reason: str | None = None
+
+
+def places(parsed: Parsed, text: str) -> Iterator[Place]:
+    """The places of an answer in its order, by the rule of all tasks: the first box *written* answers.
+
+    Where it cannot be read, none later stands in for it. Fewer than four numbers are a point or a footnote, and no box
+    (:mod:`spr_plugin.formats.attempts`).
     """
-    first = next(iter(parsed.mentions), None)
-    before = (span for span in parsed.failed_spans if first and span < first.spans[0])
-    return first.boxes[0] if first and not any(attempts(text[slice(*span)]) for span in before) else None
+    rows = [((mention.spans[0], mention.span[1]), Place(mention.phrase, mention.boxes)) for mention in parsed.mentions]
+    for failure in parsed.failed:
+        said = text[slice(*failure.span)]
+        if attempts(f"[{said}]" if failure.inside else said):
+            rows.append(((failure.span, (failure.inside or failure.span)[1]), Place(failure.phrase, reason=failure.reason)))
+    reached = 0
+    for (span, end), place in sorted(rows, key=itemgetter(0)):
+        if span[0] >= reached:  # what lies in the list of one before is no place of its own
+            reached = end
+            yield place
+
+
+def first_box(parsed: Parsed, text: str) -> Box | None:
+    """What answers a question for one box; None where there is none, or where the first one cannot be read."""
+    first = next(places(parsed, text), None)
+    return first.boxes[0] if first and first.boxes else None
 
 
 def true_box(doc: Mapping, corners: Sequence[float]) -> Box:

@@ -1,8 +1,8 @@
 """Phrase grounding on Flickr30k Entities: all phrases of a caption in one question, a box or more for each (Ferret's protocol).
 
 A phrase is found in the answer where the words before a box equal it, without case, punctuation and leading articles. All boxes written at
-all such places are its prediction; where several phrases have the same words, the k-th takes the k-th place (or the last there is). It is judged
-several ways:
+all such places are its prediction; where several phrases have the same words, the k-th takes the k-th place (or the last there is). Where the
+first box of a prediction that is written cannot be read, it is wrong and counted, whatever comes after it. It is judged several ways:
 
 ``Acc@t``, ``mIoU``    MERGED-BOXES: the box around all predictions against the box around all truths (Ferret, Shikra, UniTAB)
 ``first_Acc@t``        the same, with the first box alone as the prediction
@@ -10,7 +10,7 @@ several ways:
 ``ferret_R@1``         MERGED-BOXES by Ferret's own rule (:mod:`ferret`), of models that write as Ferret does
 
 A phrase that the answer does not ground is a miss. Only phrases with a box are asked and count: ``notvisual``, whole-scene and no-box
-ones never become part of a document (:mod:`spr_plugin.releases`).
+ones never become part of a document (:mod:`spr_plugin.eval_tasks.releases`).
 """
 
 import re
@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from spr_plugin.eval_tasks import ferret, fields, metrics, questions
-from spr_plugin.eval_tasks.answers import answer_text, failure, rounded_iou, true_box
+from spr_plugin.eval_tasks.answers import Place, answer_text, failure, places, rounded_iou, true_box
 from spr_plugin.eval_tasks.model_format import named_format
 
 FIELDS = {"caption": fields.text, "phrases": fields.listed(id=fields.text, phrase=fields.text, boxes=fields.boxes)}
@@ -46,12 +46,14 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
     form = named_format(doc["box_format"])
     answer = answer_text(results)
     parsed = form.parse(answer, doc["width"], doc["height"])
-    said: dict[str, list[list[Corners]]] = {}
-    for mention in parsed.mentions:
-        said.setdefault(plain(mention.phrase), []).append([box.pixels() for box in mention.boxes])
+    said: dict[str, list[Place]] = {}
+    for place in places(parsed, answer):
+        said.setdefault(plain(place.phrase), []).append(place)
     items, first, any_box = [], [], []
-    for phrase, boxes in zip(doc["phrases"], _predictions([plain(phrase["phrase"]) for phrase in doc["phrases"]], said)):
-        truth, reason = merged(phrase["boxes"]), (None if boxes else failure(parsed) or NOT_GROUNDED)
+    for phrase, told in zip(doc["phrases"], _predictions([plain(phrase["phrase"]) for phrase in doc["phrases"]], said)):
+        unread = told[0].reason if told else failure(parsed) or NOT_GROUNDED
+        boxes = [] if unread else [box.pixels() for place in told for box in place.boxes]
+        truth, reason = merged(phrase["boxes"]), unread
         ceiling = rounded_iou(form, true_box(doc, truth))
         items.append(metrics.box_item(phrase["id"], [truth], merged(boxes) if boxes else None, reason, len(boxes), ceiling))
         lone = boxes[0] if boxes else None
@@ -66,15 +68,12 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
     return found
 
 
-def _predictions(asked: Sequence[str], said: Mapping[str, list[list[Corners]]]) -> Iterator[list[Corners]]:
-    """The boxes that each asked phrase gets."""
+def _predictions(asked: Sequence[str], said: Mapping[str, list[Place]]) -> Iterator[list[Place]]:
+    """The places that each asked phrase gets."""
     times, turns = Counter(asked), Counter()
     for words in asked:
-        places = said.get(words, [])
-        if times[words] == 1:
-            yield [box for boxes in places for box in boxes]
-        else:
-            yield places[min(turns[words], len(places) - 1)] if places else []
+        told = said.get(words, [])
+        yield told if times[words] == 1 else told[turns[words] :][:1] or told[-1:]
         turns[words] += 1
 
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import torch
 
+from spr_plugin.data.pictures import open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.hooks.llava import LlavaHost, expansion_arguments, script_of
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.host import replaced
-from spr_plugin.pictures import open_image
+from spr_plugin.training.host import replaced
 
 REGION = " <region_fea>"
 
@@ -47,7 +47,7 @@ class FerretHost(LlavaHost):
             return prompt, {}
         masks, end, pieces = [], 0, []
         for mention in self.box_format.parse(prompt, width, height).mentions:
-            for box, span in zip(mention.boxes, mention.spans):
+            for box, span in zip(mention.boxes, mention.brackets):
                 x1, y1, x2, y2 = map(int, box.pixels())
                 corners = [min(x1, width - 1), min(y1, height - 1), min(x2, width - 1), min(y2, height - 1)]
                 masks.append(self.dataset.generate_mask_for_feature(corners, corners, None, raw_w=width, raw_h=height))

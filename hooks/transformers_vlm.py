@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from spr_plugin import weights
+from spr_plugin.data.pictures import open_image
 from spr_plugin.dpo.rows import IGNORED
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.host import Host
-from spr_plugin.pictures import open_image
+from spr_plugin.training import weights
+from spr_plugin.training.host import Host
 
 # model_type of a config → the family whose box text its checkpoints were trained on
 FAMILIES = {

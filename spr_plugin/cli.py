@@ -25,7 +25,7 @@ def commands():
 @click.option("--limit", type=int, help="Evaluate only so many expressions of each split.")
 def demo(out, limit):
     """Train, run SPR and evaluate on the embedded tiny world."""
-    from spr_plugin.demo import run
+    from spr_plugin.tools.demo import run
 
     run(out, limit)
 
@@ -35,7 +35,7 @@ def demo(out, limit):
 @click.option("--spr_plugin", multiple=True, help="Python file with the run's box format; none is loaded unless named here.")
 def report(directory, spr_plugin):
     """Write report.html of a run; DIRECTORY is OUTPUT_DIR/spr."""
-    from spr_plugin.report import write_report
+    from spr_plugin.report.page import write_report
 
     print(write_report(directory, spr_plugin))
 
@@ -67,11 +67,11 @@ def score(
     from spr_plugin import formats
     from spr_plugin.config import SPRConfig
     from spr_plugin.contracts import ask
+    from spr_plugin.data.pictures import limit_pixels
     from spr_plugin.files import content
-    from spr_plugin.pictures import limit_pixels
     from spr_plugin.plugins import load_file
     from spr_plugin.recipes.find import find_recipe
-    from spr_plugin.score_file import Scoring
+    from spr_plugin.tools.score_file import Scoring
 
     with own_flags():
         limit_pixels(max_pixels)
@@ -126,7 +126,7 @@ def sample(context, out, aspect):
     from spr_plugin import formats
     from spr_plugin.config import parse
     from spr_plugin.plugins import load_file
-    from spr_plugin.sample_alone import FLAGS, sample_alone
+    from spr_plugin.sampling.alone import FLAGS, sample_alone
 
     config = parse([*context.args, "--spr_sampler", "openai"], [*FLAGS, "spr_sampler"], "spr sample --out DIR [--aspect pad]")
     if not (out and config.spr_annotations and config.spr_image_folder and config.spr_box_format):
@@ -144,7 +144,7 @@ def sample(context, out, aspect):
 @click.option("--out", help="Folder that gets compare.md, compare.json and compare.html; default: B.")
 def compare(a, b, out):
     """Compare two result folders of lmms-eval, sample by sample."""
-    from spr_plugin.compare import compare, markdown
+    from spr_plugin.eval_tasks.compare import compare, markdown
 
     print(markdown(compare(a, b, out)))
 
@@ -157,7 +157,7 @@ def compare(a, b, out):
 @click.option("--allow-outside", is_flag=True, help="Use pictures outside the release's folders of them.")
 def data(benchmark, source, target, embed, allow_outside):
     """Convert a benchmark's original release into what the tasks read."""
-    from spr_plugin.releases import convert
+    from spr_plugin.eval_tasks.releases import convert
 
     convert(benchmark, source, target, embed, allow_outside)
 

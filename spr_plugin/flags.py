@@ -248,8 +248,8 @@ def _before_training_arguments(parsed) -> None:
     then, and what is wrong with its file, or with the attention that is asked for, is said before a model is
     loaded."""
     if getattr(parsed, "deepspeed", None):
-        from spr_plugin.deepspeed_settings import check_deepspeed
         from spr_plugin.hooks import shims
+        from spr_plugin.training.deepspeed_settings import check_deepspeed
 
         or_fail(
             shims.prepare_deepspeed, getattr(parsed, "use_cpu", False) or getattr(parsed, "no_cuda", False)

@@ -10,7 +10,7 @@ import traceback
 import weakref
 from dataclasses import dataclass
 
-from spr_plugin import dpo, engine, entry, ranks, weights
+from spr_plugin import dpo
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
@@ -19,6 +19,7 @@ from spr_plugin.pipeline import during, run_rounds
 from spr_plugin.plugins import load_file
 from spr_plugin.progress import say
 from spr_plugin.runs.layout import Folder
+from spr_plugin.training import engine, entry, ranks, weights
 
 
 @dataclass(frozen=True)

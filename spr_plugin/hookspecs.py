@@ -23,13 +23,13 @@ import pluggy
 if TYPE_CHECKING:
     import torch
 
-    from spr_plugin.annotations import AnnotatedImage
     from spr_plugin.config import SPRConfig
     from spr_plugin.contracts import Detector, Repair, Scorer, Similarity
+    from spr_plugin.data.annotations import AnnotatedImage
     from spr_plugin.formats import BoxFormat
-    from spr_plugin.host import Host
     from spr_plugin.pairing import Pairing
     from spr_plugin.recipes.base import Recipe
+    from spr_plugin.training.host import Host
 
 hookspec = pluggy.HookspecMarker("spr_plugin")
 hookimpl = pluggy.HookimplMarker("spr_plugin")
@@ -37,14 +37,14 @@ hookimpl = pluggy.HookimplMarker("spr_plugin")
 
 @hookspec(firstresult=True)
 def spr_host(trainer: Any, namespace: dict[str, Any], config: SPRConfig) -> Host | None:
-    """The :class:`spr_plugin.host.Host` of a training script: ``trainer`` is its Trainer, ``namespace`` its module's globals."""
+    """The :class:`spr_plugin.training.host.Host` of a training script: ``trainer`` is its Trainer, ``namespace`` its module's globals."""
 
 
 @hookspec(firstresult=True)
 def spr_annotations(
     source: str, image_folder: str | None, skipped: Counter[str], keep_crowd: bool
 ) -> Iterable[AnnotatedImage] | None:
-    """Iterable of :class:`spr_plugin.annotations.AnnotatedImage` of ``--spr_annotations``; ``skipped`` counts left-out records by reason.
+    """Iterable of :class:`spr_plugin.data.annotations.AnnotatedImage` of ``--spr_annotations``; ``skipped`` counts left-out records by reason.
 
     One with ``ids`` and ``image(number)`` (an AnnotatedImage or None) is read by number, so that only sampled pictures are touched.
     ``keep_crowd``: groups and ignored objects count as objects.

@@ -7,11 +7,11 @@ from dataclasses import asdict
 
 from PIL import Image
 
-from spr_plugin import ranks
 from spr_plugin.progress import progress
 from spr_plugin.recipes.base import Judged, JudgedAnswer, Query, Recipe
 from spr_plugin.runs.log import Log
-from spr_plugin.sampling import ahead, opened, paths_of
+from spr_plugin.sampling.stage import ahead, opened, paths_of
+from spr_plugin.training import ranks
 
 
 def judge_all(queries: list[Query], recipe: Recipe, device, candidates: Mapping[str, dict], log: Log) -> None:

@@ -8,26 +8,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spr_plugin import dpo, engine, ranks, weights
+from spr_plugin import dpo
 from spr_plugin.config import SPRConfig
 from spr_plugin.contracts import ask
-from spr_plugin.deepspeed_settings import check_deepspeed
+from spr_plugin.data.pictures import limit_pixels
+from spr_plugin.data.selection import keys_of_picture
+from spr_plugin.dpo.rehearsal import rehearse
 from spr_plugin.errors import UserError
-from spr_plugin.host import Host
 from spr_plugin.ids import digest
 from spr_plugin.pairing import Pairing
-from spr_plugin.pictures import limit_pixels
 from spr_plugin.progress import say
 from spr_plugin.queries import find_queries, held_queries, log_queries, settled_queries
 from spr_plugin.recipes.base import Query, Recipe, Source
 from spr_plugin.recipes.find import find_recipe
-from spr_plugin.rehearsal import rehearse
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.lock import lock
 from spr_plugin.runs.log import Log
 from spr_plugin.runs.manifest import bind, check_layout, settings_of
-from spr_plugin.sample_alone import check_candidates, import_candidates
-from spr_plugin.selection import keys_of_picture
+from spr_plugin.sampling.alone import check_candidates, import_candidates
+from spr_plugin.training import engine, ranks, weights
+from spr_plugin.training.deepspeed_settings import check_deepspeed
+from spr_plugin.training.host import Host
 from spr_plugin.trl_settings import check_settings
 
 

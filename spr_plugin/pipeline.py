@@ -10,10 +10,9 @@ import contextlib
 import time
 from dataclasses import asdict
 
-from spr_plugin import dpo, engine, entry, ranks, weights
+from spr_plugin import dpo
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, remove
-from spr_plugin.host import Host
 from spr_plugin.ids import digest
 from spr_plugin.judging import judge_all
 from spr_plugin.opening import Round, next_round
@@ -22,7 +21,9 @@ from spr_plugin.progress import counted, listed, say
 from spr_plugin.recipes.base import Query
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.manifest import took
-from spr_plugin.sampling import sample
+from spr_plugin.sampling.stage import sample
+from spr_plugin.training import engine, entry, ranks, weights
+from spr_plugin.training.host import Host
 
 
 def run_rounds(first: Round, queries: list[Query]) -> Round:
@@ -137,7 +138,7 @@ def save_base(host: Host, folder: Folder) -> None:
 
 def report(folder: Folder) -> None:
     """The round's report, which must not cost anybody a trained model."""
-    from spr_plugin.report import write_report
+    from spr_plugin.report.page import write_report
 
     if ranks.rank() == 0:
         try:

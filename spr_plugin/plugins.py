@@ -20,7 +20,7 @@ from spr_plugin.foreign import Broken, blamed
 # Ours, by hook; imported when it is first asked: some need torch, and who opens a run may have none.
 BUILT_IN_OF = {
     "spr_host": [f"spr_plugin.hooks.{name}" for name in ("transformers_vlm", "llava", "llava_next", "ferret")],
-    "spr_annotations": ["spr_plugin.annotations"],
+    "spr_annotations": ["spr_plugin.data.annotations"],
     "spr_box_format": ["spr_plugin.formats"],
     "spr_recipe": ["spr_plugin.recipes.spr.recipe"],
     "spr_scorer": ["spr_plugin.recipes.spr.scoring"],

@@ -169,7 +169,7 @@ def end() -> None:
 def _wait_for_all_ranks() -> None:
     """A launcher kills the other ranks when the first one ends with an error, and rank 0 may still be saving
     the model."""
-    from spr_plugin import ranks
+    from spr_plugin.training import ranks
 
     try:
         ranks.barrier()

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence, Set
 
 from spr_plugin.config import SPRConfig
+from spr_plugin.data.pictures import refuse_no_folder, refuse_outside
 from spr_plugin.files import write_json
-from spr_plugin.pictures import refuse_no_folder, refuse_outside
 from spr_plugin.recipes.base import Query, Recipe, Source
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.manifest import Changes, changes

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from spr_plugin.annotations import BadImage, CocoImages, open_image
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
+from spr_plugin.data.annotations import BadImage, CocoImages, open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import FAMILIES, box_format, llava
 from spr_plugin.judging import judge_queries
@@ -144,7 +144,7 @@ def test_labels_with_brackets_or_markup_are_read_back(tmp_path, family):
 
 @given(st.text(max_size=12))
 def test_no_label_ever_breaks_its_box(name):
-    from spr_plugin.annotations import _category
+    from spr_plugin.data.annotations import _category
 
     label, box = _category(name), Box(10, 20, 30, 40, Space.pixels(100, 100))
     for family in FAMILIES:

@@ -108,7 +108,7 @@ def test_help_of_our_own_commands():
 
 def test_help_without_a_host_names_no_flag_of_one():
     """Every flag that spr sample's help names is its own."""
-    from spr_plugin.sample_alone import FLAGS
+    from spr_plugin.sampling.alone import FLAGS
 
     shown = CliRunner().invoke(commands, ["sample", "--help"]).output
     named = {flag.replace("-", "_").strip("_") for flag in re.findall(r"--([a-z][\w-]*)", shown)}

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from spr_plugin import hookspecs, reference
+from spr_plugin import hookspecs
 from spr_plugin.contracts import CONTRACTS
 from spr_plugin.formats import BoxFormat
-from spr_plugin.host import Host
+from spr_plugin.tools import reference
+from spr_plugin.training.host import Host
 
 ROOT = Path(__file__).parents[1]
 PLUGIN, HOST = ((ROOT / "docs" / f"write-a-{name}.md").read_text() for name in ("plugin", "host"))
@@ -17,7 +18,7 @@ PLUGIN, HOST = ((ROOT / "docs" / f"write-a-{name}.md").read_text() for name in (
 
 @pytest.mark.parametrize("text, name", [(PLUGIN, "hooks"), (PLUGIN, "objects"), (HOST, "host")])
 def test_the_tables_are_the_generated_ones(text, name):
-    written = text.split(f"<!-- by `python -m spr_plugin.reference {name}` -->\n")[1].split(
+    written = text.split(f"<!-- by `python -m spr_plugin.tools.reference {name}` -->\n")[1].split(
         f"<!-- end of {name}"
     )[0]
     assert written.strip() == reference.TABLES[name]()

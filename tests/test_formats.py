@@ -332,3 +332,54 @@ def test_box_format_asks_the_hook():
     assert {box_format(family).family for family in FAMILIES} == FAMILIES.keys()
     with pytest.raises(UserError, match="--spr_box_format nobody"):
         box_format("nobody")
+
+
+# --- lists of boxes
+
+A, B, BAD, NAN, SHORT = "100,200,300,400", "500,500,600,900", "100,200,300,1400", "100,nan,300,400", "100,200,300"
+READ = {A: (100, 200, 300, 400), B: (500, 500, 600, 900)}
+LISTED = {
+    "cogvlm": (cogvlm(), lambda boxes: f"a dog [[{'],['.join(boxes)}]] runs."),
+    "cogvlm's own": (cogvlm(), lambda boxes: f"a dog [[{';'.join(boxes)}]] runs."),
+    "ferret": (ferret(), lambda boxes: f"a dog [[{'], ['.join(boxes)}]] runs."),
+    "qwen2.5-vl": (qwen2_5_vl(), lambda boxes: f"a dog [[{'], ['.join(boxes)}]] runs."),
+    "qwen3-vl": (qwen3_vl(), lambda boxes: f"a dog [[{'],['.join(boxes)}]] runs."),
+    "internvl": (internvl(), lambda boxes: f"a <ref>dog</ref><box>[[{'], ['.join(boxes)}]]</box> runs."),
+    "qwen-vl": (qwen_vl(), lambda boxes: f"a <ref>dog</ref><box>{','.join('({},{}),({},{})'.format(*(b + ',').split(',')) for b in boxes)}</box> runs."),
+}
+
+
+@pytest.mark.parametrize("unread", [BAD, NAN, SHORT])
+@pytest.mark.parametrize("written", [(0, 1), (1, 0), (1, 2, 0), (2, 0, 1, 2)])
+@pytest.mark.parametrize("listed", LISTED)
+def test_one_of_a_list_that_cannot_be_read_is_a_failure_of_its_own(listed, written, unread):
+    """The others stay, and the text loses its coordinates alone."""
+    form, write = LISTED[listed]
+    boxes = [(unread, A, B)[place] for place in written]
+    text, size = write(boxes), (980, 980)  # of which Qwen2.5-VL sees each pixel
+    parsed = form.parse(text, *size)
+    assert [box.xyxy for box in parsed.boxes] == [READ[box] for box in boxes if box in READ]
+    assert len(parsed.failed) == 1 and parsed.failed[0].phrase == "dog"
+    assert (parsed.failed_spans[0] < parsed.mentions[0].spans[0]) == (written[0] == 0)
+    assert form.rewrite(text, parsed, {}) == text
+    left = form.rewrite(text, parsed, {}, drop_failures=True)
+    again = form.parse(left, *size)
+    assert again.boxes == parsed.boxes and not again.failed
+    assert form.words(left, again) == form.words(text, parsed) == "a dog runs."
+
+
+@pytest.mark.parametrize("listed", LISTED)
+def test_a_list_that_cannot_be_read_at_all_goes_with_its_brackets(listed):
+    form, write = LISTED[listed]
+    parsed = form.parse(write([BAD, BAD]), 980, 980)
+    assert not parsed.boxes and parsed.failures == {"out_of_range": 2} and parsed.failed[0].phrase == "dog"
+    assert form.rewrite(write([BAD, BAD]), parsed, {}, drop_failures=True).replace("<ref>dog</ref>", "dog") == "a dog runs."
+
+
+@every_format
+@pytest.mark.parametrize("number", ["NaN", "nan", "Infinity", "-inf", "1e999", "9" * 400])
+def test_what_is_no_finite_number_is_in_no_box(form, number):
+    text = answer(form, [("dog", (100, 100, 900, 900))])
+    spoilt = re.sub(r"(\d+(?:\.\d+)?)(?=[^\d]*$)", number, text, count=1)
+    parsed = form.parse(spoilt, 1000, 1000)
+    assert spoilt != text and not parsed.boxes and len(parsed.failed) == 1

@@ -25,7 +25,7 @@ from PIL import Image
 
 import spr_plugin
 from spr_plugin import hooks
-from spr_plugin.annotations import REC_QUESTION, CocoImages, mine_conversations
+from spr_plugin.data.annotations import REC_QUESTION, CocoImages, mine_conversations
 from spr_plugin.formats import FAMILIES, box_format, listed, qwen_vl
 from spr_plugin.plain_pickle import load_plain
 from spr_plugin.recipes.spr.refinement import refine
@@ -202,7 +202,7 @@ def slow(pattern: re.Pattern, how: set[str]) -> tuple[str, str] | None:
 
 def test_every_pattern_of_the_package_is_linear():
     found, used = patterns(), methods()
-    assert len(found) > 45 and "spr_plugin.annotations.REC_QUESTION" in found
+    assert len(found) > 45 and "spr_plugin.data.annotations.REC_QUESTION" in found
     late = {}
     for name, pattern in found.items():
         how = used.get(name.rpartition(".")[2].partition("[")[0]) or ALL

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spr_plugin import boot, cli, process
+from spr_plugin.data.pictures import BadImage
 from spr_plugin.errors import UserError
 from spr_plugin.lines import one_line, say
-from spr_plugin.pictures import BadImage
 
 FORGED = {
     "a line break": ("7\nspr: error: all is well", r"7\nspr: error: all is well"),

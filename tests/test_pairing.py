@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spr_plugin.annotations import AnnotatedImage
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
+from spr_plugin.data.annotations import AnnotatedImage
 from spr_plugin.pairing import PreferencePair, best_over_worst, by_chance, make_pair, spr_pairing
 from spr_plugin.recipes.spr.regions import region_query
 

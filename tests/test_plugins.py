@@ -14,7 +14,7 @@ from spr_plugin.hookspecs import hookimpl
 from spr_plugin.plugins import load_file, manager
 
 PLUGIN = '''
-from spr_plugin.annotations import AnnotatedImage, Annotation
+from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import shikra
 from spr_plugin.hookspecs import hookimpl

@@ -19,7 +19,7 @@ from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
 from spr_plugin.runs.manifest import Changes, bind, settings_of
-from spr_plugin.sample_alone import import_candidates
+from spr_plugin.sampling.alone import import_candidates
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from spr_plugin.annotations import AnnotatedImage, Annotation, image_size, usable
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import own_settings, setting
+from spr_plugin.data.annotations import AnnotatedImage, Annotation, image_size, usable
+from spr_plugin.data.pictures import Picture
 from spr_plugin.formats.bracket import BracketFormat
 from spr_plugin.hooks.transformers_vlm import TransformersHost, base_model, find_processor
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.ids import digest
-from spr_plugin.pictures import Picture
 from spr_plugin.recipes.base import Judged, JudgedAnswer, Prompt, Query, Recipe
 from spr_plugin.recipes.spr.scoring import localization_score
 from spr_plugin.settings import NOT_NEGATIVE, Range

@@ -9,7 +9,7 @@ from pathlib import Path
 from spr_plugin.contracts.box_format import checked_format
 from spr_plugin.contracts.made_up import made_up
 from spr_plugin.foreign import Broken, Foreign, has, kind, listed, of_kind, shown
-from spr_plugin.host import PARTS, Host
+from spr_plugin.training.host import PARTS, Host
 
 
 def checked_host(plugin: str, hook: str, host, arguments: dict) -> Host:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from spr_plugin.annotations import AnnotatedImage, Annotation, image_size, usable
 from spr_plugin.boxes import Box, Space
+from spr_plugin.data.annotations import AnnotatedImage, Annotation, image_size, usable
 from spr_plugin.foreign import Broken, Foreign, listed, of_kind
 
 IMAGE_KINDS: dict[str, type | tuple[type, ...]] = {
@@ -61,7 +60,7 @@ class CheckedImages(Foreign):
             return None
         kept = {}
         for annotation in image.annotations:
-            box = usable(annotation.box) if all(map(math.isfinite, annotation.box.xyxy)) else None
+            box = usable(annotation.box)
             repeated = "duplicate_id" if annotation.id in kept else None
             reason = ("no_label" if not annotation.label.strip() else repeated) if box else "outside"
             if reason:

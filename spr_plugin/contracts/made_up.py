@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
+from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.recipes.spr.regions import RegionQuery, region_query
 
 LONG = "a red square beside a cup " * 30  # more than text towers read

@@ -5,8 +5,8 @@ import hashlib
 
 import torch
 
-from spr_plugin import ranks
-from spr_plugin.host import Host, replaced
+from spr_plugin.training import ranks
+from spr_plugin.training.host import Host, replaced
 
 
 def picture_keys(host: Host, batch: dict) -> list[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from spr_plugin import engine, ranks, weights
 from spr_plugin.config import SPRConfig
 from spr_plugin.dpo import resume, rows
 from spr_plugin.dpo.features import FeatureCache, cached_features
@@ -20,16 +19,17 @@ from spr_plugin.dpo.probe import Watch, refuse_collapse
 from spr_plugin.dpo.resume import Division
 from spr_plugin.dpo.trainable import announce, dropout_off
 from spr_plugin.dpo.trainer import PreferenceTrainer, arguments, hand_over
-from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
 from spr_plugin.files import remove
-from spr_plugin.host import Host
 from spr_plugin.ids import digest
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.progress import progress, say
 from spr_plugin.recipes.base import Query, Recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
+from spr_plugin.training import engine, ranks, weights
+from spr_plugin.training.engine import generating
+from spr_plugin.training.host import Host
 
 
 @dataclass

@@ -8,15 +8,15 @@ import contextlib
 import io
 from pathlib import Path
 
-from spr_plugin import ranks, weights
-from spr_plugin.decoding import decode
-from spr_plugin.engine import generating
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_json
-from spr_plugin.host import Host
 from spr_plugin.recipes.base import Query, Recipe
 from spr_plugin.runs.log import line_of, record_of
-from spr_plugin.sampling import opened
+from spr_plugin.sampling.decoding import decode
+from spr_plugin.sampling.stage import opened
+from spr_plugin.training import ranks, weights
+from spr_plugin.training.engine import generating
+from spr_plugin.training.host import Host
 
 ENOUGH = 4  # fewer answers say nothing about a collapse
 

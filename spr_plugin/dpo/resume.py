@@ -7,9 +7,9 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from spr_plugin import ranks
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, remove, write_json
+from spr_plugin.training import ranks
 
 MARK = "complete.json"
 

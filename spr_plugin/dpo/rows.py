@@ -16,7 +16,7 @@ import torch
 
 from spr_plugin.dpo.head import token_log_probs
 from spr_plugin.errors import UserError
-from spr_plugin.host import Host, replaced
+from spr_plugin.training.host import Host, replaced
 
 IGNORED = -100
 

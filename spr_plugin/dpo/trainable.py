@@ -6,12 +6,12 @@ from collections import Counter
 
 import torch
 
-from spr_plugin import ranks, weights
 from spr_plugin.config import SPRConfig
 from spr_plugin.dpo.rows import refuse_head
 from spr_plugin.errors import UserError
-from spr_plugin.host import Host
 from spr_plugin.progress import say
+from spr_plugin.training import ranks, weights
+from spr_plugin.training.host import Host
 
 ADAPTER = "spr_stage"  # no name that a host would give to one of its own
 

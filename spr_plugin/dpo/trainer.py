@@ -18,16 +18,16 @@ from transformers import trainer as trainer_module
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from spr_plugin import ranks, weights
 from spr_plugin.config import SPRConfig, dpo_settings
-from spr_plugin.deepspeed_settings import stage_settings
 from spr_plugin.dpo import resume
 from spr_plugin.dpo.loss import deltas, metrics, preference_losses
 from spr_plugin.dpo.pairs import collate
 from spr_plugin.dpo.resume import Division
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
-from spr_plugin.host import Host
+from spr_plugin.training import ranks, weights
+from spr_plugin.training.deepspeed_settings import stage_settings
+from spr_plugin.training.host import Host
 
 # Of the host's TrainingArguments, as far as the installed transformers has them; all else is the stage's own
 # or transformers' default.

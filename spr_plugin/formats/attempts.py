@@ -2,51 +2,69 @@
 
 An attempt is
 
-- four numbers in a bracket of any kind, its sides alike or not, closed or not, or between box tags
-  (``(0.1, 0.2, 0.3, 0.4)``, ``<|box_start|>(1,2),(3,4)<|box_end|>``), with a word to two numbers at most;
-- brackets of two numbers or more that follow one another (``(1,2),(3,4)``), and a model's location tags
-  (``<patch_index_0044>``);
-- four numbers after a box's key (``bbox: 1, 2, 3, 4``), or each after a side's (``x1=1, y1=2, x2=3, y2=4``);
+- four numbers in one run inside a bracket of any kind, its sides alike or not, closed or not, or between box tags
+  (``(at 0.1, 0.2, 0.3, 0.4)``, ``<box 1, 2, 3, 4>``, ``[box]1, 2, 3, 4[/box]``), whatever words stand beside them;
+  or parted by a word to two numbers at most;
+- brackets of two numbers or more that follow one another (``(1,2),(3,4)``, ``from (1,2) to (3,4)``), and a model's
+  location tags (``<patch_index_0044>``);
+- four numbers after a box's key (``bbox: 1, 2, 3, 4``), or each after a side's (``x_1=1, y1 2, right is 3, b: 4``);
 - two numbers or more in a bracket that the text's end cuts off.
 
-Numbers that merely stand in a sentence never are one. One pass over the text's brackets, tags, keys, numbers
-and words; time is linear. Knows nothing about families, spaces or what numbers mean.
+A run goes on over punctuation, single letters and the words that coordinates are told with. Numbers that merely stand in
+a sentence never are an attempt: ``(3, 4, 5 and 6 years old)`` is one, ``3, 4, 5 and 6 years old`` is none. An attempt holds the
+key, brackets and quotes that would be left behind without it.
+
+The text is looked at as it is shown: HTML entities, full-width and subscript characters, and other scripts' brackets
+and quotes stand for the plain ones. One pass over it; time is linear. Knows nothing about families, spaces or what
+numbers mean.
 """
 
 from __future__ import annotations
 
+import html
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
 
 Span = tuple[int, int]
 
-QUOTES = {*"\"'“‘"}
 READ = "\0"  # stands in the place of each character that has been read
+QUOTES = "\"'`*"  # and marks of emphasis; they part nothing
+PARTS = "[xy](?:_?[0-3])?|w|h|c|l|t|r|b|min|max|left|top|right|bottom|upper|lower|width|height|cent(?:er|re)|corner|start|end"
+SIDE = rf"(?:{PARTS})(?:[_-]?(?:{PARTS}))*"
+BOX = r"bbox(?:es)?|b?box(?:es)?_?2d|bounding[ _-]?box(?:es)?|coord(?:inate)?s?|xyxy|xywh"
+THING = r"box(?:es)?|region|rect(?:angle)?|roi|loc(?:ation)?"  # is measured in numbers of other kinds too
+TAG = rf"(?:{BOX}|{THING}|object|quad|det)(?:_start|_end)?"
 _TOKEN = re.compile(
     rf"""
     (?P<read>{READ}+)
-  | (?P<tag><[/|]*[^\W\d]\w*\|?>)
-  | (?P<opening>[\[({{（［【｛⟨〈《〔「〚⟦«] | <(?=\s?[-+]?\.?\d))
-  | (?P<closing>[\])}}）］】｝⟩〉》〕」〛⟧»>])
-  | (?P<number>\b\d\d?:\d\d(?::\d\d)?\b | (?<![\d/])\d+/\d+/\d+\b(?!/)    # a time or a date counts as one
-              | [-+−]?\d+(?:\.\d+)? | \.\d+)
-  | (?P<word>\b[xy][012]\b | \bb?box_?2d\b | \bbounding_?box(?:es)?\b | [^\W\d_]+)    # [x0, y0, x1, y1] holds no number
-  | (?P<equals>["'”’]?[ ]?[:=：＝]\s*["'“‘]?)
+  | (?P<cell><(?:(?P<pair>patch_index)|loc|bin|coord|x|y)_?\d+>)
+  | (?P<tag><[/|]*{TAG}\|?> | \[/?{TAG}\])
+  | (?P<other_tag><[/|]*[^\W\d]\w*\|?>)
+  | (?P<opening>\\?[\[({{] | <(?=\s?[-+]?\.?\d|[^\W\d]))
+  | (?P<closing>\\?[\])}}] | /?>)
+  | (?P<number>\b\d\d?:\d\d(?::\d\d)?\b | (?<![\d/])\d+/\d+/\d+\b(?!/) | \b(?:19|20)\d\d-\d\d?-\d\d?\b   # a time or date is one
+              | [-+−]?(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d+\b)? | \b(?:nan|inf|infinity|null|none)\b)
+  | (?P<box>\b(?:(?:{BOX})|(?P<thing>{THING}))(?:[ _#]?\d{{1,3}}(?=\s?[:=]))?(?![^\W_]))
+  | (?P<side>\b{SIDE}\b)
+  | (?P<is>\b(?:is|are|equals)\b)
+  | (?P<from>\b(?:from|between)\b)
+  | (?P<told>\b(?:and|to|at|the|through|thru|until|till|by|px|pixels?|points?)\b | [^\W\d_](?![^\W\d_]))
+  | (?P<word>[^\W\d_]+)
+  | (?P<equals>[:=])
+  | (?P<next>;)
+  | (?P<mark>[^\s{QUOTES}])
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_CELL = re.compile(r"<(patch_index|loc|bin|coord|x|y)_?\d+>", re.IGNORECASE)  # a model's location tag
-BOX_KEYS = {"box", "bbox", "boxes", "bboxes", "box_2d", "bbox_2d", "box2d", "bbox2d", "bounding_box", "boundingbox", "bounding_boxes", "boundingboxes", "coord", "coords", "coordinate", "coordinates", "xyxy", "xywh"}
-BOX_TAGS = BOX_KEYS | {"object", "region", "quad", "loc", "det"}
-SIDES = {"x0", "x1", "x2", "y0", "y1", "y2", "x", "y", "w", "h", "cx", "cy", "min", "max", "xmin", "xmax", "ymin", "ymax"}
-SIDES |= {"width", "height", "left", "top", "right", "bottom"}
-# Words that coordinates are told with; a run of numbers goes on over them, and over single letters.
-PLAIN = BOX_KEYS | SIDES | {"bounding", "and", "to", "at", "from", "px", "pixel", "pixels", "upper", "lower", "corner", "center", "centre"}
-NUMBERS = {"nan", "inf", "infinity", "null", "none"}
 # Without a number and one of these there is no attempt; most answers end here.
-_MARK = re.compile(r"[][(){}<>（）［］【】｛｝⟨⟩〈〉《》〔〕「」〚〛⟦⟧«»:=：＝]")
+_MARK = re.compile(r"[][(){}<>:=]|\bis\b|\bare\b|equals|\b[xy]_?(?:\d|m[ia])", re.IGNORECASE)
 _NUMERIC = re.compile(r"\d|\bnan\b|\binf|\bnull\b|\bnone\b", re.IGNORECASE)
+_FOREIGN = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});|[^\x00-\x7f]", re.IGNORECASE)
 
 
 @dataclass(frozen=True, order=True)
@@ -59,27 +77,15 @@ class Attempt:
 
 def attempts(text: str) -> list[Attempt]:
     """All attempts of `text`, in its order, none within another; parts that have been read are `READ`."""
-    if not _NUMERIC.search(text) or not _MARK.search(text):
+    shown, places = _shown(text)
+    if not _NUMERIC.search(shown) or not _MARK.search(shown):
         return []
-    scan = _Scan(text)
-    found, made, place, reached = sorted(scan.attempts()), [], 0, 0
-    for whole in sorted(scan.wholes, key=lambda whole: (whole.span[0], -whole.span[1])):
-        (start, end), first = whole.span, place
-        if start < reached:
-            continue  # lies in another one
-        while first < len(found) and found[first].span[0] < start:
-            first += 1
-        made += found[place:first]
-        place = first
-        while place < len(found) and found[place].span[0] < end:
-            place += 1
-        # What was found in it shares all of it, also what stands around and between.
-        starts = [start, *(attempt.span[0] for attempt in found[first + 1 : place]), end]
-        shares = zip(starts, starts[1:])
-        made += [Attempt(span, attempt.cut) for span, attempt in zip(shares, found[first:place])]
-        made[-1] = Attempt(made[-1].span, whole.cut)
-        reached = end
-    return made + found[place:]
+    scan = _Scan(shown)
+    scan.run()
+    found = shared(scan.found, scan.wholes)
+    ends = [0, *(attempt.span[1] for attempt in found[:-1])], [*(attempt.span[0] for attempt in found[1:]), len(shown)]
+    spans = (_quoted(shown, attempt.span, low, high) for attempt, low, high in zip(found, *ends))
+    return [Attempt((places[start], places[end]), attempt.cut) for (start, end), attempt in zip(spans, found)]
 
 
 def without(text: str, spans: Iterable[Span]) -> str:
@@ -91,9 +97,79 @@ def without(text: str, spans: Iterable[Span]) -> str:
     return "".join(pieces) + text[place:]
 
 
+def shared(found: Iterable[Attempt], frames: Iterable[Attempt]) -> list[Attempt]:
+    """`found` with the `frames` around them: what lies in one frame shares all of it, and a frame that holds none is one."""
+    rows = sorted([(each.span, False, each.cut) for each in found] + [(each.span, True, each.cut) for each in frames])
+    made: list[Attempt] = []
+    place = 0
+    while place < len(rows):
+        (start, end), inner, cut = rows[place][0], [], False
+        while place < len(rows) and rows[place][0][0] < end:
+            span, is_frame, is_cut = rows[place]
+            end, cut, place = max(end, span[1]), cut or is_cut, place + 1
+            if not is_frame:
+                inner.append(span[0])
+        shares = list(pairwise([start, *inner[1:], end]))
+        made += [Attempt(share, cut and share[1] == end) for share in shares]
+    return made
+
+
+def _shown(text: str) -> tuple[str, Sequence[int]]:
+    """`text` as it is shown, in plain characters, and where in `text` each of them and its end lie."""
+    if text.isascii() and "&" not in text:
+        return text, range(len(text) + 1)
+    pieces, places, end = [], [], 0
+    for foreign in _FOREIGN.finditer(text):
+        plain = _plain(foreign.group())
+        pieces += [text[end : foreign.start()], plain]
+        places += [*range(end, foreign.start()), *[foreign.start()] * len(plain)]
+        end = foreign.end()
+    return "".join(pieces) + text[end:], [*places, *range(end, len(text) + 1)]
+
+
+@lru_cache(maxsize=4096)
+def _plain(foreign: str) -> str:
+    """The character that an entity or a character beyond ASCII stands for."""
+    shown = html.unescape(foreign)
+    plain = unicodedata.normalize("NFKC", shown)
+    kind = unicodedata.category(plain) if len(plain) == 1 else ""
+    if (not plain.isascii() and kind in ("Ps", "Pe")) or plain in ("«", "»"):
+        return "(" if kind in ("Ps", "Pi") else ")"
+    if kind in ("Pi", "Pf"):
+        return '"'
+    return " " if kind.startswith("C") else plain if kind else foreign if foreign[0] == "&" else shown
+
+
+def _around(text: str, span: Span) -> Span:
+    """`span` with the quotes around it."""
+    start, end = span
+    while start and text[start - 1] in QUOTES and text[start - 1] == text[end : end + 1]:
+        start, end = start - 1, end + 1
+    return start, end
+
+
+def _quoted(text: str, span: Span, low: int, high: int) -> Span:
+    """`span` with the quote beside it, within text[low:high], that a quote in it opens or closes."""
+    start, end = span
+    while end < high and text[end] in QUOTES and text.count(text[end], start, end) % 2:
+        end += 1
+    while start > low and text[start - 1] in QUOTES and text.count(text[start - 1], start, end) % 2:
+        start -= 1
+    return start, end
+
+
+class _Key(NamedTuple):
+    """A key that was said: where it starts, how many numbers it marks, whether "is" makes it one, and whether ":", "=" or "is" did."""
+
+    start: int
+    marks: int = 0
+    spoken: bool = True
+    made: bool = False
+
+
 @dataclass
 class _Bracket:
-    """An open bracket, or the text around all of them, and the run of numbers that goes on in it over plain words alone.
+    """An open bracket, or the text around all of them, and the run of numbers that goes on in it.
 
     Attributes:
         start: where it opens, a key before it included; None for the text itself.
@@ -105,6 +181,7 @@ class _Bracket:
         run_numbers: how many numbers it has.
         marked: how many of these say that they are coordinates: by a key, or a bracket of two or more.
         opened: whether the run is what the bracket begins with.
+        runs: (span, opened) of runs of four that are attempts if it closes.
     """
 
     start: int | None = None
@@ -117,6 +194,7 @@ class _Bracket:
     run_numbers: int = 0
     marked: int = 0
     opened: bool = False
+    runs: list[tuple[Span, bool]] = field(default_factory=list)
 
     def add(self, span: Span, count: int, marked: int) -> None:
         """Numbers that the run goes on with."""
@@ -127,103 +205,102 @@ class _Bracket:
         self.run_numbers, self.marked = self.run_numbers + count, self.marked + marked
         self.numbers += count
 
-    def is_coordinates(self, fewest: int = 4) -> bool:
-        """Whether what the bracket holds is `fewest` numbers or more with few words among them."""
-        return not self.holds_read and self.numbers >= fewest and self.words * 2 <= self.numbers
+    def has_few_words(self) -> bool:
+        return not self.holds_read and self.words * 2 <= self.numbers
 
 
 class _Scan:
-    """The pass over one text."""
+    """The pass over one text: a method a kind of token."""
 
     def __init__(self, text: str):
         self.text, self.open, self.tags = text, [_Bracket()], 0
         self.found: list[Attempt] = []  # the innermost ones
         self.wholes: list[Attempt] = []  # brackets that are coordinates as a whole, whatever was found in them
+        self.key: _Key | None = None
 
-    def attempts(self) -> list[Attempt]:
-        word, key = None, None  # (span, the word) right before the token; (start, end, whether of a box) of a key there
+    def run(self) -> None:
         for token in _TOKEN.finditer(self.text):
-            kind, said, span = token.lastgroup, token.group().lower(), token.span()
-            before, keyed = word if word and word[0][1] == span[0] else None, key if key and key[1] == span[0] else None
-            word = key = None
-            if kind == "number" or (kind == "word" and said in NUMBERS):
-                self.number(span, keyed)
-            elif kind == "word":
-                word = span, said
-                if said not in PLAIN and len(said) > 1:
-                    self.ordinary()
-            elif kind == "equals":
-                if before and before[1] in BOX_KEYS | SIDES:
-                    start = before[0][0]
-                    key = start - (self.text[start - 1 : start] in QUOTES), span[1], before[1] in BOX_KEYS
-            elif kind == "tag":
-                self.tag(said, span, keyed)
-            elif kind == "opening":
-                self.opening(said, span, keyed)
-            elif kind == "closing":
-                self.closing(said, span)
-            else:
-                self.end_run(self.open[-1])
-                self.open[-1].holds_read = True
+            kind, span = token.lastgroup, token.span()
+            if kind in ("box", "side"):
+                before = self.key or _Key(_around(self.text, span)[0])
+                marks = 4 if kind == "box" else 1
+                corner = kind == "side" and token.group()[0] in "xyXY" and span[1] - span[0] > 1  # x1, y_min: said of nothing else
+                self.key = _Key(before.start, max(before.marks, marks), not token["thing"], corner)
+            elif self.key and (kind == "equals" or (kind == "is" and self.key.spoken)):
+                self.key = self.key._replace(made=True)
+            elif kind == "from":
+                self.key = _Key(span[0], made=True)
+            elif kind != "told":
+                key, self.key = self.key if self.key and self.key.made else None, None
+                self.take(kind, token, span, key)
         self.end_of_text()
-        return self.found
 
-    def ordinary(self) -> None:
-        """A word of the sentence."""
-        self.end_run(self.open[-1])
-        self.open[-1].words += 1
+    def take(self, kind: str, token: re.Match, span: Span, key: _Key | None) -> None:
+        """A token, of any kind but those of a key, with the key before it."""
+        bracket, start, marks = self.open[-1], key.start if key else span[0], key.marks if key else 0
+        if kind == "number":
+            if marks == 4:  # four numbers after a box's key are a box
+                self.end_run(bracket)
+            bracket.add((start, span[1]), 1, marks)
+        elif kind in ("cell", "pair"):
+            count = 2 if token["pair"] else 1
+            bracket.add(span, count, count)
+        elif kind == "tag":
+            said = token.group()
+            if said[1] == "/" or said[2] == "/" or "_end" in said.lower():
+                self.closing_tag(span)
+            else:
+                self.opening("tag", start)
+        elif kind == "opening":
+            self.opening(token.group()[-1], start)
+        elif kind == "closing":
+            self.closing(token.group(), span)
+        elif kind == "read":
+            self.end_run(bracket)
+            bracket.holds_read = True
+        elif kind in ("word", "is", "other_tag"):
+            self.end_run(bracket)
+            bracket.words += 1
+        elif kind == "next" and bracket.run_numbers >= 4:
+            self.end_run(bracket)
 
-    def number(self, span: Span, keyed) -> None:
-        if keyed and keyed[2]:  # four numbers after a box's key are a box
-            self.end_run(self.open[-1])
-        marked = 0 if not keyed else 4 if keyed[2] else 1
-        self.open[-1].add((keyed[0] if keyed else span[0], span[1]), 1, marked)
-
-    def tag(self, said: str, span: Span, keyed) -> None:
-        name = said.strip("<|/>")
-        if cell := _CELL.fullmatch(said):
-            count = 2 if cell[1] == "patch_index" else 1
-            self.open[-1].add(span, count, count)
-        elif name.removesuffix("_start").removesuffix("_end") not in BOX_TAGS:
-            self.ordinary()
-        elif name.endswith("_end") or said.startswith(("</", "<|/")):
-            self.closing(said, span)
-        else:
-            self.opening(said, span, keyed)
-
-    def end_run(self, bracket: _Bracket, closed_at: int | None = None) -> None:
-        """The run is over; it is an attempt where its numbers, or a bracket beside it, say so."""
-        if bracket.run_numbers >= 4 and (bracket.marked >= 4 or bracket.opened or closed_at):
-            start = bracket.start if bracket.opened else bracket.run[0]
-            self.found.append(Attempt((start, closed_at or bracket.run[1])))
+    def end_run(self, bracket: _Bracket, stray: int | None = None) -> None:
+        """The run is over; in the text itself it is an attempt where its numbers, or the `stray` end of a bracket, say so."""
+        if bracket.run_numbers >= 4 and bracket.kind and bracket.marked < 4:
+            bracket.runs.append((bracket.run, bracket.opened))
+        elif bracket.run_numbers >= 4 and (bracket.marked >= 4 or stray):
+            self.found.append(Attempt((bracket.run[0], stray or bracket.run[1])))
         bracket.run_numbers = bracket.marked = 0
 
-    def opening(self, said: str, span: Span, keyed) -> None:
-        kind = "tag" if len(said) > 1 else said
+    def opening(self, kind: str, start: int) -> None:
         self.tags += kind == "tag"
-        self.open.append(_Bracket(keyed[0] if keyed else span[0], kind, len(self.found)))
+        self.open.append(_Bracket(start, kind, len(self.found)))
+
+    def closing_tag(self, span: Span) -> None:
+        while self.tags and self.open[-1].kind != "tag":  # it ends all brackets that were opened in it
+            self.closed(span[0])
+        self.closing("tag", span)
 
     def closing(self, said: str, span: Span) -> None:
-        if len(said) > 1:  # a tag ends all brackets that were opened in it
-            while self.tags and self.open[-1].kind != "tag":
-                self.closed(span[0])
-        elif said == ">" and self.open[-1].kind != "<":
+        if said[-1] == ">" and self.open[-1].kind != "<":
             return  # an arrow
         if self.open[-1].kind:
             self.closed(span[1])
         else:
-            self.end_run(self.open[-1], closed_at=span[1])
+            self.end_run(self.open[-1], stray=span[1])
 
     def closed(self, end: int) -> None:
         """The innermost bracket ends."""
         bracket, outer = self.open.pop(), self.open[-1]
         self.tags -= bracket.kind == "tag"
-        inner = len(self.found) > bracket.found
-        if (bracket.words and (inner or bracket.run_numbers >= 4)) or bracket.holds_read:
-            self.end_run(bracket, closed_at=bracket.run[1])
-        elif bracket.is_coordinates():
+        self.end_run(bracket)
+        inner = bool(bracket.runs) or len(self.found) > bracket.found
+        alone = not bracket.words or not inner or bracket.kind in ("tag", "<")  # nothing to be left without its numbers
+        if bracket.numbers >= 4 and alone and (bracket.has_few_words() or (inner and not bracket.holds_read)):
             self.whole(bracket, end)
-        elif not inner and bracket.words * 2 <= bracket.numbers:
+        elif bracket.runs:
+            self.found += [Attempt(run) for run, _ in bracket.runs]
+        elif not inner and bracket.has_few_words():
             # few numbers in a bracket of their own: a part of what is around it
             outer.add((bracket.start, end), bracket.numbers, bracket.numbers if bracket.numbers >= 2 else 0)
             outer.words += bracket.words
@@ -240,7 +317,9 @@ class _Scan:
         """All of a bracket is coordinates."""
         one = Attempt((bracket.start, end), cut)
         self.wholes.append(one)
-        if len(self.found) == bracket.found:
+        if len(bracket.runs) > 1:
+            self.found += [Attempt(run) for run, _ in bracket.runs]
+        elif len(self.found) == bracket.found:
             self.found.append(one)
 
     def end_of_text(self) -> None:
@@ -248,8 +327,8 @@ class _Scan:
         end, cut = len(self.text), False
         while len(self.open) > 1:
             bracket, outer = self.open.pop(), self.open[-1]
-            bare = not bracket.words and not bracket.holds_read
-            if (bare and bracket.numbers >= 2) or (bracket.is_coordinates() and len(self.found) == bracket.found):
+            bare, coordinates = not bracket.words and not bracket.holds_read, bracket.has_few_words() and bracket.numbers >= 4
+            if (bare and bracket.numbers >= 2) or (coordinates and not bracket.runs and len(self.found) == bracket.found):
                 self.whole(bracket, end, cut=True)
                 self.hand_on(bracket, outer)
             elif bare:
@@ -257,6 +336,7 @@ class _Scan:
                 outer.add((bracket.start, end), bracket.numbers, bracket.numbers)
             else:
                 self.end_run(bracket)
+                self.found += [Attempt((bracket.start, run[1])) for run, opened in bracket.runs if opened]
                 self.hand_on(bracket, outer)
         text = self.open[0]
         if cut and text.marked >= 2 and text.run[1] == end:

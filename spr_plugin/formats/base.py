@@ -8,6 +8,8 @@ The reading never raises, takes time linear in the text, and counts what it coul
 ``inverted``      right edge left of the left edge, or bottom above top
 ``truncated``     coordinates that are still open where the text ends
 
+A list of boxes is read whole: one that cannot be read is a failure of its own, and the others stay.
+
 A box of zero width or height is read (two decimals make one of a small object); its IoU with anything is 0. Nothing here looks at
 the truth: a family has one space, and text that does not fit it is a failure, never another space.
 
@@ -20,13 +22,14 @@ import math
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 
-from spr_plugin.boxes import Box, Space
-from spr_plugin.formats.attempts import Attempt, Span, attempts, without
+from spr_plugin.boxes import Box, Space, finite
+from spr_plugin.formats.attempts import QUOTES, Attempt, Span, attempts, shared, without
 
 Edit = tuple[Span, "str | None"]
 
@@ -41,7 +44,8 @@ class Mention:
         boxes: one or more, in the family's space.
         span: (start, end) in the text of all the mention's coordinates, brackets or tags included.
         phrase_span: (start, end) of `phrase`.
-        spans: (start, end) of each box; boxes that share one bracket share one span.
+        spans: (start, end) of each box.
+        brackets: (start, end) of the brackets or tags around each box, which boxes of one list share.
         whole: (start, end) of what goes when no box is left; where that is more than `span`, the phrase stays in its place.
     """
 
@@ -50,27 +54,44 @@ class Mention:
     span: Span
     phrase_span: Span
     spans: tuple[Span, ...]
+    brackets: tuple[Span, ...]
     whole: Span
 
 
 @dataclass(frozen=True)
-class Parsed:
-    """What was read from a text.
+class Failure:
+    """Coordinates that could not be read: where, why (the module's docstring), and of what phrase.
 
-    Attributes:
-        mentions: in the text's order.
-        failures: reason → count (reasons: the module's docstring), the reason that comes first in the text first.
-        failed_spans: (start, end) of each coordinate text that could not be read, in the text's order.
+    `inside` is the (start, end) of the list that readable boxes share with it.
     """
 
+    span: Span
+    reason: str
+    phrase: str = ""
+    inside: Span | None = None
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What was read from a text, and what could not be, each in the text's order."""
+
     mentions: tuple[Mention, ...] = ()
-    failures: dict[str, int] = field(default_factory=dict)
-    failed_spans: tuple[Span, ...] = ()
+    failed: tuple[Failure, ...] = ()
 
     @property
     def boxes(self) -> tuple[Box, ...]:
         """All boxes in the text's order. `BoxFormat.rewrite` numbers boxes by their place in this tuple."""
         return tuple(box for mention in self.mentions for box in mention.boxes)
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Reason → count, the reason that comes first in the text first."""
+        return dict(Counter(failure.reason for failure in self.failed))
+
+    @property
+    def failed_spans(self) -> tuple[Span, ...]:
+        """(start, end) of each coordinate text that could not be read."""
+        return tuple(failure.span for failure in self.failed)
 
 
 class BoxFormat(ABC):
@@ -108,32 +129,34 @@ class BoxFormat(ABC):
 
         `changes` maps a place in ``parsed.boxes`` to the new box, or to None to remove its coordinates; the sentence stays
         well-formed (no double space, no space before punctuation). Boxes without an entry keep their text. With
-        `drop_failures` the coordinates that could not be read are removed too.
+        `drop_failures` the coordinates that could not be read are removed too; a list that is written anew loses its own anyway.
         """
         edits, first = [], 0
+        spoiled = {failure.inside for failure in parsed.failed if drop_failures}
         for mention in parsed.mentions:
             own = {place: changes[first + place] for place in range(len(mention.boxes)) if first + place in changes}
             first += len(mention.boxes)
-            if own:
-                edits.append(self._rewritten(text, mention, own))
-        return apply(text, edits + [(span, None) for span in parsed.failed_spans if drop_failures])
+            if own or not spoiled.isdisjoint(mention.brackets):
+                edits.append(self._rewritten(text, mention, own, spoiled))
+        return apply(text, edits + ([(span, None) for span in outside(parsed)] if drop_failures else []))
 
     def words(self, text: str, parsed: Parsed) -> str:
         """`text` without any coordinates, readable or not; the words stay and the sentence stays well-formed."""
-        return apply(text, [bare(mention) for mention in parsed.mentions] + [(span, None) for span in parsed.failed_spans])
+        return apply(text, [bare(mention) for mention in parsed.mentions] + [(span, None) for span in outside(parsed)])
 
     @abstractmethod
     def render(self, mentions: Iterable[tuple[str, Box]]) -> str:
         """Phrases with their boxes as the family writes them, joined by commas; "" for a phrase gives the bare box."""
 
-    def _rewritten(self, text: str, mention: Mention, changes: Mapping[int, Box | None]) -> Edit:
-        """The edit that makes `changes` (place in the mention → box or None)."""
+    def _rewritten(self, text: str, mention: Mention, changes: Mapping[int, Box | None], spoiled: Iterable[Span] = ()) -> Edit:
+        """The edit that makes `changes` (place in the mention → box or None), and writes the `spoiled` brackets anew."""
         kept, end = [], 0
-        for span, places in groupby(range(len(mention.boxes)), key=mention.spans.__getitem__):
+        for span, places in groupby(range(len(mention.boxes)), key=mention.brackets.__getitem__):
             places = list(places)
             boxes = [box for place in places if (box := changes.get(place, mention.boxes[place])) is not None]
             if boxes:
-                new = self.write_group(boxes) if any(place in changes for place in places) else text[slice(*span)]
+                anew = span in spoiled or any(place in changes for place in places)
+                new = self.write_group(boxes) if anew else text[slice(*span)]
                 kept.append((text[end : span[0]] if kept else "") + new)
             end = span[1]
         return (mention.span, "".join(kept)) if kept else bare(mention)
@@ -154,52 +177,112 @@ def whole_number(value: float, last: int) -> int:
 def checked(values: Sequence[float], limits: tuple[float, float], space: Space) -> Box | str:
     """The box of four numbers, or the reason why it is none; `limits` are the largest x and y."""
     x1, y1, x2, y2 = values
-    if any(value != value for value in values):  # NaN, which compares with nothing
+    if not finite(values):
         return "malformed"
     if min(values) < 0 or max(x1, x2) > limits[0] or max(y1, y2) > limits[1]:
         return "out_of_range"
     return "inverted" if x2 < x1 or y2 < y1 else Box(x1, y1, x2, y2, space)
 
 
+Written = tuple["Box | str", Span]  # a box, or the reason why it is none, and where it lies
+
+
+def parts(text: str, low: int, high: int, joiner: str | None) -> list[Span]:
+    """The spans of text[low:high] that `joiner` parts."""
+    found = []
+    for part in text[low:high].split(joiner) if joiner else [text[low:high]]:
+        found.append((low, low + len(part)))
+        low += len(part) + len(joiner or "")
+    return found
+
+
 @dataclass
 class Reading:
     """Collects what a scan of a text finds: boxes with the span of their brackets, failures, and mentions that are whole at once."""
 
-    groups: list[tuple[list[Box], Span]] = field(default_factory=list)
+    text: str
+    groups: list[tuple[list[Written], Span]] = field(default_factory=list)
     entries: list[Mention] = field(default_factory=list)
-    failed: list[tuple[Span, str]] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    doubtful: list[Attempt] = field(default_factory=list)
 
-    def add(self, boxes: list[Box | str], span: Span) -> None:
-        """One pair of brackets: all its boxes, or the first reason that spoils it."""
-        broken = next((box for box in boxes if isinstance(box, str)), None)
-        if broken:
-            self.fail(broken, span)
-        else:
+    def add(self, written: Sequence[Written], span: Span) -> None:
+        """One pair of brackets and what is in it: each that is no box is a failure of its own."""
+        if len(written) == 1:
+            written = [(written[0][0], span)]
+        boxes = [(box, own) for box, own in written if isinstance(box, Box)]
+        if boxes:
             self.groups.append((boxes, span))
+            owns = [own for _, own in written]
+        elif all(reason == "malformed" for reason, _ in written):
+            return self.doubt(span)
+        else:  # the brackets go with what they hold
+            owns = list(pairwise([span[0], *(own[0] for _, own in written[1:]), span[1]]))
+        for (box, _), own in zip(written, owns):
+            if box == "malformed":
+                self.doubt(own)
+            elif isinstance(box, str):
+                self.fail(box, own)
 
-    def fail(self, reason: str, span: Span) -> None:
-        self.failed.append((span, reason))
+    def fail(self, reason: str, span: Span, phrase: str = "") -> None:
+        self.failed.append(Failure(span, reason, phrase))
+
+    def doubt(self, span: Span, cut: bool = False) -> None:
+        """The family's brackets around something else: as many failures as boxes are attempted there, one at least."""
+        self.doubtful.append(Attempt(span, cut))
 
     def taken(self) -> list[Span]:
         """What has been read or refused, in the text's order."""
-        spans = [span for _, span in self.groups] + [span for span, _ in self.failed]
+        spans = [own for boxes, _ in self.groups for _, own in boxes] + [failure.span for failure in self.failed]
         return sorted(spans + [entry.whole for entry in self.entries])
 
-    def unread(self, text: str) -> list[Attempt]:
-        """The attempts at coordinates in the rest of `text`."""
-        return attempts(without(text, self.taken()))
+    def unread(self) -> list[Attempt]:
+        """The attempts at coordinates in the rest of the text, after what is doubtful has failed."""
+        self._settle()
+        return attempts(without(self.text, self.taken()))
 
-    def parsed(self, text: str, find_phrase=None) -> Parsed:
-        """What was read of `text`; every other attempt at coordinates is a failure. `find_phrase`: see `mentions`."""
-        for attempt in self.unread(text):
+    def _settle(self) -> None:
+        """Fail what is doubtful; two corners that follow one another are one box."""
+        spans: list[Attempt] = []
+        for one in sorted(self.doubtful):
+            last = spans[-1].span if spans else (0, 0)
+            both = (last[0], one.span[1])
+            if one.span[0] - last[1] <= GAP and self._is_corner(last) and self._is_corner(one.span) and self._tried(both):
+                spans[-1] = Attempt(both, one.cut)
+            else:
+                spans.append(one)
+        self.doubtful = []
+        several = [one.span for one in spans if one.span[1] - one.span[0] >= TWO_BOXES]
+        for failure in shared([tried for span in several for tried in self._tried(span)], spans):
+            self.fail("truncated" if failure.cut else "malformed", failure.span)
+
+    def _is_corner(self, span: Span) -> bool:
+        return self.text.count(",", *span) == 1 and self.text[span[1] - 1] in ")]>"
+
+    def _tried(self, span: Span) -> list[Attempt]:
+        """The attempts in a part of the text."""
+        start = span[0]
+        return [Attempt((start + first, start + last)) for first, last in (one.span for one in attempts(self.text[slice(*span)]))]
+
+    def parsed(self, find_phrase=None) -> Parsed:
+        """What was read; every other attempt at coordinates is a failure. `find_phrase`: see `mentions`."""
+        for attempt in self.unread():
             self.fail("truncated" if attempt.cut else "malformed", attempt.span)
-        self.failed.sort()
-        failures: dict[str, int] = {}
-        for _, reason in self.failed:
-            failures[reason] = failures.get(reason, 0) + 1
-        found = [*self.entries, *mentions(text, self, find_phrase)]
-        found.sort(key=lambda mention: mention.span)
-        return Parsed(tuple(found), failures, tuple(span for span, _ in self.failed))
+        found = sorted([*self.entries, *mentions(self, find_phrase)], key=lambda mention: mention.span)
+        return Parsed(tuple(found), tuple(self._told(found, find_phrase)))
+
+    def _told(self, found: Sequence[Mention], find_phrase) -> Iterable[Failure]:
+        """The failures in order, with their phrases and the lists that they lie in."""
+        lists = sorted((span, mention.phrase) for mention in found for span in {*mention.brackets})
+        ends = [0, *sorted(end for _, end in self.taken())]
+        for failure in sorted(self.failed, key=lambda failure: failure.span):
+            (start, end), place = failure.span, bisect_right(lists, (failure.span,)) - 1
+            (low, high), phrase = lists[place] if place >= 0 else ((0, 0), "")
+            if low <= start and end <= high:
+                yield Failure(failure.span, failure.reason, phrase, (low, high))
+            else:
+                span = _phrase(self.text, ends[bisect_right(ends, start) - 1], start, find_phrase)[0]
+                yield Failure(failure.span, failure.reason, failure.phrase or self.text[slice(*span)])
 
 
 _TO_PHRASE = re.compile(r".*[.,;:!?()\[\]\n]", re.DOTALL)
@@ -207,34 +290,45 @@ _LEADING_WORDS = re.compile(r"\s*(?:(?:and|or|with|a|an|the|some|one)(?:\s+|$))*
 # What may stand between two boxes of one phrase. Only looked for in gaps of at most GAP characters, to stay linear.
 _BETWEEN_BOXES = re.compile(r"\s*(?:(?:,\s*)?\band\b\s*|[,;&]\s*)?")
 _BEFORE_LAST_BOX = re.compile(r"(?<=[\]>])\s*(?:(?:,\s*)?\band|[,;&])\s*$")
+_AROUND = {"(": ")", "[": "]", "{": "}", "（": "）", "“": "”", "‘": "’", **{quote: quote for quote in QUOTES}}
 GAP = 16
+TWO_BOXES = len("1 2 3 4 5 6 7 8")
 
 
-def mentions(text: str, reading: Reading, find_phrase=None) -> tuple[Mention, ...]:
+def mentions(reading: Reading, find_phrase=None) -> tuple[Mention, ...]:
     """Join the brackets that follow one phrase, and find that phrase.
 
     `find_phrase(low, high)` gives (phrase span, start of the mention's tags) of a phrase that the family marks, or None.
     """
-    joined: list[list[tuple[list[Box], Span]]] = []
+    joined: list[list[tuple[list[Written], Span]]] = []
     for boxes, span in reading.groups:
         end = joined[-1][-1][1][1] if joined else -GAP - 1
-        if span[0] - end <= GAP and _BETWEEN_BOXES.fullmatch(text, end, span[0]):
+        if span[0] - end <= GAP and _BETWEEN_BOXES.fullmatch(reading.text, end, span[0]):
             joined[-1].append((boxes, span))
         else:
             joined.append([(boxes, span)])
     # A phrase begins after the coordinates before it, readable or not.
-    ends = [0, *sorted(end for _, end in reading.taken())]
-    return tuple(_mention(text, group, ends[bisect_right(ends, group[0][1][0]) - 1], find_phrase) for group in joined)
+    ends = [0, *sorted([end for _, end in reading.taken()] + [end for _, (_, end) in reading.groups])]
+    return tuple(_mention(reading.text, group, ends[bisect_right(ends, group[0][1][0]) - 1], find_phrase) for group in joined)
 
 
-def _mention(text: str, group: Sequence[tuple[list[Box], Span]], low: int, find_phrase) -> Mention:
+def _mention(text: str, group: Sequence[tuple[list[Written], Span]], low: int, find_phrase) -> Mention:
     """The mention of adjoining brackets; `low` is where its phrase can begin at the earliest."""
-    start = group[0][1][0]
-    marked = find_phrase(low, start) if find_phrase else None
-    phrase_span, first = marked or (_phrase_span(text, low, start), start)
-    boxes = tuple(box for boxes, _ in group for box in boxes)
-    spans = tuple(span for boxes, span in group for _ in boxes)
-    return Mention(text[slice(*phrase_span)], boxes, (start, spans[-1][1]), phrase_span, spans, (first, spans[-1][1]))
+    start, end = group[0][1][0], group[-1][1][1]
+    phrase_span, first = _phrase(text, low, start, find_phrase)
+    boxes, spans = zip(*(written for written, _ in group for written in written))
+    brackets = tuple(span for written, span in group for _ in written)
+    return Mention(text[slice(*phrase_span)], boxes, (start, end), phrase_span, spans, brackets, (first, end))
+
+
+def _phrase(text: str, low: int, high: int, find_phrase) -> tuple[Span, int]:
+    """(span, start of its tags) of the phrase of what is written at `high`."""
+    return (find_phrase and find_phrase(low, high)) or (_phrase_span(text, low, high), high)
+
+
+def outside(parsed: Parsed) -> list[Span]:
+    """The spans of what could not be read, without those in a list of readable boxes, which is written anew or goes as a whole."""
+    return [failure.span for failure in parsed.failed if not failure.inside]
 
 
 def bare(mention: Mention) -> Edit:
@@ -280,9 +374,11 @@ def _joined_cuts(text: str, edits: Sequence[Edit]) -> list[Edit]:
 
 
 def _gap(text: str, low: int, start: int, end: int) -> Span:
-    """What to cut with the coordinates at (start, end), not before `low`: round brackets around them, spaces, an "and" of two boxes."""
-    while start > low and text[start - 1] == "(" and text[end : end + 1] == ")":
+    """What to cut with the coordinates at (start, end), not before `low`: brackets or quotes around them, spaces, an "and" of two boxes."""
+    while start > low and end < len(text) and _AROUND.get(text[start - 1]) == text[end]:
         start, end = start - 1, end + 1
+    while start > low and text[start - 1] == "\\":
+        start -= 1
     if link := _BEFORE_LAST_BOX.search(text, max(low, start - GAP), start):
         start = link.start()
     while start > low and text[start - 1] in " \t":

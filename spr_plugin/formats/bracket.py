@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.formats.base import GAP, BoxFormat, Parsed, Reading, checked, whole_number
+from spr_plugin.formats.base import GAP, BoxFormat, Parsed, Reading, Written, checked, parts, whole_number
 
 # A bracket with all that follows it up to the next bracket. The three parts share no character, so matching is linear.
 _BRACKET = re.compile(r"(\[+)([^\[\]]*)(\]*)")
@@ -50,17 +50,17 @@ class BracketFormat(BoxFormat):
 
     def parse(self, text: str, width: int, height: int) -> Parsed:
         space = self.space(width, height)
-        reading = Reading()
+        reading = Reading(text)
         brackets, place = list(_BRACKET.finditer(text)), 0
         while place < len(brackets):
             end = self._end_of_list(text, brackets, place)
             if end:
                 span = brackets[place].start(), brackets[end - 1].end()
-                reading.add([box for bracket in brackets[place:end] for box in self._read_inner(bracket[2], space)], span)
+                reading.add([written for bracket in brackets[place:end] for written in self._read_inner(bracket, space)], span)
             else:
                 self._read_bracket(brackets[place], space, len(text), reading)
             place = end or place + 1
-        return reading.parsed(text)
+        return reading.parsed()
 
     def render(self, mentions: Iterable[tuple[str, Box]]) -> str:
         return ", ".join(f"{phrase} {self.write(box)}".lstrip() for phrase, box in mentions)
@@ -89,17 +89,20 @@ class BracketFormat(BoxFormat):
 
         None where the bracket begins no list. One box in brackets too many is another family's box, not a list.
         """
-        opened = self.depth + 1
+        opened = len(brackets[first][1])
+        depth = opened - 1  # of each box, which in a list may stand in a bracket less than alone
+        if depth not in (self.depth, self.depth - 1) or not depth or not _looks_numeric(brackets[first][2]):
+            return None
         for place in range(first, len(brackets)):
-            opening, inner, closing = brackets[place].groups()
-            if len(opening) != opened or not _looks_numeric(inner):
+            opening, _, closing = brackets[place].groups()
+            if len(opening) != opened:
                 return None
-            if place > first and len(closing) == self.depth + 1:
+            if place > first and len(closing) == depth + 1:
                 return place + 1
             after = text[brackets[place].end() : brackets[place].end() + GAP].partition("[")[0]
-            if len(closing) != self.depth or not _BETWEEN_LISTED.fullmatch(after):
+            if len(closing) != depth or not _BETWEEN_LISTED.fullmatch(after):
                 return None
-            opened = self.depth
+            opened = depth
         return None
 
     def _read_bracket(self, match: re.Match, space: Space, text_length: int, reading: Reading) -> None:
@@ -108,20 +111,20 @@ class BracketFormat(BoxFormat):
         if not closing:
             reason, end = _unclosed(match, text_length)
             if reason:
-                reading.fail(reason, (match.start(), end))
+                reading.doubt((match.start(), end), cut=reason == "truncated")
             return
         depth = min(len(opening), len(closing))
         span = (match.start(), match.end() - (len(closing) - depth))
         if not _looks_numeric(inner):
             return
         if depth != len(opening) or depth != self.depth:
-            reading.fail("malformed", span)
+            reading.doubt(span)
         else:
-            reading.add(self._read_inner(inner, space), span)
+            reading.add(self._read_inner(match, space), span)
 
-    def _read_inner(self, inner: str, space: Space) -> list[Box | str]:
+    def _read_inner(self, match: re.Match, space: Space) -> list[Written]:
         """The boxes, or reasons, of what stands in one pair of brackets."""
-        return [self._read_box(part, space) for part in (inner.split(";") if self.joiner else [inner])]
+        return [(self._read_box(match.string[slice(*span)], space), span) for span in parts(match.string, *match.span(2), self.joiner)]
 
     def _read_box(self, text: str, space: Space) -> Box | str:
         """The box of ``"x1, y1, x2, y2"``, or the reason why it is none."""
@@ -143,7 +146,8 @@ def _unclosed(match: re.Match, text_length: int) -> tuple[str | None, int]:
     numeric = _NUMERIC_PREFIX.match(inner).group()
     if start + len(numeric) == text_length:
         return "truncated", text_length
-    is_attempt = _NUMERIC_START.match(inner) and "," in numeric
+    is_attempt = _NUMERIC_START.match(inner) and ("," in numeric or numeric == inner)
+    is_attempt = is_attempt and len(_NUMBER.findall(numeric)) < 4  # four are one in any family
     return ("malformed" if is_attempt else None), start + len(numeric.rstrip(" \t\n,;"))
 
 

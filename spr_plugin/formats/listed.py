@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.formats.attempts import Span, attempts
-from spr_plugin.formats.base import BoxFormat, Edit, Mention, Parsed, Reading, apply, checked
-from spr_plugin.loading import parse_json
+from spr_plugin.data.loading import parse_json
+from spr_plugin.formats.attempts import Span, attempts, without
+from spr_plugin.formats.base import GAP, BoxFormat, Edit, Mention, Parsed, Reading, apply, checked, outside
 
 # A flat JSON object; braces inside its strings are no end. `_entries` says where to look for one.
 _ENTRY = re.compile(r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\}', re.DOTALL)
@@ -22,6 +22,13 @@ _BOX = re.compile(r'"bbox_2d"\s*:\s*(\[[^\[\]]*\])')
 _SEPARATOR = re.compile(r"\s*,\s*")
 _PLAIN = re.compile(r"\[\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\]")
 _BRACE = re.compile(r"[{}]")
+_LABEL = re.compile(r'"label"\s*:\s*"([^"\\]*)"')
+_KEY = re.compile(r'"[^"{}\[\],:]*"\s*:')
+_KEY_BEFORE = re.compile(r'"[^"{}\[\],:]*"\s*:\s*"?\Z')
+_BEFORE_MEMBER = re.compile(r"([\[{,])\s*\Z")
+_AFTER_MEMBER = re.compile(r"\s*([,}\]])\s*")
+_LIST = re.compile(r"\[(?:[\s,]*\[[^\[\]]*\]){2,}[\s,]*\]")
+_MEMBER = re.compile(r"\[[^\[\]]*\]")
 _LIMITS = re.compile(r"(\d{1,18})-(\d{1,18})")
 FENCE = "```"
 
@@ -57,26 +64,28 @@ class ListedFormat(BoxFormat):
         return round(space.width / space.scale[0]), round(space.height / space.scale[1])
 
     def write_group(self, boxes: Sequence[Box]) -> str:
-        (box,) = boxes
-        space = self.space(box.space.width, box.space.height)
-        ends = self.limits(space) * 2
-        return str([min(max(round(value), 0), end) for value, end in zip(box.to(space).xyxy, ends)])
+        rows = []
+        for box in boxes:
+            space = self.space(box.space.width, box.space.height)
+            ends = self.limits(space) * 2
+            rows.append([min(max(round(value), 0), end) for value, end in zip(box.to(space).xyxy, ends)])
+        return str(rows if len(rows) > 1 else rows[0])
 
     def render(self, mentions: Iterable[tuple[str, Box]]) -> str:
         rows = [f'\t{{"bbox_2d": {self.write(box)}, "label": {json.dumps(phrase, ensure_ascii=False)}}}' for phrase, box in mentions]
         return f"{FENCE}json\n[\n" + ",\n".join(rows) + f"\n]\n{FENCE}"
 
     def parse(self, text: str, width: int, height: int) -> Parsed:
-        reading, space = Reading(), self.space(width, height)
+        reading, space = Reading(text), self.space(width, height)
         entries, tail = _entries(text)
         for match in entries:
             if not _is_value(text, match.start()):  # of another object's key: no entry, and fails with that object
                 self._read_entry(text, match, space, reading)
         begun = '"bbox_2d"' in text[tail:] or '"bbox_2d"'.startswith(text[tail + 1 :].strip())
         if tail >= 0 and (reading.entries or begun):
-            reading.fail("truncated", (tail, len(text)))
+            reading.fail("truncated", (tail, len(text)), _label(text, (tail, len(text))))
         self._read_prose(text, space, reading)
-        return reading.parsed(text)
+        return reading.parsed()
 
     def _read_entry(self, text: str, match: re.Match, space: Space, reading: Reading) -> None:
         """Add the mention of one JSON object, or why it is none; objects that speak of no box are prose."""
@@ -87,7 +96,7 @@ class ListedFormat(BoxFormat):
             entry = None
         if entry is None or numbers is None:
             if '"bbox_2d"' in match.group():
-                reading.fail("malformed", match.span())
+                reading.fail("malformed", match.span(), _label(text, match.span()))
             return
         values, label = entry.pop("bbox_2d"), entry.get("label", "")
         proper = isinstance(values, list) and len(values) == 4 and all(type(v) in (int, float) for v in values)
@@ -96,29 +105,39 @@ class ListedFormat(BoxFormat):
         proper = proper and not attempts(label if len(entry) < 2 else "\n".join(f"{key}: {value}" for key, value in entry.items()))
         box = checked(values, self.limits(space), space) if proper else "malformed"
         if isinstance(box, str):
-            reading.fail(box, match.span())
+            reading.fail(box, match.span(), _label(text, match.span()))
         else:
             span = numbers.span(1)
-            reading.entries.append(Mention(label, (box,), span, match.span(), (span,), match.span()))
+            reading.entries.append(Mention(label, (box,), span, match.span(), (span,), (span,), match.span()))
 
     def _read_prose(self, text: str, space: Space, reading: Reading) -> None:
         """Boxes that stand in a sentence as they do in an entry; any other attempt fails with the object around it, which is
         nested, has other keys or quotes, or is broken."""
+        for found in _LIST.finditer(without(text, reading.taken())):
+            numbers = [(_PLAIN.fullmatch(text, *member.span()), member.span()) for member in _MEMBER.finditer(text, *found.span())]
+            if any(read for read, _ in numbers) and not _is_value(text, found.start()):
+                reading.add([(self._plain(read, space) if read else "malformed", span) for read, span in numbers], found.span())
         known = [(0, 0), *reading.taken(), (len(text), len(text))]
-        for attempt in reading.unread(text):
+        for attempt in reading.unread():
             place = bisect_right(known, attempt.span)
             low, high = known[place - 1][1], known[place][0]
             if attempt.span[0] < low:
                 continue  # lies in the object of the one before
             span = _object(text, low, attempt.span, high)
-            if numbers := span == attempt.span and _PLAIN.fullmatch(text, *span):
-                reading.add([checked([float(value) for value in numbers.groups()], self.limits(space), space)], span)
+            numbers = _PLAIN.fullmatch(text, *span) if span == attempt.span and not _is_value(text, span[0]) else None
+            if numbers:
+                reading.add([(self._plain(numbers, space), span)], span)
             else:
-                reading.fail("truncated" if attempt.cut else "malformed", span)
+                span = span if span != attempt.span else _with_key(text, span)
+                reading.fail("truncated" if attempt.cut else "malformed", span, _label(text, span))
             known[place - 1] = (known[place - 1][0], span[1])
+
+    def _plain(self, numbers: re.Match, space: Space) -> Box | str:
+        return checked([float(value) for value in numbers.groups()], self.limits(space), space)
 
     def rewrite(self, text: str, parsed: Parsed, changes: Mapping[int, Box | None], drop_failures: bool = False) -> str:
         edits, entries, gone, first = [], [], set(), 0
+        spoiled = {failure.inside for failure in parsed.failed if drop_failures}
         for mention in parsed.mentions:
             own = {place: changes[first + place] for place in range(len(mention.boxes)) if first + place in changes}
             first += len(mention.boxes)
@@ -127,9 +146,9 @@ class ListedFormat(BoxFormat):
                 entries.append(mention.whole)
             if in_list and None in own.values():
                 gone.add(mention.whole)
-            elif own:
-                edits.append(self._rewritten(text, mention, own))
-        for span in parsed.failed_spans:
+            elif own or not spoiled.isdisjoint(mention.brackets):
+                edits.append(self._rewritten(text, mention, own, spoiled))
+        for span in outside(parsed):
             in_list = text[span[0]] == "{"
             if in_list:
                 entries.append(span)
@@ -155,6 +174,41 @@ def _is_value(text: str, start: int) -> bool:
             return False
         start -= 1
     return True
+
+
+def _label(text: str, span: Span) -> str:
+    """The label that an object which cannot be read gives, or ""."""
+    found = _LABEL.search(text, *span)
+    return found[1] if found else ""
+
+
+def _list_around(text: str, span: Span) -> tuple[re.Match, re.Match] | None:
+    """What stands on both sides of a member of a list or object, None where `span` is none."""
+    before, after = _BEFORE_MEMBER.search(text, max(span[0] - GAP, 0), span[0]), _AFTER_MEMBER.match(text, span[1])
+    return (before, after) if before and after else None
+
+
+def _with_comma(text: str, span: Span) -> Span:
+    """`span` with the comma that parts it from what else stays in its list or object."""
+    around = _list_around(text, span)
+    if not around:
+        return span
+    before, after = around
+    if after[1] == ",":
+        return span[0], after.end()
+    return (before.start(), after.start(1)) if before[1] == "," else span
+
+
+def _with_key(text: str, span: Span) -> Span:
+    """`span` with its key and one comma, where it is a value of an object that stays, as it holds entries."""
+    start, end = span
+    if not _KEY.match(text, start, end):
+        key = _KEY_BEFORE.search(text, max(start - 4 * GAP, 0), start)
+        start = key.start() if key else start
+        if not key:
+            return span
+        end += text.startswith('"', end)
+    return _with_comma(text, (start, end))
 
 
 def _object(text: str, low: int, span: Span, high: int) -> Span:
@@ -215,7 +269,9 @@ def _cuts(text: str, entries: Sequence[Span], gone: set[Span]) -> list[Edit]:
     for run in _runs(text, entries):
         kept = [place for place, entry in enumerate(run) if entry not in gone]
         if not kept:
-            spans = [(run[0][0], run[-1][1])]
+            alone = run[0][0], run[-1][1]
+            cuts.append((_with_comma(text, alone), "" if _list_around(text, alone) else None))
+            spans = []
         else:  # with the comma after it, as long as another entry stays there; else with the one before it
             ends = [(entry[0], run[place + 1][0]) if place < kept[-1] else (run[place - 1][1], entry[1]) for place, entry in enumerate(run)]
             spans = [span for span, entry in zip(ends, run) if entry in gone]

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.formats.base import BoxFormat, Parsed, Reading, Span, checked, whole_number
+from spr_plugin.formats.base import BoxFormat, Parsed, Reading, Span, Written, checked, parts, whole_number
+
+_SEPARATORS = re.compile(r"[\s,;]*")
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class TaggedFormat(BoxFormat):
     coordinates = re.compile(r"[\s0-9,;()\[\].+-]*")
 
     @abstractmethod
-    def read_inner(self, inner: str, space: Space) -> list[Box | str]:
-        """Boxes, or reasons, of the text between two box tags."""
+    def read_inner(self, text: str, low: int, high: int, space: Space) -> list[Written]:
+        """Boxes, or reasons, of text[low:high], which stands between two box tags, and where each lies."""
 
     @abstractmethod
     def write_inner(self, boxes: Sequence[Box]) -> str:
@@ -48,16 +50,16 @@ class TaggedFormat(BoxFormat):
         return ", ".join((f"{before}{phrase}{after}" if phrase else "") + self.write(box) for phrase, box in mentions)
 
     def parse(self, text: str, width: int, height: int) -> Parsed:
-        reading, space, opened = Reading(), self.space(width, height), None
+        reading, space, opened = Reading(text), self.space(width, height), None
         for tag in self._tags.finditer(text):
             if tag.group() == self.box_tags[0]:
                 self._never_closed(text, opened, reading)
                 opened = tag
             elif opened:
-                reading.add(self.read_inner(text[opened.end() : tag.start()], space), (opened.start(), tag.end()))
+                reading.add(self.read_inner(text, opened.end(), tag.start(), space), (opened.start(), tag.end()))
                 opened = None
         self._never_closed(text, opened, reading)
-        return reading.parsed(text, lambda low, high: self._phrase(text, low, high))
+        return reading.parsed(lambda low, high: self._phrase(text, low, high))
 
     @cached_property
     def _tags(self) -> re.Pattern:
@@ -66,7 +68,7 @@ class TaggedFormat(BoxFormat):
     def _never_closed(self, text: str, opened: re.Match | None, reading: Reading) -> None:
         if opened:
             end = self.coordinates.match(text, opened.end()).end()
-            reading.fail("truncated" if end == len(text) else "malformed", (opened.start(), end))
+            reading.doubt((opened.start(), end), cut=end == len(text))
 
     def _phrase(self, text: str, low: int, high: int) -> tuple[Span, int] | None:
         """(span, start of its tag) of the marked phrase that ends right before `high`."""
@@ -77,6 +79,17 @@ class TaggedFormat(BoxFormat):
         start = text.rfind(before, low, close)
         return None if start < 0 else ((start + len(before), close), start)
 
+    def read_members(self, text: str, low: int, high: int, space: Space) -> list[Written]:
+        """The members of a list, which its `_member` finds and `_pattern` reads; nothing but separators stands between them."""
+        spans = [match.span() for match in self._member.finditer(text, low, high)]
+        gaps = zip([low, *(end for _, end in spans)], [*(start for start, _ in spans), high])
+        if not spans or not all(_SEPARATORS.fullmatch(text, *gap) for gap in gaps):
+            return [("malformed", (low, high))]
+        numbers = [self._pattern.fullmatch(text, *span) for span in spans]
+        limits = (self.last, self.last)
+        return [(checked([float(v) for v in read.groups()], limits, space) if read else "malformed", span)
+                for read, span in zip(numbers, spans)]  # fmt: skip
+
     def _integers(self, values: Iterable[float]) -> list[int]:
         return [whole_number(value, self.last) for value in values]
 
@@ -84,11 +97,11 @@ class TaggedFormat(BoxFormat):
 class QwenVL(TaggedFormat):
     """``<ref>a dog</ref><box>(120,300),(550,810)</box>``, ``int(999 x / W)``."""
 
-    _pattern = re.compile(r"\s*\(\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\)\s*,\s*\(\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\)\s*")
+    _pattern = re.compile(r"\(\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\)\s*,\s*\(\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\)")
+    _member = re.compile(r"\([^()]*\)\s*,\s*\([^()]*\)")
 
-    def read_inner(self, inner: str, space: Space) -> list[Box | str]:
-        match = self._pattern.fullmatch(inner)
-        return [checked([float(v) for v in match.groups()], (self.last, self.last), space) if match else "malformed"]
+    def read_inner(self, text: str, low: int, high: int, space: Space) -> list[Written]:
+        return self.read_members(text, low, high, space)
 
     def write_group(self, boxes: Sequence[Box]) -> str:
         return "".join(TaggedFormat.write_group(self, [box]) for box in boxes)
@@ -102,15 +115,12 @@ class InternVL(TaggedFormat):
     """``<ref>a dog</ref><box>[[120, 300, 550, 810]]</box>``, thousandths; several boxes share the tags."""
 
     _outer = re.compile(r"\s*\[(.*)\]\s*", re.DOTALL)
-    _one = re.compile(r"\s*\[\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\]\s*")
+    _pattern = re.compile(r"\[\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\]")
+    _member = re.compile(r"\[[^\[\]]*\]")
 
-    def read_inner(self, inner: str, space: Space) -> list[Box | str]:
-        outer, boxes, place = self._outer.fullmatch(inner), [], 0
-        rows = outer.group(1) if outer else ""
-        while match := self._one.match(rows, place):
-            boxes.append(checked([float(v) for v in match.groups()], (self.last, self.last), space))
-            place = match.end() + rows.startswith(",", match.end())
-        return boxes if boxes and place == len(rows) else ["malformed"]
+    def read_inner(self, text: str, low: int, high: int, space: Space) -> list[Written]:
+        outer = self._outer.fullmatch(text, low, high)
+        return self.read_members(text, *outer.span(1), space) if outer else [("malformed", (low, high))]
 
     def write_inner(self, boxes: Sequence[Box]) -> str:
         return "[" + ", ".join(str(self._integers(box.xyxy)) for box in boxes) + "]"
@@ -128,8 +138,8 @@ class Kosmos2(TaggedFormat):
     _joiner = "</delimiter_of_multi_objects/>"
     _pattern = re.compile(r"\s*<patch_index_(\d{4})><patch_index_(\d{4})>\s*")
 
-    def read_inner(self, inner: str, space: Space) -> list[Box | str]:
-        return [self._read(self._pattern.fullmatch(part), space) for part in inner.split(self._joiner)]
+    def read_inner(self, text: str, low: int, high: int, space: Space) -> list[Written]:
+        return [(self._read(self._pattern.fullmatch(text, *span), space), span) for span in parts(text, low, high, self._joiner)]
 
     def _read(self, match: re.Match | None, space: Space) -> Box | str:
         if not match:

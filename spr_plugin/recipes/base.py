@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from spr_plugin.pictures import Picture
+from spr_plugin.data.pictures import Picture
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Folder:
         entry, base, policy: weights as the host left them, the same in the host's own layout, and as DPO left them.
         dpo: checkpoints of the DPO stage and what its probe saw.
         bad_pairs: pairs whose loss was not finite.
-        training, exit, failed, report: files of :mod:`spr_plugin.entry`, of the end, of a failure; the report.
+        training, exit, failed, report: files of :mod:`spr_plugin.training.entry`, of the end, of a failure; the report.
     """
 
     def __init__(self, path: AnyPath):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from spr_plugin.config import SPRConfig, shaping
+from spr_plugin.data.selection import exclusion_files
 from spr_plugin.errors import UserError
 from spr_plugin.files import AnyPath, content, read_json, write_json
 from spr_plugin.ids import digest
@@ -31,7 +32,6 @@ from spr_plugin.runs.layout import (
     layout_of,
     read_manifest,
 )
-from spr_plugin.selection import exclusion_files
 
 Settings = dict[str, Any]  # flag → value, plain data
 # Which stage's records a plugin's hook shapes; the host's own training is bound by spr/training.json.

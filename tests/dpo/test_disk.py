@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spr_plugin import weights
+from spr_plugin.training import weights
 
 pytestmark = pytest.mark.slow
 

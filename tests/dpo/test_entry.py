@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from spr_plugin import entry
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
 from spr_plugin.runs.layout import Folder
+from spr_plugin.training import entry
 
 
 def trainer(frozen=(), examples=8, width=2, name="base", **args):

@@ -14,7 +14,7 @@ import transformers
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
-from spr_plugin import follow, weights
+from spr_plugin import follow
 from spr_plugin.dpo import choose_trainable, improve
 from spr_plugin.dpo.trainer import check_workers
 from spr_plugin.errors import UserError
@@ -22,6 +22,7 @@ from spr_plugin.files import read_json
 from spr_plugin.plugins import load_file, manager
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
+from spr_plugin.training import weights
 
 from . import live
 from .live import Reporter

@@ -15,12 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from spr_plugin import dpo, pictures, weights
+from spr_plugin import dpo
+from spr_plugin.data import pictures
 from spr_plugin.dpo import choose_trainable, improve, merge_adapter
 from spr_plugin.dpo.pairs import pair_rows
 from spr_plugin.errors import UserError
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
+from spr_plugin.training import weights
 
 from .live import Reporter
 

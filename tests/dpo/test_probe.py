@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
+from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.dpo import choose_trainable, improve
 from spr_plugin.dpo.probe import held_out
 from spr_plugin.errors import UserError

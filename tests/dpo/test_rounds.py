@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from spr_plugin import dpo, follow, weights
+from spr_plugin import dpo, follow
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers
-from spr_plugin.engine import generating
 from spr_plugin.files import read_json
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs.log import Log
-from spr_plugin.sampling import sample
+from spr_plugin.sampling.stage import sample
+from spr_plugin.training import weights
+from spr_plugin.training.engine import generating
 
 from . import live
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 MODES = {"adapter": {}, "lora": {"lora": True}}  # an adapter of ours, merged after each round; the host's, which goes on
 SETTINGS = dict(
-    spr_only=True, spr_plugin=[str(Path(__file__).parents[1] / "hosts" / "any_answer.py")], spr_scorer="any", spr_prompts=["plain", "crop"],
+    spr_only=True, spr_plugin=[str(Path(__file__).parents[1] / "hosts" / "any_answer.py")], spr_recipe="any", spr_prompts=["plain", "crop"],
     spr_regions=6, spr_more_than=1, spr_max_new_tokens=6, spr_batch_size=2, spr_save_steps=1, spr_learning_rate=1e-2, spr_min_kept=0.0,
 )  # fmt: skip
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 CLIP = str(ROOT / "examples" / "tiny_world" / "clip")
-ANY = dict(spr_plugin=[str(ROOT / "tests" / "hosts" / "any_answer.py")], spr_scorer="any")
+ANY = dict(spr_plugin=[str(ROOT / "tests" / "hosts" / "any_answer.py")], spr_recipe="any")
 SMALL = dict(
     spr_prompts=["plain"], spr_regions=4, spr_more_than=1, spr_max_new_tokens=6, spr_batch_size=2,
     spr_learning_rate=1e-2, spr_min_kept=0.0, spr_epochs=1.0,
@@ -279,7 +279,7 @@ def test_models_and_tokenizers_that_cannot_do_it(vlm, kind):
 
 
 def test_a_script_without_a_clip_is_told_and_the_mended_command_runs_on_the_same_folder(vlm):
-    trainer, config = vlm(spr_scorer="spr", spr_plugin=[])
+    trainer, config = vlm(spr_recipe="spr", spr_plugin=[])
     refused(trainer, config, "^--spr_clip: .*name a CLIP checkpoint")
     assert begun(trainer, {}, dataclasses.replace(config, spr_clip=CLIP)) is None
     assert read_json(Path(trainer.args.output_dir) / "spr" / "manifest.json")["config"]["spr_clip"] == CLIP
@@ -307,8 +307,8 @@ def no_data(host):
 
 
 FLAGS = {
-    "another scorer": (dict(spr_scorer="none"), "--spr_scorer none"),
-    "a clip that is none": (dict(spr_scorer="spr", spr_clip="/nowhere"), "--spr_clip /nowhere"),
+    "another scorer": (dict(spr_recipe="spr", spr_scorer="none"), "--spr_scorer none"),
+    "a clip that is none": (dict(spr_recipe="spr", spr_clip="/nowhere"), "--spr_clip /nowhere"),
     "no usable region": (dict(spr_more_than=9), "gives no usable region"),
     "no folder of pictures": (dict(change=no_images, spr_image_folder=None), "image_folder: name the folder of the pictures"),
     "a folder without candidates": (dict(spr_candidates="/nowhere"), "--spr_candidates /nowhere"),
@@ -363,7 +363,7 @@ def test_settings_that_are_taken(begin, tmp_path):
 
 @pytest.mark.parametrize("named", [{}, {"spr_sampler_model": "mine"}])
 def test_a_server_that_does_not_answer(begin, tmp_path, monkeypatch, named):
-    monkeypatch.setattr("spr_plugin.server.RETRIES", 0)
+    monkeypatch.setattr("spr_plugin.sampling.server.RETRIES", 0)
     url = closed_port()
     line = begin(spr_sampler="openai", spr_sampler_url=url, **named)
     assert line and f"--spr_sampler_url {url}: Connection error" in line

@@ -54,10 +54,10 @@ def run(options, mode):
 
     if options.zero is not None:
         shims.prepare_deepspeed(use_cpu=True)
-    from spr_plugin import engine, ranks, weights
     from spr_plugin.dpo import choose_trainable, improve
     from spr_plugin.recipes.find import find_recipe
     from spr_plugin.runs.layout import Folder
+    from spr_plugin.training import engine, ranks, weights
     from tests.dpo import live
 
     args = {}

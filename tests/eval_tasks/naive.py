@@ -52,9 +52,14 @@ def naive_boxes(family, answer, width, height):
 
 
 def naive_said(family, answer, width, height):
-    """(phrase, its boxes) in order: the words between the last box or delimiter and a box; no words there: one more box of that phrase."""
+    """(phrase, its boxes) in order: the words between the last box or delimiter and a box; no words there: one more box of that phrase.
+
+    A box that the answer's end cuts off, after two numbers or more, is a place without a box.
+    """
     if family == "qwen2.5-vl":
-        return [(re.search(r'"label": "([^"]*)"', answer[start:end]).group(1), [box]) for start, end, box in naive_boxes(family, answer, width, height)]
+        found = naive_boxes(family, answer, width, height)
+        cut = re.search(r'"label": "([^"]*)"$', answer)
+        return [(re.search(r'"label": "([^"]*)"', answer[start:end]).group(1), [box]) for start, end, box in found] + ([(cut[1], [])] if cut else [])
     said, last = [], 0
     for start, end, box in naive_boxes(family, answer, width, height):
         between = answer[last:start].replace("<ref>", "").replace("</ref>", "")
@@ -63,6 +68,10 @@ def naive_said(family, answer, width, height):
         else:
             said.append((re.split(r"[.,;:!?()\[\]\n]", between)[-1], [box]))
         last = end
+    start = min((place for mark in "[<" if (place := answer.find(mark + "box" * (mark == "<"), last)) >= 0), default=None)
+    if start is not None and len(re.findall(r"\d+(?:\.\d+)?", answer[start:])) >= 2:
+        between = answer[last:start].replace("<ref>", "").replace("</ref>", "")
+        said.append((re.split(r"[.,;:!?()\[\]\n]", between)[-1], []))
     return said
 
 

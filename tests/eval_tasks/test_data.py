@@ -238,7 +238,7 @@ def test_a_fifo_is_not_waited_for(tmp_path):
 
 
 def test_a_picture_of_descriptions_over_the_limit_is_no_smaller_set(all_data, tmp_path, monkeypatch):
-    from spr_plugin import pictures
+    from spr_plugin.data import pictures
 
     monkeypatch.setattr(pictures, "_max_pixels", 1000)
     with pytest.raises(UserError, match="6 of its pictures are missing under .*images or do not open"):
@@ -377,7 +377,7 @@ def test_an_embedded_picture_is_checked_before_the_model_loads(tmp_path, broken)
 
 
 def test_an_embedded_picture_over_the_limit_is_refused(tmp_path, monkeypatch):
-    from spr_plugin import pictures
+    from spr_plugin.data import pictures
 
     monkeypatch.setattr(pictures, "_max_pixels", 1000)
     for way in ("bytes and path", "hub, bytes"):

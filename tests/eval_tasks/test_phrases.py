@@ -38,7 +38,7 @@ def test_phrases(family):
             places = [boxes for words, boxes in said if strip(words) == strip(phrase["phrase"])]
             turn = used[strip(phrase["phrase"])] = used.get(strip(phrase["phrase"]), -1) + 1
             if sum(strip(other["phrase"]) == strip(phrase["phrase"]) for other in asked) == 1:
-                boxes = [box for each in places for box in each]
+                boxes = [box for each in places for box in each] if places and places[0] else []
             else:
                 boxes = places[min(turn, len(places) - 1)] if places else []
             several, repeated, lost = several + (len(boxes) > 1), repeated + (turn > 0), lost + (not boxes)
@@ -54,6 +54,37 @@ def test_phrases(family):
                 expected = sum(phrase[name] >= threshold for phrase in asked) / len(asked)
                 assert scores[f"{name}_Acc@{threshold}"] == {"id": "1", "image": "a", "score": pytest.approx(expected), "n": len(asked)}
     assert min(several, repeated, lost) > 20
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "reasons"),
+    [
+        ("a dog [1.6, 0.2, 0.3, 0.4], a cat [0.1, 0.1, 0.2, 0.2], a dog [0.1, 0.2, 0.5, 0.6]", (0, 1), ["out_of_range", None]),
+        ("a dog [[1.6, 0.2, 0.3, 0.4], [0.1, 0.2, 0.5, 0.6]], a cat [0.1, 0.1, 0.2, 0.2]", (0, 1), ["out_of_range", None]),
+        ("a dog (0.1, 0.2, 0.5, 0.6), a cat [0.1, 0.1, 0.2, 0.2]. A dog [0.1, 0.2, 0.5, 0.6].", (0, 1), ["malformed", None]),
+        ("a dog [0.1, 0.2, 0.5, nan] and [0.1, 0.2, 0.5, 0.6], a cat [0.5, 0.1, 0.2, 0.2]", (0, 0), ["malformed", "inverted"]),
+        ("a dog [0.1, 0.2, 0.5, 0.6], a dog [1.6, 0.2, 0.3, 0.4], a cat [[0.1, 0.1, 0.2, 0.2], [7, 8, 9, 9]]", (1, 1), [None, None]),
+        ("a dog [0.1, 0.2] [0.1, 0.2, 0.5, 0.6], a cat (1) [0.1, 0.1, 0.2, 0.2]", (0, 0), ["phrase_not_grounded"] * 2),
+    ],
+)
+def test_the_first_box_written_of_a_phrase_answers(answer, right, reasons):
+    asked = [{"id": "0", "phrase": "A dog", "boxes": [[10, 20, 50, 60]]}, {"id": "1", "phrase": "a cat", "boxes": [[10, 10, 20, 20]]}]
+    doc = {"id": "1", "image_id": "a", "width": 100, "height": 100, "phrases": asked, "box_format": "llava:square"}
+    scores = phrases.process_results(doc, [answer])
+    assert [item["reason"] for item in scores["details"]["items"]] == reasons
+    assert [round(item["iou"]) for item in scores["details"]["items"]] == list(right)
+    assert scores["parse_failure"]["score"] == sum(map(bool, reasons)) / 2
+
+
+@pytest.mark.parametrize(("first", "reason"), [("[10, 20, 50, 1600]", "out_of_range"), ("[10, 20, NaN, 60]", "malformed")])
+def test_the_first_box_written_of_a_label_answers(first, reason):
+    doc = {"id": "1", "image_id": "a", "width": 100, "height": 100, "phrases": [{"id": "0", "phrase": "a dog", "boxes": [[10, 20, 50, 60]]}],
+           "box_format": "qwen3-vl"}  # fmt: skip
+    rows = [f'{{"bbox_2d": {box}, "label": "a dog"}}' for box in (first, "[100, 200, 500, 600]")]
+    item = phrases.process_results(doc, [f"[{', '.join(rows)}]"])["details"]["items"][0]
+    assert (item["reason"], item["predicted"]) == (reason, None)
+    item = phrases.process_results(doc, [f"[{', '.join(rows[::-1])}]"])["details"]["items"][0]
+    assert (item["reason"], item["iou"]) == (None, pytest.approx(1))
 
 
 def test_ferrets_question_keeps_order_and_repeats_and_loses_commas():

@@ -113,7 +113,11 @@ RIGHT, WRONG = "[0.08, 0.33, 0.42, 0.75]", "[0.5, 0.5, 0.6, 0.6]"
         (f"[{RIGHT}, {WRONG}]", True, None),
         (f"[{WRONG}, {RIGHT}]", False, None),
         (f"[ {RIGHT},\n {WRONG} ]", True, None),
-        (f"[{RIGHT}, [0.1, 0.2, 1.3, 0.4]]", False, "out_of_range"),  # a list is read whole
+        (f"[{RIGHT}, [0.1, 0.2, 1.3, 0.4]]", True, None),  # one that cannot be read spoils no other of its list
+        (f"[[0.1, 0.2, 1.3, 0.4], {RIGHT}]", False, "out_of_range"),
+        (f"[[0.1, 0.2, inf, 0.4], {RIGHT}]", False, "malformed"),
+        (f"[[0.1, 0.2], {RIGHT}]", True, None),
+        (f"([0.1, 0.2], [0.3, 0.4]) {RIGHT}", False, "malformed"),
         (f"[0.08, 0.33, 0.42, 1.75], {RIGHT}", False, "out_of_range"),
         (f"[0.42, 0.33, 0.08, 0.75] {RIGHT}", False, "inverted"),
         (f"[0.08, 0.33, nan, 0.75] {RIGHT}", False, "malformed"),

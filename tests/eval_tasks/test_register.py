@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from spr_plugin.demo import WORLD
 from spr_plugin.eval_tasks import register
 from spr_plugin.eval_tasks.catalogue import GROUPS, SPLITS
+from spr_plugin.tools.demo import WORLD
 
 TASKS = {*GROUPS, *(split.task for split in SPLITS)}
 

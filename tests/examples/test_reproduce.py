@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from spr_plugin import runs
 from spr_plugin.config import SPRConfig
-from spr_plugin.demo import WORLD, train_command
 from spr_plugin.errors import UserError
 from spr_plugin.flags import flags_class
+from spr_plugin.tools.demo import WORLD, train_command
 
 from .world import load
 

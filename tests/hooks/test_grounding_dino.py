@@ -17,9 +17,9 @@ if not hasattr(transformers, "GroundingDinoConfig"):
 
 from PIL import Image  # noqa: E402
 
-from spr_plugin.annotations import AnnotatedImage, Annotation, usable  # noqa: E402
 from spr_plugin.boxes import Box, Space, best_iou, iou  # noqa: E402
 from spr_plugin.config import SPRConfig  # noqa: E402
+from spr_plugin.data.annotations import AnnotatedImage, Annotation, usable  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.formats import llava  # noqa: E402
 from spr_plugin.hooks import grounding_dino  # noqa: E402

@@ -1,18 +1,34 @@
-"""A scorer for hosts with random weights, who never write a box: every answer with words is valid, and the longest wins."""
-
-import numpy as np
+"""A recipe for hosts with random weights, who never write a box: SPR's regions, where every answer with words is valid, and
+the longest wins."""
 
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.recipes.base import Judged, JudgedAnswer
+from spr_plugin.recipes.spr.recipe import SPR
+from spr_plugin.recipes.spr.refinement import refine
 
 
-class AnyAnswer:
-    def truth(self, queries, picture, texts, box_format):
-        return [np.array([annotation.box.pixels() for annotation in query.truth]) for query in queries]
+class AnyAnswer(SPR):
+    name = "any"
 
-    def score(self, queries, picture, texts, box_format, truths):
-        return [[{"terms": {"letters": len(text)}, "total": float(len(text)), "valid": bool(text.strip()), "reason": None} for text in said] for said in texts]
+    def on(self, device):
+        return self
+
+    def judge(self, pictures, queries, texts, pooled=True):
+        return [
+            Judged([], tuple(self.judged(text, query) for text in row)) for query, row in zip(queries, texts)
+        ]
+
+    def judged(self, text, query):
+        boxes = [annotation.box.pixels() for annotation in query.truth]
+        repaired, *_ = refine(text, boxes, self.box_format, query.image.width, query.image.height)
+        if not text.strip() or not repaired.strip():
+            return JudgedAnswer(text, {}, None, "empty", repaired, {}, None, "empty", "empty")
+        before, after = ({"letters": len(said)} for said in (text, repaired))
+        return JudgedAnswer(
+            text, before, float(len(text)), None, repaired, after, float(len(repaired)), None, None
+        )
 
 
 @hookimpl
-def spr_scorer(config, device):
-    return AnyAnswer() if config.spr_scorer == "any" else None
+def spr_recipe(config, box_format):
+    return AnyAnswer(config, box_format) if config.spr_recipe == "any" else None

@@ -8,19 +8,19 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
-from spr_plugin.decoding import decode
+from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.dpo.pairs import batch_of
+from spr_plugin.dpo.rehearsal import rehearse
 from spr_plugin.dpo.rows import answers, no_joining
 from spr_plugin.files import read_json
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import region_query
-from spr_plugin.rehearsal import rehearse
 from spr_plugin.runs.layout import PARTS
 from spr_plugin.runs.log import Log
-from spr_plugin.weights import digest
+from spr_plugin.sampling.decoding import decode
+from spr_plugin.training.weights import digest
 
 
 def saved_weights(out: Path) -> dict:

@@ -2,13 +2,14 @@
 
 from dataclasses import asdict
 
-from spr_plugin import follow, ranks
+from spr_plugin import follow
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers
-from spr_plugin.engine import generating
 from spr_plugin.files import write_json
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.pairing import PreferencePair
+from spr_plugin.training import ranks
+from spr_plugin.training.engine import generating
 
 PAIRS = 3
 

@@ -23,13 +23,13 @@ IMPORTS = """
 import dataclasses
 import numpy as np
 import torch
-from spr_plugin.annotations import AnnotatedImage, Annotation
+from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import BracketFormat, FAMILIES
 from spr_plugin.formats.base import BoxFormat, Parsed
 from spr_plugin.hooks.transformers_vlm import TransformersHost, find_processor
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.host import Host
+from spr_plugin.training.host import Host
 """
 
 SCORER = """

@@ -55,7 +55,7 @@ def settings(random_llava, world, data, out, *flags) -> list[str]:
 
 
 def spr_flags(world) -> list[str]:
-    return f"""--spr --spr_plugin {HERE}/any_answer.py --spr_scorer any --spr_annotations {world}/spr.json --spr_image_folder {world}/images
+    return f"""--spr --spr_plugin {HERE}/any_answer.py --spr_recipe any --spr_annotations {world}/spr.json --spr_image_folder {world}/images
         --spr_regions 12 --spr_max_new_tokens 12 --spr_sample_batch 6 --spr_batch_size 2""".split()
 
 
@@ -139,7 +139,7 @@ def test_a_run_saves_where_ferret_saves(random_llava, world, data, tmp_path):
     assert_whole(out)
     assert "share their prompt" in printed and not list(out.glob("*.safetensors"))
     live, saved = read_json(out / "spr" / "exit.json")["weights"], saved_weights(out / "final-checkpoint")
-    from spr_plugin.weights import digest
+    from spr_plugin.training.weights import digest
 
     assert live and {name: digest(saved[name]) for name in live} == live
     entry = read_json(out / "spr" / "entry" / "index.json")

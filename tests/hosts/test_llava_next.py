@@ -142,7 +142,7 @@ def whole_run(arguments, ranks: int = 1, zero: int | None = None) -> str:
 
 @pytest.fixture
 def spr_flags(world):
-    return f"""--spr --spr_plugin {HERE}/any_answer.py --spr_scorer any --spr_annotations {world}/spr.json --spr_image_folder {world}/images
+    return f"""--spr --spr_plugin {HERE}/any_answer.py --spr_recipe any --spr_annotations {world}/spr.json --spr_image_folder {world}/images
         --spr_regions 12 --spr_max_new_tokens 12 --spr_sample_batch 6 --spr_batch_size 2""".split()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from spr_plugin.files import read_json
 from spr_plugin.runs.log import Log
-from spr_plugin.weights import digest
+from spr_plugin.training.weights import digest
 
 from . import make_vlm
 from .checks import assert_saved_equals_live, assert_whole, saved_weights
@@ -80,7 +80,8 @@ def test_no_pair_is_left_on_two_ranks(world, tmp_path):
 
 
 ONE_RANK = """
-from spr_plugin import ranks, scoring
+from spr_plugin import scoring
+from spr_plugin.training import ranks
 from spr_plugin.hookspecs import hookimpl
 
 @hookimpl

@@ -15,7 +15,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.files import read_json
 from spr_plugin.hooks.transformers_vlm import TransformersHost, find_processor, spr_host
 from spr_plugin.pairing import PreferencePair
-from spr_plugin.weights import digest
+from spr_plugin.training.weights import digest
 
 from . import make_vlm
 from .checks import (

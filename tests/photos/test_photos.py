@@ -21,9 +21,9 @@ pytest.importorskip("transformers")
 
 from PIL import Image, ImageColor  # noqa: E402
 
-from spr_plugin.annotations import CocoImages  # noqa: E402
 from spr_plugin.boxes import Box, Space, iou  # noqa: E402
 from spr_plugin.config import SPRConfig  # noqa: E402
+from spr_plugin.data.annotations import CocoImages  # noqa: E402
 from spr_plugin.files import write_json  # noqa: E402
 from spr_plugin.formats import ferret, llava  # noqa: E402
 from spr_plugin.hooks.clip import load  # noqa: E402
@@ -34,7 +34,7 @@ from spr_plugin.recipes.spr.recipe import SPR  # noqa: E402
 from spr_plugin.recipes.spr.refinement import refine  # noqa: E402
 from spr_plugin.recipes.spr.regions import grow_region, members, region_queries, region_query  # noqa: E402
 from spr_plugin.recipes.spr.scoring import SPRScorer  # noqa: E402
-from spr_plugin.report import COLORS, PICTURE_SIDE, write_report  # noqa: E402
+from spr_plugin.report.page import COLORS, PICTURE_SIDE, write_report  # noqa: E402
 from spr_plugin.runs.layout import Folder  # noqa: E402
 from spr_plugin.runs.log import Log  # noqa: E402
 from spr_plugin.runs.manifest import Changes, bind, settings_of  # noqa: E402

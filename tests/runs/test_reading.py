@@ -10,16 +10,16 @@ import pytest
 
 import spr_plugin
 from spr_plugin import runs
-from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
+from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
 from spr_plugin.formats import llava
 from spr_plugin.plugins import loaded_files, manager
 from spr_plugin.queries import log_queries
 from spr_plugin.recipes.spr.regions import region_query
-from spr_plugin.report import write_report
+from spr_plugin.report.page import write_report
 from spr_plugin.runs.layout import LAYOUT, Folder
 from spr_plugin.runs.lock import lock
 from spr_plugin.runs.manifest import Changes, bind, settings_of

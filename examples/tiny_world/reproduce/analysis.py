@@ -23,13 +23,13 @@ import scenes
 import tables
 from spr_plugin import runs
 from spr_plugin.boxes import pair_iou
-from spr_plugin.compare import figure_rows
-from spr_plugin.demo import WORLD
 from spr_plugin.eval_tasks import metrics
+from spr_plugin.eval_tasks.compare import figure_rows
 from spr_plugin.formats import BoxFormat
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.recipes.spr.scoring import IOU_FLOOR
+from spr_plugin.tools.demo import WORLD
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 SCORES, WORTH = ("s_sem", "s_loc", "S"), ("IoU", "recall")
@@ -205,7 +205,7 @@ def token_log_probs(checkpoint: Path, pairs: Sequence[PreferencePair], data: Pat
 
     from spr_plugin.dpo import pairs as preference
     from spr_plugin.dpo import rows
-    from spr_plugin.engine import generating
+    from spr_plugin.training.engine import generating
 
     found = []
     with tempfile.TemporaryDirectory() as out:

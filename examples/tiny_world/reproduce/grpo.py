@@ -146,7 +146,7 @@ def sampler(host, image_token: int, temperature: float):
     """TRL's ``rollout_func``: answers by SPR's sampler, one prefill for the answers to one question; noise by torch's seed."""
     import torch
 
-    from spr_plugin.decoding import decode, drawing
+    from spr_plugin.sampling.decoding import decode, drawing
 
     drawn, never, end = drawing(temperature), torch.tensor([image_token]), host.tokenizer.eos_token_id
 

@@ -27,14 +27,14 @@ import plan  # noqa: E402
 import scenes  # noqa: E402
 import tables  # noqa: E402
 from spr_plugin import runs  # noqa: E402
-from spr_plugin.compare import read_run  # noqa: E402
-from spr_plugin.demo import WORLD, environment, train_command  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
+from spr_plugin.eval_tasks.compare import read_run  # noqa: E402
 from spr_plugin.eval_tasks.metrics import DETAILS  # noqa: E402
 from spr_plugin.eval_tasks.run import evaluate  # noqa: E402
 from spr_plugin.files import read_json, write_json  # noqa: E402
 from spr_plugin.progress import say  # noqa: E402
-from spr_plugin.report import summary  # noqa: E402
+from spr_plugin.report.page import summary  # noqa: E402
+from spr_plugin.tools.demo import WORLD, environment, train_command  # noqa: E402
 
 RESULTS = HERE / "results"
 SECONDS = "seconds.json"  # of a training command that ran in one sitting

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from spr_plugin.annotations import Annotation
 from spr_plugin.boxes import Box, Space
+from spr_plugin.data.annotations import Annotation
 from spr_plugin.formats import BoxFormat
 from spr_plugin.recipes.base import Prompt
 from spr_plugin.recipes.spr.regions import PLAIN, RegionQuery

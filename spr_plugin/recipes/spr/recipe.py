@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from spr_plugin.annotations import usable
 from spr_plugin.boxes import finite
 from spr_plugin.config import SPRConfig
 from spr_plugin.contracts import Description, Detection, Detector, Repair, Scorer, ask
+from spr_plugin.data.annotations import usable
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
+from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.recipes.base import Query
 
 TASK = "describe"
@@ -96,7 +96,7 @@ def region_queries(
 
     With a `limit` the pictures are taken in an order drawn from `seed` and the picture ids, so that a part of a large set is a
     fair sample of it, and those with ``ids`` and ``image(number)`` are read by number; without one in their own order. `select` gives
-    what of a picture is used (`spr_plugin.selection`). Counted in
+    what of a picture is used (`spr_plugin.data.selection`). Counted in
     `skipped`: ``too_few_objects`` (pictures), ``same_region``.
     """
     if limit is not None:

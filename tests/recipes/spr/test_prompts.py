@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
+from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.formats import FAMILIES, box_format, ferret, llava
 from spr_plugin.formats.listed import ListedFormat
 from spr_plugin.recipes.spr.prompts import crop_corners, prompts_for, restate

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space, iou_matrix
 from spr_plugin.config import SPRConfig
+from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.errors import UserError
 from spr_plugin.formats import llava
 from spr_plugin.hookspecs import hookimpl

@@ -7,8 +7,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
+from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.recipes.spr.regions import RegionQuery, grow_region, members, region_queries, region_query
 
 SPACE = Space.pixels(200, 100)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from spr_plugin.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space, iou_matrix
+from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.formats import llava
 from spr_plugin.recipes.spr.regions import region_query
 from spr_plugin.recipes.spr.scoring import (

@@ -1,0 +1,154 @@
+"""The decoding loop: one prefill a prompt, its cache handed to k samples, and noise of each sample's own.
+
+Token t of a sample is ``arg max (logits / temperature + g)`` over what top-k and top-p leave, with g standard Gumbel noise: exactly a draw
+from the softmax. The noise comes from a generator that is seeded for the sample alone, so a sample's text does not depend on what else is
+in its batch, but for the last bits of a matrix product. Knows nothing of images, prompts or tokenizers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import torch
+
+NUMBERS = 1 << 14  # drawn at once for a sample: fewer calls, at most 64 KiB
+ROOM = 64  # tokens
+
+
+def drawing(temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """``(logits (B, V), Gumbel noise (B, V))`` → tokens ``(B,)``; ``top_k`` 0 and ``top_p`` 1 leave all tokens."""
+    from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    warpers = [TemperatureLogitsWarper(float(temperature))]
+    warpers += [TopKLogitsWarper(top_k)] if top_k else []
+    warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    warp = LogitsProcessorList(warpers)
+    return lambda logits, noise: (warp(None, logits.float()) + noise).argmax(-1)
+
+
+class Noise:
+    """Gumbel noise of a batch's samples: minus the log of an exponential variable. A sample's generator is seeded once and runs on from token
+    to token; with a small vocabulary, numbers for several tokens are drawn at once."""
+
+    def __init__(self, seeds: Sequence[int], vocabulary: int, device):
+        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self.drawn = torch.empty(len(seeds), max(1, NUMBERS // vocabulary), vocabulary, device=device)
+        self.used = self.drawn.shape[1]
+
+    def __call__(self) -> torch.Tensor:
+        """The noise ``(B, V)`` of the next token."""
+        if self.used == self.drawn.shape[1]:
+            for numbers, generator in zip(self.drawn, self.generators):
+                numbers.exponential_(generator=generator)
+            self.drawn.log_().neg_()
+            self.used = 0
+        self.used += 1
+        return self.drawn[:, self.used - 1]
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Go on with these samples alone."""
+        self.generators = [self.generators[row] for row in rows.tolist()]
+        self.drawn = self.drawn[rows]
+
+
+@torch.no_grad()
+def decode(
+    host,
+    rows: Sequence[dict],
+    seeds: Sequence[Sequence[int]],
+    draw: Callable | None,
+    max_new_tokens: int,
+    anybody: Callable[[bool], bool] = bool,
+) -> list[list[list[int]]]:
+    """k answers to each row, as token ids without the stop token.
+
+    Args:
+        host: see :meth:`spr_plugin.training.host.Host.prefill` and ``step``.
+        rows: B rows of :meth:`spr_plugin.training.host.Host.questions`.
+        seeds: (B, k), one for each answer.
+        draw: see :func:`drawing`; None takes the likeliest token (greedy).
+        max_new_tokens: the longest answer.
+        anybody: whether this batch's answers go on → whether to go on; :func:`spr_plugin.training.ranks.any_of` where ranks take each step together.
+    """
+    logits, cache, mask = host.prefill(rows)
+    k = len(seeds[0])
+    logits, mask, cache = logits.repeat_interleave(k, 0), mask.repeat_interleave(k, 0), growing_in_place(repeat(cache, k))
+    count = len(rows) * k
+    noise = Noise([seed for row in seeds for seed in row], logits.shape[-1], logits.device)
+    stops = torch.tensor(host.stop_tokens, device=logits.device)
+    said = stops[0].repeat(count, max_new_tokens)
+    writing = torch.arange(count, device=logits.device)  # the samples that the batch's rows belong to
+    ended = torch.zeros(count, dtype=torch.bool, device=logits.device)
+    for place in range(max_new_tokens):
+        tokens = draw(logits, noise()) if draw else logits.argmax(-1)
+        tokens = torch.where(ended, stops[0], tokens)
+        said[writing, place] = tokens
+        ended |= torch.isin(tokens, stops)
+        left = int((~ended).sum())
+        if place + 1 == max_new_tokens or not anybody(left > 0):
+            break
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        if 0 < left <= len(writing) // 2:
+            alive = (~ended).nonzero()[:, 0]
+            writing, ended, tokens, mask, cache = writing[alive], ended[alive], tokens[alive], mask[alive], select(cache, alive)
+            noise.select(alive)
+        logits, cache = host.step(tokens[:, None], mask, cache)
+    return [[_until_stop(said[i * k + j].tolist(), host.stop_tokens) for j in range(k)] for i in range(len(rows))]
+
+
+def _until_stop(tokens: list[int], stops: Sequence[int]) -> list[int]:
+    ends = [place for place, token in enumerate(tokens) if token in stops]
+    return tokens[: ends[0]] if ends else tokens
+
+
+def repeat(cache, times: int):
+    """Each row of a key-value cache ``times`` times in a row: transformers' Cache, or its older tuple of layers."""
+    if hasattr(cache, "batch_repeat_interleave"):
+        cache.batch_repeat_interleave(times)
+        return cache
+    return tuple(tuple(part.repeat_interleave(times, 0) for part in layer) for layer in cache)
+
+
+def select(cache, rows: torch.Tensor):
+    """The given rows of a key-value cache."""
+    if hasattr(cache, "batch_select_indices"):
+        cache.batch_select_indices(rows)
+        return cache
+    return tuple(tuple(part[rows] for part in layer) for layer in cache)
+
+
+def growing_in_place(cache):
+    """Let the layers of transformers' Cache write a token's keys and values behind those they hold; their own way copies all of them at
+    each token. Layers of other kinds (a sliding window) and older versions' caches keep their way."""
+    for layer in getattr(cache, "layers", ()):
+        kind, in_place = _layers()
+        if type(layer) is kind:
+            layer.__class__ = in_place
+    return cache
+
+
+@functools.cache
+def _layers() -> tuple[type, type]:
+    from transformers.cache_utils import DynamicLayer
+
+    class InPlaceLayer(DynamicLayer):
+        def update(self, keys, values, *args, **kwargs):
+            self.keys, self.values = appended(self.keys, keys), appended(self.values, values)
+            return self.keys, self.values
+
+    return DynamicLayer, InPlaceLayer
+
+
+def appended(held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """``held (B, H, T, D)`` with ``new (B, H, t, D)`` behind it. Where `held` is a part of a tensor that this function made, its free room is
+    used; else it is copied once into one with room for more."""
+    *outer, length, width = held.shape
+    total = length + new.shape[-2]
+    if held.stride(-3) // held.stride(-2) < total:
+        wider = held.new_empty(*outer, total + ROOM, width)
+        wider[..., :length, :] = held
+        held = wider
+    whole = held.as_strided((*outer, total, width), held.stride())
+    whole[..., length:, :] = new
+    return whole

@@ -1,0 +1,355 @@
+"""Stage 1 on a server: the same prompts, sent to anything that speaks OpenAI's chat completions (``vllm serve``, SGLang, LMDeploy).
+
+One request a candidate, many at once; each answer is logged as it comes, so that what was answered is never
+asked again. Retries with back-off (refused and dropped connections, time-outs, 408, 409, 429, 5xx) are the
+openai client's; a reply that is no chat completion is asked for again here. Nothing that a server says is
+believed.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import logging
+import math
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from spr_plugin.config import SPRConfig
+from spr_plugin.data.loading import sound
+from spr_plugin.errors import UserError
+from spr_plugin.files import read_json, write_json
+from spr_plugin.redaction import redacted, secrets_of, shown
+from spr_plugin.runs.log import Log
+
+RETRIES = 6
+PAUSE = 1.0  # seconds before a reply that was no chat completion is asked for again
+LONGEST_REASON = 300  # characters of what a server said that a line shows
+LONGEST_REPLY = 1 << 24  # bytes
+LAST_READ = 1e-3  # seconds: 0 would be a read that waits for nothing
+SERVED = "served.json"  # beside the candidates: which model answered
+
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)  # a server without a parser for it leaves it in
+_ENDPOINT = re.compile(r"/(chat/completions|completions|models)/?$")
+_VERSION = re.compile(r"/v\d\w*(/|$)")
+TEXTS = ("text", "output_text")  # types of the parts that some servers answer in; others are thoughts, say
+
+
+class Malformed(Exception):
+    """A server's reply is not what it was asked for. The text may hold the whole reply, secrets included."""
+
+
+# --- what a server replies: plain text in, plain data out
+
+
+def answer_in(reply: str) -> str:
+    """The text of a chat completion without thoughts; "" where the model said nothing that can be seen.
+    Malformed says what is wrong."""
+    choices = _object(reply).get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise Malformed(f"a reply without choices: {reply}")
+    message = choices[0].get("message") if isinstance(choices[0], dict) else None
+    if not isinstance(message, dict):
+        raise Malformed(f"a choice without message: {reply}")
+    content = message.get("content")
+    alone = [{"type": "text", "text": "" if content is None else content}]
+    parts = content if isinstance(content, list) else alone
+    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") in TEXTS]
+    if not all(isinstance(part, dict) for part in parts) or not all(isinstance(text, str) for text in texts):
+        raise Malformed(f"a message whose content is no text: {reply}")
+    said = _THOUGHT.sub("", sound("".join(texts))).strip()
+    return said if any(character.isprintable() and not character.isspace() for character in said) else ""
+
+
+def models_in(reply: str) -> list[str]:
+    """The names in a list of models. Malformed says what is wrong with the reply."""
+    listed = _object(reply).get("data")
+    if not isinstance(listed, list):
+        raise Malformed(f"a reply without a list of models: {reply}")
+    return [model["id"] for model in listed if isinstance(model, dict) and isinstance(model.get("id"), str)]
+
+
+def _object(reply: str) -> dict:
+    try:
+        found = json.loads(reply)
+    except (ValueError, RecursionError):
+        raise Malformed(f"a reply that is no JSON: {reply!r}") from None
+    if not isinstance(found, dict):
+        raise Malformed(f"a reply that is no JSON object: {reply}")
+    return found
+
+
+def _is_no_answer(error: Exception) -> bool:
+    """Whether there is a server, but nothing that knows the question, at the address that was asked."""
+    return isinstance(error, Malformed) or getattr(error, "status_code", None) in (404, 405)
+
+
+# --- the server
+
+
+def served(candidates: Path) -> str | None:
+    """The model that answered those in this folder; None where there are none, or nobody wrote it down."""
+    known = read_json(candidates / SERVED) if any(candidates.glob("rank-*.jsonl")) else None
+    return known["model"] if isinstance(known, dict) and isinstance(known.get("model"), str) else None
+
+
+class Server:
+    """The server at ``--spr_sampler_url``. Whatever it does becomes an answer, or a UserError of one line;
+    neither holds a secret.
+
+    Attributes:
+        model: the name that is asked.
+    """
+
+    def __init__(self, config: SPRConfig, candidates: Path | None = None):
+        """
+        Args:
+            candidates: folder of what a server has answered before, if any: the same model is to go on.
+        """
+        try:
+            import openai
+        except ImportError:
+            needs = "--spr_sampler openai needs the package openai: pip install 'spr-plugin[server]'"
+            raise UserError(needs) from None
+        self.config, self.secrets = config, secrets_of(config.spr_sampler_url, os.environ)
+        for name in ("httpx", "httpx2"):  # what the client is built on logs every address that it asks
+            logging.getLogger(name).addFilter(self._clean_record)
+        key = (os.environ.get("OPENAI_API_KEY") or "none").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise UserError("OPENAI_API_KEY holds a character that no header can carry: copy the key again")
+        address = urlsplit(config.spr_sampler_url)
+        with self._speaking():
+            self.client = openai.OpenAI(
+                base_url=urlunsplit(address._replace(query="", fragment="")),
+                default_query=dict(parse_qsl(address.query)),
+                api_key=key,
+                timeout=config.spr_sampler_timeout,
+                max_retries=RETRIES,
+                http_client=_patient_to_a_point(openai, config.spr_sampler_timeout),
+            )
+        self.model = self._model(served(candidates) if candidates else None)
+
+    def _model(self, before: str | None) -> str:
+        """The one of ``before``, else the first that the server lists, unless a flag names it; a server that
+        keeps no list is then taken at its word. UserError where it does not answer, or serves another."""
+        models, named = [], self.config.spr_sampler_model
+        with self._speaking():
+            try:
+                models = models_in(self.client.models.with_raw_response.list().http_response.text)
+            except Exception as error:
+                if not (named and _is_no_answer(error)):
+                    raise
+        if not (named or models):
+            raise UserError(f"{self.name}: the server lists no model; name one with --spr_sampler_model")
+        if not named and before is not None and before not in models:
+            raise UserError(
+                f"{self.name}: serves {models[0]}, and the candidates that are there already were answered by "
+                f"{before}: have it serve that one again, or sample anew with --spr_sampler_model {models[0]}"
+            )
+        return named or before or models[0]
+
+    def said(self, pictures: list[str], text: str, seed: int, stop: threading.Event) -> str:
+        """The answer to a prompt with pictures (data URLs). A reply that is none is asked for again, until
+        ``stop``."""
+        for left in reversed(range(RETRIES + 1)):
+            with self._speaking():
+                try:
+                    return redacted(answer_in(self._completion(pictures, text, seed)), self.secrets)
+                except Malformed:
+                    if not left or stop.wait(PAUSE):
+                        raise
+
+    def _completion(self, pictures: list[str], text: str, seed: int) -> str:
+        config = self.config
+        shown_pictures = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
+        reply = self.client.chat.completions.with_raw_response.create(
+            model=self.model,
+            messages=[{"role": "user", "content": [*shown_pictures, {"type": "text", "text": text}]}],
+            seed=seed % 2**31,
+            temperature=config.spr_temperature,
+            top_p=config.spr_top_p,
+            max_tokens=config.spr_max_new_tokens,
+            extra_body={"top_k": config.spr_top_k} if config.spr_top_k else None,
+        )
+        return reply.http_response.text
+
+    @property
+    def name(self) -> str:
+        return f"--spr_sampler_url {shown(self.config.spr_sampler_url)}"
+
+    @contextlib.contextmanager
+    def _speaking(self):
+        """What goes wrong inside becomes one line."""
+        try:
+            yield
+        except Exception as error:  # the client, what it is built on and the server's reply are all foreign
+            why = " ".join(redacted(_said_by(error), self.secrets).split())
+            why = why if len(why) <= LONGEST_REASON else why[:LONGEST_REASON] + "…"
+            raise UserError(
+                f"{self.name}: {why} ({type(error).__name__}){self._other_address(error)}; "
+                "what was answered is kept, run the same command again"
+            ) from None
+
+    def _other_address(self, error: Exception) -> str:
+        """A hint where the address may be a part too short or too long: all hangs on ``/v1``."""
+        given = urlsplit(self.config.spr_sampler_url)
+        path = _ENDPOINT.sub("", given.path).rstrip("/")
+        if not _VERSION.search(path):
+            path += "/v1"
+        if not _is_no_answer(error) or path == given.path.rstrip("/"):
+            return ""
+        return f": try --spr_sampler_url {shown(urlunsplit(given._replace(path=path)))}"
+
+    def _clean_record(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redacted(record.getMessage(), self.secrets), ()
+        return True
+
+
+def _patient_to_a_point(openai, seconds: float):
+    """The client's transport, in which a reply that is long, or long in coming, is one that failed."""
+    client = openai.DefaultHttpxClient
+    transport = sys.modules[client.__base__.__module__.partition(".")[0]]  # httpx, or what took its place
+
+    class Bounded(transport.SyncByteStream):
+        def __init__(self, stream):
+            self.stream, self.close = stream, stream.close
+
+        def __iter__(self):
+            size = 0
+            for part in self.stream:
+                size += len(part)
+                if size > LONGEST_REPLY:
+                    raise transport.ReadError(f"a reply of more than {LONGEST_REPLY >> 20} MiB")
+                yield part
+
+    def bound(response) -> None:
+        response.stream = Bounded(response.stream)
+
+    made = client(event_hooks={"response": [bound]})
+    for carrier in filter(None, (made._transport, *made._mounts.values())):
+        pool = carrier._pool
+        pool._network_backend = _Deadlines(pool._network_backend, seconds)
+    return made
+
+
+class _Deadlines:
+    """A network backend of the client's, whose connections give a reply so many seconds from the request's last
+    byte to its own: the client's time-out starts anew with every byte that comes, of the headers too."""
+
+    def __init__(self, backend, seconds: float):
+        self._backend, self._seconds = backend, seconds
+
+    def __getattr__(self, name):
+        return getattr(self._backend, name)
+
+    def connect_tcp(self, *given, **named):
+        return _Deadline(self._backend.connect_tcp(*given, **named), self._seconds)
+
+
+class _Deadline:
+    """A connection of `_Deadlines`."""
+
+    def __init__(self, stream, seconds: float):
+        self._stream, self._seconds, self._until = stream, seconds, math.inf
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, *given, **named):
+        self._until = math.inf
+        self._stream.write(*given, **named)
+        self._until = time.monotonic() + self._seconds
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        left = max(self._until - time.monotonic(), LAST_READ)
+        return self._stream.read(max_bytes, left if timeout is None else min(timeout, left))
+
+    def start_tls(self, *given, **named):
+        return _Deadline(self._stream.start_tls(*given, **named), self._seconds)
+
+
+def _said_by(error: Exception) -> str:
+    """What an error says, and why it came to that: the client's "Connection error." alone tells nobody."""
+    said, why = str(error), str(error.__cause__ or "")
+    return said if why in said else f"{said} {why}"
+
+
+def ask_server(
+    asked: Iterable[tuple],
+    config: SPRConfig,
+    log: Log,
+    candidate: Callable,
+    shown_by: Callable,
+    most_empty: float,
+) -> list[dict]:
+    """Fill ``log`` with candidates; the records of those that are empty are returned, not logged: whoever
+    mends the server asks again.
+
+    Args:
+        asked: (ask, {index of the sample: seed}) of what is missing.
+        candidate: (ask, index, answer) → record.
+        shown_by: ask → the PIL pictures that its prompt shows, None if one cannot be read.
+        most_empty: with more empty answers than this there is no need to go on.
+
+    Raises:
+        UserError: the server refuses a request, or does not answer however often it is asked.
+    """
+    server = Server(config, log.directory)
+    write_json(log.directory / SERVED, {"model": server.model})
+    writing, failed, empty = threading.Lock(), threading.Event(), []
+
+    def answer(ask, seeds: dict[int, int]) -> None:
+        pictures = shown_by(ask)
+        addresses = [_data_url(picture) for picture in pictures or ()]
+        for index, seed in seeds.items():
+            if failed.is_set():
+                return
+            try:
+                said = server.said(addresses, ask[1].text, seed, failed) if pictures else ""
+            except UserError:
+                failed.set()
+                raise
+            record = candidate(ask, index, said)
+            with writing:
+                empty.append(record) if pictures and not said else log.append(record)
+                if len(empty) > most_empty:
+                    failed.set()
+
+    with ThreadPoolExecutor(config.spr_sampler_concurrency) as pool:
+        pending = set()
+        try:
+            for ask, seeds in asked:
+                if failed.is_set():
+                    break
+                pending.add(pool.submit(answer, ask, seeds))
+                while len(pending) >= 2 * config.spr_sampler_concurrency:
+                    pending = _finished(pending)
+            while pending:
+                pending = _finished(pending)
+        finally:
+            failed.set()  # no worker asks on for a caller that has left
+    return empty
+
+
+def _finished(pending: set) -> set:
+    """Wait for one; raise what any has raised."""
+    done, rest = wait(pending, return_when=FIRST_COMPLETED)
+    for future in done:
+        future.result()
+    return rest
+
+
+def _data_url(picture) -> str:
+    """The picture as PNG: without loss, and without an EXIF orientation that a server might apply."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

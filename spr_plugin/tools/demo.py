@@ -1,0 +1,101 @@
+"""The ten-minute tour: an unmodified LLaVA command with ``--spr`` on the embedded tiny world, measured by lmms-eval before and after."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from spr_plugin.errors import UserError
+from spr_plugin.files import write_json
+from spr_plugin.outputs import refuse_unwritable
+from spr_plugin.progress import say
+from spr_plugin.runs.layout import Folder
+
+WORLD = Path("examples/tiny_world")
+SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 320}
+FLAGS = f"""--spr_regions {SIZES["spr"]} --spr_max_new_tokens 160 --spr_sample_batch 16 --spr_tune full --spr_batch_size 8 --spr_learning_rate 5e-5"""
+
+
+def run(out: str = "demo", limit: int | None = None) -> dict:
+    """Train, run SPR, evaluate base and result; every finished part is kept, so a second call prints at once.
+
+    Args:
+        out: folder of data, checkpoints and results.
+        limit: expressions evaluated of each split; None for all.
+
+    Returns:
+        What `spr_plugin.eval_tasks.compare.compare` says of base and result.
+
+    Raises:
+        UserError: the embedded world is not here, or a part failed.
+    """
+    if not (WORLD / "scenes.py").exists():
+        raise UserError(f"{WORLD}: the embedded world is part of the source tree; run `spr demo` from its root")
+    refuse_unwritable({"--out": out}, folders=True)
+    data, model = Path(out) / "data", Path(out) / "llava-spr"
+    if not (data / "spr.json").exists():
+        _run("data", [sys.executable, str(WORLD / "scenes.py"), str(data), *_sizes()], out)
+    if not (model / "config.json").exists():
+        _run("SFT and SPR", train_command(data, model), out)
+    for checkpoint, folder in ((Folder.under(model).base, "eval-base"), (model, "eval-spr")):
+        _measure(checkpoint, data, Path(out) / folder, limit)
+    from spr_plugin.eval_tasks.compare import ALL, compare
+
+    found = compare(f"{out}/eval-base", f"{out}/eval-spr", out)
+    print(table(found["tasks"][ALL]["rows"]))
+    print(f"report: {model / 'spr' / 'report.html'}\ncomparison: {out}/compare.html")
+    return found
+
+
+def train_command(data: Path, model: Path, flags: str = FLAGS) -> list[str]:
+    """LLaVA's own training command on the tiny world; all that is ours begins with ``--spr`` and, but for the paths, is `flags`."""
+    tiny = (WORLD / "llava").resolve()
+    return f"""
+        {sys.executable} -m llava.train.train --model_name_or_path {tiny} --version v1
+        --data_path {data}/sft.json --image_folder {data}/images
+        --vision_tower {tiny}/vision_tower --mm_projector_type mlp2x_gelu --mm_vision_select_layer -2
+        --mm_use_im_start_end False --mm_use_im_patch_token False --image_aspect_ratio pad
+        --group_by_modality_length True --output_dir {model} --max_steps 4 --per_device_train_batch_size 8
+        --evaluation_strategy no --save_strategy no --learning_rate 2e-5 --weight_decay 0. --warmup_ratio 0.03
+        --lr_scheduler_type cosine --logging_steps 1 --model_max_length 1024 --lazy_preprocess True --report_to none
+        --bits 16 --bf16 False --tf32 False --use_cpu True
+        --spr --spr_save_base --spr_annotations {data}/spr.json --spr_image_folder {data}/images
+        --spr_clip {WORLD / "clip"} {flags}
+    """.split()
+
+
+def _sizes() -> list[str]:
+    return [word for split, count in SIZES.items() for word in (f"--{split}", str(count))]
+
+
+def _run(part: str, command: list[str], out: str) -> None:
+    """Run one part with its output in the terminal; UserError with its exit code if it fails."""
+    say(f"demo: {part}")
+    print("  " + " ".join(command), flush=True)
+    status = subprocess.run(command, env=environment()).returncode
+    if status:
+        raise UserError(f"demo: {part} ended with exit code {status}; `spr demo` goes on from what is in {out}")
+
+
+def environment() -> dict[str, str]:
+    """Of a part: offline, on the CPU."""
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_DISABLED": "true", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def _measure(checkpoint: Path, data: Path, out: Path, limit: int | None) -> None:
+    """lmms-eval's results and samples of a checkpoint in ``out``, unless they are there."""
+    from spr_plugin.eval_tasks.run import evaluate
+
+    kept = out / "results.json"
+    if not kept.exists():
+        say(f"demo: lmms-eval --tasks spr_refcoco on {checkpoint}")
+        write_json(kept, evaluate(checkpoint, data, out, limit=limit, batch_size=8, device="cpu"))
+
+
+def table(rows: list[dict]) -> str:
+    """Base against SPR by figure, in percent, with the 95 % interval of the gain."""
+    lines = ["", f"{'':15}{'base':>8}{'SPR':>8}{'gain':>8}   95 % interval"]
+    for row in rows:
+        a, b, gain, low, high = (100 * row[key] for key in ("a", "b", "gain", "low", "high"))
+        lines.append(f"{row['figure']:15}{a:8.1f}{b:8.1f}{gain:+8.1f}   {low:+.1f} … {high:+.1f}")
+    return "\n".join(lines)

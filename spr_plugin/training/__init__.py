@@ -1,0 +1,1 @@
+"""The host and its live model: what the stages ask of them."""

@@ -1,0 +1,189 @@
+"""What the method needs to know about a training code base, and nothing more.
+
+A host is found by the ``spr_host`` hook; every code base that trains vision-language models differs in these things only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from spr_plugin.errors import UserError
+from spr_plugin.plugins import load_file, loaded_files
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from spr_plugin.formats import BoxFormat
+
+Row = dict[str, Any]  # and a batch of them: by the host's own names
+PARTS = ("language model", "projector", "vision tower")
+
+
+class Host(ABC):
+    """One training script with its model, tokenizer and image transform.
+
+    ``row``, ``batch`` and ``pictures`` are also called in data loaders' processes, where there is no trainer and
+    no model: those that are not forked get the rest of the host by pickle. A host that keeps more that cannot go
+    there says so by ``__getstate__``.
+
+    Attributes:
+        trainer: the host's ``transformers.Trainer``; ``trainer.model`` is the live model.
+        box_format: how the model writes boxes (see :mod:`spr_plugin.formats`).
+        data_path: the host's training data in LLaVA's form, of which boxes are mined by default; else None.
+        image_folder: where that data's pictures lie, the default of ``--spr_image_folder``; else None.
+        vision_tower: path or hub id of the vision tower, the default of ``--spr_clip``; or None.
+        most_pictures: how many pictures one question may show.
+    """
+
+    trainer: Any
+    box_format: BoxFormat
+    data_path: str | None
+    image_folder: str | None
+    vision_tower: str | None
+    most_pictures: int = 1
+
+    @abstractmethod
+    def row(self, paths: Sequence[str], prompt: str, answer: str) -> Row:
+        """One training row about the pictures in these files, in the host's own layout (1-D ``input_ids`` and ``labels``,
+        pictures); labels are -100 off the answer."""
+
+    @abstractmethod
+    def batch(self, rows: list[Row]) -> Row:
+        """Rows → keyword arguments of the model's forward, by the host's own collator."""
+
+    @abstractmethod
+    def fits(self, row: Row) -> bool:
+        """Whether the host would train on the whole answer of this row (neither cut at its maximum length nor masked)."""
+
+    # --- answering: spr_plugin/sampling/decoding.py runs the loop, the host only prepares and forwards
+
+    @property
+    @abstractmethod
+    def stop_tokens(self) -> list[int]:
+        """Ids of the tokens that end an answer, at least one."""
+
+    @abstractmethod
+    def questions(self, pictures: Sequence[Image.Image], prompts: list[str]) -> list[Row]:
+        """One row without an answer for each prompt, all of which show ``pictures`` (RGB), on the CPU. Called off the main
+        thread."""
+
+    @abstractmethod
+    def prefill(self, rows: list[Row]) -> tuple[torch.Tensor, Any, torch.Tensor]:
+        """B rows of ``questions``, padded on the left → next-token logits ``(B, V)``, key-value cache, attention mask ``(B, T)`` of 0 and 1.
+        Rows of one picture share its features."""
+
+    def step(self, tokens: torch.Tensor, mask: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+        """One token a row ``(B, 1)`` behind ``cache``; ``mask (B, T)`` covers cache and token → logits ``(B, V)``, cache."""
+        decoder, head = self.language_model()
+        places = mask.sum(1, keepdim=True) - 1
+        out = decoder(input_ids=tokens, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True, return_dict=True)
+        return head(out.last_hidden_state[:, -1]), out.past_key_values
+
+    @abstractmethod
+    def texts(self, answers: list[list[int]]) -> list[str]:
+        """Answers as text, without special tokens."""
+
+    @abstractmethod
+    def language_model(self) -> tuple[torch.nn.Module, torch.nn.Module]:
+        """The decoder that takes ``inputs_embeds``, and the linear head behind it."""
+
+    @abstractmethod
+    def labels_overheard(self) -> AbstractContextManager[list[torch.Tensor]]:
+        """Context manager: a list that gets, at each forward, the labels ``(B, T)`` expanded to the tokens the decoder sees (image tokens
+        are -100). Inside, the host computes no loss."""
+
+    @abstractmethod
+    def pictures(self, batch: Row) -> list[torch.Tensor]:
+        """The image tensors of a batch, in the order in which the image encoder gets them stacked."""
+
+    @abstractmethod
+    def image_encoder(self) -> tuple[object, str, tuple[torch.nn.Module, ...]] | None:
+        """``(object, name of its method, modules)``: what maps stacked image tensors to features, as far as ``modules`` are frozen. None
+        where features cannot be kept a picture."""
+
+    @abstractmethod
+    def language_layers(self) -> list[str]:
+        """Names of the linear layers that an adapter may be added to: the language model's, without head, projector, vision tower."""
+
+    @abstractmethod
+    def part_of(self, parameter_name: str) -> str:
+        """Which part of the model a parameter belongs to: "language model", "projector", "vision tower"."""
+
+    @abstractmethod
+    def save(self, directory: str) -> None:
+        """Write the live model as the host itself would, in its own layout."""
+
+    def on_device(self, batch: Row) -> Row:
+        """``batch`` where the model is, with the types that transformers' own Trainer gives a step's. The host's
+        may know its own batches alone."""
+        moved: Row = _on_device(self.trainer, batch)
+        return moved
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process: all but the live model and its trainer."""
+        live = {name for name, value in vars(self).items() if hasattr(value, "named_parameters")}
+        return {name: value for name, value in vars(self).items() if name != "trainer" and name not in live}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In that process; what a host has left out there it finds again here."""
+        vars(self).update(state)
+
+    def __reduce__(self) -> tuple[Callable[..., Host], tuple[list[str], bytes]]:
+        """In two layers: the inner one, which names the host's own modules, is read once the shims and plugin files are there.
+
+        Raises:
+            UserError: something of the host cannot be pickled.
+        """
+        try:
+            packed = pickle.dumps((type(self), self.__getstate__()))
+        except (pickle.PicklingError, TypeError, AttributeError) as error:  # what it holds is foreign
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"{type(self).__name__} cannot go to data loader workers that do not fork ({said}): take "
+                "dataloader_num_workers 0"
+            ) from None
+        return _unpacked, (loaded_files(), packed)
+
+
+def _unpacked(plugin_files: list[str], packed: bytes) -> Host:
+    from spr_plugin.hooks import shims
+
+    shims.install()
+    for path in plugin_files:
+        load_file(path)
+    kind, state = pickle.loads(packed)
+    host: Host = object.__new__(kind)
+    host.__setstate__(state)
+    return host
+
+
+def _on_device(trainer: Any, data: Any) -> Any:
+    """``Trainer._prepare_inputs``, whatever the trainer's class makes of it."""
+    from transformers import Trainer
+
+    if isinstance(data, Mapping):
+        kind: Any = type(data)
+        return kind({name: _on_device(trainer, value) for name, value in data.items()})
+    if isinstance(data, (tuple, list)):
+        return type(data)(_on_device(trainer, value) for value in data)
+    return Trainer._prepare_input(trainer, data)
+
+
+@contextlib.contextmanager
+def replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    """Inside, ``owner.name`` is ``value``; afterwards it is what it was, an attribute of the object's own or of its class."""
+    own = vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)

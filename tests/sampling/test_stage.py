@@ -1,0 +1,241 @@
+"""The batch plan, and the stage on the embedded LLaVA: memory that runs out, pictures that break or vanish, work dealt to any number of ranks."""
+
+import contextlib
+import importlib.util
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spr_plugin.boxes import Box, Space
+from spr_plugin.config import SPRConfig
+from spr_plugin.data.annotations import AnnotatedImage, Annotation, CocoImages
+from spr_plugin.errors import UserError
+from spr_plugin.formats import box_format
+from spr_plugin.recipes.find import find_recipe
+from spr_plugin.recipes.spr.regions import region_queries, region_query
+from spr_plugin.runs.log import Log
+from spr_plugin.sampling.stage import ahead, batch_plan, candidate, candidate_id, halves, left_to_do, sample
+from spr_plugin.sampling.stage import stage as sampling
+from spr_plugin.training import engine, ranks
+
+ROOT = Path(__file__).parents[2]
+FORM = box_format("llava", "pad")
+
+
+def query(image: int, place: int, objects: int):
+    space = Space.pixels(64, 64)
+    annotations = tuple(Annotation(i, "red circle", Box(i, i, i + 9, i + 9, space)) for i in range(objects))
+    picture = AnnotatedImage(str(image), f"{image}.png", 64, 64, annotations)
+    return region_query(picture, Box(0, 0, 40 + place, 40, space), place)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [("a cat \ud83d", "a cat \ufffd"), ("\ude00\ud83d", "\ufffd\ufffd"), ("a \ud83d\ude00 [0.1, 0.1, 0.2, 0.2]", "a \U0001f600 [0.1, 0.1, 0.2, 0.2]")],
+)
+def test_an_answer_cut_in_the_middle_of_a_character_is_logged(tmp_path, said, kept):
+    asked = query(1, 2, 3)
+    recipe = find_recipe(SPRConfig(), FORM)
+    for number, prompt in enumerate(recipe.prompts(asked)):
+        record = candidate((asked, prompt), 0, said, recipe)
+        Log(tmp_path / str(number)).append(record)
+        assert Log(tmp_path / str(number)).read()[record["id"]] == record and record["raw"] == kept
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 8)), min_size=1, max_size=12), st.integers(1, 9))
+def test_the_plan_holds_every_prompt_once_and_pictures_together(shape, size):
+    queries = [query(image, place, objects) for place, (image, objects) in enumerate(shape)]
+    config = SPRConfig(spr=True, spr_sample_batch=size)
+    plan = batch_plan(queries, find_recipe(config, FORM), size)
+    asks = [tuple(ask) for batch in plan for ask in batch["asks"]]
+    assert sorted(asks) == sorted((q.id, kind) for q in queries for kind in config.spr_prompts)
+    assert all(0 < len(batch["asks"]) <= size for batch in plan) and len({batch["id"] for batch in plan}) == len(plan)
+    paths = {q.id: q.image.path for q in queries}
+    for path in set(paths.values()):
+        count = sum(paths[region] == path for region, _ in asks)
+        held = [batch["id"] for batch in plan if any(paths[region] == path for region, _ in batch["asks"])]
+        assert len(held) == -(-count // size)
+
+
+@given(st.integers(2, 9))
+def test_halves_hold_the_whole_in_order(count):
+    batch = {"id": "7", "asks": [[str(n), "plain"] for n in range(count)]}
+    first, second = halves(batch)
+    assert first["asks"] + second["asks"] == batch["asks"] and first["asks"] and second["asks"]
+    assert [first["id"], second["id"]] == ["7.0", "7.1"]
+
+
+def test_what_is_left_to_do(tmp_path):
+    """The plan is written once; a batch that was halved stays halved; a batch with one missing candidate is asked as a whole."""
+    log, plan = Log(tmp_path / "candidates"), Log(tmp_path / "batches")
+    batches = [{"id": str(n), "asks": [[f"{n}{m}", "plain"] for m in range(2)]} for n in range(3)]
+    assert left_to_do(log, plan, lambda: batches, 2) == (batches, set())
+    plan.append(*halves(batches[1]))
+    held = [candidate_id(region, "plain", index) for region in ("00", "01", "10") for index in range(2)]
+    log.append(*({"id": id} for id in held), {"id": candidate_id("20", "plain", 0)})
+    left, theirs = left_to_do(log, plan, None, 2)
+    assert [batch["id"] for batch in left] == ["1.1", "2"] and theirs == {candidate_id("20", "plain", 0)}
+
+
+def test_one_item_is_made_ahead():
+    made = []
+    for item, twice in ahead(lambda n: made.append(n) or 2 * n, range(5)):
+        assert twice == 2 * item and len(made) <= item + 2
+    assert made == list(range(5)) and list(ahead(str, [])) == []
+    with pytest.raises(ZeroDivisionError):
+        list(ahead(lambda n: 1 // n, [1, 0]))
+
+
+# --- the stage on the embedded LLaVA
+
+
+@pytest.fixture(scope="module")
+def world(tiny_world):
+    return tiny_world(sft=8, spr=8)
+
+
+@pytest.fixture(scope="module")
+def host(world, tmp_path_factory):
+    spec = importlib.util.spec_from_file_location("live_llava", ROOT / "benchmarks" / "live_llava.py")
+    live = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(live)
+    return live.tiny_llava(world, tmp_path_factory.mktemp("live") / "llava")
+
+
+CONFIG = SPRConfig(spr=True, spr_regions=4, spr_max_new_tokens=32, spr_sample_batch=6)
+
+
+def queries_of(world, images=None):
+    return list(region_queries(CocoImages(f"{world}/spr.json", str(images or world / "images"), Counter()), seed=0, limit=4, skipped=Counter()))
+
+
+def run_stage(host, queries, folder, config=CONFIG) -> dict:
+    sample(host, queries, find_recipe(config, host.box_format), config, Log(folder / "candidates", ranks.rank()), Log(folder / "batches", ranks.rank()))
+    return dict(Log(folder / "candidates").read())
+
+
+@pytest.fixture(scope="module")
+def calm(host, world, tmp_path_factory):
+    return run_stage(host, queries_of(world), tmp_path_factory.mktemp("calm"))
+
+
+@pytest.mark.slow
+def test_any_number_of_ranks_gives_the_same_candidates(host, world, tmp_path, calm, monkeypatch):
+    """1 → 2 → 4 → 1: each time a rank takes its share of what is left and dies in its second batch; the last one finishes alone."""
+    queries, asked = queries_of(world), []
+    prefill, texts = host.prefill, host.texts
+    monkeypatch.setattr(host, "prefill", lambda rows: asked.append(len(rows)) or prefill(rows))
+    monkeypatch.setattr(ranks, "barrier", lambda: None)
+    monkeypatch.setattr(ranks, "agreed", lambda decide: decide())
+    config = SPRConfig(spr=True, spr_regions=4, spr_max_new_tokens=32, spr_sample_batch=3)
+    for world_size, rank in ((1, 0), (2, 1), (4, 3)):
+        monkeypatch.setattr(ranks, "world", lambda world_size=world_size: world_size)
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        left = iter(range(3))  # prompts of one batch
+        monkeypatch.setattr(host, "texts", lambda answers, left=left: texts(answers) if next(left, None) is not None else 1 / 0)
+        with contextlib.suppress(ZeroDivisionError):
+            run_stage(host, queries, tmp_path, config)
+    monkeypatch.setattr(host, "texts", texts)
+    monkeypatch.setattr(ranks, "world", lambda: 1)
+    monkeypatch.setattr(ranks, "rank", lambda: 0)
+    assert {path.name for path in (tmp_path / "candidates").iterdir()} >= {"rank-00000.jsonl", "rank-00001.jsonl"}
+    assert run_stage(host, queries, tmp_path, config) == calm
+    assert 12 <= sum(asked) <= 12 + 3 * 3
+
+
+@pytest.mark.slow
+def test_ranks_in_step_decode_equally_many_rows(host, world, tmp_path, calm, monkeypatch):
+    """The other rank has eight; where all pictures of a batch broke, eight of something are decoded all the same."""
+    prefill, sizes = host.prefill, []
+
+    @contextlib.contextmanager
+    def in_step(host):
+        with engine.generating(host):
+            yield True
+
+    monkeypatch.setattr(host, "prefill", lambda rows: sizes.append(len(rows)) or prefill(rows))
+    monkeypatch.setattr(sampling, "generating", in_step)
+    monkeypatch.setattr(ranks, "from_all", lambda count: [count, 8])
+    assert run_stage(host, queries_of(world), tmp_path / "whole") == calm
+    shutil.copytree(world / "images", tmp_path / "images")
+    queries = queries_of(world, tmp_path / "images")
+    for query in queries:
+        Path(query.image.path).write_bytes(b"broken")
+    broken = run_stage(host, queries, tmp_path / "broken")
+    assert broken.keys() == calm.keys() and {record["text"] for record in broken.values()} == {""}
+    assert sizes == [8] * 4
+
+
+@pytest.mark.slow
+def test_ranks_in_step_cannot_halve_a_batch(host, world, tmp_path, monkeypatch):
+    def no_memory(rows):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(host, "prefill", no_memory)
+    monkeypatch.setattr(sampling, "generating", lambda host: contextlib.nullcontext(True))
+    with pytest.raises(UserError, match="out of memory with 6 prompts while ranks answer in step: lower --spr_sample_batch"):
+        run_stage(host, queries_of(world), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_fit_is_halved_for_good(host, world, tmp_path, calm, monkeypatch, capsys):
+    """Memory for two prompts: a batch of six becomes 2 + 1 + 2 + 1; the plan keeps that, and the answers are the same."""
+    prefill, sizes = host.prefill, []
+
+    def small_memory(rows):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return prefill(rows)
+
+    monkeypatch.setattr(host, "prefill", small_memory)
+    assert run_stage(host, queries_of(world), tmp_path) == calm
+    assert sizes == [6, 3, 2, 1, 3, 2, 1] * 2
+    assert "--spr_sample_batch" in capsys.readouterr().err
+    for path in (tmp_path / "candidates").iterdir():
+        path.unlink()
+    sizes.clear()
+    assert run_stage(host, queries_of(world), tmp_path) == calm
+    assert sizes == [2, 1, 2, 1] * 2
+
+
+@pytest.mark.slow
+def test_one_prompt_that_does_not_fit_is_one_line(host, world, tmp_path, monkeypatch):
+    def no_memory(rows):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(host, "prefill", no_memory)
+    with pytest.raises(UserError, match="out of memory with one prompt of 2 samples: lower --spr_samples"):
+        run_stage(host, queries_of(world), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_picture_that_vanishes_stops_the_stage_and_one_that_is_broken_is_counted(host, world, tmp_path, calm):
+    images = tmp_path / "images"
+    shutil.copytree(world / "images", images)
+    queries = queries_of(world, images)
+    gone, broken = Path(queries[0].image.path), Path(queries[1].image.path)
+    kept = gone.rename(gone.with_suffix(".away"))
+    with pytest.raises(UserError, match=f"record {queries[0].image.id}: {gone} has vanished .* run the same command"):
+        run_stage(host, queries, tmp_path / "run")
+    kept.rename(gone)
+    broken.write_bytes(broken.read_bytes()[:60])
+    records = run_stage(host, queries, tmp_path / "run")
+    assert records.keys() == calm.keys()
+    assert {record["text"] for record in records.values() if record["query"] == queries[1].id} == {""}
+    rest = [id for id, record in calm.items() if record["query"] != queries[1].id]
+    assert sum(records[id] == calm[id] for id in rest) == len(rest)
+
+
+@pytest.mark.slow
+def test_each_picture_is_decoded_once(host, world, tmp_path, monkeypatch):
+    opened, real = Counter(), sampling.open_image
+    monkeypatch.setattr(sampling, "open_image", lambda path, id: opened.update([path]) or real(path, id))
+    queries = queries_of(world)
+    run_stage(host, queries, tmp_path)
+    assert opened == Counter(query.image.path for query in queries)
