@@ -18,8 +18,8 @@ from spr_plugin.recipes.base import Source
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
+from spr_plugin.sampling import server as spr_server
 from spr_plugin.sampling.alone import import_candidates
-from spr_plugin.sampling.stage import server as spr_server
 
 spec = importlib.util.spec_from_file_location("chat_server", Path(__file__).parents[1] / "chat_server.py")
 chat = importlib.util.module_from_spec(spec)

@@ -19,8 +19,8 @@ from spr_plugin.formats import box_format
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import region_queries, region_query
 from spr_plugin.runs.log import Log
+from spr_plugin.sampling import stage as sampling
 from spr_plugin.sampling.stage import ahead, batch_plan, candidate, candidate_id, halves, left_to_do, sample
-from spr_plugin.sampling.stage import stage as sampling
 from spr_plugin.training import engine, ranks
 
 ROOT = Path(__file__).parents[2]
