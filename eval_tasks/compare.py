@@ -127,9 +127,10 @@ def _refuse_unsound(task: str, run: Run) -> None:
     scores = {name for record in records for name, value in record.items() if _is_payload(name, value)}
     for record in records:
         details = record[metrics.DETAILS]
+        boxes = details.get("items", ()) if "iou" in kinds else ()
         if not _whole(details, kinds):
             why = "is no record of a task of ours, with an image and items"
-        elif unsound := [item["id"] for item in details.get("items", ()) if kinds and not _is_box_item(item)]:
+        elif unsound := [item["id"] for item in boxes if not _is_box_item(item)]:
             why = f"has an item {unsound[0]} without a sound iou, reason, truth or predicted box"
         elif unsound := [name for name in sorted(scores) if not _is_score(record.get(name))]:
             why = f"has no sound score and n of {unsound[0]}"

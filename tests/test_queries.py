@@ -102,6 +102,16 @@ def test_exclusions_that_match_nothing_and_regions_that_are_not_there_are_said(s
     assert "asked for" not in capfd.readouterr().err
 
 
+def test_a_picture_whose_name_has_two_numbers_is_left_out_and_named(source, capfd):
+    twice = "000000000123_000000000009.jpg"
+    (source / "000000000009.jpg").rename(source / twice)
+    (source / "coco.json").write_text((source / "coco.json").read_text().replace("000000000009.jpg", twice))
+    found, counts = regions(source, spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")])
+    assert set(found) == {"1", "2"} and counts["excluded"] == 1
+    said = capfd.readouterr().err
+    assert f"1 pictures with several numbers in their names, such as {source}/{twice}, are left out for one of them" in said
+
+
 def grounded(source, width=9):
     """A --data_path with 24 boxes of this width on one picture."""
     from spr_plugin.boxes import Box, Space
@@ -122,6 +132,14 @@ def test_the_aspect_of_the_data_is_not_the_host_s(source):
         regions(source, aspect="square")
     found, _ = regions(source, aspect="square", spr_data_aspect="pad")
     assert found == {"c.jpg": 24}
+
+
+@pytest.mark.parametrize("aspect", ["sqare", "PAD", "padded_square", ""])
+def test_an_aspect_of_the_data_that_nobody_knows_is_refused(source, aspect):
+    """Boxes were read as 0-1 of the picture for any word but pad."""
+    grounded(source)
+    with pytest.raises(UserError, match=f"^--spr_data_aspect {aspect}: llava knows no aspect '{aspect}'"):
+        regions(source, spr_data_aspect=aspect)
 
 
 def bound(folder, config):

@@ -47,15 +47,18 @@ NO_NAMES = ARTICLES | frozenset(
     "this that these those it its they them i me my you your we our one single each all any both which what where "
     "who how here there is are was were be been being am can could will would shall should may might must do does "
     "did has have had of in on at to for from by with within as and or not no yes so only just also then than if "
-    "above below following follows given sure ok okay please kindly briefly exactly "
+    "per above below following follows given sure ok okay please kindly briefly exactly "
     "answer answers answered reply respond response output return provide give report write say show use mark "
     "find found locate located location position detect detected detection result corresponding requested "
     "described describes description question sentence phrase format coordinate coordinates coords bounding bound "
-    "bounded box boxes bbox region regions area object objects image".split()
+    "bounded box boxes bbox brackets xyxy json put region regions area object objects image".split()
 )
-ASKING = re.compile(r"(?<!\s)\s+(?:answer|reply|respond|output|return|provide|give|report|write)\b", re.IGNORECASE)
+ASKING = re.compile(
+    r"\s+(?:(?:please|just|only|kindly)\s+)?(?:answer|reply|respond|output|return|provide|give|report|write)\s+\w",
+    re.IGNORECASE,
+)
 SENTENCE_END = re.compile(r"(?<=[.?!;:\n])\s+|\n")
-CLAUSE_END = re.compile(r"(?<=[.?!;:,\n])\s+|\n")
+CLAUSE_END = re.compile(r"(?<=[.?!;:,\n])\s+|\n|(?<!\s)\s+(?=[(–—-])")
 BOX_MARKS = re.compile(r"[][<>{}()\"\\|]")
 NAME_END = re.compile(r"_\(|/")
 LONGEST_PATH = 4096  # characters; no file system has longer ones
@@ -459,14 +462,14 @@ def _asked_for(tail: str, told: Set[str]) -> str:
     """The phrase in what follows "describes:", without the instructions after it."""
     first, *others = SENTENCE_END.split(INSTRUCTION.sub("", tail))
     phrase = " ".join([first, *itertools.takewhile(lambda sentence: sentence not in told, others)])
-    # an instruction in no capital and behind no full stop: from a word that asks on, no word names anything
+    # an instruction in no capital and behind no full stop: from the word that asks on, none names anything
     named = max((word.end() for word in _own_words(phrase)), default=0)
-    if cut := ASKING.search(phrase, named):
+    if cut := ASKING.match(phrase, named):
         phrase = phrase[: cut.start()]
     clauses = CLAUSE_END.split(phrase)
     while clauses and _names_nothing(clauses[-1]):
         clauses.pop()
-    return " ".join(clauses).rstrip(".")
+    return " ".join(clauses).rstrip(" .,;:?!")
 
 
 def _mined(

@@ -24,7 +24,10 @@ from spr_plugin.plain_pickle import load_plain
 # COCO's are below a million, which tells them from the twelve digits of dates and hashes; its year may stand before.
 COCO_NUMBER = re.compile(r"(?:(?<!\d)|(?<=201[457]))(0{6}\d{6})(?!\d)")
 TWELVE_DIGITS = re.compile(r"(?<!\d)(\d{12})(?!\d)")
-IN_COCO_SET = re.compile(r"(?:train|val|test)201[457](?:[_-]0*(\d{1,6})(?!\d)|/(\d{1,6})\.\w+$)", re.IGNORECASE)
+IN_COCO_SET = re.compile(
+    r"(?:coco|(?:train|val|test)201[457])[_-]0*(\d{1,6})(?!\d)|(?:train|val|test)201[457]/(\d{1,6})\.\w+$",
+    re.IGNORECASE,
+)
 FIELDS = ("file_name", "image", "image_path", "img_path", "original_id", "image_id")
 LONGEST_ID = 19  # digits
 MOST_OF_COCO = 10**6

@@ -533,11 +533,12 @@ def test_tags_and_instructions_are_no_part_of_a_label(folder, asked):
     "instruction",
     [
         "answer in one box", ". answer in one box.", "\nanswer in one box", ", respond with exactly 1 bounding box",
-        ". the answer is one box", ", in one box", " report coordinates",
+        ". the answer is one box", ", in one box", "report coordinates", "(answer in one box)", "- one box only",
+        "? just one box!", ". give one box per object", "; output format: json", "please answer in one box",
     ],
 )  # fmt: skip
 def test_what_only_asks_is_no_part_of_a_label(folder, instruction):
-    question = REC.format("the red cup")[:-1] + (instruction if instruction[0] in ".,\n" else f" {instruction}")
+    question = REC.format("the red cup")[:-1] + (instruction if instruction[0] in ".,;?\n" else f" {instruction}")
     [image], _ = mine(folder, [record([(question, "[0.1, 0.3, 0.2, 0.4]")])])
     assert image.annotations[0].label == "the red cup"
 
@@ -592,8 +593,12 @@ def test_an_instruction_alone_is_no_label(folder, asked):
 
 @pytest.mark.parametrize(
     "phrase",
-    ["man in no. 5 shirt", "St. Bernard", "guy that will answer the phone", "Be Happy sign", "boy < girl"],
-)
+    [
+        "man in no. 5 shirt", "St. Bernard", "guy that will answer the phone", "Be Happy sign", "boy < girl",
+        "woman giving a report", "cat in the output image", "answer sheet on the table", "TV, left", "one on the left",
+        "region near the door", "top - right one",
+    ],
+)  # fmt: skip
 def test_a_phrase_with_dots_and_capitals_stays_whole(folder, phrase):
     [image], _ = mine(folder, [record([(REC.format(phrase), "[0.1, 0.3, 0.2, 0.4]")])])
     assert image.annotations[0].label == phrase.replace(" < ", " ")

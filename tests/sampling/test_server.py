@@ -71,6 +71,14 @@ def test_other_flags_ask_again_for_what_they_shape_and_say_so(world, tmp_path, c
         assert dict(again) == dict(narrower) and len(server.seen) == 3 * ASKED
 
 
+@pytest.mark.parametrize("aspect", ["sqare", "PAD", "9-1"])
+def test_an_aspect_that_nobody_knows_is_refused(world, tmp_path, aspect):
+    with chat.ChatServer() as server:
+        with pytest.raises(UserError, match=f"^--aspect {aspect}: llava knows no aspect '{aspect}'"):
+            sample(world, tmp_path / "c", server.url, "--aspect", aspect)
+        assert server.count == 0 and not (tmp_path / "c").exists()
+
+
 def test_another_aspect_is_told_without_a_flag_that_is_not_there(world, tmp_path, capsys):
     with chat.ChatServer() as server:
         sample(world, tmp_path / "c", server.url)
