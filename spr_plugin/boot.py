@@ -174,8 +174,8 @@ def _with_stage(trainer, config, namespace: dict, followed: bool, host_train):
 
 def attach(trainer, processor, given: dict):
     """See :func:`spr_plugin.attach`. That one trainer is changed, and no class."""
+    from spr_plugin.command_line import given as read
     from spr_plugin.config import SPRConfig
-    from spr_plugin.config import given as read
     from spr_plugin.hooks import shims
 
     _one_line_for_mistakes()

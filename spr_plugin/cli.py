@@ -124,7 +124,7 @@ def refuse_no_device(device: str) -> None:
 def sample(context, out, aspect):
     """Ask a server for candidates, without a trainer: --out DIR and --spr_… flags."""
     from spr_plugin import formats
-    from spr_plugin.config import parse
+    from spr_plugin.command_line import parse
     from spr_plugin.plugins import load_file
     from spr_plugin.sampling.alone import FLAGS, sample_alone
 
@@ -144,7 +144,8 @@ def sample(context, out, aspect):
 @click.option("--out", help="Folder that gets compare.md, compare.json and compare.html; default: B.")
 def compare(a, b, out):
     """Compare two result folders of lmms-eval, sample by sample."""
-    from spr_plugin.eval_tasks.compare import compare, markdown
+    from spr_plugin.eval_tasks.compare import compare
+    from spr_plugin.eval_tasks.comparison_page import markdown
 
     print(markdown(compare(a, b, out)))
 

@@ -4,23 +4,18 @@ Nothing heavy is imported here: the boot module reads it at interpreter start. "
 value; "study" that docs/reproduction.md supports it, "ours" that we chose it.
 """
 
-import argparse
 import dataclasses
-import functools
 import math
-import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from spr_plugin.errors import UserError
-from spr_plugin.redaction import redacted, secrets_of, shown
-from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, SHARE, Kind, Range, one_of, typed
+from spr_plugin.redaction import shown
+from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, SHARE, Kind, Range, one_of
 
 PROMPT_KINDS = ("plain", "crop", "reference")
 SAMPLERS = ("live", "openai")
 LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
-# What a flag's help says of a training command alone.
-HOST_DEFAULT = re.compile(r"; default: [^;]*(?:the host's|--data_path)[^;]*$")
 MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 
 # More is a slip of the finger, and would be found out where the plan of the steps is made, after sampling.
@@ -244,12 +239,12 @@ SPR_FLAGS = """data_aspect exclude min_objects min_area keep_crowd regions_per_i
     detector_threshold no_detector scorer lambda no_local repair min_kept pairing min_gap""".split()  # fmt: skip
 
 
-def _default(f):
+def default_of(f):
     return f.default_factory() if f.default is dataclasses.MISSING else f.default
 
 
 def _kind(f) -> Kind:
-    default, within = _default(f), f.metadata["within"]
+    default, within = default_of(f), f.metadata["within"]
     if isinstance(default, list):
         return Kind(f.type.__args__[0], many=True, within=within)
     return Kind(str if default is None else type(default), optional=default is None, within=within)
@@ -348,76 +343,3 @@ def shaping(config: SPRConfig) -> dict[str, dict]:
     return {
         stage: {f.name: value for f, value in values.items() if f.metadata["shapes"] == stage} for stage in STAGES
     }
-
-
-def for_argparse(help: str) -> str:
-    """A flag's help as argparse wants it, which formats it with ``%``; all others show it as it is."""
-    return help.replace("%", "%%")
-
-
-def _refuse(words: list[str], message: str) -> None:
-    """What argparse says of a command line, without an address's secrets that may stand there."""
-    raise UserError(redacted(message, frozenset().union(*(secrets_of(word, {}) for word in words))))
-
-
-def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
-    """The configuration of a command line that takes the flags ``names`` as a training command does, without a host."""
-    parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.error = functools.partial(_refuse, words)  # type: ignore[method-assign, assignment]
-    _add_flags(parser, names, lambda help: HOST_DEFAULT.sub("", help))
-    return SPRConfig(spr=True, **vars(parser.parse_args(words)))
-
-
-def given(words: list[str]) -> dict:
-    """Flag → value of what a host's command line says of ours; the rest is not for us."""
-    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, add_help=False, allow_abbrev=False)
-    parser.error = functools.partial(_refuse, words)  # type: ignore[method-assign, assignment]
-    _add_flags(parser, [f.name for f in dataclasses.fields(SPRConfig)], default=argparse.SUPPRESS)
-    return vars(parser.parse_known_args(words)[0])
-
-
-def _add_flags(parser, names: list[str], told=str, **how) -> None:
-    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and false
-    as words; `told` makes of a flag's help what is shown."""
-    for f in dataclasses.fields(SPRConfig):
-        if f.name not in names:
-            continue
-        default = _default(f)
-        options = {f"--{f.name}": None, f"--{f.name.replace('_', '-')}": None}
-        text = {"help": for_argparse(told(f.metadata["help"]))}
-        text |= {"type": word_of(f.name), "default": default}
-        if isinstance(default, bool):
-            parser.add_argument(*options, **{"nargs": "?", "const": True, **text, **how})
-            if default:
-                off = [f"--no_{f.name}", f"--no-{f.name.replace('_', '-')}"]
-                text.pop("type")
-                parser.add_argument(*off, dest=f.name, action="store_false", **{**text, **how})
-        else:
-            parser.add_argument(*options, **{"nargs": "+" if KINDS[f.name].many else None, **text, **how})
-
-
-def word_of(name: str):
-    """What argparse asks for the value of one word after the flag ``name``."""
-
-    def read(word: str):
-        try:
-            return typed(word, KINDS[name].type)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{word}: {error}") from None
-
-    return read
-
-
-def flags_table() -> str:
-    """The table of flags in README."""
-    rows = ["| flag | default | meaning | default from |", "|---|---|---|---|"]
-    for f in dataclasses.fields(SPRConfig):
-        value = _default(f)
-        value = " ".join(value) or None if isinstance(value, list) else value
-        shown = "" if value is None or value is False else f"`{value}`"
-        rows.append(f"| `--{f.name}` | {shown} | {f.metadata['help']} | {f.metadata['origin']} |")
-    return "\n".join(rows)
-
-
-if __name__ == "__main__":
-    print(flags_table())

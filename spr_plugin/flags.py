@@ -49,7 +49,8 @@ def named(words) -> list[str]:
 @functools.cache
 def flags_class():
     """A dataclass with SPRConfig's fields for the parser, which passes a field's metadata on to argparse."""
-    from spr_plugin.config import SPRConfig, for_argparse
+    from spr_plugin.command_line import for_argparse
+    from spr_plugin.config import SPRConfig
 
     def plain(f):
         metadata = {"help": for_argparse(f.metadata["help"])}
@@ -86,7 +87,8 @@ def settle(script) -> None:
     Raises:
         UserError: a value makes no sense, or flags were given without ``--spr``.
     """
-    from spr_plugin.config import SPRConfig, given
+    from spr_plugin.command_line import given
+    from spr_plugin.config import SPRConfig
     from spr_plugin.errors import UserError
 
     said = {**State.from_files, **given(State.words), **State.from_lists}
@@ -132,7 +134,7 @@ def _hear(from_files: dict, from_lists: dict) -> None:
 @once
 def hook_parser(parser) -> None:
     """Teach an ``HfArgumentParser`` our flags."""
-    from spr_plugin.config import word_of
+    from spr_plugin.command_line import word_of
 
     host_init, host_parse_known, host_error, host_dict = (
         parser.__init__,

@@ -12,7 +12,8 @@ from PIL import Image
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
-from spr_plugin.data.annotations import BadImage, CocoImages, open_image
+from spr_plugin.data.annotations import CocoImages
+from spr_plugin.data.pictures import BadImage, open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import FAMILIES, box_format, llava
 from spr_plugin.judging import judge_queries

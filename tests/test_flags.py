@@ -234,7 +234,8 @@ def test_an_unknown_name_in_a_dict_is_named_though_extra_keys_are_allowed(hooked
 
 def test_python_s_own_parser_reads_our_flags_as_transformers_does(hooked, parse):
     """`State.words` are read by argparse, before or without any parser of transformers."""
-    from spr_plugin.config import SPRConfig, given
+    from spr_plugin.command_line import given
+    from spr_plugin.config import SPRConfig
 
     words = "--spr --spr_beta 0.3 --spr_lora_r 4 --no_spr_keep_best --spr_prompts plain crop --spr_clip c --spr_loss_weights 1 .5 --spr_rounds=2".split()
     parse(*words)

@@ -25,7 +25,8 @@ from PIL import Image
 
 import spr_plugin
 from spr_plugin import hooks
-from spr_plugin.data.annotations import REC_QUESTION, CocoImages, mine_conversations
+from spr_plugin.data.annotations import CocoImages
+from spr_plugin.data.conversations import REC_QUESTION, mine_conversations
 from spr_plugin.formats import FAMILIES, box_format, listed, qwen_vl
 from spr_plugin.plain_pickle import load_plain
 from spr_plugin.recipes.spr.refinement import refine
@@ -202,7 +203,7 @@ def slow(pattern: re.Pattern, how: set[str]) -> tuple[str, str] | None:
 
 def test_every_pattern_of_the_package_is_linear():
     found, used = patterns(), methods()
-    assert len(found) > 45 and "spr_plugin.data.annotations.REC_QUESTION" in found
+    assert len(found) > 45 and "spr_plugin.data.conversations.REC_QUESTION" in found
     late = {}
     for name, pattern in found.items():
         how = used.get(name.rpartition(".")[2].partition("[")[0]) or ALL
@@ -350,33 +351,33 @@ def test_entries_are_those_of_the_pattern_tried_everywhere(text):
 
 
 OLD = {
-    "annotations.REC_QUESTION": (
+    "data.conversations.REC_QUESTION": (
         r"describes:\s*(.+?)\s*$",
         re.DOTALL,
         ["describes:", " ", "a", ".", "\n", "describe"],
     ),
-    "formats.base._BETWEEN_BOXES": (
+    "formats.parsed._BETWEEN_BOXES": (
         r"\s*(?:,?\s*\band\b|[,;&])?\s*",
         0,
         ["and", " ", ",", ";", "&", "a", "]"],
     ),
-    "formats.base._BEFORE_LAST_BOX": (
+    "formats.parsed._BEFORE_LAST_BOX": (
         r"(?<=[\]>])\s*(?:,?\s*\band|[,;&])\s*$",
         0,
         ["and", " ", ",", "]", ">", "a", "\n"],
     ),
-    "compare.SAMPLES": (
+    "eval_tasks.saved_results.SAMPLES": (
         r"(?P<time>\w+?)_samples_(?P<task>.+)\.jsonl",
         0,
         ["1", "_samples_", "-", ".jsonl", "a", "."],
     ),
-    "annotations.INSTRUCTION": (
+    "data.conversations.INSTRUCTION": (
         r"\s*\n.*|(?:^|\s+)(?:Please|Answer|Respond|Reply|Output|Provide|Return)\s.*"
         r"|(?<=[.?!,;:])\s+(?:Be|Format|Give|Just|Keep|Only|Report|Use|Write)\s.*",
         re.DOTALL,
         ["Please", "Use", " ", "  ", "\n", ".", "a"],
     ),
-    "releases.PHRASE": (
+    "eval_tasks.release_flickr30k.PHRASE": (
         r"\[/EN#(\d+)/\S+ ([^\]]+)\]",
         0,
         ["[/EN#1/people ", "[/EN#23/other ", "a man", "]", " ", "."],

@@ -3,14 +3,14 @@
 import re
 from pathlib import Path
 
-from spr_plugin.config import flags_table
+from spr_plugin.command_line import flags_table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
 def test_the_table_of_flags_is_the_generated_one():
-    written = README.split("by `python -m spr_plugin.config` -->\n")[1].split("<!-- end of flags")[0]
+    written = README.split("by `python -m spr_plugin.command_line` -->\n")[1].split("<!-- end of flags")[0]
     assert written.strip() == flags_table().strip()
 
 

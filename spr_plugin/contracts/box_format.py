@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from spr_plugin.boxes import Box, Space, pair_iou
 from spr_plugin.foreign import Broken, Foreign, has, methods, of_kind, shown
-from spr_plugin.formats.base import BoxFormat, Parsed
+from spr_plugin.formats.base import BoxFormat
+from spr_plugin.formats.parsed import Parsed
 from spr_plugin.plugins import answers
 
 SIDES = 640, 480

@@ -12,7 +12,8 @@ from PIL import Image
 from spr_plugin.boxes import Box
 from spr_plugin.contracts.made_up import LONG, made_up
 from spr_plugin.foreign import Broken, Foreign, listed, methods, number, of_kind, shown
-from spr_plugin.formats.base import BoxFormat, Parsed
+from spr_plugin.formats.base import BoxFormat
+from spr_plugin.formats.parsed import Parsed
 from spr_plugin.recipes.spr.refinement import Repaired
 from spr_plugin.recipes.spr.regions import RegionQuery
 

@@ -268,7 +268,8 @@ def refuse_no_folder(folder: str | None, flag: str) -> None:
 def read_all(pictures: Iterable[Picture]) -> list[Image.Image] | None:
     """All of them, None where one is no readable picture."""
     images = [readable(picture.path, picture.id) for picture in pictures]
-    return None if any(image is None for image in images) else images
+    sound = [image for image in images if image is not None]
+    return sound if len(sound) == len(images) else None
 
 
 def readable(path: str, record_id: str) -> Image.Image | None:

@@ -6,9 +6,10 @@ The family is the model's declared one or ``--spr_box_format``, never the one th
 import re
 
 from spr_plugin.errors import UserError
-from spr_plugin.formats.base import BoxFormat, Mention, Parsed
+from spr_plugin.formats.base import BoxFormat
 from spr_plugin.formats.bracket import BracketFormat, cogvlm, ferret, llava, shikra
 from spr_plugin.formats.listed import qwen2_5_vl, qwen3_vl
+from spr_plugin.formats.parsed import Mention, Parsed
 from spr_plugin.formats.tagged import internvl, kosmos2, qwen_vl
 from spr_plugin.hookspecs import hookimpl
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.formats.base import GAP, BoxFormat, Parsed, Reading, Written, checked, parts, whole_number
+from spr_plugin.formats.base import BoxFormat, Reading, Written, checked, parts, whole_number
+from spr_plugin.formats.parsed import GAP, Parsed
 
 # A bracket with all that follows it up to the next bracket. The three parts share no character, so matching is linear.
 _BRACKET = re.compile(r"(\[+)([^\[\]]*)(\]*)")

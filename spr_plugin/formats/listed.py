@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from spr_plugin.boxes import Box, Space
 from spr_plugin.data.loading import parse_json
 from spr_plugin.formats.attempts import Span, attempts, without
-from spr_plugin.formats.base import GAP, BoxFormat, Edit, Mention, Parsed, Reading, apply, checked, outside
+from spr_plugin.formats.base import BoxFormat, Reading, checked
+from spr_plugin.formats.parsed import GAP, Edit, Mention, Parsed, apply, outside
 
 # A flat JSON object; braces inside its strings are no end. `_entries` says where to look for one.
 _ENTRY = re.compile(r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\}', re.DOTALL)

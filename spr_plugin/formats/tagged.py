@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.formats.base import BoxFormat, Parsed, Reading, Span, Written, checked, parts, whole_number
+from spr_plugin.formats.attempts import Span
+from spr_plugin.formats.base import BoxFormat, Reading, Written, checked, parts, whole_number
+from spr_plugin.formats.parsed import Parsed
 
 _SEPARATORS = re.compile(r"[\s,;]*")
 

@@ -11,89 +11,35 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import json
 import logging
-import math
 import os
 import re
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from spr_plugin.config import SPRConfig
-from spr_plugin.data.loading import sound
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_json
 from spr_plugin.redaction import redacted, secrets_of, shown
 from spr_plugin.runs.log import Log
+from spr_plugin.sampling.deadlines import bounded_client
+from spr_plugin.sampling.replies import Malformed, answer_in, models_in
 
 RETRIES = 6
 PAUSE = 1.0  # seconds before a reply that was no chat completion is asked for again
 LONGEST_REASON = 300  # characters of what a server said that a line shows
-LONGEST_REPLY = 1 << 24  # bytes
-LAST_READ = 1e-3  # seconds: 0 would be a read that waits for nothing
 SERVED = "served.json"  # beside the candidates: which model answered
 
-_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)  # a server without a parser for it leaves it in
 _ENDPOINT = re.compile(r"/(chat/completions|completions|models)/?$")
 _VERSION = re.compile(r"/v\d\w*(/|$)")
-TEXTS = ("text", "output_text")  # types of the parts that some servers answer in; others are thoughts, say
-
-
-class Malformed(Exception):
-    """A server's reply is not what it was asked for. The text may hold the whole reply, secrets included."""
-
-
-# --- what a server replies: plain text in, plain data out
-
-
-def answer_in(reply: str) -> str:
-    """The text of a chat completion without thoughts; "" where the model said nothing that can be seen.
-    Malformed says what is wrong."""
-    choices = _object(reply).get("choices")
-    if not isinstance(choices, list) or not choices:
-        raise Malformed(f"a reply without choices: {reply}")
-    message = choices[0].get("message") if isinstance(choices[0], dict) else None
-    if not isinstance(message, dict):
-        raise Malformed(f"a choice without message: {reply}")
-    content = message.get("content")
-    alone = [{"type": "text", "text": "" if content is None else content}]
-    parts = content if isinstance(content, list) else alone
-    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") in TEXTS]
-    if not all(isinstance(part, dict) for part in parts) or not all(isinstance(text, str) for text in texts):
-        raise Malformed(f"a message whose content is no text: {reply}")
-    said = _THOUGHT.sub("", sound("".join(texts))).strip()
-    return said if any(character.isprintable() and not character.isspace() for character in said) else ""
-
-
-def models_in(reply: str) -> list[str]:
-    """The names in a list of models. Malformed says what is wrong with the reply."""
-    listed = _object(reply).get("data")
-    if not isinstance(listed, list):
-        raise Malformed(f"a reply without a list of models: {reply}")
-    return [model["id"] for model in listed if isinstance(model, dict) and isinstance(model.get("id"), str)]
-
-
-def _object(reply: str) -> dict:
-    try:
-        found = json.loads(reply)
-    except (ValueError, RecursionError):
-        raise Malformed(f"a reply that is no JSON: {reply!r}") from None
-    if not isinstance(found, dict):
-        raise Malformed(f"a reply that is no JSON object: {reply}")
-    return found
 
 
 def _is_no_answer(error: Exception) -> bool:
     """Whether there is a server, but nothing that knows the question, at the address that was asked."""
     return isinstance(error, Malformed) or getattr(error, "status_code", None) in (404, 405)
-
-
-# --- the server
 
 
 def served(candidates: Path) -> str | None:
@@ -134,7 +80,7 @@ class Server:
                 api_key=key,
                 timeout=config.spr_sampler_timeout,
                 max_retries=RETRIES,
-                http_client=_patient_to_a_point(openai, config.spr_sampler_timeout),
+                http_client=bounded_client(openai, config.spr_sampler_timeout),
             )
         self.model = self._model(served(candidates) if candidates else None)
 
@@ -212,69 +158,6 @@ class Server:
     def _clean_record(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = redacted(record.getMessage(), self.secrets), ()
         return True
-
-
-def _patient_to_a_point(openai, seconds: float):
-    """The client's transport, in which a reply that is long, or long in coming, is one that failed."""
-    client = openai.DefaultHttpxClient
-    transport = sys.modules[client.__base__.__module__.partition(".")[0]]  # httpx, or what took its place
-
-    class Bounded(transport.SyncByteStream):
-        def __init__(self, stream):
-            self.stream, self.close = stream, stream.close
-
-        def __iter__(self):
-            size = 0
-            for part in self.stream:
-                size += len(part)
-                if size > LONGEST_REPLY:
-                    raise transport.ReadError(f"a reply of more than {LONGEST_REPLY >> 20} MiB")
-                yield part
-
-    def bound(response) -> None:
-        response.stream = Bounded(response.stream)
-
-    made = client(event_hooks={"response": [bound]})
-    for carrier in filter(None, (made._transport, *made._mounts.values())):
-        pool = carrier._pool
-        pool._network_backend = _Deadlines(pool._network_backend, seconds)
-    return made
-
-
-class _Deadlines:
-    """A network backend of the client's, whose connections give a reply so many seconds from the request's last
-    byte to its own: the client's time-out starts anew with every byte that comes, of the headers too."""
-
-    def __init__(self, backend, seconds: float):
-        self._backend, self._seconds = backend, seconds
-
-    def __getattr__(self, name):
-        return getattr(self._backend, name)
-
-    def connect_tcp(self, *given, **named):
-        return _Deadline(self._backend.connect_tcp(*given, **named), self._seconds)
-
-
-class _Deadline:
-    """A connection of `_Deadlines`."""
-
-    def __init__(self, stream, seconds: float):
-        self._stream, self._seconds, self._until = stream, seconds, math.inf
-
-    def __getattr__(self, name):
-        return getattr(self._stream, name)
-
-    def write(self, *given, **named):
-        self._until = math.inf
-        self._stream.write(*given, **named)
-        self._until = time.monotonic() + self._seconds
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        left = max(self._until - time.monotonic(), LAST_READ)
-        return self._stream.read(max_bytes, left if timeout is None else min(timeout, left))
-
-    def start_tls(self, *given, **named):
-        return _Deadline(self._stream.start_tls(*given, **named), self._seconds)
 
 
 def _said_by(error: Exception) -> str:

@@ -39,7 +39,8 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
         _run("SFT and SPR", train_command(data, model), out)
     for checkpoint, folder in ((Folder.under(model).base, "eval-base"), (model, "eval-spr")):
         _measure(checkpoint, data, Path(out) / folder, limit)
-    from spr_plugin.eval_tasks.compare import ALL, compare
+    from spr_plugin.eval_tasks.compare import compare
+    from spr_plugin.eval_tasks.comparison_page import ALL
 
     found = compare(f"{out}/eval-base", f"{out}/eval-spr", out)
     print(table(found["tasks"][ALL]["rows"]))

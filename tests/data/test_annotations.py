@@ -7,7 +7,9 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from spr_plugin.data.annotations import BadImage, CocoImages, mine_conversations, open_image, spr_annotations
+from spr_plugin.data.annotations import CocoImages, spr_annotations
+from spr_plugin.data.conversations import mine_conversations
+from spr_plugin.data.pictures import BadImage, open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import ferret, llava
 from spr_plugin.recipes.spr.regions import region_queries

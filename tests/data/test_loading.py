@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from spr_plugin.data.annotations import mine_conversations
+from spr_plugin.data.conversations import mine_conversations
 from spr_plugin.data.loading import (
     parse_json,
     read_json,
@@ -24,7 +24,7 @@ from spr_plugin.data.loading import (
 from spr_plugin.data.selection import excluded
 from spr_plugin.errors import UserError
 from spr_plugin.formats import llava
-from spr_plugin.tools.score_file import _responses
+from spr_plugin.tools.responses import responses_in
 
 # --- every reader -----------------------------------------------------------------------------------------
 
@@ -42,7 +42,7 @@ def mined(path):
 
 def compared(path):
     pytest.importorskip("datasets")
-    from spr_plugin.eval_tasks.compare import read_run
+    from spr_plugin.eval_tasks.saved_results import read_run
 
     return {task: list(records) for task, records in read_run(path.parent).tasks.items()}
 
@@ -95,7 +95,7 @@ READERS = {
     "responses": (
         "in.jsonl",
         '{"id": 1, "image": "a", "region": [0, 0, 9, 9], "text": "d\u00f6g\u2028\\ud83d"}\n\n',
-        lambda path: [row["text"] for row in _responses(str(path))],
+        lambda path: [row["text"] for row in responses_in(str(path))],
         ["d\u00f6g\u2028\ufffd"],
     ),
     "samples": (

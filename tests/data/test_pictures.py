@@ -18,7 +18,8 @@ from PIL import Image, ImageFile
 from spr_plugin.cli import commands
 from spr_plugin.config import SPRConfig
 from spr_plugin.data import pictures
-from spr_plugin.data.annotations import CocoImages, mine_conversations
+from spr_plugin.data.annotations import CocoImages
+from spr_plugin.data.conversations import mine_conversations
 from spr_plugin.data.pictures import BadImage, image_size, limit_pixels, open_image, outside_of
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json

@@ -7,6 +7,7 @@ import pickle
 import random
 import threading
 import time
+from collections import Counter
 
 import pytest
 from click.testing import CliRunner
@@ -16,7 +17,14 @@ pytest.importorskip("datasets")
 
 from spr_plugin.cli import commands
 from spr_plugin.errors import UserError
-from spr_plugin.eval_tasks import data, releases
+from spr_plugin.eval_tasks import (
+    data,
+    release_flickr30k,
+    release_lvis,
+    release_records,
+    release_refcoco,
+    releases,
+)
 from spr_plugin.eval_tasks.catalogue import CATALOGUE
 
 
@@ -223,7 +231,7 @@ def test_the_folder_of_pictures_may_be_a_link(tmp_path):
 def test_a_pickle_runs_no_code(tmp_path, content, words):
     (tmp_path / "refs.p").write_bytes(content)
     with pytest.raises(UserError, match=words):
-        releases.load_refs(tmp_path / "refs.p")
+        release_refcoco.load_refs(tmp_path / "refs.p")
 
 
 XML = """<annotation><filename>7.jpg</filename><size><width>100</width><height>80</height><depth>3</depth></size>
@@ -269,7 +277,7 @@ def lvis(tmp_path):
 
 def test_lvis_asks_about_the_largest_object_of_a_class(tmp_path, capsys, monkeypatch):
     lvis(tmp_path)
-    monkeypatch.setitem(releases.PUBLISHED_FILES["lvis_v1_val.json"], "images", 2)
+    monkeypatch.setitem(release_records.PUBLISHED_FILES["lvis_v1_val.json"], "images", 2)
     releases.convert("lvis", str(tmp_path), str(tmp_path / "root"))
     said = "".join(capsys.readouterr())
     assert "lvis_v1_val.json: 4 annotations; the published file has 244707" in said and "images; the published" not in said
@@ -282,7 +290,7 @@ def test_lvis_asks_about_the_largest_object_of_a_class(tmp_path, capsys, monkeyp
 def test_a_point_lies_inside_the_object():
     ring = [[0, 0, 90, 0, 90, 10, 10, 10, 10, 80, 90, 80, 90, 90, 0, 90]]  # an open frame: its box's centre is outside
     for seed in range(50):
-        x, y = releases.point_inside(ring, [0.0, 0.0, 90.0, 90.0], random.Random(seed))
+        x, y = release_lvis.point_inside(ring, [0.0, 0.0, 90.0, 90.0], random.Random(seed))
         assert x <= 11 or y <= 11 or y >= 79
 
 
@@ -401,14 +409,14 @@ def test_a_caption_of_open_brackets_is_read_in_time(tmp_path):
     start = time.perf_counter()
     for text in ("[/EN#11/a " * 10_000, "[/EN#11/" * 12_000, "[/EN#11/a" + "b" * 100_000 + " ", "[/EN#" + "1" * 100_000):
         (tmp_path / "Sentences/7.txt").write_text(text)
-        assert list(releases._captions(tmp_path, "7", releases.Counter())) == []
+        assert list(release_flickr30k.captions(tmp_path, "7", Counter())) == []
     assert time.perf_counter() - start < 1
 
 
 def test_half_a_character_in_an_expression_is_written(tmp_path):
     refer_tree(tmp_path / "refer")
     for name, by in (("refcoco", "unc"), ("refcocog", "umd")):
-        refs = releases.load_refs(tmp_path / "refer" / name / f"refs({by}).p")
+        refs = release_refcoco.load_refs(tmp_path / "refer" / name / f"refs({by}).p")
         refs[0]["sentences"][0]["sent"] = "a cat \ud83d"
         (tmp_path / "refer" / name / f"refs({by}).p").write_bytes(pickle.dumps(refs, 2))
     releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"))

@@ -26,7 +26,8 @@ import torch
 from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import BracketFormat, FAMILIES
-from spr_plugin.formats.base import BoxFormat, Parsed
+from spr_plugin.formats.base import BoxFormat
+from spr_plugin.formats.parsed import Parsed
 from spr_plugin.hooks.transformers_vlm import TransformersHost, find_processor
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.training.host import Host

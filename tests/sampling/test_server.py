@@ -18,6 +18,7 @@ from spr_plugin.recipes.base import Source
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
+from spr_plugin.sampling import replies
 from spr_plugin.sampling import server as spr_server
 from spr_plugin.sampling.alone import import_candidates
 
@@ -298,15 +299,15 @@ SAID = {
 
 @pytest.mark.parametrize("reply", MALFORMED.values(), ids=MALFORMED)
 def test_a_reply_that_is_no_completion_says_what_it_is(reply):
-    with pytest.raises(spr_server.Malformed, match="^a "):
-        spr_server.answer_in(reply)
-    with pytest.raises(spr_server.Malformed, match="^a "):
-        spr_server.models_in(reply)
+    with pytest.raises(replies.Malformed, match="^a "):
+        replies.answer_in(reply)
+    with pytest.raises(replies.Malformed, match="^a "):
+        replies.models_in(reply)
 
 
 @pytest.mark.parametrize("reply, said", SAID.values(), ids=SAID)
 def test_a_reply_is_the_text_that_the_model_said(reply, said):
-    assert spr_server.answer_in(reply) == said
+    assert replies.answer_in(reply) == said
 
 
 def test_malformed_replies_are_asked_again_and_leave_no_trace(world, tmp_path):

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import spr_plugin.tools.score_file as score_file_module
 from spr_plugin.boxes import Box, Space
 from spr_plugin.cli import commands
 from spr_plugin.config import SPRConfig
-from spr_plugin.data.annotations import CocoImages, open_image, usable
+from spr_plugin.data.annotations import CocoImages, usable
+from spr_plugin.data.pictures import open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import qwen3_vl
 from spr_plugin.hooks.clip import load
@@ -27,7 +27,9 @@ from spr_plugin.recipes.spr.recipe import SPR
 from spr_plugin.recipes.spr.refinement import refine
 from spr_plugin.recipes.spr.regions import region_queries, region_query
 from spr_plugin.recipes.spr.scoring import SPRScorer
-from spr_plugin.tools.score_file import Pictures, Scoring
+from spr_plugin.tools import responses as reading
+from spr_plugin.tools.named_pictures import Pictures
+from spr_plugin.tools.score_file import Scoring
 
 TINY = Path(__file__).parents[2] / "examples" / "tiny_world"
 FORM = qwen3_vl()
@@ -154,9 +156,9 @@ def test_a_region_of_numbers_that_are_none_is_named_before_anything_is_scored(
 
 
 def test_batches_hold_regions_of_one_picture(monkeypatch):
-    monkeypatch.setattr(score_file_module, "REGIONS", 2)
+    monkeypatch.setattr(reading, "REGIONS", 2)
     rows = [{"image": image, "region": [0, 0, 1, last]} for image, last in [("a", 1), ("a", 1), ("a", 2), ("a", 3), ("b", 3), ("b", 3)]]
-    shapes = [[len(region) for region in batch] for batch in score_file_module._batches(rows)]
+    shapes = [[len(region) for region in batch] for batch in reading.batches(rows)]
     assert shapes == [[2, 1], [1], [2]]
 
 

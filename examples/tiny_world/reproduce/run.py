@@ -28,9 +28,9 @@ import scenes  # noqa: E402
 import tables  # noqa: E402
 from spr_plugin import runs  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
-from spr_plugin.eval_tasks.compare import read_run  # noqa: E402
 from spr_plugin.eval_tasks.metrics import DETAILS  # noqa: E402
 from spr_plugin.eval_tasks.run import evaluate  # noqa: E402
+from spr_plugin.eval_tasks.saved_results import read_run  # noqa: E402
 from spr_plugin.files import read_json, write_json  # noqa: E402
 from spr_plugin.progress import say  # noqa: E402
 from spr_plugin.report.page import summary  # noqa: E402

@@ -12,7 +12,7 @@ import numpy as np
 import plan
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
-from spr_plugin.eval_tasks.compare import plot
+from spr_plugin.eval_tasks.comparison_page import plot
 from spr_plugin.files import read_json, write_json
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.contracts import ask
-from spr_plugin.data.annotations import mine_conversations
+from spr_plugin.data.conversations import mine_conversations
 from spr_plugin.data.pictures import name_too_large
 from spr_plugin.data.selection import Selection, excluded
 from spr_plugin.errors import UserError

@@ -1,0 +1,52 @@
+"""What a server replies: plain text in, plain data out."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from spr_plugin.data.loading import sound
+
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)  # a server without a parser for it leaves it in
+TEXTS = ("text", "output_text")  # types of the parts that some servers answer in; others are thoughts, say
+
+
+class Malformed(Exception):
+    """A server's reply is not what it was asked for. The text may hold the whole reply, secrets included."""
+
+
+def answer_in(reply: str) -> str:
+    """The text of a chat completion without thoughts; "" where the model said nothing that can be seen.
+    Malformed says what is wrong."""
+    choices = _object(reply).get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise Malformed(f"a reply without choices: {reply}")
+    message = choices[0].get("message") if isinstance(choices[0], dict) else None
+    if not isinstance(message, dict):
+        raise Malformed(f"a choice without message: {reply}")
+    content = message.get("content")
+    alone = [{"type": "text", "text": "" if content is None else content}]
+    parts = content if isinstance(content, list) else alone
+    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") in TEXTS]
+    if not all(isinstance(part, dict) for part in parts) or not all(isinstance(text, str) for text in texts):
+        raise Malformed(f"a message whose content is no text: {reply}")
+    said = _THOUGHT.sub("", sound("".join(texts))).strip()
+    return said if any(character.isprintable() and not character.isspace() for character in said) else ""
+
+
+def models_in(reply: str) -> list[str]:
+    """The names in a list of models. Malformed says what is wrong with the reply."""
+    listed = _object(reply).get("data")
+    if not isinstance(listed, list):
+        raise Malformed(f"a reply without a list of models: {reply}")
+    return [model["id"] for model in listed if isinstance(model, dict) and isinstance(model.get("id"), str)]
+
+
+def _object(reply: str) -> dict:
+    try:
+        found = json.loads(reply)
+    except (ValueError, RecursionError):
+        raise Malformed(f"a reply that is no JSON: {reply!r}") from None
+    if not isinstance(found, dict):
+        raise Malformed(f"a reply that is no JSON object: {reply}")
+    return found
