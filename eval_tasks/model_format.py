@@ -12,22 +12,9 @@ from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.eval_tasks.running import image_processor, model_config, running_models
 from spr_plugin.formats import BoxFormat, box_format, refuse_unknown_aspect
+from spr_plugin.formats.families import FAMILY_OF_CLASS, FAMILY_OF_TYPE
 
 VARIABLE = "SPR_BOX_FORMAT"
-# model_type in config.json → family. LLaVA and its descendants come apart, as their space depends on the picture's preparation.
-FAMILIES = {
-    "ferret_llama": "ferret",
-    "cogvlm": "cogvlm",
-    "qwen": "qwen-vl",
-    "qwen2_5_vl": "qwen2.5-vl",
-    "qwen3_vl": "qwen3-vl",
-    "qwen3_vl_moe": "qwen3-vl",
-    "internvl": "internvl",
-    "internvl_chat": "internvl",
-    "kosmos-2": "kosmos-2",
-}
-# the same by class, for checkpoints whose config names no model_type of their own
-CLASSES = {"FerretLlamaForCausalLM": "ferret", "FERRETLlamaForCausalLM": "ferret", "CogVLMForCausalLM": "cogvlm", "ShikraLlamaForCausalLM": "shikra"}
 HINT = f"set {VARIABLE}=family or family:aspect, for example llava:pad or ferret"
 
 
@@ -82,8 +69,8 @@ def config_format(config: Mapping | None, processor: object = None) -> tuple[str
     recorded, model_type = config.get("spr_box"), str(config.get("model_type"))
     if recorded is not None:
         return _recorded_format(recorded), "spr_box in config.json"
-    by_class = [CLASSES[name] for name in config.get("architectures") or () if name in CLASSES]
-    family = by_class[0] if by_class else FAMILIES.get(model_type)
+    by_class = [FAMILY_OF_CLASS[name] for name in config.get("architectures") or () if name in FAMILY_OF_CLASS]
+    family = by_class[0] if by_class else FAMILY_OF_TYPE.get(model_type)
     if family:
         return family + (_pixel_limits(processor) if family == "qwen2.5-vl" else ""), "model_type in config.json"
     if model_type.startswith("llava"):

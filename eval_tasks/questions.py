@@ -5,24 +5,10 @@ A family without words of its own gets those of "llava". `{…}` are filled lite
 
 from collections.abc import Mapping
 
-# What grounds an expression. Ferret's, LLaVA's, InternVL's, Qwen-VL's, Shikra's and CogVLM's are from their evaluation code or data.
-EXPRESSION = {
-    "llava": "Please provide the bounding box coordinate of the region this sentence describes: {expression}.",
-    "ferret": "What is the location of {expression} in the image?",
-    "shikra": "Where is {expression}? answer in [x0,y0,x1,y1] format.",
-    "cogvlm": "Where is {expression}? answer in [[x0,y0,x1,y1]] format.",
-    "qwen-vl": "<ref>{expression}</ref><box>",
-    "qwen2.5-vl": "Locate {expression}, output its bbox coordinates using JSON format.",
-    "qwen3-vl": "Locate {expression}, output its bbox coordinates using JSON format.",
-    "internvl": "Please provide the bounding box coordinate of the region this sentence describes: <ref>{expression}</ref>",
-    "kosmos-2": "<grounding><phrase> {expression}</phrase>",
-}
-# Ferret's question, one a caption; its phrases are lower-case and without commas.
-PHRASES = {
-    "llava": "What are the locations of {phrases}?",
-    "qwen2.5-vl": "Locate {phrases}, output the bbox coordinates and labels using JSON format.",
-    "qwen3-vl": "Locate {phrases}, output the bbox coordinates and labels using JSON format.",
-}
+from spr_plugin.formats.families import FAMILIES
+
+EXPRESSION = {name: family.expression for name, family in FAMILIES.items()}
+PHRASES = {name: family.phrases for name, family in FAMILIES.items()}
 CLASS = {"llava": "Is the object {location} of the image a {first} or a {second}?"}  # Ferret's
 CAPTION = {"llava": "Please provide a short description for this region: {region}."}  # LLaVA's
 

@@ -17,21 +17,13 @@ from spr_plugin.data.pictures import open_image
 from spr_plugin.dpo.rows import IGNORED
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
+from spr_plugin.formats.families import FAMILY_OF_TYPE
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.training import weights
 from spr_plugin.training.host import Host
 
-# model_type of a config → the family whose box text its checkpoints were trained on
-FAMILIES = {
-    "llava": "llava",
-    "llava_next": "llava",
-    "llava_onevision": "llava",
-    "qwen2_5_vl": "qwen2.5-vl",
-    "qwen3_vl": "qwen3-vl",
-    "qwen3_vl_moe": "qwen3-vl",
-    "internvl": "internvl",
-    "kosmos-2": "kosmos-2",
-}
+# of transformers' own ports of LLaVA
+LLAVAS = ("llava", "llava_next", "llava_onevision")
 
 
 class TransformersHost(Host):
@@ -218,7 +210,8 @@ def base_model(model):
 
 def format_of(config, processor, flags):
     """The box format of a checkpoint: of its family, in the space that its image processor makes. UserError where nobody knows."""
-    family = flags.spr_box_format or FAMILIES.get(config.model_type)
+    ours = "llava" if config.model_type in LLAVAS else FAMILY_OF_TYPE.get(config.model_type)
+    family = flags.spr_box_format or ours
     if family is None:
         raise UserError(f"--spr_box_format: nobody knows how {config.model_type} writes boxes; name a family that it was trained on")
     images = processor.image_processor

@@ -60,16 +60,6 @@ def answers(hook: str, **arguments) -> Iterator[tuple[str, object]]:
             yield plugin, answer
 
 
-def claim(hook: str, **arguments) -> tuple[str, object] | tuple[None, None]:
-    """(plugin, answer) of the one that knows the request. UserError where two plugins, neither ours, do."""
-    claims = list(answers(hook, **arguments))
-    outside = [plugin for plugin, _ in claims if plugin not in BUILT_IN]
-    if len(outside) > 1:
-        asked = ", ".join(f"{key} {value}" for key, value in arguments.items() if value is not None)
-        raise UserError(f"two plugins answer {hook} for {asked}: {' and '.join(outside)}; uninstall one")
-    return claims[0] if claims else (None, None)
-
-
 def load_file(path: str) -> None:
     """Register the Python file ``path`` (``--spr_plugin``); twice is once. Raises UserError if it is no plugin."""
     file = Path(path).resolve()

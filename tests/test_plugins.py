@@ -185,16 +185,3 @@ def test_an_unknown_format_names_the_flag():
 def test_built_ins_are_registered():
     assert list(plugins.answers("spr_box_format", family="llava", aspect="pad"))
     assert hookimpl is not None
-
-
-def test_two_plugins_that_claim_one_format_are_named(plugin, tmp_path):
-    second = tmp_path / "other_lab.py"
-    second.write_text(PLUGIN)
-    load_file(str(second))
-    try:
-        with pytest.raises(UserError, match="two plugins answer spr_box_format for family lab: .*other_lab.py and .*lab.py; uninstall one"):
-            box_format("lab")
-        assert box_format("llava").family == "llava"
-    finally:
-        manager().unregister(name=str(second))
-    assert box_format("lab").family == "shikra"

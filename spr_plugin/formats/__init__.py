@@ -8,6 +8,7 @@ import re
 from spr_plugin.errors import UserError
 from spr_plugin.formats.base import BoxFormat
 from spr_plugin.formats.bracket import BracketFormat, cogvlm, ferret, llava, shikra
+from spr_plugin.formats.families import FAMILIES, family_of
 from spr_plugin.formats.listed import qwen2_5_vl, qwen3_vl
 from spr_plugin.formats.parsed import Mention, Parsed
 from spr_plugin.formats.tagged import internvl, kosmos2, qwen_vl
@@ -21,6 +22,7 @@ __all__ = [
     "Parsed",
     "box_format",
     "cogvlm",
+    "family_of",
     "ferret",
     "internvl",
     "kosmos2",
@@ -31,26 +33,11 @@ __all__ = [
     "shikra",
 ]  # fmt: skip
 
-# LLaVA's and Qwen2.5-VL's spaces depend on how the picture reaches the model; the others have one.
-FAMILIES = {
-    "llava": llava,
-    "ferret": lambda aspect: ferret(),
-    "shikra": lambda aspect: shikra(),
-    "cogvlm": lambda aspect: cogvlm(),
-    "qwen-vl": lambda aspect: qwen_vl(),
-    "qwen2.5-vl": qwen2_5_vl,
-    "qwen3-vl": lambda aspect: qwen3_vl(),
-    "internvl": lambda aspect: internvl(),
-    "kosmos-2": lambda aspect: kosmos2(),
-}
-
-
 def box_format(family: str, aspect: str | None = None) -> BoxFormat:
     """The box format of a model family, ours or a plugin's. Raises UserError for a family that no plugin knows."""
-    from spr_plugin.contracts import checked
-    from spr_plugin.plugins import claim
+    from spr_plugin.contracts import ask  # which tries what a plugin gives with this package
 
-    found = checked("spr_box_format", *claim("spr_box_format", family=family, aspect=aspect))
+    found = ask("spr_box_format", family=family, aspect=aspect)
     if found is None:
         raise UserError(f"--spr_box_format {family}: no such family; built in are {', '.join(FAMILIES)}, others come with --spr_plugin FILE")
     return found
@@ -74,4 +61,4 @@ def refuse_unknown_aspect(family: str, aspect: str, named_by: str) -> None:
 @hookimpl
 def spr_box_format(family: str, aspect: str | None) -> BoxFormat | None:
     """The built-in families."""
-    return FAMILIES[family](aspect) if family in FAMILIES else None
+    return FAMILIES[family].form(aspect) if family in FAMILIES else None

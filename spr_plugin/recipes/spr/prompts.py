@@ -10,34 +10,24 @@ from collections.abc import Sequence
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.data.annotations import Annotation
-from spr_plugin.formats import BoxFormat
+from spr_plugin.formats import BoxFormat, family_of
 from spr_plugin.recipes.base import Prompt
 from spr_plugin.recipes.spr.regions import PLAIN, RegionQuery
 
 CROP = "Describe the objects in the image {boxes}."
 REFERENCE = "The region {region} contains {references}. Describe the objects in the region {boxes}."
-# How a family's own training data or cookbook asks for boxes, where it has words of its own for it.
-BOXES = "with their bounding boxes"
-BOXES_OF = {
-    "shikra": "and include the coordinates [x0,y0,x1,y1] for each mentioned object",
-    "cogvlm": "and include the coordinates [[x0,y0,x1,y1]] for each mentioned object",
-    "qwen-vl": "in English with grounding",
-    "qwen2.5-vl": "and report their bbox coordinates and labels in JSON format",
-    "qwen3-vl": "and report their bbox coordinates and labels in JSON format",
-}
-BEFORE_OF = {"kosmos-2": "<grounding>"}
 DETERMINERS = ("a", "an", "the", "some", "one", "two", "three", "several")
 
 
 def prompts_for(query: RegionQuery, box_format: BoxFormat, kinds: Sequence[str]) -> list[Prompt]:
     """One prompt for each of `kinds`, in their order, in the words and box text of `box_format`: "plain" (whole picture, region
     box), "crop" (the region as the picture) or "reference" (plain, with the annotated objects). ValueError for another kind."""
-    words = {"region": box_format.write(query.region), "boxes": BOXES_OF.get(box_format.family, BOXES)}
-    before = BEFORE_OF.get(box_format.family, "")
+    family = family_of(box_format.family)
+    words = {"region": box_format.write(query.region), "boxes": family.boxes}
     made = {
         "plain": Prompt("plain", plain_question(query.region, box_format)),
-        "crop": Prompt("crop", before + CROP.format(**words), crop_corners(query.region)),
-        "reference": Prompt("reference", before + REFERENCE.format(**words, references=_references(query.truth, box_format))),
+        "crop": Prompt("crop", family.before + CROP.format(**words), crop_corners(query.region)),
+        "reference": Prompt("reference", family.before + REFERENCE.format(**words, references=_references(query.truth, box_format))),
     }
     if unknown := set(kinds) - set(made):
         raise ValueError(f"no prompt variant {', '.join(sorted(unknown))}; known are {', '.join(made)}")
@@ -46,8 +36,8 @@ def prompts_for(query: RegionQuery, box_format: BoxFormat, kinds: Sequence[str])
 
 def plain_question(region: Box, box_format: BoxFormat) -> str:
     """The text of the plain prompt about a region, in the family's words and box text."""
-    boxes = BOXES_OF.get(box_format.family, BOXES)
-    return BEFORE_OF.get(box_format.family, "") + PLAIN.format(region=box_format.write(region), boxes=boxes)
+    family = family_of(box_format.family)
+    return family.before + PLAIN.format(region=box_format.write(region), boxes=family.boxes)
 
 
 def crop_corners(region: Box) -> tuple[int, int, int, int]:
