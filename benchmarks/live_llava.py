@@ -16,8 +16,8 @@ class _Ready(BaseException):
 def live_llava(llm, tower, data, images, out, *flags):
     """The :class:`spr_plugin.training.host.Host` of LLaVA's training script on the given weights and data; nothing is trained."""
     os.environ.update(HF_HUB_OFFLINE="1", WANDB_DISABLED="true")
-    from spr_plugin.contracts import ask
     from spr_plugin.hooks import shims
+    from spr_plugin.plugins import ask
 
     shims.install()
     import transformers

@@ -17,7 +17,6 @@ from pathlib import Path
 import datasets
 import huggingface_hub
 
-from spr_plugin.data.loading import read_json_lines
 from spr_plugin.data.pictures import BadImage, Source, header_size, open_image, outside_of, whole_size
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import fields
@@ -25,6 +24,7 @@ from spr_plugin.eval_tasks.catalogue import CATALOGUE, Split
 from spr_plugin.eval_tasks.model_format import running_format, variable_format
 from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.eval_tasks.running import pad_left
+from spr_plugin.loading import read_json_lines
 from spr_plugin.progress import say
 
 ROOT = "SPR_DATA_ROOT"

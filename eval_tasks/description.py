@@ -23,12 +23,12 @@ from scipy.optimize import linear_sum_assignment
 
 from spr_plugin.boxes import finite, iou_matrix
 from spr_plugin.data.annotations import CocoImages
-from spr_plugin.data.loading import read_json
 from spr_plugin.data.pictures import REASONS
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import fields, metrics
 from spr_plugin.eval_tasks.answers import answer_text, true_box
 from spr_plugin.eval_tasks.model_format import named_format
+from spr_plugin.loading import read_json
 from spr_plugin.recipes.spr.prompts import plain_question
 from spr_plugin.recipes.spr.regions import region_queries
 

@@ -18,11 +18,11 @@ from typing import Any
 
 from lmms_eval.api.model import lmms
 
-from spr_plugin.data.loading import read_json_lines
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.answers import first_box
 from spr_plugin.eval_tasks.model_format import given_format, named_format
 from spr_plugin.eval_tasks.refusal import refuse
+from spr_plugin.loading import read_json_lines
 
 BOXES = ("bbox", "boxes", "phrases", "objects")  # fields of documents in which truths lie
 

@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from spr_plugin.data.loading import read_lines, read_text
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.release_records import Record, clipped
+from spr_plugin.loading import read_lines, read_text
 
 PHRASE = re.compile(r"\[/EN#(\d+)/[^\s\[\]]+ ([^\[\]]+)\]")
 

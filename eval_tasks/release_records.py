@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spr_plugin.boxes import finite
-from spr_plugin.data.loading import read_json
 from spr_plugin.errors import UserError
+from spr_plugin.loading import read_json
 from spr_plugin.progress import say
 
 # The same of releases whose questions are ours or whose split has no published size: file → what → published count

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from spr_plugin.data.loading import read_json
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.data import ROOT
+from spr_plugin.loading import read_json
 
 GROUP = "spr_refcoco"
 LOG = "lmms_eval.log"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spr_plugin.boxes import finite
-from spr_plugin.data.loading import read_json, read_json_lines
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
+from spr_plugin.loading import read_json, read_json_lines
 
 SAMPLES = re.compile(r"(?P<time>(?:(?!_samples_)\w)+)_samples_(?P<task>.+)\.jsonl")
 

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.contracts import Detection
 from spr_plugin.errors import UserError
 from spr_plugin.hooks.checkpoint import refused, whole
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.recipes.spr.models import Detection
 from spr_plugin.recipes.spr.scoring import split_text
 
 ENDS = re.compile(r"[.?]")  # of a phrase within a caption

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import torch
 
-from spr_plugin.dpo.rows import IGNORED
 from spr_plugin.errors import UserError
 from spr_plugin.hooks.llava import LlavaHost, expansion_arguments, script_of
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.training.host import IGNORED
 
 HEADERS = ("<|im_start|>assistant\n", "<|start_header_id|>assistant<|end_header_id|>\n\n")
 

@@ -14,13 +14,12 @@ from typing import Any
 import torch
 
 from spr_plugin.data.pictures import open_image
-from spr_plugin.dpo.rows import IGNORED
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.formats.families import FAMILY_OF_TYPE
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.training import weights
-from spr_plugin.training.host import Host
+from spr_plugin.training.host import IGNORED, Host
 
 # of transformers' own ports of LLaVA
 LLAVAS = ("llava", "llava_next", "llava_onevision")

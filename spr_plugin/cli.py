@@ -66,10 +66,9 @@ def score(
     """Score and pair anybody's answers, without a trainer."""
     from spr_plugin import formats
     from spr_plugin.config import SPRConfig
-    from spr_plugin.contracts import ask
     from spr_plugin.data.pictures import limit_pixels
     from spr_plugin.files import content
-    from spr_plugin.plugins import load_file
+    from spr_plugin.plugins import ask, load_file
     from spr_plugin.recipes.find import find_recipe
     from spr_plugin.tools.score_file import Scoring
 

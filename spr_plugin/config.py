@@ -304,7 +304,7 @@ def recipe_settings(config: SPRConfig) -> tuple[dict, dict]:
         return {}, {}
     if isinstance(config.spr_recipe_config, dict):  # of a run that is opened: what its manifest holds
         return {}, config.spr_recipe_config
-    from spr_plugin.data.loading import read_settings
+    from spr_plugin.loading import read_settings
 
     file = f"--spr_recipe_config {config.spr_recipe_config}"
     section = read_settings(config.spr_recipe_config, file, yaml=not config.spr_recipe_config.endswith(".json")).get(config.spr_recipe)

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     import torch
 
     from spr_plugin.config import SPRConfig
-    from spr_plugin.contracts import Detector, Repair, Scorer, Similarity
     from spr_plugin.data.annotations import AnnotatedImage
     from spr_plugin.formats import BoxFormat
     from spr_plugin.pairing import Pairing
     from spr_plugin.recipes.base import Recipe
+    from spr_plugin.recipes.spr.models import Detector, Repair, Scorer, Similarity
     from spr_plugin.training.host import Host
 
 hookspec = pluggy.HookspecMarker("spr_plugin")
@@ -67,22 +67,22 @@ def spr_recipe(config: SPRConfig, box_format: BoxFormat | None) -> Recipe | None
 
 @hookspec(firstresult=True)
 def spr_scorer(config: SPRConfig, device: str | torch.device) -> Scorer | None:
-    """The :class:`spr_plugin.contracts.Scorer` named ``config.spr_scorer``."""
+    """The :class:`spr_plugin.recipes.spr.models.Scorer` named ``config.spr_scorer``."""
 
 
 @hookspec(firstresult=True)
 def spr_similarity(config: SPRConfig, device: str | torch.device) -> Similarity | None:
-    """The :class:`spr_plugin.contracts.Similarity` of ``config.spr_clip``: an image–text model."""
+    """The :class:`spr_plugin.recipes.spr.models.Similarity` of ``config.spr_clip``: an image–text model."""
 
 
 @hookspec(firstresult=True)
 def spr_detector(config: SPRConfig, device: str | torch.device) -> Detector | None:
-    """The :class:`spr_plugin.contracts.Detector` of ``config.spr_detector``: an open-vocabulary detector."""
+    """The :class:`spr_plugin.recipes.spr.models.Detector` of ``config.spr_detector``: an open-vocabulary detector."""
 
 
 @hookspec(firstresult=True)
 def spr_repair(config: SPRConfig) -> Repair | None:
-    """The :class:`spr_plugin.contracts.Repair` named ``config.spr_repair``: what becomes of an answer's boxes."""
+    """The :class:`spr_plugin.recipes.spr.models.Repair` named ``config.spr_repair``: what becomes of an answer's boxes."""
 
 
 @hookspec(firstresult=True)

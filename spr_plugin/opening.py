@@ -10,13 +10,13 @@ from pathlib import Path
 
 from spr_plugin import dpo
 from spr_plugin.config import SPRConfig
-from spr_plugin.contracts import ask
 from spr_plugin.data.pictures import limit_pixels
 from spr_plugin.data.selection import keys_of_picture
 from spr_plugin.dpo.rehearsal import rehearse
 from spr_plugin.errors import UserError
 from spr_plugin.ids import digest
 from spr_plugin.pairing import Pairing
+from spr_plugin.plugins import ask
 from spr_plugin.progress import say
 from spr_plugin.queries import find_queries, held_queries, log_queries, settled_queries
 from spr_plugin.recipes.base import Query, Recipe, Source

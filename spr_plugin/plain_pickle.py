@@ -4,7 +4,7 @@ import io
 import pickle
 from pathlib import Path
 
-from spr_plugin.data.loading import sound
+from spr_plugin.loading import sound
 
 
 class _PlainData(pickle._Unpickler):

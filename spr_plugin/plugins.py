@@ -6,10 +6,12 @@ import importlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import pkgutil
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pluggy
 
@@ -28,6 +30,18 @@ BUILT_IN_OF = {
     "spr_detector": ["spr_plugin.hooks.grounding_dino"],
     "spr_repair": ["spr_plugin.recipes.spr.refinement"],
     "spr_pairing": ["spr_plugin.pairing"],
+}
+# How what a plugin gives is tried: (plugin, hook, answer, arguments) → the answer, or what checks its later results.
+CONTRACTS = {
+    "spr_host": "spr_plugin.contracts.host:checked_host",
+    "spr_annotations": "spr_plugin.contracts.images:CheckedImages",
+    "spr_box_format": "spr_plugin.contracts.box_format:checked_format",
+    "spr_recipe": "spr_plugin.contracts.recipe:CheckedRecipe",
+    "spr_scorer": "spr_plugin.contracts.models:CheckedScorer",
+    "spr_similarity": "spr_plugin.contracts.models:CheckedSimilarity",
+    "spr_detector": "spr_plugin.contracts.models:CheckedDetector",
+    "spr_repair": "spr_plugin.contracts.models:CheckedRepair",
+    "spr_pairing": "spr_plugin.contracts.recipe:CheckedPairing",
 }
 NO_WORD = re.compile(r"\W")
 BUILT_IN = frozenset(name for names in BUILT_IN_OF.values() for name in names)
@@ -58,6 +72,17 @@ def answers(hook: str, **arguments) -> Iterator[tuple[str, object]]:
             answer = implementation.function(*given)
         if answer is not None:
             yield plugin, answer
+
+
+def ask(hook: str, **arguments: Any) -> Any:
+    """What the first plugin that knows the request answers, checked; None where nobody does.
+
+    Raises UserError for a plugin that breaks its contract.
+    """
+    plugin, answer = next(answers(hook, **arguments), (None, None))
+    if plugin is None or plugin in BUILT_IN:
+        return answer
+    return pkgutil.resolve_name(CONTRACTS[hook])(plugin, hook, answer, arguments)
 
 
 def load_file(path: str) -> None:

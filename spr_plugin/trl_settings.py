@@ -8,8 +8,8 @@ import dataclasses
 from collections.abc import Mapping
 
 from spr_plugin.config import SPRConfig, dpo_settings
-from spr_plugin.data.loading import read_settings
 from spr_plugin.errors import UserError
+from spr_plugin.loading import read_settings
 from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, Kind, Range
 
 BELOW_ONE = Range("must be 0 or more, and below 1", lambda value: 0 <= value < 1)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from spr_plugin import hookspecs
-from spr_plugin.contracts import CONTRACTS
 from spr_plugin.formats import BoxFormat
+from spr_plugin.plugins import CONTRACTS
 from spr_plugin.tools import reference
 from spr_plugin.training.host import Host
 

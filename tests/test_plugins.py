@@ -7,11 +7,10 @@ from collections import Counter
 import pytest
 
 from spr_plugin import cli, plugins
-from spr_plugin.contracts import ask
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.plugins import load_file, manager
+from spr_plugin.plugins import ask, load_file, manager
 
 PLUGIN = '''
 from spr_plugin.data.annotations import AnnotatedImage, Annotation

@@ -11,10 +11,9 @@ from PIL import Image
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
-from spr_plugin.contracts import ask
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.plugins import manager
+from spr_plugin.plugins import ask, manager
 from spr_plugin.recipes.base import Source
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import region_queries

@@ -1,101 +1,22 @@
-"""What a scorer, a similarity model, a detector and a repair are, and plugins' ones, checked at every call."""
+"""A plugin's scorer, similarity model, detector and repair, checked at every call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 import numpy as np
-from PIL import Image
 
 from spr_plugin.boxes import Box
 from spr_plugin.contracts.made_up import LONG, made_up
 from spr_plugin.foreign import Broken, Foreign, listed, methods, number, of_kind, shown
-from spr_plugin.formats.base import BoxFormat
-from spr_plugin.formats.parsed import Parsed
+from spr_plugin.recipes.spr.models import Description, Detection, Detector, Scorer, Similarity
 from spr_plugin.recipes.spr.refinement import Repaired
 from spr_plugin.recipes.spr.regions import RegionQuery
 
-Detection = tuple[str, Box, float]
-
-
-@dataclass(frozen=True)
-class Description:
-    """A text as a scorer gets it: one with words, and with boxes that could be read.
-
-    Attributes:
-        query: what it answers.
-        text: the answer, in coordinates of the whole picture.
-        words: the same without coordinates.
-        predicted: (m, 4) xyxy in pixels: the boxes written, then the detector's for the phrases of this text.
-        truth: (n, 4) xyxy in pixels: the region's ground truth, the same for all answers to a query.
-    """
-
-    query: RegionQuery
-    text: str
-    words: str
-    predicted: np.ndarray
-    truth: np.ndarray
-
-
-class Scorer(Protocol):
-    """Scores descriptions. From the hook ``spr_scorer``."""
-
-    def score(
-        self, picture: Image.Image, descriptions: Sequence[Description]
-    ) -> list[tuple[Mapping[str, float], float]]:
-        """For each description its terms, numbers by name for the report, and S, higher is better.
-
-        All descriptions are of this picture, so that an implementation can batch them; a text's score must not
-        depend on the others.
-        """
-
-
-class Repair(Protocol):
-    """Repairs the boxes of an answer. From the hook ``spr_repair``."""
-
-    def __call__(
-        self,
-        text: str,
-        truth: np.ndarray,
-        box_format: BoxFormat,
-        width: int,
-        height: int,
-        parsed: Parsed,
-    ) -> Repaired:
-        """The repaired text with the number of its boxes that were kept and dropped.
-
-        Args:
-            text: about a picture of `width` x `height` pixels.
-            truth: (n, 4) xyxy in pixels.
-            parsed: what was read in the text.
-        """
-
-
-class Similarity(Protocol):
-    """An image-text model. From the hook ``spr_similarity``."""
-
-    def score(self, picture: Image.Image, asked: Sequence[tuple[Box, str]]) -> list[tuple[float, float]]:
-        """For each (region, text without coordinates) ``(S(I_crop, T), S_local(I, T))``: raw cosines.
-
-        `asked` are all the regions and texts of one picture, no two alike, so that an implementation can batch
-        them and show itself the picture once. Texts may be longer than the model reads.
-        """
-
-
-class Detector(Protocol):
-    """An open-vocabulary detector. From the hook ``spr_detector``."""
-
-    def detect(self, picture: Image.Image, phrases: Sequence[str]) -> list[Detection]:
-        """``(phrase, Box, score)`` of everything found for `phrases`, in any order.
-
-        A phrase is one of `phrases`, a box lies in any space of the picture.
-        """
-
 
 class CheckedScorer(Foreign):
-    """A plugin's :class:`Scorer`."""
+    """A plugin's :class:`spr_plugin.recipes.spr.models.Scorer`."""
 
     def __init__(self, plugin, hook, given, arguments):
         super().__init__(plugin, hook, given, methods(Scorer))
@@ -125,7 +46,7 @@ def _terms_and_score(row) -> tuple[dict[str, float], float]:
 
 
 class CheckedRepair(Foreign):
-    """A plugin's :class:`Repair`."""
+    """A plugin's :class:`spr_plugin.recipes.spr.models.Repair`."""
 
     def __init__(self, plugin, hook, given, arguments):
         super().__init__(plugin, hook, given, ["__call__"])
@@ -142,7 +63,7 @@ class CheckedRepair(Foreign):
 
 
 class CheckedSimilarity(Foreign):
-    """A plugin's :class:`Similarity`."""
+    """A plugin's :class:`spr_plugin.recipes.spr.models.Similarity`."""
 
     def __init__(self, plugin, hook, given, arguments):
         super().__init__(plugin, hook, given, methods(Similarity))
@@ -158,7 +79,7 @@ class CheckedSimilarity(Foreign):
 
 
 class CheckedDetector(Foreign):
-    """A plugin's :class:`Detector`."""
+    """A plugin's :class:`spr_plugin.recipes.spr.models.Detector`."""
 
     def __init__(self, plugin, hook, given, arguments):
         super().__init__(plugin, hook, given, methods(Detector))

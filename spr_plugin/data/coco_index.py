@@ -20,10 +20,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from spr_plugin.data.loading import encoding_of, parse_json, scan
 from spr_plugin.errors import UserError
 from spr_plugin.files import content, draft_of, put
 from spr_plugin.ids import digest
+from spr_plugin.loading import encoding_of, parse_json, scan
 from spr_plugin.progress import say
 
 LISTS = ("images", "annotations", "categories")

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from spr_plugin.boxes import Box, iou_matrix
 from spr_plugin.data.annotations import AnnotatedImage, Annotation, label_of, usable
-from spr_plugin.data.loading import read_json
 from spr_plugin.data.pictures import image_size
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
+from spr_plugin.loading import read_json
 from spr_plugin.progress import say
 
 PADDING_ROUNDING = 0.02  # boxes of two decimals, drawn a little beyond their picture

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from spr_plugin.data.annotations import AnnotatedImage
-from spr_plugin.data.loading import read_json, read_json_lines, read_lines
 from spr_plugin.errors import UserError
+from spr_plugin.loading import read_json, read_json_lines, read_lines
 from spr_plugin.plain_pickle import load_plain
 
 # COCO's are below a million, which tells them from the twelve digits of dates and hashes; its year may stand before.

@@ -10,7 +10,8 @@ and row layout as the policy's. In the order of what happens: ``trainable`` (wha
 
 from spr_plugin.dpo.phase import clean, improve
 from spr_plugin.dpo.probe import held_out
-from spr_plugin.dpo.trainable import (
+from spr_plugin.dpo.trainer import check_workers
+from spr_plugin.training.trainable import (
     check_trainable,
     choose_trainable,
     merge_adapter,
@@ -18,7 +19,6 @@ from spr_plugin.dpo.trainable import (
     remove_adapter,
     trains_language_model,
 )
-from spr_plugin.dpo.trainer import check_workers
 
 __all__ = [
     "check_trainable",

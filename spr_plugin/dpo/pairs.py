@@ -8,14 +8,13 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.data.pictures import BadImage
 from spr_plugin.dpo.features import picture_keys
 from spr_plugin.dpo.plan import Slot
-from spr_plugin.dpo.rows import IGNORED
 from spr_plugin.errors import UserError
 from spr_plugin.ids import digest
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.progress import progress, say
 from spr_plugin.runs.log import Log
 from spr_plugin.training import ranks
-from spr_plugin.training.host import Host
+from spr_plugin.training.host import IGNORED, Host
 
 SIDES = ("chosen", "rejected")
 

@@ -16,7 +16,6 @@ from spr_plugin.dpo.probe import Watch, refuse_collapse
 from spr_plugin.dpo.reference import reference_log_probs
 from spr_plugin.dpo.resume import Division
 from spr_plugin.dpo.stage import Stage, choose_layout
-from spr_plugin.dpo.trainable import announce, dropout_off
 from spr_plugin.dpo.trainer import PreferenceTrainer, arguments, hand_over
 from spr_plugin.errors import UserError
 from spr_plugin.files import remove
@@ -26,6 +25,7 @@ from spr_plugin.recipes.base import Query, Recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.training import engine, ranks
 from spr_plugin.training.host import Host
+from spr_plugin.training.trainable import announce, dropout_off
 
 
 def improve(

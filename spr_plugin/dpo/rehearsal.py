@@ -14,11 +14,10 @@ import torch
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.pictures import read_all
 from spr_plugin.dpo.pairs import collate, maximum_of
-from spr_plugin.dpo.rows import IGNORED
 from spr_plugin.errors import UserError
 from spr_plugin.progress import say
 from spr_plugin.recipes.base import Query, Recipe
-from spr_plugin.training.host import Host
+from spr_plugin.training.host import IGNORED, Host
 
 ANSWER = "Yes."  # where a recipe has no worked one
 

@@ -15,10 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from spr_plugin.dpo.head import token_log_probs
-from spr_plugin.errors import UserError
-from spr_plugin.training.host import Host, replaced
-
-IGNORED = -100
+from spr_plugin.training.host import IGNORED, Host, replaced
 
 
 @dataclass
@@ -114,24 +111,6 @@ def no_joining(config) -> str | None:
     except ValueError as why:
         return str(why)
     return None
-
-
-def refuse_head(head, config) -> None:
-    """UserError for a language-model head whose logits are not just a linear map of the hidden states: here they would be others."""
-    if hasattr(head, "base_layer") or hasattr(head, "original_module"):
-        raise UserError(
-            "the SPR stage reads the weights of the language-model head, which PEFT has wrapped in this "
-            "model: leave the head (lm_head) out of the adapter's target_modules and modules_to_save"
-        )
-    linear = isinstance(head, torch.nn.Linear) and type(head).forward is torch.nn.Linear.forward
-    if not (linear and head.weight.is_floating_point()):
-        kind = f"{type(head).__name__} of {getattr(head, 'weight', torch.empty(0)).dtype}"
-        raise UserError(
-            f"the SPR stage computes log-probs with a plain linear language-model head; this is a {kind}"
-        )
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier"):
-        if getattr(config, name, None) not in (None, 1, 1.0):
-            raise UserError(f"the SPR stage does not know what {name} = {getattr(config, name)} in the model's config does to its logits")
 
 
 def answers(host: Host, model, batch: dict, unshared: list[int], joined: bool) -> Answers:

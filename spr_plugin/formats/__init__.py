@@ -13,6 +13,7 @@ from spr_plugin.formats.listed import qwen2_5_vl, qwen3_vl
 from spr_plugin.formats.parsed import Mention, Parsed
 from spr_plugin.formats.tagged import internvl, kosmos2, qwen_vl
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.plugins import ask
 
 __all__ = [
     "FAMILIES",
@@ -35,8 +36,6 @@ __all__ = [
 
 def box_format(family: str, aspect: str | None = None) -> BoxFormat:
     """The box format of a model family, ours or a plugin's. Raises UserError for a family that no plugin knows."""
-    from spr_plugin.contracts import ask  # which tries what a plugin gives with this package
-
     found = ask("spr_box_format", family=family, aspect=aspect)
     if found is None:
         raise UserError(f"--spr_box_format {family}: no such family; built in are {', '.join(FAMILIES)}, others come with --spr_plugin FILE")

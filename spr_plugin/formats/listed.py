@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.data.loading import parse_json
 from spr_plugin.formats.attempts import Span, attempts, without
 from spr_plugin.formats.base import BoxFormat, Reading, checked
 from spr_plugin.formats.parsed import GAP, Edit, Mention, Parsed, apply, outside
+from spr_plugin.loading import parse_json
 
 # A flat JSON object; braces inside its strings are no end. `_entries` says where to look for one.
 _ENTRY = re.compile(r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\}', re.DOTALL)

@@ -1,8 +1,8 @@
 """Which recipe a run follows."""
 
 from spr_plugin.config import SPRConfig
-from spr_plugin.contracts import ask
 from spr_plugin.errors import UserError
+from spr_plugin.plugins import ask
 from spr_plugin.recipes.base import Recipe
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from spr_plugin.data.loading import sound
 from spr_plugin.ids import digest
+from spr_plugin.loading import sound
 from spr_plugin.recipes.base import Prompt, Query, Recipe
 from spr_plugin.runs.log import Log
 

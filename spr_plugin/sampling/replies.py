@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from spr_plugin.data.loading import sound
+from spr_plugin.loading import sound
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)  # a server without a parser for it leaves it in
 TEXTS = ("text", "output_text")  # types of the parts that some servers answer in; others are thoughts, say

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from spr_plugin.contracts import ask
 from spr_plugin.data.annotations import AnnotatedImage
 from spr_plugin.data.pictures import MISSING, name_too_large
 from spr_plugin.errors import UserError
 from spr_plugin.ids import digest
+from spr_plugin.plugins import ask
 from spr_plugin.progress import listed
 
 PICTURES = 64  # whose annotations are held

@@ -8,10 +8,10 @@ import re
 import sys
 
 from spr_plugin import hookspecs
-from spr_plugin.contracts import Detector, Scorer, Similarity
 from spr_plugin.foreign import methods
 from spr_plugin.formats import BoxFormat
 from spr_plugin.recipes.base import Recipe
+from spr_plugin.recipes.spr.models import Detector, Scorer, Similarity
 from spr_plugin.training.host import Host
 
 ATTRIBUTE, ROLE = re.compile(r"^ {8}(\w+): (.*)$", re.MULTILINE), re.compile(r":\w+:`([^`]+)`")

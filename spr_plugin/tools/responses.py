@@ -8,8 +8,8 @@ from itertools import groupby, islice
 import numpy as np
 
 from spr_plugin.boxes import finite
-from spr_plugin.data.loading import read_json_lines
 from spr_plugin.errors import UserError
+from spr_plugin.loading import read_json_lines
 from spr_plugin.recipes.spr.regions import RegionQuery
 
 REGIONS = 32  # of one picture, in one batch

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spr_plugin import dpo
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_json
 from spr_plugin.runs.layout import Folder
 from spr_plugin.training import engine, ranks, weights
 from spr_plugin.training.host import Host
+from spr_plugin.training.trainable import projector, remove_adapter
 
 
 def training_of(trainer, config: SPRConfig) -> dict:
@@ -75,7 +75,7 @@ def save(host: Host, config: SPRConfig, folder: Folder, training: dict) -> None:
     was."""
     engine.detach_engine(host.trainer)
     model = host.trainer.model
-    names = {*weights.trainable(model), *dpo.projector(host, config)}
+    names = {*weights.trainable(model), *projector(host, config)}
     if ranks.rank() == 0:
         write_json(folder.training, training)
     weights.save(model, sorted(names) + weights.persistent_buffers(model), folder.entry)
@@ -86,7 +86,7 @@ def go_back(host: Host, folder: Folder, own_flags: dict[str, bool]) -> None:
     the host to save."""
     trainer = host.trainer
     engine.detach_engine(trainer)
-    dpo.remove_adapter(trainer.model)
+    remove_adapter(trainer.model)
     for name, parameter in trainer.model.named_parameters():
         parameter.requires_grad_(own_flags[name])
     if ranks.from_rank_0(lambda: is_whole(folder.entry)):

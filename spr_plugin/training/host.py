@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spr_plugin.formats import BoxFormat
 
 Row = dict[str, Any]  # and a batch of them: by the host's own names
+IGNORED = -100  # the label of a token that is not trained on
 PARTS = ("language model", "projector", "vision tower")
 
 

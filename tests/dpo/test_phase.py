@@ -303,7 +303,7 @@ def test_an_adapter_with_nothing_to_be_added_to(live_llava):
 
 
 def test_a_group_that_no_flag_asked_for_is_refused(live_llava):
-    from spr_plugin.dpo.trainable import describe
+    from spr_plugin.training.trainable import describe
 
     host, config = live_llava(spr_tune="full")
     choose_trainable(host, config)

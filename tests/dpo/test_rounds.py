@@ -9,7 +9,6 @@ import torch
 from spr_plugin import dpo, follow
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers
-from spr_plugin.dpo.trainable import dropout_off
 from spr_plugin.files import read_json
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.recipes.find import find_recipe
@@ -18,6 +17,7 @@ from spr_plugin.runs.log import Log
 from spr_plugin.sampling.stage import sample
 from spr_plugin.training import weights
 from spr_plugin.training.engine import generating
+from spr_plugin.training.trainable import dropout_off
 
 from . import live
 

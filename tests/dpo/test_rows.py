@@ -272,9 +272,9 @@ def test_a_head_that_does_more_than_a_linear_map_is_refused():
     class Config:
         final_logit_softcapping = None
 
-    rows.refuse_head(torch.nn.Linear(2, 3), Config)
+    trainable.refuse_head(torch.nn.Linear(2, 3), Config)
     Config.final_logit_softcapping = 30.0
     with pytest.raises(UserError, match="final_logit_softcapping"):
-        rows.refuse_head(torch.nn.Linear(2, 3), Config)
+        trainable.refuse_head(torch.nn.Linear(2, 3), Config)
     with pytest.raises(UserError, match="Embedding"):
-        rows.refuse_head(torch.nn.Embedding(2, 3), Config)
+        trainable.refuse_head(torch.nn.Embedding(2, 3), Config)

@@ -17,10 +17,10 @@ import transformers
 
 from spr_plugin import follow
 from spr_plugin.config import SPRConfig
-from spr_plugin.dpo.trainable import adapter_weights
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json
 from spr_plugin.runs.log import Log
+from spr_plugin.training.trainable import adapter_weights
 from tests.hosts import make_vlm
 
 from . import live

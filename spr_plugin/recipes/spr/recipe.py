@@ -12,12 +12,13 @@ from PIL import Image
 
 from spr_plugin.boxes import finite
 from spr_plugin.config import SPRConfig
-from spr_plugin.contracts import Description, Detection, Detector, Repair, Scorer, ask
 from spr_plugin.data.annotations import usable
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.plugins import ask
 from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Prompt, Recipe, Source
+from spr_plugin.recipes.spr.models import Description, Detection, Detector, Repair, Scorer
 from spr_plugin.recipes.spr.prompts import plain_question, prompts_for, restate
 from spr_plugin.recipes.spr.refinement import Repaired
 from spr_plugin.recipes.spr.regions import RegionQuery

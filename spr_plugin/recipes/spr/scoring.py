@@ -17,10 +17,11 @@ import numpy as np
 from PIL import Image
 
 from spr_plugin.boxes import Box, best_iou, iou_matrix
-from spr_plugin.contracts import Description, Detection, Similarity, ask
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.plugins import ask
+from spr_plugin.recipes.spr.models import Description, Detection, Similarity
 from spr_plugin.recipes.spr.regions import RegionQuery
 
 _WORD, _SENTENCE_END = re.compile(r"\w"), re.compile(r"(?<=[.!?;])\s+")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from spr_plugin.config import SPRConfig
-from spr_plugin.contracts import ask
 from spr_plugin.data.conversations import mine_conversations
 from spr_plugin.data.pictures import name_too_large
 from spr_plugin.data.selection import Selection, excluded
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat, box_format, refuse_unknown_aspect
+from spr_plugin.plugins import ask
 from spr_plugin.progress import listed, say
 from spr_plugin.recipes.base import Source
 from spr_plugin.recipes.spr.regions import RegionQuery, region_queries

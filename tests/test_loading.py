@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spr_plugin.data.conversations import mine_conversations
-from spr_plugin.data.loading import (
+from spr_plugin.data.selection import excluded
+from spr_plugin.errors import UserError
+from spr_plugin.formats import llava
+from spr_plugin.loading import (
     parse_json,
     read_json,
     read_json_lines,
@@ -21,9 +24,6 @@ from spr_plugin.data.loading import (
     read_text,
     sound,
 )  # fmt: skip
-from spr_plugin.data.selection import excluded
-from spr_plugin.errors import UserError
-from spr_plugin.formats import llava
 from spr_plugin.tools.responses import responses_in
 
 # --- every reader -----------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from collections import Counter
 import torch
 
 from spr_plugin.config import SPRConfig
-from spr_plugin.dpo.rows import refuse_head
 from spr_plugin.errors import UserError
 from spr_plugin.progress import say
 from spr_plugin.training import ranks, weights
@@ -192,3 +191,21 @@ def announce(host: Host, config: SPRConfig) -> None:
     trains = describe(host, config)
     if ranks.rank() == 0:
         say(f"DPO trains {trains}; all else is frozen")
+
+
+def refuse_head(head, config) -> None:
+    """UserError for a language-model head whose logits are not just a linear map of the hidden states: here they would be others."""
+    if hasattr(head, "base_layer") or hasattr(head, "original_module"):
+        raise UserError(
+            "the SPR stage reads the weights of the language-model head, which PEFT has wrapped in this "
+            "model: leave the head (lm_head) out of the adapter's target_modules and modules_to_save"
+        )
+    linear = isinstance(head, torch.nn.Linear) and type(head).forward is torch.nn.Linear.forward
+    if not (linear and head.weight.is_floating_point()):
+        kind = f"{type(head).__name__} of {getattr(head, 'weight', torch.empty(0)).dtype}"
+        raise UserError(
+            f"the SPR stage computes log-probs with a plain linear language-model head; this is a {kind}"
+        )
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier"):
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            raise UserError(f"the SPR stage does not know what {name} = {getattr(config, name)} in the model's config does to its logits")
