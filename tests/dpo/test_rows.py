@@ -12,6 +12,7 @@ from spr_plugin.dpo.features import FeatureCache, cached_features
 from spr_plugin.dpo.pairs import batch_of, pair_rows, unshared
 from spr_plugin.dpo.rows import answers, join_rows, pair_mask
 from spr_plugin.errors import UserError
+from spr_plugin.training import trainable
 
 # Llama and Mistral as LLaVA wraps them; the window is shorter than a row but longer than a picture.
 MODELS = {
