@@ -13,7 +13,7 @@ from spr_plugin.runs import lock
 from spr_plugin.runs.log import Log
 
 LOCK = lock.NAME
-LAYOUT = 2  # its version; another one's folder is neither gone on with nor guessed at
+LAYOUT = 3  # its version; another one's folder is neither gone on with nor guessed at
 MANIFEST = "manifest.json"
 # Stage → what it leaves. The first holds its manifest; records can be had again by their text alone, so that
 # they are set aside where a stage is made again, and weights are not. "round" is each later round's folder.
