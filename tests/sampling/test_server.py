@@ -192,7 +192,7 @@ def serving(*names):
 def test_a_server_of_another_model_does_not_finish_what_one_has_begun(world, tmp_path, monkeypatch):
     """Its answers would stand among the first one's. Nothing is asked, and the first one may go on."""
     monkeypatch.setattr(spr_server, "RETRIES", 0)
-    with chat.ChatServer({number: 500 for number in range(10, 999)}, models=serving("first")) as server:
+    with chat.ChatServer(dict.fromkeys(range(10, 999), 500), models=serving("first")) as server:
         with pytest.raises(UserError, match="told to answer 500"):
             sample(world, tmp_path / "c", server.url)
     begun = dict(Log(tmp_path / "c" / "candidates").read())
@@ -530,7 +530,9 @@ def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(world / "images", elsewhere)
 
-    def take_up(run="run", form=box_format("llava", "pad"), **changed):
+    padded = box_format("llava", "pad")
+
+    def take_up(run="run", form=padded, **changed):
         settings = dict(spr=True, spr_regions=REGIONS, spr_annotations=f"{world}/spr.json", spr_image_folder=str(elsewhere), spr_candidates=str(tmp_path / "c"))
         config = SPRConfig(**{**settings, **changed})
         folder, recipe = Folder(tmp_path / run), find_recipe(config, form)
