@@ -174,7 +174,8 @@ def test_a_server_that_stays_away_is_one_line_and_the_rest_is_asked_later(world,
     monkeypatch.setattr(spr_server, "RETRIES", 2)
     broken = dict.fromkeys(range(10, 1000), fault)
     with chat.ChatServer(broken) as server:
-        with pytest.raises(UserError, match=f"--spr_sampler_url http://127.0.0.1:{server.server_port}/v1: .*{words}.*run the same command again"):
+        where = f"--spr_sampler_url http://127.0.0.1:{server.server_port}/v1"
+        with pytest.raises(UserError, match=f"{where}: .*{words}.*run the same command again"):
             sample(world, tmp_path / "c", server.url, *flags)
     kept = dict(Log(tmp_path / "c" / "candidates").read())
     assert 0 < len(kept) <= 10
