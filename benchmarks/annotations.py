@@ -30,15 +30,15 @@ def write(path: Path, share: float) -> int:
         file.write('{"images": [')
         for id in range(images):
             name = f"images/v1/patch{id % 16}/objects365_v1_{id:08d}.jpg"
-            file.write(", " * (id > 0) + f'{{"height": 512, "id": {id}, "license": 5, "width": 769, "file_name": "{name}", "url": ""}}')
+            record = {"height": 512, "id": id, "license": 5, "width": 769, "file_name": name, "url": ""}
+            file.write(", " * (id > 0) + json.dumps(record))
         names = [{"id": id + 1, "name": f"thing {id}"} for id in range(CATEGORIES)]
         file.write(f'], "categories": {json.dumps(names)}, "annotations": [')
         for id in range(boxes):
             x, y, w, h = (rng.random() * side for side in (700, 400, 60, 90))
-            file.write(
-                ", " * (id > 0) + f'{{"id": {id}, "iscrowd": 0, "isfake": 0, "area": {w * h}, "isreflected": 0, "bbox": [{x}, {y}, {w}, {h}], '
-                f'"image_id": {rng.randrange(images)}, "category_id": {rng.randrange(CATEGORIES) + 1}}}'
-            )
+            record = {"id": id, "iscrowd": 0, "isfake": 0, "area": w * h, "isreflected": 0, "bbox": [x, y, w, h]}
+            record |= {"image_id": rng.randrange(images), "category_id": rng.randrange(CATEGORIES) + 1}
+            file.write(", " * (id > 0) + json.dumps(record))
         file.write("]}")
     return boxes
 

@@ -5,13 +5,15 @@ without an optimizer; every row starts from the same input embeddings (image fea
 nobody pays for a vision tower, but for the two rows that say so. Memory is the peak that a step allocates beyond the weights.
 
     full            logits of all positions, of policy and of a separate reference model (LLaVA-NeXT's way)
-    trl             TRL's fused head as it runs here (it scores completion positions alone only where Triton runs)
+    trl             TRL's fused head as it runs here (completion positions alone only where Triton runs)
     trl_compacted   the same with completion positions alone, as on CUDA
     liger           Liger-Kernel's chunked DPO loss, where it is installed
-    prefix          [prompt | chosen | rejected] with full logits and a reference forward: prefix sharing alone, as published
+    prefix          [prompt | chosen | rejected] with full logits and a reference forward: prefix sharing
+                    alone, as published
     ours            the stage's own code: joined rows, chunked head, reference log-probs known
     ours_cold       the first epoch's share of the rest: vision tower once, reference forward
-    limit           the joined rows and mask given: forward, log-probs of the completion positions, backward; nothing else
+    limit           the joined rows and mask given: forward, log-probs of the completion positions, backward;
+                    nothing else
 
 The arithmetic bound of a shape is the time of ``full`` divided as its multiplications are: matrix products alone, at full's rate.
 """

@@ -1,6 +1,7 @@
 """Sampling side by side: ours, a batch-1 loop, ``generate(num_return_sequences=k)``, and the bare forwards that nobody can do without.
 
-    python benchmarks/sampling.py [--parts tiny large ranks] [--images 4] [--tokens 64] [--rounds 3] [--json FILE]
+    python benchmarks/sampling.py [--parts tiny large ranks] [--images 4] [--tokens 64] [--rounds 3]
+        [--json FILE]
 
 An image has 4 prompts that show it whole and 2 that show crops, 4 samples each; the stop token is suppressed, so that every answer has
 ``--tokens`` tokens. Rows alternate in one process with one thread; medians. The limit is there with transformers' own cache and with one that

@@ -26,8 +26,8 @@ def one_rank(world: Path, out: Path, tokens: int, rounds: int, result: str | Non
 
     shims.prepare_deepspeed(use_cpu=True)
     import torch
-
     from sampling import PROMPTS, suppress_stop
+
     from spr_plugin.files import write_json
     from spr_plugin.sampling.decoding import decode, drawing
     from spr_plugin.training import engine, ranks, weights

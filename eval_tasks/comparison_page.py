@@ -59,8 +59,8 @@ def plot(rows: Sequence[Mapping]) -> str:
 
     parts = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 420 240" width="420" height="240" font-family="sans-serif" font-size="11">',
              '<line x1="50" y1="110" x2="410" y2="110" stroke="#999"/>']  # fmt: skip
-    for value in (top / 1.1, -top / 1.1):
-        parts.append(f'<text x="45" y="{y(value / 100) + 4:.1f}" text-anchor="end">{value:+.1f}</text>')
+    ticks = (top / 1.1, -top / 1.1)
+    parts += [f'<text x="45" y="{y(value / 100) + 4:.1f}" text-anchor="end">{value:+.1f}</text>' for value in ticks]
     for place, row in enumerate(rows):
         x = 80 + 75 * place
         parts.append(f'<line x1="{x}" y1="{y(row["low"]):.1f}" x2="{x}" y2="{y(row["high"]):.1f}" stroke="{COLOURS["B"]}" stroke-width="2"/>')

@@ -1,7 +1,8 @@
 """A task's documents, from the folder ``SPR_DATA_ROOT`` or, where that is not set and the hub has them, from the hub.
 
-lmms-eval cannot take a path from the environment. So a task's YAML names a one-record file as its data set, and :func:`load_documents`
-(its ``process_docs``) puts the documents of the split in its place that :mod:`spr_plugin.eval_tasks.catalogue` describes.
+lmms-eval cannot take a path from the environment. So a task's YAML names a one-record file as its data set,
+and :func:`load_documents` (its ``process_docs``) puts the documents of the split in its place that
+:mod:`spr_plugin.eval_tasks.catalogue` describes.
 
 A document is ``{id, image, image_id, width, height, box_format, …}``: sizes in pixels, ``image`` a path or
 ``{"bytes", "path"}`` (`pictures.Source`), which nobody but :func:`doc_to_visual` decodes, ``box_format`` the

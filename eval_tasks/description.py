@@ -6,10 +6,12 @@ grown in each picture as in the method (:mod:`spr_plugin.recipes.spr.regions`, s
 Boxes of the answer and objects of the region are matched one to one for the largest sum of IoU; pairs of IoU ≥ 0.5 count. Sums run over all
 regions, never over means of regions:
 
-``precision``         matched boxes / boxes of the answer         ``phrase_precision``  the same, only pairs whose phrase names the object
-``recall``            matched boxes / objects                     ``phrase_recall``     the same
-``mIoU``              sum of the matched IoU / objects            ``parse_failure``     answers without a readable box, or with
-                                                                                  coordinates that cannot be read
+``precision``         matched boxes / boxes of the answer
+``recall``            matched boxes / objects
+``phrase_precision``  as precision, only pairs whose phrase names the object
+``phrase_recall``     as recall, only such pairs
+``mIoU``              sum of the matched IoU / objects
+``parse_failure``     answers without a readable box, or with coordinates that cannot be read
 """
 
 import re

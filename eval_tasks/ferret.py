@@ -9,9 +9,11 @@ and cut to whole ones. What stands before it, back to the last delimiter (``. , 
 ``a [..] and b [..]`` the second has none. One bracket that holds anything else makes the whole answer empty.
 
     expression   the first box's IoU with the truth, in single precision
-    phrase       the first box whose phrase has the same words; a phrase that is asked twice has the first one's truth both times
-    class        white space + "not…", then white space + "no…", are deleted up to the next comma or dot each; then the name or a
-                 synonym is a part of what is left, in this case. ``bow_(weapon)`` is two synonyms
+    phrase       the first box whose phrase has the same words; a phrase that is asked twice has the first
+                 one's truth both times
+    class        white space + "not…", then white space + "no…", are deleted up to the next comma or dot each;
+                 then the name or a synonym is a part of what is left, in this case. ``bow_(weapon)`` is two
+                 synonyms
 
 Where Ferret's files stop with an error (a bracket of fewer than four numbers), the answer counts as empty here.
 """

@@ -46,8 +46,14 @@ class Details(tuple):
 # --- boxes
 
 
-def box_item(id: str, truths: Sequence[Sequence[float]], predicted: Sequence[float] | None, reason: str | None, count: int,
-             ceiling: float = 1.0) -> dict:  # fmt: skip
+def box_item(
+    id: str,
+    truths: Sequence[Sequence[float]],
+    predicted: Sequence[float] | None,
+    reason: str | None,
+    count: int,
+    ceiling: float = 1.0,
+) -> dict:
     """One judged box as plain data; the IoU is the best with any of `truths`.
 
     Args:

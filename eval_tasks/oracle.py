@@ -1,8 +1,8 @@
 """``--model spr_oracle``: no model at all. It says what a file says, or the truth, so that any model's answers can be scored and the
 tasks themselves can be checked against figures worked out by hand.
 
-    --model_args predictions=FILE.jsonl,box_format=ferret     a line {"id", "text"} or {"id", "text", "task"} each
-    --model_args noise=0.1,box_format=ferret                  the truth, disturbed
+    --model_args predictions=FILE.jsonl,box_format=ferret  a line {"id", "text"} or {"id", "text", "task"}
+    --model_args noise=0.1,box_format=ferret               the truth, disturbed
 
 The ids are the source's own: RefCOCO ``sent_id``, LVIS annotation id, VG ``region_id``; for Flickr30k ``image_sentence`` (an answer about
 the whole caption) or ``image_sentence_phrase`` (one phrase each).
@@ -49,8 +49,14 @@ class Oracle(lmms):
 
     is_simple = True
 
-    def __init__(self, predictions: str | None = None, box_format: str | None = None, noise: float = 0.0, seed: int = 0,
-                 batch_size=None, max_batch_size=None, device=None):  # fmt: skip
+    def __init__(
+        self,
+        predictions: str | None = None,
+        box_format: str | None = None,
+        noise: float = 0.0,
+        seed: int = 0,
+        batch_size=None, max_batch_size=None, device=None,
+    ):
         super().__init__()
         try:
             self.config = _Config(box_format) if box_format else None

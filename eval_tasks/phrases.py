@@ -4,7 +4,8 @@ A phrase is found in the answer where the words before a box equal it, without c
 all such places are its prediction; where several phrases have the same words, the k-th takes the k-th place (or the last there is). Where the
 first box of a prediction that is written cannot be read, it is wrong and counted, whatever comes after it. It is judged several ways:
 
-``Acc@t``, ``mIoU``    MERGED-BOXES: the box around all predictions against the box around all truths (Ferret, Shikra, UniTAB)
+``Acc@t``, ``mIoU``    MERGED-BOXES: the box around all predictions against the box around all truths
+                       (Ferret, Shikra, UniTAB)
 ``first_Acc@t``        the same, with the first box alone as the prediction
 ``any_Acc@t``          ANY-BOX: the first box against each truth, the best counts
 ``ferret_R@1``         MERGED-BOXES by Ferret's own rule (:mod:`ferret`), of models that write as Ferret does

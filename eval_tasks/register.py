@@ -1,7 +1,8 @@
 """The entry point (group ``lmms_eval.models``) that makes lmms-eval know our tasks and load LLaVA on current libraries.
 
-lmms-eval has no entry points for tasks. It calls those for models before it looks for tasks, so ours adds a folder to where tasks
-are looked for. Nothing heavy is imported here: each change waits until lmms-eval itself has imported the module in question.
+lmms-eval has no entry points for tasks. It calls those for models before it looks for tasks, so ours adds a
+folder to where tasks are looked for. Nothing heavy is imported here: each change waits until lmms-eval itself
+has imported the module in question.
 """
 
 import functools

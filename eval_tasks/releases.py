@@ -1,11 +1,14 @@
 """``spr data``: a benchmark's original release → SPR_DATA_ROOT/FOLDER/SPLIT.parquet, the one layout that the tasks read.
 
-refcoco     refer's tree: ``refcoco/refs(unc).p``, ``refcoco/instances.json`` (so too ``refcoco+``; ``refcocog`` with ``refs(umd).p``), or
-            MDETR's ``finetune_refcoco_val.json`` …; pictures in ``images/mscoco/images/train2014``.
+refcoco     refer's tree: ``refcoco/refs(unc).p``, ``refcoco/instances.json`` (so too ``refcoco+``;
+            ``refcocog`` with ``refs(umd).p``), or MDETR's ``finetune_refcoco_val.json`` …; pictures in ``images/mscoco/images/train2014``.
             Writes refcoco, refcoco+, refcocog and, for region captions, refcocog_refs (not from MDETR's files).
-flickr30k   Entities: ``Annotations/*.xml``, ``Sentences/*.txt``, ``val.txt``, ``test.txt``; pictures in ``flickr30k-images``
-lvis        ``lvis_v1_val.json``; pictures in ``val2017``. Ferret's questions are not published: these are ours, with seeded wrong classes.
-vg          ``region_descriptions.json``, ``image_data.json``, ``densecap_splits.json``; pictures in ``VG_100K`` and ``VG_100K_2``
+flickr30k   Entities: ``Annotations/*.xml``, ``Sentences/*.txt``, ``val.txt``, ``test.txt``; pictures in
+            ``flickr30k-images``
+lvis        ``lvis_v1_val.json``; pictures in ``val2017``. Ferret's questions are not published: these are
+            ours, with seeded wrong classes.
+vg          ``region_descriptions.json``, ``image_data.json``, ``densecap_splits.json``; pictures in
+            ``VG_100K`` and ``VG_100K_2``
 
 Boxes become xyxy in pixels, clipped to the picture; what is left out is counted under a reason. The counts are compared with the published
 ones, and a difference is said, not refused: small sets convert too. Knows nothing about models and tasks.

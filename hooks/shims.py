@@ -245,9 +245,8 @@ def prepare_deepspeed(use_cpu: bool) -> None:
         return
     # The one-line form: deepspeed picks an accelerator when it is first imported.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed.ops
-
     import deepspeed
+    import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     torch.cuda.synchronize = lambda device=None: None  # LLaVA calls it before it saves under DeepSpeed; here is nothing to wait for

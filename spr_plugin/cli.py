@@ -54,7 +54,7 @@ def report(directory, spr_plugin):
 @click.option("--plugin", multiple=True, help="Python file with hook implementations.")
 @click.option(
     "--out", required=True,
-    help="Gets every response with its scores and refined text; the same command goes on after an interruption.",
+    help="Gets every response with its scores and refined text; an interrupted command goes on when repeated.",
 )  # fmt: skip
 @click.option("--pairs", help="Gets the preference pair of each region.")
 @click.option("--allow-outside", is_flag=True, help="Use pictures that lie outside --images.")

@@ -149,7 +149,7 @@ class SPRConfig:
         shapes="pairs",
     )
     spr_min_gap: float = setting(
-        0.0, "a region is skipped when chosen and rejected differ by no more than this in S",
+        0.0, "a region is skipped when S of chosen is not above that of rejected, or by less than this",
         within=NOT_NEGATIVE, shapes="pairs",
     )
 

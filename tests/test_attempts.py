@@ -334,7 +334,7 @@ def coordinates_left(text, parsed):
 def test_nothing_unreadable_is_left_after_repair(family):
     form, spoilt = box_format(family), 0
     for text, truth in answers(form, 800):
-        repaired, kept, dropped, _ = refine(text, truth, form, 100, 100)
+        repaired, kept, _, _ = refine(text, truth, form, 100, 100)
         parsed = form.parse(repaired, 100, 100)
         assert not parsed.failures and not coordinates_left(repaired, parsed), (text, repaired)
         assert len(parsed.boxes) == kept, (text, repaired)

@@ -93,7 +93,8 @@ if __name__ == "__main__":
         with multiprocessing.get_context(method).Pool(1) as pool:
             print(method, pool.apply(told))
     code = "import sys; print('spr_plugin.boot' in sys.modules)"
-    print("other", subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    print("other", done.stdout.strip())
 """
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spr_plugin.boxes import Box, Space, best_iou, iou, iou_matrix
+from spr_plugin.boxes import Box, Space, best_iou, finite, iou, iou_matrix, pair_iou
 
 SIZES = st.integers(1, 5000)
 NUMBERS = st.floats(-1e4, 1e4, allow_nan=False)
@@ -66,6 +66,14 @@ def test_a_space_within_a_crop_reads_like_the_crop_shifted():
     assert (outer.width, outer.height) == (640, 480)
 
 
+def test_a_space_within_a_space_of_another_scale_on_each_axis():
+    """A part of 100 x 50 px whose pixels are 2 x 4 px of the picture, from 30, 40 on: 0.1 is 10 px of it, and 20 of the picture."""
+    part = Space("part", 640, 480, (2.0, 4.0), (30.0, 40.0))
+    inner = Space("inner", 100, 50, (100.0, 50.0), (1.0, -3.0)).within(part)
+    assert Box(0.1, 0.2, 0.5, 1.0, inner).pixels() == (30 + 2 * 11, 40 + 4 * 7, 30 + 2 * 51, 40 + 4 * 47)
+    assert inner.name == "inner in part"
+
+
 def test_another_picture_and_mixed_spaces_are_refused():
     box = Box(0, 0, 1, 1, Space.normalized(640, 480))
     with pytest.raises(ValueError, match="640x480"):
@@ -74,6 +82,9 @@ def test_another_picture_and_mixed_spaces_are_refused():
         iou(box, box.to(Space.pixels(640, 480)))
     with pytest.raises(ValueError, match="0 x 480"):
         Space.pixels(0, 480)
+    with pytest.raises(ValueError, match="640 x 0"):
+        Space.pixels(640, 0)
+    assert Space.pixels(1, 1).same_picture(Space.normalized(1, 1))
 
 
 @given(spaces(), st.data())
@@ -97,6 +108,67 @@ def test_clip_keeps_the_part_on_the_picture():
     assert Box(0.2, 0.0, 0.5, 0.1, space).clip().area == 0
     inside = Box(0.2, 0.4, 0.5, 0.6, space)
     assert inside.clip() is inside
+    pixels = Space.pixels(200, 100)
+    whole = Box(0, 0, 200, 100, pixels)
+    assert whole.clip() is whole  # also where it ends exactly at the edge
+    assert Box(-5, -5, 201, 101, pixels).clip().xyxy == (0, 0, 200, 100)
+    assert Box(5, 6, 201, 7, pixels).clip().xyxy == (5, 6, 200, 7) and Box(5, 6, 7, 101, pixels).clip().xyxy == (5, 6, 7, 100)
+    assert Box(-1, 6, 7, 8, pixels).clip().xyxy == (0, 6, 7, 8) and Box(1, -6, 7, 8, pixels).clip().xyxy == (1, 0, 7, 8)
+
+
+def test_sides_and_area():
+    box, inverted = Box(1, 2, 4, 7, Space.pixels(9, 9)), Box(4, 2, 1, 7, Space.pixels(9, 9))
+    assert (box.width, box.height, box.area) == (3, 5, 15)
+    assert (inverted.width, inverted.height, inverted.area) == (-3, 5, 0)
+    assert Box(1, 7, 4, 2, Space.pixels(9, 9)).area == Box(4, 7, 1, 2, Space.pixels(9, 9)).area == 0
+    assert Box.of([1, 2, 4, 7], box.space) == box
+    for corners in ([1, 2, 4], [1, 2, 4, 7, 9]):
+        with pytest.raises(ValueError, match="unpack"):
+            Box.of(corners, box.space)
+
+
+@pytest.mark.parametrize(
+    "values, whether",
+    [([], True), ([0, 1.5], True), ([1, math.nan], False), ([math.inf, 1], False), (["1", 1], False), ([None], False), ([10**400], False)],
+)
+def test_what_is_a_finite_number(values, whether):
+    assert finite(values) is whether
+
+
+BASE = (10.0, 20.0, 30.0, 60.0)  # 20 x 40
+
+
+@pytest.mark.parametrize(
+    "other, expected",
+    [
+        (BASE, 1.0),
+        ((10.0, 20.0, 30.0, 40.0), 0.5),
+        ((20.0, 20.0, 40.0, 60.0), 400 / 1200),
+        ((25.0, 50.0, 45.0, 70.0), 50 / (800 + 400 - 50)),
+        ((15.0, 25.0, 20.0, 30.0), 25 / 800),  # inside
+        ((5.0, 30.0, 35.0, 35.0), 100 / (800 + 150 - 100)),  # across
+        ((30.0, 20.0, 50.0, 60.0), 0.0),  # touching, on each side
+        ((10.0, 60.0, 30.0, 80.0), 0.0),
+        ((-10.0, 20.0, 10.0, 60.0), 0.0),
+        ((10.0, 0.0, 30.0, 20.0), 0.0),
+        ((40.0, 70.0, 50.0, 90.0), 0.0),  # apart on both axes
+        ((30.0, 20.0, 10.0, 60.0), 0.0),  # inverted, on each axis
+        ((10.0, 60.0, 30.0, 20.0), 0.0),
+        ((30.0, 60.0, 10.0, 20.0), 0.0),
+        ((20.0, 20.0, 20.0, 60.0), 0.0),  # without area
+        ((10.0, 30.0, 30.0, 30.0), 0.0),
+        ((10.0, 20.0, math.inf, 60.0), 0.0),
+        ((-math.inf, 20.0, 30.0, 60.0), 0.0),
+        ((10.0, math.nan, 30.0, 60.0), 0.0),
+    ],
+)
+def test_iou_by_hand(other, expected):
+    assert pair_iou(BASE, other) == pair_iou(other, BASE) == pytest.approx(expected, abs=0)
+    assert iou_matrix([BASE], [other])[0, 0] == iou_matrix([other], [BASE])[0, 0] == pytest.approx(expected, abs=0)
+    beside = [BASE, other, (0.0, 0.0, 1.0, 1.0)]
+    assert iou_matrix(beside, beside).tolist() == [[pair_iou(a, b) for b in beside] for a in beside]
+    assert best_iou([other, BASE], [(0.0, 0.0, 1.0, 1.0), BASE, (11.0, 20.0, 30.0, 60.0)], block=1).tolist()[1] == 1.0
+    assert best_iou([other], [(0.0, 0.0, 1.0, 1.0), BASE]) == [pytest.approx(expected, abs=0)]
 
 
 def reference_iou(a, b):
@@ -110,7 +182,8 @@ def reference_iou(a, b):
 
 
 COORDINATE = st.integers(-20, 20).map(float) | st.sampled_from([math.nan, math.inf])
-ROWS = st.lists(st.tuples(*[COORDINATE] * 4), max_size=5)
+PROPER = st.tuples(*[st.integers(0, 9)] * 2, *[st.integers(1, 9)] * 2).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
+ROWS = st.lists(PROPER | st.tuples(*[COORDINATE] * 4), max_size=5)  # boxes that overlap as often as not, and anything
 
 
 @given(ROWS, ROWS)

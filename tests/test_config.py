@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -314,3 +315,10 @@ def test_no_value_of_any_flag_is_a_traceback(value):
 def test_every_number_has_a_range():
     numbers = [field for field in dataclasses.fields(SPRConfig) if type(field.default) in (int, float)]
     assert numbers and all(field.metadata["within"] for field in numbers)
+
+
+def test_every_flag_is_named_by_a_test():
+    """What no test names, no test sees the effect of."""
+    files = [path for path in Path(__file__).parent.rglob("*.py") if path != Path(__file__)]
+    named = set(re.findall(r"spr_\w+", "\n".join(path.read_text() for path in files)))
+    assert [f.name for f in dataclasses.fields(SPRConfig) if f.name not in {*named, "spr"}] == []

@@ -237,7 +237,8 @@ def test_python_s_own_parser_reads_our_flags_as_transformers_does(hooked, parse)
     from spr_plugin.command_line import given
     from spr_plugin.config import SPRConfig
 
-    words = "--spr --spr_beta 0.3 --spr_lora_r 4 --no_spr_keep_best --spr_prompts plain crop --spr_clip c --spr_loss_weights 1 .5 --spr_rounds=2".split()
+    words = "--spr --spr_beta 0.3 --spr_lora_r 4 --no_spr_keep_best --spr_prompts plain crop --spr_clip c".split()
+    words += "--spr_loss_weights 1 .5 --spr_rounds=2".split()
     parse(*words)
     assert vars(SPRConfig(**given(["--lr", "1", *words]))) == vars(State.config)
     assert given(["train.py", "--lr", "1"]) == {}

@@ -334,6 +334,10 @@ def test_box_format_asks_the_hook():
         box_format("nobody")
 
 
+def _corners(box):
+    return "({},{}),({},{})".format(*(box + ",").split(","))
+
+
 # --- lists of boxes
 
 A, B, BAD, NAN, SHORT = "100,200,300,400", "500,500,600,900", "100,200,300,1400", "100,nan,300,400", "100,200,300"
@@ -345,7 +349,7 @@ LISTED = {
     "qwen2.5-vl": (qwen2_5_vl(), lambda boxes: f"a dog [[{'], ['.join(boxes)}]] runs."),
     "qwen3-vl": (qwen3_vl(), lambda boxes: f"a dog [[{'],['.join(boxes)}]] runs."),
     "internvl": (internvl(), lambda boxes: f"a <ref>dog</ref><box>[[{'], ['.join(boxes)}]]</box> runs."),
-    "qwen-vl": (qwen_vl(), lambda boxes: f"a <ref>dog</ref><box>{','.join('({},{}),({},{})'.format(*(b + ',').split(',')) for b in boxes)}</box> runs."),
+    "qwen-vl": (qwen_vl(), lambda boxes: f"a <ref>dog</ref><box>{','.join(map(_corners, boxes))}</box> runs."),
 }
 
 

@@ -11,7 +11,7 @@ RESULTS = """<testsuites><testsuite>
 <testcase classname="tests.test_boot" name="test_asked"/>
 <testcase classname="tests.hooks.test_shims" name="test_lora_trains_generates_saves_and_resumes"><failure/></testcase>
 <testcase classname="tests.hosts.test_llava" name="test_two_ranks"><skipped/></testcase>
-</testsuite></testsuites>"""
+</testsuite></testsuites>"""  # noqa: E501
 
 
 def test_cells(tmp_path, monkeypatch):

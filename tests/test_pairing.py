@@ -76,6 +76,17 @@ def test_every_skip_has_its_reason(candidates, reason):
     assert pair_of(candidates[::-1], min_gap=0.1) == reason
 
 
+@pytest.mark.parametrize("refined, made", [(0.75, True), (0.7499, False)])
+def test_a_gap_of_exactly_the_least_one_is_enough(refined, made):
+    pair = pair_of([candidate("a", 0.5, 0.1), candidate("b", 0.6, refined)], min_gap=0.25)
+    assert isinstance(pair, PreferencePair) == made and (made or pair == "gap_too_small")
+
+
+def test_any_gap_is_enough_by_default():
+    pair = pair_of([candidate("a", 0.5, 0.1), candidate("b", 0.6, 0.5001)])
+    assert pair.chosen_score - pair.rejected_score == pytest.approx(1e-4)
+
+
 def test_without_a_gap_there_is_no_preference():
     assert pair_of([candidate("a", 0.5, 0.5), candidate("b", 0.6, 0.4)]) == "gap_too_small"
 

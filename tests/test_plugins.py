@@ -24,7 +24,8 @@ def spr_annotations(source, image_folder, skipped):
     if not source.startswith("grid:"):
         return None
     space = Space.pixels(90, 90)
-    boxes = [Annotation(i, f"cell {i}", Box(i % 3 * 30, i // 3 * 30, i % 3 * 30 + 30, i // 3 * 30 + 30, space)) for i in range(9)]
+    cells = [(i % 3 * 30, i // 3 * 30) for i in range(9)]
+    boxes = [Annotation(i, f"cell {i}", Box(x, y, x + 30, y + 30, space)) for i, (x, y) in enumerate(cells)]
     return iter([AnnotatedImage("grid", f"{image_folder}/grid.png", 90, 90, tuple(boxes))])
 
 

@@ -1,6 +1,6 @@
 """The tiny LLaVA in two layouts: LLaVA's own, and transformers' ``LlavaForConditionalGeneration`` with its processor. Weights stay the same to the last bit.
 
-    python examples/tiny_world/convert.py FOLDER    # writes examples/tiny_world/llava as transformers saves it
+    python examples/tiny_world/convert.py FOLDER  # writes examples/tiny_world/llava as transformers saves it
 
 Transformers' model has one token more, ``<image>``, which its processor writes once for each patch; the way back drops it.
 """

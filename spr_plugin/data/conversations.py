@@ -212,7 +212,7 @@ def _talk(given: object) -> list[tuple[str, str]] | None:
 
 def _pairs(talk: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """(question, answer) of each human turn that the model's follows, without the picture's placeholder."""
-    for (asker, question), (teller, answer) in zip(talk, talk[1:]):
+    for (asker, question), (teller, answer) in itertools.pairwise(talk):
         if asker in HUMAN and teller in MODEL:
             yield question.replace("<image>", "").strip(), answer.strip()
 
@@ -302,5 +302,5 @@ def _names_nothing(label: str) -> bool:
     """Whether a phrase has no word of its own, as "bounding box is"; a box may be what is in the picture, and a
     number what stands on it."""
     others = set(WORD.findall(label.lower())) - ARTICLES
-    alone = others in ({"box"}, {"boxes"}) or others and all(map(str.isdecimal, others))
+    alone = others in ({"box"}, {"boxes"}) or (others and all(map(str.isdecimal, others)))
     return not alone and next(_own_words(label), None) is None

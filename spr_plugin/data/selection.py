@@ -80,7 +80,7 @@ def keys_of_picture(name: Key) -> frozenset[Key]:
     if isinstance(name, int):
         return frozenset([name])
     path = str(name).replace("\\", "/")
-    folders, _, base = path.rpartition("/")
+    _, _, base = path.rpartition("/")
     # a folder is named after a picture by who cuts it up, and a Roboflow export ends in a hash
     padded = [*COCO_NUMBER.findall(path), *TWELVE_DIGITS.findall(base)]
     behind = [first or second for first, second in IN_COCO_SET.findall(path)]

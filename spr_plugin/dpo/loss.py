@@ -2,11 +2,11 @@
 
 With policy π, reference π_ref and Δ = log π(y|x) − log π_ref(y|x) of chosen w and rejected l, δ = Δ_w − Δ_l, label smoothing ε:
 
-    sigmoid  −log σ(βδ)                                                  DPO, the SPR paper's
-    hinge    max(0, 1 − βδ)                                              SLiC
-    ipo      (Δ_w/|y_w| − Δ_l/|y_l| − 1/2β)²                             IPO, normalised by length as its authors advise
-    robust   (−(1 − ε) log σ(βδ) + ε log σ(−βδ)) / (1 − 2ε)              robust DPO
-    sft      −Σ log π(y_w|x) / Σ |y_w| over the batch                    cross-entropy on chosen
+    sigmoid  −log σ(βδ)                                     DPO, the SPR paper's
+    hinge    max(0, 1 − βδ)                                 SLiC
+    ipo      (Δ_w/|y_w| − Δ_l/|y_l| − 1/2β)²                IPO, by length as its authors advise
+    robust   (−(1 − ε) log σ(βδ) + ε log σ(−βδ)) / (1 − 2ε  robust DPO
+    sft      −Σ log π(y_w|x) / Σ |y_w| over the batch       cross-entropy on chosen
 """
 
 from dataclasses import dataclass

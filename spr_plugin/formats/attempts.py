@@ -34,7 +34,8 @@ Span = tuple[int, int]
 
 READ = "\0"  # stands in the place of each character that has been read
 QUOTES = "\"'`*"  # and marks of emphasis; they part nothing
-PARTS = "[xy](?:_?[0-3])?|w|h|c|l|t|r|b|min|max|left|top|right|bottom|upper|lower|width|height|cent(?:er|re)|corner|start|end"
+PARTS = "[xy](?:_?[0-3])?|w|h|c|l|t|r|b|min|max|left|top|right|bottom|upper|lower|width|height"
+PARTS += "|cent(?:er|re)|corner|start|end"
 SIDE = rf"(?:{PARTS})(?:[_-]?(?:{PARTS}))*"
 BOX = r"bbox(?:es)?|b?box(?:es)?_?2d|bounding[ _-]?box(?:es)?|coord(?:inate)?s?|xyxy|xywh"
 THING = r"box(?:es)?|region|rect(?:angle)?|roi|loc(?:ation)?"  # is measured in numbers of other kinds too
@@ -47,7 +48,8 @@ _TOKEN = re.compile(
   | (?P<other_tag><[/|]*[^\W\d]\w*\|?>)
   | (?P<opening>\\?[\[({{] | <(?=\s?[-+]?\.?\d|[^\W\d]))
   | (?P<closing>\\?[\])}}] | /?>)
-  | (?P<number>\b\d\d?:\d\d(?::\d\d)?\b | (?<![\d/])\d+/\d+/\d+\b(?!/) | \b(?:19|20)\d\d-\d\d?-\d\d?\b   # a time or date is one
+    # a time or date is one number
+  | (?P<number>\b\d\d?:\d\d(?::\d\d)?\b | (?<![\d/])\d+/\d+/\d+\b(?!/) | \b(?:19|20)\d\d-\d\d?-\d\d?\b
               | [-+−]?(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d+\b)? | \b(?:nan|inf|infinity|null|none)\b)
   | (?P<box>\b(?:(?:{BOX})|(?P<thing>{THING}))(?:[ _#]?\d{{1,3}}(?=\s?[:=]))?(?![^\W_]))
   | (?P<side>\b{SIDE}\b)

@@ -2,8 +2,8 @@
 
 The reading never raises, takes time linear in the text, and counts what it could not read under a reason:
 
-``malformed``     coordinates that are not four numbers of the family's kind, or that are written in no way of the family's
-                  (:mod:`spr_plugin.formats.attempts`)
+``malformed``     coordinates that are not four numbers of the family's kind, or that are written in no way of
+                  the family's (:mod:`spr_plugin.formats.attempts`)
 ``out_of_range``  a number outside the family's space
 ``inverted``      right edge left of the left edge, or bottom above top
 ``truncated``     coordinates that are still open where the text ends

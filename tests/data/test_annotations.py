@@ -273,11 +273,11 @@ def record(turns, image="a.jpg"):
     return {"id": "x", "image": image, "conversations": talk}
 
 
-def mine(folder, records, form=llava("pad"), **more):
+def mine(folder, records, form=None, **more):
     file = folder / "data.json"
     file.write_text(json.dumps(records))
     skipped = Counter()
-    return list(mine_conversations(str(file), str(folder), form, skipped, **more)), skipped
+    return list(mine_conversations(str(file), str(folder), form or llava("pad"), skipped, **more)), skipped
 
 
 def test_rec_and_reg_turns_and_grounded_answers_are_mined(folder):

@@ -32,8 +32,15 @@ def same(a, b) -> bool:
     return json.dumps(a) == json.dumps(b)  # NaN is NaN
 
 
-@given(images=st.lists(IDS, max_size=5), annotations=ANNOTATIONS, other=VALUES, order=st.permutations(["images", "annotations", "categories", "info"]),
-       ascii=st.booleans(), indent=st.sampled_from([None, 1]), chunk=st.sampled_from([1, 7, 64, 1 << 20]))  # fmt: skip
+@given(
+    images=st.lists(IDS, max_size=5),
+    annotations=ANNOTATIONS,
+    other=VALUES,
+    order=st.permutations(["images", "annotations", "categories", "info"]),
+    ascii=st.booleans(),
+    indent=st.sampled_from([None, 1]),
+    chunk=st.sampled_from([1, 7, 64, 1 << 20]),
+)
 def test_it_reads_what_json_reads(tmp_path_factory, images, annotations, other, order, ascii, indent, chunk):
     parts = {"images": [{"id": id, "n": n} for n, id in enumerate(images)], "annotations": annotations, "categories": [{"id": 1, "name": "\u00e9{"}], "info": other}
     file = tmp_path_factory.getbasetemp() / "any.json"
@@ -203,7 +210,8 @@ def test_half_a_character_in_labels_names_and_ids(tmp_path):
     file = tmp_path / "coco.json"
     file.write_text(
         r'{"images": [{"id": "\ud83d", "file_name": "\ud83d.png"}, {"id": "\ud83d\ude00", "n": 1}], '
-        r'"annotations": [{"image_id": "\ud83d", "label": "\ude00 \\ud83d"}], "categories": [{"name": "cat \ud83d"}]}'
+        r'"annotations": [{"image_id": "\ud83d", "label": "\ude00 \\ud83d"}], '
+        r'"categories": [{"name": "cat \ud83d"}]}'
     )
     index = CocoIndex(str(file), usable, Counter())
     assert index.ids == ["\ufffd", "\U0001f600"] and index.categories == [{"name": "cat \ufffd"}]

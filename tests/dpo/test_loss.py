@@ -56,6 +56,14 @@ def test_a_filler_has_no_part_in_the_sft_term():
     assert preference_losses(pair, ["sft"], [1.0], 0.1, 0.0)[0].item() == 1.0
 
 
+def test_the_sft_term_is_a_mean_over_tokens_and_not_over_pairs():
+    """Chosen answers of 1 and 3 tokens with log-prob -6 and -1 each: 9 / 4, where the mean of the two means is 3.5."""
+    scored = torch.tensor([[i < n for i in range(3)] for n in (1, 3, 2, 3)])
+    answers = Answers(torch.tensor([[-6.0], [-1.0], [-2.0], [-2.0]]) * scored, scored)
+    losses = preference_losses(deltas(answers, torch.zeros(4), torch.tensor([True, True])), ["sft"], [1.0], 0.1, 0.0)
+    assert losses.tolist() == [2.25, 2.25]
+
+
 @pytest.fixture(scope="module")
 def text_model():
     """A random Llama with the tiny world's tokenizer."""
@@ -71,7 +79,8 @@ def text_model():
 def text_pairs():
     from datasets import Dataset
 
-    rows = [("where is it ? ", f"a red circle at 0.{n}1 .", "a blue square at 0.27 and a green ring ." * (n % 2 + 1)) for n in range(4)]
+    chosen = [f"a red circle at 0.{n}1 ." + " and a ring" * n for n in range(4)]  # of unequal lengths, as TRL's sft is a mean over tokens
+    rows = [("where is it ? ", chosen[n], "a blue square at 0.27 and a green ring ." * (n % 2 + 1)) for n in range(4)]
     return Dataset.from_list([dict(zip(("prompt", "chosen", "rejected"), row)) for row in rows])
 
 

@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-from spr_plugin import dpo
 from spr_plugin.data import pictures
 from spr_plugin.dpo import choose_trainable, improve, merge_adapter
 from spr_plugin.dpo.pairs import pair_rows
@@ -271,45 +270,6 @@ def test_metrics_reach_tensorboard(live_llava, pairs, tmp_path):
     for name in ("spr/loss", "rewards/chosen", "rewards/margins", "rewards/accuracies", "logps/rejected", "spr/kl", "spr/grad_norm"):
         (tag,) = [tag for tag in found if tag.endswith(name)]
         assert len(found[tag]) == 4, name
-
-
-def test_nothing_to_train(live_llava):
-    host, config = live_llava(spr_tune="full")
-    dpo.check_trainable(host, config)
-    host.trainer.model.requires_grad_(False)
-    with pytest.raises(UserError, match="nothing to train"):
-        choose_trainable(host, config)
-
-
-def test_adapters_of_the_host_that_are_nowhere_in_the_language_model(live_llava):
-    """Known before anything is trained, and said then; the projector trains if it is asked for."""
-    host, config = live_llava(lora=True)
-    dpo.check_trainable(host, config)
-    for name, parameter in host.trainer.model.named_parameters():
-        parameter.requires_grad_("mm_projector" in name)
-    with pytest.raises(UserError, match="nothing to train: .* in the language model.*--spr_tune_projector") as caught:
-        dpo.check_trainable(host, config)
-    assert "\n" not in str(caught.value)
-    dpo.check_trainable(host, dataclasses.replace(config, spr_tune_projector=True))
-
-
-def test_an_adapter_with_nothing_to_be_added_to(live_llava):
-    """Known before anything is trained, and said then."""
-    host, config = live_llava()
-    dpo.check_trainable(host, config)
-    host.llava.get_model().layers = torch.nn.ModuleList()
-    with pytest.raises(UserError, match="--spr_tune lora: the language model has no linear layer"):
-        dpo.check_trainable(host, config)
-
-
-def test_a_group_that_no_flag_asked_for_is_refused(live_llava):
-    from spr_plugin.training.trainable import describe
-
-    host, config = live_llava(spr_tune="full")
-    choose_trainable(host, config)
-    host.llava.get_model().mm_projector[0].weight.requires_grad_(True)
-    with pytest.raises(UserError, match="projector, which no flag asks for"):
-        describe(host, config)
 
 
 def test_weights_that_were_saved_are_the_live_ones(live_llava, pairs, tmp_path):

@@ -80,6 +80,15 @@ def test_a_collapse_stops_the_stage_in_one_line(watched_run, capfd):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("share, looks", [(0.5, 5), (0.51, 3)])
+def test_a_value_of_exactly_the_share_is_no_collapse(watched_run, share, looks):
+    """--spr_collapse: two boxes an answer at the entry, one from step 2 on."""
+    both = GOOD + " and " + GOOD.replace("circle", "ring")
+    state, _ = watched_run([both, both, GOOD, GOOD, GOOD], spr_collapse=share)
+    assert len(state) == looks
+
+
+@pytest.mark.slow
 def test_a_collapse_with_nothing_kept_is_an_error(watched_run):
     with pytest.raises(UserError, match="stops answering at step 1"):
         watched_run([GOOD, WORDS], spr_keep_best=False)

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spr_plugin.dpo import rows
-from spr_plugin.dpo.features import FeatureCache, cached_features
-from spr_plugin.dpo.pairs import batch_of, pair_rows, unshared
+from spr_plugin.dpo.pairs import batch_of, pair_rows
 from spr_plugin.dpo.rows import answers, join_rows, pair_mask
 from spr_plugin.errors import UserError
 from spr_plugin.training import trainable
@@ -162,58 +161,6 @@ def test_what_is_hooked_is_unhooked_also_after_an_error(live_llava, pairs):
     assert not backbone._forward_pre_hooks
 
 
-# --- pictures -----------------------------------------------------------------------------------------------------------------
-
-
-def counted_encoder(host, monkeypatch):
-    seen = []
-    encode = host.llava.encode_images
-    monkeypatch.setattr(host.llava, "encode_images", lambda pictures: seen.append(len(pictures)) or encode(pictures))
-    return seen
-
-
-def frozen(host):
-    for name, parameter in host.trainer.model.named_parameters():
-        parameter.requires_grad_(host.part_of(name) == "language model")
-
-
-def test_a_picture_is_encoded_once(live_llava, pairs, monkeypatch):
-    host, _ = live_llava()
-    frozen(host)
-    seen = counted_encoder(host, monkeypatch)
-    inputs, cache, sums = batch_of(host, pairs(3)), FeatureCache(1 << 20), []
-    for _ in range(2):
-        with cached_features(host, cache, inputs["pictures"], False):
-            sums.append(answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], True).sums)
-    assert seen == [3]
-    assert torch.equal(*sums)
-    assert torch.allclose(sums[0], answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], True).sums, atol=1e-5)
-
-
-def test_the_cache_keeps_to_its_budget(live_llava, pairs, monkeypatch):
-    host, _ = live_llava()
-    frozen(host)
-    seen = counted_encoder(host, monkeypatch)
-    inputs = batch_of(host, pairs(3))
-    one = 4 * 32 * 4  # patches × width × bytes
-    cache = FeatureCache(2 * one)
-    for _ in range(2):
-        with cached_features(host, cache, inputs["pictures"], False):
-            answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], True)
-    assert seen == [3, 1] and cache.bytes == 2 * one
-
-
-def test_a_projector_that_trains_is_not_cached_but_its_tower_is(live_llava, pairs):
-    host, _ = live_llava()
-    model, cache, inputs = host.trainer.model, FeatureCache(1 << 20), batch_of(host, pairs(2))
-    for _ in range(2):
-        model.zero_grad()
-        with cached_features(host, cache, inputs["pictures"], False):
-            answers(host, model, inputs["batch"], inputs["unshared"], True).sums.sum().backward()
-        assert model.get_model().mm_projector[0].weight.grad.abs().max() > 0
-    assert len(cache.held) == 2
-
-
 # --- the plan of a joined row -------------------------------------------------------------------------------------------------
 
 
@@ -247,15 +194,6 @@ def test_every_token_sees_what_it_saw_in_its_own_row(layout, window):
             source = plan.index[pair, place % plan.index.shape[1]].item()
             home = row if t >= prompts[pair] else pair
             assert source == home * width + starts[home] + t
-
-
-def test_tails_are_what_the_two_rows_do_not_share():
-    def row(prompt, answer):
-        return {"input_ids": torch.tensor(prompt + answer), "labels": torch.tensor([-100] * len(prompt) + answer)}
-
-    assert unshared([row([1, 2, 3], [7, 8]), row([1, 2, 3], [7, 9, 9])]) == [2, 3]
-    assert unshared([row([1, 2, 3], [7]), row([1, 2, 4], [7, 9])]) == [2, 3]  # the prompts' ends were tokenized differently
-    assert unshared([row([1, 2], [3, 4]), row([1, 2, 3], [4])]) == [2, 2]
 
 
 def test_mixed_attention_is_not_joined():

@@ -1,11 +1,13 @@
 """Made-up answers, and what Ferret's own evaluators say of each.
 
-    python tests/eval_tasks/ferret_agreement.py DIR     # DIR: a checkout of apple/ml-ferret; writes ferret_verdicts.jsonl anew
+    python tests/eval_tasks/ferret_agreement.py DIR     # a checkout of apple/ml-ferret
+
+writes ferret_verdicts.jsonl anew.
 
 A line is one of
 
-    ["expression", width, height, [x1, y1, x2, y2], answer, "11100"]                    a digit for each of metrics.THRESHOLDS
-    ["phrases", width, height, [[phrase, [[x1, y1, x2, y2], …]], …], answer, "101"]     a digit a phrase, IoU 0.5, boxes merged
+    ["expression", width, height, [x1, y1, x2, y2], answer, "11100"]    a digit for each threshold
+    ["phrases", width, height, [[phrase, [[x1, y1, x2, y2], …]], …], answer, "101"]     a digit a phrase
     ["class", name, [synonym, …], answer, "1"]
 
 The answers are ours; Ferret's files are run where they lie, one answer at a time, and nothing of them is kept but the digits.

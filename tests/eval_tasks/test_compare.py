@@ -89,7 +89,8 @@ def test_pages_are_written(tmp_path):
     assert page.count("data:image/jpeg;base64,") == module.SHOWN_FLIPS and "<svg" in page and "http" not in re.sub(r'xmlns="[^"]*"', "", page)
     found = json.loads((tmp_path / "out/compare.json").read_text())
     flips = found["tasks"]["spr_refcoco_val"]["flips"]
-    a_hits, b_hits = ([row[side] for row in found["tasks"]["spr_refcoco_val"]["rows"] if row["figure"] == "Acc@0.5"][0] for side in "ab")
+    (hits,) = [row for row in found["tasks"]["spr_refcoco_val"]["rows"] if row["figure"] == "Acc@0.5"]
+    a_hits, b_hits = hits["a"], hits["b"]
     assert (flips["won"] - flips["lost"]) / 300 == pytest.approx(b_hits - a_hits)
     assert (tmp_path / "out/compare.md").read_text() in done.output + "\n"
 

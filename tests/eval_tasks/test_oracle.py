@@ -187,7 +187,7 @@ again = simple_evaluate(model="spr_oracle", model_args=f"predictions={sys.argv[1
                         tasks=["spr_refcoco", "spr_flickr30k", "spr_lvis", "spr_grounded_description"], bootstrap_iters=0)
 noisy = simple_evaluate(model="spr_oracle", model_args="box_format=ferret,noise=0.5", tasks=["spr_rec"], bootstrap_iters=0)
 Path(sys.argv[1], "found.json").write_text(json.dumps([found["results"] for found in (truth, again, noisy)], default=str))
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture(scope="module")

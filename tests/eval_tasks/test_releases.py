@@ -226,8 +226,14 @@ def test_the_folder_of_pictures_may_be_a_link(tmp_path):
     assert releases.convert("refcoco", str(tmp_path / "refer"), str(tmp_path / "root"))["refcoco/val"] == 4
 
 
-@pytest.mark.parametrize("content, words", [(pickle.dumps([Evil()]), "wants (posix|nt).getcwd"), (b"\x80", "not a pickle"),
-                                            (pickle.dumps({"a": 1}), "not a list of refs")])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (pickle.dumps([Evil()]), "wants (posix|nt).getcwd"),
+        (b"\x80", "not a pickle"),
+        (pickle.dumps({"a": 1}), "not a list of refs"),
+    ],
+)
 def test_a_pickle_runs_no_code(tmp_path, content, words):
     (tmp_path / "refs.p").write_bytes(content)
     with pytest.raises(UserError, match=words):
@@ -238,11 +244,11 @@ XML = """<annotation><filename>7.jpg</filename><size><width>100</width><height>8
 <object><name>11</name><name>12</name><bndbox><xmin>1</xmin><ymin>11</ymin><xmax>50</xmax><ymax>80</ymax></bndbox></object>
 <object><name>12</name><bndbox><xmin>60</xmin><ymin>11</ymin><xmax>90</xmax><ymax>40</ymax></bndbox></object>
 <object><name>13</name><nobndbox>1</nobndbox></object>
-<object><name>14</name><scene>1</scene><nobndbox>0</nobndbox></object></annotation>"""
+<object><name>14</name><scene>1</scene><nobndbox>0</nobndbox></object></annotation>"""  # noqa: E501
 SENTENCES = """[/EN#11/people A man] and [/EN#12/animals two dogs] in [/EN#14/scene a park] , [/EN#0/notvisual it] seems .
 [/EN#13/other Nothing] boxed here .
 [/EN#12/animals The dogs] run .
-"""
+"""  # noqa: E501
 
 
 def test_flickr30k_entities(tmp_path):

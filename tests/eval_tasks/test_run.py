@@ -116,7 +116,8 @@ class Oracle(lmms):
         answers = []
         for prompt, _, to_visual, number, task, split in (request.args for request in requests):
             document = self.task_dict[task][split][number]
-            assert document["expression"] in prompt and to_visual(document)[0].size == (document["width"], document["height"])
+            assert document["expression"] in prompt
+            assert to_visual(document)[0].size == (document["width"], document["height"])
             side = max(document["width"], document["height"])
             pads = [(side - document["width"]) // 2, (side - document["height"]) // 2] * 2
             box = [round((value + pad) / side, 6) for value, pad in zip(document["bbox"], pads)]
@@ -199,14 +200,16 @@ from llava.model.builder import load_pretrained_model
 
 tokenizer, model, processor, _ = load_pretrained_model(sys.argv[1], None, "llava", device_map="auto")
 model.float()
-prompts = [f"USER: <image>\\nWhere is the {words}? ASSISTANT:" for words in ("ring", "large red square on the left", "blue circle")]
+asked = ("ring", "large red square on the left", "blue circle")
+prompts = [f"USER: <image>\\nWhere is the {words}? ASSISTANT:" for words in asked]
 pictures = [Image.new("RGB", (112, 80), (200, 80 * place, 30)) for place in range(3)]
 
 def answers(prompts, pictures):
     ids = [tokenizer_image_token(prompt, tokenizer, -200, return_tensors="pt") for prompt in prompts]
     ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=0)
     images = process_images(pictures, processor, model.config).float()
-    out = model.generate(ids, attention_mask=ids.ne(0), images=images, image_sizes=[p.size for p in pictures], do_sample=False,
+    sizes = [p.size for p in pictures]
+    out = model.generate(ids, attention_mask=ids.ne(0), images=images, image_sizes=sizes, do_sample=False,
                          max_new_tokens=24, pad_token_id=0)
     return tokenizer.batch_decode(out, skip_special_tokens=True)
 

@@ -306,8 +306,9 @@ def test_written_tables_name_missing_seeds_and_hold_the_gains(tmp_path):
     samples |= {f"spr_tiny_world_{task}": {"figures": ["accuracy"], "pictures": {p: [[1, 1]] for p in pictures}} for task in ("presence", "color")}
     better = {**samples, "spr_tiny_world_rec": {"figures": ["IoU"], "pictures": {p: [0.95] for p in pictures}}}
     results = tmp_path / "results"
-    for name, manifest, held in [("base", {"variant": "base"}, samples), ("main-0", {"variant": "main", "seed": 0}, better),
-                                 ("main-2", {"variant": "main", "seed": 2}, better)]:  # fmt: skip
+    written = [("base", {"variant": "base"}, samples)]
+    written += [(f"main-{seed}", {"variant": "main", "seed": seed}, better) for seed in (0, 2)]
+    for name, manifest, held in written:
         run.write_result(results / f"{name}.json", manifest, held)
     text = tables.write(results, tmp_path)
     written = json.loads((tmp_path / "reproduction.json").read_text())

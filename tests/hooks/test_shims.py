@@ -25,7 +25,8 @@ import transformers.trainer as trainer, transformers
 arguments = transformers.TrainingArguments(output_dir="out", use_cpu=True, report_to="none")
 names = ["is_sagemaker_mp_enabled", "get_parameter_names", "has_length", "ALL_LAYERNORM_LAYERS", "logger"]
 has = lambda f, name: name in inspect.signature(f, follow_wrapped=False).parameters
-takes = lambda f, name: has(f, name) or any(p.kind == p.VAR_KEYWORD for p in inspect.signature(f, follow_wrapped=False).parameters.values())
+own = lambda f: inspect.signature(f, follow_wrapped=False).parameters.values()
+takes = lambda f, name: has(f, name) or any(p.kind == p.VAR_KEYWORD for p in own(f))
 try:
     importlib.import_module("llava.train.llava_trainer")
     llava = ""

@@ -18,7 +18,8 @@ CHATML = (
 )
 TEXT = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8, initializer_range=0.2)
 PIXELS = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 40}
-SPECIAL = "<|endoftext|> <|im_end|> <|im_start|> <image> <|vision_start|> <|vision_end|> <|image_pad|> <|video_pad|> <IMG_CONTEXT> <img> </img>".split()
+SPECIAL = """<|endoftext|> <|im_end|> <|im_start|> <image> <|vision_start|> <|vision_end|> <|image_pad|>
+    <|video_pad|> <IMG_CONTEXT> <img> </img>""".split()
 
 
 def tokenizer(image_token: str):

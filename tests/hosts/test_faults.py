@@ -52,7 +52,8 @@ def test_a_rank_dies_a_line_is_damaged_and_two_launchers_finish(world, tmp_path)
 
 def two_launchers(world, out) -> str:
     """``torchrun --nnodes 2``, one launcher for each "machine"; the joined output."""
-    rendezvous = f"--nnodes 2 --nproc_per_node 1 --rdzv_backend c10d --rdzv_endpoint localhost:{free_port()} --rdzv_id spr".split()
+    rendezvous = "--nnodes 2 --nproc_per_node 1 --rdzv_backend c10d --rdzv_id spr --rdzv_endpoint".split()
+    rendezvous += [f"localhost:{free_port()}"]
     python, *torchrun = command(world, out, *spr_flags(world), ranks=2)
     place = torchrun.index("--standalone")
     arguments = [python, *torchrun[:place], *rendezvous, *torchrun[place + 3 :]]

@@ -153,7 +153,7 @@ def test_what_is_left_is_dealt_anew_to_other_ranks(world, tmp_path):
     answered = []
     for ranks in (1, 2, 4):
         before = _lines(log, ranks)
-        reached = lambda: all(now > was for now, was in zip(_lines(log, ranks), before))
+        reached = lambda ranks=ranks, before=before: all(now > was for now, was in zip(_lines(log, ranks), before))
         assert kill_when(command(world, out, *flags, ranks=ranks), reached, tmp_path / "log"), (tmp_path / "log").read_text()[-3000:]
         answered.append(dict(log.read()))
     assert len(answered[0]) < len(answered[1]) < len(answered[2]) < 12 * 3 * 2

@@ -16,7 +16,8 @@ from .tree import HERE
 pytestmark = pytest.mark.slow
 SCRIPT = HERE / "scripts" / "smallest.py"
 BIN = Path(sys.executable).parent
-FLAGS = "--max_steps 2 --per_device_train_batch_size 2 --learning_rate 0.1 --report_to none --save_strategy no --use_cpu True --seed 1".split()
+FLAGS = """--max_steps 2 --per_device_train_batch_size 2 --learning_rate 0.1 --report_to none --save_strategy no
+    --use_cpu True --seed 1""".split()
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0", "SLURM_NNODES": "1", "SLURM_NODELIST": "here"}
 
 LAUNCHERS = {

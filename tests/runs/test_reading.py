@@ -171,7 +171,7 @@ def test_a_newer_run_shows_what_is_known_of_it(tmp_path, capsys):
     del region["region"]
     folder.log("regions").write([region])
     with pytest.raises(UserError, match="regions holds no regions that this version reads"):
-        runs.open(tmp_path).queries
+        _ = runs.open(tmp_path).queries
 
 
 def test_later_rounds_are_runs_in_their_order(tmp_path):

@@ -18,9 +18,9 @@ from spr_plugin.recipes.base import Source
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
-from spr_plugin.sampling import replies
 from spr_plugin.sampling import server as spr_server
 from spr_plugin.sampling.alone import import_candidates
+from spr_plugin.sampling.stage import replies
 
 spec = importlib.util.spec_from_file_location("chat_server", Path(__file__).parents[1] / "chat_server.py")
 chat = importlib.util.module_from_spec(spec)
@@ -174,7 +174,8 @@ def test_a_server_that_stays_away_is_one_line_and_the_rest_is_asked_later(world,
     monkeypatch.setattr(spr_server, "RETRIES", 2)
     broken = dict.fromkeys(range(10, 1000), fault)
     with chat.ChatServer(broken) as server:
-        with pytest.raises(UserError, match=f"--spr_sampler_url http://127.0.0.1:{server.server_port}/v1: .*{words}.*run the same command again"):
+        where = f"--spr_sampler_url http://127.0.0.1:{server.server_port}/v1"
+        with pytest.raises(UserError, match=f"{where}: .*{words}.*run the same command again"):
             sample(world, tmp_path / "c", server.url, *flags)
     kept = dict(Log(tmp_path / "c" / "candidates").read())
     assert 0 < len(kept) <= 10
@@ -192,7 +193,7 @@ def serving(*names):
 def test_a_server_of_another_model_does_not_finish_what_one_has_begun(world, tmp_path, monkeypatch):
     """Its answers would stand among the first one's. Nothing is asked, and the first one may go on."""
     monkeypatch.setattr(spr_server, "RETRIES", 0)
-    with chat.ChatServer({number: 500 for number in range(10, 999)}, models=serving("first")) as server:
+    with chat.ChatServer(dict.fromkeys(range(10, 999), 500), models=serving("first")) as server:
         with pytest.raises(UserError, match="told to answer 500"):
             sample(world, tmp_path / "c", server.url)
     begun = dict(Log(tmp_path / "c" / "candidates").read())
@@ -530,7 +531,9 @@ def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(world / "images", elsewhere)
 
-    def take_up(run="run", form=box_format("llava", "pad"), **changed):
+    padded = box_format("llava", "pad")
+
+    def take_up(run="run", form=padded, **changed):
         settings = dict(spr=True, spr_regions=REGIONS, spr_annotations=f"{world}/spr.json", spr_image_folder=str(elsewhere), spr_candidates=str(tmp_path / "c"))
         config = SPRConfig(**{**settings, **changed})
         folder, recipe = Folder(tmp_path / run), find_recipe(config, form)

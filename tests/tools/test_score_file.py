@@ -342,7 +342,7 @@ def test_an_error_names_the_command_s_own_flags(small, flags, words):
 def test_no_clip_is_one_line(small):
     with pytest.raises(UserError, match="^--clip: "):
         commands(
-            "score --annotations coco.json --images images --responses in.jsonl --box-format llava --out o.jsonl".split(),
+            [*"score --annotations coco.json --images images --responses in.jsonl".split(), *"--box-format llava --out o.jsonl".split()],
             standalone_mode=False,
         )
 

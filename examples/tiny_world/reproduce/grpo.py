@@ -1,7 +1,8 @@
 """GRPO with an IoU reward by TRL's own trainer, the VLM-R1 way: what SPR is compared with.
 
-    python examples/tiny_world/reproduce/grpo.py --model examples/tiny_world/llava --annotations DATA/spr.json --image_folder DATA/images
-        --budget RUN/spr --output_dir OUT [flags of trl.GRPOConfig]
+    python examples/tiny_world/reproduce/grpo.py --model examples/tiny_world/llava
+        --annotations DATA/spr.json --image_folder DATA/images --budget RUN/spr --output_dir OUT
+        [flags of trl.GRPOConfig]
 
 The base is converted to transformers' layout (convert.py), answers referring expressions about the scenes that SPR describes, asked as RefCOCO asks, and is
 rewarded with the IoU of its box; OUT gets it back in LLaVA's layout, and ``grpo.json``. As in SPR, the language model alone is trained.

@@ -13,15 +13,16 @@ SCENES = {"sft": 8, "spr": 2300, "val": 0, "test": 0}
 MAIN, GRPO = "main", "GRPO with IoU reward"
 ALL, REC = "spr_tiny_world", "spr_tiny_world_rec"  # lmms-eval's names: every question, referring expressions alone
 
-COMMON = """--spr_only True --spr_save_base False --spr_max_new_tokens 160 --spr_sample_batch 16 --spr_save_steps 25
-    --spr_regions 1000 --spr_tune full --spr_batch_size 8 --spr_epochs 2"""
+COMMON = """--spr_only True --spr_save_base False --spr_max_new_tokens 160 --spr_sample_batch 16
+    --spr_save_steps 25 --spr_regions 1000 --spr_tune full --spr_batch_size 8 --spr_epochs 2"""
 # Of TUNE the best on validation scenes at IoU 0.9; docs/reproduction.md has the table.
 CHOSEN = "--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft"
 
 # As VLM-R1 trains: 8 answers to each of 16 prompts a step, temperature 1, the language model alone; grpo.py works out the steps. β is TRL's
 # default, 0; VLM-R1's 0.04 would ask a reference about every answer.
-GRPO_COMMON = """--num_generations 8 --per_device_train_batch_size 128 --temperature 1 --loss_type grpo --max_completion_length 24 --weight_decay 0
-    --gradient_checkpointing False --bf16 False --use_cpu True --save_strategy no --report_to none --logging_steps 10 --disable_tqdm True"""
+GRPO_COMMON = """--num_generations 8 --per_device_train_batch_size 128 --temperature 1 --loss_type grpo
+    --max_completion_length 24 --weight_decay 0 --gradient_checkpointing False --bf16 False --use_cpu True
+    --save_strategy no --report_to none --logging_steps 10 --disable_tqdm True"""
 
 
 @dataclass(frozen=True)

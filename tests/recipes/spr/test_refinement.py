@@ -31,6 +31,19 @@ def test_the_threshold_itself_is_not_enough():
     assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100, threshold=0.4)[:3] == ("A dog [0.0, 0.0, 0.2, 0.2]", 1, 0)
 
 
+def test_a_little_more_than_a_half_is_enough_by_default():
+    text = "A dog [0.0, 0.0, 0.2, 0.2]"
+    over, half = [(0.0, 0.0, 20.0, 10.1)], [(0.0, 0.0, 20.0, 10.0)]
+    assert refine(text, truth(*over), FORM, 100, 100).kept == 1 and refine(text, truth(*half), FORM, 100, 100).kept == 0
+    assert match(over, [(0, 0, 20, 20)]) == {0: 0} and match(half, [(0, 0, 20, 20)]) == {}
+
+
+def test_the_share_of_the_boxes_that_were_kept():
+    good, bad = "[0.0, 0.0, 0.2, 0.2]", "[0.6, 0.6, 0.9, 0.9]"
+    texts = {f"A {good}": 1, f"A {bad}": 0, f"A {good} b {bad}": 0.5, f"A {good} b {bad} c {bad} d {bad}": 0.25, "A": 1}
+    assert {text: refine(text, truth((0, 0, 20, 20)), FORM, 100, 100).share for text in texts} == texts
+
+
 def test_matching_is_one_to_one():
     text = "A dog [0.0, 0.0, 0.2, 0.2], a puppy [0.0, 0.0, 0.2, 0.18]."
     assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100)[:3] == ("A dog [0.0, 0.0, 0.2, 0.2], a puppy.", 1, 1)

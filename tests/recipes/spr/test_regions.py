@@ -4,6 +4,7 @@ import json
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -132,3 +133,45 @@ def test_a_limit_takes_a_seeded_choice_not_the_first_pictures():
     assert again == first
     more, _ = queries(images, limit=15, regions_per_image=1)
     assert more[:10] == first
+
+
+class First:
+    """Chance that starts every region at the first object."""
+
+    def choice(self, things):
+        return things[0]
+
+
+START = (50, 40, 60, 50)
+
+
+@pytest.mark.parametrize(
+    "near, far",
+    [
+        ((62, 40, 72, 50), (50, 53, 60, 63)),  # 2 to the right, 3 below
+        ((63, 40, 73, 50), (50, 26, 60, 36)),  # 3 to the right, 4 above
+        ((37, 40, 47, 50), (64, 40, 74, 50)),  # 3 to the left, 4 to the right
+        ((50, 28, 60, 38), (37, 40, 47, 50)),  # 2 above, 3 to the left
+        ((50, 52, 60, 62), (63, 53, 73, 63)),  # 2 below, 3 and 3 at a corner
+        ((64.9, 40, 74, 50), (63, 54, 73, 64)),  # 4.9 beside, 3 and 4 at a corner: 24.01 and 25
+        ((64, 40, 74, 50), (63, 53, 73, 63)),  # 4 beside, 3 and 3 at a corner: 16 and 18
+        ((65, 42, 69, 48), (50, 55, 60, 75)),  # 5 each; centres 12 and 20 away
+        ((50, 55, 60, 59), (65, 40, 85, 50)),  # 5 each; centres 12 and 20 away
+        ((60, 45, 70, 55), (60, 50, 66, 62)),  # both touch; centres 10, 5 and 8, 11 away: 125 and 185
+        ((40, 45, 50, 55), (44, 28, 50, 40)),  # both touch; centres 10, 5 and 8, 11 away
+        ((60, 36, 70, 44), (56, 50, 66, 64)),  # both touch; centres 10, 5 and 6, 12 away: 125 and 180
+        ((65, 40, 75, 50), (65, 40, 75, 50)),  # alike: the lower id
+    ],
+)
+def test_a_region_takes_the_nearest_object_by_edges_then_centres_then_id(near, far):
+    whole = (min(START[0], near[0]), min(START[1], near[1]), max(START[2], near[2]), max(START[3], near[3]))
+    assert grow_region(image([START, near, far]), First(), more_than=1).xyxy == whole
+    if near != far:
+        assert grow_region(image([START, far, near]), First(), more_than=1).xyxy == whole
+
+
+def test_by_default_a_region_holds_five_objects():
+    for count, grown in ((4, False), (5, True), (9, True)):
+        region = grow_region(image(row_of_squares(count)), First())
+        assert (region is not None) == grown and (not grown or len(members(image(row_of_squares(count)), region)) == 5)
+        assert len(list(region_queries([image(row_of_squares(count))], seed=0, skipped=Counter()))) == grown

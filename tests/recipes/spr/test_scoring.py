@@ -121,6 +121,27 @@ def test_detector_boxes_outside_the_region_are_not_its_truth():
     assert ground_truth(asked, found).tolist()[2:] == [[50, 10, 68, 20], [52, 30, 68, 40]]
 
 
+@pytest.mark.parametrize("x, joins", [(60, True), (60.1, False)])
+def test_a_box_that_lies_in_the_region_with_exactly_half_of_its_area_is_of_its_truth(x, joins):
+    """20 x 20 px at each side of a region that begins nowhere near 0."""
+    asked = query(boxes=[(30, 30, 35, 35)], region=(20, 30, 70, 90))
+    right, below = (x, 40, x + 20, 60), (40, x + 20, 60, x + 40)
+    left, above = (70 - x, 40, 90 - x, 60), (40, 80 - x, 60, 100 - x)
+    for box in (right, below, left, above):
+        assert (len(ground_truth(asked, [detection(box)])) == 2) == joins, box
+    far = (60, 80, 80, 100)  # a quarter
+    assert len(ground_truth(asked, [detection(far)])) == 1
+
+
+def test_an_iou_of_exactly_a_half_is_the_same_object():
+    """With an annotation, with a better detection, and in the score; a little less is another one."""
+    same, other = (0, 0, 20, 10), (0, 0, 20, 9.9)
+    assert len(ground_truth(query(), [detection(same)])) == 2 and len(ground_truth(query(), [detection(other)])) == 3
+    assert len(suppressed([(0, 0, 20, 20), same])) == 1 and len(suppressed([(0, 0, 20, 20), other])) == 2
+    assert len(suppressed([(0, 0, 20, 20), (70, 70, 90, 90), same, other])) == 3
+    assert localization_score([(0, 0, 20, 20)], [same]) == 0.5 and localization_score([(0, 0, 20, 20)], [other]) == 0.0
+
+
 @given(BOXES.map(lambda boxes: boxes * 2))
 def test_suppression_agrees_with_the_double_loop(boxes):
     kept = []
@@ -161,6 +182,13 @@ def test_text_over_the_limit_is_split_at_sentences_then_words():
     assert split_text("A. one two three four five. B c.", words_of, 3) == [("A.", 1), ("one two three", 3), ("four five.", 2), ("B c.", 2)]
 
 
+def test_a_word_over_the_limit_is_split_between_characters_and_one_at_it_is_not():
+    assert split_text("ab abcd ab", len, 4) == [("ab", 2), ("abcd", 4), ("ab", 2)]
+    assert split_text("ab abcde", len, 4) == [("ab", 2), ("abcd", 4), ("e", 1)]
+    assert split_text("ab", lambda text: 3 * len(text), 2) == [("a", 3), ("b", 3)]  # a character is the least
+    assert split_text("abcd", len, 4) == [("abcd", 4)]
+
+
 @given(st.text(st.sampled_from("ab .!?\n"), max_size=80), st.integers(1, 9))
 def test_no_word_is_lost_and_no_part_is_too_long(text, limit):
     parts = split_text(text, len, limit)
@@ -172,5 +200,7 @@ def test_no_word_is_lost_and_no_part_is_too_long(text, limit):
 
 
 def test_lambda_is_a_weight():
-    with pytest.raises(ValueError, match="1.5"):
-        SPRScorer(None, lam=1.5)
+    assert [SPRScorer(None, lam=lam).lam for lam in (0, 1)] == [0, 1] and SPRScorer(None).lam == 0.8
+    for lam in (1.01, -0.01):
+        with pytest.raises(ValueError, match=str(lam)):
+            SPRScorer(None, lam=lam)
