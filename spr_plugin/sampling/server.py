@@ -25,8 +25,8 @@ from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_json
 from spr_plugin.redaction import redacted, secrets_of, shown
 from spr_plugin.runs.log import Log
-from spr_plugin.sampling.stage.deadlines import bounded_client
-from spr_plugin.sampling.stage.replies import Malformed, answer_in, models_in
+from spr_plugin.sampling.deadlines import bounded_client
+from spr_plugin.sampling.replies import Malformed, answer_in, models_in
 
 RETRIES = 6
 PAUSE = 1.0  # seconds before a reply that was no chat completion is asked for again

@@ -6,7 +6,7 @@ DeepSpeed itself is asked, so that every version has its own keys. Standard libr
 import difflib
 from typing import Any
 
-from spr_plugin.data import loading
+from spr_plugin import loading
 from spr_plugin.errors import UserError
 
 BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
