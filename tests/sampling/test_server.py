@@ -20,7 +20,7 @@ from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling import server as spr_server
 from spr_plugin.sampling.alone import import_candidates
-from spr_plugin.sampling.stage import replies
+from spr_plugin.sampling import replies
 
 spec = importlib.util.spec_from_file_location("chat_server", Path(__file__).parents[1] / "chat_server.py")
 chat = importlib.util.module_from_spec(spec)
