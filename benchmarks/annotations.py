@@ -1,8 +1,10 @@
-"""Indexing a COCO file of Objects365's make: boxes a second, peak memory, time to open it again; json.load beside it.
+"""Indexing a COCO file of Objects365's make: boxes a second, peak memory, time to open it again; json.load
+beside it.
 
     python benchmarks/annotations.py [--percent 1 3 10] [--whole] [--json FILE]
 
-A percentage is that of Objects365 v2: 1.74 M pictures, 25.4 M boxes, 5.7 GB. Each measurement runs in a process of its own.
+A percentage is that of Objects365 v2: 1.74 M pictures, 25.4 M boxes, 5.7 GB. Each measurement runs in a
+process of its own.
 """
 
 import argparse
@@ -36,7 +38,14 @@ def write(path: Path, share: float) -> int:
         file.write(f'], "categories": {json.dumps(names)}, "annotations": [')
         for id in range(boxes):
             x, y, w, h = (rng.random() * side for side in (700, 400, 60, 90))
-            record = {"id": id, "iscrowd": 0, "isfake": 0, "area": w * h, "isreflected": 0, "bbox": [x, y, w, h]}
+            record = {
+                "id": id,
+                "iscrowd": 0,
+                "isfake": 0,
+                "area": w * h,
+                "isreflected": 0,
+                "bbox": [x, y, w, h],
+            }
             record |= {"image_id": rng.randrange(images), "category_id": rng.randrange(CATEGORIES) + 1}
             file.write(", " * (id > 0) + json.dumps(record))
         file.write("]}")
@@ -54,7 +63,11 @@ def measure(what: str, path: str) -> None:
     else:
         index = CocoIndex(path, file_name_of, Counter())
     seconds = time.perf_counter() - start
-    row = {"seconds": seconds, "cpu_seconds": time.process_time(), "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    row = {
+        "seconds": seconds,
+        "cpu_seconds": time.process_time(),
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
     if what == "open":
         start = time.perf_counter()
         ids = random.Random(0).sample(index.ids, min(SAMPLED, len(index.ids)))
@@ -78,20 +91,39 @@ def main():
     arguments = parser.parse_args()
     if arguments.measure:
         return measure(*arguments.measure)
-    result = {"boxes_per_s": {}, "boxes_per_cpu_s": {}, "peak_rss_mb": {}, "reopen_s": {}, "read_s_per_10k_images": {}, "json_load": {}, "index_mb": {}, "file_mb": {}}
+    result = {
+        "boxes_per_s": {},
+        "boxes_per_cpu_s": {},
+        "peak_rss_mb": {},
+        "reopen_s": {},
+        "read_s_per_10k_images": {},
+        "json_load": {},
+        "index_mb": {},
+        "file_mb": {},
+    }
     for percent in [*arguments.percent, *([100] if arguments.whole else [])]:
         with tempfile.TemporaryDirectory() as folder:
             path, cache, key = Path(folder) / "objects365.json", str(Path(folder) / "cache"), f"{percent:g}%"
             boxes = write(path, percent / 100)
             built, opened = measured("build", path, cache), measured("open", path, cache)
-            result["boxes_per_s"][key], result["boxes_per_cpu_s"][key] = boxes / built["seconds"], boxes / built["cpu_seconds"]
+            result["boxes_per_s"][key], result["boxes_per_cpu_s"][key] = (
+                boxes / built["seconds"],
+                boxes / built["cpu_seconds"],
+            )
             result["peak_rss_mb"][key] = max(built["peak_rss_mb"], opened["peak_rss_mb"])
-            result["reopen_s"][key], result["read_s_per_10k_images"][key] = opened["seconds"], opened["read_s_per_10k_images"]
+            result["reopen_s"][key], result["read_s_per_10k_images"][key] = (
+                opened["seconds"],
+                opened["read_s_per_10k_images"],
+            )
             result["file_mb"][key] = path.stat().st_size / 1e6
             result["index_mb"][key] = sum(file.stat().st_size for file in Path(cache).rglob("*.sqlite")) / 1e6
             if percent <= 10:
                 plain = measured("json.load", path, cache)
-                result["json_load"][key] = {"boxes_per_s": boxes / plain["seconds"], "peak_rss_mb": plain["peak_rss_mb"]} if "seconds" in plain else plain
+                result["json_load"][key] = (
+                    {"boxes_per_s": boxes / plain["seconds"], "peak_rss_mb": plain["peak_rss_mb"]}
+                    if "seconds" in plain
+                    else plain
+                )
             print(f"{key:>5} of Objects365, {boxes:,} boxes, {result['file_mb'][key]:.0f} MB: {result['boxes_per_s'][key]:,.0f} boxes/s, "
                   f"peak {result['peak_rss_mb'][key]:.0f} MB, opened again in {opened['seconds']:.2f} s, index {result['index_mb'][key]:.0f} MB; "
                   f"10k pictures' records in {opened['read_s_per_10k_images']:.1f} s; json.load {result['json_load'].get(key)}", flush=True)  # fmt: skip

@@ -1,8 +1,10 @@
-"""Time and peak memory of one DPO step, ours beside what people use: ``python benchmarks/dpo_step.py --json FILE``.
+"""Time and peak memory of one DPO step, ours beside what people use: ``python benchmarks/dpo_step.py --json
+FILE``.
 
-One process, one set of weights and pairs, rows alternated, medians. A step is forward and backward to the gradients of a LoRA adapter,
-without an optimizer; every row starts from the same input embeddings (image features given), so that the language model is compared and
-nobody pays for a vision tower, but for the two rows that say so. Memory is the peak that a step allocates beyond the weights.
+One process, one set of weights and pairs, rows alternated, medians. A step is forward and backward to the
+gradients of a LoRA adapter, without an optimizer; every row starts from the same input embeddings (image
+features given), so that the language model is compared and nobody pays for a vision tower, but for the two
+rows that say so. Memory is the peak that a step allocates beyond the weights.
 
     full            logits of all positions, of policy and of a separate reference model (LLaVA-NeXT's way)
     trl             TRL's fused head as it runs here (completion positions alone only where Triton runs)
@@ -15,7 +17,8 @@ nobody pays for a vision tower, but for the two rows that say so. Memory is the 
     limit           the joined rows and mask given: forward, log-probs of the completion positions, backward;
                     nothing else
 
-The arithmetic bound of a shape is the time of ``full`` divided as its multiplications are: matrix products alone, at full's rate.
+The arithmetic bound of a shape is the time of ``full`` divided as its multiplications are: matrix products
+alone, at full's rate.
 """
 
 import argparse
@@ -41,11 +44,22 @@ OTHER_SHAPES = {
     "vocabulary 152064": dict(REFERENCE_SHAPE, vocabulary=152064),
     "2880 image tokens": dict(REFERENCE_SHAPE, image=2880),
 }
-SHAPE_7B = dict(layers=32, hidden=4096, vocabulary=32000, image=576, prompt=20, completion=80, heads=32, intermediate=11008)
+SHAPE_7B = dict(
+    layers=32,
+    hidden=4096,
+    vocabulary=32000,
+    image=576,
+    prompt=20,
+    completion=80,
+    heads=32,
+    intermediate=11008,
+)
 
 
 class Case:
-    """One shape: a random Llama with a LoRA adapter, its copy as separate reference, and ``pairs`` pairs of embeddings."""
+    """One shape: a random Llama with a LoRA adapter, its copy as separate reference, and ``pairs`` pairs of
+    embeddings.
+    """
 
     def __init__(self, shape: dict, pairs: int, device: str, dtype: torch.dtype):
         from peft import LoraConfig, get_peft_model
@@ -85,14 +99,21 @@ class Case:
         self.mask = torch.ones(2 * pairs, asked + answer, dtype=torch.long, device=device)
         self.real = torch.ones(pairs, dtype=torch.bool, device=device)
         self.batch = {"inputs_embeds": self.embeddings, "attention_mask": self.mask}
-        tower = CLIPVisionConfig(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=4, num_attention_heads=width // 64, image_size=336, patch_size=14)
+        tower = CLIPVisionConfig(
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=4,
+            num_attention_heads=width // 64,
+            image_size=336,
+            patch_size=14,
+        )
         self.tower = CLIPVisionModel(tower).to(device, dtype).requires_grad_(False)
         self.pictures = torch.randn(pairs, 3, 336, 336).to(device, dtype)
         joined = spr_rows._joined(self.embeddings, self.batch, self.unshared, {}, None)
         self.joined = {name: value.detach() for name, value in joined.items()}
         self.known = self._known()
 
-    # --- the parts that rows are made of ----------------------------------------------------------------------------------------
+    # --- the parts that rows are made of
 
     def language_model(self):
         return self.base.model, self.base.lm_head
@@ -112,14 +133,16 @@ class Case:
         return preference_losses(deltas(answers, known, self.real), ["sigmoid"], [1.0], BETA, 0.0).mean()
 
     def _sums(self, logits, labels):
-        chosen = logits[:, :-1].float().log_softmax(-1).gather(-1, labels[:, 1:].clamp(min=0)[..., None])[..., 0]
+        chosen = (
+            logits[:, :-1].float().log_softmax(-1).gather(-1, labels[:, 1:].clamp(min=0)[..., None])[..., 0]
+        )
         return (chosen * (labels[:, 1:] != -100)).sum(1)
 
     def _dpo(self, sums, known):
         (chosen, rejected), (ref_chosen, ref_rejected) = sums.chunk(2), known.chunk(2)
         return -F.logsigmoid(BETA * ((chosen - ref_chosen) - (rejected - ref_rejected))).mean()
 
-    # --- rows -------------------------------------------------------------------------------------------------------------------
+    # --- rows
 
     def full(self):
         with torch.no_grad():
@@ -150,7 +173,9 @@ class Case:
             known = self.reference.model(**self.batch, use_cache=False).last_hidden_state
         loss = LigerFusedLinearDPOLoss(beta=BETA, compiled=self.device == "cuda")
         head = self.base.lm_head.weight
-        return loss(head, hidden[:, :-1], self.labels[:, 1:], None, known[:, :-1], self.reference.lm_head.weight)[0]
+        return loss(
+            head, hidden[:, :-1], self.labels[:, 1:], None, known[:, :-1], self.reference.lm_head.weight
+        )[0]
 
     def prefix(self):
         with torch.no_grad():
@@ -161,7 +186,9 @@ class Case:
         asked, answer = self.shape["image"] + self.shape["prompt"], self.shape["completion"]
         log_probs = logits.float().log_softmax(-1)
         chosen = log_probs[:, asked - 1 : asked + answer - 1]
-        rejected = torch.cat([log_probs[:, asked - 1 : asked], log_probs[:, asked + answer : asked + 2 * answer - 1]], 1)
+        rejected = torch.cat(
+            [log_probs[:, asked - 1 : asked], log_probs[:, asked + answer : asked + 2 * answer - 1]], 1
+        )
         both = torch.cat([chosen, rejected])
         return both.gather(-1, self.labels[:, asked:, None])[..., 0].sum(1)
 
@@ -177,15 +204,21 @@ class Case:
         asked, answer = self.shape["image"] + self.shape["prompt"], self.shape["completion"]
         hidden = self.base.model(**self.joined, use_cache=False).last_hidden_state
         chosen = hidden[:, asked - 1 : asked + answer - 1]
-        rejected = torch.cat([hidden[:, asked - 1 : asked], hidden[:, asked + answer : asked + 2 * answer - 1]], 1)
+        rejected = torch.cat(
+            [hidden[:, asked - 1 : asked], hidden[:, asked + answer : asked + 2 * answer - 1]], 1
+        )
         logits = F.linear(torch.cat([chosen, rejected]), self.base.lm_head.weight).float()
         return -logits.log_softmax(-1).gather(-1, self.labels[:, asked:, None]).sum()
 
-    # --- measuring --------------------------------------------------------------------------------------------------------------
+    # --- measuring
 
     def step(self, row: str) -> float:
-        """Seconds of one step of ``row``; on a CPU with one thread the process's own, so that other users of the machine do not count."""
-        clock = time.process_time if self.device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+        """Seconds of one step of ``row``; on a CPU with one thread the process's own, so that other users of
+        the machine do not count.
+        """
+        clock = (
+            time.process_time if self.device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+        )
         for parameter in self.trained:
             parameter.grad = None
         self._wait()
@@ -208,7 +241,9 @@ class Case:
             held = torch.cuda.memory_allocated()
             self.step(row)
             return torch.cuda.max_memory_allocated() - held
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        with torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+        ) as profile:
             getattr(self, row)().backward()
         events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
         held = most = 0
@@ -229,11 +264,18 @@ class Case:
         asked, answer = s["image"] + s["prompt"], s["completion"]
 
         def products(tokens, length, scored, passes):  # passes: forward 1, backward for inputs 1
-            return pairs * passes * (tokens * s["layers"] * (layer + 2 * length * width) + scored * width * s["vocabulary"])
+            return (
+                pairs
+                * passes
+                * (tokens * s["layers"] * (layer + 2 * length * width) + scored * width * s["vocabulary"])
+            )
 
         two, one = 2 * (asked + answer), asked + 2 * answer
         full = products(two, asked + answer, two, 3)
-        return {"trl_compacted": full / products(two, asked + answer, 2 * answer, 3), "ours": full / products(one, one, 2 * answer, 2)}
+        return {
+            "trl_compacted": full / products(two, asked + answer, 2 * answer, 3),
+            "ours": full / products(one, one, 2 * answer, 2),
+        }
 
 
 ROWS = ("full", "trl", "trl_compacted", "liger", "prefix", "ours", "ours_cold", "limit")
@@ -259,12 +301,16 @@ def default_dtype(dtype: torch.dtype):
 
 
 def fail_when_memory_is_short() -> None:
-    """Let an allocation that the machine has no memory for fail, where Linux would grant it and kill the process later."""
+    """Let an allocation that the machine has no memory for fail, where Linux would grant it and kill the
+    process later.
+    """
     with open("/proc/meminfo") as info:
         free = next(int(line.split()[1]) << 10 for line in info if line.startswith("MemAvailable"))
     with open("/proc/self/statm") as sizes:
         held = int(sizes.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + int(0.9 * free), resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(
+        resource.RLIMIT_AS, (held + int(0.9 * free), resource.getrlimit(resource.RLIMIT_AS)[1])
+    )
 
 
 def measure(case: Case, steps: int, rows=ROWS) -> dict[str, dict]:
@@ -285,11 +331,16 @@ def measure(case: Case, steps: int, rows=ROWS) -> dict[str, dict]:
     for _ in range(steps):
         for row in running:
             seconds[row].append(case.step(row))
-    return {row: {"seconds": statistics.median(seconds[row]), "bytes": peaks[row]} if row in running else None for row in rows}
+    return {
+        row: {"seconds": statistics.median(seconds[row]), "bytes": peaks[row]} if row in running else None
+        for row in rows
+    }
 
 
 def check_same(case: Case) -> float:
-    """Largest difference of the gradients of ``ours`` from those of ``full``, relative to the largest gradient."""
+    """Largest difference of the gradients of ``ours`` from those of ``full``, relative to the largest
+    gradient.
+    """
     full, ours = case.gradients("full"), case.gradients("ours")
     return ((full - ours).abs().max() / full.abs().max()).item()
 
@@ -319,12 +370,18 @@ def table(rows: dict[str, dict]) -> str:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--pairs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--no-shapes", action="store_true", help="the reference shape alone, which takes minutes; the others take most of an hour")
+    parser.add_argument(
+        "--no-shapes",
+        action="store_true",
+        help="the reference shape alone, which takes minutes; the others take most of an hour",
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if not torch.cuda.is_available():  # CUDA reserves more addresses than there is memory
@@ -337,8 +394,19 @@ def main():
     del case
     print(f"{table(rows)}\n{bounded(bound)}", flush=True)
     promised = summary(rows)
-    out = {**promised, "gradient_difference": difference, "arithmetic_bound": bound, "rows": rows, "shape": REFERENCE_SHAPE}
-    out["machine"] = {"threads": options.threads, "torch": torch.__version__, "steps": options.steps, "pairs": options.pairs}
+    out = {
+        **promised,
+        "gradient_difference": difference,
+        "arithmetic_bound": bound,
+        "rows": rows,
+        "shape": REFERENCE_SHAPE,
+    }
+    out["machine"] = {
+        "threads": options.threads,
+        "torch": torch.__version__,
+        "steps": options.steps,
+        "pairs": options.pairs,
+    }
     out["shapes"] = {}
     write(options.json, out)
     for name, shape in {} if options.no_shapes else OTHER_SHAPES.items():
@@ -352,14 +420,22 @@ def main():
 
 
 def other(name: str, case: Case, steps: int, rows: tuple[str, ...]) -> dict:
-    """Another shape's figures; those that the first row has no part in are there also where it does not fit into memory."""
+    """Another shape's figures; those that the first row has no part in are there also where it does not fit
+    into memory.
+    """
     found, bound = measure(case, steps, rows), case.bound()
     print(f"\n{name}\n{table(found)}\n{bounded(bound)}", flush=True)
-    return {OTHER_NAMES[key]: value for key, value in summary(found).items()} | {"bound": bound, "rows": found, "shape": case.shape}
+    return {OTHER_NAMES[key]: value for key, value in summary(found).items()} | {
+        "bound": bound,
+        "rows": found,
+        "shape": case.shape,
+    }
 
 
 def bounded(bound: dict[str, float]) -> str:
-    return "by multiplications alone, against full: " + ", ".join(f"{row} {times:.2f}×" for row, times in bound.items())
+    return "by multiplications alone, against full: " + ", ".join(
+        f"{row} {times:.2f}×" for row, times in bound.items()
+    )
 
 
 def write(path: str | None, out: dict) -> None:

@@ -1,12 +1,15 @@
-"""What evaluation costs: answers parsed and scored, clustered bootstrap intervals, and what our entry point adds to lmms-eval's start.
+"""What evaluation costs: answers parsed and scored, clustered bootstrap intervals, and what our entry point
+adds to lmms-eval's start.
 
     python benchmarks/evaluation.py [--json benchmarks/results/evaluation.json]
 
-One process on one thread. Every figure is the median of `--rounds` rounds in which all rows take turns, in wall seconds and in CPU seconds (on
-a busy machine the second is the honest one). The bare row of a pair is the work without ours: a regular expression and IoU in plain Python for
-scoring; a loop over draws with numpy's indexing for the bootstrap.
+One process on one thread. Every figure is the median of `--rounds` rounds in which all rows take turns, in
+wall seconds and in CPU seconds (on a busy machine the second is the honest one). The bare row of a pair is
+the work without ours: a regular expression and IoU in plain Python for scoring; a loop over draws with
+numpy's indexing for the bootstrap.
 
-Keys: ``score_100k_s`` by family (target < 30), ``bootstrap_10k_of_30k_s`` (target < 10), ``entry_point_ms`` (target < 50).
+Keys: ``score_100k_s`` by family (target < 30), ``bootstrap_10k_of_30k_s`` (target < 10), ``entry_point_ms``
+(target < 50).
 """
 
 import argparse
@@ -30,10 +33,10 @@ ANSWERS, EXAMPLES, PICTURES = 100_000, 30_000, 10_000
 SHARE = 20  # a round scores 1/SHARE of the answers, and figures are scaled up; the cost is linear
 FAMILIES = ("ferret", "llava:pad", "qwen-vl", "qwen2.5-vl", "internvl")
 IMPORT = (
-    "import importlib, sys, time, lmms_eval.models.registry_v2; "
-    "[sys.modules.pop(name) for name in list(sys.modules) if name.startswith('spr_plugin')]; "
-    "start = time.perf_counter(), time.process_time(); from spr_plugin.eval_tasks.register import register; register(); "
-    "print(time.perf_counter() - start[0], time.process_time() - start[1])"
+    "import importlib, sys, time, lmms_eval.models.registry_v2; [sys.modules.pop(name) for name in"
+    " list(sys.modules) if name.startswith('spr_plugin')]; start = time.perf_counter(), time.process_time();"
+    " from spr_plugin.eval_tasks.register import register; register(); print(time.perf_counter() - start[0],"
+    " time.process_time() - start[1])"
 )
 
 
@@ -46,7 +49,15 @@ def documents(family: str, count: int) -> list[tuple[dict, str]]:
         box = [x, y, x + rng.uniform(20, width / 2), y + rng.uniform(20, height / 2)]
         shift = rng.gauss(0, 0.1) * (box[2] - box[0])
         near = Box(box[0] + shift, box[1], box[2] + shift, box[3], Space.pixels(width, height))
-        doc = {"id": str(number), "image_id": str(number // 3), "image": "a.jpg", "width": width, "height": height, "bbox": box, "box_format": family}
+        doc = {
+            "id": str(number),
+            "image_id": str(number // 3),
+            "image": "a.jpg",
+            "width": width,
+            "height": height,
+            "bbox": box,
+            "box_format": family,
+        }
         found.append((doc, form.render([("the object", near)])))
     return found
 
@@ -60,7 +71,10 @@ def bare_score(pairs) -> list:
     pattern, found = re.compile(r"\[(\d+), (\d+), (\d+), (\d+)\]"), []
     for doc, answer in pairs:
         match = pattern.search(answer)
-        a, b = [float(v) * doc[("width", "height")[k % 2]] / 1000 for k, v in enumerate(match.groups())], doc["bbox"]
+        a, b = (
+            [float(v) * doc[("width", "height")[k % 2]] / 1000 for k, v in enumerate(match.groups())],
+            doc["bbox"],
+        )
         common = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
         found.append(common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common))
     return found
@@ -70,7 +84,10 @@ def bare_bootstrap(values: np.ndarray, clusters: np.ndarray, resamples: int) -> 
     """One draw after another with index arrays, one figure."""
     rng, order = np.random.default_rng(0), np.argsort(clusters, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(clusters[order])) + 1)
-    return [values[np.concatenate([groups[c] for c in rng.integers(0, len(groups), len(groups))])].mean() for _ in range(resamples)]
+    return [
+        values[np.concatenate([groups[c] for c in rng.integers(0, len(groups), len(groups))])].mean()
+        for _ in range(resamples)
+    ]
 
 
 def timed(function, *arguments) -> tuple[float, float]:
@@ -80,7 +97,9 @@ def timed(function, *arguments) -> tuple[float, float]:
 
 
 def entry_point() -> tuple[float, float]:
-    out = subprocess.run([sys.executable, "-P", "-c", IMPORT], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-P", "-c", IMPORT], capture_output=True, text=True, check=True
+    ).stdout
     wall, cpu = map(float, out.split()[-2:])
     return 1000 * wall, 1000 * cpu
 
@@ -93,23 +112,45 @@ def main() -> None:
     pairs = {family: documents(family, ANSWERS // SHARE) for family in FAMILIES}
     rng = np.random.default_rng(0)
     clusters = rng.integers(0, PICTURES, EXAMPLES)
-    items = [item for payloads in score(documents("ferret", EXAMPLES)) for item in payloads[metrics.DETAILS]["items"]]
-    columns, values = metrics.box_columns(items), np.array([item["iou"] >= 0.5 for item in items], dtype=float)
-    rows = {f"score_100k_s {family}": lambda family=family: [SHARE * s for s in timed(score, pairs[family])] for family in FAMILIES}
+    items = [
+        item
+        for payloads in score(documents("ferret", EXAMPLES))
+        for item in payloads[metrics.DETAILS]["items"]
+    ]
+    columns, values = (
+        metrics.box_columns(items),
+        np.array([item["iou"] >= 0.5 for item in items], dtype=float),
+    )
+    rows = {
+        f"score_100k_s {family}": lambda family=family: [SHARE * s for s in timed(score, pairs[family])]
+        for family in FAMILIES
+    }
     rows["score_100k_s bare (ferret)"] = lambda: [SHARE * s for s in timed(bare_score, pairs["ferret"])]
-    rows[f"bootstrap_10k_of_30k_s, {len(columns)} figures"] = lambda: timed(metrics.intervals, columns, clusters)
-    rows["bootstrap_10k_of_30k_s bare, 1 figure"] = lambda: [500 * s for s in timed(bare_bootstrap, values, clusters, 20)]
+    rows[f"bootstrap_10k_of_30k_s, {len(columns)} figures"] = lambda: timed(
+        metrics.intervals, columns, clusters
+    )
+    rows["bootstrap_10k_of_30k_s bare, 1 figure"] = lambda: [
+        500 * s for s in timed(bare_bootstrap, values, clusters, 20)
+    ]
     rows["entry_point_ms"] = entry_point
     measured = {name: [] for name in rows}
     for _ in range(arguments.rounds):
         for name, row in rows.items():
             measured[name].append(row())
-    found = {name: {"wall": statistics.median(t[0] for t in times), "cpu": statistics.median(t[1] for t in times)} for name, times in measured.items()}
+    found = {
+        name: {"wall": statistics.median(t[0] for t in times), "cpu": statistics.median(t[1] for t in times)}
+        for name, times in measured.items()
+    }
     print(f"{'':46}{'wall':>10}{'CPU':>10}")
     for name, row in found.items():
         print(f"{name:46}{row['wall']:10.2f}{row['cpu']:10.2f}")
     if arguments.json:
-        context = {"cpus": os.cpu_count(), "load": os.getloadavg()[0], "python": sys.version.split()[0], "rounds": arguments.rounds}
+        context = {
+            "cpus": os.cpu_count(),
+            "load": os.getloadavg()[0],
+            "python": sys.version.split()[0],
+            "rounds": arguments.rounds,
+        }
         write_json(arguments.json, {"rows": found, **context})
 
 

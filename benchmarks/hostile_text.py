@@ -1,10 +1,12 @@
-"""Reading and rewriting of text that nobody meant as an answer: seconds for a megabyte of it, and whether time grows linearly.
+"""Reading and rewriting of text that nobody meant as an answer: seconds for a megabyte of it, and whether
+time grows linearly.
 
     python benchmarks/hostile_text.py --json benchmarks/results/hostile_text.json
 
-For every family and every kind of text below: parse, take out all coordinates, and the words, in CPU seconds of one thread, on
-100 kB and on 1 MB. Keys: ``worst_s_per_mb``, ``worst_growth`` (time on 1 MB / time on 100 kB; 10 is linear), ``worst_10_kb_ms`` (of
-brackets), and the seconds of each family's slowest text.
+For every family and every kind of text below: parse, take out all coordinates, and the words, in CPU seconds
+of one thread, on
+100 kB and on 1 MB. Keys: ``worst_s_per_mb``, ``worst_growth`` (time on 1 MB / time on 100 kB; 10 is linear),
+``worst_10_kb_ms`` (of brackets), and the seconds of each family's slowest text.
 """
 
 import argparse
@@ -55,7 +57,11 @@ def main():
             small, large = (unit * (size // len(unit)) for size in (100_000, 1_000_000))
             rows[family, name] = tuple(min(seconds(form, text) for _ in range(2)) for text in (small, large))
         slowest = max((key for key in rows if key[0] == family), key=lambda key: rows[key][1])
-        print(f"{family:11} {rows[slowest][1]:6.2f} s for 1 MB of {slowest[1]:12}  10 kB of brackets {brackets[family]:6.2f} ms", flush=True)
+        print(
+            f"{family:11} {rows[slowest][1]:6.2f} s for 1 MB of {slowest[1]:12}  10 kB of brackets"
+            f" {brackets[family]:6.2f} ms",
+            flush=True,
+        )
     # Of times under 10 ms on 100 kB the ratio says nothing.
     growth = {key: large / small for key, (small, large) in rows.items() if small > 0.01}
     worst = max(growth, key=growth.get)
@@ -64,9 +70,14 @@ def main():
         "worst_growth": growth[worst],
         "worst_growth_of": list(worst),
         "worst_10_kb_ms": max(brackets.values()),
-        "s_per_mb_by_family": {family: max(rows[key][1] for key in rows if key[0] == family) for family in FAMILIES},
+        "s_per_mb_by_family": {
+            family: max(rows[key][1] for key in rows if key[0] == family) for family in FAMILIES
+        },
     }
-    print(f"1 MB takes at most {found['worst_s_per_mb']:.2f} s; ten times the text at most {growth[worst]:.1f} times as long ({', '.join(worst)})")
+    print(
+        f"1 MB takes at most {found['worst_s_per_mb']:.2f} s; ten times the text at most {growth[worst]:.1f}"
+        f" times as long ({', '.join(worst)})"
+    )
     if options.json:
         write_json(options.json, found)
 

@@ -1,4 +1,6 @@
-"""A live LLaVA for benchmarks and tests: LLaVA's own script runs up to ``trainer.train()`` in this process, and its host is taken there."""
+"""A live LLaVA for benchmarks and tests: LLaVA's own script runs up to ``trainer.train()`` in this process,
+and its host is taken there.
+"""
 
 import os
 import sys
@@ -14,7 +16,9 @@ class _Ready(BaseException):
 
 
 def live_llava(llm, tower, data, images, out, *flags):
-    """The :class:`spr_plugin.training.host.Host` of LLaVA's training script on the given weights and data; nothing is trained."""
+    """The :class:`spr_plugin.training.host.Host` of LLaVA's training script on the given weights and data;
+    nothing is trained.
+    """
     os.environ.update(HF_HUB_OFFLINE="1", WANDB_DISABLED="true")
     from spr_plugin.hooks import shims
     from spr_plugin.plugins import ask
@@ -33,7 +37,10 @@ def live_llava(llm, tower, data, images, out, *flags):
     def ready(trainer, *args, **kwargs):
         raise _Ready(trainer)
 
-    with mock.patch.object(sys, "argv", [*text.split(), *flags]), mock.patch.object(transformers.Trainer, "train", ready):
+    with (
+        mock.patch.object(sys, "argv", [*text.split(), *flags]),
+        mock.patch.object(transformers.Trainer, "train", ready),
+    ):
         try:
             script.train()
         except _Ready as arrived:
@@ -46,10 +53,14 @@ def tiny_world(folder: Path, **sizes) -> Path:
     import subprocess
 
     words = [word for split, count in sizes.items() for word in (f"--{split}", str(count))]
-    subprocess.run([sys.executable, TINY / "scenes.py", folder, *words], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, TINY / "scenes.py", folder, *words], check=True, stdout=subprocess.DEVNULL
+    )
     return folder
 
 
 def tiny_llava(world: Path, out: Path, *flags):
     """The embedded LLaVA, live."""
-    return live_llava(TINY / "llava", TINY / "llava" / "vision_tower", world / "sft.json", world / "images", out, *flags)
+    return live_llava(
+        TINY / "llava", TINY / "llava" / "vision_tower", world / "sft.json", world / "images", out, *flags
+    )

@@ -1,12 +1,14 @@
-"""Sampling side by side: ours, a batch-1 loop, ``generate(num_return_sequences=k)``, and the bare forwards that nobody can do without.
+"""Sampling side by side: ours, a batch-1 loop, ``generate(num_return_sequences=k)``, and the bare forwards
+that nobody can do without.
 
     python benchmarks/sampling.py [--parts tiny large ranks] [--images 4] [--tokens 64] [--rounds 3]
         [--json FILE]
 
-An image has 4 prompts that show it whole and 2 that show crops, 4 samples each; the stop token is suppressed, so that every answer has
-``--tokens`` tokens. Rows alternate in one process with one thread; medians. The limit is there with transformers' own cache and with one that
-grows in place, as ours does. ``tiny`` is the embedded LLaVA, ``large`` a random one of about 100 M parameters with 576 image tokens; ``ranks``
-is sampling and scoring in two processes against one.
+An image has 4 prompts that show it whole and 2 that show crops, 4 samples each; the stop token is suppressed,
+so that every answer has ``--tokens`` tokens. Rows alternate in one process with one thread; medians. The
+limit is there with transformers' own cache and with one that grows in place, as ours does. ``tiny`` is the
+embedded LLaVA, ``large`` a random one of about 100 M parameters with 576 image tokens; ``ranks`` is sampling
+and scoring in two processes against one.
 """
 
 import argparse
@@ -28,23 +30,49 @@ from spr_plugin.sampling.decoding import decode, drawing, growing_in_place, repe
 SAMPLES = 4
 WORDS = "Describe the objects in the region [0.1, 0.12, 0.87, 0.9] with their bounding boxes."
 PROMPTS = [WORDS + " It contains a red circle [0.1, 0.2, 0.3, 0.4]." * place for place in range(4)]
-LARGE = {"hidden_size": 640, "intermediate_size": 1792, "num_hidden_layers": 16, "num_attention_heads": 10, "num_key_value_heads": 10}
-LARGE_TOWER = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 336, "patch_size": 14}
+LARGE = {
+    "hidden_size": 640,
+    "intermediate_size": 1792,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 10,
+    "num_key_value_heads": 10,
+}
+LARGE_TOWER = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "image_size": 336,
+    "patch_size": 14,
+}
 
 
 def questions(host, count: int) -> list[list[dict]]:
     """The rows of each image."""
     from PIL import Image
 
-    found = [Image.open(path).convert("RGB") for path in sorted(Path(host.image_folder).rglob("*.png"))[:count]]
+    found = [
+        Image.open(path).convert("RGB") for path in sorted(Path(host.image_folder).rglob("*.png"))[:count]
+    ]
     boxes = [(0, 0, *(side * 2 // 3 for side in picture.size)) for picture in found]
-    return [host.questions([p], PROMPTS) + host.questions([p.crop(box)], PROMPTS[:1]) + host.questions([p.crop(box[:2] + tuple(s // 2 for s in p.size))], PROMPTS[:1]) for p, box in zip(found, boxes)]
+    return [
+        host.questions([p], PROMPTS)
+        + host.questions([p.crop(box)], PROMPTS[:1])
+        + host.questions([p.crop(box[:2] + tuple(s // 2 for s in p.size))], PROMPTS[:1])
+        for p, box in zip(found, boxes)
+    ]
 
 
 def ours(host, images, tokens):
     """All prompts of all images in one batch."""
     rows = [row for image in images for row in image]
-    decode(host, rows, [[place * SAMPLES + index for index in range(SAMPLES)] for place in range(len(rows))], drawing(), tokens)
+    decode(
+        host,
+        rows,
+        [[place * SAMPLES + index for index in range(SAMPLES)] for place in range(len(rows))],
+        drawing(),
+        tokens,
+    )
 
 
 def generate(host, images, tokens, k, times):
@@ -89,7 +117,9 @@ def measured(host, images, tokens, rounds) -> dict:
 def suppress_stop(host):
     """No answer ends before its last token: the stop token's logit never wins, in our loop and in theirs."""
     head = host.llava.get_output_embeddings()
-    head.register_forward_hook(lambda module, args, out: out.index_fill(-1, torch.tensor(host.stop_tokens), -1e9))
+    head.register_forward_hook(
+        lambda module, args, out: out.index_fill(-1, torch.tensor(host.stop_tokens), -1e9)
+    )
 
 
 def ratios(seconds: dict) -> dict:
@@ -106,15 +136,32 @@ def large_host(folder: Path):
     import random_llava
 
     random_llava.write(folder, LARGE, LARGE_TOWER)
-    return live_llava(folder / "llm", folder / "clip", folder / "data.json", folder / "images", folder / "out")
+    return live_llava(
+        folder / "llm", folder / "clip", folder / "data.json", folder / "images", folder / "out"
+    )
 
 
 def ranks_speedup(folder: Path, regions: int) -> dict:
-    """Sampling and scoring so many regions in two processes against one, one thread each; start-up not counted, the slower rank's time."""
+    """Sampling and scoring so many regions in two processes against one, one thread each; start-up not
+    counted, the slower rank's time.
+    """
     seconds = {}
     for turn, count in enumerate((1, 2, 1, 2)):
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)] if count > 1 else []
-        command = [sys.executable, *launcher, __file__, "--rank-of", str(folder), str(folder / f"out-{turn}"), "--regions", str(regions)]
+        launcher = (
+            ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+            if count > 1
+            else []
+        )
+        command = [
+            sys.executable,
+            *launcher,
+            __file__,
+            "--rank-of",
+            str(folder),
+            str(folder / f"out-{turn}"),
+            "--regions",
+            str(regions),
+        ]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         for stage in ("sampling", "scoring"):
             taken = max(float(line.split()[1]) for line in out.splitlines() if line.startswith(stage))
@@ -134,12 +181,18 @@ def one_rank(world: Path, out: Path, regions: int) -> None:
 
     host = tiny_llava(world, out)
     suppress_stop(host)
-    flags = {"spr_annotations": f"{world}/spr.json", "spr_image_folder": f"{world}/images", "spr_clip": str(TINY / "clip")}
+    flags = {
+        "spr_annotations": f"{world}/spr.json",
+        "spr_image_folder": f"{world}/images",
+        "spr_clip": str(TINY / "clip"),
+    }
     config = SPRConfig(spr=True, spr_regions=regions, spr_regions_per_image=4, spr_max_new_tokens=64, **flags)
     run, queries = open_run(host, config)
     start = time.perf_counter()
     sample(run.host, queries, run.recipe, run.config, run.log("candidates"), run.log("batches"))
-    sys.stdout.write(f"sampling {time.perf_counter() - start}\n")  # in one write: two ranks share the line's place
+    sys.stdout.write(
+        f"sampling {time.perf_counter() - start}\n"
+    )  # in one write: two ranks share the line's place
     start = time.perf_counter()
     candidates = run.log("candidates").read()
     judge_all(queries, run.recipe, host.trainer.args.device, candidates, run.log("scores"))
@@ -151,13 +204,22 @@ def part(name: str, world: Path, folder: Path, arguments) -> dict:
     if name == "ranks":
         return ranks_speedup(world, arguments.regions)
     if name == "tiny":
-        prefix, host, images, rounds = "", tiny_llava(world, folder / name), arguments.images, arguments.rounds
+        prefix, host, images, rounds = (
+            "",
+            tiny_llava(world, folder / name),
+            arguments.images,
+            arguments.rounds,
+        )
     else:
         prefix, host, images, rounds = "large_", large_host(folder / name), 1, 1
     host.trainer.model.eval()
     suppress_stop(host)
     seconds = measured(host, questions(host, images), arguments.tokens, rounds)
-    found = {**{f"{row}_s": value for row, value in seconds.items()}, **ratios(seconds), "parameters": sum(p.numel() for p in host.llava.parameters())}
+    found = {
+        **{f"{row}_s": value for row, value in seconds.items()},
+        **ratios(seconds),
+        "parameters": sum(p.numel() for p in host.llava.parameters()),
+    }
     return {f"{prefix}{key}": value for key, value in found.items()}
 
 
@@ -180,7 +242,11 @@ def main():
             found = part(name, world, Path(folder), arguments)
             print("\n".join(f"{key:40} {value:,.2f}" for key, value in found.items()), flush=True)
             if arguments.json:
-                common = {"images": arguments.images, "tokens": arguments.tokens, "clock": "CPU seconds, one thread; of ranks wall seconds"}
+                common = {
+                    "images": arguments.images,
+                    "tokens": arguments.tokens,
+                    "clock": "CPU seconds, one thread; of ranks wall seconds",
+                }
                 write_json(arguments.json, {**(read_json(arguments.json) or {}), **common, **found})
 
 

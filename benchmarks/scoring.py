@@ -1,15 +1,17 @@
-"""What scoring costs: ours, the naive way and CLIP's bare forward side by side; parsing with refinement; memory over many pictures.
+"""What scoring costs: ours, the naive way and CLIP's bare forward side by side; parsing with refinement;
+memory over many pictures.
 
     python benchmarks/scoring.py --json benchmarks/results/scoring.json
 
-One process on one thread, in CPU seconds, so that a busy machine disturbs little; the three ways take turns on the same pictures, figures
-are medians over the rounds. CLIP is
-ViT-B/32 with random weights, since speed does not depend on them. *Naive* is one forward for each region and text: crop, masked
-full picture and text, each alone. *Limit* is CLIP's bare forward on the unique pictures, crops, masked last blocks and texts, their
-tensors ready: no picture opened, no text read, no box compared. *Ours* is everything from file to record, `judge_queries`.
+One process on one thread, in CPU seconds, so that a busy machine disturbs little; the three ways take turns
+on the same pictures, figures are medians over the rounds. CLIP is ViT-B/32 with random weights, since speed
+does not depend on them. *Naive* is one forward for each region and text: crop, masked full picture and text,
+each alone. *Limit* is CLIP's bare forward on the unique pictures, crops, masked last blocks and texts, their
+tensors ready: no picture opened, no text read, no box compared. *Ours* is everything from file to record,
+`judge_queries`.
 
-Keys: ``speedup_vs_naive``, ``over_limit`` (ours / limit in time), ``parse_refine_per_s``, ``memory_growth_mb`` (peak of resident
-memory over `--pictures` pictures after the first fifth of them).
+Keys: ``speedup_vs_naive``, ``over_limit`` (ours / limit in time), ``parse_refine_per_s``,
+``memory_growth_mb`` (peak of resident memory over `--pictures` pictures after the first fifth of them).
 """
 
 import argparse
@@ -47,29 +49,51 @@ def save_clip(folder: Path, **vision) -> str:
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    vocabulary = {letter: place for place, letter in enumerate(["<s>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz.,"])}
+    vocabulary = {
+        letter: place
+        for place, letter in enumerate(["<s>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz.,"])
+    }
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")])
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="</s>", unk_token="<unk>").save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.25] * 3}))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.5] * 3, "image_std": [0.25] * 3})
+    )
     ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
-    config = transformers.CLIPConfig(text_config={**ends, **vision.pop("text", {})}, vision_config={"image_size": 224, "patch_size": 32, **vision})
+    config = transformers.CLIPConfig(
+        text_config={**ends, **vision.pop("text", {})},
+        vision_config={"image_size": 224, "patch_size": 32, **vision},
+    )
     transformers.CLIPModel(config).save_pretrained(folder)
     return str(folder)
 
 
 def region_rows(rng: random.Random, folder: Path, place: int):
-    """One picture's queries and candidates: descriptions of TOKENS tokens (letters, with begin and end) with five boxes each."""
+    """One picture's queries and candidates: descriptions of TOKENS tokens (letters, with begin and end) with
+    five boxes each.
+    """
     path = folder / f"{place}.png"
-    Image.fromarray(np.random.default_rng(place).integers(0, 255, (SIZE[1] // 8, SIZE[0] // 8, 3), dtype=np.uint8)).resize(SIZE).save(path)
+    Image.fromarray(
+        np.random.default_rng(place).integers(0, 255, (SIZE[1] // 8, SIZE[0] // 8, 3), dtype=np.uint8)
+    ).resize(SIZE).save(path)
     space, objects = Space.pixels(*SIZE), []
     for number in range(20):
         x, y = rng.uniform(0, 500), rng.uniform(0, 380)
-        objects.append(Annotation(number, "thing", Box(x, y, x + rng.uniform(30, 140), y + rng.uniform(30, 100), space)))
+        objects.append(
+            Annotation(number, "thing", Box(x, y, x + rng.uniform(30, 140), y + rng.uniform(30, 100), space))
+        )
     image = AnnotatedImage(str(place), str(path), *SIZE, tuple(objects))
     queries = [region_query(image, Box(10.0 + 3 * r, 10, 600 + r, 470, space), r) for r in range(REGIONS)]
-    return queries, [[{"id": f"{q.id}-{c}", "text": description(rng, q.truth)} for c in range(CANDIDATES)] for q in queries]
+    return queries, [
+        [{"id": f"{q.id}-{c}", "text": description(rng, q.truth)} for c in range(CANDIDATES)] for q in queries
+    ]
 
 
 def description(rng: random.Random, truth) -> str:
@@ -78,7 +102,13 @@ def description(rng: random.Random, truth) -> str:
     shifted = []
     for annotation, length in zip(rng.sample(truth, 5), lengths):
         dx, dy = rng.gauss(0, 6), rng.gauss(0, 6)
-        box = Box(annotation.box.x1 + dx, annotation.box.y1 + dy, annotation.box.x2 + dx, annotation.box.y2 + dy, annotation.box.space)
+        box = Box(
+            annotation.box.x1 + dx,
+            annotation.box.y1 + dy,
+            annotation.box.x2 + dx,
+            annotation.box.y2 + dy,
+            annotation.box.space,
+        )
         shifted.append(("".join(rng.choices("abcdefgh", k=length)), box.clip()))
     return FORM.render(shifted) + "."
 
@@ -93,7 +123,9 @@ class Bare:
         self.similarity = similarity
 
     def mask(self, regions) -> torch.Tensor:
-        """(r, 1, 1 + patches, 1 + patches), added to the attention of the last block: the class token sees its region alone."""
+        """(r, 1, 1 + patches, 1 + patches), added to the attention of the last block: the class token sees
+        its region alone.
+        """
         seen = np.stack([covered_patches(region, 224, 32) for region in regions])
         mask = torch.zeros(len(regions), 1, seen.shape[1] + 1, seen.shape[1] + 1)
         mask[:, 0, 0, 1:][~torch.from_numpy(seen)] = torch.finfo(torch.float32).min
@@ -117,7 +149,9 @@ class Bare:
     def naive(self, picture, asked) -> list[tuple[float, float]]:
         found = []
         for region, text in asked:
-            crop = self.model.get_image_features(pixel_values=self.pixels([picture.crop(tuple(map(int, region.xyxy)))])).pooler_output
+            crop = self.model.get_image_features(
+                pixel_values=self.pixels([picture.crop(tuple(map(int, region.xyxy)))])
+            ).pooler_output
             views = torch.cat([crop, self.full(self.pixels([picture]), self.mask([region]))])
             words = self.model.get_text_features(**self.tokens([text])).pooler_output
             found.append(torch.cosine_similarity(views, words).tolist())
@@ -139,7 +173,11 @@ def seconds(call, *arguments) -> float:
 def compare(folder: Path, rounds: int) -> dict:
     clip = save_clip(folder)
     similarity = load(clip)
-    recipe, bare, rng = SPR(SPRConfig(), FORM, refine, SPRScorer(similarity)), Bare(clip, similarity), random.Random(0)
+    recipe, bare, rng = (
+        SPR(SPRConfig(), FORM, refine, SPRScorer(similarity)),
+        Bare(clip, similarity),
+        random.Random(0),
+    )
     times = {"ours": [], "naive": [], "limit": []}
     for place in range(rounds + 1):  # the first round warms up
         queries, candidates = region_rows(rng, folder, place)
@@ -148,7 +186,11 @@ def compare(folder: Path, rounds: int) -> dict:
         asked = [(query.region, text) for query, said in zip(queries, texts) for text in said]
         assert {len(row) for row in bare.tokens([text for _, text in asked])["input_ids"]} == {TOKENS}
         crops = bare.pixels([picture.crop(tuple(map(int, query.region.xyxy))) for query in queries])
-        whole, mask, tokens = bare.pixels([picture]), bare.mask([query.region for query in queries]), bare.tokens([text for _, text in asked])
+        whole, mask, tokens = (
+            bare.pixels([picture]),
+            bare.mask([query.region for query in queries]),
+            bare.tokens([text for _, text in asked]),
+        )
         spent = {
             "ours": seconds(judge_queries, queries, candidates, recipe),
             "limit": seconds(bare.limit, whole, crops, mask, tokens),
@@ -160,10 +202,15 @@ def compare(folder: Path, rounds: int) -> dict:
     middle = {name: statistics.median(values) for name, values in times.items()}
     count = REGIONS * CANDIDATES
     for name, value in middle.items():
-        print(f"{name:8} {count / value:8.1f} candidates/s   {value:7.3f} s a picture ({min(times[name]):.3f} to {max(times[name]):.3f})")
+        print(
+            f"{name:8} {count / value:8.1f} candidates/s   {value:7.3f} s a picture ({min(times[name]):.3f}"
+            f" to {max(times[name]):.3f})"
+        )
     return {
         "candidates_per_s": {name: count / value for name, value in middle.items()},
-        "speedup_vs_naive": statistics.median(naive / ours for naive, ours in zip(times["naive"], times["ours"])),
+        "speedup_vs_naive": statistics.median(
+            naive / ours for naive, ours in zip(times["naive"], times["ours"])
+        ),
         "over_limit": statistics.median(ours / limit for ours, limit in zip(times["ours"], times["limit"])),
     }
 
@@ -179,7 +226,14 @@ def parse_refine(folder: Path, seconds_each: float = 1.0) -> dict:
             truth = np.array([annotation.box.xyxy for annotation in query.truth])
             for candidate in row:
                 read = FORM.parse(candidate["text"], *SIZE)
-                rows.append((form.render((mention.phrase, box) for mention in read.mentions for box in mention.boxes), truth))
+                rows.append(
+                    (
+                        form.render(
+                            (mention.phrase, box) for mention in read.mentions for box in mention.boxes
+                        ),
+                        truth,
+                    )
+                )
         done, start = 0, time.process_time()
         while time.process_time() - start < seconds_each:
             for text, truth in rows:
@@ -218,7 +272,12 @@ def main():
         found = memory(Path(folder), options.pictures)  # first, as it is about the process's peak
     with tempfile.TemporaryDirectory() as folder:
         found |= compare(Path(folder), options.rounds) | parse_refine(Path(folder))
-    found |= {"threads": 1, "rounds": options.rounds, "torch": torch.__version__, "clip": "ViT-B/32, random weights, float32"}
+    found |= {
+        "threads": 1,
+        "rounds": options.rounds,
+        "torch": torch.__version__,
+        "clip": "ViT-B/32, random weights, float32",
+    }
     for key in ("speedup_vs_naive", "over_limit", "parse_refine_per_s", "memory_growth_mb"):
         print(f"{key:20} {found[key]:.2f}")
     if options.json:

@@ -1,7 +1,8 @@
 """What a Python start costs with our boot file and without: ``python benchmarks/startup.py --json FILE``.
 
-Each start is a fresh interpreter. The boot file alone: ``-S``, then ``site`` reads a folder that holds it or an empty one. With ``--spr``: the
-installed package, with and without the flag. The rows take turns; wall time and the process's own time (which a busy machine does not stretch).
+Each start is a fresh interpreter. The boot file alone: ``-S``, then ``site`` reads a folder that holds it or
+an empty one. With ``--spr``: the installed package, with and without the flag. The rows take turns; wall time
+and the process's own time (which a busy machine does not stretch).
 """
 
 import argparse
@@ -46,11 +47,18 @@ def measure(starts: int) -> dict:
             "without --spr": [sys.executable, "-c", "pass", "train.py"],
             "with --spr": [sys.executable, "-c", "pass", "train.py", "--spr"],
         }
-        rounds = [{name: start(command, scratch) for name, command in rows.items()} for _ in range(starts + 1)][1:]
+        rounds = [
+            {name: start(command, scratch) for name, command in rows.items()} for _ in range(starts + 1)
+        ][1:]
     found = {"starts": starts, "python": sys.version.split()[0]}
     for place, clock in enumerate(("wall_ms", "own_ms")):
-        found[clock] = {name: round(statistics.median(one[name][place] for one in rounds), 3) for name in rows}
-        more = {pair: statistics.median(one[with_it][place] - one[without][place] for one in rounds) for pair, (with_it, without) in PAIRS.items()}
+        found[clock] = {
+            name: round(statistics.median(one[name][place] for one in rounds), 3) for name in rows
+        }
+        more = {
+            pair: statistics.median(one[with_it][place] - one[without][place] for one in rounds)
+            for pair, (with_it, without) in PAIRS.items()
+        }
         found[f"more_{clock}"] = {pair: round(value, 3) for pair, value in more.items()}
     return found
 
@@ -64,7 +72,10 @@ def main():
     for name, wall in found["wall_ms"].items():
         print(f"{name:20s} {wall:8.2f} ms wall {found['own_ms'][name]:8.2f} ms own")
     for pair in PAIRS:
-        print(f"{pair:20s} {found['more_wall_ms'][pair]:+8.2f} ms wall {found['more_own_ms'][pair]:+8.2f} ms own")
+        print(
+            f"{pair:20s} {found['more_wall_ms'][pair]:+8.2f} ms wall {found['more_own_ms'][pair]:+8.2f}"
+            " ms own"
+        )
     if args.json:
         write_json(args.json, found)
 

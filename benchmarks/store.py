@@ -18,12 +18,22 @@ from spr_plugin.files import write_json
 from spr_plugin.ids import digest
 from spr_plugin.runs.log import Log
 
-TEXT = "a blue triangle [0.0, 0.37, 0.28, 0.74], a green diamond [0.0, 0.06, 0.29, 0.34], a purple circle [0.29, 0.77, 0.53, 0.95] and a white cross [0.25, 0.37, 0.45, 0.6]."
+TEXT = (
+    "a blue triangle [0.0, 0.37, 0.28, 0.74], a green diamond [0.0, 0.06, 0.29, 0.34], a purple circle [0.29,"
+    " 0.77, 0.53, 0.95] and a white cross [0.25, 0.37, 0.45, 0.6]."
+)
 
 
 def record(number: int) -> dict:
     """What the sampling stage writes: some 470 bytes."""
-    return {"id": digest(number), "query": digest(number // 6), "kind": "plain", "index": number % 2, "raw": TEXT, "text": TEXT}
+    return {
+        "id": digest(number),
+        "query": digest(number // 6),
+        "kind": "plain",
+        "index": number % 2,
+        "raw": TEXT,
+        "text": TEXT,
+    }
 
 
 def append(folder: str, count: int) -> dict:
@@ -38,7 +48,11 @@ def append(folder: str, count: int) -> dict:
         cpu += time.process_time() - cpu_begun
     begun = time.perf_counter()
     log.close()
-    return {"append_us": spent / count * 1e6, "append_cpu_us": cpu / count * 1e6, "close_s": time.perf_counter() - begun}
+    return {
+        "append_us": spent / count * 1e6,
+        "append_cpu_us": cpu / count * 1e6,
+        "close_s": time.perf_counter() - begun,
+    }
 
 
 def resume(folder: str, count: int) -> dict:
@@ -59,7 +73,9 @@ def main():
     if arguments.part:
         part, folder = arguments.part
         row = {"append": append, "resume": resume}[part](folder, arguments.records)
-        return print(json.dumps({**row, f"{part}_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+        return print(
+            json.dumps({**row, f"{part}_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
+        )
     result = {"records": arguments.records}
     with tempfile.TemporaryDirectory() as folder:
         for part in ("append", "resume"):

@@ -1,9 +1,11 @@
-"""Sampling under ZeRO-3, both ways: the whole model gathered once, each rank for itself; or layer by layer at every token, all ranks together.
+"""Sampling under ZeRO-3, both ways: the whole model gathered once, each rank for itself; or layer by layer at
+every token, all ranks together.
 
     python benchmarks/zero3_sampling.py [--ranks 2] [--tokens 32] [--rounds 3] [--json FILE]
 
-The embedded LLaVA on gloo; a batch is the stage's default, 8 prompts and 2 samples each, with the stop token suppressed, so that in the
-second way no rank ends before the others. Seconds of the slowest rank, medians; the engine is there in the second way alone.
+The embedded LLaVA on gloo; a batch is the stage's default, 8 prompts and 2 samples each, with the stop token
+suppressed, so that in the second way no rank ends before the others. Seconds of the slowest rank, medians;
+the engine is there in the second way alone.
 """
 
 import argparse
@@ -58,7 +60,11 @@ def one_rank(world: Path, out: Path, tokens: int, rounds: int, result: str | Non
     if ranks.rank() == 0:
         found = {f"{name}_s": statistics.median(values[1:]) for name, values in seconds.items()}
         found["together_over_gathered"] = found["together_batch_s"] / found["gathered_batch_s"]
-        found |= {"ranks": ranks.world(), "tokens": tokens, "parameters": sum(map(weights.numel, model.parameters()))}
+        found |= {
+            "ranks": ranks.world(),
+            "tokens": tokens,
+            "parameters": sum(map(weights.numel, model.parameters())),
+        }
         print("\n".join(f"{name:30} {value:,.3f}" for name, value in found.items()), flush=True)
         if result:
             write_json(result, found)
@@ -81,12 +87,27 @@ def main():
     parser.add_argument("--rank-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rank_of:
-        return one_rank(Path(arguments.rank_of), Path(arguments.rank_of) / "out", arguments.tokens, arguments.rounds, arguments.json)
+        return one_rank(
+            Path(arguments.rank_of),
+            Path(arguments.rank_of) / "out",
+            arguments.tokens,
+            arguments.rounds,
+            arguments.json,
+        )
     with tempfile.TemporaryDirectory() as folder:
         tiny_world(folder, sft=16, spr=4)
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(arguments.ranks)]
-        environment = {**os.environ, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-        subprocess.run([sys.executable, *launcher, __file__, *sys.argv[1:], "--rank-of", folder], env=environment, check=True)
+        environment = {
+            **os.environ,
+            "DS_ACCELERATOR": "cpu",
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+        }
+        subprocess.run(
+            [sys.executable, *launcher, __file__, *sys.argv[1:], "--rank-of", folder],
+            env=environment,
+            check=True,
+        )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ def failure(parsed: Parsed) -> str | None:
 
 @dataclass(frozen=True)
 class Place:
-    """A place in an answer where boxes of a phrase are written: those that can be read, or why its first one cannot."""
+    """A place in an answer where boxes of a phrase are written: those that can be read, or why its first one
+    cannot.
+    """
 
     phrase: str
     boxes: tuple[Box, ...] = ()
@@ -33,14 +35,22 @@ class Place:
 def places(parsed: Parsed, text: str) -> Iterator[Place]:
     """The places of an answer in its order, by the rule of all tasks: the first box *written* answers.
 
-    Where it cannot be read, none later stands in for it. Fewer than four numbers are a point or a footnote, and no box
-    (:mod:`spr_plugin.formats.attempts`).
+    Where it cannot be read, none later stands in for it. Fewer than four numbers are a point or a footnote,
+    and no box (:mod:`spr_plugin.formats.attempts`).
     """
-    rows = [((mention.spans[0], mention.span[1]), Place(mention.phrase, mention.boxes)) for mention in parsed.mentions]
+    rows = [
+        ((mention.spans[0], mention.span[1]), Place(mention.phrase, mention.boxes))
+        for mention in parsed.mentions
+    ]
     for failure in parsed.failed:
         said = text[slice(*failure.span)]
         if attempts(f"[{said}]" if failure.inside else said):
-            rows.append(((failure.span, (failure.inside or failure.span)[1]), Place(failure.phrase, reason=failure.reason)))
+            rows.append(
+                (
+                    (failure.span, (failure.inside or failure.span)[1]),
+                    Place(failure.phrase, reason=failure.reason),
+                )
+            )
     reached = 0
     for (span, end), place in sorted(rows, key=itemgetter(0)):
         if span[0] >= reached:  # what lies in the list of one before is no place of its own

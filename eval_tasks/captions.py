@@ -3,9 +3,9 @@
 ``spr_region_caption_refcocog``  refer's: one answer a ref, all sentences of the ref are its references
 ``spr_region_caption_vg``        GRiT's: one answer a region of Visual Genome, its phrase is the one reference
 
-CIDEr-D, BLEU, ROUGE-L and METEOR 1.5 are those of pycocoevalcap, over the whole task. Its tokenizer wants Java; ours does not, and gives the
-same tokens on plain captions (the tests say how often on long ones). METEOR appears only where Java is there: nothing else is METEOR 1.5.
-CIDEr is printed as papers do, times 100.
+CIDEr-D, BLEU, ROUGE-L and METEOR 1.5 are those of pycocoevalcap, over the whole task. Its tokenizer wants
+Java; ours does not, and gives the same tokens on plain captions (the tests say how often on long ones).
+METEOR appears only where Java is there: nothing else is METEOR 1.5. CIDEr is printed as papers do, times 100.
 """
 
 import os
@@ -22,13 +22,17 @@ from spr_plugin.eval_tasks.model_format import named_format
 from spr_plugin.eval_tasks.refusal import refuse
 
 FIELDS = {"bbox": fields.box, "references": fields.texts}
-# What the reference implementation drops after its tokenizer. It means to drop brackets too, but spells them in upper case after
-# making all text lower-case, so they stay.
+# What the reference implementation drops after its tokenizer. It means to drop brackets too, but spells them
+# in upper case after making all text lower-case, so they stay.
 PUNCTUATION = {"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";", '"'}
 BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 # A dot that ends a sentence: not one of these abbreviations', nor of e.g., p.m. or U.S.
-_SENTENCE_END = re.compile(r"(?<=[.?!])(?<!\bmr\.)(?<!\bmrs\.)(?<!\bms\.)(?<!\bdr\.)(?<!\bst\.)(?<!\bft\.)(?<!\bvs\.)(?<!\b\w\.\w\.)\s+")
-LONGEST = 2000  # characters of an answer that are scored; a caption has some fifty, and a megabyte of text would hold up the run
+_SENTENCE_END = re.compile(
+    r"(?<=[.?!])(?<!\bmr\.)(?<!\bmrs\.)(?<!\bms\.)(?<!\bdr\.)(?<!\bst\.)(?<!\bft\.)(?<!\bvs\.)(?<!\b\w\.\w\.)\s+"
+)
+# characters of an answer that are scored; a caption has some fifty, and a megabyte of text would hold up the
+# run
+LONGEST = 2000
 
 
 def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:
@@ -57,7 +61,9 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
 def tokenized(caption: str) -> str:
     """Tokens of the Penn Treebank, lower-case, without punctuation, joined by spaces."""
     sentences = _SENTENCE_END.split(" ".join(caption.lower().split()))
-    tokens = [BRACKETS.get(token, token) for sentence in sentences for token in _tokenizer().tokenize(sentence)]
+    tokens = [
+        BRACKETS.get(token, token) for sentence in sentences for token in _tokenizer().tokenize(sentence)
+    ]
     return " ".join(token for token in tokens if token not in PUNCTUATION)
 
 
@@ -85,7 +91,9 @@ def _scorer(function):
 
 
 def _by_place(payloads: Sequence[Mapping]) -> tuple[dict, dict]:
-    return {i: [p["said"]] for i, p in enumerate(payloads)}, {i: p["references"] for i, p in enumerate(payloads)}
+    return {i: [p["said"]] for i, p in enumerate(payloads)}, {
+        i: p["references"] for i, p in enumerate(payloads)
+    }
 
 
 @_scorer
@@ -156,7 +164,9 @@ def use_java() -> None:
 
 
 def caption_details(payloads: Sequence[Mapping]) -> metrics.Details:
-    """Intervals of CIDEr and ROUGE-L, whose figure is a mean over answers (the corpus' document frequencies held fixed)."""
+    """Intervals of CIDEr and ROUGE-L, whose figure is a mean over answers (the corpus' document frequencies
+    held fixed).
+    """
     figures = {"CIDEr": cider.scores(payloads), "ROUGE-L": rouge_l.scores(payloads)}
     ones = np.ones(len(payloads))
     images = [record["image"] for record in payloads]

@@ -2,8 +2,9 @@
 
     python -m spr_plugin.eval_tasks.catalogue      # writes eval_tasks/tasks/ anew; a test compares
 
-A task is a split of a benchmark under a protocol, which is a module: :mod:`rec`, :mod:`phrases`, :mod:`classification`,
-:mod:`captions`, :mod:`description` or :mod:`short_answers`. A benchmark of a known protocol is one more line here.
+A task is a split of a benchmark under a protocol, which is a module: :mod:`rec`, :mod:`phrases`,
+:mod:`classification`, :mod:`captions`, :mod:`description` or :mod:`short_answers`. A benchmark of a known
+protocol is one more line here.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,9 @@ PACKAGE = "!function spr_plugin.eval_tasks."
 
 @dataclass(frozen=True)
 class Hub:
-    """A published split on the hub: the first `rows` rows of a data set's split, which hold exactly as many expressions as published."""
+    """A published split on the hub: the first `rows` rows of a data set's split, which hold exactly as many
+    expressions as published.
+    """
 
     name: str
     split: str
@@ -32,7 +35,8 @@ class Split:
     Attributes:
         task: its name in lmms-eval.
         protocol: the module of this package that asks and scores.
-        folder, split: SPR_DATA_ROOT/folder/split.parquet or .jsonl (COCO .json for descriptions); "a+b" is two splits in one.
+        folder, split: SPR_DATA_ROOT/folder/split.parquet or .jsonl (COCO .json for descriptions); "a+b" is
+            two splits in one.
         published: documents of the published split, where it was published.
         options: columns that every document gets; what the protocol's variants differ in.
         prompt: asked in place of the family's own words.
@@ -57,7 +61,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What all tasks of one protocol share: metrics → whether higher is better, answer length, aggregate of the details."""
+    """What all tasks of one protocol share: metrics → whether higher is better, answer length, aggregate of
+    the details.
+    """
 
     metrics: Mapping[str, bool | None]
     max_new_tokens: int
@@ -67,7 +73,14 @@ class Protocol:
 def _rec(name: str, hub: str, splits: Mapping[str, tuple[int, int]]) -> list[Split]:
     """RefCOCO-like splits: name → (rows on the hub, expressions)."""
     return [
-        Split(f"spr_{name}_{split}", "rec", name, split, expressions, Hub(f"lmms-lab-encoder/{hub}", split, rows))
+        Split(
+            f"spr_{name}_{split}",
+            "rec",
+            name,
+            split,
+            expressions,
+            Hub(f"lmms-lab-encoder/{hub}", split, rows),
+        )
         for split, (rows, expressions) in splits.items()
     ]
 
@@ -86,7 +99,8 @@ SPLITS = [
     Split("spr_grounded_description_val", "description", "grounded_description", "val"),
     Split("spr_tiny_world_rec", "rec", "refcoco", "val+testA+testB"),
     Split("spr_tiny_world_description", "description", ".", "val"),
-    # its model was taught no question about several phrases: they are looked up in a description of the whole picture
+    # its model was taught no question about several phrases: they are looked up in a description of the whole
+    # picture
     Split("spr_tiny_world_phrases", "phrases", "phrases", "val", prompt="Describe the objects in the image with their bounding boxes."),
     Split("spr_tiny_world_presence", "short_answers", "presence", "val"),
     Split("spr_tiny_world_color", "short_answers", "color", "val"),
@@ -109,7 +123,10 @@ PLAIN_MEAN = {"weight_by_size": False}
 REC_GROUPS = ("spr_refcoco", "spr_refcoco+", "spr_refcocog")
 # group → (members, how its figures come from the members', or None for no figures)
 GROUPS = {
-    **{group: ([split.task for split in SPLITS if split.task.rsplit("_", 1)[0] == group], BY_SAMPLE) for group in REC_GROUPS},
+    **{
+        group: ([split.task for split in SPLITS if split.task.rsplit("_", 1)[0] == group], BY_SAMPLE)
+        for group in REC_GROUPS
+    },
     "spr_rec": ([*REC_GROUPS], PLAIN_MEAN),  # the paper's summary figure: the plain mean of the eight splits
     "spr_flickr30k": (["spr_flickr30k_val", "spr_flickr30k_test"], None),
     "spr_lvis": (["spr_lvis_box", "spr_lvis_point"], None),
@@ -143,26 +160,45 @@ def files() -> dict[str, str]:
 
 def _protocol_yaml(name: str, protocol: Protocol) -> str:
     module = f"{PACKAGE}{name}"
-    lines = ["dataset_path: json", "output_type: generate_until", f"process_docs: {PACKAGE}data.load_documents"]
-    lines += [f"doc_to_visual: {PACKAGE}data.doc_to_visual", *(f"{f}: {module}.{f}" for f in ("doc_to_text", "doc_to_target", "process_results"))]
+    lines = [
+        "dataset_path: json",
+        "output_type: generate_until",
+        f"process_docs: {PACKAGE}data.load_documents",
+    ]
+    lines += [
+        f"doc_to_visual: {PACKAGE}data.doc_to_visual",
+        *(f"{f}: {module}.{f}" for f in ("doc_to_text", "doc_to_target", "process_results")),
+    ]
     lines += ["metric_list:"]
     for metric, better in protocol.metrics.items():
         aggregate = f"captions.{metric.lower().replace('-', '_')}" if name == "captions" else "metrics.mean"
         lines += _metric(metric, aggregate, better)
     lines += _metric(metrics.DETAILS, protocol.details, None)
     # an empty prompt is that of the model's family (spr_plugin.eval_tasks.questions)
-    lines += ["score_key: score", "cluster_key: image", "lmms_eval_specific_kwargs:", "  default:", '    prompt: ""', "metadata:", "  version: 1.0"]
+    lines += [
+        "score_key: score",
+        "cluster_key: image",
+        "lmms_eval_specific_kwargs:",
+        "  default:",
+        '    prompt: ""',
+        "metadata:",
+        "  version: 1.0",
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _metric(name: str, aggregate: str, better: bool | None) -> list[str]:
-    return [f"  - metric: {name}", f"    aggregation: {PACKAGE}{aggregate}", f"    higher_is_better: {'null' if better is None else str(better).lower()}"]
+    return [
+        f"  - metric: {name}",
+        f"    aggregation: {PACKAGE}{aggregate}",
+        f"    higher_is_better: {'null' if better is None else str(better).lower()}",
+    ]
 
 
 def _task_yaml(split: Split) -> str:
-    # lmms-eval batches requests of equal settings, and its LLaVA takes all pictures of a batch from the task of the first: a stop
-    # string that no other task has keeps the tasks of one run apart.
-    prompt = f"lmms_eval_specific_kwargs:\n  default:\n    prompt: \"{split.prompt}\"\n" if split.prompt else ""
+    # lmms-eval batches requests of equal settings, and its LLaVA takes all pictures of a batch from the task
+    # of the first: a stop string that no other task has keeps the tasks of one run apart.
+    prompt = f'lmms_eval_specific_kwargs:\n  default:\n    prompt: "{split.prompt}"\n' if split.prompt else ""
     return f"""\
 task: {split.task}
 {f"task_alias: '{split.title}'" if split.title else f"task_alias: {split.task}"}
@@ -184,9 +220,16 @@ def _group_yaml(group: str, members: list[str], how: Mapping | None) -> str:
     if how:
         lines += ["aggregate_metric_list:"]
         for metric in metrics.BOX_METRICS:
-            lines += [f"  - metric: {metric}", "    aggregation: mean", f"    weight_by_size: {str(how['weight_by_size']).lower()}"]
+            lines += [
+                f"  - metric: {metric}",
+                "    aggregation: mean",
+                f"    weight_by_size: {str(how['weight_by_size']).lower()}",
+            ]
         if how["weight_by_size"]:
-            lines += [f"  - metric: {metrics.DETAILS}", f"    aggregation: {PACKAGE}metrics.pooled_box_details"]
+            lines += [
+                f"  - metric: {metrics.DETAILS}",
+                f"    aggregation: {PACKAGE}metrics.pooled_box_details",
+            ]
     return "\n".join([*lines, "metadata:", "  version: 1.0"]) + "\n"
 
 
@@ -195,7 +238,8 @@ def write(folder: Path = FOLDER) -> None:
     folder.mkdir(exist_ok=True)
     for file in folder.iterdir():
         file.unlink()
-    # lmms-eval cannot take a path from the environment: data.load_documents puts the real documents in this record's place
+    # lmms-eval cannot take a path from the environment: data.load_documents puts the real documents in this
+    # record's place
     for name, content in {**files(), "one.json": '{"documents": "come from load_documents"}\n'}.items():
         (folder / name).write_text(content, encoding="utf-8")
 

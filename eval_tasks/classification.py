@@ -1,6 +1,8 @@
-"""Referring object classification on LVIS: which of two classes is the object at a box or a point? (Ferret's protocol; chance is 50 %.)
+"""Referring object classification on LVIS: which of two classes is the object at a box or a point? (Ferret's
+protocol; chance is 50 %.)
 
-The true class is named first in documents of even place, second in the others (``truth_first``, set when the documents are made).
+The true class is named first in documents of even place, second in the others (``truth_first``, set when the
+documents are made).
 
 ``ferret_accuracy``  Ferret's own rule (:mod:`ferret`). Naming both classes is a hit, "a notebook." is a miss
 ``accuracy``         the same, but a name with brackets is one name
@@ -33,7 +35,14 @@ def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str
     place = form.write(true_box(doc, doc["bbox"])) if doc["location"] == "box" else point_text(form, doc)
     classes = [spoken(doc["name"]), spoken(doc["negative"])]
     first, second = classes if doc["truth_first"] else classes[::-1]
-    return questions.ask(questions.CLASS, doc["box_format"], lmms_eval_specific_kwargs, location=place, first=first, second=second)
+    return questions.ask(
+        questions.CLASS,
+        doc["box_format"],
+        lmms_eval_specific_kwargs,
+        location=place,
+        first=first,
+        second=second,
+    )
 
 
 def doc_to_target(doc: dict) -> str:

@@ -1,10 +1,12 @@
 """``spr compare A B``: two result folders of lmms-eval on the same tasks, sample by sample.
 
-Every gain is B minus A on the same samples, with a paired bootstrap interval that draws whole pictures; where a sample is right or wrong, McNemar's
+Every gain is B minus A on the same samples, with a paired bootstrap interval that draws whole pictures; where
+a sample is right or wrong, McNemar's
 exact test goes with it. The paper's signature is one line: does the gain grow with the IoU threshold?
 
 Reads the ``*_samples_<task>.jsonl`` that ``--log_samples`` leaves, and in the ``*_results.json`` beside them
-whose samples they are: lmms-eval names a model's folder by the end of its path alone. Knows nothing about models.
+whose samples they are: lmms-eval names a model's folder by the end of its path alone. Knows nothing about
+models.
 """
 
 import json
@@ -26,9 +28,11 @@ SHOWN_FLIPS = 24
 
 
 def compare(a: str, b: str, out: str | None = None) -> dict:
-    """Compare two result folders, and write ``compare.md``, ``.json`` and ``.html`` to `out` (default: B's folder).
+    """Compare two result folders, and write ``compare.md``, ``.json`` and ``.html`` to `out` (default: B's
+    folder).
 
-    Returns what the JSON holds. Raises UserError where a folder has no samples of ours, or both differ in tasks or samples.
+    Returns what the JSON holds. Raises UserError where a folder has no samples of ours, or both differ in
+    tasks or samples.
     """
     if out:
         refuse_unwritable({"--out": str(out)}, folders=True)
@@ -60,7 +64,10 @@ def _paired(task: str, a: Run, b: Run) -> list[tuple[dict, dict, dict]]:
     first, second = a.tasks[task], b.tasks[task]
     if first.keys() != second.keys():
         only = sorted(first.keys() ^ second.keys(), key=str)
-        raise UserError(f"{task}: {a.folder} and {b.folder} differ in {len(only)} documents, such as {only[0]}; evaluate both on the same ones")
+        raise UserError(
+            f"{task}: {a.folder} and {b.folder} differ in {len(only)} documents, such as {only[0]}; evaluate"
+            " both on the same ones"
+        )
     found = []
     for run in (a, b):
         refuse_unsound(task, run)
@@ -68,7 +75,10 @@ def _paired(task: str, a: Run, b: Run) -> list[tuple[dict, dict, dict]]:
         details, other = record[metrics.DETAILS], second[id][metrics.DETAILS]
         hashes = {details.get("asked"), other.get("asked")} - {None}  # older versions wrote none
         if len(hashes) > 1 or _asked(details) != _asked(other):
-            raise UserError(f"{task}: {a.folder} and {b.folder} ask other things in document {id}, or know another truth; evaluate both on the same data")
+            raise UserError(
+                f"{task}: {a.folder} and {b.folder} ask other things in document {id}, or know another truth;"
+                " evaluate both on the same data"
+            )
         found += [(details, x, y) for x, y in zip(details.get("items", ()), other.get("items", ()))]
     return found
 
@@ -90,7 +100,9 @@ def _boxes(pairs: Sequence[tuple[dict, dict, dict]]) -> dict:
     images = [details["image"] for details, _, _ in pairs]
     overlaps = np.array([[x["iou"], y["iou"]] for _, x, y in pairs])
     hits = {f"Acc@{t}": (overlaps >= t).astype(float) for t in metrics.THRESHOLDS}
-    failures = np.array([[x["reason"] is not None, y["reason"] is not None] for _, x, y in pairs], dtype=float)
+    failures = np.array(
+        [[x["reason"] is not None, y["reason"] is not None] for _, x, y in pairs], dtype=float
+    )
     rows = figure_rows({**hits, "mIoU": overlaps, "parse_failure": failures}, images)
     first, last = (hits[f"Acc@{t}"] for t in (metrics.THRESHOLDS[0], metrics.THRESHOLDS[-1]))
     return {"rows": rows, "signature": _signature(first, last, images), "flips": _flips(pairs)}
@@ -99,12 +111,28 @@ def _boxes(pairs: Sequence[tuple[dict, dict, dict]]) -> dict:
 def figure_rows(figures: Mapping[str, np.ndarray], images: Sequence[str]) -> list[dict]:
     """figure → (n, 2) values of A and B, a row a sample."""
     ones = np.ones(len(images))
-    gains = {row["figure"]: row for row in metrics.intervals({name: (v[:, 1] - v[:, 0], ones) for name, v in figures.items()}, images)}
+    gains = {
+        row["figure"]: row
+        for row in metrics.intervals({name: (v[:, 1] - v[:, 0], ones) for name, v in figures.items()}, images)
+    }
     found = []
     for name, values in figures.items():
-        row = {"figure": name, "a": float(values[:, 0].mean()), "b": float(values[:, 1].mean()), "gain": gains[name]["value"]}
+        row = {
+            "figure": name,
+            "a": float(values[:, 0].mean()),
+            "b": float(values[:, 1].mean()),
+            "gain": gains[name]["value"],
+        }
         right_or_wrong = bool(np.isin(values, (0.0, 1.0)).all())
-        found.append({**row, "low": gains[name]["low"], "high": gains[name]["high"], "p": mcnemar(values) if right_or_wrong else None, "n": len(values)})
+        found.append(
+            {
+                **row,
+                "low": gains[name]["low"],
+                "high": gains[name]["high"],
+                "p": mcnemar(values) if right_or_wrong else None,
+                "n": len(values),
+            }
+        )
     return found
 
 
@@ -118,12 +146,19 @@ def _signature(first: np.ndarray, last: np.ndarray, images: Sequence[str]) -> di
     """Does the gain grow from the lowest to the highest threshold?"""
     growth = (last[:, 1] - last[:, 0]) - (first[:, 1] - first[:, 0])
     (row,) = metrics.intervals({"growth": (growth, np.ones(len(growth)))}, images)
-    verdict = "grows" if row["low"] > 0 else "shrinks" if row["high"] < 0 else "neither grows nor shrinks beyond chance"
+    verdict = (
+        "grows"
+        if row["low"] > 0
+        else "shrinks"
+        if row["high"] < 0
+        else "neither grows nor shrinks beyond chance"
+    )
     gains = [100 * float((side[:, 1] - side[:, 0]).mean()) for side in (first, last)]
     low, high = metrics.THRESHOLDS[0], metrics.THRESHOLDS[-1]
     line = (
-        f"the gain {verdict} with the threshold: {gains[0]:+.2f} points at IoU {low}, {gains[1]:+.2f} at {high} "
-        f"(difference {100 * row['value']:+.2f}, 95 % interval {100 * row['low']:+.2f} to {100 * row['high']:+.2f})"
+        f"the gain {verdict} with the threshold: {gains[0]:+.2f} points at IoU {low}, {gains[1]:+.2f} at"
+        f" {high} (difference {100 * row['value']:+.2f}, 95 % interval {100 * row['low']:+.2f} to"
+        f" {100 * row['high']:+.2f})"
     )
     return {"verdict": verdict, "growth": row["value"], "low": row["low"], "high": row["high"], "line": line}
 
@@ -141,7 +176,9 @@ def _flips(pairs: Sequence[tuple[dict, dict, dict]]) -> dict:
 
 
 def _scores(first: Mapping[str, dict], second: Mapping[str, dict]) -> list[dict]:
-    """Rows of a task without boxes: the mean of each document's score of each metric that has one; captions by CIDEr and ROUGE-L."""
+    """Rows of a task without boxes: the mean of each document's score of each metric that has one; captions
+    by CIDEr and ROUGE-L.
+    """
     ids, (one, *_) = list(first), first.values()
     images = [first[id][metrics.DETAILS]["image"] for id in ids]
     if "said" in one[metrics.DETAILS]:
@@ -158,7 +195,9 @@ def _scores(first: Mapping[str, dict], second: Mapping[str, dict]) -> list[dict]
 
 
 def _ratio_rows(figures: Mapping[str, np.ndarray], images: Sequence[str]) -> list[dict]:
-    """figure → (documents, 4): score and samples of A, score and samples of B. The samples may differ (boxes of an answer)."""
+    """figure → (documents, 4): score and samples of A, score and samples of B. The samples may differ (boxes
+    of an answer).
+    """
     found = []
     for name, v in figures.items():
         if (v[:, 1] == 1).all() and (v[:, 3] == 1).all():
@@ -171,7 +210,7 @@ def _ratio_rows(figures: Mapping[str, np.ndarray], images: Sequence[str]) -> lis
             gains = drawn[:, 2] / drawn[:, 3] - drawn[:, 0] / drawn[:, 1]
         low, high = map(float, np.nanpercentile(gains, (2.5, 97.5))) if na and nb else (0.0, 0.0)
         a, b = (float(total / n) if n else 0.0 for total, n in ((a, na), (b, nb)))
-        found.append({"figure": name, "a": a, "b": b, "gain": b - a, "low": low, "high": high, "p": None, "n": len(v)})
+        found.append(
+            {"figure": name, "a": a, "b": b, "gain": b - a, "low": low, "high": high, "p": None, "n": len(v)}
+        )
     return found
-
-

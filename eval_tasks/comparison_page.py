@@ -14,27 +14,55 @@ def markdown(found: Mapping) -> str:
     """The comparison as Markdown, in percent."""
     lines = []
     for side in ("a", "b"):
-        lines += [f"{side.upper()}: `{found[side]}`, read from", *(f"- `{file}`" for file in found["files"][side]), ""]
+        lines += [
+            f"{side.upper()}: `{found[side]}`, read from",
+            *(f"- `{file}`" for file in found["files"][side]),
+            "",
+        ]
     for task, part in found["tasks"].items():
-        lines += [f"## {task}", "", "| figure | A | B | gain | 95 % interval | McNemar p | n |", "|---|--:|--:|--:|:-:|--:|--:|"]
+        lines += [
+            f"## {task}",
+            "",
+            "| figure | A | B | gain | 95 % interval | McNemar p | n |",
+            "|---|--:|--:|--:|:-:|--:|--:|",
+        ]
         for row in part["rows"]:
             a, b, gain, low, high = (100 * row[key] for key in ("a", "b", "gain", "low", "high"))
             p = "" if row["p"] is None else f"{row['p']:.2g}"
-            lines.append(f"| {row['figure']} | {a:.2f} | {b:.2f} | {gain:+.2f} | {low:+.2f} … {high:+.2f} | {p} | {row['n']} |")
+            lines.append(
+                f"| {row['figure']} | {a:.2f} | {b:.2f} | {gain:+.2f} | {low:+.2f} … {high:+.2f} | {p} |"
+                f" {row['n']} |"
+            )
         lines.append("")
         if part["signature"]:
             lines += [f"Signature: {part['signature']['line']}.", ""]
         if part["flips"]:
-            lines += [f"At IoU {part['flips']['threshold']}, {part['flips']['won']} became right and {part['flips']['lost']} wrong.", ""]
+            lines += [
+                (
+                    f"At IoU {part['flips']['threshold']}, {part['flips']['won']} became right and"
+                    f" {part['flips']['lost']} wrong."
+                ),
+                "",
+            ]
     return "\n".join(lines)
 
 
 def html(found: Mapping) -> str:
-    """The comparison as one self-contained page: tables, the gain at every threshold as a plot, flipped samples with their boxes."""
+    """The comparison as one self-contained page: tables, the gain at every threshold as a plot, flipped
+    samples with their boxes.
+    """
     from spr_plugin.report.page import template
 
-    plots = {task: plot([row for row in part["rows"] if row["figure"] in metrics.ACCURACIES]) for task, part in found["tasks"].items() if part["signature"]}
-    pictures = {task: [_picture(flip) for flip in part["flips"]["shown"]] for task, part in found["tasks"].items() if part["flips"] and task != ALL}
+    plots = {
+        task: plot([row for row in part["rows"] if row["figure"] in metrics.ACCURACIES])
+        for task, part in found["tasks"].items()
+        if part["signature"]
+    }
+    pictures = {
+        task: [_picture(flip) for flip in part["flips"]["shown"]]
+        for task, part in found["tasks"].items()
+        if part["flips"] and task != ALL
+    }
     return template("compare.html").render(found=found, plots=plots, pictures=pictures, colours=COLOURS)
 
 
@@ -46,7 +74,11 @@ def _picture(flip: Mapping) -> str | None:
         image = open_image(flip["picture"], flip["id"]) if flip["picture"] else None
     except UserError:
         image = None
-    boxes = [(COLOURS[name], flip[key], 2) for name, key in (("truth", "truth"), ("A", "a"), ("B", "b")) if flip[key]]
+    boxes = [
+        (COLOURS[name], flip[key], 2)
+        for name, key in (("truth", "truth"), ("A", "a"), ("B", "b"))
+        if flip[key]
+    ]
     return data_uri(image, boxes) if image else None
 
 
@@ -60,10 +92,18 @@ def plot(rows: Sequence[Mapping]) -> str:
     parts = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 420 240" width="420" height="240" font-family="sans-serif" font-size="11">',
              '<line x1="50" y1="110" x2="410" y2="110" stroke="#999"/>']  # fmt: skip
     ticks = (top / 1.1, -top / 1.1)
-    parts += [f'<text x="45" y="{y(value / 100) + 4:.1f}" text-anchor="end">{value:+.1f}</text>' for value in ticks]
+    parts += [
+        f'<text x="45" y="{y(value / 100) + 4:.1f}" text-anchor="end">{value:+.1f}</text>' for value in ticks
+    ]
     for place, row in enumerate(rows):
         x = 80 + 75 * place
-        parts.append(f'<line x1="{x}" y1="{y(row["low"]):.1f}" x2="{x}" y2="{y(row["high"]):.1f}" stroke="{COLOURS["B"]}" stroke-width="2"/>')
-        parts.append(f'<circle cx="{x}" cy="{y(row["gain"]):.1f}" r="4" fill="{COLOURS["B"]}"><title>{100 * row["gain"]:+.2f}</title></circle>')
+        parts.append(
+            f'<line x1="{x}" y1="{y(row["low"]):.1f}" x2="{x}" y2="{y(row["high"]):.1f}"'
+            f' stroke="{COLOURS["B"]}" stroke-width="2"/>'
+        )
+        parts.append(
+            f'<circle cx="{x}" cy="{y(row["gain"]):.1f}" r="4"'
+            f' fill="{COLOURS["B"]}"><title>{100 * row["gain"]:+.2f}</title></circle>'
+        )
         parts.append(f'<text x="{x}" y="234" text-anchor="middle">{row["figure"]}</text>')
     return "".join(parts) + "</svg>"

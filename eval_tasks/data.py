@@ -1,4 +1,5 @@
-"""A task's documents, from the folder ``SPR_DATA_ROOT`` or, where that is not set and the hub has them, from the hub.
+"""A task's documents, from the folder ``SPR_DATA_ROOT`` or, where that is not set and the hub has them, from
+the hub.
 
 lmms-eval cannot take a path from the environment. So a task's YAML names a one-record file as its data set,
 and :func:`load_documents` (its ``process_docs``) puts the documents of the split in its place that
@@ -6,8 +7,8 @@ and :func:`load_documents` (its ``process_docs``) puts the documents of the spli
 
 A document is ``{id, image, image_id, width, height, box_format, …}``: sizes in pixels, ``image`` a path or
 ``{"bytes", "path"}`` (`pictures.Source`), which nobody but :func:`doc_to_visual` decodes, ``box_format`` the
-name that :mod:`spr_plugin.eval_tasks.model_format` resolves, and the fields of its protocol (``FIELDS`` of the
-protocol's module). All boxes are xyxy in pixels of the original picture.
+name that :mod:`spr_plugin.eval_tasks.model_format` resolves, and the fields of its protocol (``FIELDS`` of
+the protocol's module). All boxes are xyxy in pixels of the original picture.
 """
 
 import importlib
@@ -36,8 +37,9 @@ _read: dict[tuple[str | None, str], datasets.Dataset] = {}
 
 
 def read_first(splits: Iterable[Split]) -> None:
-    """Read the documents of these tasks before a model is built. Refuses, in one line, what is missing or does not
-    fit, or ``SPR_BOX_FORMAT``. One of several processes does; the others' launcher ends with it."""
+    """Read the documents of these tasks before a model is built. Refuses, in one line, what is missing or
+    does not fit, or ``SPR_BOX_FORMAT``. One of several processes does; the others' launcher ends with it.
+    """
     if os.environ.get("RANK", "0") == "0":
         variable_format(os.environ)
         for split in splits:
@@ -46,11 +48,17 @@ def read_first(splits: Iterable[Split]) -> None:
 
 
 def load_documents(source: datasets.Dataset) -> datasets.Dataset:
-    """The one-record data set of a task, named by its split → the documents. Refuses, in one line, what is missing or does not fit."""
+    """The one-record data set of a task, named by its split → the documents. Refuses, in one line, what is
+    missing or does not fit.
+    """
     split, root = CATALOGUE[str(source.split)], os.environ.get(ROOT)
     documents = _read.pop((root, split.key), None) or _documents(root, split)
     pad_left()
-    for name, value in {**split.options, "protocol": split.protocol, "box_format": running_format(os.environ)}.items():
+    for name, value in {
+        **split.options,
+        "protocol": split.protocol,
+        "box_format": running_format(os.environ),
+    }.items():
         documents = documents.add_column(name, [value] * len(documents))
     return documents
 
@@ -63,7 +71,9 @@ def _documents(root: str | None, split: Split) -> datasets.Dataset:
 
 
 def doc_to_visual(doc: dict) -> list:
-    """The document's picture as RGB. Refuses one that does not open or is not of the size the document says: its boxes would be off."""
+    """The document's picture as RGB. Refuses one that does not open or is not of the size the document says:
+    its boxes would be off.
+    """
     try:
         picture = open_image(doc["image"])
         check_size(doc, picture.size)
@@ -89,7 +99,11 @@ def read_folder(root: str, split: Split) -> datasets.Dataset:
     if not Path(root).is_dir():
         raise UserError(f"{ROOT}={root}: no such folder")
     protocol = importlib.import_module(f"spr_plugin.eval_tasks.{split.protocol}")
-    found = [document for part in split.split.split("+") for document in _read_part(Path(root).resolve(), split, part, protocol)]
+    found = [
+        document
+        for part in split.split.split("+")
+        for document in _read_part(Path(root).resolve(), split, part, protocol)
+    ]
     _require_distinct_ids(found, split)
     _look_outside(found, Path(root).resolve(), split)
     return _with_pictures(found)
@@ -100,12 +114,17 @@ def _read_part(root: Path, split: Split, part: str, protocol) -> list[dict]:
     files = [root / split.folder / f"{part}{kind}" for kind in kinds]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
-        raise UserError(f"{files[-1]}: no such file; {ROOT} must hold {split.folder}/{part}{kinds[-1]} (or name another task)")
+        raise UserError(
+            f"{files[-1]}: no such file; {ROOT} must hold {split.folder}/{part}{kinds[-1]} (or name another"
+            " task)"
+        )
     records = protocol.read(file) if hasattr(protocol, "read") else READERS[file.suffix](file)
     found = [local_document(record, root, where, protocol.FIELDS) for record, where in records]
     if not found:
         raise UserError(f"{file}: has no record")
-    _require_pictures({document["image"]: document["id"] for document in found if isinstance(document["image"], str)}, file)
+    _require_pictures(
+        {document["image"]: document["id"] for document in found if isinstance(document["image"], str)}, file
+    )
     _check_pictures(found, file)
     return found
 
@@ -120,7 +139,10 @@ def local_document(record: dict, root: Path, where: str, readers: Mapping[str, C
         if min(size) <= 0:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise UserError(f"{where}: width and height must be numbers of pixels, not {record['width']!r:.40} and {record['height']!r:.40}") from None
+        raise UserError(
+            f"{where}: width and height must be numbers of pixels, not {record['width']!r:.40} and"
+            f" {record['height']!r:.40}"
+        ) from None
     id, picture = str(record["id"]), _local_picture(record["image"], root, where)
     image_id = record.get("image_id") or (record["image"] if isinstance(record["image"], str) else id)
     document = {"id": id, "image_id": str(image_id), "width": width, "height": height, "image": picture}
@@ -207,7 +229,10 @@ def _require_distinct_ids(documents: list[dict], split: Split) -> None:
     seen = set()
     for document in documents:
         if document["id"] in seen:
-            raise UserError(f"{split.folder}/{split.split}: id {document['id']} stands there twice, so its answers could not be told apart")
+            raise UserError(
+                f"{split.folder}/{split.split}: id {document['id']} stands there twice, so its answers could"
+                " not be told apart"
+            )
         seen.add(document["id"])
 
 
@@ -215,18 +240,27 @@ def _require_pictures(id_by_path: dict[str, str], file: Path) -> None:
     """All pictures must be there before a long run starts; that one opens is seen when it is used."""
     missing = [path for path in id_by_path if not os.path.isfile(path)]
     if missing:
-        raise UserError(f"{file}, id {id_by_path[missing[0]]}: picture {missing[0]} is missing ({len(missing)} of {len(id_by_path)} are)")
+        raise UserError(
+            f"{file}, id {id_by_path[missing[0]]}: picture {missing[0]} is missing ({len(missing)} of"
+            f" {len(id_by_path)} are)"
+        )
 
 
 def _look_outside(documents: list[dict], root: Path, split: Split) -> None:
-    """Say how many pictures lie outside the folder, as those that ``spr data`` names do. UserError where it was
-    downloaded: other people's data name no file of this machine."""
+    """Say how many pictures lie outside the folder, as those that ``spr data`` names do. UserError where it
+    was
+    downloaded: other people's data name no file of this machine.
+    """
     paths = dict.fromkeys(one["image"] for one in documents if isinstance(one["image"], str))
     caches = [outside_of(str(folder)) for folder in _caches()]
-    downloaded = (root / ".cache" / "huggingface").is_dir() or not all(outside(str(root / "x")) for outside in caches)
+    downloaded = (root / ".cache" / "huggingface").is_dir() or not all(
+        outside(str(root / "x")) for outside in caches
+    )
     allowed = [outside_of(str(root)), *(caches if downloaded else [])]
     if found := [path for path in paths if all(outside(path) for outside in allowed)]:
-        lie = f"{len(found)} of {len(paths)} pictures of {split.folder}/{split.split} lie outside {ROOT}={root}"
+        lie = (
+            f"{len(found)} of {len(paths)} pictures of {split.folder}/{split.split} lie outside {ROOT}={root}"
+        )
         if downloaded:
             raise UserError(f"{lie}, which was downloaded, such as {found[0]}: put them into the folder")
         say(f"{lie}, such as {found[0]}")
@@ -238,7 +272,10 @@ def _look_outside(documents: list[dict], root: Path, split: Split) -> None:
 def read_hub(split: Split) -> datasets.Dataset:
     """The published split from its hub data set. Needs the network, or the hub's cache."""
     if split.hub is None:
-        raise UserError(f"{split.task}: set {ROOT} to a folder that holds {split.folder}/{split.split}.parquet; `spr data` converts the original release")
+        raise UserError(
+            f"{split.task}: set {ROOT} to a folder that holds {split.folder}/{split.split}.parquet; `spr"
+            " data` converts the original release"
+        )
     hub, where = split.hub, f"hub data set {split.hub.name}, split {split.hub.split}"
     try:
         rows = datasets.load_dataset(hub.name, split=hub.split)
@@ -251,21 +288,32 @@ def read_hub(split: Split) -> datasets.Dataset:
 
 
 def _refuse_outside_cache(rows: datasets.Dataset, name: str) -> None:
-    """UserError where a row names a file that was not downloaded: other people's data name none of this machine."""
+    """UserError where a row names a file that was not downloaded: other people's data name none of this
+    machine.
+    """
     caches = [outside_of(str(folder)) for folder in _caches()]
     for picture in rows["image"]:
         path = picture["path"] if picture["bytes"] is None else None
         if path is not None and all(outside(path) for outside in caches):
-            raise UserError(f"{name}: picture {path} lies outside the hub's cache; set {ROOT} to a local folder")
+            raise UserError(
+                f"{name}: picture {path} lies outside the hub's cache; set {ROOT} to a local folder"
+            )
 
 
 def _caches() -> tuple[str, str, str]:
     """Where the hub's libraries keep what they download."""
-    return datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, huggingface_hub.constants.HF_HUB_CACHE
+    return (
+        datasets.config.HF_CACHE_HOME,
+        datasets.config.HF_DATASETS_CACHE,
+        huggingface_hub.constants.HF_HUB_CACHE,
+    )
 
 
-def published_rows(rows: datasets.Dataset, count: int, expressions: int | None, name: str) -> datasets.Dataset:
-    """The published split among a hub data set's rows: its first `count`, which must hold exactly `expressions` expressions.
+def published_rows(
+    rows: datasets.Dataset, count: int, expressions: int | None, name: str
+) -> datasets.Dataset:
+    """The published split among a hub data set's rows: its first `count`, which must hold exactly
+    `expressions` expressions.
 
     The hub's RefCOCO val is UNC's split followed by Google's, most of whose pictures are UNC training data.
     """
@@ -273,8 +321,9 @@ def published_rows(rows: datasets.Dataset, count: int, expressions: int | None, 
     held = sum(len(answers) for answers in found["answer"])
     if (len(found), held) != (count, expressions):
         raise UserError(
-            f"{name}: the first {count} rows should hold {expressions} expressions, but {len(found)} rows hold {held}; "
-            f"the data set has changed, so set {ROOT} to a local folder with the published split"
+            f"{name}: the first {count} rows should hold {expressions} expressions, but {len(found)} rows"
+            f" hold {held}; the data set has changed, so set {ROOT} to a local folder with the published"
+            " split"
         )
     return found
 
@@ -313,4 +362,3 @@ def xywh_to_xyxy(box: list[float]) -> list[float]:
     """Left, top, width, height → left, top, right, bottom; no + 1."""
     x, y, width, height = map(float, box)
     return [x, y, x + width, y + height]
-

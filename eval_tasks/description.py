@@ -1,10 +1,12 @@
-"""Grounded region descriptions, the paper's own subject: boxes and phrases of a free description against the annotated objects.
+"""Grounded region descriptions, the paper's own subject: boxes and phrases of a free description against the
+annotated objects.
 
-Documents come from COCO JSON (COCO, LVIS, Objects365 layout): SPR_DATA_ROOT/FOLDER/SPLIT.json with pictures in FOLDER/images. A region is
-grown in each picture as in the method (:mod:`spr_plugin.recipes.spr.regions`, seed 0), and the question is the method's plain prompt.
+Documents come from COCO JSON (COCO, LVIS, Objects365 layout): SPR_DATA_ROOT/FOLDER/SPLIT.json with pictures
+in FOLDER/images. A region is grown in each picture as in the method (:mod:`spr_plugin.recipes.spr.regions`,
+seed 0), and the question is the method's plain prompt.
 
-Boxes of the answer and objects of the region are matched one to one for the largest sum of IoU; pairs of IoU ≥ 0.5 count. Sums run over all
-regions, never over means of regions:
+Boxes of the answer and objects of the region are matched one to one for the largest sum of IoU; pairs of IoU
+≥ 0.5 count. Sums run over all regions, never over means of regions:
 
 ``precision``         matched boxes / boxes of the answer
 ``recall``            matched boxes / objects
@@ -41,10 +43,11 @@ _WORD = re.compile(r"\w+")
 
 
 def read(file: Path) -> Iterator[tuple[dict, str]]:
-    """A record a picture with enough objects, and the words that name it. Pictures lie in ``images`` beside the file.
+    """A record a picture with enough objects, and the words that name it. Pictures lie in ``images`` beside
+    the file.
 
-    Raises UserError where a picture is missing or does not open, or a box has a number that is none: figures of
-    a part of the set would pass for those of the whole.
+    Raises UserError where a picture is missing or does not open, or a box has a number that is none: figures
+    of a part of the set would pass for those of the whole.
     """
     folder, skipped = file.parent / "images", Counter()
     images = list(CocoImages(str(file), str(folder), skipped))
@@ -55,9 +58,17 @@ def read(file: Path) -> Iterator[tuple[dict, str]]:
     if skipped["not_finite"]:
         raise UserError(f"{file}, annotation {_not_finite(file)}: its bbox holds a number that is not finite")
     for query in region_queries(images, seed=0, skipped=skipped):
-        objects = [{"label": annotation.label, "bbox": list(annotation.box.xyxy)} for annotation in query.truth]
+        objects = [
+            {"label": annotation.label, "bbox": list(annotation.box.xyxy)} for annotation in query.truth
+        ]
         image, region = query.image, list(query.region.xyxy)
-        record = {"id": query.id, "image": image.path, "image_id": image.id, "width": image.width, "height": image.height}
+        record = {
+            "id": query.id,
+            "image": image.path,
+            "image_id": image.id,
+            "width": image.width,
+            "height": image.height,
+        }
         yield {**record, "region": region, "objects": objects}, f"{file}, picture {image.id}"
 
 
@@ -97,26 +108,43 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
         "parse_failure": (float(not said or bool(parsed.failures)), 1.0),
     }
     found = {
-        name: {"id": doc["id"], "image": doc["image_id"], "score": total / weight if weight else 0.0, "n": weight}
+        name: {
+            "id": doc["id"],
+            "image": doc["image_id"],
+            "score": total / weight if weight else 0.0,
+            "n": weight,
+        }
         for name, (total, weight) in sums.items()
     }
     return {**found, metrics.DETAILS: metrics.detail(doc, [{"id": doc["id"], "figures": sums}])}
 
 
 def matched(boxes: list, truths: list) -> list[tuple[int, int, float]]:
-    """(place in `boxes`, place in `truths`, IoU) of each pair of the best one-to-one matching with IoU of at least `MATCH`."""
+    """(place in `boxes`, place in `truths`, IoU) of each pair of the best one-to-one matching with IoU of at
+    least `MATCH`.
+    """
     if not boxes:
         return []
     overlaps = iou_matrix(boxes, truths)
     overlaps = np.where(overlaps >= MATCH, overlaps, 0.0)
     rows, columns = linear_sum_assignment(overlaps, maximize=True)
-    return [(int(row), int(column), float(overlaps[row, column])) for row, column in zip(rows, columns) if overlaps[row, column] > 0]
+    return [
+        (int(row), int(column), float(overlaps[row, column]))
+        for row, column in zip(rows, columns)
+        if overlaps[row, column] > 0
+    ]
 
 
 def names(phrase: str, label: str) -> bool:
-    """Whether `phrase` holds the words of `label` one after the other, in any case; a final s of either's last word is no difference."""
+    """Whether `phrase` holds the words of `label` one after the other, in any case; a final s of either's
+    last word is no difference.
+    """
     said, wanted = _words(phrase), _words(label)
-    return any(said[start : start + len(wanted)] == wanted for start in range(len(said) - len(wanted) + 1)) if wanted else False
+    return (
+        any(said[start : start + len(wanted)] == wanted for start in range(len(said) - len(wanted) + 1))
+        if wanted
+        else False
+    )
 
 
 def _words(text: str) -> list[str]:

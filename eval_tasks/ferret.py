@@ -1,12 +1,14 @@
-"""Ferret's own three rules to the letter, their quirks included (apple/ml-ferret, ``ferret/eval``): what its published figures rest on.
+"""Ferret's own three rules to the letter, their quirks included (apple/ml-ferret, ``ferret/eval``): what its
+published figures rest on.
 
-A published number and a figure of ours stand side by side only where the rule is the same. The other figures of each task are made by
-better rules; these are for that comparison. A test holds them against the verdicts that Ferret's files gave on 2,000 made-up answers
-(``make agreement``).
+A published number and a figure of ours stand side by side only where the rule is the same. The other figures
+of each task are made by better rules; these are for that comparison. A test holds them against the verdicts
+that Ferret's files gave on 2,000 made-up answers (``make agreement``).
 
-How an answer is read (both box tasks): from left to right, ``[…]`` is a box of whole numbers in thousandths of the picture, made pixels
-and cut to whole ones. What stands before it, back to the last delimiter (``. , ; ! ?``) behind the box before, is its phrase: so of
-``a [..] and b [..]`` the second has none. One bracket that holds anything else makes the whole answer empty.
+How an answer is read (both box tasks): from left to right, ``[…]`` is a box of whole numbers in thousandths
+of the picture, made pixels and cut to whole ones. What stands before it, back to the last delimiter (``. , ;
+! ?``) behind the box before, is its phrase: so of ``a [..] and b [..]`` the second has none. One bracket that
+holds anything else makes the whole answer empty.
 
     expression   the first box's IoU with the truth, in single precision
     phrase       the first box whose phrase has the same words; a phrase that is asked twice has the first
@@ -15,7 +17,8 @@ and cut to whole ones. What stands before it, back to the last delimiter (``. , 
                  then the name or a synonym is a part of what is left, in this case. ``bow_(weapon)`` is two
                  synonyms
 
-Where Ferret's files stop with an error (a bracket of fewer than four numbers), the answer counts as empty here.
+Where Ferret's files stop with an error (a bracket of fewer than four numbers), the answer counts as empty
+here.
 """
 
 import re
@@ -55,20 +58,26 @@ def _read(answer: str, scale_x: float, scale_y: float) -> list[tuple[str, tuple[
             phrase = piece
             continue
         numbers = [int(part) for part in piece.split(",")]
-        found.append((phrase, tuple(int(numbers[k] * scale) for k, scale in enumerate((scale_x, scale_y) * 2))))
+        found.append(
+            (phrase, tuple(int(numbers[k] * scale) for k, scale in enumerate((scale_x, scale_y) * 2)))
+        )
         delimiter = _DELIMITER.search(answer, begin)
         begin = delimiter.end() if delimiter else len(answer) + 1
     return found
 
 
 def expression_iou(answer: str, doc: Mapping) -> np.float32:
-    """IoU of the first box of an answer with the document's ``bbox``; that of a box without area where there is none."""
+    """IoU of the first box of an answer with the document's ``bbox``; that of a box without area where there
+    is none.
+    """
     boxes = [box for _, box in read(answer, doc["width"], doc["height"])]
     return _iou(np.array(boxes[0] if boxes else NOTHING, np.float32), np.array(doc["bbox"], np.float32))
 
 
 def phrase_hits(answer: str, doc: Mapping) -> list[bool]:
-    """For each of the document's phrases, whether the first box that is said of it has IoU ≥ 0.5 with the box around its truths."""
+    """For each of the document's phrases, whether the first box that is said of it has IoU ≥ 0.5 with the box
+    around its truths.
+    """
     said = [(_words(phrase), box) for phrase, box in read(answer, doc["width"], doc["height"])]
     truths: dict[str, np.ndarray] = {}
     hits = []

@@ -43,7 +43,12 @@ def box(value: Any, size: Size) -> list[float]:
         corners = [float(each) for each in value]
     except (TypeError, ValueError, OverflowError):
         corners = []
-    if len(corners) != 4 or not all(map(math.isfinite, corners)) or corners[2] <= corners[0] or corners[3] <= corners[1]:
+    if (
+        len(corners) != 4
+        or not all(map(math.isfinite, corners))
+        or corners[2] <= corners[0]
+        or corners[3] <= corners[1]
+    ):
         raise ValueError("is not left, top, right, bottom in pixels")
     beyond = BEYOND * max(size)
     if min(corners) < -beyond or any(corner > side + beyond for corner, side in zip(corners, size * 2)):

@@ -1,8 +1,9 @@
 """What is measured and how it is summed up: the one place of thresholds, object sizes, means and intervals.
 
-Every figure is a ratio of two sums over samples, ``Σ value / Σ weight``, never a mean of means. So one document's part of a metric is a
-*payload* ``{id, image, score, n}``: `n` samples whose mean is `score`. The metric ``details`` carries all of a document at once, and its
-aggregate is every figure with its 95 % interval, which the terminal's table has no room for (:class:`Details`).
+Every figure is a ratio of two sums over samples, ``Σ value / Σ weight``, never a mean of means. So one
+document's part of a metric is a *payload* ``{id, image, score, n}``: `n` samples whose mean is `score`. The
+metric ``details`` carries all of a document at once, and its aggregate is every figure with its 95 %
+interval, which the terminal's table has no room for (:class:`Details`).
 
 Knows nothing about answers, formats or files.
 """
@@ -16,23 +17,38 @@ from spr_plugin.boxes import pair_iou
 from spr_plugin.ids import digest
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}  # COCO's, of the true box's area in px²
+SIZES = {
+    "small": (0.0, 32.0**2),
+    "medium": (32.0**2, 96.0**2),
+    "large": (96.0**2, float("inf")),
+}  # COCO's, of the true box's area in px²
 ACCURACIES = tuple(f"Acc@{threshold}" for threshold in THRESHOLDS)
 FERRET_ACCURACIES = tuple(f"ferret_{name}" for name in ACCURACIES)  # by Ferret's own rule (:mod:`ferret`)
-BOX_METRICS = {**dict.fromkeys((*ACCURACIES, "mIoU"), True), "parse_failure": False, "boxes": None}  # → whether higher is better
+BOX_METRICS = {
+    **dict.fromkeys((*ACCURACIES, "mIoU"), True),
+    "parse_failure": False,
+    "boxes": None,
+}  # → whether higher is better
 DETAILS = "details"
-NOT_ASKED = {"image", "image_id", "box_format"}  # of a document's fields: where its picture lies, and what the model makes of it
+NOT_ASKED = {
+    "image",
+    "image_id",
+    "box_format",
+}  # of a document's fields: where its picture lies, and what the model makes of it
 RESAMPLES = 10_000
 SEED = 0
 
-Columns = dict[str, tuple[np.ndarray, np.ndarray]]  # name → (values, weights), a row a sample; the figure is Σ values / Σ weights
+Columns = dict[
+    str, tuple[np.ndarray, np.ndarray]
+]  # name → (values, weights), a row a sample; the figure is Σ values / Σ weights
 
 
 class Details(tuple):
-    """Rows ``{"figure", "value", "low", "high", "n", "images"}``: every figure with its interval and how many samples and pictures it rests on.
+    """Rows ``{"figure", "value", "low", "high", "n", "images"}``: every figure with its interval and how many
+    samples and pictures it rests on.
 
-    A tuple, since lmms-eval's table then prints the two words below, and its JSON all of it. `payloads` are what it was made of, so that a
-    group can sum up its tasks by sample.
+    A tuple, since lmms-eval's table then prints the two words below, and its JSON all of it. `payloads` are
+    what it was made of, so that a group can sum up its tasks by sample.
     """
 
     payloads: Sequence[Mapping] = ()
@@ -79,7 +95,9 @@ def box_item(
 def box_payloads(doc: Mapping, items: Sequence[dict]) -> dict[str, dict]:
     """The judged boxes of one document → the payload of each of `BOX_METRICS`, and of the details."""
     overlaps = [item["iou"] for item in items]
-    found = {f"Acc@{threshold}": [float(overlap >= threshold) for overlap in overlaps] for threshold in THRESHOLDS}
+    found = {
+        f"Acc@{threshold}": [float(overlap >= threshold) for overlap in overlaps] for threshold in THRESHOLDS
+    }
     found["mIoU"] = overlaps
     found["parse_failure"] = [float(item["reason"] is not None) for item in items]
     found["boxes"] = [float(item["boxes"]) for item in items]
@@ -87,7 +105,9 @@ def box_payloads(doc: Mapping, items: Sequence[dict]) -> dict[str, dict]:
 
 
 def box_columns(items: Sequence[dict]) -> Columns:
-    """Judged boxes → every figure of theirs: accuracies and mean IoU (also by size), the grid's ceilings, failures by reason."""
+    """Judged boxes → every figure of theirs: accuracies and mean IoU (also by size), the grid's ceilings,
+    failures by reason.
+    """
     overlap, ceiling, area = (np.array([item[key] for item in items]) for key in ("iou", "ceiling", "area"))
     ones = np.ones(len(items))
     reasons = [item["reason"] for item in items]
@@ -109,15 +129,27 @@ def box_columns(items: Sequence[dict]) -> Columns:
 
 def payload(doc: Mapping, values: Sequence[float]) -> dict:
     """One document's samples of one metric."""
-    return {"id": doc["id"], "image": doc["image_id"], "score": sum(values) / len(values) if values else 0.0, "n": len(values)}
+    return {
+        "id": doc["id"],
+        "image": doc["image_id"],
+        "score": sum(values) / len(values) if values else 0.0,
+        "n": len(values),
+    }
 
 
 def detail(doc: Mapping, items: Sequence[dict]) -> dict:
-    """All of one document's samples. The picture's path goes along where it has one, for whoever draws the boxes, and a hash of what is
-    asked and true (`asked`), for whoever compares two runs."""
+    """All of one document's samples. The picture's path goes along where it has one, for whoever draws the
+    boxes, and a hash of what is asked and true (`asked`), for whoever compares two runs.
+    """
     picture = doc.get("image")
     asked = digest({name: value for name, value in doc.items() if name not in NOT_ASKED})
-    return {"id": doc["id"], "image": doc["image_id"], "picture": picture if isinstance(picture, str) else None, "asked": asked, "items": list(items)}
+    return {
+        "id": doc["id"],
+        "image": doc["image_id"],
+        "picture": picture if isinstance(picture, str) else None,
+        "asked": asked,
+        "items": list(items),
+    }
 
 
 def mean(payloads: Iterable[Mapping]) -> float:
@@ -129,7 +161,9 @@ def mean(payloads: Iterable[Mapping]) -> float:
 
 def ratio_columns(items: Sequence[Mapping]) -> Columns:
     """Items ``{"id", "figures": {name: (sum of values, sum of weights)}}`` → columns."""
-    table = {name: np.array([item["figures"][name] for item in items], dtype=float) for name in items[0]["figures"]}
+    table = {
+        name: np.array([item["figures"][name] for item in items], dtype=float) for name in items[0]["figures"]
+    }
     return {name: (pairs[:, 0], pairs[:, 1]) for name, pairs in table.items()}
 
 
@@ -160,12 +194,17 @@ def pooled_box_details(parts: Sequence[Details], sizes: Sequence[int], weight_by
 # --- intervals
 
 
-def intervals(columns: Columns, clusters: Sequence, resamples: int = RESAMPLES, seed: int = SEED) -> list[dict]:
-    """A row a figure (:class:`Details`) with its 95 % percentile bootstrap interval, whole clusters drawn: expressions about one picture are not independent.
+def intervals(
+    columns: Columns, clusters: Sequence, resamples: int = RESAMPLES, seed: int = SEED
+) -> list[dict]:
+    """A row a figure (:class:`Details`) with its 95 % percentile bootstrap interval, whole clusters drawn:
+    expressions about one picture are not independent.
 
     A figure without weight (no small object, say) is left out.
     """
-    values, weights = (np.column_stack([np.asarray(pair[side], dtype=float) for pair in columns.values()]) for side in (0, 1))
+    values, weights = (
+        np.column_stack([np.asarray(pair[side], dtype=float) for pair in columns.values()]) for side in (0, 1)
+    )
     totals, counts = values.sum(axis=0), weights.sum(axis=0)
     drawn = resampled(np.hstack([values, weights]), clusters, resamples, seed)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -180,7 +219,9 @@ def intervals(columns: Columns, clusters: Sequence, resamples: int = RESAMPLES, 
 
 
 def resampled(table: np.ndarray, clusters: Sequence, resamples: int, seed: int) -> np.ndarray:
-    """Column sums of `table` (n, k) in each of `resamples` draws of as many clusters as there are, with replacement: (resamples, k)."""
+    """Column sums of `table` (n, k) in each of `resamples` draws of as many clusters as there are, with
+    replacement: (resamples, k).
+    """
     _, places = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
     count = int(places.max()) + 1
     sums = np.zeros((count, table.shape[1]))
@@ -189,7 +230,10 @@ def resampled(table: np.ndarray, clusters: Sequence, resamples: int, seed: int) 
     rows = max(1, 4_000_000 // count)  # draws at once: some 50 MB
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
-        drawn = rng.integers(0, count, (size, count), dtype=np.uint32) + (np.arange(size, dtype=np.uint32) * count)[:, None]
+        drawn = (
+            rng.integers(0, count, (size, count), dtype=np.uint32)
+            + (np.arange(size, dtype=np.uint32) * count)[:, None]
+        )
         times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
         found.append(times.astype(float) @ sums)
     return np.vstack(found)

@@ -1,14 +1,15 @@
-"""``--model spr_oracle``: no model at all. It says what a file says, or the truth, so that any model's answers can be scored and the
-tasks themselves can be checked against figures worked out by hand.
+"""``--model spr_oracle``: no model at all. It says what a file says, or the truth, so that any model's
+answers can be scored and the tasks themselves can be checked against figures worked out by hand.
 
     --model_args predictions=FILE.jsonl,box_format=ferret  a line {"id", "text"} or {"id", "text", "task"}
     --model_args noise=0.1,box_format=ferret               the truth, disturbed
 
-The ids are the source's own: RefCOCO ``sent_id``, LVIS annotation id, VG ``region_id``; for Flickr30k ``image_sentence`` (an answer about
-the whole caption) or ``image_sentence_phrase`` (one phrase each).
+The ids are the source's own: RefCOCO ``sent_id``, LVIS annotation id, VG ``region_id``; for Flickr30k
+``image_sentence`` (an answer about the whole caption) or ``image_sentence_phrase`` (one phrase each).
 
-With noise s every box is moved sideways by u · its width, u uniform in [-s, s]: IoU ≥ t means |u| ≤ (1 - t)/(1 + t), so Acc@t is
-min(1, (1 - t)/((1 + t) s)), up to the rounding of the box text and the picture's edge. A class or caption is wrong with probability s.
+With noise s every box is moved sideways by u · its width, u uniform in [-s, s]: IoU ≥ t means |u| ≤ (1 -
+t)/(1 + t), so Acc@t is min(1, (1 - t)/((1 + t) s)), up to the rounding of the box text and the picture's
+edge. A class or caption is wrong with probability s.
 """
 
 import importlib
@@ -28,7 +29,9 @@ BOXES = ("bbox", "boxes", "phrases", "objects")  # fields of documents in which 
 
 
 class _Config:
-    """What :mod:`spr_plugin.eval_tasks.model_format` reads: the box format as a checkpoint's config would hold it."""
+    """What :mod:`spr_plugin.eval_tasks.model_format` reads: the box format as a checkpoint's config would
+    hold it.
+    """
 
     def __init__(self, box_format: str):
         self.spr_box = given_format(box_format, f"box_format={box_format}").describe()
@@ -42,7 +45,8 @@ class Oracle(lmms):
 
     Args:
         predictions: file of answers; None for the truth.
-        box_format: "family" or "family:aspect" that the answers are written in; None leaves it to SPR_BOX_FORMAT.
+        box_format: "family" or "family:aspect" that the answers are written in; None leaves it to
+            SPR_BOX_FORMAT.
         noise: see the module; 0 is the truth as the format can write it.
         seed: of the noise, together with each document's id.
     """
@@ -55,7 +59,9 @@ class Oracle(lmms):
         box_format: str | None = None,
         noise: float = 0.0,
         seed: int = 0,
-        batch_size=None, max_batch_size=None, device=None,
+        batch_size=None,
+        max_batch_size=None,
+        device=None,
     ):
         super().__init__()
         try:
@@ -66,8 +72,13 @@ class Oracle(lmms):
             refuse(f"--model spr_oracle: {error}")
 
     def generate_until(self, requests) -> list[str]:
-        asked = [(task, split, place) for _, _, _, place, task, split in (request.args for request in requests)]
-        documents = {(task, split): _without_pictures(self.task_dict[task][split]) for task, split in {(task, split) for task, split, _ in asked}}
+        asked = [
+            (task, split, place) for _, _, _, place, task, split in (request.args for request in requests)
+        ]
+        documents = {
+            (task, split): _without_pictures(self.task_dict[task][split])
+            for task, split in {(task, split) for task, split, _ in asked}
+        }
         pairs = [(task, documents[task, split][place]) for task, split, place in asked]
         if self.predictions is None:
             return [self._truth(doc, task) for task, doc in pairs]
@@ -84,7 +95,9 @@ class Oracle(lmms):
         protocol = importlib.import_module(f"spr_plugin.eval_tasks.{doc['protocol']}")
         if doc["protocol"] in ("classification", "captions", "short_answers"):
             return protocol.doc_to_target(doc) if rng.random() >= self.noise else "I do not know"
-        return protocol.doc_to_target({name: _moved(value, self.noise, rng) if name in BOXES else value for name, value in doc.items()})
+        return protocol.doc_to_target(
+            {name: _moved(value, self.noise, rng) if name in BOXES else value for name, value in doc.items()}
+        )
 
     def loglikelihood(self, requests):
         raise NotImplementedError("spr_oracle answers in text")
@@ -96,7 +109,8 @@ class Oracle(lmms):
 class Predictions:
     """A file of answers.
 
-    Raises UserError for a file that cannot be read, a line that is no answer, and an id that stands there twice.
+    Raises UserError for a file that cannot be read, a line that is no answer, and an id that stands there
+    twice.
     """
 
     def __init__(self, file: Path):
@@ -118,15 +132,25 @@ class Predictions:
         self.texts[key] = text
 
     def check(self, known: dict[str, set], asked: list[tuple[str, dict]]) -> None:
-        """Raises UserError for an id that no document has, and for a document without an answer. Lines of tasks that do not run are left aside."""
+        """Raises UserError for an id that no document has, and for a document without an answer. Lines of
+        tasks that do not run are left aside.
+        """
         ids: dict[str | None, set] = {None: set().union(*known.values())}
         ids.update(known)
         for task, id in self.texts:
             if task in ids and id not in ids[task]:
-                raise UserError(f"predictions={self.file}: id {id}{f' of {task}' if task else ''} is in none of the tasks ({', '.join(known)})")
-        missing = [(task, doc["id"]) for task, doc in asked if not any(self._has(task, id) for id in _ids_of(doc))]
+                raise UserError(
+                    f"predictions={self.file}: id {id}{f' of {task}' if task else ''} is in none of the tasks"
+                    f" ({', '.join(known)})"
+                )
+        missing = [
+            (task, doc["id"]) for task, doc in asked if not any(self._has(task, id) for id in _ids_of(doc))
+        ]
         if missing:
-            raise UserError(f"predictions={self.file}: lacks id {missing[0][1]} of {missing[0][0]} ({len(missing)} of {len(asked)} are missing)")
+            raise UserError(
+                f"predictions={self.file}: lacks id {missing[0][1]} of {missing[0][0]} ({len(missing)} of"
+                f" {len(asked)} are missing)"
+            )
 
     def _has(self, task: str, id: str) -> bool:
         return (task, id) in self.texts or (None, id) in self.texts

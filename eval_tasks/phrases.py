@@ -1,8 +1,10 @@
-"""Phrase grounding on Flickr30k Entities: all phrases of a caption in one question, a box or more for each (Ferret's protocol).
+"""Phrase grounding on Flickr30k Entities: all phrases of a caption in one question, a box or more for each
+(Ferret's protocol).
 
-A phrase is found in the answer where the words before a box equal it, without case, punctuation and leading articles. All boxes written at
-all such places are its prediction; where several phrases have the same words, the k-th takes the k-th place (or the last there is). Where the
-first box of a prediction that is written cannot be read, it is wrong and counted, whatever comes after it. It is judged several ways:
+A phrase is found in the answer where the words before a box equal it, without case, punctuation and leading
+articles. All boxes written at all such places are its prediction; where several phrases have the same words,
+the k-th takes the k-th place (or the last there is). Where the first box of a prediction that is written
+cannot be read, it is wrong and counted, whatever comes after it. It is judged several ways:
 
 ``Acc@t``, ``mIoU``    MERGED-BOXES: the box around all predictions against the box around all truths
                        (Ferret, Shikra, UniTAB)
@@ -10,8 +12,9 @@ first box of a prediction that is written cannot be read, it is wrong and counte
 ``any_Acc@t``          ANY-BOX: the first box against each truth, the best counts
 ``ferret_R@1``         MERGED-BOXES by Ferret's own rule (:mod:`ferret`), of models that write as Ferret does
 
-A phrase that the answer does not ground is a miss. Only phrases with a box are asked and count: ``notvisual``, whole-scene and no-box
-ones never become part of a document (:mod:`spr_plugin.eval_tasks.releases`).
+A phrase that the answer does not ground is a miss. Only phrases with a box are asked and count:
+``notvisual``, whole-scene and no-box ones never become part of a document
+(:mod:`spr_plugin.eval_tasks.releases`).
 """
 
 import re
@@ -22,7 +25,10 @@ from spr_plugin.eval_tasks import ferret, fields, metrics, questions
 from spr_plugin.eval_tasks.answers import Place, answer_text, failure, places, rounded_iou, true_box
 from spr_plugin.eval_tasks.model_format import named_format
 
-FIELDS = {"caption": fields.text, "phrases": fields.listed(id=fields.text, phrase=fields.text, boxes=fields.boxes)}
+FIELDS = {
+    "caption": fields.text,
+    "phrases": fields.listed(id=fields.text, phrase=fields.text, boxes=fields.boxes),
+}
 NOT_GROUNDED = "phrase_not_grounded"
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 _LEADING = re.compile(r"(?:(?:and|or|with|a|an|the|some|one)\s+)*")
@@ -39,7 +45,12 @@ def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str
 def doc_to_target(doc: dict) -> str:
     """What a perfect model says: each phrase with the box around all its truths."""
     form = named_format(doc["box_format"])
-    return form.render([(questions.without_commas(p["phrase"]).lower(), true_box(doc, merged(p["boxes"]))) for p in doc["phrases"]])
+    return form.render(
+        [
+            (questions.without_commas(p["phrase"]).lower(), true_box(doc, merged(p["boxes"])))
+            for p in doc["phrases"]
+        ]
+    )
 
 
 def process_results(doc: dict, results: list) -> dict[str, dict]:
@@ -51,19 +62,27 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
     for place in places(parsed, answer):
         said.setdefault(plain(place.phrase), []).append(place)
     items, first, any_box = [], [], []
-    for phrase, told in zip(doc["phrases"], _predictions([plain(phrase["phrase"]) for phrase in doc["phrases"]], said)):
+    for phrase, told in zip(
+        doc["phrases"], _predictions([plain(phrase["phrase"]) for phrase in doc["phrases"]], said)
+    ):
         unread = told[0].reason if told else failure(parsed) or NOT_GROUNDED
         boxes = [] if unread else [box.pixels() for place in told for box in place.boxes]
         truth, reason = merged(phrase["boxes"]), unread
         ceiling = rounded_iou(form, true_box(doc, truth))
-        items.append(metrics.box_item(phrase["id"], [truth], merged(boxes) if boxes else None, reason, len(boxes), ceiling))
+        items.append(
+            metrics.box_item(
+                phrase["id"], [truth], merged(boxes) if boxes else None, reason, len(boxes), ceiling
+            )
+        )
         lone = boxes[0] if boxes else None
         first.append(metrics.box_item(phrase["id"], [truth], lone, reason, len(boxes))["iou"])
         any_box.append(metrics.box_item(phrase["id"], phrase["boxes"], lone, reason, len(boxes))["iou"])
     found = metrics.box_payloads(doc, items)
     for name, overlaps in (("first", first), ("any", any_box)):
         for threshold in metrics.THRESHOLDS:
-            found[f"{name}_Acc@{threshold}"] = metrics.payload(doc, [float(overlap >= threshold) for overlap in overlaps])
+            found[f"{name}_Acc@{threshold}"] = metrics.payload(
+                doc, [float(overlap >= threshold) for overlap in overlaps]
+            )
     if ferret.speaks(doc["box_format"]):
         found["ferret_R@1"] = metrics.payload(doc, [float(hit) for hit in ferret.phrase_hits(answer, doc)])
     return found

@@ -1,6 +1,8 @@
-"""What each model family is asked: the words of its own training data or published evaluation, as far as they are known.
+"""What each model family is asked: the words of its own training data or published evaluation, as far as they
+are known.
 
-A family without words of its own gets those of "llava". `{…}` are filled literally, so braces in an expression stay.
+A family without words of its own gets those of "llava". `{…}` are filled literally, so braces in an
+expression stay.
 """
 
 from collections.abc import Mapping
@@ -14,7 +16,8 @@ CAPTION = {"llava": "Please provide a short description for this region: {region
 
 
 def ask(questions: Mapping[str, str], box_format: str, given: Mapping | None, **parts: str) -> str:
-    """The question for a document: that of the model's family, or the non-empty ``prompt`` of the task's YAML.
+    """The question for a document: that of the model's family, or the non-empty ``prompt`` of the task's
+    YAML.
 
     Args:
         questions: one of the tables above.

@@ -1,7 +1,9 @@
-"""Referring expression comprehension: an expression and a picture in, one box out (RefCOCO, RefCOCO+, RefCOCOg; Ferret's protocol).
+"""Referring expression comprehension: an expression and a picture in, one box out (RefCOCO, RefCOCO+,
+RefCOCOg; Ferret's protocol).
 
-A prediction is the first box that the answer writes, in the model's own coordinate space, without clipping. It hits at threshold t if
-its IoU with the truth is at least t. Where the first one cannot be read, or there is none, the answer has IoU 0, stays in the
+A prediction is the first box that the answer writes, in the model's own coordinate space, without clipping.
+It hits at threshold t if its IoU with the truth is at least t. Where the first one cannot be read, or there
+is none, the answer has IoU 0, stays in the
 denominator, and counts as a parse failure: no later box stands in for it.
 
 ``ferret_Acc@t``: the same by Ferret's own rule (:mod:`ferret`), of models that write as Ferret does.
@@ -21,7 +23,9 @@ def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str
     expression = doc["expression"]
     if doc["box_format"] == "ferret":
         expression = questions.without_commas(expression)
-    return questions.ask(questions.EXPRESSION, doc["box_format"], lmms_eval_specific_kwargs, expression=expression)
+    return questions.ask(
+        questions.EXPRESSION, doc["box_format"], lmms_eval_specific_kwargs, expression=expression
+    )
 
 
 def doc_to_target(doc: dict) -> str:
@@ -37,7 +41,9 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
     first = first_box(parsed, answer)
     reason = None if first else next(iter(parsed.failures), NO_BOX)
     ceiling = rounded_iou(form, true_box(doc, doc["bbox"]))
-    item = metrics.box_item(doc["id"], [doc["bbox"]], first.pixels() if first else None, reason, len(parsed.boxes), ceiling)
+    item = metrics.box_item(
+        doc["id"], [doc["bbox"]], first.pixels() if first else None, reason, len(parsed.boxes), ceiling
+    )
     found = metrics.box_payloads(doc, [item])
     if ferret.speaks(doc["box_format"]):
         overlap = ferret.expression_iou(answer, doc)

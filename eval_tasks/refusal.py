@@ -8,7 +8,8 @@ from spr_plugin.lines import one_line, say_error
 class Refusal(SystemExit):
     """The run cannot go on, and the user can mend it; the exit status is 2.
 
-    A SystemExit, because lmms-eval turns every Exception while a task loads into five attempts, a traceback and exit status 0.
+    A SystemExit, because lmms-eval turns every Exception while a task loads into five attempts, a traceback
+    and exit status 0.
     """
 
     def __init__(self, message: str) -> None:

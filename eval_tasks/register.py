@@ -1,4 +1,5 @@
-"""The entry point (group ``lmms_eval.models``) that makes lmms-eval know our tasks and load LLaVA on current libraries.
+"""The entry point (group ``lmms_eval.models``) that makes lmms-eval know our tasks and load LLaVA on current
+libraries.
 
 lmms-eval has no entry points for tasks. It calls those for models before it looks for tasks, so ours adds a
 folder to where tasks are looked for. Nothing heavy is imported here: each change waits until lmms-eval itself
@@ -15,7 +16,9 @@ FOLDER = str(Path(__file__).resolve().with_name("tasks"))
 
 
 def register() -> list:
-    """Called by lmms-eval when ``lmms_eval.models`` is imported; returns the models that we bring. Calling it again changes nothing."""
+    """Called by lmms-eval when ``lmms_eval.models`` is imported; returns the models that we bring. Calling it
+    again changes nothing.
+    """
     after_import("lmms_eval.tasks", lambda module: add_folder(module.TaskManager))
     after_import("lmms_eval.tasks", lambda module: check_documents_first(module.TaskManager))
     after_import("lmms_eval.api.model", lambda module: note_models(module.lmms))
@@ -41,9 +44,10 @@ def add_folder(task_manager) -> None:
 
 @once
 def check_documents_first(task_manager) -> None:
-    """Let the documents of our tasks be read when the command line names them: lmms-eval itself builds the model
-    before it looks at any. (Where its Python function is called, the model comes first: it is told the names of
-    the tasks alone, and hands them to nobody before.)"""
+    """Let the documents of our tasks be read when the command line names them: lmms-eval itself builds the
+    model before it looks at any. (Where its Python function is called, the model comes first: it is told the
+    names of the tasks alone, and hands them to nobody before.)
+    """
     match_tasks = task_manager.match_tasks
 
     @functools.wraps(match_tasks)
@@ -77,7 +81,9 @@ def note_models(base) -> None:
 
 @once
 def widen_on_cpu(llava) -> None:
-    """Let lmms-eval's LLaVA compute in fp32 on a CPU, where matrix products in half precision take ten times as long. LLaVA's loader knows fp16 alone."""
+    """Let lmms-eval's LLaVA compute in fp32 on a CPU, where matrix products in half precision take ten times
+    as long. LLaVA's loader knows fp16 alone.
+    """
     init = llava.__init__
 
     @functools.wraps(init)

@@ -14,7 +14,9 @@ PHRASE = re.compile(r"\[/EN#(\d+)/[^\s\[\]]+ ([^\[\]]+)\]")
 
 
 def flickr30k(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
-    folder = next((found for found in (source, source / "annotations") if (found / "Annotations").is_dir()), None)
+    folder = next(
+        (found for found in (source, source / "annotations") if (found / "Annotations").is_dir()), None
+    )
     if folder is None:
         raise UserError(f"--from {source}: holds no Annotations/ and Sentences/ of Flickr30k Entities")
     known = False
@@ -33,7 +35,11 @@ def captions(folder: Path, id: str, skipped: Counter) -> Iterator[Record]:
     sentences = folder / "Sentences" / f"{id}.txt"
     for number, line in ((number - 1, line) for number, line in read_lines(sentences, str(sentences))):
         marked = PHRASE.findall(line)
-        phrases = [{"id": f"{id}_{number}_{place}", "phrase": words, "boxes": boxes[chain]} for place, (chain, words) in enumerate(marked) if chain in boxes]
+        phrases = [
+            {"id": f"{id}_{number}_{place}", "phrase": words, "boxes": boxes[chain]}
+            for place, (chain, words) in enumerate(marked)
+            if chain in boxes
+        ]
         skipped["phrases_without_box"] += len(marked) - len(phrases)
         if phrases:
             base = {"image": f"flickr30k-images/{id}.jpg", "width": width, "height": height}
@@ -43,7 +49,9 @@ def captions(folder: Path, id: str, skipped: Counter) -> Iterator[Record]:
 
 
 def read_entities(file: Path, skipped: Counter) -> tuple[int, int, dict[str, list]]:
-    """(width, height, chain id → boxes xyxy px) of one XML. Its pixels count from 1; whole scenes and objects without a box give none."""
+    """(width, height, chain id → boxes xyxy px) of one XML. Its pixels count from 1; whole scenes and objects
+    without a box give none.
+    """
     try:
         root = ElementTree.parse(file).getroot()
         width, height = (int(root.find(f"size/{side}").text) for side in ("width", "height"))

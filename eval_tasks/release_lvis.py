@@ -25,7 +25,11 @@ def lvis(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
         for annotation in content["annotations"]:
             by_image[annotation["image_id"]].append(annotation)
         images = [image for image in content["images"] if _lvis_path(image).startswith("val2017/")]
-        found = [record for image in images for record in _questions(image, by_image[image["id"]], categories, skipped)]
+        found = [
+            record
+            for image in images
+            for record in _questions(image, by_image[image["id"]], categories, skipped)
+        ]
     yield "lvis/val", [{**record, "truth_first": place % 2 == 0} for place, record in enumerate(found)]
 
 
@@ -34,14 +38,22 @@ def _lvis_path(image: Mapping) -> str:
     return "/".join(image["coco_url"].split("/")[-2:])
 
 
-def _questions(image: Mapping, annotations: list[dict], categories: Mapping, skipped: Counter) -> Iterator[Record]:
-    """A question a class of the picture, about its largest object; the other class is one that the picture is not labelled with."""
+def _questions(
+    image: Mapping, annotations: list[dict], categories: Mapping, skipped: Counter
+) -> Iterator[Record]:
+    """A question a class of the picture, about its largest object; the other class is one that the picture is
+    not labelled with.
+    """
     largest = {}
     for annotation in annotations:
         if not finite([annotation["area"]]):
-            raise UserError(f"LVIS annotation {annotation['id']}: its area is no finite number: {annotation['area']}")
+            raise UserError(
+                f"LVIS annotation {annotation['id']}: its area is no finite number: {annotation['area']}"
+            )
         kept = largest.get(annotation["category_id"])
-        largest[annotation["category_id"]] = annotation if kept is None or annotation["area"] > kept["area"] else kept
+        largest[annotation["category_id"]] = (
+            annotation if kept is None or annotation["area"] > kept["area"] else kept
+        )
     absent = sorted(categories.keys() - largest.keys() - set(image.get("not_exhaustive_category_ids", ())))
     for category, annotation in sorted(largest.items()):
         of = f"LVIS annotation {annotation['id']}"
@@ -67,13 +79,17 @@ def _polygons(annotation: Mapping, of: str) -> object:
 
 
 def point_inside(polygons: object, box: list[float], rng: random.Random) -> list[float]:
-    """A random pixel's centre inside the polygons (flat lists of x, y); the box's centre where there are none."""
+    """A random pixel's centre inside the polygons (flat lists of x, y); the box's centre where there are
+    none.
+    """
     x1, y1, x2, y2 = box
     if isinstance(polygons, list) and polygons:
         mask = Image.new("1", (int(x2 - x1) + 2, int(y2 - y1) + 2))
         for polygon in polygons:
             if len(polygon) >= 6:
-                ImageDraw.Draw(mask).polygon([(x - x1, y - y1) for x, y in zip(polygon[::2], polygon[1::2])], fill=1)
+                ImageDraw.Draw(mask).polygon(
+                    [(x - x1, y - y1) for x, y in zip(polygon[::2], polygon[1::2])], fill=1
+                )
         inside = np.argwhere(np.asarray(mask))
         if len(inside):
             y, x = map(int, inside[rng.randrange(len(inside))])

@@ -10,7 +10,8 @@ from spr_plugin.errors import UserError
 from spr_plugin.loading import read_json
 from spr_plugin.progress import say
 
-# The same of releases whose questions are ours or whose split has no published size: file → what → published count
+# The same of releases whose questions are ours or whose split has no published size: file → what → published
+# count
 PUBLISHED_FILES = {
     "lvis_v1_val.json": {"images": 19809, "annotations": 244707},
     "region_descriptions.json": {"images": 108077, "regions": 5408689},
@@ -32,7 +33,9 @@ def json_of(file: Path) -> object:
 
 @contextlib.contextmanager
 def layout(what: str):
-    """Inside, records are read that other people wrote; one that is not as their layout has it is a UserError."""
+    """Inside, records are read that other people wrote; one that is not as their layout has it is a
+    UserError.
+    """
     try:
         yield
     except KeyError as error:
@@ -51,12 +54,20 @@ def by_id(rows: Iterable[tuple[int | str, object]], file: Path) -> dict:
 
 
 def clipped(box: Iterable[float], width: int, height: int, skipped: Counter, of: str) -> list[float] | None:
-    """xyxy kept on the picture, or None (counted) for one that lies outside or is under a pixel. UserError, which
-    begins with `of`, for numbers that are none."""
+    """xyxy kept on the picture, or None (counted) for one that lies outside or is under a pixel. UserError,
+    which begins with `of`, for numbers that are none.
+    """
     x1, y1, x2, y2 = corners = list(map(float, box))
     if not finite([*corners, width, height]):
-        raise UserError(f"{of}: the box {corners} in a picture of {width} x {height} holds a number that is not finite")
-    inside = [min(max(x1, 0.0), width), min(max(y1, 0.0), height), min(max(x2, 0.0), width), min(max(y2, 0.0), height)]
+        raise UserError(
+            f"{of}: the box {corners} in a picture of {width} x {height} holds a number that is not finite"
+        )
+    inside = [
+        min(max(x1, 0.0), width),
+        min(max(y1, 0.0), height),
+        min(max(x2, 0.0), width),
+        min(max(y2, 0.0), height),
+    ]
     if inside[2] - inside[0] >= SMALLEST and inside[3] - inside[1] >= SMALLEST:
         return inside
     skipped["outside" if x2 > x1 + SMALLEST and y2 > y1 + SMALLEST else "too_small"] += 1

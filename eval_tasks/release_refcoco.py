@@ -9,7 +9,11 @@ from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.release_records import Record, by_id, clipped, json_of, layout, xyxy
 from spr_plugin.plain_pickle import load_plain
 
-REC_SPLITS = {"refcoco": ("unc", ("val", "testA", "testB")), "refcoco+": ("unc", ("val", "testA", "testB")), "refcocog": ("umd", ("val", "test"))}
+REC_SPLITS = {
+    "refcoco": ("unc", ("val", "testA", "testB")),
+    "refcoco+": ("unc", ("val", "testA", "testB")),
+    "refcocog": ("umd", ("val", "test")),
+}
 REC_PICTURES = "images/mscoco/images/train2014"
 
 
@@ -21,7 +25,9 @@ def load_refs(file: Path) -> list[dict]:
         raise UserError(f"{file}: {error.strerror}") from None
     except pickle.UnpicklingError as error:
         raise UserError(f"{file}: not a pickle of plain data: {error}") from None
-    if not isinstance(found, list) or not all(isinstance(ref, dict) and {"ann_id", "image_id", "split", "sentences"} <= ref.keys() for ref in found):
+    if not isinstance(found, list) or not all(
+        isinstance(ref, dict) and {"ann_id", "image_id", "split", "sentences"} <= ref.keys() for ref in found
+    ):
         raise UserError(f"{file}: not a list of refs")
     return found
 
@@ -39,19 +45,34 @@ def refcoco(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]
                     known = True
                     yield f"{name}/{split}", _mdetr(json_of(file), file, skipped)
     if not known:
-        raise UserError(f"--from {source}: holds neither refcoco/refs(unc).p nor finetune_refcoco_val.json (nor those of refcoco+ or refcocog)")
+        raise UserError(
+            f"--from {source}: holds neither refcoco/refs(unc).p nor finetune_refcoco_val.json (nor those of"
+            " refcoco+ or refcocog)"
+        )
 
 
-def _refer(source: Path, name: str, by: str, splits: Iterable[str], skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
+def _refer(
+    source: Path, name: str, by: str, splits: Iterable[str], skipped: Counter
+) -> Iterator[tuple[str, list[Record]]]:
     refs, file = load_refs(source / name / f"refs({by}).p"), source / name / "instances.json"
     instances = json_of(file)
     with layout(f"{file} does not fit refs({by}).p"):
         images = by_id(((image["id"], image) for image in instances["images"]), file)
-        boxes = by_id(((annotation["id"], annotation["bbox"]) for annotation in instances["annotations"]), file)
+        boxes = by_id(
+            ((annotation["id"], annotation["bbox"]) for annotation in instances["annotations"]), file
+        )
         for split in splits:
-            own = [(ref, images[ref["image_id"]], boxes[ref["ann_id"]]) for ref in refs if ref["split"] == split]
+            own = [
+                (ref, images[ref["image_id"]], boxes[ref["ann_id"]]) for ref in refs if ref["split"] == split
+            ]
             cut = (
-                clipped(xyxy(xywh), image["width"], image["height"], skipped, f"{file}, annotation {ref['ann_id']}")
+                clipped(
+                    xyxy(xywh),
+                    image["width"],
+                    image["height"],
+                    skipped,
+                    f"{file}, annotation {ref['ann_id']}",
+                )
                 for ref, image, xywh in own
             )
             whole = [(ref, _base(source, image), box) for (ref, image, _), box in zip(own, cut) if box]
@@ -60,13 +81,26 @@ def _refer(source: Path, name: str, by: str, splits: Iterable[str], skipped: Cou
                 for ref, base, box in whole for sentence in ref["sentences"]
             ]  # fmt: skip
             if name == "refcocog":
-                yield f"{name}_refs/{split}", [
-                    {"id": str(ref["ref_id"]), **base, "bbox": box, "references": [sentence["sent"] for sentence in ref["sentences"]]} for ref, base, box in whole
-                ]
+                yield (
+                    f"{name}_refs/{split}",
+                    [
+                        {
+                            "id": str(ref["ref_id"]),
+                            **base,
+                            "bbox": box,
+                            "references": [sentence["sent"] for sentence in ref["sentences"]],
+                        }
+                        for ref, base, box in whole
+                    ],
+                )
 
 
 def _base(source: Path, image: Mapping) -> Record:
-    return {"image": f"{REC_PICTURES}/{image['file_name']}", "width": image["width"], "height": image["height"]}
+    return {
+        "image": f"{REC_PICTURES}/{image['file_name']}",
+        "width": image["width"],
+        "height": image["height"],
+    }
 
 
 def _mdetr(content: Mapping, file: Path, skipped: Counter) -> list[Record]:

@@ -9,9 +9,14 @@ from spr_plugin.progress import say
 
 
 def vg(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
-    regions, sizes, splits = (source / name for name in ("region_descriptions.json", "image_data.json", "densecap_splits.json"))
+    regions, sizes, splits = (
+        source / name for name in ("region_descriptions.json", "image_data.json", "densecap_splits.json")
+    )
     with layout(f"--from {source}: not Visual Genome's layout"):
-        rows = ((image.get("image_id", image.get("id")), (image["width"], image["height"])) for image in json_of(sizes))
+        rows = (
+            (image.get("image_id", image.get("id")), (image["width"], image["height"]))
+            for image in json_of(sizes)
+        )
         size = by_id(rows, sizes)
         chosen = None
         if splits.is_file():
@@ -19,7 +24,9 @@ def vg(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
         else:
             say(f"{splits.name} is not there: every picture becomes part of vg/test")
         described = json_of(regions)
-        check_file(regions.name, images=len(described), regions=sum(len(image["regions"]) for image in described))
+        check_file(
+            regions.name, images=len(described), regions=sum(len(image["regions"]) for image in described)
+        )
         found = [
             record for image in described for record in _regions(source, image["regions"], image.get("id"), size, skipped)
             if chosen is None or image.get("id", image["regions"][0]["image_id"] if image["regions"] else None) in chosen
@@ -27,15 +34,30 @@ def vg(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
     yield "vg/test", found
 
 
-def _regions(source: Path, regions: list[dict], id: int | None, size: Mapping, skipped: Counter) -> Iterator[Record]:
+def _regions(
+    source: Path, regions: list[dict], id: int | None, size: Mapping, skipped: Counter
+) -> Iterator[Record]:
     for region in regions:
         image = region.get("image_id", id)
         width, height = size[image]
-        corners, of = xyxy([region[key] for key in ("x", "y", "width", "height")]), f"region {region['region_id']}"
+        corners, of = (
+            xyxy([region[key] for key in ("x", "y", "width", "height")]),
+            f"region {region['region_id']}",
+        )
         box = clipped(corners, width, height, skipped, f"Visual Genome {of}")
         phrase = region["phrase"].strip()
         if box and phrase:
-            folder = next((name for name in ("VG_100K", "VG_100K_2") if (source / name / f"{image}.jpg").is_file()), "VG_100K")
-            yield {"id": str(region["region_id"]), "image": f"{folder}/{image}.jpg", "width": width, "height": height, "bbox": box, "references": [phrase]}
+            folder = next(
+                (name for name in ("VG_100K", "VG_100K_2") if (source / name / f"{image}.jpg").is_file()),
+                "VG_100K",
+            )
+            yield {
+                "id": str(region["region_id"]),
+                "image": f"{folder}/{image}.jpg",
+                "width": width,
+                "height": height,
+                "bbox": box,
+                "references": [phrase],
+            }
         elif box:
             skipped["no_phrase"] += 1

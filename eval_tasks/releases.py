@@ -1,8 +1,10 @@
-"""``spr data``: a benchmark's original release → SPR_DATA_ROOT/FOLDER/SPLIT.parquet, the one layout that the tasks read.
+"""``spr data``: a benchmark's original release → SPR_DATA_ROOT/FOLDER/SPLIT.parquet, the one layout that the
+tasks read.
 
 refcoco     refer's tree: ``refcoco/refs(unc).p``, ``refcoco/instances.json`` (so too ``refcoco+``;
-            ``refcocog`` with ``refs(umd).p``), or MDETR's ``finetune_refcoco_val.json`` …; pictures in ``images/mscoco/images/train2014``.
-            Writes refcoco, refcoco+, refcocog and, for region captions, refcocog_refs (not from MDETR's files).
+            ``refcocog`` with ``refs(umd).p``), or MDETR's ``finetune_refcoco_val.json`` …; pictures in
+            ``images/mscoco/images/train2014``. Writes refcoco, refcoco+, refcocog and, for region captions,
+            refcocog_refs (not from MDETR's files).
 flickr30k   Entities: ``Annotations/*.xml``, ``Sentences/*.txt``, ``val.txt``, ``test.txt``; pictures in
             ``flickr30k-images``
 lvis        ``lvis_v1_val.json``; pictures in ``val2017``. Ferret's questions are not published: these are
@@ -10,7 +12,8 @@ lvis        ``lvis_v1_val.json``; pictures in ``val2017``. Ferret's questions ar
 vg          ``region_descriptions.json``, ``image_data.json``, ``densecap_splits.json``; pictures in
             ``VG_100K`` and ``VG_100K_2``
 
-Boxes become xyxy in pixels, clipped to the picture; what is left out is counted under a reason. The counts are compared with the published
+Boxes become xyxy in pixels, clipped to the picture; what is left out is counted under a reason. The counts
+are compared with the published
 ones, and a difference is said, not refused: small sets convert too. Knows nothing about models and tasks.
 """
 
@@ -38,7 +41,14 @@ PUBLISHED = {
     "refcocog/val": ("expressions", 4896), "refcocog/test": ("expressions", 9602), "refcocog_refs/val": ("refs", 2573),
     "refcocog_refs/test": ("refs", 5023), "flickr30k/val": ("captions", 5000), "flickr30k/test": ("captions", 5000),
 }  # fmt: skip
-LICENCES = {"refcoco": "Apache-2.0", "refcoco+": "Apache-2.0", "refcocog": "CC BY 4.0", "flickr30k": "unknown", "lvis": "CC BY 4.0", "vg": "CC BY 4.0"}
+LICENCES = {
+    "refcoco": "Apache-2.0",
+    "refcoco+": "Apache-2.0",
+    "refcocog": "CC BY 4.0",
+    "flickr30k": "unknown",
+    "lvis": "CC BY 4.0",
+    "vg": "CC BY 4.0",
+}
 PICTURES = (REC_PICTURES, "flickr30k-images", "val2017", "VG_100K", "VG_100K_2")  # of the layouts above
 
 

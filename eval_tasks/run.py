@@ -43,7 +43,8 @@ def evaluate(
         tasks: one task or group.
         device: "cpu" or "cuda:0"; None takes the GPU where there is one.
 
-    Raises UserError, in one line, where nothing can be measured or lmms-eval leaves no result (it exits with 0 even then).
+    Raises UserError, in one line, where nothing can be measured or lmms-eval leaves no result (it exits with
+    0 even then).
     """
     checkpoint, out_dir = Path(checkpoint).resolve(), Path(out_dir).resolve()
     _require_checkpoint(checkpoint)
@@ -52,49 +53,90 @@ def evaluate(
     command = lmms_eval_command(checkpoint, out_dir, tasks, limit, batch_size, device or _default_device())
     log = out_dir / LOG
     with log.open("w", encoding="utf-8") as output:
-        status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=_environment(os.environ, data_root)).returncode
+        status = subprocess.run(
+            command, stdout=output, stderr=subprocess.STDOUT, env=_environment(os.environ, data_root)
+        ).returncode
     new = sorted(set(_result_files(out_dir)) - earlier)
     if status or not new:
-        raise UserError(f"lmms-eval left no result for {checkpoint} (status {status}): {_reason(log)}; its output is in {log}")
+        raise UserError(
+            f"lmms-eval left no result for {checkpoint} (status {status}): {_reason(log)}; its output is in"
+            f" {log}"
+        )
     return read_metrics(new[-1], tasks)
 
 
-def lmms_eval_command(checkpoint: Path, out_dir: Path, tasks: str, limit: int | None, batch_size: int, device: str) -> list[str]:
+def lmms_eval_command(
+    checkpoint: Path, out_dir: Path, tasks: str, limit: int | None, batch_size: int, device: str
+) -> list[str]:
     """The lmms-eval command line that measures `checkpoint`; a user can run the same by hand."""
-    # device_map=auto is the one value with which lmms-eval's LLaVA runs on a CPU; elsewhere it means the same as the device.
+    # device_map=auto is the one value with which lmms-eval's LLaVA runs on a CPU; elsewhere it means the same
+    # as the device.
     arguments = f"pretrained={checkpoint},conv_template=vicuna_v1,device_map=auto"
     if "llava" not in checkpoint.name.lower():
         arguments += f",model_name=llava-{checkpoint.name}"  # LLaVA's loader goes by the name
-    command = [sys.executable, "-m", "lmms_eval", "--model", "llava", "--model_args", arguments, "--device", device, "--tasks", tasks]
+    command = [
+        sys.executable,
+        "-m",
+        "lmms_eval",
+        "--model",
+        "llava",
+        "--model_args",
+        arguments,
+        "--device",
+        device,
+        "--tasks",
+        tasks,
+    ]
     command += ["--batch_size", str(batch_size), "--log_samples", "--output_path", str(out_dir)]
     return command if limit is None else [*command, "--limit", str(limit)]
 
 
 def read_metrics(results_file: Path, task: str) -> dict[str, float]:
-    """lmms-eval's ``*_results.json`` → the plain values of one task or group, without filter names and standard errors."""
+    """lmms-eval's ``*_results.json`` → the plain values of one task or group, without filter names and
+    standard errors.
+    """
     content = read_json(results_file, str(results_file))
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
         raise UserError(f"{results_file}: has no results of lmms-eval")
     if task not in results:
-        raise UserError(f"{results_file}: has no result of {task}, only of {', '.join(sorted(results)) or 'nothing'}")
-    plain = {key.removesuffix(",none"): value for key, value in results[task].items() if key.endswith(",none") and "_stderr" not in key}
+        raise UserError(
+            f"{results_file}: has no result of {task}, only of {', '.join(sorted(results)) or 'nothing'}"
+        )
+    plain = {
+        key.removesuffix(",none"): value
+        for key, value in results[task].items()
+        if key.endswith(",none") and "_stderr" not in key
+    }
     return {key: value for key, value in plain.items() if isinstance(value, (int, float))}
 
 
 def _require_checkpoint(checkpoint: Path) -> None:
     if importlib.util.find_spec("lmms_eval") is None:
-        raise UserError("lmms-eval is not installed: pip install --no-deps lmms-eval, and the extra spr-plugin[eval]")
+        raise UserError(
+            "lmms-eval is not installed: pip install --no-deps lmms-eval, and the extra spr-plugin[eval]"
+        )
     if not (checkpoint / "config.json").is_file():
         raise UserError(f"{checkpoint}: is not a checkpoint, it has no config.json")
     if (checkpoint / "adapter_config.json").is_file():
-        raise UserError(f"{checkpoint}: holds a LoRA adapter, which lmms-eval cannot load; merge it with LLaVA's merge_lora_weights.py")
+        raise UserError(
+            f"{checkpoint}: holds a LoRA adapter, which lmms-eval cannot load; merge it with LLaVA's"
+            " merge_lora_weights.py"
+        )
     if set(str(checkpoint)) & set(",="):
-        raise UserError(f"{checkpoint}: lmms-eval splits its arguments at ',' and '='; give the folder another name")
+        raise UserError(
+            f"{checkpoint}: lmms-eval splits its arguments at ',' and '='; give the folder another name"
+        )
 
 
 def _environment(environ: Mapping[str, str], data_root: str | Path) -> dict[str, str]:
-    return {**environ, ROOT: str(Path(data_root).resolve()), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "WANDB_DISABLED": "true"}
+    return {
+        **environ,
+        ROOT: str(Path(data_root).resolve()),
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "WANDB_DISABLED": "true",
+    }
 
 
 def _default_device() -> str:
@@ -108,7 +150,9 @@ def _result_files(out_dir: Path) -> list[Path]:
 
 
 def _reason(log: Path) -> str:
-    """Why a run failed, from its output: our own refusal, else the error that lmms-eval caught, else the last line."""
+    """Why a run failed, from its output: our own refusal, else the error that lmms-eval caught, else the last
+    line.
+    """
     text = _COLOUR.sub("", log.read_text(encoding="utf-8", errors="replace"))
     for reason in _REASONS:
         if found := reason.findall(text):

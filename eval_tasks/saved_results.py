@@ -15,7 +15,9 @@ SAMPLES = re.compile(r"(?P<time>(?:(?!_samples_)\w)+)_samples_(?P<task>.+)\.json
 
 @dataclass(frozen=True)
 class Run:
-    """The samples of one result folder: task → document id → its record in lmms-eval's samples file; and the files that hold them."""
+    """The samples of one result folder: task → document id → its record in lmms-eval's samples file; and the
+    files that hold them.
+    """
 
     folder: Path
     tasks: Mapping[str, Mapping[str, dict]]
@@ -23,18 +25,26 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """The samples of each task of ours under `folder`, which holds one run: the newest, where it was made again in its place.
+    """The samples of each task of ours under `folder`, which holds one run: the newest, where it was made
+    again in its place.
 
     Raises UserError for a folder without samples, one that holds several runs or those of several models, and
     records that no task of ours wrote.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    found = sorted((match["time"], match["task"], file) for file in folder.rglob("*.jsonl") if (match := SAMPLES.fullmatch(file.name)))
+    found = sorted(
+        (match["time"], match["task"], file)
+        for file in folder.rglob("*.jsonl")
+        if (match := SAMPLES.fullmatch(file.name))
+    )
     read = {file: _records(file) for _, _, file in found}
     newest = {task: file for _, task, file in found if read[file]}
     if not newest:
-        raise UserError(f"{folder}: holds no samples of spr tasks; run lmms-eval with --log_samples --output_path {folder}")
+        raise UserError(
+            f"{folder}: holds no samples of spr tasks; run lmms-eval with --log_samples --output_path"
+            f" {folder}"
+        )
     homes = sorted({str(file.parent) for file, records in read.items() if records})
     if len(homes) > 1:
         raise UserError(f"{folder} holds {len(homes)} runs ({', '.join(homes)}): name the folder of one")
@@ -51,7 +61,9 @@ def _records(file: Path) -> dict[str, dict]:
         if details is None and isinstance(record, dict) and not found:
             return {}
         if not isinstance(details, dict) or not isinstance(details.get("id"), (str, int)):
-            raise UserError(f"{file}, line {number}: no record of a task of ours, whose {metrics.DETAILS} have an id")
+            raise UserError(
+                f"{file}, line {number}: no record of a task of ours, whose {metrics.DETAILS} have an id"
+            )
         if details["id"] in found:
             raise UserError(f"{file}, line {number}: document {details['id']} stands there twice")
         found[details["id"]] = record
@@ -84,7 +96,9 @@ def _config(results: Path) -> dict | None:
 
 
 def refuse_unsound(task: str, run: Run) -> None:
-    """UserError for the first document that is not what one of our tasks makes of it, or whose figures are none."""
+    """UserError for the first document that is not what one of our tasks makes of it, or whose figures are
+    none.
+    """
     records = run.tasks[task].values()
     kinds = {name for record in records for name in _kinds(record[metrics.DETAILS])}
     scores = {name for record in records for name, value in record.items() if is_payload(name, value)}
@@ -132,7 +146,11 @@ def _is_box(value: object) -> bool:
 
 def is_payload(name: str, value: object) -> bool:
     """Whether a field of a record is a metric's payload, sound or not: not lmms-eval's own ``doc``, say."""
-    return isinstance(value, dict) and name not in ("doc", metrics.DETAILS) and ("score" in value or "n" in value)
+    return (
+        isinstance(value, dict)
+        and name not in ("doc", metrics.DETAILS)
+        and ("score" in value or "n" in value)
+    )
 
 
 def _is_score(value: object) -> bool:

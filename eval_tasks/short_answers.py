@@ -1,4 +1,5 @@
-"""Questions to be answered in a word or two: what a model can do besides grounding, and whether it sees what is not there (POPE's way).
+"""Questions to be answered in a word or two: what a model can do besides grounding, and whether it sees what
+is not there (POPE's way).
 
 ``accuracy``   the answer is the true one, without case and punctuation
 ``false_yes``  among questions whose true answer is No, those that were answered with Yes

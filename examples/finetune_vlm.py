@@ -1,4 +1,6 @@
-"""A fine-tuning script as people write them with transformers' Trainer: flags by HfArgumentParser, a data set and a collator of its own."""
+"""A fine-tuning script as people write them with transformers' Trainer: flags by HfArgumentParser, a data set
+and a collator of its own.
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -32,8 +34,14 @@ class Conversations(torch.utils.data.Dataset):
 
     def __getitem__(self, place):
         record = self.records[place]
-        question, answer = (turn["value"].replace("<image>", "").strip() for turn in record["conversations"][:2])
-        return {"picture": Image.open(self.images / record["image"]).convert("RGB"), "question": question, "answer": answer}
+        question, answer = (
+            turn["value"].replace("<image>", "").strip() for turn in record["conversations"][:2]
+        )
+        return {
+            "picture": Image.open(self.images / record["image"]).convert("RGB"),
+            "question": question,
+            "answer": answer,
+        }
 
 
 class Collator:
@@ -43,10 +51,15 @@ class Collator:
     def __call__(self, items):
         texts = []
         for item in items:
-            asked = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": item["question"]}]}
+            asked = {
+                "role": "user",
+                "content": [{"type": "image"}, {"type": "text", "text": item["question"]}],
+            }
             said = {"role": "assistant", "content": [{"type": "text", "text": item["answer"]}]}
             texts.append(self.processor.apply_chat_template([asked, said]))
-        batch = self.processor(text=texts, images=[[item["picture"]] for item in items], padding=True, return_tensors="pt")
+        batch = self.processor(
+            text=texts, images=[[item["picture"]] for item in items], padding=True, return_tensors="pt"
+        )
         batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
         return batch
 

@@ -18,7 +18,9 @@ def refused(flag: str, path: str, what: str):
 
 
 def whole(auto_class, path: str, computed: tuple[str, ...]):
-    """The model of ``path``. ValueError if weights are missing, but for those whose names end in ``computed``, which are no weights."""
+    """The model of ``path``. ValueError if weights are missing, but for those whose names end in
+    ``computed``, which are no weights.
+    """
     model, loaded = auto_class.from_pretrained(path, output_loading_info=True)
     if missing := sorted(name for name in loaded["missing_keys"] if not name.endswith(computed)):
         raise ValueError(f"no weights for {missing[0]} and {len(missing) - 1} more")

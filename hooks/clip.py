@@ -1,10 +1,12 @@
-"""CLIP, or SigLIP, as the similarity model of the semantic score: S(I_crop, T) and S_local(I, T), raw cosines.
+"""CLIP, or SigLIP, as the similarity model of the semantic score: S(I_crop, T) and S_local(I, T), raw
+cosines.
 
-A picture passes the vision tower once, whatever the number of its regions and texts: only where the region's mask begins (the last
-block's class token; SigLIP's pooling head) is the rest repeated, all regions in one batch. Crops and texts are batched too.
+A picture passes the vision tower once, whatever the number of its regions and texts: only where the region's
+mask begins (the last block's class token; SigLIP's pooling head) is the rest repeated, all regions in one
+batch. Crops and texts are batched too.
 
-Runs with transformers 4.37 to 5.x: only module attributes are used that both have. Pictures are squeezed to CLIP's square, never
-centre-cropped, so that nothing of a wide region or picture is cut off.
+Runs with transformers 4.37 to 5.x: only module attributes are used that both have. Pictures are squeezed to
+CLIP's square, never centre-cropped, so that nothing of a wide region or picture is cut off.
 """
 
 from __future__ import annotations
@@ -36,8 +38,16 @@ class ClipSimilarity:
         device: where it runs; always in float32.
     """
 
-    def __init__(self, model, tokenizer, mean: np.ndarray, std: np.ndarray, device: torch.device | str = "cpu"):
-        self.model, self.tokenizer, self.mean, self.std, self.device = model.float().to(device).eval(), tokenizer, mean, std, device
+    def __init__(
+        self, model, tokenizer, mean: np.ndarray, std: np.ndarray, device: torch.device | str = "cpu"
+    ):
+        self.model, self.tokenizer, self.mean, self.std, self.device = (
+            model.float().to(device).eval(),
+            tokenizer,
+            mean,
+            std,
+            device,
+        )
         vision, text = model.config.vision_config, model.config.text_config
         self.image_size, self.patch_size = vision.image_size, vision.patch_size
         self.text_limit = text.max_position_embeddings - tokenizer.num_special_tokens_to_add()
@@ -51,12 +61,17 @@ class ClipSimilarity:
 
     @torch.no_grad()
     def score(self, picture: Image.Image, asked: Sequence[tuple[Box, str]]) -> list[tuple[float, float]]:
-        """(s_crop, s_local) for each (region on `picture`, text). Texts hold words only, without coordinates, at least one word each.
+        """(s_crop, s_local) for each (region on `picture`, text). Texts hold words only, without coordinates,
+        at least one word each.
 
-        A text over the limit is split (`spr_plugin.recipes.spr.scoring.split_text`); its cosines are the token-weighted means of its parts'.
+        A text over the limit is split (`spr_plugin.recipes.spr.scoring.split_text`); its cosines are the
+        token-weighted means of its parts'.
         """
         regions = {region: place for place, region in enumerate(dict.fromkeys(region for region, _ in asked))}
-        views = torch.stack([self.crop_embeddings(picture, list(regions)), self.local_embeddings(picture, list(regions))], dim=1)
+        views = torch.stack(
+            [self.crop_embeddings(picture, list(regions)), self.local_embeddings(picture, list(regions))],
+            dim=1,
+        )
         parts = {text: split_text(text, self.count_tokens, self.text_limit) for _, text in asked}
         embeddings = self.text_embeddings([part for split in parts.values() for part, _ in split])
         means = dict(zip(parts, _weighted(parts.values(), embeddings)))
@@ -67,7 +82,9 @@ class ClipSimilarity:
     def crop_embeddings(self, picture: Image.Image, regions: Sequence[Box]) -> torch.Tensor:
         """Unit image embeddings (r, d) of the crops, each rounded outwards to whole pixels."""
         crops = [picture.crop(crop_corners(region)) for region in regions]
-        return torch.cat([self._masked(self._hidden(crops[i : i + CROPS])) for i in range(0, len(crops), CROPS)])
+        return torch.cat(
+            [self._masked(self._hidden(crops[i : i + CROPS])) for i in range(0, len(crops), CROPS)]
+        )
 
     @torch.no_grad()
     def local_embeddings(self, picture: Image.Image, regions: Sequence[Box]) -> torch.Tensor:
@@ -75,15 +92,24 @@ class ClipSimilarity:
         if self._cached[0] is not picture:
             self._cached = (picture, self._hidden([picture]))
         patches = np.stack([covered_patches(region, self.image_size, self.patch_size) for region in regions])
-        return torch.cat([self._masked(self._cached[1], seen) for seen in torch.from_numpy(patches).to(self.device).split(CROPS)])
+        return torch.cat(
+            [
+                self._masked(self._cached[1], seen)
+                for seen in torch.from_numpy(patches).to(self.device).split(CROPS)
+            ]
+        )
 
     @torch.no_grad()
     def text_embeddings(self, texts: Sequence[str]) -> torch.Tensor:
         """Unit embeddings (n, d) of texts within the limit."""
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # alike lengths together: little padding
+        order = sorted(
+            range(len(texts)), key=lambda place: len(texts[place])
+        )  # alike lengths together: little padding
         rows: list[torch.Tensor] = [None] * len(texts)
         for batch in (order[i : i + TEXTS] for i in range(0, len(order), TEXTS)):
-            tokens = self.tokenizer([texts[place] for place in batch], return_tensors="pt", **self._padding()).to(self.device)
+            tokens = self.tokenizer(
+                [texts[place] for place in batch], return_tensors="pt", **self._padding()
+            ).to(self.device)
             for place, row in zip(batch, _unit(self._text_features(tokens))):
                 rows[place] = row
         return torch.stack(rows)
@@ -98,22 +124,31 @@ class ClipSimilarity:
         return self.model.vision_model(pixel_values=pixels).last_hidden_state
 
     def _pixels(self, picture: Image.Image) -> np.ndarray:
-        """(3, s, s) float32: the picture squeezed to CLIP's square and normalized with the checkpoint's mean and deviation."""
+        """(3, s, s) float32: the picture squeezed to CLIP's square and normalized with the checkpoint's mean
+        and deviation.
+        """
         square = picture.convert("RGB").resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
         return ((np.asarray(square, dtype=np.float32) / 255.0 - self.mean) / self.std).transpose(2, 0, 1)
 
     def _masked(self, hidden: torch.Tensor, patches: torch.Tensor | None = None) -> torch.Tensor:
-        """Last block for the class token alone, which sees itself and `patches` (r, patches), or all; then post-norm and projection.
+        """Last block for the class token alone, which sees itself and `patches` (r, patches), or all; then
+        post-norm and projection.
 
-        `hidden` is (r, 1 + patches, width), or (1, ...) for r masks on one picture, whose keys and values are then computed once.
+        `hidden` is (r, 1 + patches, width), or (1, ...) for r masks on one picture, whose keys and values are
+        then computed once.
         """
         attention, normed = self.block.self_attn, self.block.layer_norm1(hidden)
 
         def heads(values: torch.Tensor) -> torch.Tensor:
             return values.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
 
-        # By hand from the module's four projections: its call differs between transformers versions, and one row is all we need.
-        query, key, value = heads(attention.q_proj(normed[:, :1])), heads(attention.k_proj(normed)), heads(attention.v_proj(normed))
+        # By hand from the module's four projections: its call differs between transformers versions, and one
+        # row is all we need.
+        query, key, value = (
+            heads(attention.q_proj(normed[:, :1])),
+            heads(attention.k_proj(normed)),
+            heads(attention.v_proj(normed)),
+        )
         logits = query @ key.transpose(2, 3) * attention.scale
         if patches is not None:
             seen = torch.nn.functional.pad(patches, (1, 0), value=True)
@@ -131,7 +166,9 @@ class ClipSimilarity:
 
 
 class SiglipSimilarity(ClipSimilarity):
-    """The same of a SigLIP checkpoint: the mask lies on its pooling head; text is padded to the limit, as it was trained."""
+    """The same of a SigLIP checkpoint: the mask lies on its pooling head; text is padded to the limit, as it
+    was trained.
+    """
 
     def _take_last_block(self) -> None:
         """Nothing: SigLIP's tower runs whole."""
@@ -140,7 +177,13 @@ class SiglipSimilarity(ClipSimilarity):
         head = self.model.vision_model.head
         hidden = hidden if patches is None else hidden.expand(len(patches), -1, -1)
         unseen = None if patches is None else ~patches
-        token, _ = head.attention(head.probe.expand(len(hidden), -1, -1), hidden, hidden, key_padding_mask=unseen, need_weights=False)
+        token, _ = head.attention(
+            head.probe.expand(len(hidden), -1, -1),
+            hidden,
+            hidden,
+            key_padding_mask=unseen,
+            need_weights=False,
+        )
         return _unit((token + head.mlp(head.layernorm(token)))[:, 0])
 
     def _padding(self) -> dict:
@@ -154,9 +197,11 @@ FAMILIES = {"clip": ClipSimilarity, "siglip": SiglipSimilarity}
 
 
 def covered_patches(region: Box, image_size: int, patch_size: int) -> np.ndarray:
-    """Which ViT patches belong to `region` when its picture is squeezed to `image_size`: (patches,) bool, row by row.
+    """Which ViT patches belong to `region` when its picture is squeezed to `image_size`: (patches,) bool, row
+    by row.
 
-    Those of which the region covers at least half of the area; where there is none, the one that it covers best.
+    Those of which the region covers at least half of the area; where there is none, the one that it covers
+    best.
     """
     x1, y1, x2, y2 = region.pixels()
     columns = _covered_shares(x1 / region.space.width, x2 / region.space.width, image_size, patch_size)
@@ -180,7 +225,9 @@ def _unit(vectors: torch.Tensor) -> torch.Tensor:
 
 
 def _weighted(parts: Iterable[Sequence[tuple[str, int]]], embeddings: torch.Tensor) -> Iterator[torch.Tensor]:
-    """For each text's (part, tokens) the token-weighted mean of its parts' `embeddings`: its dot products are the mean cosines."""
+    """For each text's (part, tokens) the token-weighted mean of its parts' `embeddings`: its dot products are
+    the mean cosines.
+    """
     start = 0
     for split in parts:
         weights = torch.tensor([float(tokens) for _, tokens in split], device=embeddings.device)
@@ -189,7 +236,8 @@ def _weighted(parts: Iterable[Sequence[tuple[str, int]]], embeddings: torch.Tens
 
 
 def load(path: str, device: torch.device | str = "cpu") -> ClipSimilarity:
-    """The similarity model of a CLIP or SigLIP checkpoint: a folder or hub id with both towers, tokenizer and image processor.
+    """The similarity model of a CLIP or SigLIP checkpoint: a folder or hub id with both towers, tokenizer and
+    image processor.
 
     Raises UserError in one line for anything else.
     """
@@ -198,7 +246,9 @@ def load(path: str, device: torch.device | str = "cpu") -> ClipSimilarity:
     with refused("--spr_clip", path, "not a CLIP checkpoint with a text tower and a tokenizer"):
         kind = AutoConfig.from_pretrained(path).model_type
         if kind not in FAMILIES:
-            raise UserError(f"--spr_clip {path}: not a CLIP checkpoint with a text tower (its config says {kind!r})")
+            raise UserError(
+                f"--spr_clip {path}: not a CLIP checkpoint with a text tower (its config says {kind!r})"
+            )
         settings, _ = ImageProcessingMixin.get_image_processor_dict(path)
         mean, std = (np.asarray(settings[name], dtype=np.float32) for name in ("image_mean", "image_std"))
         tokenizer = AutoTokenizer.from_pretrained(path)

@@ -1,7 +1,8 @@
 """Ferret (apple/ml-ferret): LLaVA's entry points with region features.
 
-With ``--add_region_feature`` a box in a question is followed by ``<region_fea>``, and the row brings a mask of the box. Points in
-the masks are drawn anew at every forward; within the stage every forward draws the same ones, so that a log-prob is a number.
+With ``--add_region_feature`` a box in a question is followed by ``<region_fea>``, and the row brings a mask
+of the box. Points in the masks are drawn anew at every forward; within the stage every forward draws the same
+ones, so that a log-prob is a number.
 """
 
 import contextlib
@@ -27,7 +28,10 @@ class FerretHost(LlavaHost):
         self.box_format = box_format(config.spr_box_format or "ferret")
         self.image_folder = None  # one for each of its data files
         if not config.spr_annotations or not config.spr_image_folder:
-            raise UserError("--spr: Ferret keeps boxes apart from the text, so that none are mined; name --spr_annotations and --spr_image_folder")
+            raise UserError(
+                "--spr: Ferret keeps boxes apart from the text, so that none are mined; name"
+                " --spr_annotations and --spr_image_folder"
+            )
 
     def row(self, paths: Sequence[str], prompt: str, answer: str) -> dict:
         (path,) = paths
@@ -39,10 +43,15 @@ class FerretHost(LlavaHost):
     def questions(self, pictures: Sequence, prompts: list[str]) -> list[dict]:
         (picture,) = pictures
         told = [self.with_regions(prompt, *picture.size) for prompt in prompts]
-        return [{**row, **masks} for row, (_, masks) in zip(super().questions(pictures, [text for text, _ in told]), told)]
+        return [
+            {**row, **masks}
+            for row, (_, masks) in zip(super().questions(pictures, [text for text, _ in told]), told)
+        ]
 
     def with_regions(self, prompt: str, width: int, height: int) -> tuple[str, dict]:
-        """The prompt with a region token behind each box, and ``{"region_masks": [(W, H), …]}``; unchanged without --add_region_feature."""
+        """The prompt with a region token behind each box, and ``{"region_masks": [(W, H), …]}``; unchanged
+        without --add_region_feature.
+        """
         if not self.dataset.add_region_feature:
             return prompt, {}
         masks, end, pieces = [], 0, []
@@ -50,7 +59,9 @@ class FerretHost(LlavaHost):
             for box, span in zip(mention.boxes, mention.brackets):
                 x1, y1, x2, y2 = map(int, box.pixels())
                 corners = [min(x1, width - 1), min(y1, height - 1), min(x2, width - 1), min(y2, height - 1)]
-                masks.append(self.dataset.generate_mask_for_feature(corners, corners, None, raw_w=width, raw_h=height))
+                masks.append(
+                    self.dataset.generate_mask_for_feature(corners, corners, None, raw_w=width, raw_h=height)
+                )
                 pieces.append(prompt[end : span[1]] + REGION)
                 end = span[1]
         return "".join(pieces) + prompt[end:], {"region_masks": masks}
@@ -83,7 +94,9 @@ class FerretHost(LlavaHost):
             yield
 
     def image_encoder(self) -> tuple:
-        tower = self.llava.get_vision_tower()  # encode_images returns three things, of which one is for the regions
+        tower = (
+            self.llava.get_vision_tower()
+        )  # encode_images returns three things, of which one is for the regions
         return tower, "forward", (tower,)
 
 

@@ -1,8 +1,11 @@
-"""Open-vocabulary detectors of transformers for ``--spr_detector PATH``: Grounding DINO and OWLv2 (OWL-ViT too).
+"""Open-vocabulary detectors of transformers for ``--spr_detector PATH``: Grounding DINO and OWLv2 (OWL-ViT
+too).
 
-Both say how well each of their boxes fits each *token* (Grounding DINO) or *query* (OWLv2), and that is what is read here. The
-processors' own post-processing is not used: it renamed its threshold and its labels between versions (4.51), scales OWLv2's
-boxes differently in different ones, and gives back pieces of the prompt, where we need the phrase that was asked for.
+Both say how well each of their boxes fits each *token* (Grounding DINO) or *query* (OWLv2), and that is what
+is read here. The
+processors' own post-processing is not used: it renamed its threshold and its labels between versions (4.51),
+scales OWLv2's boxes differently in different ones, and gives back pieces of the prompt, where we need the
+phrase that was asked for.
 """
 
 from __future__ import annotations
@@ -38,18 +41,39 @@ class ZeroShotDetector:
     text_limit: int  # tokens of one phrase
 
     def __init__(self, model, processor, threshold: float, device: torch.device | str = "cpu"):
-        self.model, self.processor, self.threshold, self.device = model.float().to(device).eval(), processor, threshold, device
+        self.model, self.processor, self.threshold, self.device = (
+            model.float().to(device).eval(),
+            processor,
+            threshold,
+            device,
+        )
 
     @torch.no_grad()
     def detect(self, picture: Image.Image, phrases: Sequence[str]) -> list[Detection]:
         """(phrase, box in pixels of the picture, score) of all that is found for `phrases`.
 
-        A phrase over the model's text limit is split at words; what is found for its parts counts for the phrase.
+        A phrase over the model's text limit is split at words; what is found for its parts counts for the
+        phrase.
         """
-        parts = {phrase: [part for part, _ in split_text(_plain(phrase), self.count_tokens, self.text_limit)] for phrase in phrases}
+        parts = {
+            phrase: [part for part, _ in split_text(_plain(phrase), self.count_tokens, self.text_limit)]
+            for phrase in phrases
+        }
         asked = dict.fromkeys(part for split in parts.values() for part in split)
-        found = {part: self._kept(picture, scores, boxes) for part, scores, boxes in self._found(picture, list(asked))} if asked else {}
-        return [(phrase, box, score) for phrase, split in parts.items() for part in split for box, score in found[part]]
+        found = (
+            {
+                part: self._kept(picture, scores, boxes)
+                for part, scores, boxes in self._found(picture, list(asked))
+            }
+            if asked
+            else {}
+        )
+        return [
+            (phrase, box, score)
+            for phrase, split in parts.items()
+            for part in split
+            for box, score in found[part]
+        ]
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` without those that begin and end a prompt."""
@@ -62,14 +86,21 @@ class ZeroShotDetector:
         return self.processor.image_processor(images=picture, return_tensors="pt").to(self.device)
 
     def _found(self, picture: Image.Image, parts: Sequence[str]) -> Iterator[Found]:
-        """(part, scores (q,), boxes (q, 4) as centre, width and height, 0-1 of what `_sides` says) for each part."""
+        """(part, scores (q,), boxes (q, 4) as centre, width and height, 0-1 of what `_sides` says) for each
+        part.
+        """
         raise NotImplementedError
 
     def _sides(self, picture: Image.Image) -> tuple[int, int]:
         return picture.size
 
-    def _kept(self, picture: Image.Image, scores: torch.Tensor, boxes: torch.Tensor) -> list[tuple[Box, float]]:
-        space, sides = Space.pixels(*picture.size), torch.tensor(self._sides(picture) * 2, device=boxes.device)
+    def _kept(
+        self, picture: Image.Image, scores: torch.Tensor, boxes: torch.Tensor
+    ) -> list[tuple[Box, float]]:
+        space, sides = (
+            Space.pixels(*picture.size),
+            torch.tensor(self._sides(picture) * 2, device=boxes.device),
+        )
         kept = scores > self.threshold
         centres, half = boxes[kept, :2], boxes[kept, 2:] / 2
         corners = torch.cat([centres - half, centres + half], dim=1) * sides
@@ -77,7 +108,9 @@ class ZeroShotDetector:
 
 
 class GroundingDino(ZeroShotDetector):
-    """Phrases share a caption, "a cat. a dog.", as long as they fit; a phrase's score is that of its best token."""
+    """Phrases share a caption, "a cat. a dog.", as long as they fit; a phrase's score is that of its best
+    token.
+    """
 
     def __init__(self, model, processor, threshold, device="cpu"):
         super().__init__(model, processor, threshold, device)
@@ -87,7 +120,9 @@ class GroundingDino(ZeroShotDetector):
     def _found(self, picture, parts):
         captions, pixels = list(self._captions(parts)), self._pixels(picture)
         for batch in (captions[i : i + CAPTIONS] for i in range(0, len(captions), CAPTIONS)):
-            text = self.processor.tokenizer.pad({"input_ids": [ids for ids, _ in batch]}, return_tensors="pt").to(self.device)
+            text = self.processor.tokenizer.pad(
+                {"input_ids": [ids for ids, _ in batch]}, return_tensors="pt"
+            ).to(self.device)
             out = self.model(
                 **{name: values.expand(len(batch), *values.shape[1:]) for name, values in pixels.items()},
                 input_ids=text["input_ids"],
@@ -101,7 +136,11 @@ class GroundingDino(ZeroShotDetector):
     def _captions(self, parts: Iterable[str]) -> Iterator[tuple[list[int], dict[str, tuple[int, int]]]]:
         """(token ids, part → where its tokens lie) of captions within the limit."""
         tokenizer = self.processor.tokenizer
-        begin, stop, end = tokenizer.cls_token_id, tokenizer.convert_tokens_to_ids("."), tokenizer.sep_token_id
+        begin, stop, end = (
+            tokenizer.cls_token_id,
+            tokenizer.convert_tokens_to_ids("."),
+            tokenizer.sep_token_id,
+        )
         ids, spans = [begin], {}
         for part in parts:
             tokens = self._tokens(part)
@@ -122,9 +161,13 @@ class OwlVit(ZeroShotDetector):
         self.text_limit = self.query_limit - processor.tokenizer.num_special_tokens_to_add()
 
     def _found(self, picture, parts):
-        text = self.processor.tokenizer(list(parts), padding="max_length", max_length=self.query_limit, return_tensors="pt").to(self.device)
+        text = self.processor.tokenizer(
+            list(parts), padding="max_length", max_length=self.query_limit, return_tensors="pt"
+        ).to(self.device)
         pixels = self._pixels(picture)["pixel_values"]
-        out = self.model(pixel_values=pixels, input_ids=text["input_ids"], attention_mask=text["attention_mask"])
+        out = self.model(
+            pixel_values=pixels, input_ids=text["input_ids"], attention_mask=text["attention_mask"]
+        )
         for place, part in enumerate(parts):
             yield part, out.logits[0, :, place].sigmoid(), out.pred_boxes[0]
 
@@ -136,7 +179,12 @@ class Owlv2(OwlVit):
         return (max(picture.size),) * 2
 
 
-FAMILIES = {"grounding-dino": GroundingDino, "mm-grounding-dino": GroundingDino, "owlvit": OwlVit, "owlv2": Owlv2}
+FAMILIES = {
+    "grounding-dino": GroundingDino,
+    "mm-grounding-dino": GroundingDino,
+    "owlvit": OwlVit,
+    "owlv2": Owlv2,
+}
 
 
 def _plain(phrase: str) -> str:
@@ -151,7 +199,10 @@ def load(path: str, threshold: float, device: torch.device | str = "cpu") -> Zer
     with refused("--spr_detector", path, "no detector that transformers loads"):
         kind = AutoConfig.from_pretrained(path).model_type
         if kind not in FAMILIES:
-            raise UserError(f"--spr_detector {path}: not Grounding DINO or OWLv2 (its config says {kind!r}); a plugin can bring another detector")
+            raise UserError(
+                f"--spr_detector {path}: not Grounding DINO or OWLv2 (its config says {kind!r}); a plugin can"
+                " bring another detector"
+            )
         processor = AutoProcessor.from_pretrained(path)
         model = whole(AutoModelForZeroShotObjectDetection, path, ("position_ids", "special_tokens"))
     return FAMILIES[kind](model, processor, threshold, device)

@@ -1,7 +1,8 @@
 """LLaVA v1.5 and code bases that kept its entry points, under any package name.
 
-Everything is asked of the running script itself: its dataset class tokenizes and transforms pictures, its collator pads, its model
-expands ``<image>`` (facts that differ between forks stay theirs). What a script must have is listed in ``NEEDED``.
+Everything is asked of the running script itself: its dataset class tokenizes and transforms pictures, its
+collator pads, its model expands ``<image>`` (facts that differ between forks stay theirs). What a script must
+have is listed in ``NEEDED``.
 """
 
 import contextlib
@@ -36,7 +37,9 @@ class LlavaHost(Host):
         self.tokenizer = self.dataset.tokenizer
         self.box_format = box_format(config.spr_box_format or "llava", self.data_args.image_aspect_ratio)
         self.vision_tower = trainer.model.config.mm_vision_tower
-        self.llava = next(m for m in trainer.model.modules() if hasattr(type(m), "prepare_inputs_labels_for_multimodal"))
+        self.llava = next(
+            m for m in trainer.model.modules() if hasattr(type(m), "prepare_inputs_labels_for_multimodal")
+        )
         self.generation = self.llava.generation_config
         missing = [
             name
@@ -98,7 +101,9 @@ class LlavaHost(Host):
         rows = self.rows(picture, [(prompt, PLACEHOLDER) for prompt in prompts])
         for row in rows:
             asked = self.asked(row)
-            row.update(input_ids=row["input_ids"][:asked], labels=row["labels"][:asked], image=rows[0]["image"])
+            row.update(
+                input_ids=row["input_ids"][:asked], labels=row["labels"][:asked], image=rows[0]["image"]
+            )
         return rows
 
     def transform_once(self, dataset) -> None:
@@ -114,14 +119,24 @@ class LlavaHost(Host):
         batch = self.on_device(self.batch(rows))
         expand = self.llava.prepare_inputs_labels_for_multimodal
         known = inspect.signature(expand).parameters
-        given = {name: batch.get(name) for name, parameter in known.items() if name in batch or parameter.default is parameter.empty}
-        # LLaVA-NeXT's `image_newline` lies on the model itself, whose own forward is not called: no hook of ZeRO-3 gathers it.
-        with self._pictures_encoded_once(rows), weights.gathered(self.llava.get_model().parameters(recurse=False)):
+        given = {
+            name: batch.get(name)
+            for name, parameter in known.items()
+            if name in batch or parameter.default is parameter.empty
+        }
+        # LLaVA-NeXT's `image_newline` lies on the model itself, whose own forward is not called: no hook of
+        # ZeRO-3 gathers it.
+        with (
+            self._pictures_encoded_once(rows),
+            weights.gathered(self.llava.get_model().parameters(recurse=False)),
+        ):
             *_, mask, _, embeds, _ = expand(**given)
         embeds, mask = flush_right(embeds, mask.long())
         decoder, head = self.language_model()
         places = (mask.cumsum(1) - 1).clamp(min=0)
-        out = decoder(inputs_embeds=embeds, attention_mask=mask, position_ids=places, use_cache=True, return_dict=True)
+        out = decoder(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=places, use_cache=True, return_dict=True
+        )
         return head(out.last_hidden_state[:, -1]), out.past_key_values, mask
 
     def texts(self, answers: list[list[int]]) -> list[str]:
@@ -137,7 +152,11 @@ class LlavaHost(Host):
         encode = tower.forward
 
         def once(images):
-            return encode(images[first])[back] if torch.is_tensor(images) and len(images) == len(shown) else encode(images)
+            return (
+                encode(images[first])[back]
+                if torch.is_tensor(images) and len(images) == len(shown)
+                else encode(images)
+            )
 
         with replaced(tower, "forward", once):
             yield
@@ -151,7 +170,9 @@ class LlavaHost(Host):
 
     @contextlib.contextmanager
     def labels_overheard(self):
-        """LLaVA expands ``<image>`` inside its forward; embeddings and labels are last in every fork's return value."""
+        """LLaVA expands ``<image>`` inside its forward; embeddings and labels are last in every fork's return
+        value.
+        """
         heard = []
         expand = self.llava.prepare_inputs_labels_for_multimodal
 
@@ -164,7 +185,9 @@ class LlavaHost(Host):
             yield heard
 
     def pictures(self, batch: dict) -> list:
-        return [picture for image in batch["images"] for picture in (image if image.ndim == 4 else image[None])]
+        return [
+            picture for image in batch["images"] for picture in (image if image.ndim == 4 else image[None])
+        ]
 
     def image_encoder(self) -> tuple:
         tower, projector = self.llava.get_vision_tower(), self.llava.get_model().mm_projector
@@ -174,7 +197,11 @@ class LlavaHost(Host):
 
     def language_layers(self) -> list[str]:
         inside = {id(module) for module in self.llava.get_model().layers.modules()}
-        return [name for name, module in self.trainer.model.named_modules() if isinstance(module, torch.nn.Linear) and id(module) in inside]
+        return [
+            name
+            for name, module in self.trainer.model.named_modules()
+            if isinstance(module, torch.nn.Linear) and id(module) in inside
+        ]
 
     def part_of(self, parameter_name: str) -> str:
         if "vision_tower" in parameter_name:
@@ -183,7 +210,9 @@ class LlavaHost(Host):
         return "projector" if any(part in parameter_name for part in between) else "language model"
 
     def save(self, directory: str) -> None:
-        """As ``llava/train/train.py`` saves: adapter and non-LoRA weights, or the whole model; one tensor at a time under ZeRO-3."""
+        """As ``llava/train/train.py`` saves: adapter and non-LoRA weights, or the whole model; one tensor at
+        a time under ZeRO-3.
+        """
         model, trainer = self.trainer.model, self.trainer
         if getattr(trainer.args, "lora_enable", False):
             of_adapter, of_rest = (self.namespace[name] for name in LORA_SAVERS)
@@ -200,9 +229,13 @@ class LlavaHost(Host):
 
 
 def flush_right(embeds: torch.Tensor, mask: torch.Tensor) -> tuple:
-    """Rows ``(B, T, H)`` with their mask ``(B, T)`` moved to the right end, where answers go on; LLaVA pads right, as training wants it."""
+    """Rows ``(B, T, H)`` with their mask ``(B, T)`` moved to the right end, where answers go on; LLaVA pads
+    right, as training wants it.
+    """
     shifts = mask.flip(1).argmax(1).tolist()
-    return tuple(torch.stack([row.roll(shift, 0) for row, shift in zip(rows, shifts)]) for rows in (embeds, mask))
+    return tuple(
+        torch.stack([row.roll(shift, 0) for row, shift in zip(rows, shifts)]) for rows in (embeds, mask)
+    )
 
 
 class _Once:
@@ -221,7 +254,9 @@ class _Once:
 
 
 class _PicturesInMemory:
-    """Stands for PIL's ``Image`` module in the host's script: ``open`` also knows pictures that are in memory."""
+    """Stands for PIL's ``Image`` module in the host's script: ``open`` also knows pictures that are in
+    memory.
+    """
 
     def __init__(self, module):
         self._module, self.held = module, {}
@@ -249,12 +284,17 @@ def held_picture(namespace: dict, picture):
 def script_of(trainer, namespace: dict) -> bool:
     """Whether this is a script built like LLaVA's. UserError where one of its entry points is missing."""
     model = trainer.model
-    if not hasattr(type(model), "prepare_inputs_labels_for_multimodal") and not hasattr(model, "prepare_inputs_labels_for_multimodal"):
+    if not hasattr(type(model), "prepare_inputs_labels_for_multimodal") and not hasattr(
+        model, "prepare_inputs_labels_for_multimodal"
+    ):
         return False
     missing = [name for name in NEEDED if name not in namespace]
     missing += [] if hasattr(trainer.train_dataset, "data_args") else ["data_args of its data set"]
     if missing:
-        raise UserError(f"--spr: this LLaVA-like script lacks {', '.join(missing)}; supply a spr_host hook (docs/write-a-host.md)")
+        raise UserError(
+            f"--spr: this LLaVA-like script lacks {', '.join(missing)}; supply a spr_host hook"
+            " (docs/write-a-host.md)"
+        )
     return True
 
 

@@ -1,7 +1,9 @@
-"""LLaVA-NeXT and LLaVA-OneVision: LLaVA's entry points with pictures in tiles (anyres), ``modalities`` and chat templates.
+"""LLaVA-NeXT and LLaVA-OneVision: LLaVA's entry points with pictures in tiles (anyres), ``modalities`` and
+chat templates.
 
-A row's picture is a list of (tiles, size, modality). Under a chat template the host also trains on the template's own tokens, in
-questions too, so that the labels do not say where an answer begins: its header does.
+A row's picture is a list of (tiles, size, modality). Under a chat template the host also trains on the
+template's own tokens, in questions too, so that the labels do not say where an answer begins: its header
+does.
 """
 
 import functools
@@ -25,12 +27,19 @@ class LlavaNextHost(LlavaHost):
         super().__init__(trainer, namespace, config)
         mined = None if config.spr_annotations else self.data_path
         if mined and ("{" in mined or not mined.endswith(".json")):
-            raise UserError(f"--data_path {self.data_path}: boxes are mined from one JSON file only; name --spr_annotations and --spr_image_folder")
+            raise UserError(
+                f"--data_path {self.data_path}: boxes are mined from one JSON file only; name"
+                " --spr_annotations and --spr_image_folder"
+            )
 
     def row(self, paths: Sequence[str], prompt: str, answer: str) -> dict:
         row = super().row(paths, prompt, answer)
         start = self.asked(row)
-        ends = [place for place, token in enumerate(row["input_ids"].tolist()) if token in self.stop_tokens and place >= start]
+        ends = [
+            place
+            for place, token in enumerate(row["input_ids"].tolist())
+            if token in self.stop_tokens and place >= start
+        ]
         row["labels"] = row["labels"].clone()
         row["labels"][:start] = IGNORED
         row["labels"][ends[0] + 1 if ends else len(row["labels"]) :] = IGNORED
@@ -50,25 +59,40 @@ class LlavaNextHost(LlavaHost):
     @functools.cached_property
     def _headers(self) -> list[list[int]]:
         words = [self.tokenizer(header, add_special_tokens=False).input_ids for header in HEADERS]
-        return [ids for header, ids in zip(HEADERS, words) if self.tokenizer.convert_tokens_to_ids(header.split("|>")[0] + "|>") == ids[0]]
+        return [
+            ids
+            for header, ids in zip(HEADERS, words)
+            if self.tokenizer.convert_tokens_to_ids(header.split("|>")[0] + "|>") == ids[0]
+        ]
 
     def transform_once(self, dataset) -> None:
         dataset.process_image = functools.lru_cache(dataset.process_image)
 
     def tiles(self, row: dict) -> list:
-        return [(id(tiles), place) for tiles, *_ in row["image"] for place in range(len(tiles) if tiles.ndim == 4 else 1)]
+        return [
+            (id(tiles), place)
+            for tiles, *_ in row["image"]
+            for place in range(len(tiles) if tiles.ndim == 4 else 1)
+        ]
 
     def fits(self, row: dict) -> bool:
-        """The host's own expansion, which cuts, tells how much of the answer is left; a picture's number of tokens depends on its shape."""
+        """The host's own expansion, which cuts, tells how much of the answer is left; a picture's number of
+        tokens depends on its shape.
+        """
         expand = type(self.llava).prepare_inputs_labels_for_multimodal
         batch = self.batch([row])
-        given = {name: batch.get(name) for name in ("input_ids", "attention_mask", "labels", "images", "modalities", "image_sizes")}
+        given = {
+            name: batch.get(name)
+            for name in ("input_ids", "attention_mask", "labels", "images", "modalities", "image_sizes")
+        }
         *_, labels = expand(_Counting(self.llava), position_ids=None, past_key_values=None, **given)
         return 0 < int((row["labels"] != IGNORED).sum()) == int((labels != IGNORED).sum())
 
 
 class _Counting:
-    """The model as its expansion sees it, with embeddings one number wide: what is cut is known without the weights."""
+    """The model as its expansion sees it, with embeddings one number wide: what is cut is known without the
+    weights.
+    """
 
     device = torch.device("cpu")
     image_newline = torch.zeros(1)

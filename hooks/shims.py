@@ -1,9 +1,9 @@
 """Compatibility shims: unmodified LLaVA code on a transformers that is years younger.
 
-Each shim is one function. The decorator says which module it waits for and which versions of transformers need it; outside them it does
-nothing, so 4.37.2, the version LLaVA was written for, stays as it is but for what a younger torch asks.
-``tests/hooks/test_shims.py`` fails when a shim is no longer needed. :func:`install` is called by the boot module with ``--spr``, and by
-the lmms-eval entry point.
+Each shim is one function. The decorator says which module it waits for and which versions of transformers
+need it; outside them it does nothing, so 4.37.2, the version LLaVA was written for, stays as it is but for
+what a younger torch asks. ``tests/hooks/test_shims.py`` fails when a shim is no longer needed.
+:func:`install` is called by the boot module with ``--spr``, and by the lmms-eval entry point.
 
 Standard library only at import: this is read before transformers is.
 """
@@ -26,7 +26,9 @@ LLAVA_MODELS = {
 
 
 def shim(*modules, since=None, until=None):
-    """Register ``function(module)`` to run after each of ``modules`` was imported, on transformers from ``since`` on and before ``until``."""
+    """Register ``function(module)`` to run after each of ``modules`` was imported, on transformers from
+    ``since`` on and before ``until``.
+    """
 
     def register(function):
         def when_needed(module):
@@ -54,7 +56,9 @@ def check_transformers() -> None:
     if needed(until=OLDEST):
         raise UserError(f"transformers {transformers.__version__} is too old: 4.37 is the first that works")
     if needed(since=(NEWEST[0], NEWEST[1] + 1)) and os.environ.get("LOCAL_RANK", "0") == "0":
-        say(f"transformers {transformers.__version__} is newer than what was tested ({NEWEST[0]}.{NEWEST[1]})")
+        say(
+            f"transformers {transformers.__version__} is newer than what was tested ({NEWEST[0]}.{NEWEST[1]})"
+        )
 
 
 @functools.cache
@@ -64,7 +68,7 @@ def install() -> None:
         after_import(module, function)
 
 
-# --- transformers' Trainer --------------------------------------------------------------------------------------------------------
+# --- transformers' Trainer
 
 
 @shim("transformers.trainer", since=(4, 53))
@@ -113,7 +117,9 @@ def _accept_metrics(trainer) -> None:
 
 @shim("transformers.trainer")
 def random_state_of_trainer(module) -> None:
-    """Resuming: torch ≥ 2.6 refuses the NumPy arrays in ``rng_state.pth`` unless told of them, and an older Trainer does not tell."""
+    """Resuming: torch ≥ 2.6 refuses the NumPy arrays in ``rng_state.pth`` unless told of them, and an older
+    Trainer does not tell.
+    """
     import torch
 
     if not hasattr(module, "safe_globals") and hasattr(torch.serialization, "safe_globals"):
@@ -130,7 +136,9 @@ def _allow_numpy(trainer) -> None:
         import torch
 
         multiarray = np.core.multiarray if np.__version__.startswith("1.") else np._core.multiarray
-        with torch.serialization.safe_globals([multiarray._reconstruct, np.ndarray, np.dtype, type(np.dtype(np.uint32))]):
+        with torch.serialization.safe_globals(
+            [multiarray._reconstruct, np.ndarray, np.dtype, type(np.dtype(np.uint32))]
+        ):
             return host_load(self, checkpoint)
 
     trainer._load_rng_state = _load_rng_state
@@ -138,7 +146,9 @@ def _allow_numpy(trainer) -> None:
 
 @shim("transformers.training_args", since=(5, 0))
 def local_rank_of_arguments(module) -> None:
-    """transformers 5 leaves ``local_rank`` at -1; LLaVA decides by it who saves and prints, so that every rank would save."""
+    """transformers 5 leaves ``local_rank`` at -1; LLaVA decides by it who saves and prints, so that every
+    rank would save.
+    """
     _set_local_rank(module.TrainingArguments)
 
 
@@ -155,7 +165,7 @@ def _set_local_rank(arguments) -> None:
     arguments.__post_init__ = __post_init__
 
 
-# --- LLaVA ------------------------------------------------------------------------------------------------------------------------
+# --- LLaVA
 
 
 @shim("llava.train.llava_trainer", since=(4, 51))
@@ -179,7 +189,9 @@ def _accept_dataset(trainer) -> None:
 
 @shim("llava.train.llava_trainer")
 def gather_without_deepspeed(module) -> None:
-    """``maybe_zero_3`` imports DeepSpeed to save a plain LoRA model. The script's own copy is replaced by :func:`mend_script`."""
+    """``maybe_zero_3`` imports DeepSpeed to save a plain LoRA model. The script's own copy is replaced by
+    :func:`mend_script`.
+    """
     if not _has_deepspeed():
         module.maybe_zero_3 = copy_to_cpu
 
@@ -190,7 +202,9 @@ def copy_to_cpu(param, ignore_status=False, name=None):
 
 
 def mend_script(namespace: dict) -> None:
-    """Shims of the training script itself: it runs as ``__main__``, so that no import of it can be waited for."""
+    """Shims of the training script itself: it runs as ``__main__``, so that no import of it can be waited
+    for.
+    """
     if "maybe_zero_3" in namespace and not _has_deepspeed():
         namespace["maybe_zero_3"] = copy_to_cpu
 
@@ -206,7 +220,8 @@ def _drop_unknown(model) -> None:
     host_forward = model.forward
     known = frozenset(inspect.signature(host_forward).parameters)
 
-    # wraps() keeps the signature: a visible **kwargs would make the Trainer believe that the model divides the loss itself.
+    # wraps() keeps the signature: a visible **kwargs would make the Trainer believe that the model divides
+    # the loss itself.
     @functools.wraps(host_forward)
     def forward(self, *args, **kwargs):
         return host_forward(self, *args, **{key: value for key, value in kwargs.items() if key in known})
@@ -216,7 +231,9 @@ def _drop_unknown(model) -> None:
 
 @shim("llava.model")
 def import_errors_of_llava(module) -> None:
-    """``llava/model/__init__.py`` swallows every error; say in one line what went wrong, before "cannot import name" hides it."""
+    """``llava/model/__init__.py`` swallows every error; say in one line what went wrong, before "cannot
+    import name" hides it.
+    """
     if any(name.endswith("ForCausalLM") for name in vars(module)):
         return
     try:
@@ -225,7 +242,7 @@ def import_errors_of_llava(module) -> None:
         say(f"llava.model has no models: {str(error).splitlines()[0]}")
 
 
-# --- DeepSpeed --------------------------------------------------------------------------------------------------------------------
+# --- DeepSpeed
 
 
 def _has_deepspeed() -> bool:
@@ -233,9 +250,11 @@ def _has_deepspeed() -> bool:
 
 
 def prepare_deepspeed(use_cpu: bool) -> None:
-    """Before the host's TrainingArguments: DeepSpeed must be there, and on a CPU it needs gloo and no compiler.
+    """Before the host's TrainingArguments: DeepSpeed must be there, and on a CPU it needs gloo and no
+    compiler.
 
-    Its shared-memory collective is compiled at the first use (39 s, and an error without ninja) and serves inference only.
+    Its shared-memory collective is compiled at the first use (39 s, and an error without ninja) and serves
+    inference only.
     """
     if not _has_deepspeed():
         raise UserError("--deepspeed: the package deepspeed is not installed in this environment")
@@ -249,7 +268,9 @@ def prepare_deepspeed(use_cpu: bool) -> None:
     import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    torch.cuda.synchronize = lambda device=None: None  # LLaVA calls it before it saves under DeepSpeed; here is nothing to wait for
+    torch.cuda.synchronize = lambda device=None: (
+        None
+    )  # LLaVA calls it before it saves under DeepSpeed; here is nothing to wait for
     _single_process_rendezvous()
     deepspeed.init_distributed("gloo")
 
@@ -262,17 +283,25 @@ def _single_process_rendezvous() -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        os.environ.update(
+            RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+        )
 
 
 def refuse_ignored_deepspeed(trainer) -> None:
-    """Old accelerate drops ``--deepspeed`` on a CPU without a word and trains plain DDP. Raises UserError instead."""
+    """Old accelerate drops ``--deepspeed`` on a CPU without a word and trains plain DDP. Raises UserError
+    instead.
+    """
     accelerator = getattr(trainer, "accelerator", None)
-    if getattr(trainer.args, "deepspeed", None) and getattr(accelerator, "distributed_type", None) != "DEEPSPEED":
+    if (
+        getattr(trainer.args, "deepspeed", None)
+        and getattr(accelerator, "distributed_type", None) != "DEEPSPEED"
+    ):
         import accelerate
         import transformers
 
         raise UserError(
-            f"--deepspeed {trainer.args.deepspeed}: accelerate {accelerate.__version__} with transformers {transformers.__version__} "
-            "would ignore it here and train without DeepSpeed; leave the flag out or use newer versions"
+            f"--deepspeed {trainer.args.deepspeed}: accelerate {accelerate.__version__} with transformers"
+            f" {transformers.__version__} would ignore it here and train without DeepSpeed; leave the flag"
+            " out or use newer versions"
         )

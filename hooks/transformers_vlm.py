@@ -1,8 +1,9 @@
 """Hugging Face vision-language models under a plain ``transformers.Trainer`` or TRL's ``SFTTrainer``.
 
-LLaVA, LLaVA-NeXT, LLaVA-OneVision, Qwen2.5-VL, Qwen3-VL, InternVL and what else ``AutoModelForImageTextToText`` loads together with a processor
-that has a chat template. The script's data set and collator are its own and stay so: rows of ours are made by the processor, as
-``generate`` would see them, and end with the tokenizer's end-of-turn token.
+LLaVA, LLaVA-NeXT, LLaVA-OneVision, Qwen2.5-VL, Qwen3-VL, InternVL and what else
+``AutoModelForImageTextToText`` loads together with a processor that has a chat template. The script's data
+set and collator are its own and stay so: rows of ours are made by the processor, as ``generate`` would see
+them, and end with the tokenizer's end-of-turn token.
 """
 
 import contextlib
@@ -30,16 +31,24 @@ class TransformersHost(Host):
 
     image_folder = "."
     most_pictures = 5
-    data_path = vision_tower = None  # the script's data has a form of its own, and its checkpoint no text tower
+    data_path = vision_tower = (
+        None  # the script's data has a form of its own, and its checkpoint no text tower
+    )
 
     def __init__(self, trainer, processor, config):
         self.trainer, self.processor, self.tokenizer = trainer, processor, processor.tokenizer
         self.vlm = base_model(trainer.model)
         self.box_format = format_of(self.vlm.config, processor, config)
         if not config.spr_annotations:
-            raise UserError("--spr: this script has no LLaVA --data_path to mine; name --spr_annotations FILE and --spr_image_folder DIR")
+            raise UserError(
+                "--spr: this script has no LLaVA --data_path to mine; name --spr_annotations FILE and"
+                " --spr_image_folder DIR"
+            )
         if not (getattr(processor, "chat_template", None) or getattr(self.tokenizer, "chat_template", None)):
-            raise UserError(f"--spr: {type(processor).__name__} has no chat template, so that nobody knows how questions are put; give it one")
+            raise UserError(
+                f"--spr: {type(processor).__name__} has no chat template, so that nobody knows how questions"
+                " are put; give it one"
+            )
 
     # --- rows
 
@@ -59,10 +68,14 @@ class TransformersHost(Host):
         return [self.question(pictures, prompt) for prompt in prompts]
 
     def question(self, pictures: Sequence, prompt: str) -> dict:
-        """What the processor makes of pictures and a question, up to where the answer begins; token sequences 1-D."""
+        """What the processor makes of pictures and a question, up to where the answer begins; token sequences
+        1-D.
+        """
         shown = [{"type": "image", "image": picture} for picture in pictures]
         turn = {"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}
-        made = self.processor.apply_chat_template([turn], tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+        made = self.processor.apply_chat_template(
+            [turn], tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        )
         tokens = made["input_ids"].shape
         return {name: value[0] if value.shape == tokens else value for name, value in made.items()}
 
@@ -87,7 +100,9 @@ class TransformersHost(Host):
     @property
     def stop_tokens(self) -> list[int]:
         own = self.vlm.generation_config.eos_token_id
-        return list(dict.fromkeys([self.tokenizer.eos_token_id, *([own] if isinstance(own, int) else own or [])]))
+        return list(
+            dict.fromkeys([self.tokenizer.eos_token_id, *([own] if isinstance(own, int) else own or [])])
+        )
 
     def texts(self, answers: list[list[int]]) -> list[str]:
         return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
@@ -130,7 +145,9 @@ class TransformersHost(Host):
 
     @contextlib.contextmanager
     def labels_overheard(self):
-        """The processor has expanded the picture's tokens already, so that the rows' own labels are what the decoder sees."""
+        """The processor has expanded the picture's tokens already, so that the rows' own labels are what the
+        decoder sees.
+        """
         heard = []
 
         def take(module, args, kwargs):
@@ -149,12 +166,20 @@ class TransformersHost(Host):
     def language_layers(self) -> list[str]:
         decoder, _ = self.language_model()
         inside = {id(module) for module in decoder.modules()}
-        return [name for name, module in self.trainer.model.named_modules() if isinstance(module, torch.nn.Linear) and id(module) in inside]
+        return [
+            name
+            for name, module in self.trainer.model.named_modules()
+            if isinstance(module, torch.nn.Linear) and id(module) in inside
+        ]
 
     def part_of(self, parameter_name: str) -> str:
         if any(part in parameter_name for part in ("projector", "merger", "image_newline")):
             return "projector"
-        return "vision tower" if any(part in parameter_name for part in ("vision_tower", "visual.", "vision_model")) else "language model"
+        return (
+            "vision tower"
+            if any(part in parameter_name for part in ("vision_tower", "visual.", "vision_model"))
+            else "language model"
+        )
 
     def save(self, directory: str) -> None:
         state = dict(weights.tensors(self.trainer.model, list(self.trainer.model.state_dict())))
@@ -165,8 +190,9 @@ class TransformersHost(Host):
 
 @dataclasses.dataclass
 class _Placed:
-    """A key-value cache with what each row's next position is ahead of its number of tokens, ``(…, B, 1)``: a picture of many tokens
-    can take few positions."""
+    """A key-value cache with what each row's next position is ahead of its number of tokens, ``(…, B, 1)``: a
+    picture of many tokens can take few positions.
+    """
 
     keys_and_values: Any
     ahead: torch.Tensor
@@ -208,24 +234,39 @@ def base_model(model):
 
 
 def format_of(config, processor, flags):
-    """The box format of a checkpoint: of its family, in the space that its image processor makes. UserError where nobody knows."""
+    """The box format of a checkpoint: of its family, in the space that its image processor makes. UserError
+    where nobody knows.
+    """
     ours = "llava" if config.model_type in LLAVAS else FAMILY_OF_TYPE.get(config.model_type)
     family = flags.spr_box_format or ours
     if family is None:
-        raise UserError(f"--spr_box_format: nobody knows how {config.model_type} writes boxes; name a family that it was trained on")
+        raise UserError(
+            f"--spr_box_format: nobody knows how {config.model_type} writes boxes; name a family that it was"
+            " trained on"
+        )
     images = processor.image_processor
     if family == "qwen2.5-vl":
         made = box_format(family, f"{images.size['shortest_edge']}-{images.size['longest_edge']}")
         return dataclasses.replace(made, factor=images.patch_size * images.merge_size)
-    return box_format(family, "pad" if getattr(images, "do_pad", False) and config.model_type == "llava" else "square")
+    return box_format(
+        family, "pad" if getattr(images, "do_pad", False) and config.model_type == "llava" else "square"
+    )
 
 
 def find_processor(trainer, namespace: dict):
-    """The script's processor: the Trainer's, its collator's, or the one among the script's globals; None if there is none."""
+    """The script's processor: the Trainer's, its collator's, or the one among the script's globals; None if
+    there is none.
+    """
     from transformers import ProcessorMixin
 
-    places = [getattr(trainer, "processing_class", None), getattr(trainer.data_collator, "processor", None), *namespace.values()]
-    return next((place for place in places if isinstance(place, ProcessorMixin) and hasattr(place, "tokenizer")), None)
+    places = [
+        getattr(trainer, "processing_class", None),
+        getattr(trainer.data_collator, "processor", None),
+        *namespace.values(),
+    ]
+    return next(
+        (place for place in places if isinstance(place, ProcessorMixin) and hasattr(place, "tokenizer")), None
+    )
 
 
 @hookimpl
@@ -235,11 +276,15 @@ def spr_host(trainer, namespace, config):
         return None
     processor = find_processor(trainer, namespace)
     if processor is None:
-        raise UserError("--spr: no processor found; write Trainer(…, processing_class=processor) or spr_plugin.attach(trainer, processor=processor)")
+        raise UserError(
+            "--spr: no processor found; write Trainer(…, processing_class=processor) or"
+            " spr_plugin.attach(trainer, processor=processor)"
+        )
     if not hasattr(model, "get_decoder") or model.get_output_embeddings() is None:
         import transformers
 
         raise UserError(
-            f"--spr: {type(model).__name__} of transformers {transformers.__version__} keeps its language model where nobody looks; supply a spr_host hook"
+            f"--spr: {type(model).__name__} of transformers {transformers.__version__} keeps its language"
+            " model where nobody looks; supply a spr_host hook"
         )
     return TransformersHost(trainer, processor, config)

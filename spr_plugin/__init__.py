@@ -12,7 +12,8 @@ def attach(trainer, processor=None, **flags):
     Args:
         trainer: a ``transformers.Trainer`` or one of its children (TRL's, a fork's).
         processor: of the model, where the Trainer was not given it as ``processing_class``.
-        flags: the ``--spr_*`` flags by name: ``spr_annotations="objects.json", spr_clip="openai/clip-vit-large-patch14-336"``.
+        flags: the ``--spr_*`` flags by name: ``spr_annotations="objects.json",
+            spr_clip="openai/clip-vit-large-patch14-336"``.
 
     Returns:
         ``trainer``.

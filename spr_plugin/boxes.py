@@ -1,7 +1,7 @@
 """Boxes that know their coordinate space, and IoU.
 
-A box never travels without its space: every space is an affine map to the pixels of the original picture, so converting
-is exact algebra and two boxes of different spaces cannot be compared by accident.
+A box never travels without its space: every space is an affine map to the pixels of the original picture, so
+converting is exact algebra and two boxes of different spaces cannot be compared by accident.
 
 Knows nothing about model families, text or files.
 """
@@ -23,8 +23,8 @@ Array = NDArray[np.float64]
 class Space:
     """A coordinate space of one picture: ``pixel = value * scale + offset`` on each axis.
 
-    `width` and `height` are those of the *original* picture in pixels, whatever the space; `scale` and `offset` are (x, y).
-    The constructors below are the spaces that model families and annotation files use.
+    `width` and `height` are those of the *original* picture in pixels, whatever the space; `scale` and
+    `offset` are (x, y). The constructors below are the spaces that model families and annotation files use.
     """
 
     name: str
@@ -52,9 +52,13 @@ class Space:
     @classmethod
     @functools.lru_cache(maxsize=256)
     def padded_square(cls, width: int, height: int) -> Space:
-        """0-1 of the square that the picture is padded to, centred as LLaVA's ``expand2square`` does (whole pixels)."""
+        """0-1 of the square that the picture is padded to, centred as LLaVA's ``expand2square`` does (whole
+        pixels).
+        """
         side = max(width, height)
-        return cls("padded_square", width, height, (side, side), (-((side - width) // 2), -((side - height) // 2)))
+        return cls(
+            "padded_square", width, height, (side, side), (-((side - width) // 2), -((side - height) // 2))
+        )
 
     @classmethod
     @functools.lru_cache(maxsize=256)
@@ -74,7 +78,8 @@ class Space:
         return cls("crop", width, height, (1.0, 1.0), (corners[0], corners[1]))
 
     def within(self, outer: Space) -> Space:
-        """This space, whose "original picture" is really a part of another one, as a space of that other picture.
+        """This space, whose "original picture" is really a part of another one, as a space of that other
+        picture.
 
         `outer` says where the part lies: ``Space.normalized(cw, ch).within(Space.crop(w, h, corners))``.
         """
@@ -92,7 +97,9 @@ class Space:
 
 @dataclass(frozen=True)
 class Box:
-    """A box (left, top, right, bottom) in the units of its `space`. Continuous: a box's width is ``x2 - x1``, no + 1."""
+    """A box (left, top, right, bottom) in the units of its `space`. Continuous: a box's width is ``x2 - x1``,
+    no + 1.
+    """
 
     x1: float
     y1: float
@@ -145,12 +152,19 @@ class Box:
         return Box((x1 - ox) / sx, (y1 - oy) / sy, (x2 - ox) / sx, (y2 - oy) / sy, space)
 
     def clip(self) -> Box:
-        """The part of the box that lies on the original picture, in the same space; of zero area if none does."""
+        """The part of the box that lies on the original picture, in the same space; of zero area if none
+        does.
+        """
         x1, y1, x2, y2 = self.pixels()
         width, height = float(self.space.width), float(self.space.height)
         if x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height:
             return self
-        inside = (min(max(x1, 0.0), width), min(max(y1, 0.0), height), min(max(x2, 0.0), width), min(max(y2, 0.0), height))
+        inside = (
+            min(max(x1, 0.0), width),
+            min(max(y1, 0.0), height),
+            min(max(x2, 0.0), width),
+            min(max(y2, 0.0), height),
+        )
         return Box(*inside, Space.pixels(self.space.width, self.space.height)).to(self.space)
 
 
@@ -165,21 +179,27 @@ def finite(values: Iterable[object]) -> bool:
 def iou(a: Box, b: Box) -> float:
     """Intersection over union, 0 to 1. Raises ValueError where the two boxes' spaces differ.
 
-    Measured in the space's units: on a non-square picture a normalized box keeps its IoU, as both axes scale alike for
-    intersection and union.
+    Measured in the space's units: on a non-square picture a normalized box keeps its IoU, as both axes scale
+    alike for intersection and union.
     """
     if a.space != b.space:
-        raise ValueError(f"IoU of a box in {a.space.name} with one in {b.space.name}: convert one with .to() first")
+        raise ValueError(
+            f"IoU of a box in {a.space.name} with one in {b.space.name}: convert one with .to() first"
+        )
     return pair_iou(a.xyxy, b.xyxy)
 
 
 def pair_iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """:func:`iou_matrix` of two boxes, xyxy in one space; plain numbers are ten times faster than arrays of one row."""
+    """:func:`iou_matrix` of two boxes, xyxy in one space; plain numbers are ten times faster than arrays of
+    one row.
+    """
     ax1, ay1, ax2, ay2 = a
     bx1, by1, bx2, by2 = b
     overlap = max(0.0, min(ax2, bx2) - max(ax1, bx1)) * max(0.0, min(ay2, by2) - max(ay1, by1))
     proper = ax2 > ax1 and ay2 > ay1 and bx2 > bx1 and by2 > by1 and all(map(isfinite, (*a, *b)))
-    return float(overlap / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - overlap)) if proper else 0.0
+    return (
+        float(overlap / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - overlap)) if proper else 0.0
+    )
 
 
 def iou_matrix(a: ArrayLike, b: ArrayLike) -> Array:
@@ -202,12 +222,16 @@ def best_iou(a: ArrayLike, b: ArrayLike, block: int = 256) -> Array:
     The row maxima of `iou_matrix`, made in blocks of rows, since a detector may give thousands of boxes.
     """
     a = _as_boxes(a)
-    blocks = [iou_matrix(a[start : start + block], b).max(axis=1, initial=0.0) for start in range(0, len(a), block)]
+    blocks = [
+        iou_matrix(a[start : start + block], b).max(axis=1, initial=0.0) for start in range(0, len(a), block)
+    ]
     return np.concatenate(blocks) if blocks else np.zeros(0)
 
 
 def _as_boxes(boxes: ArrayLike) -> Array:
-    """(n, 4) float64; rows that are no box (not finite, inverted) become the empty box at 0, which overlaps nothing."""
+    """(n, 4) float64; rows that are no box (not finite, inverted) become the empty box at 0, which overlaps
+    nothing.
+    """
     array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     proper = np.isfinite(array).all(axis=1) & (array[:, 2] > array[:, 0]) & (array[:, 3] > array[:, 1])
     if not proper.all():

@@ -32,7 +32,11 @@ def demo(out, limit):
 
 @commands.command()
 @click.argument("directory")
-@click.option("--spr_plugin", multiple=True, help="Python file with the run's box format; none is loaded unless named here.")
+@click.option(
+    "--spr_plugin",
+    multiple=True,
+    help="Python file with the run's box format; none is loaded unless named here.",
+)
 def report(directory, spr_plugin):
     """Write report.html of a run; DIRECTORY is OUTPUT_DIR/spr."""
     from spr_plugin.report.page import write_report
@@ -43,9 +47,18 @@ def report(directory, spr_plugin):
 @commands.command()
 @click.option("--annotations", required=True, help="COCO JSON with the objects of the pictures.")
 @click.option("--images", required=True, help="Folder of the pictures.")
-@click.option("--responses", required=True, help='JSON lines {"id", "image", "region": [x1, y1, x2, y2] in pixels, "text"}.')
+@click.option(
+    "--responses",
+    required=True,
+    help='JSON lines {"id", "image", "region": [x1, y1, x2, y2] in pixels, "text"}.',
+)
 @click.option("--box-format", required=True, help="How the answers write boxes: llava, ferret, shikra …")
-@click.option("--aspect", default="pad", show_default=True, help="How the picture reached the model (LLaVA's image_aspect_ratio).")
+@click.option(
+    "--aspect",
+    default="pad",
+    show_default=True,
+    help="How the picture reached the model (LLaVA's image_aspect_ratio).",
+)
 @click.option("--clip", help="CLIP checkpoint of the semantic score; the scorer spr needs it.")
 @click.option("--detector", help="Detector whose boxes join the ground truth.")
 @click.option("--scorer", default="spr", show_default=True, help="Scorer of the answers, spr or a plugin's.")
@@ -58,7 +71,13 @@ def report(directory, spr_plugin):
 )  # fmt: skip
 @click.option("--pairs", help="Gets the preference pair of each region.")
 @click.option("--allow-outside", is_flag=True, help="Use pictures that lie outside --images.")
-@click.option("--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True, help="Larger pictures are left out.")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=MAX_PIXELS,
+    show_default=True,
+    help="Larger pictures are left out.",
+)
 def score(
     annotations, images, responses, box_format, aspect, clip, detector, scorer, lam, device, plugin, out, pairs,
     allow_outside, max_pixels,
@@ -112,11 +131,17 @@ def refuse_no_device(device: str) -> None:
 
     try:
         torch.ones(1, device=device).tolist()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as torch says it, by kind of device
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # as torch says it, by kind of device
         raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from None
 
 
-@commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@commands.command(
+    add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
+)
 @click.option("--out", help="Gets regions and candidates; the same command goes on after an interruption.")
 @click.option("--aspect", default="pad", help="How pictures reach the model (LLaVA's image_aspect_ratio).")
 @click.pass_context
@@ -127,7 +152,11 @@ def sample(context, out, aspect):
     from spr_plugin.plugins import load_file
     from spr_plugin.sampling.alone import FLAGS, sample_alone
 
-    config = parse([*context.args, "--spr_sampler", "openai"], [*FLAGS, "spr_sampler"], "spr sample --out DIR [--aspect pad]")
+    config = parse(
+        [*context.args, "--spr_sampler", "openai"],
+        [*FLAGS, "spr_sampler"],
+        "spr sample --out DIR [--aspect pad]",
+    )
     if not (out and config.spr_annotations and config.spr_image_folder and config.spr_box_format):
         raise UserError("spr sample needs --out, --spr_annotations, --spr_image_folder and --spr_box_format")
     for path in config.spr_plugin:

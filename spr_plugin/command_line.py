@@ -25,7 +25,9 @@ def _refuse(words: list[str], message: str) -> None:
 
 
 def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
-    """The configuration of a command line that takes the flags ``names`` as a training command does, without a host."""
+    """The configuration of a command line that takes the flags ``names`` as a training command does, without
+    a host.
+    """
     parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.error = functools.partial(_refuse, words)  # type: ignore[method-assign, assignment]
     _add_flags(parser, names, lambda help: HOST_DEFAULT.sub("", help))
@@ -41,8 +43,9 @@ def given(words: list[str]) -> dict:
 
 
 def _add_flags(parser, names: list[str], told=str, **how) -> None:
-    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and false
-    as words; `told` makes of a flag's help what is shown."""
+    """Give a parser of Python's own the flags ``names`` as ``HfArgumentParser`` would, which reads true and
+    false as words; `told` makes of a flag's help what is shown.
+    """
     for f in dataclasses.fields(SPRConfig):
         if f.name not in names:
             continue

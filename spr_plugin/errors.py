@@ -6,9 +6,9 @@ from spr_plugin.lines import one_line
 class UserError(Exception):
     """A user's mistake.
 
-    The text is one line that names the flag, file or record and says what to do; whatever those names hold, it
-    stays one (:func:`spr_plugin.lines.one_line`). Entry points print it as ``spr: error: …`` and exit with 2; a
-    traceback would hide the line.
+    The text is one line that names the flag, file or record and says what to do; whatever those names hold,
+    it stays one (:func:`spr_plugin.lines.one_line`). Entry points print it as ``spr: error: …`` and exit with
+    2; a traceback would hide the line.
     """
 
     def __init__(self, text: object):

@@ -24,7 +24,8 @@ def disk_errors(path: AnyPath) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{path}: {error.strerror}; what was written before is safe: mend it and run the same command again"
+            f"{path}: {error.strerror}; what was written before is safe: mend it and run the same command"
+            " again"
         ) from None
 
 
@@ -103,7 +104,9 @@ def remove(path: AnyPath) -> None:
 
 
 def content(path: AnyPath) -> dict[str, Any]:
-    """``{"size", "hash"}`` of a file: all of a small one, 64 blocks spread evenly over one of more than 4 MiB."""
+    """``{"size", "hash"}`` of a file: all of a small one, 64 blocks spread evenly over one of more than 4
+    MiB.
+    """
     size = os.path.getsize(path)
     hash = hashlib.blake2b(str(size).encode(), digest_size=16)
     with open(path, "rb") as file:

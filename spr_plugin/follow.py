@@ -1,7 +1,7 @@
 """What ``trainer.train()`` does with ``--spr``: the host's training, then the stage on the live model.
 
-Whatever becomes of the stage must not cost the host's training: where it fails, the model goes back to what it
-was at the stage's entry, and the host's own code goes on to save it.
+Whatever becomes of the stage must not cost the host's training: where it fails, the model goes back to what
+it was at the stage's entry, and the host's own code goes on to save it.
 """
 
 import contextlib
@@ -29,7 +29,8 @@ class Outcome:
     Attributes:
         result: what the host's ``train()`` gave.
         followed: whether the SPR stage was to follow this training.
-        failure: why it did not to its end, in one line; the model is then the host's, and its own code goes on.
+        failure: why it did not to its end, in one line; the model is then the host's, and its own code goes
+            on.
     """
 
     result: object
@@ -50,15 +51,17 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
         host_train: runs the host's own ``train()``.
 
     Raises:
-        UserError: before the host trains, for whatever can be known then. After that, only where nothing can be saved: one rank of several
-            fails, or ``--spr_only`` has no training to lose.
+        UserError: before the host trains, for whatever can be known then. After that, only where nothing can
+            be saved: one rank of several fails, or ``--spr_only`` has no training to lose.
     """
     for path in config.spr_plugin:
         load_file(path)
     refuse_impossible(trainer)
     host = find_host(trainer, namespace, config)
     if not (config.spr_only or dpo.trains_language_model(host)):
-        _say("this train() moves nothing of the language model: the SPR stage follows the first one that does")
+        _say(
+            "this train() moves nothing of the language model: the SPR stage follows the first one that does"
+        )
         return Outcome(host_train(), followed=False)
     training = entry.training_of(trainer, config)
     entered = not config.spr_overwrite and entry.found(Folder.under(trainer.args.output_dir), training)
@@ -88,16 +91,22 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
             traceback.print_exception(error)
         _say(failure or "the SPR stage failed")
         _say(
-            "the model is as the host has trained it, and the host goes on to save it; the same command takes the "
-            "stage up again from spr/entry, and with --spr_only the saved model starts one with other flags"
+            "the model is as the host has trained it, and the host goes on to save it; the same command takes"
+            " the stage up again from spr/entry, and with --spr_only the saved model starts one with other"
+            " flags"
         )
         return Outcome(result, failure=failure)
     return Outcome(result)
 
 
 def train_after(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
-    """A ``trainer.train()`` of a process in which the stage has followed an earlier one: the host's own, as if the stage had never been."""
-    _say("the SPR stage has followed an earlier train() of this process; this one is the host's own, and SPR does not follow it again")
+    """A ``trainer.train()`` of a process in which the stage has followed an earlier one: the host's own, as
+    if the stage had never been.
+    """
+    _say(
+        "the SPR stage has followed an earlier train() of this process; this one is the host's own, and SPR"
+        " does not follow it again"
+    )
     if trainer in _used:
         engine.renew(trainer)
         trainer.optimizer, trainer.lr_scheduler = _used[trainer]

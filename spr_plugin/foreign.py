@@ -22,7 +22,9 @@ class Broken(Exception):
 
 @contextlib.contextmanager
 def blamed(whom: str):
-    """Inside, foreign code runs: a wrong result (Broken), or any exception, is a line that begins with `whom`."""
+    """Inside, foreign code runs: a wrong result (Broken), or any exception, is a line that begins with
+    `whom`.
+    """
     try:
         yield
     except UserError:

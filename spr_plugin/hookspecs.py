@@ -1,7 +1,8 @@
 """Every hook of the plugin.
 
-All hooks are *recognisers*: an implementation answers None when the request is not for it, and the first other answer wins (a
-plugin named by ``--spr_plugin`` or installed in the entry-point group ``spr_plugin`` is asked before the built-ins). Arguments stay
+All hooks are *recognisers*: an implementation answers None when the request is not for it, and the first
+other answer wins (a plugin named by ``--spr_plugin`` or installed in the entry-point group ``spr_plugin`` is
+asked before the built-ins). Arguments stay
 the caller's: read them, do not change them. What is returned is tried before anything trains
 (:mod:`spr_plugin.contracts`). An implementation is a plain function marked with ``hookimpl``::
 
@@ -37,16 +38,20 @@ hookimpl = pluggy.HookimplMarker("spr_plugin")
 
 @hookspec(firstresult=True)
 def spr_host(trainer: Any, namespace: dict[str, Any], config: SPRConfig) -> Host | None:
-    """The :class:`spr_plugin.training.host.Host` of a training script: ``trainer`` is its Trainer, ``namespace`` its module's globals."""
+    """The :class:`spr_plugin.training.host.Host` of a training script: ``trainer`` is its Trainer,
+    ``namespace`` its module's globals.
+    """
 
 
 @hookspec(firstresult=True)
 def spr_annotations(
     source: str, image_folder: str | None, skipped: Counter[str], keep_crowd: bool
 ) -> Iterable[AnnotatedImage] | None:
-    """Iterable of :class:`spr_plugin.data.annotations.AnnotatedImage` of ``--spr_annotations``; ``skipped`` counts left-out records by reason.
+    """Iterable of :class:`spr_plugin.data.annotations.AnnotatedImage` of ``--spr_annotations``; ``skipped``
+    counts left-out records by reason.
 
-    One with ``ids`` and ``image(number)`` (an AnnotatedImage or None) is read by number, so that only sampled pictures are touched.
+    One with ``ids`` and ``image(number)`` (an AnnotatedImage or None) is read by number, so that only sampled
+    pictures are touched.
     ``keep_crowd``: groups and ignored objects count as objects.
     """
 
@@ -58,8 +63,9 @@ def spr_box_format(family: str, aspect: str | None) -> BoxFormat | None:
 
 @hookspec(firstresult=True)
 def spr_recipe(config: SPRConfig, box_format: BoxFormat | None) -> Recipe | None:
-    """The :class:`spr_plugin.recipes.base.Recipe` named ``config.spr_recipe``, for a model that writes boxes so; ``box_format`` is
-    None where a run is opened whose format is not known."""
+    """The :class:`spr_plugin.recipes.base.Recipe` named ``config.spr_recipe``, for a model that writes boxes
+    so; ``box_format`` is None where a run is opened whose format is not known.
+    """
 
 
 # --- of the recipe "spr"
@@ -77,14 +83,20 @@ def spr_similarity(config: SPRConfig, device: str | torch.device) -> Similarity 
 
 @hookspec(firstresult=True)
 def spr_detector(config: SPRConfig, device: str | torch.device) -> Detector | None:
-    """The :class:`spr_plugin.recipes.spr.models.Detector` of ``config.spr_detector``: an open-vocabulary detector."""
+    """The :class:`spr_plugin.recipes.spr.models.Detector` of ``config.spr_detector``: an open-vocabulary
+    detector.
+    """
 
 
 @hookspec(firstresult=True)
 def spr_repair(config: SPRConfig) -> Repair | None:
-    """The :class:`spr_plugin.recipes.spr.models.Repair` named ``config.spr_repair``: what becomes of an answer's boxes."""
+    """The :class:`spr_plugin.recipes.spr.models.Repair` named ``config.spr_repair``: what becomes of an
+    answer's boxes.
+    """
 
 
 @hookspec(firstresult=True)
 def spr_pairing(config: SPRConfig) -> Pairing | None:
-    """The :class:`spr_plugin.pairing.Pairing` named ``config.spr_pairing``: chosen and rejected among a query's answers."""
+    """The :class:`spr_plugin.pairing.Pairing` named ``config.spr_pairing``: chosen and rejected among a
+    query's answers.
+    """

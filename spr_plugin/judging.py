@@ -1,4 +1,6 @@
-"""The stage of the scores: each picture is read_all once, and the recipe judges all answers about it together."""
+"""The stage of the scores: each picture is read_all once, and the recipe judges all answers about it
+together.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from spr_plugin.training import ranks
 def judge_all(queries: list[Query], recipe: Recipe, device, candidates: Mapping[str, dict], log: Log) -> None:
     """One record a query, of whose candidates each is judged; what ``log`` holds is not judged again."""
     held = ranks.from_rank_0(log.held)
-    # Pictures of which a query is missing are judged as a whole, so that a batch is the same whatever was done before.
+    # Pictures of which a query is missing are judged as a whole, so that a batch is the same whatever was
+    # done before.
     wanted = [about for about in by_pictures(queries) if any(query.id not in held for query in about)]
     mine = ranks.share(wanted, len)
     answers = by_query(candidates.values())
@@ -50,7 +53,9 @@ def pictures_of(queries: Sequence[Query]) -> list[Image.Image] | None:
     return read_all(queries[0].pictures)
 
 
-def judge_queries(queries: Sequence[Query], candidates: Sequence[Sequence[Mapping]], recipe: Recipe) -> list[dict]:
+def judge_queries(
+    queries: Sequence[Query], candidates: Sequence[Sequence[Mapping]], recipe: Recipe
+) -> list[dict]:
     """:func:`judge_pictures` of the pictures that all of these queries show, read from their files."""
     return judge_pictures(pictures_of(queries), queries, candidates, recipe)
 

@@ -1,8 +1,8 @@
 """The one way to read text that people wrote: files of text, JSON, JSON lines and settings.
 
 What a user's file may be: UTF-8 with or without a byte-order mark, UTF-16 or UTF-32; lines that end in any of
-the usual ways, blank ones among them. A line ends at a line feed or carriage return alone: U+2028 and the like
-may stand in a JSON string. Two rules hold wherever text enters:
+the usual ways, blank ones among them. A line ends at a line feed or carriage return alone: U+2028 and the
+like may stand in a JSON string. Two rules hold wherever text enters:
 
 * half a surrogate pair (an emoji that was cut, ``"\\ud83d"``) becomes U+FFFD: no file could hold it;
 * a whole number too large for a float is infinite, as ``1e999`` is.
@@ -62,7 +62,9 @@ def encoding_of(start: bytes) -> str:
 def _opened(path, name: str):
     try:
         with open(path, "rb") as content:
-            encoding = encoding_of(content.peek(4)[:4])  # once: a pipe (``<(command)``) has nothing a second time
+            encoding = encoding_of(
+                content.peek(4)[:4]
+            )  # once: a pipe (``<(command)``) has nothing a second time
             with io.TextIOWrapper(content, encoding) as file:
                 yield file
     except OSError as error:
@@ -124,7 +126,8 @@ def _joined(text: str) -> str:
 def read_settings(path, name: str, yaml: bool = False) -> dict[str, Any]:
     """The table of settings in a JSON file, or in a YAML file.
 
-    No key stands there twice, and each is text. Numbers are as PyYAML reads them, which takes ``5e-7`` for a text.
+    No key stands there twice, and each is text. Numbers are as PyYAML reads them, which takes ``5e-7`` for a
+    text.
     """
     text = read_text(path, name)
     try:

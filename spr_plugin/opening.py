@@ -38,9 +38,11 @@ class Round:
 
     Attributes:
         config: the flags, of a later round with its own seed.
-        folder: ``OUTPUT_DIR/spr``, from the second round on ``OUTPUT_DIR/spr/round-N``; one is laid out like the other.
+        folder: ``OUTPUT_DIR/spr``, from the second round on ``OUTPUT_DIR/spr/round-N``; one is laid out like
+            the other.
         number: from 1.
-        entered: folders of the weights that make the model at the round's entry, each read over the one before.
+        entered: folders of the weights that make the model at the round's entry, each read over the one
+            before.
     """
 
     host: Host
@@ -65,8 +67,9 @@ def find_host(trainer, namespace: dict, config: SPRConfig) -> Host:
     host = ask("spr_host", trainer=trainer, namespace=namespace, config=config)
     if host is None:
         raise UserError(
-            f"--spr: no host adapter knows {namespace.get('__file__', 'this training script')} "
-            f"({type(trainer).__name__}, {type(trainer.model).__name__}); write a spr_host hook, see spr_plugin/hookspecs.py"
+            f"--spr: no host adapter knows {namespace.get('__file__', 'this training script')}"
+            f" ({type(trainer).__name__}, {type(trainer.model).__name__}); write a spr_host hook, see"
+            " spr_plugin/hookspecs.py"
         )
     return host
 
@@ -74,7 +77,10 @@ def find_host(trainer, namespace: dict, config: SPRConfig) -> Host:
 def refuse_impossible(trainer) -> None:
     """UserError for settings under which the stage makes no sense or cannot run, before anything is trained."""
     if getattr(trainer.args, "tune_mm_mlp_adapter", False):
-        raise UserError("--spr with --tune_mm_mlp_adapter: a projector pre-training cannot describe regions yet; add --spr to the fine-tuning command")
+        raise UserError(
+            "--spr with --tune_mm_mlp_adapter: a projector pre-training cannot describe regions yet; add"
+            " --spr to the fine-tuning command"
+        )
     if getattr(trainer, "model_init", None) is not None:
         raise UserError(
             "--spr with Trainer(model_init=…): its train() makes another model than the one that SPR would "
@@ -82,9 +88,15 @@ def refuse_impossible(trainer) -> None:
         )
     args = trainer.args
     if getattr(args, "fsdp", None):
-        raise UserError("--fsdp: the SPR stage runs under DDP and DeepSpeed ZeRO, not under FSDP; take --deepspeed instead")
+        raise UserError(
+            "--fsdp: the SPR stage runs under DDP and DeepSpeed ZeRO, not under FSDP; take --deepspeed"
+            " instead"
+        )
     if getattr(args, "n_gpu", 1) > 1:
-        raise UserError(f"--spr in one process on {args.n_gpu} GPUs: start one process a GPU (torchrun or deepspeed), or show it one with CUDA_VISIBLE_DEVICES")
+        raise UserError(
+            f"--spr in one process on {args.n_gpu} GPUs: start one process a GPU (torchrun or deepspeed), or"
+            " show it one with CUDA_VISIBLE_DEVICES"
+        )
     if getattr(args, "deepspeed", None):
         check_deepspeed(args.deepspeed, args)
 
@@ -101,10 +113,14 @@ def open_run(host: Host, config: SPRConfig) -> tuple[Round, list[Query]]:
     config = dataclasses.replace(config, spr_clip=config.spr_clip or host.vision_tower)
     folder, pairing = Folder.under(host.trainer.args.output_dir), ask("spr_pairing", config=config)
     if pairing is None:
-        raise UserError(f"--spr_pairing {config.spr_pairing}: no plugin has it; ours are best_worst, random and sft")
+        raise UserError(
+            f"--spr_pairing {config.spr_pairing}: no plugin has it; ours are best_worst, random and sft"
+        )
     first = Round(host, config, find_recipe(config, host.box_format), pairing, folder, 1, (folder.entry,))
     with weights.loading_whole():
-        first.recipe.on("cpu")  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
+        first.recipe.on(
+            "cpu"
+        )  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
     ranks.check_shared(folder.path)
     limit_pixels(config.spr_max_pixels)
     ranks.from_rank_0(lambda: _enter(first))
@@ -144,8 +160,8 @@ def _refuse_too_many_pictures(host: Host, queries: Sequence[Query], config: SPRC
     if most > host.most_pictures:
         shows = "one picture" if host.most_pictures == 1 else f"{host.most_pictures} pictures"
         raise UserError(
-            f"--spr_recipe {config.spr_recipe} asks about {most} pictures at once, and {type(host).__name__} shows {shows}: "
-            "take another recipe, or a host that shows several"
+            f"--spr_recipe {config.spr_recipe} asks about {most} pictures at once, and {type(host).__name__}"
+            f" shows {shows}: take another recipe, or a host that shows several"
         )
 
 
@@ -169,7 +185,9 @@ def _later(first: Round, number: int, entered: tuple[Path, ...]) -> Round:
 
 
 def next_round(first: Round, now: Round) -> tuple[Round, list[Query]]:
-    """The round after `now`, whose model is the live one, and its queries, which are others than those before."""
+    """The round after `now`, whose model is the live one, and its queries, which are others than those
+    before.
+    """
     engine.detach_engine(first.host.trainer)
     after = _later(first, now.number + 1, (*now.entered, now.folder.policy))
     ranks.from_rank_0(lambda: _enter_round(after))
@@ -198,5 +216,8 @@ def queries_of(entered: Round) -> list[Query]:
     keys = (key for query in queries for picture in query.pictures for key in keys_of_picture(picture.path))
     if not entered.config.spr_exclude and any(isinstance(key, int) for key in keys):
         if ranks.rank() == 0:
-            say("pictures of COCO are used, RefCOCO's val and test among them: to measure on those, name them to --spr_exclude")
+            say(
+                "pictures of COCO are used, RefCOCO's val and test among them: to measure on those, name them"
+                " to --spr_exclude"
+            )
     return queries

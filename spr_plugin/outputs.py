@@ -45,7 +45,9 @@ def refuse_within(folder: str, files: Iterable[tuple[str, str]]) -> None:
     """UserError for the first file (flag, path) in a folder that is the command's own, and goes with its end."""
     for flag, path in files:
         if _within(path, folder):
-            raise UserError(f"{flag} {path}: lies in {folder}, which this command makes and deletes; take another place")
+            raise UserError(
+                f"{flag} {path}: lies in {folder}, which this command makes and deletes; take another place"
+            )
 
 
 def _identity(path: str) -> tuple[int, int] | str:

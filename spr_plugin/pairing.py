@@ -28,7 +28,8 @@ class PreferencePair:
         pictures: paths of the query's pictures, in their order.
         chosen, rejected: the answers.
         chosen_score, rejected_score: of exactly these texts.
-        chosen_candidate, rejected_candidate: ids of the candidates they come from; they may be one and the same.
+        chosen_candidate, rejected_candidate: ids of the candidates they come from; they may be one and the
+            same.
     """
 
     id: str
@@ -56,16 +57,20 @@ class Pairing(Protocol):
     """Chooses chosen and rejected. From the hook ``spr_pairing``."""
 
     def __call__(self, query: Query, answers: Answers) -> tuple[str, str] | str:
-        """Ids of the candidates whose repaired text is chosen and whose text is rejected, or a word why there is no
-        pair. The same for the same answers in whatever order they were drawn."""
+        """Ids of the candidates whose repaired text is chosen and whose text is rejected, or a word why there
+        is no pair. The same for the same answers in whatever order they were drawn.
+        """
 
 
-def make_pair(query: Query, prompt: str, candidates: Sequence[Mapping[str, Any]], pairing: Pairing) -> PreferencePair | str:
+def make_pair(
+    query: Query, prompt: str, candidates: Sequence[Mapping[str, Any]], pairing: Pairing
+) -> PreferencePair | str:
     """The query's pair, or the reason why it has none.
 
     Args:
         candidates: as the log of scores holds them: an id, and the fields of a JudgedAnswer.
-        pairing: who chooses; ``chosen_equals_rejected`` is the reason where the two differ at most in white space.
+        pairing: who chooses; ``chosen_equals_rejected`` is the reason where the two differ at most in white
+            space.
     """
     answers = {row["id"]: answer_of(row) for row in sorted(candidates, key=lambda row: row["id"])}
     found = pairing(query, answers)
@@ -102,8 +107,8 @@ Scores = dict[str, float]  # candidate id → score
 
 
 def sides(answers: Answers) -> tuple[Scores, Scores] | str:
-    """The candidates that may be chosen with their repaired scores, and those that may be rejected with their scores, in the
-    order of their ids, or why there are none.
+    """The candidates that may be chosen with their repaired scores, and those that may be rejected with their
+    scores, in the order of their ids, or why there are none.
 
     ``too_few_valid``  fewer than two answers have a score
     ``none_worse``     none may be rejected
@@ -114,7 +119,9 @@ def sides(answers: Answers) -> tuple[Scores, Scores] | str:
         return "too_few_valid"
     repaired = {id: one.repaired_score for id, one in scored.items() if one.repaired_score is not None}
     choosable = {id: score for id, score in repaired.items() if scored[id].not_choosable is None}
-    rejectable = {id: one.score for id, one in scored.items() if one.score is not None and one.not_rejectable is None}
+    rejectable = {
+        id: one.score for id, one in scored.items() if one.score is not None and one.not_rejectable is None
+    }
     if not choosable:
         return str(scored[_best(repaired) if repaired else min(scored)].not_choosable)
     return (choosable, rejectable) if rejectable else "none_worse"

@@ -2,8 +2,9 @@
 
     queries → candidates → scores → pairs → reference → policy → report
 
-Each writes under ``OUTPUT_DIR/spr/`` and skips what its log already holds, so the same command goes on after a crash at any instant.
-``--spr_rounds`` goes through them again with the improved model, in ``OUTPUT_DIR/spr/round-2/`` and so on.
+Each writes under ``OUTPUT_DIR/spr/`` and skips what its log already holds, so the same command goes on after
+a crash at any instant. ``--spr_rounds`` goes through them again with the improved model, in
+``OUTPUT_DIR/spr/round-2/`` and so on.
 """
 
 import contextlib
@@ -27,7 +28,9 @@ from spr_plugin.training.host import Host
 
 
 def run_rounds(first: Round, queries: list[Query]) -> Round:
-    """All rounds, of which the last is returned; afterwards the live model is the improved one, ready for the host to save."""
+    """All rounds, of which the last is returned; afterwards the live model is the improved one, ready for the
+    host to save.
+    """
     trainer = first.host.trainer
     if ranks.rank() == 0:
         remove(first.folder.failed)
@@ -53,7 +56,10 @@ def improve(now: Round, queries: list[Query]) -> None:
     if ranks.from_rank_0(folder.is_finished):
         dpo.choose_trainable(now.host, now.config)
         weights.load(trainer.model, folder.policy)
-        _say(f"the SPR stage is done already: its weights were read from {folder.policy.relative_to(trainer.args.output_dir)}")
+        _say(
+            "the SPR stage is done already: its weights were read from"
+            f" {folder.policy.relative_to(trainer.args.output_dir)}"
+        )
     else:
         watched = dpo.held_out(queries, now.config.spr_probe_regions)
         train_on(now, make_pairs(now, queries), watched)

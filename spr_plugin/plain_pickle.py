@@ -33,7 +33,9 @@ for _opcode in b"".join((pickle.UNICODE, pickle.SHORT_BINUNICODE, pickle.BINUNIC
 
 
 def load_plain(file: Path) -> object:
-    """What ``file`` holds, text of Python 2 included. Raises OSError, and UnpicklingError for whatever is no pickle of plain data."""
+    """What ``file`` holds, text of Python 2 included. Raises OSError, and UnpicklingError for whatever is no
+    pickle of plain data.
+    """
     data = io.BytesIO(file.read_bytes())
     try:
         return _PlainData(data, encoding="utf-8", errors="replace").load()

@@ -21,7 +21,9 @@ from spr_plugin.foreign import Broken, blamed
 
 # Ours, by hook; imported when it is first asked: some need torch, and who opens a run may have none.
 BUILT_IN_OF = {
-    "spr_host": [f"spr_plugin.hooks.{name}" for name in ("transformers_vlm", "llava", "llava_next", "ferret")],
+    "spr_host": [
+        f"spr_plugin.hooks.{name}" for name in ("transformers_vlm", "llava", "llava_next", "ferret")
+    ],
     "spr_annotations": ["spr_plugin.data.annotations"],
     "spr_box_format": ["spr_plugin.formats"],
     "spr_recipe": ["spr_plugin.recipes.spr.recipe"],
@@ -31,7 +33,8 @@ BUILT_IN_OF = {
     "spr_repair": ["spr_plugin.recipes.spr.refinement"],
     "spr_pairing": ["spr_plugin.pairing"],
 }
-# How what a plugin gives is tried: (plugin, hook, answer, arguments) → the answer, or what checks its later results.
+# How what a plugin gives is tried: (plugin, hook, answer, arguments) → the answer, or what checks its later
+# results.
 CONTRACTS = {
     "spr_host": "spr_plugin.contracts.host:checked_host",
     "spr_annotations": "spr_plugin.contracts.images:CheckedImages",
@@ -86,7 +89,9 @@ def ask(hook: str, **arguments: Any) -> Any:
 
 
 def load_file(path: str) -> None:
-    """Register the Python file ``path`` (``--spr_plugin``); twice is once. Raises UserError if it is no plugin."""
+    """Register the Python file ``path`` (``--spr_plugin``); twice is once. Raises UserError if it is no
+    plugin.
+    """
     file = Path(path).resolve()
     name = str(file)
     if manager().has_plugin(name):
@@ -119,7 +124,9 @@ def hooks_of(path: str) -> set[str]:
 
 def loaded_files() -> list[str]:
     """The files that :func:`load_file` has registered."""
-    return [name for name, module in manager().list_name_plugin() if name == getattr(module, "__file__", None)]
+    return [
+        name for name, module in manager().list_name_plugin() if name == getattr(module, "__file__", None)
+    ]
 
 
 def _check_implementations(plugins: pluggy.PluginManager, module) -> None:

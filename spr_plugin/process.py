@@ -59,7 +59,8 @@ class State:
 
 
 _PID = os.getpid()
-# Shared with forked workers (notebook_launcher): whether one of them ran the stage, and whether it failed there.
+# Shared with forked workers (notebook_launcher): whether one of them ran the stage, and whether it failed
+# there.
 _shared = mmap.mmap(-1, 2)
 RAN, FAILED = 0, 1
 
@@ -144,9 +145,9 @@ def never_ran() -> str | None:
     if _shared[RAN] or failing or bystander or not wanted:
         return None
     return (
-        "--spr was given, and this command ends without the SPR stage: no train() of transformers' Trainer that "
-        "trains the language model was called here; call it, or see spr_plugin.attach; --spr False says that "
-        "the stage is not wanted"
+        "--spr was given, and this command ends without the SPR stage: no train() of transformers' Trainer"
+        " that trains the language model was called here; call it, or see spr_plugin.attach; --spr False says"
+        " that the stage is not wanted"
     )
 
 
@@ -154,7 +155,9 @@ def end() -> None:
     """The last that this process does: nothing, unless the stage failed or never ran."""
     if os.getpid() != _PID:
         return
-    in_worker = "the SPR stage failed in a worker of this command: see its line above" if _shared[FAILED] else None
+    in_worker = (
+        "the SPR stage failed in a worker of this command: see its line above" if _shared[FAILED] else None
+    )
     line = State.failure or in_worker or (None if State.refused else never_ran())
     if not (line or State.refused):
         return

@@ -1,4 +1,6 @@
-"""Lines of ours: one of progress a stage (a bar in a terminal, a plain line now and then elsewhere), counts in words."""
+"""Lines of ours: one of progress a stage (a bar in a terminal, a plain line now and then elsewhere), counts
+in words.
+"""
 
 import sys
 import time
@@ -12,7 +14,9 @@ SECONDS_BETWEEN_LINES = 30
 
 
 def progress(items: Iterable, total: int, stage: str, note=lambda: "", *, show: bool = True) -> Iterator:
-    """Yield ``items`` and show rate, ETA and ``note()`` (skips so far). ``show`` is False on all ranks but one."""
+    """Yield ``items`` and show rate, ETA and ``note()`` (skips so far). ``show`` is False on all ranks but
+    one.
+    """
     if not show or not total:
         yield from items
     elif sys.stderr.isatty():

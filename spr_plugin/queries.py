@@ -1,4 +1,6 @@
-"""The first stage, a run's queries: the log that is there already, or what the recipe makes of its source, once."""
+"""The first stage, a run's queries: the log that is there already, or what the recipe makes of its source,
+once.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +51,9 @@ def settled_queries(
     source: Source,
     restart: Set[str] = frozenset(),
 ) -> tuple[list[Query], Counter | None, Changes]:
-    """As :func:`find_queries`, and what of ``folder`` is to be made again: queries that come out the same make
-    nothing behind them again. Nothing is written."""
+    """As :func:`find_queries`, and what of ``folder`` is to be made again: queries that come out the same
+    make nothing behind them again. Nothing is written.
+    """
     over = config.spr_overwrite
     changed = changes(folder, {} if over else settings, restart)
     anew = over or "regions" in changed.again

@@ -1,6 +1,8 @@
-"""``python -m spr_plugin.run COMMAND``: the usual training command where boot files are not read (``python -S``, zipped environments).
+"""``python -m spr_plugin.run COMMAND``: the usual training command where boot files are not read (``python
+-S``, zipped environments).
 
-COMMAND is what would follow ``python``: ``script.py ARGS`` or ``-m package.module ARGS``. Under a launcher it stands between the
+COMMAND is what would follow ``python``: ``script.py ARGS`` or ``-m package.module ARGS``. Under a launcher it
+stands between the
 launcher and the script: ``torchrun --nproc_per_node 2 -m spr_plugin.run train.py --spr …``.
 """
 

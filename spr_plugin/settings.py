@@ -1,5 +1,6 @@
-"""What values a setting takes: one check of type and range, whether a command line's word, a JSON or YAML file
-or a notebook says it. Standard library only."""
+"""What values a setting takes: one check of type and range, whether a command line's word, a JSON or YAML
+file or a notebook says it. Standard library only.
+"""
 
 import math
 import os

@@ -1,6 +1,7 @@
 """``--spr_dpo_config FILE``: settings by the names of TRL's DPOConfig, as far as this stage has them.
 
-The stage is not TRL's DPOTrainer (docs/decisions.md says why), so a setting that it would not honour is refused by name. Standard
+The stage is not TRL's DPOTrainer (docs/decisions.md says why), so a setting that it would not honour is
+refused by name. Standard
 library at import: the flags are checked before anything heavy is loaded.
 """
 
@@ -74,7 +75,9 @@ def read_dpo_config(path: str, flags: Mapping[str, Kind]) -> tuple[dict, dict]:
         settings[name] = kind.read([value] if kind.many and not isinstance(value, list) else value, named)
         kind.check(settings[name], named)
     if settings.get("warmup_steps", 0) >= 1:
-        settings["warmup_steps"] = int(settings["warmup_steps"])  # before transformers 5 it takes nothing else
+        settings["warmup_steps"] = int(
+            settings["warmup_steps"]
+        )  # before transformers 5 it takes nothing else
     ours = {FLAGS[name]: value for name, value in settings.items() if name in FLAGS}
     return ours, {name: value for name, value in settings.items() if name in TRAINER}
 
@@ -102,8 +105,8 @@ def check_settings(config: SPRConfig) -> None:
     (warmup,) = (field for field in dataclasses.fields(TrainingArguments) if field.name == "warmup_steps")
     if 0 < given("warmup_steps", 0) < 1 and warmup.type in (int, "int"):
         raise UserError(
-            f"--spr_dpo_config {path}: warmup_steps {given('warmup_steps')}: this transformers knows no share of "
-            "all steps; give a whole number"
+            f"--spr_dpo_config {path}: warmup_steps {given('warmup_steps')}: this transformers knows no share"
+            " of all steps; give a whole number"
         )
     known = {"none", "all", *get_available_reporting_integrations()}
     if missing := sorted(set(given("report_to", [])) - known):

@@ -1,4 +1,6 @@
-"""A real HTTP server on localhost that speaks OpenAI's chat completions with images, and can fail in every way that servers fail."""
+"""A real HTTP server on localhost that speaks OpenAI's chat completions with images, and can fail in every
+way that servers fail.
+"""
 
 import base64
 import contextlib
@@ -36,12 +38,14 @@ def completion(content=None, **message) -> str:
 
 
 class ChatServer(ThreadingHTTPServer):
-    """Answers each request with a box that depends on its seed, or with the boxes of the objects it is told; request n goes through ``faults.get(n)`` first.
+    """Answers each request with a box that depends on its seed, or with the boxes of the objects it is told;
+    request n goes through ``faults.get(n)`` first.
 
     Faults: ``"drop"`` closes the connection, ``"hang"`` answers nothing for long, ``"cut"`` ends in the
-    middle of the body, ``"slow headers"`` sends headers without end, ``"trickle"`` and ``"endless"`` send a body that never ends, a byte now and then or as fast as
-    it is read, a number is that HTTP status, a :class:`Reply` is sent as it is. ``models`` is a Reply
-    to whoever asks for the models. Other paths than those under /v1 are not found.
+    middle of the body, ``"slow headers"`` sends headers without end, ``"trickle"`` and ``"endless"`` send a
+    body that never ends, a byte now and then or as fast as it is read, a number is that HTTP status, a
+    :class:`Reply` is sent as it is. ``models`` is a Reply to whoever asks for the models. Other paths than
+    those under /v1 are not found.
 
     Attributes:
         seen: (text, picture size, request body) of each answered request.
@@ -108,7 +112,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "cut":
             self._send(Reply(completion("a red circle")), cut=20)
         elif fault in ("trickle", "endless"):
-            self._send_for_ever(b" " if fault == "trickle" else b" " * (1 << 20), 0.02 if fault == "trickle" else 0)
+            self._send_for_ever(
+                b" " if fault == "trickle" else b" " * (1 << 20), 0.02 if fault == "trickle" else 0
+            )
         elif fault == "slow headers":
             self._send_headers_for_ever()
         elif isinstance(fault, Reply):
@@ -120,10 +126,14 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             time.sleep(0.01)
             picture, text = body["messages"][0]["content"]
-            image = Image.open(io.BytesIO(base64.b64decode(picture["image_url"]["url"].partition("base64,")[2])))
+            image = Image.open(
+                io.BytesIO(base64.b64decode(picture["image_url"]["url"].partition("base64,")[2]))
+            )
             image.load()
             self.server.seen.append((text["text"], image.size, body))
-            told = re.findall(r"\[[\d., ]+\]", text["text"])[1:]  # behind the region: objects of a reference prompt
+            told = re.findall(r"\[[\d., ]+\]", text["text"])[
+                1:
+            ]  # behind the region: objects of a reference prompt
             boxes = told or [f"[0.{body['seed'] % 4}, 0.1, 0.{body['seed'] % 5 + 5}, 0.9]"]
             said = f" {', '.join(f'a red circle {box}' for box in boxes)}{self.server.adds} "
             self._send(Reply(completion(said)))

@@ -1,4 +1,6 @@
-"""What every test shares: a printed seed, no network, a host on a tiny model, and each module of ours loaded once."""
+"""What every test shares: a printed seed, no network, a host on a tiny model, and each module of ours loaded
+once.
+"""
 
 import contextlib
 import importlib.util
@@ -22,7 +24,13 @@ settings.register_profile("spr", deadline=None, print_blob=True)
 settings.load_profile("spr")
 
 # Offline by default, here and in every process a test starts.
-os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_DISABLED="true", CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu")
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    WANDB_DISABLED="true",
+    CUDA_VISIBLE_DEVICES="",
+    DS_ACCELERATOR="cpu",
+)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -54,8 +62,10 @@ def clean_state(monkeypatch):
 
 @pytest.fixture(scope="session", autouse=True)
 def each_module_once():
-    """A module of ours under two names would be a second copy, with hooks of its own: ``hooks`` and ``eval_tasks``
-    at the top level, or a file that two ways led to. A fixture, as pytest-xdist's workers have no exit status."""
+    """A module of ours under two names would be a second copy, with hooks of its own: ``hooks`` and
+    ``eval_tasks`` at the top level, or a file that two ways led to. A fixture, as pytest-xdist's workers have
+    no exit status.
+    """
     yield
     names: dict[str, list[str]] = {}
     for name, module in list(sys.modules.items()):
@@ -69,7 +79,9 @@ def each_module_once():
 
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory):
-    """``tiny_world(sft=…, spr=…, val=…, test=…)`` → folder with so many scenes of each kind, one of what is not named."""
+    """``tiny_world(sft=…, spr=…, val=…, test=…)`` → folder with so many scenes of each kind, one of what is
+    not named.
+    """
 
     def write(**sizes) -> Path:
         sizes = {"sft": 1, "spr": 1, "val": 1, "test": 1, **sizes}
@@ -110,15 +122,30 @@ class LlavaCommand:
         """
         return text.split()
 
-    def run(self, *extra, launcher=(sys.executable, "-m"), without="", timeout=600) -> subprocess.CompletedProcess:
-        """Run it with ``extra`` flags and tests/stub_stage in place of the SPR stage, ``without`` one shim's change of a class."""
-        environment = dict(os.environ, SPR_STUB_RECORD=str(self.record), SPR_STUB_WITHOUT=without, PYTHONPATH=str(TESTS / "stub_stage"))
+    def run(
+        self, *extra, launcher=(sys.executable, "-m"), without="", timeout=600
+    ) -> subprocess.CompletedProcess:
+        """Run it with ``extra`` flags and tests/stub_stage in place of the SPR stage, ``without`` one shim's
+        change of a class.
+        """
+        environment = dict(
+            os.environ,
+            SPR_STUB_RECORD=str(self.record),
+            SPR_STUB_WITHOUT=without,
+            PYTHONPATH=str(TESTS / "stub_stage"),
+        )
         command = [*map(str, launcher), "llava.train.train", *self.arguments(), *map(str, extra)]
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout)
+        return subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout
+        )
 
     def records(self) -> list[dict]:
         """What the stub stage saw, one record a rank."""
-        return [json.loads(line) for line in self.record.read_text().splitlines()] if self.record.exists() else []
+        return (
+            [json.loads(line) for line in self.record.read_text().splitlines()]
+            if self.record.exists()
+            else []
+        )
 
 
 @pytest.fixture
@@ -129,7 +156,15 @@ def llava_command(random_llava, tmp_path) -> LlavaCommand:
 @pytest.fixture
 def launcher():
     """``launcher(2)`` → the words that start a module in two processes."""
-    return lambda ranks: [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), "-m"]
+    return lambda ranks: [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        str(ranks),
+        "-m",
+    ]
 
 
 @pytest.fixture
@@ -140,7 +175,9 @@ def ordinary_user(tmp_path):
 
     @contextlib.contextmanager
     def as_nobody():
-        opened = [path for path in tmp_path.parents if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001]
+        opened = [
+            path for path in tmp_path.parents if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001
+        ]
         modes = [path.stat().st_mode for path in opened]
         for path in opened:  # pytest's own folders are for their owner alone
             path.chmod(path.stat().st_mode | 0o055)

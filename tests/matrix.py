@@ -1,4 +1,5 @@
-"""The table of versions in README, from the results of ``pytest -m legacy --junitxml``: ``python tests/matrix.py 4.37.2=FILE 5.23.0=FILE …``.
+"""The table of versions in README, from the results of ``pytest -m legacy --junitxml``: ``python
+tests/matrix.py 4.37.2=FILE 5.23.0=FILE …``.
 
 A cell is a tick where every test of its column passed, a cross where one failed, a dash where none ran.
 """
@@ -21,7 +22,11 @@ COLUMNS = {
 
 
 def cell(cases: dict, words: tuple) -> str:
-    results = [result for name, result in cases.items() if any(word in name for word in words) and result != "skipped"]
+    results = [
+        result
+        for name, result in cases.items()
+        if any(word in name for word in words) and result != "skipped"
+    ]
     return "–" if not results else "✓" if all(result == "passed" for result in results) else "✗"
 
 
@@ -36,12 +41,17 @@ def cases_of(file: str) -> dict:
 
 def table(results: dict) -> str:
     rows = ["| transformers | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    rows += [f"| {version} | " + " | ".join(cell(cases, words) for words in COLUMNS.values()) + " |" for version, cases in results.items()]
+    rows += [
+        f"| {version} | " + " | ".join(cell(cases, words) for words in COLUMNS.values()) + " |"
+        for version, cases in results.items()
+    ]
     return "\n".join(rows) + "\n"
 
 
 def main(arguments: list) -> int:
-    results = {version: cases_of(file) for version, file in (argument.split("=", 1) for argument in arguments)}
+    results = {
+        version: cases_of(file) for version, file in (argument.split("=", 1) for argument in arguments)
+    }
     text = README.read_text()
     start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
     README.write_text(text[:start] + table(results) + text[end:])

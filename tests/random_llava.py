@@ -1,4 +1,5 @@
-"""Write a tiny LLaVA with random weights: ``python random_llava.py FOLDER`` makes llm/, clip/, data.json and images/.
+"""Write a tiny LLaVA with random weights: ``python random_llava.py FOLDER`` makes llm/, clip/, data.json and
+images/.
 
 It answers nonsense, but every host loads, trains and saves it as it would the real one; 2 s on one core.
 """
@@ -17,8 +18,21 @@ SHAPES = ["circle", "square", "ring", "triangle"]
 SAMPLES = 12
 
 
-LANGUAGE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
-VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 28, "patch_size": 14}
+LANGUAGE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+}
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 28,
+    "patch_size": 14,
+}
 
 
 def write(folder: Path, language: dict = LANGUAGE, vision: dict = VISION) -> None:
@@ -39,7 +53,10 @@ def _write_data(folder):
         pixels = bytes(random.randrange(256) for _ in range(48 * 32 * 3))
         Image.frombytes("RGB", (48, 32), pixels).save(folder / "images" / f"{index}.png")
         phrase, box = f"{random.choice(COLOURS)} {random.choice(SHAPES)}", "[0.1, 0.2, 0.5, 0.75]"
-        ask = f"<image>\nPlease provide the bounding box coordinate of the region this sentence describes: {phrase}."
+        ask = (
+            "<image>\nPlease provide the bounding box coordinate of the region this sentence describes:"
+            f" {phrase}."
+        )
         turns = [{"from": "human", "value": ask}, {"from": "gpt", "value": box}]
         records.append({"id": str(index), "image": f"{index}.png", "conversations": turns})
     (folder / "data.json").write_text(json.dumps(records))
@@ -50,9 +67,10 @@ def _write_tokenizer(folder):
     import sentencepiece
 
     text = [
-        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
-        "answers to the user's questions. USER: Please provide the bounding box coordinate of the region this sentence describes: red "
-        "green blue yellow circle square ring triangle. ASSISTANT: [0.1, 0.2, 0.5, 0.75]"
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful,"
+        " detailed, and polite answers to the user's questions. USER: Please provide the bounding box"
+        " coordinate of the region this sentence describes: red green blue yellow circle square ring"
+        " triangle. ASSISTANT: [0.1, 0.2, 0.5, 0.75]"
     ] * 20
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -62,13 +80,17 @@ def _write_tokenizer(folder):
     folder.mkdir(exist_ok=True)
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, **special}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, **special})
+    )
 
 
 def _write_language_model(folder, sizes):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    LlamaForCausalLM(LlamaConfig(vocab_size=400, max_position_embeddings=2048, **sizes)).save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(vocab_size=400, max_position_embeddings=2048, **sizes)).save_pretrained(
+        folder
+    )
 
 
 def _write_vision_tower(folder, sizes):
@@ -76,7 +98,9 @@ def _write_vision_tower(folder, sizes):
 
     side = sizes["image_size"]
     CLIPVisionModel(CLIPVisionConfig(**sizes)).save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+    ).save_pretrained(folder)
 
 
 if __name__ == "__main__":

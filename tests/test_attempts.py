@@ -1,4 +1,6 @@
-"""Attempts at coordinates that are no box text of the family: found, counted, removed by refinement; prose is left alone."""
+"""Attempts at coordinates that are no box text of the family: found, counted, removed by refinement; prose is
+left alone.
+"""
 
 import hashlib
 import html
@@ -113,7 +115,9 @@ def test_a_near_miss_is_a_failure_and_goes_with_repair(family, near_miss):
         assert not re.search(r"[0０][.．][89８]|[89]00|nan", repaired)
         if "label" not in near_miss and not near_miss.endswith("and"):  # no quote or bracket is left behind
             assert repaired == refine(text.replace(f" {near_miss}", ""), [TRUTH], form, 100, 100)[0]
-        assert not re.search(r"[0０][.．][89８]|[89]00|nan", strip_coordinates(text, parsed, form))  # what the similarity model reads
+        assert not re.search(
+            r"[0０][.．][89８]|[89]00|nan", strip_coordinates(text, parsed, form)
+        )  # what the similarity model reads
 
 
 @every_family
@@ -160,12 +164,32 @@ CHILD = '{"bbox_2d": [100, 100, 200, 200], "label": "c"}'
 @pytest.mark.parametrize(
     ("entry", "failures", "left"),
     [
-        ('{"bbox_2d": [1, 2, 3, 4], "label": "b", "children": [CHILD]}', 1, {"label": "b", "children": ["c"]}),
-        ('{"label": "b", "children": [CHILD], "bbox_2d": [1, 2, 3, 4]}', 1, {"label": "b", "children": ["c"]}),
-        ('{"bbox_2d": {"x1": 1, "y1": 2, "x2": 3, "y2": 4}, "children": [CHILD, CHILD]}', 1, {"children": ["c", "c"]}),
+        (
+            '{"bbox_2d": [1, 2, 3, 4], "label": "b", "children": [CHILD]}',
+            1,
+            {"label": "b", "children": ["c"]},
+        ),
+        (
+            '{"label": "b", "children": [CHILD], "bbox_2d": [1, 2, 3, 4]}',
+            1,
+            {"label": "b", "children": ["c"]},
+        ),
+        (
+            '{"bbox_2d": {"x1": 1, "y1": 2, "x2": 3, "y2": 4}, "children": [CHILD, CHILD]}',
+            1,
+            {"children": ["c", "c"]},
+        ),
         ('{"label": "b", "where": "1, 2, 3, 4", "children": [CHILD]}', 1, {"label": "b", "children": ["c"]}),
-        ('{"children": [CHILD, {"bbox_2d": [1, 2, 3, 1400], "label": "d"}], "at": [1, 2, 3, 4]}', 2, {"children": ["c"]}),
-        ('{"bbox_2d": [1, 2, 3, 4], "children": [{"bbox_2d": [1, 2, 3, 4], "children": [CHILD]}]}', 2, {"children": [{"children": ["c"]}]}),
+        (
+            '{"children": [CHILD, {"bbox_2d": [1, 2, 3, 1400], "label": "d"}], "at": [1, 2, 3, 4]}',
+            2,
+            {"children": ["c"]},
+        ),
+        (
+            '{"bbox_2d": [1, 2, 3, 4], "children": [{"bbox_2d": [1, 2, 3, 4], "children": [CHILD]}]}',
+            2,
+            {"children": [{"children": ["c"]}]},
+        ),
     ],
 )
 def test_an_entry_that_holds_entries_loses_its_own_box_alone(entry, failures, left):
@@ -194,12 +218,21 @@ def test_a_list_family_reads_a_bracket_in_a_sentence(family):
     good = form.write(Box(*TRUTH, SPACE))
     text = f"Look, a red square {good} and a dog [900, 900, 950, 950] (or a cat)."
     assert [mention.phrase for mention in form.parse(text, 1000, 1000).mentions] == ["red square", "dog"]
-    assert refine(text, [TRUTH], form, 100, 100)[:3] == (f"Look, a red square {good} and a dog (or a cat).", 1, 1)
+    assert refine(text, [TRUTH], form, 100, 100)[:3] == (
+        f"Look, a red square {good} and a dog (or a cat).",
+        1,
+        1,
+    )
     assert form.words(text, form.parse(text, 1000, 1000)) == "Look, a red square and a dog (or a cat)."
 
 
 def test_what_the_end_cuts_off_is_truncated():
-    for text in ("a dog (0.8, 0.8, 0.", "a dog (0.8, 0.8), (0.9", "a dog {0.1, 0.2", "a dog <|box_start|>(1,2),(3"):
+    for text in (
+        "a dog (0.8, 0.8, 0.",
+        "a dog (0.8, 0.8), (0.9",
+        "a dog {0.1, 0.2",
+        "a dog <|box_start|>(1,2),(3",
+    ):
         assert box_format("llava").parse(text, 100, 100).failures == {"truncated": 1}
         assert refine(text, [], box_format("llava"), 100, 100)[:3] == ("a dog", 0, 1)
 
@@ -228,7 +261,17 @@ def test_attempts_do_not_swallow_what_stands_beside_them():
 
 # --- well-formed answers are read as they always were
 
-LABELS = ["red square", "the blue circle", "dog", "man in black", "cup 3", "two cats", "number 10", "a sign (2019)", "1 of 4 cats"]
+LABELS = [
+    "red square",
+    "the blue circle",
+    "dog",
+    "man in black",
+    "cup 3",
+    "two cats",
+    "number 10",
+    "a sign (2019)",
+    "1 of 4 cats",
+]
 # Of what was read before attempts were looked for.
 GOLDEN = {
     "llava": "a1d577eb7b21",
@@ -267,7 +310,10 @@ def test_well_formed_answers_are_read_as_before(family):
     for text, size in well_formed(form, 400):
         parsed = form.parse(text, *size)
         assert not parsed.failures, text
-        rows = [(m.phrase, [box.xyxy for box in m.boxes], m.span, m.phrase_span, m.spans, m.whole) for m in parsed.mentions]
+        rows = [
+            (m.phrase, [box.xyxy for box in m.boxes], m.span, m.phrase_span, m.spans, m.whole)
+            for m in parsed.mentions
+        ]
         digest.update(repr((text, rows)).encode())
     assert digest.hexdigest()[:12] == GOLDEN[family]
 
@@ -277,7 +323,9 @@ def test_well_formed_answers_are_read_as_before(family):
 NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d+\b)?"
 BRACKET = re.compile(r"[\[({（【｛［<][^\[\](){}（）【】｛｝［］<>]*[\])}）】｝］>]")
 TAGGED = re.compile(rf"\[box\]([^\[\](){{}}<>]*)\[/box\]|\bbbox\s*[:=]\s*((?:{NUMBER}\s*,\s*){{3}}{NUMBER})")
-SIDES = re.compile(rf"(?:\b(?:[xy]_?[12]|l|t|r|b|left|top|right|bottom)(?:\s*[:=]|\s+is\b)\s*{NUMBER}[\s,;]*){{4}}")
+SIDES = re.compile(
+    rf"(?:\b(?:[xy]_?[12]|l|t|r|b|left|top|right|bottom)(?:\s*[:=]|\s+is\b)\s*{NUMBER}[\s,;]*){{4}}"
+)
 PIECES = [*"[](){}<>,;:. \n0123456789.xyabn-|\"'，（）", "nan", "x1=", "bbox: ", "<box>", "</box>", "and ", "[[", "]]", "<|box_start|>", "1990, ", "</ref>",
           "x_1=", "x1 is ", "l=", "left: ", "[box]", "[/box]", "<box ", "/>", "&#91;", "&#93;", "&lt;", "&gt;", '"region": "', ") through (", "from (",
           "box 1: ", "a dog", " years old", "0.1, 0.2, 0.3, 0.4", "[0.1, 0.2], [0.3, 0.4]", "`", "**", "\\", "“", "”", "０", "₁", "\u200b", "; ",
@@ -303,7 +351,11 @@ def spoiled(rng, text):
         elif way < 0.92:
             text = text.replace(*rng.choice(SWAPS))
         else:
-            text = text[: min(start, end)] + text[max(start, end) :] if abs(start - end) < 20 else text[start:end] + text
+            text = (
+                text[: min(start, end)] + text[max(start, end) :]
+                if abs(start - end) < 20
+                else text[start:end] + text
+            )
     return text
 
 
@@ -312,22 +364,33 @@ def answers(form, count):
     rng, forms = random.Random(f"fuzz {form.family}"), [box_format(family) for family in FAMILIES]
     for _ in range(count):
         rows = [(rng.choice(LABELS), random_box(rng, (100, 100))) for _ in range(rng.randint(1, 4))]
-        told = [f"{phrase} {(rng.choice(forms) if rng.random() < 0.3 else form).write(box)}" for phrase, box in rows]
+        told = [
+            f"{phrase} {(rng.choice(forms) if rng.random() < 0.3 else form).write(box)}"
+            for phrase, box in rows
+        ]
         text = form.render(rows) if rng.random() < 0.5 else rng.choice([", ", " and ", ". "]).join(told) + "."
         start = "In 2019 there are 1, 2, 3, 4 things: " if rng.random() < 0.3 else ""
         yield spoiled(rng, start + text), [box.xyxy for _, box in rows if rng.random() < 0.7]
 
 
 def coordinates_left(text, parsed):
-    """Four numbers in a bracket, without a word among them, that no box was read from. Knows nothing of `attempts`."""
+    """Four numbers in a bracket, without a word among them, that no box was read from. Knows nothing of
+    `attempts`.
+    """
     hidden = list(text)
     for start, end in (span for mention in parsed.mentions for span in mention.brackets):
         hidden[start:end] = "|" * (end - start)
     shown = html.unescape("".join(hidden))
     brackets = [match.group() for pattern in (BRACKET, TAGGED, SIDES) for match in pattern.finditer(shown)]
-    brackets = [re.sub(r"\b(?:box|bbox|is|left|top|right|bottom)\b|\b[xy]_?[12]", "", inner) for inner in brackets]
+    brackets = [
+        re.sub(r"\b(?:box|bbox|is|left|top|right|bottom)\b|\b[xy]_?[12]", "", inner) for inner in brackets
+    ]
     brackets = [re.sub(r"\b[xy][012]\b", "", inner) for inner in brackets]
-    return [inner for inner in brackets if len(re.findall(NUMBER, inner)) >= 4 and not re.search(r"[^\W\d_]{2,}", inner)]
+    return [
+        inner
+        for inner in brackets
+        if len(re.findall(NUMBER, inner)) >= 4 and not re.search(r"[^\W\d_]{2,}", inner)
+    ]
 
 
 @every_family

@@ -1,4 +1,6 @@
-"""What real pictures, labels and models get wrong, from annotation file to scored record: handled, or left out and counted."""
+"""What real pictures, labels and models get wrong, from annotation file to scored record: handled, or left
+out and counted.
+"""
 
 import json
 from collections import Counter
@@ -37,8 +39,14 @@ def recipe():
 
 def annotated(folder, name, size, boxes, labels=("thing",)):
     """The picture of a COCO file with these xywh boxes, and what was left out."""
-    rows = [{"id": n, "image_id": 1, "category_id": n % len(labels), "bbox": list(box)} for n, box in enumerate(boxes)]
-    content = {"images": [{"id": 1, "file_name": name, "width": size[0], "height": size[1]}], "annotations": rows}
+    rows = [
+        {"id": n, "image_id": 1, "category_id": n % len(labels), "bbox": list(box)}
+        for n, box in enumerate(boxes)
+    ]
+    content = {
+        "images": [{"id": 1, "file_name": name, "width": size[0], "height": size[1]}],
+        "annotations": rows,
+    }
     content["categories"] = [{"id": n, "name": label} for n, label in enumerate(labels)]
     (folder / "coco.json").write_text(json.dumps(content))
     skipped = Counter()
@@ -122,7 +130,18 @@ def test_a_picture_that_breaks_costs_its_scores_and_one_that_vanishes_stops(tmp_
 
 # --- labels
 
-HOSTILE = ["dog [1, 2, 3, 4]", "<b>bold</b>", "<box>(1,2),(3,4)</box>", '{"bbox_2d": [1, 2, 3, 4]}', "cup (red)", "a.b", "[[", "tab\tand\nline", "bow_(ribbons)", "first-aid_kit"]
+HOSTILE = [
+    "dog [1, 2, 3, 4]",
+    "<b>bold</b>",
+    "<box>(1,2),(3,4)</box>",
+    '{"bbox_2d": [1, 2, 3, 4]}',
+    "cup (red)",
+    "a.b",
+    "[[",
+    "tab\tand\nline",
+    "bow_(ribbons)",
+    "first-aid_kit",
+]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

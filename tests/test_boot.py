@@ -51,7 +51,10 @@ def run_script(tmp_path, source, *arguments, command=(sys.executable,)):
 # --- waking ---------------------------------------------------------------------------------------
 
 
-LOADED = "import sys; print(sorted(m for m in sys.modules if m.split('.')[0] in ('spr_plugin', 'torch', 'transformers', 'numpy')))"
+LOADED = (
+    "import sys; print(sorted(m for m in sys.modules if m.split('.')[0] in ('spr_plugin', 'torch',"
+    " 'transformers', 'numpy')))"
+)
 
 
 def test_without_a_flag_nothing_of_ours_or_torch_is_imported(tmp_path):
@@ -126,7 +129,10 @@ def test_both_boot_files_wake_in_such_a_process(monkeypatch, words, awake, marke
 
 
 def test_wake_twice_is_once():
-    code = "from spr_plugin import boot, imports; import sys; boot.wake(); boot.wake(); print(sum(isinstance(f, imports._Finder) for f in sys.meta_path), "
+    code = (
+        "from spr_plugin import boot, imports; import sys; boot.wake(); boot.wake(); print(sum(isinstance(f,"
+        " imports._Finder) for f in sys.meta_path), "
+    )
     code += "[len(c) for n, c in imports._callbacks.items() if n == 'transformers.hf_argparser'])"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "1 [1]"
@@ -357,10 +363,7 @@ def test_a_mistake_that_train_finds_is_one_too(hooked, monkeypatch):
 
 
 def test_a_script_with_attach_shows_one_line(tmp_path):
-    done = run_script(
-        tmp_path,
-        "import spr_plugin\nspr_plugin.attach(None, spr_bata=1)\n",
-    )
+    done = run_script(tmp_path, "import spr_plugin\nspr_plugin.attach(None, spr_bata=1)\n")
     assert done.returncode == 1 and done.stderr == f"spr: error: {UNKNOWN}\n"
     done = run_script(tmp_path, "import spr_plugin\n1 / 0\n")
     assert "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr

@@ -67,7 +67,9 @@ def test_a_space_within_a_crop_reads_like_the_crop_shifted():
 
 
 def test_a_space_within_a_space_of_another_scale_on_each_axis():
-    """A part of 100 x 50 px whose pixels are 2 x 4 px of the picture, from 30, 40 on: 0.1 is 10 px of it, and 20 of the picture."""
+    """A part of 100 x 50 px whose pixels are 2 x 4 px of the picture, from 30, 40 on: 0.1 is 10 px of it, and
+    20 of the picture.
+    """
     part = Space("part", 640, 480, (2.0, 4.0), (30.0, 40.0))
     inner = Space("inner", 100, 50, (100.0, 50.0), (1.0, -3.0)).within(part)
     assert Box(0.1, 0.2, 0.5, 1.0, inner).pixels() == (30 + 2 * 11, 40 + 4 * 7, 30 + 2 * 51, 40 + 4 * 47)
@@ -91,7 +93,12 @@ def test_another_picture_and_mixed_spaces_are_refused():
 def test_conversions_compose(space, data):
     """By way of any other space of the picture a box arrives where it arrives directly."""
     width, height = space.width, space.height
-    ways = [Space.normalized(width, height), Space.padded_square(width, height), Space.grid(width, height, 999), Space.resized(width, height, 28, 56)]
+    ways = [
+        Space.normalized(width, height),
+        Space.padded_square(width, height),
+        Space.grid(width, height, 999),
+        Space.resized(width, height, 28, 56),
+    ]
     box = Box(*data.draw(st.tuples(*[NUMBERS] * 4)), space)
     through = box.to(data.draw(st.sampled_from(ways))).to(Space.pixels(width, height))
     assert through.xyxy == pytest.approx(box.pixels(), rel=1e-9, abs=1e-6)
@@ -112,8 +119,15 @@ def test_clip_keeps_the_part_on_the_picture():
     whole = Box(0, 0, 200, 100, pixels)
     assert whole.clip() is whole  # also where it ends exactly at the edge
     assert Box(-5, -5, 201, 101, pixels).clip().xyxy == (0, 0, 200, 100)
-    assert Box(5, 6, 201, 7, pixels).clip().xyxy == (5, 6, 200, 7) and Box(5, 6, 7, 101, pixels).clip().xyxy == (5, 6, 7, 100)
-    assert Box(-1, 6, 7, 8, pixels).clip().xyxy == (0, 6, 7, 8) and Box(1, -6, 7, 8, pixels).clip().xyxy == (1, 0, 7, 8)
+    assert Box(5, 6, 201, 7, pixels).clip().xyxy == (5, 6, 200, 7) and Box(
+        5, 6, 7, 101, pixels
+    ).clip().xyxy == (5, 6, 7, 100)
+    assert Box(-1, 6, 7, 8, pixels).clip().xyxy == (0, 6, 7, 8) and Box(1, -6, 7, 8, pixels).clip().xyxy == (
+        1,
+        0,
+        7,
+        8,
+    )
 
 
 def test_sides_and_area():
@@ -129,7 +143,15 @@ def test_sides_and_area():
 
 @pytest.mark.parametrize(
     "values, whether",
-    [([], True), ([0, 1.5], True), ([1, math.nan], False), ([math.inf, 1], False), (["1", 1], False), ([None], False), ([10**400], False)],
+    [
+        ([], True),
+        ([0, 1.5], True),
+        ([1, math.nan], False),
+        ([math.inf, 1], False),
+        (["1", 1], False),
+        ([None], False),
+        ([10**400], False),
+    ],
 )
 def test_what_is_a_finite_number(values, whether):
     assert finite(values) is whether
@@ -164,10 +186,17 @@ BASE = (10.0, 20.0, 30.0, 60.0)  # 20 x 40
 )
 def test_iou_by_hand(other, expected):
     assert pair_iou(BASE, other) == pair_iou(other, BASE) == pytest.approx(expected, abs=0)
-    assert iou_matrix([BASE], [other])[0, 0] == iou_matrix([other], [BASE])[0, 0] == pytest.approx(expected, abs=0)
+    assert (
+        iou_matrix([BASE], [other])[0, 0]
+        == iou_matrix([other], [BASE])[0, 0]
+        == pytest.approx(expected, abs=0)
+    )
     beside = [BASE, other, (0.0, 0.0, 1.0, 1.0)]
     assert iou_matrix(beside, beside).tolist() == [[pair_iou(a, b) for b in beside] for a in beside]
-    assert best_iou([other, BASE], [(0.0, 0.0, 1.0, 1.0), BASE, (11.0, 20.0, 30.0, 60.0)], block=1).tolist()[1] == 1.0
+    assert (
+        best_iou([other, BASE], [(0.0, 0.0, 1.0, 1.0), BASE, (11.0, 20.0, 30.0, 60.0)], block=1).tolist()[1]
+        == 1.0
+    )
     assert best_iou([other], [(0.0, 0.0, 1.0, 1.0), BASE]) == [pytest.approx(expected, abs=0)]
 
 
@@ -182,8 +211,12 @@ def reference_iou(a, b):
 
 
 COORDINATE = st.integers(-20, 20).map(float) | st.sampled_from([math.nan, math.inf])
-PROPER = st.tuples(*[st.integers(0, 9)] * 2, *[st.integers(1, 9)] * 2).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
-ROWS = st.lists(PROPER | st.tuples(*[COORDINATE] * 4), max_size=5)  # boxes that overlap as often as not, and anything
+PROPER = st.tuples(*[st.integers(0, 9)] * 2, *[st.integers(1, 9)] * 2).map(
+    lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3])
+)
+ROWS = st.lists(
+    PROPER | st.tuples(*[COORDINATE] * 4), max_size=5
+)  # boxes that overlap as often as not, and anything
 
 
 @given(ROWS, ROWS)

@@ -97,7 +97,9 @@ def test_flags_that_alter_no_record_do_not_bind_a_run():
 
 def test_every_flag_has_help_and_an_origin():
     for field in dataclasses.fields(SPRConfig):
-        assert field.name.startswith("spr") and field.metadata["help"] and field.metadata["origin"], field.name
+        assert field.name.startswith("spr") and field.metadata["help"] and field.metadata["origin"], (
+            field.name
+        )
 
 
 def test_help_of_our_own_commands():
@@ -162,8 +164,21 @@ def test_a_value_of_the_wrong_kind_is_one_line_wherever_it_comes_from(given, say
 
 
 def test_words_that_mean_a_value_are_that_value(tmp_path):
-    config = SPRConfig(spr="yes", spr_learning_rate="5e-5", spr_regions="4", spr_keep_best="False", spr_only="no", spr_clip=tmp_path)
-    assert (config.spr, config.spr_learning_rate, config.spr_regions, config.spr_keep_best, config.spr_only) == (True, 5e-5, 4, False, False)
+    config = SPRConfig(
+        spr="yes",
+        spr_learning_rate="5e-5",
+        spr_regions="4",
+        spr_keep_best="False",
+        spr_only="no",
+        spr_clip=tmp_path,
+    )
+    assert (
+        config.spr,
+        config.spr_learning_rate,
+        config.spr_regions,
+        config.spr_keep_best,
+        config.spr_only,
+    ) == (True, 5e-5, 4, False, False)
     assert config.spr_clip == str(tmp_path)
 
 
@@ -233,7 +248,9 @@ def test_a_setting_of_a_file_is_checked_by_type_and_range(tmp_path, text):
     with pytest.raises(UserError) as refused:
         SPRConfig(spr=True, spr_dpo_config=str(tmp_path / "dpo.yaml"))
     line = str(refused.value)
-    assert line.startswith(f"--spr_dpo_config {tmp_path}/dpo.yaml: ") and WRONG[text] in line and len(line) < 600
+    assert (
+        line.startswith(f"--spr_dpo_config {tmp_path}/dpo.yaml: ") and WRONG[text] in line and len(line) < 600
+    )
 
 
 @pytest.mark.parametrize(
@@ -260,7 +277,9 @@ def test_so_is_one_in_json(tmp_path, text, says):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32-be"])
 def test_numbers_as_yaml_says_them_in_any_encoding(tmp_path, encoding):
     pytest.importorskip("yaml")
-    text = "learning_rate: 5e-7\r\nwarmup_steps: 1e1\r\nlr_scheduler_kwargs: {min_lr: 1e-8, kind: \"\\ud83d\"}\r\n"
+    text = (
+        'learning_rate: 5e-7\r\nwarmup_steps: 1e1\r\nlr_scheduler_kwargs: {min_lr: 1e-8, kind: "\\ud83d"}\r\n'
+    )
     (tmp_path / "dpo.yml").write_bytes(text.encode(encoding))
     config = SPRConfig(spr=True, spr_dpo_config=str(tmp_path / "dpo.yml"))
     assert config.spr_learning_rate == 5e-7
@@ -271,7 +290,9 @@ def test_numbers_as_yaml_says_them_in_any_encoding(tmp_path, encoding):
 
 def test_what_a_merge_overrides_stands_there_once(tmp_path):
     pytest.importorskip("yaml")
-    merged = "lr_scheduler_kwargs: &a {power: 1, lr_end: 0}\ngradient_checkpointing_kwargs: {<<: *a, power: 2}"
+    merged = (
+        "lr_scheduler_kwargs: &a {power: 1, lr_end: 0}\ngradient_checkpointing_kwargs: {<<: *a, power: 2}"
+    )
     (tmp_path / "dpo.yaml").write_text(merged)
     config = SPRConfig(spr=True, spr_dpo_config=str(tmp_path / "dpo.yaml"))
     assert dpo_settings(config)[1]["gradient_checkpointing_kwargs"] == {"power": 2, "lr_end": 0}
@@ -303,7 +324,11 @@ def test_and_is_refused_as_there(words, says):
         SPRConfig(spr=True, **{name: words[1:] if len(words) > 2 else words[1]})
 
 
-@pytest.mark.parametrize("value", [10**30, 10**5000, [None], {"a": 1}, [[1]], b"x", float("-inf")], ids=lambda value: str(type(value)))
+@pytest.mark.parametrize(
+    "value",
+    [10**30, 10**5000, [None], {"a": 1}, [[1]], b"x", float("-inf")],
+    ids=lambda value: str(type(value)),
+)
 def test_no_value_of_any_flag_is_a_traceback(value):
     for field in dataclasses.fields(SPRConfig):
         try:

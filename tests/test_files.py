@@ -29,7 +29,11 @@ def test_a_link_is_replaced_and_its_target_left_alone(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    for write in (lambda: Log(tmp_path / "file" / "stage").append({"id": "a"}), lambda: write_json(tmp_path / "file" / "a.json", {}), lambda: lock(tmp_path / "file")):
+    for write in (
+        lambda: Log(tmp_path / "file" / "stage").append({"id": "a"}),
+        lambda: write_json(tmp_path / "file" / "a.json", {}),
+        lambda: lock(tmp_path / "file"),
+    ):
         with pytest.raises(UserError, match=r"file.*run the same command again"):
             write()
 
@@ -39,8 +43,15 @@ def test_a_folder_without_permission_is_one_line(tmp_path, ordinary_user):
     log.append({"id": "a"})
     log.path.chmod(0o444), log.directory.chmod(0o555), tmp_path.chmod(0o555)
     with ordinary_user:
-        for write in (lambda: Log(log.directory).append({"id": "b"}), lambda: Log(log.directory).write([]), lambda: write_json(tmp_path / "a.json", {}), lambda: lock(tmp_path)):
-            with pytest.raises(UserError, match=f"^{tmp_path}.*Permission denied; what was written before is safe"):
+        for write in (
+            lambda: Log(log.directory).append({"id": "b"}),
+            lambda: Log(log.directory).write([]),
+            lambda: write_json(tmp_path / "a.json", {}),
+            lambda: lock(tmp_path),
+        ):
+            with pytest.raises(
+                UserError, match=f"^{tmp_path}.*Permission denied; what was written before is safe"
+            ):
                 write()
         assert list(log.read()) == ["a"]
 

@@ -196,7 +196,9 @@ def test_a_file_under_the_command_line_under_a_list(hooked, monkeypatch):
     parser.parse_dict({"name": "x", "spr_beta": 0.1, "spr_lora_r": 4})
     assert (State.config.spr, State.config.spr_beta, State.config.spr_lora_r) == (True, 0.3, 4)
     parser.parse_args_into_dataclasses(["--spr_beta", "0.2"])
-    assert (State.config.spr_beta, State.config.spr_lora_r) == (0.2, 4), "what the file said else still counts"
+    assert (State.config.spr_beta, State.config.spr_lora_r) == (0.2, 4), (
+        "what the file said else still counts"
+    )
     parser.parse_args_into_dataclasses(["--spr_regions", "7"])
     assert (State.config.spr_beta, State.config.spr_regions) == (0.2, 7)
 
@@ -237,12 +239,16 @@ def test_python_s_own_parser_reads_our_flags_as_transformers_does(hooked, parse)
     from spr_plugin.command_line import given
     from spr_plugin.config import SPRConfig
 
-    words = "--spr --spr_beta 0.3 --spr_lora_r 4 --no_spr_keep_best --spr_prompts plain crop --spr_clip c".split()
+    words = (
+        "--spr --spr_beta 0.3 --spr_lora_r 4 --no_spr_keep_best --spr_prompts plain crop --spr_clip c".split()
+    )
     words += "--spr_loss_weights 1 .5 --spr_rounds=2".split()
     parse(*words)
     assert vars(SPRConfig(**given(["--lr", "1", *words]))) == vars(State.config)
     assert given(["train.py", "--lr", "1"]) == {}
-    assert given(["--spr-lora-r", "4"]) == {"spr_lora_r": 4}, "transformers 4.37 knows no dashes, younger ones do"
+    assert given(["--spr-lora-r", "4"]) == {"spr_lora_r": 4}, (
+        "transformers 4.37 knows no dashes, younger ones do"
+    )
 
 
 # --- TRL ------------------------------------------------------------------------------------------

@@ -30,10 +30,13 @@ FORMATS = SENTENCES + LISTS
 every_format = pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form.family}-{form.aspect}")
 SIZES = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
 WORDS = st.sampled_from(["dog", "red circle", "man in black", "cup", "the old tree", "an elephant"])
-STEPS = st.tuples(*[st.integers(0, 999)] * 4).map(lambda v: (*map(min, v[:2], v[2:]), *map(max, v[:2], v[2:])))
+STEPS = st.tuples(*[st.integers(0, 999)] * 4).map(
+    lambda v: (*map(min, v[:2], v[2:]), *map(max, v[:2], v[2:]))
+)
 
 
-# How far a number may be from what was written, in the family's unit: a whole bin where it cuts, half of one where it rounds.
+# How far a number may be from what was written, in the family's unit: a whole bin where it cuts, half of one
+# where it rounds.
 ROUNDING = {"llava": 0.005, "shikra": 0.0005, "qwen2.5-vl": 0.5, "qwen3-vl": 0.5}
 
 
@@ -43,7 +46,9 @@ def answer(form, rows, between=", ", size=(1000, 1000)):
     if form in LISTS:
         return "Here they are:\n" + form.render([(phrase, box) for (phrase, _), box in zip(rows, boxes)])
     before, after = getattr(form, "phrase_tags", ("", " "))
-    return between.join(before + phrase + after + form.write(box) for (phrase, _), box in zip(rows, boxes)) + "."
+    return (
+        between.join(before + phrase + after + form.write(box) for (phrase, _), box in zip(rows, boxes)) + "."
+    )
 
 
 # --- writing
@@ -77,7 +82,14 @@ def test_llava_drops_trailing_zeros_and_keeps_one():
 def test_boxes_beyond_the_range_are_written_at_its_end(form):
     text = form.render([("", Box(-50, -50, 900, 900, Space.pixels(640, 480)))])
     [box] = form.parse(text, 640, 480).boxes
-    last = {"llava": 1, "shikra": 1, "qwen3-vl": 1000, "internvl": 1000, "kosmos-2": 31.5, "qwen2.5-vl": 644}.get(form.family, 999)
+    last = {
+        "llava": 1,
+        "shikra": 1,
+        "qwen3-vl": 1000,
+        "internvl": 1000,
+        "kosmos-2": 31.5,
+        "qwen2.5-vl": 644,
+    }.get(form.family, 999)
     assert min(box.xyxy) == (0.5 if form.family == "kosmos-2" else 0) and max(box.xyxy) == last
 
 
@@ -108,7 +120,10 @@ def test_rewriting_with_its_own_boxes_changes_nothing(form, size, rows):
 
 
 def test_phrases_and_spans():
-    text = "In the photo, a red circle [0.1, 0.2, 0.3, 0.4], the blue squares [0.5, 0.5, 0.6, 0.9] and [0.7, 0.1, 0.8, 0.2] and a green ring [0.5, 0.3, 0.7, 0.8]."
+    text = (
+        "In the photo, a red circle [0.1, 0.2, 0.3, 0.4], the blue squares [0.5, 0.5, 0.6, 0.9] and [0.7,"
+        " 0.1, 0.8, 0.2] and a green ring [0.5, 0.3, 0.7, 0.8]."
+    )
     mentions = llava().parse(text, 100, 100).mentions
     assert [mention.phrase for mention in mentions] == ["red circle", "blue squares", "green ring"]
     assert [len(mention.boxes) for mention in mentions] == [1, 2, 1]
@@ -158,11 +173,16 @@ def test_a_shikra_bracket_may_hold_several_boxes():
     parsed = form.parse(text, 100, 100)
     assert [len(mention.boxes) for mention in parsed.mentions] == [2]
     assert form.rewrite(text, parsed, {0: None}) == "two dogs [0.500,0.500,0.600,0.900]."
-    assert form.rewrite(text, parsed, {1: parsed.boxes[0]}) == "two dogs [0.100,0.200,0.300,0.400;0.100,0.200,0.300,0.400]."
+    assert (
+        form.rewrite(text, parsed, {1: parsed.boxes[0]})
+        == "two dogs [0.100,0.200,0.300,0.400;0.100,0.200,0.300,0.400]."
+    )
     assert form.rewrite(text, parsed, {0: None, 1: None}) == "two dogs."
 
 
-PIECES = st.sampled_from(list("[]()0123456789.,;- \n") + ["[0.1, 0.2, 0.3, 0.4]", " and ", "dog", "[[1,2,3,4]]", "[1, 2,", "é", "<box>"]
+PIECES = st.sampled_from(
+    list("[]()0123456789.,;- \n")
+    + ["[0.1, 0.2, 0.3, 0.4]", " and ", "dog", "[[1,2,3,4]]", "[1, 2,", "é", "<box>"]
     + ["</box>", "<ref>", "</ref>", "(1,2),(3,4)", "<object>", "</object>", "<patch_index_0044>"]
     + ['{"bbox_2d": [1, 2, 3, 4], "label": "a {b}"}', "{", "}", '"', '"bbox_2d":']
 )
@@ -174,13 +194,43 @@ def test_parse_never_raises_and_its_spans_are_in_order(form, text):
     parsed = form.parse(text, 640, 480)
     spans = sorted([mention.span for mention in parsed.mentions] + list(parsed.failed_spans))
     assert all(0 <= start < end <= len(text) for start, end in spans)
-    inside = [(a, b) for a in [m.span for m in parsed.mentions] for b in parsed.failed_spans if b[0] < a[1] and a[0] < b[1]]
+    inside = [
+        (a, b)
+        for a in [m.span for m in parsed.mentions]
+        for b in parsed.failed_spans
+        if b[0] < a[1] and a[0] < b[1]
+    ]
     assert inside == []
     assert form.words(text, parsed) is not None
     assert form.rewrite(text, parsed, {}) == text
 
 
-@pytest.mark.parametrize("unit", ["[", "[[", "]", "[1", "[1,", "[1, 2, 3, 4] ", "[ ", "[0.1, 0.2, 0.3, 0.4] and ", "1 ", " ", "a and ", "(", "[1;", "<box>", "<box>[[1, 2, 3, 4]]</box>", "<object>", "<ref>", "{", '{"', '{"bbox_2d": ', '{"bbox_2d": [1, 2, 3, 4]}, '])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "[",
+        "[[",
+        "]",
+        "[1",
+        "[1,",
+        "[1, 2, 3, 4] ",
+        "[ ",
+        "[0.1, 0.2, 0.3, 0.4] and ",
+        "1 ",
+        " ",
+        "a and ",
+        "(",
+        "[1;",
+        "<box>",
+        "<box>[[1, 2, 3, 4]]</box>",
+        "<object>",
+        "<ref>",
+        "{",
+        '{"',
+        '{"bbox_2d": ',
+        '{"bbox_2d": [1, 2, 3, 4]}, ',
+    ],
+)
 @every_format
 def test_time_is_linear(form, unit):
     """Ten times the text takes about ten times the steps; counted in Python lines, not in seconds."""
@@ -211,15 +261,24 @@ def test_time_is_linear(form, unit):
 @pytest.mark.parametrize(
     ("gone", "text"),
     [
-        ([0], "A dog, two cats [0.5, 0.5, 0.6, 0.9] and [0.7, 0.1, 0.8, 0.2] and a cup ([0.2, 0.2, 0.4, 0.4])."),
+        (
+            [0],
+            "A dog, two cats [0.5, 0.5, 0.6, 0.9] and [0.7, 0.1, 0.8, 0.2] and a cup ([0.2, 0.2, 0.4, 0.4]).",
+        ),
         ([1], "A dog [0.1, 0.2, 0.3, 0.4], two cats [0.7, 0.1, 0.8, 0.2] and a cup ([0.2, 0.2, 0.4, 0.4])."),
         ([2], "A dog [0.1, 0.2, 0.3, 0.4], two cats [0.5, 0.5, 0.6, 0.9] and a cup ([0.2, 0.2, 0.4, 0.4])."),
-        ([3], "A dog [0.1, 0.2, 0.3, 0.4], two cats [0.5, 0.5, 0.6, 0.9] and [0.7, 0.1, 0.8, 0.2] and a cup."),
+        (
+            [3],
+            "A dog [0.1, 0.2, 0.3, 0.4], two cats [0.5, 0.5, 0.6, 0.9] and [0.7, 0.1, 0.8, 0.2] and a cup.",
+        ),
         ([0, 1, 2, 3], "A dog, two cats and a cup."),
     ],
 )
 def test_removing_coordinates_leaves_a_sentence(gone, text):
-    full = "A dog [0.1, 0.2, 0.3, 0.4], two cats [0.5, 0.5, 0.6, 0.9] and [0.7, 0.1, 0.8, 0.2] and a cup ([0.2, 0.2, 0.4, 0.4])."
+    full = (
+        "A dog [0.1, 0.2, 0.3, 0.4], two cats [0.5, 0.5, 0.6, 0.9] and [0.7, 0.1, 0.8, 0.2] and a cup ([0.2,"
+        " 0.2, 0.4, 0.4])."
+    )
     form = llava()
     assert form.rewrite(full, form.parse(full, 10, 10), dict.fromkeys(gone)) == text
 
@@ -244,7 +303,11 @@ def test_words(text, bare):
 
 
 @pytest.mark.parametrize("form", SENTENCES, ids=lambda form: f"{form.family}-{form.aspect}")
-@given(rows=st.lists(st.tuples(WORDS, STEPS), min_size=1, max_size=6), between=st.sampled_from([", ", " and ", ". "]), data=st.data())
+@given(
+    rows=st.lists(st.tuples(WORDS, STEPS), min_size=1, max_size=6),
+    between=st.sampled_from([", ", " and ", ". "]),
+    data=st.data(),
+)
 def test_any_removal_is_well_formed(form, rows, between, data):
     text = answer(form, rows, between)
     parsed = form.parse(text, 50, 50)
@@ -273,11 +336,20 @@ def test_a_list_stays_json_without_some_entries(form, rows, cut, data):
 
 def test_a_marked_phrase_keeps_its_words_and_loses_its_tags():
     form = qwen_vl()
-    text = "There is <ref>a dog</ref><box>(120,300),(550,810)</box> near <ref>two cats</ref><box>(1,2),(3,4)</box><box>(5,6),(7,8)</box>."
+    text = (
+        "There is <ref>a dog</ref><box>(120,300),(550,810)</box> near <ref>two"
+        " cats</ref><box>(1,2),(3,4)</box><box>(5,6),(7,8)</box>."
+    )
     parsed = form.parse(text, 100, 100)
-    assert [(mention.phrase, len(mention.boxes)) for mention in parsed.mentions] == [("a dog", 1), ("two cats", 2)]
+    assert [(mention.phrase, len(mention.boxes)) for mention in parsed.mentions] == [
+        ("a dog", 1),
+        ("two cats", 2),
+    ]
     assert form.words(text, parsed) == "There is a dog near two cats."
-    assert form.rewrite(text, parsed, {0: None, 2: None}) == "There is a dog near <ref>two cats</ref><box>(1,2),(3,4)</box>."
+    assert (
+        form.rewrite(text, parsed, {0: None, 2: None})
+        == "There is a dog near <ref>two cats</ref><box>(1,2),(3,4)</box>."
+    )
 
 
 @pytest.mark.parametrize(
@@ -340,7 +412,13 @@ def _corners(box):
 
 # --- lists of boxes
 
-A, B, BAD, NAN, SHORT = "100,200,300,400", "500,500,600,900", "100,200,300,1400", "100,nan,300,400", "100,200,300"
+A, B, BAD, NAN, SHORT = (
+    "100,200,300,400",
+    "500,500,600,900",
+    "100,200,300,1400",
+    "100,nan,300,400",
+    "100,200,300",
+)
 READ = {A: (100, 200, 300, 400), B: (500, 500, 600, 900)}
 LISTED = {
     "cogvlm": (cogvlm(), lambda boxes: f"a dog [[{'],['.join(boxes)}]] runs."),
@@ -349,7 +427,10 @@ LISTED = {
     "qwen2.5-vl": (qwen2_5_vl(), lambda boxes: f"a dog [[{'], ['.join(boxes)}]] runs."),
     "qwen3-vl": (qwen3_vl(), lambda boxes: f"a dog [[{'],['.join(boxes)}]] runs."),
     "internvl": (internvl(), lambda boxes: f"a <ref>dog</ref><box>[[{'], ['.join(boxes)}]]</box> runs."),
-    "qwen-vl": (qwen_vl(), lambda boxes: f"a <ref>dog</ref><box>{','.join(map(_corners, boxes))}</box> runs."),
+    "qwen-vl": (
+        qwen_vl(),
+        lambda boxes: f"a <ref>dog</ref><box>{','.join(map(_corners, boxes))}</box> runs.",
+    ),
 }
 
 
@@ -377,7 +458,10 @@ def test_a_list_that_cannot_be_read_at_all_goes_with_its_brackets(listed):
     form, write = LISTED[listed]
     parsed = form.parse(write([BAD, BAD]), 980, 980)
     assert not parsed.boxes and parsed.failures == {"out_of_range": 2} and parsed.failed[0].phrase == "dog"
-    assert form.rewrite(write([BAD, BAD]), parsed, {}, drop_failures=True).replace("<ref>dog</ref>", "dog") == "a dog runs."
+    assert (
+        form.rewrite(write([BAD, BAD]), parsed, {}, drop_failures=True).replace("<ref>dog</ref>", "dog")
+        == "a dog runs."
+    )
 
 
 @every_format

@@ -1,4 +1,6 @@
-"""sdist, wheel, editable install and uninstall in throw-away environments; what type checkers see of a checkout."""
+"""sdist, wheel, editable install and uninstall in throw-away environments; what type checkers see of a
+checkout.
+"""
 
 import os
 import shutil
@@ -14,14 +16,29 @@ import pytest
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 BOOT_FILES = {"spr_plugin.pth", "spr_plugin.start"}
-SOURCES = ["setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "_build", "spr_plugin", "hooks", "eval_tasks"]
-LOOK = "import sys, spr_plugin.hooks.shims, spr_plugin.eval_tasks; print('spr_plugin.boot' in sys.modules, 'hooks' in sys.modules)"
+SOURCES = [
+    "setup.cfg",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "MANIFEST.in",
+    "_build",
+    "spr_plugin",
+    "hooks",
+    "eval_tasks",
+]
+LOOK = (
+    "import sys, spr_plugin.hooks.shims, spr_plugin.eval_tasks; print('spr_plugin.boot' in sys.modules,"
+    " 'hooks' in sys.modules)"
+)
 
 
 def call(*command, cwd, **options):
     """Run it without this session's PYTHON… settings; its output, or a failure with all it printed."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    done = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, env=environment, **options)
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, capture_output=True, text=True, env=environment, **options
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -33,7 +50,9 @@ def checkout(tmp_path_factory):
     for name in SOURCES:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                source, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+            )
         elif source.exists():
             shutil.copy(source, folder / name)
     return folder
@@ -61,16 +80,34 @@ def wheel(sdist, tmp_path_factory):
 
 @pytest.fixture
 def environment(tmp_path):
-    """A fresh venv's Python and site-packages. A .pth lends it this environment's packages, but not the plugin's boot files."""
+    """A fresh venv's Python and site-packages. A .pth lends it this environment's packages, but not the
+    plugin's boot files.
+    """
     call(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
-    site = Path(call(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=tmp_path).strip())
-    (site / "a_lender.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")  # a plain path line: .pth files there are not read
+    site = Path(
+        call(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=tmp_path).strip()
+    )
+    (site / "a_lender.pth").write_text(
+        sysconfig.get_paths()["purelib"] + "\n"
+    )  # a plain path line: .pth files there are not read
     return python, site
 
 
 def install(python, *what, cwd):
-    call(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-build-isolation", *what, cwd=cwd)
+    call(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        *what,
+        cwd=cwd,
+    )
 
 
 def uninstall(python, cwd):
@@ -89,8 +126,13 @@ def test_wheel_holds_everything_at_its_place(wheel):
     assert {*BOOT_FILES, "spr_plugin/py.typed"} < names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"spr_plugin", *BOOT_FILES}
     data = [path for path in (ROOT / "eval_tasks").rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    assert {f"spr_plugin/eval_tasks/{path.relative_to(ROOT / 'eval_tasks').as_posix()}" for path in data} <= names
-    assert {f"spr_plugin/{path.relative_to(ROOT / 'spr_plugin').as_posix()}" for path in (ROOT / "spr_plugin").rglob("*.html")} <= names
+    assert {
+        f"spr_plugin/eval_tasks/{path.relative_to(ROOT / 'eval_tasks').as_posix()}" for path in data
+    } <= names
+    assert {
+        f"spr_plugin/{path.relative_to(ROOT / 'spr_plugin').as_posix()}"
+        for path in (ROOT / "spr_plugin").rglob("*.html")
+    } <= names
 
 
 @pytest.mark.parametrize("kind", ["wheel", "editable"])
@@ -100,7 +142,10 @@ def test_install_use_and_uninstall(kind, wheel, checkout, environment, tmp_path)
     assert BOOT_FILES < ours(site)
     assert call(python, "-c", LOOK, "--spr", cwd=tmp_path).strip() == "True False"
     awake = "import sys; print('spr_plugin.boot' in sys.modules)"
-    assert [call(python, "-c", awake, *flags, cwd=tmp_path).strip() for flags in ([], ["--spr"])] == ["False", "True"]
+    assert [call(python, "-c", awake, *flags, cwd=tmp_path).strip() for flags in ([], ["--spr"])] == [
+        "False",
+        "True",
+    ]
     assert "Usage" in call(python.parent / "spr", "--help", cwd=tmp_path)
     uninstall(python, tmp_path)
     assert ours(site) == set()
@@ -117,7 +162,9 @@ def test_the_wheel_of_the_sdist_is_that_of_the_checkout_and_holds_each_module_on
     assert files[wheel] == files[path]
     modules = [text for text in files[wheel].values() if text.strip()]
     assert len(modules) == len(set(modules))
-    sources = [p for folder in ("spr_plugin", "hooks", "eval_tasks") for p in (checkout / folder).rglob("*.py")]
+    sources = [
+        p for folder in ("spr_plugin", "hooks", "eval_tasks") for p in (checkout / folder).rglob("*.py")
+    ]
     written = {p.resolve() for p in sources}
     assert len(files[wheel]) == len(written)
 
@@ -129,7 +176,10 @@ def test_an_installed_wheel_leaves_a_checkout_usable_from_its_root(wheel, checko
     """There ./spr_plugin hides the installed package, and its links lead to hooks/."""
     python, _ = environment
     install(python, wheel, cwd=tmp_path)
-    where = "import spr_plugin.hooks.shims as s, spr_plugin.eval_tasks.metrics as m; print(s.__file__, m.__file__)"
+    where = (
+        "import spr_plugin.hooks.shims as s, spr_plugin.eval_tasks.metrics as m; print(s.__file__,"
+        " m.__file__)"
+    )
     files = [Path(word).resolve() for word in call(python, "-c", where, cwd=checkout).split()]
     assert files == [checkout / "hooks" / "shims.py", checkout / "eval_tasks" / "metrics.py"]
     assert call(python, "-c", LOOK, cwd=checkout).strip() == "False False"

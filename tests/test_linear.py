@@ -164,8 +164,9 @@ def examples(tree, branch: int = 0) -> tuple[str, set[str], set[int]]:
 
 
 def hostile(pattern: re.Pattern) -> list:
-    """Functions of a length that make texts on which backtracking has much to look back on; none for a pattern
-    that repeats nothing, which is linear."""
+    """Functions of a length that make texts on which backtracking has much to look back on; none for a
+    pattern that repeats nothing, which is linear.
+    """
     tree = parser.parse(pattern.pattern, pattern.flags)
     if "REPEAT" not in repr(tree):
         return []

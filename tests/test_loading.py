@@ -1,4 +1,6 @@
-"""Whoever reads a user's file reads what editors, spreadsheets and models make of one, or refuses it in one line."""
+"""Whoever reads a user's file reads what editors, spreadsheets and models make of one, or refuses it in one
+line.
+"""
 
 import json
 import os

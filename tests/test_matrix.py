@@ -21,7 +21,11 @@ def test_cells(tmp_path, monkeypatch):
     monkeypatch.setattr(matrix, "README", readme)
     assert matrix.main([f"4.37.2={file}"]) == 1
     written = readme.read_text()
-    assert "| 4.37.2 | ✓ | ✗ | ✗ | – | – | – | – |" in written and written.startswith("before") and written.endswith("after\n")
+    assert (
+        "| 4.37.2 | ✓ | ✗ | ✗ | – | – | – | – |" in written
+        and written.startswith("before")
+        and written.endswith("after\n")
+    )
 
 
 def test_readme_has_a_place_for_it():

@@ -98,12 +98,18 @@ def test_a_gap_of_the_least_size_is_enough(gap, skipped):
 
 
 def test_pairs_by_chance_depend_on_the_query_alone():
-    candidates = [candidate(name, score, score + 0.1) for name, score in zip("abcdef", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6))]
+    candidates = [
+        candidate(name, score, score + 0.1) for name, score in zip("abcdef", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6))
+    ]
     queries = [dataclasses.replace(QUERY, id=str(seed), seed=seed) for seed in range(60)]
     pairs = [pair_of(candidates, by_chance, query) for query in queries]
     again = [pair_of(candidates[::-1], by_chance, query) for query in queries]
     assert pairs == again
-    assert {pair.chosen_candidate for pair in pairs} == {pair.rejected_candidate for pair in pairs} == set("abcdef")
+    assert (
+        {pair.chosen_candidate for pair in pairs}
+        == {pair.rejected_candidate for pair in pairs}
+        == set("abcdef")
+    )
     assert all(pair.chosen_candidate != pair.rejected_candidate for pair in pairs)
     assert any(pair.chosen_score < pair.rejected_score for pair in pairs), "chance asks for no gap"
 
@@ -114,7 +120,9 @@ def test_a_pair_comes_back_from_its_record():
     assert PreferencePair.from_record(record) == pair
 
 
-@pytest.mark.parametrize(("name", "found"), [("best_worst", True), ("sft", True), ("random", True), ("other", False)])
+@pytest.mark.parametrize(
+    ("name", "found"), [("best_worst", True), ("sft", True), ("random", True), ("other", False)]
+)
 def test_the_hook_knows_its_names(name, found):
     assert bool(spr_pairing(SPRConfig(spr_pairing=name))) == found
 
@@ -130,5 +138,7 @@ def test_a_pair_is_the_extremes_whatever_the_order(rows, shuffler):
     assert pair_of(candidates) == pair
     if isinstance(pair, PreferencePair):
         assert pair.chosen_score > pair.rejected_score and pair.chosen != pair.rejected
-        assert pair.chosen_score == max(refined for initial, refined in rows if initial is not None and refined is not None)
+        assert pair.chosen_score == max(
+            refined for initial, refined in rows if initial is not None and refined is not None
+        )
         assert pair.rejected_score == min(initial for initial, _ in rows if initial is not None)

@@ -12,7 +12,7 @@ from spr_plugin.formats import box_format
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.plugins import ask, load_file, manager
 
-PLUGIN = '''
+PLUGIN = """
 from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import shikra
@@ -42,7 +42,7 @@ def spr_scorer(config, device):
 @hookimpl
 def spr_box_format(family, aspect):
     return shikra() if family == "lab" else None
-'''
+"""
 
 WRAPPER = """
 from spr_plugin.hookspecs import hookimpl
@@ -72,13 +72,17 @@ def test_a_plugin_file_adds_source_scorer_and_format_and_the_pipeline_uses_them(
     from spr_plugin.recipes.spr.regions import region_queries
 
     Image.new("RGB", (90, 90)).save(tmp_path / "grid.png")
-    images = ask("spr_annotations", source="grid:3", image_folder=str(tmp_path), skipped=Counter(), keep_crowd=False)
+    images = ask(
+        "spr_annotations", source="grid:3", image_folder=str(tmp_path), skipped=Counter(), keep_crowd=False
+    )
     (query,) = region_queries(images, seed=0, skipped=Counter())
     form = box_format("lab")
     assert form.family == "shikra"
     recipe = find_recipe(SPRConfig(spr=True, spr_scorer="boxes"), form).on("cpu")
     text = form.render((annotation.label, annotation.box) for annotation in query.truth)
-    [record] = judge_queries([query], [[{"id": "good", "text": text}, {"id": "bad", "text": "nothing"}]], recipe)
+    [record] = judge_queries(
+        [query], [[{"id": "good", "text": text}, {"id": "bad", "text": "nothing"}]], recipe
+    )
     assert [row["score"] for row in record["candidates"]] == [len(query.truth), None]
     assert record["recipe"] == "spr" and record["candidates"][1]["reason"] == "no_box"
 
@@ -97,7 +101,10 @@ def test_a_plugin_wins_over_the_built_in(plugin):
     [
         (None, "no such file"),
         ("x = 1", "has no hook"),
-        ("from spr_plugin.hookspecs import hookimpl\n@hookimpl\ndef spr_box_fromat(family): ...", "spr_box_fromat"),
+        (
+            "from spr_plugin.hookspecs import hookimpl\n@hookimpl\ndef spr_box_fromat(family): ...",
+            "spr_box_fromat",
+        ),
         ("from spr_plugin.hookspecs import hookimpl\n@hookimpl\ndef spr_box_format(famly): ...", "famly"),
         ("import nowhere_to_be_found", "nowhere_to_be_found"),
         ("def (", "invalid syntax"),

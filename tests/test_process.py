@@ -86,15 +86,23 @@ def test_a_stage_that_fails_in_a_forked_worker_is_said_by_the_parent(tmp_path):
     os.wait()
     """
     done = run(tmp_path, PARSES + more, "--spr")
-    assert done.returncode == 2 and done.stderr == (
-        "spr: error: the SPR stage failed in a worker of this command: see its line above\n"
+    assert (
+        done.returncode == 2
+        and done.stderr
+        == "spr: error: the SPR stage failed in a worker of this command: see its line above\n"
     )
 
 
 def test_a_spawned_worker_hears_the_flags_of_its_parent(tmp_path):
     """The script's own parse ran in the parent alone; the Trainer is made in the child."""
-    source = SPAWNS.replace("    pass", "    from spr_plugin import flags; from spr_plugin.process import State; flags.settle(flags.script_frame()); print(State.config.spr_beta)")
-    done = run(tmp_path, source.format("torch.multiprocessing.spawn(work, nprocs=1)"), "--spr", "--spr_beta", "0.3")
+    source = SPAWNS.replace(
+        "    pass",
+        "    from spr_plugin import flags; from spr_plugin.process import State;"
+        " flags.settle(flags.script_frame()); print(State.config.spr_beta)",
+    )
+    done = run(
+        tmp_path, source.format("torch.multiprocessing.spawn(work, nprocs=1)"), "--spr", "--spr_beta", "0.3"
+    )
     assert done.stdout == "0.3\n", done.stderr
 
 

@@ -30,9 +30,19 @@ def source(tmp_path):
         Image.new("RGB", (200, 100)).save(tmp_path / name)
         for place in range(7 - number):
             side = 4 if place == 4 else 20
-            rows.append({"id": len(rows), "image_id": number, "category_id": 1, "bbox": [28 * place, 30, side, side], "iscrowd": int(place == 3)})
+            rows.append(
+                {
+                    "id": len(rows),
+                    "image_id": number,
+                    "category_id": 1,
+                    "bbox": [28 * place, 30, side, side],
+                    "iscrowd": int(place == 3),
+                }
+            )
     images = [{"id": n, "file_name": name, "width": 200, "height": 100} for n, name in enumerate(names)]
-    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "cup"}]}))
+    (tmp_path / "coco.json").write_text(
+        json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "cup"}]})
+    )
     (tmp_path / "val.txt").write_text("COCO_train2014_000000000009.jpg\n")
     return tmp_path
 
@@ -68,7 +78,10 @@ def regions(source, aspect="pad", into="spr", **flags):
     ],
 )
 def test_each_flag_changes_what_it_names(source, flags, objects, counts):
-    flags = {name: [str(source / file) for file in value] if name == "spr_exclude" else value for name, value in flags.items()}
+    flags = {
+        name: [str(source / file) for file in value] if name == "spr_exclude" else value
+        for name, value in flags.items()
+    }
     assert regions(source, spr_annotations=str(source / "coco.json"), **flags) == (objects, counts)
 
 
@@ -106,10 +119,15 @@ def test_a_picture_whose_name_has_two_numbers_is_left_out_and_named(source, capf
     twice = "000000000123_000000000009.jpg"
     (source / "000000000009.jpg").rename(source / twice)
     (source / "coco.json").write_text((source / "coco.json").read_text().replace("000000000009.jpg", twice))
-    found, counts = regions(source, spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")])
+    found, counts = regions(
+        source, spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")]
+    )
     assert set(found) == {"1", "2"} and counts["excluded"] == 1
     said = capfd.readouterr().err
-    assert f"1 pictures with several numbers in their names, such as {source}/{twice}, are left out for one of them" in said
+    assert (
+        f"1 pictures with several numbers in their names, such as {source}/{twice}, are left out for one of"
+        " them" in said
+    )
 
 
 def grounded(source, width=9):
@@ -119,7 +137,9 @@ def grounded(source, width=9):
     rows = []
     for place in range(24):
         box = Box(8 * place, 10 + 2 * place, 8 * place + width, 40 + 2 * place, Space.pixels(200, 100))
-        question = f"Please provide the bounding box coordinate of the region this sentence describes: cup {place}."
+        question = (
+            f"Please provide the bounding box coordinate of the region this sentence describes: cup {place}."
+        )
         rows.append({"from": "human", "value": question})
         rows.append({"from": "gpt", "value": llava("pad").write(box)})
     (source / "data.json").write_text(json.dumps([{"id": 1, "image": "c.jpg", "conversations": rows}]))
@@ -148,14 +168,30 @@ def bound(folder, config):
 
 
 def test_variants_of_scoring_use_the_answers_of_an_earlier_run(source, tmp_path):
-    """Other flags of scoring, pairing and DPO do not matter; the host's own folder of pictures may have been used."""
-    flags = {"spr": True, "spr_annotations": str(source / "coco.json"), "spr_prompts": ["plain"], "spr_more_than": 1}
+    """Other flags of scoring, pairing and DPO do not matter; the host's own folder of pictures may have been
+    used.
+    """
+    flags = {
+        "spr": True,
+        "spr_annotations": str(source / "coco.json"),
+        "spr_prompts": ["plain"],
+        "spr_more_than": 1,
+    }
     config, first = SPRConfig(**flags), Folder(tmp_path / "first" / "spr")
     bound(first, config)
     write_queries(first, config, llava(), None, str(source))
-    ids = [f"{region}{place}" for region in first.log("regions").read() for place in range(config.spr_samples)]
+    ids = [
+        f"{region}{place}" for region in first.log("regions").read() for place in range(config.spr_samples)
+    ]
     first.log("candidates").append(*({"id": id, "text": "a dog"} for id in ids))
-    variant = SPRConfig(**flags, spr_lambda=0.5, spr_pairing="random", spr_repair="none", spr_beta=0.3, spr_candidates=str(first))
+    variant = SPRConfig(
+        **flags,
+        spr_lambda=0.5,
+        spr_pairing="random",
+        spr_repair="none",
+        spr_beta=0.3,
+        spr_candidates=str(first),
+    )
     second = Folder(tmp_path / "second")
     write_queries(second, variant, llava(), None, str(source))
     import_candidates(variant, find_recipe(variant, llava()), llava(), second)
@@ -169,7 +205,11 @@ def test_answers_to_other_mined_boxes_are_not_taken_up(source):
     regions(source, into="first", **flags)
     first = source / "first"
     bound(Folder(first), SPRConfig(spr=True, spr_more_than=3, **flags))
-    ids = [f"{region}{place}" for region in Log(first / "regions").read() for place in range(SPRConfig().spr_samples)]
+    ids = [
+        f"{region}{place}"
+        for region in Log(first / "regions").read()
+        for place in range(SPRConfig().spr_samples)
+    ]
     Log(first / "candidates").append(*({"id": id, "text": "a dog"} for id in ids))
     regions(source, into="same", spr_candidates=str(first), **flags)
     assert ids and set(Log(source / "same" / "candidates").read()) == set(ids)
@@ -180,7 +220,12 @@ def test_answers_to_other_mined_boxes_are_not_taken_up(source):
 
 @pytest.mark.parametrize(
     ("flags", "words"),
-    [({"fsdp": True}, "--fsdp"), ({"fsdp": "full_shard auto_wrap"}, "--fsdp"), ({"n_gpu": 2}, "2 GPUs"), ({"tune_mm_mlp_adapter": True}, "--tune_mm_mlp_adapter")],
+    [
+        ({"fsdp": True}, "--fsdp"),
+        ({"fsdp": "full_shard auto_wrap"}, "--fsdp"),
+        ({"n_gpu": 2}, "2 GPUs"),
+        ({"tune_mm_mlp_adapter": True}, "--tune_mm_mlp_adapter"),
+    ],
 )
 def test_settings_under_which_the_stage_cannot_run_are_refused_by_name(flags, words):
     with pytest.raises(UserError, match=words):

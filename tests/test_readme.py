@@ -25,7 +25,9 @@ def test_every_named_module_exists():
 
 
 def test_the_method_table_names_module_rule_and_flag_of_each_step():
-    rows = [row.split("|")[1:-1] for row in README.split("## How it works")[1].split("\n\n")[1].splitlines()[2:]]
+    rows = [
+        row.split("|")[1:-1] for row in README.split("## How it works")[1].split("\n\n")[1].splitlines()[2:]
+    ]
     known = set(re.findall(r"`(--spr\w*)`", flags_table()))
     assert [row[0].strip() for row in rows] == [
         "object boxes", "region queries", "sampling", "semantic score", "localization score", "total", "refinement", "pairing", "DPO"
@@ -33,4 +35,8 @@ def test_the_method_table_names_module_rule_and_flag_of_each_step():
     for step, modules, rule, flags in rows:
         named = re.findall(r"`([^`]+)`", modules)
         assert named and all((ROOT / module).is_file() for module in named), step
-        assert rule.strip() and set(re.findall(r"`(--spr\w*)`", flags)) and set(re.findall(r"`(--spr\w*)`", flags)) <= known, step
+        assert (
+            rule.strip()
+            and set(re.findall(r"`(--spr\w*)`", flags))
+            and set(re.findall(r"`(--spr\w*)`", flags)) <= known
+        ), step

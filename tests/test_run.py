@@ -24,13 +24,16 @@ def fallback(tmp_path, *command, site=True):
     (tmp_path / "scripts" / "script.py").write_text(SCRIPT)
     (tmp_path / "mod.py").write_text(SCRIPT)
     words = [sys.executable, *([] if site else ["-S"]), "-m", "spr_plugin.run", *command]
-    return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment(tmp_path, site))
+    return subprocess.run(
+        words, cwd=tmp_path, capture_output=True, text=True, env=environment(tmp_path, site)
+    )
 
 
 def environment(tmp_path, site):
     if site:
         return None
-    # -S reads no .pth, hence knows nothing of an editable install either: lay the package out as a wheel does.
+    # -S reads no .pth, hence knows nothing of an editable install either: lay the package out as a wheel
+    # does.
     import spr_plugin
     import spr_plugin.hooks
 
@@ -67,7 +70,9 @@ def test_without_flags_it_is_plain_python(tmp_path):
 @pytest.mark.parametrize("command", [[], ["-m"], ["--spr"], ["nowhere.py", "--spr"]])
 def test_a_wrong_command_gets_one_line(tmp_path, command):
     done = fallback(tmp_path, *command)
-    assert done.returncode == 2 and done.stderr.startswith("spr: error: ") and len(done.stderr.splitlines()) == 1
+    assert (
+        done.returncode == 2 and done.stderr.startswith("spr: error: ") and len(done.stderr.splitlines()) == 1
+    )
 
 
 def test_source_folder_without_hooks_gets_one_line(monkeypatch, capsys):

@@ -70,5 +70,7 @@ def test_a_module_and_its_functions_can_be_read(name):
 def test_the_pipeline_knows_no_boxes_and_no_recipe_of_its_own():
     for name in ("spr_plugin.pipeline", "spr_plugin.judging", "spr_plugin.queries", "spr_plugin.dpo.probe"):
         known = imported(FILES[name])
-        assert not {module for module in known if ".recipes.spr" in module or module == "spr_plugin.boxes"}, name
+        assert not {module for module in known if ".recipes.spr" in module or module == "spr_plugin.boxes"}, (
+            name
+        )
     assert not {module for module in imported(FILES["spr_plugin.report.page"]) if ".recipes.spr" in module}

@@ -83,7 +83,11 @@ def spr_scorer(config, device):
 class NamesSettings:
     """The section `names` of ``--spr_recipe_config``."""
 
-    together: int = setting(2, "pictures that a question shows", within=Range("must lie between 1 and 5", range(1, 6).__contains__))
+    together: int = setting(
+        2,
+        "pictures that a question shows",
+        within=Range("must lie between 1 and 5", range(1, 6).__contains__),
+    )
     per_word: float = setting(0.01, "price of a word", within=NOT_NEGATIVE)
 
 
@@ -120,10 +124,15 @@ class Names(Recipe):
         terms, score = {"named": named}, named - self.settings.per_word * len(words)
         if not words:
             return JudgedAnswer(text, {}, None, "empty", text, {}, None, "empty", "empty")
-        return JudgedAnswer(text, terms, score, None, text, terms, score, None, "all_named" if named == 1 else None)
+        return JudgedAnswer(
+            text, terms, score, None, text, terms, score, None, "all_named" if named == 1 else None
+        )
 
     def measure(self, texts, queries):
-        shares = [sum(label in text for label in query.truth) / len(query.truth) for text, query in zip(texts, queries)]
+        shares = [
+            sum(label in text for label in query.truth) / len(query.truth)
+            for text, query in zip(texts, queries)
+        ]
         return {"named": sum(shares) / len(shares)}
 
     def worked(self, query, short=False):

@@ -74,7 +74,10 @@ def test_recipe(tmp_path):
     rows = ["a.png,dog,20,10,100,50", "b.png,cat,20,10,100,50", "c.png,cup,20,10,100,50"]
     (tmp_path / "objects.csv").write_text("\n".join(["file,label,x1,y1,x2,y2", *rows]))
     (tmp_path / "names.yaml").write_text("names: {together: 2, per_word: 0.1}")
-    flags = {"spr_annotations": str(tmp_path / "objects.csv"), "spr_recipe_config": str(tmp_path / "names.yaml")}
+    flags = {
+        "spr_annotations": str(tmp_path / "objects.csv"),
+        "spr_recipe_config": str(tmp_path / "names.yaml"),
+    }
     recipe = find_recipe(SPRConfig(spr=True, spr_recipe="names", **flags), None)
     (query,) = recipe.queries(Source(image_folder=str(tmp_path)))
     assert [picture.id for picture in query.pictures] == ["a.png", "b.png"] and query.truth == ["cat", "dog"]
@@ -84,11 +87,16 @@ def test_recipe(tmp_path):
     assert recipe.measure([recipe.worked(query), "a dog"], [query] * 2) == {"named": 0.75}
 
 
-@pytest.mark.parametrize("text, words", [("names: {together: 6}", "names: together 6: must lie"), ("names: {x: 1}", "names: x is no setting")])
+@pytest.mark.parametrize(
+    "text, words",
+    [("names: {together: 6}", "names: together 6: must lie"), ("names: {x: 1}", "names: x is no setting")],
+)
 def test_a_wrong_setting_of_the_recipe_is_named(tmp_path, text, words):
     (tmp_path / "names.yaml").write_text(text)
     with pytest.raises(UserError, match=words):
-        find_recipe(SPRConfig(spr=True, spr_recipe="names", spr_recipe_config=str(tmp_path / "names.yaml")), None)
+        find_recipe(
+            SPRConfig(spr=True, spr_recipe="names", spr_recipe_config=str(tmp_path / "names.yaml")), None
+        )
 
 
 def test_host_is_for_the_labs_trainer_alone():
@@ -96,7 +104,9 @@ def test_host_is_for_the_labs_trainer_alone():
     assert ask("spr_host", trainer=other, namespace={}, config=SPRConfig(spr=True)) is None
 
 
-@pytest.mark.parametrize("name", ["spr_annotations", "spr_box_format", "spr_recipe", "spr_scorer", "spr_host"])
+@pytest.mark.parametrize(
+    "name", ["spr_annotations", "spr_box_format", "spr_recipe", "spr_scorer", "spr_host"]
+)
 def test_it_is_installed_with_its_hooks(name):
     """And so is asked before what the plugin system brings itself."""
     assert name in {caller.name for caller in manager().get_hookcallers(manager().get_plugin("lab"))}

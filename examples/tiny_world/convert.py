@@ -1,8 +1,10 @@
-"""The tiny LLaVA in two layouts: LLaVA's own, and transformers' ``LlavaForConditionalGeneration`` with its processor. Weights stay the same to the last bit.
+"""The tiny LLaVA in two layouts: LLaVA's own, and transformers' ``LlavaForConditionalGeneration`` with its
+processor. Weights stay the same to the last bit.
 
     python examples/tiny_world/convert.py FOLDER  # writes examples/tiny_world/llava as transformers saves it
 
-Transformers' model has one token more, ``<image>``, which its processor writes once for each patch; the way back drops it.
+Transformers' model has one token more, ``<image>``, which its processor writes once for each patch; the way
+back drops it.
 """
 
 import json
@@ -14,10 +16,11 @@ TINY = Path(__file__).resolve().parent / "llava"
 IMAGE = "<image>"
 # LLaVA's conversation "v1".
 TEMPLATE = (
-    "{{ bos_token }}A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
-    "answers to the user's questions. {% for m in messages %}{{ m['role'].upper() + ': ' }}{% for c in m['content'] if c['type'] == 'image' %}"
-    "{{ '<image>\n' }}{% endfor %}{% for c in m['content'] if c['type'] == 'text' %}{{ c['text'] }}{% endfor %}"
-    "{{ eos_token if m['role'] == 'assistant' else ' ' }}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    "{{ bos_token }}A chat between a curious user and an artificial intelligence assistant. The assistant"
+    " gives helpful, detailed, and polite answers to the user's questions. {% for m in messages %}{{"
+    " m['role'].upper() + ': ' }}{% for c in m['content'] if c['type'] == 'image' %}{{ '<image>\n' }}{%"
+    " endfor %}{% for c in m['content'] if c['type'] == 'text' %}{{ c['text'] }}{% endfor %}{{ eos_token if"
+    " m['role'] == 'assistant' else ' ' }}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 # Beginnings of names, LLaVA's → transformers'; the first that fits counts.
 NAMES = {
@@ -49,8 +52,14 @@ def to_transformers(checkpoint=TINY):
     tokens.add_special_tokens({"additional_special_tokens": [IMAGE]})
     tower = AutoConfig.from_pretrained(checkpoint / "vision_tower")
     tower = getattr(tower, "vision_config", tower)
-    kept = "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads max_position_embeddings rms_norm_eps"
-    text = LlamaConfig(vocab_size=len(tokens), **{name: own[name] for name in [*kept.split(), "pad_token_id", "bos_token_id", "eos_token_id"]})
+    kept = (
+        "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads"
+        " max_position_embeddings rms_norm_eps"
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokens),
+        **{name: own[name] for name in [*kept.split(), "pad_token_id", "bos_token_id", "eos_token_id"]},
+    )
     config = LlavaConfig(
         vision_config=tower, text_config=text, image_token_index=tokens.convert_tokens_to_ids(IMAGE), vision_feature_layer=own["mm_vision_select_layer"]
     )  # fmt: skip
@@ -67,40 +76,69 @@ def to_transformers(checkpoint=TINY):
 
 
 def renamed(checkpoint: Path, expected) -> dict:
-    """LLaVA's tensors under transformers' names, and a row more for ``<image>``. The tower's prefix differs between versions: `expected` tells."""
+    """LLaVA's tensors under transformers' names, and a row more for ``<image>``. The tower's prefix differs
+    between versions: `expected` tells.
+    """
     found = {}
     for name, value in tensors(checkpoint).items():
         if name in TABLES:
             value = value[[*range(len(value)), NEVER_SAID]]
         found[_moved(name, NAMES)] = value
     for name, value in tensors(checkpoint / "vision_tower").items():
-        names = f"model.vision_tower.{name}", f"model.vision_tower.{name}".replace("vision_tower.vision_model.", "vision_tower.")
+        names = (
+            f"model.vision_tower.{name}",
+            f"model.vision_tower.{name}".replace("vision_tower.vision_model.", "vision_tower."),
+        )
         found |= {new: value for new in names if new in expected}
     return found
 
 
 def to_llava(model, like, out) -> None:
-    """Write `model` to the folder `out` as the checkpoint `like`, in LLaVA's layout, is: its language model and projector, since the tower lies in a
-    folder of its own. fp32; ``config.json`` comes last, so that where it is the rest is."""
+    """Write `model` to the folder `out` as the checkpoint `like`, in LLaVA's layout, is: its language model
+    and projector, since the tower lies in a folder of its own. fp32; ``config.json`` comes last, so that
+    where it is the rest is.
+    """
     from safetensors.torch import save_file
 
     like, out = Path(like), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     places = {new: old for old, new in NAMES.items()}
     said = json.loads((like / "config.json").read_text())["vocab_size"]
-    found = {_moved(name, places): value.detach().float() for name, value in model.state_dict().items() if name.startswith(tuple(places))}
+    found = {
+        _moved(name, places): value.detach().float()
+        for name, value in model.state_dict().items()
+        if name.startswith(tuple(places))
+    }
     found |= {name: found[name][:said] for name in TABLES}
-    save_file({name: value.contiguous() for name, value in found.items()}, out / "model.safetensors", metadata={"format": "pt"})
-    for file in ("generation_config.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "config.json"):
+    save_file(
+        {name: value.contiguous() for name, value in found.items()},
+        out / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    for file in (
+        "generation_config.json",
+        "tokenizer.model",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "config.json",
+    ):
         shutil.copyfile(like / file, out / file)
 
 
 def tensors(folder: Path) -> dict:
-    """All of a checkpoint's own tensors, fp32. A tower that LLaVA saved with the rest is passed over: nothing trains it."""
+    """All of a checkpoint's own tensors, fp32. A tower that LLaVA saved with the rest is passed over: nothing
+    trains it.
+    """
     from safetensors.torch import load_file
 
-    files = {name: value for file in sorted(folder.glob("*.safetensors")) for name, value in load_file(file).items()}
-    return {name: value.float() for name, value in files.items() if not name.startswith("model.vision_tower.")}
+    files = {
+        name: value
+        for file in sorted(folder.glob("*.safetensors"))
+        for name, value in load_file(file).items()
+    }
+    return {
+        name: value.float() for name, value in files.items() if not name.startswith("model.vision_tower.")
+    }
 
 
 def _moved(name: str, places: dict) -> str:

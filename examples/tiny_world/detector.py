@@ -1,6 +1,7 @@
-"""The tiny world's detector as a plugin: the taught tower with its two heads, which say of every patch what is there and its box.
+"""The tiny world's detector as a plugin: the taught tower with its two heads, which say of every patch what
+is there and its box.
 
-    --spr_plugin examples/tiny_world/detector.py --spr_detector examples/tiny_world/detector
+--spr_plugin examples/tiny_world/detector.py --spr_detector examples/tiny_world/detector
 """
 
 import sys
@@ -28,12 +29,20 @@ class TinyDetector:
 
     def __init__(self, folder: Path):
         self.model = teach_tower.Detector().eval()
-        self.model.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()})
+        self.model.load_state_dict(
+            {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+        )
 
     @torch.no_grad()
     def detect(self, picture: Image.Image, phrases) -> list[tuple[str, Box, float]]:
-        """(phrase, box in pixels of the picture, probability) of what each phrase names, after non-maximum suppression."""
-        wanted = {phrase: scenes.CATEGORIES.index(name) for phrase in phrases if (name := bare(phrase)) in scenes.CATEGORIES}
+        """(phrase, box in pixels of the picture, probability) of what each phrase names, after non-maximum
+        suppression.
+        """
+        wanted = {
+            phrase: scenes.CATEGORIES.index(name)
+            for phrase in phrases
+            if (name := bare(phrase)) in scenes.CATEGORIES
+        }
         pixels = torch.from_numpy(np.array(picture.resize((scenes.SIZE, scenes.SIZE), Image.BICUBIC)))
         classes, places = self.model.heads(teach_tower.patch_features(self.model.tower, pixels[None]))
         probabilities = classes[0].softmax(-1)[:, 1:]
@@ -47,7 +56,7 @@ class TinyDetector:
 
 
 def bare(phrase: str) -> str:
-    """"a red circle" → "red circle"."""
+    """ "a red circle" → "red circle"."""
     return " ".join(word for word in phrase.lower().split() if word not in ("a", "an"))
 
 
@@ -55,7 +64,10 @@ def found(boxes: np.ndarray, scores: np.ndarray) -> list[tuple[tuple[float, ...]
     """(box, score) of the sure patches (n, 4), (n,), one for each object."""
     order = [place for place in np.argsort(-scores, kind="stable") if scores[place] >= SURE]
     best = {tuple(boxes[place].tolist()): float(scores[place]) for place in reversed(order)}
-    return [(tuple(box), best[tuple(box)]) for box in suppressed([tuple(boxes[place]) for place in order]).tolist()]
+    return [
+        (tuple(box), best[tuple(box)])
+        for box in suppressed([tuple(boxes[place]) for place in order]).tolist()
+    ]
 
 
 @hookimpl
@@ -64,5 +76,7 @@ def spr_detector(config, device):
     if folder.resolve() != Path(__file__).resolve().with_suffix(""):
         return None
     if not (folder / "model.safetensors").is_file():
-        raise UserError(f"--spr_detector {folder}: has no model.safetensors; examples/tiny_world/make.py makes it")
+        raise UserError(
+            f"--spr_detector {folder}: has no model.safetensors; examples/tiny_world/make.py makes it"
+        )
     return TinyDetector(folder)

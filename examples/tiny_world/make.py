@@ -25,9 +25,7 @@ import teach_tower
 import vocabulary
 
 HERE = Path(__file__).resolve().parent
-TOWER_PATH = (
-    "examples/tiny_world/llava/vision_tower"  # from the repository's root, where commands run
-)
+TOWER_PATH = "examples/tiny_world/llava/vision_tower"  # from the repository's root, where commands run
 # Scenes and steps of each stage; `--quick` divides them to check the whole path in a minute or two.
 PLAN = {
     "scenes": 16000,
@@ -51,9 +49,7 @@ def write_json(path, content):
 
 def write_weights(folder, tensors):
     """model.safetensors, half precision on disk; renamed into place, so readers never see a part."""
-    halves = {
-        k: v.detach().half().contiguous() for k, v in tensors.items() if v.is_floating_point()
-    }
+    halves = {k: v.detach().half().contiguous() for k, v in tensors.items() if v.is_floating_point()}
     save_file(halves, folder / "model.safetensors.tmp", metadata={"format": "pt"})
     (folder / "model.safetensors.tmp").chmod(0o644)
     os.replace(folder / "model.safetensors.tmp", folder / "model.safetensors")
@@ -61,9 +57,7 @@ def write_weights(folder, tensors):
 
 def write_config(folder, config, **more):
     """config.json that asks for full precision, whatever is on disk."""
-    content = {
-        k: v for k, v in config.to_dict().items() if k not in ("transformers_version", "dtype")
-    }
+    content = {k: v for k, v in config.to_dict().items() if k not in ("transformers_version", "dtype")}
     write_json(folder / "config.json", {**content, "torch_dtype": "float32", **more})
 
 
@@ -97,9 +91,7 @@ def write_tower(folder, tower):
     teach_tower.inner(full).load_state_dict(teach_tower.inner(tower).state_dict(), strict=False)
     tensors = teach_tower.inner(full).state_dict()
     write_weights(folder, {f"vision_model.{k}": v for k, v in tensors.items()})
-    write_config(
-        folder, full.config, architectures=["CLIPVisionModel"], model_type="clip_vision_model"
-    )
+    write_config(folder, full.config, architectures=["CLIPVisionModel"], model_type="clip_vision_model")
     write_processor(folder, {"shortest_edge": scenes.SIZE})
 
 
@@ -212,9 +204,7 @@ def make_llava(work, plan):
 
     def coarse(model):
         options = {"noise": NOISE, "turns": 5, "batch": 16, "peak": 4e-4, "warmup": 20, "log": say}
-        teach_llava.train_conversations(
-            model, features, views, tokenizer, plan["coarse"], seed=1, **options
-        )
+        teach_llava.train_conversations(model, features, views, tokenizer, plan["coarse"], seed=1, **options)
 
     model = teach_llava.TinyLlava(tokenizer)
     for stage in (shorthand, exact, coarse):
@@ -225,14 +215,10 @@ def make_llava(work, plan):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "stage", nargs="?", default="all", choices=["detector", "clip", "llava", "all"]
-    )
+    parser.add_argument("stage", nargs="?", default="all", choices=["detector", "clip", "llava", "all"])
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "tiny_world")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--quick", type=int, default=1, metavar="N", help="divide all steps and scenes by N"
-    )
+    parser.add_argument("--quick", type=int, default=1, metavar="N", help="divide all steps and scenes by N")
     arguments = parser.parse_args()
     plan = {name: max(2, count // arguments.quick) for name, count in PLAN.items()}
     arguments.work.mkdir(parents=True, exist_ok=True)

@@ -42,8 +42,7 @@ REG = "Please provide a short description for this region: {box}."
 DESCRIBE = "Describe the objects in the region {box} with their bounding boxes."
 DESCRIBE_CROP = "Describe the objects in the image with their bounding boxes."
 DESCRIBE_REFERENCE = (
-    "The region {box} contains {objects}. "
-    "Describe the objects in the region with their bounding boxes."
+    "The region {box} contains {objects}. Describe the objects in the region with their bounding boxes."
 )
 PRESENCE = "Is there {name} in the image?"
 COLOR = "What is the color of the {shape}?"
@@ -57,15 +56,24 @@ def _setting(default, help):
 
 @dataclass(frozen=True)
 class Hardness:
-    """What makes scenes hard, as in real pictures; the defaults are the world that the embedded weights were taught on."""
+    """What makes scenes hard, as in real pictures; the defaults are the world that the embedded weights were
+    taught on.
+    """
 
-    distractors: int = _setting(2, "objects of a colour and shape that another one has, one more or less by chance; 0: none")
+    distractors: int = _setting(
+        2, "objects of a colour and shape that another one has, one more or less by chance; 0: none"
+    )
     overlap: float = _setting(0.3, "share of the smaller of two boxes that the other may lie on")
     smallest: float = _setting(9.0, "width of the narrowest objects, in pixels")
     spread: float = _setting(3.2, "how many times as wide the widest are")
 
     def __post_init__(self):
-        limits = {"distractors": (0, 6), "overlap": (0, 1), "smallest": (4, 24), "spread": (1, SIZE / 2 / self.smallest)}
+        limits = {
+            "distractors": (0, 6),
+            "overlap": (0, 1),
+            "smallest": (4, 24),
+            "spread": (1, SIZE / 2 / self.smallest),
+        }
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} is {getattr(self, name)}; it goes from {low} to {high:.3g}")
@@ -190,7 +198,9 @@ def layout(seed, hardness=Hardness()):
 
 
 def _sides(rng, hardness):
-    """Width and height of an object in pixels: widths are even on a logarithmic scale, heights differ from them by up to 1.3 times."""
+    """Width and height of an object in pixels: widths are even on a logarithmic scale, heights differ from
+    them by up to 1.3 times.
+    """
     narrowest, widest = hardness.smallest, hardness.smallest * hardness.spread
     width = narrowest * hardness.spread ** rng.random()
     height = width * 1.3 ** rng.uniform(-1, 1)
@@ -396,9 +406,7 @@ def ask_region(scene, rng, noise):
 
 def ask_reference(scene, rng, noise):
     region, things = random_region(scene, rng)
-    listed = ", ".join(
-        f"{with_article(t.name)} {box_text(t.box)}" for t in left_to_right(things)
-    )
+    listed = ", ".join(f"{with_article(t.name)} {box_text(t.box)}" for t in left_to_right(things))
     question = DESCRIBE_REFERENCE.format(box=box_text(region), objects=listed)
     return question, grounded_text(left_to_right(things), noise, rng)
 
@@ -504,8 +512,9 @@ def write_coco(out, split, count, seed, name=None, noise=0.0, hardness=Hardness(
 
 
 def rec_fields(scene, rng):
-    """An expression and its box. As in RefCOCO, the object has others of its kind around it; where no word tells those apart, any is taken.
-    {} where no word tells any apart."""
+    """An expression and its box. As in RefCOCO, the object has others of its kind around it; where no word
+    tells those apart, any is taken. {} where no word tells any apart.
+    """
     if not (found := expressions(scene.things)):
         return {}
     found = [e for e in found if is_qualified(e[0])] or found
@@ -524,8 +533,10 @@ def phrase_fields(scene, id):
 
 
 def write_tasks(out, split, count, seed, hardness=Hardness()):
-    """What lmms-eval's tiny-world tasks ask about a split's scenes: OUT/refcoco/{val,testA,testB}.jsonl, an expression a scene, 3 : 1 : 1;
-    OUT/phrases/val.jsonl, every fourth scene; OUT/{presence,color}/val.jsonl, every second, one question in a word each."""
+    """What lmms-eval's tiny-world tasks ask about a split's scenes: OUT/refcoco/{val,testA,testB}.jsonl, an
+    expression a scene, 3 : 1 : 1; OUT/phrases/val.jsonl, every fourth scene; OUT/{presence,color}/val.jsonl,
+    every second, one question in a word each.
+    """
     rng, other = np.random.default_rng([37, seed]), np.random.default_rng([41, seed])
     bounds = {"val": count * 3 // 5, "testA": count * 4 // 5, "testB": count}
     rows = {f"refcoco/{name}": [] for name in bounds}
@@ -551,7 +562,9 @@ def write_tasks(out, split, count, seed, hardness=Hardness()):
 
 
 def write_evaluation(out, split, count, described, seed):
-    """All that the tasks of `spr_tiny_world` ask about scenes of one split; `described` of them by region, as OUT/val.json."""
+    """All that the tasks of `spr_tiny_world` ask about scenes of one split; `described` of them by region, as
+    OUT/val.json.
+    """
     out = Path(out)
     (out / "images" / split).mkdir(parents=True, exist_ok=True)
     write_tasks(out, split, count, seed)
@@ -575,12 +588,16 @@ def main():
     parser.add_argument("--sft", type=int, default=1000, help="scenes with conversations")
     parser.add_argument("--spr", type=int, default=800, help="scenes with COCO boxes")
     parser.add_argument("--val", type=int, default=100, help="more scenes with COCO boxes")
-    parser.add_argument("--test", type=int, default=500, help="held-out scenes, one REC row each, and what else the tasks ask")
+    parser.add_argument(
+        "--test", type=int, default=500, help="held-out scenes, one REC row each, and what else the tasks ask"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--noise", type=float, default=0.08, help="of a side, on sft boxes")
     parser.add_argument("--spr_noise", type=float, default=0.0, help="the same on spr.json's boxes")
     for one in fields(Hardness):
-        parser.add_argument(f"--{one.name}", type=type(one.default), default=one.default, help=one.metadata["help"])
+        parser.add_argument(
+            f"--{one.name}", type=type(one.default), default=one.default, help=one.metadata["help"]
+        )
     wanted = vars(parser.parse_args())
     try:
         Hardness(**{one.name: wanted[one.name] for one in fields(Hardness)})

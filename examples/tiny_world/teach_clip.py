@@ -46,9 +46,7 @@ def example(scene, rng, picture=None):
     if kind < 0.15:
         region, things = (0, 0, scenes.SIZE, scenes.SIZE), list(scene.things)
     elif kind < 0.3:
-        region, things = scenes.crop(
-            scene.things[rng.integers(len(scene.things))].box, scene.things
-        )[:2]
+        region, things = scenes.crop(scene.things[rng.integers(len(scene.things))].box, scene.things)[:2]
     else:
         region, things = scenes.crop(scenes.random_region(scene, rng)[0], scene.things)[:2]
     cut = Image.fromarray(picture).crop(region).resize((scenes.SIZE, scenes.SIZE), Image.BICUBIC)
@@ -59,9 +57,7 @@ def example(scene, rng, picture=None):
 def batch_of(world, rows, tokenizer, rng):
     """CLIPModel's inputs for rows of `world`, a list of (scene, picture)."""
     made = [example(world[row][0], rng, world[row][1]) for row in rows]
-    tokens = tokenizer(
-        [text for _, text in made], padding=True, truncation=True, return_tensors="pt"
-    )
+    tokens = tokenizer([text for _, text in made], padding=True, truncation=True, return_tensors="pt")
     pixels = normalize(torch.from_numpy(np.stack([picture for picture, _ in made])))
     return {
         "input_ids": tokens["input_ids"],
@@ -83,9 +79,7 @@ def train_clip(clip, tokenizer, world, held_out, steps, batch=64, peak=8e-4, see
             clip.logit_scale.clamp_(max=4.6)
         if step % 250 == 0 or step == steps:
             spent = time.time() - start
-            log(
-                f"  {step}/{steps} {spent:.0f}s loss {loss.item():.3f} {measure(clip, tokenizer, held_out)}"
-            )
+            log(f"  {step}/{steps} {spent:.0f}s loss {loss.item():.3f} {measure(clip, tokenizer, held_out)}")
     return clip
 
 
@@ -112,17 +106,11 @@ def wrong_color(clip, tokenizer, held_out, rng):
     pictures, true, false = [], [], []
     for scene, picture in held_out:
         region, things = scenes.crop(scenes.random_region(scene, rng)[0], scene.things)[:2]
-        cut = (
-            Image.fromarray(picture).crop(region).resize((scenes.SIZE, scenes.SIZE), Image.BICUBIC)
-        )
+        cut = Image.fromarray(picture).crop(region).resize((scenes.SIZE, scenes.SIZE), Image.BICUBIC)
         pictures.append(np.asarray(cut))
         index = int(rng.integers(len(things)))
-        others = [
-            c for c in scenes.COLORS if f"{c} {things[index].shape}" not in {t.name for t in things}
-        ]
-        changed = scenes.Thing(
-            others[rng.integers(len(others))], things[index].shape, things[index].box
-        )
+        others = [c for c in scenes.COLORS if f"{c} {things[index].shape}" not in {t.name for t in things}]
+        changed = scenes.Thing(others[rng.integers(len(others))], things[index].shape, things[index].box)
         true.append(scenes.clip_text(things))
         false.append(scenes.clip_text([*things[:index], changed, *things[index + 1 :]]))
     tokens = tokenizer(true + false, padding=True, truncation=True, return_tensors="pt")

@@ -86,7 +86,9 @@ def start_attention(attention, index):
 
 
 def attend_back(attention, row, distance):
-    """Makes the head at `row` look `distance` tokens back: Llama's rotation of i and i + HEAD / 2, undone by it."""
+    """Makes the head at `row` look `distance` tokens back: Llama's rotation of i and i + HEAD / 2, undone by
+    it.
+    """
     fast = torch.arange(6)
     angle = distance * 10000.0 ** (-2 * fast / HEAD)
     attention.q_proj.weight[row + fast, CONSTANT] += 2.0
@@ -113,9 +115,7 @@ class TinyLlava(nn.Module):
     def __init__(self, tokenizer):
         super().__init__()
         self.llm = LlamaForCausalLM(llama_config(len(tokenizer)))
-        self.projector = nn.Sequential(
-            nn.Linear(WIDTH, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, HIDDEN)
-        )
+        self.projector = nn.Sequential(nn.Linear(WIDTH, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, HIDDEN))
         with torch.no_grad():
             self.start_from_shared_codes(tokenizer)
 
@@ -141,9 +141,7 @@ class TinyLlava(nn.Module):
 
     def patch_codes(self, classes, boxes):
         """What a patch should say in the words' own vectors: (n,) classes, (n, 4) hundredths -> (n, HIDDEN)."""
-        names = torch.tensor(
-            [[0, 0]] + [[NAMES.index(w) for w in c.split()] for c in scenes.CATEGORIES]
-        )
+        names = torch.tensor([[0, 0]] + [[NAMES.index(w) for w in c.split()] for c in scenes.CATEGORIES])
         codes = self.name_codes[names[classes]].sum(1)
         codes[:, :WIDTH] = torch.cat([short_code(boxes[:, i] / 100) for i in range(4)], 1)
         codes = codes * (classes > 0)[:, None]
@@ -182,9 +180,7 @@ class Shorthand:
         ids = tokenizer.convert_tokens_to_ids
         self.numbers = ids(vocabulary.COORDINATES)
         self.word = {w: ids(vocabulary.SPACE + w) for w in vocabulary.known_words()}
-        self.open, self.comma, self.close, self.end = ids(
-            [vocabulary.SPACE + "[", ",▁", "]", "</s>"]
-        )
+        self.open, self.comma, self.close, self.end = ids([vocabulary.SPACE + "[", ",▁", "]", "</s>"])
 
     def name(self, name):
         return [self.word[w] for w in name.split()]
@@ -197,9 +193,11 @@ class Shorthand:
         return [self.open, a, self.comma, b, self.comma, c, self.comma, d, self.close]
 
     def sequence(self, things, rng):
-        """(ids, targets): boxes of all named objects, the objects of two regions, all names, or what is there.
+        """(ids, targets): boxes of all named objects, the objects of two regions, all names, or what is
+        there.
 
-        The first has no brackets: the name's last word then finds the box itself, and prose can fetch it there later. With a
+        The first has no brackets: the name's last word then finds the box itself, and prose can fetch it
+            there later. With a
         bracket in between that word learns nothing, and conversations have no name to go by.
         """
         kind = rng.random()
@@ -237,9 +235,7 @@ def expressions_of(things):
 
 def in_pixels(things):
     """Things with boxes in 0-1 -> the same in pixels of the square, as scenes.py has them."""
-    return tuple(
-        scenes.Thing(t.color, t.shape, tuple(scenes.SIZE * v for v in t.box)) for t in things
-    )
+    return tuple(scenes.Thing(t.color, t.shape, tuple(scenes.SIZE * v for v in t.box)) for t in things)
 
 
 def region_of(things, rng):
@@ -278,9 +274,7 @@ class Conversations:
 def random_turns(things, cropped, rng, noise, count):
     """Some questions of every kind about a view; a cropped one is also described as a whole."""
     scene = scenes.Scene(0, in_pixels(things))
-    askers = [
-        scenes.ASKERS[i] for i in rng.choice(len(scenes.ASKERS), count, p=scenes.ASKER_SHARES)
-    ]
+    askers = [scenes.ASKERS[i] for i in rng.choice(len(scenes.ASKERS), count, p=scenes.ASKER_SHARES)]
     turns = [ask(scene, rng, noise) for ask in askers]
     if cropped or rng.random() < 0.08:
         answer = scenes.grounded_text(scenes.left_to_right(scene.things), noise, rng)
@@ -335,11 +329,7 @@ def train(model, features, make, prefix, steps, batch, peak, warmup=100, seed=0,
 
 def train_projector(model, features, views, steps, batch=2048, peak=3e-3, log=print):
     """Fits the projector alone to say each patch's object in the language model's own vectors."""
-    flat, classes, boxes = (
-        features.flatten(0, 1),
-        views.classes.flatten(),
-        views.boxes.flatten(0, 1),
-    )
+    flat, classes, boxes = (features.flatten(0, 1), views.classes.flatten(), views.boxes.flatten(0, 1))
     optimizer = torch.optim.AdamW(model.projector.parameters(), peak)
     for step in range(1, steps + 1):
         set_rate(optimizer, cosine(step, steps, peak))
@@ -386,11 +376,7 @@ def answer(model, features, prompts, conversations, longest):
         inputs = model.embed(features[rows], conversations.prefix, text)
         mask = torch.ones(inputs.shape[:2], dtype=torch.long)
         made = model.llm.generate(
-            inputs_embeds=inputs,
-            attention_mask=mask,
-            max_new_tokens=longest,
-            do_sample=False,
-            pad_token_id=0,
+            inputs_embeds=inputs, attention_mask=mask, max_new_tokens=longest, do_sample=False, pad_token_id=0
         )
         for i, ids in zip(rows, made):
             replies[i] = conversations.tokenizer.decode(ids, skip_special_tokens=True).strip()
@@ -410,9 +396,7 @@ def named_boxes(text):
     """[(name, box)] of 'a red circle [..], a blue square [..] and ...'."""
     found = []
     for piece in text.split("]")[:-1]:
-        words = [
-            w for w in piece.split("[")[0].replace(",", " ").split() if w not in ("a", "an", "and")
-        ]
+        words = [w for w in piece.split("[")[0].replace(",", " ").split() if w not in ("a", "an", "and")]
         found.append((" ".join(words), parse_box(piece[piece.find("[") :] + "]")))
     return found
 
@@ -426,23 +410,18 @@ def measure(model, features, views, tokenizer, limit=300, seed=0):
     for row in rows:
         options = expressions_of(views.things[row])
         chosen.append(options[rng.integers(len(options))])
-    replies = answer(
-        model, features[rows], [scenes.REC.format(name=n) for n, _ in chosen], conversations, 12
-    )
+    replies = answer(model, features[rows], [scenes.REC.format(name=n) for n, _ in chosen], conversations, 12)
     truth = torch.tensor([views.things[row][i].box for row, (_, i) in zip(rows, chosen)])
     iou = box_iou(torch.tensor([parse_box(r) for r in replies]), truth)
     found["rec"] = [round((iou >= t).float().mean().item(), 3) for t in (0.5, 0.6, 0.7, 0.8, 0.9)]
     found["rec_iou"] = round(iou.mean().item(), 3)
     found.update(measure_descriptions(model, features, views, conversations, rows[:150], rng))
     asked = [
-        (row, scenes.ask_presence(scenes.Scene(0, in_pixels(views.things[row])), rng, 0))
-        for row in rows
+        (row, scenes.ask_presence(scenes.Scene(0, in_pixels(views.things[row])), rng, 0)) for row in rows
     ]
     replies = answer(model, features[rows], [q for _, (q, _) in asked], conversations, 4)
     found["yes_no"] = round(float(np.mean([r == a for r, (_, (_, a)) in zip(replies, asked)])), 3)
-    asked = [
-        (row, scenes.ask_reg(scenes.Scene(0, in_pixels(views.things[row])), rng, 0)) for row in rows
-    ]
+    asked = [(row, scenes.ask_reg(scenes.Scene(0, in_pixels(views.things[row])), rng, 0)) for row in rows]
     replies = answer(model, features[rows], [q for _, (q, _) in asked], conversations, 6)
     found["reg"] = round(float(np.mean([r == a for r, (_, (_, a)) in zip(replies, asked)])), 3)
     return found
@@ -460,9 +439,7 @@ def measure_descriptions(model, features, views, conversations, rows, rng):
         for thing in things:
             same = [box for name, box in claims if name == thing.name]
             named += bool(same)
-            near = (
-                box_iou(torch.tensor(same), torch.tensor([thing.box] * len(same))) if same else []
-            )
+            near = box_iou(torch.tensor(same), torch.tensor([thing.box] * len(same))) if same else []
             boxed += any(v >= 0.5 for v in near)
     return {
         "named": round(named / total, 3),

@@ -179,9 +179,7 @@ def train_detector(detector, views, held_out, steps, batch=64, peak=1.5e-3, log=
         if step % 250 == 0 or step == steps:
             named, boxed = patch_accuracy(tower, heads, held_out)
             spent = time.time() - start
-            log(
-                f"tower {step}/{steps} {spent:.0f}s loss {loss:.3f} class {named:.3f} IoU>.5/.9 {boxed}"
-            )
+            log(f"tower {step}/{steps} {spent:.0f}s loss {loss:.3f} class {named:.3f} IoU>.5/.9 {boxed}")
 
 
 def descend(optimizer, loss, parameters):

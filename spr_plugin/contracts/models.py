@@ -102,7 +102,11 @@ def _detection(row, size: tuple[int, int], phrases: Sequence[str]) -> Detection:
     if (space.width, space.height) != size:
         theirs, ours = f"{space.width} x {space.height}", f"{size[0]} x {size[1]}"
         raise Broken(f"gives a box of a picture of {theirs} for one of {ours}")
-    return phrase, Box.of((number(value, "a box with") for value in box.xyxy), space), number(score, "as score")
+    return (
+        phrase,
+        Box.of((number(value, "a box with") for value in box.xyxy), space),
+        number(score, "as score"),
+    )
 
 
 def _descriptions(query: RegionQuery) -> list[Description]:

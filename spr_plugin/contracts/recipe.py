@@ -42,7 +42,9 @@ class CheckedRecipe(Recipe):
             for query in queries:
                 of_kind(query, Query)
                 if not 1 <= len(query.pictures) <= 5:
-                    raise Broken(f"gives the query {query.id} with {len(query.pictures)} pictures, not one to five")
+                    raise Broken(
+                        f"gives the query {query.id} with {len(query.pictures)} pictures, not one to five"
+                    )
                 if query.id in ids:
                     raise Broken(f"gives two queries of the id {query.id}")
                 ids.add(query.id)

@@ -1,9 +1,11 @@
-"""Pictures with object boxes: COCO-format JSON. Those mined from conversations are in :mod:`spr_plugin.data.conversations`.
+"""Pictures with object boxes: COCO-format JSON. Those mined from conversations are in
+:mod:`spr_plugin.data.conversations`.
 
-Single bad records never stop a run: each is left out and counted under its reason in the caller's `skipped` Counter. What raises
-:class:`~spr_plugin.errors.UserError` is a file that is wrong as a whole.
+Single bad records never stop a run: each is left out and counted under its reason in the caller's `skipped`
+Counter. What raises :class:`~spr_plugin.errors.UserError` is a file that is wrong as a whole.
 
-Boxes refer to the pixels as stored in the file. EXIF orientation is not applied, because LLaVA opens pictures without it too.
+Boxes refer to the pixels as stored in the file. EXIF orientation is not applied, because LLaVA opens pictures
+without it too.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class Annotation:
         id: unique within its picture.
         label: category name or phrase; never empty.
         box: in pixels of the picture, clipped to it.
-        coarse: read back from rounded box text (half a step of LLaVA's is 3 px at 640 px), not annotated to the pixel.
+        coarse: read back from rounded box text (half a step of LLaVA's is 3 px at 640 px), not annotated to
+            the pixel.
     """
 
     id: int | str
@@ -64,9 +67,9 @@ class CocoImages:
     clipped to the picture. With `keep_crowd` groups and ignored objects are objects too. Left out and counted
     in `skipped`, as far as pictures are asked for: annotations as ``crowd``, ``ignored``, ``bad_box``,
     ``not_finite``, ``zero_area``, ``outside``, ``no_label``, ``duplicate_id``, ``duplicate`` (of another
-    record's); pictures under `pictures.REASONS`, as ``size_mismatch`` (with the record), ``no_objects``; and of
-    the whole file ``unknown_image``, ``bad_image_record``, ``duplicate_image_id``.
-    Raises UserError where `file` is not COCO JSON, or one id or one file is named in two ways.
+    record's); pictures under `pictures.REASONS`, as ``size_mismatch`` (with the record), ``no_objects``; and
+    of the whole file ``unknown_image``, ``bad_image_record``, ``duplicate_image_id``. Raises UserError where
+    `file` is not COCO JSON, or one id or one file is named in two ways.
 
     Attributes:
         ids: of all pictures of the file, usable or not.
@@ -75,7 +78,11 @@ class CocoImages:
     def __init__(self, file: str, image_folder: str, skipped: Counter, keep_crowd: bool = False):
         self._index = CocoIndex(file, file_name_of, skipped)
         self._folder, self._skipped, self._keep_crowd = image_folder, skipped, keep_crowd
-        self._labels = {record.get("id"): _category(record.get("name")) for record in self._index.categories if isinstance(record, dict)}
+        self._labels = {
+            record.get("id"): _category(record.get("name"))
+            for record in self._index.categories
+            if isinstance(record, dict)
+        }
         self._names: dict[str, str] = {}  # path → the name that led there
         self.ids = [str(id) for id in self._index.ids]
         if self._index.again:
@@ -129,7 +136,8 @@ class CocoImages:
             found = os.path.join(self._folder, own)
         if (other := self._names.setdefault(os.path.abspath(found), name)) != name:
             raise UserError(
-                f"--spr_annotations {self._index.file}: {other} and {name} are one file, {found}: name it alike"
+                f"--spr_annotations {self._index.file}: {other} and {name} are one file, {found}: name it"
+                " alike"
             )
         return found
 
@@ -149,7 +157,9 @@ def _joined(found: list[list[Annotation]], skipped: Counter) -> tuple[Annotation
     joined = {annotation.id: annotation for annotation in found[0]}
     for number, later in enumerate(found[1:], 2):
         for annotation in later:
-            if any((known.label, known.box) == (annotation.label, annotation.box) for known in joined.values()):
+            if any(
+                (known.label, known.box) == (annotation.label, annotation.box) for known in joined.values()
+            ):
                 skipped["duplicate"] += 1
                 continue
             id = annotation.id if annotation.id not in joined else f"{annotation.id} of record {number}"
@@ -164,7 +174,9 @@ def _hashable(value: object) -> bool:
 def file_name_of(record: object, skipped: Counter) -> str:
     """The file name of an ``images`` entry; "", counted, unless it has an id and whole positive sizes too."""
     good = isinstance(record, dict) and _hashable(record.get("id"))
-    good = good and all(isinstance(record.get(side), int) and record[side] > 0 for side in ("width", "height"))
+    good = good and all(
+        isinstance(record.get(side), int) and record[side] > 0 for side in ("width", "height")
+    )
     name = _file_name(record) if good else ""
     skipped.update([] if name else ["bad_image_record"])
     return name
@@ -176,7 +188,9 @@ def _file_name(record: dict) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _coco_annotation(row: dict, labels: dict, space: Space, skipped: Counter, keep_crowd: bool) -> Annotation | None:
+def _coco_annotation(
+    row: dict, labels: dict, space: Space, skipped: Counter, keep_crowd: bool
+) -> Annotation | None:
     """The annotation of one row, or None, counted."""
     label = labels.get(row.get("category_id"), "") if _hashable(row.get("category_id")) else ""
     box = _coco_box(row, space, keep_crowd)
@@ -192,7 +206,11 @@ def _coco_box(row: dict, space: Space, keep_crowd: bool) -> Box | str:
     if not keep_crowd and (row.get("iscrowd") or row.get("ignore")):
         return "crowd" if row.get("iscrowd") else "ignored"
     numbers = row.get("bbox")
-    if not isinstance(numbers, list) or len(numbers) != 4 or not all(isinstance(n, (int, float)) for n in numbers):
+    if (
+        not isinstance(numbers, list)
+        or len(numbers) != 4
+        or not all(isinstance(n, (int, float)) for n in numbers)
+    ):
         return "bad_box"
     x, y, width, height = map(float, numbers)
     if not all(map(math.isfinite, (x, y, width, height))):
@@ -203,7 +221,9 @@ def _coco_box(row: dict, space: Space, keep_crowd: bool) -> Box | str:
 
 
 def usable(box: Box) -> Box | None:
-    """`box` in pixels, clipped to its picture; None where less than a pixel of it lies there, or it is no number."""
+    """`box` in pixels, clipped to its picture; None where less than a pixel of it lies there, or it is no
+    number.
+    """
     if not finite(box.xyxy):
         return None
     clipped = box.to(Space.pixels(box.space.width, box.space.height)).clip()
@@ -211,7 +231,9 @@ def usable(box: Box) -> Box | None:
 
 
 def label_of(name: object) -> str:
-    """A phrase without what box text is made of, which would be read back as something else: tags, brackets, quotes."""
+    """A phrase without what box text is made of, which would be read back as something else: tags, brackets,
+    quotes.
+    """
     bare = TAG.sub(" ", name) if isinstance(name, str) else ""
     return " ".join(BOX_MARKS.sub(" ", bare).split()).strip(",.;: ")
 
@@ -224,7 +246,9 @@ MISSPELT = {
 
 
 def _category(name: object) -> str:
-    """A category's name as a phrase: LVIS's ``bow_(decorative_ribbons)`` is a bow, Objects365's ``Moniter/TV`` a monitor."""
+    """A category's name as a phrase: LVIS's ``bow_(decorative_ribbons)`` is a bow, Objects365's
+    ``Moniter/TV`` a monitor.
+    """
     first = NAME_END.split(name)[0] if isinstance(name, str) else ""
     return " ".join(MISSPELT.get(word.lower(), word) for word in label_of(first.replace("_", " ")).split())
 

@@ -1,10 +1,11 @@
-"""Where the records of a COCO-format JSON file lie in it, so that any picture's are read without the rest: for Objects365, 6 GB in one file.
+"""Where the records of a COCO-format JSON file lie in it, so that any picture's are read without the rest:
+for Objects365, 6 GB in one file.
 
 The file is streamed once; an SQLite table keeps, of each image and annotation record, its id and its place in
-the file, and of images the file name. The records stay where they are and are parsed by ``json`` when asked for,
-so the index knows no other field of them. The index of a file above ``KEPT_BYTES`` is kept in the user's cache
-folder (``XDG_CACHE_HOME``) under the file's fingerprint and its own checksum: one that was damaged since is made
-again.
+the file, and of images the file name. The records stay where they are and are parsed by ``json`` when asked
+for, so the index knows no other field of them. The index of a file above ``KEPT_BYTES`` is kept in the user's
+cache folder (``XDG_CACHE_HOME``) under the file's fingerprint and its own checksum: one that was damaged
+since is made again.
 """
 
 from __future__ import annotations
@@ -46,12 +47,13 @@ class CocoIndex:
 
     Args:
         file: the path.
-        name_of: the file name of an ``images`` entry, "" for one that lacks what a picture needs; it counts the reason.
+        name_of: the file name of an ``images`` entry, "" for one that lacks what a picture needs; it counts
+            the reason.
         skipped: gets what was counted when the index was made, also where the index is only opened.
 
     Attributes:
-        ids: id of each picture, in the file's order: of records that name one file the first one's, and of two
-            records with one id the later counts.
+        ids: id of each picture, in the file's order: of records that name one file the first one's, and of
+            two records with one id the later counts.
         again: number of records that name a file which an earlier one names.
         categories: the ``categories`` records.
 
@@ -85,14 +87,18 @@ class CocoIndex:
         return found and found[0]
 
     def shared(self, name: str, tail: str) -> bool:
-        """Whether another name than `name` is or ends in the path `tail`: ``a.jpg`` is a tail of ``cam2/a.jpg``."""
+        """Whether another name than `name` is or ends in the path `tail`: ``a.jpg`` is a tail of
+        ``cam2/a.jpg``.
+        """
         end = _backwards(tail)
         others = "SELECT 1 FROM images WHERE (name = ? OR name >= ? AND name < ?) AND name != ? LIMIT 1"
         return self._db.execute(others, (end, f"{end}/", f"{end}0", _backwards(name))).fetchone() is not None
 
     def annotations(self, id: int | str) -> list:
         """The ``annotations`` records of an image id, in the file's order."""
-        places = self._db.execute("SELECT start, length FROM annotations WHERE image = ? ORDER BY start", (id,))
+        places = self._db.execute(
+            "SELECT start, length FROM annotations WHERE image = ? ORDER BY start", (id,)
+        )
         return [self._record(start, length) for start, length in places]
 
     def _record(self, start: int, length: int):
@@ -100,12 +106,15 @@ class CocoIndex:
         try:
             return parse_json(self._source.read(length).decode("utf-8", "replace"))
         except ValueError as error:
-            raise UserError(f"--spr_annotations {self.file}: not JSON (record at byte {start}: {error})") from None
+            raise UserError(
+                f"--spr_annotations {self.file}: not JSON (record at byte {start}: {error})"
+            ) from None
 
 
 def _backwards(name: str) -> str:
-    """A path as the index keeps it, from its end: names that share a tail stand together. ``..`` stays, since it
-    may lead through a link."""
+    """A path as the index keeps it, from its end: names that share a tail stand together. ``..`` stays, since
+    it may lead through a link.
+    """
     root = [""] if name.startswith("/") else []
     return "/".join([*reversed([part for part in name.split("/") if part not in ("", ".")]), *root])
 
@@ -116,7 +125,9 @@ def _cache_path(file: str) -> Path:
 
 
 def _kept(path: Path, file: str, name_of) -> sqlite3.Connection:
-    """The index in the cache folder, ``PATH-CHECKSUM.sqlite``; made first, as a whole, if no sound one is there."""
+    """The index in the cache folder, ``PATH-CHECKSUM.sqlite``; made first, as a whole, if no sound one is
+    there.
+    """
     draft = draft_of(path)
     try:
         for known in path.parent.glob(f"{path.name}-*.sqlite"):
@@ -132,7 +143,10 @@ def _kept(path: Path, file: str, name_of) -> sqlite3.Connection:
         put(draft, found)
         return sqlite3.connect(found)
     except (OSError, sqlite3.OperationalError) as error:
-        raise UserError(f"{path.parent}: cannot keep the index of {file} ({error}); point XDG_CACHE_HOME to a folder with room") from None
+        raise UserError(
+            f"{path.parent}: cannot keep the index of {file} ({error}); point XDG_CACHE_HOME to a folder with"
+            " room"
+        ) from None
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()
@@ -176,22 +190,28 @@ def _built(db: sqlite3.Connection, file: str, name_of) -> sqlite3.Connection:
             else:
                 db.executemany("INSERT INTO annotations VALUES (?, ?, ?)", stream.elements(stream.annotation))
     if missing:
-        raise UserError(f"{file} has no '{min(missing, key=LISTS.index)}' list: --spr_annotations wants COCO JSON")
+        raise UserError(
+            f"{file} has no '{min(missing, key=LISTS.index)}' list: --spr_annotations wants COCO JSON"
+        )
     db.execute("CREATE INDEX by_image ON annotations (image)")
     skipped["duplicate_image_id"] -= _number(db, "SELECT count(*) FROM images")
     per_image = "SELECT image, count(*) AS n FROM annotations GROUP BY image"
-    skipped["unknown_image"] = _number(db, f"SELECT sum(n) FROM ({per_image}) WHERE image IS NULL OR image NOT IN (SELECT id FROM images)")
+    skipped["unknown_image"] = _number(
+        db, f"SELECT sum(n) FROM ({per_image}) WHERE image IS NULL OR image NOT IN (SELECT id FROM images)"
+    )
     for id, name in db.execute("SELECT id, name FROM images WHERE clash LIMIT 1"):
         first = _backwards(name)
         raise UserError(
-            f"--spr_annotations {file}: image id {id} is that of {first} and of another file, so that their objects "
-            "cannot be told apart: give each its own id"
+            f"--spr_annotations {file}: image id {id} is that of {first} and of another file, so that their"
+            " objects cannot be told apart: give each its own id"
         )
     db.execute("CREATE INDEX by_name ON images (name)")
     db.execute("UPDATE images SET again = 1 WHERE place NOT IN (SELECT min(place) FROM images GROUP BY name)")
     again = _number(db, "SELECT count(*) FROM images WHERE again")
     facts = {"skipped": +skipped, "categories": categories, "again": again}
-    db.executemany("INSERT INTO facts VALUES (?, ?)", ((name, json.dumps(value)) for name, value in facts.items()))
+    db.executemany(
+        "INSERT INTO facts VALUES (?, ?)", ((name, json.dumps(value)) for name, value in facts.items())
+    )
     db.commit()
     return db
 
@@ -205,7 +225,9 @@ def _is_id(value: object) -> bool:
 
 
 class _Stream:
-    """A JSON file as it is read: its text from the byte ``base`` on, one character a byte (Latin-1), and the place ``at`` in it."""
+    """A JSON file as it is read: its text from the byte ``base`` on, one character a byte (Latin-1), and the
+    place ``at`` in it.
+    """
 
     def __init__(self, source, file: str):
         self.source, self.file = source, file
@@ -217,7 +239,9 @@ class _Stream:
         self.text, self.at, self.ended = "", 0, False
 
     def lists(self) -> Iterator[str]:
-        """Names of the lists of LISTS in the outermost object; the caller reads each one's elements before it asks for the next."""
+        """Names of the lists of LISTS in the outermost object; the caller reads each one's elements before it
+        asks for the next.
+        """
         if self._next() != "{":
             return
         self._take("{")
@@ -251,7 +275,9 @@ class _Stream:
         while True:
             try:
                 value, end = scan(self.text, self.at)
-                if end + 3 < len(self.text) or self.ended:  # "1" at the end of the text may be the beginning of "1.5" or "1e-5"
+                if (
+                    end + 3 < len(self.text) or self.ended
+                ):  # "1" at the end of the text may be the beginning of "1.5" or "1e-5"
                     break
             except RecursionError:
                 raise self._broken("nested too deep") from None
@@ -268,12 +294,18 @@ class _Stream:
     def annotation(self) -> tuple[int, int, int | str | None]:
         """(start, length, ``image_id``) of the record at this place.
 
-        A record without objects or escapes inside ends at the first brace that is not in a string, and any ``"image_id":`` in it is
-        its key, so it need not be parsed.
+        A record without objects or escapes inside ends at the first brace that is not in a string, and any
+        ``"image_id":`` in it is its key, so it need not be parsed.
         """
         text, at = self.text, self.at + self.text.startswith(" ", self.at)
         end = text.find("}", at) + 1
-        if end and text[at] == "{" and text.count("{", at, end) == 1 and text.count('"', at, end) % 2 == 0 and text.find("\\", at, end) < 0:
+        if (
+            end
+            and text[at] == "{"
+            and text.count("{", at, end) == 1
+            and text.count('"', at, end) % 2 == 0
+            and text.find("\\", at, end) < 0
+        ):
             if found := IMAGE_ID.search(text, at, end):
                 self.at = end
                 return self.base + at, end - at, int(found[1])

@@ -21,12 +21,16 @@ from spr_plugin.progress import say
 
 PADDING_ROUNDING = 0.02  # boxes of two decimals, drawn a little beyond their picture
 PADDING_SEEN, PADDING_SURE = 4000, 20  # number of boxes that are asked; number that decides
-PADDING_ERRORS, SQUARE_ERRORS = 0.005, 0.05  # share in the stripes that padded boxes may have; that others exceed
+PADDING_ERRORS, SQUARE_ERRORS = (
+    0.005,
+    0.05,
+)  # share in the stripes that padded boxes may have; that others exceed
 WORD = re.compile(r"\w+")
 ASKED = 20  # characters of a question that tell how it is asked
 COMMON = 0.1  # share of the questions that end in a sentence which belongs to how the file asks
 REC_QUESTION = re.compile(r"describes:\s*(\S(?:.*\S)?)", re.DOTALL)
-# What asks for a form of the answer and follows the phrase: a line or a sentence of its own, in the imperative.
+# What asks for a form of the answer and follows the phrase: a line or a sentence of its own, in the
+# imperative.
 INSTRUCTION = re.compile(
     r"(?<!\s)\s*\n.*|(?:^|(?<!\s)\s+)(?:Please|Answer|Respond|Reply|Output|Provide|Return)\s.*"
     r"|(?<=[.?!,;:])\s+(?:Be|Format|Give|Just|Keep|Only|Report|Use|Write)\s.*",
@@ -35,14 +39,14 @@ INSTRUCTION = re.compile(
 # Words that name no object: of grammar, and of asking for a box and answering with one.
 ARTICLES = frozenset("a an the".split())
 NO_NAMES = ARTICLES | frozenset(
-    "this that these those it its they them i me my you your we our one single each all any both which what where "
-    "who how here there is are was were be been being am can could will would shall should may might must do does "
-    "did has have had of in on at to for from by with within as and or not no yes so only just also then than if "
-    "per above below following follows given sure ok okay please kindly briefly exactly "
-    "answer answers answered reply respond response output return provide give report write say show use mark "
-    "find found locate located location position detect detected detection result corresponding requested "
-    "described describes description question sentence phrase format coordinate coordinates coords bounding bound "
-    "bounded box boxes bbox brackets xyxy json put region regions area object objects image".split()
+    "this that these those it its they them i me my you your we our one single each all any both which what"
+    " where who how here there is are was were be been being am can could will would shall should may might"
+    " must do does did has have had of in on at to for from by with within as and or not no yes so only just"
+    " also then than if per above below following follows given sure ok okay please kindly briefly exactly"
+    " answer answers answered reply respond response output return provide give report write say show use"
+    " mark find found locate located location position detect detected detection result corresponding"
+    " requested described describes description question sentence phrase format coordinate coordinates coords"
+    " bounding bound bounded box boxes bbox brackets xyxy json put region regions area object objects image".split()
 )
 ASKING = re.compile(
     r"\s+(?:(?:please|just|only|kindly)\s+)?(?:answer|reply|respond|output|return|provide|give|report|write)\s+\w",
@@ -57,15 +61,16 @@ REG_QUESTION = re.compile(r"\bdescri(?:be|ption)\b", re.IGNORECASE)
 def mine_conversations(
     file: str, image_folder: str, box_format: BoxFormat, skipped: Counter
 ) -> Iterator[AnnotatedImage]:
-    """Pictures with the boxes that a LLaVA data file's conversations name, one per picture file, in order of first appearance.
+    """Pictures with the boxes that a LLaVA data file's conversations name, one per picture file, in order of
+    first appearance.
 
-    Read are referring-expression turns (the answer is a box, the phrase is what the question ``describes: …``), region
-    descriptions (the question holds one box, the answer is the phrase) and answers that hold phrases with boxes. `box_format`
-    says how the file writes boxes; where it is 0-1 of the padded square, or of the picture, `check_padding`
-    looks first whether the file's own boxes allow that, and a padded box that lies in the padding is left out.
-    What the file says to every phrase alike (`instructions`), and words that only ask or answer, are no part of
-    a phrase. The same object found again (IoU >= 0.5 under one label, or >= 0.9 under any) is dropped. All
-    annotations are `coarse`.
+    Read are referring-expression turns (the answer is a box, the phrase is what the question ``describes:
+    …``), region descriptions (the question holds one box, the answer is the phrase) and answers that hold
+    phrases with boxes. `box_format` says how the file writes boxes; where it is 0-1 of the padded square, or
+    of the picture, `check_padding` looks first whether the file's own boxes allow that, and a padded box that
+    lies in the padding is left out. What the file says to every phrase alike (`instructions`), and words that
+    only ask or answer, are no part of a phrase. The same object found again (IoU >= 0.5 under one label, or
+    >= 0.9 under any) is dropped. All annotations are `coarse`.
 
     Counted in `skipped`: ``no_image``, ``bad_record``, ``unknown_speaker`` (records), `pictures.REASONS`,
     ``no_phrase``, ``outside``, ``in_padding``, ``duplicate``, and the box format's parsing failures as
@@ -90,13 +95,13 @@ def mine_conversations(
 
 
 def check_padding(turns_by_image: dict, image_folder: str, box_format: BoxFormat, file: str) -> None:
-    """UserError where the file's boxes on clearly non-square pictures speak against the declared reading, or for
-    both. The boxes are a seeded sample of all.
+    """UserError where the file's boxes on clearly non-square pictures speak against the declared reading, or
+    for both. The boxes are a seeded sample of all.
 
     On the padded square of a wide picture nothing lies in the stripes above and below it; boxes in 0-1 of the
     picture itself reach into them as often as into stripes of that breadth at its sides. So one reading is
-    refuted by boxes in the stripes, the other by their absence, in all of the file or in a stretch of it, and a
-    share between those of the two is a mixture. Pictures all of a kind (roads, say) may look like padding.
+    refuted by boxes in the stripes, the other by their absence, in all of the file or in a stretch of it, and
+    a share between those of the two is a mixture. Pictures all of a kind (roads, say) may look like padding.
     """
     if box_format.space_name not in ("padded_square", "normalized"):
         return
@@ -104,39 +109,46 @@ def check_padding(turns_by_image: dict, image_folder: str, box_format: BoxFormat
     inside, sides = sum(one.inside for one in seen), sum(one.beside for one in seen)
     padded = box_format.space_name == "padded_square"
     found = (
-        f"{inside} of {len(seen)} boxes on non-square pictures of --data_path {file} reach into the stripes that "
-        "padding to a square adds"
+        f"{inside} of {len(seen)} boxes on non-square pictures of --data_path {file} reach into the stripes"
+        " that padding to a square adds"
     )
     mixed = inside < 0.75 * sides and sides - inside > 4 * math.sqrt(sides + inside)
     both = f"{found}, {sides} into as broad ones at the sides"
     alike = "some boxes count padding and some do not; write them alike, or give boxes by --spr_annotations"
     if 0 < len(seen) < PADDING_SURE:
-        say(f"{found}: too few to tell whether they count padding, taken as {'pad' if padded else 'square'} (--spr_data_aspect)")
+        say(
+            f"{found}: too few to tell whether they count padding, taken as {'pad' if padded else 'square'}"
+            " (--spr_data_aspect)"
+        )
     elif padded and inside > PADDING_ERRORS * len(seen):
         if mixed:
             raise UserError(f"{both}: {alike}")
         raise UserError(
-            f"{found}: they are no boxes of the padded square; say --spr_data_aspect square, or give boxes by "
-            "--spr_annotations"
+            f"{found}: they are no boxes of the padded square; say --spr_data_aspect square, or give boxes by"
+            " --spr_annotations"
         )
     elif padded and inside:
         say(f"{found}: such boxes are left out, and others like them may be read wrongly (--spr_data_aspect)")
     elif not padded and seen:
         if inside <= SQUARE_ERRORS * len(seen):
             raise UserError(
-                f"{found}: they are boxes of the padded square, as in LLaVA's own data; say --spr_data_aspect pad"
+                f"{found}: they are boxes of the padded square, as in LLaVA's own data; say"
+                " --spr_data_aspect pad"
             )
         if mixed:
             raise UserError(f"{both}: {alike}")
         longest, where = max((_longest_stretch(seen, order), order) for order in ORDERS)
         if longest > STRETCH + math.log2(len(seen)):
-            raise UserError(f"{found}, but none of {longest} boxes that lie together {ORDERS[where]}: {alike}")
+            raise UserError(
+                f"{found}, but none of {longest} boxes that lie together {ORDERS[where]}: {alike}"
+            )
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """Where one box lies: whether it reaches into the stripes that padding would add, and into as broad ones at
-    the two other sides; the place of its picture in the file, its folder, and how it is asked for."""
+    """Where one box lies: whether it reaches into the stripes that padding would add, and into as broad ones
+    at the two other sides; the place of its picture in the file, its folder, and how it is asked for.
+    """
 
     inside: bool
     beside: bool
@@ -147,7 +159,9 @@ class _Seen:
 
 # What may keep two sources in one file apart, though it is shuffled → in words.
 ORDERS = {"place": "in the file", "folder": "in one folder", "asked": "under one question"}
-STRETCH = 16  # boxes in a row that reach to a side alone; log2 of all comes by chance, were the two ways alike
+STRETCH = (
+    16  # boxes in a row that reach to a side alone; log2 of all comes by chance, were the two ways alike
+)
 
 
 def _longest_stretch(seen: Sequence[_Seen], order: str) -> int:
@@ -218,8 +232,9 @@ def _pairs(talk: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
 
 def instructions(questions: Iterable[str]) -> frozenset[str]:
-    """The sentences of two words and more that the file adds to what it asks for: to one phrase in ten, and to
-    three different ones at least."""
+    """The sentences of two words and more that the file adds to what it asks for: to one phrase in ten, and
+    to three different ones at least.
+    """
     tails = [SENTENCE_END.split(asked[1]) for asked in map(REC_QUESTION.search, questions) if asked]
     phrases: dict[str, set[str]] = {}
     for phrase, *others in tails:
@@ -245,7 +260,13 @@ def _asked_for(tail: str, told: Set[str]) -> str:
 
 
 def _mined(
-    question: str, answer: str, width: int, height: int, box_format: BoxFormat, told: Set[str], skipped: Counter
+    question: str,
+    answer: str,
+    width: int,
+    height: int,
+    box_format: BoxFormat,
+    told: Set[str],
+    skipped: Counter,
 ) -> list[tuple[str, Box]]:
     """(phrase, box) of one turn; see `mine_conversations`."""
     said = box_format.parse(answer, width, height)
@@ -279,7 +300,9 @@ def _annotations(found: Iterable[tuple[str, Box]], skipped: Counter) -> tuple[An
 
 
 def _in_padding(box: Box) -> bool:
-    """Whether a box of the padded square lies in the padding, beyond what rounding does: its space is another."""
+    """Whether a box of the padded square lies in the padding, beyond what rounding does: its space is
+    another.
+    """
     (x1, y1, x2, y2), (width, height) = box.pixels(), (box.space.width, box.space.height)
     beyond = max(-x1, -y1, x2 - width, y2 - height)
     return box.space.name == "padded_square" and beyond > PADDING_ROUNDING * max(width, height)
@@ -288,7 +311,8 @@ def _in_padding(box: Box) -> bool:
 def _repeats(label: str, box: Box, kept: Sequence[Annotation]) -> bool:
     overlaps = iou_matrix([box.xyxy], [other.box.xyxy for other in kept])[0]
     return any(
-        overlap >= (0.5 if other.label.lower() == label.lower() else 0.9) for overlap, other in zip(overlaps, kept)
+        overlap >= (0.5 if other.label.lower() == label.lower() else 0.9)
+        for overlap, other in zip(overlaps, kept)
     )
 
 
@@ -299,8 +323,9 @@ def _own_words(text: str) -> Iterator[re.Match]:
 
 
 def _names_nothing(label: str) -> bool:
-    """Whether a phrase has no word of its own, as "bounding box is"; a box may be what is in the picture, and a
-    number what stands on it."""
+    """Whether a phrase has no word of its own, as "bounding box is"; a box may be what is in the picture, and
+    a number what stands on it.
+    """
     others = set(WORD.findall(label.lower())) - ARTICLES
     alone = others in ({"box"}, {"boxes"}) or (others and all(map(str.isdecimal, others)))
     return not alone and next(_own_words(label), None) is None

@@ -157,7 +157,9 @@ def opened(source: Source, record_id: str | None = None) -> Iterator[Image.Image
     try:
         with contextlib.ExitStack() as files:
             files.enter_context(_whole_alone())
-            file: BinaryIO = io.BytesIO(place) if isinstance(place, bytes) else open(place, "rb", opener=_regular)
+            file: BinaryIO = (
+                io.BytesIO(place) if isinstance(place, bytes) else open(place, "rb", opener=_regular)
+            )
             image = files.enter_context(Image.open(files.enter_context(file), formats=FORMATS))
             if image.width * image.height > _max_pixels:
                 why = f"{image.width} x {image.height}: more than {_max_pixels} pixels"
@@ -273,12 +275,17 @@ def read_all(pictures: Iterable[Picture]) -> list[Image.Image] | None:
 
 
 def readable(path: str, record_id: str) -> Image.Image | None:
-    """The picture, or None if the file is no readable picture. UserError if it has vanished: that can be mended, and asked again."""
+    """The picture, or None if the file is no readable picture. UserError if it has vanished: that can be
+    mended, and asked again.
+    """
     try:
         return open_image(path, record_id)
     except BadImage as error:
         if error.reason == MISSING:
-            raise UserError(f"record {record_id}: {path} has vanished since the queries were made; put it back and run the same command") from None
+            raise UserError(
+                f"record {record_id}: {path} has vanished since the queries were made; put it back and run"
+                " the same command"
+            ) from None
         return None
 
 

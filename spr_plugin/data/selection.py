@@ -1,10 +1,12 @@
-"""Which pictures and objects regions are grown from: what ``--spr_exclude``, ``--spr_min_objects`` and ``--spr_min_area`` leave.
+"""Which pictures and objects regions are grown from: what ``--spr_exclude``, ``--spr_min_objects`` and
+``--spr_min_area`` leave.
 
-RefCOCO, RefCOCO+ and RefCOCOg test on pictures of COCO's *training* set, which LLaVA's mix, LVIS and Visual Genome hold too: whoever
-measures on them names their files to ``--spr_exclude``. A picture is known by COCO's number wherever its name has
-the twelve digits (``COCO_train2014_000000581857.jpg`` is ``train2017/000000581857.jpg`` and
-``COCO_train2014_000000581857_jpg.rf.0f3a….jpg``) or a number behind the name of one of COCO's sets
-(``COCO_train2014_581857.jpg``), else by its file name. Of several numbers in one name any may be the picture's.
+RefCOCO, RefCOCO+ and RefCOCOg test on pictures of COCO's *training* set, which LLaVA's mix, LVIS and Visual
+Genome hold too: whoever measures on them names their files to ``--spr_exclude``. A picture is known by COCO's
+number wherever its name has the twelve digits (``COCO_train2014_000000581857.jpg`` is
+``train2017/000000581857.jpg`` and ``COCO_train2014_000000581857_jpg.rf.0f3a….jpg``) or a number behind the
+name of one of COCO's sets (``COCO_train2014_581857.jpg``), else by its file name. Of several numbers in one
+name any may be the picture's.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from spr_plugin.errors import UserError
 from spr_plugin.loading import read_json, read_json_lines, read_lines
 from spr_plugin.plain_pickle import load_plain
 
-# COCO's are below a million, which tells them from the twelve digits of dates and hashes; its year may stand before.
+# COCO's are below a million, which tells them from the twelve digits of dates and hashes; its year may stand
+# before.
 COCO_NUMBER = re.compile(r"(?:(?<!\d)|(?<=201[457]))(0{6}\d{6})(?!\d)")
 TWELVE_DIGITS = re.compile(r"(?<!\d)(\d{12})(?!\d)")
 IN_COCO_SET = re.compile(
@@ -53,7 +56,9 @@ class Selection:
     doubtful: list[str] = dataclasses.field(default_factory=list, compare=False)
 
     def __call__(self, image: AnnotatedImage, skipped: Counter) -> AnnotatedImage | None:
-        """`image` with the objects that are large enough, or None; counted as ``excluded``, ``small`` (objects), ``few_objects``."""
+        """`image` with the objects that are large enough, or None; counted as ``excluded``, ``small``
+        (objects), ``few_objects``.
+        """
         own = keys_of_picture(image.path)
         if by := {path: own & keys for path, keys in self.excluded.items() if own & keys}:
             self.matched.update(by)
@@ -71,7 +76,9 @@ class Selection:
         return dataclasses.replace(image, annotations=large) if small else image
 
     def unmatched(self) -> list[str]:
-        """The paths of ``--spr_exclude`` that leave out no picture: none of those they name came by, or they name none."""
+        """The paths of ``--spr_exclude`` that leave out no picture: none of those they name came by, or they
+        name none.
+        """
         return [path for path in self.excluded if path not in self.matched]
 
 
@@ -91,10 +98,11 @@ def keys_of_picture(name: Key) -> frozenset[Key]:
 def excluded(paths: Sequence[str]) -> dict[str, frozenset[Key]]:
     """Keys of the pictures that each of the files and folders of ``--spr_exclude`` names.
 
-    A file holds one picture a line (``.txt``), JSON lines, a JSON list, COCO-like JSON (its ``images``), or the refs of the REFER
-    data (``refs(unc).p``); a record names its picture by one of `FIELDS`, and records of a ``"split": "train"`` are passed over. Of
-    a folder every ``refs(*).p`` and ``*.jsonl`` is read. Visual Genome's ``image_data.json`` excludes nothing by itself: it says
-    under which Visual Genome names excluded COCO pictures are found. Raises UserError for anything else.
+    A file holds one picture a line (``.txt``), JSON lines, a JSON list, COCO-like JSON (its ``images``), or
+    the refs of the REFER data (``refs(unc).p``); a record names its picture by one of `FIELDS`, and records
+    of a ``"split": "train"`` are passed over. Of a folder every ``refs(*).p`` and ``*.jsonl`` is read. Visual
+    Genome's ``image_data.json`` excludes nothing by itself: it says under which Visual Genome names excluded
+    COCO pictures are found. Raises UserError for anything else.
     """
     named: dict[str, set[Key]] = {path: set() for path in paths}
     genome: dict[str, frozenset[Key]] = {}
@@ -109,7 +117,9 @@ def excluded(paths: Sequence[str]) -> dict[str, frozenset[Key]]:
                 keys |= _row_keys(row, path)
     copies = {path: {name for name, coco in genome.items() if coco & keys} for path, keys in named.items()}
     translated = only_translate if any(copies.values()) else set()
-    return {path: frozenset(keys | copies[path]) for path, keys in named.items() if keys or path not in translated}
+    return {
+        path: frozenset(keys | copies[path]) for path, keys in named.items() if keys or path not in translated
+    }
 
 
 def exclusion_files(path: str) -> list[Path]:
@@ -140,7 +150,13 @@ def _rows(file: Path) -> Iterable[object]:
 
 def _row_keys(row: object, path: str, *fields: str) -> frozenset[Key]:
     fields = fields or FIELDS
-    name = next((row[field] for field in fields if row.get(field) is not None), None) if isinstance(row, dict) else row
+    name = (
+        next((row[field] for field in fields if row.get(field) is not None), None)
+        if isinstance(row, dict)
+        else row
+    )
     if isinstance(name, (int, str)) and name != "":
         return keys_of_picture(name)
-    raise UserError(f"--spr_exclude {path}: a record names no picture (looked for {', '.join(fields)}): {str(row)[:80]}")
+    raise UserError(
+        f"--spr_exclude {path}: a record names no picture (looked for {', '.join(fields)}): {str(row)[:80]}"
+    )

@@ -14,7 +14,8 @@ from spr_plugin.training import ranks, weights
 
 
 def dry_step(trainer, stage: Stage, steps: int) -> None:
-    """Forward and backward of the longest pair at full batch, with weight 0: the memory and the time of what is to come, and no change.
+    """Forward and backward of the longest pair at full batch, with weight 0: the memory and the time of what
+    is to come, and no change.
 
     Raises:
         UserError: it does not fit; the pair is named.
@@ -23,7 +24,9 @@ def dry_step(trainer, stage: Stage, steps: int) -> None:
     longest = max(range(len(data.measured)), key=lambda index: data.measured[index].tokens)
     one = data.measured[longest]
     slots = [Slot(longest, 0.0)] * stage.division.batch
-    inputs = inputs_of(stage, [PairRows(stage.host, data.measured, slots, data.reference)[i] for i in range(len(slots))])
+    inputs = inputs_of(
+        stage, [PairRows(stage.host, data.measured, slots, data.reference)[i] for i in range(len(slots))]
+    )
     model, cuda = trainer.model_wrapped, torch.cuda.is_available()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -33,7 +36,9 @@ def dry_step(trainer, stage: Stage, steps: int) -> None:
         with trainer.compute_loss_context_manager():
             loss = trainer.compute_loss(model, inputs)
         if trainer.args.deepspeed:
-            model.set_gradient_accumulation_boundary(False)  # gradients of zero are added up, no step is taken
+            model.set_gradient_accumulation_boundary(
+                False
+            )  # gradients of zero are added up, no step is taken
             model.backward(loss)
         else:
             trainer.accelerator.backward(loss)
@@ -41,16 +46,26 @@ def dry_step(trainer, stage: Stage, steps: int) -> None:
         seconds = time.perf_counter() - start
     except torch.cuda.OutOfMemoryError:
         raise UserError(
-            f"the longest pair ({one.pair.id}, {one.tokens} tokens) does not fit into memory at --spr_batch_size {stage.division.batch}: lower it, "
-            "raise --spr_gradient_accumulation for it, or add --gradient_checkpointing True"
+            f"the longest pair ({one.pair.id}, {one.tokens} tokens) does not fit into memory at"
+            f" --spr_batch_size {stage.division.batch}: lower it, raise --spr_gradient_accumulation for it,"
+            " or add --gradient_checkpointing True"
         ) from None
     stage.seen.clear()
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    states = 8 * sum(weights.numel(p) for p in trainer.model.parameters() if p.requires_grad) / (ranks.world() if trainer.args.deepspeed else 1)
+    peak = (
+        torch.cuda.max_memory_allocated()
+        if cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    states = (
+        8
+        * sum(weights.numel(p) for p in trainer.model.parameters() if p.requires_grad)
+        / (ranks.world() if trainer.args.deepspeed else 1)
+    )
     hours = seconds * stage.division.accumulation * steps / 3600
     if ranks.rank() == 0:
         say(
-            f"dry step on the longest pair ({one.pair.id}, {one.tokens} tokens): {seconds:.2f} s, peak {peak / 2**30:.2f} GiB"
-            f"{'' if cuda else ' of the process'}, Adam's states take {states / 2**30:.2f} GiB more; forecast: {len(data.measured)} pairs, "
-            f"{steps} steps, at most {hours:.2f} h"
+            f"dry step on the longest pair ({one.pair.id}, {one.tokens} tokens): {seconds:.2f} s, peak"
+            f" {peak / 2**30:.2f} GiB{'' if cuda else ' of the process'}, Adam's states take"
+            f" {states / 2**30:.2f} GiB more; forecast: {len(data.measured)} pairs, {steps} steps, at most"
+            f" {hours:.2f} h"
         )

@@ -10,14 +10,20 @@ from spr_plugin.training.host import Host, replaced
 
 
 def picture_keys(host: Host, batch: dict) -> list[str]:
-    """One hash of its pixels for each picture of a batch, in the encoder's order; on the CPU, in the data loader's processes."""
-    return [hashlib.blake2b(picture.contiguous().view(torch.uint8).numpy(), digest_size=16).hexdigest() for picture in host.pictures(batch)]
+    """One hash of its pixels for each picture of a batch, in the encoder's order; on the CPU, in the data
+    loader's processes.
+    """
+    return [
+        hashlib.blake2b(picture.contiguous().view(torch.uint8).numpy(), digest_size=16).hexdigest()
+        for picture in host.pictures(batch)
+    ]
 
 
 class FeatureCache:
     """Key → features of one picture, up to ``budget`` bytes of host memory.
 
-    What came first stays: epochs go round and round, where a cache that evicts what was used longest ago never hits.
+    What came first stays: epochs go round and round, where a cache that evicts what was used longest ago
+    never hits.
     """
 
     def __init__(self, budget: int):
@@ -31,7 +37,8 @@ class FeatureCache:
     def encode(self, pictures: torch.Tensor, keys: list[str], encoder, collective: bool) -> torch.Tensor:
         """Features of ``pictures``; the encoder gets each missing one once.
 
-        ``collective``: the encoder is one (ZeRO-3 gathers its weights): if one rank misses, all go through it.
+        ``collective``: the encoder is one (ZeRO-3 gathers its weights): if one rank misses, all go through
+            it.
         """
         missing = {key: index for index, key in reversed(list(enumerate(keys))) if key not in self.held}
         fresh = {}
@@ -41,12 +48,16 @@ class FeatureCache:
             fresh = dict(zip(sorted(asked, key=lambda key: asked[key]), computed))
             for key in missing:
                 self.keep(key, fresh[key])
-        return torch.stack([fresh[key] if key in fresh else self.held[key].to(pictures.device) for key in keys])
+        return torch.stack(
+            [fresh[key] if key in fresh else self.held[key].to(pictures.device) for key in keys]
+        )
 
 
 @contextlib.contextmanager
 def cached_features(host: Host, cache: FeatureCache, keys: list[str], collective: bool):
-    """Inside, the host's forward takes features of pictures from ``cache``; without effect where the encoder trains."""
+    """Inside, the host's forward takes features of pictures from ``cache``; without effect where the encoder
+    trains.
+    """
     owner, name, modules = host.image_encoder() or (None, "", ())
     if owner is None or any(p.requires_grad for module in modules for p in module.parameters()):
         yield

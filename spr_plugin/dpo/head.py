@@ -2,8 +2,9 @@
 
     log p(y | h) = (h W^T)_y − logsumexp(h W^T)        d log p / d h = W_y − softmax(h W^T) W
 
-The second line needs nothing that backward brings but a factor: with a frozen head (LoRA) it is computed chunk by chunk beside the
-first, the logits are dropped, and backward is one product. A head that trains is gone through once more in backward.
+The second line needs nothing that backward brings but a factor: with a frozen head (LoRA) it is computed
+chunk by chunk beside the first, the logits are dropped, and backward is one product. A head that trains is
+gone through once more in backward.
 """
 
 import torch
@@ -12,8 +13,12 @@ import torch.nn.functional as F
 CHUNK = 1 << 24  # logits held at a time: 64 MiB in fp32, whatever the vocabulary
 
 
-def token_log_probs(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, tokens: torch.Tensor) -> torch.Tensor:
-    """log p of ``tokens`` ``(N,)`` by the head ``weight`` ``(V, H)``, ``bias`` ``(V,)`` at ``hidden`` ``(N, H)``: ``(N,)``, softmax in fp32."""
+def token_log_probs(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, tokens: torch.Tensor
+) -> torch.Tensor:
+    """log p of ``tokens`` ``(N,)`` by the head ``weight`` ``(V, H)``, ``bias`` ``(V,)`` at ``hidden`` ``(N,
+    H)``: ``(N,)``, softmax in fp32.
+    """
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)

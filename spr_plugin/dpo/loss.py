@@ -1,6 +1,7 @@
 """Preference losses by TRL's names, and what one batch of them says.
 
-With policy π, reference π_ref and Δ = log π(y|x) − log π_ref(y|x) of chosen w and rejected l, δ = Δ_w − Δ_l, label smoothing ε:
+With policy π, reference π_ref and Δ = log π(y|x) − log π_ref(y|x) of chosen w and rejected l, δ = Δ_w − Δ_l,
+label smoothing ε:
 
     sigmoid  −log σ(βδ)                                     DPO, the SPR paper's
     hinge    max(0, 1 − βδ)                                 SLiC
@@ -19,7 +20,9 @@ from spr_plugin.dpo.rows import Answers
 
 @dataclass(frozen=True)
 class Deltas:
-    """What every loss is made of: for B pairs the log-ratios ``(B,)``, log-probs and token counts of both answers."""
+    """What every loss is made of: for B pairs the log-ratios ``(B,)``, log-probs and token counts of both
+    answers.
+    """
 
     chosen: torch.Tensor
     rejected: torch.Tensor
@@ -31,7 +34,9 @@ class Deltas:
 
 
 def deltas(answers: Answers, reference: torch.Tensor, real: torch.Tensor) -> Deltas:
-    """``answers`` of B pairs against ``reference`` log-probs ``(2B,)``; ``real`` ``(B,)`` is False for a pair that only fills up a rank's batch."""
+    """``answers`` of B pairs against ``reference`` log-probs ``(2B,)``; ``real`` ``(B,)`` is False for a pair
+    that only fills up a rank's batch.
+    """
     ratios = answers.sums - reference
     return Deltas(*ratios.chunk(2), *answers.sums.chunk(2), *answers.tokens.chunk(2), real)  # type: ignore[call-arg]
 
@@ -61,15 +66,19 @@ def sft(d: Deltas, beta: float, smoothing: float):
 LOSSES = {loss.__name__: loss for loss in (sigmoid, hinge, ipo, robust, sft)}
 
 
-def preference_losses(d: Deltas, types: list[str], weights: list[float], beta: float, smoothing: float) -> torch.Tensor:
+def preference_losses(
+    d: Deltas, types: list[str], weights: list[float], beta: float, smoothing: float
+) -> torch.Tensor:
     """The weighted sum of losses, ``(B,)``."""
     return sum(weight * LOSSES[name](d, beta, smoothing) for name, weight in zip(types, weights, strict=True))
 
 
 @torch.no_grad()
 def metrics(d: Deltas, beta: float) -> dict[str, torch.Tensor]:
-    """TRL's names → ``(B,)`` values, and ``kl``: KL(π_ref ‖ π) an answer, estimated (k3, Schulman) on the rejected answers, which the
-    reference itself wrote; they are its worst, so that this is a sign of drift more than a measure of it."""
+    """TRL's names → ``(B,)`` values, and ``kl``: KL(π_ref ‖ π) an answer, estimated (k3, Schulman) on the
+    rejected answers, which the reference itself wrote; they are its worst, so that this is a sign of drift
+    more than a measure of it.
+    """
     return {
         "rewards/chosen": beta * d.chosen,
         "rewards/rejected": beta * d.rejected,

@@ -24,7 +24,8 @@ class Measured:
     """A pair with what its rows are like.
 
     Attributes:
-        tokens: of the joined row: the host's tokens of chosen, and those of rejected that it does not share. Pictures count as one.
+        tokens: of the joined row: the host's tokens of chosen, and those of rejected that it does not share.
+            Pictures count as one.
         text: hash of what the tokenizer and the template made of it.
     """
 
@@ -45,7 +46,10 @@ def pair_rows(host: Host, pair: PreferencePair) -> list[dict]:
 
 def unshared(rows: list[dict]) -> list[int]:
     """For the two rows of a pair: how many of their last tokens come after the prompt that they share."""
-    ids, asked = [row["input_ids"].tolist() for row in rows], [int((row["labels"] == IGNORED).int().cumprod(0).sum()) for row in rows]
+    ids, asked = (
+        [row["input_ids"].tolist() for row in rows],
+        [int((row["labels"] == IGNORED).int().cumprod(0).sum()) for row in rows],
+    )
     shared = 0
     while shared < min(asked) and ids[0][shared] == ids[1][shared]:
         shared += 1
@@ -65,7 +69,8 @@ def measure_lengths(host: Host, pairs: list[PreferencePair], config: SPRConfig, 
     """The pairs whose answers the host trains on whole, with their sizes; the rest are named and counted.
 
     Raises:
-        UserError: a picture is missing; more than ``--spr_max_too_long`` of the pairs are too long; none is left.
+        UserError: a picture is missing; more than ``--spr_max_too_long`` of the pairs are too long; none is
+            left.
     """
     flag, most = maximum_of(host)
     way = [most, _sample_of(host, pairs)]
@@ -132,16 +137,29 @@ class PairRows(torch.utils.data.Dataset):
         slot = self.slots[index]
         pair = self.measured[slot.pair].pair
         known = self.reference.get(pair.id, {"chosen": 0.0, "rejected": 0.0})
-        return {"id": pair.id, "rows": pair_rows(self.host, pair), "weight": slot.weight, "reference": [known[side] for side in SIDES]}
+        return {
+            "id": pair.id,
+            "rows": pair_rows(self.host, pair),
+            "weight": slot.weight,
+            "reference": [known[side] for side in SIDES],
+        }
 
 
 def batch_of(host: Host, pairs: list[PreferencePair]) -> dict:
     """These pairs collated each with full weight and no reference, for their log-probs alone."""
-    return collate(host, [{"id": pair.id, "rows": pair_rows(host, pair), "weight": 1.0, "reference": [0.0, 0.0]} for pair in pairs])
+    return collate(
+        host,
+        [
+            {"id": pair.id, "rows": pair_rows(host, pair), "weight": 1.0, "reference": [0.0, 0.0]}
+            for pair in pairs
+        ],
+    )
 
 
 def collate(host: Host, items: list[dict]) -> dict:
-    """B pairs → a host batch of ``[chosen …, rejected …]`` rows, and in the same order what :mod:`spr_plugin.dpo.rows` and the loss need."""
+    """B pairs → a host batch of ``[chosen …, rejected …]`` rows, and in the same order what
+    :mod:`spr_plugin.dpo.rows` and the loss need.
+    """
     batch = host.batch([item["rows"][side] for side in (0, 1) for item in items])
     both = [unshared(item["rows"]) for item in items]
     return {

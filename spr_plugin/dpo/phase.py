@@ -37,7 +37,8 @@ def improve(
     folder: Folder,
     entry: str,
 ) -> None:
-    """The whole stage on the live model, whose trainable parameters were chosen: lengths, reference log-probs, training.
+    """The whole stage on the live model, whose trainable parameters were chosen: lengths, reference
+    log-probs, training.
 
     Args:
         watched: queries that the pairs do not come from, to see whether the model still answers.
@@ -53,9 +54,13 @@ def improve(
     if checkpoint is not None:
         division = resume.divided(checkpoint[1], ranks.world(), sharded=bool(host.trainer.args.deepspeed))
     cache = FeatureCache(int(config.spr_feature_cache * 2**30))
-    stage = Stage(host, config, folder, entry, cache, Watch(host, recipe, watched, config, directory), division)
+    stage = Stage(
+        host, config, folder, entry, cache, Watch(host, recipe, watched, config, directory), division
+    )
     measured = measure_lengths(host, pairs, config, stage.log("lengths"))
-    slots = slot_plan([one.tokens for one in measured], epochs=config.spr_epochs, seed=config.spr_seed, **vars(division))
+    slots = slot_plan(
+        [one.tokens for one in measured], epochs=config.spr_epochs, seed=config.spr_seed, **vars(division)
+    )
     with dropout_off(host.trainer.model):
         choose_layout(stage, measured)
         reference = reference_log_probs(stage, measured, slots)
@@ -93,13 +98,22 @@ class DuringTraining(TrainerCallback):
             if not (self.stage.folder.dpo / "best.json").exists() or not self.stage.config.spr_keep_best:
                 refuse_collapse(what, step)
             if ranks.rank() == 0:
-                say(f"DPO stops at step {step}: the model stops answering ({what} on held-out regions); the best state before is kept")
+                say(
+                    f"DPO stops at step {step}: the model stops answering ({what} on held-out regions); the"
+                    " best state before is kept"
+                )
             self.collapsed = control.should_training_stop = True
 
 
-def train(stage: Stage, measured: list[Measured], slots: list[Slot], reference: dict[str, dict], checkpoint: Path | None) -> None:
-    """Run the steps of the plan with a Trainer of the stage's own, which leaves its engine to the host's, also
-    where it fails.
+def train(
+    stage: Stage,
+    measured: list[Measured],
+    slots: list[Slot],
+    reference: dict[str, dict],
+    checkpoint: Path | None,
+) -> None:
+    """Run the steps of the plan with a Trainer of the stage's own, which leaves its engine to the host's,
+    also where it fails.
 
     Raises:
         UserError: the loop ended before the plan, and not for a collapse; what it has done is kept.
@@ -107,7 +121,10 @@ def train(stage: Stage, measured: list[Measured], slots: list[Slot], reference: 
     host = stage.host
     steps = len(slots) // stage.division.pairs
     if ranks.rank() == 0:
-        say(f"DPO on {len(measured)} pairs in {steps} steps" + (f", going on from {checkpoint.name}" if checkpoint else ""))
+        say(
+            f"DPO on {len(measured)} pairs in {steps} steps"
+            + (f", going on from {checkpoint.name}" if checkpoint else "")
+        )
         if checkpoint:
             resume.set_batch(checkpoint, stage.division.batch)
     ranks.barrier()
@@ -129,7 +146,10 @@ def train(stage: Stage, measured: list[Measured], slots: list[Slot], reference: 
             trainer.refuse_early_end(steps)
     best = stage.watch.restore_best()
     if best is not None and ranks.rank() == 0:
-        say(f"the state of step {best} is kept: {stage.watch.recipe.BEST} on held-out regions was highest there (--spr_keep_best)")
+        say(
+            f"the state of step {best} is kept: {stage.watch.recipe.BEST} on held-out regions was highest"
+            " there (--spr_keep_best)"
+        )
 
 
 def clean(folder: Folder) -> None:

@@ -1,4 +1,6 @@
-"""Which pairs go into which step on which rank: worked out from lengths, seed and sizes alone, so that every run makes the same plan."""
+"""Which pairs go into which step on which rank: worked out from lengths, seed and sizes alone, so that every
+run makes the same plan.
+"""
 
 import random
 from dataclasses import dataclass
@@ -10,20 +12,30 @@ class Slot:
 
     Attributes:
         pair: its index.
-        weight: what its loss is multiplied with, so that the mean over ranks and accumulation steps of the micro-batches' sums is the
-            mean over the real pairs of the optimizer step. 0 for a pair that only fills the batch up.
+        weight: what its loss is multiplied with, so that the mean over ranks and accumulation steps of the
+            micro-batches' sums is the mean over the real pairs of the optimizer step. 0 for a pair that only
+            fills the batch up.
     """
 
     pair: int
     weight: float
 
 
-def slot_plan(lengths: list[int], *, epochs: float, batch: int, accumulation: int, world: int, seed: int, window: int = 16) -> list[Slot]:
+def slot_plan(
+    lengths: list[int],
+    *,
+    epochs: float,
+    batch: int,
+    accumulation: int,
+    world: int,
+    seed: int,
+    window: int = 16,
+) -> list[Slot]:
     """Slots in the order optimizer step, accumulation step, rank, place in the micro-batch, over all epochs.
 
-    Each epoch is shuffled; within ``window`` steps pairs are sorted by length before they are cut into steps, so that the rows of a
-    batch, and those of ranks that wait for each other, are about equally long. One global batch holds the same pairs however it is
-    divided into ``batch``, ``accumulation`` and ``world``.
+    Each epoch is shuffled; within ``window`` steps pairs are sorted by length before they are cut into steps,
+    so that the rows of a batch, and those of ranks that wait for each other, are about equally long. One
+    global batch holds the same pairs however it is divided into ``batch``, ``accumulation`` and ``world``.
     """
     rng = random.Random(seed)
     count, step = len(lengths), batch * accumulation * world
@@ -35,7 +47,7 @@ def slot_plan(lengths: list[int], *, epochs: float, batch: int, accumulation: in
         order += epoch
     steps = []
     for start in range(0, total, step * window):
-        near = sorted(order[: total][start : start + step * window], key=lambda pair: (-lengths[pair], pair))
+        near = sorted(order[:total][start : start + step * window], key=lambda pair: (-lengths[pair], pair))
         cut = [near[i : i + step] for i in range(0, len(near), step)]
         last = [cut.pop()] if len(cut[-1]) < step else []
         rng.shuffle(cut)

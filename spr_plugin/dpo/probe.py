@@ -1,7 +1,8 @@
 """Is the model still answering? A look at a few held-out queries during training.
 
-DPO can push the log-probs of chosen down and make descriptions lose their boxes while loss and preference accuracy look fine. So every few
-steps the live model answers some queries that it does not train on, greedily, and the recipe measures what it writes.
+DPO can push the log-probs of chosen down and make descriptions lose their boxes while loss and preference
+accuracy look fine. So every few steps the live model answers some queries that it does not train on,
+greedily, and the recipe measures what it writes.
 """
 
 import contextlib
@@ -25,19 +26,30 @@ Values = dict[str, float]  # what the recipe measures, by name
 
 
 def held_out(queries: list[Query], wanted: int) -> list[Query]:
-    """Queries to watch, and not to train on: ``wanted``, at most a tenth of all, by the lowest ids, which are hashes."""
+    """Queries to watch, and not to train on: ``wanted``, at most a tenth of all, by the lowest ids, which are
+    hashes.
+    """
     return sorted(queries, key=lambda query: query.id)[: min(wanted, len(queries) // 10)]
 
 
 def probe(host: Host, recipe: Recipe, queries: list[Query], batch: int, max_new_tokens: int) -> Values:
-    """What the live model's greedy answers are worth, the ranks taking turns. Under ZeRO-3 each layer is gathered for its turn by the
-    engine's hooks, so all ranks decode every batch, token by token together."""
+    """What the live model's greedy answers are worth, the ranks taking turns. Under ZeRO-3 each layer is
+    gathered for its turn by the engine's hooks, so all ranks decode every batch, token by token together.
+    """
     batches = [queries[i : i + batch] for i in range(0, len(queries), batch)]
     answers = []
     with generating(host) as in_step:
         for turn in range(len(batches)) if in_step else range(ranks.rank(), len(batches), ranks.world()):
-            asked = [(place, row) for place, query in enumerate(batches[turn]) for row in _question(host, recipe, query)]
-            said = decode(host, [row for _, row in asked], [[0]] * len(asked), None, max_new_tokens) if asked else []
+            asked = [
+                (place, row)
+                for place, query in enumerate(batches[turn])
+                for row in _question(host, recipe, query)
+            ]
+            said = (
+                decode(host, [row for _, row in asked], [[0]] * len(asked), None, max_new_tokens)
+                if asked
+                else []
+            )
             texts = dict(zip((place for place, _ in asked), host.texts([answer for (answer,) in said])))
             answers += [(turn, place, texts.get(place, "")) for place in range(len(batches[turn]))]
     everyone = answers if in_step else sorted(answer for rank in ranks.from_all(answers) for answer in rank)
@@ -51,7 +63,9 @@ def _question(host: Host, recipe: Recipe, query: Query) -> list[dict]:
 
 
 class Watch:
-    """What one stage saw, in ``directory/probes.jsonl``, and the weights of the best step in ``directory/best``."""
+    """What one stage saw, in ``directory/probes.jsonl``, and the weights of the best step in
+    ``directory/best``.
+    """
 
     def __init__(self, host: Host, recipe: Recipe, queries: list[Query], config, directory: Path):
         self.host, self.recipe, self.queries, self.config = host, recipe, queries, config
@@ -113,6 +127,7 @@ class Watch:
 
 def refuse_collapse(what: str, step: int) -> None:
     raise UserError(
-        f"the model stops answering at step {step} of the DPO stage ({what} on held-out regions), and no earlier state was kept: lower "
-        "--spr_learning_rate, give sft more weight (--spr_loss_type, --spr_loss_weights), or take --spr_keep_best True"
+        f"the model stops answering at step {step} of the DPO stage ({what} on held-out regions), and no"
+        " earlier state was kept: lower --spr_learning_rate, give sft more weight (--spr_loss_type,"
+        " --spr_loss_weights), or take --spr_keep_best True"
     )

@@ -10,10 +10,11 @@ from spr_plugin.training.engine import generating
 
 
 def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot]) -> dict[str, dict]:
-    """Pair id → ``{"chosen", "rejected"}`` log-probs of the model as it is now; what the log holds for these weights is not computed again.
+    """Pair id → ``{"chosen", "rejected"}`` log-probs of the model as it is now; what the log holds for these
+    weights is not computed again.
 
-    The batches are those of the training to come, on the ranks that will train on them: the same rows give the same numbers to the
-    last bit, and the pictures' features stay where they will be used.
+    The batches are those of the training to come, on the ranks that will train on them: the same rows give
+    the same numbers to the last bit, and the pictures' features stay where they will be used.
     """
     log, size = stage.log("reference"), stage.division.batch
     layout = [stage.entry, str(precision(stage)), stage.joined]
@@ -26,7 +27,9 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
         if not {slot.pair for slot in batch} <= placed:
             batches.append(batch)
             placed |= {slot.pair for slot in batch}
-    missing = [batch for batch in batches if not {keys[measured[slot.pair].pair.id] for slot in batch} <= held]
+    missing = [
+        batch for batch in batches if not {keys[measured[slot.pair].pair.id] for slot in batch} <= held
+    ]
     if missing:
         with generating(stage.host) as in_step:
             turns = ranks.rounds(missing)
@@ -36,7 +39,10 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
                 sums = stage.answers(stage.host.trainer.model, inputs, collective=in_step).sums.tolist()
                 if mine:
                     ids = [measured[slot.pair].pair.id for slot in batch]
-                    records = {keys[id]: {"id": keys[id], "pair": id, "chosen": c, "rejected": r} for id, c, r in zip(ids, sums, sums[len(ids) :])}
+                    records = {
+                        keys[id]: {"id": keys[id], "pair": id, "chosen": c, "rejected": r}
+                        for id, c, r in zip(ids, sums, sums[len(ids) :])
+                    }
                     log.append(*(record for key, record in records.items() if key not in held))
         ranks.barrier()
     there = log.read()

@@ -52,8 +52,8 @@ def _first_readable(queries: list[Query]) -> tuple:
         if (pictures := read_all(query.pictures)) is not None:
             return query, pictures
     raise UserError(
-        f"no picture of the {len(queries)} regions can be read ({queries[0].pictures[0].path}): mend the files or "
-        "take others"
+        f"no picture of the {len(queries)} regions can be read ({queries[0].pictures[0].path}): mend the"
+        " files or take others"
     )
 
 
@@ -94,9 +94,7 @@ def _check_length(host: Host, short: dict, whole: dict, query: Query, config: SP
             "lower it"
         )
     if not host.fits(whole):
-        say(
-            f"a whole answer to query {query.id} does not fit {flag}: pairs that are too long are left out"
-        )
+        say(f"a whole answer to query {query.id} does not fit {flag}: pairs that are too long are left out")
     if len(_answer(short)) > config.spr_max_new_tokens:
         say(
             f"--spr_max_new_tokens {config.spr_max_new_tokens}: an answer with a single box takes "

@@ -1,6 +1,7 @@
 """Checkpoints of the stage: what trains, the optimizer, and where in the plan the run was.
 
-They lie in ``OUTPUT_DIR/spr/dpo/checkpoint-STEP``, where the host's own resume does not look, and count only once ``complete.json`` is in them.
+They lie in ``OUTPUT_DIR/spr/dpo/checkpoint-STEP``, where the host's own resume does not look, and count only
+once ``complete.json`` is in them.
 """
 
 import contextlib
@@ -16,7 +17,9 @@ MARK = "complete.json"
 
 @dataclass(frozen=True)
 class Division:
-    """How the pairs of one optimizer step are divided: ``batch`` at a time, ``accumulation`` times, on ``world`` ranks."""
+    """How the pairs of one optimizer step are divided: ``batch`` at a time, ``accumulation`` times, on
+    ``world`` ranks.
+    """
 
     batch: int
     accumulation: int
@@ -28,14 +31,22 @@ class Division:
 
 
 def divided(was: Division, world: int, sharded: bool) -> Division:
-    """The same steps on ``world`` ranks. UserError where the optimizer is in as many parts as there were ranks, or the pairs do not go round."""
+    """The same steps on ``world`` ranks. UserError where the optimizer is in as many parts as there were
+    ranks, or the pairs do not go round.
+    """
     if was.world == world:
         return was
     restart = "or start the DPO stage over with --spr_restart_dpo"
     if sharded:
-        raise UserError(f"the DPO stage was left by {was.world} ranks, and DeepSpeed ZeRO cannot go on with {world}: start {was.world} again, {restart}")
+        raise UserError(
+            f"the DPO stage was left by {was.world} ranks, and DeepSpeed ZeRO cannot go on with {world}:"
+            f" start {was.world} again, {restart}"
+        )
     if was.pairs % world:
-        raise UserError(f"the DPO stage was left with {was.pairs} pairs a step, which {world} ranks cannot share: start {was.world} ranks again, {restart}")
+        raise UserError(
+            f"the DPO stage was left with {was.pairs} pairs a step, which {world} ranks cannot share: start"
+            f" {was.world} ranks again, {restart}"
+        )
     share = was.pairs // world
     batch = max(size for size in range(1, was.batch + 1) if share % size == 0)
     return Division(batch, share // batch, world)
@@ -60,7 +71,9 @@ def latest(directory: Path) -> tuple[Path, Division] | None:
 
 
 def _marked(checkpoint: Path) -> Division | None:
-    """How the steps of a complete checkpoint were divided; None for one that is not, or whose mark is damaged."""
+    """How the steps of a complete checkpoint were divided; None for one that is not, or whose mark is
+    damaged.
+    """
     try:
         division = Division(**read_json(checkpoint / MARK))
     except (UserError, TypeError):
@@ -81,22 +94,30 @@ def set_batch(checkpoint: Path, batch: int) -> None:
     path = checkpoint / "trainer_state.json"
     state = read_json(path)
     if not isinstance(state, dict):
-        raise UserError(f"{path} is damaged: remove {checkpoint}, and the same command goes on from before it")
+        raise UserError(
+            f"{path} is damaged: remove {checkpoint}, and the same command goes on from before it"
+        )
     if state.get("train_batch_size") not in (None, batch):
         write_json(path, {**state, "train_batch_size": batch})
 
 
 @contextlib.contextmanager
 def without_frozen_weights(deepspeed: bool):
-    """Inside, a DeepSpeed engine writes and reads what trains and no more: 13 GB of frozen weights a checkpoint would be nothing to resume from."""
+    """Inside, a DeepSpeed engine writes and reads what trains and no more: 13 GB of frozen weights a
+    checkpoint would be nothing to resume from.
+    """
     if not deepspeed:
         yield
         return
     from deepspeed import DeepSpeedEngine
 
     save, load = DeepSpeedEngine.save_checkpoint, DeepSpeedEngine.load_checkpoint
-    DeepSpeedEngine.save_checkpoint = lambda self, *args, **kwargs: save(self, *args, **{**kwargs, "exclude_frozen_parameters": True})
-    DeepSpeedEngine.load_checkpoint = lambda self, *args, **kwargs: load(self, *args, **{**kwargs, "load_module_strict": False})
+    DeepSpeedEngine.save_checkpoint = lambda self, *args, **kwargs: save(
+        self, *args, **{**kwargs, "exclude_frozen_parameters": True}
+    )
+    DeepSpeedEngine.load_checkpoint = lambda self, *args, **kwargs: load(
+        self, *args, **{**kwargs, "load_module_strict": False}
+    )
     try:
         yield
     finally:

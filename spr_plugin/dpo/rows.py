@@ -1,12 +1,14 @@
 """Log-probs of the answers of preference pairs, through the host's own forward.
 
-The host expands its ordinary chosen and rejected rows (an ``<image>`` becomes patch embeddings). Between that and its language model we
-join the two rows of a pair to one, ``[prompt | chosen | rejected]``: positions restart at ``rejected``, and a 4-D mask hides ``chosen``
-from it, so that every token sees what it saw in its own row and the prompt with its picture is computed once. The language-model
-head sees the hidden states before completion tokens alone.
+The host expands its ordinary chosen and rejected rows (an ``<image>`` becomes patch embeddings). Between that
+and its language model we join the two rows of a pair to one, ``[prompt | chosen | rejected]``: positions
+restart at ``rejected``, and a 4-D mask hides ``chosen`` from it, so that every token sees what it saw in its
+own row and the prompt with its picture is computed once. The language-model head sees the hidden states
+before completion tokens alone.
 
-Hooks on the backbone and on the head, taken off after the forward, do this inside one call of whatever wraps the model (DDP, a
-DeepSpeed engine, PEFT), so that gradients are reduced and parameters gathered as in any other step.
+Hooks on the backbone and on the head, taken off after the forward, do this inside one call of whatever wraps
+the model (DDP, a DeepSpeed engine, PEFT), so that gradients are reduced and parameters gathered as in any
+other step.
 """
 
 import contextlib
@@ -80,15 +82,21 @@ def join_rows(starts: list[int], lengths: list[int], prompts: list[int], width: 
     return Join(index, branch, place)
 
 
-def pair_mask(branch: torch.Tensor, positions: torch.Tensor, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-    """Additive mask ``(B, 1, L, L)``: a token sees itself and what came before it in its own row, at most ``window`` positions back."""
+def pair_mask(
+    branch: torch.Tensor, positions: torch.Tensor, window: int | None, dtype: torch.dtype
+) -> torch.Tensor:
+    """Additive mask ``(B, 1, L, L)``: a token sees itself and what came before it in its own row, at most
+    ``window`` positions back.
+    """
     order = torch.arange(branch.shape[1], device=branch.device)
     query, key = branch[:, :, None], branch[:, None, :]
     seen = (order[:, None] >= order[None, :]) & ((key == 0) | (key == query)) & (key >= 0)
     if window is not None:
         seen &= positions[:, :, None] - positions[:, None, :] < window
     seen |= order[:, None] == order[None, :]  # padding sees itself: a row of nothing has no softmax
-    return torch.zeros(seen.shape, dtype=dtype, device=branch.device).masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+    return torch.zeros(seen.shape, dtype=dtype, device=branch.device).masked_fill_(
+        ~seen, torch.finfo(dtype).min
+    )[:, None]
 
 
 def sliding_window(config) -> int | None:
@@ -119,7 +127,8 @@ def answers(host: Host, model, batch: dict, unshared: list[int], joined: bool) -
     Args:
         model: what wraps the live model.
         batch: keyword arguments of its forward.
-        unshared: of the 2B rows: how many of the last valid tokens are not shared with the other row of the pair.
+        unshared: of the 2B rows: how many of the last valid tokens are not shared with the other row of the
+            pair.
         joined: whether the two rows of a pair share their prompt.
 
     Raises:
@@ -134,8 +143,14 @@ def answers(host: Host, model, batch: dict, unshared: list[int], joined: bool) -
         state["width"] = embeddings.shape[1]
         if joined:
             kwargs.update(_joined(embeddings, kwargs, unshared, state, sliding_window(module.config)))
-        if torch.is_grad_enabled() and not kwargs["inputs_embeds"].requires_grad and getattr(module, "gradient_checkpointing", False):
-            kwargs["inputs_embeds"] = kwargs["inputs_embeds"].detach().requires_grad_()  # reentrant checkpoints give no gradients without
+        if (
+            torch.is_grad_enabled()
+            and not kwargs["inputs_embeds"].requires_grad
+            and getattr(module, "gradient_checkpointing", False)
+        ):
+            kwargs["inputs_embeds"] = (
+                kwargs["inputs_embeds"].detach().requires_grad_()
+            )  # reentrant checkpoints give no gradients without
         return args, kwargs
 
     def score(hidden):
@@ -143,11 +158,15 @@ def answers(host: Host, model, batch: dict, unshared: list[int], joined: bool) -
         scored = torch.zeros_like(labels, dtype=torch.bool)
         scored[:, 1:] = labels[:, 1:] != IGNORED
         # The hidden state before a token predicts it.
-        before = state["place"] if joined else torch.arange(labels.numel(), device=labels.device).view_as(labels)
+        before = (
+            state["place"] if joined else torch.arange(labels.numel(), device=labels.device).view_as(labels)
+        )
         sources = before[:, :-1][scored[:, 1:]]
         log_probs = token_log_probs(hidden.flatten(0, 1)[sources], head.weight, head.bias, labels[scored])
         state["scored"] = scored
-        return torch.zeros(labels.shape, dtype=torch.float32, device=hidden.device).masked_scatter(scored, log_probs)
+        return torch.zeros(labels.shape, dtype=torch.float32, device=hidden.device).masked_scatter(
+            scored, log_probs
+        )
 
     # Of the head its forward alone is replaced: its hooks, which gather its weights under ZeRO-3, stay.
     with host.labels_overheard() as heard, _hooked(backbone, enter), replaced(head, "forward", score):
@@ -166,7 +185,10 @@ def _joined(embeddings, kwargs, unshared, state, window) -> dict:
     prompts = [length - tail for length, tail in zip(lengths, unshared)]
     pairs = rows // 2
     if prompts[:pairs] != prompts[pairs:] or min(prompts) < 1:
-        raise ValueError(f"the host expanded the prompts of a pair to {prompts[:pairs]} and {prompts[pairs:]} tokens: it cut a row")
+        raise ValueError(
+            f"the host expanded the prompts of a pair to {prompts[:pairs]} and {prompts[pairs:]} tokens: it"
+            " cut a row"
+        )
     plan = join_rows(starts, lengths, prompts[:pairs], width)
     index, branch = plan.index.to(embeddings.device), plan.branch.to(embeddings.device)
     state["place"] = plan.place.to(embeddings.device)
@@ -174,7 +196,9 @@ def _joined(embeddings, kwargs, unshared, state, window) -> dict:
     if positions is None:
         offsets = torch.tensor(starts, device=embeddings.device)[:, None]
         positions = (torch.arange(width, device=embeddings.device)[None] - offsets).clamp(min=0)
-    positions = positions.expand(*positions.shape[:-2], rows, width).flatten(-2)[..., index]  # (…, B, L), e.g. three of them with M-RoPE
+    positions = positions.expand(*positions.shape[:-2], rows, width).flatten(-2)[
+        ..., index
+    ]  # (…, B, L), e.g. three of them with M-RoPE
     rank_positions = positions.reshape(-1, *index.shape)[0]
     return {
         **_deep_pictures(kwargs, index, branch),
@@ -185,13 +209,18 @@ def _joined(embeddings, kwargs, unshared, state, window) -> dict:
 
 
 def _deep_pictures(kwargs: dict, index: torch.Tensor, branch: torch.Tensor) -> dict:
-    """Qwen3-VL adds features of the picture's tokens, in the order of those tokens, in its first layers too: moved with the tokens."""
+    """Qwen3-VL adds features of the picture's tokens, in the order of those tokens, in its first layers too:
+    moved with the tokens.
+    """
     shown = kwargs.get("visual_pos_masks")
     if shown is None:
         return {}
     moved = shown.flatten()[index] & (branch >= 0)
     places = (shown.flatten().cumsum(0) - 1)[index][moved]
-    return {"visual_pos_masks": moved, "deepstack_visual_embeds": [features[places] for features in kwargs["deepstack_visual_embeds"]]}
+    return {
+        "visual_pos_masks": moved,
+        "deepstack_visual_embeds": [features[places] for features in kwargs["deepstack_visual_embeds"]],
+    }
 
 
 @contextlib.contextmanager

@@ -24,7 +24,8 @@ class Stage:
     """What the steps of one DPO stage share.
 
     Attributes:
-        folder: the round's; checkpoints of the stage lie in ``OUTPUT_DIR/spr/dpo``, where the host's own resume does not look.
+        folder: the round's; checkpoints of the stage lie in ``OUTPUT_DIR/spr/dpo``, where the host's own
+            resume does not look.
         entry: hash of the weights at the stage's entry.
         division: how a step's pairs are divided among ranks.
         joined: whether the two rows of a pair share their prompt (:mod:`spr_plugin.dpo.rows`).
@@ -40,7 +41,9 @@ class Stage:
     joined: bool = False
     seen: list = field(default_factory=list)  # metrics since the last log
 
-    def answers(self, model, inputs: dict, joined: bool | None = None, collective: bool = False) -> rows.Answers:
+    def answers(
+        self, model, inputs: dict, joined: bool | None = None, collective: bool = False
+    ) -> rows.Answers:
         joined = self.joined if joined is None else joined
         with cached_features(self.host, self.cache, inputs["pictures"], collective):
             return rows.answers(self.host, model, inputs["batch"], inputs["unshared"], joined)
@@ -54,23 +57,36 @@ TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-5, torch.bfloat16: 5e-2, tor
 
 
 def choose_layout(stage: Stage, measured: list[Measured]) -> None:
-    """Joined rows where the attention takes them and the first pair proves them equal; one line says which and why."""
+    """Joined rows where the attention takes them and the first pair proves them equal; one line says which
+    and why.
+    """
     backbone, _ = stage.host.language_model()
     why = rows.no_joining(backbone.config)
     proof = ""
     if why is None:
         inputs = inputs_of(stage, [PairRows(stage.host, measured[:1], [Slot(0, 1.0)], {})[0]])
         with generating(stage.host) as in_step:
-            own, joined = (stage.answers(stage.host.trainer.model, inputs, joined, in_step) for joined in (False, True))
-        difference = (own.token_log_probs - joined.token_log_probs).abs().sum().item() / own.scored.sum().item()
+            own, joined = (
+                stage.answers(stage.host.trainer.model, inputs, joined, in_step) for joined in (False, True)
+            )
+        difference = (
+            own.token_log_probs - joined.token_log_probs
+        ).abs().sum().item() / own.scored.sum().item()
         allowed = TOLERANCE[precision(stage)]
         bad = ranks.any_of(not difference <= allowed)
-        proof = f"the first pair's log-probs differ by {difference:.1e} a token from two rows, allowed {allowed:.0e}"
+        proof = (
+            f"the first pair's log-probs differ by {difference:.1e} a token from two rows, allowed"
+            f" {allowed:.0e}"
+        )
         why = proof if bad else None
     stage.joined = why is None
     if ranks.rank() == 0:
         kind = getattr(backbone.config, "_attn_implementation", "eager")
-        say(f"DPO rows: chosen and rejected share their prompt and picture ({kind}; {proof})" if stage.joined else f"DPO rows: two a pair: {why}")
+        say(
+            f"DPO rows: chosen and rejected share their prompt and picture ({kind}; {proof})"
+            if stage.joined
+            else f"DPO rows: two a pair: {why}"
+        )
 
 
 def precision(stage: Stage) -> torch.dtype:

@@ -1,6 +1,8 @@
-"""Box text of the model families: one object a family that writes, reads and rewrites it (see :mod:`spr_plugin.formats.base`).
+"""Box text of the model families: one object a family that writes, reads and rewrites it (see
+:mod:`spr_plugin.formats.base`).
 
-The family is the model's declared one or ``--spr_box_format``, never the one that happens to fit the ground truth.
+The family is the model's declared one or ``--spr_box_format``, never the one that happens to fit the ground
+truth.
 """
 
 import re
@@ -34,11 +36,17 @@ __all__ = [
     "shikra",
 ]  # fmt: skip
 
+
 def box_format(family: str, aspect: str | None = None) -> BoxFormat:
-    """The box format of a model family, ours or a plugin's. Raises UserError for a family that no plugin knows."""
+    """The box format of a model family, ours or a plugin's. Raises UserError for a family that no plugin
+    knows.
+    """
     found = ask("spr_box_format", family=family, aspect=aspect)
     if found is None:
-        raise UserError(f"--spr_box_format {family}: no such family; built in are {', '.join(FAMILIES)}, others come with --spr_plugin FILE")
+        raise UserError(
+            f"--spr_box_format {family}: no such family; built in are {', '.join(FAMILIES)}, others come with"
+            " --spr_plugin FILE"
+        )
     return found
 
 
@@ -48,8 +56,9 @@ _PIXEL_LIMITS = re.compile(r"(\d{1,18})-(\d{1,18})")
 
 
 def refuse_unknown_aspect(family: str, aspect: str, named_by: str) -> None:
-    """UserError for an aspect, named by a person, that means nothing to a built-in family: LLaVA's boxes, say,
-    would be read as 0-1 of the picture for any word but "pad"."""
+    """UserError for an aspect, named by a person, that means nothing to a built-in family: LLaVA's boxes,
+    say, would be read as 0-1 of the picture for any word but "pad".
+    """
     limits = _PIXEL_LIMITS.fullmatch(aspect) if family == "qwen2.5-vl" else None
     known = 0 < int(limits[1]) <= int(limits[2]) if limits else _LLAVA_ASPECT.fullmatch(aspect)
     if family in FAMILIES and not known:

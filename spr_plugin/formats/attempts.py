@@ -1,22 +1,25 @@
-"""Where a text tries to give coordinates, in whatever form: what a family then cannot read is a failure, never prose.
+"""Where a text tries to give coordinates, in whatever form: what a family then cannot read is a failure,
+never prose.
 
 An attempt is
 
-- four numbers in one run inside a bracket of any kind, its sides alike or not, closed or not, or between box tags
-  (``(at 0.1, 0.2, 0.3, 0.4)``, ``<box 1, 2, 3, 4>``, ``[box]1, 2, 3, 4[/box]``), whatever words stand beside them;
-  or parted by a word to two numbers at most;
-- brackets of two numbers or more that follow one another (``(1,2),(3,4)``, ``from (1,2) to (3,4)``), and a model's
-  location tags (``<patch_index_0044>``);
-- four numbers after a box's key (``bbox: 1, 2, 3, 4``), or each after a side's (``x_1=1, y1 2, right is 3, b: 4``);
+- four numbers in one run inside a bracket of any kind, its sides alike or not, closed or not, or between box
+  tags (``(at 0.1, 0.2, 0.3, 0.4)``, ``<box 1, 2, 3, 4>``, ``[box]1, 2, 3, 4[/box]``), whatever words stand
+  beside them; or parted by a word to two numbers at most;
+- brackets of two numbers or more that follow one another (``(1,2),(3,4)``, ``from (1,2) to (3,4)``), and a
+  model's location tags (``<patch_index_0044>``);
+- four numbers after a box's key (``bbox: 1, 2, 3, 4``), or each after a side's (``x_1=1, y1 2, right is 3, b:
+4``);
 - two numbers or more in a bracket that the text's end cuts off.
 
-A run goes on over punctuation, single letters and the words that coordinates are told with. Numbers that merely stand in
-a sentence never are an attempt: ``(3, 4, 5 and 6 years old)`` is one, ``3, 4, 5 and 6 years old`` is none. An attempt holds the
-key, brackets and quotes that would be left behind without it.
+A run goes on over punctuation, single letters and the words that coordinates are told with. Numbers that
+merely stand in
+a sentence never are an attempt: ``(3, 4, 5 and 6 years old)`` is one, ``3, 4, 5 and 6 years old`` is none. An
+attempt holds the key, brackets and quotes that would be left behind without it.
 
-The text is looked at as it is shown: HTML entities, full-width and subscript characters, and other scripts' brackets
-and quotes stand for the plain ones. One pass over it; time is linear. Knows nothing about families, spaces or what
-numbers mean.
+The text is looked at as it is shown: HTML entities, full-width and subscript characters, and other scripts'
+brackets and quotes stand for the plain ones. One pass over it; time is linear. Knows nothing about families,
+spaces or what numbers mean.
 """
 
 from __future__ import annotations
@@ -85,13 +88,18 @@ def attempts(text: str) -> list[Attempt]:
     scan = _Scan(shown)
     scan.run()
     found = shared(scan.found, scan.wholes)
-    ends = [0, *(attempt.span[1] for attempt in found[:-1])], [*(attempt.span[0] for attempt in found[1:]), len(shown)]
+    ends = (
+        [0, *(attempt.span[1] for attempt in found[:-1])],
+        [*(attempt.span[0] for attempt in found[1:]), len(shown)],
+    )
     spans = (_quoted(shown, attempt.span, low, high) for attempt, low, high in zip(found, *ends))
     return [Attempt((places[start], places[end]), attempt.cut) for (start, end), attempt in zip(spans, found)]
 
 
 def without(text: str, spans: Iterable[Span]) -> str:
-    """`text` with `READ` in the place of each character of `spans`, which are in order and do not overlap, and nowhere else."""
+    """`text` with `READ` in the place of each character of `spans`, which are in order and do not overlap,
+    and nowhere else.
+    """
     text, pieces, place = text.replace(READ, " "), [], 0
     for start, end in spans:
         pieces += [text[place:start], READ * (end - start)]
@@ -100,8 +108,12 @@ def without(text: str, spans: Iterable[Span]) -> str:
 
 
 def shared(found: Iterable[Attempt], frames: Iterable[Attempt]) -> list[Attempt]:
-    """`found` with the `frames` around them: what lies in one frame shares all of it, and a frame that holds none is one."""
-    rows = sorted([(each.span, False, each.cut) for each in found] + [(each.span, True, each.cut) for each in frames])
+    """`found` with the `frames` around them: what lies in one frame shares all of it, and a frame that holds
+    none is one.
+    """
+    rows = sorted(
+        [(each.span, False, each.cut) for each in found] + [(each.span, True, each.cut) for each in frames]
+    )
     made: list[Attempt] = []
     place = 0
     while place < len(rows):
@@ -161,7 +173,9 @@ def _quoted(text: str, span: Span, low: int, high: int) -> Span:
 
 
 class _Key(NamedTuple):
-    """A key that was said: where it starts, how many numbers it marks, whether "is" makes it one, and whether ":", "=" or "is" did."""
+    """A key that was said: where it starts, how many numbers it marks, whether "is" makes it one, and whether
+    ":", "=" or "is" did.
+    """
 
     start: int
     marks: int = 0
@@ -217,7 +231,9 @@ class _Scan:
     def __init__(self, text: str):
         self.text, self.open, self.tags = text, [_Bracket()], 0
         self.found: list[Attempt] = []  # the innermost ones
-        self.wholes: list[Attempt] = []  # brackets that are coordinates as a whole, whatever was found in them
+        self.wholes: list[
+            Attempt
+        ] = []  # brackets that are coordinates as a whole, whatever was found in them
         self.key: _Key | None = None
 
     def run(self) -> None:
@@ -226,7 +242,9 @@ class _Scan:
             if kind in ("box", "side"):
                 before = self.key or _Key(_around(self.text, span)[0])
                 marks = 4 if kind == "box" else 1
-                corner = kind == "side" and token.group()[0] in "xyXY" and span[1] - span[0] > 1  # x1, y_min: said of nothing else
+                corner = (
+                    kind == "side" and token.group()[0] in "xyXY" and span[1] - span[0] > 1
+                )  # x1, y_min: said of nothing else
                 self.key = _Key(before.start, max(before.marks, marks), not token["thing"], corner)
             elif self.key and (kind == "equals" or (kind == "is" and self.key.spoken)):
                 self.key = self.key._replace(made=True)
@@ -267,7 +285,9 @@ class _Scan:
             self.end_run(bracket)
 
     def end_run(self, bracket: _Bracket, stray: int | None = None) -> None:
-        """The run is over; in the text itself it is an attempt where its numbers, or the `stray` end of a bracket, say so."""
+        """The run is over; in the text itself it is an attempt where its numbers, or the `stray` end of a
+        bracket, say so.
+        """
         if bracket.run_numbers >= 4 and bracket.kind and bracket.marked < 4:
             bracket.runs.append((bracket.run, bracket.opened))
         elif bracket.run_numbers >= 4 and (bracket.marked >= 4 or stray):
@@ -297,7 +317,9 @@ class _Scan:
         self.tags -= bracket.kind == "tag"
         self.end_run(bracket)
         inner = bool(bracket.runs) or len(self.found) > bracket.found
-        alone = not bracket.words or not inner or bracket.kind in ("tag", "<")  # nothing to be left without its numbers
+        alone = (
+            not bracket.words or not inner or bracket.kind in ("tag", "<")
+        )  # nothing to be left without its numbers
         if bracket.numbers >= 4 and alone and (bracket.has_few_words() or (inner and not bracket.holds_read)):
             self.whole(bracket, end)
         elif bracket.runs:
@@ -329,8 +351,13 @@ class _Scan:
         end, cut = len(self.text), False
         while len(self.open) > 1:
             bracket, outer = self.open.pop(), self.open[-1]
-            bare, coordinates = not bracket.words and not bracket.holds_read, bracket.has_few_words() and bracket.numbers >= 4
-            if (bare and bracket.numbers >= 2) or (coordinates and not bracket.runs and len(self.found) == bracket.found):
+            bare, coordinates = (
+                not bracket.words and not bracket.holds_read,
+                bracket.has_few_words() and bracket.numbers >= 4,
+            )
+            if (bare and bracket.numbers >= 2) or (
+                coordinates and not bracket.runs and len(self.found) == bracket.found
+            ):
                 self.whole(bracket, end, cut=True)
                 self.hand_on(bracket, outer)
             elif bare:

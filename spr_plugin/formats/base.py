@@ -1,4 +1,5 @@
-"""What every family's box text has in common: what is read, the contract of a format, and edits that keep a sentence well-formed.
+"""What every family's box text has in common: what is read, the contract of a format, and edits that keep a
+sentence well-formed.
 
 The reading never raises, takes time linear in the text, and counts what it could not read under a reason:
 
@@ -10,7 +11,8 @@ The reading never raises, takes time linear in the text, and counts what it coul
 
 A list of boxes is read whole: one that cannot be read is a failure of its own, and the others stay.
 
-A box of zero width or height is read (two decimals make one of a small object); its IoU with anything is 0. Nothing here looks at
+A box of zero width or height is read (two decimals make one of a small object); its IoU with anything is 0.
+Nothing here looks at
 the truth: a family has one space, and text that does not fit it is a failure, never another space.
 
 Knows nothing about models or files.
@@ -48,7 +50,8 @@ class BoxFormat(ABC):
     Attributes:
         family: the name that ``--spr_box_format`` and a checkpoint's ``spr_box`` use.
         space_name: name of the family's coordinate space.
-        aspect: how the picture reaches the model ("pad", "square" …) where the space depends on it, else None.
+        aspect: how the picture reaches the model ("pad", "square" …) where the space depends on it, else
+            None.
     """
 
     family: str
@@ -60,29 +63,41 @@ class BoxFormat(ABC):
         """The family's coordinate space on a picture of `width` x `height` pixels."""
 
     def write(self, box: Box) -> str:
-        """The text of one box of any space, rounded as the family's training data is and kept inside the family's range."""
+        """The text of one box of any space, rounded as the family's training data is and kept inside the
+        family's range.
+        """
         return self.write_group([box])
 
     @abstractmethod
     def parse(self, text: str, width: int, height: int) -> Parsed:
-        """Read all boxes of `text`, which speaks of a picture of `width` x `height` pixels. Never raises. Any other attempt at
-        coordinates is a failure; `Reading.parsed` looks for them."""
+        """Read all boxes of `text`, which speaks of a picture of `width` x `height` pixels. Never raises. Any
+        other attempt at coordinates is a failure; `Reading.parsed` looks for them.
+        """
 
     @abstractmethod
     def write_group(self, boxes: Sequence[Box]) -> str:
-        """The text of one or several boxes of one phrase, in one pair of brackets or tags; one alone, unless the family groups them."""
+        """The text of one or several boxes of one phrase, in one pair of brackets or tags; one alone, unless
+        the family groups them.
+        """
 
-    def rewrite(self, text: str, parsed: Parsed, changes: Mapping[int, Box | None], drop_failures: bool = False) -> str:
+    def rewrite(
+        self, text: str, parsed: Parsed, changes: Mapping[int, Box | None], drop_failures: bool = False
+    ) -> str:
         """`text` with some coordinates changed and every other character kept.
 
-        `changes` maps a place in ``parsed.boxes`` to the new box, or to None to remove its coordinates; the sentence stays
-        well-formed (no double space, no space before punctuation). Boxes without an entry keep their text. With
-        `drop_failures` the coordinates that could not be read are removed too; a list that is written anew loses its own anyway.
+        `changes` maps a place in ``parsed.boxes`` to the new box, or to None to remove its coordinates; the
+        sentence stays well-formed (no double space, no space before punctuation). Boxes without an entry keep
+        their text. With `drop_failures` the coordinates that could not be read are removed too; a list that
+        is written anew loses its own anyway.
         """
         edits, first = [], 0
         spoiled = {failure.inside for failure in parsed.failed if drop_failures}
         for mention in parsed.mentions:
-            own = {place: changes[first + place] for place in range(len(mention.boxes)) if first + place in changes}
+            own = {
+                place: changes[first + place]
+                for place in range(len(mention.boxes))
+                if first + place in changes
+            }
             first += len(mention.boxes)
             if own or not spoiled.isdisjoint(mention.brackets):
                 edits.append(self._rewritten(text, mention, own, spoiled))
@@ -90,14 +105,22 @@ class BoxFormat(ABC):
 
     def words(self, text: str, parsed: Parsed) -> str:
         """`text` without any coordinates, readable or not; the words stay and the sentence stays well-formed."""
-        return apply(text, [bare(mention) for mention in parsed.mentions] + [(span, None) for span in outside(parsed)])
+        return apply(
+            text, [bare(mention) for mention in parsed.mentions] + [(span, None) for span in outside(parsed)]
+        )
 
     @abstractmethod
     def render(self, mentions: Iterable[tuple[str, Box]]) -> str:
-        """Phrases with their boxes as the family writes them, joined by commas; "" for a phrase gives the bare box."""
+        """Phrases with their boxes as the family writes them, joined by commas; "" for a phrase gives the
+        bare box.
+        """
 
-    def _rewritten(self, text: str, mention: Mention, changes: Mapping[int, Box | None], spoiled: Iterable[Span] = ()) -> Edit:
-        """The edit that makes `changes` (place in the mention → box or None), and writes the `spoiled` brackets anew."""
+    def _rewritten(
+        self, text: str, mention: Mention, changes: Mapping[int, Box | None], spoiled: Iterable[Span] = ()
+    ) -> Edit:
+        """The edit that makes `changes` (place in the mention → box or None), and writes the `spoiled`
+        brackets anew.
+        """
         kept, end = [], 0
         for span, places in groupby(range(len(mention.boxes)), key=mention.brackets.__getitem__):
             places = list(places)
@@ -118,7 +141,9 @@ class BoxFormat(ABC):
 
 
 def whole_number(value: float, last: int) -> int:
-    """`value` cut to a whole step of a grid, from 0 to `last`; steps that algebra missed by a hair count as reached."""
+    """`value` cut to a whole step of a grid, from 0 to `last`; steps that algebra missed by a hair count as
+    reached.
+    """
     return min(max(math.floor(value + 1e-6), 0), last)
 
 
@@ -146,7 +171,9 @@ def parts(text: str, low: int, high: int, joiner: str | None) -> list[Span]:
 
 @dataclass
 class Reading:
-    """Collects what a scan of a text finds: boxes with the span of their brackets, failures, and mentions that are whole at once."""
+    """Collects what a scan of a text finds: boxes with the span of their brackets, failures, and mentions
+    that are whole at once.
+    """
 
     text: str
     groups: list[tuple[list[Written], Span]] = field(default_factory=list)
@@ -176,12 +203,16 @@ class Reading:
         self.failed.append(Failure(span, reason, phrase))
 
     def doubt(self, span: Span, cut: bool = False) -> None:
-        """The family's brackets around something else: as many failures as boxes are attempted there, one at least."""
+        """The family's brackets around something else: as many failures as boxes are attempted there, one at
+        least.
+        """
         self.doubtful.append(Attempt(span, cut))
 
     def taken(self) -> list[Span]:
         """What has been read or refused, in the text's order."""
-        spans = [own for boxes, _ in self.groups for _, own in boxes] + [failure.span for failure in self.failed]
+        spans = [own for boxes, _ in self.groups for _, own in boxes] + [
+            failure.span for failure in self.failed
+        ]
         return sorted(spans + [entry.whole for entry in self.entries])
 
     def unread(self) -> list[Attempt]:
@@ -195,7 +226,12 @@ class Reading:
         for one in sorted(self.doubtful):
             last = spans[-1].span if spans else (0, 0)
             both = (last[0], one.span[1])
-            if one.span[0] - last[1] <= GAP and self._is_corner(last) and self._is_corner(one.span) and self._tried(both):
+            if (
+                one.span[0] - last[1] <= GAP
+                and self._is_corner(last)
+                and self._is_corner(one.span)
+                and self._tried(both)
+            ):
                 spans[-1] = Attempt(both, one.cut)
             else:
                 spans.append(one)
@@ -210,7 +246,10 @@ class Reading:
     def _tried(self, span: Span) -> list[Attempt]:
         """The attempts in a part of the text."""
         start = span[0]
-        return [Attempt((start + first, start + last)) for first, last in (one.span for one in attempts(self.text[slice(*span)]))]
+        return [
+            Attempt((start + first, start + last))
+            for first, last in (one.span for one in attempts(self.text[slice(*span)]))
+        ]
 
     def parsed(self, find_phrase=None) -> Parsed:
         """What was read; every other attempt at coordinates is a failure. `find_phrase`: see `mentions`."""
@@ -240,7 +279,8 @@ _LEADING_WORDS = re.compile(r"\s*(?:(?:and|or|with|a|an|the|some|one)(?:\s+|$))*
 def mentions(reading: Reading, find_phrase=None) -> tuple[Mention, ...]:
     """Join the brackets that follow one phrase, and find that phrase.
 
-    `find_phrase(low, high)` gives (phrase span, start of the mention's tags) of a phrase that the family marks, or None.
+    `find_phrase(low, high)` gives (phrase span, start of the mention's tags) of a phrase that the family
+    marks, or None.
     """
     joined: list[list[tuple[list[Written], Span]]] = []
     for boxes, span in reading.groups:
@@ -251,7 +291,10 @@ def mentions(reading: Reading, find_phrase=None) -> tuple[Mention, ...]:
             joined.append([(boxes, span)])
     # A phrase begins after the coordinates before it, readable or not.
     ends = [0, *sorted([end for _, end in reading.taken()] + [end for _, (_, end) in reading.groups])]
-    return tuple(_mention(reading.text, group, ends[bisect_right(ends, group[0][1][0]) - 1], find_phrase) for group in joined)
+    return tuple(
+        _mention(reading.text, group, ends[bisect_right(ends, group[0][1][0]) - 1], find_phrase)
+        for group in joined
+    )
 
 
 def _mention(text: str, group: Sequence[tuple[list[Written], Span]], low: int, find_phrase) -> Mention:
@@ -269,12 +312,12 @@ def _phrase(text: str, low: int, high: int, find_phrase) -> tuple[Span, int]:
 
 
 def _phrase_span(text: str, low: int, high: int) -> Span:
-    """Where the phrase that ends before `high` lies: after the last punctuation since `low`, without leading articles."""
+    """Where the phrase that ends before `high` lies: after the last punctuation since `low`, without leading
+    articles.
+    """
     end = low + len(text[low:high].rstrip().rstrip("(,:").rstrip())
     before = _TO_PHRASE.match(text, low, end)
     return (_LEADING_WORDS.match(text, before.end() if before else low, end).end(), end)
 
 
 # --- editing
-
-

@@ -10,7 +10,8 @@ from spr_plugin.boxes import Box, Space
 from spr_plugin.formats.base import BoxFormat, Reading, Written, checked, parts, whole_number
 from spr_plugin.formats.parsed import GAP, Parsed
 
-# A bracket with all that follows it up to the next bracket. The three parts share no character, so matching is linear.
+# A bracket with all that follows it up to the next bracket. The three parts share no character, so matching
+# is linear.
 _BRACKET = re.compile(r"(\[+)([^\[\]]*)(\]*)")
 _BETWEEN_LISTED = re.compile(r"\s*(?:[,;]\s*)?")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,9}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})")
@@ -57,7 +58,14 @@ class BracketFormat(BoxFormat):
             end = self._end_of_list(text, brackets, place)
             if end:
                 span = brackets[place].start(), brackets[end - 1].end()
-                reading.add([written for bracket in brackets[place:end] for written in self._read_inner(bracket, space)], span)
+                reading.add(
+                    [
+                        written
+                        for bracket in brackets[place:end]
+                        for written in self._read_inner(bracket, space)
+                    ],
+                    span,
+                )
             else:
                 self._read_bracket(brackets[place], space, len(text), reading)
             place = end or place + 1
@@ -86,9 +94,11 @@ class BracketFormat(BoxFormat):
     # --- reading
 
     def _end_of_list(self, text: str, brackets: Sequence[re.Match], first: int) -> int | None:
-        """Where the list of boxes ``[[x1, y1, x2, y2], [x1, …]]`` ends that begins with a bracket: the place after its last one.
+        """Where the list of boxes ``[[x1, y1, x2, y2], [x1, …]]`` ends that begins with a bracket: the place
+        after its last one.
 
-        None where the bracket begins no list. One box in brackets too many is another family's box, not a list.
+        None where the bracket begins no list. One box in brackets too many is another family's box, not a
+        list.
         """
         opened = len(brackets[first][1])
         depth = opened - 1  # of each box, which in a list may stand in a bracket less than alone
@@ -125,7 +135,10 @@ class BracketFormat(BoxFormat):
 
     def _read_inner(self, match: re.Match, space: Space) -> list[Written]:
         """The boxes, or reasons, of what stands in one pair of brackets."""
-        return [(self._read_box(match.string[slice(*span)], space), span) for span in parts(match.string, *match.span(2), self.joiner)]
+        return [
+            (self._read_box(match.string[slice(*span)], space), span)
+            for span in parts(match.string, *match.span(2), self.joiner)
+        ]
 
     def _read_box(self, text: str, space: Space) -> Box | str:
         """The box of ``"x1, y1, x2, y2"``, or the reason why it is none."""
@@ -157,7 +170,9 @@ GRID = {"space_name": "grid1000", "bins": 1000}
 
 
 def llava(aspect: str | None = "pad") -> BoxFormat:
-    """LLaVA 1.5 and NeXT: ``[0.28, 0.34, 0.4, 0.71]``, 0-1 of the padded square (`aspect` "pad"), else 0-1 of the picture."""
+    """LLaVA 1.5 and NeXT: ``[0.28, 0.34, 0.4, 0.71]``, 0-1 of the padded square (`aspect` "pad"), else 0-1 of
+    the picture.
+    """
     aspect = aspect or "pad"
     return BracketFormat("llava", LLAVA_SPACES.get(aspect, "normalized"), aspect)
 
@@ -168,10 +183,14 @@ def ferret() -> BoxFormat:
 
 
 def shikra() -> BoxFormat:
-    """Shikra: ``[0.120,0.300,0.550,0.810]``, 0-1 of the padded square; several boxes share a bracket, split by ";"."""
+    """Shikra: ``[0.120,0.300,0.550,0.810]``, 0-1 of the padded square; several boxes share a bracket, split
+    by ";".
+    """
     return BracketFormat("shikra", "padded_square", decimals=3, fixed_digits=True, comma=",", joiner=";")
 
 
 def cogvlm() -> BoxFormat:
-    """CogVLM: ``[[120,300,550,810]]``, three digits, thousandths of the picture; several boxes share a bracket, split by ";"."""
+    """CogVLM: ``[[120,300,550,810]]``, three digits, thousandths of the picture; several boxes share a
+    bracket, split by ";".
+    """
     return BracketFormat("cogvlm", **GRID, fixed_digits=True, comma=",", depth=2, joiner=";")

@@ -1,7 +1,8 @@
-"""What is known of each model family: how it writes boxes, which checkpoints are of it, and in which words it was asked.
+"""What is known of each model family: how it writes boxes, which checkpoints are of it, and in which words it
+was asked.
 
-A new family is one entry here. Its words are those of its own training data or published evaluation, as far as they are
-known; a family without any gets LLaVA's.
+A new family is one entry here. Its words are those of its own training data or published evaluation, as far
+as they are known; a family without any gets LLaVA's.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Family:
 
     Attributes:
         form: aspect (how the picture reaches the model, or None) → its box format.
-        model_types: of the config.json of its checkpoints. LLaVA and its descendants come apart, as their space depends
-            on the picture's preparation.
+        model_types: of the config.json of its checkpoints. LLaVA and its descendants come apart, as their
+            space depends on the picture's preparation.
         classes: the same by architecture, for checkpoints whose config names no model_type of their own.
         boxes: how a description is asked for with boxes.
         before: what every question begins with.
@@ -78,8 +79,10 @@ FAMILIES = {
     "internvl": Family(
         lambda aspect: internvl(),
         model_types=("internvl", "internvl_chat"),
-        expression="Please provide the bounding box coordinate of the region this sentence describes: "
-        "<ref>{expression}</ref>",
+        expression=(
+            "Please provide the bounding box coordinate of the region this sentence describes: "
+            "<ref>{expression}</ref>"
+        ),
     ),
     "kosmos-2": Family(
         lambda aspect: kosmos2(),

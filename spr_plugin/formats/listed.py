@@ -38,8 +38,8 @@ FENCE = "```"
 class ListedFormat(BoxFormat):
     """``{"bbox_2d": [x1, y1, x2, y2], "label": "a dog"}`` in a JSON list, usually in a Markdown fence.
 
-    Coordinates that go take their entry along. A list cut off by the text's end is read up to there. A bracket in a sentence is
-    read too, as Qwen2.5-VL's answers and our prompts hold some.
+    Coordinates that go take their entry along. A list cut off by the text's end is read up to there. A
+    bracket in a sentence is read too, as Qwen2.5-VL's answers and our prompts hold some.
 
     Attributes:
         bins: steps of the grid, or None for pixels of the picture as the processor resized it.
@@ -58,7 +58,9 @@ class ListedFormat(BoxFormat):
     def space(self, width: int, height: int) -> Space:
         if self.bins:
             return Space.grid(width, height, self.bins)
-        return Space.resized(width, height, *resized(width, height, self.factor, self.min_pixels, self.max_pixels))
+        return Space.resized(
+            width, height, *resized(width, height, self.factor, self.min_pixels, self.max_pixels)
+        )
 
     def limits(self, space: Space) -> tuple[float, float]:
         """The largest x and y that the family writes."""
@@ -73,14 +75,19 @@ class ListedFormat(BoxFormat):
         return str(rows if len(rows) > 1 else rows[0])
 
     def render(self, mentions: Iterable[tuple[str, Box]]) -> str:
-        rows = [f'\t{{"bbox_2d": {self.write(box)}, "label": {json.dumps(phrase, ensure_ascii=False)}}}' for phrase, box in mentions]
+        rows = [
+            f'\t{{"bbox_2d": {self.write(box)}, "label": {json.dumps(phrase, ensure_ascii=False)}}}'
+            for phrase, box in mentions
+        ]
         return f"{FENCE}json\n[\n" + ",\n".join(rows) + f"\n]\n{FENCE}"
 
     def parse(self, text: str, width: int, height: int) -> Parsed:
         reading, space = Reading(text), self.space(width, height)
         entries, tail = _entries(text)
         for match in entries:
-            if not _is_value(text, match.start()):  # of another object's key: no entry, and fails with that object
+            if not _is_value(
+                text, match.start()
+            ):  # of another object's key: no entry, and fails with that object
                 self._read_entry(text, match, space, reading)
         begun = '"bbox_2d"' in text[tail:] or '"bbox_2d"'.startswith(text[tail + 1 :].strip())
         if tail >= 0 and (reading.entries or begun):
@@ -100,10 +107,14 @@ class ListedFormat(BoxFormat):
                 reading.fail("malformed", match.span(), _label(text, match.span()))
             return
         values, label = entry.pop("bbox_2d"), entry.get("label", "")
-        proper = isinstance(values, list) and len(values) == 4 and all(type(v) in (int, float) for v in values)
+        proper = (
+            isinstance(values, list) and len(values) == 4 and all(type(v) in (int, float) for v in values)
+        )
         proper = proper and isinstance(label, str) and match.group().count('"bbox_2d"') == 1
         # A second box, in the label or under another key, would stay in the text.
-        proper = proper and not attempts(label if len(entry) < 2 else "\n".join(f"{key}: {value}" for key, value in entry.items()))
+        proper = proper and not attempts(
+            label if len(entry) < 2 else "\n".join(f"{key}: {value}" for key, value in entry.items())
+        )
         box = checked(values, self.limits(space), space) if proper else "malformed"
         if isinstance(box, str):
             reading.fail(box, match.span(), _label(text, match.span()))
@@ -112,12 +123,19 @@ class ListedFormat(BoxFormat):
             reading.entries.append(Mention(label, (box,), span, match.span(), (span,), (span,), match.span()))
 
     def _read_prose(self, text: str, space: Space, reading: Reading) -> None:
-        """Boxes that stand in a sentence as they do in an entry; any other attempt fails with the object around it, which is
-        nested, has other keys or quotes, or is broken."""
+        """Boxes that stand in a sentence as they do in an entry; any other attempt fails with the object
+        around it, which is nested, has other keys or quotes, or is broken.
+        """
         for found in _LIST.finditer(without(text, reading.taken())):
-            numbers = [(_PLAIN.fullmatch(text, *member.span()), member.span()) for member in _MEMBER.finditer(text, *found.span())]
+            numbers = [
+                (_PLAIN.fullmatch(text, *member.span()), member.span())
+                for member in _MEMBER.finditer(text, *found.span())
+            ]
             if any(read for read, _ in numbers) and not _is_value(text, found.start()):
-                reading.add([(self._plain(read, space) if read else "malformed", span) for read, span in numbers], found.span())
+                reading.add(
+                    [(self._plain(read, space) if read else "malformed", span) for read, span in numbers],
+                    found.span(),
+                )
         known = [(0, 0), *reading.taken(), (len(text), len(text))]
         for attempt in reading.unread():
             place = bisect_right(known, attempt.span)
@@ -125,7 +143,11 @@ class ListedFormat(BoxFormat):
             if attempt.span[0] < low:
                 continue  # lies in the object of the one before
             span = _object(text, low, attempt.span, high)
-            numbers = _PLAIN.fullmatch(text, *span) if span == attempt.span and not _is_value(text, span[0]) else None
+            numbers = (
+                _PLAIN.fullmatch(text, *span)
+                if span == attempt.span and not _is_value(text, span[0])
+                else None
+            )
             if numbers:
                 reading.add([(self._plain(numbers, space), span)], span)
             else:
@@ -136,11 +158,17 @@ class ListedFormat(BoxFormat):
     def _plain(self, numbers: re.Match, space: Space) -> Box | str:
         return checked([float(value) for value in numbers.groups()], self.limits(space), space)
 
-    def rewrite(self, text: str, parsed: Parsed, changes: Mapping[int, Box | None], drop_failures: bool = False) -> str:
+    def rewrite(
+        self, text: str, parsed: Parsed, changes: Mapping[int, Box | None], drop_failures: bool = False
+    ) -> str:
         edits, entries, gone, first = [], [], set(), 0
         spoiled = {failure.inside for failure in parsed.failed if drop_failures}
         for mention in parsed.mentions:
-            own = {place: changes[first + place] for place in range(len(mention.boxes)) if first + place in changes}
+            own = {
+                place: changes[first + place]
+                for place in range(len(mention.boxes))
+                if first + place in changes
+            }
             first += len(mention.boxes)
             in_list = text[mention.whole[0]] == "{"
             if in_list:
@@ -161,7 +189,10 @@ class ListedFormat(BoxFormat):
 
     def words(self, text: str, parsed: Parsed) -> str:
         """The labels, joined; a text without entries is read as any other."""
-        if not any(text[start] == "{" for start, _ in [*(mention.whole for mention in parsed.mentions), *parsed.failed_spans]):
+        if not any(
+            text[start] == "{"
+            for start, _ in [*(mention.whole for mention in parsed.mentions), *parsed.failed_spans]
+        ):
             return super().words(text, parsed)
         return ", ".join(mention.phrase for mention in parsed.mentions if mention.phrase)
 
@@ -185,7 +216,10 @@ def _label(text: str, span: Span) -> str:
 
 def _list_around(text: str, span: Span) -> tuple[re.Match, re.Match] | None:
     """What stands on both sides of a member of a list or object, None where `span` is none."""
-    before, after = _BEFORE_MEMBER.search(text, max(span[0] - GAP, 0), span[0]), _AFTER_MEMBER.match(text, span[1])
+    before, after = (
+        _BEFORE_MEMBER.search(text, max(span[0] - GAP, 0), span[0]),
+        _AFTER_MEMBER.match(text, span[1]),
+    )
     return (before, after) if before and after else None
 
 
@@ -213,7 +247,9 @@ def _with_key(text: str, span: Span) -> Span:
 
 
 def _object(text: str, low: int, span: Span, high: int) -> Span:
-    """The outermost object in text[low:high] around `span`, or `span` where none is: what is left of a list must be one."""
+    """The outermost object in text[low:high] around `span`, or `span` where none is: what is left of a list
+    must be one.
+    """
     opened: list[int] = []
     found = span
     for brace in _BRACE.finditer(text, low, high):
@@ -230,8 +266,8 @@ def _entries(text: str) -> tuple[list[re.Match], int]:
     """The flat objects of a text from the left, none inside another, and where after them one begins that the
     text's end cuts off, -1 where none does.
 
-    In linear time: what becomes of an object hangs on the place alone from which it goes on outside its strings,
-    so no place is gone on from twice.
+    In linear time: what becomes of an object hangs on the place alone from which it goes on outside its
+    strings, so no place is gone on from twice.
     """
     quotes = [match.end() for match in _CLOSING_QUOTE.finditer(text)]
     ends: dict[int, int] = {}  # place outside of strings → where the object ends, CUT or BROKEN
@@ -265,7 +301,9 @@ def _entries(text: str) -> tuple[list[re.Match], int]:
 
 
 def _cuts(text: str, entries: Sequence[Span], gone: set[Span]) -> list[Edit]:
-    """Edits that take entries out of their list with one comma each; a list that the text's end cut off is closed."""
+    """Edits that take entries out of their list with one comma each; a list that the text's end cut off is
+    closed.
+    """
     cuts = []
     for run in _runs(text, entries):
         kept = [place for place, entry in enumerate(run) if entry not in gone]
@@ -274,7 +312,10 @@ def _cuts(text: str, entries: Sequence[Span], gone: set[Span]) -> list[Edit]:
             cuts.append((_with_comma(text, alone), "" if _list_around(text, alone) else None))
             spans = []
         else:  # with the comma after it, as long as another entry stays there; else with the one before it
-            ends = [(entry[0], run[place + 1][0]) if place < kept[-1] else (run[place - 1][1], entry[1]) for place, entry in enumerate(run)]
+            ends = [
+                (entry[0], run[place + 1][0]) if place < kept[-1] else (run[place - 1][1], entry[1])
+                for place, entry in enumerate(run)
+            ]
             spans = [span for span, entry in zip(ends, run) if entry in gone]
         cuts += [(span, "") for span in spans]
         if run[-1] in gone and run[-1][1] == len(text) and not text.endswith("}"):
@@ -294,7 +335,9 @@ def _runs(text: str, entries: Sequence[Span]) -> list[list[Span]]:
 
 
 def resized(width: int, height: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """(width, height) of a picture as Qwen2-VL's image processor resizes it: multiples of `factor`, within the two numbers of pixels."""
+    """(width, height) of a picture as Qwen2-VL's image processor resizes it: multiples of `factor`, within
+    the two numbers of pixels.
+    """
     new_width, new_height = (max(factor, round(side / factor) * factor) for side in (width, height))
     if new_width * new_height > max_pixels:
         shrink = (width * height / max_pixels) ** 0.5
@@ -306,14 +349,17 @@ def resized(width: int, height: int, factor: int, min_pixels: int, max_pixels: i
 
 
 def qwen2_5_vl(aspect: str | None = None) -> BoxFormat:
-    """Qwen2.5-VL: pixels of the resized picture. `aspect` "200704-1605632" names the processor's smallest and largest number of pixels.
+    """Qwen2.5-VL: pixels of the resized picture. `aspect` "200704-1605632" names the processor's smallest and
+    largest number of pixels.
 
     Any other aspect ("pad") speaks of LLaVA's preparation and means nothing here.
     """
     limits = _LIMITS.fullmatch(aspect or "")
     if not limits:
         return ListedFormat("qwen2.5-vl", "resized")
-    return ListedFormat("qwen2.5-vl", "resized", min_pixels=int(limits[1]), max_pixels=int(limits[2]), aspect=aspect)
+    return ListedFormat(
+        "qwen2.5-vl", "resized", min_pixels=int(limits[1]), max_pixels=int(limits[2]), aspect=aspect
+    )
 
 
 def qwen3_vl() -> BoxFormat:

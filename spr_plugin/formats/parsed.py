@@ -11,7 +11,8 @@ from operator import itemgetter
 from spr_plugin.boxes import Box
 from spr_plugin.formats.attempts import QUOTES, Span
 
-# What may stand between two boxes of one phrase. Only looked for in gaps of at most GAP characters, to stay linear.
+# What may stand between two boxes of one phrase. Only looked for in gaps of at most GAP characters, to stay
+# linear.
 _BETWEEN_BOXES = re.compile(r"\s*(?:(?:,\s*)?\band\b\s*|[,;&]\s*)?")
 _BEFORE_LAST_BOX = re.compile(r"(?<=[\]>])\s*(?:(?:,\s*)?\band|[,;&])\s*$")
 Edit = tuple[Span, "str | None"]
@@ -22,14 +23,15 @@ class Mention:
     """A phrase and the box or boxes written right after it.
 
     Attributes:
-        phrase: the words before the first box, back to the previous box or punctuation, without leading "and", "a", "the" …, or
-            what the family's tags or label say. May be "".
+        phrase: the words before the first box, back to the previous box or punctuation, without leading
+            "and", "a", "the" …, or what the family's tags or label say. May be "".
         boxes: one or more, in the family's space.
         span: (start, end) in the text of all the mention's coordinates, brackets or tags included.
         phrase_span: (start, end) of `phrase`.
         spans: (start, end) of each box.
         brackets: (start, end) of the brackets or tags around each box, which boxes of one list share.
-        whole: (start, end) of what goes when no box is left; where that is more than `span`, the phrase stays in its place.
+        whole: (start, end) of what goes when no box is left; where that is more than `span`, the phrase stays
+            in its place.
     """
 
     phrase: str
@@ -83,7 +85,9 @@ TWO_BOXES = len("1 2 3 4 5 6 7 8")
 
 
 def outside(parsed: Parsed) -> list[Span]:
-    """The spans of what could not be read, without those in a list of readable boxes, which is written anew or goes as a whole."""
+    """The spans of what could not be read, without those in a list of readable boxes, which is written anew
+    or goes as a whole.
+    """
     return [failure.span for failure in parsed.failed if not failure.inside]
 
 
@@ -93,7 +97,9 @@ def bare(mention: Mention) -> Edit:
 
 
 def apply(text: str, edits: Iterable[Edit]) -> str:
-    """`text` with each (span, new text) in place; the spans must not overlap. None for a text closes the gap that is left."""
+    """`text` with each (span, new text) in place; the spans must not overlap. None for a text closes the gap
+    that is left.
+    """
     pieces, place, glue = [], 0, ""
     for (start, end), new in _joined_cuts(text, sorted(edits, key=itemgetter(0))):
         if new is None:
@@ -112,7 +118,12 @@ def _joined_cuts(text: str, edits: Sequence[Edit]) -> list[Edit]:
     joined: list[Edit] = []
     for (start, end), new in edits:
         (first, last), before = joined[-1] if joined else ((0, 0), "none")
-        if new is None and before is None and start - last <= GAP and _BETWEEN_BOXES.fullmatch(text, last, start):
+        if (
+            new is None
+            and before is None
+            and start - last <= GAP
+            and _BETWEEN_BOXES.fullmatch(text, last, start)
+        ):
             joined[-1] = ((first, end), None)
         else:
             joined.append(((start, end), new))
@@ -120,7 +131,9 @@ def _joined_cuts(text: str, edits: Sequence[Edit]) -> list[Edit]:
 
 
 def _gap(text: str, low: int, start: int, end: int) -> Span:
-    """What to cut with the coordinates at (start, end), not before `low`: brackets or quotes around them, spaces, an "and" of two boxes."""
+    """What to cut with the coordinates at (start, end), not before `low`: brackets or quotes around them,
+    spaces, an "and" of two boxes.
+    """
     while start > low and end < len(text) and _AROUND.get(text[start - 1]) == text[end]:
         start, end = start - 1, end + 1
     while start > low and text[start - 1] == "\\":

@@ -21,7 +21,8 @@ _SEPARATORS = re.compile(r"[\s,;]*")
 class TaggedFormat(BoxFormat):
     """``<ref>a dog</ref><box>…</box>``: a family's subclass says what stands between the box tags.
 
-    A phrase without tags is found as in the bracket families. A box tag that is never closed costs the coordinates after it.
+    A phrase without tags is found as in the bracket families. A box tag that is never closed costs the
+    coordinates after it.
     """
 
     family: str
@@ -45,11 +46,17 @@ class TaggedFormat(BoxFormat):
 
     def write_group(self, boxes: Sequence[Box]) -> str:
         opening, closing = self.box_tags
-        return opening + self.write_inner([box.to(self.space(box.space.width, box.space.height)) for box in boxes]) + closing
+        return (
+            opening
+            + self.write_inner([box.to(self.space(box.space.width, box.space.height)) for box in boxes])
+            + closing
+        )
 
     def render(self, mentions: Iterable[tuple[str, Box]]) -> str:
         before, after = self.phrase_tags
-        return ", ".join((f"{before}{phrase}{after}" if phrase else "") + self.write(box) for phrase, box in mentions)
+        return ", ".join(
+            (f"{before}{phrase}{after}" if phrase else "") + self.write(box) for phrase, box in mentions
+        )
 
     def parse(self, text: str, width: int, height: int) -> Parsed:
         reading, space, opened = Reading(text), self.space(width, height), None
@@ -58,7 +65,9 @@ class TaggedFormat(BoxFormat):
                 self._never_closed(text, opened, reading)
                 opened = tag
             elif opened:
-                reading.add(self.read_inner(text, opened.end(), tag.start(), space), (opened.start(), tag.end()))
+                reading.add(
+                    self.read_inner(text, opened.end(), tag.start(), space), (opened.start(), tag.end())
+                )
                 opened = None
         self._never_closed(text, opened, reading)
         return reading.parsed(lambda low, high: self._phrase(text, low, high))
@@ -82,7 +91,9 @@ class TaggedFormat(BoxFormat):
         return None if start < 0 else ((start + len(before), close), start)
 
     def read_members(self, text: str, low: int, high: int, space: Space) -> list[Written]:
-        """The members of a list, which its `_member` finds and `_pattern` reads; nothing but separators stands between them."""
+        """The members of a list, which its `_member` finds and `_pattern` reads; nothing but separators
+        stands between them.
+        """
         spans = [match.span() for match in self._member.finditer(text, low, high)]
         gaps = zip([low, *(end for _, end in spans)], [*(start for start, _ in spans), high])
         if not spans or not all(_SEPARATORS.fullmatch(text, *gap) for gap in gaps):
@@ -129,9 +140,11 @@ class InternVL(TaggedFormat):
 
 
 class Kosmos2(TaggedFormat):
-    """``<phrase>a dog</phrase><object><patch_index_0044><patch_index_0863></object>``: the cells of two corners, read as their centres.
+    """``<phrase>a dog</phrase><object><patch_index_0044><patch_index_0863></object>``: the cells of two
+    corners, read as their centres.
 
-    A box within one row or one column of cells is read as these cells whole, since two centres would leave it no area.
+    A box within one row or one column of cells is read as these cells whole, since two centres would leave it
+    no area.
     """
 
     phrase_tags = ("<phrase>", "</phrase>")
@@ -141,7 +154,10 @@ class Kosmos2(TaggedFormat):
     _pattern = re.compile(r"\s*<patch_index_(\d{4})><patch_index_(\d{4})>\s*")
 
     def read_inner(self, text: str, low: int, high: int, space: Space) -> list[Written]:
-        return [(self._read(self._pattern.fullmatch(text, *span), space), span) for span in parts(text, low, high, self._joiner)]
+        return [
+            (self._read(self._pattern.fullmatch(text, *span), space), span)
+            for span in parts(text, low, high, self._joiner)
+        ]
 
     def _read(self, match: re.Match | None, space: Space) -> Box | str:
         if not match:
@@ -153,7 +169,9 @@ class Kosmos2(TaggedFormat):
         return checked([left + start, top + start, right + end, bottom + end], (self.bins, self.bins), space)
 
     def write_inner(self, boxes: Sequence[Box]) -> str:
-        return self._joiner.join(f"<patch_index_{first:04d}><patch_index_{last:04d}>" for first, last in map(self._cells, boxes))
+        return self._joiner.join(
+            f"<patch_index_{first:04d}><patch_index_{last:04d}>" for first, last in map(self._cells, boxes)
+        )
 
     def _cells(self, box: Box) -> tuple[int, int]:
         left, top = self._integers((box.x1, box.y1))

@@ -26,8 +26,8 @@ class Query:
     Attributes:
         id: hash of all that makes the question; the same on every machine.
         pictures: one to five, in the order in which they are shown.
-        text: the question. A recipe whose questions hold boxes writes them in the model's own words when it is
-            asked for prompts.
+        text: the question. A recipe whose questions hold boxes writes them in the model's own words when it
+            is asked for prompts.
         truth: what answers are measured by, in a form of the recipe's own that JSON can hold.
         task: which of the recipe's tasks this is.
         seed: for whatever is random about this query later on.
@@ -63,8 +63,8 @@ class Prompt:
     Attributes:
         kind: names it among the query's prompts.
         text: without any picture placeholder.
-        crop: (x1, y1, x2, y2) in whole pixels of the first picture, which alone is cut out and shown; None for all
-            pictures, whole.
+        crop: (x1, y1, x2, y2) in whole pixels of the first picture, which alone is cut out and shown; None
+            for all pictures, whole.
     """
 
     kind: str
@@ -117,7 +117,9 @@ class Judged:
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to be drawn: its kind names the colour, the corners are xyxy in pixels of the picture of that number."""
+    """A box to be drawn: its kind names the colour, the corners are xyxy in pixels of the picture of that
+    number.
+    """
 
     kind: str
     xyxy: tuple[float, float, float, float]
@@ -145,8 +147,8 @@ class Recipe(ABC):
     Attributes:
         name: by which ``--spr_recipe`` and the records of a run name it.
         BEST: the value of `measure` that ``--spr_keep_best`` follows.
-        WATCHED: value of `measure` → the least it must be at the entry for a fall below ``--spr_collapse`` of it to
-            mean that the model stops answering: a share of a few right answers is too coarse to tell.
+        WATCHED: value of `measure` → the least it must be at the entry for a fall below ``--spr_collapse`` of
+            it to mean that the model stops answering: a share of a few right answers is too coarse to tell.
     """
 
     name: str
@@ -167,7 +169,9 @@ class Recipe(ABC):
         """The prompts that are sampled, of different kinds."""
 
     def question(self, query: Query) -> str:
-        """The text that all answers of a query are answers to, whatever prompt drew them: the one that a pair keeps."""
+        """The text that all answers of a query are answers to, whatever prompt drew them: the one that a pair
+        keeps.
+        """
         return query.text
 
     def restated(self, raw: str, prompt: Prompt, query: Query) -> str:
@@ -187,14 +191,15 @@ class Recipe(ABC):
         Args:
             pictures: those that all these queries show, so that a model of the recipe's looks at them once.
             texts: answers to each query.
-            pooled: the truth of a query may grow by what its own answers name, so that they are comparable with
-                each other. Without, an answer's score depends on nothing but itself.
+            pooled: the truth of a query may grow by what its own answers name, so that they are comparable
+                with each other. Without, an answer's score depends on nothing but itself.
         """
 
     @abstractmethod
     def measure(self, texts: Sequence[str], queries: Sequence[Query]) -> dict[str, float]:
-        """Means over one answer a query, by name, higher is better, with no model's help: BEST and WATCHED among
-        them."""
+        """Means over one answer a query, by name, higher is better, with no model's help: BEST and WATCHED
+        among them.
+        """
 
     def read(self, record: Mapping) -> Query:
         """The query of a record."""

@@ -7,7 +7,9 @@ from spr_plugin.recipes.base import Recipe
 
 
 def find_recipe(config: SPRConfig, box_format) -> Recipe:
-    """The recipe of ``--spr_recipe``, for a model that writes boxes as `box_format` does. UserError where nobody has it."""
+    """The recipe of ``--spr_recipe``, for a model that writes boxes as `box_format` does. UserError where
+    nobody has it.
+    """
     recipe = ask("spr_recipe", config=config, box_format=box_format)
     if recipe is None:
         raise UserError(f"--spr_recipe {config.spr_recipe}: no plugin has it; ours is spr")

@@ -1,4 +1,5 @@
-"""The HTML report of a run: one self-contained file with scores, skip reasons, and chosen and rejected on their pictures.
+"""The HTML report of a run: one self-contained file with scores, skip reasons, and chosen and rejected on
+their pictures.
 
 What is drawn on a picture is the recipe's to say.
 """
@@ -60,7 +61,9 @@ def summary(run: SavedRun) -> dict:
         "skipped_regions": counted(skipped),
         "invalid_candidates": counted(invalid),
         "terms": _mean_terms(rows, pairs),
-        "pairs": [_shown(pair, queries[pair.query], scores[pair.query], run) for pair in _spread(pairs, SHOWN_PAIRS)],
+        "pairs": [
+            _shown(pair, queries[pair.query], scores[pair.query], run) for pair in _spread(pairs, SHOWN_PAIRS)
+        ],
         "config": run.config,
         "colors": COLORS,
     }
@@ -78,7 +81,9 @@ def _spread(items: list, count: int) -> list:
 
 
 def _mean_terms(rows: Mapping[str, dict], pairs: Sequence[PreferencePair]) -> list[dict]:
-    """Mean of every score term over all answers that have a score, the chosen (repaired) and the rejected (initial) ones."""
+    """Mean of every score term over all answers that have a score, the chosen (repaired) and the rejected
+    (initial) ones.
+    """
     groups = {
         "all candidates": [_scored(row) for row in rows.values()],
         "all, refined": [_scored(row, "repaired_") for row in rows.values()],

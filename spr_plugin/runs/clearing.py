@@ -1,4 +1,6 @@
-"""Deleting in a run's folder: by names that a run of ours gives, under a manifest that proves it, following no link."""
+"""Deleting in a run's folder: by names that a run of ours gives, under a manifest that proves it, following
+no link.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,8 @@ from spr_plugin.runs.layout import (
 DELETED = {
     part: turn
     for turn, part in enumerate(
-        "exit.json round policy dpo bad_pairs reference lengths pairs scores batches candidates regions base entry training.json "
-        "manifest.json".split()
+        "exit.json round policy dpo bad_pairs reference lengths pairs scores batches candidates regions base"
+        " entry training.json manifest.json".split()
     )
 }
 
@@ -53,7 +55,9 @@ def make_again(folder: Folder, stage: str) -> None:
 def _set_aside(path: Path) -> None:
     """Rename a folder of records, unless there are none in it."""
     if any(path.glob("*.jsonl")):
-        names = (f"{path.name}{REPLACED}{f'-{number}' if number > 1 else ''}" for number in itertools.count(1))
+        names = (
+            f"{path.name}{REPLACED}{f'-{number}' if number > 1 else ''}" for number in itertools.count(1)
+        )
         with disk_errors(path):
             path.rename(next(aside for name in names if not (aside := path.with_name(name)).exists()))
     else:
@@ -63,14 +67,17 @@ def _set_aside(path: Path) -> None:
 def delete(folder: Folder, parts: Set[str] = PARTS) -> list[Path]:
     """Delete these parts of a run of ours, later rounds as folders of their own.
 
-    What was made last goes first, so that whatever a death leaves is what a run leaves that had come so far; the
+    What was made last goes first, so that whatever a death leaves is what a run leaves that had come so far;
+    the
     manifest goes last: it proves the rest to be ours when the same command is given again.
 
     Returns:
         what stays because no run of ours made it.
     """
     stays = []
-    for entry in sorted(folder.path.iterdir(), key=lambda entry: (DELETED.get(part_of(entry.name), -1), entry.name)):
+    for entry in sorted(
+        folder.path.iterdir(), key=lambda entry: (DELETED.get(part_of(entry.name), -1), entry.name)
+    ):
         part = part_of(entry.name)
         if part not in PARTS:
             stays.append(entry)
@@ -84,7 +91,9 @@ def delete(folder: Folder, parts: Set[str] = PARTS) -> list[Path]:
 
 
 def clear(path: Path) -> list[Path]:
-    """Delete a part of a run, but what is in its folder by a name that no run of ours gives; that is returned."""
+    """Delete a part of a run, but what is in its folder by a name that no run of ours gives; that is
+    returned.
+    """
     if path.is_symlink() or not path.is_dir() or WHOLE.fullmatch(path.name):
         remove(path)
         return []
@@ -133,8 +142,8 @@ def _claimed(folder: Folder) -> list[Path]:
 
 def _refuse_unproved(folder: Folder, names: list[str]) -> None:
     raise UserError(
-        f"no {MANIFEST} proves that a run of ours made {some(names)} in {folder}: move it away, or name another "
-        "folder"
+        f"no {MANIFEST} proves that a run of ours made {some(names)} in {folder}: move it away, or name"
+        " another folder"
     )
 
 

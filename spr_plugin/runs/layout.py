@@ -38,8 +38,8 @@ PARTS = frozenset(part for parts in PARTS_OF.values() for part in parts) | {
 BEFORE_A_RUN = frozenset({LOCK, MANIFEST, "ranks"})  # what one may leave that died before it began
 WEIGHTS = frozenset({"entry", "base", "policy"})  # each written anew as a whole
 
-# Names of files in those folders, by which they are ours; the folders of WHOLE are, whatever is in them, since the
-# host's own code writes there.
+# Names of files in those folders, by which they are ours; the folders of WHOLE are, whatever is in them,
+# since the host's own code writes there.
 OURS = re.compile(
     r"rank-\d+\.(jsonl|damaged)|(manifest|counts|index|best|served|[0-9a-f]{16})\.json|\d+\.safetensors|probes\.jsonl|.*\.tmp"
 )
@@ -49,13 +49,16 @@ NUMBERED = re.compile(r"(?<=^round)-\d+$|(?<=^ranks)-[0-9a-f]{16}$")
 
 
 class Folder:
-    """Paths in one run's folder: ``OUTPUT_DIR/spr``, or a later round's in it, which is laid out alike. Creates nothing.
+    """Paths in one run's folder: ``OUTPUT_DIR/spr``, or a later round's in it, which is laid out alike.
+    Creates nothing.
 
     Attributes:
-        entry, base, policy: weights as the host left them, the same in the host's own layout, and as DPO left them.
+        entry, base, policy: weights as the host left them, the same in the host's own layout, and as DPO left
+            them.
         dpo: checkpoints of the DPO stage and what its probe saw.
         bad_pairs: pairs whose loss was not finite.
-        training, exit, failed, report: files of :mod:`spr_plugin.training.entry`, of the end, of a failure; the report.
+        training, exit, failed, report: files of :mod:`spr_plugin.training.entry`, of the end, of a failure;
+            the report.
     """
 
     def __init__(self, path: AnyPath):
@@ -77,7 +80,9 @@ class Folder:
         return str(self.path)
 
     def log(self, stage: str, rank: int = 0) -> Log:
-        """The log of ``regions``, ``batches``, ``candidates``, ``scores``, ``pairs``, ``lengths`` or ``reference``."""
+        """The log of ``regions``, ``batches``, ``candidates``, ``scores``, ``pairs``, ``lengths`` or
+        ``reference``.
+        """
         return Log(self.path / stage, rank)
 
     def stage_manifest(self, stage: str) -> Path:
@@ -89,7 +94,9 @@ class Folder:
     def rounds(self) -> list[Folder]:
         """Of the later rounds that were begun, in their order."""
         names = [path.name for path in self.path.glob("round-*") if path.is_dir()]
-        return [self.round(number) for number in sorted(int(name[6:]) for name in names if name[6:].isdecimal())]
+        return [
+            self.round(number) for number in sorted(int(name[6:]) for name in names if name[6:].isdecimal())
+        ]
 
     def is_finished(self) -> bool:
         """Whether the round's DPO stage is done."""

@@ -18,9 +18,11 @@ _locks: dict[Path, FileIO] = {}
 
 
 def lock(directory: AnyPath, folder_flag: str = "--output_dir") -> None:
-    """Keep other runs out of ``directory`` until this process ends, however it ends. UserError names the process that has it.
+    """Keep other runs out of ``directory`` until this process ends, however it ends. UserError names the
+    process that has it.
 
-    The kernel lets go of the lock when its process dies, so a lock file alone means nothing: a run that was killed is recognised.
+    The kernel lets go of the lock when its process dies, so a lock file alone means nothing: a run that was
+    killed is recognised.
     """
     import atexit
     import fcntl

@@ -50,7 +50,9 @@ def record_of(line: bytes) -> Record:
 
 
 class Log:
-    """The log of one stage in ``directory``; this process appends to its rank's file and reads all ranks' files."""
+    """The log of one stage in ``directory``; this process appends to its rank's file and reads all ranks'
+    files.
+    """
 
     def __init__(self, directory: AnyPath, rank: int = 0):
         self.directory = Path(directory)
@@ -155,7 +157,9 @@ class Records(Mapping[str, Record]):
         try:
             return record_of(self._files[number].readline())
         except ValueError:
-            raise UserError(f"{self._paths[number]} was changed while it was read: run the same command again") from None
+            raise UserError(
+                f"{self._paths[number]} was changed while it was read: run the same command again"
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

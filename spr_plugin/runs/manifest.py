@@ -49,10 +49,12 @@ STAGE_OF = {
 
 
 def settings_of(config: SPRConfig, box: Settings, data_path: str | None = None) -> dict[str, Settings]:
-    """What each stage of a run depends on: stage → flag → value. A file counts by its content, wherever it lies.
+    """What each stage of a run depends on: stage → flag → value. A file counts by its content, wherever it
+    lies.
 
     Args:
-        box: what the box format says of itself; mined regions are read, prompts written and answers parsed with it.
+        box: what the box format says of itself; mined regions are read, prompts written and answers parsed
+            with it.
         data_path: of the host, where regions are mined from it.
     """
     settings = shaping(config)
@@ -75,7 +77,9 @@ def settings_of(config: SPRConfig, box: Settings, data_path: str | None = None) 
 
 
 def of_file(path: AnyPath | None) -> Any:
-    """What stands for a file in settings: what it holds, and where it lay; a path that is none stands for itself."""
+    """What stands for a file in settings: what it holds, and where it lay; a path that is none stands for
+    itself.
+    """
     return {"path": str(path), **content(path)} if path and os.path.isfile(path) else path
 
 
@@ -112,7 +116,12 @@ class Changes:
     again: tuple[str, ...]
 
 
-def changes(folder: Folder, settings: Mapping[str, Settings], restart: Set[str] = frozenset(), stays: Set[str] = frozenset()) -> Changes:
+def changes(
+    folder: Folder,
+    settings: Mapping[str, Settings],
+    restart: Set[str] = frozenset(),
+    stays: Set[str] = frozenset(),
+) -> Changes:
     """Compare ``settings``, see :func:`settings_of`, with what ``folder`` was made with.
 
     Args:
@@ -138,7 +147,9 @@ def changes(folder: Folder, settings: Mapping[str, Settings], restart: Set[str] 
 def _read_stage(folder: Folder, stage: str) -> dict[str, Any] | None:
     path = folder.stage_manifest(stage)
     known = read_json(path)
-    if (known is None and not path.exists()) or (isinstance(known, dict) and isinstance(known.get("settings"), dict)):
+    if (known is None and not path.exists()) or (
+        isinstance(known, dict) and isinstance(known.get("settings"), dict)
+    ):
         return known
     raise UserError(f"{path} is damaged: restore it, or remove it and run the same command again")
 
@@ -167,7 +178,12 @@ def said_of(folder: Folder, changed: Changes) -> str | None:
     if not costs:
         return None
     why = "; ".join(words for stage in changed.words for words in changed.words[stage]) or "as asked"
-    aside = [part for stage in costs for part in PARTS_OF[stage] if part in RECORDS and (folder.path / part).exists()]
+    aside = [
+        part
+        for stage in costs
+        for part in PARTS_OF[stage]
+        if part in RECORDS and (folder.path / part).exists()
+    ]
     lies = f"; the former records are kept in {some([part + REPLACED for part in aside])}" if aside else ""
     again = ", ".join(f"{stage} ({cost})" for stage, cost in costs.items())
     return f"{why}: in {folder} is made again: {again}; what comes before stays{lies}"
@@ -177,7 +193,9 @@ def _cost(folder: Folder, stage: str) -> str:
     """What a stage's records took, as far as anybody knows; "" where there is nothing."""
     parts = [path for path in map(folder.path.joinpath, PARTS_OF[stage]) if path.exists()]
     made = sum(file.read_bytes().count(b"\n") for file in parts[0].glob("rank-*.jsonl")) if parts else 0
-    held = [path for path in parts if path.is_file() or any(entry.name != MANIFEST for entry in path.iterdir())]
+    held = [
+        path for path in parts if path.is_file() or any(entry.name != MANIFEST for entry in path.iterdir())
+    ]
     if not held:
         return ""
     seconds = (_read_stage(folder, stage) or {}).get("seconds")
@@ -215,7 +233,9 @@ def took(folder: Folder, stage: str, seconds: float) -> None:
     """Add to what a stage is known to have taken."""
     known = _read_stage(folder, stage)
     if known is not None:
-        write_json(folder.stage_manifest(stage), {**known, "seconds": round(known.get("seconds", 0) + seconds, 1)})
+        write_json(
+            folder.stage_manifest(stage), {**known, "seconds": round(known.get("seconds", 0) + seconds, 1)}
+        )
 
 
 def _version() -> str:
@@ -227,4 +247,8 @@ def _version() -> str:
 
 def _versions() -> dict[str, str]:
     modules = ("torch", "transformers", "peft", "accelerate", "deepspeed", "trl")
-    return {name: sys.modules[name].__version__ for name in modules if hasattr(sys.modules.get(name), "__version__")}
+    return {
+        name: sys.modules[name].__version__
+        for name in modules
+        if hasattr(sys.modules.get(name), "__version__")
+    }

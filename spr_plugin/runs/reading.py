@@ -1,4 +1,5 @@
-"""Opening a run's folder: read-only, in whatever state it is, without torch and without running what it names.
+"""Opening a run's folder: read-only, in whatever state it is, without torch and without running what it
+names.
 
 A folder may have been downloaded: no Python file that its manifest names is ever loaded. Formats of installed
 plugins are found by their entry points, those of a file where it is named again.
@@ -41,20 +42,24 @@ class SavedRun:
         self.folder = folder
         self._records: dict[str, Records] = {}
         manifest = read_manifest(folder)
-        if manifest is None and not {part_of(name) for name in names_in(folder.path)} & PARTS:  # killed at its start
-            raise UserError(f"{folder}: no SPR run here; give OUTPUT_DIR/spr of one, or a folder of `spr sample`")
+        if (
+            manifest is None and not {part_of(name) for name in names_in(folder.path)} & PARTS
+        ):  # killed at its start
+            raise UserError(
+                f"{folder}: no SPR run here; give OUTPUT_DIR/spr of one, or a folder of `spr sample`"
+            )
         manifest = manifest or {}
         self.config: dict[str, Any] = manifest.get("config", {})
         self.version, self.layout = manifest.get("version"), manifest.get("layout", 1 if manifest else LAYOUT)
         if self.layout < LAYOUT:
             raise UserError(
-                f"{folder} was written by spr-plugin {self.version or 'of an older version'} in layout {self.layout}, "
-                f"which this one, of layout {LAYOUT}, cannot read: open it with that version"
+                f"{folder} was written by spr-plugin {self.version or 'of an older version'} in layout"
+                f" {self.layout}, which this one, of layout {LAYOUT}, cannot read: open it with that version"
             )
         if self.layout > LAYOUT:
             say(
-                f"{folder} was written by spr-plugin {self.version} in layout {self.layout}, newer than this one's "
-                f"{LAYOUT}: what is not known here is not shown"
+                f"{folder} was written by spr-plugin {self.version} in layout {self.layout}, newer than this"
+                f" one's {LAYOUT}: what is not known here is not shown"
             )
 
     @property
@@ -72,7 +77,9 @@ class SavedRun:
         """Whether this is a folder of ``spr sample``, which goes no further, and all is there."""
         if self.folder.stage_manifest("scores").exists() or "spr_samples" not in self.config:
             return False
-        wanted: int = len(self.records("regions")) * len(self.config["spr_prompts"]) * self.config["spr_samples"]
+        wanted: int = (
+            len(self.records("regions")) * len(self.config["spr_prompts"]) * self.config["spr_samples"]
+        )
         return 0 < wanted == len(self.records("candidates"))
 
     @property
@@ -96,8 +103,9 @@ class SavedRun:
         return found if isinstance(found, dict) else None
 
     def records(self, stage: str) -> Records:
-        """id → record of ``regions``, ``candidates``, ``scores``, ``pairs``, ``lengths`` or ``reference`` as they
-        are when first asked for; damaged ones are left out and counted in a line."""
+        """id → record of ``regions``, ``candidates``, ``scores``, ``pairs``, ``lengths`` or ``reference`` as
+        they are when first asked for; damaged ones are left out and counted in a line.
+        """
         if stage not in self._records:
             records = self._records[stage] = self.folder.log(stage).read()
             if damaged := sum(map(len, records.damaged.values())):
@@ -106,7 +114,9 @@ class SavedRun:
 
     @functools.cached_property
     def queries(self) -> dict[str, Query]:
-        """id → the query with its pictures and truth, as the recipe reads it; as any recipe's where its plugin is not there."""
+        """id → the query with its pictures and truth, as the recipe reads it; as any recipe's where its
+        plugin is not there.
+        """
         read = self.recipe.read if self.recipe else Query.from_record
         return {query.id: query for query in self._made("regions", read)}
 
@@ -144,8 +154,8 @@ class SavedRun:
             return box_format(box.get("family"), box.get("aspect"))
         except UserError:
             say(
-                f"{self.folder}: no installed plugin knows the box format {box.get('family')}; its texts show without "
-                "boxes: name its file with --spr_plugin FILE"
+                f"{self.folder}: no installed plugin knows the box format {box.get('family')}; its texts show"
+                " without boxes: name its file with --spr_plugin FILE"
             )
             return None
 

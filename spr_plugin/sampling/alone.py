@@ -1,4 +1,6 @@
-"""``spr sample``: regions and their candidates from a server, on a machine that holds no trainer; ``--spr_candidates`` takes them up."""
+"""``spr sample``: regions and their candidates from a server, on a machine that holds no trainer;
+``--spr_candidates`` takes them up.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ FLAGS = [*SHARED, *"""spr_plugin spr_recipe_config spr_annotations spr_exclude s
 
 
 def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
-    """Fill ``directory`` with regions and candidates; the same call goes on after any interruption. The number of candidates."""
+    """Fill ``directory`` with regions and candidates; the same call goes on after any interruption. The
+    number of candidates.
+    """
     from spr_plugin.sampling.stage import sample
 
     folder = Folder(directory)
@@ -35,7 +39,9 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
     limit_pixels(config.spr_max_pixels)
     check_layout(folder, "--out")
     if folder.stage_manifest("scores").exists():
-        raise UserError(f"--out {folder} is a training run's: its scores are of its own answers; take another folder")
+        raise UserError(
+            f"--out {folder} is a training run's: its scores are of its own answers; take another folder"
+        )
     asked = settings_of(config, box_format.describe())
     settings = {stage: asked[stage] for stage in ("regions", "candidates")}
     recipe = find_recipe(config, box_format)
@@ -46,7 +52,9 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
     if skipped is not None:
         log_queries(folder, queries, skipped)
     start = time.monotonic()
-    sample(None, held_queries(folder, recipe), recipe, config, folder.log("candidates"), folder.log("batches"))
+    sample(
+        None, held_queries(folder, recipe), recipe, config, folder.log("candidates"), folder.log("batches")
+    )
     took(folder, "candidates", time.monotonic() - start)
     return len(folder.log("candidates").read())
 
@@ -73,8 +81,9 @@ def check_candidates(
 
 
 def import_candidates(config: SPRConfig, recipe: Recipe, box_format, folder: Folder) -> None:
-    """Take the candidates of ``--spr_candidates`` as those of ``folder``, whose queries are written already; a second call does
-    nothing. UserError as :func:`candidates_of`."""
+    """Take the candidates of ``--spr_candidates`` as those of ``folder``, whose queries are written already;
+    a second call does nothing. UserError as :func:`candidates_of`.
+    """
     log, queries = folder.log("candidates"), held_queries(folder, recipe)
     if len(log.read()) != wanted_of(recipe, queries, config):
         log.write(candidates_of(config, recipe, box_format, queries).values())
@@ -102,19 +111,21 @@ def candidates_of(
     ]
     if changed:
         raise UserError(
-            f"--spr_candidates {source.folder} was sampled otherwise ({', '.join(changed)}); give the same flags"
+            f"--spr_candidates {source.folder} was sampled otherwise ({', '.join(changed)}); give the same"
+            " flags"
         )
-    # A region's id is a hash of its picture, box and objects: equal ids, equal questions, whatever paths the files have here.
+    # A region's id is a hash of its picture, box and objects: equal ids, equal questions, whatever paths the
+    # files have here.
     answered = source.records("regions")
     if others := max(len(answered.keys() - regions), len(regions - answered.keys())):
         raise UserError(
-            f"--spr_candidates {source.folder} and this run differ in {others} of {len(regions)} regions: give both "
-            "the same annotations or --data_path, --spr_exclude and pictures"
+            f"--spr_candidates {source.folder} and this run differ in {others} of {len(regions)} regions:"
+            " give both the same annotations or --data_path, --spr_exclude and pictures"
         )
     candidates = source.records("candidates")
     if len(candidates) != wanted:
         raise UserError(
-            f"--spr_candidates {source.folder} holds {len(candidates)} of {wanted} candidates; let that run sample "
-            "to its end first"
+            f"--spr_candidates {source.folder} holds {len(candidates)} of {wanted} candidates; let that run"
+            " sample to its end first"
         )
     return candidates

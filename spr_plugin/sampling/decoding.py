@@ -1,8 +1,9 @@
 """The decoding loop: one prefill a prompt, its cache handed to k samples, and noise of each sample's own.
 
-Token t of a sample is ``arg max (logits / temperature + g)`` over what top-k and top-p leave, with g standard Gumbel noise: exactly a draw
-from the softmax. The noise comes from a generator that is seeded for the sample alone, so a sample's text does not depend on what else is
-in its batch, but for the last bits of a matrix product. Knows nothing of images, prompts or tokenizers.
+Token t of a sample is ``arg max (logits / temperature + g)`` over what top-k and top-p leave, with g standard
+Gumbel noise: exactly a draw from the softmax. The noise comes from a generator that is seeded for the sample
+alone, so a sample's text does not depend on what else is in its batch, but for the last bits of a matrix
+product. Knows nothing of images, prompts or tokenizers.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ NUMBERS = 1 << 14  # drawn at once for a sample: fewer calls, at most 64 KiB
 ROOM = 64  # tokens
 
 
-def drawing(temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """``(logits (B, V), Gumbel noise (B, V))`` → tokens ``(B,)``; ``top_k`` 0 and ``top_p`` 1 leave all tokens."""
+def drawing(
+    temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """``(logits (B, V), Gumbel noise (B, V))`` → tokens ``(B,)``; ``top_k`` 0 and ``top_p`` 1 leave all
+    tokens.
+    """
     from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     warpers = [TemperatureLogitsWarper(float(temperature))]
@@ -28,8 +33,10 @@ def drawing(temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0) -> Cal
 
 
 class Noise:
-    """Gumbel noise of a batch's samples: minus the log of an exponential variable. A sample's generator is seeded once and runs on from token
-    to token; with a small vocabulary, numbers for several tokens are drawn at once."""
+    """Gumbel noise of a batch's samples: minus the log of an exponential variable. A sample's generator is
+    seeded once and runs on from token to token; with a small vocabulary, numbers for several tokens are drawn
+    at once.
+    """
 
     def __init__(self, seeds: Sequence[int], vocabulary: int, device):
         self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
@@ -69,11 +76,16 @@ def decode(
         seeds: (B, k), one for each answer.
         draw: see :func:`drawing`; None takes the likeliest token (greedy).
         max_new_tokens: the longest answer.
-        anybody: whether this batch's answers go on → whether to go on; :func:`spr_plugin.training.ranks.any_of` where ranks take each step together.
+        anybody: whether this batch's answers go on → whether to go on;
+            :func:`spr_plugin.training.ranks.any_of` where ranks take each step together.
     """
     logits, cache, mask = host.prefill(rows)
     k = len(seeds[0])
-    logits, mask, cache = logits.repeat_interleave(k, 0), mask.repeat_interleave(k, 0), growing_in_place(repeat(cache, k))
+    logits, mask, cache = (
+        logits.repeat_interleave(k, 0),
+        mask.repeat_interleave(k, 0),
+        growing_in_place(repeat(cache, k)),
+    )
     count = len(rows) * k
     noise = Noise([seed for row in seeds for seed in row], logits.shape[-1], logits.device)
     stops = torch.tensor(host.stop_tokens, device=logits.device)
@@ -91,10 +103,18 @@ def decode(
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         if 0 < left <= len(writing) // 2:
             alive = (~ended).nonzero()[:, 0]
-            writing, ended, tokens, mask, cache = writing[alive], ended[alive], tokens[alive], mask[alive], select(cache, alive)
+            writing, ended, tokens, mask, cache = (
+                writing[alive],
+                ended[alive],
+                tokens[alive],
+                mask[alive],
+                select(cache, alive),
+            )
             noise.select(alive)
         logits, cache = host.step(tokens[:, None], mask, cache)
-    return [[_until_stop(said[i * k + j].tolist(), host.stop_tokens) for j in range(k)] for i in range(len(rows))]
+    return [
+        [_until_stop(said[i * k + j].tolist(), host.stop_tokens) for j in range(k)] for i in range(len(rows))
+    ]
 
 
 def _until_stop(tokens: list[int], stops: Sequence[int]) -> list[int]:
@@ -103,7 +123,9 @@ def _until_stop(tokens: list[int], stops: Sequence[int]) -> list[int]:
 
 
 def repeat(cache, times: int):
-    """Each row of a key-value cache ``times`` times in a row: transformers' Cache, or its older tuple of layers."""
+    """Each row of a key-value cache ``times`` times in a row: transformers' Cache, or its older tuple of
+    layers.
+    """
     if hasattr(cache, "batch_repeat_interleave"):
         cache.batch_repeat_interleave(times)
         return cache
@@ -119,8 +141,10 @@ def select(cache, rows: torch.Tensor):
 
 
 def growing_in_place(cache):
-    """Let the layers of transformers' Cache write a token's keys and values behind those they hold; their own way copies all of them at
-    each token. Layers of other kinds (a sliding window) and older versions' caches keep their way."""
+    """Let the layers of transformers' Cache write a token's keys and values behind those they hold; their own
+    way copies all of them at each token. Layers of other kinds (a sliding window) and older versions' caches
+    keep their way.
+    """
     for layer in getattr(cache, "layers", ()):
         kind, in_place = _layers()
         if type(layer) is kind:
@@ -141,8 +165,9 @@ def _layers() -> tuple[type, type]:
 
 
 def appended(held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """``held (B, H, T, D)`` with ``new (B, H, t, D)`` behind it. Where `held` is a part of a tensor that this function made, its free room is
-    used; else it is copied once into one with room for more."""
+    """``held (B, H, T, D)`` with ``new (B, H, t, D)`` behind it. Where `held` is a part of a tensor that this
+    function made, its free room is used; else it is copied once into one with room for more.
+    """
     *outer, length, width = held.shape
     total = length + new.shape[-2]
     if held.stride(-3) // held.stride(-2) < total:

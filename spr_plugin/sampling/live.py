@@ -26,9 +26,13 @@ READERS = 4  # threads that decode the pictures of the batch ahead
 
 
 class LiveSampler:
-    """The live model answers batches; while it does, the pictures and rows of the next batch are made in threads."""
+    """The live model answers batches; while it does, the pictures and rows of the next batch are made in
+    threads.
+    """
 
-    def __init__(self, host: Host, recipe: Recipe, config: SPRConfig, log: Log, plan: Log, held: set[str], asks_of):
+    def __init__(
+        self, host: Host, recipe: Recipe, config: SPRConfig, log: Log, plan: Log, held: set[str], asks_of
+    ):
         self.host, self.recipe, self.config, self.log, self.plan = host, recipe, config, log, plan
         self.held, self.asks_of = held, asks_of
         self.draw = drawing(config.spr_temperature, config.spr_top_p, config.spr_top_k)
@@ -36,18 +40,32 @@ class LiveSampler:
         self.unread = 0
 
     def run(self, batches: list[dict]) -> None:
-        """Answer this rank's share of the batches. In step with the others, it repeats one where it has none left."""
+        """Answer this rank's share of the batches. In step with the others, it repeats one where it has none
+        left.
+        """
         with generating(self.host) as self.in_step, ThreadPoolExecutor(READERS) as readers:
-            turns = ranks.rounds(batches) if self.in_step else [(batch, True) for batch in ranks.share(batches, prompts_in)]
+            turns = (
+                ranks.rounds(batches)
+                if self.in_step
+                else [(batch, True) for batch in ranks.share(batches, prompts_in)]
+            )
             prepared = prefetch(lambda turn: self.rows(self.asks_of(turn[0]), readers), turns)
-            bar = progress(prepared, len(turns), "sampling", lambda: f"{self.unread} unreadable pictures", show=ranks.rank() == 0)
+            bar = progress(
+                prepared,
+                len(turns),
+                "sampling",
+                lambda: f"{self.unread} unreadable pictures",
+                show=ranks.rank() == 0,
+            )
             for (batch, mine), rows in bar:
                 records = list(self.answered(batch, rows))
                 if mine:
                     self.log.append(*(record for record in records if record["id"] not in self.held))
 
     def rows(self, asks: list[Ask], readers: ThreadPoolExecutor) -> list[dict | None]:
-        """The host's row of each prompt, None where a picture of it cannot be read. A picture is decoded once."""
+        """The host's row of each prompt, None where a picture of it cannot be read. A picture is decoded
+        once.
+        """
         names = {picture.path: picture.id for query, _ in asks for picture in query.pictures}
         pictures = dict(zip(names, readers.map(readable, names, names.values())))
         wanted = {}
@@ -62,12 +80,17 @@ class LiveSampler:
         return [next(made.get((query.paths, prompt.crop), iter(())), None) for query, prompt in asks]
 
     def answered(self, batch: dict, rows: list[dict | None]) -> Iterator[dict]:
-        """Candidate records of one batch. A picture that cannot be read gives records without text: counted, not asked again."""
+        """Candidate records of one batch. A picture that cannot be read gives records without text: counted,
+        not asked again.
+        """
         asks, samples = self.asks_of(batch), range(self.config.spr_samples)
         shown = [place for place, row in enumerate(rows) if row is not None]
         self.unread += len(rows) - len(shown)
         asked = [batch["asks"][place] for place in shown]
-        seeds = [[int(candidate_id(region, kind, index), 16) % 2**63 for index in samples] for region, kind in asked]
+        seeds = [
+            [int(candidate_id(region, kind, index), 16) % 2**63 for index in samples]
+            for region, kind in asked
+        ]
         try:
             said = self.decoded([rows[place] for place in shown], seeds)
         except torch.cuda.OutOfMemoryError:
@@ -82,7 +105,9 @@ class LiveSampler:
                 yield candidate(ask, index, raw, self.recipe)
 
     def decoded(self, rows: list[dict], seeds: list[list[int]]) -> list[list[list[int]]]:
-        """The answers to these rows, as tokens. In step, every rank decodes equally many rows, since a host may call a module once a row."""
+        """The answers to these rows, as tokens. In step, every rank decodes equally many rows, since a host
+        may call a module once a row.
+        """
         length = self.config.spr_max_new_tokens
         if not self.in_step:
             return decode(self.host, rows, seeds, self.draw, length) if rows else []
@@ -92,22 +117,31 @@ class LiveSampler:
         with self.tokenizing:
             spare = (rows or self.host.questions([Image.new("RGB", (64, 64))], ["?"]))[0]
         fillers = [[0] * self.config.spr_samples] * more
-        return decode(self.host, rows + [spare] * more, seeds + fillers, self.draw, length, ranks.any_of)[: len(rows)]
+        return decode(self.host, rows + [spare] * more, seeds + fillers, self.draw, length, ranks.any_of)[
+            : len(rows)
+        ]
 
     def split(self, batch: dict, rows: list[dict | None]) -> Iterator[dict]:
-        """Half by half what was too much at once; the plan keeps it, so that nobody tries the whole again. Ranks in step cannot: the others are
-        still in the batch."""
+        """Half by half what was too much at once; the plan keeps it, so that nobody tries the whole again.
+        Ranks in step cannot: the others are still in the batch.
+        """
         if self.in_step:
-            raise UserError(f"out of memory with {len(rows)} prompts while ranks answer in step: lower --spr_sample_batch, with --spr_overwrite")
+            raise UserError(
+                f"out of memory with {len(rows)} prompts while ranks answer in step: lower"
+                " --spr_sample_batch, with --spr_overwrite"
+            )
         if len(rows) < 2:
             raise UserError(
-                f"out of memory with one prompt of {self.config.spr_samples} samples: lower --spr_samples or --spr_max_new_tokens "
-                f"(query {batch['asks'][0][0]})"
+                f"out of memory with one prompt of {self.config.spr_samples} samples: lower --spr_samples or"
+                f" --spr_max_new_tokens (query {batch['asks'][0][0]})"
             )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         first, second = halves(batch)
         self.plan.append(first, second)
-        say(f"batch {batch['id']} does not fit in memory with {len(rows)} prompts and is split; --spr_sample_batch sets the size")
+        say(
+            f"batch {batch['id']} does not fit in memory with {len(rows)} prompts and is split;"
+            " --spr_sample_batch sets the size"
+        )
         yield from self.answered(first, rows[: len(first["asks"])])
         yield from self.answered(second, rows[len(first["asks"]) :])

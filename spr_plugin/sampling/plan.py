@@ -1,4 +1,6 @@
-"""The plan of the batches, which is written once, from all queries: a batch is the unit of work on any number of ranks."""
+"""The plan of the batches, which is written once, from all queries: a batch is the unit of work on any number
+of ranks.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ Ask = tuple[Query, Prompt]
 class Candidate:
     """One answer of the model to one query.
 
-    ``raw`` is what the model said to the prompt of ``kind``; ``text`` is the same as an answer to the query's question.
-    ``index`` numbers the samples of one prompt.
+    ``raw`` is what the model said to the prompt of ``kind``; ``text`` is the same as an answer to the query's
+    question. ``index`` numbers the samples of one prompt.
     """
 
     id: str
@@ -38,13 +40,16 @@ def candidate(ask: Ask, index: int, raw: str, recipe: Recipe) -> dict:
     query, prompt = ask
     raw = sound(raw)
     text = recipe.restated(raw, prompt, query)
-    return asdict(Candidate(candidate_id(query.id, prompt.kind, index), query.id, prompt.kind, index, raw, text))
+    return asdict(
+        Candidate(candidate_id(query.id, prompt.kind, index), query.id, prompt.kind, index, raw, text)
+    )
 
 
 def batch_plan(queries: list[Query], recipe: Recipe, size: int) -> list[dict]:
     """Batches of up to ``size`` prompts, as records ``{"id", "asks": [[query, kind], …]}``.
 
-    The prompts of the same pictures stay together, so that they are read and encoded once; prompts of a length meet.
+    The prompts of the same pictures stay together, so that they are read and encoded once; prompts of a
+    length meet.
     """
     pictures = {}
     for query in queries:
@@ -69,11 +74,18 @@ def prompts_in(batch: dict) -> int:
 def halves(batch: dict) -> list[dict]:
     """The two batches that take the place of one which did not fit in memory."""
     middle = (len(batch["asks"]) + 1) // 2
-    return [{"id": f"{batch['id']}.{side}", "asks": asks} for side, asks in enumerate((batch["asks"][:middle], batch["asks"][middle:]))]
+    return [
+        {"id": f"{batch['id']}.{side}", "asks": asks}
+        for side, asks in enumerate((batch["asks"][:middle], batch["asks"][middle:]))
+    ]
 
 
-def left_to_do(log: Log, plan: Log, make_plan: Callable[[], list[dict]], samples: int) -> tuple[list[dict], set[str]]:
-    """Batches with candidates that ``log`` lacks, and which of theirs it holds. Writes the plan if there is none; for one rank."""
+def left_to_do(
+    log: Log, plan: Log, make_plan: Callable[[], list[dict]], samples: int
+) -> tuple[list[dict], set[str]]:
+    """Batches with candidates that ``log`` lacks, and which of theirs it holds. Writes the plan if there is
+    none; for one rank.
+    """
     plan.held()
     if not plan.path.exists():
         plan.write(make_plan())

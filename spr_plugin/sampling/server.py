@@ -1,4 +1,5 @@
-"""Stage 1 on a server: the same prompts, sent to anything that speaks OpenAI's chat completions (``vllm serve``, SGLang, LMDeploy).
+"""Stage 1 on a server: the same prompts, sent to anything that speaks OpenAI's chat completions (``vllm
+serve``, SGLang, LMDeploy).
 
 One request a candidate, many at once; each answer is logged as it comes, so that what was answered is never
 asked again. Retries with back-off (refused and dropped connections, time-outs, 408, 409, 429, 5xx) are the
@@ -98,8 +99,9 @@ class Server:
             raise UserError(f"{self.name}: the server lists no model; name one with --spr_sampler_model")
         if not named and before is not None and before not in models:
             raise UserError(
-                f"{self.name}: serves {models[0]}, and the candidates that are there already were answered by "
-                f"{before}: have it serve that one again, or sample anew with --spr_sampler_model {models[0]}"
+                f"{self.name}: serves {models[0]}, and the candidates that are there already were answered by"
+                f" {before}: have it serve that one again, or sample anew with --spr_sampler_model"
+                f" {models[0]}"
             )
         return named or before or models[0]
 

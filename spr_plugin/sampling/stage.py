@@ -1,7 +1,8 @@
 """The live model, or a server, answers every query several times.
 
-The batch plan is written once, from all queries, and a batch is the unit of work on any number of ranks. Every candidate has noise of its
-own, seeded by its id, so that a run that died gives the same answers when it goes on (same plan, machine, thread count and dtype).
+The batch plan is written once, from all queries, and a batch is the unit of work on any number of ranks.
+Every candidate has noise of its own, seeded by its id, so that a run that died gives the same answers when it
+goes on (same plan, machine, thread count and dtype).
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from spr_plugin.training import ranks
 from spr_plugin.training.host import Host
 
 
-def sample(host: Host | None, queries: list[Query], recipe: Recipe, config: SPRConfig, log: Log, plan: Log) -> None:
-    """Fill ``log`` with a Candidate record for each (query, prompt, sample); what it already holds is not asked again.
+def sample(
+    host: Host | None, queries: list[Query], recipe: Recipe, config: SPRConfig, log: Log, plan: Log
+) -> None:
+    """Fill ``log`` with a Candidate record for each (query, prompt, sample); what it already holds is not
+    asked again.
 
     Args:
         host: whose live model answers; None is enough for a server.
@@ -37,7 +41,9 @@ def sample(host: Host | None, queries: list[Query], recipe: Recipe, config: SPRC
     by_id = {query.id: query for query in queries}
 
     def asks_of(batch: dict) -> list[Ask]:
-        prompts = {id: {prompt.kind: prompt for prompt in recipe.prompts(by_id[id])} for id, _ in batch["asks"]}
+        prompts = {
+            id: {prompt.kind: prompt for prompt in recipe.prompts(by_id[id])} for id, _ in batch["asks"]
+        }
         return [(by_id[id], prompts[id][kind]) for id, kind in batch["asks"]]
 
     if config.spr_sampler == "openai":
@@ -79,9 +85,9 @@ def _sample_on_server(
     found = sum(ranks.from_all(len(empty)))
     if found > most_empty:
         raise UserError(
-            f"--spr_sampler_url {shown(config.spr_sampler_url)}: {found} of {wanted} answers are empty, more "
-            f"than --spr_max_empty {config.spr_max_empty} allows; mend the server or raise the share, and run "
-            "the same command again: the others are kept"
+            f"--spr_sampler_url {shown(config.spr_sampler_url)}: {found} of {wanted} answers are empty, more"
+            f" than --spr_max_empty {config.spr_max_empty} allows; mend the server or raise the share, and"
+            " run the same command again: the others are kept"
         )
     if empty:
         log.append(*empty)

@@ -1,4 +1,6 @@
-"""The ten-minute tour: an unmodified LLaVA command with ``--spr`` on the embedded tiny world, measured by lmms-eval before and after."""
+"""The ten-minute tour: an unmodified LLaVA command with ``--spr`` on the embedded tiny world, measured by
+lmms-eval before and after.
+"""
 
 import os
 import subprocess
@@ -31,7 +33,9 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
         UserError: the embedded world is not here, or a part failed.
     """
     if not (WORLD / "scenes.py").exists():
-        raise UserError(f"{WORLD}: the embedded world is part of the source tree; run `spr demo` from its root")
+        raise UserError(
+            f"{WORLD}: the embedded world is part of the source tree; run `spr demo` from its root"
+        )
     refuse_unwritable({"--out": out}, folders=True)
     data, model = Path(out) / "data", Path(out) / "llava-spr"
     if not (data / "spr.json").exists():
@@ -50,7 +54,9 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
 
 
 def train_command(data: Path, model: Path, flags: str = FLAGS) -> list[str]:
-    """LLaVA's own training command on the tiny world; all that is ours begins with ``--spr`` and, but for the paths, is `flags`."""
+    """LLaVA's own training command on the tiny world; all that is ours begins with ``--spr`` and, but for the
+    paths, is `flags`.
+    """
     tiny = (WORLD / "llava").resolve()
     return f"""
         {sys.executable} -m llava.train.train --model_name_or_path {tiny} --version v1
@@ -76,7 +82,9 @@ def _run(part: str, command: list[str], out: str) -> None:
     print("  " + " ".join(command), flush=True)
     status = subprocess.run(command, env=environment()).returncode
     if status:
-        raise UserError(f"demo: {part} ended with exit code {status}; `spr demo` goes on from what is in {out}")
+        raise UserError(
+            f"demo: {part} ended with exit code {status}; `spr demo` goes on from what is in {out}"
+        )
 
 
 def environment() -> dict[str, str]:

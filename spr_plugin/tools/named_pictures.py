@@ -51,7 +51,9 @@ class Pictures:
         return image
 
     def _reading(self, name: str) -> tuple[AnnotatedImage | None, str]:
-        """The picture of this name, and what of it was left out, which is counted once. KeyError if there is none."""
+        """The picture of this name, and what of it was left out, which is counted once. KeyError if there is
+        none.
+        """
         self._now.clear()
         image = self._find(name)
         if image and image.path not in self.used:
@@ -68,8 +70,9 @@ class Pictures:
         return image, why
 
     def _by_name(self, source) -> Callable[[str], AnnotatedImage | None]:
-        """What finds a COCO file's picture by its ``file_name``, or by another spelling of the same path: never by
-        the end of a name, which other pictures may have too."""
+        """What finds a COCO file's picture by its ``file_name``, or by another spelling of the same path:
+        never by the end of a name, which other pictures may have too.
+        """
 
         def find(name: str) -> AnnotatedImage | None:
             path, folder = os.path.abspath(os.path.join(self._images, name)), os.path.abspath(self._images)

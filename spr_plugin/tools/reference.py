@@ -25,7 +25,9 @@ def hooks_table() -> str:
 
 def objects_table() -> str:
     """The methods of what the hooks return, and of a box format those that a family writes itself."""
-    rows: list[tuple[type, str]] = [(kind, name) for kind in (Scorer, Similarity, Detector, Recipe) for name in methods(kind)]
+    rows: list[tuple[type, str]] = [
+        (kind, name) for kind in (Scorer, Similarity, Detector, Recipe) for name in methods(kind)
+    ]
     rows += [(BoxFormat, name) for name in methods(BoxFormat) if name in BoxFormat.__abstractmethods__]
     return _table(
         "method",

@@ -17,7 +17,9 @@ FIELDS = {"id": (str, int), "image": str, "region": list, "text": str}
 
 
 def check(path: str, query: Callable[[dict], RegionQuery]) -> int:
-    """How many responses there are; UserError for the first that cannot be scored or does not stand with those of its region."""
+    """How many responses there are; UserError for the first that cannot be scored or does not stand with
+    those of its region.
+    """
     total, marks = 0, array("Q")
     for region, group in groupby(responses_in(path), _region):
         ids = set()
@@ -26,7 +28,8 @@ def check(path: str, query: Callable[[dict], RegionQuery]) -> int:
                 query(row)
             if str(row["id"]) in ids:
                 raise UserError(
-                    f"--responses {path}: two responses to {row['image']} {row['region']} have the id {row['id']}"
+                    f"--responses {path}: two responses to {row['image']} {row['region']} have the id"
+                    f" {row['id']}"
                 )
             ids.add(str(row["id"]))
         marks.append(_mark(region))
@@ -82,9 +85,12 @@ def _response(row: object, place: str) -> dict:
     ]
     if wrong:
         raise UserError(
-            f"{place}: a response wants id, image, region and text; {wrong[0]} is missing or of the wrong kind"
+            f"{place}: a response wants id, image, region and text; {wrong[0]} is missing or of the wrong"
+            " kind"
         )
     if len(row["region"]) != 4 or not finite(row["region"]):
         region = f"{row['region']}"[:100]
-        raise UserError(f"{place}: the region of response {row['id']} is no [x1, y1, x2, y2] in pixels: {region}")
+        raise UserError(
+            f"{place}: the region of response {row['id']} is no [x1, y1, x2, y2] in pixels: {region}"
+        )
     return row

@@ -1,13 +1,13 @@
 """``spr score``: the method on anybody's answers, without a trainer.
 
-A response is one line ``{"id", "image", "region": [x1, y1, x2, y2], "text"}``; ``image`` is the annotation file's
-``file_name`` (of a plugin's source: the picture's path in ``--images``), the region lies in pixels of the picture.
-Lines of one (image, region) stand together, since they share one ground truth and compete for one pair; regions of
-one image that do so too are scored in one batch.
+A response is one line ``{"id", "image", "region": [x1, y1, x2, y2], "text"}``; ``image`` is the annotation
+file's ``file_name`` (of a plugin's source: the picture's path in ``--images``), the region lies in pixels of
+the picture. Lines of one (image, region) stand together, since they share one ground truth and compete for
+one pair; regions of one image that do so too are scored in one batch.
 
-The file is read twice: first every line is checked, so that a mistake in the last one costs no hour of scoring.
-Beside the annotations only a few regions are held at a time, 8 bytes for each region seen, and the names of the
-pictures.
+The file is read twice: first every line is checked, so that a mistake in the last one costs no hour of
+scoring. Beside the annotations only a few regions are held at a time, 8 bytes for each region seen, and the
+names of the pictures.
 
 Each batch is appended to a log in ``OUT.run``, which the same command goes on from after a crash; outputs are
 written from it, each as a whole, when all is scored.
@@ -46,19 +46,20 @@ class Scoring:
 
     Args:
         responses: JSON lines as above.
-        annotations, images: what ``spr_annotations`` hooks know, COCO JSON above all, and its folder of pictures.
-        out: gets each response with ``s_sem, s_crop, s_local, s_loc, score, boxes`` (xyxy, pixels, as far as they
-            lie on the picture), ``reason`` (of one that is not valid), ``refined`` and ``refined_score``; all numbers
-            None where there is a reason.
+        annotations, images: what ``spr_annotations`` hooks know, COCO JSON above all, and its folder of
+            pictures.
+        out: gets each response with ``s_sem, s_crop, s_local, s_loc, score, boxes`` (xyxy, pixels, as far as
+            they lie on the picture), ``reason`` (of one that is not valid), ``refined`` and
+            ``refined_score``; all numbers None where there is a reason.
         pairs: gets the preference pairs.
         allow_outside: pictures may lie outside their folder.
         settings: flag → value of what else shapes the scores; others make a run that goes on score again.
         reads: (flag, path) of what else is read and must not be written to.
 
     Raises:
-        UserError: names the line that is no response, the response whose picture or region cannot be used, the
-            region whose lines do not stand together, the picture that lies outside, or the output that cannot be
-            written.
+        UserError: names the line that is no response, the response whose picture or region cannot be used,
+            the region whose lines do not stand together, the picture that lies outside, or the output that
+            cannot be written.
     """
 
     def __init__(
@@ -127,14 +128,16 @@ class Scoring:
         return counts
 
     def _query(self, row: dict) -> RegionQuery:
-        """The query of a response's region. UserError where its picture cannot be used or no object lies there."""
+        """The query of a response's region. UserError where its picture cannot be used or no object lies
+        there.
+        """
         image = self._pictures.of(row)
         region = usable(Box(*map(float, row["region"]), Space.pixels(image.width, image.height)))
         query = region and region_query(image, region, seed=0)
         if not query or not query.truth:
             raise UserError(
-                f"response {row['id']}: the region {row['region']} of {row['image']} holds no annotated object "
-                "(pixels, x1 y1 x2 y2)"
+                f"response {row['id']}: the region {row['region']} of {row['image']} holds no annotated"
+                " object (pixels, x1 y1 x2 y2)"
             )
         return query
 

@@ -1,6 +1,8 @@
-"""``--deepspeed FILE``: what its engine would refuse, or pass over without a word, said before a model is loaded.
+"""``--deepspeed FILE``: what its engine would refuse, or pass over without a word, said before a model is
+loaded.
 
-DeepSpeed itself is asked, so that every version has its own keys. Standard library at import: flags are checked before anything heavy is loaded.
+DeepSpeed itself is asked, so that every version has its own keys. Standard library at import: flags are
+checked before anything heavy is loaded.
 """
 
 import difflib
@@ -51,16 +53,23 @@ def check_deepspeed(given: str | dict, flags) -> None:
         _refuse_quantized(flags, given)
     from deepspeed.runtime.config import DeepSpeedConfig
 
-    asked = _Asked({**{name: value for name, value in _without_auto(settings).items() if name not in BATCH}, BATCH[1]: 1})
+    asked = _Asked(
+        {**{name: value for name, value in _without_auto(settings).items() if name not in BATCH}, BATCH[1]: 1}
+    )
     try:
         DeepSpeedConfig(asked)
     except Exception as error:  # whatever this is, the engine would fail on it too, once the model is loaded
         raise UserError(f"--deepspeed {given}: {_said(error, settings)}") from None
     known = asked.names | ELSEWHERE
-    notes = {name for name in settings if name.startswith("_")}  # "_comment" and the like, which no engine reads and nobody mistypes
+    notes = {
+        name for name in settings if name.startswith("_")
+    }  # "_comment" and the like, which no engine reads and nobody mistypes
     for name in sorted(settings.keys() - known - notes):
         near = difflib.get_close_matches(name, sorted(known), 1)
-        raise UserError(f"--deepspeed {given}: unknown key {name}" + (f"; did you mean {near[0]}?" if near else "; this DeepSpeed reads no such key"))
+        raise UserError(
+            f"--deepspeed {given}: unknown key {name}"
+            + (f"; did you mean {near[0]}?" if near else "; this DeepSpeed reads no such key")
+        )
 
 
 def read_settings(given: str | dict) -> dict:
@@ -71,9 +80,12 @@ def read_settings(given: str | dict) -> dict:
 
 
 def stage_settings(given: str | dict) -> dict:
-    """The settings for the DPO stage, whose batches, optimizer and schedule are its own: transformers refuses numbers of the file that
-    differ from those of its arguments."""
-    kept = {name: value for name, value in read_settings(given).items() if name not in ("optimizer", "scheduler")}
+    """The settings for the DPO stage, whose batches, optimizer and schedule are its own: transformers refuses
+    numbers of the file that differ from those of its arguments.
+    """
+    kept = {
+        name: value for name, value in read_settings(given).items() if name not in ("optimizer", "scheduler")
+    }
     return kept | dict.fromkeys((*BATCH, "gradient_clipping"), "auto")
 
 
@@ -81,7 +93,10 @@ def _refuse_quantized(flags, given) -> None:
     named = [f"--{name}" for name in QUANTIZED if getattr(flags, name, False)]
     named += [f"--bits {flags.bits}"] if getattr(flags, "bits", 16) in (4, 8) else []
     if named:
-        raise UserError(f"{named[0]} with ZeRO-3 ({given}): quantized weights cannot be partitioned; take ZeRO-2, or leave the flag out")
+        raise UserError(
+            f"{named[0]} with ZeRO-3 ({given}): quantized weights cannot be partitioned; take ZeRO-2, or"
+            " leave the flag out"
+        )
 
 
 def _without_auto(settings):
@@ -96,5 +111,12 @@ def _said(error: Any, settings: dict) -> str:
     if not hasattr(error, "errors"):
         return " ".join(str(error).split())
     first = error.errors()[0]
-    section = next((name for name, value in settings.items() if first["loc"] and isinstance(value, dict) and first["loc"][0] in value), error.title)
+    section = next(
+        (
+            name
+            for name, value in settings.items()
+            if first["loc"] and isinstance(value, dict) and first["loc"][0] in value
+        ),
+        error.title,
+    )
     return f"{'.'.join(map(str, (section, *first['loc'])))}: {first['msg']}"

@@ -18,7 +18,9 @@ def training_of(trainer, config: SPRConfig) -> dict:
     """What the host trains: what makes an entry the end of this training and of no other one. The same on any
     number of ranks."""
     model = trainer.model
-    shapes = {name: list(getattr(p, "ds_shape", p.shape)) for name, p in model.named_parameters() if p.requires_grad}
+    shapes = {
+        name: list(getattr(p, "ds_shape", p.shape)) for name, p in model.named_parameters() if p.requires_grad
+    }
     base = getattr(getattr(model, "config", None), "_name_or_path", None)
     start = {"model": base, "trainable": {name: shapes[name] for name in sorted(shapes)}}
     if config.spr_only:
@@ -48,8 +50,8 @@ def found(folder: Folder, training: dict) -> bool:
         changed.append(f"other parameters are trained, {len(other)} of them, such as {other[0]}")
     if changed:
         raise UserError(
-            f"{folder.entry} holds the weights of another training ({'; '.join(changed)}), or the folder what was "
-            "made from them: take another --output_dir, or --spr_overwrite to train again"
+            f"{folder.entry} holds the weights of another training ({'; '.join(changed)}), or the folder what"
+            " was made from them: take another --output_dir, or --spr_overwrite to train again"
         )
     return whole
 

@@ -1,6 +1,7 @@
 """What the method needs to know about a training code base, and nothing more.
 
-A host is found by the ``spr_host`` hook; every code base that trains vision-language models differs in these things only.
+A host is found by the ``spr_host`` hook; every code base that trains vision-language models differs in these
+things only.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ PARTS = ("language model", "projector", "vision tower")
 class Host(ABC):
     """One training script with its model, tokenizer and image transform.
 
-    ``row``, ``batch`` and ``pictures`` are also called in data loaders' processes, where there is no trainer and
-    no model: those that are not forked get the rest of the host by pickle. A host that keeps more that cannot go
-    there says so by ``__getstate__``.
+    ``row``, ``batch`` and ``pictures`` are also called in data loaders' processes, where there is no trainer
+    and
+    no model: those that are not forked get the rest of the host by pickle. A host that keeps more that cannot
+    go there says so by ``__getstate__``.
 
     Attributes:
         trainer: the host's ``transformers.Trainer``; ``trainer.model`` is the live model.
@@ -51,8 +53,9 @@ class Host(ABC):
 
     @abstractmethod
     def row(self, paths: Sequence[str], prompt: str, answer: str) -> Row:
-        """One training row about the pictures in these files, in the host's own layout (1-D ``input_ids`` and ``labels``,
-        pictures); labels are -100 off the answer."""
+        """One training row about the pictures in these files, in the host's own layout (1-D ``input_ids`` and
+        ``labels``, pictures); labels are -100 off the answer.
+        """
 
     @abstractmethod
     def batch(self, rows: list[Row]) -> Row:
@@ -60,7 +63,9 @@ class Host(ABC):
 
     @abstractmethod
     def fits(self, row: Row) -> bool:
-        """Whether the host would train on the whole answer of this row (neither cut at its maximum length nor masked)."""
+        """Whether the host would train on the whole answer of this row (neither cut at its maximum length nor
+        masked).
+        """
 
     # --- answering: spr_plugin/sampling/decoding.py runs the loop, the host only prepares and forwards
 
@@ -71,19 +76,30 @@ class Host(ABC):
 
     @abstractmethod
     def questions(self, pictures: Sequence[Image.Image], prompts: list[str]) -> list[Row]:
-        """One row without an answer for each prompt, all of which show ``pictures`` (RGB), on the CPU. Called off the main
-        thread."""
+        """One row without an answer for each prompt, all of which show ``pictures`` (RGB), on the CPU. Called
+        off the main thread.
+        """
 
     @abstractmethod
     def prefill(self, rows: list[Row]) -> tuple[torch.Tensor, Any, torch.Tensor]:
-        """B rows of ``questions``, padded on the left → next-token logits ``(B, V)``, key-value cache, attention mask ``(B, T)`` of 0 and 1.
-        Rows of one picture share its features."""
+        """B rows of ``questions``, padded on the left → next-token logits ``(B, V)``, key-value cache,
+        attention mask ``(B, T)`` of 0 and 1. Rows of one picture share its features.
+        """
 
     def step(self, tokens: torch.Tensor, mask: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
-        """One token a row ``(B, 1)`` behind ``cache``; ``mask (B, T)`` covers cache and token → logits ``(B, V)``, cache."""
+        """One token a row ``(B, 1)`` behind ``cache``; ``mask (B, T)`` covers cache and token → logits ``(B,
+        V)``, cache.
+        """
         decoder, head = self.language_model()
         places = mask.sum(1, keepdim=True) - 1
-        out = decoder(input_ids=tokens, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True, return_dict=True)
+        out = decoder(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=places,
+            past_key_values=cache,
+            use_cache=True,
+            return_dict=True,
+        )
         return head(out.last_hidden_state[:, -1]), out.past_key_values
 
     @abstractmethod
@@ -96,8 +112,9 @@ class Host(ABC):
 
     @abstractmethod
     def labels_overheard(self) -> AbstractContextManager[list[torch.Tensor]]:
-        """Context manager: a list that gets, at each forward, the labels ``(B, T)`` expanded to the tokens the decoder sees (image tokens
-        are -100). Inside, the host computes no loss."""
+        """Context manager: a list that gets, at each forward, the labels ``(B, T)`` expanded to the tokens
+        the decoder sees (image tokens are -100). Inside, the host computes no loss.
+        """
 
     @abstractmethod
     def pictures(self, batch: Row) -> list[torch.Tensor]:
@@ -105,12 +122,15 @@ class Host(ABC):
 
     @abstractmethod
     def image_encoder(self) -> tuple[object, str, tuple[torch.nn.Module, ...]] | None:
-        """``(object, name of its method, modules)``: what maps stacked image tensors to features, as far as ``modules`` are frozen. None
-        where features cannot be kept a picture."""
+        """``(object, name of its method, modules)``: what maps stacked image tensors to features, as far as
+        ``modules`` are frozen. None where features cannot be kept a picture.
+        """
 
     @abstractmethod
     def language_layers(self) -> list[str]:
-        """Names of the linear layers that an adapter may be added to: the language model's, without head, projector, vision tower."""
+        """Names of the linear layers that an adapter may be added to: the language model's, without head,
+        projector, vision tower.
+        """
 
     @abstractmethod
     def part_of(self, parameter_name: str) -> str:
@@ -121,8 +141,9 @@ class Host(ABC):
         """Write the live model as the host itself would, in its own layout."""
 
     def on_device(self, batch: Row) -> Row:
-        """``batch`` where the model is, with the types that transformers' own Trainer gives a step's. The host's
-        may know its own batches alone."""
+        """``batch`` where the model is, with the types that transformers' own Trainer gives a step's. The
+        host's may know its own batches alone.
+        """
         moved: Row = _on_device(self.trainer, batch)
         return moved
 
@@ -136,7 +157,8 @@ class Host(ABC):
         vars(self).update(state)
 
     def __reduce__(self) -> tuple[Callable[..., Host], tuple[list[str], bytes]]:
-        """In two layers: the inner one, which names the host's own modules, is read once the shims and plugin files are there.
+        """In two layers: the inner one, which names the host's own modules, is read once the shims and plugin
+        files are there.
 
         Raises:
             UserError: something of the host cannot be pickled.
@@ -178,7 +200,9 @@ def _on_device(trainer: Any, data: Any) -> Any:
 
 @contextlib.contextmanager
 def replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    """Inside, ``owner.name`` is ``value``; afterwards it is what it was, an attribute of the object's own or of its class."""
+    """Inside, ``owner.name`` is ``value``; afterwards it is what it was, an attribute of the object's own or
+    of its class.
+    """
     own = vars(owner).get(name)
     setattr(owner, name, value)
     try:

@@ -32,7 +32,8 @@ def barrier() -> None:
 def all_arrive(name: str, seconds: float = 20.0) -> bool:
     """Whether every rank calls this with ``name`` within ``seconds``; to be asked once.
 
-    No collective, since a rank that fails alone leaves the others waiting in one: each leaves a word in the group's store.
+    No collective, since a rank that fails alone leaves the others waiting in one: each leaves a word in the
+    group's store.
     """
     if world() == 1:
         return True
@@ -50,8 +51,8 @@ def from_rank_0(decide):
     """Rank 0's ``decide()``, at every rank; so is the UserError that it raises, for nobody would end the
     ranks that wait for its answer.
 
-    Whatever is read from a folder that another rank may already be writing to is read here, once: ranks that saw different states
-    would take different branches, and then wait for each other for ever.
+    Whatever is read from a folder that another rank may already be writing to is read here, once: ranks that
+    saw different states would take different branches, and then wait for each other for ever.
     """
     if world() == 1:
         return decide()
@@ -104,7 +105,9 @@ def _attempt(act: Callable, patience: float = 0.0) -> str | None:
 
 
 def share(batches: list, size: Callable) -> list:
-    """This rank's share, in their order: the largest first, each was given to the rank that had least by ``size(batch)``."""
+    """This rank's share, in their order: the largest first, each was given to the rank that had least by
+    ``size(batch)``.
+    """
     loads, mine = [0] * world(), []
     for place in sorted(range(len(batches)), key=lambda place: -size(batches[place])):
         least = loads.index(min(loads))
@@ -115,7 +118,8 @@ def share(batches: list, size: Callable) -> list:
 
 
 def rounds(batches: list) -> list[tuple[object, bool]]:
-    """This rank's share of ``batches`` as ``(batch, mine)``; every rank gets equally many, so that collective forwards stay in step.
+    """This rank's share of ``batches`` as ``(batch, mine)``; every rank gets equally many, so that collective
+    forwards stay in step.
 
     A rank that has run out repeats the last batch with ``mine`` False and throws the result away.
     """

@@ -16,7 +16,8 @@ ADAPTER = "spr_stage"  # no name that a host would give to one of its own
 
 
 def choose_trainable(host: Host, config: SPRConfig) -> list[str]:
-    """Set ``requires_grad`` for the stage and return the names of what trains; adds an adapter to a host that trains all weights.
+    """Set ``requires_grad`` for the stage and return the names of what trains; adds an adapter to a host that
+    trains all weights.
 
     Raises:
         UserError: nothing is left to train.
@@ -33,7 +34,9 @@ def choose_trainable(host: Host, config: SPRConfig) -> list[str]:
 
 
 def _wanted(host: Host, config: SPRConfig) -> set[str]:
-    """Of what the host trains now, its adapters if it has some, what the stage trains. UserError if that is nothing."""
+    """Of what the host trains now, its adapters if it has some, what the stage trains. UserError if that is
+    nothing.
+    """
     model = host.trainer.model
     trained = weights.trainable(model)
     adapters = adapter_weights(model).intersection(trained)
@@ -61,17 +64,26 @@ def trains_language_model(host: Host) -> bool:
 
 
 def describe(host: Host, config: SPRConfig) -> str:
-    """Module groups of what trains with their sizes. UserError if a group is among them that no flag asked for."""
+    """Module groups of what trains with their sizes. UserError if a group is among them that no flag asked
+    for.
+    """
     tensors, numbers = Counter(), Counter()
     for name, parameter in host.trainer.model.named_parameters():
         if parameter.requires_grad:
             group = host.part_of(name) + (" (LoRA)" if "lora_" in name else "")
             tensors[group] += 1
             numbers[group] += weights.numel(parameter)
-    allowed = {"language model", "language model (LoRA)"} | ({"projector"} if config.spr_tune_projector else set())
+    allowed = {"language model", "language model (LoRA)"} | (
+        {"projector"} if config.spr_tune_projector else set()
+    )
     if unexpected := sorted(tensors.keys() - allowed):
         raise UserError(f"the SPR stage would train {', '.join(unexpected)}, which no flag asks for")
-    return ", ".join(f"{group} {numbers[group]:,} weights in {tensors[group]} tensors" for group in sorted(tensors)) or "nothing"
+    return (
+        ", ".join(
+            f"{group} {numbers[group]:,} weights in {tensors[group]} tensors" for group in sorted(tensors)
+        )
+        or "nothing"
+    )
 
 
 def adapter_weights(model) -> set[str]:
@@ -107,7 +119,10 @@ def check_trainable(host: Host, config: SPRConfig) -> None:
     if importlib.util.find_spec("peft") is None:
         raise UserError("--spr_tune lora needs peft: pip install 'spr-plugin[dpo]', or take --spr_tune full")
     if not host.language_layers():
-        raise UserError("--spr_tune lora: the language model has no linear layer to add an adapter to; take --spr_tune full")
+        raise UserError(
+            "--spr_tune lora: the language model has no linear layer to add an adapter to; take --spr_tune"
+            " full"
+        )
 
 
 def _check_adapters(host: Host, config: SPRConfig) -> None:
@@ -137,7 +152,13 @@ def _add_adapter(host: Host, config: SPRConfig) -> None:
     for parameter in host.trainer.model.parameters():
         parameter.requires_grad_(False)
     torch.manual_seed(config.spr_seed)
-    settings = LoraConfig(r=config.spr_lora_r, lora_alpha=config.spr_lora_alpha, lora_dropout=0.0, bias="none", target_modules=host.language_layers())
+    settings = LoraConfig(
+        r=config.spr_lora_r,
+        lora_alpha=config.spr_lora_alpha,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=host.language_layers(),
+    )
     inject_adapter_in_model(settings, host.trainer.model, adapter_name=ADAPTER)
 
 
@@ -167,7 +188,11 @@ def _adapted(model) -> list[tuple]:
         return []
     from peft.tuners.lora import LoraLayer
 
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer) and ADAPTER in module.lora_A]
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer) and ADAPTER in module.lora_A
+    ]
 
 
 @contextlib.contextmanager
@@ -194,7 +219,9 @@ def announce(host: Host, config: SPRConfig) -> None:
 
 
 def refuse_head(head, config) -> None:
-    """UserError for a language-model head whose logits are not just a linear map of the hidden states: here they would be others."""
+    """UserError for a language-model head whose logits are not just a linear map of the hidden states: here
+    they would be others.
+    """
     if hasattr(head, "base_layer") or hasattr(head, "original_module"):
         raise UserError(
             "the SPR stage reads the weights of the language-model head, which PEFT has wrapped in this "
@@ -206,6 +233,15 @@ def refuse_head(head, config) -> None:
         raise UserError(
             f"the SPR stage computes log-probs with a plain linear language-model head; this is a {kind}"
         )
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier"):
+    for name in (
+        "final_logit_softcapping",
+        "logit_scale",
+        "logits_scaling",
+        "lm_head_multiplier",
+        "output_multiplier",
+    ):
         if getattr(config, name, None) not in (None, 1, 1.0):
-            raise UserError(f"the SPR stage does not know what {name} = {getattr(config, name)} in the model's config does to its logits")
+            raise UserError(
+                f"the SPR stage does not know what {name} = {getattr(config, name)} in the model's config"
+                " does to its logits"
+            )

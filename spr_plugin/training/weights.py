@@ -1,4 +1,6 @@
-"""Parameters on disk and in hand, the same under one process, DDP and DeepSpeed ZeRO-3 (where each is gathered for its turn)."""
+"""Parameters on disk and in hand, the same under one process, DDP and DeepSpeed ZeRO-3 (where each is
+gathered for its turn).
+"""
 
 import contextlib
 import hashlib
@@ -16,8 +18,9 @@ SHARD_BYTES = 2 << 30
 
 @contextlib.contextmanager
 def gathered(parameters, modify: bool = False):
-    """Inside, ZeRO-3 parameters have their full values; with ``modify`` rank 0's changes are handed to all ranks. A no-op where
-    all are whole already."""
+    """Inside, ZeRO-3 parameters have their full values; with ``modify`` rank 0's changes are handed to all
+    ranks. A no-op where all are whole already.
+    """
     sharded = [p for p in parameters if hasattr(p, "ds_id") and (modify or p.numel() < p.ds_numel)]
     if not sharded:
         yield
@@ -30,7 +33,9 @@ def gathered(parameters, modify: bool = False):
 
 @contextlib.contextmanager
 def loading_whole():
-    """Inside, ``from_pretrained`` loads helper models (CLIP, a detector) whole, also in a process whose policy is under ZeRO-3."""
+    """Inside, ``from_pretrained`` loads helper models (CLIP, a detector) whole, also in a process whose
+    policy is under ZeRO-3.
+    """
     from transformers.integrations import deepspeed as integration
 
     if not integration.is_deepspeed_zero3_enabled():
@@ -45,26 +50,39 @@ def loading_whole():
 
 
 def forget_order(engine) -> None:
-    """Before modules of a live ZeRO-3 engine are called outside its own forward: it records the order of modules to prefetch by, and what is
-    called in between would make that record long and every later step slow with its size (measured: minutes a step)."""
+    """Before modules of a live ZeRO-3 engine are called outside its own forward: it records the order of
+    modules to prefetch by, and what is called in between would make that record long and every later step
+    slow with its size (measured: minutes a step).
+    """
     optimizer = getattr(engine, "optimizer", None)
-    offload = getattr(optimizer, "parameter_offload", optimizer)  # an engine without optimizer has it in that place
-    coordinator = offload.get_param_coordinator() if offload and hasattr(offload, "get_param_coordinator") else None
+    offload = getattr(
+        optimizer, "parameter_offload", optimizer
+    )  # an engine without optimizer has it in that place
+    coordinator = (
+        offload.get_param_coordinator() if offload and hasattr(offload, "get_param_coordinator") else None
+    )
     if coordinator is not None and not coordinator.is_invalid_trace():
         coordinator._invalidate_trace()
 
 
 def show_own_types(model) -> None:
-    """Have ZeRO-3's empty placeholders show the type of their parts. A cast changes the placeholder alone (LLaVA's, of its vision tower), and
-    code that asks for the type of a weight before its module gathers it would go by that."""
+    """Have ZeRO-3's empty placeholders show the type of their parts. A cast changes the placeholder alone
+    (LLaVA's, of its vision tower), and code that asks for the type of a weight before its module gathers it
+    would go by that.
+    """
     for parameter in model.parameters():
-        if hasattr(parameter, "ds_tensor") and not parameter.numel() and parameter.dtype != parameter.ds_tensor.dtype:
+        if (
+            hasattr(parameter, "ds_tensor")
+            and not parameter.numel()
+            and parameter.dtype != parameter.ds_tensor.dtype
+        ):
             parameter.data = parameter.data.to(parameter.ds_tensor.dtype)
 
 
 def share_type(parameters) -> None:
-    """Give weights the narrowest type among them, their ZeRO-3 parts too: DeepSpeed trains parts of one type alone (PEFT's adapters are fp32 beside
-    a projector in bf16). Its optimizer steps in fp32 either way."""
+    """Give weights the narrowest type among them, their ZeRO-3 parts too: DeepSpeed trains parts of one type
+    alone (PEFT's adapters are fp32 beside a projector in bf16). Its optimizer steps in fp32 either way.
+    """
     parts = [(parameter, getattr(parameter, "ds_tensor", parameter).dtype) for parameter in parameters]
     narrowest = min((dtype for _, dtype in parts), key=lambda dtype: dtype.itemsize, default=None)
     for parameter in (parameter for parameter, dtype in parts if dtype != narrowest):
@@ -89,7 +107,9 @@ def whole_bytes(model) -> int:
 
 
 def tensors(model, names):
-    """``(name, CPU tensor)`` of parameters and buffers, one gathered at a time; all ranks must walk it together."""
+    """``(name, CPU tensor)`` of parameters and buffers, one gathered at a time; all ranks must walk it
+    together.
+    """
     held = dict(model.named_parameters()) | dict(model.named_buffers())
     for name in names:
         with gathered([held[name]]):
@@ -111,7 +131,8 @@ def tensor_hash(tensor: torch.Tensor) -> str:
 
 
 def save(model, names, directory) -> None:
-    """Write the named tensors to ``directory`` (safetensors shards and ``index.json`` with their hashes), whole or not at all.
+    """Write the named tensors to ``directory`` (safetensors shards and ``index.json`` with their hashes),
+    whole or not at all.
 
     Raises UserError on every rank if rank 0 cannot write.
     """
@@ -138,7 +159,9 @@ def save(model, names, directory) -> None:
         if ranks.rank() == 0:
             with contextlib.suppress(UserError):
                 remove(draft)
-        raise UserError(f"{directory}: cannot be written ({failure}); make room and start the same command again")
+        raise UserError(
+            f"{directory}: cannot be written ({failure}); make room and start the same command again"
+        )
 
 
 class _Shards:
@@ -171,14 +194,19 @@ class _Shards:
 
 
 def load(model, directory) -> None:
-    """Copy the tensors of ``directory`` into the model. UserError if the model has other parameters or a hash does not fit."""
+    """Copy the tensors of ``directory`` into the model. UserError if the model has other parameters or a hash
+    does not fit.
+    """
     index = read_json(Path(directory) / "index.json")
     if not isinstance(index, dict):
         raise UserError(f"{directory} holds no weights: remove it and run the same command again")
     held = dict(model.named_parameters()) | dict(model.named_buffers())
     missing = sorted(index.keys() - held.keys())
     if missing:
-        raise UserError(f"{directory} was written by a model of another structure ({missing[0]} …): use the command that wrote it, or --spr_overwrite")
+        raise UserError(
+            f"{directory} was written by a model of another structure ({missing[0]} …): use the command that"
+            " wrote it, or --spr_overwrite"
+        )
     rest = set(index)
     for path in sorted(Path(directory).glob("*.safetensors")):
         with _opened(path) as shard:
@@ -186,12 +214,14 @@ def load(model, directory) -> None:
                 rest.discard(name)
                 tensor = shard.get_tensor(name)
                 if tensor_hash(tensor) != index[name]:
-                    raise UserError(f"{path}: {name} is damaged; add --spr_overwrite to start the SPR stage over")
+                    raise UserError(
+                        f"{path}: {name} is damaged; add --spr_overwrite to start the SPR stage over"
+                    )
                 _assign(held[name], tensor)
     if rest:
         raise UserError(
-            f"{directory} lacks {min(rest)} and {len(rest) - 1} more of its weights: restore its files, or add --spr_overwrite to "
-            "start the SPR stage over"
+            f"{directory} lacks {min(rest)} and {len(rest) - 1} more of its weights: restore its files, or"
+            " add --spr_overwrite to start the SPR stage over"
         )
 
 
@@ -201,7 +231,9 @@ def _opened(path: Path):
     try:
         return safe_open(path, "pt")
     except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); add --spr_overwrite to start the SPR stage over") from None
+        raise UserError(
+            f"{path} is damaged ({error}); add --spr_overwrite to start the SPR stage over"
+        ) from None
 
 
 def _assign(parameter, tensor) -> None:

@@ -1,4 +1,6 @@
-"""Annotated pictures: COCO JSON and boxes mined from LLaVA conversations, with everything that real files get wrong."""
+"""Annotated pictures: COCO JSON and boxes mined from LLaVA conversations, with everything that real files get
+wrong.
+"""
 
 import json
 import random
@@ -24,8 +26,12 @@ def folder(tmp_path):
 
 def coco(folder, annotations, images=None, categories=None):
     content = {
-        "images": images if images is not None else [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 50}],
-        "annotations": [{"id": place, "image_id": 1, "category_id": 7, **row} for place, row in enumerate(annotations)],
+        "images": (
+            images if images is not None else [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 50}]
+        ),
+        "annotations": [
+            {"id": place, "image_id": 1, "category_id": 7, **row} for place, row in enumerate(annotations)
+        ],
         "categories": categories or [{"id": 7, "name": " traffic \n light"}],
     }
     file = folder / "instances.json"
@@ -84,7 +90,9 @@ def test_boxes_beyond_the_picture_are_clipped(folder):
 
 
 def test_an_empty_category_name_is_no_label(folder):
-    images, skipped = read(coco(folder, [{"bbox": [1, 1, 9, 9]}], categories=[{"id": 7, "name": " "}]), folder)
+    images, skipped = read(
+        coco(folder, [{"bbox": [1, 1, 9, 9]}], categories=[{"id": 7, "name": " "}]), folder
+    )
     assert images == [] and skipped == {"no_label": 1, "no_objects": 1}
 
 
@@ -194,7 +202,12 @@ def test_a_tail_that_is_the_record_s_own_is_taken(folder):
 def test_lvis_names_its_files_by_url(folder):
     (folder / "val2017").mkdir()
     Image.new("RGB", (9, 9)).save(folder / "val2017" / "000000000009.jpg")
-    record = {"id": 1, "coco_url": "http://images.cocodataset.org/val2017/000000000009.jpg", "width": 9, "height": 9}
+    record = {
+        "id": 1,
+        "coco_url": "http://images.cocodataset.org/val2017/000000000009.jpg",
+        "width": 9,
+        "height": 9,
+    }
     [image], _ = read(coco(folder, [{"bbox": [1, 1, 5, 5]}], images=[record]), folder)
     assert image.path == str(folder / "val2017/000000000009.jpg")
 
@@ -203,7 +216,14 @@ def test_lvis_names_its_files_by_url(folder):
 def test_objects365_is_found_as_it_was_unpacked(folder, unpacked):
     (folder / unpacked).parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (9, 9)).save(folder / unpacked)
-    record = {"id": 1, "file_name": "images/v1/patch8/a.png", "width": 9, "height": 9, "license": 5, "url": ""}
+    record = {
+        "id": 1,
+        "file_name": "images/v1/patch8/a.png",
+        "width": 9,
+        "height": 9,
+        "license": 5,
+        "url": "",
+    }
     row = {"bbox": [1, 1, 5, 5], "area": 25, "isfake": 0, "isreflected": 0, "iscrowd": 0}
     [image], skipped = read(coco(folder, [row], images=[record]), folder)
     assert image.path == str(folder / unpacked) and not skipped
@@ -211,7 +231,13 @@ def test_objects365_is_found_as_it_was_unpacked(folder, unpacked):
 
 @pytest.mark.parametrize(
     "name, phrase",
-    [("Moniter/TV", "monitor"), ("Tape Measur/ Ruler", "Tape measure"), ("Dinning Table", "dining Table"), ("bow_(decorative_ribbons)", "bow"), ("tea_cup", "tea cup")],
+    [
+        ("Moniter/TV", "monitor"),
+        ("Tape Measur/ Ruler", "Tape measure"),
+        ("Dinning Table", "dining Table"),
+        ("bow_(decorative_ribbons)", "bow"),
+        ("tea_cup", "tea cup"),
+    ],
 )
 def test_category_names_become_phrases(folder, name, phrase):
     [image], _ = read(coco(folder, [{"bbox": [1, 1, 5, 5]}], categories=[{"id": 7, "name": name}]), folder)
@@ -235,7 +261,10 @@ def test_files_that_are_no_json_or_absent_are_refused(folder):
 
 
 def test_the_hook_reads_coco(folder):
-    file = coco(folder, [{"bbox": [1, 1, 9, 9]}, {"bbox": [1, 1, 9, 9], "iscrowd": 1}, {"bbox": [9, 9, 9, 9], "ignore": 1}])
+    file = coco(
+        folder,
+        [{"bbox": [1, 1, 9, 9]}, {"bbox": [1, 1, 9, 9], "iscrowd": 1}, {"bbox": [9, 9, 9, 9], "ignore": 1}],
+    )
     for keep_crowd, count in ((False, 1), (True, 3)):
         skipped = Counter()
         [image] = spr_annotations(file, str(folder), skipped, keep_crowd)
@@ -284,7 +313,10 @@ def test_rec_and_reg_turns_and_grounded_answers_are_mined(folder):
     turns = [
         ("<image>\n" + REC.format("dark suit near a coat"), "[0.0, 0.25, 0.2, 0.5]"),
         (REG.format("[0.5, 0.25, 1.0, 0.75]"), "Third person from right."),
-        ("Describe the objects.", "a red cup [0.3, 0.3, 0.4, 0.6] and two dogs [0.6, 0.3, 0.65, 0.4] and [0.8, 0.3, 0.9, 0.4]."),
+        (
+            "Describe the objects.",
+            "a red cup [0.3, 0.3, 0.4, 0.6] and two dogs [0.6, 0.3, 0.65, 0.4] and [0.8, 0.3, 0.9, 0.4].",
+        ),
         ("What colour is it?", "Red."),
     ]
     [image], skipped = mine(folder, [record(turns)])
@@ -309,11 +341,19 @@ def test_records_of_one_picture_are_merged_without_repetition(folder):
         record([(REC.format("man"), box)]),
         record([(REG.format(box), "Man.")]),
         record([(REC.format("left guy"), near)]),
-        record([(REC.format("left guy"), "[0.0, 0.25, 0.2, 0.5]"), (REC.format("his hat"), "[0.1, 0.25, 0.2, 0.3]")]),
+        record(
+            [
+                (REC.format("left guy"), "[0.0, 0.25, 0.2, 0.5]"),
+                (REC.format("his hat"), "[0.1, 0.25, 0.2, 0.3]"),
+            ]
+        ),
         record([(REC.format("tree"), "[0.25, 0.0, 0.5, 0.5]")], image="b.png"),
     ]
     images, skipped = mine(folder, records)
-    assert [[a.label for a in image.annotations] for image in images] == [["man", "left guy", "his hat"], ["tree"]]
+    assert [[a.label for a in image.annotations] for image in images] == [
+        ["man", "left guy", "his hat"],
+        ["tree"],
+    ]
     assert skipped == {"duplicate": 2}
 
 
@@ -341,7 +381,9 @@ def test_a_bad_record_is_counted_and_the_others_stay(folder, bad, reason):
 
 
 def boxed(folder, aspect, size=(100, 50), count=30):
-    """A data file of boxes all over pictures of this size, in 0-1 of the padded square ("pad") or of the picture."""
+    """A data file of boxes all over pictures of this size, in 0-1 of the padded square ("pad") or of the
+    picture.
+    """
     from spr_plugin.boxes import Box, Space
 
     rng, form = random.Random(0), llava(aspect)
@@ -421,7 +463,9 @@ def test_pictures_that_look_mixed_are_refused_with_a_way_out(folder):
 
 def shuffled(folder, padded, square, size=(64, 32)):
     """Records of so many boxes of each reading, a picture each five, in a seeded order."""
-    return random.Random(1).sample(rows := mixed(folder, ("pad", padded), ("square", square), size), len(rows))
+    return random.Random(1).sample(
+        rows := mixed(folder, ("pad", padded), ("square", square), size), len(rows)
+    )
 
 
 @pytest.mark.parametrize("other", [24, 60])
@@ -456,7 +500,15 @@ def asked_otherwise(rows):
     """The same records under another question."""
     words = "Where in this picture does it lie, if this sentence describes: {}"
     return [
-        record([(words.format(row["conversations"][0]["value"].split(": ")[1]), row["conversations"][1]["value"])], row["image"])
+        record(
+            [
+                (
+                    words.format(row["conversations"][0]["value"].split(": ")[1]),
+                    row["conversations"][1]["value"],
+                )
+            ],
+            row["image"],
+        )
         for row in rows
     ]
 
@@ -474,7 +526,9 @@ def test_a_few_padded_boxes_that_lie_together_refuse_a_file_of_others(folder, ap
     rows = [*square[:1000], *padded, *square[1000:]]
     if apart != "in the file":
         rows = random.Random(2).sample(rows, len(rows))
-    with pytest.raises(UserError, match=f"but none of .* that lie together {apart}: some boxes count padding"):
+    with pytest.raises(
+        UserError, match=f"but none of .* that lie together {apart}: some boxes count padding"
+    ):
         mine(folder, rows, llava("square"))
 
 
@@ -540,18 +594,25 @@ def test_tags_and_instructions_are_no_part_of_a_label(folder, asked):
     ],
 )  # fmt: skip
 def test_what_only_asks_is_no_part_of_a_label(folder, instruction):
-    question = REC.format("the red cup")[:-1] + (instruction if instruction[0] in ".,;?\n" else f" {instruction}")
+    question = REC.format("the red cup")[:-1] + (
+        instruction if instruction[0] in ".,;?\n" else f" {instruction}"
+    )
     [image], _ = mine(folder, [record([(question, "[0.1, 0.3, 0.2, 0.4]")])])
     assert image.annotations[0].label == "the red cup"
 
 
 @pytest.mark.parametrize(
-    "sentence", ["furnish merely quadruples", "Kindly furnish merely quadruples, thanks", "no prose\nmerely quadruples"]
+    "sentence",
+    ["furnish merely quadruples", "Kindly furnish merely quadruples, thanks", "no prose\nmerely quadruples"],
 )
 @pytest.mark.parametrize("share", [1, 4])
 def test_what_the_file_says_to_every_phrase_is_no_part_of_a_label(folder, sentence, share):
     """In whatever words; here to one phrase in `share`."""
-    phrases = [f"{color} {thing}" for color in ("red", "blue", "green", "grey") for thing in ("cup", "hat", "dog. left")]
+    phrases = [
+        f"{color} {thing}"
+        for color in ("red", "blue", "green", "grey")
+        for thing in ("cup", "hat", "dog. left")
+    ]
     rows = []
     for number, phrase in enumerate(phrases):
         end = f". {sentence}" if number % share == 0 else ""
@@ -574,14 +635,18 @@ def test_what_only_answers_is_no_label(folder, said):
     assert images == [] and skipped == {"no_phrase": 1}
 
 
-@pytest.mark.parametrize("said", ["The thing requested lies around [0.1, 0.3, 0.2, 0.4].", "Voila [0.1, 0.3, 0.2, 0.4]"])
+@pytest.mark.parametrize(
+    "said", ["The thing requested lies around [0.1, 0.3, 0.2, 0.4].", "Voila [0.1, 0.3, 0.2, 0.4]"]
+)
 def test_the_phrase_that_was_asked_for_names_the_box(folder, said):
     """In whatever words the answer comes."""
     [image], _ = mine(folder, [record([(REC.format("red cup"), said)])])
     assert image.annotations[0].label == "red cup"
 
 
-@pytest.mark.parametrize("label", ["box", "the box", "two boxes", "5", "box office", "man in the box", "left one"])
+@pytest.mark.parametrize(
+    "label", ["box", "the box", "two boxes", "5", "box office", "man in the box", "left one"]
+)
 def test_boxes_and_numbers_may_be_what_is_in_the_picture(folder, label):
     [image], _ = mine(folder, [record([(REC.format(label), "[0.1, 0.3, 0.2, 0.4]")])])
     assert image.annotations[0].label == label

@@ -17,9 +17,19 @@ from spr_plugin.recipes.spr.regions import region_queries
 
 TEXT = st.text(st.sampled_from('ab{}[]",:\\ \n\u00e9\u4e2d/'), max_size=6) | st.just('"image_id": 3}')
 IDS = st.integers(-3, 9) | st.sampled_from(["3", "\u00e9", "x}"])
-VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | TEXT, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=2), max_leaves=5)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=2),
+    max_leaves=5,
+)
 RECORDS = st.dictionaries(TEXT.filter(lambda key: key != "image_id"), VALUES, max_size=3)
-ANNOTATIONS = st.lists(st.tuples(RECORDS, IDS | st.none(), st.booleans()).map(lambda row: {"image_id": row[1], **row[0]} if row[2] else {**row[0], "image_id": row[1]}) | VALUES, max_size=8)
+ANNOTATIONS = st.lists(
+    st.tuples(RECORDS, IDS | st.none(), st.booleans()).map(
+        lambda row: {"image_id": row[1], **row[0]} if row[2] else {**row[0], "image_id": row[1]}
+    )
+    | VALUES,
+    max_size=8,
+)
 
 
 def usable(record, skipped) -> str:
@@ -42,9 +52,16 @@ def same(a, b) -> bool:
     chunk=st.sampled_from([1, 7, 64, 1 << 20]),
 )
 def test_it_reads_what_json_reads(tmp_path_factory, images, annotations, other, order, ascii, indent, chunk):
-    parts = {"images": [{"id": id, "n": n} for n, id in enumerate(images)], "annotations": annotations, "categories": [{"id": 1, "name": "\u00e9{"}], "info": other}
+    parts = {
+        "images": [{"id": id, "n": n} for n, id in enumerate(images)],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "\u00e9{"}],
+        "info": other,
+    }
     file = tmp_path_factory.getbasetemp() / "any.json"
-    file.write_text(json.dumps({key: parts[key] for key in order}, ensure_ascii=ascii, indent=indent), encoding="utf-8")
+    file.write_text(
+        json.dumps({key: parts[key] for key in order}, ensure_ascii=ascii, indent=indent), encoding="utf-8"
+    )
     content = json.loads(file.read_text(encoding="utf-8"))
     skipped = Counter()
     with pytest.MonkeyPatch.context() as patch:
@@ -55,7 +72,11 @@ def test_it_reads_what_json_reads(tmp_path_factory, images, annotations, other, 
     assert skipped["duplicate_image_id"] == len(images) - len(by_id)
     owned = 0
     for id, record in by_id.items():
-        rows = [row for row in content["annotations"] if isinstance(row, dict) and type(row.get("image_id")) is type(id) and row["image_id"] == id]
+        rows = [
+            row
+            for row in content["annotations"]
+            if isinstance(row, dict) and type(row.get("image_id")) is type(id) and row["image_id"] == id
+        ]
         assert same(index.images(id), [record]) and same(index.annotations(id), rows)
         owned += len(rows)
     assert skipped["unknown_image"] == len(annotations) - owned
@@ -78,7 +99,17 @@ def test_names_and_tails_are_those_of_the_records(tmp_path_factory, names):
     assert index.named("c") is None
 
 
-@pytest.mark.parametrize("text", ['{"images": [', '{"images": [{"id": 1}', '{"images": [{"id": 1} {', '{"images": [], "annotations": [}', '{"a" 1}', '{"images": [], "categories": [], "annotations": [{"image_id": 3, ]}]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"images": [',
+        '{"images": [{"id": 1}',
+        '{"images": [{"id": 1} {',
+        '{"images": [], "annotations": [}',
+        '{"a" 1}',
+        '{"images": [], "categories": [], "annotations": [{"image_id": 3, ]}]}',
+    ],
+)
 def test_broken_json_is_refused_with_its_place(tmp_path, text):
     (tmp_path / "broken.json").write_text(text)
     with pytest.raises(UserError, match=r"--spr_annotations .*broken\.json: not JSON \(.*byte"):
@@ -95,9 +126,15 @@ def kept(tmp_path, monkeypatch):
 
 
 def written(path, images, box=10):
-    boxes = [{"id": 10 * image + n, "image_id": image, "category_id": 1, "bbox": [n, n, box, box]} for image in images for n in range(6)]
+    boxes = [
+        {"id": 10 * image + n, "image_id": image, "category_id": 1, "bbox": [n, n, box, box]}
+        for image in images
+        for n in range(6)
+    ]
     records = [{"id": id, "width": 64, "height": 64, "file_name": f"{id}.png"} for id in images]
-    path.write_text(json.dumps({"images": records, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}))
+    path.write_text(
+        json.dumps({"images": records, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]})
+    )
     return str(path)
 
 
@@ -128,11 +165,15 @@ def test_only_sampled_pictures_are_touched(tmp_path):
     for id in range(0, 200, 2):
         Image.new("RGB", (64, 64)).save(tmp_path / f"{id}.png")
     skipped = Counter()
-    queries = list(region_queries(CocoImages(file, str(tmp_path), skipped), seed=3, limit=10, skipped=skipped))
+    queries = list(
+        region_queries(CocoImages(file, str(tmp_path), skipped), seed=3, limit=10, skipped=skipped)
+    )
     assert len(queries) == 10 and 0 < skipped["missing_image"] < 40
     whole = Counter()
     everything = region_queries(list(CocoImages(file, str(tmp_path), whole)), seed=3, limit=10, skipped=whole)
-    assert [query.id for query in everything] == [query.id for query in queries] and whole["missing_image"] == 100
+    assert [query.id for query in everything] == [query.id for query in queries] and whole[
+        "missing_image"
+    ] == 100
 
 
 def flipped(data: bytes, place: int) -> bytes:
@@ -163,7 +204,9 @@ def test_a_damaged_index_is_named_and_made_again(tmp_path, kept, capsys, damage)
     assert again.ids == sound.ids and again.annotations(7) == rows != []
     assert again.categories == sound.categories
     said = capsys.readouterr().err
-    assert f"{index}, the index of {file}, is damaged and is made again" in said and said.count("indexing") == 1
+    assert (
+        f"{index}, the index of {file}, is damaged and is made again" in said and said.count("indexing") == 1
+    )
     (index,) = kept.iterdir()
     assert index.read_bytes() == whole
     CocoIndex(file, usable, Counter())
@@ -183,7 +226,9 @@ def test_two_containers_on_one_cache_do_not_meet(tmp_path, kept, monkeypatch):
 
     monkeypatch.setattr(coco_index, "_built", built)
     file = written(tmp_path / "coco.json", range(4))
-    runs = [threading.Thread(target=lambda: found.append(CocoIndex(file, usable, Counter()).ids)) for _ in "ab"]
+    runs = [
+        threading.Thread(target=lambda: found.append(CocoIndex(file, usable, Counter()).ids)) for _ in "ab"
+    ]
     [run.start() for run in runs], [run.join(20) for run in runs]
     assert found == [list(range(4))] * 2 and len(list(kept.iterdir())) == 1
 
@@ -233,8 +278,8 @@ def test_deep_nesting_is_one_line(tmp_path, deep):
 def test_a_number_of_thousands_of_digits_is_no_traceback(tmp_path):
     file, many = tmp_path / "coco.json", "9" * 5000
     file.write_text(
-        f'{{"images": [{{"id": 1, "width": {many}, "n": 1e999}}, {{"id": {many}}}], "categories": [{{"id": {many}}}], '
-        f'"annotations": [{{"image_id": 1, "bbox": [{many}, 1, 2, -{many}]}}]}}'
+        f'{{"images": [{{"id": 1, "width": {many}, "n": 1e999}}, {{"id": {many}}}], "categories": [{{"id":'
+        f' {many}}}], "annotations": [{{"image_id": 1, "bbox": [{many}, 1, 2, -{many}]}}]}}'
     )
     index = CocoIndex(str(file), usable, Counter())
     assert index.ids == [1] and index.images(1)[0]["width"] == index.images(1)[0]["n"] == float("inf")

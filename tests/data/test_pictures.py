@@ -365,7 +365,9 @@ def test_a_folder_that_is_not_there_is_named_with_its_flag(world, folder):
 
 def test_a_host_without_a_folder_of_pictures(world):
     with pytest.raises(UserError, match="^--image_folder: name the folder of the pictures"):
-        write_queries(Folder(world / "spr"), SPRConfig(spr=True), llava("pad"), conversations(world, ["a.png"]), None)
+        write_queries(
+            Folder(world / "spr"), SPRConfig(spr=True), llava("pad"), conversations(world, ["a.png"]), None
+        )
 
 
 @pytest.mark.timeout(60)
@@ -479,7 +481,17 @@ def test_spr_score_finds_pictures_by_any_of_their_names(world, silent, monkeypat
     asked = ["a.png", "sub/b.png", "sub/../link.png", "./linked/b.png"]
     names = ["./a.png", "sub//b.png", "link.png", "linked/b.png"]
     assert len(score(world, names, asked, folder=folder)) == 4
-    assert len(score(world, ["a.png"], [os.path.join(folder.format(world), "a.png") if "{" in folder else f"{world}/images/a.png"], folder=folder)) == 1
+    assert (
+        len(
+            score(
+                world,
+                ["a.png"],
+                [os.path.join(folder.format(world), "a.png") if "{" in folder else f"{world}/images/a.png"],
+                folder=folder,
+            )
+        )
+        == 1
+    )
     with pytest.raises(UserError, match="/of/alice/linked/b.png is not in --annotations"):
         score(world, names, ["/of/alice/linked/b.png"], folder=folder)
     if folder != "{}/folder/":

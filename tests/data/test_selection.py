@@ -16,7 +16,10 @@ SPACE = Space.pixels(200, 100)
 
 
 def image(path="/x/000000000009.jpg", sides=(10,) * 6):
-    annotations = tuple(Annotation(n, f"thing {n}", Box(30 * n, 0, 30 * n + side, side, SPACE)) for n, side in enumerate(sides))
+    annotations = tuple(
+        Annotation(n, f"thing {n}", Box(30 * n, 0, 30 * n + side, side, SPACE))
+        for n, side in enumerate(sides)
+    )
     return AnnotatedImage("7", path, 200, 100, annotations)
 
 
@@ -87,20 +90,35 @@ def files(folder):
     """One of each kind, and what it excludes."""
     (folder / "refcoco").mkdir()
     (folder / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps(REFS, protocol=2))
-    (folder / "refcoco" / "instances.json").write_text(json.dumps({"images": [{"file_name": "000000000001.jpg"}]}))
+    (folder / "refcoco" / "instances.json").write_text(
+        json.dumps({"images": [{"file_name": "000000000001.jpg"}]})
+    )
     (folder / "converted").mkdir()
-    (folder / "converted" / "val.jsonl").write_text('{"image": "train2014/COCO_train2014_000000000011.jpg", "bbox": [1, 2, 3, 4]}\n')
-    (folder / "mdetr.json").write_text(json.dumps({"images": [{"id": 0, "original_id": 12, "file_name": "COCO_train2014_000000000012.jpg"}]}))
+    (folder / "converted" / "val.jsonl").write_text(
+        '{"image": "train2014/COCO_train2014_000000000011.jpg", "bbox": [1, 2, 3, 4]}\n'
+    )
+    (folder / "mdetr.json").write_text(
+        json.dumps({"images": [{"id": 0, "original_id": 12, "file_name": "COCO_train2014_000000000012.jpg"}]})
+    )
     (folder / "ids.json").write_text("[13, 14]")
     (folder / "names.txt").write_text("000000000015.jpg\n16\n\n")
-    return {"refcoco": {5, 7}, "refcoco/refs(unc).p": {5, 7}, "converted": {11}, "mdetr.json": {12}, "ids.json": {13, 14}, "names.txt": {15, 16}}
+    return {
+        "refcoco": {5, 7},
+        "refcoco/refs(unc).p": {5, 7},
+        "converted": {11},
+        "mdetr.json": {12},
+        "ids.json": {13, 14},
+        "names.txt": {15, 16},
+    }
 
 
 def test_every_kind_of_file_names_its_pictures(tmp_path):
     kinds = files(tmp_path)
     for name, keys in kinds.items():
         assert excluded([str(tmp_path / name)]) == {str(tmp_path / name): keys}, name
-    assert excluded([str(tmp_path / name) for name in kinds]) == {str(tmp_path / name): keys for name, keys in kinds.items()}
+    assert excluded([str(tmp_path / name) for name in kinds]) == {
+        str(tmp_path / name): keys for name, keys in kinds.items()
+    }
     assert excluded([]) == {}
 
 
@@ -110,7 +128,11 @@ def test_a_name_of_many_digits_is_a_name(name):
 
 
 def test_visual_genome_s_copies_of_excluded_pictures_are_excluded(tmp_path):
-    rows = [{"image_id": 1, "coco_id": None, "url": ""}, {"image_id": 2335991, "coco_id": 13}, {"image_id": 13, "coco_id": 99}]
+    rows = [
+        {"image_id": 1, "coco_id": None, "url": ""},
+        {"image_id": 2335991, "coco_id": 13},
+        {"image_id": 13, "coco_id": 99},
+    ]
     (tmp_path / "image_data.json").write_text(json.dumps(rows))
     (tmp_path / "ids.json").write_text("[13]")
     data, ids = str(tmp_path / "image_data.json"), str(tmp_path / "ids.json")
@@ -127,7 +149,11 @@ def test_visual_genome_s_copies_of_excluded_pictures_are_excluded(tmp_path):
         ("a.json", '{"annotations": []}', "not a list of pictures"),
         ("a.json", '[{"bbox": []}]', "a record names no picture"),
         ("a.jsonl", "[1]\n", "a record names no picture"),
-        ("image_data.json", '[{"image_id": 1, "coco_id": "1e999"}, {"image_id": 1, "coco_id": 1e999}]', "names no picture"),
+        (
+            "image_data.json",
+            '[{"image_id": 1, "coco_id": "1e999"}, {"image_id": 1, "coco_id": 1e999}]',
+            "names no picture",
+        ),
         ("image_data.json", '[{"image_id": 1, "coco_id": [3]}]', "names no picture .looked for coco_id"),
         ("a.json", "[" + "9" * 5000 + "]", "names no picture"),
         ("refs(unc).p", "nonsense", "not a list of pictures"),
@@ -138,7 +164,9 @@ def test_what_names_no_pictures_is_refused_in_one_line(tmp_path, name, content, 
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=words) as caught:
         excluded([str(tmp_path / name)])
-    assert "--spr_exclude" in str(caught.value) and name in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        "--spr_exclude" in str(caught.value) and name in str(caught.value) and "\n" not in str(caught.value)
+    )
 
 
 def test_a_folder_without_lists_is_refused(tmp_path):
@@ -203,7 +231,11 @@ def test_small_objects_and_poor_pictures_are_left_out_and_counted():
 
 def test_regions_grow_from_what_is_selected():
     skipped = Counter()
-    images = [image(), image("/x/000000000010.jpg", sides=(10, 10, 10, 3, 10, 10)), image("/x/000000000011.jpg", sides=(10,) * 5 + (3,))]
+    images = [
+        image(),
+        image("/x/000000000010.jpg", sides=(10, 10, 10, 3, 10, 10)),
+        image("/x/000000000011.jpg", sides=(10,) * 5 + (3,)),
+    ]
     chosen = Selection({"list": frozenset({9})}, min_objects=5, min_area=50)
     queries = list(region_queries(images, seed=0, select=chosen, skipped=skipped))
     assert [len(query.image.annotations) for query in queries] == [5, 5]
@@ -212,6 +244,8 @@ def test_regions_grow_from_what_is_selected():
 
 
 def test_refs_that_python_2_wrote_may_hold_any_bytes(tmp_path):
-    record = b"(dS'file_name'\nS'COCO_train2014_000000000009_1.jpg'\nsS'split'\nS'val'\nsS'raw'\nS'caf\\xe9'\ns"
+    record = (
+        b"(dS'file_name'\nS'COCO_train2014_000000000009_1.jpg'\nsS'split'\nS'val'\nsS'raw'\nS'caf\\xe9'\ns"
+    )
     (tmp_path / "refs(unc).p").write_bytes(b"(l" + record + b"a.")
     assert excluded([str(tmp_path)]) == {str(tmp_path): {9}}

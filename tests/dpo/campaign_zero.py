@@ -1,4 +1,6 @@
-"""The long form of test_zero.py (``make test-zero``): no, one and four ranks, accumulation, gradient checkpointing, deaths."""
+"""The long form of test_zero.py (``make test-zero``): no, one and four ranks, accumulation, gradient
+checkpointing, deaths.
+"""
 
 import json
 
@@ -23,7 +25,11 @@ def test_any_number_of_ranks(random_llava, tmp_path, alone, zero, ranks, sizes):
 
 @pytest.mark.parametrize("zero", [2, 3])
 def test_gradient_checkpointing(random_llava, tmp_path, alone, zero):
-    assert_same_losses(stage(random_llava, tmp_path / "out", "--zero", zero, "--checkpointing", ranks=2), alone, "DeepSpeedEngine")
+    assert_same_losses(
+        stage(random_llava, tmp_path / "out", "--zero", zero, "--checkpointing", ranks=2),
+        alone,
+        "DeepSpeedEngine",
+    )
 
 
 def has_cpu_adam() -> str:
@@ -38,8 +44,12 @@ def has_cpu_adam() -> str:
 
 
 @pytest.mark.parametrize("zero", [2, 3])
-def test_optimizer_offload_and_numbers_of_the_host_s_own_training_in_the_file(random_llava, tmp_path, alone, zero):
-    """Its file says how the host trains: batch size, learning rate, schedule. The stage has its own, and the optimizer in host memory."""
+def test_optimizer_offload_and_numbers_of_the_host_s_own_training_in_the_file(
+    random_llava, tmp_path, alone, zero
+):
+    """Its file says how the host trains: batch size, learning rate, schedule. The stage has its own, and the
+    optimizer in host memory.
+    """
     if why := has_cpu_adam():
         pytest.skip(f"DeepSpeedCPUAdam does not build: {why}")
     settings = {
@@ -55,7 +65,9 @@ def test_optimizer_offload_and_numbers_of_the_host_s_own_training_in_the_file(ra
 
 @pytest.mark.parametrize("zero", [2, 3])
 def test_bf16(random_llava, tmp_path, alone, zero):
-    assert_like_in_half_precision(stage(random_llava, tmp_path / "out", "--zero", zero, "--bf16", ranks=2), alone)
+    assert_like_in_half_precision(
+        stage(random_llava, tmp_path / "out", "--zero", zero, "--bf16", ranks=2), alone
+    )
 
 
 def test_ddp(random_llava, tmp_path, alone):
@@ -64,7 +76,9 @@ def test_ddp(random_llava, tmp_path, alone):
 
 @pytest.mark.parametrize("zero", [None, 2, 3])
 def test_a_death_leaves_no_trace(random_llava, tmp_path, zero):
-    """SIGKILL to every rank before step 4: the same command ends with the weights of a run that nobody killed."""
+    """SIGKILL to every rank before step 4: the same command ends with the weights of a run that nobody
+    killed.
+    """
     engine = ["--zero", zero] if zero else []
     for mode in ("adapter", "full"):
         flags = [*engine, "--modes", mode, "--save-steps", 1]

@@ -5,7 +5,9 @@ from . import live
 
 @pytest.fixture
 def live_llava(random_llava, tmp_path):
-    """``live_llava(**settings)`` → host with an untrained model, and its config; see :func:`tests.dpo.live.build`."""
+    """``live_llava(**settings)`` → host with an untrained model, and its config; see
+    :func:`tests.dpo.live.build`.
+    """
     return lambda **settings: live.build(random_llava, tmp_path / "llava-out", **settings)
 
 

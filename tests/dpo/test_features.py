@@ -1,4 +1,6 @@
-"""Image features that are kept: a picture is encoded once, within a budget, and only while the encoder is frozen."""
+"""Image features that are kept: a picture is encoded once, within a budget, and only while the encoder is
+frozen.
+"""
 
 import pytest
 import torch
@@ -14,7 +16,9 @@ from spr_plugin.runs.layout import Folder
 def counted_encoder(host, monkeypatch):
     seen = []
     encode = host.llava.encode_images
-    monkeypatch.setattr(host.llava, "encode_images", lambda pictures: seen.append(len(pictures)) or encode(pictures))
+    monkeypatch.setattr(
+        host.llava, "encode_images", lambda pictures: seen.append(len(pictures)) or encode(pictures)
+    )
     return seen
 
 
@@ -33,7 +37,9 @@ def test_a_picture_is_encoded_once(live_llava, pairs, monkeypatch):
             sums.append(answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], True).sums)
     assert seen == [3]
     assert torch.equal(*sums)
-    assert torch.allclose(sums[0], answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], True).sums, atol=1e-5)
+    assert torch.allclose(
+        sums[0], answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], True).sums, atol=1e-5
+    )
 
 
 def test_the_cache_keeps_to_its_budget(live_llava, pairs, monkeypatch):
@@ -62,13 +68,23 @@ def test_a_projector_that_trains_is_not_cached_but_its_tower_is(live_llava, pair
 
 @pytest.mark.parametrize("gib, kept", [(4.0, True), (0.0, False)])
 def test_spr_feature_cache_is_how_much_a_stage_keeps(live_llava, pairs, tmp_path, monkeypatch, gib, kept):
-    """Two pictures, for the reference and two epochs: two are encoded in all, or two each time and what is tried before."""
+    """Two pictures, for the reference and two epochs: two are encoded in all, or two each time and what is
+    tried before.
+    """
     settings = dict(spr_batch_size=2, spr_epochs=2.0, spr_save_steps=100)
     host, config = live_llava(spr_feature_cache=gib, **settings)
     seen = counted_encoder(host, monkeypatch)
     choose_trainable(host, config)
     before = len(seen)
-    improve(host, find_recipe(config, host.box_format), pairs(2), [], config, Folder(tmp_path / "spr"), entry="entry")
+    improve(
+        host,
+        find_recipe(config, host.box_format),
+        pairs(2),
+        [],
+        config,
+        Folder(tmp_path / "spr"),
+        entry="entry",
+    )
     assert sum(seen[before:]) == 2 if kept else sum(seen[before:]) >= 6
 
 

@@ -1,4 +1,6 @@
-"""Log-probs through the chunked head: values and gradients of the plain computation, memory that no vocabulary moves."""
+"""Log-probs through the chunked head: values and gradients of the plain computation, memory that no
+vocabulary moves.
+"""
 
 import pytest
 import torch
@@ -15,7 +17,12 @@ def naive(hidden, weight, bias, tokens):
 
 def case(dtype=torch.float64, bias=True, count=23, width=8, vocabulary=37):
     hidden, weight = torch.randn(count, width, dtype=dtype), torch.randn(vocabulary, width, dtype=dtype)
-    return hidden, weight, torch.randn(vocabulary, dtype=dtype) if bias else None, torch.randint(vocabulary, (count,))
+    return (
+        hidden,
+        weight,
+        torch.randn(vocabulary, dtype=dtype) if bias else None,
+        torch.randint(vocabulary, (count,)),
+    )
 
 
 @pytest.mark.parametrize("chunk", [1, 37 * 4, 1 << 24])
@@ -28,7 +35,9 @@ def test_values_and_gradients(monkeypatch, chunk, trained):
     upstream = torch.randn(len(tokens))
     ours, theirs = token_log_probs(hidden, weight, bias, tokens), naive(hidden, weight, bias, tokens)
     assert torch.allclose(ours, theirs, atol=1e-5)
-    for mine, other in zip(torch.autograd.grad(ours, leaves, upstream), torch.autograd.grad(theirs, leaves, upstream)):
+    for mine, other in zip(
+        torch.autograd.grad(ours, leaves, upstream), torch.autograd.grad(theirs, leaves, upstream)
+    ):
         assert torch.allclose(mine, other, atol=1e-5)
 
 
@@ -36,7 +45,9 @@ def test_half_precision_has_its_softmax_in_fp32():
     hidden, weight, _, tokens = case(torch.bfloat16, bias=False)
     ours = token_log_probs(hidden, weight, None, tokens)
     assert ours.dtype == torch.float32
-    assert torch.equal(ours, naive(hidden, weight, None, tokens)) or torch.allclose(ours, naive(hidden, weight, None, tokens), atol=1e-6)
+    assert torch.equal(ours, naive(hidden, weight, None, tokens)) or torch.allclose(
+        ours, naive(hidden, weight, None, tokens), atol=1e-6
+    )
 
 
 def test_under_autocast_the_products_are_in_half_precision_as_the_host_s_own():
@@ -53,12 +64,23 @@ class LargestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        self.bytes = max([self.bytes, *(t.nbytes for t in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(t, torch.Tensor))])
+        self.bytes = max(
+            [
+                self.bytes,
+                *(
+                    t.nbytes
+                    for t in (out if isinstance(out, (tuple, list)) else [out])
+                    if isinstance(t, torch.Tensor)
+                ),
+            ]
+        )
         return out
 
 
 def test_no_tensor_grows_with_the_vocabulary(monkeypatch):
-    """600 positions: logits of 152,064 tokens would take 365 MB in fp32; a chunk of them takes 4 MB, as at 32,000."""
+    """600 positions: logits of 152,064 tokens would take 365 MB in fp32; a chunk of them takes 4 MB, as at
+    32,000.
+    """
     monkeypatch.setattr(head, "CHUNK", 1 << 20)
     seen = {}
     for vocabulary in (32000, 152064):

@@ -113,7 +113,15 @@ def stage(live_llava, pairs, random_llava, tmp_path):
         disturb(host.trainer)
         names = choose_trainable(host, config)
         watched = [query(random_llava / "images" / f"{index}.png", index) for index in range(3)]
-        improve(host, find_recipe(config, host.box_format), pairs(PAIRS), watched, config, Folder(tmp_path / "spr"), entry="entry")
+        improve(
+            host,
+            find_recipe(config, host.box_format),
+            pairs(PAIRS),
+            watched,
+            config,
+            Folder(tmp_path / "spr"),
+            entry="entry",
+        )
         return weights.digests(host.trainer.model, names), heard.steps, host
 
     return go
@@ -128,7 +136,15 @@ def calm(random_llava, tmp_path_factory):
     host.trainer.add_callback(heard)
     names = choose_trainable(host, config)
     watched = [query(random_llava / "images" / f"{index}.png", index) for index in range(3)]
-    improve(host, find_recipe(config, host.box_format), live.make_pairs(random_llava, PAIRS), watched, config, Folder(out / "spr"), entry="entry")
+    improve(
+        host,
+        find_recipe(config, host.box_format),
+        live.make_pairs(random_llava, PAIRS),
+        watched,
+        config,
+        Folder(out / "spr"),
+        entry="entry",
+    )
     assert len(heard.steps) == STEPS
     return weights.digests(host.trainer.model, names), heard.steps
 

@@ -18,7 +18,9 @@ TINY = Path(__file__).parents[2] / "examples" / "tiny_world"
 
 
 def by_hand(policy, reference, tokens=(2, 4), real=(True,)):
-    """Deltas of one pair whose answers have the log-probs ``policy`` (chosen, rejected), evenly over ``tokens``."""
+    """Deltas of one pair whose answers have the log-probs ``policy`` (chosen, rejected), evenly over
+    ``tokens``.
+    """
     scored = torch.tensor([[i < n for i in range(max(tokens))] for n in tokens])
     answers = Answers(torch.tensor([[value / n] for value, n in zip(policy, tokens)]) * scored, scored)
     return deltas(answers, torch.tensor(reference), torch.tensor(real))
@@ -57,10 +59,14 @@ def test_a_filler_has_no_part_in_the_sft_term():
 
 
 def test_the_sft_term_is_a_mean_over_tokens_and_not_over_pairs():
-    """Chosen answers of 1 and 3 tokens with log-prob -6 and -1 each: 9 / 4, where the mean of the two means is 3.5."""
+    """Chosen answers of 1 and 3 tokens with log-prob -6 and -1 each: 9 / 4, where the mean of the two means
+    is 3.5.
+    """
     scored = torch.tensor([[i < n for i in range(3)] for n in (1, 3, 2, 3)])
     answers = Answers(torch.tensor([[-6.0], [-1.0], [-2.0], [-2.0]]) * scored, scored)
-    losses = preference_losses(deltas(answers, torch.zeros(4), torch.tensor([True, True])), ["sft"], [1.0], 0.1, 0.0)
+    losses = preference_losses(
+        deltas(answers, torch.zeros(4), torch.tensor([True, True])), ["sft"], [1.0], 0.1, 0.0
+    )
     assert losses.tolist() == [2.25, 2.25]
 
 
@@ -72,15 +78,25 @@ def text_model():
     tokenizer = AutoTokenizer.from_pretrained(TINY / "llava", use_fast=False)
     torch.manual_seed(0)
     sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), pad_token_id=0, bos_token_id=1, eos_token_id=2, **sizes)), tokenizer
+    return (
+        LlamaForCausalLM(
+            LlamaConfig(vocab_size=len(tokenizer), pad_token_id=0, bos_token_id=1, eos_token_id=2, **sizes)
+        ),
+        tokenizer,
+    )
 
 
 @pytest.fixture(scope="module")
 def text_pairs():
     from datasets import Dataset
 
-    chosen = [f"a red circle at 0.{n}1 ." + " and a ring" * n for n in range(4)]  # of unequal lengths, as TRL's sft is a mean over tokens
-    rows = [("where is it ? ", chosen[n], "a blue square at 0.27 and a green ring ." * (n % 2 + 1)) for n in range(4)]
+    chosen = [
+        f"a red circle at 0.{n}1 ." + " and a ring" * n for n in range(4)
+    ]  # of unequal lengths, as TRL's sft is a mean over tokens
+    rows = [
+        ("where is it ? ", chosen[n], "a blue square at 0.27 and a green ring ." * (n % 2 + 1))
+        for n in range(4)
+    ]
     return Dataset.from_list([dict(zip(("prompt", "chosen", "rejected"), row)) for row in rows])
 
 
@@ -110,13 +126,19 @@ def test_loss_metrics_and_gradients_equal_trl(tmp_path, text_model, text_pairs, 
         max_length=None, bf16=False, **SETTINGS[name],
     )  # fmt: skip
     trainer = trl.DPOTrainer(
-        model=copy.deepcopy(policy), ref_model=copy.deepcopy(reference), args=arguments, train_dataset=text_pairs, processing_class=tokenizer
+        model=copy.deepcopy(policy),
+        ref_model=copy.deepcopy(reference),
+        args=arguments,
+        train_dataset=text_pairs,
+        processing_class=tokenizer,
     )
     batch = next(iter(trainer.get_train_dataloader()))
     theirs = trainer.compute_loss(trainer.model, batch)
     theirs.backward()
 
-    config = SPRConfig(spr=True, spr_beta=0.3, **{f"spr_{key}": value for key, value in SETTINGS[name].items()})
+    config = SPRConfig(
+        spr=True, spr_beta=0.3, **{f"spr_{key}": value for key, value in SETTINGS[name].items()}
+    )
     with torch.no_grad():
         known = scored_answers(reference, batch).sums
     pairs = deltas(scored_answers(policy, batch), known, torch.ones(4, dtype=torch.bool))
@@ -128,13 +150,17 @@ def test_loss_metrics_and_gradients_equal_trl(tmp_path, text_model, text_pairs, 
         assert torch.allclose(mine.grad, other.grad, atol=1e-5), parameter
     for key, value in metrics(pairs, 0.3).items():
         if key != "kl":
-            assert value.mean().item() == pytest.approx(trainer._metrics["train"][key][0], abs=1e-5, rel=1e-6), key
+            assert value.mean().item() == pytest.approx(
+                trainer._metrics["train"][key][0], abs=1e-5, rel=1e-6
+            ), key
 
 
 def scored_answers(model, batch) -> Answers:
     """Our head over a text model's hidden states."""
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-    hidden = model.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    hidden = model.model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+    ).last_hidden_state
     scored = torch.zeros_like(labels, dtype=torch.bool)
     scored[:, 1:] = labels[:, 1:] != -100
     log_probs = token_log_probs(hidden[:, :-1][scored[:, 1:]], model.lm_head.weight, None, labels[scored])
@@ -144,25 +170,44 @@ def scored_answers(model, batch) -> Answers:
 def test_flags_name_the_losses():
     assert SPRConfig(spr=True).losses() == (["sigmoid", "sft"], [1.0, 1.0])
     assert SPRConfig(spr=True, spr_loss_type=["sigmoid"]).losses() == (["sigmoid"], [1.0])
-    assert SPRConfig(spr=True, spr_loss_type=["ipo", "sft"], spr_loss_weights=[1.0, 0.5]).losses() == (["ipo", "sft"], [1.0, 0.5])
+    assert SPRConfig(spr=True, spr_loss_type=["ipo", "sft"], spr_loss_weights=[1.0, 0.5]).losses() == (
+        ["ipo", "sft"],
+        [1.0, 0.5],
+    )
     assert SPRConfig(spr=True, spr_pairing="sft").losses() == (["sft"], [1.0])
 
 
-# --- --spr_dpo_config ---------------------------------------------------------------------------------------------------------
+# --- --spr_dpo_config
 
 
-@pytest.mark.parametrize("suffix, text", [("json", '{"beta": 0.3, "loss_type": "ipo", "max_grad_norm": 2.0}'), ("yaml", "beta: 0.3\nloss_type: [ipo]\nmax_grad_norm: 2.0\n")])
+@pytest.mark.parametrize(
+    "suffix, text",
+    [
+        ("json", '{"beta": 0.3, "loss_type": "ipo", "max_grad_norm": 2.0}'),
+        ("yaml", "beta: 0.3\nloss_type: [ipo]\nmax_grad_norm: 2.0\n"),
+    ],
+)
 def test_a_file_sets_flags_and_the_trainer_s_arguments(tmp_path, suffix, text):
     path = tmp_path / f"dpo.{suffix}"
     path.write_text(text)
     config = SPRConfig(spr=True, spr_dpo_config=str(path))
-    assert (config.spr_beta, config.spr_loss_type, dpo_settings(config)[1]) == (0.3, ["ipo"], {"max_grad_norm": 2.0})
+    assert (config.spr_beta, config.spr_loss_type, dpo_settings(config)[1]) == (
+        0.3,
+        ["ipo"],
+        {"max_grad_norm": 2.0},
+    )
     assert shaping(config)["dpo"]["spr_dpo_config"] == {"max_grad_norm": 2.0}
 
 
 @pytest.mark.parametrize(
     "text, words",
-    [("use_liger_kernel: true", "use_liger_kernel"), ("- beta", "table"), ("a: [", "cannot be read"), ("loss_type: nca_pair", "nca_pair"), ("beta: -1", "spr_beta -1")],
+    [
+        ("use_liger_kernel: true", "use_liger_kernel"),
+        ("- beta", "table"),
+        ("a: [", "cannot be read"),
+        ("loss_type: nca_pair", "nca_pair"),
+        ("beta: -1", "spr_beta -1"),
+    ],
 )
 def test_what_the_stage_would_not_honour_is_refused_by_name(tmp_path, text, words):
     (tmp_path / "dpo.yaml").write_text(text)
@@ -175,7 +220,9 @@ def test_the_names_are_those_of_the_installed_trl():
     import dataclasses
 
     trl = pytest.importorskip("trl", reason="the legacy environment has no TRL that fits its transformers")
-    assert {*trl_settings.FLAGS, *trl_settings.TRAINER} <= {field.name for field in dataclasses.fields(trl.DPOConfig)}
+    assert {*trl_settings.FLAGS, *trl_settings.TRAINER} <= {
+        field.name for field in dataclasses.fields(trl.DPOConfig)
+    }
 
 
 def test_a_missing_file(tmp_path):

@@ -1,4 +1,6 @@
-"""The whole stage on a real LLaVA in this process: what moves, what is logged, what a death leaves, what stops it."""
+"""The whole stage on a real LLaVA in this process: what moves, what is logged, what a death leaves, what
+stops it.
+"""
 
 import copy
 import dataclasses
@@ -40,7 +42,9 @@ def run(host, config, pairs, folder):
             logged.append(dict(logs))
 
     host.trainer.add_callback(Listen())
-    improve(host, find_recipe(config, host.box_format), pairs, [], config, Folder(folder.parent), entry="entry")
+    improve(
+        host, find_recipe(config, host.box_format), pairs, [], config, Folder(folder.parent), entry="entry"
+    )
     return names, logged
 
 
@@ -63,7 +67,13 @@ def die_at(host, step):
 
 @pytest.mark.parametrize(
     "settings",
-    [dict(), dict(spr_tune="full"), dict(lora=True), dict(lora=True, spr_tune_projector=True), dict(spr_loss_type=["ipo", "sft"], spr_beta=0.5)],
+    [
+        dict(),
+        dict(spr_tune="full"),
+        dict(lora=True),
+        dict(lora=True, spr_tune_projector=True),
+        dict(spr_loss_type=["ipo", "sft"], spr_beta=0.5),
+    ],
     ids=["adapter", "full", "lora", "lora and projector", "ipo and sft"],
 )
 def test_what_should_move_moves_and_nothing_else(live_llava, pairs, tmp_path, capfd, settings):
@@ -76,13 +86,20 @@ def test_what_should_move_moves_and_nothing_else(live_llava, pairs, tmp_path, ca
     moved = {name for name in after if start[name] is None or not torch.equal(start[name], after[name])}
     assert moved == set(names)
     printed = capfd.readouterr().err
-    assert "DPO trains language model" in printed and ("projector" in printed.split("DPO trains")[1].split(";")[0]) == config.spr_tune_projector
+    assert (
+        "DPO trains language model" in printed
+        and ("projector" in printed.split("DPO trains")[1].split(";")[0]) == config.spr_tune_projector
+    )
     assert "share their prompt and picture (sdpa" in printed and "forecast: 8 pairs, 4 steps" in printed
     steps = [entry for entry in logged if "rewards/margins" in entry]
     assert len(steps) == 4
-    assert steps[0]["rewards/chosen"] == steps[0]["rewards/rejected"] == 0  # the same rows gave the reference: exactly
+    assert (
+        steps[0]["rewards/chosen"] == steps[0]["rewards/rejected"] == 0
+    )  # the same rows gave the reference: exactly
     assert all(step["rewards/margins"] for step in steps[1:])
-    assert {"loss", "grad_norm", "kl", "logps/chosen", "rewards/accuracies"} <= {key.removeprefix("spr/") for key in steps[0]}
+    assert {"loss", "grad_norm", "kl", "logps/chosen", "rewards/accuracies"} <= {
+        key.removeprefix("spr/") for key in steps[0]
+    }
     merge_adapter(model)
     assert set(values(model)) == set(given)
 
@@ -121,9 +138,15 @@ def test_a_half_written_checkpoint_is_none(live_llava, pairs, tmp_path):
 
 
 def test_steps_are_the_same_however_they_are_divided(live_llava, pairs, tmp_path):
-    """Batches of 4, or 2 and 2 accumulated: losses to 1e-5, with a last step that is not full. DPO alone: an SFT term is a mean over a batch's tokens, TRL's too."""
+    """Batches of 4, or 2 and 2 accumulated: losses to 1e-5, with a last step that is not full. DPO alone: an
+    SFT term is a mean over a batch's tokens, TRL's too.
+    """
     losses = []
-    for sizes in (dict(spr_batch_size=4), dict(spr_batch_size=2, spr_gradient_accumulation=2), dict(spr_batch_size=1, spr_gradient_accumulation=4)):
+    for sizes in (
+        dict(spr_batch_size=4),
+        dict(spr_batch_size=2, spr_gradient_accumulation=2),
+        dict(spr_batch_size=1, spr_gradient_accumulation=4),
+    ):
         host, config = live_llava(**SETTINGS | sizes, spr_loss_type=["sigmoid"])
         _, logged = run(host, config, pairs(10), tmp_path / str(sizes) / "dpo")
         losses.append([entry["spr/loss"] for entry in logged if "spr/loss" in entry])
@@ -138,7 +161,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_state_before(live_llava, 
         run(host, config, pairs(8), tmp_path / "spr" / "dpo")
     assert "\n" not in str(caught.value)
     written = [json.loads(path.read_text()) for path in (tmp_path / "spr" / "bad_pairs").glob("*.json")]
-    assert written and all(record["id"] in str(record) and record["step"] == 1 and record["chosen"] for record in written)
+    assert written and all(
+        record["id"] in str(record) and record["step"] == 1 and record["chosen"] for record in written
+    )
     assert (tmp_path / "spr" / "dpo" / "checkpoint-1" / "complete.json").exists()
 
 
@@ -161,7 +186,14 @@ def test_a_full_disk_at_a_checkpoint_is_one_line_and_the_one_before_stays(live_l
     run(host, config, pairs(8), tmp_path / "dpo")
 
 
-@pytest.mark.parametrize("change, words", [(dict(rejected="red circle [0.1, 0.2, 0.5, 0.75]"), "the same tokens"), (dict(chosen=" "), "empty"), (dict(image="/nowhere.png"), "nowhere.png")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(rejected="red circle [0.1, 0.2, 0.5, 0.75]"), "the same tokens"),
+        (dict(chosen=" "), "empty"),
+        (dict(image="/nowhere.png"), "nowhere.png"),
+    ],
+)
 def test_a_pair_that_is_none_is_named(live_llava, pairs, tmp_path, change, words):
     host, config = live_llava(**SETTINGS)
     broken = pairs(4)
@@ -220,7 +252,9 @@ def test_what_is_no_picture_any_more_is_not_opened(live_llava, pairs, tmp_path, 
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_vanishes_during_training_is_one_line_and_the_run_goes_on_when_it_is_back(live_llava, pairs, tmp_path, workers):
+def test_a_picture_that_vanishes_during_training_is_one_line_and_the_run_goes_on_when_it_is_back(
+    live_llava, pairs, tmp_path, workers
+):
     """Read in this process or in the data loader's own."""
     images = tmp_path / "images"
     given = pairs(12)
@@ -245,10 +279,15 @@ def test_a_picture_that_vanishes_during_training_is_one_line_and_the_run_goes_on
 
 def test_pairs_that_are_too_long_are_named_and_refused_above_a_share(live_llava, pairs, tmp_path, capfd):
     host, _ = live_llava()
-    longest = max(len(row["input_ids"]) - 1 + 4 for pair in pairs(8) for row in pair_rows(host, pair))  # a picture is four tokens
+    longest = max(
+        len(row["input_ids"]) - 1 + 4 for pair in pairs(8) for row in pair_rows(host, pair)
+    )  # a picture is four tokens
     lengths = longest - 1
     host, config = live_llava(**SETTINGS | dict(max_length=lengths, spr_max_too_long=0.05))
-    with pytest.raises(UserError, match=r"\d of 8 pairs are longer than the host's --model_max_length \(pair.*spr_max_too_long"):
+    with pytest.raises(
+        UserError,
+        match=r"\d of 8 pairs are longer than the host's --model_max_length \(pair.*spr_max_too_long",
+    ):
         run(host, config, pairs(8), tmp_path / "dpo")
     host, config = live_llava(**SETTINGS | dict(max_length=lengths, spr_max_too_long=0.5))
     run(host, config, pairs(8), tmp_path / "dpo2")
@@ -267,7 +306,15 @@ def test_metrics_reach_tensorboard(live_llava, pairs, tmp_path):
         for value in Event.FromString(data[place + 12 : place + 12 + size]).summary.value:
             found.setdefault(value.tag, []).append(value.simple_value)
         place += size + 16
-    for name in ("spr/loss", "rewards/chosen", "rewards/margins", "rewards/accuracies", "logps/rejected", "spr/kl", "spr/grad_norm"):
+    for name in (
+        "spr/loss",
+        "rewards/chosen",
+        "rewards/margins",
+        "rewards/accuracies",
+        "logps/rejected",
+        "spr/kl",
+        "spr/grad_norm",
+    ):
         (tag,) = [tag for tag in found if tag.endswith(name)]
         assert len(found[tag]) == 4, name
 
@@ -279,4 +326,7 @@ def test_weights_that_were_saved_are_the_live_ones(live_llava, pairs, tmp_path):
     other, _ = live_llava(**SETTINGS)
     choose_trainable(other, config)
     weights.load(other.trainer.model, tmp_path / "policy")
-    assert all(torch.equal(value, values(host.trainer.model)[name]) for name, value in values(other.trainer.model).items())
+    assert all(
+        torch.equal(value, values(host.trainer.model)[name])
+        for name, value in values(other.trainer.model).items()
+    )

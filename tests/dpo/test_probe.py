@@ -14,39 +14,82 @@ from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import PLAIN, TASK, RegionQuery
 from spr_plugin.runs.layout import Folder
 
-GOOD, FAR, WORDS = "a red circle [0.1, 0.2, 0.5, 0.75]", "a red circle [0.6, 0.8, 0.7, 0.9]", "a red circle somewhere"
+GOOD, FAR, WORDS = (
+    "a red circle [0.1, 0.2, 0.5, 0.75]",
+    "a red circle [0.6, 0.8, 0.7, 0.9]",
+    "a red circle somewhere",
+)
 
 
 def query(path, index=0, width=40, height=40):
     space = Space.pixels(width, height)
-    truth = Annotation("1", "circle", Box(0.1 * width, 0.2 * height, 0.5 * width, 0.75 * height, space), False)
-    return RegionQuery(f"q{index}", (AnnotatedImage(f"i{index}", str(path), width, height, (truth,)),), PLAIN, (truth,), TASK, 0, Box(0, 0, width, height, space))
+    truth = Annotation(
+        "1", "circle", Box(0.1 * width, 0.2 * height, 0.5 * width, 0.75 * height, space), False
+    )
+    return RegionQuery(
+        f"q{index}",
+        (AnnotatedImage(f"i{index}", str(path), width, height, (truth,)),),
+        PLAIN,
+        (truth,),
+        TASK,
+        0,
+        Box(0, 0, width, height, space),
+    )
 
 
 def test_held_out_regions_are_at_most_a_tenth():
     queries = [query("x", index) for index in range(50)]
-    assert len(held_out(queries, 16)) == 5 and len(held_out(queries, 2)) == 2 and held_out(queries[:9], 16) == []
+    assert (
+        len(held_out(queries, 16)) == 5 and len(held_out(queries, 2)) == 2 and held_out(queries[:9], 16) == []
+    )
     assert held_out(queries, 3) == held_out(queries[::-1], 3)
 
 
 @pytest.fixture
 def watched_run(live_llava, pairs, random_llava, tmp_path, monkeypatch):
-    """Run the stage while the held-out answers go through ``script``: a list of texts, one a look (an untrained model writes no box)."""
+    """Run the stage while the held-out answers go through ``script``: a list of texts, one a look (an
+    untrained model writes no box).
+    """
 
     def go(script, pictures=("0.png",) * 4, **settings):
-        host, config = live_llava(spr_batch_size=2, spr_probe_steps=1, spr_max_new_tokens=2, spr_learning_rate=1e-3, spr_epochs=1.0, **settings)
+        host, config = live_llava(
+            spr_batch_size=2,
+            spr_probe_steps=1,
+            spr_max_new_tokens=2,
+            spr_learning_rate=1e-3,
+            spr_epochs=1.0,
+            **settings,
+        )
         looks = iter(script)
         state = []
 
         def texts(answers):
-            assert not host.trainer.model.training and not torch.is_grad_enabled() and len(answers) == sum(name == "0.png" for name in pictures)
-            state.append({name: p.detach().clone() for name, p in host.trainer.model.named_parameters() if p.requires_grad})
+            assert (
+                not host.trainer.model.training
+                and not torch.is_grad_enabled()
+                and len(answers) == sum(name == "0.png" for name in pictures)
+            )
+            state.append(
+                {
+                    name: p.detach().clone()
+                    for name, p in host.trainer.model.named_parameters()
+                    if p.requires_grad
+                }
+            )
             return [next(looks)] * len(answers)
 
         monkeypatch.setattr(host, "texts", texts)
         choose_trainable(host, config)
         queries = [query(random_llava / "images" / name, index) for index, name in enumerate(pictures)]
-        improve(host, find_recipe(config, host.box_format), pairs(8), queries, config, Folder(tmp_path), entry="entry")
+        improve(
+            host,
+            find_recipe(config, host.box_format),
+            pairs(8),
+            queries,
+            config,
+            Folder(tmp_path),
+            entry="entry",
+        )
         return state, {name: p for name, p in host.trainer.model.named_parameters() if p.requires_grad}
 
     return go

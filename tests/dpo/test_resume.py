@@ -18,7 +18,11 @@ def test_only_a_marked_checkpoint_counts_and_the_newest_wins(tmp_path):
     (tmp_path / "checkpoint-13").symlink_to(tmp_path / "checkpoint-11")
     assert latest(tmp_path) == (tmp_path / "checkpoint-10", Division(2, 1, 10))
     discard_torn(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-2", "checkpoint-9"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint-10",
+        "checkpoint-2",
+        "checkpoint-9",
+    ]
 
 
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 8), st.integers(1, 8))

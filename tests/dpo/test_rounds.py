@@ -1,4 +1,6 @@
-"""``--spr_rounds`` on a real LLaVA in this process: a round asks, measures against and trains the model that the one before left."""
+"""``--spr_rounds`` on a real LLaVA in this process: a round asks, measures against and trains the model that
+the one before left.
+"""
 
 import json
 from pathlib import Path
@@ -23,7 +25,10 @@ from . import live
 
 pytestmark = pytest.mark.slow
 
-MODES = {"adapter": {}, "lora": {"lora": True}}  # an adapter of ours, merged after each round; the host's, which goes on
+MODES = {
+    "adapter": {},
+    "lora": {"lora": True},
+}  # an adapter of ours, merged after each round; the host's, which goes on
 SETTINGS = dict(
     spr_only=True, spr_plugin=[str(Path(__file__).parents[1] / "hosts" / "any_answer.py")], spr_recipe="any", spr_prompts=["plain", "crop"],
     spr_regions=6, spr_more_than=1, spr_max_new_tokens=6, spr_batch_size=2, spr_save_steps=1, spr_learning_rate=1e-2, spr_min_kept=0.0,
@@ -35,7 +40,9 @@ class Death(Exception):
 
 
 class Listen(live.Reporter):
-    """Keeps each phase's logs of preference steps, and raises Death before ``step`` of the phase in ``folder``."""
+    """Keeps each phase's logs of preference steps, and raises Death before ``step`` of the phase in
+    ``folder``.
+    """
 
     def __init__(self, folder=None, step=None):
         self.phases, self.folder, self.step = {}, folder, step
@@ -53,9 +60,15 @@ def coco_of(folder: Path) -> Path:
     """A COCO file in ``folder`` with four objects on each of the random LLaVA's pictures."""
     images = [{"id": n, "file_name": f"{n}.png", "width": 48, "height": 32} for n in range(12)]
     corners = [(2, 2, 10, 8), (20, 3, 12, 10), (30, 18, 14, 12), (4, 18, 12, 12)]
-    rows = [{"id": 4 * n + i, "image_id": n, "category_id": 1, "bbox": list(box)} for n in range(12) for i, box in enumerate(corners)]
+    rows = [
+        {"id": 4 * n + i, "image_id": n, "category_id": 1, "bbox": list(box)}
+        for n in range(12)
+        for i, box in enumerate(corners)
+    ]
     coco = folder / "coco.json"
-    coco.write_text(json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "circle"}]}))
+    coco.write_text(
+        json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "circle"}]})
+    )
     return coco
 
 
@@ -65,7 +78,12 @@ def start(random_llava, tmp_path_factory):
     coco = coco_of(tmp_path_factory.mktemp("source"))
 
     def go(out, mode, rounds=2, die=(), **settings):
-        flags = dict(SETTINGS, spr_rounds=rounds, spr_annotations=str(coco), spr_image_folder=str(random_llava / "images"))
+        flags = dict(
+            SETTINGS,
+            spr_rounds=rounds,
+            spr_annotations=str(coco),
+            spr_image_folder=str(random_llava / "images"),
+        )
         host, config = live.build(random_llava, out, **MODES[mode], **flags | settings)
         heard = Listen(*die)
         host.trainer.add_callback(heard)
@@ -106,13 +124,32 @@ def test_the_second_round_s_answers_and_reference_are_the_first_round_s_model(ca
     folder = out / "spr" / "round-2"
     queries = [RegionQuery.from_record(record) for record in Log(folder / "regions").read().values()]
     recorded = Log(folder / "candidates").read()
-    pairs = [PreferencePair.from_record(record) for record in Log(folder / "pairs").read().values() if "skip" not in record]
-    reference = {record["pair"]: [record["chosen"], record["rejected"]] for record in Log(folder / "reference").read().values()}
-    assert len(queries) == 6 and len(recorded) == 6 * 2 * 2 and pairs and reference.keys() == {pair.id for pair in pairs}
+    pairs = [
+        PreferencePair.from_record(record)
+        for record in Log(folder / "pairs").read().values()
+        if "skip" not in record
+    ]
+    reference = {
+        record["pair"]: [record["chosen"], record["rejected"]]
+        for record in Log(folder / "reference").read().values()
+    }
+    assert (
+        len(queries) == 6
+        and len(recorded) == 6 * 2 * 2
+        and pairs
+        and reference.keys() == {pair.id for pair in pairs}
+    )
     again, gaps = {}, {}
     for number in (1, 2):
         host, config = entering(random_llava, out, mode, number)
-        sample(host, queries, find_recipe(config, host.box_format), config, log := Log(tmp_path / f"{number}"), Log(tmp_path / f"plan-{number}"))
+        sample(
+            host,
+            queries,
+            find_recipe(config, host.box_format),
+            config,
+            log := Log(tmp_path / f"{number}"),
+            Log(tmp_path / f"plan-{number}"),
+        )
         again[number] = dict(log.read())
         rows = batch_of(host, pairs)
         with generating(host), dropout_off(host.trainer.model):
@@ -129,12 +166,20 @@ def test_each_round_has_regions_of_its_own_starts_at_its_reference_and_moves(cal
     assert not regions[0] & regions[1] and len(regions[0]) == len(regions[1]) == 6
     assert set(heard.phases) == {"spr", "round-2"}
     for steps in heard.phases.values():
-        assert len(steps) > 1 and steps[0]["rewards/chosen"] == steps[0]["rewards/rejected"] == 0 and steps[1]["rewards/margins"]
-    first, second = (read_json(folder / "policy" / "index.json") for folder in (out / "spr", out / "spr" / "round-2"))
+        assert (
+            len(steps) > 1
+            and steps[0]["rewards/chosen"] == steps[0]["rewards/rejected"] == 0
+            and steps[1]["rewards/margins"]
+        )
+    first, second = (
+        read_json(folder / "policy" / "index.json") for folder in (out / "spr", out / "spr" / "round-2")
+    )
     assert first.keys() == second.keys() and all(first[name] != second[name] for name in first)
     assert (out / "spr" / "report.html").exists() and (out / "spr" / "round-2" / "report.html").exists()
     names = weights.trainable(host.trainer.model)
-    assert read_json(out / "spr" / "exit.json")["weights"] == weights.digests(host.trainer.model, sorted(names)) and "spr" not in " ".join(names)
+    assert read_json(out / "spr" / "exit.json")["weights"] == weights.digests(
+        host.trainer.model, sorted(names)
+    ) and "spr" not in " ".join(names)
 
 
 def test_a_death_in_the_second_round_leaves_no_trace(calm, start, tmp_path):
@@ -147,7 +192,9 @@ def test_a_death_in_the_second_round_leaves_no_trace(calm, start, tmp_path):
 
 
 def test_one_more_round_of_a_finished_run_and_the_dpo_stage_started_over(calm, start, tmp_path):
-    """Another number of rounds is no other configuration; --spr_restart_dpo takes the rounds that came from the first one's result with it."""
+    """Another number of rounds is no other configuration; --spr_restart_dpo takes the rounds that came from
+    the first one's result with it.
+    """
     mode, out, host, _ = calm
     start(tmp_path / "out", mode, rounds=1)
     more, heard = start(tmp_path / "out", mode)

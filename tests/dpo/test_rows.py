@@ -1,4 +1,6 @@
-"""Joined rows against the host's plain forward: log-probs and gradients of a real LLaVA, whatever its attention."""
+"""Joined rows against the host's plain forward: log-probs and gradients of a real LLaVA, whatever its
+attention.
+"""
 
 import contextlib
 
@@ -28,7 +30,9 @@ def plain_log_probs(host, inputs):
     """The host's own forward with its labels, full logits, no hook of ours but the expanded labels."""
     heard = []
     expand = host.llava.prepare_inputs_labels_for_multimodal
-    host.llava.prepare_inputs_labels_for_multimodal = lambda *a, **k: heard.append(expand(*a, **k)) or heard[-1]
+    host.llava.prepare_inputs_labels_for_multimodal = lambda *a, **k: (
+        heard.append(expand(*a, **k)) or heard[-1]
+    )
     try:
         logits = host.trainer.model(**inputs["batch"]).logits
     finally:
@@ -53,7 +57,9 @@ def test_log_probs_and_gradients_are_those_of_the_host_s_own_forward(live_llava,
         model.zero_grad()
         sums = forward()
         (sums * weights).sum().backward()
-        gradients.append((sums.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
+        gradients.append(
+            (sums.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+        )
     (plain, expected), *ours = gradients
     assert plain.abs().min() > 1
     for sums, got in ours:
@@ -65,7 +71,9 @@ def test_log_probs_and_gradients_are_those_of_the_host_s_own_forward(live_llava,
 
 
 def test_three_axes_of_positions_restart_with_the_row():
-    """M-RoPE: Qwen2.5-VL's own positions of a row with a picture, (3, 2B, T), joined; the real decoder gives the same log-probs."""
+    """M-RoPE: Qwen2.5-VL's own positions of a row with a picture, (3, 2B, T), joined; the real decoder gives
+    the same log-probs.
+    """
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     torch.manual_seed(0)
@@ -73,9 +81,19 @@ def test_three_axes_of_positions_restart_with_the_row():
         vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, initializer_range=0.2,
         rope_parameters={"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e4},
     )  # fmt: skip
-    sight = dict(depth=1, hidden_size=32, intermediate_size=48, num_heads=4, out_hidden_size=32, patch_size=14, fullatt_block_indexes=[0])
+    sight = dict(
+        depth=1,
+        hidden_size=32,
+        intermediate_size=48,
+        num_heads=4,
+        out_hidden_size=32,
+        patch_size=14,
+        fullatt_block_indexes=[0],
+    )
     ids = dict(image_token_id=50, video_token_id=51, vision_start_token_id=52, vision_end_token_id=53)
-    model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=sight, **ids)).eval()
+    model = Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(text_config=text, vision_config=sight, **ids)
+    ).eval()
     asked = [1, 2, 52, 50, 50, 50, 50, 53, 3, 4]
     rows_of_tokens = [asked + [5, 6, 7, 8], asked + [9, 10, 0, 0]]
     tokens = torch.tensor(rows_of_tokens)
@@ -94,7 +112,10 @@ def test_three_axes_of_positions_restart_with_the_row():
             yield [labels]
 
     logits = model(**batch).logits
-    own = (logits[:, :-1].log_softmax(-1).gather(-1, labels[:, 1:].clamp(min=0)[..., None])[..., 0] * (labels[:, 1:] != -100)).sum(1)
+    own = (
+        logits[:, :-1].log_softmax(-1).gather(-1, labels[:, 1:].clamp(min=0)[..., None])[..., 0]
+        * (labels[:, 1:] != -100)
+    ).sum(1)
     for joined in (False, True):
         sums = answers(Host(), model, batch, [4, 2], joined=joined).sums
         assert torch.allclose(sums, own, atol=1e-5), (joined, sums, own)
@@ -118,7 +139,10 @@ def test_a_joined_row_may_be_longer_than_the_host_s_maximum(live_llava, pairs):
     short, _ = live_llava(max_length=max(lengths))
     assert max(lengths) < sum(lengths) - (lengths[0] - inputs["unshared"][0])
     again = batch_of(short, [pair])
-    own, joined = (answers(short, short.trainer.model, again["batch"], again["unshared"], joined=j).sums for j in (False, True))
+    own, joined = (
+        answers(short, short.trainer.model, again["batch"], again["unshared"], joined=j).sums
+        for j in (False, True)
+    )
     assert torch.allclose(own, joined, atol=2e-5)
     assert all(short.fits(row) for row in pair_rows(short, pair))
     cut, _ = live_llava(max_length=max(lengths) - 1)
@@ -156,12 +180,14 @@ def test_what_is_hooked_is_unhooked_also_after_an_error(live_llava, pairs):
     backbone, head = host.language_model()
     inputs = batch_of(host, pairs(1))
     with pytest.raises(AttributeError):
-        answers(host, host.trainer.model, {**inputs["batch"], "images": "none"}, inputs["unshared"], joined=True)
+        answers(
+            host, host.trainer.model, {**inputs["batch"], "images": "none"}, inputs["unshared"], joined=True
+        )
     assert "forward" not in vars(head) and "prepare_inputs_labels_for_multimodal" not in vars(host.llava)
     assert not backbone._forward_pre_hooks
 
 
-# --- the plan of a joined row -------------------------------------------------------------------------------------------------
+# --- the plan of a joined row
 
 
 @st.composite
@@ -180,7 +206,9 @@ def test_every_token_sees_what_it_saw_in_its_own_row(layout, window):
     starts, lengths, prompts, width = layout
     pairs = len(prompts)
     plan = join_rows(starts, lengths, prompts, width)
-    positions = torch.tensor([max(0, t - starts[row]) for row in range(2 * pairs) for t in range(width)])[plan.index]
+    positions = torch.tensor([max(0, t - starts[row]) for row in range(2 * pairs) for t in range(width)])[
+        plan.index
+    ]
     seen = pair_mask(plan.branch, positions, window, torch.float32)[:, 0] == 0
     for row in range(2 * pairs):
         pair = row % pairs
@@ -188,7 +216,11 @@ def test_every_token_sees_what_it_saw_in_its_own_row(layout, window):
             place = plan.place[row, starts[row] + t].item()
             assert place // plan.index.shape[1] == pair
             visible = seen[pair, place % plan.index.shape[1]].nonzero()[:, 0].tolist()
-            own = [plan.place[row, starts[row] + s].item() % plan.index.shape[1] for s in range(t + 1) if window is None or t - s < window]
+            own = [
+                plan.place[row, starts[row] + s].item() % plan.index.shape[1]
+                for s in range(t + 1)
+                if window is None or t - s < window
+            ]
             assert sorted(visible) == sorted(own)
             # It comes from its own row, or, in the prompt, from the same place of the chosen one.
             source = plan.index[pair, place % plan.index.shape[1]].item()

@@ -31,8 +31,14 @@ ROOT = Path(__file__).parents[2]
 CLIP = str(ROOT / "examples" / "tiny_world" / "clip")
 ANY = dict(spr_plugin=[str(ROOT / "tests" / "hosts" / "any_answer.py")], spr_recipe="any")
 SMALL = dict(
-    spr_prompts=["plain"], spr_regions=4, spr_more_than=1, spr_max_new_tokens=6, spr_batch_size=2,
-    spr_learning_rate=1e-2, spr_min_kept=0.0, spr_epochs=1.0,
+    spr_prompts=["plain"],
+    spr_regions=4,
+    spr_more_than=1,
+    spr_max_new_tokens=6,
+    spr_batch_size=2,
+    spr_learning_rate=1e-2,
+    spr_min_kept=0.0,
+    spr_epochs=1.0,
 )
 
 
@@ -310,7 +316,10 @@ FLAGS = {
     "another scorer": (dict(spr_recipe="spr", spr_scorer="none"), "--spr_scorer none"),
     "a clip that is none": (dict(spr_recipe="spr", spr_clip="/nowhere"), "--spr_clip /nowhere"),
     "no usable region": (dict(spr_more_than=9), "gives no usable region"),
-    "no folder of pictures": (dict(change=no_images, spr_image_folder=None), "image_folder: name the folder of the pictures"),
+    "no folder of pictures": (
+        dict(change=no_images, spr_image_folder=None),
+        "image_folder: name the folder of the pictures",
+    ),
     "a folder without candidates": (dict(spr_candidates="/nowhere"), "--spr_candidates /nowhere"),
     "a short maximum": (
         dict(max_length=80, args={"model_max_length": 80}),
@@ -347,9 +356,9 @@ SETTINGS = {
 def test_settings_of_the_stage_s_trainer(begin, tmp_path, text):
     (tmp_path / "dpo.yaml").write_text(text)
     line = begin(spr_dpo_config=str(tmp_path / "dpo.yaml"))
-    assert (
-        line and line.startswith(f"--spr_dpo_config {tmp_path}/dpo.yaml: ") and SETTINGS[text] in line
-    ), line
+    assert line and line.startswith(f"--spr_dpo_config {tmp_path}/dpo.yaml: ") and SETTINGS[text] in line, (
+        line
+    )
     assert nothing_of_ours(tmp_path / "out")
 
 

@@ -1,4 +1,6 @@
-"""DeepSpeed on two ranks: the losses of one process, at equal global batches. ``make test-zero`` runs the long form."""
+"""DeepSpeed on two ranks: the losses of one process, at equal global batches. ``make test-zero`` runs the
+long form.
+"""
 
 import pytest
 
@@ -9,13 +11,17 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def alone(random_llava, tmp_path_factory):
-    """One process that takes two ranks' pairs in two accumulated steps; 11 pairs, so that two ranks do not share them evenly."""
+    """One process that takes two ranks' pairs in two accumulated steps; 11 pairs, so that two ranks do not
+    share them evenly.
+    """
     return stage(random_llava, tmp_path_factory.mktemp("alone"), "--accumulation", 2)
 
 
 @pytest.mark.parametrize("zero", [2, 3])
 def test_two_ranks(random_llava, tmp_path, alone, zero):
-    assert_same_losses(stage(random_llava, tmp_path / "out", "--zero", zero, ranks=2), alone, "DeepSpeedEngine")
+    assert_same_losses(
+        stage(random_llava, tmp_path / "out", "--zero", zero, ranks=2), alone, "DeepSpeedEngine"
+    )
 
 
 def test_looks_at_held_out_regions_change_nothing(random_llava, tmp_path, alone):
@@ -26,4 +32,6 @@ def test_looks_at_held_out_regions_change_nothing(random_llava, tmp_path, alone)
 
 def test_bf16_with_an_adapter_and_a_projector_of_two_types(random_llava, tmp_path, alone):
     """PEFT's adapters are fp32, the projector is bf16."""
-    assert_like_in_half_precision(stage(random_llava, tmp_path / "out", "--zero", 3, "--bf16", "--modes", "projector", ranks=2), alone)
+    assert_like_in_half_precision(
+        stage(random_llava, tmp_path / "out", "--zero", 3, "--bf16", "--modes", "projector", ranks=2), alone
+    )

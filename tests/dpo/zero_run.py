@@ -1,7 +1,9 @@
-"""The stage under a launcher, for tests/dpo/test_zero.py: ``zero_run.py FOLDER OUT [--zero N] [--modes lora …]``.
+"""The stage under a launcher, for tests/dpo/test_zero.py: ``zero_run.py FOLDER OUT [--zero N] [--modes lora
+…]``.
 
-Each rank runs the stage on the random LLaVA in FOLDER once for each mode, one engine after the other, and rank 0 writes what was logged,
-the engine's class and hashes of what trained to OUT/MODE.json. Every rank's stack is dumped if it takes too long.
+Each rank runs the stage on the random LLaVA in FOLDER once for each mode, one engine after the other, and
+rank 0 writes what was logged, the engine's class and hashes of what trained to OUT/MODE.json. Every rank's
+stack is dumped if it takes too long.
 """
 
 import argparse
@@ -36,7 +38,12 @@ def main():
     parser.add_argument("--probe-steps", type=int, help="look at held-out regions every so many steps")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--bf16", action="store_true")
-    parser.add_argument("--settings", type=json.loads, default={}, help="JSON put over DeepSpeed's file, its zero_optimization over the file's")
+    parser.add_argument(
+        "--settings",
+        type=json.loads,
+        default={},
+        help="JSON put over DeepSpeed's file, its zero_optimization over the file's",
+    )
     parser.add_argument("--local_rank")
     options = parser.parse_args()
     faulthandler.dump_traceback_later(options.watchdog, exit=True)
@@ -65,13 +72,26 @@ def run(options, mode):
         file = ROOT / "tests" / "deepspeed" / f"zero{options.zero}.json"
         given = json.loads(file.read_text())
         zero = given["zero_optimization"] | options.settings.get("zero_optimization", {})
-        args["deepspeed"] = {**given, **options.settings, "zero_optimization": zero} if options.settings else str(file)
-        flags = {"per_device_train_batch_size": "train_micro_batch_size_per_gpu", "gradient_accumulation_steps": "gradient_accumulation_steps"}
-        args |= {name: options.settings[theirs] for name, theirs in flags.items() if theirs in options.settings}  # a host's flags say what its file says
+        args["deepspeed"] = (
+            {**given, **options.settings, "zero_optimization": zero} if options.settings else str(file)
+        )
+        flags = {
+            "per_device_train_batch_size": "train_micro_batch_size_per_gpu",
+            "gradient_accumulation_steps": "gradient_accumulation_steps",
+        }
+        args |= {
+            name: options.settings[theirs] for name, theirs in flags.items() if theirs in options.settings
+        }  # a host's flags say what its file says
     args["bf16"] = options.bf16
     if options.checkpointing:
         args |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    sizes = dict(spr_batch_size=options.batch, spr_gradient_accumulation=options.accumulation, spr_save_steps=options.save_steps, spr_learning_rate=1e-3, spr_epochs=2.0)
+    sizes = dict(
+        spr_batch_size=options.batch,
+        spr_gradient_accumulation=options.accumulation,
+        spr_save_steps=options.save_steps,
+        spr_learning_rate=1e-3,
+        spr_epochs=2.0,
+    )
     if options.probe_steps:
         sizes |= dict(spr_probe_steps=options.probe_steps, spr_max_new_tokens=3)
     host, config = live.build(options.folder, options.out / "host", args=args, **MODES[mode], **sizes)
@@ -92,21 +112,40 @@ def run(options, mode):
     engine.detach_engine(host.trainer)
     engine.to_device(host.trainer)
     names = choose_trainable(host, config)
-    improve(host, find_recipe(config, host.box_format), live.make_pairs(options.folder, options.pairs), watched(options), config, Folder(options.out / mode), entry="entry")
+    improve(
+        host,
+        find_recipe(config, host.box_format),
+        live.make_pairs(options.folder, options.pairs),
+        watched(options),
+        config,
+        Folder(options.out / mode),
+        entry="entry",
+    )
     sums = {name: float(tensor.double().sum()) for name, tensor in weights.tensors(host.trainer.model, names)}
     wrapper = type(host.trainer.model_wrapped).__name__
     optimizer = type(getattr(host.trainer.model_wrapped, "basic_optimizer", host.trainer.optimizer)).__name__
     engine.detach_engine(host.trainer)
     if ranks.rank() == 0:
         steps = [entry for entry in logged if "rewards/margins" in entry]
-        record = {"engine": wrapper, "optimizer": optimizer, "losses": [entry["spr/loss"] for entry in steps], "steps": steps, "weights": sums, "world": ranks.world()}
+        record = {
+            "engine": wrapper,
+            "optimizer": optimizer,
+            "losses": [entry["spr/loss"] for entry in steps],
+            "steps": steps,
+            "weights": sums,
+            "world": ranks.world(),
+        }
         (options.out / f"{mode}.json").write_text(json.dumps(record))
 
 
 def watched(options):
     from tests.dpo.test_probe import query
 
-    return [query(options.folder / "images" / f"{index}.png", index) for index in range(5)] if options.probe_steps else []
+    return (
+        [query(options.folder / "images" / f"{index}.png", index) for index in range(5)]
+        if options.probe_steps
+        else []
+    )
 
 
 if __name__ == "__main__":

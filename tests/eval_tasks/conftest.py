@@ -22,35 +22,66 @@ def write_split(root: Path, split: str, count: int, folder: str = "refcoco") -> 
         name = f"pictures/{split}{number}.png"
         Image.new("RGB", (width, height), (number * 7 % 256, 90, 30)).save(root / name)
         expression = f"red square {number}" + " on the left" * (number % 3)
-        records.append({"id": f"{split}-{number}", "image": name, "width": width, "height": height, "expression": expression, "bbox": BOX})
+        records.append(
+            {
+                "id": f"{split}-{number}",
+                "image": name,
+                "width": width,
+                "height": height,
+                "expression": expression,
+                "bbox": BOX,
+            }
+        )
     write_lines(root / folder / f"{split}.jsonl", records)
     return records
 
 
 def write_all(root: Path) -> None:
-    """A small split of every task, all on 640 x 480 pictures with boxes in their middle, so that no format's range cuts them."""
+    """A small split of every task, all on 640 x 480 pictures with boxes in their middle, so that no format's
+    range cuts them.
+    """
     (root / "pictures").mkdir(parents=True)
     Image.new("RGB", (640, 480), (30, 90, 30)).save(root / "pictures/a.png")
     common = {"image": "pictures/a.png", "width": 640, "height": 480}
     box, other = [200.0, 120.0, 360.0, 280.0], [300.0, 200.0, 440.0, 360.0]
 
     def rec(split, count):
-        return [{"id": f"{split}-{n}", **common, "image_id": f"{n // 2}", "expression": f"cat {n}", "bbox": box} for n in range(count)]
+        return [
+            {"id": f"{split}-{n}", **common, "image_id": f"{n // 2}", "expression": f"cat {n}", "bbox": box}
+            for n in range(count)
+        ]
 
-    for folder, splits in (("refcoco", ("val", "testA", "testB")), ("refcoco+", ("val", "testA", "testB")), ("refcocog", ("val", "test"))):
+    for folder, splits in (
+        ("refcoco", ("val", "testA", "testB")),
+        ("refcoco+", ("val", "testA", "testB")),
+        ("refcocog", ("val", "test")),
+    ):
         for place, split in enumerate(splits):
             write_lines(root / folder / f"{split}.jsonl", rec(split, 20 * (place + 1)))
     for folder, split in (("flickr30k", "val"), ("flickr30k", "test"), ("phrases", "val")):
         phrases = [[{"id": f"{n}_0_{p}", "phrase": words, "boxes": boxes} for p, (words, boxes) in
                     enumerate([("A man", [box]), ("two dogs, running", [box, other])])] for n in range(20)]  # fmt: skip
-        write_lines(root / f"{folder}/{split}.jsonl", [{"id": f"{n}_0", **common, "caption": "c", "phrases": p} for n, p in enumerate(phrases)])
+        write_lines(
+            root / f"{folder}/{split}.jsonl",
+            [{"id": f"{n}_0", **common, "caption": "c", "phrases": p} for n, p in enumerate(phrases)],
+        )
     write_lines(root / "lvis/val.jsonl", [{"id": str(n), **common, "bbox": box, "point": [280.0, 200.0], "name": "aerosol_can",
                                            "synonyms": ["spray_can"], "negative": "dog", "truth_first": n % 2 == 0} for n in range(40)])  # fmt: skip
     for folder, split in (("refcocog_refs", "val"), ("vg", "test")):
-        texts = [["a red cat on a mat", "the cat"], ["two dogs near a big tree", "dogs"], ["a man with a hat", "man wearing a hat"]]
-        write_lines(root / folder / f"{split}.jsonl", [{"id": str(n), **common, "bbox": box, "references": texts[n % 3]} for n in range(30)])
+        texts = [
+            ["a red cat on a mat", "the cat"],
+            ["two dogs near a big tree", "dogs"],
+            ["a man with a hat", "man wearing a hat"],
+        ]
+        write_lines(
+            root / folder / f"{split}.jsonl",
+            [{"id": str(n), **common, "bbox": box, "references": texts[n % 3]} for n in range(30)],
+        )
     for folder, answers in (("presence", ("Yes.", "No.")), ("color", ("red.", "blue."))):
-        rows = [{"id": str(n), **common, "question": "Is there a cat in the image?", "answer": answers[n % 2]} for n in range(10)]
+        rows = [
+            {"id": str(n), **common, "question": "Is there a cat in the image?", "answer": answers[n % 2]}
+            for n in range(10)
+        ]
         write_lines(root / folder / "val.jsonl", rows)
     for folder in (root / "grounded_description", root):  # at the root for the tiny world's
         write_coco(folder)
@@ -63,8 +94,21 @@ def write_coco(folder: Path) -> None:
     for n in range(6):
         Image.new("RGB", (640, 480)).save(folder / f"images/{n}.png")
         images.append({"id": n, "file_name": f"{n}.png", "width": 640, "height": 480})
-        annotations += [{"id": 10 * n + k, "image_id": n, "category_id": k % 2, "bbox": [150 + 55 * k, 150, 50, 90], "iscrowd": 0} for k in range(6)]
-    coco = {"images": images, "annotations": annotations, "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]}
+        annotations += [
+            {
+                "id": 10 * n + k,
+                "image_id": n,
+                "category_id": k % 2,
+                "bbox": [150 + 55 * k, 150, 50, 90],
+                "iscrowd": 0,
+            }
+            for k in range(6)
+        ]
+    coco = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+    }
     (folder / "val.json").write_text(json.dumps(coco))
 
 

@@ -10,7 +10,8 @@ A line is one of
     ["phrases", width, height, [[phrase, [[x1, y1, x2, y2], …]], …], answer, "101"]     a digit a phrase
     ["class", name, [synonym, …], answer, "1"]
 
-The answers are ours; Ferret's files are run where they lie, one answer at a time, and nothing of them is kept but the digits.
+The answers are ours; Ferret's files are run where they lie, one answer at a time, and nothing of them is kept
+but the digits.
 """
 
 import contextlib
@@ -65,7 +66,12 @@ def expression(rng):
         truth = [round(value + rng.random() / 2, 2) for value in truth]
     spread = rng.choice([0.0, 0.02, 0.05, 0.1, 0.2, 0.4])
     one, other = said(rng, truth, width, height, spread), said(rng, truth, width, height, 0.5)
-    exact = [truth[0], truth[1], truth[0] + (truth[2] - truth[0]) * rng.choice(THRESHOLDS), truth[3]]  # at a threshold
+    exact = [
+        truth[0],
+        truth[1],
+        truth[0] + (truth[2] - truth[0]) * rng.choice(THRESHOLDS),
+        truth[3],
+    ]  # at a threshold
     ways = [one, f"It is at {one}.", f"the cat {one}.", f"a cat {other} and a dog {one}.", f"{one}, {other}", f"[{one}, {other}]",
             f"[{one}]", one[:-1], one[1:], one.replace(",", ""), one.replace(", ", ",,"), one.replace(", ", ","), one.replace("[", "("),
             one.replace(", ", "; "), f"a cat {one}, a dog [0.1, 0.2, 0.3, 0.4].", f"a [note] {one}", f"{one} [1, 2", f"{one} see [5, 6, 7, 8, 9]",
@@ -75,21 +81,51 @@ def expression(rng):
     return width, height, truth, rng.choice(ways)
 
 
-PHRASES = ["A man", "two dogs", "a red shirt", "the woman's hat", "People", "a man", "t-shirts", "a \"stop\" sign", "a black-and-white cat", "his bike"]
+PHRASES = [
+    "A man",
+    "two dogs",
+    "a red shirt",
+    "the woman's hat",
+    "People",
+    "a man",
+    "t-shirts",
+    'a "stop" sign',
+    "a black-and-white cat",
+    "his bike",
+]
 
 
 def phrases(rng):
     width, height = rng.randint(120, 640), rng.randint(120, 640)
-    asked = [[rng.choice(PHRASES), [corners(rng, width, height) for _ in range(rng.choice([1, 1, 1, 2, 3]))]] for _ in range(rng.randint(1, 4))]
+    asked = [
+        [rng.choice(PHRASES), [corners(rng, width, height) for _ in range(rng.choice([1, 1, 1, 2, 3]))]]
+        for _ in range(rng.randint(1, 4))
+    ]
     parts = []
     for phrase, boxes in asked:
-        around = [*(min(box[k] for box in boxes) for k in (0, 1)), *(max(box[k] for box in boxes) for k in (2, 3))]
+        around = [
+            *(min(box[k] for box in boxes) for k in (0, 1)),
+            *(max(box[k] for box in boxes) for k in (2, 3)),
+        ]
         written = [said(rng, around, width, height, rng.choice([0.0, 0.05, 0.3]))]
         if rng.random() < 0.2:
             written = [said(rng, box, width, height, 0.05) for box in boxes]
-        words = rng.choice([phrase, phrase, phrase.lower(), phrase.upper(), f"{phrase} ", phrase.replace("'", ""), "There is " + phrase, "some " + phrase])
+        words = rng.choice(
+            [
+                phrase,
+                phrase,
+                phrase.lower(),
+                phrase.upper(),
+                f"{phrase} ",
+                phrase.replace("'", ""),
+                "There is " + phrase,
+                "some " + phrase,
+            ]
+        )
         parts.append(f"{words} {rng.choice([' ', ', ', ' and ', '']).join(written)}")
-    answer = rng.choice([", ", ", ", ". ", " and ", "; ", " ", "! ", "\n"]).join(parts) + rng.choice([".", "."," ", ""])
+    answer = rng.choice([", ", ", ", ". ", " and ", "; ", " ", "! ", "\n"]).join(parts) + rng.choice(
+        [".", ".", " ", ""]
+    )
     ways = [answer] * 9 + [answer[: 2 * len(answer) // 3], answer + " [note]", answer.replace("]", "", 1), "", "There is nothing.",
             answer.replace(" [", "["), "I see: " + answer]  # fmt: skip
     return width, height, asked, rng.choice(ways)
@@ -122,9 +158,16 @@ class Ferret:
     def __init__(self, checkout: Path, work: Path):
         self.folder, self.work = checkout / "ferret/eval", work
         sys.path.insert(0, str(checkout))
-        for name in ("prettytable", "matplotlib", "matplotlib.pyplot", "matplotlib.patches"):  # they print and draw
+        for name in (
+            "prettytable",
+            "matplotlib",
+            "matplotlib.pyplot",
+            "matplotlib.patches",
+        ):  # they print and draw
             _stand_in(name, PrettyTable=None)
-        _stand_in("misc.refcoco.box_ops", generalized_box_iou=None, box_iou=box_iou)  # MDETR's, not in Ferret's repository
+        _stand_in(
+            "misc.refcoco.box_ops", generalized_box_iou=None, box_iou=box_iou
+        )  # MDETR's, not in Ferret's repository
         self.refexp, self.flickr = self.module("eval_refexp"), self.module("eval_flickr_entities")
 
     def module(self, name: str):
@@ -151,30 +194,57 @@ class Ferret:
     def expression(self, width, height, box, answer, printed) -> str:
         image = {"id": 1, "width": width, "height": height, "caption": "the cat", "dataset_name": "refcoco"}
         annotation = {"image_id": 1, "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]]}
-        truth, said = self.file("truth.json", {"images": [image], "annotations": [annotation]}), self.file("said.jsonl", {"image_id": 1, "text": answer})
-        hits = [self.refexp.RefExpEvaluatorFromJsonl(truth, k=(1,), thresh_iou=t).summarize(said)["refcoco"][0] for t in THRESHOLDS]
+        truth, said = (
+            self.file("truth.json", {"images": [image], "annotations": [annotation]}),
+            self.file("said.jsonl", {"image_id": 1, "text": answer}),
+        )
+        hits = [
+            self.refexp.RefExpEvaluatorFromJsonl(truth, k=(1,), thresh_iou=t).summarize(said)["refcoco"][0]
+            for t in THRESHOLDS
+        ]
         return "".join(str(int(hit)) for hit in hits)
 
     def phrases(self, width, height, asked, answer, printed) -> str:
         caption, sentence, spans, objects = "", "", [], ""
         for number, (phrase, boxes) in enumerate(asked):
             spans.append([[len(caption), len(caption) + len(phrase)]])
-            caption, sentence = f"{caption}{phrase} and ", f"{sentence}[/EN#{number + 1}/p{number} {phrase}] and "
+            caption, sentence = (
+                f"{caption}{phrase} and ",
+                f"{sentence}[/EN#{number + 1}/p{number} {phrase}] and ",
+            )
             for box in boxes:
-                sides = "".join(f"<{side}>{value}</{side}>" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box))
+                sides = "".join(
+                    f"<{side}>{value}</{side}>" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box)
+                )
                 objects += f"<object><name>{number + 1}</name><bndbox>{sides}</bndbox></object>"
         self.file("flickr/test.txt", "1")
         self.file("flickr/Sentences/1.txt", sentence)
-        self.file("flickr/Annotations/1.xml", f"<a><size><width>{width}</width><height>{height}</height><depth>3</depth></size>{objects}</a>")
+        self.file(
+            "flickr/Annotations/1.xml",
+            f"<a><size><width>{width}</width><height>{height}</height><depth>3</depth></size>{objects}</a>",
+        )
         image = {"file_name": "1.jpg", "caption": caption, "height": str(height), "width": str(width), "tokens_positive_eval": spans,
                  "original_img_id": 1, "sentence_id": 0}  # fmt: skip
-        evaluator = self.flickr.Flickr30kEntitiesRecallEvaluatorFromJsonl(str(self.work / "flickr"), subset="test", topk=(1,), merge_boxes=True)
-        report = evaluator.evaluate(self.file("truth.json", {"images": [image]}), self.file("said.jsonl", {"text": answer}))[1]
-        first = [[phrase for phrase, _ in asked].index(phrase) for phrase, _ in asked]  # the one whose type is counted
+        evaluator = self.flickr.Flickr30kEntitiesRecallEvaluatorFromJsonl(
+            str(self.work / "flickr"), subset="test", topk=(1,), merge_boxes=True
+        )
+        report = evaluator.evaluate(
+            self.file("truth.json", {"images": [image]}), self.file("said.jsonl", {"text": answer})
+        )[1]
+        first = [
+            [phrase for phrase, _ in asked].index(phrase) for phrase, _ in asked
+        ]  # the one whose type is counted
         return "".join(str(int(report[f"p{number}"])) for number in first)
 
     def classes(self, name, synonyms, answer, printed) -> str:
-        given, sys.argv = sys.argv, ["eval_lvis.py", "--pred_file", self.file("said.jsonl", {"name": name, "synonyms": synonyms, "text": answer})]
+        given, sys.argv = (
+            sys.argv,
+            [
+                "eval_lvis.py",
+                "--pred_file",
+                self.file("said.jsonl", {"name": name, "synonyms": synonyms, "text": answer}),
+            ],
+        )
         try:
             runpy.run_path(str(self.folder / "eval_lvis.py"), run_name="__main__")
         finally:
@@ -186,7 +256,11 @@ def box_iou(a, b):
     """IoU of every box of `a` with every one of `b`, xyxy, and the areas of their unions."""
     import torch
 
-    width, height = (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])).clamp(min=0).unbind(-1)
+    width, height = (
+        (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2]))
+        .clamp(min=0)
+        .unbind(-1)
+    )
     areas = [(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) for boxes in (a, b)]
     union = areas[0][:, None] + areas[1] - width * height
     return width * height / union, union
@@ -209,7 +283,10 @@ def main(checkout: str) -> None:
         ferret = Ferret(Path(checkout).resolve(), Path(work))
         judged = [[*row, ferret.verdict(*row)] for row in made_up()]
     FILE.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in judged), encoding="utf-8")
-    print(f"{FILE}: {len(judged)} answers, {sum(row[-1] is None for row in judged)} of which stop Ferret's files")
+    print(
+        f"{FILE}: {len(judged)} answers, {sum(row[-1] is None for row in judged)} of which stop Ferret's"
+        " files"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The published protocols again, to hold our figures against: one regular expression a family, loops, no shared code."""
+"""The published protocols again, to hold our figures against: one regular expression a family, loops, no
+shared code.
+"""
 
 import re
 
@@ -15,7 +17,8 @@ def qwen_size(width, height):
 
 COUNT = 2000
 STYLES = ["ferret", "llava:pad", "shikra", "cogvlm", "internvl", "qwen2.5-vl"]
-# family → (pattern of one box, largest number, number → pixels: width, height → (scale x, scale y, offset x, offset y), how to write one)
+# family → (pattern of one box, largest number, number → pixels: width, height → (scale x, scale y, offset x,
+# offset y), how to write one)
 NUMBER, WHOLE = r"(\d*\.?\d+)", r"(\d+)"
 FAMILIES = {
     "ferret": (rf"(?<!\[)\[{WHOLE}, {WHOLE}, {WHOLE}, {WHOLE}\](?!\])", 1000, lambda w, h: (w / 1000, h / 1000, 0, 0), "[{}, {}, {}, {}]", int),
@@ -39,7 +42,9 @@ def naive_iou(a, b):
 
 
 def naive_boxes(family, answer, width, height):
-    """(start, end, box in pixels) of every box in the answer that lies in the family's range and is not inverted."""
+    """(start, end, box in pixels) of every box in the answer that lies in the family's range and is not
+    inverted.
+    """
     pattern, last, space, _, _ = FAMILIES[family]
     sx, sy, ox, oy = space(width, height)
     limits = (last, last) if last else qwen_size(width, height)
@@ -47,19 +52,24 @@ def naive_boxes(family, answer, width, height):
     for match in re.finditer(pattern, answer):
         x1, y1, x2, y2 = map(float, match.groups())
         if x1 <= x2 <= limits[0] and y1 <= y2 <= limits[1]:
-            found.append((match.start(), match.end(), (x1 * sx - ox, y1 * sy - oy, x2 * sx - ox, y2 * sy - oy)))
+            found.append(
+                (match.start(), match.end(), (x1 * sx - ox, y1 * sy - oy, x2 * sx - ox, y2 * sy - oy))
+            )
     return found
 
 
 def naive_said(family, answer, width, height):
-    """(phrase, its boxes) in order: the words between the last box or delimiter and a box; no words there: one more box of that phrase.
+    """(phrase, its boxes) in order: the words between the last box or delimiter and a box; no words there:
+    one more box of that phrase.
 
     A box that the answer's end cuts off, after two numbers or more, is a place without a box.
     """
     if family == "qwen2.5-vl":
         found = naive_boxes(family, answer, width, height)
         cut = re.search(r'"label": "([^"]*)"$', answer)
-        return [(re.search(r'"label": "([^"]*)"', answer[start:end]).group(1), [box]) for start, end, box in found] + ([(cut[1], [])] if cut else [])
+        return [
+            (re.search(r'"label": "([^"]*)"', answer[start:end]).group(1), [box]) for start, end, box in found
+        ] + ([(cut[1], [])] if cut else [])
     said, last = [], 0
     for start, end, box in naive_boxes(family, answer, width, height):
         between = answer[last:start].replace("<ref>", "").replace("</ref>", "")
@@ -68,7 +78,10 @@ def naive_said(family, answer, width, height):
         else:
             said.append((re.split(r"[.,;:!?()\[\]\n]", between)[-1], [box]))
         last = end
-    start = min((place for mark in "[<" if (place := answer.find(mark + "box" * (mark == "<"), last)) >= 0), default=None)
+    start = min(
+        (place for mark in "[<" if (place := answer.find(mark + "box" * (mark == "<"), last)) >= 0),
+        default=None,
+    )
     if start is not None and len(re.findall(r"\d+(?:\.\d+)?", answer[start:])) >= 2:
         between = answer[last:start].replace("<ref>", "").replace("</ref>", "")
         said.append((re.split(r"[.,;:!?()\[\]\n]", between)[-1], []))

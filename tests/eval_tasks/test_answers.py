@@ -8,7 +8,19 @@ from spr_plugin.eval_tasks import captions, classification, description, phrases
 
 
 @pytest.mark.parametrize("protocol", [rec, phrases, classification, captions, description, short_answers])
-@pytest.mark.parametrize("results", [[], [None], [""], [3], ["[" * 10**6], ["no" + " a," * 300_000], ["<box>" * 200_000], ['{"bbox_2d": [' * 90_000]])
+@pytest.mark.parametrize(
+    "results",
+    [
+        [],
+        [None],
+        [""],
+        [3],
+        ["[" * 10**6],
+        ["no" + " a," * 300_000],
+        ["<box>" * 200_000],
+        ['{"bbox_2d": [' * 90_000],
+    ],
+)
 def test_hostile_results_never_raise_and_count(protocol, results):
     box = [10.0, 10.0, 50.0, 50.0]
     doc = {"id": "1", "image_id": "a", "width": 100, "height": 80, "expression": "x", "bbox": box, "point": [5.0, 5.0], "name": "cat", "synonyms": [],

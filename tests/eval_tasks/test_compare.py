@@ -22,7 +22,9 @@ BOX = [20.0, 20.0, 60.0, 60.0]
 def write_run(folder, records, task="spr_refcoco_val", stamp="20300101_000000"):
     """A samples file as lmms-eval writes it."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{stamp}_samples_{task}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / f"{stamp}_samples_{task}.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in records)
+    )
     return folder
 
 
@@ -32,9 +34,19 @@ def rec_run(folder, noise, picture=None, count=300, **more):
     for number in range(count):
         rng = random.Random(f"{number} {noise}")
         shift = rng.uniform(-noise, noise) * 40
-        doc = {"id": str(number), "image_id": str(number // 3), "image": picture, "width": 100, "height": 100, "bbox": BOX, "box_format": "llava:square"}
+        doc = {
+            "id": str(number),
+            "image_id": str(number // 3),
+            "image": picture,
+            "width": 100,
+            "height": 100,
+            "bbox": BOX,
+            "box_format": "llava:square",
+        }
         x1, y1, x2, y2 = BOX[0] + shift, BOX[1], BOX[2] + shift, BOX[3]
-        answer = f"[{x1 / 100:.4f}, {y1 / 100}, {x2 / 100:.4f}, {y2 / 100}]" if rng.random() > 0.02 else "nothing"
+        answer = (
+            f"[{x1 / 100:.4f}, {y1 / 100}, {x2 / 100:.4f}, {y2 / 100}]" if rng.random() > 0.02 else "nothing"
+        )
         records.append({"doc_id": number, **rec.process_results(doc, [answer])})
     return write_run(folder, records, **more)
 
@@ -53,7 +65,9 @@ def test_gains_are_paired_and_the_signature_is_found(tmp_path):
 
 
 def test_nothing_that_is_read_is_written_to(tmp_path):
-    """A link of an output's name to a samples file is replaced, not followed; a file is no folder for the results."""
+    """A link of an output's name to a samples file is replaced, not followed; a file is no folder for the
+    results.
+    """
     a, b = rec_run(tmp_path / "a", 0.20, count=30), rec_run(tmp_path / "b", 0.08, count=30)
     samples = {file: file.read_bytes() for folder in (a, b) for file in folder.glob("*.jsonl")}
     for name, file in zip(("compare.json", "compare.md"), samples):
@@ -67,8 +81,13 @@ def test_nothing_that_is_read_is_written_to(tmp_path):
 def test_a_run_against_itself_shows_nothing(tmp_path):
     found = module.compare(rec_run(tmp_path / "a", 0.1), rec_run(tmp_path / "b", 0.1))
     part = found["tasks"]["spr_refcoco_val"]
-    assert all(row["gain"] == row["low"] == row["high"] == 0 and row["p"] in (None, 1.0) for row in part["rows"])
-    assert part["signature"]["verdict"].startswith("neither") and part["flips"]["won"] == part["flips"]["lost"] == 0
+    assert all(
+        row["gain"] == row["low"] == row["high"] == 0 and row["p"] in (None, 1.0) for row in part["rows"]
+    )
+    assert (
+        part["signature"]["verdict"].startswith("neither")
+        and part["flips"]["won"] == part["flips"]["lost"] == 0
+    )
 
 
 @pytest.mark.parametrize("won, lost", [(10, 3), (3, 10), (0, 5), (0, 0), (50, 50)])
@@ -86,7 +105,11 @@ def test_pages_are_written(tmp_path):
     done = CliRunner().invoke(commands, ["compare", str(a), str(b), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0 and "Signature: the gain" in done.output and "| Acc@0.5 |" in done.output
     page = (tmp_path / "out/compare.html").read_text()
-    assert page.count("data:image/jpeg;base64,") == module.SHOWN_FLIPS and "<svg" in page and "http" not in re.sub(r'xmlns="[^"]*"', "", page)
+    assert (
+        page.count("data:image/jpeg;base64,") == module.SHOWN_FLIPS
+        and "<svg" in page
+        and "http" not in re.sub(r'xmlns="[^"]*"', "", page)
+    )
     found = json.loads((tmp_path / "out/compare.json").read_text())
     flips = found["tasks"]["spr_refcoco_val"]["flips"]
     (hits,) = [row for row in found["tasks"]["spr_refcoco_val"]["rows"] if row["figure"] == "Acc@0.5"]
@@ -111,13 +134,20 @@ def test_box_tasks_are_summed_up_too(tmp_path):
 
 def test_the_files_that_were_read_are_named(tmp_path):
     rec_run(tmp_path / "a", 0.5, count=9, stamp="20300101_000000")
-    a, b = rec_run(tmp_path / "a", 0.1, count=9, stamp="20300102_000000"), rec_run(tmp_path / "b", 0.1, count=9)
+    a, b = (
+        rec_run(tmp_path / "a", 0.1, count=9, stamp="20300102_000000"),
+        rec_run(tmp_path / "b", 0.1, count=9),
+    )
     found = module.compare(a, b)
     newest = str(tmp_path / "a/20300102_000000_samples_spr_refcoco_val.jsonl")
     assert found["files"]["a"] == [newest] and len(found["files"]["b"]) == 1
     for name in ("compare.md", "compare.html"):
         page = (tmp_path / "b" / name).read_text()
-        assert newest in page and found["files"]["b"][0] in page and "20300101_000000_samples" not in page.replace(found["files"]["b"][0], "")
+        assert (
+            newest in page
+            and found["files"]["b"][0] in page
+            and "20300101_000000_samples" not in page.replace(found["files"]["b"][0], "")
+        )
 
 
 def changed(tmp_path, name, change):
@@ -126,7 +156,9 @@ def changed(tmp_path, name, change):
     file = next(folder.glob("*.jsonl"))
     records = [json.loads(line) for line in file.read_text().splitlines()]
     change(records)
-    file.write_text("".join((record if isinstance(record, str) else json.dumps(record)) + "\n" for record in records))
+    file.write_text(
+        "".join((record if isinstance(record, str) else json.dumps(record)) + "\n" for record in records)
+    )
     return folder
 
 
@@ -195,9 +227,20 @@ def test_blank_lines_are_no_records(tmp_path):
 
 
 def test_truths_of_tasks_without_boxes_are_compared_too(tmp_path):
-    doc = {"id": "1", "image_id": "1", "image": "a.png", "question": "Is there a cat?", "answer": "No.", "box_format": "llava"}
+    doc = {
+        "id": "1",
+        "image_id": "1",
+        "image": "a.png",
+        "question": "Is there a cat?",
+        "answer": "No.",
+        "box_format": "llava",
+    }
     a, b = (
-        write_run(tmp_path / name, [short_answers.process_results({**doc, **change}, ["No."])], "spr_tiny_world_presence")
+        write_run(
+            tmp_path / name,
+            [short_answers.process_results({**doc, **change}, ["No."])],
+            "spr_tiny_world_presence",
+        )
         for name, change in (("a", {}), ("b", {"answer": "Yes."}))
     )
     with pytest.raises(UserError, match="ask other things in document 1"):
@@ -212,7 +255,9 @@ def test_a_folder_with_the_runs_of_two_models_is_refused(tmp_path):
     rec_run(tmp_path / "both/base", 0.1, count=9)
     rec_run(tmp_path / "both/spr", 0.1, count=9, stamp="20300102_000000")
     write_run(tmp_path / "both/pope", [{"doc_id": 0}], "pope")  # not ours
-    with pytest.raises(UserError, match="both holds 2 runs .*both/base, .*both/spr.*: name the folder of one"):
+    with pytest.raises(
+        UserError, match="both holds 2 runs .*both/base, .*both/spr.*: name the folder of one"
+    ):
         module.compare(tmp_path / "both", rec_run(tmp_path / "b", 0.1, count=9))
     assert module.compare(tmp_path / "both/base", tmp_path / "both/spr")["tasks"]
 
@@ -227,20 +272,54 @@ def test_the_newest_samples_count(tmp_path):
 def test_ratios_whose_samples_differ(tmp_path):
     """Precision of descriptions: A writes two boxes of which one is right, B one right box."""
     objects = [{"label": "cat", "bbox": BOX}]
-    docs = [{"id": str(n), "image_id": str(n), "image": None, "width": 100, "height": 100, "objects": objects, "box_format": "llava:square"} for n in range(40)]
+    docs = [
+        {
+            "id": str(n),
+            "image_id": str(n),
+            "image": None,
+            "width": 100,
+            "height": 100,
+            "objects": objects,
+            "box_format": "llava:square",
+        }
+        for n in range(40)
+    ]
     right, wrong = "a cat [0.2, 0.2, 0.6, 0.6]", " and a dog [0.8, 0.8, 0.9, 0.9]"
-    a = write_run(tmp_path / "a", [description.process_results(doc, [right + wrong]) for doc in docs], "spr_grounded_description_val")
-    b = write_run(tmp_path / "b", [description.process_results(doc, [right]) for doc in docs], "spr_grounded_description_val")
-    rows = {row["figure"]: row for row in module.compare(a, b)["tasks"]["spr_grounded_description_val"]["rows"]}
+    a = write_run(
+        tmp_path / "a",
+        [description.process_results(doc, [right + wrong]) for doc in docs],
+        "spr_grounded_description_val",
+    )
+    b = write_run(
+        tmp_path / "b",
+        [description.process_results(doc, [right]) for doc in docs],
+        "spr_grounded_description_val",
+    )
+    rows = {
+        row["figure"]: row for row in module.compare(a, b)["tasks"]["spr_grounded_description_val"]["rows"]
+    }
     assert (rows["precision"]["a"], rows["precision"]["b"]) == (0.5, 1.0) and rows["recall"]["gain"] == 0
 
 
 def test_captions_by_answer(tmp_path):
-    docs = [{"id": str(n), "image_id": str(n), "references": [f"a red cat {n}", f"cat number {n}"]} for n in range(20)]
-    a = write_run(tmp_path / "a", [captions.process_results(doc, ["a dog"]) for doc in docs], "spr_region_caption_vg")
-    b = write_run(tmp_path / "b", [captions.process_results(doc, [doc["references"][0]]) for doc in docs], "spr_region_caption_vg")
+    docs = [
+        {"id": str(n), "image_id": str(n), "references": [f"a red cat {n}", f"cat number {n}"]}
+        for n in range(20)
+    ]
+    a = write_run(
+        tmp_path / "a", [captions.process_results(doc, ["a dog"]) for doc in docs], "spr_region_caption_vg"
+    )
+    b = write_run(
+        tmp_path / "b",
+        [captions.process_results(doc, [doc["references"][0]]) for doc in docs],
+        "spr_region_caption_vg",
+    )
     rows = {row["figure"]: row for row in module.compare(a, b)["tasks"]["spr_region_caption_vg"]["rows"]}
-    assert rows["ROUGE-L"]["b"] == pytest.approx(1) and rows["CIDEr / 100"]["low"] > 0 and math.isfinite(rows["CIDEr / 100"]["high"])
+    assert (
+        rows["ROUGE-L"]["b"] == pytest.approx(1)
+        and rows["CIDEr / 100"]["low"] > 0
+        and math.isfinite(rows["CIDEr / 100"]["high"])
+    )
 
 
 def test_what_cannot_be_compared_is_one_line(tmp_path):
@@ -249,7 +328,10 @@ def test_what_cannot_be_compared_is_one_line(tmp_path):
         (tmp_path / "gone", "no such folder"),
         (write_run(tmp_path / "empty", [{"doc_id": 0}], "pope"), "holds no samples of spr tasks"),
         (rec_run(tmp_path / "few", 0.1, count=7), "differ in 293 documents, such as 10"),
-        (rec_run(tmp_path / "else", 0.1, task="spr_refcocog_val"), "different tasks; only one of them has spr_refcoco_val, spr_refcocog_val"),
+        (
+            rec_run(tmp_path / "else", 0.1, task="spr_refcocog_val"),
+            "different tasks; only one of them has spr_refcoco_val, spr_refcocog_val",
+        ),
     ]:
         with pytest.raises(UserError, match=words):
             module.compare(a, other)
@@ -262,15 +344,25 @@ def test_what_cannot_be_compared_is_one_line(tmp_path):
 def of_model(folder, model_args, stamp, model="llava"):
     """The results file that lmms-eval leaves beside the samples of one run."""
     config = {"model": model, "model_args": model_args, "batch_size": 1}
-    (folder / f"{stamp}_results.json").write_text(json.dumps({"results": {}, "config": config, "model_source": model}))
+    (folder / f"{stamp}_results.json").write_text(
+        json.dumps({"results": {}, "config": config, "model_source": model})
+    )
     return folder
 
 
 @pytest.mark.parametrize(
     "second",
     [
-        {"model_args": "pretrained=/runs/spr/checkpoint,conv_template=v1"},  # lmms-eval's folder is "checkpoint"
-        {"model_args": {"pretrained": "/runs/base/checkpoint", "conv_template": "v1", "peft": "/runs/adapter"}},
+        {
+            "model_args": "pretrained=/runs/spr/checkpoint,conv_template=v1"
+        },  # lmms-eval's folder is "checkpoint"
+        {
+            "model_args": {
+                "pretrained": "/runs/base/checkpoint",
+                "conv_template": "v1",
+                "peft": "/runs/adapter",
+            }
+        },
         {"model_args": "pretrained=/runs/base/checkpoint,conv_template=v1", "model": "llava_hf"},
     ],
 )
@@ -278,16 +370,25 @@ def of_model(folder, model_args, stamp, model="llava"):
 def test_two_models_in_lmms_eval_s_folder_of_one_are_refused(tmp_path, second, task):
     """Of one task the newer would be taken, of two tasks each from another model."""
     first, later = "20300101_000000", "20300102_000000"
-    a = of_model(rec_run(tmp_path / "a", 0.5, count=9, stamp=first), "pretrained=/runs/base/checkpoint,conv_template=v1", first)
+    a = of_model(
+        rec_run(tmp_path / "a", 0.5, count=9, stamp=first),
+        "pretrained=/runs/base/checkpoint,conv_template=v1",
+        first,
+    )
     of_model(rec_run(a, 0.1, count=9, stamp=later, task=task), stamp=later, **second)
-    with pytest.raises(UserError, match=f"{a} holds the samples of 2 models: .*{first}_results.json.*{later}_results.json") as caught:
+    with pytest.raises(
+        UserError, match=f"{a} holds the samples of 2 models: .*{first}_results.json.*{later}_results.json"
+    ) as caught:
         module.compare(a, rec_run(tmp_path / "b", 0.1, count=9))
     assert "--output_path" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_one_model_measured_again_is_one(tmp_path):
     """Whatever the order of its arguments; runs without samples of ours count for nothing."""
-    for stamp, args in (("20300101_000000", "pretrained=/a,conv=v1"), ("20300102_000000", "conv=v1,pretrained=/a")):
+    for stamp, args in (
+        ("20300101_000000", "pretrained=/a,conv=v1"),
+        ("20300102_000000", "conv=v1,pretrained=/a"),
+    ):
         a = of_model(rec_run(tmp_path / "a", 0.1, count=9, stamp=stamp), args, stamp)
     of_model(write_run(a, [{"doc_id": 0}], "pope", "20300103_000000"), "pretrained=/other", "20300103_000000")
     assert module.compare(a, rec_run(tmp_path / "b", 0.1, count=9))["tasks"]
@@ -314,9 +415,25 @@ def test_an_item_that_is_no_judged_box_is_refused_by_its_id(tmp_path, change):
             module.compare(*folders)
 
 
-@pytest.mark.parametrize("payload", [{"n": 1}, {"score": None, "n": 1}, {"score": math.nan, "n": 1}, {"score": 1.0}, {"score": 1.0, "n": None}, None])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"n": 1},
+        {"score": None, "n": 1},
+        {"score": math.nan, "n": 1},
+        {"score": 1.0},
+        {"score": 1.0, "n": None},
+        None,
+    ],
+)
 def test_a_metric_without_a_score_is_refused_by_document(tmp_path, payload):
-    doc = {"image_id": "1", "image": "a.png", "question": "Is there a cat?", "answer": "No.", "box_format": "llava"}
+    doc = {
+        "image_id": "1",
+        "image": "a.png",
+        "question": "Is there a cat?",
+        "answer": "No.",
+        "box_format": "llava",
+    }
     records = [short_answers.process_results({"id": str(number), **doc}, ["No."]) for number in range(3)]
     a = write_run(tmp_path / "a", records, "spr_tiny_world_presence")
     records[1] = {**records[1], "accuracy": payload}
@@ -326,13 +443,18 @@ def test_a_metric_without_a_score_is_refused_by_document(tmp_path, payload):
             module.compare(*folders)
 
 
-@pytest.mark.parametrize("change", [{"said": None}, {"references": []}, {"references": "a cat"}, {"references": [3]}, {"said": ...}])
+@pytest.mark.parametrize(
+    "change",
+    [{"said": None}, {"references": []}, {"references": "a cat"}, {"references": [3]}, {"said": ...}],
+)
 def test_a_caption_that_is_none_is_refused_by_document(tmp_path, change):
     docs = [{"id": str(n), "image_id": str(n), "references": [f"a red cat {n}"]} for n in range(3)]
     records = [captions.process_results(doc, ["a dog"]) for doc in docs]
     a = write_run(tmp_path / "a", records, "spr_region_caption_vg")
     for record in records:
-        details = dict(next(value for value in record.values() if isinstance(value, dict) and "said" in value))
+        details = dict(
+            next(value for value in record.values() if isinstance(value, dict) and "said" in value)
+        )
         record["details"] = details
     details = records[1]["details"]
     details |= {name: value for name, value in change.items() if value is not ...}

@@ -59,7 +59,10 @@ def test_bad_record_is_named(data_root, changes, words):
     assert words in str(error.value) and "val" in str(error.value)
 
 
-@pytest.mark.parametrize("text, words", [("{", "line 1: not JSON"), ("[1]", "line 1: not a record but list"), ("\n\n", "has no record")])
+@pytest.mark.parametrize(
+    "text, words",
+    [("{", "line 1: not JSON"), ("[1]", "line 1: not a record but list"), ("\n\n", "has no record")],
+)
 def test_bad_file_is_named(data_root, text, words):
     (data_root / "refcoco/val.jsonl").write_text(text)
     with pytest.raises(UserError, match=words):
@@ -136,22 +139,33 @@ def test_hub_rows_are_exploded():
     assert (documents["width"], documents["height"]) == ([64, 64, 65], [48, 48, 48])
     assert [data.doc_to_visual({**doc, "image_id": ""})[0].size[0] for doc in documents] == [64, 64, 65]
     assert documents["image_id"] == ["COCO_train2014_0.jpg"] * 2 + ["COCO_train2014_1.jpg"]
-    assert isinstance(documents.features["image"], datasets.Image)  # so that lmms-eval leaves it out where no picture is needed
+    assert isinstance(
+        documents.features["image"], datasets.Image
+    )  # so that lmms-eval leaves it out where no picture is needed
 
 
 def test_hub_documents_have_the_columns_of_local_ones(data_root):
-    assert set(data.explode(hub_rows([["a"]])).column_names) == set(data.read_folder(str(data_root), VAL).column_names)
+    assert set(data.explode(hub_rows([["a"]])).column_names) == set(
+        data.read_folder(str(data_root), VAL).column_names
+    )
 
 
 def test_hub_documents_can_be_used(monkeypatch):
-    monkeypatch.setattr(data.datasets, "load_dataset", lambda name, split: hub_rows([["a", "b"], ["c"], ["google"]]))
+    monkeypatch.setattr(
+        data.datasets, "load_dataset", lambda name, split: hub_rows([["a", "b"], ["c"], ["google"]])
+    )
     monkeypatch.delenv("SPR_DATA_ROOT", raising=False)
     monkeypatch.setenv("SPR_BOX_FORMAT", "ferret")
     monkeypatch.setitem(data.CATALOGUE, "spr_refcoco_val", HUB)
     documents = data.load_documents(source())
     assert documents["expression"] == ["a", "b", "c"]  # the rows after the published split are left out
     assert data.doc_to_visual(documents[2])[0].size == (65, 48)
-    assert rec.process_results(documents.remove_columns("image")[0], ["[164, 416, 632, 588]"])["Acc@0.9"]["score"] == 1.0
+    assert (
+        rec.process_results(documents.remove_columns("image")[0], ["[164, 416, 632, 588]"])["Acc@0.9"][
+            "score"
+        ]
+        == 1.0
+    )
 
 
 @pytest.mark.parametrize("answers", [[["a", "b"], ["c", "d"], ["e"]], [["a", "b"]], [["a"], ["b"], ["c"]]])
@@ -183,7 +197,9 @@ def as_parquet(root, embed):
     rows = [json.loads(line) for line in (root / "refcoco/val.jsonl").read_text().splitlines()]
     if embed:
         for row in rows:
-            row.update(image_id=row["image"], image={"bytes": (root / row["image"]).read_bytes(), "path": None})
+            row.update(
+                image_id=row["image"], image={"bytes": (root / row["image"]).read_bytes(), "path": None}
+            )
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), root / "refcoco/val.parquet")
 
 
@@ -224,7 +240,9 @@ def test_picture_that_cannot_be_used_is_refused_in_one_line(tmp_path, capsys, co
         path.write_bytes(content)
     with pytest.raises(Refusal) as refusal:
         data.doc_to_visual({"id": "7", "image_id": "a.png", "width": 120, "height": 80, "image": str(path)})
-    assert refusal.value.code == 2 and words in refusal.value.message and "document 7" in refusal.value.message
+    assert (
+        refusal.value.code == 2 and words in refusal.value.message and "document 7" in refusal.value.message
+    )
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -255,7 +273,9 @@ def test_truncated_jpeg_is_refused(tmp_path):
 
 def test_grey_picture_becomes_rgb(tmp_path):
     Image.new("L", (120, 80)).save(tmp_path / "a.png")
-    (picture,) = data.doc_to_visual({"id": "7", "image_id": "a.png", "width": 120, "height": 80, "image": str(tmp_path / "a.png")})
+    (picture,) = data.doc_to_visual(
+        {"id": "7", "image_id": "a.png", "width": 120, "height": 80, "image": str(tmp_path / "a.png")}
+    )
     assert picture.mode == "RGB" and picture.size == (120, 80)
 
 
@@ -276,7 +296,9 @@ COLOURS = {"stored": (254, 0, 0), "turned": (90, 120, 60)}
 
 
 def oriented(path, kind="JPEG", orientation=3):
-    """A picture of 120 x 80, red at its top left, grey-green elsewhere, with EXIF's orientation: 3 turns it upside down."""
+    """A picture of 120 x 80, red at its top left, grey-green elsewhere, with EXIF's orientation: 3 turns it
+    upside down.
+    """
     exif = Image.Exif()
     exif[0x0112] = orientation
     picture = Image.new("RGB", (120, 80), COLOURS["turned"])
@@ -442,7 +464,9 @@ def test_a_downloaded_folder_names_no_picture_outside_it(data_root, tmp_path, mo
         said = capsys.readouterr().err
         assert f"1 of 6 pictures of refcoco/val lie outside SPR_DATA_ROOT={root}, such as " in said
     else:
-        with pytest.raises(UserError, match="1 of 6 pictures of refcoco/val lie outside .*which was downloaded"):
+        with pytest.raises(
+            UserError, match="1 of 6 pictures of refcoco/val lie outside .*which was downloaded"
+        ):
             data.read_folder(str(root), VAL)
 
 
@@ -459,7 +483,9 @@ def test_a_snapshot_s_links_into_its_cache_are_no_way_out(data_root, tmp_path, m
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 10**400])
-def test_a_description_s_truth_of_numbers_that_are_none_is_refused_by_its_annotation(tmp_path, all_data, number):
+def test_a_description_s_truth_of_numbers_that_are_none_is_refused_by_its_annotation(
+    tmp_path, all_data, number
+):
     """It was left out of the truth, and the figures were those of a part."""
     import shutil
 

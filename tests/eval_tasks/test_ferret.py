@@ -1,4 +1,6 @@
-"""Ferret's rules against the verdicts of Ferret's own files, and where they differ from the better figures beside them."""
+"""Ferret's rules against the verdicts of Ferret's own files, and where they differ from the better figures
+beside them.
+"""
 
 from collections import Counter
 
@@ -24,7 +26,13 @@ def ours(kind, *row) -> tuple[dict, dict]:
         return rec.process_results(doc, [answer]), dict(zip(metrics.FERRET_ACCURACIES, digits))
     if kind == "phrases":
         width, height, asked, answer = row
-        doc = document(width, height, phrases=[{"id": f"1_{k}", "phrase": phrase, "boxes": boxes} for k, (phrase, boxes) in enumerate(asked)])
+        doc = document(
+            width,
+            height,
+            phrases=[
+                {"id": f"1_{k}", "phrase": phrase, "boxes": boxes} for k, (phrase, boxes) in enumerate(asked)
+            ],
+        )
         assert ferret.phrase_hits(answer, doc) == [bool(digit) for digit in digits], answer
         return phrases.process_results(doc, [answer]), {"ferret_R@1": sum(digits) / len(digits)}
     name, synonyms, answer = row
@@ -37,7 +45,11 @@ def test_every_verdict_of_ferrets_files(kind):
     rows = [row for row in ROWS if row[0] == kind]
     assert len(rows) == ferret_agreement.COUNTS[kind] and len(ROWS) == 2000
     hits, differ = Counter(), Counter()
-    better = {"expression": ("ferret_Acc@0.9", "Acc@0.9"), "phrases": ("ferret_R@1", "Acc@0.5"), "class": ("ferret_accuracy", "strict_accuracy")}[kind]
+    better = {
+        "expression": ("ferret_Acc@0.9", "Acc@0.9"),
+        "phrases": ("ferret_R@1", "Acc@0.5"),
+        "class": ("ferret_accuracy", "strict_accuracy"),
+    }[kind]
     for row in rows:
         scores, verdict = ours(*row)
         for name, expected in verdict.items():
@@ -63,7 +75,14 @@ def test_the_answers_are_those_that_the_harness_makes_up():
     ],
 )
 def test_phrases_are_cut_at_delimiters(answer, hits):
-    doc = document(1000, 1000, phrases=[{"phrase": "a cat", "boxes": [[0, 0, 500, 500]]}, {"phrase": "a dog", "boxes": [[500, 500, 900, 900]]}])
+    doc = document(
+        1000,
+        1000,
+        phrases=[
+            {"phrase": "a cat", "boxes": [[0, 0, 500, 500]]},
+            {"phrase": "a dog", "boxes": [[500, 500, 900, 900]]},
+        ],
+    )
     assert ferret.phrase_hits(answer, doc) == hits
 
 
@@ -72,7 +91,10 @@ def test_other_families_have_no_figure_by_ferrets_rule():
     assert not any(name.startswith("ferret") for name in rec.process_results(doc, ["[0.0, 0.0, 0.5, 0.5]"]))
 
 
-@pytest.mark.parametrize("unit", ["[", "]", "[1,2,3,4]", "[1,2,3,4].", "no ", " no", "not a", " ", "\n ", "no,", "[9" * 9 + ",", "(", "1"])
+@pytest.mark.parametrize(
+    "unit",
+    ["[", "]", "[1,2,3,4]", "[1,2,3,4].", "no ", " no", "not a", " ", "\n ", "no,", "[9" * 9 + ",", "(", "1"],
+)
 def test_long_answers_take_no_time(unit):
     """100 kB, and what a regular expression that looks back would take minutes for."""
     import time

@@ -7,7 +7,9 @@ from spr_plugin.eval_tasks import fields
 SIZE = (100, 50)  # boxes may end 2 px off it: 0.02 of the longer side
 
 
-@pytest.mark.parametrize("corners", [[-2, -2, 102, 52], [0, 0, 1, 1.5], [99, 49, 101, 51], ["3", "4", "9", "8"]])
+@pytest.mark.parametrize(
+    "corners", [[-2, -2, 102, 52], [0, 0, 1, 1.5], [99, 49, 101, 51], ["3", "4", "9", "8"]]
+)
 def test_boxes_that_are_taken_as_published(corners):
     assert fields.box(corners, SIZE) == [float(corner) for corner in corners]
 
@@ -51,7 +53,13 @@ def test_texts_and_lists_hold_something():
     assert fields.texts_or_none([], SIZE) == fields.texts_or_none(None, SIZE) == []
     one = fields.listed(name=fields.text)
     assert one([{"name": "a", "other": 1}], SIZE) == [{"name": "a"}]
-    readers = [(fields.text, " "), (fields.text, ["a"]), (fields.texts, []), (fields.texts, "ab"), (fields.texts, [""])]
+    readers = [
+        (fields.text, " "),
+        (fields.text, ["a"]),
+        (fields.texts, []),
+        (fields.texts, "ab"),
+        (fields.texts, [""]),
+    ]
     readers += [(fields.boxes, []), (fields.boxes, "ab"), (one, []), (one, "a"), (one, [{"name": ""}])]
     for reader, value in readers:
         with pytest.raises(ValueError, match="is no"):

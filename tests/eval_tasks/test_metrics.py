@@ -13,10 +13,19 @@ def items(count, seed=0):
     for number in range(count):
         w, h = rng.choice([8, 20, 60, 200]), rng.choice([8, 20, 60, 200])
         truth = [50.0, 40.0, 50.0 + w, 40.0 + h]
-        moved = [truth[0] + rng.uniform(-0.2, 0.2) * w, truth[1], truth[2], truth[3] + rng.uniform(-0.2, 0.2) * h]
+        moved = [
+            truth[0] + rng.uniform(-0.2, 0.2) * w,
+            truth[1],
+            truth[2],
+            truth[3] + rng.uniform(-0.2, 0.2) * h,
+        ]
         lost = rng.random() < 0.2
         reason = rng.choice(["truncated", "no_box"]) if lost else None
-        rows.append(metrics.box_item(f"{number}", [truth], None if lost else moved, reason, rng.randint(1, 3), rng.uniform(0.4, 1)))
+        rows.append(
+            metrics.box_item(
+                f"{number}", [truth], None if lost else moved, reason, rng.randint(1, 3), rng.uniform(0.4, 1)
+            )
+        )
     return rows
 
 
@@ -25,24 +34,39 @@ def doc(number, image):
 
 
 def test_means_are_by_sample():
-    payloads = [metrics.payload(doc(0, "a"), [1.0, 0.0, 0.0]), metrics.payload(doc(1, "a"), [1.0]), metrics.payload(doc(2, "b"), [])]
+    payloads = [
+        metrics.payload(doc(0, "a"), [1.0, 0.0, 0.0]),
+        metrics.payload(doc(1, "a"), [1.0]),
+        metrics.payload(doc(2, "b"), []),
+    ]
     assert metrics.mean(payloads) == 0.5  # the mean of means would be 2/3
     assert metrics.mean([]) == 0.0
 
 
 def test_figures_of_boxes_equal_a_naive_count():
     rows = items(500)
-    found = {row["figure"]: row for row in metrics.intervals(metrics.box_columns(rows), [row["id"] for row in rows], resamples=50)}
+    found = {
+        row["figure"]: row
+        for row in metrics.intervals(metrics.box_columns(rows), [row["id"] for row in rows], resamples=50)
+    }
     for threshold in metrics.THRESHOLDS:
-        assert found[f"Acc@{threshold}"]["value"] == pytest.approx(sum(row["iou"] >= threshold for row in rows) / 500)
-        assert found[f"ceiling@{threshold}"]["value"] == pytest.approx(sum(row["ceiling"] >= threshold for row in rows) / 500)
+        assert found[f"Acc@{threshold}"]["value"] == pytest.approx(
+            sum(row["iou"] >= threshold for row in rows) / 500
+        )
+        assert found[f"ceiling@{threshold}"]["value"] == pytest.approx(
+            sum(row["ceiling"] >= threshold for row in rows) / 500
+        )
         for size, (low, high) in {"small": (0, 1024), "medium": (1024, 9216), "large": (9216, 1e9)}.items():
             inside = [row for row in rows if low <= row["area"] < high]
             figure = found[f"Acc@{threshold} {size}"]
-            assert figure["n"] == len(inside) and figure["value"] == pytest.approx(sum(row["iou"] >= threshold for row in inside) / len(inside))
+            assert figure["n"] == len(inside) and figure["value"] == pytest.approx(
+                sum(row["iou"] >= threshold for row in inside) / len(inside)
+            )
     assert found["mIoU"]["value"] == pytest.approx(sum(row["iou"] for row in rows) / 500)
     for reason in ("truncated", "no_box"):
-        assert found[f"parse_failure {reason}"]["value"] == pytest.approx(sum(row["reason"] == reason for row in rows) / 500)
+        assert found[f"parse_failure {reason}"]["value"] == pytest.approx(
+            sum(row["reason"] == reason for row in rows) / 500
+        )
     assert found["boxes"]["value"] == pytest.approx(sum(row["boxes"] for row in rows) / 500)
     assert all(row["low"] <= row["value"] <= row["high"] and row["images"] == 500 for row in found.values())
 
@@ -62,7 +86,9 @@ def test_interval_draws_whole_clusters():
     (found,) = metrics.intervals({"x": (values * weights, weights)}, clusters, resamples=3000)
     drawn = []
     for _ in range(3000):
-        places = np.concatenate([np.flatnonzero(clusters == c) for c in rng.choice(np.unique(clusters), len(np.unique(clusters)))])
+        places = np.concatenate(
+            [np.flatnonzero(clusters == c) for c in rng.choice(np.unique(clusters), len(np.unique(clusters)))]
+        )
         drawn.append((values * weights)[places].sum() / weights[places].sum())
     low, high = np.percentile(drawn, [2.5, 97.5])
     assert found["low"] == pytest.approx(low, abs=0.015) and found["high"] == pytest.approx(high, abs=0.015)
@@ -75,7 +101,9 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     rng, held = np.random.default_rng(2), 0
     for study in range(300):
         rates = np.repeat((rng.random(60) < 0.7).astype(float), 3)
-        (row,) = metrics.intervals({"x": (rates, np.ones(180))}, np.repeat(np.arange(60), 3), resamples=400, seed=study)
+        (row,) = metrics.intervals(
+            {"x": (rates, np.ones(180))}, np.repeat(np.arange(60), 3), resamples=400, seed=study
+        )
         held += row["low"] <= 0.7 <= row["high"]
     assert 0.90 <= held / 300 <= 0.98
 
@@ -87,10 +115,14 @@ def test_interval_is_the_same_every_time():
 
 def test_group_details_pool_samples_not_figures():
     big = metrics.box_details([metrics.detail(doc(n, f"a{n}"), [row]) for n, row in enumerate(items(30))])
-    small = metrics.box_details([metrics.detail(doc(n, f"b{n}"), [row]) for n, row in enumerate(items(10, seed=3))])
+    small = metrics.box_details(
+        [metrics.detail(doc(n, f"b{n}"), [row]) for n, row in enumerate(items(10, seed=3))]
+    )
     pooled = {row["figure"]: row for row in metrics.pooled_box_details([big, small], [30, 10], True)}
     assert pooled["Acc@0.5"]["n"] == 40
-    assert pooled["Acc@0.5"]["value"] == pytest.approx(sum(row["iou"] >= 0.5 for row in items(30) + items(10, seed=3)) / 40)
+    assert pooled["Acc@0.5"]["value"] == pytest.approx(
+        sum(row["iou"] >= 0.5 for row in items(30) + items(10, seed=3)) / 40
+    )
 
 
 def test_details_are_two_words_in_a_table_and_a_list_in_json():
@@ -105,20 +137,37 @@ def test_iou_equals_pycocotools():
     mask = pytest.importorskip("pycocotools.mask")
     rng = np.random.default_rng(0)
     for _ in range(250):
-        corners = rng.uniform(-20, 640, (40, 4)) if rng.random() < 0.5 else rng.integers(0, 60, (40, 4)).astype(float)
+        corners = (
+            rng.uniform(-20, 640, (40, 4))
+            if rng.random() < 0.5
+            else rng.integers(0, 60, (40, 4)).astype(float)
+        )
         boxes = np.column_stack([corners[:, :2], corners[:, :2] + abs(corners[:, 2:]) % 200 + 1])
         boxes[1] = boxes[0]
         ours = iou_matrix(boxes[:20], boxes[20:])
         xywh = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
         theirs = mask.iou(xywh[:20].tolist(), xywh[20:].tolist(), [0] * 20)
         np.testing.assert_allclose(ours, theirs, atol=1e-9, rtol=0)
-        np.testing.assert_allclose([[pair_iou(a, b) for b in boxes[20:].tolist()] for a in boxes[:20].tolist()], theirs, atol=1e-9, rtol=0)
+        np.testing.assert_allclose(
+            [[pair_iou(a, b) for b in boxes[20:].tolist()] for a in boxes[:20].tolist()],
+            theirs,
+            atol=1e-9,
+            rtol=0,
+        )
         for threshold in metrics.THRESHOLDS:
             decided = abs(ours - threshold) > 1e-9
             assert ((ours >= threshold) == (theirs >= threshold))[decided].all()
 
 
-@pytest.mark.parametrize("bad", [[5.0, 0.0, 1.0, 9.0], [0.0, 0.0, 0.0, 9.0], [0.0, 0.0, float("inf"), 9.0], [float("nan"), 0.0, 3.0, 9.0]])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [5.0, 0.0, 1.0, 9.0],
+        [0.0, 0.0, 0.0, 9.0],
+        [0.0, 0.0, float("inf"), 9.0],
+        [float("nan"), 0.0, 3.0, 9.0],
+    ],
+)
 def test_what_is_no_box_overlaps_nothing(bad):
     good = [0.0, 0.0, 9.0, 9.0]
     assert pair_iou(bad, good) == pair_iou(good, bad) == iou_matrix([bad], [good])[0, 0] == 0.0

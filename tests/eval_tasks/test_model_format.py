@@ -110,7 +110,14 @@ def test_a_centre_crop_is_refused(models, values, processor):
         ({"model_type": "qwen"}, "qwen-vl"),
         ({"model_type": "internvl_chat"}, "internvl"),
         ({"architectures": ["CogVLMForCausalLM"]}, "cogvlm"),
-        ({"model_type": "llava", "architectures": ["FERRETLlamaForCausalLM"], "image_aspect_ratio": "square"}, "ferret"),
+        (
+            {
+                "model_type": "llava",
+                "architectures": ["FERRETLlamaForCausalLM"],
+                "image_aspect_ratio": "square",
+            },
+            "ferret",
+        ),
     ],
 )
 def test_other_families_are_known(models, values, name):
@@ -123,14 +130,22 @@ class QwenProcessor:
         self.__dict__.update(values)
 
 
-@pytest.mark.parametrize("values", [{"min_pixels": 200704, "max_pixels": 1605632}, {"size": {"shortest_edge": 200704, "longest_edge": 1605632}}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"min_pixels": 200704, "max_pixels": 1605632},
+        {"size": {"shortest_edge": 200704, "longest_edge": 1605632}},
+    ],
+)
 def test_qwens_resizing_is_that_of_the_running_processor(models, values):
     """lmms-eval enlarges small pictures, where the published processor does not: a pixel is another place."""
     models(model_type="qwen2_5_vl").processor = QwenProcessor(image_processor=QwenProcessor(**values))
     name = model_format.running_format({})
     assert name == "qwen2.5-vl:200704-1605632"
     found = model_format.named_format(name)
-    assert found.space(640, 300).scale[0] == pytest.approx(640 / 672) and model_format.named_format("qwen2.5-vl").space(640, 300).scale[0] == pytest.approx(640 / 644)
+    assert found.space(640, 300).scale[0] == pytest.approx(640 / 672) and model_format.named_format(
+        "qwen2.5-vl"
+    ).space(640, 300).scale[0] == pytest.approx(640 / 644)
     assert model_format.config_format({"spr_box": found.describe()})[0] == name
 
 
@@ -152,7 +167,10 @@ def test_unknown_name_is_refused():
     assert "SPR_BOX_FORMAT is nonsense" in refusal({"SPR_BOX_FORMAT": "nonsense"})
 
 
-@pytest.mark.parametrize("recorded", ["llava", {"space": "padded_square"}, {"family": "llava", "aspect": "pad", "space": "normalized"}])
+@pytest.mark.parametrize(
+    "recorded",
+    ["llava", {"space": "padded_square"}, {"family": "llava", "aspect": "pad", "space": "normalized"}],
+)
 def test_broken_record_is_refused(models, recorded):
     models(**PAD, spr_box=recorded)
     assert "spr_box" in refusal({})
@@ -188,7 +206,16 @@ def test_batches_are_padded_left_where_the_config_says_right(models):
 
 
 @pytest.mark.parametrize(
-    "name", ["llava:sqare", "llava:PAD", "llava:1-2", "ferret:sqare", "qwen2.5-vl:9-1", "qwen2.5-vl:0-0", "llava:pad:x"]
+    "name",
+    [
+        "llava:sqare",
+        "llava:PAD",
+        "llava:1-2",
+        "ferret:sqare",
+        "qwen2.5-vl:9-1",
+        "qwen2.5-vl:0-0",
+        "llava:pad:x",
+    ],
 )
 def test_an_aspect_that_the_family_has_not_is_refused(models, name):
     """LLaVA's boxes were read as 0-1 of the picture for any word but pad."""
@@ -198,7 +225,10 @@ def test_an_aspect_that_the_family_has_not_is_refused(models, name):
     assert f"{family} knows no aspect '{aspect}'" in line
 
 
-@pytest.mark.parametrize("name", ["llava:square", "llava:anyres_max_9", "ferret:pad", "qwen2.5-vl:3136-1605632", "shikra", "llava:"])
+@pytest.mark.parametrize(
+    "name",
+    ["llava:square", "llava:anyres_max_9", "ferret:pad", "qwen2.5-vl:3136-1605632", "shikra", "llava:"],
+)
 def test_an_aspect_that_means_something_is_taken(models, name):
     assert model_format.running_format({"SPR_BOX_FORMAT": name}) == name
 

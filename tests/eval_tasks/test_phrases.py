@@ -20,7 +20,9 @@ def strip(phrase):
 
 @pytest.mark.parametrize("family", STYLES)
 def test_phrases(family):
-    """MERGED-BOXES, the first box of it, and ANY-BOX; phrases with several boxes, repeated phrases, lost phrases."""
+    """MERGED-BOXES, the first box of it, and ANY-BOX; phrases with several boxes, repeated phrases, lost
+    phrases.
+    """
     rng, several, repeated, lost = random.Random(family), 0, 0, 0
     for _ in range(COUNT // len(STYLES) + 1):
         width, height = rng.randint(150, 640), rng.randint(150, 640)
@@ -31,7 +33,14 @@ def test_phrases(family):
                  for p in asked if rng.random() > 0.15]  # fmt: skip
         answer = rng.choice([", ", ". ", "\n"] + ([] if family == "qwen2.5-vl" else [" and "])).join(parts)
         answer = rng.choice([answer, answer, answer, answer[: 2 * len(answer) // 3], "", "There is nothing."])
-        doc = {"id": "1", "image_id": "a", "width": width, "height": height, "phrases": asked, "box_format": family}
+        doc = {
+            "id": "1",
+            "image_id": "a",
+            "width": width,
+            "height": height,
+            "phrases": asked,
+            "box_format": family,
+        }
         scores = phrases.process_results(doc, [answer])
         said, used = naive_said(family, answer, width, height), {}
         for place, phrase in enumerate(asked):
@@ -42,7 +51,12 @@ def test_phrases(family):
             else:
                 boxes = places[min(turn, len(places) - 1)] if places else []
             several, repeated, lost = several + (len(boxes) > 1), repeated + (turn > 0), lost + (not boxes)
-            around = lambda all: (min(b[0] for b in all), min(b[1] for b in all), max(b[2] for b in all), max(b[3] for b in all))
+            around = lambda all: (
+                min(b[0] for b in all),
+                min(b[1] for b in all),
+                max(b[2] for b in all),
+                max(b[3] for b in all),
+            )
             merged = naive_iou(around(boxes), around(phrase["boxes"])) if boxes else 0.0
             item = scores["details"]["items"][place]
             assert item["iou"] == pytest.approx(merged, abs=1e-9), (answer, phrase)
@@ -52,31 +66,75 @@ def test_phrases(family):
         for name in ("first", "any"):
             for threshold in (0.5, 0.7, 0.9):
                 expected = sum(phrase[name] >= threshold for phrase in asked) / len(asked)
-                assert scores[f"{name}_Acc@{threshold}"] == {"id": "1", "image": "a", "score": pytest.approx(expected), "n": len(asked)}
+                assert scores[f"{name}_Acc@{threshold}"] == {
+                    "id": "1",
+                    "image": "a",
+                    "score": pytest.approx(expected),
+                    "n": len(asked),
+                }
     assert min(several, repeated, lost) > 20
 
 
 @pytest.mark.parametrize(
     ("answer", "right", "reasons"),
     [
-        ("a dog [1.6, 0.2, 0.3, 0.4], a cat [0.1, 0.1, 0.2, 0.2], a dog [0.1, 0.2, 0.5, 0.6]", (0, 1), ["out_of_range", None]),
-        ("a dog [[1.6, 0.2, 0.3, 0.4], [0.1, 0.2, 0.5, 0.6]], a cat [0.1, 0.1, 0.2, 0.2]", (0, 1), ["out_of_range", None]),
-        ("a dog (0.1, 0.2, 0.5, 0.6), a cat [0.1, 0.1, 0.2, 0.2]. A dog [0.1, 0.2, 0.5, 0.6].", (0, 1), ["malformed", None]),
-        ("a dog [0.1, 0.2, 0.5, nan] and [0.1, 0.2, 0.5, 0.6], a cat [0.5, 0.1, 0.2, 0.2]", (0, 0), ["malformed", "inverted"]),
-        ("a dog [0.1, 0.2, 0.5, 0.6], a dog [1.6, 0.2, 0.3, 0.4], a cat [[0.1, 0.1, 0.2, 0.2], [7, 8, 9, 9]]", (1, 1), [None, None]),
-        ("a dog [0.1, 0.2] [0.1, 0.2, 0.5, 0.6], a cat (1) [0.1, 0.1, 0.2, 0.2]", (0, 0), ["phrase_not_grounded"] * 2),
+        (
+            "a dog [1.6, 0.2, 0.3, 0.4], a cat [0.1, 0.1, 0.2, 0.2], a dog [0.1, 0.2, 0.5, 0.6]",
+            (0, 1),
+            ["out_of_range", None],
+        ),
+        (
+            "a dog [[1.6, 0.2, 0.3, 0.4], [0.1, 0.2, 0.5, 0.6]], a cat [0.1, 0.1, 0.2, 0.2]",
+            (0, 1),
+            ["out_of_range", None],
+        ),
+        (
+            "a dog (0.1, 0.2, 0.5, 0.6), a cat [0.1, 0.1, 0.2, 0.2]. A dog [0.1, 0.2, 0.5, 0.6].",
+            (0, 1),
+            ["malformed", None],
+        ),
+        (
+            "a dog [0.1, 0.2, 0.5, nan] and [0.1, 0.2, 0.5, 0.6], a cat [0.5, 0.1, 0.2, 0.2]",
+            (0, 0),
+            ["malformed", "inverted"],
+        ),
+        (
+            (
+                "a dog [0.1, 0.2, 0.5, 0.6], a dog [1.6, 0.2, 0.3, 0.4], a cat [[0.1, 0.1, 0.2, 0.2], [7, 8,"
+                " 9, 9]]"
+            ),
+            (1, 1),
+            [None, None],
+        ),
+        (
+            "a dog [0.1, 0.2] [0.1, 0.2, 0.5, 0.6], a cat (1) [0.1, 0.1, 0.2, 0.2]",
+            (0, 0),
+            ["phrase_not_grounded"] * 2,
+        ),
     ],
 )
 def test_the_first_box_written_of_a_phrase_answers(answer, right, reasons):
-    asked = [{"id": "0", "phrase": "A dog", "boxes": [[10, 20, 50, 60]]}, {"id": "1", "phrase": "a cat", "boxes": [[10, 10, 20, 20]]}]
-    doc = {"id": "1", "image_id": "a", "width": 100, "height": 100, "phrases": asked, "box_format": "llava:square"}
+    asked = [
+        {"id": "0", "phrase": "A dog", "boxes": [[10, 20, 50, 60]]},
+        {"id": "1", "phrase": "a cat", "boxes": [[10, 10, 20, 20]]},
+    ]
+    doc = {
+        "id": "1",
+        "image_id": "a",
+        "width": 100,
+        "height": 100,
+        "phrases": asked,
+        "box_format": "llava:square",
+    }
     scores = phrases.process_results(doc, [answer])
     assert [item["reason"] for item in scores["details"]["items"]] == reasons
     assert [round(item["iou"]) for item in scores["details"]["items"]] == list(right)
     assert scores["parse_failure"]["score"] == sum(map(bool, reasons)) / 2
 
 
-@pytest.mark.parametrize(("first", "reason"), [("[10, 20, 50, 1600]", "out_of_range"), ("[10, 20, NaN, 60]", "malformed")])
+@pytest.mark.parametrize(
+    ("first", "reason"), [("[10, 20, 50, 1600]", "out_of_range"), ("[10, 20, NaN, 60]", "malformed")]
+)
 def test_the_first_box_written_of_a_label_answers(first, reason):
     doc = {"id": "1", "image_id": "a", "width": 100, "height": 100, "phrases": [{"id": "0", "phrase": "a dog", "boxes": [[10, 20, 50, 60]]}],
            "box_format": "qwen3-vl"}  # fmt: skip
@@ -88,7 +146,10 @@ def test_the_first_box_written_of_a_label_answers(first, reason):
 
 
 def test_ferrets_question_keeps_order_and_repeats_and_loses_commas():
-    asked = [{"id": "0", "phrase": words, "boxes": [[0.0, 0.0, 9.0, 9.0]]} for words in ("A man", "the red, striped shirt", "A man")]
+    asked = [
+        {"id": "0", "phrase": words, "boxes": [[0.0, 0.0, 9.0, 9.0]]}
+        for words in ("A man", "the red, striped shirt", "A man")
+    ]
     doc = {"width": 100, "height": 100, "phrases": asked, "box_format": "ferret"}
     assert phrases.doc_to_text(doc) == "What are the locations of a man, the red striped shirt, a man?"
 

@@ -13,9 +13,17 @@ def test_every_family_is_asked_in_words_that_hold_the_expression(family):
 
 
 def test_the_yamls_prompt_comes_before_the_familys():
-    assert questions.ask(questions.EXPRESSION, "ferret", {"prompt": "Where is {expression}?"}, expression="x") == "Where is x?"
-    assert questions.ask(questions.EXPRESSION, "ferret", {"prompt": ""}, expression="x") == "What is the location of x in the image?"
-    assert questions.ask(questions.EXPRESSION, "llava:pad", None, expression="x").startswith("Please provide the bounding box coordinate")
+    assert (
+        questions.ask(questions.EXPRESSION, "ferret", {"prompt": "Where is {expression}?"}, expression="x")
+        == "Where is x?"
+    )
+    assert (
+        questions.ask(questions.EXPRESSION, "ferret", {"prompt": ""}, expression="x")
+        == "What is the location of x in the image?"
+    )
+    assert questions.ask(questions.EXPRESSION, "llava:pad", None, expression="x").startswith(
+        "Please provide the bounding box coordinate"
+    )
 
 
 def test_a_family_without_words_of_its_own_gets_llavas():

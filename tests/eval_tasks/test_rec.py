@@ -12,7 +12,15 @@ METRICS = {"Acc@0.5", "Acc@0.6", "Acc@0.7", "Acc@0.8", "Acc@0.9", "mIoU", "parse
 
 
 def document(box=(10.0, 20.0, 50.0, 70.0), width=120, height=80, box_format="llava:pad"):
-    return {"id": "7", "image_id": "a.png", "width": width, "height": height, "expression": "cat", "bbox": list(box), "box_format": box_format}
+    return {
+        "id": "7",
+        "image_id": "a.png",
+        "width": width,
+        "height": height,
+        "expression": "cat",
+        "bbox": list(box),
+        "box_format": box_format,
+    }
 
 
 def item(scores):
@@ -21,7 +29,9 @@ def item(scores):
 
 
 def naive_padded_iou(answer, truth, width, height):
-    """From the protocol: the first [a, b, c, d], times the longer side, minus half the padding; None if there is none, or unless 0 ≤ a < c ≤ 1."""
+    """From the protocol: the first [a, b, c, d], times the longer side, minus half the padding; None if there
+    is none, or unless 0 ≤ a < c ≤ 1.
+    """
     for inside in re.findall(r"\[([^\[\]]*)\]", answer):
         parts = [part.strip() for part in inside.split(",")]
         if len(parts) != 4 or not all(re.fullmatch(r"\d+(\.\d*)?|\.\d+", part) for part in parts):
@@ -43,12 +53,33 @@ def generated_answers(count, seed=0):
     rng = random.Random(seed)
     for _ in range(count):
         width, height = rng.randint(40, 640), rng.randint(40, 640)
-        x, y = sorted(rng.uniform(0, width) for _ in range(2)), sorted(rng.uniform(0, height) for _ in range(2))
+        x, y = (
+            sorted(rng.uniform(0, width) for _ in range(2)),
+            sorted(rng.uniform(0, height) for _ in range(2)),
+        )
         truth = (x[0], y[0], x[1] + 1, y[1] + 1)
-        side, pads = max(width, height), ((max(width, height) - width) // 2, (max(width, height) - height) // 2)
-        near = [min(1, max(0, (value + pads[place % 2]) / side + rng.gauss(0, 0.03))) for place, value in enumerate(truth)]
+        side, pads = (
+            max(width, height),
+            ((max(width, height) - width) // 2, (max(width, height) - height) // 2),
+        )
+        near = [
+            min(1, max(0, (value + pads[place % 2]) / side + rng.gauss(0, 0.03)))
+            for place, value in enumerate(truth)
+        ]
         numbers = ", ".join(f"{value:.2f}" for value in near)
-        style = rng.choice(["[{}]", "The box is [{}].", "[1, 2] or [{}]", "{}", "[{}", "[{}], [0, 0, 1, 1]", "", "none", "[{}, 0.5]"])
+        style = rng.choice(
+            [
+                "[{}]",
+                "The box is [{}].",
+                "[1, 2] or [{}]",
+                "{}",
+                "[{}",
+                "[{}], [0, 0, 1, 1]",
+                "",
+                "none",
+                "[{}, 0.5]",
+            ]
+        )
         yield width, height, truth, style.format(numbers)
 
 
@@ -72,23 +103,37 @@ def test_expressions(family):
         width, height = rng.randint(150, 640), rng.randint(150, 640)
         truth = random_box(rng, width, height)
         answer = hostile(rng, written(family, near(rng, truth, width, height), width, height))
-        doc = {"id": "1", "image_id": "a", "width": width, "height": height, "bbox": truth, "box_format": family}
+        doc = {
+            "id": "1",
+            "image_id": "a",
+            "width": width,
+            "height": height,
+            "bbox": truth,
+            "box_format": family,
+        }
         scores = rec.process_results(doc, [answer])
         boxes = naive_boxes(family, answer, width, height)
-        unread = not boxes or answer.startswith(("[9, 8, 1, 2]", "[-1, -2, -3, -4]"))  # no number of the family's, or no box
+        unread = not boxes or answer.startswith(
+            ("[9, 8, 1, 2]", "[-1, -2, -3, -4]")
+        )  # no number of the family's, or no box
         expected = 0.0 if unread else naive_iou(boxes[0][2], truth)
         failures += unread
         assert scores["parse_failure"]["score"] == float(unread), answer
         assert scores["boxes"]["score"] == len(boxes)
         assert scores["mIoU"]["score"] == pytest.approx(expected, abs=1e-9), answer
         for threshold in (0.5, 0.6, 0.7, 0.8, 0.9):
-            assert scores[f"Acc@{threshold}"]["score"] == float(expected >= threshold) or abs(expected - threshold) < 1e-9
+            assert (
+                scores[f"Acc@{threshold}"]["score"] == float(expected >= threshold)
+                or abs(expected - threshold) < 1e-9
+            )
     assert failures > 20
 
 
 @pytest.mark.parametrize("threshold", metrics.THRESHOLDS)
 def test_an_iou_of_exactly_a_threshold_is_a_hit(threshold):
-    """On a picture of 1000 x 1000 Ferret's numbers are pixels, and a box that covers 0.6 of the truth has that IoU to the bit."""
+    """On a picture of 1000 x 1000 Ferret's numbers are pixels, and a box that covers 0.6 of the truth has
+    that IoU to the bit.
+    """
     doc = document((0.0, 0.0, 1000.0, 1000.0), 1000, 1000, "ferret")
     for height, right in ((1000 * threshold, 1.0), (1000 * threshold - 1, 0.0)):
         scores = rec.process_results(doc, [f"[0, 0, 1000, {round(height)}]"])
@@ -113,7 +158,11 @@ RIGHT, WRONG = "[0.08, 0.33, 0.42, 0.75]", "[0.5, 0.5, 0.6, 0.6]"
         (f"[{RIGHT}, {WRONG}]", True, None),
         (f"[{WRONG}, {RIGHT}]", False, None),
         (f"[ {RIGHT},\n {WRONG} ]", True, None),
-        (f"[{RIGHT}, [0.1, 0.2, 1.3, 0.4]]", True, None),  # one that cannot be read spoils no other of its list
+        (
+            f"[{RIGHT}, [0.1, 0.2, 1.3, 0.4]]",
+            True,
+            None,
+        ),  # one that cannot be read spoils no other of its list
         (f"[[0.1, 0.2, 1.3, 0.4], {RIGHT}]", False, "out_of_range"),
         (f"[[0.1, 0.2, inf, 0.4], {RIGHT}]", False, "malformed"),
         (f"[[0.1, 0.2], {RIGHT}]", True, None),
@@ -137,19 +186,40 @@ def test_the_first_box_written_answers(answer, right, reason):
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1" + "0" * 400, "1e400"])
 def test_what_is_no_number_is_no_box(number):
-    answer = f'[{{"bbox_2d": [1, 2, {number}, 4], "label": "a"}}, {{"bbox_2d": [10, 20, 50, 70], "label": "a"}}]'
+    answer = (
+        f'[{{"bbox_2d": [1, 2, {number}, 4], "label": "a"}}, {{"bbox_2d": [10, 20, 50, 70], "label": "a"}}]'
+    )
     scores = rec.process_results(document(box_format="qwen2.5-vl"), [answer])
-    assert scores["parse_failure"]["score"] == 1.0 and item(scores)["predicted"] is None and scores["boxes"]["score"] == 1
+    assert (
+        scores["parse_failure"]["score"] == 1.0
+        and item(scores)["predicted"] is None
+        and scores["boxes"]["score"] == 1
+    )
 
 
 def test_the_space_is_the_documents_and_never_the_one_that_fits_the_truth():
     answer = ["[83, 250, 416, 875]"]  # right on Ferret's grid of the unpadded picture
     assert rec.process_results(document(box_format="ferret"), answer)["mIoU"]["score"] > 0.95
     padded = rec.process_results(document(box_format="llava:pad"), answer)
-    assert padded["parse_failure"] == {"id": "7", "image": "a.png", "score": 1.0, "n": 1} and item(padded)["reason"] == "out_of_range"
+    assert (
+        padded["parse_failure"] == {"id": "7", "image": "a.png", "score": 1.0, "n": 1}
+        and item(padded)["reason"] == "out_of_range"
+    )
 
 
-@pytest.mark.parametrize("results", [[], [None], [""], [3], ["[" * 10**6], ["[0.1, " * 10**5], ["[nan, 0, inf, 1]"], ["[0.9, 0.9, 0.1, 0.1]"]])
+@pytest.mark.parametrize(
+    "results",
+    [
+        [],
+        [None],
+        [""],
+        [3],
+        ["[" * 10**6],
+        ["[0.1, " * 10**5],
+        ["[nan, 0, inf, 1]"],
+        ["[0.9, 0.9, 0.1, 0.1]"],
+    ],
+)
 def test_hostile_results_are_wrong_and_counted(results):
     scores = rec.process_results(document(), results)
     assert scores["parse_failure"]["score"] == 1.0 and item(scores)["reason"]

@@ -26,7 +26,10 @@ def test_folder_is_added_once_and_the_callers_paths_are_kept():
     register.add_folder(TaskManager)
     manager = TaskManager()
     assert manager.initialize_tasks() == ([register.FOLDER], True)
-    assert manager.initialize_tasks(include_path="mine", include_defaults=False) == (["mine", register.FOLDER], False)
+    assert manager.initialize_tasks(include_path="mine", include_defaults=False) == (
+        ["mine", register.FOLDER],
+        False,
+    )
     assert manager.initialize_tasks(include_path=["a", "b"]) == (["a", "b", register.FOLDER], True)
 
 
@@ -60,7 +63,9 @@ def test_documents_are_checked_when_a_command_names_their_task(manager, data_roo
         file.write_text(file.read_text().replace("10.0, 20.0", "0.1, NaN"))
     with pytest.raises(Refusal) as refused:
         manager.match_tasks(["gqa", task])
-    assert {"picture": "val2.png is missing", "file": "val.jsonl: no such file", "box": "line 1: bbox"}[broken] in refused.value.message
+    assert {"picture": "val2.png is missing", "file": "val.jsonl: no such file", "box": "line 1: bbox"}[
+        broken
+    ] in refused.value.message
     assert manager.match_tasks(["gqa", "spr_general"]) == ["gqa", "spr_general"]
     monkeypatch.setenv("RANK", "1")  # one of several processes looks
     assert manager.match_tasks([task]) == [task]
@@ -107,12 +112,17 @@ def test_models_are_noted_once(monkeypatch):
 
 def run_python(code, cwd):
     # -P: a checkout in the current folder must not shadow the installed package
-    return subprocess.run([sys.executable, "-P", "-c", code], cwd=cwd, capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=cwd, capture_output=True, text=True, check=True
+    ).stdout.split()
 
 
 def test_entry_point_imports_nothing_heavy(tmp_path):
     pytest.importorskip("lmms_eval")
-    code = "import sys, lmms_eval.models; print(*[m for m in ('torch', 'datasets', 'transformers', 'lmms_eval.tasks') if m in sys.modules])"
+    code = (
+        "import sys, lmms_eval.models; print(*[m for m in ('torch', 'datasets', 'transformers',"
+        " 'lmms_eval.tasks') if m in sys.modules])"
+    )
     assert run_python(code, tmp_path) == []
 
 
@@ -139,9 +149,13 @@ def test_tasks_are_known_by_include_path_and_to_a_late_registration(tmp_path):
 
 
 def test_no_batch_mixes_tasks():
-    """lmms-eval's LLaVA takes the pictures of a whole batch from the first request's task; what differs in settings is not batched."""
+    """lmms-eval's LLaVA takes the pictures of a whole batch from the first request's task; what differs in
+    settings is not batched.
+    """
     utils = pytest.importorskip("lmms_eval.utils")
-    configs = [utils.load_yaml_config(str(file), mode="simple") for file in Path(register.FOLDER).glob("*.yaml")]
+    configs = [
+        utils.load_yaml_config(str(file), mode="simple") for file in Path(register.FOLDER).glob("*.yaml")
+    ]
     settings = [config["generation_kwargs"] for config in configs if "generation_kwargs" in config]
     requests = [("prompt", setting) for setting in settings for _ in range(3)]
     batches = list(utils.Collator(requests, lambda request: request[0], grouping=True).get_batched(n=8))

@@ -1,4 +1,6 @@
-"""Converters on small releases in exactly the original layouts; what they write is read back by the tasks' own reader."""
+"""Converters on small releases in exactly the original layouts; what they write is read back by the tasks'
+own reader.
+"""
 
 import io
 import json
@@ -57,18 +59,32 @@ def refer_tree(root):
     names = [f"COCO_train2014_{n:012d}.jpg" for n in (1, 2)]
     for name in names:
         picture(root / releases.REC_PICTURES / name)
-    images = [{"id": n, "file_name": name, "width": 100, "height": 80, "license": 1} for n, name in enumerate(names, 1)]
-    annotations = [{"id": 10 + n, "image_id": 1 + n % 2, "bbox": [10.5, 20, 30, 65], "category_id": 1, "iscrowd": 0} for n in range(4)]
-    for name, by, splits in (("refcoco", "unc", ("val", "val", "testA", "train")), ("refcocog", "umd", ("val", "val", "test", "train"))):
+    images = [
+        {"id": n, "file_name": name, "width": 100, "height": 80, "license": 1}
+        for n, name in enumerate(names, 1)
+    ]
+    annotations = [
+        {"id": 10 + n, "image_id": 1 + n % 2, "bbox": [10.5, 20, 30, 65], "category_id": 1, "iscrowd": 0}
+        for n in range(4)
+    ]
+    for name, by, splits in (
+        ("refcoco", "unc", ("val", "val", "testA", "train")),
+        ("refcocog", "umd", ("val", "val", "test", "train")),
+    ):
         refs = []
         for n, split in enumerate(splits):
-            sentences = [{"raw": f"Cat {n}!", "sent": f"cat {n} {k} café", "sent_id": 10 * n + k, "tokens": ["cat"]} for k in range(2)]
+            sentences = [
+                {"raw": f"Cat {n}!", "sent": f"cat {n} {k} café", "sent_id": 10 * n + k, "tokens": ["cat"]}
+                for k in range(2)
+            ]
             refs.append({"ref_id": 50 + n, "ann_id": 10 + n, "category_id": 1, "image_id": 1 + n % 2, "split": split, "sent_ids": [1, 2],
                          "file_name": names[n % 2].replace(".jpg", f"_{n}.jpg"), "sentences": sentences})  # fmt: skip
         refs.append({**refs[0], "ref_id": 60, "split": "testB" if name == "refcoco" else "none"})
         (root / name).mkdir(parents=True)
         (root / name / f"refs({by}).p").write_bytes(python2_pickle(refs))
-        (root / name / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": []}))
+        (root / name / "instances.json").write_text(
+            json.dumps({"images": images, "annotations": annotations, "categories": []})
+        )
 
 
 def documents(root, task):
@@ -78,16 +94,29 @@ def documents(root, task):
 @pytest.mark.parametrize("embed", [False, True])
 def test_refers_tree(tmp_path, capsys, embed):
     refer_tree(tmp_path / "refer")
-    command = ["data", "refcoco", "--from", str(tmp_path / "refer"), "--to", str(tmp_path / "root"), *(["--embed"] if embed else [])]
+    command = [
+        "data",
+        "refcoco",
+        "--from",
+        str(tmp_path / "refer"),
+        "--to",
+        str(tmp_path / "root"),
+        *(["--embed"] if embed else []),
+    ]
     done = CliRunner().invoke(commands, command)
     assert done.exit_code == 0, done.exception
     val = documents(tmp_path / "root", "spr_refcoco_val")
     assert val["id"] == ["0", "1", "10", "11"] and val["expression"][0] == "cat 0 0 café"
     assert val["bbox"][0] == [10.5, 20.0, 40.5, 80.0]  # 20 + 65 is cut at the picture's edge
-    assert data.doc_to_visual(val[0])[0].size == (100, 80) and val["image_id"][0] == "COCO_train2014_000000000001.jpg"
+    assert (
+        data.doc_to_visual(val[0])[0].size == (100, 80)
+        and val["image_id"][0] == "COCO_train2014_000000000001.jpg"
+    )
     refs = documents(tmp_path / "root", "spr_region_caption_refcocog")
     assert refs["id"] == ["50", "51"] and refs["references"][1] == ["cat 1 0 café", "cat 1 1 café"]
-    assert "refcoco/val: 4 expressions; the published split has 10834" in capsys.readouterr().err + done.output
+    assert (
+        "refcoco/val: 4 expressions; the published split has 10834" in capsys.readouterr().err + done.output
+    )
 
 
 def turned_tree(root, kind, exif):
@@ -160,9 +189,21 @@ def test_the_published_size_is_no_difference(tmp_path, capsys, monkeypatch):
 
 
 def test_mdetrs_layout(tmp_path):
-    image = {"id": 7, "original_id": 1, "file_name": "COCO_train2014_1.jpg", "width": 100, "height": 80, "caption": "red cat", "dataset_name": "refcoco"}
+    image = {
+        "id": 7,
+        "original_id": 1,
+        "file_name": "COCO_train2014_1.jpg",
+        "width": 100,
+        "height": 80,
+        "caption": "red cat",
+        "dataset_name": "refcoco",
+    }
     picture(tmp_path / releases.REC_PICTURES / "COCO_train2014_1.jpg")
-    content = {"images": [image], "annotations": [{"id": 1, "image_id": 7, "bbox": [1, 2, 30, 40]}], "categories": []}
+    content = {
+        "images": [image],
+        "annotations": [{"id": 1, "image_id": 7, "bbox": [1, 2, 30, 40]}],
+        "categories": [],
+    }
     (tmp_path / "finetune_refcoco+_testB.json").write_text(json.dumps(content))
     releases.convert("refcoco", str(tmp_path), str(tmp_path / "root"))
     (found,) = documents(tmp_path / "root", "spr_refcocoplus_testB")
@@ -262,7 +303,11 @@ def test_flickr30k_entities(tmp_path):
     first, second = documents(tmp_path / "root", "spr_flickr30k_val")
     assert first["caption"] == "A man and two dogs in a park , it seems ." and second["id"] == "7_2"
     man, dogs = first["phrases"]
-    assert (man["id"], man["phrase"], man["boxes"]) == ("7_0_0", "A man", [[0.0, 10.0, 49.0, 79.0]])  # the XML counts from 1
+    assert (man["id"], man["phrase"], man["boxes"]) == (
+        "7_0_0",
+        "A man",
+        [[0.0, 10.0, 49.0, 79.0]],
+    )  # the XML counts from 1
     assert dogs["id"] == "7_0_1" and dogs["boxes"] == [[0.0, 10.0, 49.0, 79.0], [59.0, 10.0, 89.0, 39.0]]
 
 
@@ -271,13 +316,32 @@ def lvis(tmp_path):
                "not_exhaustive_category_ids": [4]} for n, part in ((1, "val2017"), (2, "train2017"))]  # fmt: skip
     square = [10, 10, 50, 10, 50, 50, 10, 50]
     annotations = [
-        {"id": 5, "image_id": 1, "category_id": 1, "bbox": [10, 10, 40, 40], "area": 1600, "segmentation": [square]},
-        {"id": 6, "image_id": 1, "category_id": 1, "bbox": [60, 10, 10, 10], "area": 100, "segmentation": [square]},
+        {
+            "id": 5,
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": [10, 10, 40, 40],
+            "area": 1600,
+            "segmentation": [square],
+        },
+        {
+            "id": 6,
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": [60, 10, 10, 10],
+            "area": 100,
+            "segmentation": [square],
+        },
         {"id": 7, "image_id": 1, "category_id": 2, "bbox": [60, 10, 20, 20], "area": 400, "segmentation": []},
         {"id": 8, "image_id": 2, "category_id": 2, "bbox": [60, 10, 20, 20], "area": 400, "segmentation": []},
     ]
-    categories = [{"id": n, "name": name, "synonyms": [name, name + "_x"]} for n, name in ((1, "tea_cup"), (2, "dog"), (3, "cat"), (4, "sky"))]
-    (tmp_path / "lvis_v1_val.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    categories = [
+        {"id": n, "name": name, "synonyms": [name, name + "_x"]}
+        for n, name in ((1, "tea_cup"), (2, "dog"), (3, "cat"), (4, "sky"))
+    ]
+    (tmp_path / "lvis_v1_val.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
     picture(tmp_path / "val2017/000000000001.jpg")
 
 
@@ -286,34 +350,65 @@ def test_lvis_asks_about_the_largest_object_of_a_class(tmp_path, capsys, monkeyp
     monkeypatch.setitem(release_records.PUBLISHED_FILES["lvis_v1_val.json"], "images", 2)
     releases.convert("lvis", str(tmp_path), str(tmp_path / "root"))
     said = "".join(capsys.readouterr())
-    assert "lvis_v1_val.json: 4 annotations; the published file has 244707" in said and "images; the published" not in said
+    assert (
+        "lvis_v1_val.json: 4 annotations; the published file has 244707" in said
+        and "images; the published" not in said
+    )
     cup, dog = documents(tmp_path / "root", "spr_lvis_point")
-    assert (cup["id"], cup["name"], cup["synonyms"], cup["negative"]) == ("5", "tea_cup", ["tea_cup_x"], "cat")  # neither its own, dog nor sky
+    assert (cup["id"], cup["name"], cup["synonyms"], cup["negative"]) == (
+        "5",
+        "tea_cup",
+        ["tea_cup_x"],
+        "cat",
+    )  # neither its own, dog nor sky
     assert (cup["truth_first"], dog["truth_first"]) == (True, False) and dog["point"] == [70.0, 20.0]
     assert all(10 <= value <= 50 for value in cup["point"])
 
 
 def test_a_point_lies_inside_the_object():
-    ring = [[0, 0, 90, 0, 90, 10, 10, 10, 10, 80, 90, 80, 90, 90, 0, 90]]  # an open frame: its box's centre is outside
+    ring = [
+        [0, 0, 90, 0, 90, 10, 10, 10, 10, 80, 90, 80, 90, 90, 0, 90]
+    ]  # an open frame: its box's centre is outside
     for seed in range(50):
         x, y = release_lvis.point_inside(ring, [0.0, 0.0, 90.0, 90.0], random.Random(seed))
         assert x <= 11 or y <= 11 or y >= 79
 
 
 def test_visual_genome(tmp_path, capsys):
-    region = {"region_id": 3, "image_id": 1, "x": -5, "y": 10, "width": 30, "height": 20, "phrase": " red cat "}
-    far, thin, mute = ({**region, "region_id": id, **more} for id, more in ((4, {"x": -904}), (5, {"height": 0}), (6, {"phrase": " "})))
-    (tmp_path / "region_descriptions.json").write_text(
-        json.dumps([{"id": 1, "regions": [region, far, thin, mute]}, {"id": 2, "regions": [{**region, "image_id": 2}]}])
+    region = {
+        "region_id": 3,
+        "image_id": 1,
+        "x": -5,
+        "y": 10,
+        "width": 30,
+        "height": 20,
+        "phrase": " red cat ",
+    }
+    far, thin, mute = (
+        {**region, "region_id": id, **more}
+        for id, more in ((4, {"x": -904}), (5, {"height": 0}), (6, {"phrase": " "}))
     )
-    (tmp_path / "image_data.json").write_text(json.dumps([{"image_id": n, "width": 100, "height": 80, "url": ""} for n in (1, 2)]))
+    (tmp_path / "region_descriptions.json").write_text(
+        json.dumps(
+            [
+                {"id": 1, "regions": [region, far, thin, mute]},
+                {"id": 2, "regions": [{**region, "image_id": 2}]},
+            ]
+        )
+    )
+    (tmp_path / "image_data.json").write_text(
+        json.dumps([{"image_id": n, "width": 100, "height": 80, "url": ""} for n in (1, 2)])
+    )
     (tmp_path / "densecap_splits.json").write_text(json.dumps({"train": [2], "val": [], "test": [1]}))
     picture(tmp_path / "VG_100K_2/1.jpg")
     releases.convert("vg", str(tmp_path), str(tmp_path / "root"))
     (found,) = documents(tmp_path / "root", "spr_region_caption_vg")
     assert (found["id"], found["references"], found["bbox"]) == ("3", ["red cat"], [0.0, 10.0, 25.0, 30.0])
     said = "".join(capsys.readouterr())
-    assert "outside 1, too_small 1, no_phrase 1" in said and "region_descriptions.json: 5 regions; the published file has 5408689" in said
+    assert (
+        "outside 1, too_small 1, no_phrase 1" in said
+        and "region_descriptions.json: 5 regions; the published file has 5408689" in said
+    )
 
 
 BROKEN = [float("nan"), float("inf"), -float("inf"), 10**400]
@@ -329,7 +424,9 @@ def test_a_box_of_numbers_that_are_none_is_refused_by_its_annotation(tmp_path, n
     instances = json.loads(file.read_text())
     instances["annotations"][1]["bbox"][place] = number
     file.write_text(json.dumps(instances))
-    with pytest.raises(UserError, match=f"^{file}, annotation 11: the box .* holds a number that is not finite$"):
+    with pytest.raises(
+        UserError, match=f"^{file}, annotation 11: the box .* holds a number that is not finite$"
+    ):
         releases.convert("refcoco", str(source), str(target))
     assert not (target / "refcoco/val.parquet").exists()
 
@@ -340,7 +437,11 @@ def test_no_number_of_lvis_may_be_none(tmp_path, number, field):
     lvis(tmp_path)
     file = tmp_path / "lvis_v1_val.json"
     content = json.loads(file.read_text())
-    content["annotations"][0][field] = {"bbox": [1, 1, number, 9], "area": number, "segmentation": [[1, 1, number, 1, 9, 9]]}[field]
+    content["annotations"][0][field] = {
+        "bbox": [1, 1, number, 9],
+        "area": number,
+        "segmentation": [[1, 1, number, 1, 9, 9]],
+    }[field]
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match="^LVIS annotation 5: .*finite"):
         releases.convert("lvis", str(tmp_path), str(tmp_path / "root"))
@@ -348,7 +449,15 @@ def test_no_number_of_lvis_may_be_none(tmp_path, number, field):
 
 @pytest.mark.parametrize("number", BROKEN)
 def test_no_region_of_visual_genome_may_have_one(tmp_path, number):
-    region = {"region_id": 3, "image_id": 1, "x": 5, "y": 10, "width": number, "height": 20, "phrase": "red cat"}
+    region = {
+        "region_id": 3,
+        "image_id": 1,
+        "x": 5,
+        "y": 10,
+        "width": number,
+        "height": 20,
+        "phrase": "red cat",
+    }
     (tmp_path / "region_descriptions.json").write_text(json.dumps([{"id": 1, "regions": [region]}]))
     (tmp_path / "image_data.json").write_text(json.dumps([{"image_id": 1, "width": 100, "height": 80}]))
     with pytest.raises(UserError, match="^Visual Genome region 3: the box .* not finite"):
@@ -385,7 +494,9 @@ def test_what_is_not_there_is_one_line(tmp_path):
             releases.convert(benchmark, str(tmp_path / "gone"), str(tmp_path / "root"))
     lvis(tmp_path)
     os.remove(tmp_path / "val2017/000000000001.jpg")
-    with pytest.raises(UserError, match="1 of 1 pictures of lvis/val are missing, such as val2017/000000000001.jpg"):
+    with pytest.raises(
+        UserError, match="1 of 1 pictures of lvis/val are missing, such as val2017/000000000001.jpg"
+    ):
         releases.convert("lvis", str(tmp_path), str(tmp_path / "root"))
     (tmp_path / "lvis_v1_val.json").write_text("{}")
     with pytest.raises(UserError, match="not LVIS v1"):
@@ -395,12 +506,17 @@ def test_what_is_not_there_is_one_line(tmp_path):
 # --- what others wrote, however they saved it -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encode", [lambda text: text.encode("utf-8-sig"), lambda text: text.replace("\n", "\r\n").encode("utf-16")])
+@pytest.mark.parametrize(
+    "encode",
+    [lambda text: text.encode("utf-8-sig"), lambda text: text.replace("\n", "\r\n").encode("utf-16")],
+)
 def test_captions_are_read_however_they_are_saved(tmp_path, encode):
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "Sentences").mkdir()
     (tmp_path / "Annotations/7.xml").write_text(XML)
-    (tmp_path / "Sentences/7.txt").write_bytes(encode("\n" + SENTENCES.replace("A man", "A\u2028man") + "\n\n"))
+    (tmp_path / "Sentences/7.txt").write_bytes(
+        encode("\n" + SENTENCES.replace("A man", "A\u2028man") + "\n\n")
+    )
     (tmp_path / "val.txt").write_bytes(encode("7\n"))
     picture(tmp_path / "flickr30k-images/7.jpg")
     releases.convert("flickr30k", str(tmp_path), str(tmp_path / "root"))
@@ -413,7 +529,12 @@ def test_a_caption_of_open_brackets_is_read_in_time(tmp_path):
     (tmp_path / "Sentences").mkdir()
     (tmp_path / "Annotations/7.xml").write_text(XML)
     start = time.perf_counter()
-    for text in ("[/EN#11/a " * 10_000, "[/EN#11/" * 12_000, "[/EN#11/a" + "b" * 100_000 + " ", "[/EN#" + "1" * 100_000):
+    for text in (
+        "[/EN#11/a " * 10_000,
+        "[/EN#11/" * 12_000,
+        "[/EN#11/a" + "b" * 100_000 + " ",
+        "[/EN#" + "1" * 100_000,
+    ):
         (tmp_path / "Sentences/7.txt").write_text(text)
         assert list(release_flickr30k.captions(tmp_path, "7", Counter())) == []
     assert time.perf_counter() - start < 1
@@ -429,7 +550,18 @@ def test_half_a_character_in_an_expression_is_written(tmp_path):
     assert "a cat \ufffd" in [doc["expression"] for doc in documents(tmp_path / "root", "spr_refcoco_val")]
 
 
-WRONG_VALUES = ["1e999", "9" * 5000, '"wide"', "null", "[]", "{}", "-1e999", "NaN", '"\\ud83d"', "[" * 5000 + "]" * 5000]
+WRONG_VALUES = [
+    "1e999",
+    "9" * 5000,
+    '"wide"',
+    "null",
+    "[]",
+    "{}",
+    "-1e999",
+    "NaN",
+    '"\\ud83d"',
+    "[" * 5000 + "]" * 5000,
+]
 
 
 @pytest.mark.parametrize("value", WRONG_VALUES, ids=lambda value: value[:8])
@@ -437,7 +569,11 @@ WRONG_VALUES = ["1e999", "9" * 5000, '"wide"', "null", "[]", "{}", "-1e999", "Na
 def test_a_wrong_value_of_a_release_is_one_line(tmp_path, key, value):
     lvis(tmp_path)
     file = tmp_path / "lvis_v1_val.json"
-    text = json.dumps(json.loads(file.read_text(), object_hook=lambda record: {**record, key: "VALUE"} if key in record else record))
+    text = json.dumps(
+        json.loads(
+            file.read_text(), object_hook=lambda record: {**record, key: "VALUE"} if key in record else record
+        )
+    )
     file.write_text(text.replace('"VALUE"', value))
     try:
         releases.convert("lvis", str(tmp_path), str(tmp_path / "root"))
@@ -457,7 +593,12 @@ def test_two_that_convert_at_once_do_not_meet(tmp_path, monkeypatch):
 
     monkeypatch.setattr(releases, "_with_picture", with_picture)
     found = []
-    runs = [threading.Thread(target=lambda: found.append(releases.convert("lvis", str(tmp_path), str(tmp_path / "root")))) for _ in "ab"]
+    runs = [
+        threading.Thread(
+            target=lambda: found.append(releases.convert("lvis", str(tmp_path), str(tmp_path / "root")))
+        )
+        for _ in "ab"
+    ]
     [run.start() for run in runs], [run.join(20) for run in runs]
     assert [dict(counts) for counts in found] == [{"lvis/val": 2}] * 2
     assert [path.name for path in (tmp_path / "root" / "lvis").iterdir()] == ["val.parquet"]

@@ -38,16 +38,29 @@ def pretend(monkeypatch, status=0, results=None, output=""):
 
 
 def test_metrics_are_read_without_filters_and_errors(monkeypatch, checkpoint, tmp_path):
-    results = {"spr_refcoco": {"Acc@0.5,none": 0.25, "Acc@0.5_stderr,none": "N/A", "alias": "spr_refcoco", "samples": 8, "mIoU,none": 0.5}}
+    results = {
+        "spr_refcoco": {
+            "Acc@0.5,none": 0.25,
+            "Acc@0.5_stderr,none": "N/A",
+            "alias": "spr_refcoco",
+            "samples": 8,
+            "mIoU,none": 0.5,
+        }
+    }
     pretend(monkeypatch, results=results)
-    assert run.evaluate(checkpoint, tmp_path, tmp_path / "out", device="cpu") == {"Acc@0.5": 0.25, "mIoU": 0.5}
+    assert run.evaluate(checkpoint, tmp_path, tmp_path / "out", device="cpu") == {
+        "Acc@0.5": 0.25,
+        "mIoU": 0.5,
+    }
 
 
 def test_no_result_is_an_error_although_lmms_eval_exits_with_0(monkeypatch, checkpoint, tmp_path):
     (tmp_path / "out/model").mkdir(parents=True)
     (tmp_path / "out/model/old_results.json").write_text("{}")  # an earlier run's
     pretend(monkeypatch, output="Traceback\nspr: error: picture gone\nRuntimeError: other\n")
-    with pytest.raises(UserError, match="left no result .*status 0.*picture gone; its output is in .*lmms_eval.log"):
+    with pytest.raises(
+        UserError, match="left no result .*status 0.*picture gone; its output is in .*lmms_eval.log"
+    ):
         run.evaluate(checkpoint, tmp_path, tmp_path / "out", device="cpu")
 
 
@@ -60,7 +73,10 @@ def test_failed_process_is_an_error(monkeypatch, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     "output, reason",
     [
-        ("\x1b[1mERROR\x1b[0m - Error during evaluation: Unknown tower: a/b. Please set `--verbosity`\n", "Unknown tower: a/b;"),
+        (
+            "\x1b[1mERROR\x1b[0m - Error during evaluation: Unknown tower: a/b. Please set `--verbosity`\n",
+            "Unknown tower: a/b;",
+        ),
         ("ImportError: no torch\n", "ImportError: no torch;"),
         ("Killed\n\n", "Killed;"),
         ("", "it printed nothing;"),
@@ -135,14 +151,22 @@ json.dump({"results": found["results"], "samples": found["samples"]}, open(sys.a
 def test_python_api_aggregates_by_sample(data_root, tmp_path):
     pytest.importorskip("lmms_eval")
     (tmp_path / "oracle.py").write_text(ORACLE)
-    subprocess.run([sys.executable, "-P", str(tmp_path / "oracle.py"), str(tmp_path / "found.json")], cwd=tmp_path, check=True)
+    subprocess.run(
+        [sys.executable, "-P", str(tmp_path / "oracle.py"), str(tmp_path / "found.json")],
+        cwd=tmp_path,
+        check=True,
+    )
     found = json.loads((tmp_path / "found.json").read_text())
     values = {task: found["results"][task]["Acc@0.9,none"] for task in found["results"]}
     assert values["spr_refcoco_val"] == pytest.approx(3 / 6)
     assert values["spr_refcoco_testA"] == values["spr_refcoco_testB"] == pytest.approx(2 / 3)
-    assert values["spr_refcoco"] == pytest.approx(7 / 12)  # by sample: the mean of the three splits would be 11 / 18
+    assert values["spr_refcoco"] == pytest.approx(
+        7 / 12
+    )  # by sample: the mean of the three splits would be 11 / 18
     assert found["results"]["spr_refcoco"]["parse_failure,none"] == pytest.approx(5 / 12)
-    assert [sample["mIoU"]["id"] for sample in found["samples"]["spr_refcoco_val"]] == [f"val-{number}" for number in range(6)]
+    assert [sample["mIoU"]["id"] for sample in found["samples"]["spr_refcoco_val"]] == [
+        f"val-{number}" for number in range(6)
+    ]
 
 
 @pytest.mark.slow
@@ -150,7 +174,16 @@ def test_command_line_refuses_in_one_line(data_root, tmp_path):
     """A missing picture: no traceback, no retries, no exit status 0, and no model is built: there is none."""
     pytest.importorskip("lmms_eval")
     (data_root / "pictures/val2.png").unlink()
-    command = [sys.executable, "-P", "-m", "lmms_eval", "--model", "llava", "--model_args", "pretrained=/nowhere"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "lmms_eval",
+        "--model",
+        "llava",
+        "--model_args",
+        "pretrained=/nowhere",
+    ]
     command += ["--tasks", "spr_refcoco", "--limit", "2"]
     environment = {**os.environ, "SPR_BOX_FORMAT": "llava:pad"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -231,4 +264,7 @@ def test_a_batch_is_answered_like_single_requests(tmp_path):
 def test_the_command_works_by_hand_too(tmp_path):
     command = run.lmms_eval_command(tmp_path / "llava", tmp_path / "out", "spr_refcoco", None, 4, "cuda:0")
     assert command[:5] == [sys.executable, "-m", "lmms_eval", "--model", "llava"]
-    assert command[command.index("--batch_size") + 1] == "4" and command[command.index("--device") + 1] == "cuda:0"
+    assert (
+        command[command.index("--batch_size") + 1] == "4"
+        and command[command.index("--device") + 1] == "cuda:0"
+    )

@@ -48,7 +48,10 @@ def test_configs_and_processors_are_found_where_models_keep_them():
 
 
 def test_only_models_that_pad_on_the_right_are_turned():
-    models = [Model(Config(tokenizer_padding_side=side)) for side in ("right", "left")] + [Model(Config()), Model()]
+    models = [Model(Config(tokenizer_padding_side=side)) for side in ("right", "left")] + [
+        Model(Config()),
+        Model(),
+    ]
     for model in models:
         running.note_model(model)
     running.pad_left()

@@ -11,7 +11,10 @@ pytest.importorskip("trl")  # not in the older environments, whose transformers 
 from safetensors.torch import load_file  # noqa: E402
 
 convert, scenes = load("convert"), load("scenes")
-TURNS = [(scenes.REC.format(name="left red circle"), "[0.28, 0.34, 0.4, 0.71]"), (scenes.DESCRIBE.format(box="[0.1, 0.2, 0.9, 0.8]"), None)]
+TURNS = [
+    (scenes.REC.format(name="left red circle"), "[0.28, 0.34, 0.4, 0.71]"),
+    (scenes.DESCRIBE.format(box="[0.1, 0.2, 0.9, 0.8]"), None),
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,9 @@ def loaded(folder):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(WORLD.parents[1])
-        tokenizer, model, images, _ = load_pretrained_model(str(folder), None, "llava", device_map="cpu", device="cpu")
+        tokenizer, model, images, _ = load_pretrained_model(
+            str(folder), None, "llava", device_map="cpu", device="cpu"
+        )
     return tokenizer, model.float(), images
 
 
@@ -76,7 +81,9 @@ def test_pictures_are_the_same_pixels(own, theirs):
 
 
 def test_logits_are_equal(own, theirs):
-    """fp32, over a prompt with a picture and its answer: within 1e-4; the added token is never the likely one."""
+    """fp32, over a prompt with a picture and its answer: within 1e-4; the added token is never the likely
+    one.
+    """
     from llava.mm_utils import process_images, tokenizer_image_token
 
     prompt, messages = asked(TURNS)
@@ -93,7 +100,10 @@ def test_logits_are_equal(own, theirs):
 
 def test_back_again_bit_by_bit(theirs, own, tmp_path):
     convert.to_llava(theirs[0], convert.TINY, tmp_path / "llava")
-    before, after = ({name: value.float() for name, value in load_file(folder / "model.safetensors").items()} for folder in (convert.TINY, tmp_path / "llava"))
+    before, after = (
+        {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
+        for folder in (convert.TINY, tmp_path / "llava")
+    )
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     _, again, _ = loaded(tmp_path / "llava")
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in own[1].state_dict().items())

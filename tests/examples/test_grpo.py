@@ -1,4 +1,6 @@
-"""GRPO beside SPR: its reward, its questions, how it meets SPR's tokens, and a real run of TRL's trainer that ends in LLaVA's layout."""
+"""GRPO beside SPR: its reward, its questions, how it meets SPR's tokens, and a real run of TRL's trainer that
+ends in LLaVA's layout.
+"""
 
 import json
 import subprocess
@@ -57,8 +59,12 @@ def test_a_schedule_meets_both_budgets(generated, share, batch, answer):
 
 
 def test_a_schedule_by_hand():
-    assert grpo.schedule(grpo.Tokens(408_000, 128_000), 10, 128) == grpo.Schedule(batches=319, kept=40, iterations=1)
-    assert grpo.schedule(grpo.Tokens(64_000, 160_000), 10, 64) == grpo.Schedule(batches=100, kept=53, iterations=3)
+    assert grpo.schedule(grpo.Tokens(408_000, 128_000), 10, 128) == grpo.Schedule(
+        batches=319, kept=40, iterations=1
+    )
+    assert grpo.schedule(grpo.Tokens(64_000, 160_000), 10, 64) == grpo.Schedule(
+        batches=100, kept=53, iterations=3
+    )
 
 
 def test_a_budget_too_small_for_a_batch_is_named():
@@ -67,12 +73,21 @@ def test_a_budget_too_small_for_a_batch_is_named():
 
 
 def spr_run(folder: Path, words: int = 30) -> Path:
-    """Logs of a run of SPR by hand: six answers to each of two regions, a pair of each, one of them too long for the host."""
+    """Logs of a run of SPR by hand: six answers to each of two regions, a pair of each, one of them too long
+    for the host.
+    """
     write_json(folder / "manifest.json", {"layout": LAYOUT, "config": {"spr_epochs": 2.0}})
     regions, answer = ("a", "b"), " ".join(["word"] * words)
-    Log(folder / "candidates").append(*({"id": f"{region}{i}", "raw": answer} for region in regions for i in range(6)))
-    Log(folder / "pairs").append(*({"id": region, "chosen": answer, "rejected": "word word"} for region in regions), {"id": "c", "skip": "one answer"})
-    Log(folder / "lengths").append({"id": "1", "pair": "a", "fits": True}, {"id": "2", "pair": "b", "fits": False})
+    Log(folder / "candidates").append(
+        *({"id": f"{region}{i}", "raw": answer} for region in regions for i in range(6))
+    )
+    Log(folder / "pairs").append(
+        *({"id": region, "chosen": answer, "rejected": "word word"} for region in regions),
+        {"id": "c", "skip": "one answer"},
+    )
+    Log(folder / "lengths").append(
+        {"id": "1", "pair": "a", "fits": True}, {"id": "2", "pair": "b", "fits": False}
+    )
     return folder
 
 
@@ -100,7 +115,11 @@ def test_questions_are_spr_s_scenes_asked_as_the_evaluation_asks(tiny_world):
         expression = next(e for e, i in grpo.scenes.expressions(things) if grpo.scenes.REC.format(name=e) == turn["content"]
                           and row["bbox"] == pytest.approx(list(things[i].box), abs=0.02))  # fmt: skip
         hard = any(grpo.scenes.is_qualified(e) for e, _ in grpo.scenes.expressions(things))
-        assert grpo.scenes.is_qualified(expression) == hard and row["size"] == [96, 96] and Path(row["image"]).exists()
+        assert (
+            grpo.scenes.is_qualified(expression) == hard
+            and row["size"] == [96, 96]
+            and Path(row["image"]).exists()
+        )
     assert rows != grpo.questions(json.loads((world / "spr.json").read_text()), world / "images", 12, seed=1)
 
 
@@ -109,15 +128,23 @@ def test_questions_are_spr_s_scenes_asked_as_the_evaluation_asks(tiny_world):
 
 @pytest.mark.slow
 def test_a_run_ends_in_llava_s_layout_with_both_budgets_met(tiny_world, tmp_path):
-    """TRL's trainer, three steps, with a reference model; the language model has moved, nothing else has, and LLaVA's own loader reads it."""
+    """TRL's trainer, three steps, with a reference model; the language model has moved, nothing else has, and
+    LLaVA's own loader reads it.
+    """
     torch = pytest.importorskip("torch")
     pytest.importorskip("llava")
     pytest.importorskip("trl")
     from llava.model.builder import load_pretrained_model
 
     world, out, root = tiny_world(sft=1, spr=6, val=1, test=1), tmp_path / "llava-grpo", WORLD.parents[1]
-    flags = "--num_generations 4 --per_device_train_batch_size 8 --beta 0.04 --learning_rate 1e-4 --loss_type grpo --max_completion_length 24 --seed 0"
-    flags += " --gradient_checkpointing False --bf16 False --use_cpu True --save_strategy no --report_to none --logging_steps 1"
+    flags = (
+        "--num_generations 4 --per_device_train_batch_size 8 --beta 0.04 --learning_rate 1e-4 --loss_type"
+        " grpo --max_completion_length 24 --seed 0"
+    )
+    flags += (
+        " --gradient_checkpointing False --bf16 False --use_cpu True --save_strategy no --report_to none"
+        " --logging_steps 1"
+    )
     words = grpo.command(world, spr_run(tmp_path / "spr", words=5), out, flags)
     done = subprocess.run(words, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -127,7 +154,14 @@ def test_a_run_ends_in_llava_s_layout_with_both_budgets_met(tiny_world, tmp_path
     assert all(spent[name] == pytest.approx(budget[name], rel=0.1) for name in ("generated", "trained"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        after, before = (load_pretrained_model(str(folder), None, "llava", device_map="cpu", device="cpu")[1].state_dict() for folder in (out, WORLD / "llava"))
+        after, before = (
+            load_pretrained_model(str(folder), None, "llava", device_map="cpu", device="cpu")[1].state_dict()
+            for folder in (out, WORLD / "llava")
+        )
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert before.keys() == after.keys() and {"lm_head.weight", "model.layers.0.self_attn.q_proj.weight", "model.layers.3.mlp.up_proj.weight"} <= moved
+    assert (
+        before.keys() == after.keys()
+        and {"lm_head.weight", "model.layers.0.self_attn.q_proj.weight", "model.layers.3.mlp.up_proj.weight"}
+        <= moved
+    )
     assert not any("vision_tower" in name or "mm_projector" in name for name in moved)

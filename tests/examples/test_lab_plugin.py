@@ -78,7 +78,8 @@ def test_the_template_project(tiny_world, tmp_path):
     spr = folder / "out" / "spr"
     regions, scores, pairs = (Log(spr / stage).read() for stage in ("regions", "scores", "pairs"))
     assert len(regions) == 6 and all(
-        Path(record["pictures"][0]["path"]).name == Path(record["pictures"][0]["id"]).name for record in regions.values()
+        Path(record["pictures"][0]["path"]).name == Path(record["pictures"][0]["id"]).name
+        for record in regions.values()
     )
     rows = [row for record in scores.values() for row in record["candidates"] if row["reason"] is None]
     assert rows and {tuple(row["terms"]) for row in rows} == {("s_loc",)}

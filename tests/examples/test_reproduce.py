@@ -1,4 +1,6 @@
-"""The reproduction study: its plan parses, nothing asked is trained on, what does not fit is named, and its tables agree with numbers by hand."""
+"""The reproduction study: its plan parses, nothing asked is trained on, what does not fit is named, and its
+tables agree with numbers by hand.
+"""
 
 import dataclasses
 import json
@@ -48,7 +50,9 @@ def study(tmp_path, which="full") -> run.Study:
 
 @pytest.mark.parametrize("which", ["full", "tune"])
 def test_every_units_flags_parse(tmp_path, which):
-    """By transformers' parser, as the host's command reads them; what is left is LLaVA's own and stands in its command anyway."""
+    """By transformers' parser, as the host's command reads them; what is left is LLaVA's own and stands in
+    its command anyway.
+    """
     transformers = pytest.importorskip("transformers")
     parser = transformers.HfArgumentParser((flags_class(),))
     hosts = {word for word in train_command(Path("d"), Path("m"), "") if word.startswith("--")}
@@ -61,9 +65,17 @@ def test_every_units_flags_parse(tmp_path, which):
         flags, rest = parser.parse_args_into_dataclasses(command[3:], return_remaining_strings=True)
         config = SPRConfig(**vars(flags))
         assert {word for word in rest if word.startswith("--")} <= hosts, name
-        assert config.spr and config.spr_seed == seed and config.spr_only != plan.PLANS[which].variants[name].own_base
-        seen.add((*(str(getattr(config, field)) for field in names), str(plan.PLANS[which].variants[name].world)))
-    assert len(seen) == sum(not plan.PLANS[which].variants[name].grpo for name, _ in plan.PLANS[which].units)  # no variant is another one under a second name
+        assert (
+            config.spr
+            and config.spr_seed == seed
+            and config.spr_only != plan.PLANS[which].variants[name].own_base
+        )
+        seen.add(
+            (*(str(getattr(config, field)) for field in names), str(plan.PLANS[which].variants[name].world))
+        )
+    assert len(seen) == sum(
+        not plan.PLANS[which].variants[name].grpo for name, _ in plan.PLANS[which].units
+    )  # no variant is another one under a second name
 
 
 @pytest.mark.parametrize("which", ["full", "tune"])
@@ -73,20 +85,35 @@ def test_every_grpo_units_flags_parse(tmp_path, which):
     grpos = [unit for unit in plan.PLANS[which].units if plan.PLANS[which].variants[unit[0]].grpo]
     seen = set()
     for name, seed in grpos:
-        task, args = run.grpo.parse(run.grpo.command(Path("d"), Path("r"), tmp_path, study(tmp_path, which).flags(name, seed))[2:])
-        assert (task.budget, task.annotations, args.seed, args.num_generations) == ("r", "d/spr.json", seed, 8)
+        task, args = run.grpo.parse(
+            run.grpo.command(Path("d"), Path("r"), tmp_path, study(tmp_path, which).flags(name, seed))[2:]
+        )
+        assert (task.budget, task.annotations, args.seed, args.num_generations) == (
+            "r",
+            "d/spr.json",
+            seed,
+            8,
+        )
         seen.add((args.learning_rate, args.beta))
     assert grpos and len(seen) == len(grpos)
 
 
 def test_the_quick_plan_is_one_seed_of_the_main_result():
-    assert plan.PLANS["quick"].units == (("main", 0),) and set(plan.PLANS["main"].units) == {("main", seed) for seed in plan.SEEDS}
+    assert plan.PLANS["quick"].units == (("main", 0),) and set(plan.PLANS["main"].units) == {
+        ("main", seed) for seed in plan.SEEDS
+    }
 
 
 @pytest.mark.parametrize("which", ["full", "tune"])
 def test_answers_are_lent_only_where_nothing_that_shapes_them_differs(which):
     for name, variant in plan.PLANS[which].variants.items():
-        shaping = {"--spr_regions", "--spr_samples", "--spr_prompts", "--spr_temperature", "--spr_rounds"} & set(variant.flags.split())
+        shaping = {
+            "--spr_regions",
+            "--spr_samples",
+            "--spr_prompts",
+            "--spr_temperature",
+            "--spr_rounds",
+        } & set(variant.flags.split())
         assert variant.own_answers == (bool(shaping) or name == plan.MAIN or bool(variant.world)), name
 
 
@@ -95,9 +122,13 @@ def test_answers_are_lent_only_where_nothing_that_shapes_them_differs(which):
 
 @pytest.mark.slow
 def test_nothing_asked_is_trained_on(tmp_path, small):
-    worlds = [{"seed": seed} for seed in plan.SEEDS] + [{"seed": 0, **variant.world, "spr": 12} for variant in plan.VARIANTS.values() if variant.world]
+    worlds = [{"seed": seed} for seed in plan.SEEDS] + [
+        {"seed": 0, **variant.world, "spr": 12} for variant in plan.VARIANTS.values() if variant.world
+    ]
     trained = [run.training_data(tmp_path, {**plan.SCENES, **world, "sft": 6}) for world in worlds]
-    assert len(set(trained)) == len(plan.SEEDS) + 4  # at 12 scenes the one of 4,000 regions is the first seed again
+    assert (
+        len(set(trained)) == len(plan.SEEDS) + 4
+    )  # at 12 scenes the one of 4,000 regions is the first seed again
     asked = [run.evaluation_data(tmp_path, split) for split in ("test", "val")]
     for theirs in asked:
         assert len(run.pictures(theirs)) == 10
@@ -105,38 +136,62 @@ def test_nothing_asked_is_trained_on(tmp_path, small):
             assert len(run.pictures(ours)) > 12
             run.refuse_shared(ours, theirs)
     (trained[0] / "images" / "planted.png").write_bytes((asked[0] / "images/test/000003.png").read_bytes())
-    with pytest.raises(UserError, match=r"1 pictures would be trained and measured on, .*000003.png is .*planted.png"):
+    with pytest.raises(
+        UserError, match=r"1 pictures would be trained and measured on, .*000003.png is .*planted.png"
+    ):
         run.refuse_shared(trained[0], asked[0])
 
 
 @pytest.mark.slow
 def test_scenes_of_all_splits_differ_by_hash():
-    """At the study's own seeds: the embedded weights were taught on pretrain, SPR and SFT have their own splits."""
+    """At the study's own seeds: the embedded weights were taught on pretrain, SPR and SFT have their own
+    splits.
+    """
     asked = {scene.key for split in ("test", "val") for scene in scenes.scenes(split, 60, plan.ASKED["seed"])}
-    trained = {scene.key for split, seeds in (("pretrain", (0,)), ("sft", (0,)), ("spr", plan.SEEDS)) for seed in seeds for scene in scenes.scenes(split, 60, seed)}
+    trained = {
+        scene.key
+        for split, seeds in (("pretrain", (0,)), ("sft", (0,)), ("spr", plan.SEEDS))
+        for seed in seeds
+        for scene in scenes.scenes(split, 60, seed)
+    }
     assert len(asked) == 120 and len(trained) == 300 and not asked & trained
 
 
 def test_the_embedded_weights_are_taught_on_no_other_split():
     """Whatever make.py and the teaching modules take from scenes.py: pretrain to teach, val to look at."""
-    text = "".join((WORLD / f"{name}.py").read_text() for name in ("make", "teach_tower", "teach_clip", "teach_llava"))
+    text = "".join(
+        (WORLD / f"{name}.py").read_text() for name in ("make", "teach_tower", "teach_clip", "teach_llava")
+    )
     assert '"pretrain"' in text and not any(f'"{split}"' in text for split in ("test", "sft", "spr"))
 
 
 def test_the_questions_have_their_answers(tmp_path, small):
     asked = run.evaluation_data(tmp_path, "test")
     shown = {str(place): scene for place, scene in enumerate(scenes.scenes("test", 10, 90))}
-    rows = {kind: [json.loads(line) for line in (asked / kind / "val.jsonl").open()] for kind in ("presence", "color", "phrases")}
-    assert [row["id"] for row in rows["presence"]] == ["0", "2", "4", "6", "8"] and rows["color"] and rows["phrases"]
+    rows = {
+        kind: [json.loads(line) for line in (asked / kind / "val.jsonl").open()]
+        for kind in ("presence", "color", "phrases")
+    }
+    assert (
+        [row["id"] for row in rows["presence"]] == ["0", "2", "4", "6", "8"]
+        and rows["color"]
+        and rows["phrases"]
+    )
     for row in rows["presence"]:
         name = row["question"].removeprefix("Is there ").removesuffix(" in the image?").split(" ", 1)[1]
-        assert row["answer"] == ("Yes." if name in {thing.name for thing in shown[row["id"]].things} else "No.")
+        assert row["answer"] == (
+            "Yes." if name in {thing.name for thing in shown[row["id"]].things} else "No."
+        )
     for row in rows["color"]:
         shape = row["question"].removeprefix("What is the color of the ").removesuffix("?")
-        assert [f"{thing.color}." for thing in shown[row["id"]].things if thing.shape == shape] == [row["answer"]]
+        assert [f"{thing.color}." for thing in shown[row["id"]].things if thing.shape == shape] == [
+            row["answer"]
+        ]
     for row in rows["phrases"]:
         for phrase in row["phrases"]:
-            same = [thing for thing in shown[row["id"]].things if thing.name == phrase["phrase"].split(" ", 1)[1]]
+            same = [
+                thing for thing in shown[row["id"]].things if thing.name == phrase["phrase"].split(" ", 1)[1]
+            ]
             assert [list(thing.box) for thing in same] == phrase["boxes"]
 
 
@@ -153,8 +208,13 @@ def test_a_changed_configuration_under_an_old_result_is_named(tmp_path):
     found = study(tmp_path)
     file = kept(found)
     found.check()
-    found.plan = dataclasses.replace(found.plan, common=found.plan.common.replace("--spr_beta 0.5", "--spr_beta 0.7"))
-    with pytest.raises(UserError, match=r"main-0.json is of another configuration \(flags was .*--spr_beta 0.5.*, is .*--spr_beta 0.7") as caught:
+    found.plan = dataclasses.replace(
+        found.plan, common=found.plan.common.replace("--spr_beta 0.5", "--spr_beta 0.7")
+    )
+    with pytest.raises(
+        UserError,
+        match=r"main-0.json is of another configuration \(flags was .*--spr_beta 0.5.*, is .*--spr_beta 0.7",
+    ) as caught:
         found.check()
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -163,8 +223,13 @@ def test_a_budget_of_other_settings_is_named(tmp_path):
     """GRPO met the tokens of a main result that is no more."""
     found = study(tmp_path)
     kept(found, plan.GRPO)
-    found.plan = dataclasses.replace(found.plan, common=found.plan.common.replace("--spr_epochs 2", "--spr_epochs 3"))
-    with pytest.raises(UserError, match=r"GRPO-with-IoU-reward-0.json is of another configuration \(budget of was .*--spr_epochs 2"):
+    found.plan = dataclasses.replace(
+        found.plan, common=found.plan.common.replace("--spr_epochs 2", "--spr_epochs 3")
+    )
+    with pytest.raises(
+        UserError,
+        match=r"GRPO-with-IoU-reward-0.json is of another configuration \(budget of was .*--spr_epochs 2",
+    ):
         found.check()
 
 
@@ -186,15 +251,21 @@ def test_a_result_of_no_variant_is_named(tmp_path):
 
 def test_a_changed_configuration_under_an_old_run_folder_is_named(tmp_path):
     found = study(tmp_path)
-    run.write_json(found.work / "main-0" / "manifest.json", {**found.manifest("main", 0), "flags": "--spr_beta 9"})
-    with pytest.raises(UserError, match=r"test/main-0 is of another configuration \(flags was --spr_beta 9, is "):
+    run.write_json(
+        found.work / "main-0" / "manifest.json", {**found.manifest("main", 0), "flags": "--spr_beta 9"}
+    )
+    with pytest.raises(
+        UserError, match=r"test/main-0 is of another configuration \(flags was --spr_beta 9, is "
+    ):
         found.trained("main", 0)
 
 
 def test_an_analysis_of_another_configuration_is_named(tmp_path):
     found = study(tmp_path)
     run.write_json(found.why_file(0), {**found.manifest("main", 0), "flags": "--spr_beta 9"})
-    with pytest.raises(UserError, match=r"why/main-0.json is of another configuration \(flags was --spr_beta 9, is "):
+    with pytest.raises(
+        UserError, match=r"why/main-0.json is of another configuration \(flags was --spr_beta 9, is "
+    ):
         found.check()
     found.why_file(0).rename(found.why_file(7))
     with pytest.raises(UserError, match="why/main-7.json is of no variant"):
@@ -218,7 +289,15 @@ def test_scenes_of_another_plan_in_the_data_folder_are_named(tmp_path, small, mo
 @pytest.mark.slow
 def test_the_command_line_refuses_in_one_line(tmp_path):
     kept(study(tmp_path), flags="--spr_beta 9")
-    command = [sys.executable, ROOT / "examples/tiny_world/reproduce/run.py", "--tables", "--results", tmp_path / "results", "--out", tmp_path / "out"]
+    command = [
+        sys.executable,
+        ROOT / "examples/tiny_world/reproduce/run.py",
+        "--tables",
+        "--results",
+        tmp_path / "results",
+        "--out",
+        tmp_path / "out",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2 and line.startswith("spr: error: reproduce: ") and "main-0.json" in line
@@ -250,23 +329,33 @@ def unit(name, seed=0, rec=None, weights=None) -> dict:
 
 def test_gains_agree_with_numbers_by_hand():
     base = unit("base", rec={"a": [0.95, 0.4], "b": [0.55]})
-    seeds = [unit("main", 0, {"a": [0.95, 0.6], "b": [0.92]}), unit("main", 1, {"a": [0.5, 0.4], "b": [0.91]})]
+    seeds = [
+        unit("main", 0, {"a": [0.95, 0.6], "b": [0.92]}),
+        unit("main", 1, {"a": [0.5, 0.4], "b": [0.91]}),
+    ]
     rows = tables.gains([base], seeds, "rec")
     assert rows["Acc@0.5"]["a"] == pytest.approx(2 / 3) and rows["Acc@0.5"]["b"] == pytest.approx(5 / 6)
     assert rows["Acc@0.9"]["gain"] == pytest.approx(3 / 6 - 1 / 3)
-    assert rows["mIoU"]["gain"] == pytest.approx((0.95 + 0.6 + 0.92 + 0.5 + 0.4 + 0.91) / 6 - (0.95 + 0.4 + 0.55) / 3)
+    assert rows["mIoU"]["gain"] == pytest.approx(
+        (0.95 + 0.6 + 0.92 + 0.5 + 0.4 + 0.91) / 6 - (0.95 + 0.4 + 0.55) / 3
+    )
     assert rows["growth"]["gain"] == pytest.approx(rows["Acc@0.9"]["gain"] - rows["Acc@0.5"]["gain"])
     assert (rows["Acc@0.9"]["n"], rows["Acc@0.9"]["seeds"]) == (3, 2)
 
 
 def test_figures_of_unlike_weights_are_ratios_of_sums():
-    base, other = unit("base", weights={"1": [[2, 4]], "2": [[1, 1]]}), unit("main", weights={"1": [[3, 4]], "2": [[0, 2]]})
+    base, other = (
+        unit("base", weights={"1": [[2, 4]], "2": [[1, 1]]}),
+        unit("main", weights={"1": [[3, 4]], "2": [[0, 2]]}),
+    )
     (row,) = tables.gains([base], [other], "description").values()
     assert (row["a"], row["b"]) == (pytest.approx(3 / 5), pytest.approx(3 / 6))
 
 
 def test_intervals_draw_seeds():
-    """All pictures alike: with two seeds that gain 0 and 1, the mean of two drawn seeds is 0, 1/2 or 1, its 95 % interval all of that."""
+    """All pictures alike: with two seeds that gain 0 and 1, the mean of two drawn seeds is 0, 1/2 or 1, its
+    95 % interval all of that.
+    """
     pictures = [str(place) for place in range(50)]
     base = unit("base", rec={p: [0.3] for p in pictures})
     seeds = [unit("main", seed, {p: [value] for p in pictures}) for seed, value in enumerate((0.3, 0.95))]
@@ -277,7 +366,9 @@ def test_intervals_draw_seeds():
 
 
 def test_intervals_draw_whole_pictures():
-    """Half of the pictures gain: the interval is the binomial's, for pictures, whatever the number of expressions in each."""
+    """Half of the pictures gain: the interval is the binomial's, for pictures, whatever the number of
+    expressions in each.
+    """
     rng = np.random.default_rng(0)
     gained = rng.permutation(400) < 200
     base = unit("base", rec={str(p): [0.3] * 5 for p in range(400)})
@@ -287,7 +378,9 @@ def test_intervals_draw_whole_pictures():
 
 
 def test_the_same_seed_is_drawn_on_both_sides():
-    """Two variants that differ by 0.1 on every seed, the seeds by far more: the interval of their difference is narrow."""
+    """Two variants that differ by 0.1 on every seed, the seeds by far more: the interval of their difference
+    is narrow.
+    """
     first = [unit("a", seed, {"p": [level]}) for seed, level in enumerate((0.1, 0.5, 0.8))]
     second = [unit("b", seed, {"p": [level + 0.1]}) for seed, level in enumerate((0.1, 0.5, 0.8))]
     row = tables.gains(first, second, "rec")["mIoU"]
@@ -301,10 +394,19 @@ def test_units_about_other_pictures_are_refused():
 
 def test_written_tables_name_missing_seeds_and_hold_the_gains(tmp_path):
     pictures = [str(place) for place in range(40)]
-    samples = {f"spr_tiny_world_{task}": {"figures": ["IoU"], "pictures": {p: [0.6] for p in pictures}} for task in ("rec", "phrases")}
+    samples = {
+        f"spr_tiny_world_{task}": {"figures": ["IoU"], "pictures": {p: [0.6] for p in pictures}}
+        for task in ("rec", "phrases")
+    }
     samples["spr_tiny_world_description"] = {"figures": ["mIoU"], "pictures": {p: [[2, 4]] for p in pictures}}
-    samples |= {f"spr_tiny_world_{task}": {"figures": ["accuracy"], "pictures": {p: [[1, 1]] for p in pictures}} for task in ("presence", "color")}
-    better = {**samples, "spr_tiny_world_rec": {"figures": ["IoU"], "pictures": {p: [0.95] for p in pictures}}}
+    samples |= {
+        f"spr_tiny_world_{task}": {"figures": ["accuracy"], "pictures": {p: [[1, 1]] for p in pictures}}
+        for task in ("presence", "color")
+    }
+    better = {
+        **samples,
+        "spr_tiny_world_rec": {"figures": ["IoU"], "pictures": {p: [0.95] for p in pictures}},
+    }
     results = tmp_path / "results"
     written = [("base", {"variant": "base"}, samples)]
     written += [(f"main-{seed}", {"variant": "main", "seed": seed}, better) for seed in (0, 2)]
@@ -313,14 +415,20 @@ def test_written_tables_name_missing_seeds_and_hold_the_gains(tmp_path):
     text = tables.write(results, tmp_path)
     written = json.loads((tmp_path / "reproduction.json").read_text())
     assert [written[f"gain_at_{t}"] for t in (0.5, 0.6, 0.7, 0.8, 0.9)] == [0, 0, 1, 1, 1]
-    assert written["seeds"] == [0, 2] and written["missing"]["main"] == [1] and written["missing"]["lambda 0"] == [0, 1, 2]
+    assert (
+        written["seeds"] == [0, 2]
+        and written["missing"]["main"] == [1]
+        and written["missing"]["lambda 0"] == [0, 1, 2]
+    )
     assert "**Missing, not averaged over**: main (seed 1); SFT on chosen (seed 0, 1, 2)" in text
     assert "| Acc@0.9 | 0.0 | 100.0 | +100.0 | +100.0 … +100.0 |" in text
     assert "| 0.6 | 0.0 | 0.0 | 0.0 | 0.0 | 0.0 | 100.0 |" in text  # every expression went from 0.6 to 0.95
     verdicts = [claim["holds"] for claim in written["claims"].values()]
     assert verdicts == [True, True, True, False, None, None, True]
     assert "| yes | Acc@0.9 +100.0 (+100.0 … +100.0) | 2 |" in text and "| not measured |  |  |" in text
-    assert (tmp_path / "reproduction-threshold.svg").read_text().startswith("<svg") and tables.BEGIN in (tmp_path / "reproduction.md").read_text()
+    assert (tmp_path / "reproduction-threshold.svg").read_text().startswith("<svg") and tables.BEGIN in (
+        tmp_path / "reproduction.md"
+    ).read_text()
     tables.write(results, tmp_path)
     assert (tmp_path / "reproduction.md").read_text().count("## Base against SPR") == 1
 
@@ -330,10 +438,18 @@ def test_grpo_stands_beside_spr_with_what_both_spent():
     kinds["rec"] = {"figures": ["IoU"], "pictures": {"p": [0.6, 0.95]}}
     all_tasks = {f"spr_tiny_world_{task}": one for task, one in kinds.items()}
     worse = {**all_tasks, "spr_tiny_world_rec": {"figures": ["IoU"], "pictures": {"p": [0.6, 0.85]}}}
-    spent = {"tokens": {"generated": 400, "trained": 130}, "tokens of SPR": {"generated": 410, "trained": 128}}
-    found = {tables.BASE: {0: {"variant": "base", "samples": worse}}, plan.MAIN: {0: {"variant": "main", "samples": all_tasks, "training seconds": 50}}}
+    spent = {
+        "tokens": {"generated": 400, "trained": 130},
+        "tokens of SPR": {"generated": 410, "trained": 128},
+    }
+    found = {
+        tables.BASE: {0: {"variant": "base", "samples": worse}},
+        plan.MAIN: {0: {"variant": "main", "samples": all_tasks, "training seconds": 50}},
+    }
     assert tables._grpo(found) == []
-    text = "\n".join(tables._grpo({**found, plan.GRPO: {0: {"variant": plan.GRPO, "samples": worse, "GRPO": spent}}}))
+    text = "\n".join(
+        tables._grpo({**found, plan.GRPO: {0: {"variant": plan.GRPO, "samples": worse, "GRPO": spent}}})
+    )
     assert "| SPR | 410 | 128 | 50 |" in text and "| GRPO | 400 | 130 | not known |" in text
     assert "| Acc@0.9 | 0.0 | 50.0 | 0.0 | -50.0 | -50.0 … -50.0 |" in text
 
@@ -343,27 +459,52 @@ def test_grpo_stands_beside_spr_with_what_both_spent():
 
 @pytest.mark.slow
 def test_a_small_study_from_end_to_end(tmp_path, small, capfd):
-    """A run that was cut off, gone on with and measured; a variant that is lent its answers; GRPO with as many tokens; the base, measured once."""
+    """A run that was cut off, gone on with and measured; a variant that is lent its answers; GRPO with as
+    many tokens; the base, measured once.
+    """
     pytest.importorskip("llava")
     found = study(tmp_path)
-    few = f"{found.plan.common} --spr_regions 8 --spr_samples 1 --spr_min_kept 0 --spr_probe_regions 0 --spr_max_new_tokens 60"
+    few = (
+        f"{found.plan.common} --spr_regions 8 --spr_samples 1 --spr_min_kept 0 --spr_probe_regions 0"
+        " --spr_max_new_tokens 60"
+    )
     whole = plan.VARIANTS[plan.GRPO]
     small_steps = whole.flags.replace("--per_device_train_batch_size 128", "--per_device_train_batch_size 16")
     variants = {**plan.VARIANTS, plan.GRPO: dataclasses.replace(whole, flags=small_steps)}
-    found.plan = dataclasses.replace(found.plan, variants=variants, common=few, units=(("main", 0), ("SFT on chosen", 0), (plan.GRPO, 0)))
+    found.plan = dataclasses.replace(
+        found.plan, variants=variants, common=few, units=(("main", 0), ("SFT on chosen", 0), (plan.GRPO, 0))
+    )
     (tmp_path / "out/test/main-0").mkdir(parents=True)
     run.write_json(tmp_path / "out/test/main-0/manifest.json", found.manifest("main", 0))
     found.run()
     assert "main-0 was cut off and goes on" in capfd.readouterr().err
-    assert sorted(file.name for file in found.results.iterdir()) == ["GRPO-with-IoU-reward-0.json", "SFT-on-chosen-0.json", "base.json", "main-0.json", "why"]
-    candidates = [(tmp_path / "out/test" / name / "llava/spr/candidates/rank-00000.jsonl").read_text() for name in ("main-0", "SFT-on-chosen-0")]
+    assert sorted(file.name for file in found.results.iterdir()) == [
+        "GRPO-with-IoU-reward-0.json",
+        "SFT-on-chosen-0.json",
+        "base.json",
+        "main-0.json",
+        "why",
+    ]
+    candidates = [
+        (tmp_path / "out/test" / name / "llava/spr/candidates/rank-00000.jsonl").read_text()
+        for name in ("main-0", "SFT-on-chosen-0")
+    ]
     assert sorted(candidates[0].splitlines()) == sorted(candidates[1].splitlines())
     found.check()
     assert "NaN" not in found.why_file(0).read_text()
-    why, reference = run.read_json(found.why_file(0)), runs.open(tmp_path / "out/test/main-0/llava").records("reference")
+    why, reference = (
+        run.read_json(found.why_file(0)),
+        runs.open(tmp_path / "out/test/main-0/llava").records("reference"),
+    )
     rows = {row["figure"]: row for row in why["log_probs"]}
-    for side in ("chosen", "rejected"):  # the base's log-probs are those that the stage itself computed at its entry
-        total = sum(rows[f"{kind} of {side}, base"]["value"] * rows[f"{kind} of {side}, base"]["n"] for kind in run.analysis.KINDS)
+    for side in (
+        "chosen",
+        "rejected",
+    ):  # the base's log-probs are those that the stage itself computed at its entry
+        total = sum(
+            rows[f"{kind} of {side}, base"]["value"] * rows[f"{kind} of {side}, base"]["n"]
+            for kind in run.analysis.KINDS
+        )
         assert total == pytest.approx(sum(record[side] for record in reference.values()), rel=1e-5)
         assert all(rows[f"{kind} of {side}, change"]["value"] != 0 for kind in run.analysis.KINDS)
     said = {row["figure"]: row["value"] for row in why["pairs"]}
@@ -374,6 +515,19 @@ def test_a_small_study_from_end_to_end(tmp_path, small, capfd):
     assert "| SFT on chosen | 0 |" in text and "| false_yes |" in text
     ours = run.read_json(found.results / "GRPO-with-IoU-reward-0.json")
     spent, budget = ours["GRPO"]["tokens"], ours["GRPO"]["tokens of SPR"]
-    assert all(spent[kind] == pytest.approx(budget[kind], rel=0.1) for kind in budget) and ours["training seconds"] > 0
-    assert f"| GRPO | {spent['generated']} | {spent['trained']} | {ours['training seconds']} |" in text and "| SPR |" in text
-    assert tables.gains([run.read_json(found.results / "base.json")], [run.read_json(found.results / "main-0.json")], "rec")["Acc@0.5"]["n"] == 10
+    assert (
+        all(spent[kind] == pytest.approx(budget[kind], rel=0.1) for kind in budget)
+        and ours["training seconds"] > 0
+    )
+    assert (
+        f"| GRPO | {spent['generated']} | {spent['trained']} | {ours['training seconds']} |" in text
+        and "| SPR |" in text
+    )
+    assert (
+        tables.gains(
+            [run.read_json(found.results / "base.json")],
+            [run.read_json(found.results / "main-0.json")],
+            "rec",
+        )["Acc@0.5"]["n"]
+        == 10
+    )

@@ -45,13 +45,23 @@ def test_a_scene_is_fixed_for_ever():
 
 
 def test_the_default_world_is_fixed_for_ever(tmp_path):
-    """Weights were taught on these scenes, and results were measured on them; both hashes are of scenes.py before hardness could be set."""
+    """Weights were taught on these scenes, and results were measured on them; both hashes are of scenes.py
+    before hardness could be set.
+    """
     keys = "".join(scenes.layout(seed).key for seed in range(300))
-    assert hashlib.sha256(keys.encode()).hexdigest() == "028ce61a698a0e50a0a724ba13949c69d89423599bde1d753ca70110d82bb9a0"
+    assert (
+        hashlib.sha256(keys.encode()).hexdigest()
+        == "028ce61a698a0e50a0a724ba13949c69d89423599bde1d753ca70110d82bb9a0"
+    )
     scenes.write_world(tmp_path, sft=6, spr=4, val=2, test=10, seed=3, noise=0.08, spr_noise=0.05)
     scenes.write_evaluation(tmp_path / "e", "test", 6, 2, 90)
-    texts = (str(p.relative_to(tmp_path)).encode() + p.read_bytes() for p in sorted(tmp_path.rglob("*.json*")))
-    assert hashlib.sha256(b"".join(texts)).hexdigest() == "ee6c6e7778475a016c3f10cb15006d435596a8b5cd88517d5105286e88b8e1df"
+    texts = (
+        str(p.relative_to(tmp_path)).encode() + p.read_bytes() for p in sorted(tmp_path.rglob("*.json*"))
+    )
+    assert (
+        hashlib.sha256(b"".join(texts)).hexdigest()
+        == "ee6c6e7778475a016c3f10cb15006d435596a8b5cd88517d5105286e88b8e1df"
+    )
 
 
 def hard(**hardness):
@@ -76,7 +86,9 @@ def covered(scene):
 def test_boxes_overlap_as_much_as_they_may():
     shares = {limit: [covered(scene) for scene in hard(overlap=limit)] for limit in (0.0, 0.1, 0.3, 0.8)}
     assert max(shares[0.0]) == 0
-    assert all(max(found) <= limit + 0.01 for limit, found in shares.items())  # boxes are rounded to hundredths before they are compared
+    assert all(
+        max(found) <= limit + 0.01 for limit, found in shares.items()
+    )  # boxes are rounded to hundredths before they are compared
     means = [np.mean(found) for found in shares.values()]
     assert means == sorted(means) and means[3] > 2 * means[2] > 2 * means[1]
 
@@ -90,8 +102,14 @@ def test_objects_are_as_small_and_as_unlike_as_asked():
         assert low - 0.02 <= found.min() < 1.05 * low and 0.95 * high < found.max() <= high + 0.02
     # Large objects find room less often, so that what is drawn moves a little less than the settings.
     assert np.median(small) == pytest.approx(np.median(default) * 5 / 9, rel=0.1)
-    assert np.quantile(wide, 0.9) > 1.2 * np.quantile(default, 0.9) and np.quantile(wide, 0.1) == pytest.approx(np.quantile(default, 0.1), rel=0.1)
-    ratios = [(t.box[3] - t.box[1]) / (t.box[2] - t.box[0]) for scene in hard(smallest=5.0, spread=5.0) for t in scene.things]
+    assert np.quantile(wide, 0.9) > 1.2 * np.quantile(default, 0.9) and np.quantile(
+        wide, 0.1
+    ) == pytest.approx(np.quantile(default, 0.1), rel=0.1)
+    ratios = [
+        (t.box[3] - t.box[1]) / (t.box[2] - t.box[0])
+        for scene in hard(smallest=5.0, spread=5.0)
+        for t in scene.things
+    ]
     assert min(ratios) >= 0.75 and max(ratios) <= 1.32
 
 
@@ -106,13 +124,22 @@ def test_every_file_of_a_world_is_as_hard_as_its_command_says(tmp_path):
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     for split in ("spr", "val"):
         coco = json.loads((tmp_path / "a" / f"{split}.json").read_text())
-        kinds = {image["id"]: [a["category_id"] for a in coco["annotations"] if a["image_id"] == image["id"]] for image in coco["images"]}
+        kinds = {
+            image["id"]: [a["category_id"] for a in coco["annotations"] if a["image_id"] == image["id"]]
+            for image in coco["images"]
+        }
         assert all(len(found) - len(set(found)) >= 2 for found in kinds.values())
         assert all(5.9 <= a["bbox"][2] <= 12.1 for a in coco["annotations"])
-    asked = [json.loads(line) for part in ("val", "testA", "testB") for line in (tmp_path / "a/refcoco" / f"{part}.jsonl").open()]
+    asked = [
+        json.loads(line)
+        for part in ("val", "testA", "testB")
+        for line in (tmp_path / "a/refcoco" / f"{part}.jsonl").open()
+    ]
     assert asked and all(5.9 <= row["bbox"][2] - row["bbox"][0] <= 12.1 for row in asked)
     for place, scene in enumerate(scenes.scenes("sft", 4, 0, scenes.Hardness(**HARD))):
-        assert (scenes.render(scene)[0] == np.asarray(Image.open(tmp_path / f"a/images/sft/{place:06d}.png"))).all()
+        assert (
+            scenes.render(scene)[0] == np.asarray(Image.open(tmp_path / f"a/images/sft/{place:06d}.png"))
+        ).all()
 
 
 @pytest.mark.parametrize("wrong", [{"distractors": 7}, {"overlap": 1.5}, {"smallest": 1.0}, {"spread": 6.0}])
@@ -120,7 +147,9 @@ def test_what_no_scene_can_be_is_refused(tmp_path, wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=f"{name} is {value}; it goes from"):
         scenes.write_world(tmp_path, **wrong)
-    done = subprocess.run([sys.executable, WORLD / "scenes.py", tmp_path, f"--{name}={value}"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, WORLD / "scenes.py", tmp_path, f"--{name}={value}"], capture_output=True, text=True
+    )
     assert done.returncode == 2 and f"{name} is {value}" in done.stderr and not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,6 @@
-"""CLIP and SigLIP similarity: the local attention against a brute-force forward, batches, text splitting, loading."""
+"""CLIP and SigLIP similarity: the local attention against a brute-force forward, batches, text splitting,
+loading.
+"""
 
 import inspect
 import json
@@ -23,18 +25,43 @@ MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.2757
 
 
 def save_checkpoint(folder, image_size=224, patch_size=32, width=32, layers=3, heads=4, projection=24):
-    """A random-weight CLIP of the given shape in the files that a real one has; its tokens are single letters."""
+    """A random-weight CLIP of the given shape in the files that a real one has; its tokens are single
+    letters.
+    """
     letters = [*LETTERS, *(letter + "</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({token: place for place, token in enumerate(letters)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77}))
-    special = {"bos_token": letters[-2], "eos_token": letters[-1], "unk_token": letters[-1], "pad_token": letters[-1]}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77})
+    )
+    special = {
+        "bos_token": letters[-2],
+        "eos_token": letters[-1],
+        "unk_token": letters[-1],
+        "pad_token": letters[-1],
+    }
     (folder / "special_tokens_map.json").write_text(json.dumps(special))
     (folder / "preprocessor_config.json").write_text(
-        json.dumps({"image_processor_type": "CLIPImageProcessor", "image_mean": MEAN, "image_std": STD, "size": image_size})
+        json.dumps(
+            {
+                "image_processor_type": "CLIPImageProcessor",
+                "image_mean": MEAN,
+                "image_std": STD,
+                "size": image_size,
+            }
+        )
     )
-    sides = {"intermediate_size": 2 * width, "num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": width}
-    ends = {"bos_token_id": len(letters) - 2, "eos_token_id": len(letters) - 1, "pad_token_id": len(letters) - 1}
+    sides = {
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "hidden_size": width,
+    }
+    ends = {
+        "bos_token_id": len(letters) - 2,
+        "eos_token_id": len(letters) - 1,
+        "pad_token_id": len(letters) - 1,
+    }
     torch.manual_seed(0)
     config = transformers.CLIPConfig(
         text_config={**sides, **ends, "vocab_size": len(letters), "max_position_embeddings": 77},
@@ -52,17 +79,40 @@ def save_siglip(folder, image_size=224, patch_size=16, width=32, layers=3, heads
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     tokens = ["</s>", "<unk>", *LETTERS]
-    tokenizer = Tokenizer(models.WordLevel({token: place for place, token in enumerate(tokens)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")])
+    tokenizer = Tokenizer(
+        models.WordLevel({token: place for place, token in enumerate(tokens)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")]
+    )
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 0)])
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>", unk_token="<unk>", model_max_length=64)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>", unk_token="<unk>", model_max_length=64
+    )
     fast.save_pretrained(folder)
-    half = {"image_processor_type": "SiglipImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": image_size, "width": image_size}}
+    half = {
+        "image_processor_type": "SiglipImageProcessor",
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "size": {"height": image_size, "width": image_size},
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(half))
-    sides = {"intermediate_size": 2 * width, "num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": width}
+    sides = {
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "hidden_size": width,
+    }
     torch.manual_seed(0)
     config = transformers.SiglipConfig(
-        text_config={**sides, "vocab_size": len(tokens), "max_position_embeddings": 64, "eos_token_id": 0, "pad_token_id": 0, "bos_token_id": 0},
+        text_config={
+            **sides,
+            "vocab_size": len(tokens),
+            "max_position_embeddings": 64,
+            "eos_token_id": 0,
+            "pad_token_id": 0,
+            "bos_token_id": 0,
+        },
         vision_config={**sides, "image_size": image_size, "patch_size": patch_size},
     )
     model = transformers.SiglipModel(config)
@@ -98,7 +148,13 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[16, 14], ids=["16", "14, which leaves a margin"])
 def siglip(request, tmp_path_factory):
-    return load(save_siglip(tmp_path_factory.mktemp("siglip"), patch_size=request.param, image_size=224 if request.param == 16 else 230))
+    return load(
+        save_siglip(
+            tmp_path_factory.mktemp("siglip"),
+            patch_size=request.param,
+            image_size=224 if request.param == 16 else 230,
+        )
+    )
 
 
 def picture(width=300, height=200, seed=0):
@@ -112,14 +168,21 @@ def box(x1, y1, x2, y2, image):
 def pixel_values(similarity, image):
     """Squeezed and normalized, by torch instead of numpy."""
     size = similarity.image_size
-    values = torch.from_numpy(np.array(image.convert("RGB").resize((size, size), Image.BICUBIC))).permute(2, 0, 1).double() / 255
+    values = (
+        torch.from_numpy(np.array(image.convert("RGB").resize((size, size), Image.BICUBIC)))
+        .permute(2, 0, 1)
+        .double()
+        / 255
+    )
     mean, std = ([0.5] * 3, [0.5] * 3) if similarity.model.config.model_type == "siglip" else (MEAN, STD)
     values = (values - torch.tensor(mean).double().view(3, 1, 1)) / torch.tensor(std).double().view(3, 1, 1)
     return values.float()[None]
 
 
 def brute_force(similarity, image, patches):
-    """The whole tower by transformers' own modules; in the last block a hand-made mask on the class token's row."""
+    """The whole tower by transformers' own modules; in the last block a hand-made mask on the class token's
+    row.
+    """
     model = similarity.whole
     vision = model.vision_model
     hidden = vision.pre_layrnorm(vision.embeddings(pixel_values(similarity, image)))
@@ -128,7 +191,11 @@ def brute_force(similarity, image, patches):
     mask[0, 0, 0, 1:][~torch.from_numpy(patches)] = torch.finfo(torch.float32).min
     for block in vision.encoder.layers:
         used = mask if block is vision.encoder.layers[-1] else torch.zeros_like(mask)
-        needed = {"causal_attention_mask": None} if "causal_attention_mask" in inspect.signature(block.forward).parameters else {}
+        needed = (
+            {"causal_attention_mask": None}
+            if "causal_attention_mask" in inspect.signature(block.forward).parameters
+            else {}
+        )
         out = block(hidden, used, **needed)
         hidden = out[0] if isinstance(out, tuple) else out
     features = model.visual_projection(vision.post_layernorm(hidden[:, 0]))[0]
@@ -164,7 +231,9 @@ def test_local_embeddings_equal_a_masked_forward(similarity):
 def test_crop_embeddings_are_clip_of_the_crops_rounded_outwards(similarity):
     image = picture()
     regions = boxes(image, [(0, 0, 300, 200), (10.6, 20.9, 100.1, 150.2), (37, 41, 43, 45)])
-    for corners, embedding in zip([(0, 0, 300, 200), (10, 20, 101, 151), (37, 41, 43, 45)], similarity.crop_embeddings(image, regions)):
+    for corners, embedding in zip(
+        [(0, 0, 300, 200), (10, 20, 101, 151), (37, 41, 43, 45)], similarity.crop_embeddings(image, regions)
+    ):
         assert torch.allclose(embedding, image_features(similarity, image.crop(corners)), atol=1e-5)
 
 
@@ -179,7 +248,9 @@ def test_a_full_size_b32(tmp_path):
 
 
 def siglip_by_hand(similarity, image, patches):
-    """SigLIP's whole tower by transformers' own modules, then its pooling head on nothing but the region's tokens."""
+    """SigLIP's whole tower by transformers' own modules, then its pooling head on nothing but the region's
+    tokens.
+    """
     vision = similarity.whole.vision_model
     hidden = vision(pixel_values=pixel_values(similarity, image)).last_hidden_state
     features = vision.head(hidden[:, torch.from_numpy(patches)])[0]
@@ -193,7 +264,10 @@ def test_siglip_masks_its_pooling_head(siglip):
     for region, local in zip(boxes(image), siglip.local_embeddings(image, boxes(image)), strict=True):
         patches = covered_patches(region, siglip.image_size, siglip.patch_size)
         assert torch.allclose(local, siglip_by_hand(siglip, image, patches), atol=1e-5)
-        assert torch.allclose(local, image_features(siglip, image), atol=1e-5 if patches.all() else 1e-3) == patches.all()
+        assert (
+            torch.allclose(local, image_features(siglip, image), atol=1e-5 if patches.all() else 1e-3)
+            == patches.all()
+        )
     [crop] = siglip.crop_embeddings(image, boxes(image, [(10, 20, 101, 151)]))
     assert torch.allclose(crop, image_features(siglip, image.crop((10, 20, 101, 151))), atol=1e-5)
 
@@ -205,7 +279,9 @@ def test_siglip_cosines_are_those_of_transformers(siglip):
     [(s_crop, s_local), (split, _)] = siglip.score(image, [(whole, "a red dog"), (whole, long)])
     tokens = siglip.tokenizer("a red dog", return_tensors="pt", padding="max_length", max_length=64)
     out = siglip.whole(input_ids=tokens["input_ids"], pixel_values=pixel_values(siglip, image))
-    assert s_crop == pytest.approx(float(out.text_embeds[0] @ out.image_embeds[0]), abs=1e-5) and s_local == pytest.approx(s_crop, abs=1e-5)
+    assert s_crop == pytest.approx(
+        float(out.text_embeds[0] @ out.image_embeds[0]), abs=1e-5
+    ) and s_local == pytest.approx(s_crop, abs=1e-5)
     assert siglip.text_limit == 63 and siglip.count_tokens(long) == 94 and -1 <= split <= 1
 
 
@@ -214,28 +290,45 @@ def test_context_outside_the_region_counts(small):
     image, other = picture(), picture(seed=1)
     region = [box(75, 50, 225, 150, image)]
     other.paste(image.crop((75, 50, 225, 150)), (75, 50))
-    assert torch.allclose(small.crop_embeddings(image, region), small.crop_embeddings(other, region), atol=1e-6)
-    assert not torch.allclose(small.local_embeddings(image, region), small.local_embeddings(other, region), atol=1e-3)
+    assert torch.allclose(
+        small.crop_embeddings(image, region), small.crop_embeddings(other, region), atol=1e-6
+    )
+    assert not torch.allclose(
+        small.local_embeddings(image, region), small.local_embeddings(other, region), atol=1e-3
+    )
 
 
 def test_one_forward_of_the_whole_picture_serves_all_its_regions(small, monkeypatch):
     """Whatever the number of its regions, texts and calls; the crops go together."""
     tower, batches = small.model.vision_model.forward, []
-    monkeypatch.setattr(small.model.vision_model, "forward", lambda pixel_values: batches.append(len(pixel_values)) or tower(pixel_values))
+    monkeypatch.setattr(
+        small.model.vision_model,
+        "forward",
+        lambda pixel_values: batches.append(len(pixel_values)) or tower(pixel_values),
+    )
     image = picture(seed=2)
     for corners in ((10, 50, 90), (20, 60, 100)):
-        small.score(image, [(box(corner, 0, 200, 100, image), text) for corner in corners for text in ("a dog", "a cat")])
+        small.score(
+            image,
+            [(box(corner, 0, 200, 100, image), text) for corner in corners for text in ("a dog", "a cat")],
+        )
     assert sorted(batches) == [1, 3, 3]
 
 
 def test_batches_change_nothing(small, monkeypatch):
     image = picture()
-    asked = [(region, text) for region in boxes(image) for text in ("a dog", "a red cat on the mat, asleep", "dog " * 40)]
+    asked = [
+        (region, text)
+        for region in boxes(image)
+        for text in ("a dog", "a red cat on the mat, asleep", "dog " * 40)
+    ]
     together = small.score(image, asked)
     alone = [small.score(image, [one])[0] for one in asked]
     monkeypatch.setattr(clip, "CROPS", 2)
     monkeypatch.setattr(clip, "TEXTS", 1)
-    assert np.allclose(together, alone, atol=1e-5) and np.allclose(together, small.score(image, asked), atol=1e-5)
+    assert np.allclose(together, alone, atol=1e-5) and np.allclose(
+        together, small.score(image, asked), atol=1e-5
+    )
 
 
 # --- patches
@@ -247,7 +340,9 @@ def naive_patches(region, size, patch):
     xs = (np.arange(grid * patch * fine) + 0.5) / (size * fine)
     inside_x = (xs > region.x1 / region.space.width) & (xs < region.x2 / region.space.width)
     inside_y = (xs > region.y1 / region.space.height) & (xs < region.y2 / region.space.height)
-    shares = np.outer(inside_y, inside_x).reshape(grid, patch * fine, grid, patch * fine).mean(axis=(1, 3)).ravel()
+    shares = (
+        np.outer(inside_y, inside_x).reshape(grid, patch * fine, grid, patch * fine).mean(axis=(1, 3)).ravel()
+    )
     return shares
 
 
@@ -280,7 +375,9 @@ def test_cosines_are_raw_and_those_of_transformers(small):
     tokens = small.tokenizer("a red dog", return_tensors="pt")
     out = small.whole(**tokens, pixel_values=pixel_values(small, image.crop((75, 50, 225, 150))))
     assert s_crop == pytest.approx(float(out.text_embeds[0] @ out.image_embeds[0]), abs=1e-5)
-    assert s_local == pytest.approx(float(out.text_embeds[0] @ small.local_embeddings(image, [region])[0]), abs=1e-5)
+    assert s_local == pytest.approx(
+        float(out.text_embeds[0] @ small.local_embeddings(image, [region])[0]), abs=1e-5
+    )
     assert -1 <= s_crop <= 1
 
 
@@ -291,7 +388,7 @@ def test_long_text_is_the_token_weighted_mean_of_its_sentences(small):
     first, second = "a man is " + "very " * 10 + "tall.", "the dog " + "runs " * 7 + "off."
     assert small.count_tokens(first) <= 75 and small.count_tokens(second) <= 75
     assert small.count_tokens(f"{first} {second}") > 75
-    (one, two, both) = small.score(image, [(region, text) for text in (first, second, f"{first} {second}")])
+    one, two, both = small.score(image, [(region, text) for text in (first, second, f"{first} {second}")])
     n, m = small.count_tokens(first), small.count_tokens(second)
     for term in (0, 1):
         assert both[term] == pytest.approx((n * one[term] + m * two[term]) / (n + m), abs=1e-6)
@@ -315,7 +412,9 @@ def test_what_is_no_clip_is_refused_in_one_line(tmp_path):
 
 
 def test_a_vision_tower_alone_is_refused(tmp_path):
-    config = transformers.CLIPVisionConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    config = transformers.CLIPVisionConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
     transformers.CLIPVisionModel(config).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="not a CLIP checkpoint with a text tower"):
         clip.load(str(tmp_path))
@@ -326,7 +425,9 @@ def test_a_checkpoint_without_text_weights_is_refused(tmp_path):
     save_checkpoint(tmp_path)
     from safetensors.torch import load_file, save_file
 
-    weights = {name: value for name, value in load_file(tmp_path / "model.safetensors").items() if "text" not in name}
+    weights = {
+        name: value for name, value in load_file(tmp_path / "model.safetensors").items() if "text" not in name
+    }
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="no weights for text"):
         clip.load(str(tmp_path))

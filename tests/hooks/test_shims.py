@@ -1,7 +1,8 @@
-"""Shims: needed where they say so, harmless elsewhere, and enough for unmodified LLaVA to train, save, resume and generate.
+"""Shims: needed where they say so, harmless elsewhere, and enough for unmodified LLaVA to train, save, resume
+and generate.
 
-``bare`` looks at the installed libraries in a process without shims. A test that fails there with "no longer needed" is good news: narrow
-the shim's range, or remove it.
+``bare`` looks at the installed libraries in a process without shims. A test that fails there with "no longer
+needed" is good news: narrow the shim's range, or remove it.
 """
 
 import json
@@ -45,7 +46,9 @@ print(json.dumps({
 
 
 def python(code, *arguments):
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300
+    )
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,9 @@ def shimmed():
 )
 def test_shim_is_needed_where_it_says_and_enough(bare, shimmed, fact, since, fine):
     assert fine(shimmed[fact]), shimmed[fact]
-    assert fine(bare[fact]) == (VERSION < since), f"{fact}: the shim is no longer needed on transformers {transformers.__version__}"
+    assert fine(bare[fact]) == (VERSION < since), (
+        f"{fact}: the shim is no longer needed on transformers {transformers.__version__}"
+    )
 
 
 @pytest.mark.slow
@@ -96,14 +101,20 @@ def test_needed_compares_with_the_installed_version():
 
 @pytest.mark.slow
 def test_install_works_before_and_after_transformers_is_imported():
-    tell = "from llava.train.llava_trainer import LLaVATrainer as T; print(hasattr(T._get_train_sampler, '__wrapped__'))"
-    install, load = "from spr_plugin.hooks import shims; shims.install(); shims.install()", "import transformers.trainer, llava.model"
+    tell = (
+        "from llava.train.llava_trainer import LLaVATrainer as T; print(hasattr(T._get_train_sampler,"
+        " '__wrapped__'))"
+    )
+    install, load = (
+        "from spr_plugin.hooks import shims; shims.install(); shims.install()",
+        "import transformers.trainer, llava.model",
+    )
     for order in ((install, load), (load, install)):
         done = python("; ".join([*order, tell]))
         assert done.stdout.split()[-1:] == [str(VERSION >= (4, 51))], done.stderr
 
 
-# --- each change of a class, on a class in little ---------------------------------------------------------------------------------
+# --- each change of a class, on a class in little
 
 
 def test_unknown_forward_arguments_are_dropped_and_the_signature_stays():
@@ -152,7 +163,11 @@ def test_copy_to_cpu_is_maybe_zero_3_without_deepspeed(monkeypatch):
 
     parameter = torch.nn.Parameter(torch.ones(2))
     copied = shims.copy_to_cpu(parameter, ignore_status=True, name="w")
-    assert torch.equal(copied, parameter) and not copied.requires_grad and copied.data_ptr() != parameter.data_ptr()
+    assert (
+        torch.equal(copied, parameter)
+        and not copied.requires_grad
+        and copied.data_ptr() != parameter.data_ptr()
+    )
     for there, expected in ((False, shims.copy_to_cpu), (True, "theirs")):
         monkeypatch.setattr(shims, "_has_deepspeed", lambda there=there: there)
         namespace = {"maybe_zero_3": "theirs"}
@@ -174,16 +189,29 @@ def test_swallowed_import_errors_get_one_line(tmp_path):
     code = "try:\n    from .language_model.llava_llama import LlavaLlamaForCausalLM\nexcept:\n    pass\n"
     (tmp_path / "llava" / "model" / "__init__.py").write_text(code)
     (tmp_path / "llava" / "model" / "language_model").mkdir()
-    (tmp_path / "llava" / "model" / "language_model" / "llava_llama.py").write_text("import a_package_nobody_has\n")
-    done = python(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from spr_plugin.hooks import shims; shims.install(); import llava")
-    assert "spr: llava.model has no models: No module named 'a_package_nobody_has'" in done.stderr.splitlines()
+    (tmp_path / "llava" / "model" / "language_model" / "llava_llama.py").write_text(
+        "import a_package_nobody_has\n"
+    )
+    done = python(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from spr_plugin.hooks import shims;"
+        " shims.install(); import llava"
+    )
+    assert (
+        "spr: llava.model has no models: No module named 'a_package_nobody_has'" in done.stderr.splitlines()
+    )
 
 
 def test_deepspeed_that_would_be_ignored_is_refused():
     arguments = types.SimpleNamespace(deepspeed="zero2.json")
     with pytest.raises(UserError, match="--deepspeed zero2.json: accelerate .* would ignore it"):
-        shims.refuse_ignored_deepspeed(types.SimpleNamespace(args=arguments, accelerator=types.SimpleNamespace(distributed_type="MULTI_CPU")))
-    shims.refuse_ignored_deepspeed(types.SimpleNamespace(args=arguments, accelerator=types.SimpleNamespace(distributed_type="DEEPSPEED")))
+        shims.refuse_ignored_deepspeed(
+            types.SimpleNamespace(
+                args=arguments, accelerator=types.SimpleNamespace(distributed_type="MULTI_CPU")
+            )
+        )
+    shims.refuse_ignored_deepspeed(
+        types.SimpleNamespace(args=arguments, accelerator=types.SimpleNamespace(distributed_type="DEEPSPEED"))
+    )
     shims.refuse_ignored_deepspeed(types.SimpleNamespace(args=types.SimpleNamespace(deepspeed=None)))
 
 
@@ -193,7 +221,7 @@ def test_deepspeed_flag_without_the_package_is_refused(monkeypatch):
         shims.prepare_deepspeed(True)
 
 
-# --- unmodified LLaVA, whole ------------------------------------------------------------------------------------------------------
+# --- unmodified LLaVA, whole
 
 
 @pytest.mark.slow
@@ -206,14 +234,21 @@ def test_lora_trains_generates_saves_and_resumes(llava_command):
     assert again.returncode == 0, again.stderr[-3000:]
     first, second = llava_command.records()
     assert (first["steps"], second["steps"]) == (2, 3)
-    assert first["trainer"] == "LLaVATrainer" and first["namespace"] and first["new_tokens"] >= 5 and first["warmup"] == 0.03
+    assert (
+        first["trainer"] == "LLaVATrainer"
+        and first["namespace"]
+        and first["new_tokens"] >= 5
+        and first["warmup"] == 0.03
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shims.needed((4, 38), (5, 4)), reason="generate passes nothing LLaVA does not know")
 def test_generate_needs_the_forward_shim(llava_command):
     done = llava_command.run("--lora_enable", "True", "--spr_only", without="_drop_unknown")
-    assert done.returncode != 0 and "unexpected keyword argument" in done.stderr, "forward_of_llava is no longer needed"
+    assert done.returncode != 0 and "unexpected keyword argument" in done.stderr, (
+        "forward_of_llava is no longer needed"
+    )
 
 
 @pytest.mark.slow
@@ -221,7 +256,9 @@ def test_generate_needs_the_forward_shim(llava_command):
 def test_resuming_needs_the_random_state_shim(llava_command):
     assert llava_command.run("--lora_enable", "True", "--spr", "--save_steps", 2).returncode == 0
     done = llava_command.run("--lora_enable", "True", "--spr", "--max_steps", 3, without="_allow_numpy")
-    assert done.returncode != 0 and "Weights only load failed" in done.stderr, "random_state_of_trainer is no longer needed"
+    assert done.returncode != 0 and "Weights only load failed" in done.stderr, (
+        "random_state_of_trainer is no longer needed"
+    )
 
 
 @pytest.mark.slow
@@ -229,7 +266,9 @@ def test_resuming_needs_the_random_state_shim(llava_command):
 @pytest.mark.parametrize("stage", [2, 3])
 @pytest.mark.parametrize("extra", [[], ["--freeze_mm_mlp_adapter", "True"]])
 def test_deepspeed_is_really_used_without_a_launcher(llava_command, pytestconfig, stage, extra):
-    """Also with a frozen projector: LoRA then leaves the no-decay group empty, on which schedulers once stumbled."""
+    """Also with a frozen projector: LoRA then leaves the no-decay group empty, on which schedulers once
+    stumbled.
+    """
     config = pytestconfig.rootpath / "tests" / "deepspeed" / f"zero{stage}.json"
     done = llava_command.run("--lora_enable", "True", "--spr", "--deepspeed", config, *extra)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -239,6 +278,8 @@ def test_deepspeed_is_really_used_without_a_launcher(llava_command, pytestconfig
 @pytest.mark.slow
 @pytest.mark.skipif(shims._has_deepspeed(), reason="DeepSpeed is installed here")
 def test_deepspeed_flag_gets_one_line_where_it_cannot_work(llava_command, pytestconfig):
-    done = llava_command.run("--spr", "--deepspeed", pytestconfig.rootpath / "tests" / "deepspeed" / "zero2.json")
+    done = llava_command.run(
+        "--spr", "--deepspeed", pytestconfig.rootpath / "tests" / "deepspeed" / "zero2.json"
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("spr: error: --deepspeed")

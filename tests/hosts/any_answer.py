@@ -1,5 +1,6 @@
-"""A recipe for hosts with random weights, who never write a box: SPR's regions, where every answer with words is valid, and
-the longest wins."""
+"""A recipe for hosts with random weights, who never write a box: SPR's regions, where every answer with words
+is valid, and the longest wins.
+"""
 
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.recipes.base import Judged, JudgedAnswer

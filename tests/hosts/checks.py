@@ -25,7 +25,9 @@ from spr_plugin.training.weights import tensor_hash
 
 def saved_weights(out: Path) -> dict:
     """name → tensor of a full checkpoint as the host saved it."""
-    return {name: tensor for path in sorted(out.glob("*.safetensors")) for name, tensor in load_file(path).items()}
+    return {
+        name: tensor for path in sorted(out.glob("*.safetensors")) for name, tensor in load_file(path).items()
+    }
 
 
 def assert_saved_equals_live(out: Path) -> None:
@@ -36,16 +38,24 @@ def assert_saved_equals_live(out: Path) -> None:
 
 
 def assert_whole(out: Path, part: str = "spr") -> None:
-    """Every region has all its candidates once, a score, and a pair or a reason; the logs hold no record twice."""
+    """Every region has all its candidates once, a score, and a pair or a reason; the logs hold no record
+    twice.
+    """
     spr = out / part
-    made = {path.name.partition("-")[0] for path in spr.iterdir()} - {"live_log_probs.json"}  # of a test's plugin
+    made = {path.name.partition("-")[0] for path in spr.iterdir()} - {
+        "live_log_probs.json"
+    }  # of a test's plugin
     assert made <= PARTS, f"--spr_overwrite would leave {made - PARTS}"
-    regions, candidates, scores, pairs = (Log(spr / stage).read() for stage in ("regions", "candidates", "scores", "pairs"))
+    regions, candidates, scores, pairs = (
+        Log(spr / stage).read() for stage in ("regions", "candidates", "scores", "pairs")
+    )
     assert len(regions) == 12 and scores.keys() == regions.keys()
     assert len(candidates) == 12 * 3 * 2
     assert sorted(record["query"] for record in pairs.values()) == sorted(regions)
     for stage in ("candidates", "scores", "pairs"):
-        lines = [line for path in (spr / stage).glob("rank-*.jsonl") for line in path.read_text().splitlines()]
+        lines = [
+            line for path in (spr / stage).glob("rank-*.jsonl") for line in path.read_text().splitlines()
+        ]
         assert len(lines) == len({json.loads(line)["id"] for line in lines}), stage
     assert (spr / "report.html").stat().st_size > 10_000
 
@@ -67,7 +77,7 @@ def assert_saved_lora_equals_live(out: Path) -> None:
         assert tensor_hash(saved.contiguous()) == value, name
 
 
-# --- of a host: what its own forward says is what decoding and DPO see ------------------------------------------------------------
+# --- of a host: what its own forward says is what decoding and DPO see
 
 
 @torch.no_grad()
@@ -76,7 +86,10 @@ def greedy(host, row: dict, count: int) -> list[int]:
     said = []
     length = len(row["input_ids"])
     for _ in range(count):
-        longer = {name: torch.cat([v, v.new_zeros(len(said))]) if torch.is_tensor(v) and v.shape == (length,) else v for name, v in row.items()}
+        longer = {
+            name: torch.cat([v, v.new_zeros(len(said))]) if torch.is_tensor(v) and v.shape == (length,) else v
+            for name, v in row.items()
+        }
         longer["input_ids"][length:] = torch.tensor(said, dtype=torch.long)
         if "attention_mask" in longer:
             longer["attention_mask"][:] = 1
@@ -91,15 +104,24 @@ def assert_decodes_as_its_own_forward(host, rows: list[dict], count: int = 6) ->
     for row, (first, second) in zip(rows, told):
         expected = greedy(host, row, count)
         ends = [place for place, token in enumerate(expected) if token in host.stop_tokens]
-        # LLaVA's collators take a padding token that was said for padding: what whole forwards say behind one is of another row.
-        sure = next((place + 1 for place, token in enumerate(expected) if token == host.tokenizer.pad_token_id), count)
-        assert first == second and first[:sure] == expected[: min(ends[0] if ends else count, sure)], (first, second, expected)
+        # LLaVA's collators take a padding token that was said for padding: what whole forwards say behind one
+        # is of another row.
+        sure = next(
+            (place + 1 for place, token in enumerate(expected) if token == host.tokenizer.pad_token_id), count
+        )
+        assert first == second and first[:sure] == expected[: min(ends[0] if ends else count, sure)], (
+            first,
+            second,
+            expected,
+        )
 
 
 def assert_rows_in_another_process(host, pairs) -> None:
     """What a data loader's process gets of the host makes the same batch, without trainer and model."""
     away = pickle.loads(pickle.dumps(host))
-    assert not hasattr(away, "trainer") and not any(isinstance(value, torch.nn.Module) for value in vars(away).values())
+    assert not hasattr(away, "trainer") and not any(
+        isinstance(value, torch.nn.Module) for value in vars(away).values()
+    )
     assert _plain(batch_of(away, pairs)) == _plain(batch_of(host, pairs))
 
 
@@ -112,7 +134,9 @@ def _plain(value):
 
 
 def assert_log_probs_of_its_own_forward(host, pairs) -> dict:
-    """Sums and gradients of two rows a pair and of joined rows against full logits; returns the gradients by parameter."""
+    """Sums and gradients of two rows a pair and of joined rows against full logits; returns the gradients by
+    parameter.
+    """
     assert no_joining(host.language_model()[0].config) is None
     inputs = batch_of(host, pairs)
     model, sums, gradients = host.trainer.model, [], []
@@ -123,7 +147,9 @@ def assert_log_probs_of_its_own_forward(host, pairs) -> dict:
             with host.labels_overheard() as heard:
                 logits = model(**batch).logits[:, :-1].float()
             labels = heard[0][:, 1:]
-            total = (logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels != -100)).sum(1)
+            total = (
+                logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels != -100)
+            ).sum(1)
         else:
             total = answers(host, model, batch, inputs["unshared"], joined=way == "joined").sums
         (total * torch.linspace(-1, 1, len(total))).sum().backward()
@@ -144,6 +170,8 @@ def assert_rehearses(host, file: str) -> None:
     space = Space.pixels(width, height)
     boxes = [Box(0, 0, width / 2, height / 2, space), Box(width / 4, height / 4, width, height, space)]
     objects = tuple(Annotation(number, "red circle", box) for number, box in enumerate(boxes))
-    query = region_query(AnnotatedImage("a", file, width, height, objects), Box(0, 0, width, height, space), 0)
+    query = region_query(
+        AnnotatedImage("a", file, width, height, objects), Box(0, 0, width, height, space), 0
+    )
     config = SPRConfig(spr=True)
     rehearse(host, find_recipe(config, host.box_format), [query], config)

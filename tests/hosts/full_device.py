@@ -1,4 +1,6 @@
-"""A plugin for the hosts' tests: no device has room, so that ZeRO-3's parts stay apart while the model answers."""
+"""A plugin for the hosts' tests: no device has room, so that ZeRO-3's parts stay apart while the model
+answers.
+"""
 
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.training import engine

@@ -17,11 +17,22 @@ TINY = ROOT / "examples" / "tiny_world"
 
 
 def launcher(ranks: int, deepspeed: bool, script: Path | None = None) -> list[str]:
-    """The words before a training script's flags: python, torchrun, or DeepSpeed's own launcher; the script is llava-torch's unless named."""
+    """The words before a training script's flags: python, torchrun, or DeepSpeed's own launcher; the script
+    is llava-torch's unless named.
+    """
     if deepspeed:
         script = script or Path(importlib.util.find_spec("llava").origin).parent / "train" / "train.py"
-        return [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", str(ranks), "--master_port", str(free_port()), str(script)]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
+        return [
+            str(Path(sys.executable).with_name("deepspeed")),
+            "--num_gpus",
+            str(ranks),
+            "--master_port",
+            str(free_port()),
+            str(script),
+        ]
+    torchrun = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
+    )
     return [sys.executable, *torchrun, *([str(script)] if script else ["-m", "llava.train.train"])]
 
 
@@ -39,7 +50,8 @@ def free_port() -> int:
 def command(world: Path, out: Path, *flags, ranks: int = 1, zero: int | None = None) -> list[str]:
     """LLaVA's training command on the tiny world, three steps of SFT, with ``flags`` behind.
 
-    ``zero`` 2 or 3 takes the ``deepspeed`` launcher and tests/deepspeed/zero*.json; else ``ranks`` above 1 take torchrun.
+    ``zero`` 2 or 3 takes the ``deepspeed`` launcher and tests/deepspeed/zero*.json; else ``ranks`` above 1
+    take torchrun.
     """
     settings = f"""
         --model_name_or_path {TINY}/llava --version v1
@@ -60,14 +72,22 @@ def spr_flags(world: Path) -> list[str]:
 
 
 def environment() -> dict:
-    settings = {"HF_HUB_OFFLINE": "1", "WANDB_DISABLED": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    settings = {
+        "HF_HUB_OFFLINE": "1",
+        "WANDB_DISABLED": "true",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "DS_ACCELERATOR": "cpu",
+    }
     return {**os.environ, **settings}
 
 
 def run(arguments: list[str], expect: int = 0, timeout: int = 400, cwd: Path = ROOT) -> str:
     """Run to the end; the joined output. A wrong exit code, or none in time, fails with the output's tail."""
     with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(arguments, env=environment(), stdout=output, stderr=subprocess.STDOUT, cwd=cwd)
+        process = subprocess.Popen(
+            arguments, env=environment(), stdout=output, stderr=subprocess.STDOUT, cwd=cwd
+        )
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -92,7 +112,9 @@ def kill(process: subprocess.Popen) -> None:
 def kill_when(arguments: list[str], reached, log: Path, timeout: int = 600) -> bool:
     """Start, what it prints behind ``log``, and kill as soon as ``reached()``; False if it ended before."""
     with open(log, "ab") as output:
-        process = subprocess.Popen(arguments, env=environment(), stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
+        process = subprocess.Popen(
+            arguments, env=environment(), stdout=output, stderr=subprocess.STDOUT, cwd=ROOT
+        )
     deadline = time.monotonic() + timeout
     while process.poll() is None:
         late = time.monotonic() > deadline

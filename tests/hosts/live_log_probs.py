@@ -1,4 +1,6 @@
-"""A plugin for the hosts' tests: at the end of the stage, log-probs of its pairs by the live model go to ``OUTPUT_DIR/spr/live_log_probs.json``."""
+"""A plugin for the hosts' tests: at the end of the stage, log-probs of its pairs by the live model go to
+``OUTPUT_DIR/spr/live_log_probs.json``.
+"""
 
 from dataclasses import asdict
 
@@ -27,17 +29,31 @@ write_exit = follow.write_exit
 
 def write_exit_and_log_probs(run, path):
     write_exit(run, path)
-    pairs = [PreferencePair.from_record(record) for record in run.log("pairs").read().values() if "skip" not in record][:PAIRS]
+    pairs = [
+        PreferencePair.from_record(record)
+        for record in run.log("pairs").read().values()
+        if "skip" not in record
+    ][:PAIRS]
     with generating(run.host):
         live = log_probs(run.host, pairs)
-    entry = {record["pair"]: [record["chosen"], record["rejected"]] for record in run.log("reference").read().values()}
-    records = [{"pair": asdict(pair), "live": both, "entry": entry.get(pair.id)} for pair, both in zip(pairs, live)]
+    entry = {
+        record["pair"]: [record["chosen"], record["rejected"]]
+        for record in run.log("reference").read().values()
+    }
+    records = [
+        {"pair": asdict(pair), "live": both, "entry": entry.get(pair.id)} for pair, both in zip(pairs, live)
+    ]
     if ranks.rank() == 0:
-        write_json(path.with_name("live_log_probs.json"), {"tower": str(run.host.llava.get_vision_tower().dtype), "pairs": records})
+        write_json(
+            path.with_name("live_log_probs.json"),
+            {"tower": str(run.host.llava.get_vision_tower().dtype), "pairs": records},
+        )
 
 
 @hookimpl
 def spr_host(trainer, namespace, config):
-    """No host of ours: asked for one, a run is under way, and its exit gets the log-probs; to import this file changes nothing."""
+    """No host of ours: asked for one, a run is under way, and its exit gets the log-probs; to import this
+    file changes nothing.
+    """
     follow.write_exit = write_exit_and_log_probs
     return None

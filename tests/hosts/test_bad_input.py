@@ -29,7 +29,11 @@ def with_flag(arguments: list[str], flag: str, value) -> list[str]:
 
 @pytest.mark.parametrize(
     "text, words",
-    [("[]", "COCO"), ('{"images": []', "JSON"), ('{"images": [], "annotations": [], "categories": []}', "no usable region")],
+    [
+        ("[]", "COCO"),
+        ('{"images": []', "JSON"),
+        ('{"images": [], "annotations": [], "categories": []}', "no usable region"),
+    ],
 )
 def test_annotations_of_the_wrong_kind(world, tmp_path, text, words):
     (tmp_path / "wrong.json").write_text(text)
@@ -48,7 +52,14 @@ def test_projector_pre_training(world, tmp_path):
     assert "--tune_mm_mlp_adapter" in line
 
 
-@pytest.mark.parametrize("flags, words", [(["--spr_lambada", "1"], "did you mean spr_lambda?"), (["--spr_lambda", "2"], "--spr_lambda 2"), (["--spr_scorer", "x"], "--spr_scorer x")])
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--spr_lambada", "1"], "did you mean spr_lambda?"),
+        (["--spr_lambda", "2"], "--spr_lambda 2"),
+        (["--spr_scorer", "x"], "--spr_scorer x"),
+    ],
+)
 def test_flags(world, tmp_path, flags, words):
     assert words in refused(command(world, tmp_path / "llava-x", *spr_flags(world), *flags))
 
@@ -57,7 +68,9 @@ def test_a_deepspeed_file_with_an_unknown_key(world, tmp_path):
     """Named before the model is loaded, by no traceback of zero.Init or the engine."""
     settings = json.loads((ROOT / "tests" / "deepspeed" / "zero3.json").read_text())
     (tmp_path / "zero.json").write_text(json.dumps({**settings, "gradient_cliping": 1.0}))
-    arguments = with_flag(command(world, tmp_path / "llava-x", *spr_flags(world), zero=3), "--deepspeed", tmp_path / "zero.json")
+    arguments = with_flag(
+        command(world, tmp_path / "llava-x", *spr_flags(world), zero=3), "--deepspeed", tmp_path / "zero.json"
+    )
     line = refused(with_flag(arguments, "--model_name_or_path", "/nowhere"))
     assert "zero.json: unknown key gradient_cliping; did you mean gradient_clipping?" in line
 
@@ -70,14 +83,19 @@ def test_quantized_weights_under_zero_3(world, tmp_path):
 
 def test_a_missing_package_is_named_with_its_extra(world, tmp_path):
     """Before anything is trained, not when the adapter is due."""
-    hidden = "import sys, runpy; sys.modules['peft'] = None; runpy.run_module('llava.train.train', run_name='__main__')"
+    hidden = (
+        "import sys, runpy; sys.modules['peft'] = None; runpy.run_module('llava.train.train',"
+        " run_name='__main__')"
+    )
     python, _, _, *flags = command(world, tmp_path / "llava-x", *spr_flags(world))
     line = refused([python, "-c", hidden, *flags])
     assert "--spr_tune lora" in line and "spr-plugin[dpo]" in line
 
 
 def test_broken_pictures_and_boxes_are_counted_and_the_rest_goes_on(world, tmp_path):
-    """A missing picture, a truncated JPEG, boxes outside and empty, a nameless category: each counted under its reason, and the run finishes."""
+    """A missing picture, a truncated JPEG, boxes outside and empty, a nameless category: each counted under
+    its reason, and the run finishes.
+    """
     images = tmp_path / "images"
     shutil.copytree(world / "images" / "spr", images / "spr")
     coco = json.loads((world / "spr.json").read_text())
@@ -94,15 +112,19 @@ def test_broken_pictures_and_boxes_are_counted_and_the_rest_goes_on(world, tmp_p
     sound[2]["category_id"] = 1000
     coco["categories"].append({"id": 1000, "name": " "})
     (tmp_path / "coco.json").write_text(json.dumps(coco))
-    flags = with_flag(with_flag(spr_flags(world), "--spr_annotations", tmp_path / "coco.json"), "--spr_image_folder", images)
+    flags = with_flag(
+        with_flag(spr_flags(world), "--spr_annotations", tmp_path / "coco.json"), "--spr_image_folder", images
+    )
     out = tmp_path / "llava-broken"
     run(command(world, out, *with_flag(flags, "--spr_regions", 16)))
     skipped = read_json(out / "spr" / "regions" / "counts.json")
-    assert {reason: skipped[reason] for reason in ("missing_image", "outside", "zero_area", "no_label")} == dict.fromkeys(
-        ("missing_image", "outside", "zero_area", "no_label"), 1
-    )
+    assert {
+        reason: skipped[reason] for reason in ("missing_image", "outside", "zero_area", "no_label")
+    } == dict.fromkeys(("missing_image", "outside", "zero_area", "no_label"), 1)
     regions, scores, pairs = (Log(out / "spr" / stage).read() for stage in ("regions", "scores", "pairs"))
-    (unread,) = [id for id, record in regions.items() if record["pictures"][0]["path"].endswith("truncated.jpg")]
+    (unread,) = [
+        id for id, record in regions.items() if record["pictures"][0]["path"].endswith("truncated.jpg")
+    ]
     assert {row["reason"] for row in scores[unread]["candidates"]} == {"image_unreadable"}
     assert [record.get("skip") for record in pairs.values() if record["query"] == unread] == ["too_few_valid"]
     assert len(pairs) == len(scores) == len(regions)

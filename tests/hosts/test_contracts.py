@@ -207,7 +207,10 @@ SCORE, ONE = "score(self, picture, descriptions)", "one(self, each)"
 SCORERS = [
     # (what is otherwise, words of the line)
     (method("score(self, queries, picture, texts)", "return []"), "Lab.score raised TypeError: .*score"),
-    (method(SCORE, "return [self.one(each) for each in descriptions][1:]"), "Lab.score gives 7 .*8 descriptions"),
+    (
+        method(SCORE, "return [self.one(each) for each in descriptions][1:]"),
+        "Lab.score gives 7 .*8 descriptions",
+    ),
     (method(SCORE, "return None"), "Lab.score gives None"),
     (method(SCORE, "return 0.5"), "Lab.score gives float"),
     (method(ONE, "return 0.5"), "Lab.score .*float"),
@@ -218,7 +221,10 @@ SCORERS = [
     (method(ONE, "return {'a': None}, 1.0"), "Lab.score gives the term a None"),
     (method(ONE, "return {1: 0.5}, 1.0"), "Lab.score .*name of a term"),
     (method(ONE, "return [0.5], 1.0"), "Lab.score .*terms"),
-    (method(ONE, "return {'n': 1 / len(each.predicted)}, 1.0"), "Lab.score raised ZeroDivisionError: .*lab.py, line"),
+    (
+        method(ONE, "return {'n': 1 / len(each.predicted)}, 1.0"),
+        "Lab.score raised ZeroDivisionError: .*lab.py, line",
+    ),
     ("score = None", "gives Lab, which has no method score"),
 ]
 

@@ -1,4 +1,6 @@
-"""What goes wrong between machines: a rank that dies, a damaged log, another run on the same folder. The same command, on two launchers, finishes."""
+"""What goes wrong between machines: a rank that dies, a damaged log, another run on the same folder. The same
+command, on two launchers, finishes.
+"""
 
 import subprocess
 import tempfile
@@ -20,7 +22,9 @@ def test_a_rank_dies_a_line_is_damaged_and_two_launchers_finish(world, tmp_path)
     out = tmp_path / "llava"
     with tempfile.TemporaryFile("w+") as output:
         arguments = command(world, out, *spr_flags(world), ranks=2)
-        process = subprocess.Popen(arguments, env=environment(), stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
+        process = subprocess.Popen(
+            arguments, env=environment(), stdout=output, stderr=subprocess.STDOUT, cwd=ROOT
+        )
         try:
             wait_for(lambda: Log(out / "spr" / "candidates").read(), process)
             doomed = rank_1(process)
@@ -42,7 +46,10 @@ def test_a_rank_dies_a_line_is_damaged_and_two_launchers_finish(world, tmp_path)
     first, *others = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(first[:-9] + b"\xff\n" + b"".join(others))
     printed = two_launchers(world, out)
-    assert f"{log}:1 is damaged" in printed and log.with_suffix(".damaged").read_bytes() == first[:-9] + b"\xff\n"
+    assert (
+        f"{log}:1 is damaged" in printed
+        and log.with_suffix(".damaged").read_bytes() == first[:-9] + b"\xff\n"
+    )
     assert_whole(out)
     assert_saved_equals_live(out)
     records = Log(out / "spr" / "candidates").read()
@@ -58,7 +65,10 @@ def two_launchers(world, out) -> str:
     place = torchrun.index("--standalone")
     arguments = [python, *torchrun[:place], *rendezvous, *torchrun[place + 3 :]]
     with tempfile.TemporaryFile("w+") as output:
-        nodes = [subprocess.Popen(arguments, env=environment(), stdout=output, stderr=subprocess.STDOUT, cwd=ROOT) for _ in range(2)]
+        nodes = [
+            subprocess.Popen(arguments, env=environment(), stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
+            for _ in range(2)
+        ]
         try:
             codes = [node.wait(400) for node in nodes]
         finally:
@@ -70,7 +80,11 @@ def two_launchers(world, out) -> str:
 
 
 def rank_1(launcher: subprocess.Popen) -> psutil.Process:
-    workers = [child for child in psutil.Process(launcher.pid).children(recursive=True) if "llava.train.train" in child.cmdline()]
+    workers = [
+        child
+        for child in psutil.Process(launcher.pid).children(recursive=True)
+        if "llava.train.train" in child.cmdline()
+    ]
     (found,) = [worker for worker in workers if worker.environ().get("RANK") == "1"]
     return found
 

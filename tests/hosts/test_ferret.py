@@ -1,4 +1,6 @@
-"""Ferret's training script: region tokens and masks, decoding and log-probs against its own forward, whole runs."""
+"""Ferret's training script: region tokens and masks, decoding and log-probs against its own forward, whole
+runs.
+"""
 
 import json
 import re
@@ -31,15 +33,30 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def data(world, tmp_path_factory):
-    """The tiny world's pictures as Ferret's own data: ``refexp``, with placeholders, and boxes in whole pixels apart from the text."""
+    """The tiny world's pictures as Ferret's own data: ``refexp``, with placeholders, and boxes in whole
+    pixels apart from the text.
+    """
     records = []
     for image in coco(world):
         label, box = image["objects"][0]
         box = [int(side) for side in box]
-        asked = {"from": "human", "value": f"<image>\nWhere is the {label}?"}, {"from": "gpt", "value": "It is <bbox_location0>."}
-        named = {"from": "human", "value": "What is <bbox_location0>?"}, {"from": "gpt", "value": f"a {label}"}
+        asked = (
+            {"from": "human", "value": f"<image>\nWhere is the {label}?"},
+            {"from": "gpt", "value": "It is <bbox_location0>."},
+        )
+        named = (
+            {"from": "human", "value": "What is <bbox_location0>?"},
+            {"from": "gpt", "value": f"a {label}"},
+        )
         size = {"image_w": image["width"], "image_h": image["height"]}
-        records.append({"image": image["file_name"], **size, "conversations": [*asked, *named], "box_x1y1x2y2": [[], [box], [box], []]})
+        records.append(
+            {
+                "image": image["file_name"],
+                **size,
+                "conversations": [*asked, *named],
+                "box_x1y1x2y2": [[], [box], [box], []],
+            }
+        )
     file = tmp_path_factory.mktemp("ferret") / "refexp.json"
     file.write_text(json.dumps(records))
     return file
@@ -60,7 +77,11 @@ def spr_flags(world) -> list[str]:
 
 
 def whole_run(arguments, ranks: int = 1, zero: int | None = None) -> str:
-    return run_in(TREE, [*launcher(ranks, bool(zero), TREE / "ferret" / "train" / "train.py"), *zero_flags(zero), *arguments], HERE)
+    return run_in(
+        TREE,
+        [*launcher(ranks, bool(zero), TREE / "ferret" / "train" / "train.py"), *zero_flags(zero), *arguments],
+        HERE,
+    )
 
 
 CONFIG = SPRConfig(spr=True, spr_annotations="a.json", spr_image_folder="images")
@@ -68,7 +89,9 @@ CONFIG = SPRConfig(spr=True, spr_annotations="a.json", spr_image_folder="images"
 
 @pytest.fixture(params=["geometric", "mean"])
 def host(request, random_llava, world, data, tmp_path, monkeypatch):
-    flags = settings(random_llava, world, data, tmp_path, "--region_geo_sampler", request.param == "geometric")
+    flags = settings(
+        random_llava, world, data, tmp_path, "--region_geo_sampler", request.param == "geometric"
+    )
     trainer, namespace = trainer_of(TREE, "ferret.train.train", flags, monkeypatch)
     torch.nn.init.normal_(trainer.model.lm_head.weight, std=0.5)
     for parameter in trainer.model.get_model().layers.parameters():
@@ -91,7 +114,9 @@ def test_a_box_in_a_question_brings_its_token_and_its_mask(host, world):
     first, second = row["region_masks"]
     assert first.shape == (width, height)
     marked = first.nonzero()
-    assert marked.min(0).values.tolist() == [int(0.1 * width), int(0.2 * height)] and marked.max(0).values.tolist() == [int(0.5 * width), int(0.6 * height)]
+    assert marked.min(0).values.tolist() == [int(0.1 * width), int(0.2 * height)] and marked.max(
+        0
+    ).values.tolist() == [int(0.5 * width), int(0.6 * height)]
     assert second.mean() > 0.98
     said = row["input_ids"][row["labels"] != -100]
     assert not (said == token).any() and "a dog [1, 2, 3, 4]" in host.texts([said.tolist()])[0]
@@ -101,14 +126,24 @@ def test_a_box_in_a_question_brings_its_token_and_its_mask(host, world):
 
 def test_decoding_says_what_the_model_says_row_by_row(host, world):
     pictures = [Image.open(world / "images" / image["file_name"]).convert("RGB") for image in coco(world)[:2]]
-    rows = [row for picture in pictures for row in host.questions([picture], [ASK, "Describe [1, 1, 700, 700].", "What is this?"])]
+    rows = [
+        row
+        for picture in pictures
+        for row in host.questions([picture], [ASK, "Describe [1, 1, 700, 700].", "What is this?"])
+    ]
     assert_decodes_as_its_own_forward(host, rows)
 
 
 def test_log_probs_are_those_of_the_model_s_own_forward(host, world):
     files = [str(world / "images" / image["file_name"]) for image in coco(world)[:2]]
-    answers = ("red circle [100, 200, 300, 400]", "a ring"), ("green [1, 2, 3, 4] and", "blue square [5, 6, 7, 8] red")
-    pairs = [PreferencePair(f"p{i}", f"r{i}", ASK * (i + 1), (file,), *answers[i], 1.0, 0.0, "a", "b") for i, file in enumerate(files)]
+    answers = (
+        ("red circle [100, 200, 300, 400]", "a ring"),
+        ("green [1, 2, 3, 4] and", "blue square [5, 6, 7, 8] red"),
+    )
+    pairs = [
+        PreferencePair(f"p{i}", f"r{i}", ASK * (i + 1), (file,), *answers[i], 1.0, 0.0, "a", "b")
+        for i, file in enumerate(files)
+    ]
     assert_rows_in_another_process(host, pairs)
     gradients = assert_log_probs_of_its_own_forward(host, pairs)
     assert any(host.part_of(name) == "projector" and "region_" in name for name in gradients)
@@ -120,15 +155,25 @@ def test_without_annotations_it_is_told_before_it_trains(host):
             spr_host(trainer=host.trainer, namespace=host.namespace, config=config)
 
 
-def test_a_fork_under_another_name_and_one_that_lacks_an_entry_point(random_llava, world, data, tmp_path, monkeypatch):
+def test_a_fork_under_another_name_and_one_that_lacks_an_entry_point(
+    random_llava, world, data, tmp_path, monkeypatch
+):
     for file in (TREE / "ferret").rglob("*.py"):
         copy = tmp_path / "tree" / "labcode" / file.relative_to(TREE / "ferret")
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(re.sub(r"\b(from|import) ferret\b", r"\1 labcode", file.read_text()).replace('"ferret"', '"labcode"'))
-    trainer, namespace = trainer_of(tmp_path / "tree", "labcode.train.train", settings(random_llava, world, data, tmp_path), monkeypatch)
+        copy.write_text(
+            re.sub(r"\b(from|import) ferret\b", r"\1 labcode", file.read_text()).replace(
+                '"ferret"', '"labcode"'
+            )
+        )
+    trainer, namespace = trainer_of(
+        tmp_path / "tree", "labcode.train.train", settings(random_llava, world, data, tmp_path), monkeypatch
+    )
     assert namespace["__name__"] == "labcode.train.train"
     assert isinstance(spr_host(trainer=trainer, namespace=namespace, config=CONFIG), FerretHost)
-    without = {name: value for name, value in namespace.items() if name not in ("LazySupervisedDataset", "Image")}
+    without = {
+        name: value for name, value in namespace.items() if name not in ("LazySupervisedDataset", "Image")
+    }
     with pytest.raises(UserError, match="lacks LazySupervisedDataset, Image; supply a spr_host hook"):
         spr_host(trainer=trainer, namespace=without, config=CONFIG)
 

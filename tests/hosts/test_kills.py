@@ -1,4 +1,6 @@
-"""SIGKILL in each stage: the same command finishes, nothing is lost or doubled, and the stage's entry stays what it was."""
+"""SIGKILL in each stage: the same command finishes, nothing is lost or doubled, and the stage's entry stays
+what it was.
+"""
 
 import os
 import random
@@ -16,7 +18,8 @@ from .checks import assert_saved_equals_live, assert_saved_lora_equals_live, ass
 from .launch import ROOT, command, environment, kill, kill_when, run, spr_flags
 
 pytestmark = pytest.mark.slow
-# What a killed run says of itself: its other ranks may still be dying, and all may be done but the end of the process.
+# What a killed run says of itself: its other ranks may still be dying, and all may be done but the end of the
+# process.
 OPEN = ("empty", "stopped", "running", "finished")
 
 LORA = ["--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8"]
@@ -70,14 +73,22 @@ def test_zero3_on_two_ranks(world, tmp_path):
 
 
 def test_zero3_where_no_device_has_room_for_the_whole_model(world, tmp_path, calm):
-    """Two ranks answer in step, layer by layer, and say what one says that holds the model. Once more when all is done: nothing is trained
-    then, and the host saves the whole model all the same."""
+    """Two ranks answer in step, layer by layer, and say what one says that holds the model. Once more when
+    all is done: nothing is trained then, and the host saves the whole model all the same.
+    """
     out = tmp_path / "killed-zero3"
-    arguments = command(world, out, *spr_flags(world), *EACH_STEP, "--spr_only", "--spr_plugin", FULL_DEVICE, ranks=2, zero=3)
+    arguments = command(
+        world, out, *spr_flags(world), *EACH_STEP, "--spr_only", "--spr_plugin", FULL_DEVICE, ranks=2, zero=3
+    )
     killed_in(("candidates", "dpo"), arguments, out)
-    assert "a device has 0.0 GiB free; the ranks answer in step, layer by layer" in out.with_suffix(".log").read_text()
+    assert (
+        "a device has 0.0 GiB free; the ranks answer in step, layer by layer"
+        in out.with_suffix(".log").read_text()
+    )
     assert_whole(out)
-    assert_same_records(out, calm, ("regions", "candidates"))  # CLIP's last bits are others in a process of DeepSpeed's
+    assert_same_records(
+        out, calm, ("regions", "candidates")
+    )  # CLIP's last bits are others in a process of DeepSpeed's
     assert_saved_equals_live(out)
     run(arguments)
     assert_saved_equals_live(out)
@@ -91,9 +102,13 @@ def killed_in(stages, arguments: list[str], out: Path) -> None:
         before = _size(sign)
 
         def reached(sign=sign, before=before):
-            return any(sign.glob("checkpoint-*/complete.json")) if sign.name == "dpo" else _size(sign) > before
+            return (
+                any(sign.glob("checkpoint-*/complete.json")) if sign.name == "dpo" else _size(sign) > before
+            )
 
-        assert kill_when(arguments, reached, log), f"the run ended before its stage {stage} could be killed: {log.read_text()[-3000:]}"
+        assert kill_when(arguments, reached, log), (
+            f"the run ended before its stage {stage} could be killed: {log.read_text()[-3000:]}"
+        )
         assert runs.open(out).state in OPEN
         index = out / "spr" / "entry" / "index.json"
         if index.exists():
@@ -105,7 +120,9 @@ def killed_in(stages, arguments: list[str], out: Path) -> None:
 
 def _size(path: Path) -> int:
     try:
-        files = (file for file in path.rglob("*") if file.name != "manifest.json")  # which is there before its stage
+        files = (
+            file for file in path.rglob("*") if file.name != "manifest.json"
+        )  # which is there before its stage
         return sum(file.stat().st_size for file in files if file.is_file())
     except FileNotFoundError:  # renamed between the two calls
         return 0
@@ -125,7 +142,9 @@ def calm(world, tmp_path_factory):
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_random_instants(world, tmp_path, calm, ranks):
-    """Killed at random instants from the lock on, restarted, killed again …: the pairs are those of the calm run, on one rank and on two."""
+    """Killed at random instants from the lock on, restarted, killed again …: the pairs are those of the calm
+    run, on one rank and on two.
+    """
     rng = random.Random(SEED + ranks)
     length = (calm / "spr" / "report.html").stat().st_mtime - (calm / "spr" / "manifest.json").stat().st_mtime
     print(f"seed {SEED + ranks}, {length:.0f} s in the stages of a calm run")
@@ -146,15 +165,21 @@ def test_random_instants(world, tmp_path, calm, ranks):
 @pytest.mark.campaign
 @pytest.mark.timeout(1800)
 def test_what_is_left_is_dealt_anew_to_other_ranks(world, tmp_path):
-    """1 → 2 → 4 → 1: each time killed when every rank has answered at least one batch; the last one finishes alone."""
+    """1 → 2 → 4 → 1: each time killed when every rank has answered at least one batch; the last one finishes
+    alone.
+    """
     out, calm = tmp_path / "dealt", tmp_path / "calm"
     flags = [*spr_flags(world), "--spr_only", "--spr_sample_batch", "2"]
     log = Log(out / "spr" / "candidates")
     answered = []
     for ranks in (1, 2, 4):
         before = _lines(log, ranks)
-        reached = lambda ranks=ranks, before=before: all(now > was for now, was in zip(_lines(log, ranks), before))
-        assert kill_when(command(world, out, *flags, ranks=ranks), reached, tmp_path / "log"), (tmp_path / "log").read_text()[-3000:]
+        reached = lambda ranks=ranks, before=before: all(
+            now > was for now, was in zip(_lines(log, ranks), before)
+        )
+        assert kill_when(command(world, out, *flags, ranks=ranks), reached, tmp_path / "log"), (
+            tmp_path / "log"
+        ).read_text()[-3000:]
         answered.append(dict(log.read()))
     assert len(answered[0]) < len(answered[1]) < len(answered[2]) < 12 * 3 * 2
     run(command(world, out, *flags))
@@ -180,7 +205,9 @@ def assert_same_records(out: Path, calm: Path, stages=("regions", "candidates", 
 def killed_after(arguments: list[str], sign: Path, seconds: float) -> bool:
     """Start, and kill so many seconds after the run has taken its lock; False if it ended before."""
     before = sign.stat().st_mtime_ns if sign.exists() else 0
-    process = subprocess.Popen(arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    process = subprocess.Popen(
+        arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
+    )
     due = None
     while process.poll() is None:
         if due is None and sign.exists() and sign.stat().st_mtime_ns != before:
@@ -193,5 +220,11 @@ def killed_after(arguments: list[str], sign: Path, seconds: float) -> bool:
 
 
 def read_log(out: Path, stage: str) -> list[bytes]:
-    """The lines of all ranks. A line begins with its record's id, so that sorted they stand in the canonical order."""
-    return sorted(line for path in (out / "spr" / stage).glob("rank-*.jsonl") for line in path.read_bytes().splitlines(keepends=True))
+    """The lines of all ranks. A line begins with its record's id, so that sorted they stand in the canonical
+    order.
+    """
+    return sorted(
+        line
+        for path in (out / "spr" / stage).glob("rank-*.jsonl")
+        for line in path.read_bytes().splitlines(keepends=True)
+    )

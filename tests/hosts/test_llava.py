@@ -41,7 +41,9 @@ def test_full_fine_tuning_single_process(finished):
     moved = {name for name in base if not torch.equal(base[name], improved[name])}
     assert moved and all("self_attn" in name or "mlp" in name for name in moved), sorted(moved)[:5]
     assert not any("mm_projector" in name or "vision_tower" in name for name in moved)
-    assert len(moved) == sum(name.endswith("_proj.weight") for name in base if "layers" in name and "vision_tower" not in name)
+    assert len(moved) == sum(
+        name.endswith("_proj.weight") for name in base if "layers" in name and "vision_tower" not in name
+    )
 
 
 @pytest.mark.legacy
@@ -63,7 +65,11 @@ def test_a_folder_of_another_version_is_refused_by_name(finished):
     manifest.write_text('{"hash": "x", "config": {}, "inputs": {}, "versions": {}}')
     printed = run(arguments, expect=2)
     manifest.write_bytes(kept)
-    assert "spr: error:" in printed and "of an older version in layout 1" in printed and "--spr_overwrite" in printed
+    assert (
+        "spr: error:" in printed
+        and "of an older version in layout 1" in printed
+        and "--spr_overwrite" in printed
+    )
     assert "Traceback" not in printed.split("spr: error:")[1]
 
 
@@ -78,7 +84,9 @@ class TorchIn:
 
 
 def loaded(path, base=None, dtype=torch.float16):
-    """(tokenizer, model, image processor) that LLaVA's own builder makes of a result, a LoRA one over its base."""
+    """(tokenizer, model, image processor) that LLaVA's own builder makes of a result, a LoRA one over its
+    base.
+    """
     from spr_plugin.hooks import shims
 
     shims.install()
@@ -86,7 +94,9 @@ def loaded(path, base=None, dtype=torch.float16):
 
     with replaced(builder, "torch", TorchIn(dtype)):
         load = builder.load_pretrained_model
-        return load(str(path), base and str(base), "llava-lora" if base else "llava", device_map="cpu", device="cpu")[:3]
+        return load(
+            str(path), base and str(base), "llava-lora" if base else "llava", device_map="cpu", device="cpu"
+        )[:3]
 
 
 def loaded_host(world, path, base, tower: str):
@@ -100,24 +110,41 @@ def loaded_host(world, path, base, tower: str):
     conversation.default_conversation = conversation.conv_templates["v1"]
     tokenizer.pad_token = tokenizer.unk_token
     model.eval().get_vision_tower().to(getattr(torch, tower.removeprefix("torch.")))
-    data = script.DataArguments(data_path=f"{world}/sft.json", image_folder=f"{world}/images", is_multimodal=True, image_aspect_ratio="pad")
+    data = script.DataArguments(
+        data_path=f"{world}/sft.json",
+        image_folder=f"{world}/images",
+        is_multimodal=True,
+        image_aspect_ratio="pad",
+    )
     data.image_processor, data.mm_use_im_start_end = image_processor, False
     made = script.make_supervised_data_module(tokenizer=tokenizer, data_args=data)
-    trainer = SimpleNamespace(model=model, train_dataset=made["train_dataset"], data_collator=made["data_collator"])
+    trainer = SimpleNamespace(
+        model=model, train_dataset=made["train_dataset"], data_collator=made["data_collator"]
+    )
     return LlavaHost(trainer, vars(script), SPRConfig(spr=True))
 
 
 @torch.no_grad()
 def assert_loads_as_live(world, out, base=None):
-    """What the host's own loader makes of the result gives each token the log-prob that it had in the live model, but for rounding: sums come in
-    another order under ZeRO-3 (1.5e-5 was seen, on one processor and not on another), and an adapter is merged by the loader (1.2e-5)."""
+    """What the host's own loader makes of the result gives each token the log-prob that it had in the live
+    model, but for rounding: sums come in another order under ZeRO-3 (1.5e-5 was seen, on one processor and
+    not on another), and an adapter is merged by the loader (1.2e-5).
+    """
     known = read_json(out / "spr" / "live_log_probs.json")
-    again = log_probs(loaded_host(world, out, base, known["tower"]), [PreferencePair.from_record(one["pair"]) for one in known["pairs"]])
+    again = log_probs(
+        loaded_host(world, out, base, known["tower"]),
+        [PreferencePair.from_record(one["pair"]) for one in known["pairs"]],
+    )
     assert again
     for one, both in zip(known["pairs"], again):
         for live, now in zip(one["live"], both):
             assert now == pytest.approx(live, rel=0, abs=5e-5), one["pair"]["id"]
-    moved = [abs(sum(live) - before) for one in known["pairs"] if one["entry"] for live, before in zip(one["live"], one["entry"])]
+    moved = [
+        abs(sum(live) - before)
+        for one in known["pairs"]
+        if one["entry"]
+        for live, before in zip(one["live"], one["entry"])
+    ]
     assert moved and max(moved) > 1e-3, moved
 
 
@@ -138,7 +165,20 @@ def test_the_host_s_own_loader_reads_the_result(world, finished):
 def test_lora_host(world, tmp_path):
     """A host with LoRA keeps its adapter; projector and adapter are saved as they live."""
     out = tmp_path / "llava-lora"
-    run(command(world, out, *spr_flags(world), "--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8", *LOG_PROBS))
+    run(
+        command(
+            world,
+            out,
+            *spr_flags(world),
+            "--lora_enable",
+            "True",
+            "--lora_r",
+            "4",
+            "--lora_alpha",
+            "8",
+            *LOG_PROBS,
+        )
+    )
     assert_whole(out)
     assert_saved_lora_equals_live(out)
     assert_loads_as_live(world, out, TINY / "llava")
@@ -151,7 +191,10 @@ def test_lora_host(world, tmp_path):
     for name in adapter:
         if "lora_A" in name:
             weight = name.removeprefix("base_model.model.").replace("lora_A.", "")
-            merged = given[weight].float() + 8 / 4 * adapter[name.replace("lora_A", "lora_B")].float() @ adapter[name].float()
+            merged = (
+                given[weight].float()
+                + 8 / 4 * adapter[name.replace("lora_A", "lora_B")].float() @ adapter[name].float()
+            )
             assert (found[weight].float() - merged).abs().max() < 2e-3 * merged.abs().max(), weight
     for name, tensor in torch.load(out / "non_lora_trainables.bin", weights_only=True).items():
         assert torch.equal(found[name.removeprefix("base_model.model.")], tensor.half()), name
@@ -185,8 +228,12 @@ def test_spr_only_starts_from_the_loaded_model(world, tmp_path):
     arguments = command(world, out, *spr_flags(world), "--spr_only", "--spr_save_base", "--bf16", "True")
     printed = run(arguments)
     # An older transformers prints numbers, a newer one texts.
-    assert re.search(r"'rewards/margins': '?0(\.0)?'?,", printed), "the reference is the policy's own path: equal to the last bit"
+    assert re.search(r"'rewards/margins': '?0(\.0)?'?,", printed), (
+        "the reference is the policy's own path: equal to the last bit"
+    )
     assert_whole(out)
     assert "train_runtime" in printed
     given, base = saved_weights(TINY / "llava"), saved_weights(out / "spr" / "base")
-    assert all(torch.equal(given[name].bfloat16(), base[name]) for name in given if name.startswith("model.layers"))
+    assert all(
+        torch.equal(given[name].bfloat16(), base[name]) for name in given if name.startswith("model.layers")
+    )

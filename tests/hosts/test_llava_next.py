@@ -1,4 +1,6 @@
-"""LLaVA-NeXT's training script: tiles, the Qwen2 template, a training loop of its own, a ``trl`` that hides the real one."""
+"""LLaVA-NeXT's training script: tiles, the Qwen2 template, a training loop of its own, a ``trl`` that hides
+the real one.
+"""
 
 import json
 
@@ -39,9 +41,13 @@ def qwen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights") / "tiny-qwen2"
     torch.manual_seed(0)
     tokens = make_vlm.tokenizer("<image>")
-    tokens.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})  # as Qwen2's names them, and no others
+    tokens.add_special_tokens(
+        {"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]}
+    )  # as Qwen2's names them, and no others
     end = tokens.eos_token_id
-    Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokens), eos_token_id=end, bos_token_id=end, **make_vlm.TEXT)).save_pretrained(folder)
+    Qwen2ForCausalLM(
+        Qwen2Config(vocab_size=len(tokens), eos_token_id=end, bos_token_id=end, **make_vlm.TEXT)
+    ).save_pretrained(folder)
     tokens.save_pretrained(folder)
     return folder
 
@@ -60,14 +66,24 @@ def settings(qwen, random_llava, data, images, out, *flags) -> list[str]:
 def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shapes")
     for number, (width, height) in enumerate(SHAPES):
-        pixels = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+        pixels = torch.randint(
+            0, 256, (height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number)
+        )
         Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
     return [str(folder / f"{number}.png") for number in range(len(SHAPES))]
 
 
 @pytest.fixture
 def host(qwen, random_llava, tmp_path, monkeypatch):
-    arguments = settings(qwen, random_llava, random_llava / "data.json", random_llava / "images", tmp_path, "--gradient_checkpointing", "False")
+    arguments = settings(
+        qwen,
+        random_llava,
+        random_llava / "data.json",
+        random_llava / "images",
+        tmp_path,
+        "--gradient_checkpointing",
+        "False",
+    )
     trainer, namespace = trainer_of(TREE, "llava.train.train", arguments, monkeypatch)
     trainer.model.float().eval()
     found = spr_host(trainer=trainer, namespace=namespace, config=SPRConfig(spr=True))
@@ -81,9 +97,13 @@ def test_a_row_s_labels_are_its_answer_and_the_end_of_turn(host, pictures):
     theirs = super(LlavaNextHost, host).row([pictures[0]], "Where?", "a dog")
     assert theirs["labels"][theirs["input_ids"] == host.tokenizer.eos_token_id].ne(-100).sum() == 3
     said = row["labels"][row["labels"] != -100]
-    assert said[-1] == host.tokenizer.eos_token_id and host.texts([said[:-1].tolist()]) == ["a dog [0.1, 0.2, 0.3, 0.4]"]
+    assert said[-1] == host.tokenizer.eos_token_id and host.texts([said[:-1].tolist()]) == [
+        "a dog [0.1, 0.2, 0.3, 0.4]"
+    ]
     (question,) = host.questions([Image.open(pictures[0])], ["Where?\nSay it."])
-    assert torch.equal(question["input_ids"], row["input_ids"][: len(question["input_ids"])]) and (row["labels"] != -100).nonzero()[0] == len(question["input_ids"])
+    assert torch.equal(question["input_ids"], row["input_ids"][: len(question["input_ids"])]) and (
+        row["labels"] != -100
+    ).nonzero()[0] == len(question["input_ids"])
     assert torch.equal(question["image"][0][0], row["image"][0][0])
     assert host.box_format.describe() == {"family": "llava", "space": "normalized", "aspect": "anyres"}
 
@@ -93,7 +113,11 @@ def test_a_rehearsal(host, pictures):
 
 
 def test_decoding_says_what_the_model_says_row_by_row(host, pictures):
-    rows = [row for file in pictures for row in host.questions([Image.open(file).convert("RGB")], ["Where is it?", "Describe all."])]
+    rows = [
+        row
+        for file in pictures
+        for row in host.questions([Image.open(file).convert("RGB")], ["Where is it?", "Describe all."])
+    ]
     assert len({row["image"][0][0].shape for row in rows}) > 1
     assert_decodes_as_its_own_forward(host, rows)
 
@@ -109,7 +133,9 @@ def test_a_picture_s_tiles_are_encoded_once(host, pictures, monkeypatch):
 
 
 def test_log_probs_are_those_of_the_model_s_own_forward(host, pictures):
-    asked = [("Where?" * (i + 1), (file,), "a red circle [0.1, 0.2]", "blue") for i, file in enumerate(pictures)]
+    asked = [
+        ("Where?" * (i + 1), (file,), "a red circle [0.1, 0.2]", "blue") for i, file in enumerate(pictures)
+    ]
     pairs = [PreferencePair(f"p{i}", f"r{i}", *words, 1.0, 0.0, "a", "b") for i, words in enumerate(asked)]
     assert_rows_in_another_process(host, pairs)
     gradients = assert_log_probs_of_its_own_forward(host, pairs)
@@ -136,7 +162,11 @@ def test_several_data_files_are_not_mined(host):
 
 
 def whole_run(arguments, ranks: int = 1, zero: int | None = None) -> str:
-    words = [*launcher(ranks, bool(zero), TREE / "llava" / "train" / "train.py"), *zero_flags(zero), *arguments]
+    words = [
+        *launcher(ranks, bool(zero), TREE / "llava" / "train" / "train.py"),
+        *zero_flags(zero),
+        *arguments,
+    ]
     return run_in(TREE, words, TREE)  # from its root, where its trl lies
 
 
@@ -146,11 +176,20 @@ def spr_flags(world):
         --spr_regions 12 --spr_max_new_tokens 12 --spr_sample_batch 6 --spr_batch_size 2""".split()
 
 
-@pytest.mark.parametrize(("lora", "ranks", "zero", "flags"), [(False, 1, None, []), (True, 1, None, []), (True, 1, None, ["--spr_only"]), (False, 2, 3, [])])
+@pytest.mark.parametrize(
+    ("lora", "ranks", "zero", "flags"),
+    [(False, 1, None, []), (True, 1, None, []), (True, 1, None, ["--spr_only"]), (False, 2, 3, [])],
+)
 def test_a_run(qwen, random_llava, world, spr_flags, tmp_path, lora, ranks, zero, flags):
     out = tmp_path / "next-spr"
     lora_flags = ["--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8"] if lora else []
-    printed = whole_run(settings(qwen, random_llava, world / "sft.json", world / "images", out, *spr_flags, *flags, *lora_flags), ranks, zero)
+    printed = whole_run(
+        settings(
+            qwen, random_llava, world / "sft.json", world / "images", out, *spr_flags, *flags, *lora_flags
+        ),
+        ranks,
+        zero,
+    )
     assert_whole(out)
     assert_engine_on(out, ranks) if zero else None
     assert "share their prompt" in printed

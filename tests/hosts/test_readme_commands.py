@@ -1,4 +1,6 @@
-"""README's commands for real weights pass the real argument parsers and stop where the weights would be loaded: there is no hub here."""
+"""README's commands for real weights pass the real argument parsers and stop where the weights would be
+loaded: there is no hub here.
+"""
 
 import json
 import re
@@ -17,7 +19,11 @@ NO_GPU = "--use_cpu True --bf16 False --tf32 False".split()
 
 def readme_command(start: str) -> list[str]:
     """The words of README's command that begins with ``start``, line ends joined."""
-    (block,) = [b for b in re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL) if b.startswith(start)]
+    (block,) = [
+        b
+        for b in re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        if b.startswith(start)
+    ]
     return shlex.split(block.replace("\\\n", " "))
 
 
@@ -32,7 +38,8 @@ def test_llava_7b(tmp_path):
 
 
 def test_ferret_7b(tmp_path):
-    """Ferret is no package: its flags are recorded in ferret_flags.py, and the real HfArgumentParser reads README's command with them.
+    """Ferret is no package: its flags are recorded in ferret_flags.py, and the real HfArgumentParser reads
+    README's command with them.
 
     That script trains nothing, which is an error of its own.
     """
@@ -44,8 +51,16 @@ def test_ferret_7b(tmp_path):
     assert "this command ends without the SPR stage" in printed
     (line,) = [line for line in printed.splitlines() if line.startswith('{"spr"')]
     held = json.loads(line)
-    assert held["spr"]["spr_only"] and held["spr"]["spr_box_format"] == "ferret" and held["spr"]["spr_lambda"] == 0.8
-    assert held["model"]["add_region_feature"] and held["data"]["image_aspect_ratio"] == "square_nocrop" and held["lora_enable"]
+    assert (
+        held["spr"]["spr_only"]
+        and held["spr"]["spr_box_format"] == "ferret"
+        and held["spr"]["spr_lambda"] == 0.8
+    )
+    assert (
+        held["model"]["add_region_feature"]
+        and held["data"]["image_aspect_ratio"] == "square_nocrop"
+        and held["lora_enable"]
+    )
 
 
 def test_onevision_7b(tmp_path):
@@ -64,5 +79,7 @@ def test_onevision_7b(tmp_path):
 def test_a_hugging_face_model(tmp_path):
     _, script, *flags = readme_command("python examples/finetune_vlm.py")
     printed = run([*launcher(1, False, ROOT / script), *flags, *NO_GPU], expect=1, cwd=tmp_path)
-    assert "AutoProcessor.from_pretrained(script.model)" in printed and "huggingface.co" in printed, printed[-3000:]
+    assert "AutoProcessor.from_pretrained(script.model)" in printed and "huggingface.co" in printed, printed[
+        -3000:
+    ]
     assert "spr: error" not in printed and "unrecognized" not in printed

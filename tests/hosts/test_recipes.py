@@ -41,7 +41,9 @@ def objects_csv(world, out) -> str:
 
 
 def test_a_recipe_of_two_pictures_goes_through_a_whole_run(lab, tiny_world, tmp_path):
-    """Under a host that shows several: sampled, judged, paired and trained on; one that shows one refuses at the start."""
+    """Under a host that shows several: sampled, judged, paired and trained on; one that shows one refuses at
+    the start.
+    """
     world = tiny_world(sft=4, spr=8)
     (tmp_path / "names.yaml").write_text("names: {together: 2}")
     model, processor = make_vlm.make("llava")
@@ -62,5 +64,7 @@ def test_a_recipe_of_two_pictures_goes_through_a_whole_run(lab, tiny_world, tmp_
     trainer.args.output_dir = str(tmp_path / "other")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransformersHost, "most_pictures", 1)
-        with pytest.raises(UserError, match="--spr_recipe names asks about 2 pictures at once, and .* shows one picture"):
+        with pytest.raises(
+            UserError, match="--spr_recipe names asks about 2 pictures at once, and .* shows one picture"
+        ):
             follow.train(trainer, SPRConfig(**flags), {}, None)

@@ -1,4 +1,6 @@
-"""Hugging Face models under plain Trainer and TRL scripts: rows, decoding and log-probs against each model's own forward; whole runs."""
+"""Hugging Face models under plain Trainer and TRL scripts: rows, decoding and log-probs against each model's
+own forward; whole runs.
+"""
 
 import json
 import sys
@@ -31,7 +33,13 @@ from .launch import ROOT, TINY, launcher, run, zero_flags
 
 SCRIPTS = ROOT / "tests" / "hosts" / "scripts"
 FAMILIES = sorted(make_vlm.FAMILIES)
-FORMATS = {"llava": "llava", "llava_onevision": "llava", "qwen2_5_vl": "qwen2.5-vl", "qwen3_vl": "qwen3-vl", "internvl": "internvl"}
+FORMATS = {
+    "llava": "llava",
+    "llava_onevision": "llava",
+    "qwen2_5_vl": "qwen2.5-vl",
+    "qwen3_vl": "qwen3-vl",
+    "internvl": "internvl",
+}
 SIZES = ((90, 60), (48, 70))
 ANSWERS = ("a red circle [0.1, 0.2, 0.3, 0.4]", "a blue square [0.5, 0.5, 0.75, 0.9] and green")
 
@@ -41,7 +49,9 @@ def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     files = [folder / f"{width}x{height}.png" for width, height in SIZES]
     for seed, (file, (width, height)) in enumerate(zip(files, SIZES)):
-        pixels = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+        pixels = torch.randint(
+            0, 256, (height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+        )
         Image.fromarray(pixels.numpy()).save(file)
     return [str(file) for file in files]
 
@@ -49,7 +59,9 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="module", params=FAMILIES)
 def host(request, tmp_path_factory):
     model, processor = make_vlm.make(request.param)
-    arguments = transformers.TrainingArguments(str(tmp_path_factory.mktemp("out")), use_cpu=True, report_to=[], remove_unused_columns=False)
+    arguments = transformers.TrainingArguments(
+        str(tmp_path_factory.mktemp("out")), use_cpu=True, report_to=[], remove_unused_columns=False
+    )
     trainer = transformers.Trainer(model.eval(), arguments, train_dataset=[0], processing_class=processor)
     config = SPRConfig(spr=True, spr_annotations="annotations.json")
     found = spr_host(trainer=trainer, namespace={}, config=config)
@@ -62,7 +74,9 @@ def test_a_row_is_the_question_then_the_answer_and_its_end(host, pictures):
         (question,) = host.questions([picture.convert("RGB")], ["Where is it?"])
     row = host.row([pictures[0]], "Where is it?", ANSWERS[0])
     asked = len(question["input_ids"])
-    assert torch.equal(row["input_ids"][:asked], question["input_ids"]) and (row["labels"][:asked] == -100).all()
+    assert (
+        torch.equal(row["input_ids"][:asked], question["input_ids"]) and (row["labels"][:asked] == -100).all()
+    )
     said = row["labels"][asked:].tolist()
     assert said[-1] == host.tokenizer.eos_token_id and host.texts([said[:-1]]) == [ANSWERS[0]]
     assert host.fits(row) and row["attention_mask"].all()
@@ -75,7 +89,9 @@ def test_a_rehearsal(host, pictures):
 def question_rows(host, pictures):
     """Questions of different lengths about pictures of different shapes."""
     texts = ["Where is it?", "Describe the objects in the region with their bounding boxes."]
-    return [host.questions([Image.open(file).convert("RGB")], [text])[0] for file in pictures for text in texts]
+    return [
+        host.questions([Image.open(file).convert("RGB")], [text])[0] for file in pictures for text in texts
+    ]
 
 
 def test_decoding_says_what_the_model_says_row_by_row(host, pictures):
@@ -85,7 +101,8 @@ def test_decoding_says_what_the_model_says_row_by_row(host, pictures):
 def test_log_probs_are_those_of_the_model_s_own_forward(host, pictures):
     asked = [("Where is it?" * (i + 1), (file,), *ANSWERS[:: 1 - 2 * i]) for i, file in enumerate(pictures)]
     pairs = [PreferencePair(f"p{i}", f"r{i}", *words, 1.0, 0.0, "a", "b") for i, words in enumerate(asked)]
-    host.trainer.model.double()  # trained weights are sharp: in fp32 rounding alone moves their gradients by more than the bound
+    # trained weights are sharp: in fp32 rounding alone moves their gradients by more than the bound
+    host.trainer.model.double()
     assert_rows_in_another_process(host, pairs)
     gradients = assert_log_probs_of_its_own_forward(host, pairs)
     host.trainer.model.float()
@@ -96,9 +113,15 @@ def test_parts_and_layers(host):
     parts = {host.part_of(name) for name, _ in host.trainer.model.named_parameters()}
     assert parts == {"language model", "projector", "vision tower"}
     layers = host.language_layers()
-    linear = {name for name, module in host.trainer.model.named_modules() if isinstance(module, torch.nn.Linear)}
+    linear = {
+        name for name, module in host.trainer.model.named_modules() if isinstance(module, torch.nn.Linear)
+    }
     count = host.vlm.config.get_text_config().num_hidden_layers
-    assert len(layers) == 7 * count and set(layers) <= linear and all(host.part_of(name) == "language model" for name in layers)
+    assert (
+        len(layers) == 7 * count
+        and set(layers) <= linear
+        and all(host.part_of(name) == "language model" for name in layers)
+    )
 
 
 def test_qwen_2_5_counts_pixels_of_the_picture_as_its_processor_resizes_it(pictures):
@@ -113,7 +136,7 @@ def test_qwen_2_5_counts_pixels_of_the_picture_as_its_processor_resizes_it(pictu
         assert (round(width / space.scale[0]), round(height / space.scale[1])) == (columns * 14, rows * 14)
 
 
-# --- what cannot work is one line -------------------------------------------------------------------------------------------------
+# --- what cannot work is one line
 
 
 @pytest.fixture
@@ -129,7 +152,9 @@ def test_the_processor_is_found_where_scripts_keep_it(script):
     processor = script.processing_class
     for place in ("trainer", "collator", "globals"):
         collator = SimpleNamespace(processor=processor if place == "collator" else None)
-        trainer = SimpleNamespace(processing_class=processor if place == "trainer" else None, data_collator=collator)
+        trainer = SimpleNamespace(
+            processing_class=processor if place == "trainer" else None, data_collator=collator
+        )
         assert find_processor(trainer, {"anything": processor} if place == "globals" else {}) is processor
     script.processing_class = processor.tokenizer
     with pytest.raises(UserError, match="no processor found"):
@@ -156,7 +181,7 @@ def test_a_language_model_is_no_host_of_ours():
     assert spr_host(trainer=SimpleNamespace(model=torch.nn.Linear(2, 2)), namespace={}, config=CONFIG) is None
 
 
-# --- whole runs of scripts that know nothing of us ------------------------------------------------------------------------------
+# --- whole runs of scripts that know nothing of us
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +195,12 @@ def checkpoint(tmp_path_factory):
 def trainer_command(world, checkpoint, out, *flags, ranks: int = 1, zero: int | None = None) -> list[str]:
     settings = f"""--model {checkpoint} --data {world}/sft.json --images {world}/images --output_dir {out} --max_steps 2
         --per_device_train_batch_size 2 --learning_rate 1e-5 --report_to none --save_strategy no --use_cpu True --remove_unused_columns False""".split()
-    return [*launcher(ranks, bool(zero), ROOT / "examples" / "finetune_vlm.py"), *settings, *zero_flags(zero), *map(str, flags)]
+    return [
+        *launcher(ranks, bool(zero), ROOT / "examples" / "finetune_vlm.py"),
+        *settings,
+        *zero_flags(zero),
+        *map(str, flags),
+    ]
 
 
 def spr_flags(world) -> list[str]:
@@ -181,35 +211,59 @@ def spr_flags(world) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "zero"), [(1, None), (2, 3)])
 def test_a_trainer_script(world, checkpoint, tmp_path, ranks, zero):
-    """Full fine-tuning: what the script saves is what the stage left, read back by transformers itself, and once more when all is done."""
+    """Full fine-tuning: what the script saves is what the stage left, read back by transformers itself, and
+    once more when all is done.
+    """
     out = tmp_path / "out"
     printed = run(trainer_command(world, checkpoint, out, *spr_flags(world), ranks=ranks, zero=zero))
     assert_whole(out)
     assert "chosen and rejected share their prompt" in printed
-    assert read_json(out / "config.json")["spr_box"] == {"family": "llava", "space": "padded_square", "aspect": "pad"}
-    again, before = (transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32) for folder in (out, checkpoint))
-    saved, live = {name: tensor_hash(p.detach()) for name, p in again.named_parameters()}, read_json(out / "spr" / "exit.json")["weights"]
+    assert read_json(out / "config.json")["spr_box"] == {
+        "family": "llava",
+        "space": "padded_square",
+        "aspect": "pad",
+    }
+    again, before = (
+        transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+        for folder in (out, checkpoint)
+    )
+    saved, live = (
+        {name: tensor_hash(p.detach()) for name, p in again.named_parameters()},
+        read_json(out / "spr" / "exit.json")["weights"],
+    )
     assert {name: saved[name] for name in live} == live
     entry = read_json(out / "spr" / "entry" / "index.json")
     moved = {name for name in live if live[name] != entry[name]}
     assert len(moved) == 7 * 4 and all("language_model" in name for name in moved)
-    assert any(tensor_hash(p.detach()) != entry[name] for name, p in before.named_parameters() if name in entry), "the script's own training did nothing"
+    assert any(
+        tensor_hash(p.detach()) != entry[name] for name, p in before.named_parameters() if name in entry
+    ), "the script's own training did nothing"
     assert transformers.AutoProcessor.from_pretrained(out).chat_template == make_vlm.convert.TEMPLATE
     assert_engine_on(out, ranks) if zero else None
     kept = saved_weights(out)
     (out / "model.safetensors").unlink()
-    run(trainer_command(world, checkpoint, out, *spr_flags(world), ranks=ranks, zero=zero or 2))  # nothing is left to train, in ZeRO-2 no engine is made
-    assert {name: tensor_hash(value) for name, value in saved_weights(out).items()} == {name: tensor_hash(value) for name, value in kept.items()}
+    run(
+        trainer_command(world, checkpoint, out, *spr_flags(world), ranks=ranks, zero=zero or 2)
+    )  # nothing is left to train, in ZeRO-2 no engine is made
+    assert {name: tensor_hash(value) for name, value in saved_weights(out).items()} == {
+        name: tensor_hash(value) for name, value in kept.items()
+    }
 
 
 @pytest.mark.slow
 def test_a_trl_script_by_attach(world, checkpoint, tmp_path):
     """TRL's SFTTrainer with LoRA under argparse: the adapter that it saves is the stage's."""
     out = tmp_path / "out"
-    places = f"--model {checkpoint} --data {world}/sft.json --images {world}/images --output {out} --annotations {world}/spr.json --pictures {world}/images"
+    places = (
+        f"--model {checkpoint} --data {world}/sft.json --images {world}/images --output {out} --annotations"
+        f" {world}/spr.json --pictures {world}/images"
+    )
     run([sys.executable, str(SCRIPTS / "trl_sft.py"), *places.split(), "--clip", str(TINY / "clip")])
     assert_whole(out)
-    live, adapter = read_json(out / "spr" / "exit.json")["weights"], load_file(out / "adapter_model.safetensors")
+    live, adapter = (
+        read_json(out / "spr" / "exit.json")["weights"],
+        load_file(out / "adapter_model.safetensors"),
+    )
     assert live and {name: tensor_hash(adapter[name.replace(".default", "")]) for name in live} == live
     entry = read_json(out / "spr" / "entry" / "index.json")
     assert all(live[name] != entry[name] for name in live if "lora_B" in name)
@@ -244,17 +298,45 @@ def test_trl_s_own_script_with_a_yaml_file(world, checkpoint, tmp_path):
     datasets = pytest.importorskip("datasets")
     rows = []
     for record in json.loads((world / "sft.json").read_text())[:8]:
-        question, answer = (turn["value"].replace("<image>", "").strip() for turn in record["conversations"][:2])
+        question, answer = (
+            turn["value"].replace("<image>", "").strip() for turn in record["conversations"][:2]
+        )
         asked, said = {"role": "user", "content": question}, {"role": "assistant", "content": answer}
-        rows.append({"images": [Image.open(world / "images" / record["image"])], "prompt": [asked], "completion": [said]})
+        rows.append(
+            {
+                "images": [Image.open(world / "images" / record["image"])],
+                "prompt": [asked],
+                "completion": [said],
+            }
+        )
     (tmp_path / "data").mkdir()
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "data" / "train.parquet")
     out = tmp_path / "out"
-    places = {"checkpoint": checkpoint, "data": tmp_path / "data", "out": out, "world": world, "clip": TINY / "clip"}
+    places = {
+        "checkpoint": checkpoint,
+        "data": tmp_path / "data",
+        "out": out,
+        "world": world,
+        "clip": TINY / "clip",
+    }
     (tmp_path / "c.yaml").write_text(TRL.format(**places))
-    printed = run([sys.executable, "-m", "trl.scripts.sft", "--config", str(tmp_path / "c.yaml"), "--spr", "--spr_batch_size", "2"])
+    printed = run(
+        [
+            sys.executable,
+            "-m",
+            "trl.scripts.sft",
+            "--config",
+            str(tmp_path / "c.yaml"),
+            "--spr",
+            "--spr_batch_size",
+            "2",
+        ]
+    )
     assert_whole(out)
-    again, live = transformers.AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32), read_json(out / "spr" / "exit.json")["weights"]
+    again, live = (
+        transformers.AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32),
+        read_json(out / "spr" / "exit.json")["weights"],
+    )
     saved = {name: tensor_hash(p.detach()) for name, p in again.named_parameters()}
     assert live and {name: saved[name] for name in live} == live
     assert "DPO on" in printed and "'train_loss'" in printed

@@ -1,4 +1,6 @@
-"""Code bases that no package index has: our miniatures, or the true trees where ``SPR_HOST_SRC`` names a checkout that holds them."""
+"""Code bases that no package index has: our miniatures, or the true trees where ``SPR_HOST_SRC`` names a
+checkout that holds them.
+"""
 
 import importlib
 import json
@@ -55,7 +57,9 @@ def trainer_of(tree: Path, module: str, arguments: list[str], monkeypatch) -> tu
 
 
 def coco(world: Path) -> list[dict]:
-    """Pictures of the tiny world's annotations with their rows: ``{"file_name", "width", "height", "objects": [(label, xyxy)]}``."""
+    """Pictures of the tiny world's annotations with their rows: ``{"file_name", "width", "height", "objects":
+    [(label, xyxy)]}``.
+    """
     data = json.loads((world / "spr.json").read_text())
     names = {category["id"]: category["name"] for category in data["categories"]}
     found = []

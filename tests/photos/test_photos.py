@@ -57,7 +57,10 @@ def images(tmp_path_factory):
     for name, photo in PHOTOS.items():
         Image.fromarray(photo()).save(folder / name)
     skipped = Counter()
-    found = {Path(image.path).name: image for image in CocoImages(str(HERE / "annotations.json"), str(folder), skipped)}
+    found = {
+        Path(image.path).name: image
+        for image in CocoImages(str(HERE / "annotations.json"), str(folder), skipped)
+    }
     assert not skipped and found.keys() == PHOTOS.keys()
     return found
 
@@ -83,26 +86,44 @@ def sentence(rows):
 
 def shifted(box, share):
     """`box` moved right and down by `share` of its sides, kept on the picture."""
-    return Box(box.x1 + share * box.width, box.y1 + share * box.height, box.x2 + share * box.width, box.y2 + share * box.height, box.space).clip()
+    return Box(
+        box.x1 + share * box.width,
+        box.y1 + share * box.height,
+        box.x2 + share * box.width,
+        box.y2 + share * box.height,
+        box.space,
+    ).clip()
 
 
 def answers(query):
-    """A good answer, one with loose boxes, one with half of the objects, one with boxes far off, and two that are no answer."""
+    """A good answer, one with loose boxes, one with half of the objects, one with boxes far off, and two that
+    are no answer.
+    """
     rows = [(annotation.label, annotation.box) for annotation in query.truth]
     loose = sentence([(label, shifted(box, 0.12)) for label, box in rows])
     half = sentence(rows[: len(rows) // 2])
     astray = sentence([("something", shifted(box, 0.8)) for _, box in rows])
-    return {"good": sentence(rows), "loose": loose, "half": half, "astray": astray, "vague": "Some things.", "broken": "A thing [0.1, 0.2"}
+    return {
+        "good": sentence(rows),
+        "loose": loose,
+        "half": half,
+        "astray": astray,
+        "vague": "Some things.",
+        "broken": "A thing [0.1, 0.2",
+    }
 
 
 def test_every_photograph_gives_regions_with_more_than_four_objects(queries, images):
     assert {query.image.id for query in queries} == {image.id for image in images.values()}
-    assert all(len(query.truth) > 4 and query.truth == members(query.image, query.region) for query in queries)
+    assert all(
+        len(query.truth) > 4 and query.truth == members(query.image, query.region) for query in queries
+    )
 
 
 # Photograph, the object that growth starts from → region and members, worked out by hand:
 GOLDEN_REGIONS = [
-    # The shuttle touches the woman; their union holds at least half of everything, of the flag 79 of 97 columns.
+    # The shuttle touches the woman; their union holds at least half of everything, of the flag 79 of 97
+    # columns.
     ("astronaut.png", 3, (18, 0, 472, 512), [1, 2, 3, 4, 5, 6, 7]),
     # Inside the woman's own box lie patch, tag and ring, and half of the flag: more than four at once.
     ("astronaut.png", 1, (18, 15, 365, 512), [1, 2, 5, 6, 7]),
@@ -112,11 +133,13 @@ GOLDEN_REGIONS = [
     ("chelsea.png", 17, (0, 0, 399, 300), [14, 15, 16, 17, 18]),
     # Floodlight, platform (touches), rocket (touches), right mast (57 px away), left mast (62 px).
     ("rocket.png", 25, (164, 122, 480, 427), [19, 22, 23, 24, 25]),
-    # Three boxes touch the rear wheel; the bench's centre is nearest, and with it comes the seat; then the motorcycle.
+    # Three boxes touch the rear wheel; the bench's centre is nearest, and with it comes the seat; then the
+    # motorcycle.
     ("motorcycle_left.png", 28, (42, 15, 685, 451), list(range(26, 37))),
 ]
 # The same regions' answers: object → the share of its height, from above, that the answer's box covers. S_loc = sum of the shares
-# over 0.5, divided by the number of members; no other two boxes overlap by more than a box does with its own object.
+# over 0.5, divided by the number of members; no other two boxes overlap by more than a box does with its own
+# object.
 GOLDEN_ANSWERS = {
     ("astronaut.png", 1): ({1: 1, 5: 52 / 74, 2: 0.25}, (1 + 52 / 74) / 5),
     ("coffee.png", 11): ({13: 1, 8: 1, 11: 242 / 322}, (1 + 1 + 242 / 322) / 6),
@@ -161,7 +184,9 @@ def test_scores_are_those_worked_out_by_hand(images, scorer, key):
     [row] = record["candidates"]
     terms = row["terms"]
     assert terms["s_loc"] == pytest.approx(s_loc, abs=0.01)
-    assert row["score"] == pytest.approx(0.8 * (terms["s_crop"] + terms["s_local"]) / 2 + 0.2 * terms["s_loc"])
+    assert row["score"] == pytest.approx(
+        0.8 * (terms["s_crop"] + terms["s_local"]) / 2 + 0.2 * terms["s_loc"]
+    )
     kept = sum(share > 0.5 for share in shares.values())
     assert len(form.parse(row["repaired"], query.image.width, query.image.height).boxes) == kept
     # A bin of a thousandth cut off costs a small object some hundredths of IoU.
@@ -172,7 +197,10 @@ def test_hand_drawn_boxes_lie_on_the_picture_and_are_told_apart(images):
     for image in images.values():
         assert len({annotation.label for annotation in image.annotations}) == len(image.annotations)
         for annotation in image.annotations:
-            assert annotation.box.clip() == annotation.box and min(annotation.box.width, annotation.box.height) >= 19
+            assert (
+                annotation.box.clip() == annotation.box
+                and min(annotation.box.width, annotation.box.height) >= 19
+            )
             others = [other for other in image.annotations if other is not annotation]
             assert all(iou(annotation.box, other.box) < 0.9 for other in others)
 
@@ -185,7 +213,11 @@ def test_from_answers_to_a_pair(queries, scorer):
         rows = {row["id"]: row for row in record["candidates"]}
         s_loc = {name: row["terms"].get("s_loc") for name, row in rows.items()}
         # Two decimals cost a small object some IoU: even the true boxes do not reach 1.
-        assert s_loc["good"] > 0.8 > s_loc["loose"] > 0.3 and s_loc["good"] > s_loc["half"] and s_loc["astray"] < 0.4
+        assert (
+            s_loc["good"] > 0.8 > s_loc["loose"] > 0.3
+            and s_loc["good"] > s_loc["half"]
+            and s_loc["astray"] < 0.4
+        )
         assert rows["loose"]["repaired_terms"]["s_loc"] > s_loc["loose"]
         assert rows["good"]["repaired_terms"]["kept"] == 1
         assert (rows["vague"]["reason"], rows["broken"]["reason"]) == ("no_box", "unparsable")
@@ -193,7 +225,9 @@ def test_from_answers_to_a_pair(queries, scorer):
         [prompt] = prompts_for(query, FORM, ["plain"])
         pair = make_pair(query, prompt.text, record["candidates"], best_over_worst)
         assert isinstance(pair, PreferencePair)
-        assert pair.chosen_score == max(row["repaired_score"] for row in rows.values() if not row["not_choosable"])
+        assert pair.chosen_score == max(
+            row["repaired_score"] for row in rows.values() if not row["not_choosable"]
+        )
         assert pair.rejected_score == min(row["score"] for row in rows.values() if row["reason"] is None)
 
 
@@ -222,7 +256,9 @@ def test_the_report_draws_chosen_and_rejected_boxes(queries, scorer, tmp_path):
     for query in queries:
         candidates = [{"id": f"{query.id}-{name}", "text": text} for name, text in answers(query).items()]
         [record] = judge_queries([query], [candidates], recipe_of(scorer))
-        pair = make_pair(query, prompts_for(query, FORM, ["plain"])[0].text, record["candidates"], best_over_worst)
+        pair = make_pair(
+            query, prompts_for(query, FORM, ["plain"])[0].text, record["candidates"], best_over_worst
+        )
         regions.append(query.to_record())
         scores.append(record)
         pairs.append(asdict(pair))
@@ -230,14 +266,21 @@ def test_the_report_draws_chosen_and_rejected_boxes(queries, scorer, tmp_path):
     html = write_report(tmp_path).read_text()
     assert not re.search(r"(src|href)=.https?:", html), "the report is one file that needs no network"
     assert "missing_image" in html and "no_box" in html and "unparsable" in html
-    pictures = [Image.open(io.BytesIO(base64.b64decode(data))) for data in re.findall(r"data:image/jpeg;base64,([\w+/=]+)", html)]
+    pictures = [
+        Image.open(io.BytesIO(base64.b64decode(data)))
+        for data in re.findall(r"data:image/jpeg;base64,([\w+/=]+)", html)
+    ]
     assert len(pictures) == 2 * len(queries)
     in_order = [shown[id] for id in Log(tmp_path / "pairs").read()]
     for (query, pair), picture in zip(in_order, pictures[::2]):
         assert pair.chosen in unescape(html) and pair.rejected in unescape(html)
         for box in FORM.parse(pair.chosen, query.image.width, query.image.height).boxes:
-            x1, y1, _, _ = (value * PICTURE_SIDE / max(query.image.width, query.image.height) for value in box.pixels())
-            corner = np.asarray(picture, int)[max(0, int(y1) - 3) : int(y1) + 4, max(0, int(x1) - 3) : int(x1) + 4].reshape(-1, 3)
+            x1, y1, _, _ = (
+                value * PICTURE_SIDE / max(query.image.width, query.image.height) for value in box.pixels()
+            )
+            corner = np.asarray(picture, int)[
+                max(0, int(y1) - 3) : int(y1) + 4, max(0, int(x1) - 3) : int(x1) + 4
+            ].reshape(-1, 3)
             assert abs(corner - ImageColor.getrgb(COLORS["chosen"])).sum(1).min() < 120, (query.image.id, box)
 
 

@@ -11,8 +11,12 @@ from spr_plugin.runs.lock import lock, owner_of
 
 
 def test_a_second_run_is_refused_and_a_dead_one_s_lock_is_not(tmp_path, capsys):
-    hold = f"from spr_plugin.runs.lock import lock; lock({str(tmp_path)!r}); print('held', flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    hold = (
+        f"from spr_plugin.runs.lock import lock; lock({str(tmp_path)!r}); print('held', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout.readline() == "held\n"
         assert owner_of(tmp_path).startswith(f"process {other.pid} ")
         with pytest.raises(UserError, match=f"is in use by process {other.pid} on .* since .*--output_dir"):
@@ -27,7 +31,9 @@ def test_a_second_run_is_refused_and_a_dead_one_s_lock_is_not(tmp_path, capsys):
 
 
 def test_a_run_that_ended_well_leaves_no_owner(tmp_path, capsys):
-    subprocess.run([sys.executable, "-c", f"from spr_plugin.runs.lock import lock; lock({str(tmp_path)!r})"], check=True)
+    subprocess.run(
+        [sys.executable, "-c", f"from spr_plugin.runs.lock import lock; lock({str(tmp_path)!r})"], check=True
+    )
     lock(tmp_path)
     assert capsys.readouterr().err == ""
 
@@ -51,7 +57,10 @@ STRANGE_LOCKS = {
 def test_a_lock_that_no_run_made_is_refused_and_left_as_it_is(tmp_path, make):
     """In a process of its own, which a pipe could hold for ever."""
     make(tmp_path / "lock")
-    code = f"from spr_plugin.errors import UserError\nfrom spr_plugin.runs.lock import lock\ntry: lock({str(tmp_path)!r})\nexcept UserError as it: print(it)"
+    code = (
+        "from spr_plugin.errors import UserError\nfrom spr_plugin.runs.lock import lock\ntry:"
+        f" lock({str(tmp_path)!r})\nexcept UserError as it: print(it)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout.startswith(f"{tmp_path}/lock") and done.stdout.endswith("move it away\n"), done
     assert done.stdout.count("\n") == 1

@@ -15,7 +15,9 @@ from spr_plugin.runs.log import Log
 def test_reads_all_ranks_ordered_by_id(tmp_path):
     Log(tmp_path, rank=1).append({"id": "b", "n": 2})
     Log(tmp_path, rank=0).append({"id": "c", "n": 3}, {"id": "a", "n": 1})
-    assert list(Log(tmp_path).read().items()) == [(k, {"id": k, "n": n}) for k, n in (("a", 1), ("b", 2), ("c", 3))]
+    assert list(Log(tmp_path).read().items()) == [
+        (k, {"id": k, "n": n}) for k, n in (("a", 1), ("b", 2), ("c", 3))
+    ]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 12])
@@ -55,7 +57,16 @@ def test_records_are_one_json_object_a_line(tmp_path):
     assert record["crc"] == f"{zlib.crc32(body):08x}"
 
 
-STRANGE_TEXTS = ["", "é", "\u2028 \x85 \x0b \r\n", "\ud83d", "\U0001f600", '"}\n', '", "crc": "00000000', "\0\x7f\x1b[31m"]
+STRANGE_TEXTS = [
+    "",
+    "é",
+    "\u2028 \x85 \x0b \r\n",
+    "\ud83d",
+    "\U0001f600",
+    '"}\n',
+    '", "crc": "00000000',
+    "\0\x7f\x1b[31m",
+]
 
 
 @pytest.mark.parametrize("text", STRANGE_TEXTS, ids=ascii)
@@ -66,7 +77,9 @@ def test_whatever_a_model_writes_comes_back_as_it_was(tmp_path, text):
 
 
 def test_no_flipped_bit_is_believed(tmp_path):
-    """One costs its record, or the two that its line end divides; the others stay as they are. Every third, which meets all bits."""
+    """One costs its record, or the two that its line end divides; the others stay as they are. Every third,
+    which meets all bits.
+    """
     log = Log(tmp_path)
     records = [{"id": str(n), "text": f"a cup [0.{n}1, 0.2]", "score": n / 7} for n in range(3)]
     log.append(*records)
@@ -112,9 +125,15 @@ def test_damaged_lines_of_all_ranks_are_set_aside_before_a_stage_goes_on(tmp_pat
 
 def test_records_are_read_one_at_a_time_in_any_order(tmp_path):
     for rank in range(3):
-        Log(tmp_path, rank).append(*({"id": f"{n:03d}", "rank": rank, "text": "\u00e9" * n} for n in range(rank, 60, 3)))
+        Log(tmp_path, rank).append(
+            *({"id": f"{n:03d}", "rank": rank, "text": "\u00e9" * n} for n in range(rank, 60, 3))
+        )
     records = Log(tmp_path).read()
-    assert list(records) == [f"{n:03d}" for n in range(60)] and records["031"] == {"id": "031", "rank": 1, "text": "\u00e9" * 31}
+    assert list(records) == [f"{n:03d}" for n in range(60)] and records["031"] == {
+        "id": "031",
+        "rank": 1,
+        "text": "\u00e9" * 31,
+    }
     assert [record["rank"] for record in records.values()] == [0, 1, 2] * 20 and "060" not in records
 
 
@@ -152,9 +171,14 @@ log.close()
 
 
 def test_no_room_in_the_middle_of_an_append(tmp_path):
-    """The kernel takes a part of the write and refuses the rest: one line, nothing half, and it goes on when there is room."""
+    """The kernel takes a part of the write and refuses the rest: one line, nothing half, and it goes on when
+    there is room.
+    """
     out = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, check=True)
-    assert out.stdout.startswith(f"{Log(tmp_path).path}: File too large; what was written before is safe") and out.stdout.count("\n") == 1
+    assert (
+        out.stdout.startswith(f"{Log(tmp_path).path}: File too large; what was written before is safe")
+        and out.stdout.count("\n") == 1
+    )
     records = Log(tmp_path).read()
     assert list(records) == ["0", "3"] and not records.damaged
 
@@ -174,8 +198,24 @@ def test_the_disk_takes_what_was_appended_at_a_bounded_interval(tmp_path, monkey
 
 def test_other_tools_read_the_logs(tmp_path):
     """``datasets`` reads all ranks' files as one table, also where records differ."""
-    Log(tmp_path, 0).append({"id": "a", "truth": [[0.0, 1.0]], "candidates": [{"id": "x", "initial": {"terms": {}, "total": 0.0, "reason": "empty"}}]})
-    Log(tmp_path, 1).append({"id": "b", "truth": [[0.5, 1.0]], "candidates": [{"id": "y", "initial": {"terms": {"s_loc": 0.5}, "total": 0.4, "reason": None}}]})
-    load_dataset = pytest.importorskip("datasets").load_dataset  # the oldest environment has no lmms-eval and what it needs
-    table = load_dataset("json", data_files=str(tmp_path / "*.jsonl"), split="train", cache_dir=str(tmp_path / "cache"))
+    Log(tmp_path, 0).append(
+        {
+            "id": "a",
+            "truth": [[0.0, 1.0]],
+            "candidates": [{"id": "x", "initial": {"terms": {}, "total": 0.0, "reason": "empty"}}],
+        }
+    )
+    Log(tmp_path, 1).append(
+        {
+            "id": "b",
+            "truth": [[0.5, 1.0]],
+            "candidates": [{"id": "y", "initial": {"terms": {"s_loc": 0.5}, "total": 0.4, "reason": None}}],
+        }
+    )
+    load_dataset = pytest.importorskip(
+        "datasets"
+    ).load_dataset  # the oldest environment has no lmms-eval and what it needs
+    table = load_dataset(
+        "json", data_files=str(tmp_path / "*.jsonl"), split="train", cache_dir=str(tmp_path / "cache")
+    )
     assert sorted(table["id"]) == ["a", "b"]

@@ -51,7 +51,10 @@ def whole_run(path) -> dict[str, set]:
 
 
 def records(folder) -> dict[str, list]:
-    return {stage: list(Folder(folder).log(stage).read()) for stage in ("regions", "candidates", "scores", "pairs")}
+    return {
+        stage: list(Folder(folder).log(stage).read())
+        for stage in ("regions", "candidates", "scores", "pairs")
+    }
 
 
 CHANGES = {
@@ -76,7 +79,9 @@ def test_a_changed_flag_makes_its_stage_and_those_behind_it_again_and_nothing_be
         if one in again:
             assert list(Log(tmp_path / f"{one}.replaced").read()) == [one]  # nothing is lost
     folder = Folder(tmp_path)
-    assert not any(path.exists() for path in (folder.policy, folder.bad_pairs, folder.exit, folder.round(2).path))
+    assert not any(
+        path.exists() for path in (folder.policy, folder.bad_pairs, folder.exit, folder.round(2).path)
+    )
     assert folder.entry.exists() and list(folder.log("reference").read()) == ["reference"]
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line and ("candidates (1 records, 7200 s)" in line) == ("candidates" in again)
@@ -117,7 +122,9 @@ def test_a_restarted_dpo_stage_deletes_no_more_than_its_own(tmp_path):
         (spr.path / name).mkdir()
     bound(spr.path, SETTINGS, restart={"dpo"})
     assert not any(path.exists() for path in (spr.policy, spr.path / "policy.tmp", spr.round(2).path))
-    assert (tmp_path / "scratch").exists() and (spr.path / "round-table").exists() and not spr.dpo.is_symlink()
+    assert (
+        (tmp_path / "scratch").exists() and (spr.path / "round-table").exists() and not spr.dpo.is_symlink()
+    )
     assert all(records(spr.path).values()) and list(spr.log("lengths").read())
 
 
@@ -203,7 +210,9 @@ def test_a_list_of_exclusions_counts_by_its_content(tmp_path):
     config = SPRConfig(spr=True, spr_exclude=[str(tmp_path / "val.txt")])
     before = settings_of(config, {})
     (tmp_path / "val.txt").write_text("1.jpg\n2.jpg\n")
-    assert settings_of(config, {})["regions"]["spr_exclude"]["hash"] != before["regions"]["spr_exclude"]["hash"]
+    assert (
+        settings_of(config, {})["regions"]["spr_exclude"]["hash"] != before["regions"]["spr_exclude"]["hash"]
+    )
 
 
 def test_other_box_text_asks_again(tmp_path):
@@ -225,13 +234,17 @@ def test_other_box_text_asks_again(tmp_path):
 )
 def test_a_folder_of_another_version_is_refused_by_name_and_overwritten_when_asked(tmp_path, known, says):
     write_json(tmp_path / "manifest.json", known)
-    with pytest.raises(UserError, match=f"^{tmp_path} was written by .*{says}.*--output_dir, or --spr_overwrite"):
+    with pytest.raises(
+        UserError, match=f"^{tmp_path} was written by .*{says}.*--output_dir, or --spr_overwrite"
+    ):
         bound(tmp_path)
     bound(tmp_path, overwrite=True)
     bound(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", "null", '{"stage": "pairs"}', '{"settings": 3}', "\0" * 50, "[" * 10**5])
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", "null", '{"stage": "pairs"}', '{"settings": 3}', "\0" * 50, "[" * 10**5]
+)
 def test_a_damaged_manifest_of_a_stage_is_one_line(tmp_path, damage):
     whole_run(tmp_path)
     path = Folder(tmp_path).stage_manifest("pairs")
@@ -253,14 +266,20 @@ def test_settings_bind_each_flag_and_file_to_its_stage(tmp_path):
     (tmp_path / "data.json").write_text("[]")
     files = [str(tmp_path / "one.py"), str(tmp_path / "two.py")]
     try:
-        settings = settings_of(SPRConfig(spr=True, spr_plugin=files), {"family": "x"}, str(tmp_path / "data.json"))
+        settings = settings_of(
+            SPRConfig(spr=True, spr_plugin=files), {"family": "x"}, str(tmp_path / "data.json")
+        )
     finally:
         for file in files:
             manager().unregister(name=file)
     assert settings["regions"]["data_path"]["hash"] and settings["regions"]["box"] == {"family": "x"}
-    assert settings["scores"]["spr_plugin"]["path"] == files[0] and settings["regions"]["spr_plugin"]["path"] == files[1]
+    assert (
+        settings["scores"]["spr_plugin"]["path"] == files[0]
+        and settings["regions"]["spr_plugin"]["path"] == files[1]
+    )
     flags = [name for stage in settings.values() for name in stage]
-    # A flag shapes one stage, --spr_plugin those of its hooks, box text the answers, and regions that are mined.
+    # A flag shapes one stage, --spr_plugin those of its hooks, box text the answers, and regions that are
+    # mined.
     assert sorted(flags) == sorted([*set(flags), "spr_plugin", "box"])
 
 
@@ -280,25 +299,39 @@ def run_in(folder, *stages):
 def tree(folder) -> list[str]:
     """What is in ``folder`` beside a lock and the manifests of a run that has made nothing yet."""
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != "lock"}
-    return sorted(found - ({"regions", "regions/manifest.json"} if "regions/rank-00000.jsonl" not in found else set()))
+    return sorted(
+        found - ({"regions", "regions/manifest.json"} if "regions/rank-00000.jsonl" not in found else set())
+    )
 
 
 def test_overwrite_deletes_what_a_run_made_and_names_what_stays(tmp_path, capsys):
     spr = run_in(tmp_path / "spr", "regions", "candidates", "pairs")
     run_in(spr / "round-2", "candidates")
-    for name in ("exit.json", "report.html", "manifest.json.123.tmp", "notes.txt", "round-2/mine.txt", "pairs/notes.csv"):
+    for name in (
+        "exit.json",
+        "report.html",
+        "manifest.json.123.tmp",
+        "notes.txt",
+        "round-2/mine.txt",
+        "pairs/notes.csv",
+    ):
         (spr / name).write_text("x")
     for name in ("policy.tmp", "data", "round-table", "round-3"):
         (spr / name).mkdir()
         (spr / name / "inside").write_text("x")
     bound(spr, OTHER_SEED, overwrite=True)
     stays = ["data", "notes.txt", "policy.tmp", "round-2", "round-3", "round-table"]
-    assert sorted(path.name for path in spr.iterdir()) == sorted([*stays, "manifest.json", "pairs", "regions"])
+    assert sorted(path.name for path in spr.iterdir()) == sorted(
+        [*stays, "manifest.json", "pairs", "regions"]
+    )
     assert [path.name for path in (spr / "round-2").iterdir()] == ["mine.txt"]
     assert (spr / "round-3" / "inside").exists()
     assert [path.name for path in (spr / "pairs").iterdir()] == ["notes.csv"]
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"data, notes.txt, pairs/notes.csv, policy.tmp/inside, round-2/mine.txt, round-3, round-table in {spr} " in line
+    assert (
+        "data, notes.txt, pairs/notes.csv, policy.tmp/inside, round-2/mine.txt, round-3, round-table in"
+        f" {spr} " in line
+    )
     assert read_json(spr / "manifest.json")["config"] == {"spr_seed": 1}
 
 
@@ -341,18 +374,25 @@ def test_a_first_run_takes_nothing_for_its_own_that_was_there_before(tmp_path, n
     """It was written over, or believed: a ``policy`` meant that the stage is done."""
     spr, real = tmp_path / "spr", tmp_path / "elsewhere"
     (real / name).parent.mkdir(parents=True)
-    bound((real / name).parent) if name == "round-2/manifest.json" else (real / name).write_text("years of work")
+    (
+        bound((real / name).parent)
+        if name == "round-2/manifest.json"
+        else (real / name).write_text("years of work")
+    )
     spr.symlink_to(real) if linked else real.rename(spr)
     before = {path: path.read_bytes() for path in spr.rglob("*") if path.is_file()}
     part = name.split("/")[0]
-    with pytest.raises(UserError, match=f"^no manifest.json proves .* made {part}.* in {spr}: move it away") as refused:
+    with pytest.raises(
+        UserError, match=f"^no manifest.json proves .* made {part}.* in {spr}: move it away"
+    ) as refused:
         bound(spr)
     assert "\n" not in str(refused.value)
     assert {path: path.read_bytes() for path in spr.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
-    "name", "notes.txt scores/notes.txt dpo/table.csv round-2/notes.txt round-table/x entries/index.json".split()
+    "name",
+    "notes.txt scores/notes.txt dpo/table.csv round-2/notes.txt round-table/x entries/index.json".split(),
 )
 def test_a_first_run_goes_on_beside_what_has_other_names(tmp_path, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -434,7 +474,10 @@ def test_an_overwrite_that_was_cut_short_goes_on(tmp_path, monkeypatch):
 def test_what_cannot_be_deleted_is_one_line_and_goes_on_later(tmp_path, ordinary_user):
     spr = run_in(tmp_path / "spr", "candidates", "scores")
     tmp_path.chmod(0o755), spr.chmod(0o777), (spr / "scores").chmod(0o555)
-    with ordinary_user, pytest.raises(UserError, match=f"^{spr}/scores/rank-00000.jsonl: Permission denied[^\n]*$"):
+    with (
+        ordinary_user,
+        pytest.raises(UserError, match=f"^{spr}/scores/rank-00000.jsonl: Permission denied[^\n]*$"),
+    ):
         bound(spr, OTHER_SEED, overwrite=True)
     (spr / "scores").chmod(0o755)
     bound(spr, OTHER_SEED, overwrite=True)

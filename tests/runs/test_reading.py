@@ -25,7 +25,9 @@ from spr_plugin.runs.lock import lock
 from spr_plugin.runs.manifest import Changes, bind, settings_of
 
 SPACE = Space.pixels(90, 60)
-IMAGE = AnnotatedImage("a", "/nowhere/a.png", 90, 60, (Annotation(1, "cup", Box(5, 5, 30, 40, SPACE), False),))
+IMAGE = AnnotatedImage(
+    "a", "/nowhere/a.png", 90, 60, (Annotation(1, "cup", Box(5, 5, 30, 40, SPACE), False),)
+)
 TEXT = llava("pad").render([("cup", IMAGE.annotations[0].box)])
 
 
@@ -33,7 +35,11 @@ def begun(path, family="llava", **flags) -> Folder:
     """A run that has bound its folder, and done nothing."""
     folder = Folder(path)
     config = SPRConfig(spr=True, **{"spr_prompts": ["plain"], "spr_samples": 2, **flags})
-    bind(folder, settings_of(config, {"family": family, "space": "padded_square", "aspect": "pad"}), Changes({}, ()))
+    bind(
+        folder,
+        settings_of(config, {"family": family, "space": "padded_square", "aspect": "pad"}),
+        Changes({}, ()),
+    )
     return folder
 
 
@@ -41,7 +47,9 @@ def sampled(path, **how) -> Folder:
     folder = begun(path, **how)
     query = region_query(IMAGE, Box(0, 0, 50, 50, SPACE), 3)
     log_queries(folder, [query], {"missing_image": 2})
-    folder.log("candidates").append(*({"id": f"c{n}", "query": query.id, "kind": "plain", "index": n} for n in range(2)))
+    folder.log("candidates").append(
+        *({"id": f"c{n}", "query": query.id, "kind": "plain", "index": n} for n in range(2))
+    )
     return folder
 
 
@@ -51,7 +59,9 @@ def finished(path, **how) -> Folder:
     repaired = {"repaired": TEXT, "repaired_terms": {"s_loc": 0.5}, "repaired_score": 0.5}
     row = {"text": TEXT, **score, **repaired, "not_choosable": None, "not_rejectable": None}
     (region,) = folder.log("regions").read()
-    folder.log("scores").append({"id": region, "truth": [], "candidates": [{**row, "id": f"c{n}"} for n in range(2)]})
+    folder.log("scores").append(
+        {"id": region, "truth": [], "candidates": [{**row, "id": f"c{n}"} for n in range(2)]}
+    )
     texts = {"prompt": "?", "pictures": [IMAGE.path], "chosen": TEXT, "rejected": "a dog"}
     ids = {"id": "p", "query": region, "chosen_candidate": "c0", "rejected_candidate": "c1"}
     folder.log("pairs").append({**ids, **texts, "chosen_score": 0.9, "rejected_score": 0.1})
@@ -84,8 +94,12 @@ def test_a_run_of_any_state_opens_and_is_left_as_it_is(tmp_path, state):
 
 def test_a_run_that_goes_on_elsewhere_is_running(tmp_path):
     sampled(tmp_path)
-    hold = f"from spr_plugin.runs.lock import lock; lock({str(tmp_path)!r}); print('held', flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    hold = (
+        f"from spr_plugin.runs.lock import lock; lock({str(tmp_path)!r}); print('held', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
         assert other.stdout.readline() == b"held\n"
         assert runs.open(tmp_path).state == "running"
         other.kill()
@@ -98,7 +112,9 @@ def test_half_a_record_is_left_out_and_said(tmp_path, capsys):
     path.write_bytes(path.read_bytes()[:-9])
     run = runs.open(tmp_path)
     assert list(run.records("candidates")) == ["c0"] and list(run.records("candidates")) == ["c0"]
-    assert capsys.readouterr().err == f"spr: {folder.path}/candidates: 1 torn or damaged records are left out\n"
+    assert (
+        capsys.readouterr().err == f"spr: {folder.path}/candidates: 1 torn or damaged records are left out\n"
+    )
     assert not list(path.parent.glob("*.damaged"))
 
 
@@ -147,7 +163,10 @@ def test_a_folder_of_spr_sample_is_finished_when_all_is_there(tmp_path):
         ("[]", "written by no run of ours"),
         ('{"name": "page"}', "written by no run of ours"),
         ('{"layout": "2", "config": {}}', "written by no run of ours"),
-        ('{"hash": "x", "config": {}, "inputs": {}, "versions": {}}', "by spr-plugin of an older version in layout 1"),
+        (
+            '{"hash": "x", "config": {}, "inputs": {}, "versions": {}}',
+            "by spr-plugin of an older version in layout 1",
+        ),
     ],
 )
 def test_what_is_no_run_or_an_older_one_is_one_line(tmp_path, manifest, says):
@@ -167,7 +186,9 @@ def test_a_newer_run_shows_what_is_known_of_it(tmp_path, capsys):
     folder.log("regions").write([{**region, "recipe": "new"}])
     run = runs.open(tmp_path)
     assert len(run.queries) == 1 and len(run.records("candidates")) == 2
-    assert f"{tmp_path} was written by spr-plugin 9.1 in layout {LAYOUT + 7}, newer" in capsys.readouterr().err
+    assert (
+        f"{tmp_path} was written by spr-plugin 9.1 in layout {LAYOUT + 7}, newer" in capsys.readouterr().err
+    )
     del region["region"]
     folder.log("regions").write([region])
     with pytest.raises(UserError, match="regions holds no regions that this version reads"):
@@ -195,7 +216,9 @@ def spr_box_format(family, aspect):
 
 def test_no_file_that_a_folder_names_is_run_and_texts_show_without_boxes(tmp_path, capsys):
     file, mark = tmp_path / "lab.py", tmp_path / "mark"
-    file.write_text("from spr_plugin.hookspecs import hookimpl\n@hookimpl\ndef spr_host(trainer): return None\n")
+    file.write_text(
+        "from spr_plugin.hookspecs import hookimpl\n@hookimpl\ndef spr_host(trainer): return None\n"
+    )
     folder = finished(tmp_path / "run", family="lab")
     config = json.loads(folder.manifest.read_text())
     config["config"]["spr_plugin"] = [str(file)]

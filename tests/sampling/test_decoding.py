@@ -16,28 +16,44 @@ from spr_plugin.sampling.decoding import NUMBERS, ROOM, Noise, appended, decode,
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("temperature, top_p, top_k", [(1.0, 1.0, 0), (0.5, 1.0, 0), (1.7, 0.8, 0), (1.0, 1.0, 3), (0.9, 0.7, 4)])
+@pytest.mark.parametrize(
+    "temperature, top_p, top_k", [(1.0, 1.0, 0), (0.5, 1.0, 0), (1.7, 0.8, 0), (1.0, 1.0, 3), (0.9, 0.7, 4)]
+)
 def test_tokens_follow_the_distribution(temperature, top_p, top_k):
-    """Frequencies over 400 seeds and 100 tokens of each against the softmax of what is left, by a chi-square test."""
+    """Frequencies over 400 seeds and 100 tokens of each against the softmax of what is left, by a chi-square
+    test.
+    """
     logits = torch.tensor([0.3, 2.0, -1.0, 1.1, 0.9, -3.0, 1.6])
     probabilities = np.exp(logits.double().numpy() / temperature)
     probabilities /= probabilities.sum()
     order = np.argsort(-probabilities)
     kept = order[: top_k or len(order)]
-    ahead = np.cumsum(probabilities[kept] / probabilities[kept].sum()) - probabilities[kept] / probabilities[kept].sum()
+    ahead = (
+        np.cumsum(probabilities[kept] / probabilities[kept].sum())
+        - probabilities[kept] / probabilities[kept].sum()
+    )
     kept = kept[ahead < top_p]
     expected = np.zeros(len(logits))
     expected[kept] = probabilities[kept] / probabilities[kept].sum()
     samples, tokens = 400, 100
-    draws, draw, noise = samples * tokens, drawing(temperature, top_p, top_k), Noise(range(samples), len(logits), "cpu")
-    seen = np.bincount(torch.cat([draw(logits.repeat(samples, 1), noise()) for _ in range(tokens)]).numpy(), minlength=len(logits))
+    draws, draw, noise = (
+        samples * tokens,
+        drawing(temperature, top_p, top_k),
+        Noise(range(samples), len(logits), "cpu"),
+    )
+    seen = np.bincount(
+        torch.cat([draw(logits.repeat(samples, 1), noise()) for _ in range(tokens)]).numpy(),
+        minlength=len(logits),
+    )
     assert seen[expected == 0].sum() == 0
     assert chisquare(seen[expected > 0], draws * expected[expected > 0]).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("vocabulary", [NUMBERS // 3, 2 * NUMBERS])
 def test_noise_is_each_sample_s_own(vocabulary):
-    """The same numbers in any company, from token to token, also where the company leaves; other numbers for other tokens and samples."""
+    """The same numbers in any company, from token to token, also where the company leaves; other numbers for
+    other tokens and samples.
+    """
     alone, company, left = Noise([7], vocabulary, "cpu"), Noise([3, 7, 9], vocabulary, "cpu"), [0, 1, 2]
     seen = []
     for leaves in (None, 0, None, 2, None):
@@ -51,7 +67,13 @@ def test_noise_is_each_sample_s_own(vocabulary):
     assert len({tuple(row) for row in seen}) == len(seen)
 
 
-@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.lists(st.integers(1, ROOM), max_size=6), st.booleans())
+@given(
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.lists(st.integers(1, ROOM), max_size=6),
+    st.booleans(),
+)
 def test_what_is_appended_stands_behind_what_is_held(batch, heads, length, sizes, crossed):
     """Against `torch.cat`, from any layout, and nothing that was held before is touched."""
     held = torch.randn(batch, heads, length, 2)
@@ -82,18 +104,25 @@ def host(tiny_world, tmp_path_factory):
     return host
 
 
-PROMPTS = ["Describe the objects in the region [0.1, 0.1, 0.9, 0.95] with their bounding boxes.", "Describe the objects in the image with their bounding boxes."]
+PROMPTS = [
+    "Describe the objects in the region [0.1, 0.1, 0.9, 0.95] with their bounding boxes.",
+    "Describe the objects in the image with their bounding boxes.",
+]
 
 
 @pytest.fixture(scope="module")
 def rows(host):
     """Two pictures, two prompts each, of different lengths."""
-    pictures = [Image.open(path).convert("RGB") for path in sorted(Path(host.image_folder).rglob("*.png"))[:2]]
+    pictures = [
+        Image.open(path).convert("RGB") for path in sorted(Path(host.image_folder).rglob("*.png"))[:2]
+    ]
     return [row for picture in pictures for row in host.questions([picture], PROMPTS)]
 
 
 def own_generate(host, row, steps):
-    """transformers' own greedy ``generate`` of one row, with the gap between its two best logits at each step."""
+    """transformers' own greedy ``generate`` of one row, with the gap between its two best logits at each
+    step.
+    """
     out = host.llava.generate(row["input_ids"][None], images=row["image"][None], do_sample=False, max_new_tokens=steps, max_length=None,
                               output_logits=True, return_dict_in_generate=True, pad_token_id=0)  # fmt: skip
     best = torch.cat(out.logits).topk(2, -1).values
@@ -102,7 +131,9 @@ def own_generate(host, row, steps):
 
 @pytest.mark.slow
 def test_greedy_equals_generate_with_batch_1(host, rows):
-    """All rows in one padded batch, features shared; equal up to the first step at which the two best logits nearly tie."""
+    """All rows in one padded batch, features shared; equal up to the first step at which the two best logits
+    nearly tie.
+    """
     answers = decode(host, rows, [[0]] * len(rows), None, 48)
     lengths = set()
     for row, (said,) in zip(rows, answers):
@@ -120,7 +151,9 @@ def test_a_sample_does_not_depend_on_its_batch(host, rows):
     draw, seeds = drawing(), [[10 * place + index for index in range(3)] for place in range(len(rows))]
     together = decode(host, rows, seeds, draw, 40)
     alone = [decode(host, [row], [mine], draw, 40)[0] for row, mine in zip(rows, seeds)]
-    single = [[decode(host, [row], [[seed]], draw, 40)[0][0] for seed in mine] for row, mine in zip(rows, seeds)]
+    single = [
+        [decode(host, [row], [[seed]], draw, 40)[0][0] for seed in mine] for row, mine in zip(rows, seeds)
+    ]
     assert together == alone == single
     assert len({tuple(said) for answers in together for said in answers}) > len(rows)
 
@@ -131,8 +164,13 @@ def test_it_stops_when_all_have_ended_and_prefills_once(host, rows, monkeypatch)
     forwards, pictures = [], []
     decoder = host.language_model()[0]
     hooks = [
-        decoder.register_forward_hook(lambda module, args, kwargs, out: forwards.append(out.last_hidden_state.shape[:2]), with_kwargs=True),
-        host.llava.get_vision_tower().vision_tower.register_forward_hook(lambda module, args, out: pictures.append(len(args[0]))),
+        decoder.register_forward_hook(
+            lambda module, args, kwargs, out: forwards.append(out.last_hidden_state.shape[:2]),
+            with_kwargs=True,
+        ),
+        host.llava.get_vision_tower().vision_tower.register_forward_hook(
+            lambda module, args, out: pictures.append(len(args[0]))
+        ),
     ]
     answers = decode(host, rows, [[1, 2], [3, 4], [5, 6], [7, 8]], drawing(), 200)
     [hook.remove() for hook in hooks]
@@ -149,8 +187,15 @@ def test_ranks_in_step_go_on_until_the_last_has_ended(host, rows):
     """A rank whose answers have ended steps on with the others, and says the same."""
     seeds, asked = [[1, 2], [3, 4], [5, 6], [7, 8]], []
     alone = decode(host, rows, seeds, drawing(), 200)
-    assert decode(host, rows, seeds, drawing(), 200, lambda going: asked.append(going) or len(asked) < 190) == alone
-    assert len(asked) == 190 and not asked[-1] and asked.index(False) == max(len(said) for pair in alone for said in pair)
+    assert (
+        decode(host, rows, seeds, drawing(), 200, lambda going: asked.append(going) or len(asked) < 190)
+        == alone
+    )
+    assert (
+        len(asked) == 190
+        and not asked[-1]
+        and asked.index(False) == max(len(said) for pair in alone for said in pair)
+    )
 
 
 @pytest.mark.slow

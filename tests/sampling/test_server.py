@@ -1,4 +1,6 @@
-"""Candidates from a server: against a real HTTP server, with every fault that servers have, and up to a training run that takes them up."""
+"""Candidates from a server: against a real HTTP server, with every fault that servers have, and up to a
+training run that takes them up.
+"""
 
 import importlib.util
 import json
@@ -18,9 +20,9 @@ from spr_plugin.recipes.base import Source
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
+from spr_plugin.sampling import replies
 from spr_plugin.sampling import server as spr_server
 from spr_plugin.sampling.alone import import_candidates
-from spr_plugin.sampling import replies
 
 spec = importlib.util.spec_from_file_location("chat_server", Path(__file__).parents[1] / "chat_server.py")
 chat = importlib.util.module_from_spec(spec)
@@ -62,13 +64,24 @@ def test_other_flags_ask_again_for_what_they_shape_and_say_so(world, tmp_path, c
         first = dict(sample(world, tmp_path / "c", server.url))
         hotter = dict(sample(world, tmp_path / "c", server.url, "--spr_temperature", "0.5"))
         assert len(server.seen) == 2 * ASKED and hotter.keys() == first.keys()
-        assert f"--spr_temperature was 1.0, is 0.5: in {tmp_path}/c is made again: candidates ({ASKED} records" in capsys.readouterr().err
+        assert (
+            f"--spr_temperature was 1.0, is 0.5: in {tmp_path}/c is made again: candidates ({ASKED} records"
+            in capsys.readouterr().err
+        )
         assert dict(Log(tmp_path / "c" / "candidates.replaced").read()) == first
         narrower = sample(world, tmp_path / "c", server.url, "--spr_seed", "1")
         assert not narrower.keys() & first.keys() and len(narrower) == ASKED
         # The same pictures elsewhere: the same regions, so nothing is asked again.
         shutil.copytree(world / "images", tmp_path / "moved")
-        again = sample(world, tmp_path / "c", server.url, "--spr_seed", "1", "--spr_image_folder", str(tmp_path / "moved"))
+        again = sample(
+            world,
+            tmp_path / "c",
+            server.url,
+            "--spr_seed",
+            "1",
+            "--spr_image_folder",
+            str(tmp_path / "moved"),
+        )
         assert dict(again) == dict(narrower) and len(server.seen) == 3 * ASKED
 
 
@@ -114,8 +127,9 @@ def test_a_plugin_s_format_is_taken(world, tmp_path):
         with pytest.raises(UserError, match="others come with --spr_plugin FILE"):
             sample(world, tmp_path / "c", server.url, "--spr_box_format", "odd")
         (tmp_path / "odd.py").write_text(
-            "from spr_plugin.formats import llava\nfrom spr_plugin.hookspecs import hookimpl\n\n"
-            "@hookimpl\ndef spr_box_format(family, aspect):\n    return llava(aspect) if family == 'odd' else None\n"
+            "from spr_plugin.formats import llava\nfrom spr_plugin.hookspecs import"
+            " hookimpl\n\n@hookimpl\ndef spr_box_format(family, aspect):\n    return llava(aspect) if family"
+            " == 'odd' else None\n"
         )
         try:
             flags = ["--spr_box_format", "odd", "--spr_plugin", str(tmp_path / "odd.py")]
@@ -125,9 +139,21 @@ def test_a_plugin_s_format_is_taken(world, tmp_path):
 
 
 def test_what_the_server_is_asked(world, tmp_path):
-    """Every prompt with its picture, cropped where it shows a crop; a seed of its own for each candidate; several at once."""
+    """Every prompt with its picture, cropped where it shows a crop; a seed of its own for each candidate;
+    several at once.
+    """
     with chat.ChatServer() as server:
-        records = sample(world, tmp_path / "c", server.url, "--spr_temperature", "0.7", "--spr_top_p", "0.9", "--spr_top_k", "5")
+        records = sample(
+            world,
+            tmp_path / "c",
+            server.url,
+            "--spr_temperature",
+            "0.7",
+            "--spr_top_p",
+            "0.9",
+            "--spr_top_k",
+            "5",
+        )
     assert len(records) == len(server.seen) == ASKED and 1 < server.most_at_once <= 16
     regions = Log(tmp_path / "c" / "regions").read()
     whole = {(r["pictures"][0]["width"], r["pictures"][0]["height"]) for r in regions.values()}
@@ -135,7 +161,9 @@ def test_what_the_server_is_asked(world, tmp_path):
     assert {size for text, size, _ in server.seen if "image" in text} - whole
     bodies = [body for *_, body in server.seen]
     assert len({body["seed"] for body in bodies}) == ASKED
-    assert {(b["model"], b["temperature"], b["top_p"], b["top_k"], b["max_tokens"]) for b in bodies} == {("tiny", 0.7, 0.9, 5, 256)}
+    assert {(b["model"], b["temperature"], b["top_p"], b["top_k"], b["max_tokens"]) for b in bodies} == {
+        ("tiny", 0.7, 0.9, 5, 256)
+    }
     plain = [record for record in records.values() if record["kind"] != "crop"]
     assert all(record["raw"] == record["text"] == record["raw"].strip() for record in plain)
     assert any(record["raw"] != record["text"] for record in records.values() if record["kind"] == "crop")
@@ -170,7 +198,9 @@ def test_faults_are_asked_again_and_leave_no_trace(world, tmp_path):
         (401, (), "401"),
     ],
 )
-def test_a_server_that_stays_away_is_one_line_and_the_rest_is_asked_later(world, tmp_path, monkeypatch, fault, flags, words):
+def test_a_server_that_stays_away_is_one_line_and_the_rest_is_asked_later(
+    world, tmp_path, monkeypatch, fault, flags, words
+):
     monkeypatch.setattr(spr_server, "RETRIES", 2)
     broken = dict.fromkeys(range(10, 1000), fault)
     with chat.ChatServer(broken) as server:
@@ -187,7 +217,9 @@ def test_a_server_that_stays_away_is_one_line_and_the_rest_is_asked_later(world,
 
 def serving(*names):
     """What a server says that serves these models."""
-    return chat.Reply(json.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in names]}))
+    return chat.Reply(
+        json.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in names]})
+    )
 
 
 def test_a_server_of_another_model_does_not_finish_what_one_has_begun(world, tmp_path, monkeypatch):
@@ -250,7 +282,11 @@ def test_a_disk_that_is_full_in_the_middle(world, tmp_path):
     kept = dict(Log(tmp_path / "full" / "candidates").read())
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("spr: error:")]
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"{tmp_path}/full/candidates/rank-00000.jsonl: File too large; what was written before is safe" in line and 0 < len(kept) < len(calm)
+    assert (
+        f"{tmp_path}/full/candidates/rank-00000.jsonl: File too large; what was written before is safe"
+        in line
+        and 0 < len(kept) < len(calm)
+    )
     with chat.ChatServer() as server:
         assert dict(sample(world, tmp_path / "full", server.url, *MANY)) == calm
     assert len(server.seen) == len(calm) - len(kept)
@@ -534,7 +570,13 @@ def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
     padded = box_format("llava", "pad")
 
     def take_up(run="run", form=padded, **changed):
-        settings = dict(spr=True, spr_regions=REGIONS, spr_annotations=f"{world}/spr.json", spr_image_folder=str(elsewhere), spr_candidates=str(tmp_path / "c"))
+        settings = dict(
+            spr=True,
+            spr_regions=REGIONS,
+            spr_annotations=f"{world}/spr.json",
+            spr_image_folder=str(elsewhere),
+            spr_candidates=str(tmp_path / "c"),
+        )
         config = SPRConfig(**{**settings, **changed})
         folder, recipe = Folder(tmp_path / run), find_recipe(config, form)
         queries, skipped = find_queries(folder, config, recipe, Source())
@@ -560,7 +602,9 @@ def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
     for annotation in coco["annotations"]:
         annotation["bbox"][2] -= 1
     (tmp_path / "narrower.json").write_text(json.dumps(coco))
-    with pytest.raises(UserError, match=f"differ in {REGIONS} of {REGIONS} regions: give both the same annotations"):
+    with pytest.raises(
+        UserError, match=f"differ in {REGIONS} of {REGIONS} regions: give both the same annotations"
+    ):
         take_up("narrower", spr_annotations=str(tmp_path / "narrower.json"))
     take_up()
     assert dict(Log(tmp_path / "run" / "candidates").read()) == dict(log.read())

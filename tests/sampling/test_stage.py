@@ -1,4 +1,6 @@
-"""The batch plan, and the stage on the embedded LLaVA: memory that runs out, pictures that break or vanish, work dealt to any number of ranks."""
+"""The batch plan, and the stage on the embedded LLaVA: memory that runs out, pictures that break or vanish,
+work dealt to any number of ranks.
+"""
 
 import contextlib
 import importlib.util
@@ -39,7 +41,11 @@ def query(image: int, place: int, objects: int):
 
 @pytest.mark.parametrize(
     ("said", "kept"),
-    [("a cat \ud83d", "a cat \ufffd"), ("\ude00\ud83d", "\ufffd\ufffd"), ("a \ud83d\ude00 [0.1, 0.1, 0.2, 0.2]", "a \U0001f600 [0.1, 0.1, 0.2, 0.2]")],
+    [
+        ("a cat \ud83d", "a cat \ufffd"),
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+        ("a \ud83d\ude00 [0.1, 0.1, 0.2, 0.2]", "a \U0001f600 [0.1, 0.1, 0.2, 0.2]"),
+    ],
 )
 def test_an_answer_cut_in_the_middle_of_a_character_is_logged(tmp_path, said, kept):
     asked = query(1, 2, 3)
@@ -57,7 +63,9 @@ def test_the_plan_holds_every_prompt_once_and_pictures_together(shape, size):
     plan = batch_plan(queries, find_recipe(config, FORM), size)
     asks = [tuple(ask) for batch in plan for ask in batch["asks"]]
     assert sorted(asks) == sorted((q.id, kind) for q in queries for kind in config.spr_prompts)
-    assert all(0 < len(batch["asks"]) <= size for batch in plan) and len({batch["id"] for batch in plan}) == len(plan)
+    assert all(0 < len(batch["asks"]) <= size for batch in plan) and len(
+        {batch["id"] for batch in plan}
+    ) == len(plan)
     paths = {q.id: q.image.path for q in queries}
     for path in set(paths.values()):
         count = sum(paths[region] == path for region, _ in asks)
@@ -74,7 +82,9 @@ def test_halves_hold_the_whole_in_order(count):
 
 
 def test_what_is_left_to_do(tmp_path):
-    """The plan is written once; a batch that was halved stays halved; a batch with one missing candidate is asked as a whole."""
+    """The plan is written once; a batch that was halved stays halved; a batch with one missing candidate is
+    asked as a whole.
+    """
     log, plan = Log(tmp_path / "candidates"), Log(tmp_path / "batches")
     batches = [{"id": str(n), "asks": [[f"{n}{m}", "plain"] for m in range(2)]} for n in range(3)]
     assert left_to_do(log, plan, lambda: batches, 2) == (batches, set())
@@ -114,11 +124,25 @@ CONFIG = SPRConfig(spr=True, spr_regions=4, spr_max_new_tokens=32, spr_sample_ba
 
 
 def queries_of(world, images=None):
-    return list(region_queries(CocoImages(f"{world}/spr.json", str(images or world / "images"), Counter()), seed=0, limit=4, skipped=Counter()))
+    return list(
+        region_queries(
+            CocoImages(f"{world}/spr.json", str(images or world / "images"), Counter()),
+            seed=0,
+            limit=4,
+            skipped=Counter(),
+        )
+    )
 
 
 def run_stage(host, queries, folder, config=CONFIG) -> dict:
-    sample(host, queries, find_recipe(config, host.box_format), config, Log(folder / "candidates", ranks.rank()), Log(folder / "batches", ranks.rank()))
+    sample(
+        host,
+        queries,
+        find_recipe(config, host.box_format),
+        config,
+        Log(folder / "candidates", ranks.rank()),
+        Log(folder / "batches", ranks.rank()),
+    )
     return dict(Log(folder / "candidates").read())
 
 
@@ -129,7 +153,9 @@ def calm(host, world, tmp_path_factory):
 
 @pytest.mark.slow
 def test_any_number_of_ranks_gives_the_same_candidates(host, world, tmp_path, calm, monkeypatch):
-    """1 → 2 → 4 → 1: each time a rank takes its share of what is left and dies in its second batch; the last one finishes alone."""
+    """1 → 2 → 4 → 1: each time a rank takes its share of what is left and dies in its second batch; the last
+    one finishes alone.
+    """
     queries, asked = queries_of(world), []
     prefill, texts = host.prefill, host.texts
     monkeypatch.setattr(host, "prefill", lambda rows: asked.append(len(rows)) or prefill(rows))
@@ -140,20 +166,29 @@ def test_any_number_of_ranks_gives_the_same_candidates(host, world, tmp_path, ca
         monkeypatch.setattr(ranks, "world", lambda world_size=world_size: world_size)
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
         left = iter(range(3))  # prompts of one batch
-        monkeypatch.setattr(host, "texts", lambda answers, left=left: texts(answers) if next(left, None) is not None else 1 / 0)
+        monkeypatch.setattr(
+            host,
+            "texts",
+            lambda answers, left=left: texts(answers) if next(left, None) is not None else 1 / 0,
+        )
         with contextlib.suppress(ZeroDivisionError):
             run_stage(host, queries, tmp_path, config)
     monkeypatch.setattr(host, "texts", texts)
     monkeypatch.setattr(ranks, "world", lambda: 1)
     monkeypatch.setattr(ranks, "rank", lambda: 0)
-    assert {path.name for path in (tmp_path / "candidates").iterdir()} >= {"rank-00000.jsonl", "rank-00001.jsonl"}
+    assert {path.name for path in (tmp_path / "candidates").iterdir()} >= {
+        "rank-00000.jsonl",
+        "rank-00001.jsonl",
+    }
     assert run_stage(host, queries, tmp_path, config) == calm
     assert 12 <= sum(asked) <= 12 + 3 * 3
 
 
 @pytest.mark.slow
 def test_ranks_in_step_decode_equally_many_rows(host, world, tmp_path, calm, monkeypatch):
-    """The other rank has eight; where all pictures of a batch broke, eight of something are decoded all the same."""
+    """The other rank has eight; where all pictures of a batch broke, eight of something are decoded all the
+    same.
+    """
     prefill, sizes = host.prefill, []
 
     @contextlib.contextmanager
@@ -181,13 +216,17 @@ def test_ranks_in_step_cannot_halve_a_batch(host, world, tmp_path, monkeypatch):
 
     monkeypatch.setattr(host, "prefill", no_memory)
     monkeypatch.setattr(sampling, "generating", lambda host: contextlib.nullcontext(True))
-    with pytest.raises(UserError, match="out of memory with 6 prompts while ranks answer in step: lower --spr_sample_batch"):
+    with pytest.raises(
+        UserError, match="out of memory with 6 prompts while ranks answer in step: lower --spr_sample_batch"
+    ):
         run_stage(host, queries_of(world), tmp_path)
 
 
 @pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_halved_for_good(host, world, tmp_path, calm, monkeypatch, capsys):
-    """Memory for two prompts: a batch of six becomes 2 + 1 + 2 + 1; the plan keeps that, and the answers are the same."""
+    """Memory for two prompts: a batch of six becomes 2 + 1 + 2 + 1; the plan keeps that, and the answers are
+    the same.
+    """
     prefill, sizes = host.prefill, []
 
     def small_memory(rows):
@@ -218,13 +257,17 @@ def test_one_prompt_that_does_not_fit_is_one_line(host, world, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_a_picture_that_vanishes_stops_the_stage_and_one_that_is_broken_is_counted(host, world, tmp_path, calm):
+def test_a_picture_that_vanishes_stops_the_stage_and_one_that_is_broken_is_counted(
+    host, world, tmp_path, calm
+):
     images = tmp_path / "images"
     shutil.copytree(world / "images", images)
     queries = queries_of(world, images)
     gone, broken = Path(queries[0].image.path), Path(queries[1].image.path)
     kept = gone.rename(gone.with_suffix(".away"))
-    with pytest.raises(UserError, match=f"record {queries[0].image.id}: {gone} has vanished .* run the same command"):
+    with pytest.raises(
+        UserError, match=f"record {queries[0].image.id}: {gone} has vanished .* run the same command"
+    ):
         run_stage(host, queries, tmp_path / "run")
     kept.rename(gone)
     broken.write_bytes(broken.read_bytes()[:60])

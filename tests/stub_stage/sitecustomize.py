@@ -1,6 +1,7 @@
 """Stands in for the SPR stage where only boot and shims are tested: put this folder on PYTHONPATH.
 
-The host trains, the live model generates, and what a stage would see is appended to the file ``SPR_STUB_RECORD``, one line a rank.
+The host trains, the live model generates, and what a stage would see is appended to the file
+``SPR_STUB_RECORD``, one line a rank.
 """
 
 import json
@@ -29,7 +30,9 @@ def train(trainer, config, namespace, host_train):
 
 
 def new_tokens(trainer) -> int:
-    """Length of what the live model generates for the first training picture; on every rank, since ZeRO-3 gathers together."""
+    """Length of what the live model generates for the first training picture; on every rank, since ZeRO-3
+    gathers together.
+    """
     import torch
 
     if type(trainer).__name__ == "Trainer":
@@ -40,7 +43,15 @@ def new_tokens(trainer) -> int:
     ids = row["input_ids"][:, : int((row["labels"][0] != -100).nonzero()[0])].to(images.device)
     zero3 = any(hasattr(p, "ds_id") for p in model.parameters())
     with torch.no_grad():
-        out = model.generate(ids, images=images, max_new_tokens=5, min_new_tokens=5, do_sample=False, use_cache=True, synced_gpus=zero3)
+        out = model.generate(
+            ids,
+            images=images,
+            max_new_tokens=5,
+            min_new_tokens=5,
+            do_sample=False,
+            use_cache=True,
+            synced_gpus=zero3,
+        )
     model.train()
     return out.shape[1]
 
@@ -48,7 +59,8 @@ def new_tokens(trainer) -> int:
 sys.modules["spr_plugin.follow"] = types.SimpleNamespace(train=train)
 
 if os.environ.get("SPR_STUB_WITHOUT"):
-    # Boot has run by now; a shim's change of a class is looked up when its module arrives, so it can still be left out.
+    # Boot has run by now; a shim's change of a class is looked up when its module arrives, so it can still be
+    # left out.
     from spr_plugin.hooks import shims
 
     getattr(shims, os.environ["SPR_STUB_WITHOUT"])

@@ -1,4 +1,6 @@
-"""``spr score`` on the tiny world: the figures of the pipeline's own scorer, one line each, and one line for each mistake."""
+"""``spr score`` on the tiny world: the figures of the pipeline's own scorer, one line each, and one line for
+each mistake.
+"""
 
 import json
 import os
@@ -47,7 +49,11 @@ def recipe():
 
 @pytest.fixture(scope="module")
 def queries(world):
-    return list(region_queries(CocoImages(str(world / "spr.json"), str(world / "images"), Counter()), seed=0, skipped=Counter()))
+    return list(
+        region_queries(
+            CocoImages(str(world / "spr.json"), str(world / "images"), Counter()), seed=0, skipped=Counter()
+        )
+    )
 
 
 def responses_of(queries):
@@ -57,7 +63,10 @@ def responses_of(queries):
         truth = [(annotation.label, annotation.box) for annotation in query.truth]
         texts = [FORM.render(truth), FORM.render(truth[:1]), "Some things.", '[{"bbox_2d": [1, 2']
         name = "/".join(query.image.path.split("/")[-2:])
-        rows += [{"id": f"{query.id}-{i}", "image": name, "region": query.region.xyxy, "text": text} for i, text in enumerate(texts)]
+        rows += [
+            {"id": f"{query.id}-{i}", "image": name, "region": query.region.xyxy, "text": text}
+            for i, text in enumerate(texts)
+        ]
     return rows
 
 
@@ -69,7 +78,12 @@ def write(path, rows):
 def run(world, recipe, tmp_path, rows, **more):
     out = tmp_path / "out.jsonl"
     counts = Scoring(
-        write(tmp_path / "in.jsonl", rows), str(world / "spr.json"), str(world / "images"), FORM, str(out), **more
+        write(tmp_path / "in.jsonl", rows),
+        str(world / "spr.json"),
+        str(world / "images"),
+        FORM,
+        str(out),
+        **more,
     ).run(recipe, best_over_worst)
     return counts, [json.loads(line) for line in out.read_text().splitlines()]
 
@@ -85,11 +99,23 @@ def test_scores_and_pairs(world, recipe, queries, tmp_path):
         [judged] = recipe.judge([picture], [query], texts)
         expected = judged.answers[0]
         assert {key: full[key] for key in expected.terms} == pytest.approx(expected.terms, abs=1e-5)
-        assert full["score"] == pytest.approx(expected.score, abs=1e-5) and len(full["boxes"]) == len(query.truth)
-        assert full["s_loc"] > 0.95 > one["s_loc"] and json.loads(one["refined"].split("json")[1].split("```")[0])
-        assert (vague["reason"], broken["reason"]) == ("no_box", "unparsable") and vague["score"] is None and broken["s_loc"] is None
+        assert full["score"] == pytest.approx(expected.score, abs=1e-5) and len(full["boxes"]) == len(
+            query.truth
+        )
+        assert full["s_loc"] > 0.95 > one["s_loc"] and json.loads(
+            one["refined"].split("json")[1].split("```")[0]
+        )
+        assert (
+            (vague["reason"], broken["reason"]) == ("no_box", "unparsable")
+            and vague["score"] is None
+            and broken["s_loc"] is None
+        )
     pairs = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
-    assert counts == {"responses": len(rows), **({"pairs": len(pairs)} if pairs else {}), **{k: v for k, v in counts.items() if k.startswith("no pair")}}
+    assert counts == {
+        "responses": len(rows),
+        **({"pairs": len(pairs)} if pairs else {}),
+        **{k: v for k, v in counts.items() if k.startswith("no pair")},
+    }
     assert sum(counts.values()) == len(rows) + len(queries)
 
 
@@ -97,7 +123,10 @@ def test_scores_and_pairs(world, recipe, queries, tmp_path):
     ("change", "words"),
     [
         ({"image": "spr/nobody.png"}, "spr/nobody.png is not in --annotations"),
-        ({"region": [0, 0, 1]}, r"in.jsonl:3: the region of response .* is no \[x1, y1, x2, y2\] in pixels: \[0, 0, 1\]"),
+        (
+            {"region": [0, 0, 1]},
+            r"in.jsonl:3: the region of response .* is no \[x1, y1, x2, y2\] in pixels: \[0, 0, 1\]",
+        ),
         ({"region": [0, 0, 2, "9"]}, "is no .x1, y1, x2, y2. in pixels"),
         ({"text": None}, "text is missing"),
         ({"region": [0, 0, 2, 2]}, "holds no annotated object"),
@@ -119,12 +148,15 @@ def test_a_wrong_response_is_named(world, recipe, queries, tmp_path, change, wor
 def test_half_a_character_and_a_separator_in_an_answer(world, recipe, queries, tmp_path):
     rows = responses_of(queries[:1])
     rows[0]["text"] = "a \ud83d cat\u2028" + rows[0]["text"]
-    text = "\ufeff" + "".join(json.dumps(row, ensure_ascii=index != 0).replace("\ud83d", r"\ud83d") + "\r\n\r\n" for index, row in enumerate(rows))
+    text = "\ufeff" + "".join(
+        json.dumps(row, ensure_ascii=index != 0).replace("\ud83d", r"\ud83d") + "\r\n\r\n"
+        for index, row in enumerate(rows)
+    )
     (tmp_path / "in.jsonl").write_bytes(text.encode())
     out = tmp_path / "out.jsonl"
-    counts = Scoring(str(tmp_path / "in.jsonl"), str(world / "spr.json"), str(world / "images"), FORM, str(out)).run(
-        recipe, best_over_worst
-    )
+    counts = Scoring(
+        str(tmp_path / "in.jsonl"), str(world / "spr.json"), str(world / "images"), FORM, str(out)
+    ).run(recipe, best_over_worst)
     said = [json.loads(line)["text"] for line in out.read_text(encoding="utf-8").split("\n") if line]
     assert counts["responses"] == len(rows) == len(said) and said[0].startswith("a \ufffd cat\u2028")
 
@@ -133,7 +165,9 @@ def test_half_a_character_and_a_separator_in_an_answer(world, recipe, queries, t
 def test_a_region_that_is_none_is_named_before_anything_is_scored(world, queries, tmp_path, corners):
     rows = responses_of(queries)
     rows[-1].update(region=corners)
-    with pytest.raises(UserError, match=f"response {rows[-1]['id']}: the region .* holds no annotated object"):
+    with pytest.raises(
+        UserError, match=f"response {rows[-1]['id']}: the region .* holds no annotated object"
+    ):
         run(world, None, tmp_path, rows)
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -151,13 +185,22 @@ def test_a_region_of_numbers_that_are_none_is_named_before_anything_is_scored(
     text += json.dumps({**rows[-1], "region": "HERE"}).replace('"HERE"', f"[{', '.join(corners)}]") + "\n"
     (tmp_path / "in.jsonl").write_text(text)
     with pytest.raises(UserError, match=f"in.jsonl:4: the region of response {rows[-1]['id']} is no"):
-        Scoring(str(tmp_path / "in.jsonl"), str(world / "spr.json"), str(world / "images"), FORM, str(tmp_path / "out.jsonl"))
+        Scoring(
+            str(tmp_path / "in.jsonl"),
+            str(world / "spr.json"),
+            str(world / "images"),
+            FORM,
+            str(tmp_path / "out.jsonl"),
+        )
     assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_batches_hold_regions_of_one_picture(monkeypatch):
     monkeypatch.setattr(reading, "REGIONS", 2)
-    rows = [{"image": image, "region": [0, 0, 1, last]} for image, last in [("a", 1), ("a", 1), ("a", 2), ("a", 3), ("b", 3), ("b", 3)]]
+    rows = [
+        {"image": image, "region": [0, 0, 1, last]}
+        for image, last in [("a", 1), ("a", 1), ("a", 2), ("a", 3), ("b", 3), ("b", 3)]
+    ]
     shapes = [[len(region) for region in batch] for batch in reading.batches(rows)]
     assert shapes == [[2, 1], [1], [2]]
 
@@ -171,7 +214,9 @@ class Silent(SPR):
     def judge(self, pictures, queries, texts, pooled=True):
         terms = dict.fromkeys(("s_crop", "s_local", "s_sem", "s_loc"), 0.1)
         return [
-            Judged([], tuple(JudgedAnswer(text, terms, 0.1, None, text, terms, 0.1, None, None) for text in row))
+            Judged(
+                [], tuple(JudgedAnswer(text, terms, 0.1, None, text, terms, 0.1, None, None) for text in row)
+            )
             for row in texts
         ]
 
@@ -184,16 +229,19 @@ def test_memory_does_not_grow_with_the_number_of_lines(world, queries, tmp_path)
     def peak(regions):
         query = queries[0]
         name, (x1, y1, x2, y2) = "/".join(query.image.path.split("/")[-2:]), query.region.xyxy
-        rows = [{"id": i, "image": name, "region": [x1 - i / 1e6, y1, x2, y2], "text": "a thing"} for i in range(regions)]
+        rows = [
+            {"id": i, "image": name, "region": [x1 - i / 1e6, y1, x2, y2], "text": "a thing"}
+            for i in range(regions)
+        ]
         tracemalloc.start()
         try:
             run_file = write(tmp_path / "in.jsonl", rows)
             del rows
             tracemalloc.reset_peak()
             base = tracemalloc.get_traced_memory()[0]
-            Scoring(run_file, str(world / "spr.json"), str(world / "images"), FORM, str(tmp_path / "out.jsonl")).run(
-                Silent(), best_over_worst
-            )
+            Scoring(
+                run_file, str(world / "spr.json"), str(world / "images"), FORM, str(tmp_path / "out.jsonl")
+            ).run(Silent(), best_over_worst)
             return tracemalloc.get_traced_memory()[1] - base
         finally:
             tracemalloc.stop()
@@ -211,8 +259,19 @@ def test_lines_of_a_region_stand_together(world, recipe, queries, tmp_path):
 @pytest.mark.slow
 def test_the_command(world, queries, tmp_path):
     rows = responses_of(queries[:1])
-    flags = f"--annotations {world}/spr.json --images {world}/images --box-format qwen3-vl --clip {TINY}/clip --out {tmp_path}/out.jsonl"
-    command = [sys.executable, "-m", "spr_plugin", "score", "--responses", write(tmp_path / "in.jsonl", rows), *flags.split()]
+    flags = (
+        f"--annotations {world}/spr.json --images {world}/images --box-format qwen3-vl --clip {TINY}/clip"
+        f" --out {tmp_path}/out.jsonl"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "spr_plugin",
+        "score",
+        "--responses",
+        write(tmp_path / "in.jsonl", rows),
+        *flags.split(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "responses 4" in done.stderr and len((tmp_path / "out.jsonl").read_text().splitlines()) == 4
@@ -263,7 +322,10 @@ def responses(folder, *changes):
 
 
 def command(*more, out="out.jsonl"):
-    flags = f"--annotations coco.json --images images --responses in.jsonl --box-format llava --clip nowhere --out {out}"
+    flags = (
+        "--annotations coco.json --images images --responses in.jsonl --box-format llava --clip nowhere"
+        f" --out {out}"
+    )
     commands(["score", *flags.split(), *map(str, more)], standalone_mode=False)
     return [json.loads(line) for line in Path(out).read_text().splitlines()]
 
@@ -342,7 +404,10 @@ def test_an_error_names_the_command_s_own_flags(small, flags, words):
 def test_no_clip_is_one_line(small):
     with pytest.raises(UserError, match="^--clip: "):
         commands(
-            [*"score --annotations coco.json --images images --responses in.jsonl".split(), *"--box-format llava --out o.jsonl".split()],
+            [
+                *"score --annotations coco.json --images images --responses in.jsonl".split(),
+                *"--box-format llava --out o.jsonl".split(),
+            ],
             standalone_mode=False,
         )
 
@@ -444,7 +509,9 @@ def test_an_output_is_no_input(small, plugin, flag, target):
     os.link("coco.json", "hard")
     (small / "model").mkdir()
     Path("model/config.json").write_text("{}")
-    held = lambda: {path: path.read_bytes() for path in small.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    held = lambda: {
+        path: path.read_bytes() for path in small.rglob("*") if path.is_file() and path.suffix != ".pyc"
+    }
     before = held()
     words = refused(*plugin, "--clip", "model", flag, target)
     assert words.startswith(f"{flag} {target}: is read as ") and "would be lost" in words
@@ -472,20 +539,28 @@ def test_what_takes_the_place_of_the_run_s_folder_is_refused_first(small, made):
     """Before the responses are read: they may be millions."""
     Path("in.jsonl").write_text("no JSON")
     Path("mine").write_text("mine")
-    Path("out.jsonl.run").write_text("mine") if made == "file" else os.symlink({"link": "mine"}.get(made, made), "out.jsonl.run")
+    (
+        Path("out.jsonl.run").write_text("mine")
+        if made == "file"
+        else os.symlink({"link": "mine"}.get(made, made), "out.jsonl.run")
+    )
     assert "--out out.jsonl.run: is there already, and is no folder" in refused()
 
 
 @pytest.mark.parametrize("there", [True, False])
 @pytest.mark.parametrize("flag", ["--pairs", "--responses"])
-@pytest.mark.parametrize("target", ["out.jsonl.run/other.jsonl", "./images/../out.jsonl.run/scores/o", "link/o"])
+@pytest.mark.parametrize(
+    "target", ["out.jsonl.run/other.jsonl", "./images/../out.jsonl.run/scores/o", "link/o"]
+)
 def test_nothing_else_lies_in_the_run_s_own_folder(small, there, flag, target):
     """It is deleted when all is scored, and with it what was to be kept."""
     os.symlink("out.jsonl.run", "link")
     if there:
         Path("out.jsonl.run").mkdir()
     Path("in.jsonl").write_text("no JSON")
-    assert f"{flag} {target}: lies in out.jsonl.run, which this command makes and deletes" in refused(flag, target)
+    assert f"{flag} {target}: lies in out.jsonl.run, which this command makes and deletes" in refused(
+        flag, target
+    )
 
 
 def test_a_folder_of_another_s_run_is_refused_before_anything_is_read(small):
@@ -497,7 +572,12 @@ def test_a_folder_of_another_s_run_is_refused_before_anything_is_read(small):
 
 @pytest.mark.parametrize(
     "aspect, words",
-    [("sqare", "--aspect sqare: "), ("PAD", "--aspect PAD: "), ("1-2-3", "--aspect 1-2-3: "), ("", "--aspect : ")],
+    [
+        ("sqare", "--aspect sqare: "),
+        ("PAD", "--aspect PAD: "),
+        ("1-2-3", "--aspect 1-2-3: "),
+        ("", "--aspect : "),
+    ],
 )
 @pytest.mark.parametrize("family", ["llava", "ferret", "qwen2.5-vl"])
 def test_an_aspect_that_nobody_knows_is_refused(small, aspect, words, family):
@@ -567,7 +647,12 @@ def test_a_killed_run_goes_on(world, queries, tmp_path, damage):
         with open(tmp_path / "out.jsonl.run/scores/rank-00000.jsonl", "ab") as log:
             log.write(damage)
     rest = Counting()
-    assert Scoring(*arguments, str(tmp_path / "out.jsonl"), str(tmp_path / "pairs.jsonl")).run(rest, best_over_worst) == counts
+    assert (
+        Scoring(*arguments, str(tmp_path / "out.jsonl"), str(tmp_path / "pairs.jsonl")).run(
+            rest, best_over_worst
+        )
+        == counts
+    )
     assert rest.calls == whole.calls - 2 > 0
     for name in ("out", "pairs"):
         assert (tmp_path / f"{name}.jsonl").read_bytes() == (
@@ -594,7 +679,9 @@ def test_a_killed_run_scores_again_what_was_scored_of_other_pictures(tiny_world,
     world = tiny_world(sft=1, spr=4, val=1, test=5)
     images = tmp_path / "images"
     shutil.copytree(world / "images", images)
-    queries = list(region_queries(CocoImages(str(world / "spr.json"), str(images), Counter()), seed=0, skipped=Counter()))
+    queries = list(
+        region_queries(CocoImages(str(world / "spr.json"), str(images), Counter()), seed=0, skipped=Counter())
+    )
     arguments, out = many(world, tmp_path, queries), tmp_path / "out.jsonl"
     arguments[2] = str(images)
     killed(arguments, out, 2)

@@ -1,4 +1,6 @@
-"""``--deepspeed`` files, asked of the installed DeepSpeed: what its engine takes passes, what it would refuse or not read is one line."""
+"""``--deepspeed`` files, asked of the installed DeepSpeed: what its engine takes passes, what it would refuse
+or not read is one line.
+"""
 
 import json
 from pathlib import Path
@@ -36,7 +38,15 @@ def test_files_that_run_pass(path):
 
 def test_what_labs_write_passes():
     check_deepspeed(OFFLOAD, PLAIN)
-    check_deepspeed({**OFFLOAD, "train_batch_size": 128, "train_micro_batch_size_per_gpu": 16, "_comment": "for eight cards"}, PLAIN)
+    check_deepspeed(
+        {
+            **OFFLOAD,
+            "train_batch_size": 128,
+            "train_micro_batch_size_per_gpu": 16,
+            "_comment": "for eight cards",
+        },
+        PLAIN,
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,8 +54,14 @@ def test_what_labs_write_passes():
     [
         ({"gradient_cliping": 1.0}, "unknown key gradient_cliping; did you mean gradient_clipping?"),
         ({"my_lab": 1}, "unknown key my_lab"),
-        ({"zero_optimization": {"stage": 2, "overlap_comms": False}}, "zero_optimization.overlap_comms: Extra inputs"),
-        ({"zero_optimization": {"stage": 2, "_comment": "its sections take no notes"}}, "zero_optimization._comment: Extra inputs"),
+        (
+            {"zero_optimization": {"stage": 2, "overlap_comms": False}},
+            "zero_optimization.overlap_comms: Extra inputs",
+        ),
+        (
+            {"zero_optimization": {"stage": 2, "_comment": "its sections take no notes"}},
+            "zero_optimization._comment: Extra inputs",
+        ),
         ({"zero_optimization": {"stage": 7}}, "zero_optimization.stage: "),
         ({"bf16": {"enable": True}}, "bf16.enable: Extra inputs"),
         ({"checkpoint": {"tag_validation": "Perhaps"}}, "tag_validation"),
@@ -55,7 +71,11 @@ def test_a_key_or_value_that_deepspeed_does_not_take_is_named_with_the_file(tmp_
     (tmp_path / "zero.json").write_text(json.dumps({**OFFLOAD, **change}))
     with pytest.raises(UserError) as caught:
         check_deepspeed(str(tmp_path / "zero.json"), PLAIN)
-    assert str(caught.value).startswith(f"--deepspeed {tmp_path}/zero.json: ") and words in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        str(caught.value).startswith(f"--deepspeed {tmp_path}/zero.json: ")
+        and words in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]"])
@@ -68,7 +88,12 @@ def test_a_file_that_is_none(tmp_path, text):
 
 @pytest.mark.parametrize(
     ("flags", "words"),
-    [({"bits": 4}, "--bits 4"), ({"bits": 8}, "--bits 8"), ({"load_in_4bit": True}, "--load_in_4bit"), ({"load_in_8bit": True}, "--load_in_8bit")],
+    [
+        ({"bits": 4}, "--bits 4"),
+        ({"bits": 8}, "--bits 8"),
+        ({"load_in_4bit": True}, "--load_in_4bit"),
+        ({"load_in_8bit": True}, "--load_in_8bit"),
+    ],
 )
 def test_quantized_weights_go_with_zero_2_alone(flags, words):
     with pytest.raises(UserError, match=f"{words} with ZeRO-3"):
@@ -77,7 +102,15 @@ def test_quantized_weights_go_with_zero_2_alone(flags, words):
 
 
 def test_the_stage_keeps_the_engine_s_settings_and_none_of_the_host_s_optimizer():
-    stage = stage_settings({**OFFLOAD, "train_batch_size": 128, "gradient_accumulation_steps": 4, "gradient_clipping": 0.5})
-    assert {name: stage[name] for name in stage if stage[name] == "auto"}.keys() == {*BATCH, "gradient_clipping"}
-    assert not {"optimizer", "scheduler"} & stage.keys() and stage["zero_optimization"] == OFFLOAD["zero_optimization"]
+    stage = stage_settings(
+        {**OFFLOAD, "train_batch_size": 128, "gradient_accumulation_steps": 4, "gradient_clipping": 0.5}
+    )
+    assert {name: stage[name] for name in stage if stage[name] == "auto"}.keys() == {
+        *BATCH,
+        "gradient_clipping",
+    }
+    assert (
+        not {"optimizer", "scheduler"} & stage.keys()
+        and stage["zero_optimization"] == OFFLOAD["zero_optimization"]
+    )
     check_deepspeed(stage, PLAIN)

@@ -1,4 +1,6 @@
-"""Whether a model that ZeRO-3 holds in parts is gathered to answer, and what a Trainer is left with where no engine was made."""
+"""Whether a model that ZeRO-3 holds in parts is gathered to answer, and what a Trainer is left with where no
+engine was made.
+"""
 
 from types import SimpleNamespace
 
@@ -32,16 +34,24 @@ def test_memory_that_torch_keeps_unused_is_free(monkeypatch):
     assert engine.free_bytes(torch.device("cpu")) is None
 
 
-@pytest.mark.parametrize("free, stays", [([26 * GIB, 30 * GIB], False), ([30 * GIB, 20 * GIB], True), ([None, None], False)])
+@pytest.mark.parametrize(
+    "free, stays", [([26 * GIB, 30 * GIB], False), ([30 * GIB, 20 * GIB], True), ([None, None], False)]
+)
 def test_the_fullest_device_decides_and_one_line_gives_the_figures(monkeypatch, capsys, free, stays):
     """Two ranks, 20.8 GiB of weights in half precision."""
     model = torch.nn.Linear(1, 1, bias=False, dtype=torch.bfloat16)
     model.weight.ds_id, model.weight.ds_numel = 0, int(10.4 * GIB)
     monkeypatch.setattr(ranks, "from_all", lambda value: free)
     assert weights.whole_bytes(model) == 2 * int(10.4 * GIB)
-    assert engine._too_large(SimpleNamespace(model=model, args=SimpleNamespace(device=torch.device("cpu")))) == stays
+    assert (
+        engine._too_large(SimpleNamespace(model=model, args=SimpleNamespace(device=torch.device("cpu"))))
+        == stays
+    )
     printed = capsys.readouterr().err
-    assert printed.count("\n") == stays and ("takes 20.8 GiB, and a device has 20.0 GiB free" in printed) == stays
+    assert (
+        printed.count("\n") == stays
+        and ("takes 20.8 GiB, and a device has 20.0 GiB free" in printed) == stays
+    )
 
 
 def test_whole_weights_are_saved_without_an_engine():

@@ -1,4 +1,6 @@
-"""Every rank does equally many rounds, every batch is somebody's exactly once, and ranks agree on what the disk holds."""
+"""Every rank does equally many rounds, every batch is somebody's exactly once, and ranks agree on what the
+disk holds.
+"""
 
 import json
 import time

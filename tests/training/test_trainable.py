@@ -25,7 +25,9 @@ def test_adapters_of_the_host_that_are_nowhere_in_the_language_model(live_llava)
     dpo.check_trainable(host, config)
     for name, parameter in host.trainer.model.named_parameters():
         parameter.requires_grad_("mm_projector" in name)
-    with pytest.raises(UserError, match="nothing to train: .* in the language model.*--spr_tune_projector") as caught:
+    with pytest.raises(
+        UserError, match="nothing to train: .* in the language model.*--spr_tune_projector"
+    ) as caught:
         dpo.check_trainable(host, config)
     assert "\n" not in str(caught.value)
     dpo.check_trainable(host, dataclasses.replace(config, spr_tune_projector=True))

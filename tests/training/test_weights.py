@@ -64,12 +64,16 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half(tmp_path):
     weights.save(model(), ["1.bias"], tmp_path / "entry")
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
     try:
-        with pytest.raises(UserError, match="entry: cannot be written .*make room and start the same command again") as caught:
+        with pytest.raises(
+            UserError, match="entry: cannot be written .*make room and start the same command again"
+        ) as caught:
             weights.save(model(), ["0.weight"], tmp_path / "entry")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["entry"] and json.loads((tmp_path / "entry" / "index.json").read_text()).keys() == {"1.bias"}
+    assert [path.name for path in tmp_path.iterdir()] == ["entry"] and json.loads(
+        (tmp_path / "entry" / "index.json").read_text()
+    ).keys() == {"1.bias"}
 
 
 def test_a_damaged_tensor_is_named(tmp_path):
@@ -87,7 +91,9 @@ def test_a_shard_that_is_not_whole_is_named_and_never_passed_over(tmp_path, monk
     weights.save(model, ["weight", "bias"], tmp_path / "entry")
     shard = tmp_path / "entry" / "00001.safetensors"
     shard.unlink() if cut == "missing" else shard.write_bytes(shard.read_bytes()[:-5])
-    with pytest.raises(UserError, match="entry lacks .* of its weights" if cut == "missing" else f"{shard} is damaged"):
+    with pytest.raises(
+        UserError, match="entry lacks .* of its weights" if cut == "missing" else f"{shard} is damaged"
+    ):
         weights.load(model, tmp_path / "entry")
 
 
@@ -98,8 +104,15 @@ def test_another_structure_is_refused(tmp_path):
 
 
 def test_trained_weights_get_the_narrowest_type_among_them():
-    parts = [torch.nn.Parameter(torch.ones(2, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16, torch.float32)]
+    parts = [
+        torch.nn.Parameter(torch.ones(2, dtype=dtype))
+        for dtype in (torch.float32, torch.bfloat16, torch.float32)
+    ]
     parts[2].ds_tensor = torch.full((1,), 3.0)  # as ZeRO-3 keeps a rank's part
     weights.share_type(iter(parts))
-    assert [part.dtype for part in parts] == 3 * [torch.bfloat16] and parts[2].ds_tensor.dtype == torch.bfloat16 and parts[2].ds_tensor == 3
+    assert (
+        [part.dtype for part in parts] == 3 * [torch.bfloat16]
+        and parts[2].ds_tensor.dtype == torch.bfloat16
+        and parts[2].ds_tensor == 3
+    )
     weights.share_type([])

@@ -1,25 +1,29 @@
 """The study as plain data: which models are trained, with which flags, on which seeds.
 
-A variant differs from ``main`` in what it names and in nothing else. Where the answers of ``main`` can serve, they do: then only scores, pairs
-and DPO differ.
+A variant differs from ``main`` in what it names and in nothing else. Where the answers of ``main`` can serve,
+they do: then only scores, pairs and DPO differ.
 """
 
 from dataclasses import dataclass, field
 
 SEEDS = (0, 1, 2)
-# Scenes: SPR's differ between seeds, the asked ones (`split` val or test, of a seed that nothing else uses) are the same for all.
+# Scenes: SPR's differ between seeds, the asked ones (`split` val or test, of a seed that nothing else uses)
+# are the same for all.
 ASKED = {"count": 2000, "described": 400, "seed": 90}
 SCENES = {"sft": 8, "spr": 2300, "val": 0, "test": 0}
 MAIN, GRPO = "main", "GRPO with IoU reward"
-ALL, REC = "spr_tiny_world", "spr_tiny_world_rec"  # lmms-eval's names: every question, referring expressions alone
+ALL, REC = (
+    "spr_tiny_world",
+    "spr_tiny_world_rec",
+)  # lmms-eval's names: every question, referring expressions alone
 
 COMMON = """--spr_only True --spr_save_base False --spr_max_new_tokens 160 --spr_sample_batch 16
     --spr_save_steps 25 --spr_regions 1000 --spr_tune full --spr_batch_size 8 --spr_epochs 2"""
 # Of TUNE the best on validation scenes at IoU 0.9; docs/reproduction.md has the table.
 CHOSEN = "--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft"
 
-# As VLM-R1 trains: 8 answers to each of 16 prompts a step, temperature 1, the language model alone; grpo.py works out the steps. β is TRL's
-# default, 0; VLM-R1's 0.04 would ask a reference about every answer.
+# As VLM-R1 trains: 8 answers to each of 16 prompts a step, temperature 1, the language model alone; grpo.py
+# works out the steps. β is TRL's default, 0; VLM-R1's 0.04 would ask a reference about every answer.
 GRPO_COMMON = """--num_generations 8 --per_device_train_batch_size 128 --temperature 1 --loss_type grpo
     --max_completion_length 24 --weight_decay 0 --gradient_checkpointing False --bf16 False --use_cpu True
     --save_strategy no --report_to none --logging_steps 10 --disable_tqdm True"""
@@ -50,7 +54,10 @@ class Variant:
 
 def taught(noise: float) -> Variant:
     """SPR behind LLaVA's own training on boxes with so much noise (of a side, on each edge)."""
-    flags = "--spr_only False --spr_save_base True --max_steps 120 --per_device_train_batch_size 16 --learning_rate 2e-4"
+    flags = (
+        "--spr_only False --spr_save_base True --max_steps 120 --per_device_train_batch_size 16"
+        " --learning_rate 2e-4"
+    )
     return Variant(flags, own_answers=True, world={"sft": 1600, "noise": noise}, own_base=True)
 
 
@@ -65,7 +72,9 @@ VARIANTS = {
     "lambda 0.2": Variant("--spr_lambda 0.2"),
     "lambda 0.5": Variant("--spr_lambda 0.5"),
     "no local score": Variant("--spr_no_local True"),
-    "detector joined": Variant("--spr_plugin examples/tiny_world/detector.py --spr_detector examples/tiny_world/detector"),
+    "detector joined": Variant(
+        "--spr_plugin examples/tiny_world/detector.py --spr_detector examples/tiny_world/detector"
+    ),
     "random pairs": Variant("--spr_pairing random"),
     "beta 0.1": Variant("--spr_beta 0.1"),
     "beta 1": Variant("--spr_beta 1"),
@@ -93,19 +102,34 @@ VARIANTS = {
     GRPO: Variant(f"{GRPO_COMMON} --learning_rate 1e-4", tasks=ALL, grpo=True),
 }
 
-# On validation scenes, before anything is read on the held-out ones. Each stands alone, so that a new choice leaves it as it is.
+# On validation scenes, before anything is read on the held-out ones. Each stands alone, so that a new choice
+# leaves it as it is.
 TUNE = {
     MAIN: Variant("--spr_learning_rate 5e-5 --spr_beta 0.5 --spr_loss_type sigmoid sft", own_answers=True),
     "lr 1e-4": Variant("--spr_learning_rate 1e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft"),
-    "lr 1e-4, beta 1, SFT 3": Variant("--spr_learning_rate 1e-4 --spr_beta 1 --spr_loss_type sigmoid sft --spr_loss_weights 1 3"),
+    "lr 1e-4, beta 1, SFT 3": Variant(
+        "--spr_learning_rate 1e-4 --spr_beta 1 --spr_loss_type sigmoid sft --spr_loss_weights 1 3"
+    ),
     "lr 2e-4": Variant("--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft"),
-    "lr 2e-4, beta 1, SFT 3": Variant("--spr_learning_rate 2e-4 --spr_beta 1 --spr_loss_type sigmoid sft --spr_loss_weights 1 3"),
+    "lr 2e-4, beta 1, SFT 3": Variant(
+        "--spr_learning_rate 2e-4 --spr_beta 1 --spr_loss_type sigmoid sft --spr_loss_weights 1 3"
+    ),
     "beta 0.1": Variant("--spr_learning_rate 5e-5 --spr_beta 0.1 --spr_loss_type sigmoid sft"),
-    "lr 2e-4, min kept 0.6": Variant("--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft --spr_min_kept 0.6"),
-    "lr 2e-4, min kept 1": Variant("--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft --spr_min_kept 1"),
-    "LoRA 16, lr 3e-4": Variant("--spr_tune lora --spr_learning_rate 3e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft"),
-    "LoRA 16, lr 1e-3": Variant("--spr_tune lora --spr_learning_rate 1e-3 --spr_beta 0.5 --spr_loss_type sigmoid sft"),
-    "LoRA 16, lr 3e-3": Variant("--spr_tune lora --spr_learning_rate 3e-3 --spr_beta 0.5 --spr_loss_type sigmoid sft"),
+    "lr 2e-4, min kept 0.6": Variant(
+        "--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft --spr_min_kept 0.6"
+    ),
+    "lr 2e-4, min kept 1": Variant(
+        "--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft --spr_min_kept 1"
+    ),
+    "LoRA 16, lr 3e-4": Variant(
+        "--spr_tune lora --spr_learning_rate 3e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft"
+    ),
+    "LoRA 16, lr 1e-3": Variant(
+        "--spr_tune lora --spr_learning_rate 1e-3 --spr_beta 0.5 --spr_loss_type sigmoid sft"
+    ),
+    "LoRA 16, lr 3e-3": Variant(
+        "--spr_tune lora --spr_learning_rate 3e-3 --spr_beta 0.5 --spr_loss_type sigmoid sft"
+    ),
     # not 3e-4: the answers lost their form, grew twice as long and met no budget
     "GRPO, lr 3e-5": Variant(f"{GRPO_COMMON} --learning_rate 3e-5", grpo=True),
     "GRPO, lr 1e-4": Variant(f"{GRPO_COMMON} --learning_rate 1e-4", grpo=True),
@@ -128,7 +152,9 @@ def _study(*units: tuple[str, int]) -> Plan:
 
 def _units(variants: dict[str, Variant]) -> tuple[tuple[str, int], ...]:
     """The first seed of everything first."""
-    return tuple((name, seed) for seed in SEEDS for name, variant in variants.items() if seed in variant.seeds)
+    return tuple(
+        (name, seed) for seed in SEEDS for name, variant in variants.items() if seed in variant.seeds
+    )
 
 
 PLANS = {

@@ -1,9 +1,11 @@
-"""Runs the study of plan.py through the real commands, one resumable unit after the other, and writes the tables.
+"""Runs the study of plan.py through the real commands, one resumable unit after the other, and writes the
+tables.
 
     python examples/tiny_world/reproduce/run.py [full|main|quick|tune] [--out DIR] [--results DIR]
 
-A unit is one trained and measured model. What it found goes to results/, its manifest included: it is not run again, and where that was found
-under another configuration the run stops. OUT holds data, checkpoints and samples; a unit that was cut off goes on from there.
+A unit is one trained and measured model. What it found goes to results/, its manifest included: it is not run
+again, and where that was found under another configuration the run stops. OUT holds data, checkpoints and
+samples; a unit that was cut off goes on from there.
 """
 
 import argparse
@@ -52,19 +54,30 @@ class Study:
         """All units of the plan."""
         for name, seed in self.plan.units:
             trained = functools.partial(self.trained, name, seed)
-            self.result(self.file(name, seed), self.manifest(name, seed), lambda trained=trained: trained() / "llava")
+            self.result(
+                self.file(name, seed), self.manifest(name, seed), lambda trained=trained: trained() / "llava"
+            )
             base, manifest = self.base(name, seed)
             own = self.plan.variants[name].own_base
-            untrained = (lambda trained=trained: trained() / "llava/spr/base") if own else lambda: WORLD / "llava"
+            untrained = (
+                (lambda trained=trained: trained() / "llava/spr/base") if own else lambda: WORLD / "llava"
+            )
             self.result(base, manifest, untrained)
             if name == plan.MAIN and self.plan.split == "test":
                 self.why(seed)
 
     def check(self) -> None:
         """UserError for a result that is not of this plan: of another configuration, or of no variant."""
-        known = {self.file(name, seed): self.manifest(name, seed) for name, variant in self.plan.variants.items() for seed in variant.seeds}
+        known = {
+            self.file(name, seed): self.manifest(name, seed)
+            for name, variant in self.plan.variants.items()
+            for seed in variant.seeds
+        }
         known |= dict(self.base(name, variant.seeds[0]) for name, variant in self.plan.variants.items())
-        known |= {self.why_file(seed): self.manifest(plan.MAIN, seed) for seed in self.plan.variants[plan.MAIN].seeds}
+        known |= {
+            self.why_file(seed): self.manifest(plan.MAIN, seed)
+            for seed in self.plan.variants[plan.MAIN].seeds
+        }
         for file in sorted([*self.results.glob("*.json"), *self.results.glob(f"{tables.WHY}/*.json")]):
             if file not in known:
                 raise UserError(f"reproduce: {file} is of no variant of plan.py; remove it")
@@ -75,22 +88,40 @@ class Study:
         if not found(file, manifest):
             start, model = time.monotonic(), checkpoint()
             facts = {"stage": evidence(model / "spr")} if (model / "spr").exists() else {}
-            notes = {"GRPO": read_json(model / grpo.FOUND), "training seconds": read_json(model.parent / SECONDS)}
+            notes = {
+                "GRPO": read_json(model / grpo.FOUND),
+                "training seconds": read_json(model.parent / SECONDS),
+            }
             facts |= {name: note for name, note in notes.items() if note is not None}
             samples = self.measured(model, manifest["tasks"], self.work / file.stem / "eval")
             write_result(file, {**manifest, **facts, "seconds": round(time.monotonic() - start)}, samples)
 
     def why(self, seed: int) -> None:
-        """Evidence behind the main result, from the folder of its unit; where that is gone, it is said, and the tables name the seed."""
-        file, manifest, unit = self.why_file(seed), self.manifest(plan.MAIN, seed), self.work / f"{slug(plan.MAIN)}-{seed}"
+        """Evidence behind the main result, from the folder of its unit; where that is gone, it is said, and
+        the tables name the seed.
+        """
+        file, manifest, unit = (
+            self.why_file(seed),
+            self.manifest(plan.MAIN, seed),
+            self.work / f"{slug(plan.MAIN)}-{seed}",
+        )
         if found(file, manifest):
             return
         if not found(unit / "manifest.json", manifest) or not (unit / "llava" / "config.json").exists():
-            say(f"reproduce: no analysis of {file.stem}, since {unit} is gone; remove {self.file(plan.MAIN, seed)} to run that unit anew")
+            say(
+                f"reproduce: no analysis of {file.stem}, since {unit} is gone; remove"
+                f" {self.file(plan.MAIN, seed)} to run that unit anew"
+            )
             return
-        start, results = time.monotonic(), tuple(read_json(known) for known in (self.base(plan.MAIN, seed)[0], self.file(plan.MAIN, seed)))
+        start, results = (
+            time.monotonic(),
+            tuple(read_json(known) for known in (self.base(plan.MAIN, seed)[0], self.file(plan.MAIN, seed))),
+        )
         asked = {"split": self.plan.split, "count": plan.ASKED["count"], "seed": plan.ASKED["seed"]}
-        data, evaluation = training_data(self.out, manifest["world"]), evaluation_data(self.out, self.plan.split)
+        data, evaluation = (
+            training_data(self.out, manifest["world"]),
+            evaluation_data(self.out, self.plan.split),
+        )
         rows = analysis.why(unit / "llava", WORLD / "llava", results, data, evaluation, asked)
         write_json(file, {**manifest, "seconds": round(time.monotonic() - start), **rows})
 
@@ -108,13 +139,25 @@ class Study:
         return self.results / f"{slug(title)}.json", {**self.manifest(name, seed), "variant": title}
 
     def asked(self, name: str) -> dict:
-        return {"split": self.plan.split, "asked": plan.ASKED, "tasks": self.plan.variants[name].tasks, "weights": weights_hash(WORLD)}
+        return {
+            "split": self.plan.split,
+            "asked": plan.ASKED,
+            "tasks": self.plan.variants[name].tasks,
+            "weights": weights_hash(WORLD),
+        }
 
     def manifest(self, name: str, seed: int) -> dict:
         """All that a unit's result depends on."""
         world = {**plan.SCENES, "seed": seed, **self.plan.variants[name].world}
         budget = {"budget of": self.flags(plan.MAIN, seed)} if self.plan.variants[name].grpo else {}
-        return {"variant": name, "seed": seed, "flags": self.flags(name, seed), **budget, "world": world, **self.asked(name)}
+        return {
+            "variant": name,
+            "seed": seed,
+            "flags": self.flags(name, seed),
+            **budget,
+            "world": world,
+            **self.asked(name),
+        }
 
     def flags(self, name: str, seed: int) -> str:
         variant = self.plan.variants[name]
@@ -132,7 +175,10 @@ class Study:
         command = self.command(name, seed, data, folder / "llava")
         write_json(folder / "manifest.json", manifest)
         start = time.monotonic()
-        say(f"reproduce: {folder.name} {'was cut off and goes on' if began else 'begins'}\n  {shlex.join(command)}")
+        say(
+            f"reproduce: {folder.name} {'was cut off and goes on' if began else 'begins'}\n "
+            f" {shlex.join(command)}"
+        )
         if subprocess.run(command, env=environment()).returncode:
             raise UserError(f"reproduce: {folder.name} failed; the same command goes on from {folder}")
         if not began:
@@ -145,13 +191,27 @@ class Study:
         if variant.own_answers:
             return train_command(data, out, flags)
         main = self.trained(plan.MAIN, seed) / "llava" / "spr"
-        return grpo.command(data, main, out, flags) if variant.grpo else train_command(data, out, f"{flags} --spr_candidates {main}")
+        return (
+            grpo.command(data, main, out, flags)
+            if variant.grpo
+            else train_command(data, out, f"{flags} --spr_candidates {main}")
+        )
 
     def measured(self, checkpoint: Path, tasks: str, folder: Path) -> dict:
         """Task → what :func:`condensed` makes of its samples."""
         say(f"reproduce: lmms-eval --tasks {tasks} on {checkpoint}")
-        evaluate(checkpoint, evaluation_data(self.out, self.plan.split), folder, batch_size=8, tasks=tasks, device="cpu")
-        return {task: condensed(record[DETAILS] for record in records.values()) for task, records in read_run(folder).tasks.items()}
+        evaluate(
+            checkpoint,
+            evaluation_data(self.out, self.plan.split),
+            folder,
+            batch_size=8,
+            tasks=tasks,
+            device="cpu",
+        )
+        return {
+            task: condensed(record[DETAILS] for record in records.values())
+            for task, records in read_run(folder).tasks.items()
+        }
 
 
 # --- data
@@ -181,7 +241,10 @@ def refuse_shared(training: Path, evaluation: Path) -> None:
     theirs, ours = pictures(evaluation), pictures(training)
     if shared := theirs.keys() & ours.keys():
         hash = min(shared)
-        raise UserError(f"reproduce: {len(shared)} pictures would be trained and measured on, {theirs[hash]} is {ours[hash]}")
+        raise UserError(
+            f"reproduce: {len(shared)} pictures would be trained and measured on, {theirs[hash]} is"
+            f" {ours[hash]}"
+        )
 
 
 def pictures(folder: Path) -> dict[str, Path]:
@@ -204,12 +267,20 @@ def slug(name: str) -> str:
 
 
 def found(file: Path, manifest: dict) -> bool:
-    """Whether `file` is there. UserError where it is of another configuration: two would be averaged under one name."""
+    """Whether `file` is there. UserError where it is of another configuration: two would be averaged under
+    one name.
+    """
     known = read_json(file)
-    changed = [f"{name} was {known.get(name)}, is {value}" for name, value in manifest.items() if known and known.get(name) != value]
+    changed = [
+        f"{name} was {known.get(name)}, is {value}"
+        for name, value in manifest.items()
+        if known and known.get(name) != value
+    ]
     if changed:
         what = file.parent if file.name == "manifest.json" else file
-        raise UserError(f"reproduce: {what} is of another configuration ({'; '.join(changed)}); remove it to make it anew")
+        raise UserError(
+            f"reproduce: {what} is of another configuration ({'; '.join(changed)}); remove it to make it anew"
+        )
     return known is not None
 
 
@@ -224,21 +295,39 @@ def write_result(file: Path, known: dict, samples: dict) -> None:
 
 
 def evidence(spr: Path) -> dict:
-    """What the stage worked with: pairs and skips, mean terms of chosen and rejected, and how S_sem and S go with S_loc within a region."""
+    """What the stage worked with: pairs and skips, mean terms of chosen and rejected, and how S_sem and S go
+    with S_loc within a region.
+    """
     run = runs.open(spr)
     shown = summary(run)
-    regions = [[row for row in record["candidates"] if row["reason"] is None] for record in run.records("scores").values()]
-    rows = [np.array([(one["terms"]["s_sem"], one["score"], one["terms"]["s_loc"]) for one in region]) for region in regions if len(region) > 1]
+    regions = [
+        [row for row in record["candidates"] if row["reason"] is None]
+        for record in run.records("scores").values()
+    ]
+    rows = [
+        np.array([(one["terms"]["s_sem"], one["score"], one["terms"]["s_loc"]) for one in region])
+        for region in regions
+        if len(region) > 1
+    ]
     centred = np.vstack([row - row.mean(axis=0) for row in rows]) if rows else np.zeros((0, 3))
     with_loc = np.corrcoef(centred.T)[:2, 2] if centred.any(axis=0).all() else (None, None)
-    correlation = {name: value if value is None else round(float(value), 3) for name, value in zip(("S_sem", "S"), with_loc)}
-    return {"counts": shown["counts"], "skipped": shown["skipped_regions"], "terms": shown["terms"], "correlation with S_loc": correlation}
+    correlation = {
+        name: value if value is None else round(float(value), 3)
+        for name, value in zip(("S_sem", "S"), with_loc)
+    }
+    return {
+        "counts": shown["counts"],
+        "skipped": shown["skipped_regions"],
+        "terms": shown["terms"],
+        "correlation with S_loc": correlation,
+    }
 
 
 def condensed(details: Iterable[dict]) -> dict:
     """lmms-eval's samples of a task → ``{"figures": names, "pictures": {picture: [row …]}}``, a row a sample.
 
-    A box is its IoU, cut (not rounded: 0.8996 is no 0.9) to three decimals; any other sample has sum and weight of each figure.
+    A box is its IoU, cut (not rounded: 0.8996 is no 0.9) to three decimals; any other sample has sum and
+    weight of each figure.
     """
     figures, rows = ["IoU"], {}
     for document in details:
@@ -259,9 +348,18 @@ def short(value: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("plan", nargs="?", default="full", choices=plan.PLANS)
-    parser.add_argument("--out", type=Path, default=Path("reproduction"), help="folder of data, checkpoints and samples")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of what was found; another than the committed one measures anew, its tables go to OUT")
-    parser.add_argument("--tables", action="store_true", help="write the tables of what is there, run nothing")
+    parser.add_argument(
+        "--out", type=Path, default=Path("reproduction"), help="folder of data, checkpoints and samples"
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=RESULTS,
+        help="folder of what was found; another than the committed one measures anew, its tables go to OUT",
+    )
+    parser.add_argument(
+        "--tables", action="store_true", help="write the tables of what is there, run nothing"
+    )
     arguments = parser.parse_args()
     try:
         for split in ("full", "tune"):

@@ -45,8 +45,8 @@ class Scorer(Protocol):
     ) -> list[tuple[Mapping[str, float], float]]:
         """For each description its terms, numbers by name for the report, and S, higher is better.
 
-        All descriptions are of this picture, so that an implementation can batch them; a text's score must not
-        depend on the others.
+        All descriptions are of this picture, so that an implementation can batch them; a text's score must
+        not depend on the others.
         """
 
 
@@ -54,13 +54,7 @@ class Repair(Protocol):
     """Repairs the boxes of an answer. From the hook ``spr_repair``."""
 
     def __call__(
-        self,
-        text: str,
-        truth: np.ndarray,
-        box_format: BoxFormat,
-        width: int,
-        height: int,
-        parsed: Parsed,
+        self, text: str, truth: np.ndarray, box_format: BoxFormat, width: int, height: int, parsed: Parsed
     ) -> Repaired:
         """The repaired text with the number of its boxes that were kept and dropped.
 
@@ -77,8 +71,8 @@ class Similarity(Protocol):
     def score(self, picture: Image.Image, asked: Sequence[tuple[Box, str]]) -> list[tuple[float, float]]:
         """For each (region, text without coordinates) ``(S(I_crop, T), S_local(I, T))``: raw cosines.
 
-        `asked` are all the regions and texts of one picture, no two alike, so that an implementation can batch
-        them and show itself the picture once. Texts may be longer than the model reads.
+        `asked` are all the regions and texts of one picture, no two alike, so that an implementation can
+        batch them and show itself the picture once. Texts may be longer than the model reads.
         """
 
 

@@ -1,6 +1,7 @@
 """The prompt variants that draw diverse candidates of one region, and the way back from a crop's coordinates.
 
-All candidates answer the *plain* prompt, which is the one that a preference pair keeps. Knows nothing about models.
+All candidates answer the *plain* prompt, which is the one that a preference pair keeps. Knows nothing about
+models.
 """
 
 from __future__ import annotations
@@ -20,14 +21,19 @@ DETERMINERS = ("a", "an", "the", "some", "one", "two", "three", "several")
 
 
 def prompts_for(query: RegionQuery, box_format: BoxFormat, kinds: Sequence[str]) -> list[Prompt]:
-    """One prompt for each of `kinds`, in their order, in the words and box text of `box_format`: "plain" (whole picture, region
-    box), "crop" (the region as the picture) or "reference" (plain, with the annotated objects). ValueError for another kind."""
+    """One prompt for each of `kinds`, in their order, in the words and box text of `box_format`: "plain"
+    (whole picture, region box), "crop" (the region as the picture) or "reference" (plain, with the annotated
+    objects). ValueError for another kind.
+    """
     family = family_of(box_format.family)
     words = {"region": box_format.write(query.region), "boxes": family.boxes}
     made = {
         "plain": Prompt("plain", plain_question(query.region, box_format)),
         "crop": Prompt("crop", family.before + CROP.format(**words), crop_corners(query.region)),
-        "reference": Prompt("reference", family.before + REFERENCE.format(**words, references=_references(query.truth, box_format))),
+        "reference": Prompt(
+            "reference",
+            family.before + REFERENCE.format(**words, references=_references(query.truth, box_format)),
+        ),
     }
     if unknown := set(kinds) - set(made):
         raise ValueError(f"no prompt variant {', '.join(sorted(unknown))}; known are {', '.join(made)}")
@@ -51,9 +57,9 @@ def crop_corners(region: Box) -> tuple[int, int, int, int]:
 def restate(text: str, prompt: Prompt, query: RegionQuery, box_format: BoxFormat) -> str:
     """An answer to `prompt` in coordinates of the whole picture.
 
-    A crop's answer speaks of the crop as a picture of its own (padded on its own, where the family pads): its boxes are read
-    there, moved to where the crop lies and written anew. Text that could not be read stays as it is, unless it would be a box of the whole picture. Other kinds are
-    unchanged.
+    A crop's answer speaks of the crop as a picture of its own (padded on its own, where the family pads): its
+    boxes are read there, moved to where the crop lies and written anew. Text that could not be read stays as
+    it is, unless it would be a box of the whole picture. Other kinds are unchanged.
     """
     if prompt.crop is None:
         return text
@@ -77,7 +83,7 @@ def _references(truth: Sequence[Annotation], box_format: BoxFormat) -> str:
 
 
 def _with_article(label: str) -> str:
-    """"red circle" → "a red circle"; a label that brings its own determiner keeps it."""
+    """ "red circle" → "a red circle"; a label that brings its own determiner keeps it."""
     if label.split()[0].lower() in DETERMINERS:
         return label
     return f"{'an' if label[0].lower() in 'aeiou' else 'a'} {label}"

@@ -1,4 +1,6 @@
-"""SPR as a recipe: regions are asked about, answers scored, their boxes repaired, the repaired texts scored again."""
+"""SPR as a recipe: regions are asked about, answers scored, their boxes repaired, the repaired texts scored
+again.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ Found = Mapping[str, list[Detection]]  # phrase → what the detector finds for 
 
 @dataclass(frozen=True)
 class Answer:
-    """A text that was read: what of it are boxes, its words without coordinates, and why it cannot be scored, or None."""
+    """A text that was read: what of it are boxes, its words without coordinates, and why it cannot be scored,
+    or None.
+    """
 
     text: str
     parsed: Parsed
@@ -75,7 +79,9 @@ class SPR(Recipe):
         config = self.config
         repair = ask("spr_repair", config=config)
         if repair is None:
-            raise UserError(f"--spr_repair {config.spr_repair}: no plugin has it; ours are hungarian and none")
+            raise UserError(
+                f"--spr_repair {config.spr_repair}: no plugin has it; ours are hungarian and none"
+            )
         scorer = ask("spr_scorer", config=config, device=device)
         if scorer is None:
             raise UserError(f"--spr_scorer {config.spr_scorer}: no plugin has it")
@@ -109,8 +115,9 @@ class SPR(Recipe):
         texts: Sequence[Sequence[str]],
         pooled: bool = True,
     ) -> list[Judged]:
-        """Detector boxes for all of a region's answers join its truth, so that all are measured on the same n; not `pooled`,
-        the truth is the annotations. Truths are lists of xyxy in pixels."""
+        """Detector boxes for all of a region's answers join its truth, so that all are measured on the same
+        n; not `pooled`, the truth is the annotations. Truths are lists of xyxy in pixels.
+        """
         (picture,) = pictures
         answers = [[self.answer(query, text) for text in row] for query, row in zip(queries, texts)]
         found = self._detected(picture, [one for row in answers for one in row], {})
@@ -145,7 +152,9 @@ class SPR(Recipe):
         return Answer(text, parsed, words, reason)
 
     def _repaired(self, one: Answer, truth: np.ndarray, query: RegionQuery) -> Repaired:
-        return self.repair(one.text, truth, self.box_format, query.image.width, query.image.height, one.parsed)
+        return self.repair(
+            one.text, truth, self.box_format, query.image.width, query.image.height, one.parsed
+        )
 
     def _scores(
         self, picture: Image.Image, rows: Sequence[tuple[RegionQuery, np.ndarray, Answer]], found: Found
@@ -160,7 +169,12 @@ class SPR(Recipe):
         return [Score({}, None, one.reason) if one.reason else _score(*next(scores)) for _, _, one in rows]
 
     def _judged(
-        self, truth: np.ndarray, row: list[Answer], scores: list[Score], repairs: list[Repaired], again: list[Score]
+        self,
+        truth: np.ndarray,
+        row: list[Answer],
+        scores: list[Score],
+        repairs: list[Repaired],
+        again: list[Score],
     ) -> Judged:
         return Judged(
             truth.tolist(),
@@ -214,7 +228,9 @@ class SPR(Recipe):
         def drawn(text: str) -> list[Mark]:
             # A run that is opened where its box format's plugin is missing shows its texts without boxes.
             form, size = self.box_format, (query.image.width, query.image.height)
-            return around + [Mark("written", box.pixels()) for box in (form.parse(text, *size).boxes if form else ())]
+            return around + [
+                Mark("written", box.pixels()) for box in (form.parse(text, *size).boxes if form else ())
+            ]
 
         return [(drawn(one.text), drawn(one.repaired)) for one in judged.answers]
 

@@ -1,4 +1,6 @@
-"""Box repair: a description's good boxes become ground-truth boxes, its bad ones lose their coordinates (SPR, "refinement")."""
+"""Box repair: a description's good boxes become ground-truth boxes, its bad ones lose their coordinates (SPR,
+"refinement").
+"""
 
 from __future__ import annotations
 
@@ -35,16 +37,20 @@ def refine(
     parsed: Parsed | None = None,
     threshold: float = 0.5,
 ) -> Repaired:
-    """Repair the boxes of `text`, which speaks of a picture of `width` x `height` pixels; `truth` is (n, 4), xyxy in these pixels.
-    `parsed` is what was read in it, where that is known.
+    """Repair the boxes of `text`, which speaks of a picture of `width` x `height` pixels; `truth` is (n, 4),
+    xyxy in these pixels. `parsed` is what was read in it, where that is known.
 
-    Each box that is matched to a box of `truth` with IoU > `threshold` is written anew with that box's coordinates. Of all others,
-    and of coordinates that cannot be read, only the coordinates go: the words stay and the sentence stays well-formed.
+    Each box that is matched to a box of `truth` with IoU > `threshold` is written anew with that box's
+    coordinates. Of all others, and of coordinates that cannot be read, only the coordinates go: the words
+    stay and the sentence stays well-formed.
     """
     parsed = parsed or box_format.parse(text, width, height)
     matched = match([box.pixels() for box in parsed.boxes], truth, threshold)
     space = Space.pixels(width, height)
-    changes = {place: Box(*map(float, truth[matched[place]]), space) if place in matched else None for place in range(len(parsed.boxes))}
+    changes = {
+        place: Box(*map(float, truth[matched[place]]), space) if place in matched else None
+        for place in range(len(parsed.boxes))
+    }
     repaired = box_format.rewrite(text, parsed, changes, drop_failures=True)
     # What stood around coordinates that went can look like coordinates in its turn.
     while (left := box_format.parse(repaired, width, height)).failed_spans:
@@ -61,10 +67,14 @@ def keep(
     return Repaired(text, len(parsed.boxes), 0, parsed)
 
 
-def match(predicted: np.typing.ArrayLike, truth: np.typing.ArrayLike, threshold: float = 0.5) -> dict[int, int]:
-    """One-to-one matching of `predicted` (m, 4) with `truth` (n, 4): place of a predicted box → place of its truth.
+def match(
+    predicted: np.typing.ArrayLike, truth: np.typing.ArrayLike, threshold: float = 0.5
+) -> dict[int, int]:
+    """One-to-one matching of `predicted` (m, 4) with `truth` (n, 4): place of a predicted box → place of its
+    truth.
 
-    Hungarian on IoU. Pairs at or under `threshold` are worth nothing, so none of them keeps a good pair from forming.
+    Hungarian on IoU. Pairs at or under `threshold` are worth nothing, so none of them keeps a good pair from
+    forming.
     """
     overlaps = iou_matrix(predicted, truth)
     worth = np.where(overlaps > threshold, overlaps, 0.0)

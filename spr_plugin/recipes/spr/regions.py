@@ -1,7 +1,8 @@
-"""Region queries: grow a region around a random object until it holds more than four (SPR, section "region queries").
+"""Region queries: grow a region around a random object until it holds more than four (SPR, section "region
+queries").
 
-Seeded and the same on every machine: random numbers come from `random.Random` under hashed seeds, distances are sums and products
-only. Knows nothing about models or prompts.
+Seeded and the same on every machine: random numbers come from `random.Random` under hashed seeds, distances
+are sums and products only. Knows nothing about models or prompts.
 """
 
 from __future__ import annotations
@@ -54,23 +55,37 @@ class RegionQuery(Query):
         (picture,) = record["pictures"]
         space = Space.pixels(picture["width"], picture["height"])
         annotations = tuple(
-            Annotation(row["id"], row["label"], Box(*row["xyxy"], space), row["coarse"]) for row in picture["annotations"]
+            Annotation(row["id"], row["label"], Box(*row["xyxy"], space), row["coarse"])
+            for row in picture["annotations"]
         )
         by_id = {annotation.id: annotation for annotation in annotations}
         image = AnnotatedImage(**{name: picture[name] for name in IMAGE}, annotations=annotations)
         truth = tuple(by_id[id] for id in record["truth"])
-        return cls(record["id"], (image,), PLAIN, truth, record["task"], record["seed"], Box(*record["region"], space))
+        return cls(
+            record["id"],
+            (image,),
+            PLAIN,
+            truth,
+            record["task"],
+            record["seed"],
+            Box(*record["region"], space),
+        )
 
 
 def members(image: AnnotatedImage, region: Box) -> tuple[Annotation, ...]:
     """Annotations of which at least half of the area lies inside `region` (pixels), in the picture's order."""
-    return tuple(annotation for annotation in image.annotations if _overlap(annotation.box, region) >= annotation.box.area / 2)
+    return tuple(
+        annotation
+        for annotation in image.annotations
+        if _overlap(annotation.box, region) >= annotation.box.area / 2
+    )
 
 
 def grow_region(image: AnnotatedImage, rng: random.Random, more_than: int = 4) -> Box | None:
     """A region (pixels) that holds more than `more_than` objects, or None where the picture has too few.
 
-    Starts at a random object's box and merges the nearest object that is not yet a member, the region being the union box.
+    Starts at a random object's box and merges the nearest object that is not yet a member, the region being
+    the union box.
     """
     region = rng.choice(image.annotations).box if image.annotations else None
     while region is not None:
@@ -78,7 +93,9 @@ def grow_region(image: AnnotatedImage, rng: random.Random, more_than: int = 4) -
         if len(inside) > more_than:
             return region
         outside = [annotation for annotation in image.annotations if annotation.id not in inside]
-        region = _union(region, min(outside, key=lambda other: _distance(region, other)).box) if outside else None
+        region = (
+            _union(region, min(outside, key=lambda other: _distance(region, other)).box) if outside else None
+        )
     return None
 
 
@@ -94,9 +111,10 @@ def region_queries(
 ) -> Iterator[RegionQuery]:
     """Up to `limit` queries, `regions_per_image` from each picture.
 
-    With a `limit` the pictures are taken in an order drawn from `seed` and the picture ids, so that a part of a large set is a
-    fair sample of it, and those with ``ids`` and ``image(number)`` are read by number; without one in their own order. `select` gives
-    what of a picture is used (`spr_plugin.data.selection`). Counted in
+    With a `limit` the pictures are taken in an order drawn from `seed` and the picture ids, so that a part of
+    a large set is a fair sample of it, and those with ``ids`` and ``image(number)`` are read by number;
+    without one in their own order. `select` gives what of a picture is used (`spr_plugin.data.selection`).
+    Counted in
     `skipped`: ``too_few_objects`` (pictures), ``same_region``.
     """
     if limit is not None:
@@ -111,7 +129,9 @@ def region_queries(
 
 
 def _shuffled(images: Iterable[AnnotatedImage], seed: int) -> Iterator[AnnotatedImage]:
-    """In the drawn order; pictures that can be had by number are looked at no earlier than they are asked for."""
+    """In the drawn order; pictures that can be had by number are looked at no earlier than they are asked
+    for.
+    """
     order = lambda id: _hash(seed, "order", id)
     if not hasattr(images, "ids"):
         return iter(sorted(images, key=lambda image: order(image.id)))
@@ -119,7 +139,9 @@ def _shuffled(images: Iterable[AnnotatedImage], seed: int) -> Iterator[Annotated
     return filter(None, map(images.image, numbers))
 
 
-def _queries_of(image: AnnotatedImage, seed: int, count: int, more_than: int, skipped: Counter) -> Iterator[RegionQuery]:
+def _queries_of(
+    image: AnnotatedImage, seed: int, count: int, more_than: int, skipped: Counter
+) -> Iterator[RegionQuery]:
     seen = set()
     for place in range(count):
         query_seed = int(_hash(seed, "region", image.id, place)[:15], 16)
@@ -137,12 +159,19 @@ def _queries_of(image: AnnotatedImage, seed: int, count: int, more_than: int, sk
 def region_query(image: AnnotatedImage, region: Box, seed: int) -> RegionQuery:
     """The query for one region (pixels) of `image`."""
     truth = members(image, region)
-    id = _hash(image.id, image.width, image.height, region.xyxy, [_annotation_row(a) for a in truth], seed)[:16]
+    id = _hash(image.id, image.width, image.height, region.xyxy, [_annotation_row(a) for a in truth], seed)[
+        :16
+    ]
     return RegionQuery(id, (image,), PLAIN, truth, TASK, seed, region)
 
 
 def _annotation_row(annotation: Annotation) -> dict:
-    return {"id": annotation.id, "label": annotation.label, "xyxy": list(annotation.box.xyxy), "coarse": annotation.coarse}
+    return {
+        "id": annotation.id,
+        "label": annotation.label,
+        "xyxy": list(annotation.box.xyxy),
+        "coarse": annotation.coarse,
+    }
 
 
 def _hash(*parts: object) -> str:

@@ -4,8 +4,9 @@
     S_loc = 1/n sum_i max_j p[i, j]                     p[i, j] = IoU(gt_i, pred_j) if IoU >= 0.5 else 0
     S     = lambda S_sem + (1 - lambda) S_loc           lambda = 0.8
 
-Formulas on plain arrays first, then :class:`SPRScorer`, which asks a similarity model. Which model that is, and the detector's, is
-the business of ``hooks/``; what is scored is put together in :mod:`spr_plugin.recipes.spr.recipe`.
+Formulas on plain arrays first, then :class:`SPRScorer`, which asks a similarity model. Which model that is,
+and the detector's, is the business of ``hooks/``; what is scored is put together in
+:mod:`spr_plugin.recipes.spr.recipe`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def semantic_score(s_crop: float, s_local: float) -> float:
 
 
 def localization_score(truth: np.typing.ArrayLike, predicted: np.typing.ArrayLike) -> float:
-    """S_loc in [0, 1] of `predicted` (m, 4) against `truth` (n, 4), xyxy in one space. m may be 0; n must not (ValueError)."""
+    """S_loc in [0, 1] of `predicted` (m, 4) against `truth` (n, 4), xyxy in one space. m may be 0; n must not
+    (ValueError).
+    """
     best = best_iou(truth, predicted)
     if not len(best):
         raise ValueError("S_loc is a mean over ground-truth boxes, and there is none")
@@ -59,19 +62,25 @@ def strip_coordinates(text: str, parsed: Parsed, box_format: BoxFormat) -> str:
 
 
 def ground_truth(query: RegionQuery, detections: Iterable[Detection] = ()) -> np.ndarray:
-    """The region's ground truth, (n, 4) pixels: its annotations, joined with `detections` for all its candidates' phrases.
+    """The region's ground truth, (n, 4) pixels: its annotations, joined with `detections` for all its
+    candidates' phrases.
 
-    Annotations are never dropped. Detector boxes join after non-maximum suppression at IoU 0.5 among themselves, and only those
-    that overlap no annotation by IoU >= 0.5 and lie in the region with at least half of their area, as an annotation must.
+    Annotations are never dropped. Detector boxes join after non-maximum suppression at IoU 0.5 among
+    themselves, and only those that overlap no annotation by IoU >= 0.5 and lie in the region with at least
+    half of their area, as an annotation must.
     """
     boxes = np.array([annotation.box.xyxy for annotation in query.truth], dtype=np.float64).reshape(-1, 4)
-    ranked = sorted({(-score, box.pixels()) for _, box, score in detections if _mostly_inside(box, query.region)})
+    ranked = sorted(
+        {(-score, box.pixels()) for _, box, score in detections if _mostly_inside(box, query.region)}
+    )
     found = suppressed([box for _, box in ranked])
     return np.concatenate([boxes, found[best_iou(found, boxes) < IOU_FLOOR]])
 
 
 def suppressed(boxes: Sequence[tuple[float, ...]]) -> np.ndarray:
-    """Non-maximum suppression at IoU 0.5 of `boxes` (best first): (k, 4) of those that no better kept one overlaps."""
+    """Non-maximum suppression at IoU 0.5 of `boxes` (best first): (k, 4) of those that no better kept one
+    overlaps.
+    """
     left, kept = np.array(boxes, dtype=np.float64).reshape(-1, 4), []
     while len(left):
         kept.append(left[0])
@@ -89,8 +98,8 @@ def _mostly_inside(box: Box, region: Box) -> bool:
 def split_text(text: str, count_tokens: Callable[[str], int], limit: int) -> list[tuple[str, int]]:
     """`text` in parts of at most `limit` tokens, each with its token count; one part where it fits.
 
-    Parts are runs of whole sentences; a sentence over the limit is split between words, a word over it between characters. No
-    word is lost. "" gives [].
+    Parts are runs of whole sentences; a sentence over the limit is split between words, a word over it
+    between characters. No word is lost. "" gives [].
     """
     text = text.strip()
     if (tokens := count_tokens(text)) <= limit:
@@ -133,7 +142,9 @@ class SPRScorer:
             raise ValueError(f"lambda is a weight between 0 and 1, not {lam}")
         self.similarity, self.lam, self.local = similarity, lam, local
 
-    def score(self, picture: Image.Image, descriptions: Sequence[Description]) -> list[tuple[dict[str, float], float]]:
+    def score(
+        self, picture: Image.Image, descriptions: Sequence[Description]
+    ) -> list[tuple[dict[str, float], float]]:
         """The terms s_crop, s_local, s_sem and s_loc of each description of this picture, and S."""
         asked = list(dict.fromkeys((one.query.region, one.words) for one in descriptions))
         cosines = dict(zip(asked, self.similarity.score(picture, asked)))
@@ -158,5 +169,7 @@ def spr_scorer(config, device) -> SPRScorer | None:
             "checkpoint"
         )
     if similarity is None:
-        raise UserError(f"--spr_clip {config.spr_clip}: no image-text model; name a CLIP checkpoint with a text tower")
+        raise UserError(
+            f"--spr_clip {config.spr_clip}: no image-text model; name a CLIP checkpoint with a text tower"
+        )
     return SPRScorer(similarity, config.spr_lambda, local=not config.spr_no_local)

@@ -55,7 +55,11 @@ def _annotated_images(config: SPRConfig, form: BoxFormat, source: Source):
             refuse_unknown_aspect(form.family, aspect, f"--spr_data_aspect {aspect}")
             form = box_format(form.family, aspect)
         return mine_conversations(source.data_path, source.image_folder, form, source.skipped)
-    asked = {"source": config.spr_annotations, "image_folder": source.image_folder, "keep_crowd": config.spr_keep_crowd}
+    asked = {
+        "source": config.spr_annotations,
+        "image_folder": source.image_folder,
+        "keep_crowd": config.spr_keep_crowd,
+    }
     images = ask("spr_annotations", **asked, skipped=source.skipped)
     if images is None:
         raise UserError(

@@ -22,7 +22,9 @@ rows = []
 for record in json.loads(Path(args.data).read_text())[:8]:
     question, answer = (turn["value"].replace("<image>", "").strip() for turn in record["conversations"][:2])
     asked, said = {"role": "user", "content": question}, {"role": "assistant", "content": answer}
-    rows.append({"images": [Image.open(Path(args.images) / record["image"])], "prompt": [asked], "completion": [said]})
+    rows.append(
+        {"images": [Image.open(Path(args.images) / record["image"])], "prompt": [asked], "completion": [said]}
+    )
 
 settings = SFTConfig(
     args.output, max_steps=2, per_device_train_batch_size=2, learning_rate=1e-5, max_length=None, report_to=[], save_strategy="no", use_cpu=True,

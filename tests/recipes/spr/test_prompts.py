@@ -17,17 +17,22 @@ KINDS = ("plain", "crop", "reference")
 def query(region=(100.4, 50.2, 300.5, 149.6), size=(640, 480), labels=("red circle", "orange ring")):
     space = Space.pixels(*size)
     boxes = [(100.4, 50.2, 200, 149.6), (220, 60, 300.5, 100)]
-    annotations = tuple(Annotation(n, label, Box(*box, space)) for n, (label, box) in enumerate(zip(labels, boxes)))
+    annotations = tuple(
+        Annotation(n, label, Box(*box, space)) for n, (label, box) in enumerate(zip(labels, boxes))
+    )
     return region_query(AnnotatedImage("7", "/a.jpg", *size, annotations), Box(*region, space), 0)
 
 
 def test_llava_prompts_read_as_agreed():
     plain, crop, reference = prompts_for(query(), llava("square"), KINDS)
-    assert plain.text == "Describe the objects in the region [0.16, 0.1, 0.47, 0.31] with their bounding boxes."
+    assert (
+        plain.text == "Describe the objects in the region [0.16, 0.1, 0.47, 0.31] with their bounding boxes."
+    )
     assert crop.text == "Describe the objects in the image with their bounding boxes."
-    assert reference.text == (
-        "The region [0.16, 0.1, 0.47, 0.31] contains a red circle [0.16, 0.1, 0.31, 0.31], an orange ring [0.34, 0.12, 0.47, 0.21]. "
-        "Describe the objects in the region with their bounding boxes."
+    assert (
+        reference.text
+        == "The region [0.16, 0.1, 0.47, 0.31] contains a red circle [0.16, 0.1, 0.31, 0.31], an orange ring"
+        " [0.34, 0.12, 0.47, 0.21]. Describe the objects in the region with their bounding boxes."
     )
     assert [prompt.kind for prompt in (plain, crop, reference)] == list(KINDS)
     assert (plain.crop, crop.crop, reference.crop) == (None, (100, 50, 301, 150), None)
@@ -50,7 +55,11 @@ def test_unknown_kinds_are_refused():
 
 @pytest.mark.parametrize(
     ("region", "corners"),
-    [((-5, -5, 700, 500), (0, 0, 640, 480)), ((10, 10, 10, 10), (10, 10, 11, 11)), ((640, 480, 640, 480), (639, 479, 640, 480))],
+    [
+        ((-5, -5, 700, 500), (0, 0, 640, 480)),
+        ((10, 10, 10, 10), (10, 10, 11, 11)),
+        ((640, 480, 640, 480), (639, 479, 640, 480)),
+    ],
 )
 def test_crops_lie_on_the_picture_and_are_never_empty(region, corners):
     assert crop_corners(Box(*region, Space.pixels(640, 480))) == corners
@@ -62,15 +71,30 @@ def test_a_prompt_s_own_boxes_are_read_back_and_nothing_else(family):
     form, asked = box_format(family), query()
     plain, crop, reference = prompts_for(asked, form, KINDS)
     if not isinstance(form, ListedFormat):  # a JSON family reads entries; its prompt's region is bare numbers
-        assert [len(form.parse(prompt.text, 640, 480).boxes) for prompt in (plain, crop, reference)] == [1, 0, 3]
+        assert [len(form.parse(prompt.text, 640, 480).boxes) for prompt in (plain, crop, reference)] == [
+            1,
+            0,
+            3,
+        ]
     assert not any(form.parse(prompt.text, 640, 480).failures for prompt in (plain, crop, reference))
 
 
 def test_families_are_asked_in_their_own_words():
     ask = {family: prompts_for(query(), box_format(family), ["crop"])[0].text for family in FAMILIES}
-    assert ask["cogvlm"] == "Describe the objects in the image and include the coordinates [[x0,y0,x1,y1]] for each mentioned object."
-    assert ask["qwen3-vl"] == ask["qwen2.5-vl"] == "Describe the objects in the image and report their bbox coordinates and labels in JSON format."
-    assert ask["kosmos-2"] == "<grounding>" + ask["llava"] and ask["ferret"] == ask["llava"] == "Describe the objects in the image with their bounding boxes."
+    assert (
+        ask["cogvlm"]
+        == "Describe the objects in the image and include the coordinates [[x0,y0,x1,y1]] for each mentioned"
+        " object."
+    )
+    assert (
+        ask["qwen3-vl"]
+        == ask["qwen2.5-vl"]
+        == "Describe the objects in the image and report their bbox coordinates and labels in JSON format."
+    )
+    assert (
+        ask["kosmos-2"] == "<grounding>" + ask["llava"]
+        and ask["ferret"] == ask["llava"] == "Describe the objects in the image with their bounding boxes."
+    )
 
 
 # How far a number of a family may be from what was written, in its own unit.
@@ -85,7 +109,9 @@ FORMATS = [llava("square"), *map(box_format, FAMILIES)]
     object=st.tuples(*[st.floats(0, 1)] * 4),
 )
 def test_a_box_seen_in_the_crop_comes_back_where_it_is(form, size, region, object):
-    """Project a box of the picture into the crop, write it as a model would, restate it: the same box within rounding."""
+    """Project a box of the picture into the crop, write it as a model would, restate it: the same box within
+    rounding.
+    """
     x1, x2 = sorted(region[:2])
     y1, y2 = sorted(region[2:])
     asked = query(region=(x1 * size[0], y1 * size[1], x2 * size[0], y2 * size[1]), size=size)
@@ -107,14 +133,20 @@ def test_restating_changes_crop_answers_only_and_their_coordinates_only():
     plain, crop, reference = prompts_for(asked, form, KINDS)
     text = "A dog [0.0, 0.0, 1.0, 1.0] and [0.0, 0.0, 0.5, 1.0], a cat [0.1, 0.2] [2, 3, 4, 5]."
     assert restate(text, plain, asked, form) == restate(text, reference, asked, form) == text
-    assert restate(text, crop, asked, form) == "A dog [0.16, 0.1, 0.47, 0.31] and [0.16, 0.1, 0.31, 0.31], a cat [0.1, 0.2] [2, 3, 4, 5]."
+    assert (
+        restate(text, crop, asked, form)
+        == "A dog [0.16, 0.1, 0.47, 0.31] and [0.16, 0.1, 0.31, 0.31], a cat [0.1, 0.2] [2, 3, 4, 5]."
+    )
 
 
 def test_what_is_off_the_crop_never_becomes_a_box_of_the_picture():
     """Qwen2.5-VL counts pixels: a box that leaves the crop would lie somewhere on the whole picture."""
     form, asked = box_format("qwen2.5-vl"), query(size=(1200, 900))
     _, crop, _ = prompts_for(asked, form, KINDS)
-    text = '[{"bbox_2d": [10, 10, 60, 60], "label": "a dog"}, {"bbox_2d": [500, 500, 700, 800], "label": "a cat"}]'
+    text = (
+        '[{"bbox_2d": [10, 10, 60, 60], "label": "a dog"}, {"bbox_2d": [500, 500, 700, 800], "label": "a'
+        ' cat"}]'
+    )
     left, top, right, bottom = crop.crop
     assert form.parse(text, right - left, bottom - top).failures == {"out_of_range": 1}
     [box] = form.parse(restate(text, crop, asked, form), 1200, 900).boxes

@@ -90,7 +90,9 @@ def test_an_answer_is_repaired_and_scored_again_on_the_same_truth():
     assert (one.not_choosable, one.not_rejectable) == (None, None)
 
 
-@pytest.mark.parametrize(("least", "reason"), [(0.5, None), (0.51, "too_few_boxes_kept"), (1.0, "too_few_boxes_kept")])
+@pytest.mark.parametrize(
+    ("least", "reason"), [(0.5, None), (0.51, "too_few_boxes_kept"), (1.0, "too_few_boxes_kept")]
+)
 def test_a_text_that_lost_too_many_boxes_is_not_choosable(least, reason):
     """At the share itself it is."""
     text = "a dog [0.0, 0.0, 0.2, 0.2] and a cup [0.8, 0.8, 0.9, 0.9]"
@@ -100,7 +102,12 @@ def test_a_text_that_lost_too_many_boxes_is_not_choosable(least, reason):
 
 def test_a_text_of_which_no_box_survives_is_not_choosable():
     [one] = judge(recipe(), ["a dog [0.8, 0.8, 0.9, 0.9]"]).answers
-    assert (one.not_choosable, one.reason, one.repaired, one.repaired_score) == ("no_box_survived", None, "a dog", None)
+    assert (one.not_choosable, one.reason, one.repaired, one.repaired_score) == (
+        "no_box_survived",
+        None,
+        "a dog",
+        None,
+    )
 
 
 def test_without_repair_the_repaired_text_is_the_text(models):
@@ -120,7 +127,9 @@ def test_an_answer_is_parsed_once(monkeypatch):
     """And what its repair made of it as often as the repair looks for what is left."""
     read, parse = [], FORM.parse
     form = llava("square")
-    monkeypatch.setattr(type(form), "parse", lambda self, text, *size: read.append(text) or parse(text, *size))
+    monkeypatch.setattr(
+        type(form), "parse", lambda self, text, *size: read.append(text) or parse(text, *size)
+    )
     texts = ["a dog [0.0, 0.0, 0.2, 0.18]", "a cup [0.4, 0.4, 0.6, 0.55]"]
     judge(recipe(), texts)
     assert sorted(read) == sorted([*texts, "a dog [0.0, 0.0, 0.2, 0.2]", "a cup [0.4, 0.4, 0.6, 0.6]"])
@@ -177,10 +186,21 @@ def test_the_regions_of_a_picture_are_asked_together_and_scored_apart():
     assert together == [judge(recipe(detector=Finder()), said, asked) for asked, said in zip(queries, texts)]
 
 
-NOWHERE = [(10, 10, 10, 30), (30, 30, 20, 20), (float("nan"), 0, 9, 9), (-1e9, 60, float("inf"), float("inf")), (200, 200, 300, 300), (-9, -9, 0.5, 50)]
+NOWHERE = [
+    (10, 10, 10, 30),
+    (30, 30, 20, 20),
+    (float("nan"), 0, 9, 9),
+    (-1e9, 60, float("inf"), float("inf")),
+    (200, 200, 300, 300),
+    (-9, -9, 0.5, 50),
+]
 
 
-@pytest.mark.parametrize("rows", [[], [(box, 0.9) for box in NOWHERE], [((70, 70, 90, 90), float("nan"))]], ids=["nothing", "no boxes", "no score"])
+@pytest.mark.parametrize(
+    "rows",
+    [[], [(box, 0.9) for box in NOWHERE], [((70, 70, 90, 90), float("nan"))]],
+    ids=["nothing", "no boxes", "no score"],
+)
 def test_a_detector_that_finds_nothing_usable_changes_nothing(rows):
     assert judge(recipe(detector=Finds(*rows)), TEXTS) == judge(recipe(), TEXTS)
 
@@ -192,7 +212,9 @@ def test_cosines_that_are_not_finite_are_no_score(broken):
             return [(broken, 0.5) for _ in asked]
 
     judged = judge(recipe(Broken()), TEXTS)
-    assert [(one.reason, one.score, one.terms) for one in judged.answers] == [("not_finite", None, {})] * len(TEXTS)
+    assert [(one.reason, one.score, one.terms) for one in judged.answers] == [("not_finite", None, {})] * len(
+        TEXTS
+    )
 
 
 def test_a_detector_that_returns_5000_boxes():
@@ -237,7 +259,9 @@ def test_what_is_drawn_are_region_truth_and_written_boxes():
         ("region", (0, 0, 100, 100)),
         *(("truth", tuple(box)) for box in judged.truth),
     ]
-    assert [mark.kind for mark in before[4:]] == ["written"] * 2 and [mark.kind for mark in after[4:]] == ["written"]
+    assert [mark.kind for mark in before[4:]] == ["written"] * 2 and [mark.kind for mark in after[4:]] == [
+        "written"
+    ]
 
 
 # --- from the flags

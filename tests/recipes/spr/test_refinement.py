@@ -28,30 +28,51 @@ def test_good_boxes_are_replaced_and_bad_ones_lose_their_coordinates():
 def test_the_threshold_itself_is_not_enough():
     text = "A dog [0.0, 0.0, 0.2, 0.1]"
     assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100)[:3] == ("A dog", 0, 1)
-    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100, threshold=0.4)[:3] == ("A dog [0.0, 0.0, 0.2, 0.2]", 1, 0)
+    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100, threshold=0.4)[:3] == (
+        "A dog [0.0, 0.0, 0.2, 0.2]",
+        1,
+        0,
+    )
 
 
 def test_a_little_more_than_a_half_is_enough_by_default():
     text = "A dog [0.0, 0.0, 0.2, 0.2]"
     over, half = [(0.0, 0.0, 20.0, 10.1)], [(0.0, 0.0, 20.0, 10.0)]
-    assert refine(text, truth(*over), FORM, 100, 100).kept == 1 and refine(text, truth(*half), FORM, 100, 100).kept == 0
+    assert (
+        refine(text, truth(*over), FORM, 100, 100).kept == 1
+        and refine(text, truth(*half), FORM, 100, 100).kept == 0
+    )
     assert match(over, [(0, 0, 20, 20)]) == {0: 0} and match(half, [(0, 0, 20, 20)]) == {}
 
 
 def test_the_share_of_the_boxes_that_were_kept():
     good, bad = "[0.0, 0.0, 0.2, 0.2]", "[0.6, 0.6, 0.9, 0.9]"
-    texts = {f"A {good}": 1, f"A {bad}": 0, f"A {good} b {bad}": 0.5, f"A {good} b {bad} c {bad} d {bad}": 0.25, "A": 1}
+    texts = {
+        f"A {good}": 1,
+        f"A {bad}": 0,
+        f"A {good} b {bad}": 0.5,
+        f"A {good} b {bad} c {bad} d {bad}": 0.25,
+        "A": 1,
+    }
     assert {text: refine(text, truth((0, 0, 20, 20)), FORM, 100, 100).share for text in texts} == texts
 
 
 def test_matching_is_one_to_one():
     text = "A dog [0.0, 0.0, 0.2, 0.2], a puppy [0.0, 0.0, 0.2, 0.18]."
-    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100)[:3] == ("A dog [0.0, 0.0, 0.2, 0.2], a puppy.", 1, 1)
+    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100)[:3] == (
+        "A dog [0.0, 0.0, 0.2, 0.2], a puppy.",
+        1,
+        1,
+    )
 
 
 def test_coordinates_that_cannot_be_read_go_too():
     text = "A dog [0.0, 0.0, 0.2, 0.2], a cat [0.5, 0.5], a cup [0.4, 0.4, 0."
-    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100)[:3] == ("A dog [0.0, 0.0, 0.2, 0.2], a cat, a cup", 1, 2)
+    assert refine(text, truth((0, 0, 20, 20)), FORM, 100, 100)[:3] == (
+        "A dog [0.0, 0.0, 0.2, 0.2], a cat, a cup",
+        1,
+        2,
+    )
 
 
 def test_without_boxes_or_truth():
@@ -93,12 +114,16 @@ FORMATS = [llava("pad"), llava("square"), ferret(), shikra(), cogvlm(), qwen_vl(
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form.family}-{form.aspect}")
 @given(st.lists(st.tuples(PHRASES, BOX, JOINS), min_size=1, max_size=5), st.lists(BOX, max_size=5))
 def test_only_coordinates_change(form, rows, boxes):
-    text = "".join(f"{phrase} {form.write(Box(*box, SPACE))}{join}" for phrase, box, join in rows) + "nothing."
+    text = (
+        "".join(f"{phrase} {form.write(Box(*box, SPACE))}{join}" for phrase, box, join in rows) + "nothing."
+    )
     refined, kept, dropped, _ = refine(text, truth(*boxes), form, 100, 100)
     before, after = form.parse(text, 100, 100), form.parse(refined, 100, 100)
     assert form.words(refined, after) == form.words(text, before)
     assert kept == len(after.boxes) and kept + dropped == len(before.boxes)
     assert "  " not in refined and not re.search(r"\s[.,]", refined)
-    assert all(any(iou(box.to(SPACE), Box(*other, SPACE)) > 0.8 for other in truth(*boxes)) for box in after.boxes)
+    assert all(
+        any(iou(box.to(SPACE), Box(*other, SPACE)) > 0.8 for other in truth(*boxes)) for box in after.boxes
+    )
     # Repaired once is repaired: the boxes are the truth's now.
     assert refine(refined, truth(*boxes), form, 100, 100)[0] == refined

@@ -25,7 +25,8 @@ GOLDEN = [
 
 def image(boxes, id="7", ids=None):
     annotations = tuple(
-        Annotation(name, f"thing {name}", Box(*box, SPACE)) for name, box in zip(ids or range(len(boxes)), boxes)
+        Annotation(name, f"thing {name}", Box(*box, SPACE))
+        for name, box in zip(ids or range(len(boxes)), boxes)
     )
     return AnnotatedImage(id, f"/somewhere/{id}.jpg", 200, 100, annotations)
 
@@ -173,5 +174,7 @@ def test_a_region_takes_the_nearest_object_by_edges_then_centres_then_id(near, f
 def test_by_default_a_region_holds_five_objects():
     for count, grown in ((4, False), (5, True), (9, True)):
         region = grow_region(image(row_of_squares(count)), First())
-        assert (region is not None) == grown and (not grown or len(members(image(row_of_squares(count)), region)) == 5)
+        assert (region is not None) == grown and (
+            not grown or len(members(image(row_of_squares(count)), region)) == 5
+        )
         assert len(list(region_queries([image(row_of_squares(count))], seed=0, skipped=Counter()))) == grown

@@ -1,5 +1,6 @@
-"""The scores: formulas against naive references and by hand, pooling of ground truth, splitting of long text, the scorer."""
-
+"""The scores: formulas against naive references and by hand, pooling of ground truth, splitting of long text,
+the scorer.
+"""
 
 import pytest
 from hypothesis import given
@@ -43,7 +44,9 @@ def reference_s_loc(truth, predicted):
     return total / len(truth)
 
 
-BOX = st.tuples(st.integers(0, 8), st.integers(0, 8), st.integers(1, 6), st.integers(1, 6)).map(lambda v: (v[0], v[1], v[0] + v[2], v[1] + v[3]))
+BOX = st.tuples(st.integers(0, 8), st.integers(0, 8), st.integers(1, 6), st.integers(1, 6)).map(
+    lambda v: (v[0], v[1], v[0] + v[2], v[1] + v[3])
+)
 BOXES = st.lists(BOX, max_size=6)
 
 
@@ -136,10 +139,16 @@ def test_a_box_that_lies_in_the_region_with_exactly_half_of_its_area_is_of_its_t
 def test_an_iou_of_exactly_a_half_is_the_same_object():
     """With an annotation, with a better detection, and in the score; a little less is another one."""
     same, other = (0, 0, 20, 10), (0, 0, 20, 9.9)
-    assert len(ground_truth(query(), [detection(same)])) == 2 and len(ground_truth(query(), [detection(other)])) == 3
+    assert (
+        len(ground_truth(query(), [detection(same)])) == 2
+        and len(ground_truth(query(), [detection(other)])) == 3
+    )
     assert len(suppressed([(0, 0, 20, 20), same])) == 1 and len(suppressed([(0, 0, 20, 20), other])) == 2
     assert len(suppressed([(0, 0, 20, 20), (70, 70, 90, 90), same, other])) == 3
-    assert localization_score([(0, 0, 20, 20)], [same]) == 0.5 and localization_score([(0, 0, 20, 20)], [other]) == 0.0
+    assert (
+        localization_score([(0, 0, 20, 20)], [same]) == 0.5
+        and localization_score([(0, 0, 20, 20)], [other]) == 0.0
+    )
 
 
 @given(BOXES.map(lambda boxes: boxes * 2))
@@ -151,7 +160,10 @@ def test_suppression_agrees_with_the_double_loop(boxes):
     assert suppressed(boxes).tolist() == [list(map(float, box)) for box in kept]
 
 
-@given(st.lists(BOX, min_size=5, max_size=8, unique=True), st.lists(st.tuples(BOX, st.integers(1, 9)), max_size=8))
+@given(
+    st.lists(BOX, min_size=5, max_size=8, unique=True),
+    st.lists(st.tuples(BOX, st.integers(1, 9)), max_size=8),
+)
 def test_annotations_are_never_dropped_and_added_boxes_are_apart(annotated, found):
     asked = query(boxes=annotated)
     truth = ground_truth(asked, [detection(box, score / 10) for box, score in found])
@@ -178,8 +190,16 @@ def test_text_within_the_limit_is_one_part():
 
 
 def test_text_over_the_limit_is_split_at_sentences_then_words():
-    assert split_text("One two. Three four. Five!", words_of, 3) == [("One two.", 2), ("Three four. Five!", 3)]
-    assert split_text("A. one two three four five. B c.", words_of, 3) == [("A.", 1), ("one two three", 3), ("four five.", 2), ("B c.", 2)]
+    assert split_text("One two. Three four. Five!", words_of, 3) == [
+        ("One two.", 2),
+        ("Three four. Five!", 3),
+    ]
+    assert split_text("A. one two three four five. B c.", words_of, 3) == [
+        ("A.", 1),
+        ("one two three", 3),
+        ("four five.", 2),
+        ("B c.", 2),
+    ]
 
 
 def test_a_word_over_the_limit_is_split_between_characters_and_one_at_it_is_not():
