@@ -37,6 +37,7 @@ test: $(VENV)/.installed
 	$(MAKE) test-legacy
 
 lint: $(VENV)/.installed
+	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
 

@@ -124,9 +124,9 @@ def main():
                     if "seconds" in plain
                     else plain
                 )
-            print(f"{key:>5} of Objects365, {boxes:,} boxes, {result['file_mb'][key]:.0f} MB: {result['boxes_per_s'][key]:,.0f} boxes/s, "
-                  f"peak {result['peak_rss_mb'][key]:.0f} MB, opened again in {opened['seconds']:.2f} s, index {result['index_mb'][key]:.0f} MB; "
-                  f"10k pictures' records in {opened['read_s_per_10k_images']:.1f} s; json.load {result['json_load'].get(key)}", flush=True)  # fmt: skip
+            print(f"{key:>5} of Objects365, {boxes:,} boxes, {result['file_mb'][key]:.0f} MB: {result['boxes_per_s'][key]:,.0f} boxes/s, "  # noqa: E501
+                  f"peak {result['peak_rss_mb'][key]:.0f} MB, opened again in {opened['seconds']:.2f} s, index {result['index_mb'][key]:.0f} MB; "  # noqa: E501
+                  f"10k pictures' records in {opened['read_s_per_10k_images']:.1f} s; json.load {result['json_load'].get(key)}", flush=True)  # fmt: skip  # noqa: E501
     if arguments.json:
         write_json(arguments.json, result)
 

@@ -70,8 +70,8 @@ class Case:
         self.shape, self.pairs, self.device = shape, pairs, device
         width = shape["hidden"]
         config = LlamaConfig(
-            hidden_size=width, intermediate_size=shape.get("intermediate", width * 11 // 4), num_hidden_layers=shape["layers"],
-            num_attention_heads=shape.get("heads", width // 64), vocab_size=shape["vocabulary"], max_position_embeddings=8192,
+            hidden_size=width, intermediate_size=shape.get("intermediate", width * 11 // 4), num_hidden_layers=shape["layers"],  # noqa: E501
+            num_attention_heads=shape.get("heads", width // 64), vocab_size=shape["vocabulary"], max_position_embeddings=8192,  # noqa: E501
             attn_implementation="sdpa",
         )  # fmt: skip
         with torch.device(device), default_dtype(dtype):

@@ -32,7 +32,7 @@ def live_llava(llm, tower, data, images, out, *flags):
     text = f"""llava --model_name_or_path {llm} --version v1 --data_path {data} --image_folder {images} --vision_tower {tower}
         --mm_projector_type mlp2x_gelu --mm_vision_select_layer -2 --mm_use_im_start_end False --mm_use_im_patch_token False
         --image_aspect_ratio pad --output_dir {out} --max_steps 1 --model_max_length 2048 --lazy_preprocess True --report_to none
-        --bits 16 --bf16 False --tf32 False --use_cpu True"""
+        --bits 16 --bf16 False --tf32 False --use_cpu True"""  # noqa: E501
 
     def ready(trainer, *args, **kwargs):
         raise _Ready(trainer)

@@ -80,8 +80,8 @@ def generate(host, images, tokens, k, times):
     for image in images:
         for row in image:
             for _ in range(times):
-                host.llava.generate(row["input_ids"][None], images=row["image"][None], do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-                                    num_return_sequences=k, max_new_tokens=tokens, max_length=None, pad_token_id=0)  # fmt: skip
+                host.llava.generate(row["input_ids"][None], images=row["image"][None], do_sample=True, temperature=1.0, top_k=0, top_p=1.0,  # noqa: E501
+                                    num_return_sequences=k, max_new_tokens=tokens, max_length=None, pad_token_id=0)  # fmt: skip  # noqa: E501
 
 
 def limit(host, images, tokens, cached=lambda cache: cache):

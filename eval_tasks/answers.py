@@ -59,7 +59,9 @@ def places(parsed: Parsed, text: str) -> Iterator[Place]:
 
 
 def first_box(parsed: Parsed, text: str) -> Box | None:
-    """What answers a question for one box; None where there is none, or where the first one cannot be read."""
+    """What answers a question for one box; None where there is none, or where the first one cannot be
+    read.
+    """
     first = next(places(parsed, text), None)
     return first.boxes[0] if first and first.boxes else None
 
@@ -70,6 +72,8 @@ def true_box(doc: Mapping, corners: Sequence[float]) -> Box:
 
 
 def rounded_iou(form: BoxFormat, truth: Box) -> float:
-    """IoU with `truth` of what a model reaches that writes the truth itself, rounded as its family's text is."""
+    """IoU with `truth` of what a model reaches that writes the truth itself, rounded as its family's text
+    is.
+    """
     read = form.parse(form.render([("", truth)]), truth.space.width, truth.space.height).boxes
     return iou(read[0].to(truth.space), truth) if read else 0.0

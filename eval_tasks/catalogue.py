@@ -93,30 +93,70 @@ SPLITS = [
     Split("spr_flickr30k_test", "phrases", "flickr30k", "test"),
     Split("spr_lvis_box", "classification", "lvis", "val", options={"location": "box"}),
     Split("spr_lvis_point", "classification", "lvis", "val", options={"location": "point"}),
-    Split("spr_region_caption_refcocog", "captions", "refcocog_refs", "val", 2573,
-          title="spr_region_caption_refcocog (refer)"),
+    Split(
+        "spr_region_caption_refcocog",
+        "captions",
+        "refcocog_refs",
+        "val",
+        2573,
+        title="spr_region_caption_refcocog (refer)",
+    ),
     Split("spr_region_caption_vg", "captions", "vg", "test", title="spr_region_caption_vg (GRiT)"),
     Split("spr_grounded_description_val", "description", "grounded_description", "val"),
     Split("spr_tiny_world_rec", "rec", "refcoco", "val+testA+testB"),
     Split("spr_tiny_world_description", "description", ".", "val"),
     # its model was taught no question about several phrases: they are looked up in a description of the whole
     # picture
-    Split("spr_tiny_world_phrases", "phrases", "phrases", "val", prompt="Describe the objects in the image with their bounding boxes."),
+    Split(
+        "spr_tiny_world_phrases",
+        "phrases",
+        "phrases",
+        "val",
+        prompt="Describe the objects in the image with their bounding boxes.",
+    ),
     Split("spr_tiny_world_presence", "short_answers", "presence", "val"),
     Split("spr_tiny_world_color", "short_answers", "color", "val"),
-]  # fmt: skip
+]
 CATALOGUE = {split.key: split for split in SPLITS}
 
 PROTOCOLS = {
-    "rec": Protocol({**metrics.BOX_METRICS, **dict.fromkeys(metrics.FERRET_ACCURACIES, True)}, 128, "metrics.box_details"),
-    "phrases": Protocol({**metrics.BOX_METRICS, **dict.fromkeys((*(f"first_{a}" for a in metrics.ACCURACIES),
-                                                                 *(f"any_{a}" for a in metrics.ACCURACIES), "ferret_R@1"), True)}, 512, "metrics.box_details"),
+    "rec": Protocol(
+        {**metrics.BOX_METRICS, **dict.fromkeys(metrics.FERRET_ACCURACIES, True)}, 128, "metrics.box_details"
+    ),
+    "phrases": Protocol(
+        {
+            **metrics.BOX_METRICS,
+            **dict.fromkeys(
+                (
+                    *(f"first_{a}" for a in metrics.ACCURACIES),
+                    *(f"any_{a}" for a in metrics.ACCURACIES),
+                    "ferret_R@1",
+                ),
+                True,
+            ),
+        },
+        512,
+        "metrics.box_details",
+    ),
     "classification": Protocol({"accuracy": True, "strict_accuracy": True, "ferret_accuracy": True}, 64),
-    "captions": Protocol(dict.fromkeys(("CIDEr", "BLEU-1", "BLEU-4", "ROUGE-L", "METEOR"), True), 64, "captions.caption_details"),
-    "description": Protocol({"precision": True, "recall": True, "mIoU": True, "phrase_precision": True, "phrase_recall": True,
-                             "parse_failure": False}, 512),
+    "captions": Protocol(
+        dict.fromkeys(("CIDEr", "BLEU-1", "BLEU-4", "ROUGE-L", "METEOR"), True),
+        64,
+        "captions.caption_details",
+    ),
+    "description": Protocol(
+        {
+            "precision": True,
+            "recall": True,
+            "mIoU": True,
+            "phrase_precision": True,
+            "phrase_recall": True,
+            "parse_failure": False,
+        },
+        512,
+    ),
     "short_answers": Protocol({"accuracy": True, "false_yes": False}, 16),
-}  # fmt: skip
+}
 
 BY_SAMPLE = {"weight_by_size": True}
 PLAIN_MEAN = {"weight_by_size": False}

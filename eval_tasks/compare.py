@@ -168,9 +168,18 @@ def _flips(pairs: Sequence[tuple[dict, dict, dict]]) -> dict:
     flipped = [(d, x, y) for d, x, y in pairs if (x["iou"] >= FLIP_THRESHOLD) != (y["iou"] >= FLIP_THRESHOLD)]
     flipped.sort(key=lambda pair: -abs(pair[2]["iou"] - pair[1]["iou"]))
     shown = [
-        {"id": x["id"], "image": d["image"], "picture": d.get("picture"), "truth": x["truth"], "a": x["predicted"], "b": y["predicted"],
-         "iou_a": x["iou"], "iou_b": y["iou"]} for d, x, y in flipped[:SHOWN_FLIPS]
-    ]  # fmt: skip
+        {
+            "id": x["id"],
+            "image": d["image"],
+            "picture": d.get("picture"),
+            "truth": x["truth"],
+            "a": x["predicted"],
+            "b": y["predicted"],
+            "iou_a": x["iou"],
+            "iou_b": y["iou"],
+        }
+        for d, x, y in flipped[:SHOWN_FLIPS]
+    ]
     won = sum(y["iou"] > x["iou"] for _, x, y in flipped)
     return {"threshold": FLIP_THRESHOLD, "won": won, "lost": len(flipped) - won, "shown": shown}
 
@@ -185,13 +194,22 @@ def _scores(first: Mapping[str, dict], second: Mapping[str, dict]) -> list[dict]
         from spr_plugin.eval_tasks import captions
 
         both = [[run[id][metrics.DETAILS] for id in ids] for run in (first, second)]
-        figures = {name: np.column_stack([scorer.scores(side) for side in both]) for name, scorer in
-                   (("CIDEr / 100", captions.cider), ("ROUGE-L", captions.rouge_l))}  # fmt: skip
+        figures = {
+            name: np.column_stack([scorer.scores(side) for side in both])
+            for name, scorer in (("CIDEr / 100", captions.cider), ("ROUGE-L", captions.rouge_l))
+        }
         figures["CIDEr / 100"] = figures["CIDEr / 100"] / 100
         return figure_rows(figures, images)
     names = [name for name, value in one.items() if is_payload(name, value) and name in second[ids[0]]]
-    return _ratio_rows({name: np.array([[run[id][name][key] for run in (first, second) for key in ("score", "n")] for id in ids])
-                        for name in names}, images)  # fmt: skip
+    return _ratio_rows(
+        {
+            name: np.array(
+                [[run[id][name][key] for run in (first, second) for key in ("score", "n")] for id in ids]
+            )
+            for name in names
+        },
+        images,
+    )
 
 
 def _ratio_rows(figures: Mapping[str, np.ndarray], images: Sequence[str]) -> list[dict]:

@@ -89,8 +89,11 @@ def plot(rows: Sequence[Mapping]) -> str:
     def y(value: float) -> float:
         return 110 - 100 * (100 * value) / top
 
-    parts = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 420 240" width="420" height="240" font-family="sans-serif" font-size="11">',
-             '<line x1="50" y1="110" x2="410" y2="110" stroke="#999"/>']  # fmt: skip
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 420 240" width="420"'
+        ' height="240" font-family="sans-serif" font-size="11">',
+        '<line x1="50" y1="110" x2="410" y2="110" stroke="#999"/>',
+    ]
     ticks = (top / 1.1, -top / 1.1)
     parts += [
         f'<text x="45" y="{y(value / 100) + 4:.1f}" text-anchor="end">{value:+.1f}</text>' for value in ticks

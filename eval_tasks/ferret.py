@@ -92,7 +92,9 @@ def phrase_hits(answer: str, doc: Mapping) -> list[bool]:
 
 
 def names(answer: str, name: str, synonyms: Sequence[str]) -> bool:
-    """Whether an answer names a class, whose own name LVIS lists among its synonyms; a document's do without."""
+    """Whether an answer names a class, whose own name LVIS lists among its synonyms; a document's do
+    without.
+    """
     left = _without(_without(answer, _NOT), _NO)
     wanted = [name.replace("_", " ").strip()]
     for synonym in (name, *synonyms):

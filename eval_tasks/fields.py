@@ -38,7 +38,9 @@ def texts_or_none(value: object, size: Size) -> list[str]:
 
 
 def box(value: Any, size: Size) -> list[float]:
-    """xyxy in pixels of some area on the picture; corners may lie a little off it, as some published ones do."""
+    """xyxy in pixels of some area on the picture; corners may lie a little off it, as some published ones
+    do.
+    """
     try:
         corners = [float(each) for each in value]
     except (TypeError, ValueError, OverflowError):

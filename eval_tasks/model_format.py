@@ -27,7 +27,9 @@ def named_format(name: str) -> BoxFormat:
 
 
 def given_format(name: str, named_by: str) -> BoxFormat:
-    """:func:`named_format` of a name that a person gave: UserError for an aspect too that the family has not."""
+    """:func:`named_format` of a name that a person gave: UserError for an aspect too that the family has
+    not.
+    """
     form = named_format(name)
     if aspect := name.partition(":")[2]:
         refuse_unknown_aspect(form.family, aspect, named_by)

@@ -63,10 +63,16 @@ def _questions(
         rng = random.Random(f"{SEED} {annotation['id']}")
         own = categories[category]
         yield {
-            "id": str(annotation["id"]), "image": _lvis_path(image), "width": image["width"], "height": image["height"], "bbox": box,
-            "point": point_inside(_polygons(annotation, of), box, rng), "name": own["name"],
-            "synonyms": [name for name in own.get("synonyms", ()) if name != own["name"]], "negative": categories[rng.choice(absent)]["name"],
-        }  # fmt: skip
+            "id": str(annotation["id"]),
+            "image": _lvis_path(image),
+            "width": image["width"],
+            "height": image["height"],
+            "bbox": box,
+            "point": point_inside(_polygons(annotation, of), box, rng),
+            "name": own["name"],
+            "synonyms": [name for name in own.get("synonyms", ()) if name != own["name"]],
+            "negative": categories[rng.choice(absent)]["name"],
+        }
 
 
 def _polygons(annotation: Mapping, of: str) -> object:

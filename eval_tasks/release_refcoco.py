@@ -76,10 +76,20 @@ def _refer(
                 for ref, image, xywh in own
             )
             whole = [(ref, _base(source, image), box) for (ref, image, _), box in zip(own, cut) if box]
-            yield f"{name}/{split}", [
-                {"id": str(sentence["sent_id"]), **base, "expression": sentence["sent"], "bbox": box, "ref_id": str(ref["ref_id"])}
-                for ref, base, box in whole for sentence in ref["sentences"]
-            ]  # fmt: skip
+            yield (
+                f"{name}/{split}",
+                [
+                    {
+                        "id": str(sentence["sent_id"]),
+                        **base,
+                        "expression": sentence["sent"],
+                        "bbox": box,
+                        "ref_id": str(ref["ref_id"]),
+                    }
+                    for ref, base, box in whole
+                    for sentence in ref["sentences"]
+                ],
+            )
             if name == "refcocog":
                 yield (
                     f"{name}_refs/{split}",

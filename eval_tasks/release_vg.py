@@ -28,9 +28,12 @@ def vg(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
             regions.name, images=len(described), regions=sum(len(image["regions"]) for image in described)
         )
         found = [
-            record for image in described for record in _regions(source, image["regions"], image.get("id"), size, skipped)
-            if chosen is None or image.get("id", image["regions"][0]["image_id"] if image["regions"] else None) in chosen
-        ]  # fmt: skip
+            record
+            for image in described
+            for record in _regions(source, image["regions"], image.get("id"), size, skipped)
+            if chosen is None
+            or image.get("id", image["regions"][0]["image_id"] if image["regions"] else None) in chosen
+        ]
     yield "vg/test", found
 
 

@@ -36,11 +36,19 @@ from spr_plugin.progress import say
 
 # folder/split → (what, published count)
 PUBLISHED = {
-    "refcoco/val": ("expressions", 10834), "refcoco/testA": ("expressions", 5657), "refcoco/testB": ("expressions", 5095),
-    "refcoco+/val": ("expressions", 10758), "refcoco+/testA": ("expressions", 5726), "refcoco+/testB": ("expressions", 4889),
-    "refcocog/val": ("expressions", 4896), "refcocog/test": ("expressions", 9602), "refcocog_refs/val": ("refs", 2573),
-    "refcocog_refs/test": ("refs", 5023), "flickr30k/val": ("captions", 5000), "flickr30k/test": ("captions", 5000),
-}  # fmt: skip
+    "refcoco/val": ("expressions", 10834),
+    "refcoco/testA": ("expressions", 5657),
+    "refcoco/testB": ("expressions", 5095),
+    "refcoco+/val": ("expressions", 10758),
+    "refcoco+/testA": ("expressions", 5726),
+    "refcoco+/testB": ("expressions", 4889),
+    "refcocog/val": ("expressions", 4896),
+    "refcocog/test": ("expressions", 9602),
+    "refcocog_refs/val": ("refs", 2573),
+    "refcocog_refs/test": ("refs", 5023),
+    "flickr30k/val": ("captions", 5000),
+    "flickr30k/test": ("captions", 5000),
+}
 LICENCES = {
     "refcoco": "Apache-2.0",
     "refcoco+": "Apache-2.0",

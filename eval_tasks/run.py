@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from spr_plugin.errors import UserError
-from spr_plugin.eval_tasks.data import ROOT
+from spr_plugin.eval_tasks.hub import ROOT
 from spr_plugin.loading import read_json
 
 GROUP = "spr_refcoco"

@@ -10,7 +10,9 @@ _models: list[weakref.ref] = []
 
 
 def note_model(model: object) -> None:
-    """Remember a model, weakly; :mod:`spr_plugin.eval_tasks.register` calls this for each one that is built."""
+    """Remember a model, weakly; :mod:`spr_plugin.eval_tasks.register` calls this for each one that is
+    built.
+    """
     _models.append(weakref.ref(model))
 
 

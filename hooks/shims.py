@@ -63,7 +63,9 @@ def check_transformers() -> None:
 
 @functools.cache
 def install() -> None:
-    """Install every shim: at once where its module is imported already, else when it will be. Twice is once."""
+    """Install every shim: at once where its module is imported already, else when it will be. Twice is
+    once.
+    """
     for module, function in SHIMS:
         after_import(module, function)
 

@@ -133,9 +133,13 @@ class TransformersHost(Host):
         decoder, head = self.language_model()
         places = mask.sum(1, keepdim=True) - 1 + cache.ahead
         out = decoder(
-            inputs_embeds=self.vlm.get_input_embeddings()(tokens), attention_mask=mask, position_ids=places, past_key_values=cache.keys_and_values,
-            use_cache=True, return_dict=True,
-        )  # fmt: skip
+            inputs_embeds=self.vlm.get_input_embeddings()(tokens),
+            attention_mask=mask,
+            position_ids=places,
+            past_key_values=cache.keys_and_values,
+            use_cache=True,
+            return_dict=True,
+        )
         return head(out.last_hidden_state[:, -1]), _Placed(out.past_key_values, cache.ahead)
 
     # --- training

@@ -139,7 +139,9 @@ class Box:
         return (self.x1 * sx + ox, self.y1 * sy + oy, self.x2 * sx + ox, self.y2 * sy + oy)
 
     def to(self, space: Space) -> Box:
-        """The same box in another space of the same picture. Raises ValueError for another picture's space."""
+        """The same box in another space of the same picture. Raises ValueError for another picture's
+        space.
+        """
         if space is self.space or space == self.space:
             return self
         if not space.same_picture(self.space):

@@ -66,9 +66,10 @@ def report(directory, spr_plugin):
 @click.option("--device", default="cpu", show_default=True, help="Where the scorer's models run.")
 @click.option("--plugin", multiple=True, help="Python file with hook implementations.")
 @click.option(
-    "--out", required=True,
-    help="Gets every response with its scores and refined text; an interrupted command goes on when repeated.",
-)  # fmt: skip
+    "--out",
+    required=True,
+    help="Gets each response with its scores and refined text; an interrupted command goes on when repeated.",
+)
 @click.option("--pairs", help="Gets the preference pair of each region.")
 @click.option("--allow-outside", is_flag=True, help="Use pictures that lie outside --images.")
 @click.option(
@@ -79,9 +80,22 @@ def report(directory, spr_plugin):
     help="Larger pictures are left out.",
 )
 def score(
-    annotations, images, responses, box_format, aspect, clip, detector, scorer, lam, device, plugin, out, pairs,
-    allow_outside, max_pixels,
-):  # fmt: skip
+    annotations,
+    images,
+    responses,
+    box_format,
+    aspect,
+    clip,
+    detector,
+    scorer,
+    lam,
+    device,
+    plugin,
+    out,
+    pairs,
+    allow_outside,
+    max_pixels,
+):
     """Score and pair anybody's answers, without a trainer."""
     from spr_plugin import formats
     from spr_plugin.config import SPRConfig

@@ -5,10 +5,10 @@ import dataclasses
 import functools
 import re
 
-from spr_plugin.config import KINDS, SPRConfig, default_of
+from spr_plugin.config import KINDS, SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.redaction import redacted, secrets_of
-from spr_plugin.settings import typed
+from spr_plugin.settings import default_of, typed
 
 # What a flag's help says of a training command alone.
 HOST_DEFAULT = re.compile(r"; default: [^;]*(?:the host's|--data_path)[^;]*$")

@@ -4,14 +4,10 @@ Nothing heavy is imported here: the boot module reads it at interpreter start. "
 paper states the value; "study" that docs/reproduction.md supports it, "ours" that we chose it.
 """
 
-import dataclasses
 import math
-from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from dataclasses import dataclass
 
-from spr_plugin.errors import UserError
-from spr_plugin.redaction import shown
-from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, SHARE, Kind, Range, one_of
+from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, SHARE, Range, kinds_of, one_of, setting
 
 PROMPT_KINDS = ("plain", "crop", "reference")
 SAMPLERS = ("live", "openai")
@@ -27,18 +23,6 @@ WEIGHTS = Range(
 
 # Stages in their order. A flag shapes the records of one of them, and so of those behind it, or of none.
 STAGES = ("regions", "candidates", "scores", "pairs", "dpo")
-
-
-def setting(default, help, origin="ours", *, within=None, shapes=None):
-    """A field with its help, where its default comes from, the range of its values, and which stage's records
-    it
-    shapes: that stage and those behind it are made again where it changes. README's table is generated from
-    these; a recipe's own settings are made of such fields too (:func:`recipe_settings`).
-    """
-    metadata = {"help": help, "origin": origin, "within": within, "shapes": shapes}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -339,132 +323,12 @@ class SPRConfig:
             setattr(self, name, kind.read(getattr(self, name), f"--{name}"))
         if self.spr_only:
             self.spr = True
+        from spr_plugin.config_checks import check, dpo_settings, recipe_settings
+
         for name, value in {**recipe_settings(self)[0], **dpo_settings(self)[0]}.items():
             setattr(self, name, value)
         if self.spr:
             check(self)
 
 
-# What `spr:` of --spr_recipe_config may set.
-SPR_FLAGS = """data_aspect exclude min_objects min_area keep_crowd regions_per_image more_than prompts clip detector
-    detector_threshold no_detector scorer lambda no_local repair min_kept pairing min_gap""".split()  # fmt: skip
-
-
-def default_of(f):
-    return f.default_factory() if f.default is dataclasses.MISSING else f.default
-
-
-def _kind(f) -> Kind:
-    default, within = default_of(f), f.metadata["within"]
-    if isinstance(default, list):
-        return Kind(f.type.__args__[0], many=True, within=within)
-    return Kind(str if default is None else type(default), optional=default is None, within=within)
-
-
-def kinds_of(settings: type) -> dict[str, Kind]:
-    """Name → kind of the fields of a dataclass that are each a `setting`."""
-    return {f.name: _kind(f) for f in dataclasses.fields(settings)}
-
-
 KINDS = kinds_of(SPRConfig)
-
-
-def check(config: SPRConfig) -> None:
-    """Raise UserError for the first flag whose value makes no sense, alone or beside the others."""
-    for name, kind in KINDS.items():
-        kind.check(getattr(config, name), f"--{name}")
-    if config.spr_sampler == "openai":
-        if not config.spr_sampler_url:
-            raise UserError(
-                "--spr_sampler_url: give the address of the server that is to answer, such as "
-                "http://localhost:8000/v1"
-            )
-        if not _is_address(config.spr_sampler_url):
-            url = shown(config.spr_sampler_url)
-            raise UserError(f"--spr_sampler_url {url}: no address such as http://localhost:8000/v1")
-    if config.spr_rounds > 1 and config.spr_sampler != "live":
-        raise UserError(
-            f"--spr_rounds {config.spr_rounds} with --spr_sampler {config.spr_sampler}: a server does not"
-            " answer with the improved model"
-        )
-    if config.spr_loss_weights and len(config.spr_loss_weights) != len(config.spr_loss_type):
-        raise UserError(
-            f"--spr_loss_weights: {len(config.spr_loss_weights)} weights for {len(config.spr_loss_type)}"
-            " losses of --spr_loss_type"
-        )
-    if config.spr_label_smoothing and "robust" not in config.spr_loss_type:
-        raise UserError("--spr_label_smoothing does nothing without --spr_loss_type robust")
-    if len(config.spr_prompts) * config.spr_samples < 2:
-        raise UserError(
-            "--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates"
-        )
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # of the port, or of brackets
-        return False
-
-
-def dpo_settings(config: SPRConfig) -> tuple[dict, dict]:
-    """(flags, arguments of transformers' Trainer) that ``--spr_dpo_config`` sets."""
-    if config.spr_dpo_config is None:
-        return {}, {}
-    from spr_plugin.trl_settings import read_dpo_config
-
-    return read_dpo_config(config.spr_dpo_config, KINDS)
-
-
-def recipe_settings(config: SPRConfig) -> tuple[dict, dict]:
-    """(flags, settings that are no flags) of the recipe's section of ``--spr_recipe_config``."""
-    if config.spr_recipe_config is None:
-        return {}, {}
-    if isinstance(config.spr_recipe_config, dict):  # of a run that is opened: what its manifest holds
-        return {}, config.spr_recipe_config
-    from spr_plugin.loading import read_settings
-
-    file = f"--spr_recipe_config {config.spr_recipe_config}"
-    section = read_settings(
-        config.spr_recipe_config, file, yaml=not config.spr_recipe_config.endswith(".json")
-    ).get(config.spr_recipe)
-    if not isinstance(section, dict):
-        raise UserError(
-            f"{file}: has no section {config.spr_recipe} with settings of --spr_recipe {config.spr_recipe}"
-        )
-    if config.spr_recipe != "spr":
-        return {}, section
-    return {f"spr_{name}": value for name, value in _read(section, SPR_KINDS, f"{file}: spr").items()}, {}
-
-
-def own_settings(config: SPRConfig, settings: type):
-    """The settings of a recipe other than SPR: a dataclass, whose fields are each a `setting`, made of the
-    recipe's section of ``--spr_recipe_config``. UserError names what is unknown or makes no sense.
-    """
-    where = f"--spr_recipe_config {config.spr_recipe_config}: {config.spr_recipe}"
-    return settings(**_read(recipe_settings(config)[1], kinds_of(settings), where))
-
-
-SPR_KINDS = {name: KINDS[f"spr_{name}"] for name in SPR_FLAGS}
-
-
-def _read(section: dict, kinds: dict[str, Kind], where: str) -> dict:
-    """A section's values by their kinds, checked like flags."""
-    if unknown := sorted(map(str, section.keys() - kinds.keys())):
-        raise UserError(f"{where}: {', '.join(unknown)} is no setting; it takes {', '.join(sorted(kinds))}")
-    values = {name: kinds[name].read(value, f"{where}: {name}") for name, value in section.items()}
-    for name, value in values.items():
-        kinds[name].check(value, f"{where}: {name}")
-    return values
-
-
-def shaping(config: SPRConfig) -> dict[str, dict]:
-    """Stage → flag → value of what shapes its records, in the order of the stages."""
-    values = {f: getattr(config, f.name) for f in dataclasses.fields(config)}
-    files = {"spr_dpo_config": dpo_settings(config)[1], "spr_recipe_config": recipe_settings(config)[1]}
-    values |= {f: files[f.name] for f in values if f.name in files}
-    return {
-        stage: {f.name: value for f, value in values.items() if f.metadata["shapes"] == stage}
-        for stage in STAGES
-    }

@@ -75,7 +75,9 @@ def find_host(trainer, namespace: dict, config: SPRConfig) -> Host:
 
 
 def refuse_impossible(trainer) -> None:
-    """UserError for settings under which the stage makes no sense or cannot run, before anything is trained."""
+    """UserError for settings under which the stage makes no sense or cannot run, before anything is
+    trained.
+    """
     if getattr(trainer.args, "tune_mm_mlp_adapter", False):
         raise UserError(
             "--spr with --tune_mm_mlp_adapter: a projector pre-training cannot describe regions yet; add"
@@ -197,7 +199,9 @@ def next_round(first: Round, now: Round) -> tuple[Round, list[Query]]:
 
 
 def _enter_round(later: Round) -> None:
-    """Bind a later round and write its queries; all that could be refused was so at the start. For one rank."""
+    """Bind a later round and write its queries; all that could be refused was so at the start. For one
+    rank.
+    """
     settings, config = _settings(later), copy.copy(later.config)
     config.spr_overwrite = False  # what there was of this round went with the first one's
     queries, skipped, changed = settled_queries(later.folder, settings, config, later.recipe, later.source)

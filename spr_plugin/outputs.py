@@ -1,4 +1,6 @@
-"""What a command of ``spr`` is about to write, looked at before it computes: can it be, and is it an input?"""
+"""What a command of ``spr`` is about to write, looked at before it computes: can it be, and is it an
+input?
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def refuse_overwriting(outputs: Mapping[str, str], inputs: Iterable[tuple[str, s
 
 
 def refuse_within(folder: str, files: Iterable[tuple[str, str]]) -> None:
-    """UserError for the first file (flag, path) in a folder that is the command's own, and goes with its end."""
+    """UserError for the first file (flag, path) in a folder that is the command's own, and goes with its
+    end.
+    """
     for flag, path in files:
         if _within(path, folder):
             raise UserError(

@@ -81,7 +81,9 @@ def make_pairs(now: Round, queries: list[Query]) -> list[PreferencePair]:
 
 
 def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
-    """Chosen and rejected of each query, or why there are none, in the log. UserError where no pair is left."""
+    """Chosen and rejected of each query, or why there are none, in the log. UserError where no pair is
+    left.
+    """
     log = now.log("pairs")
     if ranks.rank() == 0:
         held, scores = log.held(), now.log("scores").read()
@@ -121,7 +123,9 @@ def train_on(now: Round, pairs: list[PreferencePair], watched: list[Query]) -> N
 
 @contextlib.contextmanager
 def during(stage: str, folder: Folder | None = None):
-    """An error from inside knows the stage it comes from; what it took is added up in the folder's manifest."""
+    """An error from inside knows the stage it comes from; what it took is added up in the folder's
+    manifest.
+    """
     start = time.monotonic()
     try:
         yield

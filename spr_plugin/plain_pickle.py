@@ -1,4 +1,6 @@
-"""Pickles of plain data, as the REFER releases are. Loading any other could run code, so that it is refused."""
+"""Pickles of plain data, as the REFER releases are. Loading any other could run code, so that it is
+refused.
+"""
 
 import io
 import pickle

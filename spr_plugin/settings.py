@@ -2,10 +2,11 @@
 file or a notebook says it. Standard library only.
 """
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from spr_plugin.errors import UserError
@@ -56,7 +57,9 @@ class Kind:
     within: Range | None = None
 
     def read(self, value, name: str):
-        """`value` by its type. UserError, which begins with `name` and the value, where it is of another one."""
+        """`value` by its type. UserError, which begins with `name` and the value, where it is of another
+        one.
+        """
         try:
             if value is None and self.optional:
                 return None
@@ -147,3 +150,31 @@ def _shown(value) -> str:
     except ValueError:  # Python writes no number of thousands of digits
         text = "of so many digits"
     return redacted(text if len(text) <= LONGEST else text[:LONGEST] + "…")
+
+
+def setting(default, help, origin="ours", *, within=None, shapes=None):
+    """A field with its help, where its default comes from, the range of its values, and which stage's records
+    it
+    shapes: that stage and those behind it are made again where it changes. README's table is generated from
+    these; a recipe's own settings are made of such fields too (:func:`spr_plugin.config_checks.recipe_settings`).
+    """
+    metadata = {"help": help, "origin": origin, "within": within, "shapes": shapes}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def default_of(f):
+    return f.default_factory() if f.default is dataclasses.MISSING else f.default
+
+
+def _kind(f) -> Kind:
+    default, within = default_of(f), f.metadata["within"]
+    if isinstance(default, list):
+        return Kind(f.type.__args__[0], many=True, within=within)
+    return Kind(str if default is None else type(default), optional=default is None, within=within)
+
+
+def kinds_of(settings: type) -> dict[str, Kind]:
+    """Name → kind of the fields of a dataclass that are each a `setting`."""
+    return {f.name: _kind(f) for f in dataclasses.fields(settings)}

@@ -8,7 +8,8 @@ library at import: the flags are checked before anything heavy is loaded.
 import dataclasses
 from collections.abc import Mapping
 
-from spr_plugin.config import SPRConfig, dpo_settings
+from spr_plugin.config import SPRConfig
+from spr_plugin.config_checks import dpo_settings
 from spr_plugin.errors import UserError
 from spr_plugin.loading import read_settings
 from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, Kind, Range

@@ -119,7 +119,7 @@ class LlavaCommand:
             --evaluation_strategy no --save_strategy steps --save_steps 50000 --save_total_limit 1 --learning_rate 2e-4
             --weight_decay 0. --warmup_ratio 0.03 --lr_scheduler_type cosine --logging_steps 1 --tf32 False --model_max_length 256
             --dataloader_num_workers 0 --lazy_preprocess True --report_to none --use_cpu True
-        """
+        """  # noqa: E501
         return text.split()
 
     def run(

@@ -74,8 +74,8 @@ def _write_tokenizer(folder):
     ] * 20
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(text), model_writer=model, vocab_size=400, model_type="bpe", byte_fallback=True,
-        hard_vocab_limit=False, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
+        sentence_iterator=iter(text), model_writer=model, vocab_size=400, model_type="bpe", byte_fallback=True,  # noqa: E501
+        hard_vocab_limit=False, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,  # noqa: E501
     )  # fmt: skip
     folder.mkdir(exist_ok=True)
     (folder / "tokenizer.model").write_bytes(model.getvalue())

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from spr_plugin.cli import commands
 from spr_plugin.command_line import flags_table, parse
-from spr_plugin.config import SPRConfig, dpo_settings, shaping
+from spr_plugin.config import SPRConfig
+from spr_plugin.config_checks import dpo_settings, shaping
 from spr_plugin.errors import UserError
 from spr_plugin.ids import digest
 

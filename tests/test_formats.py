@@ -41,7 +41,9 @@ ROUNDING = {"llava": 0.005, "shikra": 0.0005, "qwen2.5-vl": 0.5, "qwen3-vl": 0.5
 
 
 def answer(form, rows, between=", ", size=(1000, 1000)):
-    """Phrases with boxes, at thousandths of a picture of this size, as the family answers: prose, or a list."""
+    """Phrases with boxes, at thousandths of a picture of this size, as the family answers: prose, or a
+    list.
+    """
     boxes = [Box(*(value / 1000 for value in steps), Space.normalized(*size)) for _, steps in rows]
     if form in LISTS:
         return "Here they are:\n" + form.render([(phrase, box) for (phrase, _), box in zip(rows, boxes)])

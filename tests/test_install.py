@@ -153,7 +153,9 @@ def test_install_use_and_uninstall(kind, wheel, checkout, environment, tmp_path)
 
 
 def test_the_wheel_of_the_sdist_is_that_of_the_checkout_and_holds_each_module_once(wheel, checkout, tmp_path):
-    """A checkout has two ways to hooks/ and eval_tasks/: neither doubles a file, and none is lost on the way."""
+    """A checkout has two ways to hooks/ and eval_tasks/: neither doubles a file, and none is lost on the
+    way.
+    """
     files = {}
     for path in (wheel, build_wheel(checkout, tmp_path)):
         with zipfile.ZipFile(path) as archive:

@@ -30,7 +30,7 @@ def test_the_method_table_names_module_rule_and_flag_of_each_step():
     ]
     known = set(re.findall(r"`(--spr\w*)`", flags_table()))
     assert [row[0].strip() for row in rows] == [
-        "object boxes", "region queries", "sampling", "semantic score", "localization score", "total", "refinement", "pairing", "DPO"
+        "object boxes", "region queries", "sampling", "semantic score", "localization score", "total", "refinement", "pairing", "DPO"  # noqa: E501
     ]  # fmt: skip
     for step, modules, rule, flags in rows:
         named = re.findall(r"`([^`]+)`", modules)

@@ -25,7 +25,9 @@ FILES = {
 
 
 def imported(file: Path) -> set[str]:
-    """Modules of ours that a file imports as it is loaded; what a function imports later is no floor below."""
+    """Modules of ours that a file imports as it is loaded; what a function imports later is no floor
+    below.
+    """
     found = set()
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spr_plugin"):

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.config import own_settings, setting
+from spr_plugin.config_checks import own_settings
 from spr_plugin.data.annotations import AnnotatedImage, Annotation, image_size, usable
 from spr_plugin.data.pictures import Picture
 from spr_plugin.formats.bracket import BracketFormat
@@ -15,7 +15,7 @@ from spr_plugin.hookspecs import hookimpl
 from spr_plugin.ids import digest
 from spr_plugin.recipes.base import Judged, JudgedAnswer, Prompt, Query, Recipe
 from spr_plugin.recipes.spr.scoring import localization_score
-from spr_plugin.settings import NOT_NEGATIVE, Range
+from spr_plugin.settings import NOT_NEGATIVE, Range, setting
 
 # --- annotations: rows of "file,label,x1,y1,x2,y2" in pixels
 
@@ -92,7 +92,9 @@ class NamesSettings:
 
 
 class Names(Recipe):
-    """What is in these pictures? The share of the objects that an answer names, less a price for every word."""
+    """What is in these pictures? The share of the objects that an answer names, less a price for every
+    word.
+    """
 
     name, BEST, WATCHED = "names", "named", {"named": 0.2}
 
@@ -118,7 +120,9 @@ class Names(Recipe):
         ]
 
     def judged(self, text, truth):
-        """Nothing is repaired; an answer without a word has no score, and one that names all is not rejected."""
+        """Nothing is repaired; an answer without a word has no score, and one that names all is not
+        rejected.
+        """
         words = text.split()
         named = sum(label in text for label in truth) / len(truth)
         terms, score = {"named": named}, named - self.settings.per_word * len(words)

@@ -61,7 +61,7 @@ def to_transformers(checkpoint=TINY):
         **{name: own[name] for name in [*kept.split(), "pad_token_id", "bos_token_id", "eos_token_id"]},
     )
     config = LlavaConfig(
-        vision_config=tower, text_config=text, image_token_index=tokens.convert_tokens_to_ids(IMAGE), vision_feature_layer=own["mm_vision_select_layer"]
+        vision_config=tower, text_config=text, image_token_index=tokens.convert_tokens_to_ids(IMAGE), vision_feature_layer=own["mm_vision_select_layer"]  # noqa: E501
     )  # fmt: skip
     model = LlavaForConditionalGeneration(config)
     missing, unexpected = model.load_state_dict(renamed(checkpoint, model.state_dict().keys()), strict=False)
@@ -69,7 +69,7 @@ def to_transformers(checkpoint=TINY):
     theirs = CLIPImageProcessor.from_pretrained(checkpoint / "vision_tower")
     settings = {name: getattr(theirs, name) for name in ("size", "crop_size", "image_mean", "image_std")}
     processor = LlavaProcessor(
-        LlavaImageProcessor(**settings, do_pad=own["image_aspect_ratio"] == "pad"), tokens, patch_size=tower.patch_size,
+        LlavaImageProcessor(**settings, do_pad=own["image_aspect_ratio"] == "pad"), tokens, patch_size=tower.patch_size,  # noqa: E501
         vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=TEMPLATE,
     )  # fmt: skip
     return model, processor

@@ -347,7 +347,9 @@ def is_qualified(expression):
 
 
 def _outstanding(things, group):
-    """(qualifier, index) of those in a group that are clearly its leftmost, rightmost, smallest or largest."""
+    """(qualifier, index) of those in a group that are clearly its leftmost, rightmost, smallest or
+    largest.
+    """
     by_x = sorted((center(things[i].box)[0], i) for i in group)
     by_area = sorted((area(things[i].box), i) for i in group)
     apart, larger = 0.12 * SIZE, 1.8

@@ -140,7 +140,9 @@ class TinyLlava(nn.Module):
             start_attention(layer.self_attn, index)
 
     def patch_codes(self, classes, boxes):
-        """What a patch should say in the words' own vectors: (n,) classes, (n, 4) hundredths -> (n, HIDDEN)."""
+        """What a patch should say in the words' own vectors: (n,) classes, (n, 4) hundredths -> (n,
+        HIDDEN).
+        """
         names = torch.tensor([[0, 0]] + [[NAMES.index(w) for w in c.split()] for c in scenes.CATEGORIES])
         codes = self.name_codes[names[classes]].sum(1)
         codes[:, :WIDTH] = torch.cat([short_code(boxes[:, i] / 100) for i in range(4)], 1)

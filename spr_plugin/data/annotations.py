@@ -240,9 +240,19 @@ def label_of(name: object) -> str:
 
 # Words of Objects365's category names as they are spelled in its files.
 MISSPELT = {
-    "moniter": "monitor", "bakset": "basket", "ballon": "balloon", "dinning": "dining", "extention": "extension", "hamimelon": "Hami melon",
-    "mushroon": "mushroom", "measur": "measure", "campel": "camel", "buttefly": "butterfly", "noddles": "noodles", "teniis": "tennis",
-}  # fmt: skip
+    "moniter": "monitor",
+    "bakset": "basket",
+    "ballon": "balloon",
+    "dinning": "dining",
+    "extention": "extension",
+    "hamimelon": "Hami melon",
+    "mushroon": "mushroom",
+    "measur": "measure",
+    "campel": "camel",
+    "buttefly": "butterfly",
+    "noddles": "noodles",
+    "teniis": "tennis",
+}
 
 
 def _category(name: object) -> str:

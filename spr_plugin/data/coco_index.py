@@ -75,7 +75,9 @@ class CocoIndex:
         self.ids = [id for (id,) in self._db.execute("SELECT id FROM images WHERE NOT again ORDER BY place")]
 
     def images(self, id: int | str) -> list[dict]:
-        """The ``images`` records that name the same file as that of this id, in the file's order; mostly one."""
+        """The ``images`` records that name the same file as that of this id, in the file's order; mostly
+        one.
+        """
         name = "SELECT name FROM images WHERE id = ?"
         same = f"SELECT start, length FROM images WHERE name = ({name}) ORDER BY place"
         return [self._record(start, length) for start, length in self._db.execute(same, (id,))]

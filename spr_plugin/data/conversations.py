@@ -46,7 +46,8 @@ NO_NAMES = ARTICLES | frozenset(
     " answer answers answered reply respond response output return provide give report write say show use"
     " mark find found locate located location position detect detected detection result corresponding"
     " requested described describes description question sentence phrase format coordinate coordinates coords"
-    " bounding bound bounded box boxes bbox brackets xyxy json put region regions area object objects image".split()
+    " bounding bound bounded box boxes bbox brackets xyxy json put region regions area object objects"
+    " image".split()
 )
 ASKING = re.compile(
     r"\s+(?:(?:please|just|only|kindly)\s+)?(?:answer|reply|respond|output|return|provide|give|report|write)\s+\w",
@@ -165,7 +166,9 @@ STRETCH = (
 
 
 def _longest_stretch(seen: Sequence[_Seen], order: str) -> int:
-    """The most boxes that reach to a side with none between them that reaches into a stripe, in this order."""
+    """The most boxes that reach to a side with none between them that reaches into a stripe, in this
+    order.
+    """
     longest = now = 0
     for one in sorted(seen, key=lambda one: (getattr(one, order), one.place)):
         now = 0 if one.inside else now + one.beside
@@ -282,7 +285,9 @@ def _mined(
 
 
 def _annotations(found: Iterable[tuple[str, Box]], skipped: Counter) -> tuple[Annotation, ...]:
-    """Annotations of the (phrase, box) rows of one picture, without repetitions; the first of equals stays."""
+    """Annotations of the (phrase, box) rows of one picture, without repetitions; the first of equals
+    stays.
+    """
     kept: list[Annotation] = []
     for phrase, box in found:
         label, clipped = label_of(phrase), usable(box)

@@ -113,7 +113,9 @@ def image_size(source: Source) -> tuple[int, int] | str:
 
 
 def header_size(source: Source, record_id: str | None = None) -> tuple[int, int]:
-    """(width, height) from the file's header. BadImage as `open_image`, but for what comes after the header."""
+    """(width, height) from the file's header. BadImage as `open_image`, but for what comes after the
+    header.
+    """
     with opened(source, record_id) as image:
         _refuse_deep(image, source, record_id)
         return image.size
@@ -182,7 +184,9 @@ def opened(source: Source, record_id: str | None = None) -> Iterator[Image.Image
 
 @contextlib.contextmanager
 def _whole_alone() -> Iterator[None]:
-    """Inside, half a picture is none: lmms-eval has Pillow fill up the rest with grey, for the whole process."""
+    """Inside, half a picture is none: lmms-eval has Pillow fill up the rest with grey, for the whole
+    process.
+    """
     theirs, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
         yield

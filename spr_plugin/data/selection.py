@@ -83,7 +83,9 @@ class Selection:
 
 
 def keys_of_picture(name: Key) -> frozenset[Key]:
-    """Every number of COCO's that a picture's file name or id may hold; else its file name without folders."""
+    """Every number of COCO's that a picture's file name or id may hold; else its file name without
+    folders.
+    """
     if isinstance(name, int):
         return frozenset([name])
     path = str(name).replace("\\", "/")

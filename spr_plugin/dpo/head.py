@@ -32,7 +32,9 @@ def _chunks(count: int, vocabulary: int):
 
 
 def _log_probs_and_slope(hidden, weight, bias, tokens, slope: bool):
-    """log p ``(n,)`` of one chunk and d log p / d logits ``(n, V)``, the latter in the memory of the logits."""
+    """log p ``(n,)`` of one chunk and d log p / d logits ``(n, V)``, the latter in the memory of the
+    logits.
+    """
     logits = F.linear(hidden, weight, bias).float()
     chosen = logits.gather(1, tokens[:, None])
     norm = logits.logsumexp(1, keepdim=True)

@@ -100,7 +100,9 @@ def pair_mask(
 
 
 def sliding_window(config) -> int | None:
-    """The window that every layer of the model has; None for full attention. ValueError where layers differ."""
+    """The window that every layer of the model has; None for full attention. ValueError where layers
+    differ.
+    """
     kinds = set(getattr(config, "layer_types", None) or ())
     if kinds == {"full_attention"}:
         return None

@@ -18,7 +18,8 @@ from transformers import trainer as trainer_module
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from spr_plugin.config import SPRConfig, dpo_settings
+from spr_plugin.config import SPRConfig
+from spr_plugin.config_checks import dpo_settings
 from spr_plugin.dpo import resume
 from spr_plugin.dpo.loss import deltas, metrics, preference_losses
 from spr_plugin.dpo.pairs import collate

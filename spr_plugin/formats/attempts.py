@@ -24,14 +24,13 @@ spaces or what numbers mean.
 
 from __future__ import annotations
 
-import html
 import re
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
+
+from spr_plugin.formats.shown import as_shown
 
 Span = tuple[int, int]
 
@@ -69,7 +68,6 @@ _TOKEN = re.compile(
 # Without a number and one of these there is no attempt; most answers end here.
 _MARK = re.compile(r"[][(){}<>:=]|\bis\b|\bare\b|equals|\b[xy]_?(?:\d|m[ia])", re.IGNORECASE)
 _NUMERIC = re.compile(r"\d|\bnan\b|\binf|\bnull\b|\bnone\b", re.IGNORECASE)
-_FOREIGN = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});|[^\x00-\x7f]", re.IGNORECASE)
 
 
 @dataclass(frozen=True, order=True)
@@ -82,7 +80,7 @@ class Attempt:
 
 def attempts(text: str) -> list[Attempt]:
     """All attempts of `text`, in its order, none within another; parts that have been read are `READ`."""
-    shown, places = _shown(text)
+    shown, places = as_shown(text)
     if not _NUMERIC.search(shown) or not _MARK.search(shown):
         return []
     scan = _Scan(shown)
@@ -126,32 +124,6 @@ def shared(found: Iterable[Attempt], frames: Iterable[Attempt]) -> list[Attempt]
         shares = list(pairwise([start, *inner[1:], end]))
         made += [Attempt(share, cut and share[1] == end) for share in shares]
     return made
-
-
-def _shown(text: str) -> tuple[str, Sequence[int]]:
-    """`text` as it is shown, in plain characters, and where in `text` each of them and its end lie."""
-    if text.isascii() and "&" not in text:
-        return text, range(len(text) + 1)
-    pieces, places, end = [], [], 0
-    for foreign in _FOREIGN.finditer(text):
-        plain = _plain(foreign.group())
-        pieces += [text[end : foreign.start()], plain]
-        places += [*range(end, foreign.start()), *[foreign.start()] * len(plain)]
-        end = foreign.end()
-    return "".join(pieces) + text[end:], [*places, *range(end, len(text) + 1)]
-
-
-@lru_cache(maxsize=4096)
-def _plain(foreign: str) -> str:
-    """The character that an entity or a character beyond ASCII stands for."""
-    shown = html.unescape(foreign)
-    plain = unicodedata.normalize("NFKC", shown)
-    kind = unicodedata.category(plain) if len(plain) == 1 else ""
-    if (not plain.isascii() and kind in ("Ps", "Pe")) or plain in ("«", "»"):
-        return "(" if kind in ("Ps", "Pi") else ")"
-    if kind in ("Pi", "Pf"):
-        return '"'
-    return " " if kind.startswith("C") else plain if kind else foreign if foreign[0] == "&" else shown
 
 
 def _around(text: str, span: Span) -> Span:

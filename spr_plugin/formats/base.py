@@ -104,7 +104,9 @@ class BoxFormat(ABC):
         return apply(text, edits + ([(span, None) for span in outside(parsed)] if drop_failures else []))
 
     def words(self, text: str, parsed: Parsed) -> str:
-        """`text` without any coordinates, readable or not; the words stay and the sentence stays well-formed."""
+        """`text` without any coordinates, readable or not; the words stay and the sentence stays
+        well-formed.
+        """
         return apply(
             text, [bare(mention) for mention in parsed.mentions] + [(span, None) for span in outside(parsed)]
         )

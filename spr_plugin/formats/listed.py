@@ -9,29 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.formats.attempts import Span, attempts, without
+from spr_plugin.formats.attempts import attempts, without
 from spr_plugin.formats.base import BoxFormat, Reading, checked
-from spr_plugin.formats.parsed import GAP, Edit, Mention, Parsed, apply, outside
+from spr_plugin.formats.entries import FENCE, cuts, entries_in, is_value, label_near, object_around, with_key
+from spr_plugin.formats.parsed import Mention, Parsed, apply, outside
 from spr_plugin.loading import parse_json
 
-# A flat JSON object; braces inside its strings are no end. `_entries` says where to look for one.
-_ENTRY = re.compile(r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\}', re.DOTALL)
-_BRACE_OR_QUOTE = re.compile(r'[{}"]')
-_CLOSING_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"')
-CUT, BROKEN = -1, 0
 _BOX = re.compile(r'"bbox_2d"\s*:\s*(\[[^\[\]]*\])')
-_SEPARATOR = re.compile(r"\s*,\s*")
 _PLAIN = re.compile(r"\[\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\]")
-_BRACE = re.compile(r"[{}]")
-_LABEL = re.compile(r'"label"\s*:\s*"([^"\\]*)"')
-_KEY = re.compile(r'"[^"{}\[\],:]*"\s*:')
-_KEY_BEFORE = re.compile(r'"[^"{}\[\],:]*"\s*:\s*"?\Z')
-_BEFORE_MEMBER = re.compile(r"([\[{,])\s*\Z")
-_AFTER_MEMBER = re.compile(r"\s*([,}\]])\s*")
 _LIST = re.compile(r"\[(?:[\s,]*\[[^\[\]]*\]){2,}[\s,]*\]")
 _MEMBER = re.compile(r"\[[^\[\]]*\]")
 _LIMITS = re.compile(r"(\d{1,18})-(\d{1,18})")
-FENCE = "```"
 
 
 @dataclass(frozen=True)
@@ -83,15 +71,15 @@ class ListedFormat(BoxFormat):
 
     def parse(self, text: str, width: int, height: int) -> Parsed:
         reading, space = Reading(text), self.space(width, height)
-        entries, tail = _entries(text)
+        entries, tail = entries_in(text)
         for match in entries:
-            if not _is_value(
+            if not is_value(
                 text, match.start()
             ):  # of another object's key: no entry, and fails with that object
                 self._read_entry(text, match, space, reading)
         begun = '"bbox_2d"' in text[tail:] or '"bbox_2d"'.startswith(text[tail + 1 :].strip())
         if tail >= 0 and (reading.entries or begun):
-            reading.fail("truncated", (tail, len(text)), _label(text, (tail, len(text))))
+            reading.fail("truncated", (tail, len(text)), label_near(text, (tail, len(text))))
         self._read_prose(text, space, reading)
         return reading.parsed()
 
@@ -104,7 +92,7 @@ class ListedFormat(BoxFormat):
             entry = None
         if entry is None or numbers is None:
             if '"bbox_2d"' in match.group():
-                reading.fail("malformed", match.span(), _label(text, match.span()))
+                reading.fail("malformed", match.span(), label_near(text, match.span()))
             return
         values, label = entry.pop("bbox_2d"), entry.get("label", "")
         proper = (
@@ -117,7 +105,7 @@ class ListedFormat(BoxFormat):
         )
         box = checked(values, self.limits(space), space) if proper else "malformed"
         if isinstance(box, str):
-            reading.fail(box, match.span(), _label(text, match.span()))
+            reading.fail(box, match.span(), label_near(text, match.span()))
         else:
             span = numbers.span(1)
             reading.entries.append(Mention(label, (box,), span, match.span(), (span,), (span,), match.span()))
@@ -131,7 +119,7 @@ class ListedFormat(BoxFormat):
                 (_PLAIN.fullmatch(text, *member.span()), member.span())
                 for member in _MEMBER.finditer(text, *found.span())
             ]
-            if any(read for read, _ in numbers) and not _is_value(text, found.start()):
+            if any(read for read, _ in numbers) and not is_value(text, found.start()):
                 reading.add(
                     [(self._plain(read, space) if read else "malformed", span) for read, span in numbers],
                     found.span(),
@@ -142,17 +130,17 @@ class ListedFormat(BoxFormat):
             low, high = known[place - 1][1], known[place][0]
             if attempt.span[0] < low:
                 continue  # lies in the object of the one before
-            span = _object(text, low, attempt.span, high)
+            span = object_around(text, low, attempt.span, high)
             numbers = (
                 _PLAIN.fullmatch(text, *span)
-                if span == attempt.span and not _is_value(text, span[0])
+                if span == attempt.span and not is_value(text, span[0])
                 else None
             )
             if numbers:
                 reading.add([(self._plain(numbers, space), span)], span)
             else:
-                span = span if span != attempt.span else _with_key(text, span)
-                reading.fail("truncated" if attempt.cut else "malformed", span, _label(text, span))
+                span = span if span != attempt.span else with_key(text, span)
+                reading.fail("truncated" if attempt.cut else "malformed", span, label_near(text, span))
             known[place - 1] = (known[place - 1][0], span[1])
 
     def _plain(self, numbers: re.Match, space: Space) -> Box | str:
@@ -185,7 +173,7 @@ class ListedFormat(BoxFormat):
                 gone.add(span)
             elif drop_failures:
                 edits.append((span, None))
-        return apply(text, edits + _cuts(text, sorted(entries), gone))
+        return apply(text, edits + cuts(text, sorted(entries), gone))
 
     def words(self, text: str, parsed: Parsed) -> str:
         """The labels, joined; a text without entries is read as any other."""
@@ -195,143 +183,6 @@ class ListedFormat(BoxFormat):
         ):
             return super().words(text, parsed)
         return ", ".join(mention.phrase for mention in parsed.mentions if mention.phrase)
-
-
-def _is_value(text: str, start: int) -> bool:
-    """Whether what starts there stands behind a key, which ends in a quote; a colon alone is a sentence's."""
-    for mark in (":", "\"'"):
-        while start and text[start - 1].isspace():
-            start -= 1
-        if not start or text[start - 1] not in mark:
-            return False
-        start -= 1
-    return True
-
-
-def _label(text: str, span: Span) -> str:
-    """The label that an object which cannot be read gives, or ""."""
-    found = _LABEL.search(text, *span)
-    return found[1] if found else ""
-
-
-def _list_around(text: str, span: Span) -> tuple[re.Match, re.Match] | None:
-    """What stands on both sides of a member of a list or object, None where `span` is none."""
-    before, after = (
-        _BEFORE_MEMBER.search(text, max(span[0] - GAP, 0), span[0]),
-        _AFTER_MEMBER.match(text, span[1]),
-    )
-    return (before, after) if before and after else None
-
-
-def _with_comma(text: str, span: Span) -> Span:
-    """`span` with the comma that parts it from what else stays in its list or object."""
-    around = _list_around(text, span)
-    if not around:
-        return span
-    before, after = around
-    if after[1] == ",":
-        return span[0], after.end()
-    return (before.start(), after.start(1)) if before[1] == "," else span
-
-
-def _with_key(text: str, span: Span) -> Span:
-    """`span` with its key and one comma, where it is a value of an object that stays, as it holds entries."""
-    start, end = span
-    if not _KEY.match(text, start, end):
-        key = _KEY_BEFORE.search(text, max(start - 4 * GAP, 0), start)
-        start = key.start() if key else start
-        if not key:
-            return span
-        end += text.startswith('"', end)
-    return _with_comma(text, (start, end))
-
-
-def _object(text: str, low: int, span: Span, high: int) -> Span:
-    """The outermost object in text[low:high] around `span`, or `span` where none is: what is left of a list
-    must be one.
-    """
-    opened: list[int] = []
-    found = span
-    for brace in _BRACE.finditer(text, low, high):
-        if brace.group() == "{":
-            opened.append(brace.start())
-        elif opened and (start := opened.pop()) <= span[0] and brace.end() >= span[1]:
-            found = start, brace.end()
-        if not opened and brace.end() >= span[1]:
-            break
-    return found
-
-
-def _entries(text: str) -> tuple[list[re.Match], int]:
-    """The flat objects of a text from the left, none inside another, and where after them one begins that the
-    text's end cuts off, -1 where none does.
-
-    In linear time: what becomes of an object hangs on the place alone from which it goes on outside its
-    strings, so no place is gone on from twice.
-    """
-    quotes = [match.end() for match in _CLOSING_QUOTE.finditer(text)]
-    ends: dict[int, int] = {}  # place outside of strings → where the object ends, CUT or BROKEN
-
-    def end_from(place: int) -> int:
-        passed, end = [], None
-        while end is None:
-            passed.append(place)
-            mark = _BRACE_OR_QUOTE.search(text, place)
-            if place in ends:
-                end = ends[place]
-            elif not mark:
-                end = CUT
-            elif mark[0] != '"':
-                end = mark.end() if mark[0] == "}" else BROKEN
-            elif (closing := bisect_right(quotes, mark.end())) == len(quotes):
-                end = CUT
-            else:
-                place = quotes[closing]
-        ends.update(dict.fromkeys(passed, end))
-        return end
-
-    found, cut, start = [], -1, text.find("{")
-    while start >= 0:
-        end = end_from(start + 1)
-        if end > 0:
-            found.append(_ENTRY.match(text, start))
-        cut = -1 if end > 0 else start if end == CUT and cut < 0 else cut
-        start = text.find("{", max(end, start + 1))
-    return found, cut
-
-
-def _cuts(text: str, entries: Sequence[Span], gone: set[Span]) -> list[Edit]:
-    """Edits that take entries out of their list with one comma each; a list that the text's end cut off is
-    closed.
-    """
-    cuts = []
-    for run in _runs(text, entries):
-        kept = [place for place, entry in enumerate(run) if entry not in gone]
-        if not kept:
-            alone = run[0][0], run[-1][1]
-            cuts.append((_with_comma(text, alone), "" if _list_around(text, alone) else None))
-            spans = []
-        else:  # with the comma after it, as long as another entry stays there; else with the one before it
-            ends = [
-                (entry[0], run[place + 1][0]) if place < kept[-1] else (run[place - 1][1], entry[1])
-                for place, entry in enumerate(run)
-            ]
-            spans = [span for span, entry in zip(ends, run) if entry in gone]
-        cuts += [(span, "") for span in spans]
-        if run[-1] in gone and run[-1][1] == len(text) and not text.endswith("}"):
-            cuts[-1] = (cuts[-1][0], "\n]" + f"\n{FENCE}" * (text.count(FENCE) % 2))
-    return cuts
-
-
-def _runs(text: str, entries: Sequence[Span]) -> list[list[Span]]:
-    """Entries that only commas separate, together."""
-    runs: list[list[Span]] = []
-    for entry in entries:
-        if runs and _SEPARATOR.fullmatch(text, runs[-1][-1][1], entry[0]):
-            runs[-1].append(entry)
-        else:
-            runs.append([entry])
-    return runs
 
 
 def resized(width: int, height: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:

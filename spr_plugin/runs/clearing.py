@@ -118,7 +118,9 @@ def _named_as_ours(entry: Path) -> bool:
 
 
 def refuse_claimed(folder: Folder) -> None:
-    """UserError for a folder without a manifest that holds what a run would write over, or take for its own."""
+    """UserError for a folder without a manifest that holds what a run would write over, or take for its
+    own.
+    """
     if claimed := _claimed(folder):
         _refuse_unproved(folder, [str(path.relative_to(folder.path)) for path in claimed])
 

@@ -99,7 +99,9 @@ class Log:
                 file.writelines(map(line_of, records))
 
     def read(self) -> "Records":
-        """id → record over all ranks, ordered by id, so that the number of ranks and timing leave no trace."""
+        """id → record over all ranks, ordered by id, so that the number of ranks and timing leave no
+        trace.
+        """
         with disk_errors(self.directory):
             return Records(sorted(self.directory.glob("rank-*.jsonl")))
 

@@ -65,8 +65,8 @@ def train_command(data: Path, model: Path, flags: str = FLAGS) -> list[str]:
         --mm_use_im_start_end False --mm_use_im_patch_token False --image_aspect_ratio pad
         --group_by_modality_length True --output_dir {model} --max_steps 4 --per_device_train_batch_size 8
         --evaluation_strategy no --save_strategy no --learning_rate 2e-5 --weight_decay 0. --warmup_ratio 0.03
-        --lr_scheduler_type cosine --logging_steps 1 --model_max_length 1024 --lazy_preprocess True --report_to none
-        --bits 16 --bf16 False --tf32 False --use_cpu True
+        --lr_scheduler_type cosine --logging_steps 1 --model_max_length 1024 --lazy_preprocess True
+        --report_to none --bits 16 --bf16 False --tf32 False --use_cpu True
         --spr --spr_save_base --spr_annotations {data}/spr.json --spr_image_folder {data}/images
         --spr_clip {WORLD / "clip"} {flags}
     """.split()

@@ -588,8 +588,8 @@ def test_tags_and_instructions_are_no_part_of_a_label(folder, asked):
 @pytest.mark.parametrize(
     "instruction",
     [
-        "answer in one box", ". answer in one box.", "\nanswer in one box", ", respond with exactly 1 bounding box",
-        ". the answer is one box", ", in one box", "report coordinates", "(answer in one box)", "- one box only",
+        "answer in one box", ". answer in one box.", "\nanswer in one box", ", respond with exactly 1 bounding box",  # noqa: E501
+        ". the answer is one box", ", in one box", "report coordinates", "(answer in one box)", "- one box only",  # noqa: E501
         "? just one box!", ". give one box per object", "; output format: json", "please answer in one box",
     ],
 )  # fmt: skip
@@ -662,7 +662,7 @@ def test_an_instruction_alone_is_no_label(folder, asked):
     "phrase",
     [
         "man in no. 5 shirt", "St. Bernard", "guy that will answer the phone", "Be Happy sign", "boy < girl",
-        "woman giving a report", "cat in the output image", "answer sheet on the table", "TV, left", "one on the left",
+        "woman giving a report", "cat in the output image", "answer sheet on the table", "TV, left", "one on the left",  # noqa: E501
         "region near the door", "top - right one",
     ],
 )  # fmt: skip

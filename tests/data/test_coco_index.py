@@ -1,4 +1,6 @@
-"""The index finds what ``json.load`` finds, wherever the chunks end, and is made again only for another file."""
+"""The index finds what ``json.load`` finds, wherever the chunks end, and is made again only for another
+file.
+"""
 
 import json
 import os

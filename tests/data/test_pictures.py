@@ -525,7 +525,9 @@ def test_sources_of_annotations_read_what_they_read_before(world):
 
 
 def jpeg_2000(box: int) -> bytes:
-    """A picture whose header box says that it is so long; 1 means that the length follows, here of exabytes."""
+    """A picture whose header box says that it is so long; 1 means that the length follows, here of
+    exabytes.
+    """
     buffer = io.BytesIO()
     Image.new("RGB", (8, 6)).save(buffer, "JPEG2000")
     content = buffer.getvalue()

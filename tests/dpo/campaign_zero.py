@@ -55,7 +55,7 @@ def test_optimizer_offload_and_numbers_of_the_host_s_own_training_in_the_file(
     settings = {
         "train_micro_batch_size_per_gpu": 3, "gradient_accumulation_steps": 5, "gradient_clipping": 7.0,
         "optimizer": {"type": "AdamW", "params": {"lr": 1e-6, "weight_decay": 0.3}},
-        "scheduler": {"type": "WarmupLR", "params": {"warmup_min_lr": 0, "warmup_max_lr": 1e-6, "warmup_num_steps": 9}},
+        "scheduler": {"type": "WarmupLR", "params": {"warmup_min_lr": 0, "warmup_max_lr": 1e-6, "warmup_num_steps": 9}},  # noqa: E501
         "zero_optimization": {"offload_optimizer": {"device": "cpu"}}, "zero_force_ds_cpu_optimizer": True,
     }  # fmt: skip
     runs = stage(random_llava, tmp_path / "out", "--zero", zero, "--settings", json.dumps(settings), ranks=2)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from spr_plugin import trl_settings
-from spr_plugin.config import SPRConfig, dpo_settings, shaping
+from spr_plugin.config import SPRConfig
+from spr_plugin.config_checks import dpo_settings, shaping
 from spr_plugin.dpo.head import token_log_probs
 from spr_plugin.dpo.loss import deltas, metrics, preference_losses
 from spr_plugin.dpo.rows import Answers
@@ -46,7 +47,7 @@ def test_losses_by_hand(name, expected):
 def test_where_policy_is_reference_the_loss_is_log_2():
     pair = by_hand((-3.0, -50.0), [-3.0, -50.0])
     assert preference_losses(pair, ["sigmoid"], [1.0], 0.1, 0.0).item() == pytest.approx(math.log(2))
-    assert {name: value.item() for name, value in metrics(pair, 0.1).items() if "rewards" in name or name == "kl"} == {
+    assert {name: value.item() for name, value in metrics(pair, 0.1).items() if "rewards" in name or name == "kl"} == {  # noqa: E501
         "rewards/chosen": 0, "rewards/rejected": 0, "rewards/margins": 0, "rewards/accuracies": 0, "kl": 0,
     }  # fmt: skip
 
@@ -122,7 +123,7 @@ def test_loss_metrics_and_gradients_equal_trl(tmp_path, text_model, text_pairs, 
         for parameter in policy.parameters():
             parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     arguments = trl.DPOConfig(
-        output_dir=str(tmp_path), beta=0.3, use_cpu=True, report_to=[], per_device_train_batch_size=4, disable_dropout=True,
+        output_dir=str(tmp_path), beta=0.3, use_cpu=True, report_to=[], per_device_train_batch_size=4, disable_dropout=True,  # noqa: E501
         max_length=None, bf16=False, **SETTINGS[name],
     )  # fmt: skip
     trainer = trl.DPOTrainer(

@@ -78,7 +78,7 @@ def test_three_axes_of_positions_restart_with_the_row():
 
     torch.manual_seed(0)
     text = dict(
-        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, initializer_range=0.2,
+        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, initializer_range=0.2,  # noqa: E501
         rope_parameters={"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e4},
     )  # fmt: skip
     sight = dict(
@@ -99,8 +99,8 @@ def test_three_axes_of_positions_restart_with_the_row():
     tokens = torch.tensor(rows_of_tokens)
     labels = tokens.masked_fill(torch.arange(14)[None] < len(asked), -100).masked_fill(tokens == 0, -100)
     batch = {
-        "input_ids": tokens, "attention_mask": (tokens != 0).long(), "image_grid_thw": torch.tensor([[1, 4, 4]] * 2),
-        "pixel_values": torch.randn(16, 3 * 2 * 14 * 14).repeat(2, 1), "mm_token_type_ids": (tokens == 50).int(),
+        "input_ids": tokens, "attention_mask": (tokens != 0).long(), "image_grid_thw": torch.tensor([[1, 4, 4]] * 2),  # noqa: E501
+        "pixel_values": torch.randn(16, 3 * 2 * 14 * 14).repeat(2, 1), "mm_token_type_ids": (tokens == 50).int(),  # noqa: E501
     }  # fmt: skip
 
     class Host:

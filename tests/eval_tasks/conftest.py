@@ -60,13 +60,13 @@ def write_all(root: Path) -> None:
             write_lines(root / folder / f"{split}.jsonl", rec(split, 20 * (place + 1)))
     for folder, split in (("flickr30k", "val"), ("flickr30k", "test"), ("phrases", "val")):
         phrases = [[{"id": f"{n}_0_{p}", "phrase": words, "boxes": boxes} for p, (words, boxes) in
-                    enumerate([("A man", [box]), ("two dogs, running", [box, other])])] for n in range(20)]  # fmt: skip
+                    enumerate([("A man", [box]), ("two dogs, running", [box, other])])] for n in range(20)]  # fmt: skip  # noqa: E501
         write_lines(
             root / f"{folder}/{split}.jsonl",
             [{"id": f"{n}_0", **common, "caption": "c", "phrases": p} for n, p in enumerate(phrases)],
         )
-    write_lines(root / "lvis/val.jsonl", [{"id": str(n), **common, "bbox": box, "point": [280.0, 200.0], "name": "aerosol_can",
-                                           "synonyms": ["spray_can"], "negative": "dog", "truth_first": n % 2 == 0} for n in range(40)])  # fmt: skip
+    write_lines(root / "lvis/val.jsonl", [{"id": str(n), **common, "bbox": box, "point": [280.0, 200.0], "name": "aerosol_can",  # noqa: E501
+                                           "synonyms": ["spray_can"], "negative": "dog", "truth_first": n % 2 == 0} for n in range(40)])  # fmt: skip  # noqa: E501
     for folder, split in (("refcocog_refs", "val"), ("vg", "test")):
         texts = [
             ["a red cat on a mat", "the cat"],

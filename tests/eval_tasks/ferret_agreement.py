@@ -72,12 +72,12 @@ def expression(rng):
         truth[0] + (truth[2] - truth[0]) * rng.choice(THRESHOLDS),
         truth[3],
     ]  # at a threshold
-    ways = [one, f"It is at {one}.", f"the cat {one}.", f"a cat {other} and a dog {one}.", f"{one}, {other}", f"[{one}, {other}]",
-            f"[{one}]", one[:-1], one[1:], one.replace(",", ""), one.replace(", ", ",,"), one.replace(", ", ","), one.replace("[", "("),
-            one.replace(", ", "; "), f"a cat {one}, a dog [0.1, 0.2, 0.3, 0.4].", f"a [note] {one}", f"{one} [1, 2", f"{one} see [5, 6, 7, 8, 9]",
-            f"{one}]", f"[9, 8, 1, 2] {one}", f"[-5, -5, 400, 400] {one}", f"[1200, 0, 1900, 900] {other}", "", "no cat", "[]", "It is not there.",
-            one.replace(", ", ", +"), "[ 10 ,20,\n30, 999 ]", one.replace("[", "[ 0"), f"{one}! {other}?", f"{{{one}}}",
-            said(rng, exact, width, height, 0.0), said(rng, exact, width, height, 0.0), one, one, one]  # fmt: skip
+    ways = [one, f"It is at {one}.", f"the cat {one}.", f"a cat {other} and a dog {one}.", f"{one}, {other}", f"[{one}, {other}]",  # noqa: E501
+            f"[{one}]", one[:-1], one[1:], one.replace(",", ""), one.replace(", ", ",,"), one.replace(", ", ","), one.replace("[", "("),  # noqa: E501
+            one.replace(", ", "; "), f"a cat {one}, a dog [0.1, 0.2, 0.3, 0.4].", f"a [note] {one}", f"{one} [1, 2", f"{one} see [5, 6, 7, 8, 9]",  # noqa: E501
+            f"{one}]", f"[9, 8, 1, 2] {one}", f"[-5, -5, 400, 400] {one}", f"[1200, 0, 1900, 900] {other}", "", "no cat", "[]", "It is not there.",  # noqa: E501
+            one.replace(", ", ", +"), "[ 10 ,20,\n30, 999 ]", one.replace("[", "[ 0"), f"{one}! {other}?", f"{{{one}}}",  # noqa: E501
+            said(rng, exact, width, height, 0.0), said(rng, exact, width, height, 0.0), one, one, one]  # fmt: skip  # noqa: E501
     return width, height, truth, rng.choice(ways)
 
 
@@ -126,14 +126,14 @@ def phrases(rng):
     answer = rng.choice([", ", ", ", ". ", " and ", "; ", " ", "! ", "\n"]).join(parts) + rng.choice(
         [".", ".", " ", ""]
     )
-    ways = [answer] * 9 + [answer[: 2 * len(answer) // 3], answer + " [note]", answer.replace("]", "", 1), "", "There is nothing.",
+    ways = [answer] * 9 + [answer[: 2 * len(answer) // 3], answer + " [note]", answer.replace("]", "", 1), "", "There is nothing.",  # noqa: E501
             answer.replace(" [", "["), "I see: " + answer]  # fmt: skip
     return width, height, asked, rng.choice(ways)
 
 
-NAMES = {"bow_(weapon)": ["bow_(weapon)"], "bow_(decorative_ribbons)": ["bow_(decorative_ribbons)", "hair ribbon"], "notebook": ["notebook"],
-         "truck": ["truck"], "nose_ring": ["nose_ring"], "knot": ["knot"], "cat": ["cat", "kitty"], "tea_cup": ["teacup", "tea_cup"],
-         "pop_(soda)": ["pop_(soda)", "soda_(pop)", "soft_drink"], "dog": ["dog"], "northern_cardinal": []}  # fmt: skip
+NAMES = {"bow_(weapon)": ["bow_(weapon)"], "bow_(decorative_ribbons)": ["bow_(decorative_ribbons)", "hair ribbon"], "notebook": ["notebook"],  # noqa: E501
+         "truck": ["truck"], "nose_ring": ["nose_ring"], "knot": ["knot"], "cat": ["cat", "kitty"], "tea_cup": ["teacup", "tea_cup"],  # noqa: E501
+         "pop_(soda)": ["pop_(soda)", "soda_(pop)", "soft_drink"], "dog": ["dog"], "northern_cardinal": []}  # fmt: skip  # noqa: E501
 
 
 def classes(rng):
@@ -141,10 +141,10 @@ def classes(rng):
     plain, wrong = name.replace("_", " "), other.replace("_", " ")
     short = name.partition("_(")[0].replace("_", " ")
     inner = name.partition("(")[2].rstrip(")").replace("_", " ") or plain
-    ways = [plain, f"a {plain}.", f"The object is a {short}.", f"It is a {inner}.", wrong, f"{wrong}.", f"It is not a {wrong}, it is a {plain}.",
-            f"It is not a {plain}.", f"not a {wrong} but a {plain}", f"no {plain}", f" no {plain}, but a {wrong}.", f"A {wrong} no {inner} not {short}, {plain}.",
-            f"A no b not c, {plain}.", plain.upper(), plain.capitalize(), f"{wrong} or {plain}", f"a {plain}s", f"a notebook. {plain}",
-            f"nose ring, {plain}.", f"I do not know. {plain}", f"It is  \n not {wrong}. {plain}", "", f"nothing {plain}", f"\tno\t{wrong}.{plain}",
+    ways = [plain, f"a {plain}.", f"The object is a {short}.", f"It is a {inner}.", wrong, f"{wrong}.", f"It is not a {wrong}, it is a {plain}.",  # noqa: E501
+            f"It is not a {plain}.", f"not a {wrong} but a {plain}", f"no {plain}", f" no {plain}, but a {wrong}.", f"A {wrong} no {inner} not {short}, {plain}.",  # noqa: E501
+            f"A no b not c, {plain}.", plain.upper(), plain.capitalize(), f"{wrong} or {plain}", f"a {plain}s", f"a notebook. {plain}",  # noqa: E501
+            f"nose ring, {plain}.", f"I do not know. {plain}", f"It is  \n not {wrong}. {plain}", "", f"nothing {plain}", f"\tno\t{wrong}.{plain}",  # noqa: E501
             f"{plain} not, no. {short}", f"another {short}, not {plain}", name]  # fmt: skip
     return name, NAMES[name], rng.choice(ways)
 
@@ -223,7 +223,7 @@ class Ferret:
             "flickr/Annotations/1.xml",
             f"<a><size><width>{width}</width><height>{height}</height><depth>3</depth></size>{objects}</a>",
         )
-        image = {"file_name": "1.jpg", "caption": caption, "height": str(height), "width": str(width), "tokens_positive_eval": spans,
+        image = {"file_name": "1.jpg", "caption": caption, "height": str(height), "width": str(width), "tokens_positive_eval": spans,  # noqa: E501
                  "original_img_id": 1, "sentence_id": 0}  # fmt: skip
         evaluator = self.flickr.Flickr30kEntitiesRecallEvaluatorFromJsonl(
             str(self.work / "flickr"), subset="test", topk=(1,), merge_boxes=True

@@ -21,16 +21,16 @@ STYLES = ["ferret", "llava:pad", "shikra", "cogvlm", "internvl", "qwen2.5-vl"]
 # offset y), how to write one)
 NUMBER, WHOLE = r"(\d*\.?\d+)", r"(\d+)"
 FAMILIES = {
-    "ferret": (rf"(?<!\[)\[{WHOLE}, {WHOLE}, {WHOLE}, {WHOLE}\](?!\])", 1000, lambda w, h: (w / 1000, h / 1000, 0, 0), "[{}, {}, {}, {}]", int),
-    "llava:pad": (rf"\[{NUMBER}, {NUMBER}, {NUMBER}, {NUMBER}\]", 1, square, "[{}, {}, {}, {}]", lambda v: round(v, 2)),
-    "shikra": (rf"\[{NUMBER},{NUMBER},{NUMBER},{NUMBER}\]", 1, square, "[{:.3f},{:.3f},{:.3f},{:.3f}]", float),
-    "cogvlm": (rf"\[\[{WHOLE},{WHOLE},{WHOLE},{WHOLE}\]\]", 1000, lambda w, h: (w / 1000, h / 1000, 0, 0), "[[{:03d},{:03d},{:03d},{:03d}]]", int),
-    "internvl": (rf"<box>\[\[{WHOLE}, {WHOLE}, {WHOLE}, {WHOLE}\]\]</box>", 1000, lambda w, h: (w / 1000, h / 1000, 0, 0),
+    "ferret": (rf"(?<!\[)\[{WHOLE}, {WHOLE}, {WHOLE}, {WHOLE}\](?!\])", 1000, lambda w, h: (w / 1000, h / 1000, 0, 0), "[{}, {}, {}, {}]", int),  # noqa: E501
+    "llava:pad": (rf"\[{NUMBER}, {NUMBER}, {NUMBER}, {NUMBER}\]", 1, square, "[{}, {}, {}, {}]", lambda v: round(v, 2)),  # noqa: E501
+    "shikra": (rf"\[{NUMBER},{NUMBER},{NUMBER},{NUMBER}\]", 1, square, "[{:.3f},{:.3f},{:.3f},{:.3f}]", float),  # noqa: E501
+    "cogvlm": (rf"\[\[{WHOLE},{WHOLE},{WHOLE},{WHOLE}\]\]", 1000, lambda w, h: (w / 1000, h / 1000, 0, 0), "[[{:03d},{:03d},{:03d},{:03d}]]", int),  # noqa: E501
+    "internvl": (rf"<box>\[\[{WHOLE}, {WHOLE}, {WHOLE}, {WHOLE}\]\]</box>", 1000, lambda w, h: (w / 1000, h / 1000, 0, 0),  # noqa: E501
                  "<box>[[{}, {}, {}, {}]]</box>", int),
-    "qwen-vl": (rf"<box>\({WHOLE},{WHOLE}\),\({WHOLE},{WHOLE}\)</box>", 999, lambda w, h: (w / 999, h / 999, 0, 0),
+    "qwen-vl": (rf"<box>\({WHOLE},{WHOLE}\),\({WHOLE},{WHOLE}\)</box>", 999, lambda w, h: (w / 999, h / 999, 0, 0),  # noqa: E501
                 "<box>({},{}),({},{})</box>", int),
     "qwen2.5-vl": (rf'\{{"bbox_2d": \[{WHOLE}, {WHOLE}, {WHOLE}, {WHOLE}\], "label": "[^"]*"\}}', None,
-                   lambda w, h: (w / qwen_size(w, h)[0], h / qwen_size(w, h)[1], 0, 0), '{{"bbox_2d": [{}, {}, {}, {}], "label": "%s"}}', round),
+                   lambda w, h: (w / qwen_size(w, h)[0], h / qwen_size(w, h)[1], 0, 0), '{{"bbox_2d": [{}, {}, {}, {}], "label": "%s"}}', round),  # noqa: E501
 }  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def near(rng, box, width, height):
 
 def hostile(rng, text):
     """What models do to a box."""
-    ways = [text, text, text, "It is at " + text + ".", text + " " + text, "", "I cannot see it", text[: len(text) // 2],
-            "[0.5, 0.5]", "0.1, 0.2, 0.3, 0.4", "[9, 8, 1, 2] " + text, "[1e3, 2, nan, 4]", "[[]]" * 3, "<box></box>", "{" * 30,
+    ways = [text, text, text, "It is at " + text + ".", text + " " + text, "", "I cannot see it", text[: len(text) // 2],  # noqa: E501
+            "[0.5, 0.5]", "0.1, 0.2, 0.3, 0.4", "[9, 8, 1, 2] " + text, "[1e3, 2, nan, 4]", "[[]]" * 3, "<box></box>", "{" * 30,  # noqa: E501
             "\x00" + text, text.replace(",", ";"), "[-1, -2, -3, -4]" + text]  # fmt: skip
     return rng.choice(ways)

@@ -10,14 +10,14 @@ from spr_plugin.eval_tasks import captions
 
 
 def plain_caption(rng):
-    parts = [["a", "the", "two", "one"], ["red", "small", "man's", "black-and-white", "old"], ["dog", "woman", "street light", "child's umbrella", "tv"],
-             ["sitting on", "standing next to", "isn't near", "in front of"], ["a", "the"], ["table", "bus", "skateboard", "tree"]]  # fmt: skip
+    parts = [["a", "the", "two", "one"], ["red", "small", "man's", "black-and-white", "old"], ["dog", "woman", "street light", "child's umbrella", "tv"],  # noqa: E501
+             ["sitting on", "standing next to", "isn't near", "in front of"], ["a", "the"], ["table", "bus", "skateboard", "tree"]]  # fmt: skip  # noqa: E501
     return " ".join(rng.choice(part) for part in parts).capitalize() + rng.choice([".", " .", "", "!"])
 
 
 def long_answer(rng):
-    extras = ["It's 3:30 p.m. on St. John's street.", "The man (in his 40s) says \"wow\"...", "One costs $3.50, i.e. 50% off!", "They can't be [sure].",
-              "Mr. Smith's dog is gonna run; a 5 ft. board, e.g. white/black.", "Is it here? Yes - it is."]  # fmt: skip
+    extras = ["It's 3:30 p.m. on St. John's street.", "The man (in his 40s) says \"wow\"...", "One costs $3.50, i.e. 50% off!", "They can't be [sure].",  # noqa: E501
+              "Mr. Smith's dog is gonna run; a 5 ft. board, e.g. white/black.", "Is it here? Yes - it is."]  # fmt: skip  # noqa: E501
     return " ".join(rng.sample([plain_caption(rng) + " " + extra for extra in extras], 3))
 
 

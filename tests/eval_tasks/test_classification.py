@@ -33,8 +33,8 @@ def test_classes():
         name, negative = rng.sample(names, 2)
         synonyms = rng.choice([[], ["puppy"], ["mug", "beaker"]])
         said, other = rng.choice([name, name, *synonyms]).replace("_", " "), negative.replace("_", " ")
-        answer = rng.choice([f"The object is a {said}.", f"{other}.", f"not a {other}, a {said}", f"It is not a {said}, it is a {other}.", said.upper(), "",
-                             f"a {said} or a {other}", f"It is a {said}", f"no {said}", "\n" * 5 + said, f"a {said}s thing", f"A {said}, nothing else."])  # fmt: skip
+        answer = rng.choice([f"The object is a {said}.", f"{other}.", f"not a {other}, a {said}", f"It is not a {said}, it is a {other}.", said.upper(), "",  # noqa: E501
+                             f"a {said} or a {other}", f"It is a {said}", f"no {said}", "\n" * 5 + said, f"a {said}s thing", f"A {said}, nothing else."])  # fmt: skip  # noqa: E501
         doc = {"id": "1", "image_id": "a", "name": name, "synonyms": synonyms, "negative": negative}
         scores = classification.process_results(doc, [answer])
         own = [each.replace("_", " ") for each in (name, *synonyms)]
@@ -56,7 +56,7 @@ def test_classes():
     ],
 )
 def test_the_question_of_a_class(form, location, expected):
-    doc = {"width": 400, "height": 240, "bbox": [100.0, 90.0, 200.0, 150.0], "point": [150.0, 120.0], "name": "tea_cup", "negative": "dog",
+    doc = {"width": 400, "height": 240, "bbox": [100.0, 90.0, 200.0, 150.0], "point": [150.0, 120.0], "name": "tea_cup", "negative": "dog",  # noqa: E501
            "truth_first": True, "location": location, "box_format": form}  # fmt: skip
     assert classification.doc_to_text(doc) == expected
     assert classification.doc_to_text({**doc, "truth_first": False}).endswith("a dog or a tea cup?")

@@ -397,8 +397,8 @@ def test_one_model_measured_again_is_one(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"iou": None}, {"iou": math.nan}, {"iou": "0.5"}, {"iou": 10**400}, {"iou": 7}, {"reason": ...}, {"reason": 3},
-        {"iou": ...}, {"truth": None}, {"truth": [1, 2, math.inf, 4]}, {"predicted": ...}, {"predicted": [1, 2]},
+        {"iou": None}, {"iou": math.nan}, {"iou": "0.5"}, {"iou": 10**400}, {"iou": 7}, {"reason": ...}, {"reason": 3},  # noqa: E501
+        {"iou": ...}, {"truth": None}, {"truth": [1, 2, math.inf, 4]}, {"predicted": ...}, {"predicted": [1, 2]},  # noqa: E501
     ],
 )  # fmt: skip
 def test_an_item_that_is_no_judged_box_is_refused_by_its_id(tmp_path, change):

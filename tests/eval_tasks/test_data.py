@@ -8,7 +8,7 @@ from PIL import Image
 datasets = pytest.importorskip("datasets")
 
 from spr_plugin.errors import UserError  # noqa: E402
-from spr_plugin.eval_tasks import data, rec  # noqa: E402
+from spr_plugin.eval_tasks import data, hub, rec  # noqa: E402
 from spr_plugin.eval_tasks.catalogue import CATALOGUE, SPLITS, Hub, Split  # noqa: E402
 from spr_plugin.eval_tasks.refusal import Refusal  # noqa: E402
 
@@ -104,7 +104,7 @@ def test_unreachable_hub_is_one_line(monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(data.datasets, "load_dataset", unreachable)
     with pytest.raises(UserError, match="hub data set nobody/nothing, split val: .*set SPR_DATA_ROOT"):
-        data.read_hub(HUB)
+        hub.read_hub(HUB)
 
 
 def unreachable(*_, **__):
@@ -133,7 +133,7 @@ def hub_rows(answers):
 
 
 def test_hub_rows_are_exploded():
-    documents = data.explode(hub_rows([["a", "b"], ["c"]]))
+    documents = hub.explode(hub_rows([["a", "b"], ["c"]]))
     assert documents["id"] == ["500-0", "500-1", "501-0"] and documents["expression"] == ["a", "b", "c"]
     assert documents["bbox"] == [[10.5, 20.0, 40.5, 28.25]] * 3
     assert (documents["width"], documents["height"]) == ([64, 64, 65], [48, 48, 48])
@@ -145,7 +145,7 @@ def test_hub_rows_are_exploded():
 
 
 def test_hub_documents_have_the_columns_of_local_ones(data_root):
-    assert set(data.explode(hub_rows([["a"]])).column_names) == set(
+    assert set(hub.explode(hub_rows([["a"]])).column_names) == set(
         data.read_folder(str(data_root), VAL).column_names
     )
 
@@ -171,7 +171,7 @@ def test_hub_documents_can_be_used(monkeypatch):
 @pytest.mark.parametrize("answers", [[["a", "b"], ["c", "d"], ["e"]], [["a", "b"]], [["a"], ["b"], ["c"]]])
 def test_anything_but_the_published_split_is_refused(answers):
     with pytest.raises(UserError, match="first 2 rows should hold 3 expressions"):
-        data.published_rows(hub_rows(answers), 2, 3, "hub data set x")
+        hub.published_rows(hub_rows(answers), 2, 3, "hub data set x")
 
 
 def test_the_published_sizes_are_stated():
@@ -316,7 +316,7 @@ def as_hub(path, image):
         "file_name": path.name,
         "image": image,
     }
-    return data.explode(datasets.Dataset.from_list([row]).cast_column("image", datasets.Image()))
+    return hub.explode(datasets.Dataset.from_list([row]).cast_column("image", datasets.Image()))
 
 
 def as_local(path, image, kind="parquet"):
@@ -438,9 +438,9 @@ def test_a_hub_row_names_no_file_outside_its_cache(tmp_path, monkeypatch, outsid
         with pytest.raises(
             UserError, match="nobody/nothing, split val: picture .*a.jpg lies outside the hub's cache"
         ):
-            data.read_hub(HUB)
+            hub.read_hub(HUB)
     else:
-        assert data.doc_to_visual(data.read_hub(HUB)[2])[0].size == (120, 80)
+        assert data.doc_to_visual(hub.read_hub(HUB)[2])[0].size == (120, 80)
 
 
 @pytest.mark.parametrize("way", ["absolute", "..", "link"])
@@ -521,7 +521,7 @@ def test_a_normalized_box_of_a_hub_row_is_refused_by_id():
         for row in hub_rows([["a"]]).cast_column("image", datasets.Image(decode=False))
     ]
     with pytest.raises(UserError, match="question 500: bbox .* covers less than a pixel"):
-        data.explode(datasets.Dataset.from_list(rows))
+        hub.explode(datasets.Dataset.from_list(rows))
 
 
 def test_a_box_that_ends_a_little_off_its_picture_stays_as_published(data_root):

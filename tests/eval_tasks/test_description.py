@@ -58,8 +58,8 @@ def test_descriptions(family):
         pairs = naive_match([box for _, box in read], [o["bbox"] for o in objects])
         named = sum(objects[j]["label"] in read[i][0] for i, j, _ in pairs)
         cut += len(read) < len(said)
-        expected = {"precision": (len(pairs), len(read)), "recall": (len(pairs), len(objects)), "phrase_precision": (named, len(read)),
-                    "phrase_recall": (named, len(objects)), "mIoU": (sum(pair[2] for pair in pairs), len(objects))}  # fmt: skip
+        expected = {"precision": (len(pairs), len(read)), "recall": (len(pairs), len(objects)), "phrase_precision": (named, len(read)),  # noqa: E501
+                    "phrase_recall": (named, len(objects)), "mIoU": (sum(pair[2] for pair in pairs), len(objects))}  # fmt: skip  # noqa: E501
         for name, (total, count) in expected.items():
             assert scores[name]["n"] == count and scores[name]["score"] * count == pytest.approx(
                 total, abs=1e-9

@@ -27,9 +27,9 @@ def test_phrases(family):
     for _ in range(COUNT // len(STYLES) + 1):
         width, height = rng.randint(150, 640), rng.randint(150, 640)
         chosen = [rng.choice(WORDS) for _ in range(rng.randint(1, 4))]
-        asked = [{"id": f"{k}", "phrase": words, "boxes": [random_box(rng, width, height) for _ in range(rng.choice([1, 1, 2, 3]))]}
+        asked = [{"id": f"{k}", "phrase": words, "boxes": [random_box(rng, width, height) for _ in range(rng.choice([1, 1, 2, 3]))]}  # noqa: E501
                  for k, words in enumerate(chosen)]  # fmt: skip
-        parts = [said_by(rng, family, p["phrase"].replace(",", ""), [near(rng, b, width, height) for b in p["boxes"]][: rng.choice([1, 3])], width, height)
+        parts = [said_by(rng, family, p["phrase"].replace(",", ""), [near(rng, b, width, height) for b in p["boxes"]][: rng.choice([1, 3])], width, height)  # noqa: E501
                  for p in asked if rng.random() > 0.15]  # fmt: skip
         answer = rng.choice([", ", ". ", "\n"] + ([] if family == "qwen2.5-vl" else [" and "])).join(parts)
         answer = rng.choice([answer, answer, answer, answer[: 2 * len(answer) // 3], "", "There is nothing."])
@@ -136,7 +136,7 @@ def test_the_first_box_written_of_a_phrase_answers(answer, right, reasons):
     ("first", "reason"), [("[10, 20, 50, 1600]", "out_of_range"), ("[10, 20, NaN, 60]", "malformed")]
 )
 def test_the_first_box_written_of_a_label_answers(first, reason):
-    doc = {"id": "1", "image_id": "a", "width": 100, "height": 100, "phrases": [{"id": "0", "phrase": "a dog", "boxes": [[10, 20, 50, 60]]}],
+    doc = {"id": "1", "image_id": "a", "width": 100, "height": 100, "phrases": [{"id": "0", "phrase": "a dog", "boxes": [[10, 20, 50, 60]]}],  # noqa: E501
            "box_format": "qwen3-vl"}  # fmt: skip
     rows = [f'{{"bbox_2d": {box}, "label": "a dog"}}' for box in (first, "[100, 200, 500, 600]")]
     item = phrases.process_results(doc, [f"[{', '.join(rows)}]"])["details"]["items"][0]

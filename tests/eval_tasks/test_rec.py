@@ -97,7 +97,9 @@ def test_agrees_with_a_naive_reading_of_the_protocol():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_expressions(family):
-    """Ferret's REC protocol in each family's own space: the first box written, IoU ≥ t, a failure is a miss."""
+    """Ferret's REC protocol in each family's own space: the first box written, IoU ≥ t, a failure is a
+    miss.
+    """
     rng, failures = random.Random(family), 0
     for _ in range(COUNT // len(FAMILIES) + 1):
         width, height = rng.randint(150, 640), rng.randint(150, 640)

@@ -77,8 +77,8 @@ def refer_tree(root):
                 {"raw": f"Cat {n}!", "sent": f"cat {n} {k} café", "sent_id": 10 * n + k, "tokens": ["cat"]}
                 for k in range(2)
             ]
-            refs.append({"ref_id": 50 + n, "ann_id": 10 + n, "category_id": 1, "image_id": 1 + n % 2, "split": split, "sent_ids": [1, 2],
-                         "file_name": names[n % 2].replace(".jpg", f"_{n}.jpg"), "sentences": sentences})  # fmt: skip
+            refs.append({"ref_id": 50 + n, "ann_id": 10 + n, "category_id": 1, "image_id": 1 + n % 2, "split": split, "sent_ids": [1, 2],  # noqa: E501
+                         "file_name": names[n % 2].replace(".jpg", f"_{n}.jpg"), "sentences": sentences})  # fmt: skip  # noqa: E501
         refs.append({**refs[0], "ref_id": 60, "split": "testB" if name == "refcoco" else "none"})
         (root / name).mkdir(parents=True)
         (root / name / f"refs({by}).p").write_bytes(python2_pickle(refs))
@@ -312,8 +312,8 @@ def test_flickr30k_entities(tmp_path):
 
 
 def lvis(tmp_path):
-    images = [{"id": n, "coco_url": f"http://images.cocodataset.org/{part}/{n:012d}.jpg", "width": 100, "height": 80, "neg_category_ids": [3],
-               "not_exhaustive_category_ids": [4]} for n, part in ((1, "val2017"), (2, "train2017"))]  # fmt: skip
+    images = [{"id": n, "coco_url": f"http://images.cocodataset.org/{part}/{n:012d}.jpg", "width": 100, "height": 80, "neg_category_ids": [3],  # noqa: E501
+               "not_exhaustive_category_ids": [4]} for n, part in ((1, "val2017"), (2, "train2017"))]  # fmt: skip  # noqa: E501
     square = [10, 10, 50, 10, 50, 50, 10, 50]
     annotations = [
         {

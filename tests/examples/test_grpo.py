@@ -92,7 +92,9 @@ def spr_run(folder: Path, words: int = 30) -> Path:
 
 
 def test_what_a_run_of_spr_spent(tmp_path):
-    """12 answers of 30 words and an end; the one pair that was trained on, 30 and 2 words with ends, twice."""
+    """12 answers of 30 words and an end; the one pair that was trained on, 30 and 2 words with ends,
+    twice.
+    """
     spent = grpo.spent(spr_run(tmp_path), lambda text: len(text.split()) + 1)
     assert spent == grpo.Tokens(generated=12 * 31, trained=2 * (31 + 3))
 
@@ -112,7 +114,7 @@ def test_questions_are_spr_s_scenes_asked_as_the_evaluation_asks(tiny_world):
     assert [Path(row["image"]).stem for row in rows] == [f"{place % 5:06d}" for place in range(12)]
     for place, row in enumerate(rows):
         (turn,), things = row["prompt"], shown[place % 5].things
-        expression = next(e for e, i in grpo.scenes.expressions(things) if grpo.scenes.REC.format(name=e) == turn["content"]
+        expression = next(e for e, i in grpo.scenes.expressions(things) if grpo.scenes.REC.format(name=e) == turn["content"]  # noqa: E501
                           and row["bbox"] == pytest.approx(list(things[i].box), abs=0.02))  # fmt: skip
         hard = any(grpo.scenes.is_qualified(e) for e, _ in grpo.scenes.expressions(things))
         assert (

@@ -75,7 +75,9 @@ def save_checkpoint(folder, image_size=224, patch_size=32, width=32, layers=3, h
 
 
 def save_siglip(folder, image_size=224, patch_size=16, width=32, layers=3, heads=4):
-    """A random-weight SigLIP with a tokenizer of single letters; a text ends with </s> and is padded to 64."""
+    """A random-weight SigLIP with a tokenizer of single letters; a text ends with </s> and is padded to
+    64.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     tokens = ["</s>", "<unk>", *LETTERS]

@@ -66,13 +66,13 @@ def save_dino(folder, limit=32):
     ).save_pretrained(folder)
     config = transformers.GroundingDinoConfig(
         backbone_config=transformers.SwinConfig(
-            image_size=64, patch_size=4, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4,
+            image_size=64, patch_size=4, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4,  # noqa: E501
             out_features=["stage2", "stage3", "stage4"],
         ),
         text_config=transformers.BertConfig(
-            vocab_size=1100, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=limit
+            vocab_size=1100, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=limit  # noqa: E501
         ),
-        num_queries=20, d_model=32, encoder_layers=1, decoder_layers=2, encoder_ffn_dim=32, decoder_ffn_dim=32,
+        num_queries=20, d_model=32, encoder_layers=1, decoder_layers=2, encoder_ffn_dim=32, decoder_ffn_dim=32,  # noqa: E501
         encoder_attention_heads=2, decoder_attention_heads=2, max_text_len=limit,
     )  # fmt: skip
     model = transformers.GroundingDinoForObjectDetection(config)
@@ -148,7 +148,9 @@ def middle(detector, image, phrases):
 
 
 def processed(processor, outputs, threshold, size, **more):
-    """``post_process_grounded_object_detection`` in either of its spellings, as rows of (label, box, score)."""
+    """``post_process_grounded_object_detection`` in either of its spellings, as rows of (label, box,
+    score).
+    """
     call = processor.post_process_grounded_object_detection
     named = inspect.signature(call).parameters
     limit = {"threshold" if "threshold" in named else "box_threshold": threshold}

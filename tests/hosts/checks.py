@@ -164,7 +164,9 @@ def assert_log_probs_of_its_own_forward(host, pairs) -> dict:
 
 
 def assert_rehearses(host, file: str) -> None:
-    """What is asked of the host before anything trains is asked of all prompts, in the family's own box text."""
+    """What is asked of the host before anything trains is asked of all prompts, in the family's own box
+    text.
+    """
     with Image.open(file) as picture:
         width, height = picture.size
     space = Space.pixels(width, height)

@@ -61,14 +61,14 @@ def command(world: Path, out: Path, *flags, ranks: int = 1, zero: int | None = N
         --group_by_modality_length True --output_dir {out} --max_steps 3 --per_device_train_batch_size 2
         --evaluation_strategy no --save_strategy no --learning_rate 1e-5 --logging_steps 1 --model_max_length 1024
         --lazy_preprocess True --report_to none --bits 16 --bf16 False --tf32 False --use_cpu True
-    """.split()
+    """.split()  # noqa: E501
     return [*launcher(ranks, deepspeed=bool(zero)), *settings, *zero_flags(zero), *map(str, flags)]
 
 
 def spr_flags(world: Path) -> list[str]:
     """Our flags; the pictures by a relative path, as people write them."""
     return f"""--spr --spr_annotations {world}/spr.json --spr_image_folder {os.path.relpath(world, ROOT)}/images --spr_clip {TINY}/clip
-        --spr_regions 12 --spr_max_new_tokens 120 --spr_sample_batch 6 --spr_batch_size 2""".split()
+        --spr_regions 12 --spr_max_new_tokens 120 --spr_sample_batch 6 --spr_batch_size 2""".split()  # noqa: E501
 
 
 def environment() -> dict:

@@ -64,7 +64,7 @@ def tokenizer(image_token: str):
     }
     names |= {"image_token": image_token, "video_token": "<|video_pad|>"}
     return PreTrainedTokenizerFast(
-        tokenizer_object=pieces, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=2048, extra_special_tokens=names
+        tokenizer_object=pieces, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=2048, extra_special_tokens=names  # noqa: E501
     )  # fmt: skip
 
 
@@ -116,12 +116,12 @@ def llava_onevision():
     grid = [[28, 28], [28, 56], [56, 28]]
     tower = SiglipVisionConfig(**vision(vision_use_head=False))
     config = LlavaOnevisionConfig(
-        vision_config=tower, text_config=qwen2_text(tokens), image_token_index=tokens.convert_tokens_to_ids("<image>"),
+        vision_config=tower, text_config=qwen2_text(tokens), image_token_index=tokens.convert_tokens_to_ids("<image>"),  # noqa: E501
         video_token_index=tokens.convert_tokens_to_ids("<|video_pad|>"), image_grid_pinpoints=grid,
     )  # fmt: skip
     images = LlavaOnevisionImageProcessor(size={"height": 28, "width": 28}, image_grid_pinpoints=grid)
     processor = pictures_only(LlavaOnevisionProcessor)(
-        images, tokens, num_image_tokens=4, vision_feature_select_strategy="full", chat_template=CHATML.replace("PICTURE", "<image>")
+        images, tokens, num_image_tokens=4, vision_feature_select_strategy="full", chat_template=CHATML.replace("PICTURE", "<image>")  # noqa: E501
     )  # fmt: skip
     return LlavaOnevisionForConditionalGeneration(config), processor
 
@@ -131,7 +131,7 @@ def qwen(version):
 
     tokens = tokenizer("<|image_pad|>")
     ids = {f"{name}_id": tokens.convert_tokens_to_ids(f"<|{word}|>") for name, word in
-           dict(image_token="image_pad", video_token="video_pad", vision_start_token="vision_start", vision_end_token="vision_end").items()}  # fmt: skip
+           dict(image_token="image_pad", video_token="video_pad", vision_start_token="vision_start", vision_end_token="vision_end").items()}  # fmt: skip  # noqa: E501
     rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}}
     text = TEXT | {"vocab_size": len(tokens), "eos_token_id": tokens.eos_token_id, **rope}
     name = {"2_5": "Qwen2_5_VL", "3": "Qwen3VL"}[version]

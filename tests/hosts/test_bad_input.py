@@ -1,4 +1,6 @@
-"""A user's mistake is one line that names the flag or file, before anything is trained, and nothing is lost."""
+"""A user's mistake is one line that names the flag or file, before anything is trained, and nothing is
+lost.
+"""
 
 import json
 import shutil

@@ -67,13 +67,13 @@ def settings(random_llava, world, data, out, *flags) -> list[str]:
         --vision_tower {random_llava}/clip --mm_vision_select_layer -2 --mm_use_im_start_end False --mm_use_im_patch_token False
         --resized_image_h 28 --resized_image_w 28 --add_region_feature True --region_geo_sampler True --point_input_sample segment_mask|center
         --output_dir {out} --max_steps 2 --per_device_train_batch_size 2 --save_strategy no --learning_rate 1e-4
-        --logging_steps 1 --model_max_length 512 --lazy_preprocess True --report_to none --use_cpu True"""
+        --logging_steps 1 --model_max_length 512 --lazy_preprocess True --report_to none --use_cpu True"""  # noqa: E501
     return [*text.split(), *map(str, flags)]
 
 
 def spr_flags(world) -> list[str]:
     return f"""--spr --spr_plugin {HERE}/any_answer.py --spr_recipe any --spr_annotations {world}/spr.json --spr_image_folder {world}/images
-        --spr_regions 12 --spr_max_new_tokens 12 --spr_sample_batch 6 --spr_batch_size 2""".split()
+        --spr_regions 12 --spr_max_new_tokens 12 --spr_sample_batch 6 --spr_batch_size 2""".split()  # noqa: E501
 
 
 def whole_run(arguments, ranks: int = 1, zero: int | None = None) -> str:
@@ -194,7 +194,9 @@ def test_a_run_saves_where_ferret_saves(random_llava, world, data, tmp_path):
 
 
 def test_lora_on_a_finished_model(random_llava, world, data, tmp_path):
-    """The paper's own case: no training of the host's, its adapter, ``--spr_only``, two ranks under ZeRO-2."""
+    """The paper's own case: no training of the host's, its adapter, ``--spr_only``, two ranks under
+    ZeRO-2.
+    """
     out = tmp_path / "ferret-lora"
     lora = ["--spr_only", "--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8"]
     whole_run(settings(random_llava, world, data, out, *spr_flags(world), *lora), ranks=2, zero=2)

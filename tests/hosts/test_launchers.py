@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = HERE / "scripts" / "smallest.py"
 BIN = Path(sys.executable).parent
 FLAGS = """--max_steps 2 --per_device_train_batch_size 2 --learning_rate 0.1 --report_to none --save_strategy no
-    --use_cpu True --seed 1""".split()
+    --use_cpu True --seed 1""".split()  # noqa: E501
 SLURM = {
     "SLURM_JOB_ID": "7",
     "SLURM_PROCID": "0",
@@ -34,9 +34,9 @@ LAUNCHERS = {
     "module": (1, lambda: [sys.executable, "-m", "smallest"]),
     "torchrun": (2, lambda: [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", SCRIPT]),
     # One process: on a CPU accelerate starts more only through MPI.
-    "accelerate": (1, lambda: [BIN / "accelerate", "launch", "--cpu", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no",
+    "accelerate": (1, lambda: [BIN / "accelerate", "launch", "--cpu", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no",  # noqa: E501
                                "--dynamo_backend", "no", SCRIPT]),
-    "deepspeed": (2, lambda: [BIN / "deepspeed", "--num_gpus", "2", "--master_port", str(free_port()), SCRIPT]),
+    "deepspeed": (2, lambda: [BIN / "deepspeed", "--num_gpus", "2", "--master_port", str(free_port()), SCRIPT]),  # noqa: E501
 }  # fmt: skip
 
 
@@ -90,7 +90,9 @@ def test_a_shell_script_under_slurm_s_variables(tmp_path):
 
 
 def test_without_the_flag_the_weights_are_those_of_a_python_without_us(tmp_path):
-    """Bit for bit: the same command, started by a Python that reads our boot file and by one that reads none."""
+    """Bit for bit: the same command, started by a Python that reads our boot file and by one that reads
+    none.
+    """
     packages = sysconfig.get_paths()["purelib"]
     without = (
         f"import sys; sys.path.append({packages!r}); sys.argv = sys.argv[1:]; import runpy;"

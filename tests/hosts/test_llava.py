@@ -1,4 +1,6 @@
-"""``--spr`` on LLaVA's own training script, through every launcher. Real LLaVA, real engines, tiny weights."""
+"""``--spr`` on LLaVA's own training script, through every launcher. Real LLaVA, real engines, tiny
+weights.
+"""
 
 import re
 from types import SimpleNamespace

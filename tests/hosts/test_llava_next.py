@@ -58,7 +58,7 @@ def settings(qwen, random_llava, data, images, out, *flags) -> list[str]:
         --mm_tunable_parts mm_mlp_adapter,mm_language_model --image_aspect_ratio anyres --image_grid_pinpoints [[28,56],[56,28],[56,56]]
         --mm_patch_merge_type spatial_unpad --output_dir {out} --max_steps 2 --per_device_train_batch_size 2 --save_strategy no
         --learning_rate 1e-4 --logging_steps 1 --model_max_length 700 --lazy_preprocess True --report_to none --use_cpu True
-        --attn_implementation sdpa --gradient_checkpointing True"""
+        --attn_implementation sdpa --gradient_checkpointing True"""  # noqa: E501
     return [*text.split(), *map(str, flags)]
 
 
@@ -173,7 +173,7 @@ def whole_run(arguments, ranks: int = 1, zero: int | None = None) -> str:
 @pytest.fixture
 def spr_flags(world):
     return f"""--spr --spr_plugin {HERE}/any_answer.py --spr_recipe any --spr_annotations {world}/spr.json --spr_image_folder {world}/images
-        --spr_regions 12 --spr_max_new_tokens 12 --spr_sample_batch 6 --spr_batch_size 2""".split()
+        --spr_regions 12 --spr_max_new_tokens 12 --spr_sample_batch 6 --spr_batch_size 2""".split()  # noqa: E501
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_a_process_with_three_trainings(world, checkpoint, tmp_path, monkeypatch
         True --remove_unused_columns False
         --spr --spr_annotations {world}/spr.json --spr_image_folder {world}/images --spr_clip {TINY}/clip
         --spr_regions 8 --spr_epochs 0.5
-        --spr_max_new_tokens 80 --spr_sample_batch 6 --spr_batch_size 2 --spr_probe_regions 0""".split()
+        --spr_max_new_tokens 80 --spr_sample_batch 6 --spr_batch_size 2 --spr_probe_regions 0""".split()  # noqa: E501
     arguments = [sys.executable, str(ROOT / "tests" / "hosts" / "scripts" / "phases.py"), *settings]
     printed = run(arguments)
     assert read_json(out / "seen.json") == [

@@ -194,7 +194,7 @@ def checkpoint(tmp_path_factory):
 
 def trainer_command(world, checkpoint, out, *flags, ranks: int = 1, zero: int | None = None) -> list[str]:
     settings = f"""--model {checkpoint} --data {world}/sft.json --images {world}/images --output_dir {out} --max_steps 2
-        --per_device_train_batch_size 2 --learning_rate 1e-5 --report_to none --save_strategy no --use_cpu True --remove_unused_columns False""".split()
+        --per_device_train_batch_size 2 --learning_rate 1e-5 --report_to none --save_strategy no --use_cpu True --remove_unused_columns False""".split()  # noqa: E501
     return [
         *launcher(ranks, bool(zero), ROOT / "examples" / "finetune_vlm.py"),
         *settings,
@@ -205,7 +205,7 @@ def trainer_command(world, checkpoint, out, *flags, ranks: int = 1, zero: int | 
 
 def spr_flags(world) -> list[str]:
     return f"""--spr --spr_annotations {world}/spr.json --spr_image_folder {world}/images --spr_clip {TINY}/clip --spr_regions 12
-        --spr_max_new_tokens 80 --spr_sample_batch 6 --spr_batch_size 2""".split()
+        --spr_max_new_tokens 80 --spr_sample_batch 6 --spr_batch_size 2""".split()  # noqa: E501
 
 
 @pytest.mark.slow
@@ -294,7 +294,9 @@ spr_epochs: 0.5
 
 @pytest.mark.slow
 def test_trl_s_own_script_with_a_yaml_file(world, checkpoint, tmp_path):
-    """``python -m trl.scripts.sft --config FILE --spr``, nothing of it edited; our flags stand in the file."""
+    """``python -m trl.scripts.sft --config FILE --spr``, nothing of it edited; our flags stand in the
+    file.
+    """
     datasets = pytest.importorskip("datasets")
     rows = []
     for record in json.loads((world / "sft.json").read_text())[:8]:

@@ -18,7 +18,9 @@ HERE = Path(__file__).parent
 
 
 def source(miniature: str, script: str) -> Path:
-    """The folder to put on PYTHONPATH: the checkout if it holds ``script``, else ``tests/hosts/MINIATURE``."""
+    """The folder to put on PYTHONPATH: the checkout if it holds ``script``, else
+    ``tests/hosts/MINIATURE``.
+    """
     checkout = Path(os.environ.get("SPR_HOST_SRC", "/nowhere"))
     return checkout if (checkout / script).exists() else HERE / miniature
 

@@ -137,7 +137,7 @@ GOLDEN_REGIONS = [
     # motorcycle.
     ("motorcycle_left.png", 28, (42, 15, 685, 451), list(range(26, 37))),
 ]
-# The same regions' answers: object → the share of its height, from above, that the answer's box covers. S_loc = sum of the shares
+# The same regions' answers: object → the share of its height, from above, that the answer's box covers. S_loc = sum of the shares  # noqa: E501
 # over 0.5, divided by the number of members; no other two boxes overlap by more than a box does with its own
 # object.
 GOLDEN_ANSWERS = {
@@ -171,7 +171,9 @@ def recipe_of(scorer, form=FORM):
 
 @pytest.mark.parametrize("key", GOLDEN_ANSWERS, ids=lambda key: key[0])
 def test_scores_are_those_worked_out_by_hand(images, scorer, key):
-    """S_loc of an answer by hand; S is its sum with what CLIP says; repaired, each kept box counts in full."""
+    """S_loc of an answer by hand; S is its sum with what CLIP says; repaired, each kept box counts in
+    full.
+    """
     (name, start), (shares, s_loc) = key, GOLDEN_ANSWERS[key]
     query = region_query(images[name], grow_region(images[name], StartAt(start)), 0)
     by_id = {annotation.id: annotation for annotation in query.truth}

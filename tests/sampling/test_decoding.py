@@ -123,7 +123,7 @@ def own_generate(host, row, steps):
     """transformers' own greedy ``generate`` of one row, with the gap between its two best logits at each
     step.
     """
-    out = host.llava.generate(row["input_ids"][None], images=row["image"][None], do_sample=False, max_new_tokens=steps, max_length=None,
+    out = host.llava.generate(row["input_ids"][None], images=row["image"][None], do_sample=False, max_new_tokens=steps, max_length=None,  # noqa: E501
                               output_logits=True, return_dict_in_generate=True, pad_token_id=0)  # fmt: skip
     best = torch.cat(out.logits).topk(2, -1).values
     return out.sequences[0].tolist(), (best[:, 0] - best[:, 1]).tolist()

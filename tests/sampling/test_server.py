@@ -56,7 +56,7 @@ def sample(world, out, url, *flags):
 
 def words_of(world, out, url) -> list[str]:
     return f"""sample --out {out} --spr_annotations {world}/spr.json --spr_image_folder {world}/images --spr_box_format llava
-        --spr_regions {REGIONS} --spr_sampler_url {url}""".split()
+        --spr_regions {REGIONS} --spr_sampler_url {url}""".split()  # noqa: E501
 
 
 def test_other_flags_ask_again_for_what_they_shape_and_say_so(world, tmp_path, capsys):
@@ -271,7 +271,9 @@ main()
 
 @pytest.mark.slow
 def test_a_disk_that_is_full_in_the_middle(world, tmp_path):
-    """The kernel takes a part of a record and refuses the rest; the same command finishes when there is room."""
+    """The kernel takes a part of a record and refuses the rest; the same command finishes when there is
+    room.
+    """
     with chat.ChatServer() as server:
         calm = dict(sample(world, tmp_path / "calm", server.url, *MANY))
     room = Log(tmp_path / "calm" / "candidates").path.stat().st_size // 2

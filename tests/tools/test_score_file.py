@@ -57,7 +57,9 @@ def queries(world):
 
 
 def responses_of(queries):
-    """Four answers to each region: all true boxes, the first object alone, a word without a box, broken JSON."""
+    """Four answers to each region: all true boxes, the first object alone, a word without a box, broken
+    JSON.
+    """
     rows = []
     for query in queries:
         truth = [(annotation.label, annotation.box) for annotation in query.truth]

@@ -16,18 +16,18 @@ pytest.importorskip("deepspeed", reason="the legacy environment has no DeepSpeed
 FILES = sorted((Path(__file__).parents[1] / "deepspeed").glob("*.json"))
 PLAIN = SimpleNamespace(bits=16)
 OFFLOAD = {
-    "fp16": {"enabled": "auto", "loss_scale": 0, "loss_scale_window": 1000, "initial_scale_power": 16, "hysteresis": 2, "min_loss_scale": 1},
+    "fp16": {"enabled": "auto", "loss_scale": 0, "loss_scale_window": 1000, "initial_scale_power": 16, "hysteresis": 2, "min_loss_scale": 1},  # noqa: E501
     "bf16": {"enabled": "auto"},
-    "optimizer": {"type": "AdamW", "params": {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto"}},
-    "scheduler": {"type": "WarmupLR", "params": {"warmup_min_lr": "auto", "warmup_max_lr": "auto", "warmup_num_steps": "auto"}},
+    "optimizer": {"type": "AdamW", "params": {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto"}},  # noqa: E501
+    "scheduler": {"type": "WarmupLR", "params": {"warmup_min_lr": "auto", "warmup_max_lr": "auto", "warmup_num_steps": "auto"}},  # noqa: E501
     "zero_optimization": {
-        "stage": 3, "offload_optimizer": {"device": "cpu", "pin_memory": True}, "offload_param": {"device": "cpu", "pin_memory": True},
-        "overlap_comm": True, "contiguous_gradients": True, "sub_group_size": 1e9, "reduce_bucket_size": "auto", "stage3_max_live_parameters": 1e9,
+        "stage": 3, "offload_optimizer": {"device": "cpu", "pin_memory": True}, "offload_param": {"device": "cpu", "pin_memory": True},  # noqa: E501
+        "overlap_comm": True, "contiguous_gradients": True, "sub_group_size": 1e9, "reduce_bucket_size": "auto", "stage3_max_live_parameters": 1e9,  # noqa: E501
         "stage3_gather_16bit_weights_on_model_save": True,
     },
-    "gradient_accumulation_steps": "auto", "gradient_clipping": "auto", "train_batch_size": "auto", "train_micro_batch_size_per_gpu": "auto",
-    "steps_per_print": 1e5, "wall_clock_breakdown": False, "activation_checkpointing": {"partition_activations": True},
-    "flops_profiler": {"enabled": False}, "tensorboard": {"enabled": False}, "zero_allow_untested_optimizer": True, "aio": {"block_size": 1048576},
+    "gradient_accumulation_steps": "auto", "gradient_clipping": "auto", "train_batch_size": "auto", "train_micro_batch_size_per_gpu": "auto",  # noqa: E501
+    "steps_per_print": 1e5, "wall_clock_breakdown": False, "activation_checkpointing": {"partition_activations": True},  # noqa: E501
+    "flops_profiler": {"enabled": False}, "tensorboard": {"enabled": False}, "zero_allow_untested_optimizer": True, "aio": {"block_size": 1048576},  # noqa: E501
 }  # fmt: skip
 
 

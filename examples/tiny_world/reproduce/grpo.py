@@ -258,7 +258,7 @@ def trainer(host, rows: list[dict], kept: int, args):
     data = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
     rollout = sampler(host, host.vlm.config.image_token_id, args.temperature)
     return PrunedGRPOTrainer(
-        model=host.vlm, reward_funcs=iou_reward, args=args, train_dataset=data, processing_class=host.processor, rollout_func=rollout
+        model=host.vlm, reward_funcs=iou_reward, args=args, train_dataset=data, processing_class=host.processor, rollout_func=rollout  # noqa: E501
     )  # fmt: skip
 
 

@@ -138,7 +138,9 @@ TUNE = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Variants, the flags of all of them, the split that they are asked about, and (variant, seed) in order."""
+    """Variants, the flags of all of them, the split that they are asked about, and (variant, seed) in
+    order.
+    """
 
     variants: dict[str, Variant]
     common: str

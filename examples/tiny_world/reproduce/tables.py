@@ -19,7 +19,7 @@ DOCS = Path(__file__).resolve().parents[3] / "docs"
 BEGIN, END = "<!-- tables: written by `make reproduce` -->\n", "<!-- end of tables -->"
 BASE, GROWTH = "base", "growth"
 WHY = "why"  # results/why/: what analysis.py says of a unit
-TITLES = {"rec": "referring expressions", "phrases": "phrase grounding", "description": "grounded description", "presence": "is there a …?",
+TITLES = {"rec": "referring expressions", "phrases": "phrase grounding", "description": "grounded description", "presence": "is there a …?",  # noqa: E501
           "color": "what colour is …?"}  # fmt: skip
 CURVES = {
     "regions": {"250": "250 regions", "500": "500 regions", "1000": plan.MAIN, "4000": "4000 regions"},
@@ -203,9 +203,9 @@ def write(results: Path, docs: Path = DOCS) -> str:
     main = {task: against(found, BASE, plan.MAIN, task) for task in TITLES}
     rec = {name: against(found, base_of(found, name), name, "rec") for name in plan.VARIANTS}
     shown, gaps = claims(main, found), missing(found, plan.VARIANTS)
-    text = "\n".join([*_main(main), *_seeds(found, gaps), *_claims(shown), *_variants(found, rec, "Variants"), *_grpo(found), *_plots(rec, docs), *_moves(found), *_stages(found),
+    text = "\n".join([*_main(main), *_seeds(found, gaps), *_claims(shown), *_variants(found, rec, "Variants"), *_grpo(found), *_plots(rec, docs), *_moves(found), *_stages(found),  # noqa: E501
                       *_why(load(results / WHY).get(plan.MAIN, {})),
-                      *_variants(tuned, {name: against(tuned, BASE, name, "rec") for name in plan.TUNE}, "Settings tried on validation scenes")])  # fmt: skip
+                      *_variants(tuned, {name: against(tuned, BASE, name, "rec") for name in plan.TUNE}, "Settings tried on validation scenes")])  # fmt: skip  # noqa: E501
     file = docs / "reproduction.md"
     old = file.read_text(encoding="utf-8") if file.exists() else BEGIN + END
     file.write_text(old[: old.index(BEGIN) + len(BEGIN)] + text + old[old.index(END) :], encoding="utf-8")
@@ -228,7 +228,7 @@ def _main(main: Mapping[str, dict]) -> list[str]:
     for task, title in TITLES.items():
         rows = main[task]
         lines += [f"| {title} | base | SPR | gain | 95 % interval |", "|---|--:|--:|--:|:-:|"] if rows else []
-        lines += [f"| {name} | {_percent(row['a'])} | {_percent(row['b'])} | {_points(row['gain'])} | {_interval(row)} |"
+        lines += [f"| {name} | {_percent(row['a'])} | {_percent(row['b'])} | {_points(row['gain'])} | {_interval(row)} |"  # noqa: E501
                   for name, row in rows.items() if name != GROWTH]  # fmt: skip
         lines += [f"| *samples* | {next(iter(rows.values()))['n']} | | | |", ""] if rows else []
     if main["rec"]:
@@ -323,7 +323,7 @@ def _grpo(found: Mapping[str, Units]) -> list[str]:
             f"| {title} | base | SPR | GRPO | GRPO against SPR | 95 % interval |",
             "|---|--:|--:|--:|--:|:-:|",
         ]
-        lines += [f"| {name} | {_percent(base[name]['a'])} | {_percent(row['a'])} | {_percent(row['b'])} | {_points(row['gain'])} | {_interval(row)} |"
+        lines += [f"| {name} | {_percent(base[name]['a'])} | {_percent(row['a'])} | {_percent(row['b'])} | {_points(row['gain'])} | {_interval(row)} |"  # noqa: E501
                   for name, row in differs.items() if name != GROWTH]  # fmt: skip
     return [*lines, ""]
 

@@ -15,7 +15,9 @@ from spr_plugin.hookspecs import hookimpl
 
 
 class Repaired(NamedTuple):
-    """A repaired text, what is read in it, and how many of the boxes that were written were kept and dropped."""
+    """A repaired text, what is read in it, and how many of the boxes that were written were kept and
+    dropped.
+    """
 
     text: str
     kept: int

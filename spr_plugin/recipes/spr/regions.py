@@ -73,7 +73,9 @@ class RegionQuery(Query):
 
 
 def members(image: AnnotatedImage, region: Box) -> tuple[Annotation, ...]:
-    """Annotations of which at least half of the area lies inside `region` (pixels), in the picture's order."""
+    """Annotations of which at least half of the area lies inside `region` (pixels), in the picture's
+    order.
+    """
     return tuple(
         annotation
         for annotation in image.annotations
@@ -179,7 +181,9 @@ def _hash(*parts: object) -> str:
 
 
 def _distance(region: Box, other: Annotation) -> Distance:
-    """Sort key: squared edge-to-edge distance, squared centre distance, annotation id (numbers before text)."""
+    """Sort key: squared edge-to-edge distance, squared centre distance, annotation id (numbers before
+    text).
+    """
     a, b = region, other.box
     gap_x = max(0.0, a.x1 - b.x2, b.x1 - a.x2)
     gap_y = max(0.0, a.y1 - b.y2, b.y1 - a.y2)

@@ -109,7 +109,9 @@ def split_text(text: str, count_tokens: Callable[[str], int], limit: int) -> lis
 
 
 def _packed(units: Sequence[str], joiner: str, count_tokens: Callable[[str], int], limit: int) -> list[str]:
-    """Greedy runs of `units` within `limit`; a unit over it is packed by its words, a word by its characters."""
+    """Greedy runs of `units` within `limit`; a unit over it is packed by its words, a word by its
+    characters.
+    """
     parts, run = [], ""
     for unit in units:
         longer = f"{run}{joiner}{unit}" if run else unit

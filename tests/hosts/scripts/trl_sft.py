@@ -27,7 +27,7 @@ for record in json.loads(Path(args.data).read_text())[:8]:
     )
 
 settings = SFTConfig(
-    args.output, max_steps=2, per_device_train_batch_size=2, learning_rate=1e-5, max_length=None, report_to=[], save_strategy="no", use_cpu=True,
+    args.output, max_steps=2, per_device_train_batch_size=2, learning_rate=1e-5, max_length=None, report_to=[], save_strategy="no", use_cpu=True,  # noqa: E501
     bf16=False, logging_steps=1,
 )  # fmt: skip
 trainer = SFTTrainer(
@@ -38,7 +38,7 @@ trainer = SFTTrainer(
     peft_config=LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)"),
 )
 spr_plugin.attach(
-    trainer, spr_annotations=args.annotations, spr_image_folder=args.pictures, spr_clip=args.clip, spr_regions=12, spr_max_new_tokens=100, spr_batch_size=2,
+    trainer, spr_annotations=args.annotations, spr_image_folder=args.pictures, spr_clip=args.clip, spr_regions=12, spr_max_new_tokens=100, spr_batch_size=2,  # noqa: E501
     spr_sample_batch=6,
 )  # fmt: skip
 trainer.train()
