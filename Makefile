@@ -32,7 +32,7 @@ LEGACY_WANTS := torch transformers accelerate peft einops sentencepiece protobuf
 demo: $(VENV)/.installed
 	$(VENV)/bin/spr demo
 
-test: $(VENV)/.installed
+test: lint
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 	$(MAKE) test-legacy
 

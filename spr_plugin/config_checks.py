@@ -1,4 +1,4 @@
-"""Settings beside each other: what files hold of them, whether they make sense together, which stage each shapes."""
+"""Settings beside each other: what files hold, whether all make sense together, which stage each shapes."""
 
 import dataclasses
 from urllib.parse import urlsplit

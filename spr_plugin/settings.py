@@ -153,10 +153,10 @@ def _shown(value) -> str:
 
 
 def setting(default, help, origin="ours", *, within=None, shapes=None):
-    """A field with its help, where its default comes from, the range of its values, and which stage's records
-    it
-    shapes: that stage and those behind it are made again where it changes. README's table is generated from
-    these; a recipe's own settings are made of such fields too (:func:`spr_plugin.config_checks.recipe_settings`).
+    """A field with its help, where its default comes from, its range, and the stage whose records it shapes.
+
+    That stage and those behind it are made again where it changes. README's table is generated from these; a
+    recipe's own settings are made of such fields too (:func:`spr_plugin.config_checks.own_settings`).
     """
     metadata = {"help": help, "origin": origin, "within": within, "shapes": shapes}
     if isinstance(default, list):

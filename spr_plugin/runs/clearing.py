@@ -68,8 +68,7 @@ def delete(folder: Folder, parts: Set[str] = PARTS) -> list[Path]:
     """Delete these parts of a run of ours, later rounds as folders of their own.
 
     What was made last goes first, so that whatever a death leaves is what a run leaves that had come so far;
-    the
-    manifest goes last: it proves the rest to be ours when the same command is given again.
+    the manifest goes last: it proves the rest to be ours when the same command is given again.
 
     Returns:
         what stays because no run of ours made it.

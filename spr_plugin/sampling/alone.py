@@ -20,8 +20,8 @@ from spr_plugin.runs.lock import lock
 from spr_plugin.runs.manifest import bind, check_layout, settings_of, took
 
 # What shapes regions and prompts: a training run that takes candidates up must agree on it.
-SHARED = """spr_min_objects spr_min_area spr_keep_crowd spr_regions spr_regions_per_image spr_more_than spr_seed
-    spr_prompts spr_samples spr_recipe""".split()
+SHARED = """spr_min_objects spr_min_area spr_keep_crowd spr_regions spr_regions_per_image spr_more_than
+    spr_seed spr_prompts spr_samples spr_recipe""".split()
 FLAGS = [
     *SHARED,
     *"""spr_plugin spr_recipe_config spr_annotations spr_exclude spr_image_folder spr_allow_outside

@@ -39,8 +39,7 @@ def bounded_client(openai, seconds: float):
 
 class _Deadlines:
     """A network backend of the client's, whose connections give a reply so many seconds from the request's
-    last
-    byte to its own: the client's time-out starts anew with every byte that comes, of the headers too.
+    last byte to its own: the client's time-out starts anew with every byte that comes, of the headers too.
     """
 
     def __init__(self, backend, seconds: float):

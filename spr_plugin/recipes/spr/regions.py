@@ -116,8 +116,7 @@ def region_queries(
     With a `limit` the pictures are taken in an order drawn from `seed` and the picture ids, so that a part of
     a large set is a fair sample of it, and those with ``ids`` and ``image(number)`` are read by number;
     without one in their own order. `select` gives what of a picture is used (`spr_plugin.data.selection`).
-    Counted in
-    `skipped`: ``too_few_objects`` (pictures), ``same_region``.
+    Counted in `skipped`: ``too_few_objects`` (pictures), ``same_region``.
     """
     if limit is not None:
         images = _shuffled(images, seed)
