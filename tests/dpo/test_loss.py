@@ -60,15 +60,16 @@ def test_a_filler_has_no_part_in_the_sft_term():
 
 
 def test_the_sft_term_is_a_mean_over_tokens_and_not_over_pairs():
-    """Chosen answers of 1 and 3 tokens with log-prob -6 and -1 each: 9 / 4, where the mean of the two means
-    is 3.5.
-    """
-    scored = torch.tensor([[i < n for i in range(3)] for n in (1, 3, 2, 3)])
-    answers = Answers(torch.tensor([[-6.0], [-1.0], [-2.0], [-2.0]]) * scored, scored)
-    losses = preference_losses(
-        deltas(answers, torch.zeros(4), torch.tensor([True, True])), ["sft"], [1.0], 0.1, 0.0
-    )
-    assert losses.tolist() == [2.25, 2.25]
+    """Chosen answers of 1, 3 and 2 tokens with log-prob -6, -1 and -3 each: 15 / 6, where the mean of the means is 10 / 3."""
+    scored = torch.tensor([[i < n for i in range(3)] for n in (1, 3, 2, 2, 3, 1)])
+    answers = Answers(torch.tensor([[-6.0], [-1.0], [-3.0], [-2.0], [-2.0], [-2.0]]) * scored, scored)
+    losses = preference_losses(deltas(answers, torch.zeros(6), torch.tensor([True] * 3)), ["sft"], [1.0], 0.1, 0.0)
+    assert losses.tolist() == [2.5] * 3
+
+
+def test_ipo_pulls_the_margin_to_half_of_one_over_beta():
+    (loss,) = preference_losses(by_hand((-10.0, -12.0), [-11.0, -11.0]), ["ipo"], [1.0], 0.25, 0.0).tolist()
+    assert loss == pytest.approx((1 / 2 + 1 / 4 - 2) ** 2)
 
 
 @pytest.fixture(scope="module")
