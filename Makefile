@@ -4,6 +4,7 @@
 # make matrix     that subset on every version of VERSIONS, each in an environment of its own; writes README's table
 # make test-fast  the tests that train nothing (under a minute)
 # make lint     ruff and mypy, as pyproject.toml sets them (seconds)
+# make mutate   changes formulas and thresholds one by one and says what no test notices (docs/mutation.md; half an hour)
 # make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same (make test kills 4 times); each stage; 1, 2, 4 ranks in turn
 # make test-zero  the long form of the DeepSpeed tests: 1, 2 and 4 ranks, accumulation, checkpointing, deaths
 # make bench      every benchmark on this machine; JSON under benchmarks/results
@@ -27,7 +28,7 @@ PACKAGE := setup.cfg pyproject.toml $(wildcard _build/*)
 PRIMARY_WANTS := -e .[eval,dpo,report,server,dev,deepspeed]
 LEGACY_WANTS := torch transformers accelerate peft einops sentencepiece protobuf requests pytest pytest-timeout pytest-xdist hypothesis -e .
 
-.PHONY: demo lint test test-fast test-legacy test-kill test-zero bench reproduce reproduce-quick reproduce-tune agreement matrix clean
+.PHONY: demo lint mutate test test-fast test-legacy test-kill test-zero bench reproduce reproduce-quick reproduce-tune agreement matrix clean
 .PRECIOUS: .venv-%/.installed
 demo: $(VENV)/.installed
 	$(VENV)/bin/spr demo
@@ -35,6 +36,9 @@ demo: $(VENV)/.installed
 test: lint
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 	$(MAKE) test-legacy
+
+mutate: $(VENV)/.installed
+	$(VENV)/bin/python tests/mutate.py $(MODULES)
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check
