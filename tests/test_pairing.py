@@ -76,6 +76,11 @@ def test_every_skip_has_its_reason(candidates, reason):
     assert pair_of(candidates[::-1], min_gap=0.1) == reason
 
 
+def test_where_nothing_can_be_repaired_the_lower_id_s_reason_counts():
+    rows = [candidate("a", 0.5, None) | {"not_choosable": "first"}, candidate("b", 0.9, None) | {"not_choosable": "second"}]
+    assert pair_of(rows) == pair_of(rows[::-1]) == "first"
+
+
 @pytest.mark.parametrize("refined, made", [(0.75, True), (0.7499, False)])
 def test_a_gap_of_exactly_the_least_one_is_enough(refined, made):
     pair = pair_of([candidate("a", 0.5, 0.1), candidate("b", 0.6, refined)], min_gap=0.25)
