@@ -77,7 +77,10 @@ def test_every_skip_has_its_reason(candidates, reason):
 
 
 def test_where_nothing_can_be_repaired_the_lower_id_s_reason_counts():
-    rows = [candidate("a", 0.5, None) | {"not_choosable": "first"}, candidate("b", 0.9, None) | {"not_choosable": "second"}]
+    rows = [
+        candidate("a", 0.5, None) | {"not_choosable": "first"},
+        candidate("b", 0.9, None) | {"not_choosable": "second"},
+    ]
     assert pair_of(rows) == pair_of(rows[::-1]) == "first"
 
 

@@ -60,7 +60,14 @@ def test_texts_and_lists_hold_something():
         (fields.texts, "ab"),
         (fields.texts, [""]),
     ]
-    readers += [(fields.boxes, []), (fields.boxes, "ab"), (one, []), (one, "a"), (one, [{"name": ""}])]
+    readers += [
+        (fields.boxes, []),
+        (fields.boxes, "ab"),
+        (fields.boxes, 5),
+        (one, []),
+        (one, "a"),
+        (one, [{"name": ""}]),
+    ]
     for reader, value in readers:
         with pytest.raises(ValueError, match="is no"):
             reader(value, SIZE)

@@ -1,0 +1,205 @@
+"""Changes the pure middle of the method, one place at a time, and says which changes no test notices.
+
+    python tests/mutate.py [--all] [MODULE…]     # of TARGETS; without one, docs/mutation.md is written
+
+A mutant is one comparison at its boundary or turned round, one operator, one number, or one of min, max, any
+and all that is another. Its module is compiled from the changed tree in a forked process, which runs the
+module's own fast tests until one fails: no file is touched, and what tests import besides is loaded once,
+before the fork. Of a module with more than SAMPLE mutants so many are drawn, always the same, unless --all is
+asked for.
+"""
+
+import ast
+import copy
+import importlib.machinery
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = 60
+# Module → its tests, in the order in which they are asked.
+TARGETS = {
+    "spr_plugin.boxes": ["test_boxes.py"],
+    "spr_plugin.pairing": ["test_pairing.py"],
+    "spr_plugin.recipes.spr.regions": ["recipes/spr/test_regions.py"],
+    "spr_plugin.recipes.spr.scoring": ["recipes/spr/test_scoring.py"],
+    "spr_plugin.recipes.spr.refinement": ["recipes/spr/test_refinement.py"],
+    "spr_plugin.dpo.loss": ["dpo/test_loss.py"],
+    "spr_plugin.dpo.plan": ["dpo/test_plan.py"],
+    "spr_plugin.eval_tasks.metrics": ["eval_tasks/test_metrics.py"],
+    "spr_plugin.eval_tasks.fields": ["eval_tasks/test_fields.py"],
+    "spr_plugin.formats.attempts": ["test_attempts.py", "test_formats.py"],
+    **{
+        f"spr_plugin.formats.{name}": ["test_formats.py", "test_attempts.py"]
+        for name in ("base", "bracket", "listed", "parsed", "tagged")
+    },
+}
+PAGE = ROOT / "docs" / "mutation.md"
+HEAD = f"""# Mutants
+
+Written by `make mutate`, which changes one comparison, operator or number at a time and runs the changed
+module's own fast tests (`tests/mutate.py`; of a module with more than {SAMPLE} mutants so many are drawn). A
+mutant that lives is a change that no test notices: a hole, or one that changes nothing but the time it takes.
+
+| module | mutants | die |
+|---|---|---|
+"""
+# Each operator → its boundary and its opposite.
+TWINS = {
+    getattr(ast, name): [getattr(ast, twin) for twin in twins.split()]
+    for name, twins in (
+        pair.split(": ")
+        for pair in """\
+Lt: LtE GtE, LtE: Lt Gt, Gt: GtE LtE, GtE: Gt Lt, Eq: NotEq, NotEq: Eq, In: NotIn, NotIn: In, Is: IsNot, \
+IsNot: Is, Add: Sub, Sub: Add, Mult: Div, Div: Mult, FloorDiv: Mult, Mod: Mult, And: Or, Or: And""".split(
+            ", "
+        )
+    )
+}
+NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "minimum": "maximum", "maximum": "minimum"}
+OPERATORS = {ast.Compare: "ops", ast.BinOp: "op", ast.BoolOp: "op", ast.AugAssign: "op"}
+# Parts of a node that say nothing of what is computed.
+ASIDE = {"annotation", "returns", "decorator_list", "type_params"}
+
+
+def changed(node: ast.AST) -> Iterator[ast.AST]:
+    """What may stand in the place of ``node``."""
+    if field := OPERATORS.get(type(node)):
+        found = getattr(node, field)
+        several = isinstance(found, list)
+        for place, operator in enumerate(found if several else [found]):
+            for twin in TWINS.get(type(operator), ()):
+                other = copy.copy(node)
+                setattr(other, field, [*found[:place], twin(), *found[place + 1 :]] if several else twin())
+                yield other
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
+        yield node.operand
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        yield ast.Constant(not node.value)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+        yield ast.Constant(node.value + (1 if isinstance(node.value, int) else 0.01))
+    elif isinstance(node, ast.Name) and node.id in NAMES:
+        yield ast.Name(NAMES[node.id], node.ctx)
+    elif isinstance(node, ast.Attribute) and node.attr in NAMES:
+        yield ast.Attribute(node.value, NAMES[node.attr], node.ctx)
+
+
+def mutants(tree: ast.Module, file: str) -> Iterator[tuple[int, str, object]]:
+    """(line, the change in words, the module's code with it) of each."""
+
+    def walk(node: ast.AST) -> Iterator[tuple[int, str, object]]:
+        for field, value in ast.iter_fields(node):
+            held = value if isinstance(value, list) else [value]
+            for place, child in enumerate(held):
+                if not isinstance(child, ast.AST) or isinstance(child, ast.JoinedStr) or field in ASIDE:
+                    continue
+                for other in changed(child):
+                    put = (
+                        held.__setitem__
+                        if held is value
+                        else lambda _, new, field=field: setattr(node, field, new)
+                    )
+                    put(place, ast.copy_location(other, child))
+                    words = f"{ast.unparse(child)} → {ast.unparse(other)}"
+                    yield child.lineno, words, compile(ast.fix_missing_locations(tree), file, "exec")
+                    put(place, child)
+                yield from walk(child)
+
+    return walk(tree)
+
+
+class Swapped(importlib.machinery.SourceFileLoader):
+    """Loads one module as the code that it is given."""
+
+    code: object
+
+    def get_code(self, fullname: str):
+        return self.code
+
+
+def run(module: str, code: object, tests: list[str], limit: float) -> int:
+    """The id of a forked process that ends with 0 where the tests pass with ``code`` as ``module``."""
+    if pid := os.fork():
+        return pid
+    signal.setitimer(
+        signal.ITIMER_REAL, limit
+    )  # a mutant may never end: nothing handles the signal, so it kills
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.dup2(devnull, 2)
+    import pytest
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path, target=None):
+            if name == module:
+                spec = importlib.machinery.PathFinder.find_spec(name, path)
+                spec.loader = Swapped(name, spec.origin)
+                spec.loader.code = code
+                return spec
+
+    sys.meta_path.insert(0, Finder)
+    options = [
+        "-xq",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-m",
+        "not slow",
+        "--hypothesis-profile",
+        "mutants",
+    ]
+    os._exit(int(pytest.main([*options, *(str(ROOT / "tests" / test) for test in tests)])))
+
+
+def survivors(module: str, tests: list[str], sample: int | None) -> tuple[int, list[str]]:
+    """How many mutants of ``module`` were tried, and those that every test passes."""
+    file = str(
+        ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    )  # nothing of ours is imported before the fork
+    tree = ast.parse(Path(file).read_text())
+    start = time.monotonic()
+    _, status = os.waitpid(run(module, compile(tree, file, "exec"), tests, 600), 0)
+    if status:
+        sys.exit(f"{module}: its tests fail without any change: {' '.join(tests)}")
+    limit = 30 + 5 * (time.monotonic() - start)
+    tried = list(mutants(tree, file))
+    if sample and len(tried) > sample:
+        tried = sorted(random.Random(module).sample(tried, sample), key=lambda mutant: mutant[0])
+    running, alive = {}, []
+    for number, (line, words, code) in enumerate([*tried, *[(0, "", None)] * (os.cpu_count() or 1)]):
+        if number >= (os.cpu_count() or 1) and running:
+            pid, status = os.wait()
+            found = running.pop(pid)
+            alive += [found] if status == 0 else []
+        if code:
+            running[run(module, code, tests, limit)] = line, words
+    return len(tried), [f"{line}: `{words}`" for line, words in sorted(alive)]
+
+
+def main(words: list[str]) -> None:
+    import hypothesis
+    import pytest  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)
+    hypothesis.settings.register_profile("mutants", max_examples=50, deadline=None, derandomize=True)
+    named = [word for word in words if word != "--all"]
+    rows, lists = [], []
+    for module in named or TARGETS:
+        count, alive = survivors(module, TARGETS[module], None if "--all" in words else SAMPLE)
+        rows.append(f"| `{module}` | {count} | {count - len(alive)} |\n")
+        lists += [f"\n`{module}`, alive by line:\n\n", *(f"- {found}\n" for found in alive)] if alive else []
+        print(f"{module}: {count - len(alive)} of {count} mutants die", *alive, sep="\n  ", flush=True)
+    if not named:
+        PAGE.write_text(HEAD + "".join(rows + lists))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
