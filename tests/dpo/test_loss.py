@@ -63,7 +63,9 @@ def test_the_sft_term_is_a_mean_over_tokens_and_not_over_pairs():
     """Chosen answers of 1, 3 and 2 tokens with log-prob -6, -1 and -3 each: 15 / 6, where the mean of the means is 10 / 3."""
     scored = torch.tensor([[i < n for i in range(3)] for n in (1, 3, 2, 2, 3, 1)])
     answers = Answers(torch.tensor([[-6.0], [-1.0], [-3.0], [-2.0], [-2.0], [-2.0]]) * scored, scored)
-    losses = preference_losses(deltas(answers, torch.zeros(6), torch.tensor([True] * 3)), ["sft"], [1.0], 0.1, 0.0)
+    losses = preference_losses(
+        deltas(answers, torch.zeros(6), torch.tensor([True] * 3)), ["sft"], [1.0], 0.1, 0.0
+    )
     assert losses.tolist() == [2.5] * 3
 
 
