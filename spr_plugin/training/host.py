@@ -31,8 +31,8 @@ class Host(ABC):
     """One training script with its model, tokenizer and image transform.
 
     ``row``, ``batch`` and ``pictures`` are also called in data loaders' processes, where there is no trainer
-    and no model: those that are not forked get the rest of the host by pickle. A host that keeps more that cannot
-    go there says so by ``__getstate__``.
+    and no model: those that are not forked get the rest of the host by pickle. A host that keeps more that
+    cannot go there says so by ``__getstate__``.
 
     Attributes:
         trainer: the host's ``transformers.Trainer``; ``trainer.model`` is the live model.
