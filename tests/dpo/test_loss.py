@@ -60,7 +60,7 @@ def test_a_filler_has_no_part_in_the_sft_term():
 
 
 def test_the_sft_term_is_a_mean_over_tokens_and_not_over_pairs():
-    """Chosen answers of 1, 3 and 2 tokens of log-prob -6, -1 and -3: 15 / 6; the mean of their means is 10 / 3."""
+    """Chosen answers of 1, 3 and 2 tokens of log-prob -6, -1 and -3: 15 / 6; their means' mean is 10 / 3."""
     scored = torch.tensor([[i < n for i in range(3)] for n in (1, 3, 2, 2, 3, 1)])
     answers = Answers(torch.tensor([[-6.0], [-1.0], [-3.0], [-2.0], [-2.0], [-2.0]]) * scored, scored)
     losses = preference_losses(
