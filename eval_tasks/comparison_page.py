@@ -98,8 +98,8 @@ def plot(rows: Sequence[Mapping]) -> str:
     parts += [
         f'<text x="45" y="{y(value / 100) + 4:.1f}" text-anchor="end">{value:+.1f}</text>' for value in ticks
     ]
-    for place, row in enumerate(rows):
-        x = 80 + 75 * place
+    for index, row in enumerate(rows):
+        x = 80 + 75 * index
         parts.append(
             f'<line x1="{x}" y1="{y(row["low"]):.1f}" x2="{x}" y2="{y(row["high"]):.1f}"'
             f' stroke="{COLOURS["B"]}" stroke-width="2"/>'

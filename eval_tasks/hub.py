@@ -75,7 +75,7 @@ def explode(rows: datasets.Dataset, name: str = "the hub's rows") -> datasets.Da
     expression. Raises UserError for a row whose picture or box cannot be used."""
     places, documents = [], []
     plain = rows.cast_column("image", datasets.Image(decode=False))
-    for place, row in enumerate(plain):
+    for index, row in enumerate(plain):
         where = f"{name}, question {row['question_id']}"
         try:
             size = width, height = whole_size(row["image"])
@@ -85,7 +85,7 @@ def explode(rows: datasets.Dataset, name: str = "the hub's rows") -> datasets.Da
         except (TypeError, ValueError) as error:
             raise UserError(f"{where}: bbox {row['bbox']!r:.100} {error} (in a picture of {size})") from None
         for number, expression in enumerate(row["answer"]):
-            places.append(place)
+            places.append(index)
             documents.append(
                 {
                     "id": f"{row['question_id']}-{number}",

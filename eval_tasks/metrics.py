@@ -210,10 +210,10 @@ def intervals(
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = drawn[:, : len(columns)] / drawn[:, len(columns) :]
     rows, images = [], len(set(clusters))
-    for place, name in enumerate(columns):
-        if counts[place]:
-            low, high = map(float, np.nanpercentile(ratios[:, place], (2.5, 97.5)))
-            value, n = float(totals[place] / counts[place]), int(counts[place])
+    for index, name in enumerate(columns):
+        if counts[index]:
+            low, high = map(float, np.nanpercentile(ratios[:, index], (2.5, 97.5)))
+            value, n = float(totals[index] / counts[index]), int(counts[index])
             rows.append({"figure": name, "value": value, "low": low, "high": high, "n": n, "images": images})
     return rows
 

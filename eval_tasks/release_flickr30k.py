@@ -36,8 +36,8 @@ def captions(folder: Path, id: str, skipped: Counter) -> Iterator[Record]:
     for number, line in ((number - 1, line) for number, line in read_lines(sentences, str(sentences))):
         marked = PHRASE.findall(line)
         phrases = [
-            {"id": f"{id}_{number}_{place}", "phrase": words, "boxes": boxes[chain]}
-            for place, (chain, words) in enumerate(marked)
+            {"id": f"{id}_{number}_{index}", "phrase": words, "boxes": boxes[chain]}
+            for index, (chain, words) in enumerate(marked)
             if chain in boxes
         ]
         skipped["phrases_without_box"] += len(marked) - len(phrases)

@@ -30,7 +30,7 @@ def lvis(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
             for image in images
             for record in _questions(image, by_image[image["id"]], categories, skipped)
         ]
-    yield "lvis/val", [{**record, "truth_first": place % 2 == 0} for place, record in enumerate(found)]
+    yield "lvis/val", [{**record, "truth_first": index % 2 == 0} for index, record in enumerate(found)]
 
 
 def _lvis_path(image: Mapping) -> str:

@@ -67,7 +67,7 @@ class ClipSimilarity:
         A text over the limit is split (`spr_plugin.recipes.spr.scoring.split_text`); its cosines are the
         token-weighted means of its parts'.
         """
-        regions = {region: place for place, region in enumerate(dict.fromkeys(region for region, _ in asked))}
+        regions = {region: index for index, region in enumerate(dict.fromkeys(region for region, _ in asked))}
         views = torch.stack(
             [self.crop_embeddings(picture, list(regions)), self.local_embeddings(picture, list(regions))],
             dim=1,

@@ -84,10 +84,10 @@ class FerretHost(LlavaHost):
 
         def row_by_row(maps, masks, **dtypes):
             features = []
-            for place in range(len(masks)):
+            for index in range(len(masks)):
                 with torch.random.fork_rng():
                     torch.manual_seed(0)
-                    features += draw(maps[place : place + 1], masks[place : place + 1], **dtypes)
+                    features += draw(maps[index : index + 1], masks[index : index + 1], **dtypes)
             return features
 
         with replaced(owner, name, row_by_row):

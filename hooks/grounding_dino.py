@@ -168,8 +168,8 @@ class OwlVit(ZeroShotDetector):
         out = self.model(
             pixel_values=pixels, input_ids=text["input_ids"], attention_mask=text["attention_mask"]
         )
-        for place, part in enumerate(parts):
-            yield part, out.logits[0, :, place].sigmoid(), out.pred_boxes[0]
+        for index, part in enumerate(parts):
+            yield part, out.logits[0, :, index].sigmoid(), out.pred_boxes[0]
 
 
 class Owlv2(OwlVit):

@@ -77,7 +77,7 @@ class LlavaHost(Host):
             for asked, answer in talks:
                 turns = [{"from": "human", "value": f"<image>\n{asked}"}, {"from": "gpt", "value": answer}]
                 one.list_data_dict.append({"id": "spr", "image": name, "conversations": turns})
-            return [self.item(one, place) for place in range(len(talks))]
+            return [self.item(one, index) for index in range(len(talks))]
 
     def item(self, dataset, place: int) -> dict:
         """A row of the host's data set."""

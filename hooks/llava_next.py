@@ -36,9 +36,9 @@ class LlavaNextHost(LlavaHost):
         row = super().row(paths, prompt, answer)
         start = self.asked(row)
         ends = [
-            place
-            for place, token in enumerate(row["input_ids"].tolist())
-            if token in self.stop_tokens and place >= start
+            index
+            for index, token in enumerate(row["input_ids"].tolist())
+            if token in self.stop_tokens and index >= start
         ]
         row["labels"] = row["labels"].clone()
         row["labels"][:start] = IGNORED
@@ -51,7 +51,7 @@ class LlavaNextHost(LlavaHost):
     def asked(self, row: dict) -> int:
         ids = row["input_ids"].tolist()
         for header in self._headers:
-            starts = [place for place in range(len(ids)) if ids[place : place + len(header)] == header]
+            starts = [index for index in range(len(ids)) if ids[index : index + len(header)] == header]
             if starts:
                 return starts[-1] + len(header)
         return super().asked(row)
@@ -70,9 +70,9 @@ class LlavaNextHost(LlavaHost):
 
     def tiles(self, row: dict) -> list:
         return [
-            (id(tiles), place)
+            (id(tiles), index)
             for tiles, *_ in row["image"]
-            for place in range(len(tiles) if tiles.ndim == 4 else 1)
+            for index in range(len(tiles) if tiles.ndim == 4 else 1)
         ]
 
     def fits(self, row: dict) -> bool:

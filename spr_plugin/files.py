@@ -112,7 +112,7 @@ def content(path: AnyPath) -> dict[str, Any]:
     with open(path, "rb") as file:
         if size <= SAMPLED_BLOCKS * BLOCK:
             hash.update(file.read())
-        for place in range(SAMPLED_BLOCKS if size > SAMPLED_BLOCKS * BLOCK else 0):
-            file.seek((size - BLOCK) * place // (SAMPLED_BLOCKS - 1))
+        for index in range(SAMPLED_BLOCKS if size > SAMPLED_BLOCKS * BLOCK else 0):
+            file.seek((size - BLOCK) * index // (SAMPLED_BLOCKS - 1))
             hash.update(file.read(BLOCK))
     return {"size": size, "hash": hash.hexdigest()}

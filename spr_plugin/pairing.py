@@ -73,10 +73,10 @@ def make_pair(
             space.
     """
     answers = {row["id"]: answer_of(row) for row in sorted(candidates, key=lambda row: row["id"])}
-    found = pairing(query, answers)
-    if isinstance(found, str):
-        return found
-    best, worst = (answers[id] for id in found)
+    ids = pairing(query, answers)
+    if isinstance(ids, str):
+        return ids
+    best, worst = (answers[id] for id in ids)
     assert best.repaired_score is not None and worst.score is not None, "what has no score is in no pair"
     if _same(best, worst):
         return "chosen_equals_rejected"
@@ -89,8 +89,8 @@ def make_pair(
         rejected=worst.text,
         chosen_score=best.repaired_score,
         rejected_score=worst.score,
-        chosen_candidate=found[0],
-        rejected_candidate=found[1],
+        chosen_candidate=ids[0],
+        rejected_candidate=ids[1],
     )
 
 
@@ -136,10 +136,10 @@ def best_over_worst(query: Query, answers: Answers, min_gap: float = 0.0) -> tup
 
     ``gap_too_small``: the chosen one's score is not above the rejected one's, or by less than `min_gap`.
     """
-    found = sides(answers)
-    if isinstance(found, str):
-        return found
-    choosable, rejectable = found
+    both = sides(answers)
+    if isinstance(both, str):
+        return both
+    choosable, rejectable = both
     best, worst = _best(choosable), min(rejectable, key=rejectable.__getitem__)
     gap = choosable[best] - rejectable[worst]
     if not _same(answers[best], answers[worst]) and (gap <= 0 or gap < min_gap):
@@ -149,10 +149,10 @@ def best_over_worst(query: Query, answers: Answers, min_gap: float = 0.0) -> tup
 
 def by_chance(query: Query, answers: Answers) -> tuple[str, str] | str:
     """An ablation: two different candidates, drawn by the query's seed, whatever their scores."""
-    found = sides(answers)
-    if isinstance(found, str):
-        return found
-    choosable, rejectable = map(list, found)
+    both = sides(answers)
+    if isinstance(both, str):
+        return both
+    choosable, rejectable = map(list, both)
     rng = random.Random(query.seed)
     best = rng.choice(choosable)
     others = [id for id in rejectable if id != best]

@@ -29,8 +29,8 @@ def made_up() -> Iterator[tuple[Image.Image, list[RegionQuery]]]:
     for label, corners in OBJECTS.items():
         ImageDraw.Draw(picture).rectangle(corners, fill=label.split()[0] if " " in label else "gray")
     boxes = [
-        Annotation(place, label, Box.of(map(float, corners), space))
-        for place, (label, corners) in enumerate(OBJECTS.items())
+        Annotation(index, label, Box.of(map(float, corners), space))
+        for index, (label, corners) in enumerate(OBJECTS.items())
     ]
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "made-up.png")

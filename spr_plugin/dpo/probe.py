@@ -41,8 +41,8 @@ def probe(host: Host, recipe: Recipe, queries: list[Query], batch: int, max_new_
     with generating(host) as in_step:
         for turn in range(len(batches)) if in_step else range(ranks.rank(), len(batches), ranks.world()):
             asked = [
-                (place, row)
-                for place, query in enumerate(batches[turn])
+                (index, row)
+                for index, query in enumerate(batches[turn])
                 for row in _question(host, recipe, query)
             ]
             said = (
@@ -50,8 +50,8 @@ def probe(host: Host, recipe: Recipe, queries: list[Query], batch: int, max_new_
                 if asked
                 else []
             )
-            texts = dict(zip((place for place, _ in asked), host.texts([answer for (answer,) in said])))
-            answers += [(turn, place, texts.get(place, "")) for place in range(len(batches[turn]))]
+            texts = dict(zip((index for index, _ in asked), host.texts([answer for (answer,) in said])))
+            answers += [(turn, index, texts.get(index, "")) for index in range(len(batches[turn]))]
     everyone = answers if in_step else sorted(answer for rank in ranks.from_all(answers) for answer in rank)
     return recipe.measure([text for _, _, text in everyone], queries)
 

@@ -94,9 +94,9 @@ class BoxFormat(ABC):
         spoiled = {failure.inside for failure in parsed.failed if drop_failures}
         for mention in parsed.mentions:
             own = {
-                place: changes[first + place]
-                for place in range(len(mention.boxes))
-                if first + place in changes
+                index: changes[first + index]
+                for index in range(len(mention.boxes))
+                if first + index in changes
             }
             first += len(mention.boxes)
             if own or not spoiled.isdisjoint(mention.brackets):

@@ -104,13 +104,13 @@ class BracketFormat(BoxFormat):
         depth = opened - 1  # of each box, which in a list may stand in a bracket less than alone
         if depth not in (self.depth, self.depth - 1) or not depth or not _looks_numeric(brackets[first][2]):
             return None
-        for place in range(first, len(brackets)):
-            opening, _, closing = brackets[place].groups()
+        for index in range(first, len(brackets)):
+            opening, _, closing = brackets[index].groups()
             if len(opening) != opened:
                 return None
-            if place > first and len(closing) == depth + 1:
-                return place + 1
-            after = text[brackets[place].end() : brackets[place].end() + GAP].partition("[")[0]
+            if index > first and len(closing) == depth + 1:
+                return index + 1
+            after = text[brackets[index].end() : brackets[index].end() + GAP].partition("[")[0]
             if len(closing) != depth or not _BETWEEN_LISTED.fullmatch(after):
                 return None
             opened = depth

@@ -133,15 +133,15 @@ def cuts(text: str, entries: Sequence[Span], gone: set[Span]) -> list[Edit]:
     """
     cuts = []
     for run in _runs(text, entries):
-        kept = [place for place, entry in enumerate(run) if entry not in gone]
+        kept = [index for index, entry in enumerate(run) if entry not in gone]
         if not kept:
             alone = run[0][0], run[-1][1]
             cuts.append((_with_comma(text, alone), "" if _list_around(text, alone) else None))
             spans = []
         else:  # with the comma after it, as long as another entry stays there; else with the one before it
             ends = [
-                (entry[0], run[place + 1][0]) if place < kept[-1] else (run[place - 1][1], entry[1])
-                for place, entry in enumerate(run)
+                (entry[0], run[index + 1][0]) if index < kept[-1] else (run[index - 1][1], entry[1])
+                for index, entry in enumerate(run)
             ]
             spans = [span for span, entry in zip(ends, run) if entry in gone]
         cuts += [(span, "") for span in spans]

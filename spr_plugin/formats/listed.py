@@ -153,9 +153,9 @@ class ListedFormat(BoxFormat):
         spoiled = {failure.inside for failure in parsed.failed if drop_failures}
         for mention in parsed.mentions:
             own = {
-                place: changes[first + place]
-                for place in range(len(mention.boxes))
-                if first + place in changes
+                index: changes[first + index]
+                for index in range(len(mention.boxes))
+                if first + index in changes
             }
             first += len(mention.boxes)
             in_list = text[mention.whole[0]] == "{"

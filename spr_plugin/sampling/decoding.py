@@ -92,13 +92,13 @@ def decode(
     said = stops[0].repeat(count, max_new_tokens)
     writing = torch.arange(count, device=logits.device)  # the samples that the batch's rows belong to
     ended = torch.zeros(count, dtype=torch.bool, device=logits.device)
-    for place in range(max_new_tokens):
+    for index in range(max_new_tokens):
         tokens = draw(logits, noise()) if draw else logits.argmax(-1)
         tokens = torch.where(ended, stops[0], tokens)
-        said[writing, place] = tokens
+        said[writing, index] = tokens
         ended |= torch.isin(tokens, stops)
         left = int((~ended).sum())
-        if place + 1 == max_new_tokens or not anybody(left > 0):
+        if index + 1 == max_new_tokens or not anybody(left > 0):
             break
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         if 0 < left <= len(writing) // 2:
@@ -118,7 +118,7 @@ def decode(
 
 
 def _until_stop(tokens: list[int], stops: Sequence[int]) -> list[int]:
-    ends = [place for place, token in enumerate(tokens) if token in stops]
+    ends = [index for index, token in enumerate(tokens) if token in stops]
     return tokens[: ends[0]] if ends else tokens
 
 

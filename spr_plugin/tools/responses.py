@@ -23,8 +23,8 @@ def check(path: str, query: Callable[[dict], RegionQuery]) -> int:
     total, marks = 0, array("Q")
     for region, group in groupby(responses_in(path), _region):
         ids = set()
-        for place, row in enumerate(group):
-            if not place:
+        for index, row in enumerate(group):
+            if not index:
                 query(row)
             if str(row["id"]) in ids:
                 raise UserError(
@@ -46,8 +46,8 @@ def check(path: str, query: Callable[[dict], RegionQuery]) -> int:
         ]
         (name, corners), row = next(
             later
-            for place, later in enumerate(groups)
-            if later[0] in [region for region, _ in groups[:place]]
+            for index, later in enumerate(groups)
+            if later[0] in [region for region, _ in groups[:index]]
         )
         raise UserError(
             f"--responses {path}: the lines of {name} {list(corners)} do not stand together ({row['id']}); "

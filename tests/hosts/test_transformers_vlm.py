@@ -82,6 +82,19 @@ def test_a_row_is_the_question_then_the_answer_and_its_end(host, pictures):
     assert host.fits(row) and row["attention_mask"].all()
 
 
+def test_several_pictures_in_one_question(host, pictures):
+    """Each is shown in its place; rows train and decode as those of a single picture do."""
+    shown = [Image.open(file).convert("RGB") for file in pictures[:2]]
+    one, two = host.questions(shown[:1], ["Where is it?"]) + host.questions(shown, ["Where is it?"])
+    assert (
+        two["input_ids"].tolist() != one["input_ids"].tolist()
+    )  # OneVision shows several without their tiles: fewer tokens
+    row = host.row(pictures[:2], "Where is it?", ANSWERS[0])
+    assert torch.equal(row["input_ids"][: len(two["input_ids"])], two["input_ids"])
+    assert torch.equal(row["pixel_values"], two["pixel_values"]) and host.most_pictures == 5
+    assert_decodes_as_its_own_forward(host, [two, *host.questions(shown[::-1], ["Describe both.", "Where?"])])
+
+
 def test_a_rehearsal(host, pictures):
     assert_rehearses(host, pictures[0])
 

@@ -27,7 +27,7 @@ from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.recipes.spr.scoring import ground_truth, localization_score, strip_coordinates
 from spr_plugin.recipes.spr.source import draw_regions
 
-Found = Mapping[str, list[Detection]]  # phrase → what the detector finds for it on the picture
+Detected = Mapping[str, list[Detection]]  # phrase → what the detector finds for it on the picture
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,10 @@ class SPR(Recipe):
         """
         (picture,) = pictures
         answers = [[self.answer(query, text) for text in row] for query, row in zip(queries, texts)]
-        found = self._detected(picture, [one for row in answers for one in row], {})
+        detected = self._detected(picture, [one for row in answers for one in row], {})
         truths = [
-            ground_truth(query, _named(row, found) if pooled else ()) for query, row in zip(queries, answers)
+            ground_truth(query, _named(row, detected) if pooled else ())
+            for query, row in zip(queries, answers)
         ]
         repairs = [
             [self._repaired(one, truth, query) for one in row]
@@ -131,11 +132,11 @@ class SPR(Recipe):
         again = [
             [self.answer(query, one.text, one.parsed) for one in row] for query, row in zip(queries, repairs)
         ]
-        found = self._detected(picture, [one for row in again for one in row], found)
+        detected = self._detected(picture, [one for row in again for one in row], detected)
         # One list of everything, so that CLIP is asked once.
         rows = zip(queries, truths, answers, again)
         flat = [(query, truth, one) for query, truth, before, after in rows for one in before + after]
-        scores = iter(self._scores(picture, flat, found))
+        scores = iter(self._scores(picture, flat, detected))
         return [
             self._judged(truth, row, [next(scores) for _ in row], repaired, [next(scores) for _ in row])
             for truth, row, repaired in zip(truths, answers, repairs)
@@ -157,11 +158,11 @@ class SPR(Recipe):
         )
 
     def _scores(
-        self, picture: Image.Image, rows: Sequence[tuple[RegionQuery, np.ndarray, Answer]], found: Found
+        self, picture: Image.Image, rows: Sequence[tuple[RegionQuery, np.ndarray, Answer]], detected: Detected
     ) -> list[Score]:
         """The score of each (query, truth, answer) of one picture."""
         described = [
-            Description(query, one.text, one.words, _predicted(one, found), truth)
+            Description(query, one.text, one.words, _predicted(one, detected), truth)
             for query, truth, one in rows
             if not one.reason
         ]
@@ -198,16 +199,16 @@ class SPR(Recipe):
         # Words that lost their boxes would teach the model to write none.
         return "too_few_boxes_kept" if repaired.share < self.config.spr_min_kept else None
 
-    def _detected(self, picture: Image.Image, answers: Sequence[Answer], known: Found) -> Found:
+    def _detected(self, picture: Image.Image, answers: Sequence[Answer], known: Detected) -> Detected:
         """`known`, and what the detector finds for the phrases that are new: all at once, none twice."""
         new = sorted(_phrases(answers) - known.keys()) if self.detector else []
         if not new:
             return known
-        found = {**known, **{phrase: [] for phrase in new}}
+        detected = {**known, **{phrase: [] for phrase in new}}
         for phrase, box, score in self.detector.detect(picture, new):
             if (on_picture := usable(box)) and math.isfinite(score):
-                found[phrase].append((phrase, on_picture, score))
-        return found
+                detected[phrase].append((phrase, on_picture, score))
+        return detected
 
     def measure(self, texts: Sequence[str], queries: Sequence[RegionQuery]) -> dict[str, float]:
         """Share of answers with a readable box, boxes an answer, S_loc against the annotations."""
@@ -249,14 +250,14 @@ def _phrases(answers: Iterable[Answer]) -> set[str]:
     return {mention.phrase for one in answers for mention in one.parsed.mentions if mention.phrase}
 
 
-def _named(answers: Iterable[Answer], found: Found) -> list[Detection]:
+def _named(answers: Iterable[Answer], detected: Detected) -> list[Detection]:
     """The detections for the phrases of these answers."""
-    return [detection for phrase in sorted(_phrases(answers)) for detection in found.get(phrase, ())]
+    return [detection for phrase in sorted(_phrases(answers)) for detection in detected.get(phrase, ())]
 
 
-def _predicted(one: Answer, found: Found) -> np.ndarray:
+def _predicted(one: Answer, detected: Detected) -> np.ndarray:
     """(m, 4) pixels: the boxes that an answer writes, and the detector's for its phrases."""
-    boxes = [*one.parsed.boxes, *(box for _, box, _ in _named([one], found))]
+    boxes = [*one.parsed.boxes, *(box for _, box, _ in _named([one], detected))]
     return np.array([box.pixels() for box in boxes], dtype=np.float64).reshape(-1, 4)
 
 

@@ -50,8 +50,8 @@ def refine(
     matched = match([box.pixels() for box in parsed.boxes], truth, threshold)
     space = Space.pixels(width, height)
     changes = {
-        place: Box(*map(float, truth[matched[place]]), space) if place in matched else None
-        for place in range(len(parsed.boxes))
+        index: Box(*map(float, truth[matched[index]]), space) if index in matched else None
+        for index in range(len(parsed.boxes))
     }
     repaired = box_format.rewrite(text, parsed, changes, drop_failures=True)
     # What stood around coordinates that went can look like coordinates in its turn.

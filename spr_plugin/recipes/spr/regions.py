@@ -144,8 +144,8 @@ def _queries_of(
     image: AnnotatedImage, seed: int, count: int, more_than: int, skipped: Counter
 ) -> Iterator[RegionQuery]:
     seen = set()
-    for place in range(count):
-        query_seed = int(_hash(seed, "region", image.id, place)[:15], 16)
+    for index in range(count):
+        query_seed = int(_hash(seed, "region", image.id, index)[:15], 16)
         region = grow_region(image, random.Random(query_seed), more_than)
         if region is None:
             skipped["too_few_objects"] += 1
