@@ -190,9 +190,8 @@ def one_rank(world: Path, out: Path, regions: int) -> None:
     run, queries = open_run(host, config)
     start = time.perf_counter()
     sample(run.host, queries, run.recipe, run.config, run.log("candidates"), run.log("batches"))
-    sys.stdout.write(
-        f"sampling {time.perf_counter() - start}\n"
-    )  # in one write: two ranks share the line's place
+    # In one write: two ranks share the line's place.
+    sys.stdout.write(f"sampling {time.perf_counter() - start}\n")
     start = time.perf_counter()
     candidates = run.log("candidates").read()
     judge_all(queries, run.recipe, host.trainer.args.device, candidates, run.log("scores"))

@@ -17,11 +17,8 @@ from spr_plugin.boxes import pair_iou
 from spr_plugin.ids import digest
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-SIZES = {
-    "small": (0.0, 32.0**2),
-    "medium": (32.0**2, 96.0**2),
-    "large": (96.0**2, float("inf")),
-}  # COCO's, of the true box's area in px²
+# COCO's, of the true box's area in px².
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
 ACCURACIES = tuple(f"Acc@{threshold}" for threshold in THRESHOLDS)
 FERRET_ACCURACIES = tuple(f"ferret_{name}" for name in ACCURACIES)  # by Ferret's own rule (:mod:`ferret`)
 BOX_METRICS = {
@@ -30,17 +27,13 @@ BOX_METRICS = {
     "boxes": None,
 }  # → whether higher is better
 DETAILS = "details"
-NOT_ASKED = {
-    "image",
-    "image_id",
-    "box_format",
-}  # of a document's fields: where its picture lies, and what the model makes of it
+# Of a document's fields: where its picture lies, and what the model makes of it.
+NOT_ASKED = {"image", "image_id", "box_format"}
 RESAMPLES = 10_000
 SEED = 0
 
-Columns = dict[
-    str, tuple[np.ndarray, np.ndarray]
-]  # name → (values, weights), a row a sample; the figure is Σ values / Σ weights
+# Name → (values, weights), a row a sample; the figure is Σ values / Σ weights.
+Columns = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class Details(tuple):

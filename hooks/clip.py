@@ -102,9 +102,8 @@ class ClipSimilarity:
     @torch.no_grad()
     def text_embeddings(self, texts: Sequence[str]) -> torch.Tensor:
         """Unit embeddings (n, d) of texts within the limit."""
-        order = sorted(
-            range(len(texts)), key=lambda place: len(texts[place])
-        )  # alike lengths together: little padding
+        # Alike lengths together: little padding.
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         rows: list[torch.Tensor] = [None] * len(texts)
         for batch in (order[i : i + TEXTS] for i in range(0, len(order), TEXTS)):
             tokens = self.tokenizer(

@@ -94,9 +94,8 @@ class FerretHost(LlavaHost):
             yield
 
     def image_encoder(self) -> tuple:
-        tower = (
-            self.llava.get_vision_tower()
-        )  # encode_images returns three things, of which one is for the regions
+        # Encode_images returns three things, of which one is for the regions.
+        tower = self.llava.get_vision_tower()
         return tower, "forward", (tower,)
 
 

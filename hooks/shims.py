@@ -270,9 +270,8 @@ def prepare_deepspeed(use_cpu: bool) -> None:
     import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    torch.cuda.synchronize = lambda device=None: (
-        None
-    )  # LLaVA calls it before it saves under DeepSpeed; here is nothing to wait for
+    # LLaVA calls it before it saves under DeepSpeed; here is nothing to wait for.
+    torch.cuda.synchronize = lambda device=None: None
     _single_process_rendezvous()
     deepspeed.init_distributed("gloo")
 

@@ -62,9 +62,8 @@ def encoding_of(start: bytes) -> str:
 def _opened(path, name: str):
     try:
         with open(path, "rb") as content:
-            encoding = encoding_of(
-                content.peek(4)[:4]
-            )  # once: a pipe (``<(command)``) has nothing a second time
+            # Once: a pipe (``<(command)``) has nothing a second time.
+            encoding = encoding_of(content.peek(4)[:4])
             with io.TextIOWrapper(content, encoding) as file:
                 yield file
     except OSError as error:

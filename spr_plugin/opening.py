@@ -120,9 +120,8 @@ def open_run(host: Host, config: SPRConfig) -> tuple[Round, list[Query]]:
         )
     first = Round(host, config, find_recipe(config, host.box_format), pairing, folder, 1, (folder.entry,))
     with weights.loading_whole():
-        first.recipe.on(
-            "cpu"
-        )  # a wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training
+        # A wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training.
+        first.recipe.on("cpu")
     ranks.check_shared(folder.path)
     limit_pixels(config.spr_max_pixels)
     ranks.from_rank_0(lambda: _enter(first))

@@ -76,9 +76,8 @@ def read_dpo_config(path: str, flags: Mapping[str, Kind]) -> tuple[dict, dict]:
         settings[name] = kind.read([value] if kind.many and not isinstance(value, list) else value, named)
         kind.check(settings[name], named)
     if settings.get("warmup_steps", 0) >= 1:
-        settings["warmup_steps"] = int(
-            settings["warmup_steps"]
-        )  # before transformers 5 it takes nothing else
+        # Before transformers 5 it takes nothing else.
+        settings["warmup_steps"] = int(settings["warmup_steps"])
     ours = {FLAGS[name]: value for name, value in settings.items() if name in FLAGS}
     return ours, {name: value for name, value in settings.items() if name in TRAINER}
 

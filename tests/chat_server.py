@@ -131,9 +131,8 @@ class _Handler(BaseHTTPRequestHandler):
             )
             image.load()
             self.server.seen.append((text["text"], image.size, body))
-            told = re.findall(r"\[[\d., ]+\]", text["text"])[
-                1:
-            ]  # behind the region: objects of a reference prompt
+            # Behind the region: objects of a reference prompt.
+            told = re.findall(r"\[[\d., ]+\]", text["text"])[1:]
             boxes = told or [f"[0.{body['seed'] % 4}, 0.1, 0.{body['seed'] % 5 + 5}, 0.9]"]
             said = f" {', '.join(f'a red circle {box}' for box in boxes)}{self.server.adds} "
             self._send(Reply(completion(said)))

@@ -127,9 +127,8 @@ def run(module: str, code: object, tests: list[str], limit: float) -> int:
     """The id of a forked process that ends with 0 where the tests pass with ``code`` as ``module``."""
     if pid := os.fork():
         return pid
-    signal.setitimer(
-        signal.ITIMER_REAL, limit
-    )  # a mutant may never end: nothing handles the signal, so it kills
+    # A mutant may never end: nothing handles the signal, so it kills.
+    signal.setitimer(signal.ITIMER_REAL, limit)
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
     os.dup2(devnull, 2)
@@ -161,9 +160,8 @@ def run(module: str, code: object, tests: list[str], limit: float) -> int:
 
 def survivors(module: str, tests: list[str], sample: int | None) -> tuple[int, list[str]]:
     """How many mutants of ``module`` were tried, and those that every test passes."""
-    file = str(
-        ROOT.joinpath(*module.split(".")).with_suffix(".py")
-    )  # nothing of ours is imported before the fork
+    # Nothing of ours is imported before the fork.
+    file = str(ROOT.joinpath(*module.split(".")).with_suffix(".py"))
     tree = ast.parse(Path(file).read_text())
     start = time.monotonic()
     _, status = os.waitpid(run(module, compile(tree, file, "exec"), tests, 600), 0)

@@ -115,9 +115,8 @@ def test_a_near_miss_is_a_failure_and_goes_with_repair(family, near_miss):
         assert not re.search(r"[0０][.．][89８]|[89]00|nan", repaired)
         if "label" not in near_miss and not near_miss.endswith("and"):  # no quote or bracket is left behind
             assert repaired == refine(text.replace(f" {near_miss}", ""), [TRUTH], form, 100, 100)[0]
-        assert not re.search(
-            r"[0０][.．][89８]|[89]00|nan", strip_coordinates(text, parsed, form)
-        )  # what the similarity model reads
+        # What the similarity model reads.
+        assert not re.search(r"[0０][.．][89８]|[89]00|nan", strip_coordinates(text, parsed, form))
 
 
 @every_family

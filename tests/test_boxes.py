@@ -214,9 +214,8 @@ COORDINATE = st.integers(-20, 20).map(float) | st.sampled_from([math.nan, math.i
 PROPER = st.tuples(*[st.integers(0, 9)] * 2, *[st.integers(1, 9)] * 2).map(
     lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3])
 )
-ROWS = st.lists(
-    PROPER | st.tuples(*[COORDINATE] * 4), max_size=5
-)  # boxes that overlap as often as not, and anything
+# Boxes that overlap as often as not, and anything.
+ROWS = st.lists(PROPER | st.tuples(*[COORDINATE] * 4), max_size=5)
 
 
 @given(ROWS, ROWS)

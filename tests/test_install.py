@@ -88,9 +88,8 @@ def environment(tmp_path):
     site = Path(
         call(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=tmp_path).strip()
     )
-    (site / "a_lender.pth").write_text(
-        sysconfig.get_paths()["purelib"] + "\n"
-    )  # a plain path line: .pth files there are not read
+    # A plain path line: .pth files there are not read.
+    (site / "a_lender.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     return python, site
 
 

@@ -21,10 +21,8 @@ from spr_plugin.progress import say
 
 PADDING_ROUNDING = 0.02  # boxes of two decimals, drawn a little beyond their picture
 PADDING_SEEN, PADDING_SURE = 4000, 20  # number of boxes that are asked; number that decides
-PADDING_ERRORS, SQUARE_ERRORS = (
-    0.005,
-    0.05,
-)  # share in the stripes that padded boxes may have; that others exceed
+# Share in the stripes that padded boxes may have; that others exceed.
+PADDING_ERRORS, SQUARE_ERRORS = (0.005, 0.05)
 WORD = re.compile(r"\w+")
 ASKED = 20  # characters of a question that tell how it is asked
 COMMON = 0.1  # share of the questions that end in a sentence which belongs to how the file asks

@@ -36,9 +36,8 @@ def dry_step(trainer, stage: Stage, steps: int) -> None:
         with trainer.compute_loss_context_manager():
             loss = trainer.compute_loss(model, inputs)
         if trainer.args.deepspeed:
-            model.set_gradient_accumulation_boundary(
-                False
-            )  # gradients of zero are added up, no step is taken
+            # Gradients of zero are added up, no step is taken.
+            model.set_gradient_accumulation_boundary(False)
             model.backward(loss)
         else:
             trainer.accelerator.backward(loss)

@@ -150,9 +150,8 @@ def answers(host: Host, model, batch: dict, unshared: list[int], joined: bool) -
             and not kwargs["inputs_embeds"].requires_grad
             and getattr(module, "gradient_checkpointing", False)
         ):
-            kwargs["inputs_embeds"] = (
-                kwargs["inputs_embeds"].detach().requires_grad_()
-            )  # reentrant checkpoints give no gradients without
+            # Reentrant checkpoints give no gradients without.
+            kwargs["inputs_embeds"] = kwargs["inputs_embeds"].detach().requires_grad_()
         return args, kwargs
 
     def score(hidden):
@@ -198,9 +197,8 @@ def _joined(embeddings, kwargs, unshared, state, window) -> dict:
     if positions is None:
         offsets = torch.tensor(starts, device=embeddings.device)[:, None]
         positions = (torch.arange(width, device=embeddings.device)[None] - offsets).clamp(min=0)
-    positions = positions.expand(*positions.shape[:-2], rows, width).flatten(-2)[
-        ..., index
-    ]  # (…, B, L), e.g. three of them with M-RoPE
+    # (…, B, L), e.g. three of them with M-RoPE.
+    positions = positions.expand(*positions.shape[:-2], rows, width).flatten(-2)[..., index]
     rank_positions = positions.reshape(-1, *index.shape)[0]
     return {
         **_deep_pictures(kwargs, index, branch),

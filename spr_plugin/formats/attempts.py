@@ -214,9 +214,8 @@ class _Scan:
             if kind in ("box", "side"):
                 before = self.key or _Key(_around(self.text, span)[0])
                 marks = 4 if kind == "box" else 1
-                corner = (
-                    kind == "side" and token.group()[0] in "xyXY" and span[1] - span[0] > 1
-                )  # x1, y_min: said of nothing else
+                # X1, y_min: said of nothing else.
+                corner = kind == "side" and token.group()[0] in "xyXY" and span[1] - span[0] > 1
                 self.key = _Key(before.start, max(before.marks, marks), not token["thing"], corner)
             elif self.key and (kind == "equals" or (kind == "is" and self.key.spoken)):
                 self.key = self.key._replace(made=True)
@@ -289,9 +288,8 @@ class _Scan:
         self.tags -= bracket.kind == "tag"
         self.end_run(bracket)
         inner = bool(bracket.runs) or len(self.found) > bracket.found
-        alone = (
-            not bracket.words or not inner or bracket.kind in ("tag", "<")
-        )  # nothing to be left without its numbers
+        # Nothing to be left without its numbers.
+        alone = not bracket.words or not inner or bracket.kind in ("tag", "<")
         if bracket.numbers >= 4 and alone and (bracket.has_few_words() or (inner and not bracket.holds_read)):
             self.whole(bracket, end)
         elif bracket.runs:

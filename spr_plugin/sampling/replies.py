@@ -7,9 +7,8 @@ import re
 
 from spr_plugin.loading import sound
 
-_THOUGHT = re.compile(
-    r"<think>.*?(?:</think>|\Z)", re.DOTALL
-)  # a server without a parser for it leaves it in
+# A server without a parser for it leaves it in.
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 TEXTS = ("text", "output_text")  # types of the parts that some servers answer in; others are thoughts, say
 
 

@@ -126,7 +126,7 @@ def rounds(batches: list) -> list[tuple[object, bool]]:
     if not batches:
         return []
     mine = [(batch, True) for batch in batches[rank() :: world()]]
-    most = -(-len(batches) // world())
+    most = -(-len(batches) // world())  # divided and rounded up: // rounds towards minus infinity
     return mine + [(batches[-1], False)] * (most - len(mine))
 
 

@@ -55,9 +55,8 @@ def forget_order(engine) -> None:
     slow with its size (measured: minutes a step).
     """
     optimizer = getattr(engine, "optimizer", None)
-    offload = getattr(
-        optimizer, "parameter_offload", optimizer
-    )  # an engine without optimizer has it in that place
+    # An engine without optimizer has it in that place.
+    offload = getattr(optimizer, "parameter_offload", optimizer)
     coordinator = (
         offload.get_param_coordinator() if offload and hasattr(offload, "get_param_coordinator") else None
     )

@@ -94,9 +94,8 @@ def text_model():
 def text_pairs():
     from datasets import Dataset
 
-    chosen = [
-        f"a red circle at 0.{n}1 ." + " and a ring" * n for n in range(4)
-    ]  # of unequal lengths, as TRL's sft is a mean over tokens
+    # Of unequal lengths, as TRL's sft is a mean over tokens.
+    chosen = [f"a red circle at 0.{n}1 ." + " and a ring" * n for n in range(4)]
     rows = [
         ("where is it ? ", chosen[n], "a blue square at 0.27 and a green ring ." * (n % 2 + 1))
         for n in range(4)

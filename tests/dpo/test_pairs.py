@@ -13,8 +13,6 @@ def test_tails_are_what_the_two_rows_do_not_share():
         }
 
     assert unshared([row([1, 2, 3], [7, 8]), row([1, 2, 3], [7, 9, 9])]) == [2, 3]
-    assert unshared([row([1, 2, 3], [7]), row([1, 2, 4], [7, 9])]) == [
-        2,
-        3,
-    ]  # the prompts' ends were tokenized differently
+    # The prompts' ends were tokenized differently.
+    assert unshared([row([1, 2, 3], [7]), row([1, 2, 4], [7, 9])]) == [2, 3]
     assert unshared([row([1, 2], [3, 4]), row([1, 2, 3], [4])]) == [2, 2]

@@ -93,9 +93,8 @@ def test_what_should_move_moves_and_nothing_else(live_llava, pairs, tmp_path, ca
     assert "share their prompt and picture (sdpa" in printed and "forecast: 8 pairs, 4 steps" in printed
     steps = [entry for entry in logged if "rewards/margins" in entry]
     assert len(steps) == 4
-    assert (
-        steps[0]["rewards/chosen"] == steps[0]["rewards/rejected"] == 0
-    )  # the same rows gave the reference: exactly
+    # The same rows gave the reference: exactly.
+    assert steps[0]["rewards/chosen"] == steps[0]["rewards/rejected"] == 0
     assert all(step["rewards/margins"] for step in steps[1:])
     assert {"loss", "grad_norm", "kl", "logps/chosen", "rewards/accuracies"} <= {
         key.removeprefix("spr/") for key in steps[0]
@@ -279,9 +278,8 @@ def test_a_picture_that_vanishes_during_training_is_one_line_and_the_run_goes_on
 
 def test_pairs_that_are_too_long_are_named_and_refused_above_a_share(live_llava, pairs, tmp_path, capfd):
     host, _ = live_llava()
-    longest = max(
-        len(row["input_ids"]) - 1 + 4 for pair in pairs(8) for row in pair_rows(host, pair)
-    )  # a picture is four tokens
+    # A picture is four tokens.
+    longest = max(len(row["input_ids"]) - 1 + 4 for pair in pairs(8) for row in pair_rows(host, pair))
     lengths = longest - 1
     host, config = live_llava(**SETTINGS | dict(max_length=lengths, spr_max_too_long=0.05))
     with pytest.raises(

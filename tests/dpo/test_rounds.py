@@ -25,10 +25,8 @@ from . import live
 
 pytestmark = pytest.mark.slow
 
-MODES = {
-    "adapter": {},
-    "lora": {"lora": True},
-}  # an adapter of ours, merged after each round; the host's, which goes on
+# An adapter of ours, merged after each round; the host's, which goes on.
+MODES = {"adapter": {}, "lora": {"lora": True}}
 SETTINGS = dict(
     spr_only=True, spr_plugin=[str(Path(__file__).parents[1] / "hosts" / "any_answer.py")], spr_recipe="any", spr_prompts=["plain", "crop"],  # noqa: E501
     spr_regions=6, spr_more_than=1, spr_max_new_tokens=6, spr_batch_size=2, spr_save_steps=1, spr_learning_rate=1e-2, spr_min_kept=0.0,  # noqa: E501

@@ -79,9 +79,10 @@ def run(options, mode):
             "per_device_train_batch_size": "train_micro_batch_size_per_gpu",
             "gradient_accumulation_steps": "gradient_accumulation_steps",
         }
+        # A host's flags say what its file says.
         args |= {
             name: options.settings[theirs] for name, theirs in flags.items() if theirs in options.settings
-        }  # a host's flags say what its file says
+        }
     args["bf16"] = options.bf16
     if options.checkpointing:
         args |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}

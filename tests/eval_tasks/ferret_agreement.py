@@ -66,12 +66,8 @@ def expression(rng):
         truth = [round(value + rng.random() / 2, 2) for value in truth]
     spread = rng.choice([0.0, 0.02, 0.05, 0.1, 0.2, 0.4])
     one, other = said(rng, truth, width, height, spread), said(rng, truth, width, height, 0.5)
-    exact = [
-        truth[0],
-        truth[1],
-        truth[0] + (truth[2] - truth[0]) * rng.choice(THRESHOLDS),
-        truth[3],
-    ]  # at a threshold
+    # At a threshold.
+    exact = [truth[0], truth[1], truth[0] + (truth[2] - truth[0]) * rng.choice(THRESHOLDS), truth[3]]
     ways = [one, f"It is at {one}.", f"the cat {one}.", f"a cat {other} and a dog {one}.", f"{one}, {other}", f"[{one}, {other}]",  # noqa: E501
             f"[{one}]", one[:-1], one[1:], one.replace(",", ""), one.replace(", ", ",,"), one.replace(", ", ","), one.replace("[", "("),  # noqa: E501
             one.replace(", ", "; "), f"a cat {one}, a dog [0.1, 0.2, 0.3, 0.4].", f"a [note] {one}", f"{one} [1, 2", f"{one} see [5, 6, 7, 8, 9]",  # noqa: E501
@@ -165,9 +161,8 @@ class Ferret:
             "matplotlib.patches",
         ):  # they print and draw
             _stand_in(name, PrettyTable=None)
-        _stand_in(
-            "misc.refcoco.box_ops", generalized_box_iou=None, box_iou=box_iou
-        )  # MDETR's, not in Ferret's repository
+        # MDETR's, not in Ferret's repository.
+        _stand_in("misc.refcoco.box_ops", generalized_box_iou=None, box_iou=box_iou)
         self.refexp, self.flickr = self.module("eval_refexp"), self.module("eval_flickr_entities")
 
     def module(self, name: str):
@@ -231,9 +226,8 @@ class Ferret:
         report = evaluator.evaluate(
             self.file("truth.json", {"images": [image]}), self.file("said.jsonl", {"text": answer})
         )[1]
-        first = [
-            [phrase for phrase, _ in asked].index(phrase) for phrase, _ in asked
-        ]  # the one whose type is counted
+        # The one whose type is counted.
+        first = [[phrase for phrase, _ in asked].index(phrase) for phrase, _ in asked]
         return "".join(str(int(report[f"p{number}"])) for number in first)
 
     def classes(self, name, synonyms, answer, printed) -> str:

@@ -139,9 +139,8 @@ def test_hub_rows_are_exploded():
     assert (documents["width"], documents["height"]) == ([64, 64, 65], [48, 48, 48])
     assert [data.doc_to_visual({**doc, "image_id": ""})[0].size[0] for doc in documents] == [64, 64, 65]
     assert documents["image_id"] == ["COCO_train2014_0.jpg"] * 2 + ["COCO_train2014_1.jpg"]
-    assert isinstance(
-        documents.features["image"], datasets.Image
-    )  # so that lmms-eval leaves it out where no picture is needed
+    # So that lmms-eval leaves it out where no picture is needed.
+    assert isinstance(documents.features["image"], datasets.Image)
 
 
 def test_hub_documents_have_the_columns_of_local_ones(data_root):

@@ -17,12 +17,8 @@ from spr_plugin.eval_tasks import classification, data, description, metrics, ph
 from spr_plugin.eval_tasks.catalogue import CATALOGUE, GROUPS, SPLITS  # noqa: E402
 from spr_plugin.eval_tasks.refusal import Refusal  # noqa: E402
 
-BOX = [
-    2000.0,
-    1600.0,
-    3000.0,
-    2400.0,
-]  # on a large picture, so that the grid's rounding is small beside the noise
+# On a large picture, so that the grid's rounding is small beside the noise.
+BOX = [2000.0, 1600.0, 3000.0, 2400.0]
 
 
 class Request:

@@ -115,9 +115,8 @@ def test_expressions(family):
         }
         scores = rec.process_results(doc, [answer])
         boxes = naive_boxes(family, answer, width, height)
-        unread = not boxes or answer.startswith(
-            ("[9, 8, 1, 2]", "[-1, -2, -3, -4]")
-        )  # no number of the family's, or no box
+        # No number of the family's, or no box.
+        unread = not boxes or answer.startswith(("[9, 8, 1, 2]", "[-1, -2, -3, -4]"))
         expected = 0.0 if unread else naive_iou(boxes[0][2], truth)
         failures += unread
         assert scores["parse_failure"]["score"] == float(unread), answer

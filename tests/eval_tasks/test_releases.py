@@ -303,11 +303,8 @@ def test_flickr30k_entities(tmp_path):
     first, second = documents(tmp_path / "root", "spr_flickr30k_val")
     assert first["caption"] == "A man and two dogs in a park , it seems ." and second["id"] == "7_2"
     man, dogs = first["phrases"]
-    assert (man["id"], man["phrase"], man["boxes"]) == (
-        "7_0_0",
-        "A man",
-        [[0.0, 10.0, 49.0, 79.0]],
-    )  # the XML counts from 1
+    # The XML counts from 1.
+    assert (man["id"], man["phrase"], man["boxes"]) == ("7_0_0", "A man", [[0.0, 10.0, 49.0, 79.0]])
     assert dogs["id"] == "7_0_1" and dogs["boxes"] == [[0.0, 10.0, 49.0, 79.0], [59.0, 10.0, 89.0, 39.0]]
 
 
@@ -355,20 +352,20 @@ def test_lvis_asks_about_the_largest_object_of_a_class(tmp_path, capsys, monkeyp
         and "images; the published" not in said
     )
     cup, dog = documents(tmp_path / "root", "spr_lvis_point")
+    # Neither its own, dog nor sky.
     assert (cup["id"], cup["name"], cup["synonyms"], cup["negative"]) == (
         "5",
         "tea_cup",
         ["tea_cup_x"],
         "cat",
-    )  # neither its own, dog nor sky
+    )
     assert (cup["truth_first"], dog["truth_first"]) == (True, False) and dog["point"] == [70.0, 20.0]
     assert all(10 <= value <= 50 for value in cup["point"])
 
 
 def test_a_point_lies_inside_the_object():
-    ring = [
-        [0, 0, 90, 0, 90, 10, 10, 10, 10, 80, 90, 80, 90, 90, 0, 90]
-    ]  # an open frame: its box's centre is outside
+    # An open frame: its box's centre is outside.
+    ring = [[0, 0, 90, 0, 90, 10, 10, 10, 10, 80, 90, 80, 90, 90, 0, 90]]
     for seed in range(50):
         x, y = release_lvis.point_inside(ring, [0.0, 0.0, 90.0, 90.0], random.Random(seed))
         assert x <= 11 or y <= 11 or y >= 79

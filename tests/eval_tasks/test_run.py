@@ -160,9 +160,8 @@ def test_python_api_aggregates_by_sample(data_root, tmp_path):
     values = {task: found["results"][task]["Acc@0.9,none"] for task in found["results"]}
     assert values["spr_refcoco_val"] == pytest.approx(3 / 6)
     assert values["spr_refcoco_testA"] == values["spr_refcoco_testB"] == pytest.approx(2 / 3)
-    assert values["spr_refcoco"] == pytest.approx(
-        7 / 12
-    )  # by sample: the mean of the three splits would be 11 / 18
+    # By sample: the mean of the three splits would be 11 / 18.
+    assert values["spr_refcoco"] == pytest.approx(7 / 12)
     assert found["results"]["spr_refcoco"]["parse_failure,none"] == pytest.approx(5 / 12)
     assert [sample["mIoU"]["id"] for sample in found["samples"]["spr_refcoco_val"]] == [
         f"val-{number}" for number in range(6)

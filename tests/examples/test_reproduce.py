@@ -73,9 +73,8 @@ def test_every_units_flags_parse(tmp_path, which):
         seen.add(
             (*(str(getattr(config, field)) for field in names), str(plan.PLANS[which].variants[name].world))
         )
-    assert len(seen) == sum(
-        not plan.PLANS[which].variants[name].grpo for name, _ in plan.PLANS[which].units
-    )  # no variant is another one under a second name
+    # No variant is another one under a second name.
+    assert len(seen) == sum(not plan.PLANS[which].variants[name].grpo for name, _ in plan.PLANS[which].units)
 
 
 @pytest.mark.parametrize("which", ["full", "tune"])
@@ -126,9 +125,8 @@ def test_nothing_asked_is_trained_on(tmp_path, small):
         {"seed": 0, **variant.world, "spr": 12} for variant in plan.VARIANTS.values() if variant.world
     ]
     trained = [run.training_data(tmp_path, {**plan.SCENES, **world, "sft": 6}) for world in worlds]
-    assert (
-        len(set(trained)) == len(plan.SEEDS) + 4
-    )  # at 12 scenes the one of 4,000 regions is the first seed again
+    # At 12 scenes the one of 4,000 regions is the first seed again.
+    assert len(set(trained)) == len(plan.SEEDS) + 4
     asked = [run.evaluation_data(tmp_path, split) for split in ("test", "val")]
     for theirs in asked:
         assert len(run.pictures(theirs)) == 10

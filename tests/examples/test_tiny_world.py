@@ -86,9 +86,8 @@ def covered(scene):
 def test_boxes_overlap_as_much_as_they_may():
     shares = {limit: [covered(scene) for scene in hard(overlap=limit)] for limit in (0.0, 0.1, 0.3, 0.8)}
     assert max(shares[0.0]) == 0
-    assert all(
-        max(found) <= limit + 0.01 for limit, found in shares.items()
-    )  # boxes are rounded to hundredths before they are compared
+    # Boxes are rounded to hundredths before they are compared.
+    assert all(max(found) <= limit + 0.01 for limit, found in shares.items())
     means = [np.mean(found) for found in shares.values()]
     assert means == sorted(means) and means[3] > 2 * means[2] > 2 * means[1]
 

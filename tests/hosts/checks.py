@@ -42,9 +42,8 @@ def assert_whole(out: Path, part: str = "spr") -> None:
     twice.
     """
     spr = out / part
-    made = {path.name.partition("-")[0] for path in spr.iterdir()} - {
-        "live_log_probs.json"
-    }  # of a test's plugin
+    # Of a test's plugin.
+    made = {path.name.partition("-")[0] for path in spr.iterdir()} - {"live_log_probs.json"}
     assert made <= PARTS, f"--spr_overwrite would leave {made - PARTS}"
     regions, candidates, scores, pairs = (
         Log(spr / stage).read() for stage in ("regions", "candidates", "scores", "pairs")

@@ -77,9 +77,10 @@ def pictures_only(processor_class):
         return None if value is None else processor_class.check_argument_for_proper_class(self, name, value)
 
     name = processor_class.__name__
+    # For pickle.
     made = globals()[name] = type(
         name, (processor_class,), {"check_argument_for_proper_class": check, "__module__": __name__}
-    )  # for pickle
+    )
     return made
 
 

@@ -90,9 +90,8 @@ def test_the_documented_plugin_goes_through_a_whole_run(shown, tiny_world, tmp_p
         record["pictures"][0]["id"].endswith((".png", ".jpg")) for record in regions.values()
     )
     assert all(len(scores[query.id]["truth"]) >= len(query.truth) for query in queries)
-    assert all(
-        heard.count(name) > 2 for name in ("score", "detect")
-    )  # once on the CPU at the start, once for the stage, then by picture
+    # Once on the CPU at the start, once for the stage, then by picture.
+    assert all(heard.count(name) > 2 for name in ("score", "detect"))
     assert any("skip" not in record for record in pairs.values()) and (spr / "report.html").exists()
     assert model.config.spr_box == {"family": "mine", "space": "normalized", "aspect": None}
     counting = find_recipe(SPRConfig(spr=True, spr_scorer="count"), box_format("mine")).on("cpu")

@@ -86,9 +86,8 @@ def test_zero3_where_no_device_has_room_for_the_whole_model(world, tmp_path, cal
         in out.with_suffix(".log").read_text()
     )
     assert_whole(out)
-    assert_same_records(
-        out, calm, ("regions", "candidates")
-    )  # CLIP's last bits are others in a process of DeepSpeed's
+    # CLIP's last bits are others in a process of DeepSpeed's.
+    assert_same_records(out, calm, ("regions", "candidates"))
     assert_saved_equals_live(out)
     run(arguments)
     assert_saved_equals_live(out)
@@ -120,9 +119,8 @@ def killed_in(stages, arguments: list[str], out: Path) -> None:
 
 def _size(path: Path) -> int:
     try:
-        files = (
-            file for file in path.rglob("*") if file.name != "manifest.json"
-        )  # which is there before its stage
+        # Which is there before its stage.
+        files = (file for file in path.rglob("*") if file.name != "manifest.json")
         return sum(file.stat().st_size for file in files if file.is_file())
     except FileNotFoundError:  # renamed between the two calls
         return 0

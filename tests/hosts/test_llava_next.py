@@ -41,9 +41,8 @@ def qwen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights") / "tiny-qwen2"
     torch.manual_seed(0)
     tokens = make_vlm.tokenizer("<image>")
-    tokens.add_special_tokens(
-        {"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]}
-    )  # as Qwen2's names them, and no others
+    # As Qwen2's names them, and no others.
+    tokens.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     end = tokens.eos_token_id
     Qwen2ForCausalLM(
         Qwen2Config(vocab_size=len(tokens), eos_token_id=end, bos_token_id=end, **make_vlm.TEXT)

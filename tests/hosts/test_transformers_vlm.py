@@ -86,9 +86,8 @@ def test_several_pictures_in_one_question(host, pictures):
     """Each is shown in its place; rows train and decode as those of a single picture do."""
     shown = [Image.open(file).convert("RGB") for file in pictures[:2]]
     one, two = host.questions(shown[:1], ["Where is it?"]) + host.questions(shown, ["Where is it?"])
-    assert (
-        two["input_ids"].tolist() != one["input_ids"].tolist()
-    )  # OneVision shows several without their tiles: fewer tokens
+    # OneVision shows several without their tiles: fewer tokens.
+    assert two["input_ids"].tolist() != one["input_ids"].tolist()
     row = host.row(pictures[:2], "Where is it?", ANSWERS[0])
     assert torch.equal(row["input_ids"][: len(two["input_ids"])], two["input_ids"])
     assert torch.equal(row["pixel_values"], two["pixel_values"]) and host.most_pictures == 5
@@ -255,9 +254,8 @@ def test_a_trainer_script(world, checkpoint, tmp_path, ranks, zero):
     assert_engine_on(out, ranks) if zero else None
     kept = saved_weights(out)
     (out / "model.safetensors").unlink()
-    run(
-        trainer_command(world, checkpoint, out, *spr_flags(world), ranks=ranks, zero=zero or 2)
-    )  # nothing is left to train, in ZeRO-2 no engine is made
+    # Nothing is left to train, in ZeRO-2 no engine is made.
+    run(trainer_command(world, checkpoint, out, *spr_flags(world), ranks=ranks, zero=zero or 2))
     assert {name: tensor_hash(value) for name, value in saved_weights(out).items()} == {
         name: tensor_hash(value) for name, value in kept.items()
     }

@@ -35,10 +35,8 @@ from spr_plugin.tools.demo import WORLD
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 SCORES, WORTH = ("s_sem", "s_loc", "S"), ("IoU", "recall")
 SIDES, KINDS = ("chosen", "rejected"), ("coordinates", "words", "other")
-LOOKED, BATCH = (
-    300,
-    8,
-)  # trained pairs whose log-probs are computed (ids are hashes: any will do), and how many at a time
+# Trained pairs whose log-probs are computed (ids are hashes: any will do), and how many at a time.
+LOOKED, BATCH = (300, 8)
 
 
 def why(
@@ -265,9 +263,8 @@ def pair_rows(pairs: Sequence[Mapping]) -> list[dict]:
 # --- log-probs
 
 
-Said = Sequence[
-    Sequence[Sequence[tuple[str, float]]]
-]  # pair → chosen, rejected → (kind, log-prob) of each token of the answer
+# Pair → chosen, rejected → (kind, log-prob) of each token of the answer.
+Said = Sequence[Sequence[Sequence[tuple[str, float]]]]
 
 
 def token_log_probs(checkpoint: Path, pairs: Sequence[PreferencePair], data: Path) -> Said:

@@ -12,10 +12,8 @@ SEEDS = (0, 1, 2)
 ASKED = {"count": 2000, "described": 400, "seed": 90}
 SCENES = {"sft": 8, "spr": 2300, "val": 0, "test": 0}
 MAIN, GRPO = "main", "GRPO with IoU reward"
-ALL, REC = (
-    "spr_tiny_world",
-    "spr_tiny_world_rec",
-)  # lmms-eval's names: every question, referring expressions alone
+# Lmms-eval's names: every question, referring expressions alone.
+ALL, REC = ("spr_tiny_world", "spr_tiny_world_rec")
 
 COMMON = """--spr_only True --spr_save_base False --spr_max_new_tokens 160 --spr_sample_batch 16
     --spr_save_steps 25 --spr_regions 1000 --spr_tune full --spr_batch_size 8 --spr_epochs 2"""
