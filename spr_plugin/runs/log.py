@@ -136,7 +136,7 @@ class Records(Mapping[str, Record]):
         places: dict[str, int] = {}
         for number, path in enumerate(paths):
             for offset, id in self._scanned(path):
-                # Offset and file's number in one whole number: a third of a pair's memory, by the million.
+                # Offset and file in one whole number: a third of a pair's memory, by the million.
                 places.setdefault(id, offset * len(paths) + number)
         self._places = {id: places[id] for id in sorted(places)}
 
