@@ -170,7 +170,7 @@ def appended(held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     """
     *outer, length, width = held.shape
     total = length + new.shape[-2]
-    # A part keeps the whole tensor's stride between two heads; by a token's, that is how many it has room for.
+    # A part keeps the whole tensor's stride between heads; by a token's, that is how many it has room for.
     if held.stride(-3) // held.stride(-2) < total:
         wider = held.new_empty(*outer, total + ROOM, width)
         wider[..., :length, :] = held
