@@ -13,7 +13,7 @@ from spr_plugin.data.pictures import prefetch, read_all
 from spr_plugin.progress import progress
 from spr_plugin.recipes.base import Judged, JudgedAnswer, Query, Recipe
 from spr_plugin.runs.log import Log
-from spr_plugin.training import ranks
+from spr_plugin.training import ranks, weights
 
 
 def judge_all(queries: list[Query], recipe: Recipe, device, candidates: Mapping[str, dict], log: Log) -> None:
@@ -24,7 +24,8 @@ def judge_all(queries: list[Query], recipe: Recipe, device, candidates: Mapping[
     wanted = [about for about in by_pictures(queries) if any(query.id not in held for query in about)]
     mine = ranks.share(wanted, len)
     answers = by_query(candidates.values())
-    ready = recipe.on(device) if mine else recipe
+    with weights.loading_whole():  # under ZeRO-3 a model that is loaded would be dealt among the ranks
+        ready = recipe.on(device) if mine else recipe
     shown = progress(prefetch(pictures_of, mine), len(mine), "scoring pictures", show=ranks.rank() == 0)
     for about, pictures in shown:
         records = judge_pictures(pictures, about, [answers.get(query.id, []) for query in about], ready)
