@@ -43,7 +43,7 @@ def llava_7b():
 
 
 def gigabytes(model) -> float:
-    """Of what pipeline.train writes to ``entry``."""
+    """Of what follow.train writes to ``entry``."""
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     return (
         sum(tensors[name].nbytes for name in [*weights.trainable(model), *weights.persistent_buffers(model)])

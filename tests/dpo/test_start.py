@@ -329,8 +329,8 @@ FLAGS = {
         dict(spr_max_new_tokens=600),
         "--spr_max_new_tokens 600.*--model_max_length 512",
     ),
-    "no padding": (dict(change=no_padding), "LlavaHost fails on region .*TypeError"),
-    "a data set that raises": (dict(change=no_data), "LlavaHost fails on region .*images/.*NoneType"),
+    "no padding": (dict(change=no_padding), "LlavaHost fails on query .*TypeError"),
+    "a data set that raises": (dict(change=no_data), "LlavaHost fails on query .*images/.*NoneType"),
 }
 
 

@@ -80,7 +80,7 @@ def test_no_pair_is_left_on_two_ranks(world, tmp_path):
 
 
 ONE_RANK = """
-from spr_plugin import scoring
+from spr_plugin.recipes.spr import scoring
 from spr_plugin.training import ranks
 from spr_plugin.hookspecs import hookimpl
 
