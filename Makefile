@@ -2,7 +2,7 @@
 # make test       install, run all tests, then the hosts' subset on transformers 4.37.2 in an environment of its own
 # make test-legacy  that subset alone
 # make matrix     that subset on every version of VERSIONS, each in an environment of its own; writes README's table
-# make test-fast  the tests that train nothing (under a minute)
+# make test-fast  the tests that train nothing (a minute or two)
 # make lint     ruff and mypy, as pyproject.toml sets them (seconds)
 # make mutate   changes formulas and thresholds one by one and says what no test notices (docs/mutation.md; half an hour)
 # make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same (make test kills 4 times); each stage; 1, 2, 4 ranks in turn

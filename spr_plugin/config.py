@@ -47,7 +47,8 @@ class SPRConfig:
     )
     spr_recipe_config: str | None = setting(
         None,
-        "YAML file with a section of settings a recipe; in `spr:` those of its flags, without spr_",
+        "YAML file with a section of settings a recipe; that of spr sets its flags (without spr_), over the"
+        " command line",
         shapes="regions",
     )
 

@@ -31,9 +31,10 @@ def recipe_settings(config: SPRConfig) -> tuple[dict, dict]:
     from spr_plugin.loading import read_settings
 
     file = f"--spr_recipe_config {config.spr_recipe_config}"
-    section = read_settings(
-        config.spr_recipe_config, file, yaml=not config.spr_recipe_config.endswith(".json")
-    ).get(config.spr_recipe)
+    given = read_settings(
+        config.spr_recipe_config, file, yaml=not config.spr_recipe_config.lower().endswith(".json")
+    )
+    section = given.get(config.spr_recipe) or {} if config.spr_recipe in given else None
     if not isinstance(section, dict):
         raise UserError(
             f"{file}: has no section {config.spr_recipe} with settings of --spr_recipe {config.spr_recipe}"
@@ -100,7 +101,7 @@ def check(config: SPRConfig) -> None:
         )
     if config.spr_label_smoothing and "robust" not in config.spr_loss_type:
         raise UserError("--spr_label_smoothing does nothing without --spr_loss_type robust")
-    if len(config.spr_prompts) * config.spr_samples < 2:
+    if config.spr_recipe == "spr" and len(config.spr_prompts) * config.spr_samples < 2:
         raise UserError(
             "--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates"
         )

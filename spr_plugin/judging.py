@@ -1,6 +1,4 @@
-"""The stage of the scores: each picture is read_all once, and the recipe judges all answers about it
-together.
-"""
+"""The stage of the scores: a picture is opened once, and the recipe judges all answers about it together."""
 
 from __future__ import annotations
 

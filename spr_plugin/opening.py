@@ -151,7 +151,7 @@ def _enter(first: Round) -> None:
     lock(folder.path)
     bind(folder, settings, changed, config.spr_overwrite)
     if skipped is not None:
-        log_queries(folder, queries, skipped)
+        log_queries(folder, recipe, queries, skipped)
     if config.spr_candidates:
         import_candidates(config, recipe, host.box_format, folder)
 
@@ -206,7 +206,7 @@ def _enter_round(later: Round) -> None:
     queries, skipped, changed = settled_queries(later.folder, settings, config, later.recipe, later.source)
     bind(later.folder, settings, changed)
     if skipped is not None:
-        log_queries(later.folder, queries, skipped)
+        log_queries(later.folder, later.recipe, queries, skipped)
 
 
 def _settings(entering: Round) -> dict[str, dict]:

@@ -9,7 +9,9 @@ from collections.abc import Sequence, Set
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.pictures import refuse_no_folder, refuse_outside
+from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
+from spr_plugin.progress import listed
 from spr_plugin.recipes.base import Query, Recipe, Source
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.manifest import Changes, changes
@@ -37,6 +39,9 @@ def find_queries(
         refuse_no_folder(pictures, "--spr_image_folder" if config.spr_image_folder else "--image_folder")
         skipped = Counter()
         queries = list(recipe.queries(Source(source.data_path, pictures, skipped)))
+        if not queries:
+            why = listed(skipped) or "its source is empty, or too small"
+            raise UserError(f"--spr_recipe {recipe.name} makes no query of what it is given ({why})")
     if not config.spr_allow_outside:
         named = ((picture.id, picture.path) for query in queries for picture in query.pictures)
         refuse_outside(named, pictures or "", "--spr_image_folder", "--spr_allow_outside")
@@ -71,7 +76,7 @@ def held_queries(folder: Folder, recipe: Recipe) -> list[Query] | None:
     return None if records.damaged else [recipe.read(record) for record in records.values()]
 
 
-def log_queries(folder: Folder, queries: list[Query], skipped: Counter) -> None:
+def log_queries(folder: Folder, recipe: Recipe, queries: list[Query], skipped: Counter) -> None:
     """Write the log of queries, and what was left out by reason."""
-    folder.log("regions").write(query.to_record() for query in queries)
+    folder.log("regions").write({**query.to_record(), "recipe": recipe.name} for query in queries)
     write_json(folder.skipped, dict(skipped))

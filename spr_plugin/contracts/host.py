@@ -21,6 +21,7 @@ def checked_host(plugin: str, hook: str, host, arguments: dict) -> Host:
     with checking():
         of_kind(host, Host)
         has(host, Host.__annotations__)
+        of_kind(host.most_pictures, int, "as most_pictures ")
         for attribute in ("data_path", "image_folder", "vision_tower"):
             of_kind(getattr(host, attribute), (str, Path, type(None)), f"as {attribute} ")
     checked_format(plugin, f"{hook}, {kind(host)}.box_format", host.box_format, arguments)

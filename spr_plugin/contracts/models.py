@@ -54,7 +54,7 @@ class CheckedRepair(Foreign):
     def __call__(self, text, truth, box_format, width, height, parsed) -> Repaired:
         with self.checking():
             made = self.given(text, truth.copy(), box_format, width, height, parsed)
-            repaired, kept, dropped, *_ = listed(made)[:3]
+            repaired, kept, dropped = listed(listed(made)[:3], 3, "(text, kept, dropped)")
             of_kind(repaired, str, "as text ")
             for count in (kept, dropped):
                 if of_kind(count, int, "as number of boxes ") < 0:

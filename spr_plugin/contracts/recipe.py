@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
+from spr_plugin.data.pictures import Picture
 from spr_plugin.foreign import Broken, Foreign, has, listed, number, of_kind, shown
-from spr_plugin.recipes.base import Judged, JudgedAnswer, Prompt, Query, Recipe
+from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Prompt, Query, Recipe
 
 
 class CheckedRecipe(Recipe):
@@ -19,6 +22,8 @@ class CheckedRecipe(Recipe):
             of_kind(given, Recipe)
             has(given, Recipe.__annotations__)
             self.name = of_kind(given.name, str, "as name ")
+            if self.name != arguments["config"].spr_recipe:
+                raise Broken(f"gives the recipe {shown(self.name)} for {arguments['config'].spr_recipe}")
             self.BEST = of_kind(given.BEST, str, "as BEST ")
             watched = of_kind(given.WATCHED, Mapping, "as WATCHED ")
             self.WATCHED = {
@@ -33,7 +38,7 @@ class CheckedRecipe(Recipe):
     def on(self, device) -> Recipe:
         plugin, hook, arguments = self._as_asked
         with self._checking("on"):
-            ready = self._given.on(device)
+            ready = of_kind(self._given.on(device), Recipe)
         return CheckedRecipe(plugin, hook, ready, arguments)
 
     def queries(self, source) -> list[Query]:
@@ -41,6 +46,18 @@ class CheckedRecipe(Recipe):
             queries, ids = listed(self._given.queries(source)), set()
             for query in queries:
                 of_kind(query, Query)
+                for name, kind in (
+                    ("id", str),
+                    ("text", str),
+                    ("task", str),
+                    ("seed", int),
+                    ("pictures", tuple),
+                ):
+                    of_kind(getattr(query, name), kind, f"as {name} of the query {query.id} ")
+                for picture in query.pictures:
+                    of_kind(picture, Picture, f"among the pictures of {query.id} ")
+                    for side in (picture.width, picture.height):
+                        of_kind(side, int, f"as a side of {picture.path} ")
                 if not 1 <= len(query.pictures) <= 5:
                     raise Broken(
                         f"gives the query {query.id} with {len(query.pictures)} pictures, not one to five"
@@ -48,7 +65,6 @@ class CheckedRecipe(Recipe):
                 if query.id in ids:
                     raise Broken(f"gives two queries of the id {query.id}")
                 ids.add(query.id)
-                of_kind(query.seed, int, f"as seed of {query.id} ")
                 again = self._given.read(json.loads(json.dumps(query.to_record())))
                 if again != query:
                     raise Broken(f"gives the query {query.id}, which its record does not give back")
@@ -57,9 +73,13 @@ class CheckedRecipe(Recipe):
     def prompts(self, query: Query) -> list[Prompt]:
         with self._checking("prompts"):
             prompts = [of_kind(prompt, Prompt) for prompt in listed(self._given.prompts(query))]
-            kinds = [prompt.kind for prompt in prompts]
+            kinds = [of_kind(prompt.kind, str, "as kind of a prompt ") for prompt in prompts]
             if not prompts or len(set(kinds)) < len(kinds):
-                raise Broken(f"gives {len(prompts)} prompts of the kinds {', '.join(map(str, kinds))}")
+                raise Broken(f"gives {len(prompts)} prompts of the kinds {', '.join(kinds)}")
+            for prompt in prompts:
+                of_kind(prompt.text, str, f"as text of the prompt {prompt.kind} ")
+                if prompt.crop is not None:
+                    _check_crop(prompt.crop, query.pictures[0])
         return prompts
 
     def question(self, query: Query) -> str:
@@ -88,18 +108,38 @@ class CheckedRecipe(Recipe):
 
     def draw(self, query: Query, judged: Judged):
         with self._checking("draw"):
-            return listed(self._given.draw(query, judged), len(judged.answers), "answers")
+            drawn = listed(self._given.draw(query, judged), len(judged.answers), "answers")
+            both = [listed(one, 2, "(of its text, of the repaired one)") for one in drawn]
+            for mark in (mark for sides in both for marks in sides for mark in listed(marks)):
+                _check_mark(mark, len(query.pictures))
+            return both
 
     def worked(self, query: Query, short: bool = False) -> str | None:
         with self._checking("worked"):
             return of_kind(self._given.worked(query, short), (str, type(None)))
 
 
+def _check_crop(crop, picture: Picture) -> None:
+    corners = [of_kind(value, int, "in a crop ") for value in listed(crop, 4, "corners of a crop")]
+    x1, y1, x2, y2 = corners
+    if not (0 <= x1 < x2 <= picture.width and 0 <= y1 < y2 <= picture.height):
+        raise Broken(f"gives the crop {corners} of a picture of {picture.width} x {picture.height}")
+
+
+def _check_mark(mark, pictures: int) -> None:
+    of_kind(mark, Mark)
+    of_kind(mark.kind, str, "as kind of a mark ")
+    for value in listed(mark.xyxy, 4, "corners of a mark"):
+        number(value, "a mark with")
+    if not 0 <= of_kind(mark.picture, int, "as picture of a mark ") < pictures:
+        raise Broken(f"gives a mark on the picture {mark.picture} of {pictures}")
+
+
 def _judged(one, texts) -> Judged:
     of_kind(one, Judged)
     try:
-        json.dumps(one.truth)
-    except TypeError as error:
+        json.dumps(one.truth, allow_nan=False)
+    except (TypeError, ValueError) as error:
         raise Broken(f"gives a truth that JSON cannot hold ({error})") from None
     answers = listed(one.answers, len(texts), "texts")
     return Judged(one.truth, tuple(_answer(answer, text) for answer, text in zip(answers, texts)))
@@ -116,13 +156,15 @@ def _answer(answer, text: str) -> JudgedAnswer:
         raise Broken(f"gives the score {answer.score} and the reason {answer.reason}: one of the two is None")
     if answer.repaired_score is None and answer.not_choosable is None:
         raise Broken("gives no repaired_score, and no reason in not_choosable")
+    plain: dict[str, Any] = {}
     for side in ("", "repaired_"):
         score, terms = getattr(answer, f"{side}score"), getattr(answer, f"{side}terms")
-        if score is not None:
-            number(score, f"as {side}score")
-        for name, value in of_kind(terms, Mapping, f"as {side}terms ").items():
-            number(value, f"the term {name}")
-    return answer
+        plain[f"{side}score"] = None if score is None else number(score, f"as {side}score")
+        plain[f"{side}terms"] = {
+            of_kind(name, str, "as name of a term "): number(value, f"the term {name}")
+            for name, value in of_kind(terms, Mapping, f"as {side}terms ").items()
+        }
+    return replace(answer, **plain)
 
 
 class CheckedPairing(Foreign):
@@ -136,11 +178,13 @@ class CheckedPairing(Foreign):
             found = self.given(query, dict(answers))
             if isinstance(found, str):
                 return found
-            best, worst = listed(found, 2, "(chosen, rejected)")
+            best, worst = listed(of_kind(found, (tuple, list)), 2, "(chosen, rejected)")
             for id in (best, worst):
                 if id not in answers:
                     raise Broken(f"gives {shown(id)}, which is no candidate's id")
             for what, score in (("chosen", answers[best].repaired_score), ("rejected", answers[worst].score)):
                 if score is None or not math.isfinite(score):
                     raise Broken(f"gives a {what} candidate that has no score")
+            if why := answers[best].not_choosable or answers[worst].not_rejectable:
+                raise Broken(f"gives a candidate that may not be taken ({why})")
         return best, worst

@@ -1,13 +1,13 @@
-"""Stage 4: DPO on the host's model, by a Trainer of the stage's own.
+"""DPO on the host's model, by a Trainer of the stage's own.
 
     L = − E [ log σ( β log π(y_w|x)/π_ref(y_w|x) − β log π(y_l|x)/π_ref(y_l|x) ) ]        (SPR paper, stage 4)
 
 The reference is the model as it enters the stage: its log-probs are computed once per pair, before anything
-moves, by the same forward
-and row layout as the policy's. In the order of what happens: ``trainable`` (what moves), ``pairs`` (lengths,
-rows, reference), ``plan`` (which pair in which step), ``rows`` and ``head`` (log-probs), ``features``
-(pictures, once), ``loss``, ``trainer`` (transformers' loop on them), ``phase`` (the stage in its order),
-``probe`` (is the model still answering), ``resume`` (after a death).
+moves, by the same forward and row layout as the policy's. In order: ``rehearsal``
+(before anything trains), ``pairs`` (lengths, rows), ``plan`` (which pair in which step), ``stage`` (what the
+steps share), ``rows``, ``head`` (log-probs), ``features`` (pictures, once), ``reference``, ``dry_step``,
+``loss``, ``trainer`` (transformers' loop on them), ``phase`` (all in their order), ``probe`` (is the model
+still answering), ``resume`` (after a death).
 """
 
 from spr_plugin.dpo.phase import clean, improve
@@ -17,8 +17,6 @@ from spr_plugin.training.trainable import (
     check_trainable,
     choose_trainable,
     merge_adapter,
-    projector,
-    remove_adapter,
     trains_language_model,
 )
 
@@ -30,7 +28,5 @@ __all__ = [
     "held_out",
     "improve",
     "merge_adapter",
-    "projector",
-    "remove_adapter",
     "trains_language_model",
 ]

@@ -197,8 +197,9 @@ class Recipe(ABC):
 
     @abstractmethod
     def measure(self, texts: Sequence[str], queries: Sequence[Query]) -> dict[str, float]:
-        """Means over one answer a query, by name, higher is better, with no model's help: BEST and WATCHED
-        among them.
+        """Means over one answer a query, by name, 0 or more and higher is better, with no model's help.
+
+        BEST and WATCHED are among them.
         """
 
     def read(self, record: Mapping) -> Query:

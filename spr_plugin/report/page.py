@@ -135,7 +135,9 @@ def _pictures(query: Query, marks: Sequence[Mark], side: str) -> list[str | None
             continue
         mine = [mark for mark in marks if mark.picture == number]
         boxes = [
-            (COLORS[side], mark.xyxy, 3) if mark.kind == WRITTEN else (COLORS[mark.kind], mark.xyxy, 1)
+            (COLORS[side], mark.xyxy, 3)
+            if mark.kind == WRITTEN
+            else (COLORS.get(mark.kind, COLORS["region"]), mark.xyxy, 1)
             for mark in mine
         ]
         found.append(data_uri(image, boxes))

@@ -35,17 +35,18 @@ from spr_plugin.runs.layout import (
 )
 
 Settings = dict[str, Any]  # flag → value, plain data
-# Which stage's records a plugin's hook shapes; the host's own training is bound by spr/training.json.
-STAGE_OF = {
-    "spr_recipe": "regions",
-    "spr_annotations": "regions",
-    "spr_box_format": "candidates",
-    "spr_host": "candidates",
-    "spr_scorer": "scores",
-    "spr_similarity": "scores",
-    "spr_detector": "scores",
-    "spr_repair": "scores",
-    "spr_pairing": "pairs",
+# Which stages' records a plugin's hook shapes; the host's own training is bound by spr/training.json.
+RECIPE_STAGES = ("regions", "candidates", "scores")  # equal queries may be asked and judged otherwise
+STAGES_OF = {
+    "spr_recipe": RECIPE_STAGES,
+    "spr_annotations": ("regions",),
+    "spr_box_format": ("candidates",),
+    "spr_host": ("candidates",),
+    "spr_scorer": ("scores",),
+    "spr_similarity": ("scores",),
+    "spr_detector": ("scores",),
+    "spr_repair": ("scores",),
+    "spr_pairing": ("pairs",),
 }
 
 
@@ -60,6 +61,9 @@ def settings_of(config: SPRConfig, box: Settings, data_path: str | None = None) 
     """
     settings = shaping(config)
     settings["candidates"]["box"] = box
+    recipe = {name: settings["regions"][name] for name in ("spr_recipe", "spr_recipe_config")}
+    for stage in RECIPE_STAGES:
+        settings[stage] |= recipe
     if config.spr_annotations is None:
         settings["regions"] |= {"data_path": of_file(data_path), "box": box}
     else:
@@ -68,7 +72,9 @@ def settings_of(config: SPRConfig, box: Settings, data_path: str | None = None) 
         listed = [file for path in config.spr_exclude for file in exclusion_files(path)]
         hashes = [content(file)["hash"] for file in listed if file.is_file()]
         settings["regions"]["spr_exclude"] = {"path": " ".join(config.spr_exclude), "hash": digest(hashes)}
-    shaped = {path: {STAGE_OF[hook] for hook in hooks_of(path)} for path in config.spr_plugin}
+    shaped = {
+        path: {stage for hook in hooks_of(path) for stage in STAGES_OF[hook]} for path in config.spr_plugin
+    }
     for stage in settings:
         if paths := [path for path, stages in shaped.items() if stage in stages]:
             hashes = [content(path)["hash"] for path in paths]
@@ -178,7 +184,8 @@ def said_of(folder: Folder, changed: Changes) -> str | None:
     costs = {stage: cost for stage in changed.again if (cost := _cost(folder, stage))}
     if not costs:
         return None
-    why = "; ".join(words for stage in changed.words for words in changed.words[stage]) or "as asked"
+    said = dict.fromkeys(words for stage in changed.words for words in changed.words[stage])
+    why = "; ".join(said) or "as asked"
     aside = [
         part
         for stage in costs

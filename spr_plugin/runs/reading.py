@@ -77,9 +77,9 @@ class SavedRun:
         """Whether this is a folder of ``spr sample``, which goes no further, and all is there."""
         if self.folder.stage_manifest("scores").exists() or "spr_samples" not in self.config:
             return False
-        wanted: int = (
-            len(self.records("regions")) * len(self.config["spr_prompts"]) * self.config["spr_samples"]
-        )
+        # The halves of a batch that was split ask what it asked.
+        asked = {tuple(ask) for batch in self.records("batches").values() for ask in batch["asks"]}
+        wanted: int = len(asked) * self.config["spr_samples"]
         return 0 < wanted == len(self.records("candidates"))
 
     @property
@@ -124,7 +124,12 @@ class SavedRun:
     def recipe(self) -> Recipe | None:
         """What was asked and judged, without the models; None, and a line, where nobody here has it."""
         flags = SPRConfig()
-        vars(flags).update({name: value for name, value in self.config.items() if name in vars(flags)})
+        for name in vars(flags).keys() & self.config.keys():
+            value = self.config[name]
+            is_file = isinstance(value, dict) and value.keys() >= {"path", "hash"}
+            setattr(flags, name, value["path"] if is_file else value)
+        # That is joined in a manifest; none of these files is looked at, only what is loaded here already.
+        flags.spr_plugin = []
         try:
             return find_recipe(flags, self.box_format)
         except UserError as error:

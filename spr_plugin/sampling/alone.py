@@ -21,10 +21,10 @@ from spr_plugin.runs.manifest import bind, check_layout, settings_of, took
 
 # What shapes regions and prompts: a training run that takes candidates up must agree on it.
 SHARED = """spr_min_objects spr_min_area spr_keep_crowd spr_regions spr_regions_per_image spr_more_than
-    spr_seed spr_prompts spr_samples spr_recipe""".split()
+    spr_seed spr_prompts spr_samples spr_recipe spr_recipe_config""".split()
 FLAGS = [
     *SHARED,
-    *"""spr_plugin spr_recipe_config spr_annotations spr_exclude spr_image_folder spr_allow_outside
+    *"""spr_plugin spr_annotations spr_exclude spr_image_folder spr_allow_outside
     spr_max_pixels spr_box_format spr_temperature spr_top_p spr_top_k spr_max_new_tokens spr_sample_batch
     spr_sampler_url spr_sampler_model spr_sampler_concurrency spr_sampler_timeout spr_max_empty""".split(),
 ]
@@ -52,7 +52,7 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
     lock(folder.path, "--out")
     bind(folder, settings, changed)
     if skipped is not None:
-        log_queries(folder, queries, skipped)
+        log_queries(folder, recipe, queries, skipped)
     start = time.monotonic()
     sample(
         None, held_queries(folder, recipe), recipe, config, folder.log("candidates"), folder.log("batches")
@@ -111,6 +111,10 @@ def candidates_of(
         for name in [*SHARED, "box"]
         if source.config.get(name) != ours[name]
     ]
+    if config.spr_recipe != "spr":  # its code shapes prompts and answers, wherever its file lies
+        files = (one.get("spr_plugin") or {} for one in (source.config, ours))
+        if len({file.get("hash") for file in files}) > 1:
+            changed.append("--spr_plugin has another content")
     if changed:
         raise UserError(
             f"--spr_candidates {source.folder} was sampled otherwise ({', '.join(changed)}); give the same"

@@ -40,9 +40,8 @@ def candidate(ask: Ask, index: int, raw: str, recipe: Recipe) -> dict:
     query, prompt = ask
     raw = sound(raw)
     text = recipe.restated(raw, prompt, query)
-    return asdict(
-        Candidate(candidate_id(query.id, prompt.kind, index), query.id, prompt.kind, index, raw, text)
-    )
+    made = Candidate(candidate_id(query.id, prompt.kind, index), query.id, prompt.kind, index, raw, text)
+    return {**asdict(made), "recipe": recipe.name}
 
 
 def batch_plan(queries: list[Query], recipe: Recipe, size: int) -> list[dict]:

@@ -1,4 +1,4 @@
-"""Stage 1 on a server: the same prompts, sent to anything that speaks OpenAI's chat completions (``vllm
+"""Sampling on a server: the same prompts, sent to anything that speaks OpenAI's chat completions (``vllm
 serve``, SGLang, LMDeploy).
 
 One request a candidate, many at once; each answer is logged as it comes, so that what was answered is never

@@ -247,7 +247,7 @@ def write_queries(folder, config, form, data_path=None, image_folder=None):
     recipe = find_recipe(config, form)
     queries, skipped = find_queries(folder, config, recipe, Source(data_path, image_folder))
     if skipped is not None:
-        log_queries(folder, queries, skipped)
+        log_queries(folder, recipe, queries, skipped)
     return queries
 
 

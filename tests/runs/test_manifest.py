@@ -279,8 +279,49 @@ def test_settings_bind_each_flag_and_file_to_its_stage(tmp_path):
     )
     flags = [name for stage in settings.values() for name in stage]
     # A flag shapes one stage, --spr_plugin those of its hooks, box text the answers, and regions that are
-    # mined.
-    assert sorted(flags) == sorted([*set(flags), "spr_plugin", "box"])
+    # mined; the recipe's, how its queries are asked and judged too.
+    thrice = ["spr_recipe", "spr_recipe_config"] * 2
+    assert sorted(flags) == sorted([*set(flags), "spr_plugin", "box", *thrice])
+
+
+RECIPE = """
+from spr_plugin.hookspecs import hookimpl
+# {mark}
+@hookimpl
+def spr_recipe(config):
+    return None
+"""
+
+
+def of_recipe(tmp_path, mark="a", **flags):
+    """Settings of a run whose recipe is in a file of a lab's."""
+    file = tmp_path / "recipe.py"
+    file.write_text(RECIPE.format(mark=mark))
+    load_file(str(file))
+    try:
+        return settings_of(SPRConfig(spr=True, spr_plugin=[str(file)], **flags), {"family": "x"})
+    finally:
+        manager().unregister(name=str(file))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"spr_recipe": "other"}, {"spr_recipe_config": "b.yaml"}, {"mark": "b"}],
+    ids=["another recipe", "its settings", "its code"],
+)
+def test_what_a_recipe_is_makes_answers_and_scores_again_though_its_queries_stay(tmp_path, other):
+    for name in "ab":
+        (tmp_path / f"{name}.yaml").write_text(f"names: {{together: {ord(name)}}}")
+    paths = lambda flags: {k: str(tmp_path / v) if k == "spr_recipe_config" else v for k, v in flags.items()}
+    first = {"spr_recipe": "names", "spr_recipe_config": "a.yaml", "mark": "a"}
+    if "spr_recipe" in other:
+        (tmp_path / "a.yaml").write_text("names: {together: 1}\nother: {together: 1}\n")
+    folder = Folder(tmp_path / "spr")
+    before = of_recipe(tmp_path, **paths(first))
+    bind(folder, before, changes(folder, before))
+    after = of_recipe(tmp_path, **paths({**first, **other}))
+    again = changes(folder, after, stays={"regions"}).again
+    assert {"candidates", "scores", "pairs", "dpo"} <= set(again)
 
 
 # --- starting over deletes what a run of ours made, and nothing else

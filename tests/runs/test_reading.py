@@ -18,6 +18,7 @@ from spr_plugin.files import write_json
 from spr_plugin.formats import llava
 from spr_plugin.plugins import loaded_files, manager
 from spr_plugin.queries import log_queries
+from spr_plugin.recipes.spr.recipe import SPR
 from spr_plugin.recipes.spr.regions import region_query
 from spr_plugin.report.page import write_report
 from spr_plugin.runs.layout import LAYOUT, Folder
@@ -46,7 +47,8 @@ def begun(path, family="llava", **flags) -> Folder:
 def sampled(path, **how) -> Folder:
     folder = begun(path, **how)
     query = region_query(IMAGE, Box(0, 0, 50, 50, SPACE), 3)
-    log_queries(folder, [query], {"missing_image": 2})
+    log_queries(folder, SPR(SPRConfig(), None), [query], {"missing_image": 2})
+    folder.log("batches").append({"id": "0", "asks": [[query.id, "plain"]]})
     folder.log("candidates").append(
         *({"id": f"c{n}", "query": query.id, "kind": "plain", "index": n} for n in range(2))
     )
@@ -149,7 +151,12 @@ def test_a_folder_of_spr_sample_is_finished_when_all_is_there(tmp_path):
     folder = Folder(tmp_path)
     bind(folder, {stage: asked[stage] for stage in ("regions", "candidates")}, Changes({}, ()))
     assert runs.open(tmp_path).state == "empty"
-    log_queries(folder, [region_query(IMAGE, Box(0, 0, 50, 50, SPACE), 3)], {})
+    log_queries(folder, SPR(SPRConfig(), None), [region_query(IMAGE, Box(0, 0, 50, 50, SPACE), 3)], {})
+    (query,) = folder.log("regions").read()
+    # A batch that was split stays in the plan beside its halves.
+    folder.log("batches").append(
+        {"id": "0", "asks": [[query, "plain"]]}, {"id": "0.0", "asks": [[query, "plain"]]}
+    )
     folder.log("candidates").append({"id": "a"})
     assert runs.open(tmp_path).state == "stopped"
     folder.log("candidates").append({"id": "b"})

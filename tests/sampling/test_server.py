@@ -583,7 +583,7 @@ def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
         folder, recipe = Folder(tmp_path / run), find_recipe(config, form)
         queries, skipped = find_queries(folder, config, recipe, Source())
         if skipped is not None:
-            log_queries(folder, queries, skipped)
+            log_queries(folder, recipe, queries, skipped)
         import_candidates(config, recipe, form, folder)
 
     with pytest.raises(UserError, match="c: no SPR run here; give OUTPUT_DIR/spr"):
