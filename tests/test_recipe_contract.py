@@ -1,4 +1,4 @@
-"""What a plugin's recipe and pairing give is checked as it comes: a wrong shape is one line with plugin, hook and method."""
+"""A recipe and a pairing of a plugin, checked as they come: a wrong shape is a line with plugin, hook, method."""
 
 import numpy as np
 import pytest
