@@ -1,4 +1,4 @@
-"""A recipe and a pairing of a plugin, checked as they come: a wrong shape is a line with plugin, hook, method."""
+"""A recipe and a pairing of a plugin: a wrong shape is one line that names plugin, hook and method."""
 
 import numpy as np
 import pytest
