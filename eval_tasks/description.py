@@ -49,14 +49,13 @@ def read(file: Path) -> Iterator[tuple[dict, str]]:
     Raises UserError where a picture is missing or does not open, or a box has a number that is none: figures
     of a part of the set would pass for those of the whole.
     """
+    _check_boxes(file)
     folder, skipped = file.parent / "images", Counter()
     images = list(CocoImages(str(file), str(folder), skipped))
     if lost := sum(skipped[reason] for reason in (*REASONS, "size_mismatch")):
         raise UserError(
             f"{file}: {lost} of its pictures are missing under {folder} or do not open, or have another size"
         )
-    if skipped["not_finite"]:
-        raise UserError(f"{file}, annotation {_not_finite(file)}: its bbox holds a number that is not finite")
     for query in region_queries(images, seed=0, skipped=skipped):
         objects = [
             {"label": annotation.label, "bbox": list(annotation.box.xyxy)} for annotation in query.truth
@@ -72,11 +71,41 @@ def read(file: Path) -> Iterator[tuple[dict, str]]:
         yield {**record, "region": region, "objects": objects}, f"{file}, picture {image.id}"
 
 
-def _not_finite(file: Path) -> object:
-    """The id of the first annotation of such a box."""
-    rows: Any = read_json(file, str(file))
-    boxes = ((row.get("id"), row.get("bbox")) for row in rows["annotations"] if isinstance(row, dict))
-    return next(id for id, box in boxes if isinstance(box, list) and not finite(box))
+def _check_boxes(file: Path) -> None:
+    """UserError for the first annotation whose box is none on its picture; those under a pixel pass."""
+    table: Any = read_json(file, str(file))
+    images = table.get("images") if isinstance(table, dict) else None
+    rows = table.get("annotations") if isinstance(table, dict) else None
+    sizes = (
+        {
+            row["id"]: (row.get("width"), row.get("height"))
+            for row in images
+            if isinstance(row, dict) and isinstance(row.get("id"), (int, str))
+        }
+        if isinstance(images, list)
+        else {}
+    )
+    for row in rows if isinstance(rows, list) else ():
+        box = row.get("bbox") if isinstance(row, dict) else None
+        if not isinstance(box, list) or len(box) != 4:
+            continue  # counted where the file is read
+        named = f"{file}, annotation {row.get('id')}"
+        if not finite(box):
+            raise UserError(f"{named}: its bbox holds a number that is not finite")
+        if (
+            not isinstance(size := sizes.get(row.get("image_id"), ()), tuple)
+            or not finite(size)
+            or len(size) != 2
+        ):
+            raise UserError(
+                f'{named}: its image_id {row.get("image_id")!r} is no picture\'s; 1 and "1" are two'
+            )
+        x, y, width, height = box
+        small = 0 <= min(width, height) < fields.SMALLEST and max(box) > fields.SMALLEST
+        try:
+            _ = small or fields.box([x, y, x + width, y + height], size)
+        except ValueError as error:
+            raise UserError(f"{named}: its bbox {box} {error}") from None
 
 
 def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:

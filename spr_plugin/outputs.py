@@ -14,6 +14,8 @@ from spr_plugin.errors import UserError
 def refuse_unwritable(outputs: Mapping[str, str], folders: bool = False) -> None:
     """UserError for the first path (by its flag) that cannot become a file, or with `folders` a folder."""
     for flag, path in outputs.items():
+        if not str(path).strip():
+            raise UserError(f"{flag}: is empty; name a {'folder' if folders else 'file'}")
         kind = "folder" if folders else "file"
         there, right = (os.path.lexists, os.path.isdir) if folders else (os.path.exists, os.path.isfile)
         if there(path) and not right(path):

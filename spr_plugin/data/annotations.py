@@ -27,7 +27,7 @@ from spr_plugin.progress import say
 
 SMALLEST = 1.0  # px; a box with a shorter side is no object that a description could name
 LONGEST_PATH = 4096  # characters; no file system has longer ones
-TAG = re.compile(r"</?\|?[A-Za-z_][\w ]*\|?/?>")
+TAG = re.compile(r"<[/|]{0,2}[A-Za-z_][\w ]*\|?/?>")
 BOX_MARKS = re.compile(r"[][<>{}()\"\\|]")
 NAME_END = re.compile(r"_\(|/")
 
@@ -130,7 +130,8 @@ class CocoImages:
         record's name. UserError for a file that another name has led to."""
         first, *tails = _tails(name)
         found = os.path.join(self._folder, first)
-        if not os.path.exists(found):
+        # A folder that is there and lacks the file is the one that is meant: its name's end is another file.
+        if not os.path.exists(found) and not _names_a_folder(self._folder, name):
             there = (tail for tail in tails if os.path.exists(os.path.join(self._folder, tail)))
             own = next((tail for tail in there if not self._index.shared(name, tail)), first)
             found = os.path.join(self._folder, own)
@@ -143,6 +144,11 @@ class CocoImages:
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         return filter(None, map(self.image, range(len(self.ids))))
+
+
+def _names_a_folder(folder: str, name: str) -> bool:
+    inner = os.path.dirname(name)
+    return bool(inner) and not os.path.isabs(name) and os.path.isdir(os.path.join(folder, inner))
 
 
 def _tails(name: str) -> list[str]:

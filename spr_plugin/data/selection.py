@@ -26,6 +26,8 @@ from spr_plugin.plain_pickle import load_plain
 # COCO's are below a million, which tells them from the twelve digits of dates and hashes; its year may stand
 # before.
 COCO_NUMBER = re.compile(r"(?:(?<!\d)|(?<=201[457]))(0{6}\d{6})(?!\d)")
+# What an export of Roboflow makes of ``a.jpg``: ``a_jpg.rf.HASH.jpg``.
+ROBOFLOW = re.compile(r"_(jpe?g|png|bmp|webp)\.rf\.[0-9A-Za-z]+\.[A-Za-z]{3,4}$")
 TWELVE_DIGITS = re.compile(r"(?<!\d)(\d{12})(?!\d)")
 IN_COCO_SET = re.compile(
     r"(?:coco|(?:train|val|test)201[457])[_-]0*(\d{1,6})(?!\d)|(?:train|val|test)201[457]/(\d{1,6})\.\w+$",
@@ -88,7 +90,7 @@ def keys_of_picture(name: Key) -> frozenset[Key]:
     """
     if isinstance(name, int):
         return frozenset([name])
-    path = str(name).replace("\\", "/")
+    path = ROBOFLOW.sub(r".\1", str(name).replace("\\", "/"))
     _, _, base = path.rpartition("/")
     # a folder is named after a picture by who cuts it up, and a Roboflow export ends in a hash
     padded = [*COCO_NUMBER.findall(path), *TWELVE_DIGITS.findall(base)]

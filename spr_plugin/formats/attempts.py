@@ -12,10 +12,9 @@ An attempt is
 4``);
 - two numbers or more in a bracket that the text's end cuts off.
 
-A run goes on over punctuation, single letters and the words that coordinates are told with. Numbers that
-merely stand in
-a sentence never are an attempt: ``(3, 4, 5 and 6 years old)`` is one, ``3, 4, 5 and 6 years old`` is none. An
-attempt holds the key, brackets and quotes that would be left behind without it.
+A run goes on over punctuation, single letters, units and the words that coordinates are told with. Numbers
+that merely stand in a sentence never are an attempt: ``(3, 4, 5 and 6 years old)`` is one, ``3, 4, 5 and 6
+years old`` is none. An attempt holds the key, brackets and quotes that would be left behind without it.
 
 The text is looked at as it is shown: HTML entities, full-width and subscript characters, and other scripts'
 brackets and quotes stand for the plain ones. One pass over it; time is linear. Knows nothing about families,
@@ -57,7 +56,8 @@ _TOKEN = re.compile(
   | (?P<side>\b{SIDE}\b)
   | (?P<is>\b(?:is|are|equals)\b)
   | (?P<from>\b(?:from|between)\b)
-  | (?P<told>\b(?:and|to|at|the|through|thru|until|till|by|px|pixels?|points?)\b | [^\W\d_](?![^\W\d_]))
+  | (?P<unit>(?:px|pixels?|points?|pts?|[cm]m)\b)
+  | (?P<told>\b(?:and|to|at|the|through|thru|until|till|by|about|around|roughly)\b | [^\W\d_](?![^\W\d_]))
   | (?P<word>[^\W\d_]+)
   | (?P<equals>[:=])
   | (?P<next>;)
@@ -193,6 +193,11 @@ class _Bracket:
         self.run_numbers, self.marked = self.run_numbers + count, self.marked + marked
         self.numbers += count
 
+    def measure(self, span: Span) -> None:
+        """A unit goes with the number that it stands behind."""
+        if self.run_numbers and self.run[1] >= span[0] - 1:
+            self.run = (self.run[0], span[1])
+
     def has_few_words(self) -> bool:
         return not self.holds_read and self.words * 2 <= self.numbers
 
@@ -203,9 +208,8 @@ class _Scan:
     def __init__(self, text: str):
         self.text, self.open, self.tags = text, [_Bracket()], 0
         self.found: list[Attempt] = []  # the innermost ones
-        self.wholes: list[
-            Attempt
-        ] = []  # brackets that are coordinates as a whole, whatever was found in them
+        # Brackets that are coordinates as a whole, whatever was found in them.
+        self.wholes: list[Attempt] = []
         self.key: _Key | None = None
 
     def run(self) -> None:
@@ -221,6 +225,8 @@ class _Scan:
                 self.key = self.key._replace(made=True)
             elif kind == "from":
                 self.key = _Key(span[0], made=True)
+            elif kind == "unit":
+                self.open[-1].measure(span)
             elif kind != "told":
                 key, self.key = self.key if self.key and self.key.made else None, None
                 self.take(kind, token, span, key)

@@ -60,6 +60,8 @@ def test_a_picture_has_one_key_under_all_its_names(name, key):
         ("coco/COCO_val2014_9.jpg", {9}),
         ("COCO_581857.jpg", {581857}),
         ("coco/9.jpg", {"9.jpg"}),
+        ("1000092795_jpg.rf.0f3abc.jpg", {"1000092795.jpg"}),
+        ("train2014/581857_jpg.rf.0f3a.jpg", {581857}),
         ("coco_train2017-581857_jpg.rf.0f3a9c.jpg", {581857}),
         ("coco/train2017/581857.jpg", {581857}),
         ("train2014_0581857_crop2.png", {581857}),

@@ -481,6 +481,31 @@ def test_a_snapshot_s_links_into_its_cache_are_no_way_out(data_root, tmp_path, m
     assert len(data.read_folder(str(root), VAL)) == 6 and "outside" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"bbox": [0.1, 0.1, 0.2, 0.2]}, "annotation 3: its bbox .* boxes are in pixels"),
+        ({"bbox": [9000, 10, 20, 20]}, "annotation 3: its bbox .* lies outside the picture"),
+        ({"bbox": [10, 10, 9000, 20]}, "annotation 3: its bbox .* lies outside the picture"),
+        ({"bbox": [10, 10, -5, 20]}, "annotation 3: its bbox .* is not left, top, right, bottom"),
+        ({"image_id": "0"}, "annotation 3: its image_id '0' is no picture's"),
+    ],
+)
+def test_a_description_s_truth_off_its_picture_is_refused_by_its_annotation(
+    tmp_path, all_data, change, words
+):
+    """It was left out or cut in silence, and the figures were those of another truth."""
+    import shutil
+
+    shutil.copytree(all_data / "grounded_description", tmp_path / "grounded_description")
+    file = tmp_path / "grounded_description/val.json"
+    content = json.loads(file.read_text())
+    content["annotations"][3].update(change)
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=words):
+        data.read_folder(str(tmp_path), CATALOGUE["spr_grounded_description_val"])
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 10**400])
 def test_a_description_s_truth_of_numbers_that_are_none_is_refused_by_its_annotation(
     tmp_path, all_data, number
