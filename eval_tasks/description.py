@@ -76,7 +76,7 @@ def _check_boxes(file: Path) -> None:
     table: Any = read_json(file, str(file))
     images = table.get("images") if isinstance(table, dict) else None
     rows = table.get("annotations") if isinstance(table, dict) else None
-    sizes = (
+    sizes: dict[Any, Any] = (
         {
             row["id"]: (row.get("width"), row.get("height"))
             for row in images
