@@ -190,7 +190,7 @@ def test_a_full_disk_at_a_checkpoint_is_one_line_and_the_one_before_stays(live_l
     [
         (dict(rejected="red circle [0.1, 0.2, 0.5, 0.75]"), "the same tokens"),
         (dict(chosen=" "), "empty"),
-        (dict(image="/nowhere.png"), "nowhere.png"),
+        (dict(pictures=("/nowhere.png",)), "nowhere.png"),
     ],
 )
 def test_a_pair_that_is_none_is_named(live_llava, pairs, tmp_path, change, words):
@@ -247,7 +247,7 @@ def test_what_is_no_picture_any_more_is_not_opened(live_llava, pairs, tmp_path, 
         monkeypatch.setattr(pictures, "_max_pixels", 100)
     host, _ = live_llava()
     with pytest.raises(UserError, match=rf"^pair pair0: {file} cannot be read any more \(.*{words}.*\)"):
-        pair_rows(host, dataclasses.replace(pairs(1)[0], image=str(file)))
+        pair_rows(host, dataclasses.replace(pairs(1)[0], pictures=(str(file),)))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -257,8 +257,10 @@ def test_a_picture_that_vanishes_during_training_is_one_line_and_the_run_goes_on
     """Read in this process or in the data loader's own."""
     images = tmp_path / "images"
     given = pairs(12)
-    shutil.copytree(Path(given[0].image).parent, images)
-    ours = [dataclasses.replace(pair, image=str(images / Path(pair.image).name)) for pair in given]
+    shutil.copytree(Path(given[0].pictures[0]).parent, images)
+    ours = [
+        dataclasses.replace(pair, pictures=(str(images / Path(pair.pictures[0]).name),)) for pair in given
+    ]
 
     class Vanish(Reporter):
         def on_step_begin(self, args, state, control, **kwargs):

@@ -291,7 +291,7 @@ def token_log_probs(checkpoint: Path, pairs: Sequence[PreferencePair], data: Pat
     for start in range(0, len(pairs), BATCH):
         inputs = host.on_device(preference.batch_of(host, pairs[start : start + BATCH]))
         with generating(host):
-            scored = rows.answers(host, host.trainer.model, inputs["batch"], inputs["tails"], joined=True)
+            scored = rows.answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], joined=True)
         said = [
             host.tokenizer.convert_ids_to_tokens(row[row != rows.IGNORED].tolist())
             for row in inputs["batch"]["labels"]

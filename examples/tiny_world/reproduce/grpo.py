@@ -213,9 +213,10 @@ def sampler(host, image_token: int, temperature: float):
 
     def rollout(prompts: list, trainer) -> dict:
         each, longest = trainer.num_generations, trainer.max_completion_length
-        rows = [
-            host.question(*(part[part["type"]] for part in turn["content"])) for (turn,) in prompts[::each]
-        ]
+        rows = []
+        for (turn,) in prompts[::each]:
+            picture, text = (part[part["type"]] for part in turn["content"])
+            rows += host.questions([picture], [text])
         said = decode(host, rows, torch.randint(2**62, (len(rows), each)).tolist(), draw, longest)
         answers = [answer + [end] * (len(answer) < longest) for one in said for answer in one]
         return {
