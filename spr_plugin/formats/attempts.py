@@ -9,7 +9,7 @@ An attempt is
 - brackets of two numbers or more that follow one another (``(1,2),(3,4)``, ``from (1,2) to (3,4)``), and a
   model's location tags (``<patch_index_0044>``);
 - four numbers after a box's key (``bbox: 1, 2, 3, 4``), or each after a side's (``x_1=1, y1 2, right is 3, b:
-4``);
+4``, ``<x1>1</x1>``);
 - two numbers or more in a bracket that the text's end cuts off.
 
 A run goes on over punctuation, single letters, units and the words that coordinates are told with. Numbers
@@ -40,12 +40,15 @@ PARTS += "|cent(?:er|re)|corner|start|end"
 SIDE = rf"(?:{PARTS})(?:[_-]?(?:{PARTS}))*"
 BOX = r"bbox(?:es)?|b?box(?:es)?_?2d|bounding[ _-]?box(?:es)?|coord(?:inate)?s?|xyxy|xywh"
 THING = r"box(?:es)?|region|rect(?:angle)?|roi|loc(?:ation)?"  # is measured in numbers of other kinds too
+SIDE_TAG = rf"(?![bclrt]>)(?:{SIDE})>"  # <b> is a word in bold
 TAG = rf"(?:{BOX}|{THING}|object|quad|det)(?:_start|_end)?"
 _TOKEN = re.compile(
     rf"""
     (?P<read>{READ}+)
   | (?P<cell><(?:(?P<pair>patch_index)|loc|bin|coord|x|y)_?\d+>)
   | (?P<tag><[/|]*{TAG}\|?> | \[/?{TAG}\])
+  | (?P<side_tag><{SIDE_TAG})
+  | (?P<unit></{SIDE_TAG} | (?:px|pixels?|points?|pts?|[cm]m)\b)
   | (?P<other_tag><[/|]*[^\W\d]\w*\|?>)
   | (?P<opening>\\?[\[({{] | <(?=\s?[-+]?\.?\d|[^\W\d]))
   | (?P<closing>\\?[\])}}] | /?>)
@@ -56,7 +59,6 @@ _TOKEN = re.compile(
   | (?P<side>\b{SIDE}\b)
   | (?P<is>\b(?:is|are|equals)\b)
   | (?P<from>\b(?:from|between)\b)
-  | (?P<unit>(?:px|pixels?|points?|pts?|[cm]m)\b)
   | (?P<told>\b(?:and|to|at|the|through|thru|until|till|by|about|around|roughly)\b | [^\W\d_](?![^\W\d_]))
   | (?P<word>[^\W\d_]+)
   | (?P<equals>[:=])
@@ -194,7 +196,7 @@ class _Bracket:
         self.numbers += count
 
     def measure(self, span: Span) -> None:
-        """A unit goes with the number that it stands behind."""
+        """A unit, or the end of a side's tag, goes with the number that it stands behind."""
         if self.run_numbers and self.run[1] >= span[0] - 1:
             self.run = (self.run[0], span[1])
 
@@ -223,6 +225,8 @@ class _Scan:
                 self.key = _Key(before.start, max(before.marks, marks), not token["thing"], corner)
             elif self.key and (kind == "equals" or (kind == "is" and self.key.spoken)):
                 self.key = self.key._replace(made=True)
+            elif kind == "side_tag":
+                self.key = _Key(span[0], marks=1, made=True)
             elif kind == "from":
                 self.key = _Key(span[0], made=True)
             elif kind == "unit":
