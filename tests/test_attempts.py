@@ -45,6 +45,9 @@ NEAR_MISSES = [
     "<loc_800><loc_800><loc_900><loc_900>",
     "<patch_index_9600><patch_index_9700>",
     "x_1=0.8, y_1=0.8, x_2=0.9, y_2=0.9",
+    "Coordinates (x1, y1, x2, y2): 0.8, 0.8, 0.9, 0.9",
+    "[xmin, ymin, xmax, ymax] = 0.8, 0.8, 0.9, 0.9",
+    "(left,top,width,height): (0.8 0.8 0.1 0.1)",
     "<x1>0.8</x1><y1>0.8</y1><x2>0.9</x2><y2>0.9</y2>",
     "<xmin>0.8</xmin>, <ymin>0.8</ymin>, <xmax>0.9</xmax>, <ymax>0.9</ymax>",
     "<x>0.8</x> <y>0.8</y> <w> 0.1 </w> <h> 0.1 </h>",
@@ -81,6 +84,7 @@ NEAR_MISSES = [
     "`(0.8, 0.8, 0.9, 0.9)`",
 ]
 PROSE = [
+    "the corners (left, top, right, bottom) are 3, 4 and 5 meters off",
     "<b>3</b>, <b>4</b>, <b>5</b> and <b>6</b> people",
     "1, 2, 3, 4 are painted on it",
     "In 1990, 1991, 1992 and 1993 it was red",

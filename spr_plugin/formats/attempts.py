@@ -8,7 +8,7 @@ An attempt is
   beside them; or parted by a word to two numbers at most;
 - brackets of two numbers or more that follow one another (``(1,2),(3,4)``, ``from (1,2) to (3,4)``), and a
   model's location tags (``<patch_index_0044>``);
-- four numbers after a box's key (``bbox: 1, 2, 3, 4``), or each after a side's (``x_1=1, y1 2, right is 3, b:
+- four numbers after a box's key (``bbox: 1, 2, 3, 4``, ``(x1, y1, x2, y2) = 1, 2, 3, 4``), or each after a side's (``x_1=1, y1 2, right is 3, b:
 4``, ``<x1>1</x1>``);
 - two numbers or more in a bracket that the text's end cuts off.
 
@@ -39,6 +39,7 @@ PARTS = "[xy](?:_?[0-3])?|w|h|c|l|t|r|b|min|max|left|top|right|bottom|upper|lowe
 PARTS += "|cent(?:er|re)|corner|start|end"
 SIDE = rf"(?:{PARTS})(?:[_-]?(?:{PARTS}))*"
 BOX = r"bbox(?:es)?|b?box(?:es)?_?2d|bounding[ _-]?box(?:es)?|coord(?:inate)?s?|xyxy|xywh"
+NAMED = rf"[\[(]\s?{SIDE}(?:,\s?{SIDE}){{3}}\s?[\])]"  # (x1, y1, x2, y2): 1, 2, 3, 4
 THING = r"box(?:es)?|region|rect(?:angle)?|roi|loc(?:ation)?"  # is measured in numbers of other kinds too
 SIDE_TAG = rf"(?![bclrt]>)(?:{SIDE})>"  # <b> is a word in bold
 TAG = rf"(?:{BOX}|{THING}|object|quad|det)(?:_start|_end)?"
@@ -50,6 +51,7 @@ _TOKEN = re.compile(
   | (?P<side_tag><{SIDE_TAG})
   | (?P<unit></{SIDE_TAG} | (?:px|pixels?|points?|pts?|[cm]m)\b)
   | (?P<other_tag><[/|]*[^\W\d]\w*\|?>)
+  | (?P<named>{NAMED})
   | (?P<opening>\\?[\[({{] | <(?=\s?[-+]?\.?\d|[^\W\d]))
   | (?P<closing>\\?[\])}}] | /?>)
     # a time or date is one number
@@ -217,9 +219,9 @@ class _Scan:
     def run(self) -> None:
         for token in _TOKEN.finditer(self.text):
             kind, span = token.lastgroup, token.span()
-            if kind in ("box", "side"):
+            if kind in ("box", "named", "side"):
                 before = self.key or _Key(_around(self.text, span)[0])
-                marks = 4 if kind == "box" else 1
+                marks = 1 if kind == "side" else 4
                 # X1, y_min: said of nothing else.
                 corner = kind == "side" and token.group()[0] in "xyXY" and span[1] - span[0] > 1
                 self.key = _Key(before.start, max(before.marks, marks), not token["thing"], corner)
