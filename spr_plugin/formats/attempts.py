@@ -8,8 +8,8 @@ An attempt is
   beside them; or parted by a word to two numbers at most;
 - brackets of two numbers or more that follow one another (``(1,2),(3,4)``, ``from (1,2) to (3,4)``), and a
   model's location tags (``<patch_index_0044>``);
-- four numbers after a box's key (``bbox: 1, 2, 3, 4``, ``(x1, y1, x2, y2) = 1, 2, 3, 4``), or each after a side's (``x_1=1, y1 2, right is 3, b:
-4``, ``<x1>1</x1>``);
+- four numbers after a box's key (``bbox: 1, 2, 3, 4``, ``(x1, y1, x2, y2) = 1, 2, 3, 4``), or each after a
+  side's (``x_1=1, y1 2, right is 3, b: 4``, ``<x1>1</x1>``);
 - two numbers or more in a bracket that the text's end cuts off.
 
 A run goes on over punctuation, single letters, units and the words that coordinates are told with. Numbers
