@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from spr_plugin.boxes import Box
-from spr_plugin.formats.attempts import QUOTES, Span
+from spr_plugin.formats.attempts import Span
+from spr_plugin.formats.tokens import QUOTES
 
 # What may stand between two boxes of one phrase. Only looked for in gaps of at most GAP characters, to stay
 # linear.
