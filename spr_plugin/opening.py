@@ -180,6 +180,7 @@ def _later(first: Round, number: int, entered: tuple[Path, ...]) -> Round:
     for step in range(2, number + 1):
         config.spr_seed = int(digest([config.spr_seed, step])[:8], 16)
     config.spr_candidates = None  # those were the first round's
+    config.spr_overwrite = False  # what there was of this round went with the first one's
     recipe = find_recipe(config, first.host.box_format)
     pairing = ask("spr_pairing", config=config)
     return Round(first.host, config, recipe, pairing, first.folder.round(number), number, entered)
@@ -201,9 +202,10 @@ def _enter_round(later: Round) -> None:
     """Bind a later round and write its queries; all that could be refused was so at the start. For one
     rank.
     """
-    settings, config = _settings(later), copy.copy(later.config)
-    config.spr_overwrite = False  # what there was of this round went with the first one's
-    queries, skipped, changed = settled_queries(later.folder, settings, config, later.recipe, later.source)
+    settings = _settings(later)
+    queries, skipped, changed = settled_queries(
+        later.folder, settings, later.config, later.recipe, later.source
+    )
     bind(later.folder, settings, changed)
     if skipped is not None:
         log_queries(later.folder, later.recipe, queries, skipped)

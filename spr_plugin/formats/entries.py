@@ -11,7 +11,7 @@ from spr_plugin.formats.parsed import GAP, Edit
 
 CUT, BROKEN = -1, 0
 FENCE = "```"
-# A flat JSON object; braces inside its strings are no end. `_entries` says where to look for one.
+# A flat JSON object; braces inside its strings are no end. `entries_in` says where to look for one.
 _ENTRY = re.compile(r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\}', re.DOTALL)
 _BRACE_OR_QUOTE = re.compile(r'[{}"]')
 _CLOSING_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"')
