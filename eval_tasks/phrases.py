@@ -31,7 +31,7 @@ FIELDS = {
 }
 NOT_GROUNDED = "phrase_not_grounded"
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
-_LEADING = re.compile(r"(?:(?:and|or|with|a|an|the|some|one)\s+)*")
+_LEADING = re.compile(r"\A(?:(?:and|or|with|a|an|the|some|one)\s+)*")
 
 Corners = Sequence[float]
 
@@ -106,5 +106,4 @@ def merged(boxes: Sequence[Corners]) -> list[float]:
 def plain(phrase: str) -> str:
     """A phrase as it is compared: lower case, no punctuation, single spaces, no leading articles."""
     words = " ".join(_PUNCTUATION.sub("", phrase.lower()).split())
-    bare = words[_LEADING.match(words).end() :]
-    return bare or words
+    return _LEADING.sub("", words, count=1) or words

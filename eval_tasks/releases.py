@@ -57,6 +57,7 @@ LICENCES = {
     "lvis": "CC BY 4.0",
     "vg": "CC BY 4.0",
 }
+ROWS_AT_ONCE = 500  # pictures may be in them
 PICTURES = (REC_PICTURES, "flickr30k-images", "val2017", "VG_100K", "VG_100K_2")  # of the layouts above
 
 
@@ -116,14 +117,14 @@ def _write(records: list[Record], source: Path, target: Path, place: str, embed:
         raise UserError("spr data needs pyarrow: pip install 'spr-plugin[eval]'") from None
     file = target / f"{place}.parquet"
     rows = (_with_picture(record, source, target, embed) for record in records)
-    part, writer = draft_of(file), None
+    part = draft_of(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        while batch := list(islice(rows, 500)):
-            table = pyarrow.Table.from_pylist(batch, schema=writer.schema if writer else None)
-            writer = writer or pyarrow.parquet.ParquetWriter(part, table.schema)
-            writer.write_table(table)
-        writer.close()
+        first = pyarrow.Table.from_pylist(list(islice(rows, ROWS_AT_ONCE)))
+        with pyarrow.parquet.ParquetWriter(part, first.schema) as writer:
+            writer.write_table(first)
+            while batch := list(islice(rows, ROWS_AT_ONCE)):
+                writer.write_table(pyarrow.Table.from_pylist(batch, schema=first.schema))
         put(part, file)
     except OSError as error:
         raise UserError(f"--to {target}: cannot write {file} ({error.strerror or error})") from None
@@ -133,10 +134,8 @@ def _write(records: list[Record], source: Path, target: Path, place: str, embed:
 
 def _with_picture(record: Record, source: Path, target: Path, embed: bool) -> Record:
     path = source / str(record["image"])
-    picture = os.path.relpath(path, target)
-    if embed:
-        picture = {"bytes": stored_bytes(str(path), str(record["id"])), "path": path.name}
-    return {**record, "image_id": path.name, "image": picture}
+    embedded = {"bytes": stored_bytes(str(path), str(record["id"])), "path": path.name} if embed else None
+    return {**record, "image_id": path.name, "image": embedded or os.path.relpath(path, target)}
 
 
 CONVERTERS: dict[str, Callable[[Path, Counter], Iterator[tuple[str, list[Record]]]]] = {

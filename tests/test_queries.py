@@ -67,6 +67,12 @@ def regions(source, aspect="pad", into="spr", **flags):
     return {query.image.id: len(query.image.annotations) for query in queries}, read_json(folder.skipped)
 
 
+def test_without_a_data_file_to_mine_annotations_are_asked_for(source):
+    """A plugin's host may have none."""
+    with pytest.raises(UserError, match="^--spr_annotations: name .* no LLaVA --data_path"):
+        write_queries(Folder(source / "spr"), SPRConfig(spr=True), llava(), None, str(source))
+
+
 @pytest.mark.parametrize(
     ("flags", "objects", "counts"),
     [

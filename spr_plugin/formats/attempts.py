@@ -125,7 +125,7 @@ class _Bracket:
     """An open bracket, or the text around all of them, and the run of numbers that goes on in it.
 
     Attributes:
-        start: where it opens, a key before it included; None for the text itself.
+        start: where it opens, a key before it included.
         kind: "tag", "<", another opening character, or "" for the text itself.
         found: how many attempts there were when it opened.
         numbers, words: all numbers in it, those of inner brackets too, and its ordinary words.
@@ -137,7 +137,7 @@ class _Bracket:
         runs: (span, opened) of runs of four that are attempts if it closes.
     """
 
-    start: int | None = None
+    start: int = 0
     kind: str = ""
     found: int = 0
     numbers: int = 0
@@ -180,6 +180,7 @@ class _Scan:
     def run(self) -> None:
         for token in TOKEN.finditer(self.text):
             kind, span = token.lastgroup, token.span()
+            assert kind, "each of the token's alternatives has a name"
             if kind in ("box", "named", "side"):
                 before = self.key or _Key(_around(self.text, span)[0])
                 marks = 1 if kind == "side" else 4
@@ -199,7 +200,7 @@ class _Scan:
                 self.take(kind, token, span, key)
         self.end_of_text()
 
-    def take(self, kind: str, token: re.Match, span: Span, key: _Key | None) -> None:
+    def take(self, kind: str, token: re.Match[str], span: Span, key: _Key | None) -> None:
         """A token, of any kind but those of a key, with the key before it."""
         bracket, start, marks = self.open[-1], key.start if key else span[0], key.marks if key else 0
         if kind == "number":

@@ -132,7 +132,7 @@ class Scoring:
         there.
         """
         image = self._pictures.of(row)
-        region = usable(Box(*map(float, row["region"]), Space.pixels(image.width, image.height)))
+        region = usable(Box.of(map(float, row["region"]), Space.pixels(image.width, image.height)))
         query = region and region_query(image, region, seed=0)
         if not query or not query.truth:
             raise UserError(
@@ -145,16 +145,16 @@ class Scoring:
         """What the log keeps of the regions of one batch: ``{"rows", "pair", "skip"}``."""
         queries = [self._query(row) for row, *_ in rows]
         candidates = [[{"id": str(row["id"]), "text": row["text"]} for row in group] for group in rows]
-        records, found = judge_queries(queries, candidates, recipe), []
+        records, scored = judge_queries(queries, candidates, recipe), []
         for query, group, record in zip(queries, rows, records):
             answers = [
                 {**row, **_answer(judged, query, self.box_format)}
                 for row, judged in zip(group, record["candidates"])
             ]
             made = make_pair(query, recipe.question(query), record["candidates"], pairing)
-            skip = made if isinstance(made, str) else None
-            found.append({"rows": answers, "pair": None if skip else asdict(made), "skip": skip})
-        return found
+            skip, pair = (made, None) if isinstance(made, str) else (None, asdict(made))
+            scored.append({"rows": answers, "pair": pair, "skip": skip})
+        return scored
 
 
 def _held(path: Path) -> int:
