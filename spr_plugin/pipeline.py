@@ -86,14 +86,14 @@ def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
     """
     log = now.log("pairs")
     if ranks.rank() == 0:
-        held, scores = log.held(), now.log("scores").read()
+        logged, scores = log.held(), now.log("scores").read()
         for query in queries:
             made = make_pair(query, now.recipe.question(query), scores[query.id]["candidates"], now.pairing)
             if isinstance(made, str):
                 record = {"id": query.id, "query": query.id, "skip": made}
             else:
                 record = asdict(made)
-            if record["id"] not in held:
+            if record["id"] not in logged:
                 log.append({**record, "recipe": now.recipe.name})
     ranks.barrier()
     records = log.read().values()

@@ -45,9 +45,9 @@ class CheckedImages(Foreign):
                 image = next(images, images)  # itself: the end, as None is a mistake
                 if image is images:
                     return
-                found = self._as_stored(image)
-            if found:
-                yield found
+                stored = self._as_stored(image)
+            if stored:
+                yield stored
 
     def _as_stored(self, image) -> AnnotatedImage | None:
         """`image` with the boxes that can be used, or None.

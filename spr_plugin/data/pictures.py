@@ -155,12 +155,12 @@ def _is_turned(image: Image.Image) -> bool:
 @contextlib.contextmanager
 def opened(source: Source, record_id: str | None = None) -> Iterator[Image.Image]:
     """The picture, header read. BadImage for whatever keeps it from being read, also inside the ``with``."""
-    name, place = _name(source), _place(source)
+    name, origin = _name(source), _origin(source)
     try:
         with contextlib.ExitStack() as files:
             files.enter_context(_whole_alone())
             file: BinaryIO = (
-                io.BytesIO(place) if isinstance(place, bytes) else open(place, "rb", opener=_regular)
+                io.BytesIO(origin) if isinstance(origin, bytes) else open(origin, "rb", opener=_regular)
             )
             image = files.enter_context(Image.open(files.enter_context(file), formats=FORMATS))
             if image.width * image.height > _max_pixels:
@@ -194,7 +194,7 @@ def _whole_alone() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = theirs
 
 
-def _place(source: Any) -> str | os.PathLike | bytes:
+def _origin(source: Any) -> str | os.PathLike | bytes:
     """Where its bytes are: at a path, or here."""
     if isinstance(source, Mapping):
         content = source.get("bytes")
@@ -250,12 +250,12 @@ def outside_of(folder: str) -> Callable[[str], str | None]:
 def refuse_outside(named: Iterable[tuple[str, str]], folder: str, folder_flag: str, allow_flag: str) -> None:
     """UserError that names the first of the pictures (record id, path) outside `folder`, and how to go on."""
     outside = outside_of(folder)
-    found = {path: (id, real) for id, path in named if (real := outside(path))}
-    if found:
-        path, (id, real) = next(iter(found.items()))
+    strangers = {path: (id, real) for id, path in named if (real := outside(path))}
+    if strangers:
+        path, (id, real) = next(iter(strangers.items()))
         raise UserError(
             f"record {id}: {path} lies outside the pictures' folder {folder or '.'}, at {real} "
-            f"({len(found)} such pictures): if that is meant, add {allow_flag}; "
+            f"({len(strangers)} such pictures): if that is meant, add {allow_flag}; "
             f"or name the folder that holds them to {folder_flag}"
         )
 

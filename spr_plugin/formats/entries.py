@@ -35,8 +35,8 @@ def is_value(text: str, start: int) -> bool:
 
 def label_near(text: str, span: Span) -> str:
     """The label that an object which cannot be read gives, or ""."""
-    found = _LABEL.search(text, *span)
-    return found[1] if found else ""
+    label = _LABEL.search(text, *span)
+    return label[1] if label else ""
 
 
 def _list_around(text: str, span: Span) -> tuple[re.Match[str], re.Match[str]] | None:
@@ -76,15 +76,15 @@ def object_around(text: str, low: int, span: Span, high: int) -> Span:
     must be one.
     """
     opened: list[int] = []
-    found = span
+    outermost = span
     for brace in _BRACE.finditer(text, low, high):
         if brace.group() == "{":
             opened.append(brace.start())
         elif opened and (start := opened.pop()) <= span[0] and brace.end() >= span[1]:
-            found = start, brace.end()
+            outermost = start, brace.end()
         if not opened and brace.end() >= span[1]:
             break
-    return found
+    return outermost
 
 
 def entries_in(text: str) -> tuple[list[Span], int]:

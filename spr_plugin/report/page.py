@@ -126,12 +126,12 @@ def _shown(pair: PreferencePair, query: Query, record: Mapping, run: SavedRun) -
 
 def _pictures(query: Query, marks: Sequence[Mark], side: str) -> list[str | None]:
     """The query's pictures with their marks as data URIs; None for one that cannot be opened any more."""
-    shown: list[str | None] = []
+    uris: list[str | None] = []
     for number, picture in enumerate(query.pictures):
         try:
             image = open_image(picture.path, picture.id)
         except UserError:
-            shown.append(None)
+            uris.append(None)
             continue
         mine = [mark for mark in marks if mark.picture == number]
         boxes = [
@@ -140,8 +140,8 @@ def _pictures(query: Query, marks: Sequence[Mark], side: str) -> list[str | None
             else (COLORS.get(mark.kind, COLORS["region"]), mark.xyxy, 1)
             for mark in mine
         ]
-        shown.append(data_uri(image, boxes))
-    return shown
+        uris.append(data_uri(image, boxes))
+    return uris
 
 
 def data_uri(image: Image.Image, boxes: list[tuple]) -> str:

@@ -31,10 +31,10 @@ class LiveSampler:
     """
 
     def __init__(
-        self, host: Host, recipe: Recipe, config: SPRConfig, log: Log, plan: Log, held: set[str], asks_of
+        self, host: Host, recipe: Recipe, config: SPRConfig, log: Log, plan: Log, logged: set[str], asks_of
     ):
         self.host, self.recipe, self.config, self.log, self.plan = host, recipe, config, log, plan
-        self.held, self.asks_of = held, asks_of
+        self.logged, self.asks_of = logged, asks_of
         self.draw = drawing(config.spr_temperature, config.spr_top_p, config.spr_top_k)
         self.tokenizing = threading.Lock()  # one thread at a time: fast tokenizers are not made for more
         self.unread = 0
@@ -60,7 +60,7 @@ class LiveSampler:
             for (batch, mine), rows in bar:
                 records = list(self.answered(batch, rows))
                 if mine:
-                    self.log.append(*(record for record in records if record["id"] not in self.held))
+                    self.log.append(*(record for record in records if record["id"] not in self.logged))
 
     def rows(self, asks: list[Ask], readers: ThreadPoolExecutor) -> list[dict | None]:
         """The host's row of each prompt, None where a picture of it cannot be read. A picture is decoded

@@ -36,7 +36,7 @@ def sample(
             memory, a server fails or has too many empty answers.
     """
     make_plan = lambda: batch_plan(queries, recipe, config.spr_sample_batch)
-    batches, held = ranks.from_rank_0(lambda: left_to_do(log, plan, make_plan, config.spr_samples))
+    batches, logged = ranks.from_rank_0(lambda: left_to_do(log, plan, make_plan, config.spr_samples))
     by_id = {query.id: query for query in queries}
 
     def asks_of(batch: dict) -> list[Ask]:
@@ -47,16 +47,16 @@ def sample(
 
     if config.spr_sampler == "openai":
         wanted = wanted_of(recipe, queries, config)
-        _sample_on_server(ranks.share(batches, prompts_in), held, asks_of, recipe, config, log, wanted)
+        _sample_on_server(ranks.share(batches, prompts_in), logged, asks_of, recipe, config, log, wanted)
     elif batches:  # also without a share of its own: under ZeRO-3 all ranks gather the model together
         assert host is not None, "a model answers where no server does"
-        LiveSampler(host, recipe, config, log, plan, held, asks_of).run(batches)
+        LiveSampler(host, recipe, config, log, plan, logged, asks_of).run(batches)
     log.close()
     ranks.barrier()
 
 
 def _sample_on_server(
-    batches: list[dict], held: set[str], asks_of, recipe: Recipe, config: SPRConfig, log: Log, wanted: int
+    batches: list[dict], logged: set[str], asks_of, recipe: Recipe, config: SPRConfig, log: Log, wanted: int
 ) -> None:
     """This rank's share of the batches, of ``wanted`` candidates in all. Empty answers are candidates only if
     they are few."""
@@ -66,7 +66,7 @@ def _sample_on_server(
 
     def missing(ask: Ask) -> dict[int, int]:
         ids = {index: candidate_id(ask[0].id, ask[1].kind, index) for index in range(config.spr_samples)}
-        return {index: int(id, 16) for index, id in ids.items() if id not in held}
+        return {index: int(id, 16) for index, id in ids.items() if id not in logged}
 
     def shown_by(ask: Ask) -> list[Image.Image] | None:
         query, prompt = ask

@@ -107,7 +107,7 @@ class Scoring:
         lock(self.folder.path, "--out")
         bind(self.folder, self._settings, changes(self.folder, self._settings))
         log = self.folder.log("scores")
-        if done := _held(log.path):
+        if done := _scored_batches(log.path):
             say(f"{done} batches are scored already, in {self.folder}")
         for number, rows in enumerate(batches(progress(responses_in(self.responses), self.total, "scoring"))):
             if number >= done:
@@ -157,22 +157,22 @@ class Scoring:
         return scored
 
 
-def _held(path: Path) -> int:
+def _scored_batches(path: Path) -> int:
     """How many whole batches the log begins with; what follows a torn or damaged line is cut off."""
-    held = end = 0
+    scored = end = 0
     if not path.exists():
-        return held
+        return scored
     with open(path, "rb+") as file:
         for line in file:
             try:
-                sound = record_of(line)["id"] == str(held)
+                sound = record_of(line)["id"] == str(scored)
             except ValueError:
                 sound = False
             if not sound:
                 break
-            held, end = held + 1, end + len(line)
+            scored, end = scored + 1, end + len(line)
         file.truncate(end)
-    return held
+    return scored
 
 
 def _regions(path: Path) -> Iterator[dict]:
