@@ -15,7 +15,7 @@ PHRASE = re.compile(r"\[/EN#(\d+)/[^\s\[\]]+ ([^\[\]]+)\]")
 
 def flickr30k(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
     folder = next(
-        (found for found in (source, source / "annotations") if (found / "Annotations").is_dir()), None
+        (root for root in (source, source / "annotations") if (root / "Annotations").is_dir()), None
     )
     if folder is None:
         raise UserError(f"--from {source}: holds no Annotations/ and Sentences/ of Flickr30k Entities")

@@ -236,14 +236,16 @@ def instructions(questions: Iterable[str]) -> frozenset[str]:
     """The sentences of two words and more that the file adds to what it asks for: to one phrase in ten, and
     to three different ones at least.
     """
-    tails = [SENTENCE_END.split(asked[1]) for asked in map(REC_QUESTION.search, questions) if asked]
+    requests = [SENTENCE_END.split(asked[1]) for asked in map(REC_QUESTION.search, questions) if asked]
     phrases: dict[str, set[str]] = {}
-    for phrase, *others in tails:
+    for phrase, *others in requests:
         for sentence in others:
             if len(sentence.split()) > 1:
                 phrases.setdefault(sentence, set()).add(phrase)
-    times = Counter(sentence for _, *others in tails for sentence in set(others) & phrases.keys())
-    return frozenset(one for one, of in phrases.items() if len(of) >= 3 and times[one] >= COMMON * len(tails))
+    times = Counter(sentence for _, *others in requests for sentence in set(others) & phrases.keys())
+    return frozenset(
+        one for one, of in phrases.items() if len(of) >= 3 and times[one] >= COMMON * len(requests)
+    )
 
 
 def _asked_for(tail: str, told: Set[str]) -> str:
