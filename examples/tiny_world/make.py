@@ -21,12 +21,12 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
+import quality
 import scenes
 import teach_clip
 import teach_llava
 import teach_tower
 import vocabulary
-from spr_plugin.eval_tasks.metrics import intervals
 
 HERE = Path(__file__).resolve().parent
 TOWER_PATH = "examples/tiny_world/llava/vision_tower"  # from the repository's root, where commands run
@@ -247,25 +247,15 @@ def make_llava(run):
     return model, tower, tokenizer, before
 
 
-# ---------------------------------------------------------------------------------------- quality
-
-
 def llava_quality(run, model, tower, tokenizer):
     """Split → figure → {value, low, high, n} of unseen scenes."""
     splits = {}
     for split in ("val", "test"):
         views = teach_tower.Views(split, run.plan["asked"])
         asked = teach_llava.measure(model, teach_llava.all_features(tower, views), views, tokenizer)
-        splits[split] = {name: with_interval(items) for name, items in asked.items() if items}
+        splits[split] = {name: quality.with_interval(items) for name, items in asked.items() if items}
         say(split, {name: figure["value"] for name, figure in splits[split].items()})
     return splits
-
-
-def with_interval(items):
-    """[(value, scene)] → {value, low, high, n}: a 95 % bootstrap interval in which whole scenes are drawn."""
-    values, clusters = zip(*items)
-    (row,) = intervals({"": (values, [1.0] * len(values))}, clusters)
-    return {key: round(row[key], 4) for key in ("value", "low", "high", "n")}
 
 
 def make_all(run):
@@ -273,55 +263,29 @@ def make_all(run):
     clip, clip_tokenizer = make_clip(run)
     model, tower, tokenizer, before = make_llava(run)
     say("after the coarse stage")
-    quality = {
+    marks = [path for path in sorted(run.work.glob("*.json")) if path.with_suffix(".pt").exists()]
+    found = {
         "seed": run.seed,
         "before coarse": before,
         "llava": llava_quality(run, model, tower, tokenizer),
         "clip": {s: teach_clip.measure(clip, clip_tokenizer, pictured(s, 500)) for s in ("val", "test")},
-        "seconds": {
-            p.stem: json.loads(p.read_text())["seconds"]
-            for p in sorted(run.work.glob("*.json"))
-            if p.with_suffix(".pt").exists()
-        },
+        "seconds": {path.stem: json.loads(path.read_text())["seconds"] for path in marks},
     }
-    say("clip", quality["clip"])
-    write_json(run.work / "quality.json", quality)
-
-
-def fit(figures, before):
-    """Names of what keeps a run from being embedded: SPR is shown on a model that knows more than it says."""
-    rec = {t: figures[f"REC all {t}"]["value"] for t in (0.5, 0.9)}
-    bounds = {
-        "REC at 0.5 between 55 and 88 %": 0.55 <= rec[0.5] <= 0.88,
-        "REC at 0.9 at most 45 %": rec[0.9] <= 0.45,
-        "12 points more at 0.9 before the coarse stage": before["REC all 0.9"]["value"] - rec[0.9] >= 0.12,
-        "smallest third at 0.5 at least 45 %": figures["REC smallest third 0.5"]["value"] >= 0.45,
-        "presence above 80 %": figures["presence"]["value"] > 0.80,
-    }
-    return [name for name, met in bounds.items() if not met]
+    say("clip", found["clip"])
+    write_json(run.work / quality.FILE, found)
 
 
 def embed(folders):
-    """Copies the weights of the best run here, and writes quality.json with all of them.
-
-    Best is the highest mean on `val` of REC at 0.5, description recall and presence, of those that are fit.
-    """
-    runs = [(folder, json.loads((folder / "quality.json").read_text())) for folder in folders]
-
-    def rank(run):
-        figures = run[1]["llava"]["val"]
-        names = ("REC all 0.5", "recall", "presence")
-        return -len(fit(figures, run[1]["before coarse"]["val"])), sum(
-            figures[name]["value"] for name in names
-        )
-
-    folder, best = max(runs, key=rank)
-    for missed in fit(best["llava"]["val"], best["before coarse"]["val"]):
-        say(f"seed {best['seed']} misses: {missed}")
+    """Copies the weights of the best run here; quality.json and README's table tell of all of them."""
+    runs = {folder: json.loads((folder / quality.FILE).read_text()) for folder in folders}
+    folder = max(runs, key=lambda folder: quality.rank(runs[folder]))
+    for missed in quality.misses(runs[folder]):
+        say(f"seed {runs[folder]['seed']} misses: {missed}")
     for name in ("clip", "detector", "llava"):
         shutil.copytree(folder / "weights" / name, HERE / name, dirs_exist_ok=True)
-    write_json(HERE / "quality.json", {"embedded": best["seed"], "runs": [quality for _, quality in runs]})
-    say(f"embedded: seed {best['seed']}")
+    write_json(HERE / quality.FILE, {"embedded": runs[folder]["seed"], "runs": list(runs.values())})
+    quality.write_table(HERE)
+    say(f"embedded: seed {runs[folder]['seed']}")
 
 
 def main():
