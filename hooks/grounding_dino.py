@@ -25,7 +25,7 @@ from spr_plugin.recipes.spr.scoring import split_text
 
 ENDS = re.compile(r"[.?]")  # of a phrase within a caption
 CAPTIONS = 4  # in one batch at most, each with the picture beside it
-Found = tuple[str, torch.Tensor, torch.Tensor]
+Scored = tuple[str, torch.Tensor, torch.Tensor]
 
 
 class ZeroShotDetector:
@@ -50,9 +50,9 @@ class ZeroShotDetector:
 
     @torch.no_grad()
     def detect(self, picture: Image.Image, phrases: Sequence[str]) -> list[Detection]:
-        """(phrase, box in pixels of the picture, score) of all that is by_part for `phrases`.
+        """(phrase, box in pixels of the picture, score) of all that is found for `phrases`.
 
-        A phrase over the model's text limit is split at words; what is by_part for its parts counts for the
+        A phrase over the model's text limit is split at words; what is found for its parts counts for the
         phrase.
         """
         parts = {
@@ -85,7 +85,7 @@ class ZeroShotDetector:
     def _pixels(self, picture: Image.Image) -> dict[str, torch.Tensor]:
         return self.processor.image_processor(images=picture, return_tensors="pt").to(self.device)
 
-    def _detected(self, picture: Image.Image, parts: Sequence[str]) -> Iterator[Found]:
+    def _detected(self, picture: Image.Image, parts: Sequence[str]) -> Iterator[Scored]:
         """(part, scores (q,), boxes (q, 4) as centre, width and height, 0-1 of what `_sides` says) for each
         part.
         """

@@ -194,8 +194,8 @@ class TransformersHost(Host):
 
 @dataclasses.dataclass
 class _Placed:
-    """A key-value cache, and each row's `offset` ``(…, B, 1)`` from its number of tokens to its next position:
-    a picture of many tokens can take few positions (transformers' ``rope_deltas``).
+    """A key-value cache, and each row's `offset` ``(…, B, 1)`` from its number of tokens to its next
+    position: a picture of many tokens can take few positions (transformers' ``rope_deltas``).
     """
 
     keys_and_values: Any

@@ -152,6 +152,7 @@ class Scoring:
                 for row, judged in zip(group, record["candidates"])
             ]
             made = make_pair(query, recipe.question(query), record["candidates"], pairing)
+            # A plugin's word may be "".
             skip, pair = (made, None) if isinstance(made, str) else (None, asdict(made))
             scored.append({"rows": answers, "pair": pair, "skip": skip})
         return scored
