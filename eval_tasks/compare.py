@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
 from spr_plugin.eval_tasks.comparison_page import ALL, html, markdown
-from spr_plugin.eval_tasks.saved_results import Run, is_payload, read_run, refuse_unsound
+from spr_plugin.eval_tasks.saved_results import Results, is_payload, read_run, refuse_unsound
 from spr_plugin.files import write_text
 from spr_plugin.outputs import refuse_unwritable
 
@@ -45,7 +45,7 @@ def compare(a: str, b: str, out: str | None = None) -> dict:
     return comparison
 
 
-def compared(a: Run, b: Run) -> dict:
+def compared(a: Results, b: Results) -> dict:
     """``{"a", "b", "files": {"a", "b"}, "tasks": {task: {"rows", "signature", "flips"}}}``, plain data."""
     if set(a.tasks) != set(b.tasks):
         only = ", ".join(sorted(set(a.tasks) ^ set(b.tasks)))
@@ -59,7 +59,7 @@ def compared(a: Run, b: Run) -> dict:
     return {"a": str(a.folder), "b": str(b.folder), "files": files, "tasks": tasks}
 
 
-def _paired(task: str, a: Run, b: Run) -> list[tuple[dict, dict, dict]]:
+def _paired(task: str, a: Results, b: Results) -> list[tuple[dict, dict, dict]]:
     """(document's details, A's item, B's item) of each sample."""
     first, second = a.tasks[task], b.tasks[task]
     if first.keys() != second.keys():

@@ -6,8 +6,8 @@ and :func:`load_documents` (its ``process_docs``) puts the documents of the spli
 :mod:`spr_plugin.eval_tasks.catalogue` describes.
 
 A document is ``{id, image, image_id, width, height, box_format, …}``: sizes in pixels, ``image`` a path or
-``{"bytes", "path"}`` (`pictures.Source`), which nobody but :func:`doc_to_visual` decodes, ``box_format`` the
-name that :mod:`spr_plugin.eval_tasks.model_format` resolves, and the fields of its protocol (``FIELDS`` of
+``{"bytes", "path"}`` (`pictures.PictureSource`), which nobody but :func:`doc_to_visual` decodes,
+``box_format`` the name that :mod:`spr_plugin.eval_tasks.model_format` resolves, and the fields of its protocol (``FIELDS`` of
 the protocol's module). All boxes are xyxy in pixels of the original picture.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import datasets
 
-from spr_plugin.data.pictures import BadImage, Source, header_size, open_image, outside_of, whole_size
+from spr_plugin.data.pictures import BadImage, PictureSource, header_size, open_image, outside_of, whole_size
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.catalogue import CATALOGUE, Split
 from spr_plugin.eval_tasks.hub import ROOT, cache_folders, read_hub
@@ -152,7 +152,7 @@ def local_document(record: dict, root: Path, where: str, readers: Mapping[str, C
     return document
 
 
-def _local_picture(given: object, root: Path, where: str) -> Source:
+def _local_picture(given: object, root: Path, where: str) -> PictureSource:
     """A record's picture: a path in `root`, or its content as ``{"bytes", "path"}``."""
     if isinstance(given, bytes):
         given = {"bytes": given}

@@ -14,7 +14,7 @@ SAMPLES = re.compile(r"(?P<time>(?:(?!_samples_)\w)+)_samples_(?P<task>.+)\.json
 
 
 @dataclass(frozen=True)
-class Run:
+class Results:
     """The samples of one result folder: task → document id → its record in lmms-eval's samples file; and the
     files that hold them.
     """
@@ -24,7 +24,7 @@ class Run:
     files: tuple[Path, ...]
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> Results:
     """The samples of each task of ours under `folder`, which holds one run: the newest, where it was made
     again in its place.
 
@@ -50,7 +50,7 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"{folder} holds {len(homes)} runs ({', '.join(homes)}): name the folder of one")
     _refuse_several_models([file.with_name(f"{time}_results.json") for time, _, file in saved if read[file]])
     newest = dict(sorted(newest.items()))
-    return Run(folder, {task: read[file] for task, file in newest.items()}, tuple(newest.values()))
+    return Results(folder, {task: read[file] for task, file in newest.items()}, tuple(newest.values()))
 
 
 def _records(file: Path) -> dict[str | int, dict]:
@@ -99,7 +99,7 @@ def _config(results: Path) -> dict | None:
     return config if isinstance(config, dict) else None
 
 
-def refuse_unsound(task: str, run: Run) -> None:
+def refuse_unsound(task: str, run: Results) -> None:
     """UserError for the first document that is not what one of our tasks makes of it, or whose figures are
     none.
     """

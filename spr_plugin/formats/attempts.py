@@ -161,7 +161,7 @@ class _Bracket:
         self.run_numbers, self.marked = self.run_numbers + count, self.marked + marked
         self.numbers += count
 
-    def measure(self, span: Span) -> None:
+    def extend_over(self, span: Span) -> None:
         """A unit, or the end of a side's tag, goes with the number that it stands behind."""
         if self.run_numbers and self.run[1] >= span[0] - 1:
             self.run = (self.run[0], span[1])
@@ -197,7 +197,7 @@ class _Scan:
             elif kind == "from":
                 self.key = _Key(span[0], made=True)
             elif kind == "unit":
-                self.open[-1].measure(span)
+                self.open[-1].extend_over(span)
             elif kind != "told":
                 key, self.key = self.key if self.key and self.key.made else None, None
                 self.take(kind, token, span, key)
