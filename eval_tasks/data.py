@@ -7,8 +7,8 @@ and :func:`load_documents` (its ``process_docs``) puts the documents of the spli
 
 A document is ``{id, image, image_id, width, height, box_format, …}``: sizes in pixels, ``image`` a path or
 ``{"bytes", "path"}`` (`pictures.PictureSource`), which nobody but :func:`doc_to_visual` decodes,
-``box_format`` the name that :mod:`spr_plugin.eval_tasks.model_format` resolves, and the fields of its protocol (``FIELDS`` of
-the protocol's module). All boxes are xyxy in pixels of the original picture.
+``box_format`` the name that :mod:`spr_plugin.eval_tasks.model_format` resolves, and the fields of its
+protocol (``FIELDS`` of the protocol's module). All boxes are xyxy in pixels of the original picture.
 """
 
 import importlib

@@ -5,8 +5,8 @@ leads, what is no regular file is not read, and only formats that hold pictures 
 an EPS named ``a.jpg`` to Ghostscript. Knows nothing about boxes.
 
 A picture comes as a `PictureSource`, and by every way in it has the same pixels: those that the file stores.
-EXIF's orientation is ignored, because LLaVA ignores it, and is not passed on, so that no library turns the picture
-later. (TIFF's is part of how Pillow decodes it, for every host too.)
+EXIF's orientation is ignored, because LLaVA ignores it, and is not passed on, so that no library turns
+the picture later. (TIFF's is part of how Pillow decodes it, for every host too.)
 """
 
 from __future__ import annotations
