@@ -12,17 +12,38 @@ import functools
 import importlib.util
 import inspect
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from spr_plugin.errors import UserError
 from spr_plugin.imports import after_import, once
 from spr_plugin.lines import say
 
-SHIMS = []
 OLDEST, NEWEST = (4, 37), (5, 23)  # transformers that the tests have seen; README holds the table
 LLAVA_MODELS = {
     "llava.model.language_model.llava_llama": "LlavaLlamaForCausalLM",
     "llava.model.language_model.llava_mistral": "LlavaMistralForCausalLM",
 }
+
+
+@dataclass(frozen=True)
+class Shim:
+    """``change(module)`` after each of ``modules`` was imported, where transformers lies in the range."""
+
+    change: Callable
+    modules: tuple[str, ...]
+    since: tuple[int, int] | None
+    until: tuple[int, int] | None
+
+    def __call__(self, module) -> None:
+        if self.needed():
+            self.change(module)
+
+    def needed(self) -> bool:
+        return needed(self.since, self.until)
+
+
+SHIMS: list[Shim] = []
 
 
 def shim(*modules, since=None, until=None):
@@ -31,11 +52,7 @@ def shim(*modules, since=None, until=None):
     """
 
     def register(function):
-        def when_needed(module):
-            if needed(since, until):
-                function(module)
-
-        SHIMS.extend((name, when_needed) for name in modules)
+        SHIMS.append(Shim(function, modules, since, until))
         return function
 
     return register
@@ -66,8 +83,9 @@ def install() -> None:
     """Install every shim: at once where its module is imported already, else when it will be. Twice is
     once.
     """
-    for module, function in SHIMS:
-        after_import(module, function)
+    for one in SHIMS:
+        for module in one.modules:
+            after_import(module, one)
 
 
 # --- transformers' Trainer

@@ -157,6 +157,10 @@ def _with_stage(trainer, config, namespace: dict, followed: bool, host_train):
     from spr_plugin import follow
 
     State.in_stage = True
+    if config.spr_doctor:
+        from spr_plugin.tools.examination import examine
+
+        examine(trainer, config, namespace)
     try:
         run = follow.train_after if followed else follow.train
         outcome = run(trainer, config, namespace, host_train)

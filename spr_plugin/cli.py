@@ -1,4 +1,4 @@
-"""``spr demo | report | score | sample | compare | data``."""
+"""``spr demo | doctor | report | score | sample | compare | data``."""
 
 import contextlib
 import re
@@ -28,6 +28,17 @@ def demo(out, limit):
     from spr_plugin.tools.demo import run
 
     run(out, limit)
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+@click.option("--out", help="Folder for the pictures of a command's boxes; default: a new temporary one.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def doctor(as_json, out, command):
+    """Check this environment, or with `-- COMMAND --spr …` what that training would meet; nothing trains."""
+    from spr_plugin.tools.doctor import doctor
+
+    sys.exit(doctor(command, out, as_json))
 
 
 @commands.command()

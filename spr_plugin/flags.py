@@ -97,8 +97,9 @@ def settle(script) -> None:
         raise UserError(
             f"--{first} does nothing without --spr: add --spr (or --spr_only to skip the host's training)"
         )
-    if said.get("spr_only") and said.get("spr") is False:
-        raise UserError("--spr_only with --spr False: leave one of them out")
+    for name in ("spr_only", "spr_doctor"):
+        if said.get(name) and said.get("spr") is False:
+            raise UserError(f"--{name} with --spr False: leave one of them out")
     if said or State.config is None:
         State.config = SPRConfig(**said)
     from spr_plugin.hooks import shims

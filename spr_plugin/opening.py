@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.lock import lock
 from spr_plugin.runs.log import Log
-from spr_plugin.runs.manifest import bind, check_layout, settings_of
+from spr_plugin.runs.manifest import Changes, bind, check_layout, settings_of
 from spr_plugin.sampling.alone import check_candidates, import_candidates
 from spr_plugin.training import engine, ranks, weights
 from spr_plugin.training.deepspeed_settings import check_deepspeed
@@ -107,6 +108,14 @@ def open_run(host: Host, config: SPRConfig) -> tuple[Round, list[Query]]:
     Raises:
         UserError: whatever can be known before anything trains.
     """
+    first = first_round(host, config)
+    ranks.check_shared(first.folder.path)
+    ranks.from_rank_0(lambda: _enter(first))
+    return first, queries_of(first)
+
+
+def first_round(host: Host, config: SPRConfig) -> Round:
+    """The first round of a run. UserError for what can be known of its flags, model and plugins alone."""
     dpo.check_trainable(host, config)
     dpo.check_workers(host, config)
     check_settings(config)
@@ -120,15 +129,32 @@ def open_run(host: Host, config: SPRConfig) -> tuple[Round, list[Query]]:
     with weights.loading_whole():
         # A wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training.
         first.recipe.on("cpu")
-    ranks.check_shared(folder.path)
     limit_pixels(config.spr_max_pixels)
-    ranks.from_rank_0(lambda: _enter(first))
-    return first, queries_of(first)
+    return first
 
 
-def _enter(first: Round) -> None:
-    """Bind ``OUTPUT_DIR/spr`` to this run and write its queries; before that nothing is written, and
-    everything that can be known is asked. For one rank."""
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from, before anything is written.
+
+    Attributes:
+        settings: what each stage depends on.
+        skipped: what was left out of the source, by reason; None where the folder holds the queries already.
+        changed: what of the folder is to be made again.
+    """
+
+    settings: dict[str, dict]
+    queries: list[Query]
+    skipped: Counter[str] | None
+    changed: Changes
+
+
+def start_of(first: Round) -> Start:
+    """What `first` starts from; nothing is written. For one rank.
+
+    Raises:
+        UserError: the folder is none of ours, or its source gives no queries that the host can be asked.
+    """
     config, host, folder, recipe = first.config, first.host, first.folder, first.recipe
     if not config.spr_overwrite:
         check_layout(folder)
@@ -142,14 +168,33 @@ def _enter(first: Round) -> None:
             why = "--spr_overwrite deletes" if config.spr_overwrite else "is made again with these flags"
             raise UserError(f"--spr_candidates {source} lies in what {why}: copy it elsewhere first")
     _refuse_later_rounds(first, bool(changed.again) or config.spr_overwrite)
-    answered = not config.spr_overwrite and "candidates" not in changed.again
-    if config.spr_overwrite or changed.again or not folder.is_finished():
-        check_candidates(config, recipe, host.box_format, queries, folder if answered else None)
-        rehearse(host, recipe, queries, config)
+    return Start(settings, queries, skipped, changed)
+
+
+def try_out(first: Round, start: Start) -> None:
+    """What the stages will ask of the host and of imported answers, asked once. For one rank.
+
+    Raises:
+        UserError: see :func:`spr_plugin.dpo.rehearsal.rehearse`, `check_candidates`.
+    """
+    config, host = first.config, first.host
+    answered = not config.spr_overwrite and "candidates" not in start.changed.again
+    folder = first.folder if answered else None
+    check_candidates(config, first.recipe, host.box_format, start.queries, folder)
+    rehearse(host, first.recipe, start.queries, config)
+
+
+def _enter(first: Round) -> None:
+    """Bind ``OUTPUT_DIR/spr`` to this run and write its queries; before that nothing is written, and
+    everything that can be known is asked. For one rank."""
+    config, host, folder, recipe = first.config, first.host, first.folder, first.recipe
+    start = start_of(first)
+    if config.spr_overwrite or start.changed.again or not folder.is_finished():
+        try_out(first, start)
     lock(folder.path)
-    bind(folder, settings, changed, config.spr_overwrite)
-    if skipped is not None:
-        log_queries(folder, recipe, queries, skipped)
+    bind(folder, start.settings, start.changed, config.spr_overwrite)
+    if start.skipped is not None:
+        log_queries(folder, recipe, start.queries, start.skipped)
     if config.spr_candidates:
         import_candidates(config, recipe, host.box_format, folder)
 

@@ -13,7 +13,8 @@ import io
 import mmap
 import os
 import sys
-from typing import Any
+import time
+from typing import Any, NoReturn
 
 from spr_plugin.lines import say_error
 
@@ -58,6 +59,7 @@ class State:
     exit_code = None
 
 
+BEGAN = time.time()
 _PID = os.getpid()
 # Shared with forked workers (notebook_launcher): whether one of them ran the stage, and whether it failed
 # there.
@@ -163,10 +165,17 @@ def end() -> None:
         return
     if State.failure:
         _wait_for_all_ranks()
+    leave(2, line)
+
+
+def leave(code: int, line: str | None = None) -> NoReturn:
+    """End this process now, its last line an error's, whatever the script and its exit handlers would still
+    do.
+    """
     _flush_open_files()
     if line:
         say_error(line)
-    os._exit(2)  # an exit handler has no other way to change the exit code
+    os._exit(code)
 
 
 def _wait_for_all_ranks() -> None:

@@ -10,7 +10,7 @@ steps share), ``rows``, ``head`` (log-probs), ``features`` (pictures, once), ``r
 still answering), ``resume`` (after a death).
 """
 
-from spr_plugin.dpo.phase import clean, improve
+from spr_plugin.dpo.phase import clean, improve, try_step
 from spr_plugin.dpo.probe import held_out
 from spr_plugin.dpo.trainer import check_workers
 from spr_plugin.training.trainable import (
@@ -29,4 +29,5 @@ __all__ = [
     "improve",
     "merge_adapter",
     "trains_language_model",
+    "try_step",
 ]

@@ -1,8 +1,5 @@
 """The longest pair at full batch before the first step: the memory and the time of what is to come."""
 
-import resource
-import time
-
 import torch
 
 from spr_plugin.dpo.pairs import PairRows
@@ -11,9 +8,10 @@ from spr_plugin.dpo.stage import Stage, inputs_of
 from spr_plugin.errors import UserError
 from spr_plugin.progress import say
 from spr_plugin.training import ranks, weights
+from spr_plugin.training.cost import Cost, measured
 
 
-def dry_step(trainer, stage: Stage, steps: int) -> None:
+def dry_step(trainer, stage: Stage, steps: int) -> Cost:
     """Forward and backward of the longest pair at full batch, with weight 0: the memory and the time of what
     is to come, and no change.
 
@@ -27,22 +25,19 @@ def dry_step(trainer, stage: Stage, steps: int) -> None:
     inputs = inputs_of(
         stage, [PairRows(stage.host, data.measured, slots, data.reference)[i] for i in range(len(slots))]
     )
-    model, cuda = trainer.model_wrapped, torch.cuda.is_available()
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
+    model = trainer.model_wrapped
     try:
-        model.train()
-        with trainer.compute_loss_context_manager():
-            loss = trainer.compute_loss(model, inputs)
-        if trainer.args.deepspeed:
-            # Gradients of zero are added up, no step is taken.
-            model.set_gradient_accumulation_boundary(False)
-            model.backward(loss)
-        else:
-            trainer.accelerator.backward(loss)
-            model.zero_grad()
-        seconds = time.perf_counter() - start
+        with measured() as cost:
+            model.train()
+            with trainer.compute_loss_context_manager():
+                loss = trainer.compute_loss(model, inputs)
+            if trainer.args.deepspeed:
+                # Gradients of zero are added up, no step is taken.
+                model.set_gradient_accumulation_boundary(False)
+                model.backward(loss)
+            else:
+                trainer.accelerator.backward(loss)
+                model.zero_grad()
     except torch.cuda.OutOfMemoryError:
         raise UserError(
             f"the longest pair ({one.pair.id}, {one.tokens} tokens) does not fit into memory at"
@@ -50,21 +45,16 @@ def dry_step(trainer, stage: Stage, steps: int) -> None:
             " or add --gradient_checkpointing True"
         ) from None
     stage.seen.clear()
-    peak = (
-        torch.cuda.max_memory_allocated()
-        if cuda
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
     states = (
         8
         * sum(weights.numel(p) for p in trainer.model.parameters() if p.requires_grad)
         / (ranks.world() if trainer.args.deepspeed else 1)
     )
-    hours = seconds * stage.division.accumulation * steps / 3600
+    hours = cost.seconds * stage.division.accumulation * steps / 3600
     if ranks.rank() == 0:
         say(
-            f"dry step on the longest pair ({one.pair.id}, {one.tokens} tokens): {seconds:.2f} s, peak"
-            f" {peak / 2**30:.2f} GiB{'' if cuda else ' of the process'}, Adam's states take"
+            f"dry step on the longest pair ({one.pair.id}, {one.tokens} tokens): {cost}, Adam's states take"
             f" {states / 2**30:.2f} GiB more; forecast: {len(data.measured)} pairs, {steps} steps, at most"
             f" {hours:.2f} h"
         )
+    return cost

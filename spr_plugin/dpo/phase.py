@@ -24,8 +24,9 @@ from spr_plugin.progress import say
 from spr_plugin.recipes.base import Query, Recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.training import engine, ranks
+from spr_plugin.training.cost import Cost
 from spr_plugin.training.host import Host
-from spr_plugin.training.trainable import announce, dropout_off
+from spr_plugin.training.trainable import announce, choose_trainable, dropout_off
 
 
 def improve(
@@ -53,18 +54,69 @@ def improve(
     checkpoint = ranks.from_rank_0(lambda: resume.latest(directory))
     if checkpoint is not None:
         division = resume.divided(checkpoint[1], ranks.world(), sharded=bool(host.trainer.args.deepspeed))
-    cache = FeatureCache(int(config.spr_feature_cache * 2**30))
-    stage = Stage(
-        host, config, folder, entry, cache, Watch(host, recipe, watched, config, directory), division
-    )
-    measured = measure_lengths(host, pairs, config, stage.log("lengths"))
-    slots = slot_plan(
-        [one.tokens for one in measured], epochs=config.spr_epochs, seed=config.spr_seed, **vars(division)
-    )
+    stage = _stage(host, config, folder, entry, Watch(host, recipe, watched, config, directory), division)
+    measured, slots = _planned(stage, pairs)
     with dropout_off(host.trainer.model):
         choose_layout(stage, measured)
         reference = reference_log_probs(stage, measured, slots)
         train(stage, measured, slots, reference, checkpoint and checkpoint[0])
+
+
+def _stage(
+    host: Host, config: SPRConfig, folder: Folder, entry: str, watch: Watch, division: Division
+) -> Stage:
+    cache = FeatureCache(int(config.spr_feature_cache * 2**30))
+    return Stage(host, config, folder, entry, cache, watch, division)
+
+
+def _planned(stage: Stage, pairs: list[PreferencePair]) -> tuple[list[Measured], list[Slot]]:
+    """The pairs that fit, with their lengths, and in which step each is."""
+    config = stage.config
+    measured = measure_lengths(stage.host, pairs, config, stage.log("lengths"))
+    lengths = [one.tokens for one in measured]
+    return measured, slot_plan(
+        lengths, epochs=config.spr_epochs, seed=config.spr_seed, **vars(stage.division)
+    )
+
+
+def try_step(
+    host: Host, recipe: Recipe, pairs: list[PreferencePair], config: SPRConfig, folder: Folder
+) -> Cost:
+    """The stage up to its dry step on these pairs, and no further: no weight moves. The live model keeps the
+    adapter and the engine that were made for it.
+
+    Raises:
+        UserError: what the stage itself would raise by then.
+    """
+    choose_trainable(host, config)
+    division = Division(config.spr_batch_size, config.spr_gradient_accumulation, ranks.world())
+    stage = _stage(host, config, folder, "", Watch(host, recipe, [], config, folder.dpo), division)
+    measured, slots = _planned(stage, pairs)
+    with dropout_off(host.trainer.model):
+        choose_layout(stage, measured)
+        trainer = _trainer(stage, measured, slots, {})
+        only = OnlyDryStep(trainer, stage, _steps(stage, slots))
+        trainer.callback_handler.callbacks[:] = [only]  # what reports would begin a report
+        with contextlib.suppress(Tried):
+            trainer.train()
+    return only.cost
+
+
+class Tried(Exception):
+    """The dry step is made: the loop is left before its first step."""
+
+
+class OnlyDryStep(TrainerCallback):
+    """A dry step, and no training."""
+
+    def __init__(self, trainer, stage: Stage, steps: int):
+        self.trainer, self.stage, self.steps = trainer, stage, steps
+        self.cost = Cost()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        hand_over(self.trainer, self.stage.host.trainer)
+        self.cost = dry_step(self.trainer, self.stage, self.steps)
+        raise Tried
 
 
 class DuringTraining(TrainerCallback):
@@ -118,8 +170,7 @@ def train(
     Raises:
         UserError: the loop ended before the plan, and not for a collapse; what it has done is kept.
     """
-    host = stage.host
-    steps = len(slots) // stage.division.pairs
+    host, steps = stage.host, _steps(stage, slots)
     if ranks.rank() == 0:
         say(
             f"DPO on {len(measured)} pairs in {steps} steps"
@@ -128,13 +179,10 @@ def train(
         if checkpoint:
             resume.set_batch(checkpoint, stage.division.batch)
     ranks.barrier()
-    announce(host, stage.config)
-    args = arguments(host.trainer.args, stage.config, stage.division, steps, str(stage.folder.dpo))
-    engine.detach_engine(host.trainer)
-    trainer = PreferenceTrainer(stage, args, PairRows(host, measured, slots, reference))
+    trainer = _trainer(stage, measured, slots, reference)
     during = DuringTraining(trainer, stage, steps)
     trainer.add_callback(during)
-    with resume.without_frozen_weights(bool(args.deepspeed)):
+    with resume.without_frozen_weights(bool(trainer.args.deepspeed)):
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except UserError as error:
@@ -150,6 +198,22 @@ def train(
             f"the state of step {best} is kept: {stage.watch.recipe.BEST} on held-out regions was highest"
             " there (--spr_keep_best)"
         )
+
+
+def _steps(stage: Stage, slots: list[Slot]) -> int:
+    return len(slots) // stage.division.pairs
+
+
+def _trainer(
+    stage: Stage, measured: list[Measured], slots: list[Slot], reference: dict[str, dict]
+) -> PreferenceTrainer:
+    """The stage's own, in the place of the host's engine."""
+    host, config = stage.host, stage.config
+    announce(host, config)
+    steps, directory = _steps(stage, slots), str(stage.folder.dpo)
+    args = arguments(host.trainer.args, config, stage.division, steps, directory)
+    engine.detach_engine(host.trainer)
+    return PreferenceTrainer(stage, args, PairRows(host, measured, slots, reference))
 
 
 def clean(folder: Folder) -> None:

@@ -58,6 +58,13 @@ class BoxFormat(ABC):
     space_name: str
     aspect: str | None = None
 
+    @property
+    def rounding(self) -> float | None:
+        """The most that writing moves a coordinate of a box on the picture, in units of `space`; None where
+        that is not known.
+        """
+        return None
+
     @abstractmethod
     def space(self, width: int, height: int) -> Space:
         """The family's coordinate space on a picture of `width` x `height` pixels."""

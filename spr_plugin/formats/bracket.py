@@ -43,6 +43,10 @@ class BracketFormat(BoxFormat):
     depth: int = 1
     joiner: str | None = None
 
+    @property
+    def rounding(self) -> float:
+        return 1.0 if self.bins else 0.5 * 10**-self.decimals
+
     def space(self, width: int, height: int) -> Space:
         if self.space_name == "padded_square":
             return Space.padded_square(width, height)

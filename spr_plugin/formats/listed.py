@@ -43,6 +43,10 @@ class ListedFormat(BoxFormat):
     max_pixels: int = 28 * 28 * 1280
     aspect: str | None = None
 
+    @property
+    def rounding(self) -> float:
+        return 0.5
+
     def space(self, width: int, height: int) -> Space:
         if self.bins:
             return Space.grid(width, height, self.bins)

@@ -41,6 +41,10 @@ class TaggedFormat(BoxFormat):
     def write_inner(self, boxes: Sequence[Box]) -> str:
         """What stands between the tags for boxes in the family's space."""
 
+    @property
+    def rounding(self) -> float:
+        return 1.0
+
     def space(self, width: int, height: int) -> Space:
         return Space.grid(width, height, self.bins)
 

@@ -146,12 +146,17 @@ def _pictures(query: Query, marks: Sequence[Mark], side: str) -> list[str | None
 
 def data_uri(image: Image.Image, boxes: list[tuple]) -> str:
     """The picture, made small, with boxes (colour, xyxy in its pixels, line width) on it, as a data URI."""
-    factor = PICTURE_SIDE / max(image.size)
+    buffer = io.BytesIO()
+    with_boxes(image, boxes, PICTURE_SIDE).save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def with_boxes(image: Image.Image, boxes: list[tuple], side: int) -> Image.Image:
+    """The picture, its longer side now `side`, with boxes (colour, xyxy in its pixels, line width) on it."""
+    factor = side / max(image.size)
     image = image.resize([max(1, round(length * factor)) for length in image.size], Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
     for colour, corners, width in boxes:
         x1, y1, x2, y2 = (value * factor for value in corners)
         draw.rectangle([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)], outline=colour, width=width)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return image

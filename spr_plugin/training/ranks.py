@@ -68,9 +68,9 @@ def from_rank_0(decide):
     return answer[0]
 
 
-def check_shared(directory: Path) -> None:
+def check_shared(directory: Path, flag: str = "--output_dir") -> None:
     """UserError at every rank unless all can write to the one folder ``directory`` of rank 0, which is left
-    as it was found."""
+    as it was found; ``flag`` names it."""
     if world() == 1:
         return
     # A name that nobody has asked for before is in no network file system's cache.
@@ -84,9 +84,9 @@ def check_shared(directory: Path) -> None:
         _attempt(Path(directory).rmdir)  # if there is nothing else in it
     if strangers := [f"{where} ({why})" for why, where in seen if why]:
         raise UserError(
-            f"--output_dir: every rank must write to the same OUTPUT_DIR as {seen[0][1]}, and "
+            f"{flag}: every rank must write to the same folder as {seen[0][1]}, and "
             f"{len(strangers)} of {len(seen)} cannot, such as "
-            f"{strangers[0]}: give all ranks one --output_dir that they share"
+            f"{strangers[0]}: give all ranks one {flag} that they share"
         )
 
 

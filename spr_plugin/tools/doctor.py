@@ -1,0 +1,132 @@
+"""`spr doctor`: this environment, or what a training command would meet, as checks that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from spr_plugin.command_line import given
+from spr_plugin.errors import UserError
+from spr_plugin.files import read_json, remove
+from spr_plugin.flags import asked
+from spr_plugin.lines import say
+from spr_plugin.outputs import refuse_unwritable
+from spr_plugin.redaction import redacted
+from spr_plugin.tools.checks import Check, as_lines
+
+OUTPUT = "output.txt"
+_SETTING = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+# The lines that say why a program ended; what launchers say of the program that they started comes after.
+_WHY = re.compile(r"(?:[A-Za-z_]\w*\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*|\S+: error: .*")
+_LAUNCHER_S = re.compile(r"(?:\w+\.)*(?:ChildFailedError|CalledProcessError|SignalException)\b")
+
+
+def doctor(command: Sequence[str], out: str | None, as_json: bool) -> int:
+    """Print the checks of this environment, or of `command`, and return the exit code: 1 where one fails.
+
+    Args:
+        out: folder for what a command's checks leave; None for a new one among the temporary files.
+
+    Raises:
+        UserError: `command` is none that could be looked at.
+    """
+    with contextlib.redirect_stdout(sys.stderr):  # what libraries print as they are imported is no check
+        checks = _of_command(command, out) if command else _of_environment()
+    if as_json:
+        print(json.dumps({"checks": [asdict(check) for check in checks]}, indent=1))
+    else:
+        print(*as_lines(checks), sep="\n")
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def _of_environment() -> list[Check]:
+    from spr_plugin.tools.environment import environment_checks
+
+    return environment_checks()
+
+
+def _of_command(command: Sequence[str], out: str | None) -> list[Check]:
+    words, settings = _split(command)
+    environment = {**os.environ, **settings}
+    _refuse(words, environment)
+    if out is not None:
+        refuse_unwritable({"--out": out}, folders=True)
+        Path(out).mkdir(parents=True, exist_ok=True)
+    folder = Path(out or tempfile.mkdtemp(prefix="spr-doctor-")).absolute()
+    remove(folder / "checks.json")
+    say(f"doctor: {words[0]} runs up to its train(); what it prints is in {folder / OUTPUT}")
+    start = time.monotonic()
+    code = _run([*words, "--spr_doctor", str(folder)], environment, folder / OUTPUT)
+    seconds = time.monotonic() - start
+    found = [Check(**check) for check in read_json(folder / "checks.json") or []]
+    return [_ended(code, bool(found), seconds, folder / OUTPUT), *found]
+
+
+def _split(command: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """A command's words without the settings before it (``CUDA_VISIBLE_DEVICES=0 torchrun …``), and those."""
+    words, settings = list(command), {}
+    while words and (setting := _SETTING.fullmatch(words[0])):
+        settings[setting[1]] = setting[2]
+        del words[0]
+    return words, settings
+
+
+def _refuse(words: list[str], environment: Mapping[str, str]) -> None:
+    """UserError for what would train, or cannot be started."""
+    if not words:
+        raise UserError("spr doctor -- COMMAND: there is no command behind the settings")
+    if not asked(words):
+        raise UserError(
+            f"spr doctor -- {words[0]} …: no --spr is among its words, so that it would train as ever; add it"
+        )
+    if given(words).get("spr") is False:
+        raise UserError("spr doctor: --spr False says that the stage is not wanted; leave that out")
+    if any(word.startswith(("--spr_doctor", "--spr-doctor")) for word in words):
+        raise UserError("spr doctor: --spr_doctor is its own; leave it out, and take --out for the folder")
+    if shutil.which(words[0], path=environment.get("PATH")) is None:
+        why = "is no program; put python before it" if os.path.exists(words[0]) else "no such command"
+        raise UserError(f"spr doctor: {words[0]}: {why}")
+
+
+def _run(words: list[str], environment: Mapping[str, str], output: Path) -> int:
+    """The exit code. What the command prints goes to `output`."""
+    with open(output, "wb") as file:
+        try:
+            return subprocess.run(
+                words, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+            ).returncode
+        except OSError as error:  # a file that may be run and is no program
+            raise UserError(f"spr doctor: {words[0]}: {error.strerror}") from None
+
+
+def _ended(code: int, examined: bool, seconds: float, output: Path) -> Check:
+    """How the command ended: well, where its checks were made."""
+    if code == 0 and examined:
+        return Check("command", True, f"came to its train() and ended there, in {seconds:.0f} s")
+    if code == 0:
+        why = "it ended well and called no train() of transformers' Trainer that --spr could follow"
+        fix = "name the command that trains, in whose words --spr reaches the script; see spr_plugin.attach"
+        return Check("command", False, why, fix)
+    ended = f"exit code {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
+    line = why_of(output.read_text(errors="replace"))
+    fix = f"mend that and run it again; all that it printed is in {output}"
+    return Check("command", False, f"{ended}: {line}", fix)
+
+
+def why_of(printed: str) -> str:
+    """The line of what a failed command printed that says why, the last one at worst."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    reasons = [line for line in lines if _WHY.fullmatch(line) and not _LAUNCHER_S.match(line)]
+    ours = [line for line in reasons if line.startswith("spr: error: ")]
+    return redacted(next(iter([*ours[-1:], *reasons[-1:], *lines[-1:]]), "it printed nothing"))

@@ -1,0 +1,311 @@
+"""`spr doctor -- COMMAND`, in the command's own processes: once its model is loaded and its ``train()`` is
+called, all that can be known is asked in place of the training. Nothing is written but to the doctor's folder
+(``--spr_doctor``), and the process ends here: the host would go on to save a model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from spr_plugin import dpo, process
+from spr_plugin.config import SPRConfig
+from spr_plugin.dpo.pairs import maximum_of
+from spr_plugin.dpo.rehearsal import ANSWER
+from spr_plugin.errors import UserError
+from spr_plugin.files import read_json, remove, write_json
+from spr_plugin.opening import Round, Start, find_host, first_round, refuse_impossible, start_of, try_out
+from spr_plugin.pairing import PreferencePair
+from spr_plugin.plugins import load_file
+from spr_plugin.progress import listed, say
+from spr_plugin.recipes.base import Query
+from spr_plugin.runs.layout import Folder
+from spr_plugin.sampling.stage import sample
+from spr_plugin.tools.checks import Check, checked
+from spr_plugin.tools.overlay import overlay
+from spr_plugin.training import engine, entry, ranks, weights
+from spr_plugin.training.cost import measured
+from spr_plugin.training.host import Host
+
+MEASURED = 32  # queries whose rows are made to see how long they are
+TRIED = 2  # of which the model is asked
+
+
+def examine(trainer, config: SPRConfig, namespace: dict) -> NoReturn:
+    """Look at everything, write what was found, and end this process: with 0 where all could be looked at,
+    whatever was found."""
+    output_dir = Path(trainer.args.output_dir)
+    try:
+        examination(trainer, config, namespace)
+        ranks.barrier()
+        if ranks.rank() == 0:
+            _remove_if_new(output_dir)
+    except BaseException as error:  # whatever it is, the host must not go on
+        traceback.print_exception(error)
+        process.leave(2, f"doctor: {' '.join(str(error).split()) or type(error).__name__}")
+    process.leave(0)
+
+
+def _remove_if_new(output_dir: Path) -> None:
+    """The Trainer makes it when it is made itself."""
+    with contextlib.suppress(OSError):  # it holds something, or is gone
+        if output_dir.stat().st_ctime >= process.BEGAN:
+            output_dir.rmdir()
+
+
+@dataclass
+class Seen:
+    """What the checks before have found for those behind them; None where they have not.
+
+    Attributes:
+        fitting: the queries whose worked answers the host trains on whole, the longest first.
+    """
+
+    trainer: Any
+    config: SPRConfig
+    namespace: dict
+    folder: Path
+    host: Host | None = None
+    first: Round | None = None
+    start: Start | None = None
+    fitting: list[Query] | None = None
+    rehearsed: bool | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """One check: `needs` names what of `Seen` it cannot do without."""
+
+    name: str
+    act: Callable[[Seen], str]
+    needs: tuple[str, ...]
+    fix: str
+
+
+def examination(trainer, config: SPRConfig, namespace: dict) -> list[Check]:
+    """The checks of a training command, in ``checks.json`` of its ``--spr_doctor`` after each.
+
+    Raises:
+        UserError, or whatever it is: this rank alone fails, so that the others would wait for it.
+    """
+    seen = Seen(trainer, config, namespace, Path(config.spr_doctor or "."))
+    found: list[Check] = []
+    for look in LOOKS:
+        if any(getattr(seen, name) is None for name in look.needs):
+            continue
+        check = checked(look.name, look.fix, partial(look.act, seen))
+        found.append(check)
+        if ranks.rank() == 0:
+            write_json(seen.folder / "checks.json", [asdict(one) for one in found])
+        if not check.ok:
+            say(f"{check.name}: {check.detail}")
+            if not ranks.all_arrive(f"doctor-{look.name}"):
+                raise UserError(f"{look.name}, on rank {ranks.rank()} alone: {check.detail}")
+    return found
+
+
+# --- the checks, in their order
+
+
+def _host(seen: Seen) -> str:
+    for path in seen.config.spr_plugin:
+        load_file(path)
+    refuse_impossible(seen.trainer)
+    host = find_host(seen.trainer, seen.namespace, seen.config)
+    if not (seen.config.spr_only or dpo.trains_language_model(host)):
+        raise UserError(
+            "the first train() of this command moves nothing of the language model; the SPR stage would"
+            " follow a later one, which doctor does not come to"
+        )
+    seen.host = host
+    form = host.box_format.describe()
+    boxes = ", ".join(f"{name} {value}" for name, value in form.items() if value)
+    what = f"{type(seen.trainer.model).__name__} in {type(seen.trainer).__name__}"
+    return (
+        f"{type(host).__name__} for {what}, {ranks.world()} rank{'s' * (ranks.world() > 1)}; boxes: {boxes}"
+    )
+
+
+def _settings(seen: Seen) -> str:
+    assert seen.host is not None
+    seen.first = first_round(seen.host, seen.config)
+    config = seen.first.config
+    trains = "an adapter of its own" if config.spr_tune == "lora" else "the weights that the host trains"
+    models = {"--spr_clip": config.spr_clip, "--spr_detector": config.spr_detector}
+    named = ", ".join(f"{flag} {path}" for flag, path in models.items() if path)
+    return (
+        f"recipe {config.spr_recipe}; trains {trains}, or the host's adapter; {named or 'no model to score'}"
+    )
+
+
+def _output_dir(seen: Seen) -> str:
+    assert seen.first is not None
+    folder, config = seen.first.folder, seen.first.config
+    ranks.check_shared(folder.path)
+    entered = not config.spr_overwrite and entry.found(folder, entry.training_of(seen.trainer, config))
+    whole = folder.path.absolute()
+    holder = next(path for path in (whole, *whole.parents) if path.exists())
+    trained = [p for p in seen.trainer.model.parameters() if p.requires_grad]
+    needed = sum(weights.numel(p) * p.element_size() for p in trained)
+    free = shutil.disk_usage(holder).free
+    room = f"{free / 2**30:.1f} GiB free, the weights at the stage's entry take {needed / 2**30:.2f}"
+    if free < 2 * needed:  # those, and the host's own checkpoint
+        raise UserError(f"{holder}: {room}, and the host's checkpoint as much again")
+    shared = "" if ranks.world() == 1 else f", shared by {ranks.world()} ranks"
+    goes_on = "; holds the end of this training, which the same command goes on from" if entered else ""
+    return f"{folder.path.parent}{shared}: {room}{goes_on}"
+
+
+def _data(seen: Seen) -> str:
+    first = seen.first
+    assert first is not None
+    seen.start = start = ranks.from_rank_0(lambda: start_of(first))
+    config, queries = first.config, start.queries
+    source = config.spr_annotations and f"--spr_annotations {config.spr_annotations}"
+    source = source or f"boxes mined from --data_path {first.host.data_path}"
+    pictures = len({picture.path for query in queries for picture in query.pictures})
+    skipped = read_json(first.folder.skipped) if start.skipped is None else start.skipped
+    left_out = f"left out: {listed(skipped or {}) or 'nothing'}"
+    again = ""
+    if start.changed.again and first.folder.manifest.exists():
+        again = f"; what {first.folder} holds is made again from {start.changed.again[0]} on"
+    return f"{len(queries)} regions on {pictures} pictures of {source}; {left_out}{again}"
+
+
+def _rehearsal(seen: Seen) -> str:
+    first, start = seen.first, seen.start
+    assert first is not None and start is not None
+    ranks.from_rank_0(lambda: try_out(first, start))
+    seen.rehearsed = True
+    return "questions, rows and batches of this data can be made, and box text survives the tokenizer"
+
+
+def _lengths(seen: Seen) -> str:
+    first, start = seen.first, seen.start
+    assert first is not None and start is not None
+    flag, most = maximum_of(first.host)
+    some = start.queries[:: max(1, len(start.queries) // MEASURED)][:MEASURED]
+    rows = ranks.from_rank_0(lambda: [_row(first, query) for query in some])
+    order = sorted(range(len(some)), key=lambda place: -rows[place][0])
+    seen.fitting = [some[place] for place in order if rows[place][1]]
+    sizes = [tokens for tokens, _ in rows]
+    long = len(some) - len(seen.fitting)
+    limit = flag if most is None else f"{flag} {most}"
+    found = (
+        f"{len(some)} questions with whole answers take {min(sizes)} to {max(sizes)} of the host's tokens,"
+        f" under {limit}; {long} do not fit"
+    )
+    if long > first.config.spr_max_too_long * len(some):
+        raise UserError(f"{found}, more than --spr_max_too_long {first.config.spr_max_too_long} allows")
+    return found
+
+
+def _row(first: Round, query: Query) -> tuple[int, bool]:
+    """Tokens of a worked answer's row, and whether the host trains on all of it."""
+    answer = first.recipe.worked(query) or ANSWER
+    row = first.host.row(list(query.paths), first.recipe.question(query), answer)
+    return len(row["input_ids"]), bool(first.host.fits(row))
+
+
+def _boxes(seen: Seen) -> str:
+    first, start = seen.first, seen.start
+    assert first is not None and start is not None
+    return ranks.from_rank_0(lambda: overlay(first.host, first.recipe, start.queries, seen.folder))
+
+
+def _trial(seen: Seen) -> str:
+    """The stages themselves on two queries, in a folder of the doctor's that goes afterwards."""
+    first = seen.first
+    assert first is not None and seen.fitting is not None
+    if not seen.fitting:
+        raise UserError("no whole answer fits, so that there is nothing to try")
+    host, recipe, config, queries = first.host, first.recipe, first.config, seen.fitting[:TRIED]
+    ranks.check_shared(seen.folder, "spr doctor --out")
+    folder = Folder.under(seen.folder / "trial")
+    _clear(folder)
+    try:
+        engine.to_device(seen.trainer)
+        own = folder.log("candidates", ranks.rank())
+        with measured() as sampling:
+            if not config.spr_candidates:
+                sample(host, queries, recipe, config, own, folder.log("batches", ranks.rank()))
+        answers = own.read()
+        pairs = [_pair(first, query, answers) for query in queries]
+        step = dpo.try_step(host, recipe, pairs, config, folder)
+    finally:
+        _clear(folder)
+    asked = f"{len(answers)} answers to {len(queries)} regions: {sampling}"
+    if config.spr_candidates:
+        asked = "answers are imported (--spr_candidates)"
+    return f"{asked}; a DPO step of {config.spr_batch_size} pairs a rank: {step}"
+
+
+def _pair(first: Round, query: Query, answers) -> PreferencePair:
+    """A pair of the size of those to come: the worked answer over the longest that the model gave."""
+    recipe = first.recipe
+    chosen = recipe.worked(query) or ANSWER
+    said = [one["text"] for one in answers.values() if one["query"] == query.id]
+    others = [*sorted(said, key=len, reverse=True), recipe.worked(query, short=True) or "", ANSWER, "No."]
+    rejected = next(text for text in others if text.strip() and text != chosen)
+    asked = query.id, query.id, recipe.question(query), query.paths
+    return PreferencePair(*asked, chosen, rejected, 1.0, 0.0, "", "")
+
+
+def _clear(folder: Folder) -> None:
+    ranks.barrier()
+    if ranks.rank() == 0:
+        remove(folder.path.parent)
+    ranks.barrier()
+
+
+LOOKS = (
+    Look(
+        "host",
+        _host,
+        (),
+        "add --spr to the script that trains the language model, or write a host (docs/write-a-host.md)",
+    ),
+    Look("settings", _settings, ("host",), "change the flag that the line names; README lists them all"),
+    Look(
+        "output_dir",
+        _output_dir,
+        ("first",),
+        "take an --output_dir with room, on a disk that all ranks share, or --spr_overwrite for this one",
+    ),
+    Look(
+        "data",
+        _data,
+        ("first",),
+        "mend the file that the line names, or take other --spr_annotations and --spr_image_folder",
+    ),
+    Look(
+        "rehearsal",
+        _rehearsal,
+        ("start",),
+        "change the flag that the line names; a host of your own must make what it says",
+    ),
+    Look(
+        "lengths",
+        _lengths,
+        ("start",),
+        "raise that maximum, draw smaller regions (--spr_more_than), or allow more by --spr_max_too_long",
+    ),
+    Look(
+        "boxes",
+        _boxes,
+        ("start",),
+        "take the --spr_box_format that the model was trained with, and look at the pictures",
+    ),
+    Look(
+        "trial",
+        _trial,
+        ("rehearsed", "fitting"),
+        "lower what the line names, such as --spr_batch_size or --spr_sample_batch",
+    ),
+)
