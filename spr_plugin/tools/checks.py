@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from spr_plugin.errors import UserError
 from spr_plugin.lines import one_line
+
+CHECKS = "checks.json"  # in the doctor's folder, what a command's process has found so far
 
 
 @dataclass(frozen=True)
@@ -43,3 +45,8 @@ def as_lines(checks: Iterable[Check]) -> Iterable[str]:
         yield one_line(f"{'ok' if check.ok else 'FAIL':4}  {check.name}: {check.detail}")
         if not check.ok:
             yield one_line(f"      do: {check.fix}")
+
+
+def as_plain(checks: Iterable[Check]) -> dict[str, list[dict]]:
+    """Checks for JSON."""
+    return {"checks": [asdict(check) for check in checks]}

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from spr_plugin.command_line import given
@@ -23,7 +22,7 @@ from spr_plugin.flags import asked
 from spr_plugin.lines import say
 from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.redaction import redacted
-from spr_plugin.tools.checks import Check, as_lines
+from spr_plugin.tools.checks import CHECKS, Check, as_lines, as_plain
 
 OUTPUT = "output.txt"
 _SETTING = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
@@ -44,7 +43,7 @@ def doctor(command: Sequence[str], out: str | None, as_json: bool) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # what libraries print as they are imported is no check
         checks = _of_command(command, out) if command else _of_environment()
     if as_json:
-        print(json.dumps({"checks": [asdict(check) for check in checks]}, indent=1))
+        print(json.dumps(as_plain(checks), indent=1))
     else:
         print(*as_lines(checks), sep="\n")
     return 0 if all(check.ok for check in checks) else 1
@@ -64,12 +63,13 @@ def _of_command(command: Sequence[str], out: str | None) -> list[Check]:
         refuse_unwritable({"--out": out}, folders=True)
         Path(out).mkdir(parents=True, exist_ok=True)
     folder = Path(out or tempfile.mkdtemp(prefix="spr-doctor-")).absolute()
-    remove(folder / "checks.json")
+    remove(folder / CHECKS)
     say(f"doctor: {words[0]} runs up to its train(); what it prints is in {folder / OUTPUT}")
     start = time.monotonic()
     code = _run([*words, "--spr_doctor", str(folder)], environment, folder / OUTPUT)
     seconds = time.monotonic() - start
-    found = [Check(**check) for check in read_json(folder / "checks.json") or []]
+    made = read_json(folder / CHECKS) or {"checks": []}
+    found = [Check(**check) for check in made["checks"]]
     return [_ended(code, bool(found), seconds, folder / OUTPUT), *found]
 
 

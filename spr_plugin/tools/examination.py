@@ -9,7 +9,7 @@ import contextlib
 import shutil
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,8 +26,9 @@ from spr_plugin.plugins import load_file
 from spr_plugin.progress import listed, say
 from spr_plugin.recipes.base import Query
 from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.manifest import check_layout
 from spr_plugin.sampling.stage import sample
-from spr_plugin.tools.checks import Check, checked
+from spr_plugin.tools.checks import CHECKS, Check, as_plain, checked
 from spr_plugin.tools.overlay import overlay
 from spr_plugin.training import engine, entry, ranks, weights
 from spr_plugin.training.cost import measured
@@ -64,6 +65,7 @@ class Seen:
     """What the checks before have found for those behind them; None where they have not.
 
     Attributes:
+        layout: True where what lies in the run's folder is a run's.
         fitting: the queries whose worked answers the host trains on whole, the longest first.
     """
 
@@ -73,6 +75,7 @@ class Seen:
     folder: Path
     host: Host | None = None
     first: Round | None = None
+    layout: bool | None = None
     start: Start | None = None
     fitting: list[Query] | None = None
     rehearsed: bool | None = None
@@ -89,7 +92,7 @@ class Look:
 
 
 def examination(trainer, config: SPRConfig, namespace: dict) -> list[Check]:
-    """The checks of a training command, in ``checks.json`` of its ``--spr_doctor`` after each.
+    """The checks of a training command, in a file of its ``--spr_doctor`` after each.
 
     Raises:
         UserError, or whatever it is: this rank alone fails, so that the others would wait for it.
@@ -102,7 +105,7 @@ def examination(trainer, config: SPRConfig, namespace: dict) -> list[Check]:
         check = checked(look.name, look.fix, partial(look.act, seen))
         found.append(check)
         if ranks.rank() == 0:
-            write_json(seen.folder / "checks.json", [asdict(one) for one in found])
+            write_json(seen.folder / CHECKS, as_plain(found))
         if not check.ok:
             say(f"{check.name}: {check.detail}")
             if not ranks.all_arrive(f"doctor-{look.name}"):
@@ -148,6 +151,9 @@ def _output_dir(seen: Seen) -> str:
     assert seen.first is not None
     folder, config = seen.first.folder, seen.first.config
     ranks.check_shared(folder.path)
+    if not config.spr_overwrite:
+        ranks.from_rank_0(lambda: check_layout(folder))
+    seen.layout = True
     entered = not config.spr_overwrite and entry.found(folder, entry.training_of(seen.trainer, config))
     whole = folder.path.absolute()
     holder = next(path for path in (whole, *whole.parents) if path.exists())
@@ -281,7 +287,7 @@ LOOKS = (
     Look(
         "data",
         _data,
-        ("first",),
+        ("layout",),
         "mend the file that the line names, or take other --spr_annotations and --spr_image_folder",
     ),
     Look(

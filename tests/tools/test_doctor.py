@@ -1,0 +1,219 @@
+"""`spr doctor`: its environment, the commands that it cannot look at, and one real LLaVA command."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from spr_plugin.cli import commands
+from spr_plugin.errors import UserError
+from spr_plugin.hooks import shims
+from spr_plugin.tools import environment
+from spr_plugin.tools.checks import Check, as_lines, checked
+from spr_plugin.tools.demo import train_command
+from spr_plugin.tools.doctor import why_of
+
+ROOT = Path(__file__).parents[2]
+# Of a training command that comes to its train() and is well.
+NAMES = "command host settings output_dir data rehearsal lengths boxes trial".split()
+
+
+def doctor(*words, code: int = 0) -> dict:
+    """The checks that `spr doctor --json` prints, by name."""
+    told = CliRunner().invoke(commands, ["doctor", "--json", *map(str, words)], catch_exceptions=False)
+    assert told.exit_code == code, told.output
+    checks = json.loads(told.stdout)["checks"]
+    assert all(check.keys() == {"name", "ok", "detail", "fix"} for check in checks)
+    assert all(check["detail"] and (check["ok"] or check["fix"]) for check in checks)
+    assert len({check["name"] for check in checks}) == len(checks)
+    return {check["name"]: check for check in checks}
+
+
+# --- this environment
+
+
+@pytest.mark.slow
+def test_this_environment():
+    checks = doctor()
+    for package in environment.PACKAGES:
+        assert checks[package]["ok"] and checks[package]["detail"][0].isdigit()
+    applied = {name.removeprefix("shim ") for name in checks if name.startswith("shim ")}
+    assert applied == {one.change.__name__ for one in shims.SHIMS if one.needed()} and applied
+    assert "hooks.llava" in checks["hook spr_host"]["detail"]
+    assert "spr_oracle" in checks["lmms-eval tasks and models"]["detail"]
+    assert {"GPU", "gloo", "DeepSpeed ops", "boot file", "disk, models", "offline"} <= checks.keys()
+    assert "HF_HUB_OFFLINE" in checks["offline"]["detail"]
+    assert "lmms_eval.tasks" not in sys.modules, "which takes as long as all the rest together"
+
+
+def quickly(monkeypatch):
+    """Only what needs no import of a large library."""
+    there = environment._is_there
+    monkeypatch.setattr(environment, "_is_there", lambda name: name == "transformers" and there(name))
+    monkeypatch.setattr(
+        environment, "PACKAGES", dict.fromkeys(("transformers", "peft"), (("none",), "a test"))
+    )
+
+
+def test_a_check_that_fails_says_what_to_do_and_ends_with_1(monkeypatch):
+    quickly(monkeypatch)
+    monkeypatch.setattr(environment, "LEAST_FREE", 1 << 62)
+    monkeypatch.setattr(shims, "OLDEST", (99, 0))
+    checks = doctor(code=1)
+    failed = {name for name, check in checks.items() if not check["ok"]}
+    assert failed == {
+        "disk, current folder", "disk, temporary files", "disk, models", "transformers version"
+    }  # fmt: skip
+    assert "too old" in checks["transformers version"]["detail"]
+
+
+def test_a_package_that_is_missing(monkeypatch):
+    """One that every training needs fails; one that some flag needs is named with it."""
+    quickly(monkeypatch)
+    monkeypatch.setattr(environment, "_is_there", lambda name: False)
+    monkeypatch.setattr(environment, "PACKAGES", {"torch": (("torch",), None), "trl": (("trl",), "TRL")})
+    checks = doctor(code=1)
+    assert not checks["torch"]["ok"] and "pip install" in checks["torch"]["fix"]
+    assert checks["trl"]["ok"] and "TRL needs it" in checks["trl"]["detail"]
+
+
+def test_a_plugin_that_is_broken_is_a_check(monkeypatch):
+    quickly(monkeypatch)
+
+    def broken():
+        raise UserError("installed plugin lab: raised KeyError: 'x' (lab.py, line 3)")
+
+    monkeypatch.setattr(environment, "manager", broken)
+    checks = doctor(code=1)
+    assert "lab.py, line 3" in checks["plugins"]["detail"]
+    assert not any(name.startswith("hook ") for name in checks)
+
+
+def test_lines_for_a_terminal():
+    def broken():
+        raise RuntimeError("no kernel image\nis available")
+
+    checks = [Check("torch", True, "2.13"), checked("GPU", "mend the driver", broken)]
+    assert list(as_lines(checks)) == [
+        "ok    torch: 2.13",
+        "FAIL  GPU: RuntimeError: no kernel image",
+        "      do: mend the driver",
+    ]
+
+
+# --- commands that it refuses
+
+
+@pytest.mark.parametrize(
+    "words, line",
+    [
+        (["torchrun", "train.py"], "no --spr"),
+        (["python", "train.py", "--sprinkle"], "no --spr"),
+        (["bash", "-c", "python train.py --spr"], "no --spr"),
+        (["no-such-launcher", "train.py", "--spr"], "no-such-launcher: no such command"),
+        (["A=1", "no-such-launcher", "--spr"], "no-such-launcher: no such command"),
+        ([str(ROOT / "setup.cfg"), "--spr"], "setup.cfg: is no program"),
+        (["A=1", "B=2"], "no command"),
+        (["python", "train.py", "--spr", "False"], "--spr False"),
+        (["python", "train.py", "--spr", "--spr_lambda", "x"], "--spr_lambda"),
+        (["python", "train.py", "--spr", "--spr_doctor", "x"], "take --out"),
+    ],
+)
+def test_a_command_that_is_none_to_look_at(words, line, tmp_path):
+    told = CliRunner().invoke(commands, ["doctor", "--out", str(tmp_path / "out"), "--", *words])
+    assert isinstance(told.exception, UserError) and line in str(told.exception)
+    assert len(str(told.exception).splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_an_out_that_is_a_file(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    words = ["doctor", "--out", str(tmp_path / "out"), "--", "true", "--spr"]
+    told = CliRunner().invoke(commands, words)
+    assert isinstance(told.exception, UserError) and "--out" in str(told.exception)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+# --- commands that do not come to their train()
+
+
+@pytest.mark.parametrize(
+    "program, line",
+    [
+        ("raise ValueError('no data at /nowhere')", "exit code 1: ValueError: no data at /nowhere"),
+        ("import sys; sys.exit('bad flags')", "exit code 1: bad flags"),
+        ("import argparse; argparse.ArgumentParser('train').parse_args()", "unrecognized arguments: --spr"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL: it printed nothing"),
+        ("import os; print('once\\n' + os.environ['LAB']); os._exit(3)", "exit code 3: in its own words"),
+        ("print('trained by a loop of its own')", "called no train()"),
+    ],
+)
+def test_a_command_that_fails_in_the_host(program, line, tmp_path):
+    words = ["LAB=in its own words", sys.executable, "-c", program, "--spr"]
+    (tmp_path / "checks.json").write_text('{"checks": [{"name": "host", "ok": true, "detail": "of before"}]}')
+    checks = doctor("--out", tmp_path, "--", *words, code=1)
+    assert list(checks) == ["command"] and line in checks["command"]["detail"]
+    assert (tmp_path / "output.txt").exists()
+
+
+def test_a_script_that_is_not_there(tmp_path):
+    checks = doctor("--out", tmp_path, "--", sys.executable, "nowhere.py", "--spr", code=1)
+    assert "exit code 2" in checks["command"]["detail"] and "nowhere.py" in checks["command"]["detail"]
+
+
+OWN = """Traceback (most recent call last):
+  File "train.py", line 3, in <module>
+FileNotFoundError: [Errno 2] No such file or directory: 'data.json'
+"""
+TORCHRUN = """E1129 torch/distributed/elastic/multiprocessing/api.py:984] failed (exitcode: 1)
+Traceback (most recent call last):
+  File "run.py", line 7, in launch_agent
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+train.py FAILED
+============================================================
+"""
+ACCELERATE = """Traceback (most recent call last):
+  File "launch.py", line 9, in simple_launcher
+subprocess.CalledProcessError: Command '['python', 'train.py']' returned non-zero exit status 1.
+"""
+DEEPSPEED = """[2026-11-29 20:20:20,000] [INFO] [launch.py:335:sigkill_handler] Killing subprocess 12
+[2026-11-29 20:20:20,100] [ERROR] [launch.py:341:sigkill_handler] ['python', 'train.py'] exits with return code = 1
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize("launcher", ["", TORCHRUN, ACCELERATE, DEEPSPEED])
+def test_the_line_that_says_why_stands_before_what_a_launcher_says(launcher):
+    assert why_of(OWN + launcher).startswith("FileNotFoundError: ")
+    ours = "spr: error: --spr_clip nowhere: no such folder\n"
+    assert why_of("ValueError: a guess\n" + ours + OWN + launcher) == ours.strip()
+
+
+def test_no_secret_of_an_address_is_shown():
+    assert "hunter2" not in why_of("ConnectionError: http://me:hunter2@host/v1 refused\n")
+
+
+# --- one that does
+
+
+@pytest.mark.slow
+def test_a_real_llava_command(tiny_world, tmp_path, monkeypatch):
+    """LLaVA's own script under torchrun: everything is looked at, and the folder that it would write to is
+    not even made.
+    """
+    monkeypatch.chdir(ROOT)
+    world, out = tiny_world(sft=4, spr=8), tmp_path / "llava-spr"
+    flags = "--spr_regions 8 --spr_max_new_tokens 24 --spr_sample_batch 6 --spr_batch_size 2"
+    python, *script = train_command(world, out, flags)
+    torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"]
+    checks = doctor("--out", tmp_path / "doctor", "--", *torchrun, *script)
+    assert list(checks) == NAMES
+    assert "LlavaHost" in checks["host"]["detail"] and "family llava" in checks["host"]["detail"]
+    assert "8 regions on 8 pictures" in checks["data"]["detail"]
+    assert not out.exists()
+    assert len(list((tmp_path / "doctor").glob("boxes-*.png"))) == 8
+    assert not (tmp_path / "doctor" / "trial").exists()
+    assert "train_runtime" not in (tmp_path / "doctor" / "output.txt").read_text()
+    assert os.listdir(tmp_path) == ["doctor"]
