@@ -173,7 +173,7 @@ def hooked(clean_state, monkeypatch):
     monkeypatch.setattr(sys.modules["spr_plugin"], "follow", pipeline, raising=False)
     trainer = type("Trainer", (Base,), {"train": Base.train, "__init__": Base.__init__})
     boot.hook_trainer(trainer)
-    boot.State.config, boot.State.namespace = types.SimpleNamespace(spr=True), {"a": 1}
+    boot.State.config, boot.State.namespace = types.SimpleNamespace(spr=True, spr_doctor=None), {"a": 1}
     return trainer, stage_calls
 
 
@@ -186,6 +186,20 @@ def test_train_runs_the_stage_around_the_hosts_train(hooked):
     live = trainer()
     assert live.train(resume=True) == "result"
     assert live.calls == [("base", True)] and stage_calls == [(boot.State.config, {"a": 1})]
+
+
+def test_with_the_doctor_neither_host_nor_stage_trains(hooked, monkeypatch):
+    trainer, stage_calls = hooked
+    boot.State.config.spr_doctor = "folder"
+
+    def examine(live, config, namespace):
+        raise SystemExit(f"{config.spr_doctor} {namespace}")
+
+    monkeypatch.setitem(sys.modules, "spr_plugin.tools.examination", types.SimpleNamespace(examine=examine))
+    live = trainer()
+    with pytest.raises(SystemExit, match=r"folder {'a': 1}"):
+        live.train()
+    assert live.calls == [] and stage_calls == []
 
 
 def test_a_forks_own_train_is_wrapped_once(hooked):

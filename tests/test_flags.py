@@ -210,10 +210,18 @@ def test_spr_false_is_heard_from_any_side(hooked, monkeypatch, how):
     assert not State.config.spr
 
 
-def test_spr_only_without_spr_is_a_contradiction(parse, capsys):
+@pytest.mark.parametrize("flag", [["--spr_only"], ["--spr_doctor", "folder"]])
+def test_what_needs_the_stage_contradicts_spr_false(parse, capsys, flag):
     with pytest.raises(SystemExit):
-        parse("--spr_only", "--spr", "False")
-    assert "--spr_only with --spr False" in capsys.readouterr().err
+        parse(*flag, "--spr", "False")
+    assert f"{flag[0]} with --spr False" in capsys.readouterr().err
+
+
+def test_the_doctor_alone_asks_for_spr(parse, capsys):
+    """Without it the host would train."""
+    with pytest.raises(SystemExit):
+        parse("--spr_doctor", "folder")
+    assert "--spr_doctor does nothing without --spr" in capsys.readouterr().err
 
 
 def test_a_line_about_a_value_shows_no_password(parse, capsys):

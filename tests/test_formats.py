@@ -103,6 +103,7 @@ def test_parse_of_render_is_the_box_within_its_rounding(form, size, corners):
     box = Box(x1 * size[0], y1 * size[1], x2 * size[0], y2 * size[1], Space.pixels(*size))
     [read] = form.parse(form.render([("a dog", box)]), *size).boxes
     bound = ROUNDING.get(form.family, 1.0)
+    assert form.rounding == bound
     for value, wanted in zip(read.xyxy, box.to(form.space(*size)).xyxy):
         assert abs(value - wanted) <= bound + 1e-6
 

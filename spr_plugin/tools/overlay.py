@@ -23,7 +23,7 @@ from spr_plugin.training.host import IGNORED, Host
 
 BOXES = 8
 SIDE, LINE = 768, 14  # of a drawn picture, and of a line of text below it, in pixels
-HAIR = 1e-5  # of a coordinate: algebra, not rounding
+HAIR = 1e-6  # of a coordinate: algebra, not rounding
 
 
 @dataclass(frozen=True)
