@@ -23,6 +23,8 @@ NEWEST := 5.23.0
 PYTEST_ARGS ?= -n 2 --dist loadfile -q
 # One thread a process: tiny models gain nothing from more, and torchrun's ranks would fight for the cores.
 export OMP_NUM_THREADS ?= 1
+# Compiling the tests and the package anew takes a third of a start, and tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 PACKAGE := setup.cfg pyproject.toml $(wildcard _build/*)
 PRIMARY_WANTS := -e .[eval,dpo,report,server,dev,deepspeed]

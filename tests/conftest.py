@@ -42,6 +42,14 @@ def pytest_report_header():
     return f"seed: {SEED} (SPR_TEST_SEED)"
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_collection_modifyitems(items):
+    """What asks for a LLaVA takes seconds: a process writes it, and its package is loaded."""
+    for item in items:
+        if "random_llava" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """The same random numbers in every test, in any order."""
@@ -86,13 +94,12 @@ def tiny_world(tmp_path_factory):
     """``tiny_world(sft=…, spr=…, val=…, test=…)`` → folder with so many scenes of each kind, one of what is
     not named.
     """
+    from tests.examples.world import load
 
     def write(**sizes) -> Path:
         sizes = {"sft": 1, "spr": 1, "val": 1, "test": 1, **sizes}
         folder = tmp_path_factory.mktemp("world")
-        counts = [word for split, count in sizes.items() for word in (f"--{split}", str(count))]
-        script = TESTS.parent / "examples" / "tiny_world" / "scenes.py"
-        subprocess.run([sys.executable, script, folder, *counts], check=True, stdout=subprocess.DEVNULL)
+        load("scenes").write_world(folder, **sizes)
         return folder
 
     return write

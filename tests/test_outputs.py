@@ -51,12 +51,6 @@ def test_a_link_to_nowhere_is_a_file_to_come_and_no_folder(there):
         refuse_unwritable({"--out": str(there / "link")}, folders=True)
 
 
-def test_a_folder_without_the_right_to_write_is_named(there, ordinary_user):
-    (there / "sub").chmod(0o555)
-    with ordinary_user, pytest.raises(UserError, match=f"--out .*: {there}/sub cannot be written to"):
-        refuse_unwritable({"--out": str(there / "sub" / "new" / "c")})
-
-
 @pytest.mark.parametrize("name", ["a", "sub/../a", "symbolic", "hard"])
 def test_an_input_by_any_of_its_names_is_no_output(there, name):
     (there / "symbolic").symlink_to(there / "a")

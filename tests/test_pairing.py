@@ -95,6 +95,22 @@ def test_any_gap_is_enough_by_default():
     assert pair.chosen_score - pair.rejected_score == pytest.approx(1e-4)
 
 
+def test_a_pairing_that_takes_what_has_no_score_is_a_mistake_of_ours():
+    rows = [candidate("a", 0.5, 0.6), candidate("b", None, None)]
+    for ids in (("a", "b"), ("b", "a")):
+        with pytest.raises(AssertionError, match="no score is in no pair"):
+            make_pair(QUERY, "Describe.", rows, lambda query, answers, ids=ids: ids)
+
+
+def test_the_best_of_what_was_repaired_gives_the_reason():
+    rows = [
+        candidate("a", 0.5, 0.6, not_choosable="first"),
+        candidate("b", 0.5, 0.7, not_choosable="second"),
+        candidate("c", 0.9, None),
+    ]
+    assert pair_of(rows) == pair_of(rows[::-1]) == "second"
+
+
 def test_without_a_gap_there_is_no_preference():
     assert pair_of([candidate("a", 0.5, 0.5), candidate("b", 0.6, 0.4)]) == "gap_too_small"
 

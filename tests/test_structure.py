@@ -122,16 +122,16 @@ ELSEWHERE = {
 BY_BEHAVIOUR = {"tests/dpo/test_disk.py", "tests/dpo/test_zero.py", "tests/eval_tasks/test_answers_of_all.py"}
 
 
-def tested_at(module: str) -> Path:
+def own_tests(module: str) -> Path:
     """Where a module's tests lie, if they lie at its own path."""
     *rooms, name = module.removeprefix("spr_plugin.").split(".")
     return ROOT.joinpath("tests", *rooms, f"test_{name}.py")
 
 
-def test_every_module_is_tested_at_its_own_path_or_is_said_to_be_elsewhere():
+def test_every_module_is_own_tests_its_own_path_or_is_said_to_be_elsewhere():
     """A folder in ELSEWHERE stands for those of its modules that have no test file of their own."""
     modules = {name for name, file in FILES.items() if file.name != "__init__.py"}
-    bare = {name.removeprefix("spr_plugin.") for name in modules if not tested_at(name).exists()}
+    bare = {name.removeprefix("spr_plugin.") for name in modules if not own_tests(name).exists()}
     said = {name: name if name in ELSEWHERE else name.rpartition(".")[0] for name in bare}
     assert {name for name, key in said.items() if key not in ELSEWHERE} == set()
     assert ELSEWHERE.keys() - set(said.values()) == set()
@@ -144,7 +144,7 @@ def test_every_test_file_tests_something_that_is_there():
     """In the folders that mirror the package: a module that moved takes its tests along."""
     packages = {name.rpartition(".")[0].removeprefix("spr_plugin").strip(".") for name in FILES}
     rooms = {package for package in packages if package} - {"contracts"}
-    mirrored = {tested_at(name) for name in FILES}
+    mirrored = {own_tests(name) for name in FILES}
     named = {ROOT / "tests" / file for files in ELSEWHERE.values() for file in files.split()}
     files = {file for room in rooms for file in ROOT.joinpath("tests", *room.split(".")).glob("test_*.py")}
     assert {str(file.relative_to(ROOT)) for file in files - mirrored - named} <= BY_BEHAVIOUR

@@ -192,15 +192,14 @@ def shuffled(folder, padded, square, size=(64, 32)):
     )
 
 
-@pytest.mark.parametrize("other", [24, 60])
 @pytest.mark.parametrize("order", [mixed, shuffled])
-def test_a_few_boxes_of_the_picture_in_a_padded_file_refuse_it(folder, order, other, capfd):
+def test_a_few_boxes_of_the_picture_in_a_padded_file_refuse_it(folder, order, capfd):
     """Those that lie in the stripes were left out, and the others read as if they counted padding."""
     with pytest.raises(UserError, match=r"of \d+ boxes .*: some boxes count padding and some do not"):
         if order is mixed:
-            mine(folder, mixed(folder, ("pad", 1200), ("square", other)), llava("pad"))
+            mine(folder, mixed(folder, ("pad", 1200), ("square", 24)), llava("pad"))
         else:
-            mine(folder, shuffled(folder, 1200, other), llava("pad"))
+            mine(folder, shuffled(folder, 1200, 24), llava("pad"))
 
 
 def test_so_few_that_they_may_be_mistakes_are_counted_aloud(folder, capfd):

@@ -7,8 +7,6 @@ import pytest
 from spr_plugin.sampling import deadlines
 from spr_plugin.sampling.deadlines import bounded_client
 
-openai = pytest.importorskip("openai")
-
 SECONDS = 0.3
 
 
@@ -18,7 +16,7 @@ def asked(chat_server):
 
     def ask(fault, seconds=SECONDS):
         with chat_server.ChatServer({"always": fault}) as server:
-            client, start = bounded_client(openai, seconds), time.monotonic()
+            client, start = bounded_client(pytest.importorskip("openai"), seconds), time.monotonic()
             try:
                 reply = client.post(f"{server.url}/chat/completions", json={}, timeout=20).text
             except Exception as error:  # the transport's, httpx or what took its place
@@ -49,7 +47,7 @@ def test_a_reply_of_the_longest_length_is_whole(asked, chat_server, monkeypatch)
 
 def test_each_request_has_a_deadline_of_its_own(chat_server):
     with chat_server.ChatServer() as server:
-        client = bounded_client(openai, SECONDS)
+        client = bounded_client(pytest.importorskip("openai"), SECONDS)
         for _ in range(3):
             assert client.get(f"{server.url}/models", timeout=20).json()["data"]
             time.sleep(SECONDS / 2)
