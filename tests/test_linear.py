@@ -47,9 +47,9 @@ SOURCES = [
 ]
 LONG, SECONDS = 100_000, 1.0
 READING = 5.0  # of LONG by a whole family, most of it spent in linear Python; squared it would take minutes
-# A run of time squared that takes SECONDS on LONG takes so much on a hundredth and on a tenth of it.
-SHORT, SUSPICIOUS = 1000, 0.00015
-MIDDLE = 10_000
+SHORT, SUSPICIOUS = 1000, 0.00015  # a run of time squared that takes a second on LONG takes so much here
+# For ten times the text linear takes ten times as long; squared, if by a tenth alone on SHORT, sixteen times.
+MIDDLE, GROWN = 10_000, 12
 # Patterns made of words that are known only later, and where; each is of escaped words.
 MADE = {
     "eval_tasks/classification.py": {"_says"},
@@ -200,10 +200,9 @@ def slow(pattern: re.Pattern, how: set[str]) -> tuple[str, str] | None:
     """A method and the beginning of a text on which it takes too long; None for a pattern that is linear."""
     for text_of, method in product(hostile(pattern), sorted(how)):
         text = text_of(SHORT)
-        if seconds(pattern, method, text) > SUSPICIOUS and seconds(pattern, method, text) > SUSPICIOUS:
-            # Most of what is slow for its length is linear, and told from the rest without LONG.
-            squared = seconds(pattern, method, text_of(MIDDLE)) > SECONDS * (MIDDLE / LONG) ** 2 / 2
-            if squared and seconds(pattern, method, text_of(LONG)) > SECONDS:
+        short = min(seconds(pattern, method, text) for _ in range(2))
+        if short > SUSPICIOUS and seconds(pattern, method, text_of(MIDDLE)) > GROWN * short:
+            if seconds(pattern, method, text_of(LONG)) > SECONDS:
                 return method, text[:40]
     return None
 
