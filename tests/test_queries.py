@@ -64,7 +64,7 @@ def regions(source, write_queries):
     return made
 
 
-def test_queries_that_were_damaged_since_they_were_written_are_a_line(source):
+def test_queries_that_were_damaged_since_they_were_written_are_a_line(source, write_queries):
     folder, form = Folder(source / "spr"), llava()
     config = SPRConfig(spr=True, spr_annotations=str(source / "coco.json"), spr_image_folder=str(source))
     write_queries(folder, config, form)
@@ -76,7 +76,7 @@ def test_queries_that_were_damaged_since_they_were_written_are_a_line(source):
         queries_of(entered)
 
 
-def test_without_a_data_file_to_mine_annotations_are_asked_for(source):
+def test_without_a_data_file_to_mine_annotations_are_asked_for(source, write_queries):
     """A plugin's host may have none."""
     with pytest.raises(UserError, match="^--spr_annotations: name .* no LLaVA --data_path"):
         write_queries(Folder(source / "spr"), SPRConfig(spr=True), llava(), None, str(source))
