@@ -289,6 +289,8 @@ def looked_into(seed, won, lost):
         {
             "part": "all",
             "figure": f"Acc@{t}",
+            "a": 0.4,
+            "b": 0.42,
             "gain": 0.02,
             "low": -0.01,
             "high": 0.05,
@@ -296,7 +298,7 @@ def looked_into(seed, won, lost):
             "won": won,
             "lost": lost,
         }
-        for t in run.tables.metrics.THRESHOLDS
+        for t in run.figures.metrics.THRESHOLDS
     ]
     row = {"figure": "S with IoU, all answers", "value": 0.25 + seed, "low": 0.125, "high": 0.375, "n": 9}
     return {
@@ -312,7 +314,7 @@ def looked_into(seed, won, lost):
 def test_tables_add_flips_up_and_show_each_seed(tmp_path):
     for seed in (0, 2):
         run.write_json(
-            tmp_path / "results" / tables.WHY / f"main-{seed}.json", looked_into(seed, 7 + seed, 3)
+            tmp_path / "results" / run.figures.WHY / f"main-{seed}.json", looked_into(seed, 7 + seed, 3)
         )
     text = tables.write(tmp_path / "results", tmp_path)
     assert "Seeds that were looked into: 0, 2; missing: 1." in text

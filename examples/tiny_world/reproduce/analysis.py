@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
+import figures
 import scenes
-import tables
 from spr_plugin import runs
 from spr_plugin.boxes import pair_iou
 from spr_plugin.eval_tasks import metrics
@@ -55,7 +55,7 @@ def why(
     queries, form, scores, pairs = run.queries, run.box_format, run.records("scores"), run.pairs
     trained = {record["pair"] for record in run.records("reference").values()}
     looked = [pair for pair in pairs if pair.id in trained][:LOOKED]
-    (pictures, before), (_, after) = (tables.samples(result, "rec") for result in results)
+    (pictures, before), (_, after) = (figures.samples(result, "rec") for result in results)
     facts = asked_about(evaluation, **asked)
     return {
         "flips": flips(
