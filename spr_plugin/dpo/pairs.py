@@ -1,5 +1,6 @@
 """Preference pairs as the stage sees them: their lengths, their rows, and the reference's log-probs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -142,19 +143,25 @@ class PairRows(torch.utils.data.Dataset):
         slot = self.slots[index]
         pair = self.measured[slot.pair].pair
         known = self.reference.get(pair.id, {"chosen": 0.0, "rejected": 0.0})
-        return {
-            "id": pair.id,
-            "rows": pair_rows(self.host, pair),
-            "weight": slot.weight,
-            "mean_chosen_tokens": slot.mean_chosen_tokens,
-            "reference": [known[side] for side in SIDES],
-        }
+        return item_of(pair.id, pair_rows(self.host, pair), slot, [known[side] for side in SIDES])
 
 
 def batch_of(host: Host, pairs: list[PreferencePair]) -> dict:
-    """These pairs collated each with full weight and no reference, for their log-probs alone."""
-    whole = {"weight": 1.0, "mean_chosen_tokens": 1.0, "reference": [0.0, 0.0]}
-    return collate(host, [{"id": pair.id, "rows": pair_rows(host, pair), **whole} for pair in pairs])
+    """These pairs collated, for their log-probs alone."""
+    return collate(host, [item_of(pair.id, pair_rows(host, pair)) for pair in pairs])
+
+
+def item_of(
+    id: str, rows: list[Row], slot: Slot = Slot(0, 1.0, 1.0), reference: Sequence[float] = (0.0, 0.0)
+) -> dict:
+    """What :func:`collate` takes of a pair; without slot and reference for what no loss is made of."""
+    return {
+        "id": id,
+        "rows": rows,
+        "weight": slot.weight,
+        "mean_chosen_tokens": slot.mean_chosen_tokens,
+        "reference": list(reference),
+    }
 
 
 def collate(host: Host, items: list[dict]) -> dict:

@@ -46,10 +46,11 @@ def test_the_asked_object_is_found_in_the_scene_that_was_drawn(tmp_path):
     found = analysis.asked_about(tmp_path, "test", 10, 90)
     rows = [json.loads(line) for file in (tmp_path / "refcoco").iterdir() for line in file.open()]
     assert set(found) == {Path(row["image"]).stem for row in rows} and len(found) == 10
+    assert sum(map(len, found.values())) == len(rows) > 10  # several about a picture
     shown = list(scenes.scenes("test", 10, 90))
     for row in rows:
-        scene = shown[int(Path(row["image"]).stem)]
-        facts, (x1, y1, x2, y2) = found[Path(row["image"]).stem], row["bbox"]
+        picture, place = Path(row["image"]).stem, int(row["id"].split("-")[1])
+        scene, facts, (x1, y1, x2, y2) = shown[int(picture)], found[picture][place], row["bbox"]
         assert facts["area"] == (x2 - x1) * (y2 - y1)
         assert (
             facts["distractors"]

@@ -332,13 +332,14 @@ def evidence(spr: Path) -> dict:
 
 
 def condensed(details: Iterable[dict]) -> dict:
-    """lmms-eval's samples of a task → ``{"figures": names, "pictures": {picture: [row …]}}``, a row a sample.
+    """lmms-eval's samples of a task → ``{"figures": names, "pictures": {picture: [row …]}}``, a row a sample,
+    those of a picture in the order of their documents' ids.
 
     A box is its IoU, cut (not rounded: 0.8996 is no 0.9) to three decimals; any other sample has sum and
     weight of each figure.
     """
     figures, rows = ["IoU"], {}
-    for document in details:
+    for document in sorted(details, key=lambda document: str(document["id"])):
         row = rows.setdefault(Path(str(document["image"])).stem, [])
         for item in document["items"]:
             if "iou" in item:
