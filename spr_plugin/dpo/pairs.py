@@ -18,6 +18,7 @@ from spr_plugin.training import ranks
 from spr_plugin.training.host import IGNORED, Host, Row
 
 SIDES = ("chosen", "rejected")
+WHOLE = Slot(0, weight=1.0, mean_chosen_tokens=1.0)  # of a pair that is in no step
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,7 @@ def batch_of(host: Host, pairs: list[PreferencePair]) -> dict:
     return collate(host, [item_of(pair.id, pair_rows(host, pair)) for pair in pairs])
 
 
-def item_of(
-    id: str, rows: list[Row], slot: Slot = Slot(0, 1.0, 1.0), reference: Sequence[float] = (0.0, 0.0)
-) -> dict:
+def item_of(id: str, rows: list[Row], slot: Slot = WHOLE, reference: Sequence[float] = (0.0, 0.0)) -> dict:
     """What :func:`collate` takes of a pair; without slot and reference for what no loss is made of."""
     return {
         "id": id,
