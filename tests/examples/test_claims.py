@@ -164,6 +164,15 @@ def test_other_results_are_other_words(committed):
     assert "| -1.2 (-2.0 … -0.4) | loses |" in tables.state(facts)
 
 
+def test_pairs_of_one_candidate_are_said_where_they_were_counted(committed):
+    facts = copy.deepcopy(committed)
+    unit = {"stage": {"counts": {"preference pairs": 276}, figures.ONE_CANDIDATE: 14}}
+    facts["stages"]["main"] = figures.stage(unit)
+    assert "Of 276 pairs 14 take both answers from one candidate" in tables.page(facts)
+    facts["stages"]["main"] = figures.stage({"stage": {"counts": {"preference pairs": 276}}})
+    assert "from one candidate" not in tables.page(facts)
+
+
 def test_a_page_of_nothing_says_so(tmp_path):
     """Before the first result, and with some of them, the page stands and claims nothing."""
     (tmp_path / "results").mkdir()

@@ -20,6 +20,7 @@ from spr_plugin.eval_tasks import metrics
 from spr_plugin.files import read_json
 
 BASE, GROWTH, BOXES = "base", "growth", "boxes"
+ONE_CANDIDATE = "pairs of one candidate"  # whose answer, repaired, is chosen over itself
 WHY = "why"  # results/why/: what analysis.py says of a unit
 TASKS = ("rec", "phrases", "description", "presence", "color")
 STAGES = (plan.MAIN, "lambda 0", "lambda 1", "no refinement", "random pairs")  # whose pairs are looked into
@@ -235,9 +236,12 @@ def pairs_of(unit: Mapping) -> int | None:
 
 
 def stage(unit: Mapping) -> dict:
-    """What DPO was given: pairs, correlations with S_loc, and group of answers → term → mean (as text)."""
+    """What DPO was given: pairs, those of one candidate (where they were counted), correlations with
+    S_loc, and group of answers → term → mean (as text).
+    """
     held = unit.get("stage", {})
     return {
+        **{name: held[name] for name in held.keys() & {ONE_CANDIDATE}},
         "pairs": pairs_of(unit),
         "correlation": held.get("correlation with S_loc", {}),
         "terms": {group["group"]: group["means"] for group in held.get("terms", ())},

@@ -324,7 +324,7 @@ def evidence(spr: Path) -> dict:
     }
     return {
         "counts": shown["counts"],
-        "pairs of one candidate": sum(pair.chosen_candidate == pair.rejected_candidate for pair in run.pairs),
+        figures.ONE_CANDIDATE: sum(pair.chosen_candidate == pair.rejected_candidate for pair in run.pairs),
         "skipped": shown["skipped_regions"],
         "terms": shown["terms"],
         "correlation with S_loc": correlation,
