@@ -338,16 +338,16 @@ def condensed(details: Iterable[dict]) -> dict:
     A box is its IoU, cut (not rounded: 0.8996 is no 0.9) to three decimals; any other sample has sum and
     weight of each figure.
     """
-    figures, rows = ["IoU"], {}
+    names, rows = ["IoU"], {}
     for document in sorted(details, key=lambda document: str(document["id"])):
         row = rows.setdefault(Path(str(document["image"])).stem, [])
         for item in document["items"]:
             if "iou" in item:
                 row.append(int(item["iou"] * 1000) / 1000)
             else:
-                figures = list(item["figures"])
+                names = list(item["figures"])
                 row.append([short(value) for pair in item["figures"].values() for value in pair])
-    return {"figures": figures, "pictures": rows}
+    return {"figures": names, "pictures": rows}
 
 
 def short(value: float) -> float:
