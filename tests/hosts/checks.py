@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import AnnotatedImage, Annotation
-from spr_plugin.dpo.pairs import batch_of
+from spr_plugin.dpo.pairs import answer_tokens, batch_of, pair_rows
 from spr_plugin.dpo.rehearsal import rehearse
 from spr_plugin.dpo.rows import answers, no_joining
 from spr_plugin.files import read_json
@@ -150,7 +150,11 @@ def assert_log_probs_of_its_own_forward(host, pairs) -> dict:
                 logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels != -100)
             ).sum(1)
         else:
-            total = answers(host, model, batch, inputs["unshared"], joined=way == "joined").sums
+            said = answers(host, model, batch, inputs["unshared"], joined=way == "joined")
+            assert said.tokens[: len(pairs)].tolist() == [
+                answer_tokens(pair_rows(host, pair)[0]) for pair in pairs
+            ]
+            total = said.sums
         (total * torch.linspace(-1, 1, len(total))).sum().backward()
         sums.append(total.detach())
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
