@@ -26,7 +26,11 @@ def register() -> list:
     shims.install()
     from lmms_eval.models.registry_v2 import ModelManifest
 
-    return [ModelManifest("spr_oracle", simple_class_path="spr_plugin.eval_tasks.oracle.Oracle")]
+    models = {"spr_oracle": "oracle.Oracle", "spr_llava": "model.Llava", "spr_hf": "model.HuggingFace"}
+    return [
+        ModelManifest(name, simple_class_path=f"spr_plugin.eval_tasks.{path}")
+        for name, path in models.items()
+    ]
 
 
 @once

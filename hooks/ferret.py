@@ -6,7 +6,7 @@ ones, so that a log-prob is a number.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 
@@ -65,6 +65,9 @@ class FerretHost(LlavaHost):
                 pieces.append(prompt[end : span[1]] + REGION)
                 end = span[1]
         return "".join(pieces) + prompt[end:], {"region_masks": masks}
+
+    def sharing(self, row: dict) -> tuple[Hashable, int] | None:
+        return None if row.get("region_masks") else super().sharing(row)
 
     def prefill(self, rows: list[dict]) -> tuple:
         with self._regions_drawn_alike():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 import torch
 
@@ -67,6 +68,7 @@ def decode(
     draw: Callable | None,
     max_new_tokens: int,
     anybody: Callable[[bool], bool] = bool,
+    share: bool = False,
 ) -> list[list[list[int]]]:
     """k answers to each row, as token ids without the stop token.
 
@@ -78,14 +80,13 @@ def decode(
         max_new_tokens: the longest answer.
         anybody: whether this batch's answers go on → whether to go on;
             :func:`spr_plugin.training.ranks.any_of` where ranks take each step together.
+        share: what rows of the same pictures begin with is computed once (:func:`shared_prefill`).
     """
-    logits, cache, mask = host.prefill(rows)
+    logits, cache, mask = shared_prefill(host, rows) if share else host.prefill(rows)
     k = len(seeds[0])
-    logits, mask, cache = (
-        logits.repeat_interleave(k, 0),
-        mask.repeat_interleave(k, 0),
-        growing_in_place(repeat(cache, k)),
-    )
+    if k > 1:
+        logits, mask, cache = logits.repeat_interleave(k, 0), mask.repeat_interleave(k, 0), repeat(cache, k)
+    cache = growing_in_place(cache)
     count = len(rows) * k
     noise = Noise([seed for row in seeds for seed in row], logits.shape[-1], logits.device)
     stops = torch.tensor(host.stop_tokens, device=logits.device)
@@ -115,6 +116,67 @@ def decode(
     return [
         [_until_stop(said[i * k + j].tolist(), host.stop_tokens) for j in range(k)] for i in range(len(rows))
     ]
+
+
+@torch.no_grad()
+def shared_prefill(host, rows: Sequence[dict]) -> tuple:
+    """``host.prefill(rows)``, but for the last bits, with what rows of the same pictures begin with forwarded
+    once; their other tokens, plain text, then follow on a copy of its keys and values.
+    """
+    families = _families(host, rows)
+    if len(families) == len(rows) or not _sees_all(host.language_model()[0].config):
+        return host.prefill(rows)
+    _, cache, mask = host.prefill([_beginning(rows[places[0]], cut) for places, cut in families])
+    family, rest = [0] * len(rows), [torch.empty(0)] * len(rows)
+    for number, (places, cut) in enumerate(families):
+        for place in places:
+            family[place], rest[place] = number, rows[place]["input_ids"][cut:]
+    of = torch.tensor(family, device=mask.device)
+    longest = max(map(len, rest))
+    tokens, shown = rest[0].new_zeros(len(rows), longest), mask.new_zeros(len(rows), longest)
+    for place, own in enumerate(rest):
+        tokens[place, longest - len(own) :], shown[place, longest - len(own) :] = own, 1
+    mask = torch.cat([mask[of], shown], 1)
+    logits, cache = host.step(tokens.to(mask.device), mask, growing_in_place(select(cache, of)))
+    return logits, cache, mask
+
+
+def _families(host, rows: Sequence[dict]) -> list[tuple[list[int], int]]:
+    """(places of rows that begin alike, with how many tokens); one token at least is left to each row. All
+    rows apart where one cannot be cut.
+    """
+    apart = [([place], len(row["input_ids"]) - 1) for place, row in enumerate(rows)]
+    alike: dict = {}
+    for place, row in enumerate(rows):
+        pictures, start = host.sharing(row) or ((), len(row["input_ids"]))
+        if start >= len(row["input_ids"]):
+            return apart
+        alike.setdefault((pictures, *row["input_ids"][:start].tolist()), (start, []))[1].append(place)
+    families = []
+    for start, places in alike.values():
+        ids = [rows[place]["input_ids"].tolist() for place in places]
+        first, last = min(ids), max(ids)  # in the order of words, so that what these two share, all share
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last)))
+        cut = min(common, len(first) - 1)
+        families += [(places, cut)] if cut >= max(start, 1) else [apart[place] for place in places]
+    return families
+
+
+def _beginning(row: dict, cut: int) -> dict:
+    """A row's first tokens, with all its pictures."""
+    shape = row["input_ids"].shape
+    return {
+        name: value[:cut] if getattr(value, "shape", None) == shape else value for name, value in row.items()
+    }
+
+
+def _sees_all(config) -> bool:
+    """Whether each layer attends to all tokens before: where it sees but so many places, padding between a
+    beginning and what follows would take some.
+    """
+    if kinds := getattr(config, "layer_types", None):
+        return set(kinds) == {"full_attention"}
+    return not (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
 
 
 def _until_stop(tokens: list[int], stops: Sequence[int]) -> list[int]:

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import chisquare
 
-from spr_plugin.sampling.decoding import NUMBERS, ROOM, Noise, appended, decode, drawing, growing_in_place
+from spr_plugin.sampling.decoding import (
+    NUMBERS,
+    ROOM,
+    Noise,
+    appended,
+    decode,
+    drawing,
+    growing_in_place,
+    shared_prefill,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,6 +152,33 @@ def test_greedy_equals_generate_with_batch_1(host, rows):
         assert said[:sure] == wanted[:sure] and (sure < len(gaps) or said == wanted)
         lengths.add(len(said))
     assert min(lengths) > 5
+
+
+@pytest.mark.slow
+def test_what_rows_of_a_picture_begin_with_is_computed_once(host, rows, monkeypatch):
+    """Next-token logits and whole answers as without, in any order, with rows that share nothing or all."""
+    first, _, last, *_ = sorted(Path(host.image_folder).rglob("*.png"))
+    (lone,) = host.questions([Image.open(last).convert("RGB")], ["Is there a ring?"])
+    asked = [PROMPTS[0], f"{PROMPTS[0]} Name all.", PROMPTS[0]]
+    same, mixed = host.questions([Image.open(first).convert("RGB")], asked), [*rows[::-1], lone]
+    asked, prefill = [], host.prefill
+    monkeypatch.setattr(host, "prefill", lambda rows: asked.append(len(rows)) or prefill(rows))
+    for batch, beginnings in ((rows, 2), (mixed, 3), (rows[1:], 2), (same, 1), ([lone, rows[0]], 2)):
+        (alone, _, _), (shared, _, mask) = prefill(batch), shared_prefill(host, batch)
+        assert asked.pop() == beginnings and int(mask.sum()) == int(prefill(batch)[2].sum())
+        torch.testing.assert_close(shared, alone, atol=1e-5, rtol=1e-5)
+    for draw, count in ((None, 48), (drawing(), 24)):
+        alone = decode(host, mixed, [[1, 2]] * len(mixed), draw, count)
+        assert decode(host, mixed, [[1, 2]] * len(mixed), draw, count, share=True) == alone
+
+
+@pytest.mark.slow
+def test_a_prompt_that_llava_may_cut_is_not_taken_apart(host, rows, monkeypatch):
+    monkeypatch.setattr(
+        host.llava.config, "tokenizer_model_max_length", len(rows[0]["input_ids"]) + 9, raising=False
+    )
+    assert host.sharing(rows[0]) is None
+    torch.testing.assert_close(shared_prefill(host, rows)[0], host.prefill(rows)[0], atol=0, rtol=0)
 
 
 @pytest.mark.slow
