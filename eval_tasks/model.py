@@ -99,11 +99,11 @@ class Greedy(lmms):
                 raise UserError(f"out of memory with one prompt of {batch[0].ask.task}") from None
         # outside the handler, whose traceback would keep the tensors alive
         torch.cuda.empty_cache()
-        self.batch_size = (len(batch) + 1) // 2
-        say(
-            f"{len(batch)} prompts do not fit in memory: {self.batch_size} are answered together from here on"
-        )
-        return self._said(batch[: self.batch_size]) + self._said(batch[self.batch_size :])
+        half = (len(batch) + 1) // 2
+        if half < self.batch_size:
+            self.batch_size = half
+            say(f"{len(batch)} prompts do not fit in memory: {half} are answered together from here on")
+        return self._said(batch[:half]) + self._said(batch[half:])
 
     def cut(self, text: str, ask: Ask) -> str:
         """The part of what the model said that is its answer."""

@@ -15,7 +15,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.hooks.llava import LlavaHost, expansion_arguments, script_of
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.training.host import replaced
+from spr_plugin.imports import replaced
 
 REGION = " <region_fea>"
 

@@ -19,8 +19,9 @@ from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.hooks.llava_model import LlavaModel
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.imports import replaced
 from spr_plugin.training import weights
-from spr_plugin.training.host import Host, replaced
+from spr_plugin.training.host import Host
 
 LORA_SAVERS = ("get_peft_state_maybe_zero_3", "get_peft_state_non_lora_maybe_zero_3")
 NEEDED = ("make_supervised_data_module", "LazySupervisedDataset", "safe_save_model_for_hf_trainer", "Image")

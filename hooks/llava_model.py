@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from spr_plugin.imports import replaced
 from spr_plugin.training import weights
-from spr_plugin.training.host import Answering, replaced
+from spr_plugin.training.host import Answering
 
 
 class LlavaModel(Answering):

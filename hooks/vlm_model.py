@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from spr_plugin.training.host import IGNORED, Answering, places_of, replaced
+from spr_plugin.imports import replaced
+from spr_plugin.training.host import IGNORED, Answering, places_of
 
 # names in a model's config of the tokens that stand where a picture's features go
 PICTURE_TOKENS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")

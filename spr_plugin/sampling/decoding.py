@@ -123,7 +123,7 @@ def shared_prefill(host, rows: Sequence[dict]) -> tuple:
     """``host.prefill(rows)``, but for the last bits, with what rows of the same pictures begin with forwarded
     once; their other tokens, plain text, then follow on a copy of its keys and values.
     """
-    families = _families(host, rows)
+    families = beginnings(host, rows)
     if len(families) == len(rows) or not _sees_all(host.language_model()[0].config):
         return host.prefill(rows)
     _, cache, mask = host.prefill([_beginning(rows[places[0]], cut) for places, cut in families])
@@ -137,11 +137,11 @@ def shared_prefill(host, rows: Sequence[dict]) -> tuple:
     for place, own in enumerate(rest):
         tokens[place, longest - len(own) :], shown[place, longest - len(own) :] = own, 1
     mask = torch.cat([mask[of], shown], 1)
-    logits, cache = host.step(tokens.to(mask.device), mask, growing_in_place(select(cache, of)))
+    logits, cache = host.step(tokens.to(mask.device), mask, select(growing_in_place(cache), of))
     return logits, cache, mask
 
 
-def _families(host, rows: Sequence[dict]) -> list[tuple[list[int], int]]:
+def beginnings(host, rows: Sequence[dict]) -> list[tuple[list[int], int]]:
     """(places of rows that begin alike, with how many tokens); one token at least is left to each row. All
     rows apart where one cannot be cut.
     """
@@ -223,7 +223,18 @@ def _layers() -> tuple[type, type]:
             self.keys, self.values = appended(self.keys, keys), appended(self.values, values)
             return self.keys, self.values
 
+        def batch_select_indices(self, indices):
+            if self.get_seq_length():
+                self.keys, self.values = chosen(self.keys, indices), chosen(self.values, indices)
+
     return DynamicLayer, InPlaceLayer
+
+
+def chosen(held: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """``held[rows]``, with room for more tokens behind: what is chosen is about to grow."""
+    *outer, length, width = held.shape[1:]
+    room = held.new_empty(len(rows), *outer, length + ROOM, width)[..., :length, :]
+    return torch.index_select(held, 0, rows, out=room)
 
 
 def appended(held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:

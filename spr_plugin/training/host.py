@@ -6,10 +6,9 @@ things only.
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -224,19 +223,3 @@ def _on_device(trainer: Any, data: Any) -> Any:
     if isinstance(data, (tuple, list)):
         return type(data)(_on_device(trainer, value) for value in data)
     return Trainer._prepare_input(trainer, data)
-
-
-@contextlib.contextmanager
-def replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    """Inside, ``owner.name`` is ``value``; afterwards it is what it was, an attribute of the object's own or
-    of its class.
-    """
-    own = vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, own)

@@ -16,6 +16,7 @@ from spr_plugin.sampling.decoding import (
     ROOM,
     Noise,
     appended,
+    chosen,
     decode,
     drawing,
     growing_in_place,
@@ -93,6 +94,17 @@ def test_what_is_appended_stands_behind_what_is_held(batch, heads, length, sizes
         held, expected = appended(held, new), torch.cat([expected, new], -2)
         steps.append((held, expected))
     assert all(torch.equal(*step) for step in steps)
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=5), st.booleans())
+def test_what_is_chosen_has_room(rows, grown):
+    held = torch.randn(3, 2, 5, 4)
+    held = appended(held, torch.randn(3, 2, 1, 4)) if grown else held
+    found = chosen(held, torch.tensor(rows))
+    assert torch.equal(found, held[rows])
+    more = torch.randn(len(rows), 2, ROOM, 4)
+    whole = appended(found, more)
+    assert whole.data_ptr() == found.data_ptr() and torch.equal(whole, torch.cat([held[rows], more], -2))
 
 
 def test_room_is_made_once_in_many_tokens():
