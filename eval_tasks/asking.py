@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -11,7 +11,9 @@ from PIL import Image
 from spr_plugin.errors import UserError
 from spr_plugin.sampling.plan import dealt
 
-WINDOW = 256  # requests whose pictures are in memory together
+# Of requests whose pictures are in memory together, while those of the next are opened.
+WINDOW = 256
+PIXELS = 1 << 27
 IMAGE = "<image>"  # where a prompt says that a picture stands
 LONGEST = 1024  # tokens of an answer where a task does not say: as lmms-eval's own models
 GREEDY = {"temperature": 0, "num_beams": 1}
@@ -64,29 +66,30 @@ class Shown:
     pictures: tuple
 
 
-def windows(asks: Iterable[Ask]) -> list[list[Ask]]:
-    """In their order, those of equally long answers together."""
+def windows(asks: Iterable[Ask]) -> Iterator[list[Shown]]:
+    """In their order, those of equally long answers together, so many at a time that their pictures fit in
+    memory. UserError for what is no picture: a video, a sound.
+    """
     alike: dict[int, list[Ask]] = {}
     for ask in asks:
         alike.setdefault(ask.max_new_tokens, []).append(ask)
-    return [
-        found[start : start + WINDOW] for found in alike.values() for start in range(0, len(found), WINDOW)
-    ]
-
-
-def opened(window: Sequence[Ask]) -> list[Shown]:
-    """UserError for what is no picture: a video, a sound."""
-    held: dict[tuple[str, ...], tuple] = {}
-    shown = []
-    for ask in window:
-        pictures = tuple(one for one in ask.open() or () if one is not None)
-        if strange := [one for one in pictures if not isinstance(one, Image.Image)]:
-            raise UserError(
-                f"{ask.task} shows a {type(strange[0]).__name__}: this model knows pictures alone"
-            )
-        key = tuple(map(fingerprint, pictures))
-        shown.append(Shown(ask, key, held.setdefault(key, pictures)))
-    return shown
+    for found in alike.values():
+        window: list[Shown] = []
+        held: dict[tuple[str, ...], tuple] = {}
+        pixels = 0
+        for ask in found:
+            pictures = tuple(one for one in ask.open() or () if one is not None)
+            if strange := [one for one in pictures if not isinstance(one, Image.Image)]:
+                kind = type(strange[0]).__name__
+                raise UserError(f"{ask.task} shows a {kind}: this model knows pictures alone")
+            key = tuple(map(fingerprint, pictures))
+            pixels += 0 if key in held else sum(one.width * one.height for one in pictures)
+            window.append(Shown(ask, key, held.setdefault(key, pictures)))
+            if len(window) == WINDOW or pixels > PIXELS:
+                yield window
+                window, held, pixels = [], {}, 0
+        if window:
+            yield window
 
 
 def fingerprint(picture: Image.Image) -> str:

@@ -11,9 +11,9 @@ lmms-eval's ``llava``, so that it says the same; ``spr_hf`` puts questions by th
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from itertools import groupby
+from itertools import groupby, repeat
 from operator import attrgetter
 from typing import Any
 
@@ -23,7 +23,7 @@ from lmms_eval.api.model import lmms
 
 from spr_plugin.data.pictures import prefetch
 from spr_plugin.errors import UserError
-from spr_plugin.eval_tasks.asking import Ask, Shown, asked, batches, ended, opened, windows
+from spr_plugin.eval_tasks.asking import Ask, Shown, asked, batches, ended, windows
 from spr_plugin.eval_tasks.questioned import QuestionedLlava, QuestionedVlm
 from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.hooks.checkpoint import refused
@@ -32,6 +32,9 @@ from spr_plugin.progress import progress
 from spr_plugin.sampling.decoding import decode
 
 ROWS = 32  # prompts answered together, unless --batch_size says
+
+# What a generation config may do to greedy answers of transformers' generate, and the value that does nothing
+BENT = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "suppress_tokens": None, "bad_words_ids": None}
 
 
 class Greedy(lmms):
@@ -63,25 +66,29 @@ class Greedy(lmms):
         except UserError as error:
             refuse(str(error))
         self.config, self._image_processor = self.questioned.config, self.questioned.image_processor
+        for name, plain in BENT.items():
+            if (value := getattr(self.questioned.generation, name, None)) not in (None, plain):
+                say(f"{name} {value} of {pretrained}'s generation config is passed over: answers are greedy")
 
     def generate_until(self, requests) -> list[str]:
         try:
             for request in requests:
                 self.questioned.prepare(request.args[1])
             asks = [asked(place, request.args, self.task_dict) for place, request in enumerate(requests)]
-            answers = dict(self._answered(asks))
+            said = progress(self._answered(asks), len(asks), "answering", show=self.rank == 0)
+            answers = dict(said)
         except UserError as error:
             refuse(f"--model {self.name}: {error}")
         for place, request in enumerate(requests):
             self.cache_hook.add_partial("generate_until", request.args[:2], answers[place])
         return [answers[place] for place in range(len(requests))]
 
-    def _answered(self, asks: list[Ask]):
+    def _answered(self, asks: list[Ask]) -> Iterator[tuple[int, str]]:
         """(place, answer) of each; the pictures of what comes next are opened meanwhile."""
-        parts = windows(asks)
-        bar = progress(prefetch(opened, parts), len(parts), "answering", show=self.rank == 0)
-        for _, shown in bar:
-            for batch in batches(shown, self.batch_size):
+        for _, window in prefetch(lambda opened: next(opened, []), repeat(windows(asks))):
+            if not window:
+                return
+            for batch in batches(window, self.batch_size):
                 for one, text in zip(batch, self._said(batch)):
                     yield one.ask.place, self.cut(text, one.ask)
 

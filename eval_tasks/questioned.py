@@ -115,7 +115,8 @@ class QuestionedVlm(VlmModel):
         self.vlm = transformers.AutoModelForImageTextToText.from_pretrained(
             pretrained, device_map=device_map, torch_dtype=dtype, **given
         ).eval()
-        self.config, self.image_processor = self.vlm.config, self.processor.image_processor
+        self.generation, self.config = self.vlm.generation_config, self.vlm.config
+        self.image_processor = self.processor.image_processor
 
     def prepare(self, given: dict) -> None:
         """A checkpoint's processor knows how it shows pictures, whatever a task says."""

@@ -127,6 +127,10 @@ def shared_prefill(host, rows: Sequence[dict]) -> tuple:
     if len(families) == len(rows) or not _sees_all(host.language_model()[0].config):
         return host.prefill(rows)
     _, cache, mask = host.prefill([_beginning(rows[places[0]], cut) for places, cut in families])
+    if isinstance(cache, tuple) and not mask.all():
+        return host.prefill(
+            rows
+        )  # transformers 4.37 shows the padding to tokens that come behind it together
     family, rest = [0] * len(rows), [torch.empty(0)] * len(rows)
     for number, (places, cut) in enumerate(families):
         for place in places:

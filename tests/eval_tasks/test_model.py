@@ -117,9 +117,10 @@ def test_no_answer_depends_on_the_batch(ours, pictures, monkeypatch):
 
     rows = [(ASK.format(text), [picture]) for picture in pictures[:3] for text in EXPRESSIONS]
     wanted = answers(ours, rows)
-    for size, window in ((1, 256), (4, 256), (32, 5)):
+    for size, window, pixels in ((1, 256, 1 << 27), (4, 256, 1 << 27), (32, 5, 1 << 27), (9, 256, 1)):
         monkeypatch.setattr(ours, "batch_size", size)
         monkeypatch.setattr(asking, "WINDOW", window)
+        monkeypatch.setattr(asking, "PIXELS", pixels)
         assert answers(ours, rows) == wanted
 
 
