@@ -63,6 +63,9 @@ class Greedy(lmms):
                 )
             with refused(f"--model {self.name}: pretrained", pretrained, "cannot be loaded"):
                 self.questioned = self.load(pretrained, **given)
+            parts = self.questioned.language_model()
+            if len({weight.device for part in parts for weight in part.parameters()}) > 1:
+                raise UserError(f"--model {self.name}: device_map spreads {pretrained} over several devices")
         except UserError as error:
             refuse(str(error))
         self.config, self._image_processor = self.questioned.config, self.questioned.image_processor
@@ -127,7 +130,7 @@ class Greedy(lmms):
         refuse(f"--model {self.name} answers in text, once: {task} asks for {what}; take another --model")
 
     def clean(self) -> None:
-        del self.questioned
+        self.__dict__.pop("questioned", None)
         super().clean()
 
 

@@ -20,7 +20,7 @@ class QuestionedLlava(LlavaModel):
     """A LLaVA checkpoint, loaded by LLaVA's own builder and asked as lmms-eval's ``llava`` asks.
 
     Args:
-        device_map: of ``from_pretrained``; "auto" spreads it over the GPUs that there are.
+        device_map: of ``from_pretrained``; one device in the end.
         name: what LLaVA's builder goes by (mistral, mpt, lora); by default the folder's.
         template: of ``llava.conversation.conv_templates``.
     """

@@ -32,7 +32,9 @@ def at_root():
 def ours(at_root):
     import lmms_eval.models
 
-    return lmms_eval.models.get_model("spr_llava")(pretrained=str(TINY), device="cpu", batch_size=1)
+    asked = "pretrained={},conv_template=vicuna_v1,device_map=auto"  # as people ask lmms-eval's llava
+    kind = lmms_eval.models.get_model("spr_llava")
+    return kind.create_from_arg_string(asked.format(TINY), {"device": "cpu", "batch_size": 1})
 
 
 @pytest.fixture(scope="module")
