@@ -1,23 +1,27 @@
 """Makes the tiny world's weights from nothing.
 
-    python examples/tiny_world/make.py [detector|clip|llava|all]
+    python examples/tiny_world/make.py run --work DIR [--seed N]   a whole run; weights, quality.json in DIR
+    python examples/tiny_world/make.py embed DIR [DIR ...]         the best of these goes into this folder
 
 Stages leave what they learned in --work and are skipped where that is already there, so an
 interrupted run goes on at the stage that it had reached. Everything is seeded, but sums are added
-in another order on another machine, so figures vary a little.
+in another order on another machine, so figures vary a little. Runs are chosen among on `val` scenes; what
+README.md states was measured on `test` scenes, of all runs.
 """
 
 import argparse
 import json
 import os
-import tempfile
+import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
+import quality
 import scenes
 import teach_clip
 import teach_llava
@@ -35,6 +39,7 @@ PLAN = {
     "exact": 700,
     "coarse": 110,
     "clip": 300,
+    "asked": 150,  # of `val` and of `test`
 }
 NOISE = 0.08  # of a box's side, on each edge, in what the shipped model was taught last
 
@@ -133,100 +138,174 @@ def write_clip(folder, clip):
 # ------------------------------------------------------------------------------------------ stages
 
 
-def kept(path, module, teach):
-    """Loads what an earlier run left at `path` into `module`; else teaches it and keeps that."""
-    if path.exists():
-        module.load_state_dict(torch.load(path, weights_only=True))
-        say(f"{path.name}: kept from an earlier run")
-    else:
-        start = time.time()
-        torch.manual_seed(0)  # so that a stage does not depend on which others ran in this process
-        teach(module)
-        torch.save(module.state_dict(), path)
-        say(f"{path.name}: {time.time() - start:.0f} s")
-    return module
+@dataclass(frozen=True)
+class Run:
+    """One run of all stages: its folder, its seed, and how many scenes and steps each stage has."""
+
+    work: Path
+    seed: int
+    plan: dict
+
+    @property
+    def weights(self):
+        """Where clip/, llava/ and detector/ are written."""
+        return self.work / "weights"
+
+    def taught(self, name, module, teach):
+        """Loads what this run left of stage `name` into `module`; else teaches it and keeps that."""
+        path = self.work / f"{name}.pt"
+        if path.exists():
+            module.load_state_dict(torch.load(path, weights_only=True))
+            say(f"{name}: kept from before")
+        else:
+            start = time.time()
+            torch.manual_seed(
+                self.seed
+            )  # so that a stage does not depend on which others ran in this process
+            teach(module)
+            torch.save(module.state_dict(), path)
+            write_json(self.work / f"{name}.json", {"seconds": round(time.time() - start)})
+            say(f"{name}: {time.time() - start:.0f} s")
+        return module
 
 
-def make_detector(work, plan):
+def make_detector(run):
     def teach(detector):
-        views = teach_tower.Views("pretrain", plan["scenes"], crops=0.25)
+        views = teach_tower.Views("pretrain", run.plan["scenes"], crops=0.25)
         held_out = teach_tower.Views("val", 200, crops=0.25)
-        teach_tower.train_detector(detector, views, held_out, plan["tower"], log=say)
+        teach_tower.train_detector(detector, views, held_out, run.plan["tower"], log=say)
 
-    detector = kept(work / "detector.pt", teach_tower.Detector(), teach)
-    folder = HERE / "detector"
+    detector = run.taught("detector", teach_tower.Detector(), teach)
+    folder = run.weights / "detector"
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder, detector.state_dict())
     return detector
 
 
-def make_clip(work, plan):
-    folder = HERE / "clip"
+def make_clip(run):
+    folder = run.weights / "clip"
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary.write_clip(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    held_out = [(s, scenes.render(s)[0]) for s in scenes.scenes("val", 500)]
 
     def teach(clip):
-        world = [(s, scenes.render(s)[0]) for s in scenes.scenes("pretrain", plan["scenes"])]
-        teach_clip.train_clip(clip, tokenizer, world, held_out, plan["clip"], log=say)
+        world = pictured("pretrain", run.plan["scenes"])
+        options = {"held_out": pictured("val", 500), "seed": run.seed, "log": say}
+        teach_clip.train_clip(clip, tokenizer, world, steps=run.plan["clip"], **options)
 
-    clip = teach_clip.new_clip(tokenizer, make_detector(work, plan).tower)
-    kept(work / "clip.pt", clip, teach)
+    clip = teach_clip.new_clip(tokenizer, make_detector(run).tower)
+    run.taught("clip", clip, teach)
     write_clip(folder, clip)
-    say("clip", teach_clip.measure(clip, tokenizer, held_out))
+    return clip, tokenizer
 
 
-def make_llava(work, plan):
-    folder = HERE / "llava"
+def pictured(split, count):
+    """[(scene, picture)]"""
+    return [(scene, scenes.render(scene)[0]) for scene in scenes.scenes(split, count)]
+
+
+def make_llava(run):
+    """(model, tower, tokenizer, quality on `val` and `test` before the coarse stage)"""
+    folder = run.weights / "llava"
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary.write_llava(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=False)
-    tower = make_detector(work, plan).tower.eval()
-    views = teach_tower.Views("pretrain", plan["scenes"], crops=0.25)
+    tower = make_detector(run).tower.eval()
+    views = teach_tower.Views("pretrain", run.plan["scenes"], crops=0.25)
     features = teach_llava.all_features(tower, views)
-    held_out = teach_tower.Views("val", 400)
-    unseen = teach_llava.all_features(tower, held_out)
-
-    def quality(model):
-        return teach_llava.measure(model, unseen, held_out, tokenizer)
 
     def shorthand(model):
-        teach_llava.train_projector(model, features, views, plan["projector"], log=say)
-        teach_llava.train_shorthand(
-            model, features, views, tokenizer, plan["shorthand"], batch=24, peak=1e-3, log=say
-        )
+        teach_llava.train_projector(model, features, views, run.plan["projector"], log=say)
+        options = {"batch": 24, "peak": 1e-3, "seed": run.seed, "log": say}
+        teach_llava.train_shorthand(model, features, views, tokenizer, run.plan["shorthand"], **options)
 
     def exact(model):
-        options = {"noise": 0.0, "turns": 5, "batch": 16, "peak": 7e-4, "warmup": 30, "log": say}
-        teach_llava.train_conversations(model, features, views, tokenizer, plan["exact"], **options)
-        say("v1, exact", quality(model))
+        options = {
+            "noise": 0.0,
+            "turns": 5,
+            "batch": 16,
+            "peak": 7e-4,
+            "warmup": 30,
+            "seed": run.seed,
+            "log": say,
+        }
+        teach_llava.train_conversations(model, features, views, tokenizer, run.plan["exact"], **options)
 
     def coarse(model):
         options = {"noise": NOISE, "turns": 5, "batch": 16, "peak": 4e-4, "warmup": 20, "log": say}
-        teach_llava.train_conversations(model, features, views, tokenizer, plan["coarse"], seed=1, **options)
+        seed = 1000 + run.seed  # other conversations than those of the stage before
+        teach_llava.train_conversations(
+            model, features, views, tokenizer, run.plan["coarse"], seed=seed, **options
+        )
 
     model = teach_llava.TinyLlava(tokenizer)
-    for stage in (shorthand, exact, coarse):
-        kept(work / f"llava_{stage.__name__}.pt", model, stage)
+    for stage in (shorthand, exact):
+        run.taught(f"llava_{stage.__name__}", model, stage)
+    before = llava_quality(run, model, tower, tokenizer)
+    run.taught("llava_coarse", model, coarse)
     write_llava(folder, model, tower)
-    say("llava", quality(model))
+    return model, tower, tokenizer, before
+
+
+def llava_quality(run, model, tower, tokenizer):
+    """Split → figure → {value, low, high, n} of unseen scenes."""
+    splits = {}
+    for split in ("val", "test"):
+        views = teach_tower.Views(split, run.plan["asked"])
+        asked = teach_llava.measure(model, teach_llava.all_features(tower, views), views, tokenizer)
+        splits[split] = {name: quality.with_interval(items) for name, items in asked.items() if items}
+        say(split, {name: figure["value"] for name, figure in splits[split].items()})
+    return splits
+
+
+def make_all(run):
+    """All stages, and DIR/quality.json: seconds, and each model's figures on `val` and on `test`."""
+    clip, clip_tokenizer = make_clip(run)
+    model, tower, tokenizer, before = make_llava(run)
+    say("after the coarse stage")
+    marks = [path for path in sorted(run.work.glob("*.json")) if path.with_suffix(".pt").exists()]
+    found = {
+        "seed": run.seed,
+        "before coarse": before,
+        "llava": llava_quality(run, model, tower, tokenizer),
+        "clip": {s: teach_clip.measure(clip, clip_tokenizer, pictured(s, 500)) for s in ("val", "test")},
+        "seconds": {path.stem: json.loads(path.read_text())["seconds"] for path in marks},
+    }
+    say("clip", found["clip"])
+    write_json(run.work / quality.FILE, found)
+
+
+def embed(folders):
+    """Copies the weights of the best run here; quality.json and README's table tell of all of them."""
+    runs = {folder: json.loads((folder / quality.FILE).read_text()) for folder in folders}
+    folder = max(runs, key=lambda folder: quality.rank(runs[folder]))
+    for missed in quality.misses(runs[folder]):
+        say(f"seed {runs[folder]['seed']} misses: {missed}")
+    for name in ("clip", "detector", "llava"):
+        shutil.copytree(folder / "weights" / name, HERE / name, dirs_exist_ok=True)
+    write_json(HERE / quality.FILE, {"embedded": runs[folder]["seed"], "runs": list(runs.values())})
+    quality.write_table(HERE)
+    say(f"embedded: seed {runs[folder]['seed']}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stage", nargs="?", default="all", choices=["detector", "clip", "llava", "all"])
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "tiny_world")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", type=int, default=1, metavar="N", help="divide all steps and scenes by N")
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("run", help="teach everything, measure it")
+    one.add_argument("--work", type=Path, required=True)
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--threads", type=int, default=2)
+    one.add_argument("--quick", type=int, default=1, metavar="N", help="divide all steps and scenes by N")
+    several = commands.add_parser("embed", help="keep the best run")
+    several.add_argument("folders", type=Path, nargs="+")
     arguments = parser.parse_args()
+    if arguments.command == "embed":
+        return embed(arguments.folders)
     plan = {name: max(2, count // arguments.quick) for name, count in PLAN.items()}
     arguments.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    stages = {"detector": make_detector, "llava": make_llava, "clip": make_clip}
-    for name in stages if arguments.stage == "all" else [arguments.stage]:
-        stages[name](arguments.work, plan)
+    torch.manual_seed(arguments.seed)
+    make_all(Run(arguments.work, arguments.seed, plan))
 
 
 if __name__ == "__main__":

@@ -274,6 +274,43 @@ def render(scene):
     return picture.clip(0, 255).astype(np.uint8), owner
 
 
+def depth_map(scene):
+    """(SIZE, SIZE) uint16, larger is farther: the ground is at 10,000, the first painted object at 9,000 and
+    the last, which lies on top of all, at 1,000.
+    """
+    owner, steps = render(scene)[1], max(1, len(scene.things) - 1)
+    depths = [9000 - 8000 * i // steps for i in range(len(scene.things))] + [10000]
+    return np.array(depths, np.uint16)[owner]
+
+
+def graph(scene):
+    """{"objects": [{id, bbox}], "relationships": [{subject, predicate, object}]}: all that hold of two.
+
+    "left of" and "above" where the boxes share no column or row, "in front of" where they overlap, "larger
+    than" from 1.8 times the area. The other way round (right of, below, behind, smaller than) is not listed.
+    """
+    ids = [f"{thing.name}.{number}" for number, thing in enumerate(scene.things, 1)]
+    objects = [{"id": id, "bbox": list(thing.box)} for id, thing in zip(ids, scene.things)]
+    relationships = [
+        {"subject": ids[i], "predicate": predicate, "object": ids[j]}
+        for i, a in enumerate(scene.things)
+        for j, b in enumerate(scene.things)
+        for predicate in _predicates(a.box, b.box, above=i > j)
+        if i != j
+    ]
+    return {"objects": objects, "relationships": relationships}
+
+
+def _predicates(a, b, above):
+    holds = {
+        "left of": a[2] <= b[0],
+        "above": a[3] <= b[1],
+        "in front of": above and area(intersection(a, b)) > 0,
+        "larger than": area(a) >= 1.8 * area(b),
+    }
+    return [predicate for predicate, true in holds.items() if true]
+
+
 def crop(region, things):
     """Cuts a region out, as a model sees it: whole pixels, padded to a square.
 
@@ -513,15 +550,14 @@ def write_coco(out, split, count, seed, name=None, noise=0.0, hardness=Hardness(
     (out / f"{name or split}.json").write_text(json.dumps(data))
 
 
-def rec_fields(scene, rng):
-    """An expression and its box. As in RefCOCO, the object has others of its kind around it; where no word
-    tells those apart, any is taken. {} where no word tells any apart.
+def asked_expressions(scene, rng, most=7):
+    """[(expression, index)]: up to `most` about one scene, as many as RefCOCO asks on average.
+
+    As there, objects have others of their kind around them: those that only a word tells apart come first.
     """
-    if not (found := expressions(scene.things)):
-        return {}
-    found = [e for e in found if is_qualified(e[0])] or found
-    expression, index = found[rng.integers(len(found))]
-    return {"expression": expression, "bbox": list(scene.things[index].box)}
+    found = expressions(scene.things)
+    shuffled = [found[i] for i in rng.permutation(len(found))]
+    return sorted(shuffled, key=lambda e: not is_qualified(e[0]))[:most]
 
 
 def phrase_fields(scene, id):
@@ -534,10 +570,36 @@ def phrase_fields(scene, id):
     return {"caption": enumeration([phrase["phrase"] for phrase in phrases]) + ".", "phrases": phrases}
 
 
+def asked_in_a_word(scene, ask, rng, count):
+    """Up to `count` different (question, answer) of one kind."""
+    return list(dict.fromkeys(ask(scene, rng, 0) for _ in range(count)))
+
+
+def task_rows(scene, index, rng, other):
+    """Task → rows about one scene, without the fields that all of them share."""
+    rec = [
+        {"id": f"{index}-{number}", "expression": expression, "bbox": list(scene.things[meant].box)}
+        for number, (expression, meant) in enumerate(asked_expressions(scene, rng))
+    ]
+    rows = {"refcoco": rec}
+    if index % 2 == 0 and (asked := phrase_fields(scene, index))["phrases"]:
+        rows["phrases"] = [{"id": str(index), **asked}]
+    for kind, ask, count in (("presence", ask_presence, 4), ("color", ask_color, 2)):
+        asked = asked_in_a_word(scene, ask, other, count)
+        rows[kind] = [
+            {"id": f"{index}-{number}", "question": question, "answer": answer}
+            for number, (question, answer) in enumerate(asked)
+            if kind == "presence" or question.startswith(COLOR.split("{")[0])  # else no shape comes once
+        ]
+    return rows
+
+
 def write_tasks(out, split, count, seed, hardness=Hardness()):
-    """What lmms-eval's tiny-world tasks ask about a split's scenes: OUT/refcoco/{val,testA,testB}.jsonl, an
-    expression a scene, 3 : 1 : 1; OUT/phrases/val.jsonl, every fourth scene; OUT/{presence,color}/val.jsonl,
-    every second, one question in a word each.
+    """What lmms-eval's tiny-world tasks ask about a split's scenes.
+
+    OUT/refcoco/{val,testA,testB}.jsonl: up to seven expressions a scene, scenes 3 : 1 : 1;
+    OUT/phrases/val.jsonl: every second scene; OUT/{presence,color}/val.jsonl: up to four and two questions
+    about a scene, answered in a word.
     """
     rng, other = np.random.default_rng([37, seed]), np.random.default_rng([41, seed])
     bounds = {"val": count * 3 // 5, "testA": count * 4 // 5, "testB": count}
@@ -546,18 +608,10 @@ def write_tasks(out, split, count, seed, hardness=Hardness()):
     for index, scene in enumerate(scenes(split, count, seed, hardness)):
         name = f"images/{split}/{index:06d}.png"
         Image.fromarray(render(scene)[0]).save(out / name)
-        common = {"image": name, "width": SIZE, "height": SIZE}
         part = next(part for part, bound in bounds.items() if index < bound)
-        lines = rows[f"refcoco/{part}"]
-        if meant := rec_fields(scene, rng):
-            lines.append({"id": f"{part}-{len(lines)}", **common, **meant})
-        common["id"] = str(index)
-        if index % 4 == 0 and (asked := phrase_fields(scene, index))["phrases"]:
-            rows["phrases/val"].append({**common, **asked})
-        for kind, ask in (("presence", ask_presence), ("color", ask_color)) if index % 2 == 0 else ():
-            question, answer = ask(scene, other, 0)
-            if kind == "presence" or question.startswith(COLOR.split("{")[0]):  # else no shape comes once
-                rows[f"{kind}/val"].append({**common, "question": question, "answer": answer})
+        for kind, lines in task_rows(scene, index, rng, other).items():
+            file = f"refcoco/{part}" if kind == "refcoco" else f"{kind}/val"
+            rows[file] += [{"image": name, "width": SIZE, "height": SIZE, **line} for line in lines]
     for name, lines in rows.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -573,8 +627,23 @@ def write_evaluation(out, split, count, described, seed):
     write_coco(out, split, described, seed, "val")
 
 
-def write_world(out, sft=1000, spr=800, val=100, test=500, seed=0, noise=0.08, spr_noise=0.0, **hardness):
-    """Writes the whole data folder; the counts are numbers of scenes, `hardness` are fields of `Hardness`."""
+def write_geometry(out, split, count, seed, hardness=Hardness()):
+    """OUT/depth/SPLIT/*.png, 16 bits, and OUT/graphs/SPLIT.json, picture → graph, of a split's pictures."""
+    (out / "depth" / split).mkdir(parents=True, exist_ok=True)
+    (out / "graphs").mkdir(exist_ok=True)
+    graphs = {}
+    for index, scene in enumerate(scenes(split, count, seed, hardness)):
+        Image.fromarray(depth_map(scene)).save(out / "depth" / split / f"{index:06d}.png")
+        graphs[f"{split}/{index:06d}.png"] = graph(scene)
+    (out / "graphs" / f"{split}.json").write_text(json.dumps(graphs))
+
+
+def write_world(
+    out, sft=1000, spr=800, val=100, test=500, seed=0, noise=0.08, spr_noise=0.0, geometry=False, **hardness
+):
+    """Writes the whole data folder; the counts are numbers of scenes, `hardness` are fields of `Hardness`;
+    `geometry` adds exact depth and scene graphs of the scenes for SPR and of the asked ones.
+    """
     out, hardness = Path(out), Hardness(**hardness)
     for folder in ("images/sft", "images/spr", "images/val", "images/test"):
         (out / folder).mkdir(parents=True, exist_ok=True)
@@ -582,6 +651,8 @@ def write_world(out, sft=1000, spr=800, val=100, test=500, seed=0, noise=0.08, s
     write_coco(out, "spr", spr, seed, noise=spr_noise, hardness=hardness)
     write_coco(out, "val", val, seed, hardness=hardness)
     write_tasks(out, "test", test, seed, hardness)
+    for split, count in (("spr", spr), ("test", test)) if geometry else ():
+        write_geometry(out, split, count, seed, hardness)
 
 
 def main():
@@ -591,11 +662,15 @@ def main():
     parser.add_argument("--spr", type=int, default=800, help="scenes with COCO boxes")
     parser.add_argument("--val", type=int, default=100, help="more scenes with COCO boxes")
     parser.add_argument(
-        "--test", type=int, default=500, help="held-out scenes, one REC row each, and what else the tasks ask"
+        "--test",
+        type=int,
+        default=500,
+        help="held-out scenes, up to seven expressions each, and other questions",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--noise", type=float, default=0.08, help="of a side, on sft boxes")
     parser.add_argument("--spr_noise", type=float, default=0.0, help="the same on spr.json's boxes")
+    parser.add_argument("--geometry", action="store_true", help="also exact depth and scene graphs")
     for one in fields(Hardness):
         parser.add_argument(
             f"--{one.name}", type=type(one.default), default=one.default, help=one.metadata["help"]

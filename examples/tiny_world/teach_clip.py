@@ -66,7 +66,7 @@ def batch_of(world, rows, tokenizer, rng):
     }
 
 
-def train_clip(clip, tokenizer, world, held_out, steps, batch=64, peak=8e-4, seed=0, log=print):
+def train_clip(clip, tokenizer, world, steps, held_out, batch=64, peak=8e-4, seed=0, log=print):
     rng, start = np.random.default_rng([61, seed]), time.time()
     parameters = list(clip.parameters())
     optimizer = torch.optim.AdamW(parameters, peak, weight_decay=0.02)

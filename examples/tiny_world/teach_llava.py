@@ -204,25 +204,25 @@ class Shorthand:
         """
         kind = rng.random()
         parts = []  # (ids, whether they are an answer)
-        if kind < 0.35:
+        if kind < 0.32:
             found = expressions_of(things)
             for i in rng.permutation(len(found)):
                 name, index = found[i]
                 parts += [(self.name(name), False), (self.numbers_of(things[index].box), True)]
-        elif kind < 0.85:
+        elif kind < 0.80:
             for _ in range(2):
                 region, chosen = region_of(things, rng)
                 parts.append(([self.word["region"]] + self.box(region), False))
                 for thing in scenes.left_to_right(chosen):
                     parts.append((self.name(thing.name) + self.box(thing.box), True))
                 parts.append(([self.end], True))
-        elif kind < 0.93:
+        elif kind < 0.87:
             for i in rng.permutation(len(things)):
                 parts.append(([self.word["description"]] + self.box(things[i].box), False))
                 parts.append((self.name(things[i].name), True))
         else:
             scene = scenes.Scene(0, in_pixels(things))
-            for _ in range(12):
+            for _ in range(20):
                 name, there = scenes.claim(scene, rng)
                 parts.append(([self.word["there"]] + self.name(name), False))
                 parts.append(([self.word["Yes" if there else "No"]], True))
@@ -273,11 +273,17 @@ class Conversations:
         return self.plain(f"\n{question} ASSISTANT:")
 
 
+SHORT = 4  # times that a question answered in a word is asked
+
+
 def random_turns(things, cropped, rng, noise, count):
     """Some questions of every kind about a view; a cropped one is also described as a whole."""
     scene = scenes.Scene(0, in_pixels(things))
-    askers = [scenes.ASKERS[i] for i in rng.choice(len(scenes.ASKERS), count, p=scenes.ASKER_SHARES)]
-    turns = [ask(scene, rng, noise) for ask in askers]
+    turns = []
+    for i in rng.choice(len(scenes.ASKERS), count, p=scenes.ASKER_SHARES):
+        # a word is one token of hundreds: asked once, whether something is there is never learned
+        times = SHORT if scenes.ASKERS[i] in (scenes.ask_presence, scenes.ask_color) else 1
+        turns += [scenes.ASKERS[i](scene, rng, noise) for _ in range(times)]
     if cropped or rng.random() < 0.08:
         answer = scenes.grounded_text(scenes.left_to_right(scene.things), noise, rng)
         turns = [(scenes.DESCRIBE_CROP, answer)] + turns[:2]
@@ -403,48 +409,72 @@ def named_boxes(text):
     return found
 
 
-def measure(model, features, views, tokenizer, limit=300, seed=0):
-    """Dict of qualities on unseen, uncropped views through the v1 conversation."""
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def measure(model, features, views, tokenizer, limit=150, seed=0):
+    """Quality on unseen, uncropped views through the v1 conversation: name → [(value, view)], one a question.
+
+    The first `limit` views are asked. "Qualified" expressions mean objects that only a word tells apart.
+    """
     rng, conversations = np.random.default_rng([59, seed]), Conversations(tokenizer)
     rows = [i for i, cropped in enumerate(views.cropped) if not cropped][:limit]
-    found = {}
-    chosen = []
-    for row in rows:
-        options = expressions_of(views.things[row])
-        chosen.append(options[rng.integers(len(options))])
-    replies = answer(model, features[rows], [scenes.REC.format(name=n) for n, _ in chosen], conversations, 12)
-    truth = torch.tensor([views.things[row][i].box for row, (_, i) in zip(rows, chosen)])
-    iou = box_iou(torch.tensor([parse_box(r) for r in replies]), truth)
-    found["rec"] = [round((iou >= t).float().mean().item(), 3) for t in (0.5, 0.6, 0.7, 0.8, 0.9)]
-    found["rec_iou"] = round(iou.mean().item(), 3)
-    found.update(measure_descriptions(model, features, views, conversations, rows[:150], rng))
-    asked = [
-        (row, scenes.ask_presence(scenes.Scene(0, in_pixels(views.things[row])), rng, 0)) for row in rows
-    ]
-    replies = answer(model, features[rows], [q for _, (q, _) in asked], conversations, 4)
-    found["yes_no"] = round(float(np.mean([r == a for r, (_, (_, a)) in zip(replies, asked)])), 3)
-    asked = [(row, scenes.ask_reg(scenes.Scene(0, in_pixels(views.things[row])), rng, 0)) for row in rows]
-    replies = answer(model, features[rows], [q for _, (q, _) in asked], conversations, 6)
-    found["reg"] = round(float(np.mean([r == a for r, (_, (_, a)) in zip(replies, asked)])), 3)
+
+    def ask(questions, longest):
+        """[(row, question)] -> answers."""
+        picked = torch.tensor([row for row, _ in questions])
+        return answer(model, features[picked], [q for _, q in questions], conversations, longest)
+
+    found = measure_expressions(views, rows, ask)
+    found |= measure_descriptions(views, rows, ask, rng)
+    for name, asker, times in (
+        ("presence", scenes.ask_presence, 4),
+        ("color", scenes.ask_color, 2),
+        ("region's name", scenes.ask_reg, 2),
+    ):
+        asked = [
+            (row, *asker(scenes.Scene(0, in_pixels(views.things[row])), rng, 0))
+            for row in rows
+            for _ in range(times)
+        ]
+        if name == "color":
+            asked = [one for one in asked if one[1].startswith(scenes.COLOR.split("{")[0])]
+        replies = ask([(row, question) for row, question, _ in asked], 6)
+        found[name] = [(float(reply == true), row) for reply, (row, _, true) in zip(replies, asked)]
     return found
 
 
-def measure_descriptions(model, features, views, conversations, rows, rng):
-    """Recall of a region's objects: named at all, and named with a box of IoU >= 0.5."""
-    regions = [region_of(views.things[row], rng) for row in rows]
-    prompts = [scenes.DESCRIBE.format(box=scenes.box_text(r, 1, 1)) for r, _ in regions]
-    replies = answer(model, features[rows], prompts, conversations, 160)
-    named = boxed = total = said = 0
-    for reply, (_, things) in zip(replies, regions):
+def measure_expressions(views, rows, ask):
+    """REC of all expressions, of qualified and of plain ones; at 0.5 by thirds of the true area."""
+    asked = [(row, name, index) for row in rows for name, index in expressions_of(views.things[row])]
+    replies = ask([(row, scenes.REC.format(name=name)) for row, name, _ in asked], 12)
+    truth = torch.tensor([views.things[row][index].box for row, _, index in asked])
+    iou = box_iou(torch.tensor([parse_box(reply) for reply in replies]), truth).tolist()
+    areas = [scenes.area(box) for box in truth.tolist()]
+    bounds = np.quantile(areas, (1 / 3, 2 / 3))
+    found = {}
+    for (row, name, _), overlap, area in zip(asked, iou, areas):
+        kind = "qualified" if scenes.is_qualified(name) else "plain"
+        third = ("smallest", "middle", "largest")[int(np.searchsorted(bounds, area))]
+        for group in ("all", kind):
+            for threshold in THRESHOLDS:
+                found.setdefault(f"REC {group} {threshold}", []).append((float(overlap >= threshold), row))
+        found.setdefault(f"REC {third} third 0.5", []).append((float(overlap >= 0.5), row))
+    return found
+
+
+def measure_descriptions(views, rows, ask, rng):
+    """Of a region's objects: named, named with a box of IoU >= 0.5; of what is said: is it there."""
+    regions = [(row, *region_of(views.things[row], rng)) for row in rows]
+    replies = ask([(row, scenes.DESCRIBE.format(box=scenes.box_text(r, 1, 1))) for row, r, _ in regions], 160)
+    found = {"named": [], "recall": [], "precision": []}
+    for reply, (row, _, things) in zip(replies, regions):
         claims = named_boxes(reply)
-        total, said = total + len(things), said + len(claims)
         for thing in things:
             same = [box for name, box in claims if name == thing.name]
-            named += bool(same)
             near = box_iou(torch.tensor(same), torch.tensor([thing.box] * len(same))) if same else []
-            boxed += any(v >= 0.5 for v in near)
-    return {
-        "named": round(named / total, 3),
-        "recall": round(boxed / total, 3),
-        "precision": round(named / max(1, said), 3),
-    }
+            found["named"].append((float(bool(same)), row))
+            found["recall"].append((float(any(v >= 0.5 for v in near)), row))
+        names = {thing.name for thing in things}
+        found["precision"] += [(float(name in names), row) for name, _ in claims]
+    return found

@@ -24,17 +24,41 @@ SYSTEM = (
 COORDINATES = [scenes.number(i / 100) for i in range(101)]
 CLIP_LENGTH = 77
 
+# What recipes ask in and answer with, beside the world's own texts. No weight has been taught these, but
+# each is one token, so that a cold start is short.
+RECIPE_WORDS = """
+    A B C D left right none above below under over front behind near far middle inside between next
+    larger smaller same than nearest farthest order from to at on by with one two three four five six
+    seven eight nine ten zero how many count number objects object which where when who first second third
+    fourth picture pictures patch patches piece pieces point points marked black original shuffled flipped
+    mirrored vertically horizontally missing fits correct camera turned moved facing away depth closer
+    farther answer options choose think step then write only your as that it its are was not but so
+    because I see
+"""
+RELATIONS = "left right above below front behind larger smaller in"
+ANSWERS = "above horizontal vertical middle behind right front below left none near far"
+TAGS = [f"<{slash}{tag}>" for tag in ("think", "answer", "observe", "scene") for slash in ("", "/")]
+GRAPH_KEYS = ("objects", "relationships", "id", "bbox", "subject", "predicate", "object")
+PIXELS = [str(i) for i in range(10, scenes.SIZE + 1)]
+
 
 def known_words():
     """Every word of the world's texts, in order of first appearance."""
     texts = [SYSTEM, "USER: ASSISTANT:", *scenes.TEMPLATES, *scenes.COLORS, *scenes.SHAPES]
-    texts += [*scenes.QUALIFIERS, "a an and", "Yes. No."]
+    texts += [*scenes.QUALIFIERS, "a an and", "Yes. No.", RECIPE_WORDS]
     return list(dict.fromkeys(re.findall(r"[A-Za-z]+", re.sub(r"{\w+}", "", " ".join(texts)))))
 
 
 def openers():
     """Words that begin a question: after `<image>` and a line break they come without a space."""
     return sorted({template.split()[0] for template in scenes.TEMPLATES})
+
+
+def recipe_units():
+    """Tags, `\\boxed{`, a scene graph's keys and first words of its values, answers within braces, pixels."""
+    quoted = [f'"{key}":' for key in GRAPH_KEYS]
+    quoted += [f'"{word}' for word in [*scenes.COLORS, *scenes.SHAPES, *RELATIONS.split()]]
+    return [*TAGS, "\\boxed{", *quoted, *ANSWERS.split(), *PIXELS]
 
 
 def _chain(units):
@@ -46,11 +70,12 @@ def merges():
     """All merges, the most urgent first; a merge's left part starts a word, so words cannot collide.
 
     A space goes to the word after it before a comma may claim it, and a comma claims it only where a
-    number follows: `[0.28, 0.34` is `▁[`, `0.28`, `,▁`, `0.34`.
+    number follows: `[0.28, 0.34` is `▁[`, `0.28`, `,▁`, `0.34`. What recipes write comes last, so that none
+    of it can claim a part of these.
     """
     words = [_chain([SPACE, *word]) for word in known_words()]
     words += [[(SPACE, "[")], [(",", SPACE)]]
-    words += [_chain(word) for word in [*openers(), *COORDINATES]]
+    words += [_chain(word) for word in [*openers(), *COORDINATES, *recipe_units()]]
     first = [chain[0] for chain in words if chain[0][0] == SPACE]
     rest = [pair for chain in words for pair in chain]
     return list(dict.fromkeys(first + rest))
@@ -125,12 +150,13 @@ def write_llava(folder):
 def write_clip(folder):
     """Writes a word-level tokenizer of 77 tokens for CLIP."""
     words = [*scenes.COLORS, *scenes.SHAPES, *scenes.QUALIFIERS, "a", "an", "and", ",", "."]
-    tokens = ["<pad>", "<start>", "<end>", "<unk>", *words]
+    # With `<end>` at 2 transformers would pool at a text's largest token id, as OpenAI's old configs need.
+    tokens = ["<pad>", "<unk>", "<start>", "<end>", *words]
     tokenizer = Tokenizer(models.WordLevel({t: i for i, t in enumerate(tokens)}, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
+        single="<start> $A <end>", special_tokens=[(t, tokens.index(t)) for t in ("<start>", "<end>")]
     )
     tokenizer.add_special_tokens(tokens[:4])
     folder = Path(folder)

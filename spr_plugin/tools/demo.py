@@ -14,7 +14,7 @@ from spr_plugin.progress import say
 from spr_plugin.runs.layout import Folder
 
 WORLD = Path("examples/tiny_world")
-SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 320}
+SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 290}
 FLAGS = f"""--spr_regions {SIZES["spr"]} --spr_max_new_tokens 160 --spr_sample_batch 16 --spr_tune full
     --spr_batch_size 8 --spr_learning_rate 5e-5"""
 

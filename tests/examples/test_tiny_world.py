@@ -22,9 +22,13 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
+def tokenizer(tmp_path_factory):
     transformers = pytest.importorskip("transformers")
-    return transformers.AutoTokenizer.from_pretrained(WORLD / "llava", use_fast=False)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    script = "import vocabulary, sys; vocabulary.write_llava(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", script, folder], cwd=WORLD, check=True)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    return transformers.AutoTokenizer.from_pretrained(folder, use_fast=False)
 
 
 def files_of(folder):
@@ -45,9 +49,7 @@ def test_a_scene_is_fixed_for_ever():
 
 
 def test_the_default_world_is_fixed_for_ever(tmp_path):
-    """Weights were taught on these scenes, and results were measured on them; both hashes are of scenes.py
-    before hardness could be set.
-    """
+    """Weights were taught on these scenes, and results were measured on them."""
     keys = "".join(scenes.layout(seed).key for seed in range(300))
     assert (
         hashlib.sha256(keys.encode()).hexdigest()
@@ -60,7 +62,7 @@ def test_the_default_world_is_fixed_for_ever(tmp_path):
     )
     assert (
         hashlib.sha256(b"".join(texts)).hexdigest()
-        == "ee6c6e7778475a016c3f10cb15006d435596a8b5cd88517d5105286e88b8e1df"
+        == "008e56180e484d6b28d556b60b811b3d80371e0f9995a876ea5e8daadc62e4cb"
     )
 
 
@@ -155,11 +157,11 @@ def test_what_no_scene_can_be_is_refused(tmp_path, wrong):
 def test_of_a_scene_of_twins_that_no_word_tells_apart_nothing_is_asked(tmp_path, monkeypatch):
     thing = scenes.Thing
     twins = scenes.Scene(0, (thing("red", "ring", (0, 0, 20, 20)), thing("red", "ring", (5, 50, 25, 70))))
-    assert not scenes.expressions(twins.things) and scenes.rec_fields(twins, np.random.default_rng(0)) == {}
+    assert not scenes.asked_expressions(twins, np.random.default_rng(0))
     monkeypatch.setattr(scenes, "scenes", lambda *args: iter([twins, scenes.layout(0)]))
     scenes.write_evaluation(tmp_path, "test", 2, 0, 0)
     rows = [json.loads(line) for file in sorted((tmp_path / "refcoco").iterdir()) for line in file.open()]
-    assert [row["image"] for row in rows] == ["images/test/000001.png"]
+    assert {row["image"] for row in rows} == {"images/test/000001.png"}
 
 
 @pytest.mark.slow
@@ -224,13 +226,70 @@ def test_rec_rows_are_three_to_one_to_one_of_unshared_scenes(data):
     pictures = []
     for split, count in (("val", 12), ("testA", 4), ("testB", 4)):
         rows = [json.loads(line) for line in (data / "refcoco" / f"{split}.jsonl").open()]
-        assert len(rows) == count
         for row in rows:
             x1, y1, x2, y2 = row["bbox"]
             assert 0 <= x1 < x2 <= row["width"] and 0 <= y1 < y2 <= row["height"]
             assert (data / row["image"]).is_file()
-        pictures += [row["image"] for row in rows]
-    assert len(set(pictures)) == len(pictures)
+        assert len({row["id"] for row in rows}) == len(rows)
+        pictures.append({row["image"] for row in rows})
+        assert len(pictures[-1]) == count
+        assert 5 * count <= len(rows) <= 7 * count  # RefCOCO asks seven about a picture
+    assert len(set.union(*pictures)) == 20
+
+
+def test_of_a_picture_those_expressions_are_asked_first_that_only_a_word_tells_apart():
+    for seed in range(50):
+        scene = scenes.layout(seed)
+        asked = scenes.asked_expressions(scene, np.random.default_rng(seed))
+        qualified = [e for e in scenes.expressions(scene.things) if scenes.is_qualified(e[0])]
+        assert len(set(asked)) == len(asked) == min(7, len(scenes.expressions(scene.things)))
+        assert set(asked[: len(qualified)]) <= set(qualified) or len(qualified) > 7
+
+
+def test_depth_is_the_order_of_painting():
+    for seed in range(20):
+        scene = scenes.layout(seed)
+        depth, owner = scenes.depth_map(scene), scenes.render(scene)[1]
+        seen = [depth[owner == i] for i in range(len(scene.things))]
+        assert all(len(np.unique(one)) == 1 for one in seen if len(one))
+        of_objects = [int(one[0]) for one in seen if len(one)]
+        assert of_objects == sorted(of_objects, reverse=True) and len(set(of_objects)) == len(of_objects)
+        assert (depth[owner == -1] == 10000).all() and max(of_objects) < 10000
+
+
+def test_a_graph_says_what_boxes_and_painting_say():
+    thing = scenes.Thing
+    things = (
+        thing("red", "ring", (0, 0, 30, 30)),
+        thing("blue", "ring", (20, 20, 30, 30)),
+        thing("green", "cross", (60, 40, 70, 50)),
+    )
+    graph = scenes.graph(scenes.Scene(0, things))
+    red, blue, green = (one["id"] for one in graph["objects"])
+    assert (red, blue, green) == ("red ring.1", "blue ring.2", "green cross.3")
+    assert [one["bbox"] for one in graph["objects"]] == [list(t.box) for t in things]
+    assert {tuple(one.values()) for one in graph["relationships"]} == {
+        (red, "left of", green),
+        (red, "above", green),
+        (red, "larger than", blue),
+        (red, "larger than", green),
+        (blue, "in front of", red),
+        (blue, "left of", green),
+        (blue, "above", green),
+    }
+
+
+def test_geometry_is_written_on_request(tmp_path):
+    scenes.write_world(tmp_path / "a", sft=1, spr=2, val=1, test=2)
+    assert not (tmp_path / "a" / "depth").exists() and not (tmp_path / "a" / "graphs").exists()
+    scenes.write_world(tmp_path / "b", sft=1, spr=2, val=1, test=2, geometry=True)
+    for split in ("spr", "test"):
+        graphs = json.loads((tmp_path / "b" / "graphs" / f"{split}.json").read_text())
+        for picture, graph in graphs.items():
+            assert (tmp_path / "b" / "images" / picture).is_file() and graph["objects"]
+            depth = Image.open(tmp_path / "b" / "depth" / picture)
+            assert depth.size == (scenes.SIZE, scenes.SIZE) and np.asarray(depth).dtype == np.uint16
+        assert len(graphs) == 2
 
 
 def test_an_expression_means_one_object():
@@ -278,6 +337,34 @@ def test_a_coordinate_is_one_token(tokenizer):
         value = scenes.number(i / 100)
         tokens = tokenizer.tokenize(f"[{value}, {value}]")
         assert tokens == ["▁[", value, ",▁", value, "]"]
+
+
+@pytest.mark.parametrize(
+    "text, tokens",
+    [
+        ("<think> it is left </think>", "▁ <think> ▁it ▁is ▁left ▁ </think>"),
+        ("\\boxed{0-2-3-1}", "▁ \\boxed{ 0 - 2 - 3 - 1 }"),
+        ("\\boxed{B}", "▁ \\boxed{ B }"),
+        ("\\boxed{none}", "▁ \\boxed{ none }"),
+        ("<answer> (D) right </answer>", "▁ <answer> ▁ ( D ) ▁right ▁ </answer>"),
+        (
+            '{"id": "orange ring.1", "bbox": [12, 34, 96, 40]}',
+            '▁ { "id": ▁ "orange ▁ring . 1 " ,▁ "bbox": ▁[ 12 ,▁ 34 ,▁ 96 ,▁ 40 ] }',
+        ),
+        ('"predicate": "left of"', '▁ "predicate": ▁ "left ▁of "'),
+    ],
+)
+def test_what_recipes_write_is_a_token_a_piece(text, tokens, tokenizer):
+    assert tokenizer.tokenize(text) == tokens.split(" ")
+
+
+def test_every_known_word_is_one_token(tokenizer, monkeypatch):
+    monkeypatch.syspath_prepend(WORLD)
+    vocabulary = load("vocabulary")
+    for word in vocabulary.known_words():
+        assert tokenizer.tokenize(word) == ["▁" + word]
+    for unit in vocabulary.recipe_units():
+        assert tokenizer.tokenize("x" + unit)[-1] == unit
 
 
 def test_the_tokenizer_survives_what_it_never_saw(tokenizer):

@@ -173,15 +173,15 @@ def questions(coco: dict, image_folder: Path, count: int, seed: int) -> list[dic
     ]
     rng, rows = np.random.default_rng([47, seed]), []
     for image, scene in itertools.islice(itertools.cycle(shown), count):
-        asked = scenes.rec_fields(scene, rng)
-        turn = {"role": "user", "content": scenes.REC.format(name=asked["expression"])}
+        ((expression, meant),) = scenes.asked_expressions(scene, rng, most=1)
+        turn = {"role": "user", "content": scenes.REC.format(name=expression)}
         size = [image["width"], image["height"]]
         rows.append(
             {
                 "image": str(Path(image_folder) / image["file_name"]),
                 "prompt": [turn],
                 "size": size,
-                "bbox": asked["bbox"],
+                "bbox": list(scene.things[meant].box),
             }
         )
     return rows
