@@ -22,11 +22,11 @@ NO_END = "\n\n"  # lmms-eval's own, where a task names none; its models do not s
 
 @dataclass(frozen=True)
 class Ask:
-    """One request: its place among them, its prompt, how long its answer may be, the texts that end it, and
+    """One request: its index among them, its prompt, how long its answer may be, the texts that end it, and
     what opens its pictures.
     """
 
-    place: int
+    index: int
     task: str
     text: str
     max_new_tokens: int
@@ -34,21 +34,21 @@ class Ask:
     open: Callable[[], Sequence]
 
 
-def asked(place: int, arguments: tuple, documents: Mapping) -> Ask:
+def asked(index: int, arguments: tuple, documents: Mapping) -> Ask:
     """What a request asks whose ``arguments`` these are, of task → split → documents. UserError where its
     ``generation_kwargs`` want no greedy answer.
     """
     text, given, pictures_of, number, task, split = arguments
     wrong = {name: given[name] for name, greedy in GREEDY.items() if given.get(name) not in (None, greedy)}
     if wrong:
-        said = ", ".join(f"{name} {value}" for name, value in wrong.items())
+        settings = ", ".join(f"{name} {value}" for name, value in wrong.items())
         needed = ",".join(f"{name}={GREEDY[name]}" for name in wrong)
-        raise UserError(f"{task} asks for {said}, and answers are greedy: give --gen_kwargs {needed}")
+        raise UserError(f"{task} asks for {settings}, and answers are greedy: give --gen_kwargs {needed}")
     until = given.get("until") or ()
     until = (until,) if isinstance(until, str) else tuple(until)
     longest = given.get("max_new_tokens")
     return Ask(
-        place,
+        index,
         task,
         text,
         LONGEST if longest is None else int(longest),
@@ -75,7 +75,7 @@ def windows(asks: Iterable[Ask]) -> Iterator[list[Shown]]:
         alike.setdefault(ask.max_new_tokens, []).append(ask)
     for found in alike.values():
         window: list[Shown] = []
-        held: dict[tuple[str, ...], tuple] = {}
+        known: dict[tuple[str, ...], tuple] = {}
         pixels = 0
         for ask in found:
             pictures = tuple(one for one in ask.open() or () if one is not None)
@@ -83,11 +83,11 @@ def windows(asks: Iterable[Ask]) -> Iterator[list[Shown]]:
                 kind = type(strange[0]).__name__
                 raise UserError(f"{ask.task} shows a {kind}: this model knows pictures alone")
             key = tuple(map(fingerprint, pictures))
-            pixels += 0 if key in held else sum(one.width * one.height for one in pictures)
-            window.append(Shown(ask, key, held.setdefault(key, pictures)))
+            pixels += 0 if key in known else sum(one.width * one.height for one in pictures)
+            window.append(Shown(ask, key, known.setdefault(key, pictures)))
             if len(window) == WINDOW or pixels > PIXELS:
                 yield window
-                window, held, pixels = [], {}, 0
+                window, known, pixels = [], {}, 0
         if window:
             yield window
 

@@ -77,33 +77,35 @@ class Greedy(lmms):
         try:
             for request in requests:
                 self.questioned.prepare(request.args[1])
-            asks = [asked(place, request.args, self.task_dict) for place, request in enumerate(requests)]
-            said = progress(self._answered(asks), len(asks), "answering", show=self.rank == 0)
-            answers = dict(said)
+            asks = [asked(index, request.args, self.task_dict) for index, request in enumerate(requests)]
+            answered = progress(self._answered(asks), len(asks), "answering", show=self.rank == 0)
+            answers = dict(answered)
         except UserError as error:
             refuse(f"--model {self.name}: {error}")
-        for place, request in enumerate(requests):
-            self.cache_hook.add_partial("generate_until", request.args[:2], answers[place])
-        return [answers[place] for place in range(len(requests))]
+        for index, request in enumerate(requests):
+            self.cache_hook.add_partial("generate_until", request.args[:2], answers[index])
+        return [answers[index] for index in range(len(requests))]
 
     def _answered(self, asks: list[Ask]) -> Iterator[tuple[int, str]]:
-        """(place, answer) of each; the pictures of what comes next are opened meanwhile."""
+        """(index, answer) of each; the pictures of what comes next are opened meanwhile."""
         for _, window in prefetch(lambda opened: next(opened, []), repeat(windows(asks))):
             if not window:
                 return
             for batch in batches(window, self.batch_size):
-                for one, text in zip(batch, self._said(batch)):
-                    yield one.ask.place, self.cut(text, one.ask)
+                for one, text in zip(batch, self._texts(batch)):
+                    yield one.ask.index, self.cut(text, one.ask)
 
-    def _said(self, batch: Sequence[Shown]) -> list[str]:
+    def _texts(self, batch: Sequence[Shown]) -> list[str]:
         """One answer to each; a batch that is too much at once is answered half by half."""
         questioned, rows = self.questioned, []
         for _, same in groupby(batch, attrgetter("key")):
             first, *others = same
             rows += questioned.questions(first.pictures, [one.ask.text for one in (first, *others)])
         try:
-            said = decode(questioned, rows, [[0]] * len(rows), None, batch[0].ask.max_new_tokens, share=True)
-            return questioned.texts([tokens for (tokens,) in said])
+            answers = decode(
+                questioned, rows, [[0]] * len(rows), None, batch[0].ask.max_new_tokens, share=True
+            )
+            return questioned.texts([tokens for (tokens,) in answers])
         except torch.cuda.OutOfMemoryError:
             if len(batch) == 1:
                 raise UserError(f"out of memory with one prompt of {batch[0].ask.task}") from None
@@ -113,7 +115,7 @@ class Greedy(lmms):
         if half < self.batch_size:
             self.batch_size = half
             say(f"{len(batch)} prompts do not fit in memory: {half} are answered together from here on")
-        return self._said(batch[:half]) + self._said(batch[half:])
+        return self._texts(batch[:half]) + self._texts(batch[half:])
 
     def cut(self, text: str, ask: Ask) -> str:
         """The part of what the model said that is its answer."""

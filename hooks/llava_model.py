@@ -52,9 +52,13 @@ class LlavaModel(Answering):
             embeds = self.llava.get_input_embeddings()(batch["input_ids"])
         embeds, mask = flush_right(embeds, mask.long())
         decoder, head = self.language_model()
-        places = (mask.cumsum(1) - 1).clamp(min=0)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
         out = decoder(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=places, use_cache=True, return_dict=True
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            return_dict=True,
         )
         return head(out.last_hidden_state[:, -1]), out.past_key_values, mask
 
@@ -88,14 +92,14 @@ class LlavaModel(Answering):
         return self.llava.get_model(), self.llava.get_output_embeddings()
 
     def sharing(self, row: dict) -> tuple[Hashable, int] | None:
-        places = (row["input_ids"] < 0).nonzero()  # where pictures go
-        if not len(places):
+        images = (row["input_ids"] < 0).nonzero()
+        if not len(images):
             return (), 0
         tiles, patches = self.tiles(row), self.llava.get_vision_tower().num_patches
         longest = len(row["input_ids"]) + len(tiles) * (patches + math.isqrt(patches))  # and a newline a line
         if longest > (getattr(self.llava.config, "tokenizer_model_max_length", None) or math.inf):
             return None  # LLaVA may cut its end off
-        return tuple(tiles), int(places[-1]) + 1
+        return tuple(tiles), int(images[-1]) + 1
 
 
 def flush_right(embeds: torch.Tensor, mask: torch.Tensor) -> tuple:

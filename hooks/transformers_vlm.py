@@ -53,11 +53,11 @@ class TransformersHost(VlmModel, Host):
 
     def row(self, paths: Sequence[str], prompt: str, answer: str) -> dict:
         row = self.question([open_image(path) for path in paths], prompt)
-        said = self.tokenizer(answer, add_special_tokens=False)["input_ids"] + [self.tokenizer.eos_token_id]
+        ids = self.tokenizer(answer, add_special_tokens=False)["input_ids"] + [self.tokenizer.eos_token_id]
         asked = len(row["input_ids"])
         for name in self._along_tokens(row):
-            row[name] = torch.cat([row[name], row[name].new_zeros(len(said))])
-        row["input_ids"][asked:] = torch.tensor(said)
+            row[name] = torch.cat([row[name], row[name].new_zeros(len(ids))])
+        row["input_ids"][asked:] = torch.tensor(ids)
         row["attention_mask"][asked:] = 1
         row["labels"] = row["input_ids"].clone()
         row["labels"][:asked] = IGNORED
@@ -147,13 +147,13 @@ def find_processor(trainer, namespace: dict):
     """
     from transformers import ProcessorMixin
 
-    places = [
+    candidates = [
         getattr(trainer, "processing_class", None),
         getattr(trainer.data_collator, "processor", None),
         *namespace.values(),
     ]
     return next(
-        (place for place in places if isinstance(place, ProcessorMixin) and hasattr(place, "tokenizer")), None
+        (one for one in candidates if isinstance(one, ProcessorMixin) and hasattr(one, "tokenizer")), None
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from spr_plugin.imports import replaced
-from spr_plugin.training.host import IGNORED, Answering, places_of
+from spr_plugin.training.host import IGNORED, Answering, positions_of
 
 # names in a model's config of the tokens that stand where a picture's features go
 PICTURE_TOKENS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
@@ -58,9 +58,9 @@ class VlmModel(Answering):
         along, config = self._along_tokens(row), self.vlm.config
         shown = tuple(id(value) for name, value in row.items() if name not in along)
         pads = [token for name in PICTURE_TOKENS if (token := getattr(config, name, None)) is not None]
-        places = torch.isin(row["input_ids"], torch.tensor(pads)).nonzero()
-        if len(places):
-            return shown, int(places[-1]) + 1
+        images = torch.isin(row["input_ids"], torch.tensor(pads)).nonzero()
+        if len(images):
+            return shown, int(images[-1]) + 1
         return None if shown else ((), 0)
 
     @staticmethod
@@ -87,19 +87,19 @@ class VlmModel(Answering):
         batch = self.on_device(self.batch(rows, padding="left"))
         mask, seen = batch["attention_mask"].long(), {}
 
-        def place(module, args, kwargs):
+        def with_positions(module, args, kwargs):
             """One axis of positions counts from a row's first token; the model's own three (M-RoPE) stay."""
-            places = kwargs.get("position_ids")
-            if places is None or places.ndim < 3:
-                places = (mask.cumsum(1) - 1).clamp(min=0)
-            seen["places"] = places
-            return args, {**kwargs, "position_ids": places}
+            positions = kwargs.get("position_ids")
+            if positions is None or positions.ndim < 3:
+                positions = (mask.cumsum(1) - 1).clamp(min=0)
+            seen["positions"] = positions
+            return args, {**kwargs, "position_ids": positions}
 
         decoder, _ = self.language_model()
-        with decoder.register_forward_pre_hook(place, with_kwargs=True):
+        with decoder.register_forward_pre_hook(with_positions, with_kwargs=True):
             out = self.vlm(**batch, use_cache=True, return_dict=True, **self._last_logits())
-        ahead = seen["places"][..., -1:] - (mask.sum(1, keepdim=True) - 1)
-        return out.logits[:, -1], _Placed(out.past_key_values, ahead), mask
+        offset = seen["positions"][..., -1:] - (mask.sum(1, keepdim=True) - 1)
+        return out.logits[:, -1], _Placed(out.past_key_values, offset), mask
 
     def _last_logits(self) -> dict:
         known = inspect.signature(type(self.vlm).forward).parameters
@@ -107,16 +107,16 @@ class VlmModel(Answering):
 
     def step(self, tokens, mask, cache) -> tuple:
         decoder, head = self.language_model()
-        places = places_of(mask, tokens) + cache.ahead
+        positions = positions_of(mask, tokens) + cache.offset
         out = decoder(
             inputs_embeds=self.vlm.get_input_embeddings()(tokens),
             attention_mask=mask,
-            position_ids=places,
+            position_ids=positions,
             past_key_values=cache.keys_and_values,
             use_cache=True,
             return_dict=True,
         )
-        return head(out.last_hidden_state[:, -1]), _Placed(out.past_key_values, cache.ahead)
+        return head(out.last_hidden_state[:, -1]), _Placed(out.past_key_values, cache.offset)
 
     def language_model(self) -> tuple:
         return self.vlm.get_decoder(), self.vlm.get_output_embeddings()
@@ -139,12 +139,12 @@ class _Once:
 
 @dataclasses.dataclass
 class _Placed:
-    """A key-value cache with what each row's next position is ahead of its number of tokens, ``(…, B, 1)``: a
-    picture of many tokens can take few positions.
+    """A key-value cache, and each row's `offset` ``(…, B, 1)`` from its number of tokens to its next
+    position: a picture of many tokens can take few positions (transformers' ``rope_deltas``).
     """
 
     keys_and_values: Any
-    ahead: torch.Tensor
+    offset: torch.Tensor
 
     @property
     def layers(self) -> list:
@@ -152,11 +152,11 @@ class _Placed:
 
     def batch_repeat_interleave(self, times: int) -> None:
         self.keys_and_values.batch_repeat_interleave(times)
-        self.ahead = self.ahead.repeat_interleave(times, -2)
+        self.offset = self.offset.repeat_interleave(times, -2)
 
     def batch_select_indices(self, rows: torch.Tensor) -> None:
         self.keys_and_values.batch_select_indices(rows)
-        self.ahead = self.ahead[..., rows, :]
+        self.offset = self.offset[..., rows, :]
 
 
 def _padded(sequences: list[torch.Tensor], fill: int, side: str) -> torch.Tensor:

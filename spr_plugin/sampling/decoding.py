@@ -90,13 +90,13 @@ def decode(
     count = len(rows) * k
     noise = Noise([seed for row in seeds for seed in row], logits.shape[-1], logits.device)
     stops = torch.tensor(host.stop_tokens, device=logits.device)
-    said = stops[0].repeat(count, max_new_tokens)
+    answers = stops[0].repeat(count, max_new_tokens)
     writing = torch.arange(count, device=logits.device)  # the samples that the batch's rows belong to
     ended = torch.zeros(count, dtype=torch.bool, device=logits.device)
     for index in range(max_new_tokens):
         tokens = draw(logits, noise()) if draw else logits.argmax(-1)
         tokens = torch.where(ended, stops[0], tokens)
-        said[writing, index] = tokens
+        answers[writing, index] = tokens
         ended |= torch.isin(tokens, stops)
         left = int((~ended).sum())
         if index + 1 == max_new_tokens or not anybody(left > 0):
@@ -114,7 +114,8 @@ def decode(
             noise.select(alive)
         logits, cache = host.step(tokens[:, None], mask, cache)
     return [
-        [_until_stop(said[i * k + j].tolist(), host.stop_tokens) for j in range(k)] for i in range(len(rows))
+        [_until_stop(answers[i * k + j].tolist(), host.stop_tokens) for j in range(k)]
+        for i in range(len(rows))
     ]
 
 
@@ -126,43 +127,42 @@ def shared_prefill(host, rows: Sequence[dict]) -> tuple:
     families = beginnings(host, rows)
     if len(families) == len(rows) or not _sees_all(host.language_model()[0].config):
         return host.prefill(rows)
-    _, cache, mask = host.prefill([_beginning(rows[places[0]], cut) for places, cut in families])
+    _, cache, mask = host.prefill([_beginning(rows[indices[0]], cut) for indices, cut in families])
     if isinstance(cache, tuple) and not mask.all():
-        return host.prefill(
-            rows
-        )  # transformers 4.37 shows the padding to tokens that come behind it together
+        # transformers 4.37 shows the padding to tokens that come behind it together
+        return host.prefill(rows)
     family, rest = [0] * len(rows), [torch.empty(0)] * len(rows)
-    for number, (places, cut) in enumerate(families):
-        for place in places:
-            family[place], rest[place] = number, rows[place]["input_ids"][cut:]
+    for number, (indices, cut) in enumerate(families):
+        for index in indices:
+            family[index], rest[index] = number, rows[index]["input_ids"][cut:]
     of = torch.tensor(family, device=mask.device)
     longest = max(map(len, rest))
     tokens, shown = rest[0].new_zeros(len(rows), longest), mask.new_zeros(len(rows), longest)
-    for place, own in enumerate(rest):
-        tokens[place, longest - len(own) :], shown[place, longest - len(own) :] = own, 1
+    for index, own in enumerate(rest):
+        tokens[index, longest - len(own) :], shown[index, longest - len(own) :] = own, 1
     mask = torch.cat([mask[of], shown], 1)
     logits, cache = host.step(tokens.to(mask.device), mask, select(growing_in_place(cache), of))
     return logits, cache, mask
 
 
 def beginnings(host, rows: Sequence[dict]) -> list[tuple[list[int], int]]:
-    """(places of rows that begin alike, with how many tokens); one token at least is left to each row. All
+    """(indices of rows that begin alike, with how many tokens); one token at least is left to each row. All
     rows apart where one cannot be cut.
     """
-    apart = [([place], len(row["input_ids"]) - 1) for place, row in enumerate(rows)]
+    apart = [([index], len(row["input_ids"]) - 1) for index, row in enumerate(rows)]
     alike: dict = {}
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         pictures, start = host.sharing(row) or ((), len(row["input_ids"]))
         if start >= len(row["input_ids"]):
             return apart
-        alike.setdefault((pictures, *row["input_ids"][:start].tolist()), (start, []))[1].append(place)
+        alike.setdefault((pictures, *row["input_ids"][:start].tolist()), (start, []))[1].append(index)
     families = []
-    for start, places in alike.values():
-        ids = [rows[place]["input_ids"].tolist() for place in places]
+    for start, indices in alike.values():
+        ids = [rows[index]["input_ids"].tolist() for index in indices]
         first, last = min(ids), max(ids)  # in the order of words, so that what these two share, all share
         common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last)))
         cut = min(common, len(first) - 1)
-        families += [(places, cut)] if cut >= max(start, 1) else [apart[place] for place in places]
+        families += [(indices, cut)] if cut >= max(start, 1) else [apart[index] for index in indices]
     return families
 
 
@@ -234,24 +234,24 @@ def _layers() -> tuple[type, type]:
     return DynamicLayer, InPlaceLayer
 
 
-def chosen(held: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """``held[rows]``, with room for more tokens behind: what is chosen is about to grow."""
-    *outer, length, width = held.shape[1:]
-    room = held.new_empty(len(rows), *outer, length + ROOM, width)[..., :length, :]
-    return torch.index_select(held, 0, rows, out=room)
+def chosen(past: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """``past[rows]``, with room for more tokens behind: what is chosen is about to grow."""
+    *outer, length, width = past.shape[1:]
+    room = past.new_empty(len(rows), *outer, length + ROOM, width)[..., :length, :]
+    return torch.index_select(past, 0, rows, out=room)
 
 
-def appended(held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """``held (B, H, T, D)`` with ``new (B, H, t, D)`` behind it. Where `held` is a part of a tensor that this
+def appended(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """``past (B, H, T, D)`` with ``new (B, H, t, D)`` behind it. Where `past` is a part of a tensor that this
     function made, its free room is used; else it is copied once into one with room for more.
     """
-    *outer, length, width = held.shape
+    *outer, length, width = past.shape
     total = length + new.shape[-2]
     # A part keeps the whole tensor's stride between heads; by a token's, that is how many it has room for.
-    if held.stride(-3) // held.stride(-2) < total:
-        wider = held.new_empty(*outer, total + ROOM, width)
-        wider[..., :length, :] = held
-        held = wider
-    whole = held.as_strided((*outer, total, width), held.stride())
+    if past.stride(-3) // past.stride(-2) < total:
+        wider = past.new_empty(*outer, total + ROOM, width)
+        wider[..., :length, :] = past
+        past = wider
+    whole = past.as_strided((*outer, total, width), past.stride())
     whole[..., length:, :] = new
     return whole

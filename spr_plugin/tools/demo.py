@@ -47,10 +47,10 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
     from spr_plugin.eval_tasks.compare import compare
     from spr_plugin.eval_tasks.comparison_page import ALL
 
-    found = compare(f"{out}/eval-base", f"{out}/eval-spr", out)
-    print(table(found["tasks"][ALL]["rows"]))
+    comparison = compare(f"{out}/eval-base", f"{out}/eval-spr", out)
+    print(table(comparison["tasks"][ALL]["rows"]))
     print(f"report: {model / 'spr' / 'report.html'}\ncomparison: {out}/compare.html")
-    return found
+    return comparison
 
 
 def train_command(data: Path, model: Path, flags: str = FLAGS) -> list[str]:

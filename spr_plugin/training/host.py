@@ -49,11 +49,11 @@ class Answering(ABC):
         tokens → logits ``(B, V)`` of what follows the last, cache.
         """
         decoder, head = self.language_model()
-        places = places_of(mask, tokens)
+        positions = positions_of(mask, tokens)
         out = decoder(
             input_ids=tokens,
             attention_mask=mask,
-            position_ids=places,
+            position_ids=positions,
             past_key_values=cache,
             use_cache=True,
             return_dict=True,
@@ -178,9 +178,9 @@ class Host(Answering):
         try:
             packed = pickle.dumps((type(self), self.__getstate__()))
         except (pickle.PicklingError, TypeError, AttributeError) as error:  # what it holds is foreign
-            said = " ".join(str(error).split())
+            why = " ".join(str(error).split())
             raise UserError(
-                f"{type(self).__name__} cannot go to data loader workers that do not fork ({said}): take "
+                f"{type(self).__name__} cannot go to data loader workers that do not fork ({why}): take "
                 "dataloader_num_workers 0"
             ) from None
         return _unpacked, (loaded_files(), packed)
@@ -198,7 +198,7 @@ def _unpacked(plugin_files: list[str], packed: bytes) -> Host:
     return host
 
 
-def places_of(mask: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def positions_of(mask: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """The positions ``(B, t)`` of the last t tokens of rows with this mask ``(B, T)``."""
     return (mask.cumsum(1)[:, -tokens.shape[1] :] - 1).clamp(min=0)
 
