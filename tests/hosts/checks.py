@@ -19,7 +19,7 @@ from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import region_query
 from spr_plugin.runs.layout import PARTS
 from spr_plugin.runs.log import Log
-from spr_plugin.sampling.decoding import decode
+from spr_plugin.sampling.decoding import decode, shared_prefill
 from spr_plugin.training.weights import tensor_hash
 
 
@@ -113,6 +113,24 @@ def assert_decodes_as_its_own_forward(host, rows: list[dict], count: int = 6) ->
             second,
             expected,
         )
+
+
+def assert_beginnings_are_shared(host, rows: list[dict], pictures: int) -> None:
+    """Rows of so many pictures: as many beginnings are forwarded, and the next token is the same."""
+    asked, prefill = [], host.prefill
+    host.prefill = lambda rows: asked.append(len(rows)) or prefill(rows)
+    try:
+        with torch.no_grad():
+            (alone, _, _), (shared, _, _) = host.prefill(rows), shared_prefill(host, rows)
+    finally:
+        del host.prefill
+    assert asked == [len(rows), pictures]
+    torch.testing.assert_close(shared, alone, atol=1e-5, rtol=1e-5)
+    for count in (1, 12):  # answers go on behind a cache that was put together
+        lone, together = (
+            decode(host, rows, [[0]] * len(rows), None, count, share=share) for share in (False, True)
+        )
+        assert lone == together
 
 
 def assert_rows_in_another_process(host, pairs) -> None:

@@ -207,14 +207,7 @@ class Study:
     def measured(self, checkpoint: Path, tasks: str, folder: Path) -> dict:
         """Task → what :func:`condensed` makes of its samples."""
         say(f"reproduce: lmms-eval --tasks {tasks} on {checkpoint}")
-        evaluate(
-            checkpoint,
-            evaluation_data(self.out, self.plan.split),
-            folder,
-            batch_size=8,
-            tasks=tasks,
-            device="cpu",
-        )
+        evaluate(checkpoint, evaluation_data(self.out, self.plan.split), folder, tasks=tasks, device="cpu")
         return {
             task: condensed(record[DETAILS] for record in records.values())
             for task, records in read_run(folder).tasks.items()
