@@ -73,10 +73,14 @@ def _planned(stage: Stage, pairs: list[PreferencePair]) -> tuple[list[Measured],
     """The pairs that fit, with their lengths, and in which step each is."""
     config = stage.config
     measured = measure_lengths(stage.host, pairs, config, stage.log("lengths"))
-    lengths = [one.tokens for one in measured]
-    return measured, slot_plan(
-        lengths, epochs=config.spr_epochs, seed=config.spr_seed, **vars(stage.division)
+    slots = slot_plan(
+        [one.tokens for one in measured],
+        [one.chosen_tokens for one in measured],
+        epochs=config.spr_epochs,
+        seed=config.spr_seed,
+        **vars(stage.division),
     )
+    return measured, slots
 
 
 def try_step(

@@ -136,13 +136,17 @@ def _lmms_eval() -> str:
     from lmms_eval.models import MODEL_REGISTRY_V2
 
     from spr_plugin.eval_tasks import catalogue
-    from spr_plugin.eval_tasks.register import FOLDER
+    from spr_plugin.eval_tasks.register import FOLDER, register
 
-    path = MODEL_REGISTRY_V2.get_manifest("spr_oracle").simple_class_path
+    models = [manifest.model_id for manifest in register()]
+    if unseen := set(models) - set(MODEL_REGISTRY_V2.list_canonical_model_ids()):
+        raise UserError(
+            f"lmms-eval does not see {', '.join(sorted(unseen))}: our entry point is not installed"
+        )
     missing = [name for name in catalogue.files() if not (Path(FOLDER) / name).is_file()]
     if missing:
         raise UserError(f"{FOLDER} lacks {len(missing)} task files, such as {missing[0]}")
-    return f"the model spr_oracle ({path}); {len(catalogue.SPLITS)} tasks of ours in {FOLDER}"
+    return f"models {', '.join(models)}; {len(catalogue.SPLITS)} tasks in {FOLDER}"
 
 
 def _gpu() -> str:

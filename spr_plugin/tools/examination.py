@@ -102,7 +102,7 @@ def examination(trainer, config: SPRConfig, namespace: dict) -> list[Check]:
     for look in LOOKS:
         if any(getattr(seen, name) is None for name in look.needs):
             continue
-        check = checked(look.name, look.fix, partial(look.act, seen))
+        check = checked(look.name, look.fix, partial(_traced, look, seen))
         found.append(check)
         if ranks.rank() == 0:
             write_json(seen.folder / CHECKS, as_plain(found))
@@ -111,6 +111,17 @@ def examination(trainer, config: SPRConfig, namespace: dict) -> list[Check]:
             if not ranks.all_arrive(f"doctor-{look.name}"):
                 raise UserError(f"{look.name}, on rank {ranks.rank()} alone: {check.detail}")
     return found
+
+
+def _traced(look: Look, seen: Seen) -> str:
+    """What `look` says. The traceback of what is no user's mistake is printed: the check has its line alone."""
+    try:
+        return look.act(seen)
+    except UserError:
+        raise
+    except Exception:
+        traceback.print_exc()
+        raise
 
 
 # --- the checks, in their order

@@ -43,7 +43,9 @@ def test_this_environment():
     applied = {name.removeprefix("shim ") for name in checks if name.startswith("shim ")}
     assert applied == {one.change.__name__ for one in shims.SHIMS if one.needed()} and applied
     assert "hooks.llava" in checks["hook spr_host"]["detail"]
-    assert "spr_oracle" in checks["lmms-eval tasks and models"]["detail"]
+    assert {"spr_oracle", "spr_llava", "spr_hf"} <= set(
+        checks["lmms-eval tasks and models"]["detail"].removeprefix("models ").split(";")[0].split(", ")
+    )
     assert {"GPU", "gloo", "DeepSpeed ops", "boot file", "disk, models", "offline"} <= checks.keys()
     assert "HF_HUB_OFFLINE" in checks["offline"]["detail"]
     assert "lmms_eval.tasks" not in sys.modules, "which takes as long as all the rest together"
