@@ -115,9 +115,14 @@ ELSEWHERE = {
     "recipes.spr.source": "test_queries.py",
     "sampling.alone": "sampling/test_server.py",
     "sampling.live": "sampling/test_stage.py",
+    "tools.checks": "tools/test_doctor.py",
+    "tools.environment": "tools/test_doctor.py",
+    "tools.examination": "hosts/test_examination.py",
     "tools.named_pictures": "tools/test_score_file.py",
+    "tools.overlay": "hosts/test_examination.py",
     "tools.reference": "test_docs.py",
     "tools.responses": "tools/test_score_file.py",
+    "training.cost": "dpo/test_start.py hosts/test_examination.py",
     "training.host": "hosts/test_contracts.py",
 }
 

@@ -114,7 +114,7 @@ def examination(trainer, config: SPRConfig, namespace: dict) -> list[Check]:
 
 
 def _traced(look: Look, seen: Seen) -> str:
-    """What `look` says. The traceback of what is no user's mistake is printed: the check has its line alone."""
+    """What `look` says. The traceback of what is no user's mistake is printed: a check has one line."""
     try:
         return look.act(seen)
     except UserError:
