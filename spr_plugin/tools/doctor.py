@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from spr_plugin.command_line import given
@@ -26,8 +26,11 @@ from spr_plugin.tools.checks import CHECKS, Check, as_lines, as_plain
 
 OUTPUT = "output.txt"
 _SETTING = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
-# The lines that say why a program ended; what launchers say of the program that they started comes after.
+_RANK = re.compile(r"\[[a-z]+\d+\]: ?")  # what torch and torchrun put before a rank's lines
+_TRACEBACK = "Traceback (most recent call last)"
+# Lines that say why a program ended, beside the last one of a traceback.
 _WHY = re.compile(r"(?:[A-Za-z_]\w*\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*|\S+: error: .*")
+# What launchers say of the program that they started, which comes after.
 _LAUNCHER_S = re.compile(r"(?:\w+\.)*(?:ChildFailedError|CalledProcessError|SignalException)\b")
 
 
@@ -126,7 +129,19 @@ def _ended(code: int, examined: bool, seconds: float, output: Path) -> Check:
 
 def why_of(printed: str) -> str:
     """The line of what a failed command printed that says why, the last one at worst."""
-    lines = [line.strip() for line in printed.splitlines() if line.strip()]
-    reasons = [line for line in lines if _WHY.fullmatch(line) and not _LAUNCHER_S.match(line)]
+    lines = [_RANK.sub("", line, 1).rstrip() for line in printed.splitlines()]
+    lines = [line for line in lines if line]
+    reasons = [line for line in _reasons(lines) if not _LAUNCHER_S.match(line)]
     ours = [line for line in reasons if line.startswith("spr: error: ")]
-    return redacted(next(iter([*ours[-1:], *reasons[-1:], *lines[-1:]]), "it printed nothing"))
+    return redacted(next(iter([*ours[-1:], *reasons[-1:], *lines[-1:]]), "it printed nothing").strip())
+
+
+def _reasons(lines: Iterable[str]) -> Iterator[str]:
+    traced = False  # inside a traceback, whose lines are indented up to the last
+    for line in lines:
+        if line.startswith(_TRACEBACK):
+            traced = True
+        elif not line[0].isspace():
+            if traced or _WHY.fullmatch(line):
+                yield line
+            traced = False

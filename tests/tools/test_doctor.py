@@ -193,6 +193,15 @@ def test_the_line_that_says_why_stands_before_what_a_launcher_says(launcher):
     assert why_of("ValueError: a guess\n" + ours + OWN + launcher) == ours.strip()
 
 
+def test_a_rank_s_own_lines_and_an_error_of_any_name():
+    """torch puts a rank before each line of its traceback; a host names its errors as it likes."""
+    ranked = "".join(f"[rank{rank}]: {line}\n" for rank in (0, 1) for line in OWN.splitlines())
+    assert why_of(ranked + TORCHRUN).startswith("FileNotFoundError: ")
+    assert why_of(OWN.replace("FileNotFoundError", "lab.NoData") + TORCHRUN).startswith("lab.NoData: ")
+    broken = '  File "train.py", line 1\n    def\n       ^\nSyntaxError: invalid syntax\n'
+    assert why_of("loading\n" + broken + ACCELERATE) == "SyntaxError: invalid syntax"
+
+
 def test_no_secret_of_an_address_is_shown():
     assert "hunter2" not in why_of("ConnectionError: http://me:hunter2@host/v1 refused\n")
 
