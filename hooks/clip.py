@@ -72,11 +72,22 @@ class ClipSimilarity:
             [self.crop_embeddings(picture, list(regions)), self.local_embeddings(picture, list(regions))],
             dim=1,
         )
-        parts = {text: split_text(text, self.count_tokens, self.text_limit) for _, text in asked}
-        embeddings = self.text_embeddings([part for split in parts.values() for part, _ in split])
-        means = dict(zip(parts, _weighted(parts.values(), embeddings)))
+        means = self._means(text for _, text in asked)
         rows = torch.stack([views[regions[region]] @ means[text] for region, text in asked])
         return list(map(tuple, rows.tolist()))
+
+    @torch.no_grad()
+    def likeness(self, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
+        """(len(first), len(second)) cosines of texts, at least one word each, with each other."""
+        means = self._means([*first, *second])
+        rows, columns = (_unit(torch.stack([means[text] for text in texts])) for texts in (first, second))
+        return (rows @ columns.T).cpu().numpy()
+
+    def _means(self, texts: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Text → (d,) the token-weighted mean of its parts' unit embeddings."""
+        parts = {text: split_text(text, self.count_tokens, self.text_limit) for text in texts}
+        embeddings = self.text_embeddings([part for split in parts.values() for part, _ in split])
+        return dict(zip(parts, _weighted(parts.values(), embeddings)))
 
     @torch.no_grad()
     def crop_embeddings(self, picture: Image.Image, regions: Sequence[Box]) -> torch.Tensor:

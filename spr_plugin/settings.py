@@ -28,6 +28,12 @@ class Range:
 POSITIVE = Range("must be greater than 0, and finite", lambda value: 0 < value < math.inf)
 NOT_NEGATIVE = Range("must be 0 or more, and finite", lambda value: 0 <= value < math.inf)
 SHARE = Range("must lie between 0 and 1", lambda value: 0 <= value <= 1)
+HALF = Range("must lie between 0 and 0.5", lambda share: 0 <= share < 0.5)
+# More is a slip of the finger, and would be found out where the plan of the steps is made, after sampling.
+FEW = Range("must be greater than 0, finite, and at most 100000", lambda value: 0 < value <= 100_000)
+WEIGHTS = Range(
+    "must be 0 or more, not all of them 0", lambda parts: not parts or min(parts) >= 0 < sum(parts) < math.inf
+)
 
 
 def one_of(*names: str) -> Range:

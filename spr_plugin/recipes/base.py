@@ -18,6 +18,9 @@ from PIL import Image
 
 from spr_plugin.data.pictures import Picture
 
+# The reason of a text that tries to be an answer and cannot be read as one.
+UNREADABLE = "unparsable"
+
 
 @dataclass(frozen=True)
 class Query:
