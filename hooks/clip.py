@@ -12,6 +12,7 @@ CLIP's square, never centre-cropped, so that nothing of a wide region or picture
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from spr_plugin.recipes.spr.prompts import crop_corners
 from spr_plugin.recipes.spr.scoring import split_text
 
 COVERED = 0.5  # of a patch's area, for the patch to count as part of the region
+NAMES = 10_000  # whose embeddings are held
 CROPS, TEXTS = 32, 64  # in one batch at most: bounds memory for a picture with hundreds of regions
 
 
@@ -51,6 +53,8 @@ class ClipSimilarity:
         vision, text = model.config.vision_config, model.config.text_config
         self.image_size, self.patch_size = vision.image_size, vision.patch_size
         self.text_limit = text.max_position_embeddings - tokenizer.num_special_tokens_to_add()
+        # Names come again and again; one at a time, an embedding depends on nothing but its text.
+        self._name = lru_cache(NAMES)(lambda text: _unit(self._means([text])[text]))
         self._cached: tuple[Image.Image | None, torch.Tensor | None] = (None, None)
         self._take_last_block()
 
@@ -79,8 +83,7 @@ class ClipSimilarity:
     @torch.no_grad()
     def likeness(self, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
         """(len(first), len(second)) cosines of texts, at least one word each, with each other."""
-        means = self._means([*first, *second])
-        rows, columns = (_unit(torch.stack([means[text] for text in texts])) for texts in (first, second))
+        rows, columns = (torch.stack([self._name(text) for text in texts]) for texts in (first, second))
         return (rows @ columns.T).cpu().numpy()
 
     def _means(self, texts: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -55,14 +55,14 @@ def cut(form, text):
         ("There is a dog [1!] and a cat [2].", "There is a cat [2]."),
         ("There are a dog [1!] and a cat [2].", "There is a cat [2]."),
         ("There is a dog [1!], two cats [2] and a cup [3].", "There are two cats [2] and a cup [3]."),
-        ("In the photo, a dog [1!], the cats [2] and a cup [3].", "In the photo, the cats [2] and a cup [3]."),
+        ("In the photo, a dog [1!], cats [2] and a cup [3].", "In the photo, cats [2] and a cup [3]."),
         ("The image shows a dog [1!], a cat [2].", "The image shows a cat [2]."),
         ("Objects: a dog [1!] and a cat [2].", "Objects: a cat [2]."),
         # words behind a name and within it
         ("a dog [1] on the left and a cat [2!] on the right.", "a dog [1] on the left."),
         ("a large, red cup [1!] and a black and white cat [2].", "a black and white cat [2]."),
         ("salt and pepper shaker [1!], dog [2]", "dog [2]"),
-        ("woman in a suit [1], flag [2!] and lamp beside a tree [3].", "woman in a suit [1] and lamp beside a tree [3]."),
+        ("man in a suit [1], flag [2!] and lamp by a tree [3].", "man in a suit [1] and lamp by a tree [3]."),
         ("a dog [1] next to a cat [2], a cup [3!].", "a dog [1] next to a cat [2]."),
         # sentences and lines
         ("A dog [1!]. A cat [2].", "A cat [2]."),
@@ -172,10 +172,8 @@ def test_a_list_without_some_items_is_a_list(form, names, last, lead, data):
     assert not after.failures and (left == "") == (not kept)
     # Each name that is left has its box: without these, the lead and what joins names remains.
     words = re.sub(r"\s+", " ", form.words(left, after)).lower()
-    for place, name in enumerate(names):
-        assert words.count(name) == sum(
-            names[other] == name for other in range(len(names)) if other not in gone
-        )
+    left_names = [name for place, name in enumerate(names) if place not in gone]
+    assert all(words.count(name) == left_names.count(name) for name in names)
     assert "  " not in left and not re.search(r"\s[.,;]|[,;]\s*[.,;]|\band\s*\.|,\s*\.|\A\W*(?:and|,)", left)
     if len(kept) > 1 and last != ", ":
         assert left.count(last.strip(", ")) >= 1

@@ -91,16 +91,15 @@ def agreement(
         likeness: asked for names whose nouns differ, once for all of them.
         threshold: from which likeness on two names agree.
     """
-    nouns = [[head_noun(name) for name in names] for names in (said, true)]
+    rows, columns = sorted({*said}), sorted({*true})
+    nouns = [[head_noun(name) for name in names] for names in (rows, columns)]
     found = np.array(
         [[not one or not other or same_noun(one, other) for other in nouns[1]] for one in nouns[0]],
         dtype=bool,
-    ).reshape(len(said), len(true))
-    if likeness is None or found.all():
-        return found
-    apart = np.argwhere(~found).tolist()
-    rows, columns = (sorted({names[pair[side]] for pair in apart}) for side, names in enumerate((said, true)))
-    alike = likeness(rows, columns)
-    for row, column in apart:
-        found[row, column] = alike[rows.index(said[row]), columns.index(true[column])] >= threshold
-    return found
+    ).reshape(len(rows), len(columns))
+    if likeness is not None and not found.all():
+        apart = np.ix_(~found.all(axis=1), ~found.all(axis=0))
+        asked = [[names[place] for place in places.ravel()] for names, places in zip((rows, columns), apart)]
+        found[apart] |= likeness(*asked) >= threshold
+    places = [{name: place for place, name in enumerate(names)} for names in (rows, columns)]
+    return found[np.ix_([places[0][name] for name in said], [places[1][name] for name in true])]
