@@ -6,7 +6,18 @@ paper states the value; "study" that docs/reproduction.md supports it, "ours" th
 
 from dataclasses import dataclass
 
-from spr_plugin.settings import FEW, HALF, NOT_NEGATIVE, POSITIVE, SHARE, WEIGHTS, kinds_of, one_of, setting
+from spr_plugin.settings import (
+    FEW,
+    HALF,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    WEIGHTS,
+    Settings,
+    kinds_of,
+    one_of,
+    setting,
+)
 
 PROMPT_KINDS = ("plain", "crop", "reference")
 SAMPLERS = ("live", "openai")
@@ -17,8 +28,8 @@ MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 STAGES = ("regions", "candidates", "scores", "pairs", "dpo")
 
 
-@dataclass
-class SPRConfig:
+@dataclass(frozen=True)
+class SPRConfig(Settings):
     """Flags of the SPR stage."""
 
     spr: bool = setting(False, "run the SPR stage after the host's training, before the host saves")
@@ -181,15 +192,13 @@ class SPRConfig:
     spr_no_local: bool = setting(False, "ablation: S_sem is the crop's similarity alone", shapes="scores")
     spr_repair: str = setting(
         "coordinates",
-        "a box that matches takes the true one's place; of one that does not the coordinates go, or the item"
-        " with its words; ablation: none (chosen is an answer as the model gave it)",
+        "what goes with a box that has no match: its coordinates, or the item; ablation: none (as answered)",
         "paper",
         shapes="scores",
     )
     spr_match: str = setting(
         "iou",
-        "which boxes match in repair and S_loc: by iou, or by iou and name (equal nouns, or texts that CLIP"
-        " finds alike)",
+        "what makes boxes match in repair and S_loc: iou, or iou and name (nouns; CLIP where they differ)",
         "paper",
         within=one_of("iou", "name"),
         shapes="scores",
@@ -207,8 +216,7 @@ class SPRConfig:
     )
     spr_min_kept: float = setting(
         0.8,
-        "a repaired description that keeps less than this share of its boxes (with --spr_repair item, of its"
-        " names) is not chosen",
+        "a repaired description that keeps less than this share of its boxes (item: names) is not chosen",
         "study",
         within=SHARE,
         shapes="scores",
@@ -329,14 +337,12 @@ class SPRConfig:
         return list(self.spr_loss_type), list(self.spr_loss_weights) or [1.0] * len(self.spr_loss_type)
 
     def __post_init__(self):
-        for name, kind in KINDS.items():
-            setattr(self, name, kind.read(getattr(self, name), f"--{name}"))
+        self._set({name: kind.read(getattr(self, name), f"--{name}") for name, kind in KINDS.items()})
         if self.spr_only:
-            self.spr = True
+            self._set({"spr": True})
         from spr_plugin.config_checks import check, dpo_settings, recipe_settings
 
-        for name, value in {**recipe_settings(self)[0], **dpo_settings(self)[0]}.items():
-            setattr(self, name, value)
+        self._set({**recipe_settings(self)[0], **dpo_settings(self)[0]})
         if self.spr:
             check(self)
 

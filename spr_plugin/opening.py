@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from spr_plugin.ids import digest
 from spr_plugin.pairing import Pairing
 from spr_plugin.plugins import ask
 from spr_plugin.progress import say
-from spr_plugin.queries import find_queries, held_queries, log_queries, settled_queries
+from spr_plugin.queries import find_queries, log_queries, logged_queries, settled_queries
 from spr_plugin.recipes.base import Query, Recipe, Source
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
@@ -112,7 +110,7 @@ def open_run(host: Host, config: SPRConfig) -> tuple[Round, list[Query]]:
     dpo.check_trainable(host, config)
     dpo.check_workers(host, config)
     check_settings(config)
-    config = dataclasses.replace(config, spr_clip=config.spr_clip or host.vision_tower)
+    config = config.but_for({"spr_clip": config.spr_clip or host.vision_tower})
     folder, pairing = Folder.under(host.trainer.args.output_dir), ask("spr_pairing", config=config)
     if pairing is None:
         raise UserError(
@@ -175,12 +173,12 @@ def _refuse_later_rounds(first: Round, anew: bool) -> None:
 
 def _later(first: Round, number: int, entered: tuple[Path, ...]) -> Round:
     """A later round: the same, but for its own seed and folder."""
-    config = copy.copy(first.config)  # a fresh one would take the seed of --spr_dpo_config again
     # A round's seed comes from the one before, so that another number of rounds changes none.
+    seed = first.config.spr_seed
     for step in range(2, number + 1):
-        config.spr_seed = int(digest([config.spr_seed, step])[:8], 16)
-    config.spr_candidates = None  # those were the first round's
-    config.spr_overwrite = False  # what there was of this round went with the first one's
+        seed = int(digest([seed, step])[:8], 16)
+    # The candidates were the first round's; what there was of this round went with the first one's.
+    config = first.config.but_for({"spr_seed": seed, "spr_candidates": None, "spr_overwrite": False})
     recipe = find_recipe(config, first.host.box_format)
     pairing = ask("spr_pairing", config=config)
     return Round(first.host, config, recipe, pairing, first.folder.round(number), number, entered)
@@ -217,7 +215,7 @@ def _settings(entering: Round) -> dict[str, dict]:
 
 def queries_of(entered: Round) -> list[Query]:
     """The queries of a round that was entered, the same on every rank."""
-    queries = held_queries(entered.folder, entered.recipe) or []
+    queries = logged_queries(entered.folder, entered.recipe)
     keys = (key for query in queries for picture in query.pictures for key in keys_of_picture(picture.path))
     if not entered.config.spr_exclude and any(isinstance(key, int) for key in keys):
         if ranks.rank() == 0:

@@ -2,17 +2,19 @@
 file or a notebook says it. Standard library only.
 """
 
+import copy
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from spr_plugin.errors import UserError
 from spr_plugin.redaction import redacted
 
 TOO_LARGE = 1 << 63  # of a whole number: torch and SQLite hold none
+Self = TypeVar("Self", bound="Settings")
 LONGEST = 200  # characters of a value that a line shows
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 
@@ -156,6 +158,21 @@ def _shown(value) -> str:
     except ValueError:  # Python writes no number of thousands of digits
         text = "of so many digits"
     return redacted(text if len(text) <= LONGEST else text[:LONGEST] + "…")
+
+
+class Settings:
+    """Of a frozen dataclass of settings: how it is made from files and from another one."""
+
+    def but_for(self: Self, values: Mapping[str, Any]) -> Self:
+        """The same flags but for these. `dataclasses.replace` would read files again, which set their own."""
+        other = copy.copy(self)
+        other._set(values)
+        return other
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        """For a config in the making: one that is made is never changed."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
 
 def setting(default, help, origin="ours", *, within=None, shapes=None):

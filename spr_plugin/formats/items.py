@@ -62,6 +62,7 @@ _END = re.compile(
     re.IGNORECASE,
 )
 _BE = re.compile(r"\b(is|are|was|were) \Z", re.IGNORECASE)
+_SINGULAR, _PLURAL = {"are": "is", "were": "was"}, {"is": "are", "was": "were"}
 _ONE = re.compile(r"\W*(?:an?|one|another)\b", re.IGNORECASE)
 _SEVERAL = re.compile(rf"\W*(?:{NUMBERS}|several|some|many)\b", re.IGNORECASE)
 _COMMA_BEFORE_WORD = re.compile(r"\A\s*,\s*(?=\w)")
@@ -153,8 +154,8 @@ class _Prose:
         return found
 
     def _sentence(self, start: int, stop: int, end: int) -> _Sentence:
-        marker = _MARKER.match(self.shape, start, stop).end()
-        lead = _LEAD.match(self.shape, marker, stop).end()
+        marker = _end(_MARKER, self.shape, start, stop)
+        lead = _end(_LEAD, self.shape, marker, stop)
         spans = self._spans(lead, stop) if lead < stop else []
         items = [self._item(span, first=not place) for place, span in enumerate(spans)]
         return _Sentence((start, lead), items, stop, end, bool(_NUMBER.search(self.shape, marker, lead)))
@@ -183,7 +184,7 @@ class _Prose:
         return self.shape[place - 1 : place] == READ
 
     def _item(self, span: Span, first: bool) -> _Item:
-        low, high = (bisect_left(self.marks, (place,), key=lambda mark: mark.span) for place in span)
+        low, high = (bisect_left(self.marks, place, key=lambda mark: mark.span[0]) for place in span)
         own = [mark.goes for mark in self.marks[low:high]]
         named = not first or _INDEFINITE.match(self.shape, *span)
         return _Item(span, not all(own), any(own), bool(not own and named and span[0] < span[1]))
@@ -230,9 +231,15 @@ class _Prose:
         return _agreed(lead, said, len(kept)) + said + self.text[spans[-1][1] : sentence.end]
 
 
+def _end(pattern: re.Pattern[str], text: str, low: int, high: int) -> int:
+    """Where in text[low:high] ends what `pattern` finds at its start, `low` where it finds nothing."""
+    found = pattern.match(text, low, high)
+    return found.end() if found else low
+
+
 def _is_upper(text: str) -> bool:
     first = _FIRST_LETTER.match(text.lstrip())
-    return bool(first) and first[1].isupper()
+    return first is not None and first[1].isupper()
 
 
 def _capitalised(text: str) -> str:
@@ -243,12 +250,11 @@ def _capitalised(text: str) -> str:
 def _agreed(lead: str, names: str, count: int) -> str:
     """`lead` with its "is" or "are" as the names behind it want it."""
     verb = _BE.search(lead)
-    plural = verb and verb[1].lower() in ("are", "were")
-    if plural and count == 1 and _ONE.match(names):
-        return lead[: verb.start()] + {"are": "is", "were": "was"}[verb[1].lower()] + " "
-    if verb and not plural and _SEVERAL.match(names):
-        return lead[: verb.start()] + {"is": "are", "was": "were"}[verb[1].lower()] + " "
-    return lead
+    if not verb:
+        return lead
+    one = count == 1 and _ONE.match(names)
+    wanted = _SINGULAR if one else _PLURAL if _SEVERAL.match(names) else {}
+    return f"{lead[: verb.start()]}{wanted.get(verb[1].lower(), verb[1])} "
 
 
 def _numbered_anew(before: str, text: str) -> str:

@@ -104,7 +104,7 @@ def _scored(row: Mapping, side: str = "") -> dict[str, float] | None:
 def _means(rows: Sequence[Mapping[str, float]]) -> dict:
     # A plugin's terms need not be there for each text.
     values = {key: [row[key] for row in rows if key in row] for row in rows for key in row}
-    means = {key: f"{sum(found) / len(found):.3f}" for key, found in values.items()}
+    means = {key: f"{sum(column) / len(column):.3f}" for key, column in values.items()}
     return {"n": len(rows), "means": means}
 
 
@@ -128,12 +128,12 @@ def _shown(pair: PreferencePair, query: Query, record: Mapping, run: SavedRun) -
 
 def _pictures(query: Query, marks: Sequence[Mark], side: str) -> list[str | None]:
     """The query's pictures with their marks as data URIs; None for one that cannot be opened any more."""
-    found = []
+    uris: list[str | None] = []
     for number, picture in enumerate(query.pictures):
         try:
             image = open_image(picture.path, picture.id)
         except UserError:
-            found.append(None)
+            uris.append(None)
             continue
         mine = [mark for mark in marks if mark.picture == number]
         boxes = [
@@ -142,8 +142,8 @@ def _pictures(query: Query, marks: Sequence[Mark], side: str) -> list[str | None
             else (COLORS.get(mark.kind, COLORS["region"]), mark.xyxy, 1)
             for mark in mine
         ]
-        found.append(data_uri(image, boxes))
-    return found
+        uris.append(data_uri(image, boxes))
+    return uris
 
 
 def data_uri(image: Image.Image, boxes: list[tuple]) -> str:

@@ -96,11 +96,11 @@ class SavedRun:
     def _table(path: AnyPath) -> dict[str, Any] | None:
         """What a small file holds; None, and a line where it is damaged, for one that holds nothing."""
         try:
-            found = read_json(path)
+            table = read_json(path)
         except UserError as error:
             say(str(error))
             return None
-        return found if isinstance(found, dict) else None
+        return table if isinstance(table, dict) else None
 
     def records(self, stage: str) -> Records:
         """id → record of ``regions``, ``candidates``, ``scores``, ``pairs``, ``lengths`` or ``reference`` as
@@ -121,15 +121,12 @@ class SavedRun:
         return {query.id: query for query in self._made("regions", read)}
 
     @functools.cached_property
-    def recipe(self) -> Recipe | None:
+    def recipe(self) -> Recipe[Any] | None:
         """What was asked and judged, without the models; None, and a line, where nobody here has it."""
-        flags = SPRConfig()
-        for name in vars(flags).keys() & self.config.keys():
-            value = self.config[name]
-            is_file = isinstance(value, dict) and value.keys() >= {"path", "hash"}
-            setattr(flags, name, value["path"] if is_file else value)
-        # That is joined in a manifest; none of these files is looked at, only what is loaded here already.
-        flags.spr_plugin = []
+        files = {name: value["path"] for name, value in self.config.items() if _is_file(value)}
+        known = {name: value for name, value in self.config.items() if name in vars(SPRConfig())}
+        # Plugins are joined in a manifest; none of their files is looked at, only what is loaded already.
+        flags = SPRConfig().but_for({**known, **files, "spr_plugin": []})
         try:
             return find_recipe(flags, self.box_format)
         except UserError as error:
@@ -168,6 +165,11 @@ class SavedRun:
     def rounds(self) -> list[SavedRun]:
         """The later rounds that were begun, each a run like this."""
         return [SavedRun(folder) for folder in self.folder.rounds()]
+
+
+def _is_file(value: object) -> bool:
+    """Whether a manifest holds a flag's file and its hash."""
+    return isinstance(value, dict) and value.keys() >= {"path", "hash"}
 
 
 def open(path: AnyPath, plugins: Iterable[str] = ()) -> SavedRun:

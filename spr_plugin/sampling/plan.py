@@ -88,13 +88,13 @@ def left_to_do(
     plan.held()
     if not plan.path.exists():
         plan.write(make_plan())
-    batches, held = plan.read(), log.held()
+    batches, logged = plan.read(), log.held()
     left, theirs = [], set()
     for batch in batches.values():
         if f"{batch['id']}.0" in batches:
             continue
         ids = {candidate_id(query, kind, index) for query, kind in batch["asks"] for index in range(samples)}
-        if not ids <= held:
+        if not ids <= logged:
             left.append(batch)
-            theirs |= ids & held
+            theirs |= ids & logged
     return left, theirs

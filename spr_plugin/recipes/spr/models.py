@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 from PIL import Image
 
-from spr_plugin.boxes import Box
+from spr_plugin.boxes import Array, Box
 from spr_plugin.formats.base import BoxFormat
 from spr_plugin.formats.parsed import Parsed
+from spr_plugin.recipes.spr.names import Agreement
 from spr_plugin.recipes.spr.refinement import Repaired
 from spr_plugin.recipes.spr.regions import RegionQuery
 
-Detection = tuple[str, Box, float]
+Detection = tuple[str, Box, float]  # phrase, box in any space of the picture, score
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Description:
     query: RegionQuery
     text: str
     words: str
-    predicted: np.ndarray
-    truth: np.ndarray
-    agree: np.ndarray | None = None
+    predicted: Array
+    truth: Array
+    agree: Agreement | None = None
     repeated: int = 0
 
 
@@ -62,13 +62,13 @@ class Repair(Protocol):
     def __call__(
         self,
         text: str,
-        truth: np.ndarray,
+        truth: Array,
         box_format: BoxFormat,
         width: int,
         height: int,
         parsed: Parsed,
         *,
-        agree: np.ndarray | None = None,
+        agree: Agreement | None = None,
     ) -> Repaired:
         """The repaired text with the number of its boxes that were kept and dropped.
 

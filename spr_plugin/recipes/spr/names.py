@@ -11,11 +11,13 @@ import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spr_plugin.formats.items import FINITE, INDEFINITE, PLACES, SHOWING
 
+Agreement = NDArray[np.bool_]  # (m, n): whether the m-th name of one side and the n-th of the other agree
 # Texts beside texts → their (len, len) similarities.
-Likeness = Callable[[Sequence[str], Sequence[str]], np.ndarray]
+Likeness = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _DETERMINER = re.compile(rf"(?:the|other|his|her|its|their|my|{INDEFINITE})\Z")
@@ -83,7 +85,7 @@ def _singulars(word: str) -> set[str]:
 
 def agreement(
     said: Sequence[str], true: Sequence[str], likeness: Likeness | None = None, threshold: float = 1.0
-) -> np.ndarray:
+) -> Agreement:
     """(len(said), len(true)) bool: which names agree.
 
     Args:
@@ -98,8 +100,8 @@ def agreement(
         dtype=bool,
     ).reshape(len(rows), len(columns))
     if likeness is not None and not found.all():
-        apart = np.ix_(~found.all(axis=1), ~found.all(axis=0))
-        asked = [[names[place] for place in places.ravel()] for names, places in zip((rows, columns), apart)]
-        found[apart] |= likeness(*asked) >= threshold
+        apart = [np.flatnonzero(~found.all(axis=axis)).tolist() for axis in (1, 0)]
+        asked = [[names[place] for place in places] for names, places in zip((rows, columns), apart)]
+        found[np.ix_(*apart)] |= likeness(asked[0], asked[1]) >= threshold
     places = [{name: place for place, name in enumerate(names)} for names in (rows, columns)]
     return found[np.ix_([places[0][name] for name in said], [places[1][name] for name in true])]

@@ -7,12 +7,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from spr_plugin.boxes import Box, finite
+from spr_plugin.boxes import Array, Box, finite
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import usable
 from spr_plugin.errors import UserError
@@ -21,7 +21,7 @@ from spr_plugin.hookspecs import hookimpl
 from spr_plugin.plugins import ask
 from spr_plugin.recipes.base import UNREADABLE, Judged, JudgedAnswer, Mark, Prompt, Recipe, Source
 from spr_plugin.recipes.spr.models import Description, Detection, Detector, Repair, Scorer
-from spr_plugin.recipes.spr.names import agreement
+from spr_plugin.recipes.spr.names import Agreement, agreement
 from spr_plugin.recipes.spr.prompts import plain_question, prompts_for, restate
 from spr_plugin.recipes.spr.refinement import Repaired
 from spr_plugin.recipes.spr.regions import RegionQuery
@@ -33,6 +33,9 @@ from spr_plugin.recipes.spr.scoring import (
     truth_names,
 )
 from spr_plugin.recipes.spr.source import draw_regions
+
+if TYPE_CHECKING:
+    import torch
 
 Detected = Mapping[str, list[Detection]]  # phrase → what the detector finds for it on the picture
 
@@ -53,7 +56,7 @@ class Answer:
 class Truth(NamedTuple):
     """A query's ground truth: (n, 4) xyxy in pixels, and what each is called."""
 
-    boxes: np.ndarray
+    boxes: Array
     names: list[str]
 
 
@@ -65,7 +68,7 @@ class Score(NamedTuple):
     reason: str | None
 
 
-class SPR(Recipe):
+class SPR(Recipe[RegionQuery]):
     """Spatial Preference Rewarding.
 
     Args:
@@ -90,35 +93,41 @@ class SPR(Recipe):
         self.config, self.box_format = config, box_format
         self.repair, self.scorer, self.detector = repair, scorer, detector
 
-    def on(self, device) -> SPR:
+    def on(self, device: str | torch.device) -> SPR:
         config = self.config
-        repair = ask("spr_repair", config=config)
+        repair: Repair | None = ask("spr_repair", config=config)
         if repair is None:
             raise UserError(
                 f"--spr_repair {config.spr_repair}: no plugin has it; ours are coordinates, item and none"
             )
-        scorer = ask("spr_scorer", config=config, device=device)
+        scorer: Scorer | None = ask("spr_scorer", config=config, device=device)
         if scorer is None:
             raise UserError(f"--spr_scorer {config.spr_scorer}: no plugin has it")
         wanted = config.spr_detector and not config.spr_no_detector
-        detector = ask("spr_detector", config=config, device=device) if wanted else None
+        detector: Detector | None = ask("spr_detector", config=config, device=device) if wanted else None
         return SPR(config, self.box_format, repair, scorer, detector)
+
+    @property
+    def form(self) -> BoxFormat:
+        """The box format, which all but reading and drawing needs."""
+        assert self.box_format is not None, "where no plugin knows the format, a run is only shown"
+        return self.box_format
 
     # --- asking
 
     def queries(self, source: Source) -> list[RegionQuery]:
-        return draw_regions(self.config, self.box_format, source)
+        return draw_regions(self.config, self.form, source)
 
     def prompts(self, query: RegionQuery) -> list[Prompt]:
-        return prompts_for(query, self.box_format, self.config.spr_prompts)
+        return prompts_for(query, self.form, self.config.spr_prompts)
 
     def question(self, query: RegionQuery) -> str:
-        return plain_question(query.region, self.box_format)
+        return plain_question(query.region, self.form)
 
     def restated(self, raw: str, prompt: Prompt, query: RegionQuery) -> str:
-        return restate(raw, prompt, query, self.box_format)
+        return restate(raw, prompt, query, self.form)
 
-    def read(self, record: Mapping) -> RegionQuery:
+    def read(self, record: Mapping[str, Any]) -> RegionQuery:
         return RegionQuery.from_record(record)
 
     # --- judging
@@ -158,10 +167,10 @@ class SPR(Recipe):
 
     def answer(self, query: RegionQuery, text: str, parsed: Parsed | None = None) -> Answer:
         """A text in coordinates of the whole picture, as it is scored; `parsed` where it was read before."""
-        parsed = parsed or self.box_format.parse(text, query.image.width, query.image.height)
-        words = strip_coordinates(text, parsed, self.box_format)
+        parsed = parsed or self.form.parse(text, query.image.width, query.image.height)
+        words = strip_coordinates(text, parsed, self.form)
         if not parsed.boxes and parsed.failures:
-            reason = UNREADABLE
+            reason: str | None = UNREADABLE
         else:
             reason = "empty" if not words else None if parsed.boxes else "no_box"
         return Answer(text, parsed, words, reason)
@@ -174,18 +183,19 @@ class SPR(Recipe):
 
     def _repaired(self, one: Answer, truth: Truth, query: RegionQuery) -> Repaired:
         agree = self._agreement(_phrases_of(one.parsed), truth)
-        names = {} if agree is None else {"agree": agree}
+        names: dict[str, Any] = {} if agree is None else {"agree": agree}
+        assert self.repair is not None, "judging needs what `on` loads"
         size = query.image.width, query.image.height
-        return self.repair(one.text, truth.boxes, self.box_format, *size, one.parsed, **names)
+        return self.repair(one.text, truth.boxes, self.form, *size, one.parsed, **names)
 
-    def _agreement(self, said: Sequence[str], truth: Truth, models: bool = True) -> np.ndarray | None:
+    def _agreement(self, said: Sequence[str], truth: Truth, models: bool = True) -> Agreement | None:
         """(len(said), n) bool, whose names agree; None where ``--spr_match`` does not ask."""
         if self.config.spr_match == "iou":
             return None
         likeness = getattr(self.scorer, "likeness", None) if models else None
         return agreement(said, truth.names, likeness, self.config.spr_match_threshold)
 
-    def _repeated(self, written: Sequence[Box], truth: Truth, agree: np.ndarray | None) -> int:
+    def _repeated(self, written: Sequence[Box], truth: Truth, agree: Agreement | None) -> int:
         """How many of the boxes `written` count as duplicates; `agree` begins with their names."""
         if not self.config.spr_count_duplicates:
             return 0
@@ -206,6 +216,7 @@ class SPR(Recipe):
     ) -> list[Score]:
         """The score of each (query, truth, answer) of one picture."""
         described = [self._described(*row, detected) for row in rows if not row[-1].reason]
+        assert self.scorer is not None, "judging needs what `on` loads"
         scores = iter(self.scorer.score(picture, described) if described else ())
         return [Score({}, None, one.reason) if one.reason else _score(*next(scores)) for _, _, one in rows]
 
@@ -243,8 +254,8 @@ class SPR(Recipe):
 
     def _detected(self, picture: Image.Image, answers: Sequence[Answer], known: Detected) -> Detected:
         """`known`, and what the detector finds for the phrases that are new: all at once, none twice."""
-        new = sorted(_phrases(answers) - known.keys()) if self.detector else []
-        if not new:
+        new = sorted(_phrases(answers) - known.keys())
+        if not self.detector or not new:
             return known
         detected = {**known, **{phrase: [] for phrase in new}}
         for phrase, box, score in self.detector.detect(picture, new):
@@ -258,7 +269,7 @@ class SPR(Recipe):
         """
         sums = {"parsable": 0.0, "boxes": 0.0, "s_loc": 0.0}
         for text, query in zip(texts, queries):
-            parsed = self.box_format.parse(text, query.image.width, query.image.height)
+            parsed = self.form.parse(text, query.image.width, query.image.height)
             boxes, truth = parsed.boxes, _truth(query)
             agree = self._agreement(_phrases_of(parsed), truth, models=False)
             sums["parsable"] += bool(boxes)
@@ -286,7 +297,7 @@ class SPR(Recipe):
     def worked(self, query: RegionQuery, short: bool = False) -> str:
         """All objects of the region with their boxes, or the first of them."""
         objects = [(annotation.label, annotation.box) for annotation in query.truth]
-        return self.box_format.render(objects[:1] if short else objects)
+        return self.form.render(objects[:1] if short else objects)
 
 
 def _score(terms: Mapping[str, float], score: float) -> Score:
@@ -314,6 +325,6 @@ def _truth(query: RegionQuery, detections: Sequence[Detection] = ()) -> Truth:
 
 
 @hookimpl
-def spr_recipe(config, box_format) -> SPR | None:
+def spr_recipe(config: SPRConfig, box_format: BoxFormat | None) -> SPR | None:
     """``--spr_recipe spr``."""
     return SPR(config, box_format) if config.spr_recipe == "spr" else None

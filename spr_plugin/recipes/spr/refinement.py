@@ -4,18 +4,22 @@ alone or with the whole item that they are of (SPR, "refinement").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 
-from spr_plugin.boxes import Box, Space, iou_matrix
+from spr_plugin.boxes import Array, Box, Space, iou_matrix
 from spr_plugin.config import SPRConfig
 from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.formats.parsed import outside
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.recipes.spr.names import head_noun, same_noun, words_of
+from spr_plugin.recipes.spr.names import Agreement, head_noun, same_noun, words_of
+
+if TYPE_CHECKING:
+    from spr_plugin.recipes.spr.models import Repair
 
 
 class Repaired(NamedTuple):
@@ -49,13 +53,13 @@ class Uncut(Repaired):
 
 def refine(
     text: str,
-    truth: np.typing.ArrayLike,
+    truth: Array,
     box_format: BoxFormat,
     width: int,
     height: int,
     parsed: Parsed | None = None,
     threshold: float = 0.5,
-    agree: np.ndarray | None = None,
+    agree: Agreement | None = None,
 ) -> Repaired:
     """Repair the boxes of `text`, which speaks of a picture of `width` x `height` pixels; `truth` is (n, 4),
     xyxy in these pixels. `parsed` is what was read in it, where that is known; `agree`: see `match`.
@@ -74,13 +78,13 @@ def refine(
 
 def refine_items(
     text: str,
-    truth: np.typing.ArrayLike,
+    truth: Array,
     box_format: BoxFormat,
     width: int,
     height: int,
     parsed: Parsed | None = None,
     threshold: float = 0.5,
-    agree: np.ndarray | None = None,
+    agree: Agreement | None = None,
 ) -> Repaired:
     """As `refine`, but what loses all of its boxes goes as a whole, and so does what never had one (see
     `BoxFormat.without_items`); `Uncut` where that is not clean. Counted are names.
@@ -107,29 +111,24 @@ def refine_items(
 
 def keep(
     text: str,
-    truth: np.typing.ArrayLike,
+    truth: Array,
     box_format: BoxFormat,
     width: int,
     height: int,
     parsed: Parsed,
-    agree: np.ndarray | None = None,
+    agree: Agreement | None = None,
 ) -> Repaired:
     """An ablation: the text as it is, all of its boxes kept."""
     return Repaired(text, len(parsed.boxes), 0, parsed)
 
 
 def _matched(
-    parsed: Parsed,
-    truth: np.typing.ArrayLike,
-    width: int,
-    height: int,
-    threshold: float,
-    agree: np.ndarray | None,
+    parsed: Parsed, truth: Array, width: int, height: int, threshold: float, agree: Agreement | None
 ) -> dict[int, Box]:
     """Place of a box that was read → the true box that it is matched to."""
     found = match([box.pixels() for box in parsed.boxes], truth, threshold, agree)
     space = Space.pixels(width, height)
-    return {index: Box.of(map(float, np.asarray(truth)[place]), space) for index, place in found.items()}
+    return {index: Box.of(map(float, truth[place]), space) for index, place in found.items()}
 
 
 def _rewritten(
@@ -162,12 +161,9 @@ def _named_yet(text: str, parsed: Parsed, gone: Iterable[str]) -> bool:
 
 
 def match(
-    predicted: np.typing.ArrayLike,
-    truth: np.typing.ArrayLike,
-    threshold: float = 0.5,
-    agree: np.ndarray | None = None,
+    predicted: ArrayLike, truth: ArrayLike, threshold: float = 0.5, agree: Agreement | None = None
 ) -> dict[int, int]:
-    """One-to-one matching of `predicted` (m, 4) with `truth` (n, 4): place of a predicted box → place of its
+    """One-to-one matching of `predicted` (m, 4) with `truth` (n, 4): index of a predicted box → index of its
     truth.
 
     Hungarian on IoU. Pairs at or under `threshold` are worth nothing, so none of them keeps a good pair from
@@ -182,7 +178,7 @@ def match(
 
 
 @hookimpl
-def spr_repair(config: SPRConfig) -> Callable[..., Repaired] | None:
+def spr_repair(config: SPRConfig) -> Repair | None:
     """``--spr_repair coordinates``, ``item`` and ``none``."""
-    known = {"coordinates": refine, "item": refine_items, "none": keep}
+    known: dict[str, Repair] = {"coordinates": refine, "item": refine_items, "none": keep}
     return known.get(config.spr_repair)

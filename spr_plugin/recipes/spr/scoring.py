@@ -14,19 +14,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
-from spr_plugin.boxes import Box, best_iou, iou_matrix
+from spr_plugin.boxes import Array, Box, best_iou, iou_matrix
+from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.plugins import ask
 from spr_plugin.recipes.spr.models import Description, Detection, Similarity
-from spr_plugin.recipes.spr.names import Likeness
+from spr_plugin.recipes.spr.names import Agreement, Likeness
 from spr_plugin.recipes.spr.regions import RegionQuery
+
+if TYPE_CHECKING:
+    import torch
 
 _WORD, _SENTENCE_END = re.compile(r"\w"), re.compile(r"(?<=[.!?;])\s+")
 IOU_FLOOR = 0.5  # p[i, j] is 0 below; also where detector boxes count as the same object
@@ -41,10 +47,7 @@ def semantic_score(s_crop: float, s_local: float) -> float:
 
 
 def localization_score(
-    truth: np.typing.ArrayLike,
-    predicted: np.typing.ArrayLike,
-    agree: np.ndarray | None = None,
-    repeated: int = 0,
+    truth: ArrayLike, predicted: ArrayLike, agree: Agreement | None = None, repeated: int = 0
 ) -> float:
     """S_loc in [0, 1] of `predicted` (m, 4) against `truth` (n, 4), xyxy in one space. m may be 0; n must not
     (ValueError).
@@ -61,9 +64,7 @@ def localization_score(
     return float(np.where(best >= IOU_FLOOR, best, 0.0).sum() / (len(best) + repeated))
 
 
-def duplicates(
-    truth: np.typing.ArrayLike, written: np.typing.ArrayLike, agree: np.ndarray | None = None
-) -> int:
+def duplicates(truth: ArrayLike, written: ArrayLike, agree: Agreement | None = None) -> int:
     """How many of the boxes that were `written` lie on an object (p > 0) that another one of them is for, in
     the best one-to-one matching.
     """
@@ -72,9 +73,7 @@ def duplicates(
     return int((worth > 0).any(axis=1).sum() - (worth[rows, columns] > 0).sum())
 
 
-def _worth(
-    predicted: np.typing.ArrayLike, truth: np.typing.ArrayLike, agree: np.ndarray | None
-) -> np.ndarray:
+def _worth(predicted: ArrayLike, truth: ArrayLike, agree: Agreement | None) -> Array:
     """p[i, j], transposed: (m, n)."""
     overlaps = iou_matrix(predicted, truth)
     counts = overlaps >= IOU_FLOOR
@@ -95,7 +94,7 @@ def strip_coordinates(text: str, parsed: Parsed, box_format: BoxFormat) -> str:
     return words if _WORD.search(words) else ""
 
 
-def ground_truth(query: RegionQuery, detections: Iterable[Detection] = ()) -> np.ndarray:
+def ground_truth(query: RegionQuery, detections: Iterable[Detection] = ()) -> Array:
     """The region's ground truth, (n, 4) pixels: its annotations, joined with `detections` for all its
     candidates' phrases.
 
@@ -107,11 +106,11 @@ def ground_truth(query: RegionQuery, detections: Iterable[Detection] = ()) -> np
     ranked = sorted(
         {(-score, box.pixels()) for _, box, score in detections if _mostly_inside(box, query.region)}
     )
-    found = suppressed([box for _, box in ranked])
-    return np.concatenate([boxes, found[best_iou(found, boxes) < IOU_FLOOR]])
+    detected = suppressed([box for _, box in ranked])
+    return np.concatenate([boxes, detected[best_iou(detected, boxes) < IOU_FLOOR]])
 
 
-def truth_names(query: RegionQuery, truth: np.ndarray, detections: Iterable[Detection] = ()) -> list[str]:
+def truth_names(query: RegionQuery, truth: Array, detections: Iterable[Detection] = ()) -> list[str]:
     """What each box of the :func:`ground_truth` is called: an annotation's label, or the phrase for which a
     detector gave it, of several the one with the best score.
     """
@@ -121,15 +120,16 @@ def truth_names(query: RegionQuery, truth: np.ndarray, detections: Iterable[Dete
     return labels + [phrases[tuple(box)] for box in truth[len(labels) :].tolist()]
 
 
-def suppressed(boxes: Sequence[tuple[float, ...]]) -> np.ndarray:
+def suppressed(boxes: Sequence[tuple[float, ...]]) -> Array:
     """Non-maximum suppression at IoU 0.5 of `boxes` (best first): (k, 4) of those that no better kept one
     overlaps.
     """
-    left, kept = np.array(boxes, dtype=np.float64).reshape(-1, 4), []
+    left: Array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    kept: list[Array] = []
     while len(left):
         kept.append(left[0])
         left = left[1:][iou_matrix(left[:1], left[1:])[0] < IOU_FLOOR]
-    return np.array(kept).reshape(-1, 4)
+    return np.array(kept, dtype=np.float64).reshape(-1, 4)
 
 
 def _mostly_inside(box: Box, region: Box) -> bool:
@@ -208,11 +208,11 @@ class SPRScorer:
 
 
 @hookimpl
-def spr_scorer(config, device) -> SPRScorer | None:
+def spr_scorer(config: SPRConfig, device: str | torch.device) -> SPRScorer | None:
     """``--spr_scorer spr``. Raises UserError where no plugin has the similarity model that the flags name."""
     if config.spr_scorer != "spr":
         return None
-    similarity = ask("spr_similarity", config=config, device=device)
+    similarity: Similarity | None = ask("spr_similarity", config=config, device=device)
     if similarity is None and not config.spr_clip:
         raise UserError(
             "--spr_clip: this command names no vision tower whose text tower could score; name a CLIP "
