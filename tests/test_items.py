@@ -69,6 +69,7 @@ def cut(form, text):
         ("A dog [1]. A cat [2!].", "A dog [1]."),
         ("A man [1!] holds a cup [2!]. A dog [3] sleeps.", "A dog [3] sleeps."),
         ("A dog [1!]. It is brown. A cat [2].", "A cat [2]."),
+        ("A dog [1!].\nIt is brown.\nA cat [2].", "A cat [2]."),
         ("Mr. Smith [1!]. A dog [2].", "A dog [2]."),
         ("- a dog [1]\n- a cat [2!]\n- a cup [3]", "- a dog [1]\n- a cup [3]"),
         ("1. a dog [1]\n2. a cat [2!]\n3. a cup [3]\n", "1. a dog [1]\n2. a cup [3]"),
@@ -112,7 +113,12 @@ def test_where_items_cannot_part_nothing_is_cut(text):
         ("A dog [1] is here. The weather is nice.", "A dog [1] is here. The weather is nice.", 0),
         ("Sure! A dog [1].", "Sure! A dog [1].", 0),
         ("Some things.", "", 1),
-        # weighs, and stays where it cannot be told apart
+        # weighs, and stays where it cannot be told apart or is counted
+        (
+            "Two dogs: a dog [1] and a dog [2]. Some trees.",
+            "Two dogs: a dog [1] and a dog [2]. Some trees.",
+            1,
+        ),
         ("A dog [1] chases a cat, a mouse and a bird.", "A dog [1] chases a cat, a mouse and a bird.", 2),
     ],
 )

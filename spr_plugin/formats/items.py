@@ -1,10 +1,9 @@
 """What of a sentence goes with a box that goes: an item of a list as a whole, or the whole sentence.
 
 An item is what stands between two separators ("," "and" ";") where a new name begins, with its words before
-and behind the box. In ``There is a dog [..] on a mat, a tree and a cat [..].`` there are three, one
-of them a name without a box. Where items of a sentence that is no such list would have to part ("A man [..]
-holds a cup [..]"), nothing can be cut. No grammar: closed lists of words, and what they do not know is not
-clean.
+and behind the box. In ``There is a dog [..] on a mat, a tree and a cat [..].`` there are three, one of them a
+name without a box. Where items of a sentence that is no such list would have to part ("A man [..] holds a cup
+[..]"), nothing can be cut. No grammar: closed lists of words, and what they do not know is not clean.
 
 Entries of a JSON list are :mod:`spr_plugin.formats.listed`'s.
 """
@@ -58,7 +57,7 @@ _LEAD = re.compile(
 # Words of two letters at most before a full stop are taken for abbreviations, and "it" goes on.
 _END = re.compile(
     rf"(?:(?<=[^\W\d_]{{3}})(?<!\bMrs)|(?<=[{READ})\]\"'*]))[.!?]+[)\"'*]*(?=\s|$)(?!\s(?:{ANAPHORS})\b)"
-    r"|\n",
+    rf"|\n(?!(?:{ANAPHORS})\b)",
     re.IGNORECASE,
 )
 _BE = re.compile(r"\b(is|are|was|were) \Z", re.IGNORECASE)
@@ -115,8 +114,9 @@ def cut(text: str, parsed: Parsed, gone: Collection[int]) -> Cut:
     if left == text:
         return Cut(text, bare)
     # "Two objects:" would be wrong without one of them.
-    counted = any(sentence.counts for sentence in sentences)
-    return Cut(None if counted else _numbered_anew(text, left.rstrip()), bare)
+    if any(sentence.counts for sentence in sentences):
+        return Cut(None if any(mark.goes for mark in marks) else text, bare)
+    return Cut(_numbered_anew(text, left.rstrip()), bare)
 
 
 @dataclass(frozen=True)

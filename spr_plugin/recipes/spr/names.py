@@ -48,7 +48,7 @@ def head_noun(name: str) -> str:
         if _VERB.match(words[place]) or (words[place] in ("and", "or") and _DETERMINER.match(follows)):
             words = words[place + 1 :]
             break
-    # "is holding a cup": what the verb's own noun is
+    # the cup of "is holding a cup"
     if len(words) > 1 and words[0].endswith("ing") and _DETERMINER.match(words[1]):
         words = words[1:]
     nouns: list[str] = []
