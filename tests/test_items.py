@@ -50,6 +50,10 @@ def cut(form, text):
         ("a dog [1],a cat [2!],a cup [3]", "a dog [1],a cup [3]"),
         ("a cup ([1]), a dog ([2!]) and a cat ([3]).", "a cup ([1]) and a cat ([3])."),
         ("a dog [1!], a cat [2!] and a cup [3!].", ""),
+        # what a model broke off
+        ("a dog [1], a cat [2!] and a cup [3] and.", "a dog [1] and a cup [3]."),
+        ("a dog [1], a cup [2!] and.", "a dog [1]."),
+        ("a dog [1],, a cat [2!], a cup [3],", "a dog [1], a cup [3]"),
         # the first letter, and what stands before the first name
         ("A dog [1!], a cat [2] and a cup [3].", "A cat [2] and a cup [3]."),
         ("There is a dog [1!] and a cat [2].", "There is a cat [2]."),

@@ -174,9 +174,10 @@ class _Prose:
                 starts.append(end)
                 ends.append(begin)
                 boxed, seen = False, end
-        return [
+        spans = [
             (start, start + len(self.shape[start:end].rstrip())) for start, end in zip(starts, [*ends, high])
         ]
+        return [span for span in spans if span[0] < span[1]]  # "a dog [..] and." ends in an empty one
 
     def _follows_box(self, place: int) -> bool:
         while place and self.shape[place - 1].isspace():
@@ -187,7 +188,7 @@ class _Prose:
         low, high = (bisect_left(self.marks, place, key=lambda mark: mark.span[0]) for place in span)
         own = [mark.goes for mark in self.marks[low:high]]
         named = not first or _INDEFINITE.match(self.shape, *span)
-        return _Item(span, not all(own), any(own), bool(not own and named and span[0] < span[1]))
+        return _Item(span, not all(own), any(own), bool(not own and named))
 
     def left_of(self, sentence: _Sentence) -> str | None:
         """What is left of a sentence, "" where nothing is, None where its items cannot part."""
@@ -228,7 +229,7 @@ class _Prose:
         before = self.text[sentence.lead[0] : spans[0][1]]
         if not any(map(str.isalpha, lead)) and _is_upper(before):
             said = _capitalised(said)
-        return _agreed(lead, said, len(kept)) + said + self.text[spans[-1][1] : sentence.end]
+        return _agreed(lead, said, len(kept)) + said + self.text[sentence.stop : sentence.end]
 
 
 def _end(pattern: re.Pattern[str], text: str, low: int, high: int) -> int:
