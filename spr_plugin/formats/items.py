@@ -154,8 +154,10 @@ class _Prose:
         return found
 
     def _sentence(self, start: int, stop: int, end: int) -> _Sentence:
-        marker = _end(_MARKER, self.shape, start, stop)
-        lead = _end(_LEAD, self.shape, marker, stop)
+        bullet = _MARKER.match(self.shape, start, stop)
+        marker = bullet.end() if bullet else start
+        opening = _LEAD.match(self.shape, marker, stop)
+        lead = opening.end() if opening else marker
         spans = self._spans(lead, stop) if lead < stop else []
         items = [self._item(span, first=not place) for place, span in enumerate(spans)]
         return _Sentence((start, lead), items, stop, end, bool(_NUMBER.search(self.shape, marker, lead)))
@@ -230,12 +232,6 @@ class _Prose:
         if not any(map(str.isalpha, lead)) and _is_upper(before):
             said = _capitalised(said)
         return _agreed(lead, said, len(kept)) + said + self.text[sentence.stop : sentence.end]
-
-
-def _end(pattern: re.Pattern[str], text: str, low: int, high: int) -> int:
-    """Where in text[low:high] ends what `pattern` finds at its start, `low` where it finds nothing."""
-    found = pattern.match(text, low, high)
-    return found.end() if found else low
 
 
 def _is_upper(text: str) -> bool:
