@@ -14,7 +14,6 @@ from scipy.optimize import linear_sum_assignment
 from spr_plugin.boxes import Array, Box, Space, iou_matrix
 from spr_plugin.config import SPRConfig
 from spr_plugin.formats import BoxFormat, Parsed
-from spr_plugin.formats.parsed import outside
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.recipes.spr.names import Agreement, head_noun, same_noun, words_of
 
@@ -94,13 +93,14 @@ def refine_items(
     places = [place for place, mention in enumerate(parsed.mentions) for _ in mention.boxes]
     gone = set(places) - {places[index] for index in matched}
     staying = [index for index, place in enumerate(places) if place not in gone]
+    lost = [parsed.mentions[place].phrase for place in gone]
+    lost += [failure.phrase for failure in parsed.failed if not failure.inside]
     cut, bare = box_format.without_items(text, parsed, gone)
-    dropped = len(gone) + len(outside(parsed)) + bare
-    counts = len(parsed.mentions) - len(gone), dropped
+    counts = len(parsed.mentions) - len(gone), len(lost) + bare
     if cut is not None:
         left = box_format.parse(cut, width, height)
         same = left.boxes == tuple(parsed.boxes[index] for index in staying)
-        if same and not _named_yet(cut, left, [parsed.mentions[place].phrase for place in gone]):
+        if same and not _named_yet(cut, left, lost):
             changes = {place: matched.get(index) for place, index in enumerate(staying)}
             repaired, left = _rewritten(cut, left, changes, box_format, width, height)
             if len(left.boxes) == len(matched):
@@ -150,7 +150,7 @@ def _rewritten(
 
 def _named_yet(text: str, parsed: Parsed, gone: Iterable[str]) -> bool:
     """Whether words beside the mentions of `text` still speak of something that is `gone`, of whose kind no
-    mention is ("The dog sleeps.").
+    mention is: "The dog sleeps."
     """
     kept = {head_noun(mention.phrase) for mention in parsed.mentions}
     lost = {noun for noun in map(head_noun, gone) if not any(same_noun(noun, other) for other in kept)}

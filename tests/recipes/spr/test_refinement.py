@@ -167,6 +167,7 @@ def test_what_cannot_part_keeps_its_words_and_says_so():
     ("text", "clean"),
     [
         ("A dog [0.0, 0.0, 0.2, 0.2]. A cat [0.5, 0.5, 0.9, 0.9]. The cat sleeps.", False),
+        ("A dog [0.0, 0.0, 0.2, 0.2]. A cat [0.5, 0.5]. The cats sleep.", False),
         ("A dog [0.0, 0.0, 0.2, 0.2], two cats [0.5, 0.5, 0.9, 0.9]. Here a cat sleeps.", False),
         ("A dog [0.0, 0.0, 0.2, 0.2]. A cat [0.5, 0.5, 0.9, 0.9]. The dog sleeps.", True),
         ("A red dog [0.0, 0.0, 0.2, 0.2]. A blue dog [0.5, 0.5, 0.9, 0.9]. The dogs sleep.", True),
