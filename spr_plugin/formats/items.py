@@ -27,7 +27,7 @@ PLACES = (
     "with|without|in|on|at|by|of|from|to|near|next|beside|behind|below|above|under|over|around|along|across"
 )
 PLACES += "|inside|within|between|among|against|beneath|toward|towards|facing|through"
-FINITE = "is|are|was|were|has|have|had|can|do|does|which|who|whom|whose|that|while|where"
+FINITE = "is|are|was|were|has|have|had|which|who|whom|whose|that|while|where"
 ANAPHORS = "it|its|they|their|them|he|his|she|her|this|that|these|those|both|each|all"
 SHOWING = "is|are|was|were|sees?|shows?|contains?|includes?|has|have|features?|depicts?|displays?"
 _OPENING = r"[\"'*_`(]{0,3}"  # marks of emphasis before a name

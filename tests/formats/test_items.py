@@ -66,6 +66,7 @@ def cut(form, text):
         ("a dog [1] on the left and a cat [2!] on the right.", "a dog [1] on the left."),
         ("a large, red cup [1!] and a black and white cat [2].", "a black and white cat [2]."),
         ("salt and pepper shaker [1!], dog [2]", "dog [2]"),
+        ("bottle [1], can [2!] and display [3]", "bottle [1] and display [3]"),
         ("man in a suit [1], flag [2!] and lamp by a tree [3].", "man in a suit [1] and lamp by a tree [3]."),
         ("a dog [1] next to a cat [2], a cup [3!].", "a dog [1] next to a cat [2]."),
         # sentences and lines

@@ -43,9 +43,12 @@ def head_noun(name: str) -> str:
     names, before "on", "of", "with" … "" where there is none.
     """
     words = words_of(name.partition("(")[0] or name)
-    for place in range(len(words) - 1, -1, -1):
-        follows = words[place + 1] if place + 1 < len(words) else ""
-        if _VERB.match(words[place]) or (words[place] in ("and", "or") and _DETERMINER.match(follows)):
+    for place in range(len(words) - 2, -1, -1):
+        word, follows = words[place : place + 2]
+        begins = _DETERMINER.match(follows)
+        # "is a …", "is holding …", "and a …"; "display" alone is a noun
+        verb = _VERB.match(word) and (begins or follows.endswith("ing"))
+        if verb or (begins and word in ("and", "or")):
             words = words[place + 1 :]
             break
     # the cup of "is holding a cup"

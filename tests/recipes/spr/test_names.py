@@ -23,6 +23,9 @@ from spr_plugin.recipes.spr.names import agreement, head_noun, same_noun
         ("building", "building"),
         ("thing 0", "thing"),
         ("T-shirt", "t-shirt"),
+        ("trash can", "can"),
+        ("can on the left", "can"),
+        ("computer display on the wall", "display"),
         # what a mention's phrase may begin with: all back to the last punctuation
         ("There is a dog", "dog"),
         ("In the region are two men", "men"),
