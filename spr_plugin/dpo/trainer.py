@@ -161,19 +161,17 @@ class PreferenceTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         stage, config = self.spr, self.spr.config
         answers = stage.answers(model, inputs, collective=weights.sharded(self.model))
-        reference, weight = (
+        reference, weight, mean_chosen_tokens = (
             torch.tensor(inputs[name], dtype=torch.float32, device=answers.sums.device)
-            for name in ("reference", "weight")
+            for name in ("reference", "weight", "mean_chosen_tokens")
         )
-        pairs = deltas(answers, reference, weight > 0)
+        pairs, real = deltas(answers, reference, mean_chosen_tokens), weight > 0
         losses = preference_losses(pairs, *config.losses(), config.spr_beta, config.spr_label_smoothing)
         loss = (losses * weight).sum()
         if ranks.any_of(not bool(torch.isfinite(losses).all())):
             self._stop_at_bad_loss(losses, inputs)
         values = metrics(pairs, config.spr_beta) | {"loss": losses.detach()}
-        stage.seen.append(
-            ({name: (value * pairs.real).sum() for name, value in values.items()}, pairs.real.sum())
-        )
+        stage.seen.append(({name: (value * real).sum() for name, value in values.items()}, real.sum()))
         return (loss, {"logits": answers.token_log_probs}) if return_outputs else loss
 
     def log(self, logs, *args, **kwargs):
