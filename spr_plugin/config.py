@@ -44,9 +44,7 @@ class SPRConfig(Settings):
         "also save the model at the stage's entry, in the host's layout, to OUTPUT_DIR/spr/base: what SPR is"
         " compared with",
     )
-    spr_doctor: str | None = setting(
-        None, "look at this command and train nothing; the folder gets what is found: `spr doctor` adds it"
-    )
+    spr_doctor: str | None = setting(None, "train nothing; this folder gets what `spr doctor` finds")
     spr_plugin: list[str] = setting([], "Python files with hook implementations")
     spr_recipe: str = setting(
         "spr", "what is asked and what a good answer is: spr, or a plugin's, by name", shapes="regions"
