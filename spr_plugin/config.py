@@ -36,9 +36,7 @@ class SPRConfig(Settings):
     spr_only: bool = setting(
         False, "skip the host's training: the loaded model is the start (the paper's case)", "paper"
     )
-    spr_overwrite: bool = setting(
-        False, "start the SPR stage over: delete what an earlier run left in OUTPUT_DIR/spr"
-    )
+    spr_overwrite: bool = setting(False, "start over: delete what an earlier run left in OUTPUT_DIR/spr")
     spr_save_base: bool = setting(
         False,
         "also save the model at the stage's entry, in the host's layout, to OUTPUT_DIR/spr/base: what SPR is"
