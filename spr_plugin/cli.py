@@ -1,4 +1,4 @@
-"""``spr demo | report | score | sample | compare | data``."""
+"""``spr demo | status | report | score | sample | compare | data``."""
 
 import contextlib
 import re
@@ -42,6 +42,17 @@ def report(directory, spr_plugin):
     from spr_plugin.report.page import write_report
 
     print(write_report(directory, spr_plugin))
+
+
+@commands.command()
+@click.argument("directory")
+@click.option("--watch", is_flag=True, help="Again every few seconds until the run ends, or Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on a line.")
+def status(directory, watch, as_json):
+    """How far a run is, while it runs or after it died; DIRECTORY is its OUTPUT_DIR."""
+    from spr_plugin.tools.status import show
+
+    show(directory, watch, as_json)
 
 
 @commands.command()

@@ -49,7 +49,7 @@ def dry_step(trainer, stage: Stage, steps: int) -> None:
             f" --spr_batch_size {stage.division.batch}: lower it, raise --spr_gradient_accumulation for it,"
             " or add --gradient_checkpointing True"
         ) from None
-    stage.seen.clear()
+    trainer.logbook.forget()
     peak = (
         torch.cuda.max_memory_allocated()
         if cuda

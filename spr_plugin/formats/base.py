@@ -43,6 +43,8 @@ from spr_plugin.formats.parsed import (
     outside,
 )
 
+ANY_PICTURE = (1000, 1000)  # width and height in pixels
+
 
 class BoxFormat(ABC):
     """How one model family writes boxes.
@@ -110,6 +112,14 @@ class BoxFormat(ABC):
         return apply(
             text, [bare(mention) for mention in parsed.mentions] + [(span, None) for span in outside(parsed)]
         )
+
+    def coordinate_spans(self, text: str) -> list[Span]:
+        """(start, end) of all that `text` writes as coordinates, readable or not, whatever its picture: what
+        lies outside one is an attempt all the same.
+        """
+        parsed = self.parse(text, *ANY_PICTURE)
+        spans = {span for mention in parsed.mentions for span in mention.brackets}
+        return sorted(spans.union(parsed.failed_spans))
 
     @abstractmethod
     def render(self, mentions: Iterable[tuple[str, Box]]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from spr_plugin.ids import digest
 from spr_plugin.loading import sound
 from spr_plugin.recipes.base import Prompt, Query, Recipe
-from spr_plugin.runs.log import Log
+from spr_plugin.runs.log import Log, note_begin
 
 Ask = tuple[Query, Prompt]
 
@@ -89,12 +89,15 @@ def left_to_do(
     if not plan.path.exists():
         plan.write(make_plan())
     batches, held = plan.read(), log.held()
-    left, theirs = [], set()
+    left, theirs, wanted = [], set(), 0
     for batch in batches.values():
         if f"{batch['id']}.0" in batches:
             continue
         ids = {candidate_id(query, kind, index) for query, kind in batch["asks"] for index in range(samples)}
+        wanted += len(ids)
         if not ids <= held:
             left.append(batch)
             theirs |= ids & held
+    if left:
+        note_begin(log.directory, wanted, len(held))
     return left, theirs

@@ -1,7 +1,5 @@
 """Seeing a collapse: what is measured, when the stage stops, and which state is kept."""
 
-import json
-
 import pytest
 import torch
 
@@ -13,6 +11,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import PLAIN, TASK, RegionQuery
 from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.steps import StepLog, probes_of
 
 GOOD, FAR, WORDS = (
     "a red circle [0.1, 0.2, 0.5, 0.75]",
@@ -104,8 +103,7 @@ def test_the_best_state_is_kept_and_said(watched_run, tmp_path, capfd):
     state, live = watched_run([FAR, FAR, GOOD, FAR, FAR])
     assert same(state[2], live) and not same(state[4], live)
     assert "the state of step 2 is kept" in capfd.readouterr().err
-    readings = [json.loads(line) for line in (tmp_path / "dpo" / "probes.jsonl").read_text().splitlines()]
-    assert [reading["step"] for reading in readings] == [0, 1, 2, 3, 4]
+    assert [*probes_of(StepLog(Folder(tmp_path)).read())] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.slow
@@ -143,5 +141,5 @@ def test_a_held_out_picture_that_vanished_stops_and_one_that_broke_answers_nothi
         watched_run([GOOD] * 5, ["0.png", "0.png", "0.png", "gone.png"])
     (tmp_path / "broken.png").write_bytes(b"no picture")
     watched_run([GOOD] * 5, [tmp_path / "broken.png", "0.png", "0.png", "0.png"])
-    readings = [json.loads(line) for line in (tmp_path / "dpo" / "probes.jsonl").read_text().splitlines()]
-    assert len(readings) == 5 and {reading["parsable"] for reading in readings} == {0.75}
+    seen = probes_of(StepLog(Folder(tmp_path)).read())
+    assert len(seen) == 5 and {values["parsable"] for values in seen.values()} == {0.75}

@@ -1,0 +1,268 @@
+"""``spr/dpo/log.jsonl``: a record a step whatever the host reports to, none twice after a death, coordinates
+and words apart; what is reported goes on behind the host's steps, with answers on their pictures."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from spr_plugin import follow
+from spr_plugin.dpo import choose_trainable, improve, rows
+from spr_plugin.dpo.coordinates import apart, coordinate_tokens, pieces_of
+from spr_plugin.dpo.pairs import collate, pair_rows
+from spr_plugin.dpo.stage import Stage
+from spr_plugin.files import read_json
+from spr_plugin.recipes.find import find_recipe
+from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.steps import StepLog, told
+from spr_plugin.tools.status import look
+from spr_plugin.training.host import IGNORED
+
+from .live import Reporter
+from .test_probe import query
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = dict(
+    spr_batch_size=2, spr_save_steps=2, spr_learning_rate=1e-3, spr_probe_steps=3, spr_max_new_tokens=3
+)
+BEFORE, STEPS = 7, 10  # two epochs of ten pairs, two a step
+
+
+class Death(Exception):
+    pass
+
+
+class Listen(Reporter):
+    """What those hear who report; Death before a step."""
+
+    def __init__(self, dies=None):
+        self.heard, self.dies = [], dies
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.heard.append((state.global_step, state.epoch, dict(logs)))
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.dies:
+            raise Death
+
+
+@pytest.fixture
+def stage(live_llava, pairs, random_llava, tmp_path):
+    """``stage(folder, dies)``: the stage on a model that seven steps led to; what was heard of it."""
+
+    def go(name, dies=None, args=(), **settings):
+        host, config = live_llava(**SETTINGS | {"spr_epochs": 2.0} | settings, args=dict(args))
+        listen = Listen(dies)
+        host.trainer.add_callback(listen)
+        choose_trainable(host, config)
+        watched = [query(random_llava / "images" / f"{index}.png", index) for index in range(3)]
+        recipe = find_recipe(config, host.box_format)
+        improve(host, recipe, pairs(10), watched, config, Folder(tmp_path / name), "entry", BEFORE)
+        return listen.heard
+
+    return go
+
+
+def records(folder):
+    return [
+        {name: value for name, value in one.items() if name != "time"}
+        for one in StepLog(Folder(folder)).read()
+    ]
+
+
+def test_each_step_is_logged_and_reported_where_it_is(stage, tmp_path, capfd):
+    heard = stage("calm")
+    found = records(tmp_path / "calm")
+    assert [one["step"] for one in found] == [*range(STEPS + 1)]
+    assert [one["global_step"] for one in found] == [BEFORE + step for step in range(STEPS + 1)]
+    assert [one["epoch"] for one in found] == pytest.approx([step / 5 for step in range(STEPS + 1)])
+    assert [one["step"] for one in found if "probe/s_loc" in one] == [0, 3, 6, 9, 10]
+    for one in found[1:]:
+        for side in ("chosen", "rejected"):
+            whole = one[f"logps/{side}_coordinates"] + one[f"logps/{side}_words"]
+            assert whole == pytest.approx(one[f"logps/{side}"], rel=1e-4) and one[f"logps/{side}_words"] < 0
+        assert {"loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "kl"} <= one.keys()
+    steps = [one for one in heard if "rewards/margins" in one[2]]
+    assert [step for step, *_ in steps] == [BEFORE + step for step in range(1, STEPS + 1)]
+    assert [epoch for _, epoch, _ in steps] == pytest.approx([step / 5 for step in range(1, STEPS + 1)])
+    assert [logs["spr/loss"] for *_, logs in steps] == [one["loss"] for one in found[1:]]
+    assert [step for step, _, logs in heard if "probe/s_loc" in logs] == [
+        BEFORE + step for step in (0, 3, 6, 9, 10)
+    ]
+    assert all(logs["epoch"] == pytest.approx(epoch, abs=0.01) for _, epoch, logs in heard)
+    printed = capfd.readouterr()
+    assert [
+        line.split(",")[0]
+        for line in printed.err.splitlines()
+        if line.startswith("spr: DPO ") and "/s" in line
+    ] == ["spr: DPO 10/10"]
+    assert "rewards/margins" in printed.out and told(
+        StepLog(Folder(tmp_path / "calm")).read(), 10
+    ).startswith("10 pairs, 10 steps (loss ")
+
+
+@pytest.mark.parametrize("dies", [1, 5])
+def test_a_death_leaves_no_step_twice_and_none_out(stage, tmp_path, dies):
+    """Between two checkpoints, whatever the size of a report."""
+    logging = tmp_path / "dpo.json"
+    logging.write_text('{"logging_steps": 4}')
+    stage("calm", spr_dpo_config=str(logging))
+    with pytest.raises(Death):
+        stage("killed", dies, spr_dpo_config=str(logging))
+    path = tmp_path / "killed" / "dpo" / "log.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"step": 9, "loss"')
+    assert records(tmp_path / "killed")[-1]["step"] == dies
+    stage("killed", spr_dpo_config=str(logging))
+    assert records(tmp_path / "killed") == records(tmp_path / "calm")
+    assert len(path.read_bytes().splitlines()) == STEPS + 1
+
+
+def test_a_step_that_is_not_full_counts_its_own_pairs(stage, tmp_path):
+    stage("odd", spr_batch_size=4, spr_epochs=1.0)
+    assert [one["epoch"] for one in records(tmp_path / "odd")] == pytest.approx([0, 0.4, 0.8, 1.0])
+
+
+def test_tokens_of_coordinates_are_those_of_the_text(live_llava, pairs):
+    host, _ = live_llava(**SETTINGS)
+    for pair in pairs(4):
+        for text, row in zip((pair.chosen, pair.rejected), pair_rows(host, pair)):
+            ids = row["labels"][row["labels"] != IGNORED].tolist()
+            assert "".join("".join(pieces_of(host, ids)).split()) == "".join(text.split())
+            told = coordinate_tokens(host, row)
+            inside = host.texts([[id for id, one in zip(ids, told) if one]])[0]
+            outside = host.texts([[id for id, one in zip(ids, told) if not one]])[0]
+            assert not any(character in "[]0123456789" for character in outside)
+            assert not any(character.isalpha() for character in inside) and bool(inside) == ("[" in text)
+    assert coordinate_tokens(host, {"labels": torch.tensor([IGNORED])}) == []
+
+
+def test_parts_add_up_in_both_layouts_of_rows(live_llava, pairs, tmp_path):
+    host, config = live_llava(**SETTINGS)
+    stage = Stage(host, config, Folder(tmp_path), "entry", None, None, None)
+    items = [
+        {"id": pair.id, "rows": pair_rows(host, pair), "weight": 1.0, "reference": [0.0, 0.0]}
+        for pair in pairs(4)
+    ]
+    inputs = host.on_device(collate(host, items))
+    for joined in (False, True):
+        found = rows.answers(host, stage.host.trainer.model, inputs["batch"], inputs["unshared"], joined)
+        parts = apart(found, inputs["coordinates"])
+        for side, sums in zip(("chosen", "rejected"), found.sums.chunk(2)):
+            whole = parts[f"logps/{side}_coordinates"] + parts[f"logps/{side}_words"]
+            assert torch.allclose(whole, sums.detach(), atol=1e-4)
+    assert parts["logps/rejected_coordinates"][1] == 0 != parts["logps/chosen_coordinates"][1]  # "red"
+
+
+def events(folder):
+    """The values of TensorBoard's files: (tag, step, value)."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for file in folder.rglob("events.out.tfevents.*"):
+        data, place = file.read_bytes(), 0
+        while place < len(data):  # a record: length (8 bytes), its checksum (4), the event, its checksum (4)
+            size = int.from_bytes(data[place : place + 8], "little")
+            event = Event.FromString(data[place + 12 : place + 12 + size])
+            found += [(value.tag, event.step, value) for value in event.summary.value]
+            place += size + 16
+    return found
+
+
+def test_tensorboard_shows_answers_on_their_pictures(stage, tmp_path):
+    stage("calm", args={"report_to": ["tensorboard"]})
+    found = events(tmp_path)
+    looks = [BEFORE + step for step in (0, 3, 6, 9, 10)]
+    for number in range(3):
+        pictures = [(step, value) for tag, step, value in found if tag == f"probe/answers/{number}"]
+        assert [step for step, _ in pictures] == looks
+        assert all(
+            value.image.width == 360 and value.image.encoded_image_string[:4] == b"\x89PNG"
+            for _, value in pictures
+        )
+    tables = [step for tag, step, _ in found if tag.startswith("probe/answers/text")]
+    assert tables == looks
+    scalars = [step for tag, step, _ in found if tag.endswith("logps/chosen_coordinates")]
+    assert scalars == [BEFORE + step for step in range(1, STEPS + 1)]
+
+
+def test_wandb_offline(stage, tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_DISABLED", raising=False)
+    for name, value in {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}.items():
+        monkeypatch.setenv(name, value)
+    stage("calm", args={"report_to": ["wandb"]})
+    summary = dict(wandb.run.summary)
+    media = tmp_path / "wandb" / "latest-run" / "files" / "media"
+    wandb.finish()
+    assert summary["train/global_step"] == BEFORE + STEPS
+    tables = [json.loads(path.read_text()) for path in media.rglob("*.table.json")]
+    assert len(tables) == 5 and {len(table["data"]) for table in tables} == {3}
+    assert tables[0]["columns"] == ["step", "question", "answer", "picture"]
+    assert len([*media.rglob("*.png")]) >= 3
+
+
+def test_a_tracker_that_cannot_show_costs_nothing(stage, tmp_path, monkeypatch, capfd):
+    from spr_plugin.dpo import shown
+
+    monkeypatch.setattr(shown, "TAG", None)  # which no writer takes
+    stage("calm", args={"report_to": ["tensorboard"]})
+    assert len(records(tmp_path / "calm")) == STEPS + 1
+    assert "spr: the answers to held-out regions cannot be shown (" in capfd.readouterr().err
+
+
+def test_the_host_s_state_stays_the_host_s_also_after_a_death(random_llava, tmp_path):
+    """As without SPR, byte for byte but for what a clock says; the second command trains nothing of it."""
+    from . import live
+    from .test_rounds import SETTINGS as WHOLE
+    from .test_rounds import coco_of
+
+    given = dict(max_steps=3, logging_steps=1, save_strategy="no", learning_rate=1e-3)
+    flags = WHOLE | dict(
+        spr_only=False,
+        spr_rounds=2,
+        spr_annotations=str(coco_of(tmp_path)),
+        spr_image_folder=str(random_llava / "images"),
+    )
+
+    def state_of(out):
+        text = (out / "trainer_state.json").read_text()
+        found = json.loads(text)
+        clock = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
+        found["log_history"] = [
+            {name: value for name, value in entry.items() if name not in clock}
+            for entry in found["log_history"]
+        ]
+        return found, text
+
+    plain, _ = live.build(random_llava, tmp_path / "plain", args=given)
+    plain.trainer.train()
+    plain.trainer.save_state()
+    out = tmp_path / "out"
+    for dies in (1, None):
+        host, config = live.build(random_llava, out, args=given, **flags)
+        listen = Listen()
+        host.trainer.add_callback(listen)
+        if dies is not None:
+            listen.on_step_begin = lambda args, *rest, **kwargs: die_in(args, *rest)
+        outcome = follow.train(host.trainer, config, host.namespace, host.trainer.train)
+        assert bool(outcome.failure) == (dies is not None)
+        host.trainer.save_state()
+        assert state_of(out)[0] == state_of(tmp_path / "plain")[0]
+    assert outcome.result.global_step == 3
+    first = next(step for step, _, logs in listen.heard if "rewards/margins" in logs)
+    steps = StepLog(Folder.under(out)).read()
+    assert first == 3 + 2 and [one["global_step"] for one in steps] == [3 + one["step"] for one in steps]
+    later = StepLog(Folder.under(out).round(2)).read()
+    assert later[0]["global_step"] == steps[-1]["global_step"] + later[0]["step"]
+    found = look(out)
+    assert found["state"] == "finished" and [one["stage"] for one in found["rounds"]] == ["dpo", "dpo"]
+    for one in found["rounds"]:
+        assert all(stage["done"] == stage["total"] for stage in one["stages"])
+    assert read_json(out / "spr" / "dpo" / "begun.json")["held"] == 1
+
+
+def die_in(args, state, control, **kwargs):
+    if os.path.basename(args.output_dir) == "dpo" and state.global_step == 1:
+        raise Death
