@@ -131,8 +131,8 @@ class Log:
         return set(records)
 
     def resume(self, wanted: Set[str]) -> set[str]:
-        """What :meth:`Log.held` gives; where some of the ``wanted`` ids are missing, what there is to do is noted first, for
-        whoever asks how fast it goes."""
+        """What :meth:`Log.held` gives; where some of the ``wanted`` ids are missing, what there is to do is
+        noted first, for whoever asks how fast it goes."""
         held = self.held()
         there = len(wanted & held)
         if there < len(wanted):
