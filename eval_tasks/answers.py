@@ -43,8 +43,8 @@ def places(parsed: Parsed, text: str) -> Iterator[Place]:
         for mention in parsed.mentions
     ]
     for failure in parsed.failed:
-        said = text[slice(*failure.span)]
-        if attempts(f"[{said}]" if failure.inside else said):
+        written = text[slice(*failure.span)]
+        if attempts(f"[{written}]" if failure.inside else written):
             rows.append(
                 (
                     (failure.span, (failure.inside or failure.span)[1]),

@@ -80,67 +80,67 @@ def _tokenizer():
 
 
 def _scorer(function):
-    """`function(said, references)`, both {place: [text]}, as an aggregate of payloads."""
+    """`function(answers, references)`, both {index: [text]}, as an aggregate of payloads."""
 
     @wraps(function)
     def aggregate(payloads: Sequence[Mapping]) -> float:
-        return float(function(*_by_place(payloads))[0])
+        return float(function(*_by_index(payloads))[0])
 
-    aggregate.scores = lambda payloads: function(*_by_place(payloads))[1]
+    aggregate.scores = lambda payloads: function(*_by_index(payloads))[1]
     return aggregate
 
 
-def _by_place(payloads: Sequence[Mapping]) -> tuple[dict, dict]:
+def _by_index(payloads: Sequence[Mapping]) -> tuple[dict, dict]:
     return {i: [p["said"]] for i, p in enumerate(payloads)}, {
         i: p["references"] for i, p in enumerate(payloads)
     }
 
 
 @_scorer
-def cider(said: dict, references: dict) -> tuple[float, np.ndarray]:
+def cider(answers: dict, references: dict) -> tuple[float, np.ndarray]:
     """(CIDEr-D × 100 of the task, the same of each answer)."""
     from pycocoevalcap.cider.cider import Cider
 
-    mean, each = Cider().compute_score(references, said)
+    mean, each = Cider().compute_score(references, answers)
     return 100 * mean, 100 * each
 
 
 @_scorer
-def rouge_l(said: dict, references: dict) -> tuple[float, np.ndarray]:
+def rouge_l(answers: dict, references: dict) -> tuple[float, np.ndarray]:
     """(ROUGE-L of the task, the same of each answer)."""
     from pycocoevalcap.rouge.rouge import Rouge
 
-    return Rouge().compute_score(references, said)
+    return Rouge().compute_score(references, answers)
 
 
 @_scorer
-def bleu_1(said: dict, references: dict) -> tuple[float, Sequence[float]]:
+def bleu_1(answers: dict, references: dict) -> tuple[float, Sequence[float]]:
     """(BLEU-1 of the task, the same of each answer)."""
-    return _bleu(said, references, 1)
+    return _bleu(answers, references, 1)
 
 
 @_scorer
-def bleu_4(said: dict, references: dict) -> tuple[float, Sequence[float]]:
+def bleu_4(answers: dict, references: dict) -> tuple[float, Sequence[float]]:
     """(BLEU-4 of the task, the same of each answer)."""
-    return _bleu(said, references, 4)
+    return _bleu(answers, references, 4)
 
 
-def _bleu(said: dict, references: dict, order: int) -> tuple[float, Sequence[float]]:
+def _bleu(answers: dict, references: dict, order: int) -> tuple[float, Sequence[float]]:
     from pycocoevalcap.bleu.bleu import Bleu
 
-    means, each = Bleu(4).compute_score(references, said, verbose=0)
+    means, each = Bleu(4).compute_score(references, answers, verbose=0)
     return means[order - 1], each[order - 1]
 
 
 @_scorer
-def meteor(said: dict, references: dict) -> tuple[float, Sequence[float]]:
+def meteor(answers: dict, references: dict) -> tuple[float, Sequence[float]]:
     """(METEOR 1.5 of the task, the same of each answer)."""
     from pycocoevalcap.meteor.meteor import Meteor
 
     use_java()
     scorer = Meteor()
     try:
-        return scorer.compute_score(references, said)
+        return scorer.compute_score(references, answers)
     finally:
         scorer.meteor_p.stdin.close()
         scorer.meteor_p.wait()

@@ -180,11 +180,11 @@ GROUPS = {
 
 def splits_of(names: Iterable[str]) -> list[Split]:
     """The tasks of ours among these names of tasks and groups, each once; other names are passed over."""
-    by_task, found = {split.task: split for split in SPLITS}, {}
+    by_task, chosen = {split.task: split for split in SPLITS}, {}
     for name in names:
         members = splits_of(GROUPS[name][0]) if name in GROUPS else filter(None, [by_task.get(name)])
-        found |= {split.task: split for split in members}
-    return list(found.values())
+        chosen |= {split.task: split for split in members}
+    return list(chosen.values())
 
 
 # --- YAML

@@ -32,14 +32,14 @@ _NUMBER = re.compile(r"\d*\.?\d+")
 def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:
     """The question, its location written as the model's family writes one."""
     form = named_format(doc["box_format"])
-    place = form.write(true_box(doc, doc["bbox"])) if doc["location"] == "box" else point_text(form, doc)
+    location = form.write(true_box(doc, doc["bbox"])) if doc["location"] == "box" else point_text(form, doc)
     classes = [spoken(doc["name"]), spoken(doc["negative"])]
     first, second = classes if doc["truth_first"] else classes[::-1]
     return questions.ask(
         questions.CLASS,
         doc["box_format"],
         lmms_eval_specific_kwargs,
-        location=place,
+        location=location,
         first=first,
         second=second,
     )

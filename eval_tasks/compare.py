@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
 from spr_plugin.eval_tasks.comparison_page import ALL, html, markdown
-from spr_plugin.eval_tasks.saved_results import Run, is_payload, read_run, refuse_unsound
+from spr_plugin.eval_tasks.saved_results import Results, is_payload, read_run, refuse_unsound
 from spr_plugin.files import write_text
 from spr_plugin.outputs import refuse_unwritable
 
@@ -37,29 +37,29 @@ def compare(a: str, b: str, out: str | None = None) -> dict:
     if out:
         refuse_unwritable({"--out": str(out)}, folders=True)
     runs = read_run(Path(a)), read_run(Path(b))
-    found = compared(*runs)
+    comparison = compared(*runs)
     folder = Path(out or b)
-    write_text(folder / "compare.json", json.dumps(found, indent=2) + "\n")
-    write_text(folder / "compare.md", markdown(found))
-    write_text(folder / "compare.html", html(found))
-    return found
+    write_text(folder / "compare.json", json.dumps(comparison, indent=2) + "\n")
+    write_text(folder / "compare.md", markdown(comparison))
+    write_text(folder / "compare.html", html(comparison))
+    return comparison
 
 
-def compared(a: Run, b: Run) -> dict:
+def compared(a: Results, b: Results) -> dict:
     """``{"a", "b", "files": {"a", "b"}, "tasks": {task: {"rows", "signature", "flips"}}}``, plain data."""
     if set(a.tasks) != set(b.tasks):
         only = ", ".join(sorted(set(a.tasks) ^ set(b.tasks)))
         raise UserError(f"{a.folder} and {b.folder} are of different tasks; only one of them has {only}")
     pairs = {task: _paired(task, a, b) for task in a.tasks}
     boxes = [pair for task in pairs.values() for pair in task if "iou" in pair[1]]
-    tasks = {task: _task(found, a.tasks[task], b.tasks[task]) for task, found in pairs.items()}
-    if sum(any("iou" in pair[1] for pair in found) for found in pairs.values()) > 1:
+    tasks = {task: _task(several, a.tasks[task], b.tasks[task]) for task, several in pairs.items()}
+    if sum(any("iou" in pair[1] for pair in several) for several in pairs.values()) > 1:
         tasks = {ALL: _task(boxes, {}, {}), **tasks}
     files = {side: [str(file) for file in run.files] for side, run in (("a", a), ("b", b))}
     return {"a": str(a.folder), "b": str(b.folder), "files": files, "tasks": tasks}
 
 
-def _paired(task: str, a: Run, b: Run) -> list[tuple[dict, dict, dict]]:
+def _paired(task: str, a: Results, b: Results) -> list[tuple[dict, dict, dict]]:
     """(document's details, A's item, B's item) of each sample."""
     first, second = a.tasks[task], b.tasks[task]
     if first.keys() != second.keys():
@@ -68,7 +68,7 @@ def _paired(task: str, a: Run, b: Run) -> list[tuple[dict, dict, dict]]:
             f"{task}: {a.folder} and {b.folder} differ in {len(only)} documents, such as {only[0]}; evaluate"
             " both on the same ones"
         )
-    found = []
+    pairs = []
     for run in (a, b):
         refuse_unsound(task, run)
     for id, record in first.items():
@@ -79,8 +79,8 @@ def _paired(task: str, a: Run, b: Run) -> list[tuple[dict, dict, dict]]:
                 f"{task}: {a.folder} and {b.folder} ask other things in document {id}, or know another truth;"
                 " evaluate both on the same data"
             )
-        found += [(details, x, y) for x, y in zip(details.get("items", ()), other.get("items", ()))]
-    return found
+        pairs += [(details, x, y) for x, y in zip(details.get("items", ()), other.get("items", ()))]
+    return pairs
 
 
 def _asked(details: Mapping) -> tuple:
@@ -115,7 +115,7 @@ def figure_rows(figures: Mapping[str, np.ndarray], images: Sequence[str]) -> lis
         row["figure"]: row
         for row in metrics.intervals({name: (v[:, 1] - v[:, 0], ones) for name, v in figures.items()}, images)
     }
-    found = []
+    rows = []
     for name, values in figures.items():
         row = {
             "figure": name,
@@ -124,7 +124,7 @@ def figure_rows(figures: Mapping[str, np.ndarray], images: Sequence[str]) -> lis
             "gain": gains[name]["value"],
         }
         right_or_wrong = bool(np.isin(values, (0.0, 1.0)).all())
-        found.append(
+        rows.append(
             {
                 **row,
                 "low": gains[name]["low"],
@@ -133,7 +133,7 @@ def figure_rows(figures: Mapping[str, np.ndarray], images: Sequence[str]) -> lis
                 "n": len(values),
             }
         )
-    return found
+    return rows
 
 
 def mcnemar(values: np.ndarray) -> float:
@@ -216,10 +216,10 @@ def _ratio_rows(figures: Mapping[str, np.ndarray], images: Sequence[str]) -> lis
     """figure → (documents, 4): score and samples of A, score and samples of B. The samples may differ (boxes
     of an answer).
     """
-    found = []
+    rows = []
     for name, v in figures.items():
         if (v[:, 1] == 1).all() and (v[:, 3] == 1).all():
-            found += figure_rows({name: v[:, [0, 2]]}, images)
+            rows += figure_rows({name: v[:, [0, 2]]}, images)
             continue
         table = np.column_stack([v[:, 0] * v[:, 1], v[:, 1], v[:, 2] * v[:, 3], v[:, 3]])
         a, na, b, nb = table.sum(axis=0)
@@ -228,7 +228,7 @@ def _ratio_rows(figures: Mapping[str, np.ndarray], images: Sequence[str]) -> lis
             gains = drawn[:, 2] / drawn[:, 3] - drawn[:, 0] / drawn[:, 1]
         low, high = map(float, np.nanpercentile(gains, (2.5, 97.5))) if na and nb else (0.0, 0.0)
         a, b = (float(total / n) if n else 0.0 for total, n in ((a, na), (b, nb)))
-        found.append(
+        rows.append(
             {"figure": name, "a": a, "b": b, "gain": b - a, "low": low, "high": high, "p": None, "n": len(v)}
         )
-    return found
+    return rows

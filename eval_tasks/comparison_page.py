@@ -10,16 +10,16 @@ ALL = "all box tasks"  # the row over every task whose items are boxes
 COLOURS = {"truth": "#1f77ff", "A": "#e5484d", "B": "#12a150"}
 
 
-def markdown(found: Mapping) -> str:
+def markdown(comparison: Mapping) -> str:
     """The comparison as Markdown, in percent."""
     lines = []
     for side in ("a", "b"):
         lines += [
-            f"{side.upper()}: `{found[side]}`, read from",
-            *(f"- `{file}`" for file in found["files"][side]),
+            f"{side.upper()}: `{comparison[side]}`, read from",
+            *(f"- `{file}`" for file in comparison["files"][side]),
             "",
         ]
-    for task, part in found["tasks"].items():
+    for task, part in comparison["tasks"].items():
         lines += [
             f"## {task}",
             "",
@@ -47,7 +47,7 @@ def markdown(found: Mapping) -> str:
     return "\n".join(lines)
 
 
-def html(found: Mapping) -> str:
+def html(comparison: Mapping) -> str:
     """The comparison as one self-contained page: tables, the gain at every threshold as a plot, flipped
     samples with their boxes.
     """
@@ -55,15 +55,17 @@ def html(found: Mapping) -> str:
 
     plots = {
         task: plot([row for row in part["rows"] if row["figure"] in metrics.ACCURACIES])
-        for task, part in found["tasks"].items()
+        for task, part in comparison["tasks"].items()
         if part["signature"]
     }
     pictures = {
         task: [_picture(flip) for flip in part["flips"]["shown"]]
-        for task, part in found["tasks"].items()
+        for task, part in comparison["tasks"].items()
         if part["flips"] and task != ALL
     }
-    return template("compare.html").render(found=found, plots=plots, pictures=pictures, colours=COLOURS)
+    return template("compare.html").render(
+        comparison=comparison, plots=plots, pictures=pictures, colours=COLOURS
+    )
 
 
 def _picture(flip: Mapping) -> str | None:

@@ -6,9 +6,9 @@ and :func:`load_documents` (its ``process_docs``) puts the documents of the spli
 :mod:`spr_plugin.eval_tasks.catalogue` describes.
 
 A document is ``{id, image, image_id, width, height, box_format, …}``: sizes in pixels, ``image`` a path or
-``{"bytes", "path"}`` (`pictures.Source`), which nobody but :func:`doc_to_visual` decodes, ``box_format`` the
-name that :mod:`spr_plugin.eval_tasks.model_format` resolves, and the fields of its protocol (``FIELDS`` of
-the protocol's module). All boxes are xyxy in pixels of the original picture.
+``{"bytes", "path"}`` (`pictures.PictureSource`), which nobody but :func:`doc_to_visual` decodes,
+``box_format`` the name that :mod:`spr_plugin.eval_tasks.model_format` resolves, and the fields of its
+protocol (``FIELDS`` of the protocol's module). All boxes are xyxy in pixels of the original picture.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import datasets
 
-from spr_plugin.data.pictures import BadImage, Source, header_size, open_image, outside_of, whole_size
+from spr_plugin.data.pictures import BadImage, PictureSource, header_size, open_image, outside_of, whole_size
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.catalogue import CATALOGUE, Split
 from spr_plugin.eval_tasks.hub import ROOT, cache_folders, read_hub
@@ -95,14 +95,14 @@ def read_folder(root: str, split: Split) -> datasets.Dataset:
     if not Path(root).is_dir():
         raise UserError(f"{ROOT}={root}: no such folder")
     protocol = importlib.import_module(f"spr_plugin.eval_tasks.{split.protocol}")
-    found = [
+    documents = [
         document
         for part in split.split.split("+")
         for document in _read_part(Path(root).resolve(), split, part, protocol)
     ]
-    _require_distinct_ids(found, split)
-    _look_outside(found, Path(root).resolve(), split)
-    return _with_pictures(found)
+    _require_distinct_ids(documents, split)
+    _look_outside(documents, Path(root).resolve(), split)
+    return _with_pictures(documents)
 
 
 def _read_part(root: Path, split: Split, part: str, protocol) -> list[dict]:
@@ -115,14 +115,15 @@ def _read_part(root: Path, split: Split, part: str, protocol) -> list[dict]:
             " task)"
         )
     records = protocol.read(file) if hasattr(protocol, "read") else READERS[file.suffix](file)
-    found = [local_document(record, root, where, protocol.FIELDS) for record, where in records]
-    if not found:
+    documents = [local_document(record, root, where, protocol.FIELDS) for record, where in records]
+    if not documents:
         raise UserError(f"{file}: has no record")
     _require_pictures(
-        {document["image"]: document["id"] for document in found if isinstance(document["image"], str)}, file
+        {document["image"]: document["id"] for document in documents if isinstance(document["image"], str)},
+        file,
     )
-    _check_pictures(found, file)
-    return found
+    _check_pictures(documents, file)
+    return documents
 
 
 def local_document(record: dict, root: Path, where: str, readers: Mapping[str, Callable]) -> dict:
@@ -151,7 +152,7 @@ def local_document(record: dict, root: Path, where: str, readers: Mapping[str, C
     return document
 
 
-def _local_picture(given: object, root: Path, where: str) -> Source:
+def _local_picture(given: object, root: Path, where: str) -> PictureSource:
     """A record's picture: a path in `root`, or its content as ``{"bytes", "path"}``."""
     if isinstance(given, bytes):
         given = {"bytes": given}
@@ -193,8 +194,8 @@ def _with_pictures(documents: list[dict]) -> datasets.Dataset:
     pictures = [document["image"] for document in documents]
     sources = [{"bytes": None, "path": one} if isinstance(one, str) else one for one in pictures]
     rows = [{**document, "image": source} for document, source in zip(documents, sources)]
-    found = datasets.Dataset.from_list(rows)
-    return found.cast_column("image", datasets.Image(decode=False))
+    table = datasets.Dataset.from_list(rows)
+    return table.cast_column("image", datasets.Image(decode=False))
 
 
 def _parquet(file: Path) -> Iterator[tuple[dict, str]]:
@@ -253,13 +254,12 @@ def _look_outside(documents: list[dict], root: Path, split: Split) -> None:
         outside(str(root / "x")) for outside in caches
     )
     allowed = [outside_of(str(root)), *(caches if downloaded else [])]
-    if found := [path for path in paths if all(outside(path) for outside in allowed)]:
-        lie = (
-            f"{len(found)} of {len(paths)} pictures of {split.folder}/{split.split} lie outside {ROOT}={root}"
-        )
+    if strangers := [path for path in paths if all(outside(path) for outside in allowed)]:
+        number = f"{len(strangers)} of {len(paths)} pictures"
+        lie = f"{number} of {split.folder}/{split.split} lie outside {ROOT}={root}"
         if downloaded:
-            raise UserError(f"{lie}, which was downloaded, such as {found[0]}: put them into the folder")
-        say(f"{lie}, such as {found[0]}")
+            raise UserError(f"{lie}, which was downloaded, such as {strangers[0]}: put them into the folder")
+        say(f"{lie}, such as {strangers[0]}")
 
 
 # --- the hub

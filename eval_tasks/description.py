@@ -124,19 +124,19 @@ def doc_to_target(doc: dict) -> str:
 def process_results(doc: dict, results: list) -> dict[str, dict]:
     """One answer → payloads. Pure, and never raises."""
     parsed = named_format(doc["box_format"]).parse(answer_text(results), doc["width"], doc["height"])
-    said = [(mention.phrase, box.pixels()) for mention in parsed.mentions for box in mention.boxes]
-    pairs = matched([box for _, box in said], [each["bbox"] for each in doc["objects"]])
-    named = sum(names(said[place][0], doc["objects"][object]["label"]) for place, object, _ in pairs)
-    boxes, objects = float(len(said)), float(len(doc["objects"]))
+    written = [(mention.phrase, box.pixels()) for mention in parsed.mentions for box in mention.boxes]
+    pairs = matched([box for _, box in written], [each["bbox"] for each in doc["objects"]])
+    named = sum(names(written[index][0], doc["objects"][object]["label"]) for index, object, _ in pairs)
+    boxes, objects = float(len(written)), float(len(doc["objects"]))
     sums = {
         "precision": (float(len(pairs)), boxes),
         "recall": (float(len(pairs)), objects),
         "mIoU": (sum(overlap for _, _, overlap in pairs), objects),
         "phrase_precision": (float(named), boxes),
         "phrase_recall": (float(named), objects),
-        "parse_failure": (float(not said or bool(parsed.failures)), 1.0),
+        "parse_failure": (float(not written or bool(parsed.failures)), 1.0),
     }
-    found = {
+    payloads = {
         name: {
             "id": doc["id"],
             "image": doc["image_id"],
@@ -145,7 +145,7 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
         }
         for name, (total, weight) in sums.items()
     }
-    return {**found, metrics.DETAILS: metrics.detail(doc, [{"id": doc["id"], "figures": sums}])}
+    return {**payloads, metrics.DETAILS: metrics.detail(doc, [{"id": doc["id"], "figures": sums}])}
 
 
 def matched(boxes: list, truths: list) -> list[tuple[int, int, float]]:
@@ -168,9 +168,9 @@ def names(phrase: str, label: str) -> bool:
     """Whether `phrase` holds the words of `label` one after the other, in any case; a final s of either's
     last word is no difference.
     """
-    said, wanted = _words(phrase), _words(label)
+    words, wanted = _words(phrase), _words(label)
     return (
-        any(said[start : start + len(wanted)] == wanted for start in range(len(said) - len(wanted) + 1))
+        any(words[start : start + len(wanted)] == wanted for start in range(len(words) - len(wanted) + 1))
         if wanted
         else False
     )

@@ -50,7 +50,7 @@ def read(answer: str, width: int, height: int) -> list[tuple[str, tuple[int, ...
 
 
 def _read(answer: str, scale_x: float, scale_y: float) -> list[tuple[str, tuple[int, ...]]]:
-    found, begin, phrase = [], 0, ""
+    boxes, begin, phrase = [], 0, ""
     for bracket in _BRACKET.finditer(answer):
         piece = answer[begin : bracket.start()].strip()
         begin = bracket.end()
@@ -58,12 +58,12 @@ def _read(answer: str, scale_x: float, scale_y: float) -> list[tuple[str, tuple[
             phrase = piece
             continue
         numbers = [int(part) for part in piece.split(",")]
-        found.append(
+        boxes.append(
             (phrase, tuple(int(numbers[k] * scale) for k, scale in enumerate((scale_x, scale_y) * 2)))
         )
         delimiter = _DELIMITER.search(answer, begin)
         begin = delimiter.end() if delimiter else len(answer) + 1
-    return found
+    return boxes
 
 
 def expression_iou(answer: str, doc: Mapping) -> np.float32:
@@ -75,10 +75,10 @@ def expression_iou(answer: str, doc: Mapping) -> np.float32:
 
 
 def phrase_hits(answer: str, doc: Mapping) -> list[bool]:
-    """For each of the document's phrases, whether the first box that is said of it has IoU ≥ 0.5 with the box
-    around its truths.
+    """For each of the document's phrases, whether the first box that is written of it has IoU ≥ 0.5 with the
+    box around its truths.
     """
-    said = [(_words(phrase), box) for phrase, box in read(answer, doc["width"], doc["height"])]
+    written = [(_words(phrase), box) for phrase, box in read(answer, doc["width"], doc["height"])]
     truths: dict[str, np.ndarray] = {}
     hits = []
     for phrase in doc["phrases"]:
@@ -86,7 +86,7 @@ def phrase_hits(answer: str, doc: Mapping) -> list[bool]:
         around = np.concatenate([corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)])
         truth = truths.setdefault(phrase["phrase"], around)
         wanted = _words(phrase["phrase"])
-        box = next((box for words, box in said if words == wanted), NOTHING)
+        box = next((box for words, box in written if words == wanted), NOTHING)
         hits.append(bool(_iou(np.array(box, dtype=float), truth) >= 0.5))
     return hits
 

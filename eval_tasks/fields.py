@@ -71,14 +71,14 @@ def boxes(value: object, size: Size) -> list[list[float]]:
 def point(value: Any, size: Size) -> list[float]:
     """x, y in pixels, on the picture."""
     try:
-        found = [float(each) for each in value]
+        xy = [float(each) for each in value]
     except (TypeError, ValueError, OverflowError):
-        found = []
-    if len(found) != 2 or not all(map(math.isfinite, found)):
+        xy = []
+    if len(xy) != 2 or not all(map(math.isfinite, xy)):
         raise ValueError("is not x, y in pixels")
-    if not all(0 <= each <= side for each, side in zip(found, size)):
+    if not all(0 <= each <= side for each, side in zip(xy, size)):
         raise ValueError("lies outside the picture")
-    return found
+    return xy
 
 
 def listed(**fields):

@@ -59,15 +59,15 @@ def published_rows(
 
     The hub's RefCOCO val is UNC's split followed by Google's, most of whose pictures are UNC training data.
     """
-    found = rows.select(range(min(count, len(rows))))
-    held = sum(len(answers) for answers in found["answer"])
-    if (len(found), held) != (count, expressions):
+    published = rows.select(range(min(count, len(rows))))
+    number = sum(len(answers) for answers in published["answer"])
+    if (len(published), number) != (count, expressions):
         raise UserError(
-            f"{name}: the first {count} rows should hold {expressions} expressions, but {len(found)} rows"
-            f" hold {held}; the data set has changed, so set {ROOT} to a local folder with the published"
+            f"{name}: the first {count} rows should hold {expressions} expressions, but {len(published)} rows"
+            f" hold {number}; the data set has changed, so set {ROOT} to a local folder with the published"
             " split"
         )
-    return found
+    return published
 
 
 def explode(rows: datasets.Dataset, name: str = "the hub's rows") -> datasets.Dataset:

@@ -88,13 +88,13 @@ def box_item(
 def box_payloads(doc: Mapping, items: Sequence[dict]) -> dict[str, dict]:
     """The judged boxes of one document → the payload of each of `BOX_METRICS`, and of the details."""
     overlaps = [item["iou"] for item in items]
-    found = {
+    values_of = {
         f"Acc@{threshold}": [float(overlap >= threshold) for overlap in overlaps] for threshold in THRESHOLDS
     }
-    found["mIoU"] = overlaps
-    found["parse_failure"] = [float(item["reason"] is not None) for item in items]
-    found["boxes"] = [float(item["boxes"]) for item in items]
-    return {name: payload(doc, values) for name, values in found.items()} | {DETAILS: detail(doc, items)}
+    values_of["mIoU"] = overlaps
+    values_of["parse_failure"] = [float(item["reason"] is not None) for item in items]
+    values_of["boxes"] = [float(item["boxes"]) for item in items]
+    return {name: payload(doc, values) for name, values in values_of.items()} | {DETAILS: detail(doc, items)}
 
 
 def box_columns(items: Sequence[dict]) -> Columns:
@@ -164,9 +164,9 @@ def details(payloads: Sequence[Mapping], columns) -> Details:
     """Aggregate of the ``details`` payloads; `columns` makes columns of their items."""
     items = list(chain.from_iterable(record["items"] for record in payloads))
     images = [record["image"] for record in payloads for _ in record["items"]]
-    found = Details(intervals(columns(items), images) if items else ())
-    found.payloads = payloads
-    return found
+    made = Details(intervals(columns(items), images) if items else ())
+    made.payloads = payloads
+    return made
 
 
 def box_details(payloads: Sequence[Mapping]) -> Details:
@@ -215,11 +215,11 @@ def resampled(table: np.ndarray, clusters: Sequence, resamples: int, seed: int) 
     """Column sums of `table` (n, k) in each of `resamples` draws of as many clusters as there are, with
     replacement: (resamples, k).
     """
-    _, places = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    count = int(places.max()) + 1
+    _, indices = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    count = int(indices.max()) + 1
     sums = np.zeros((count, table.shape[1]))
-    np.add.at(sums, places, table)
-    rng, found = np.random.default_rng(seed), []
+    np.add.at(sums, indices, table)
+    rng, totals = np.random.default_rng(seed), []
     rows = max(1, 4_000_000 // count)  # draws at once: some 50 MB
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
@@ -228,5 +228,5 @@ def resampled(table: np.ndarray, clusters: Sequence, resamples: int, seed: int) 
             + (np.arange(size, dtype=np.uint32) * count)[:, None]
         )
         times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
-        found.append(times.astype(float) @ sums)
-    return np.vstack(found)
+        totals.append(times.astype(float) @ sums)
+    return np.vstack(totals)

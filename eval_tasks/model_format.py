@@ -44,15 +44,15 @@ def running_format(environ: Mapping[str, str]) -> str:
     """
     if name := variable_format(environ):
         return name
-    found = _formats(running_models())
-    if len(found) > 1:
-        found = _formats(running_models(collect=True))
-    if len(found) > 1:
+    formats = _formats(running_models())
+    if len(formats) > 1:
+        formats = _formats(running_models(collect=True))
+    if len(formats) > 1:
         refuse(
-            f"the models in this process differ in box format ({'; '.join(str(name) for name in found)});"
+            f"the models in this process differ in box format ({'; '.join(str(name) for name in formats)});"
             f" {HINT}"
         )
-    name, source = next(iter(found.items()), (None, "no model was built before the tasks were loaded"))
+    name, source = next(iter(formats.items()), (None, "no model was built before the tasks were loaded"))
     if name is None:
         refuse(f"the model's box format is unknown: {source}; {HINT}")
     return _checked(name, source)

@@ -73,17 +73,17 @@ class Oracle(lmms):
 
     def generate_until(self, requests) -> list[str]:
         asked = [
-            (task, split, place) for _, _, _, place, task, split in (request.args for request in requests)
+            (task, split, index) for _, _, _, index, task, split in (request.args for request in requests)
         ]
         documents = {
             (task, split): _without_pictures(self.task_dict[task][split])
             for task, split in {(task, split) for task, split, _ in asked}
         }
-        pairs = [(task, documents[task, split][place]) for task, split, place in asked]
+        pairs = [(task, documents[task, split][index]) for task, split, index in asked]
         if self.predictions is None:
             return [self._truth(doc, task) for task, doc in pairs]
         try:
-            self.predictions.check({task: _ids(found) for (task, _), found in documents.items()}, pairs)
+            self.predictions.check({task: _ids(own) for (task, _), own in documents.items()}, pairs)
         except UserError as error:
             refuse(str(error))
         return [self.predictions.answer(task, doc) for task, doc in pairs]
@@ -164,12 +164,12 @@ class Predictions:
         whole = self.get(task, doc["id"])
         if whole is not None:
             return whole
-        form, said = named_format(doc["box_format"]), []
+        form, mentions = named_format(doc["box_format"]), []
         for phrase in doc["phrases"]:
             text = self.get(task, phrase["id"]) or ""
             box = first_box(form.parse(text, doc["width"], doc["height"]), text)
-            said += [(phrase["phrase"].replace(",", ""), box)] if box else []
-        return form.render(said)
+            mentions += [(phrase["phrase"].replace(",", ""), box)] if box else []
+        return form.render(mentions)
 
 
 def _without_pictures(dataset):

@@ -31,7 +31,7 @@ FIELDS = {
 }
 NOT_GROUNDED = "phrase_not_grounded"
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
-_LEADING = re.compile(r"(?:(?:and|or|with|a|an|the|some|one)\s+)*")
+_LEADING = re.compile(r"\A(?:(?:and|or|with|a|an|the|some|one)\s+)*")
 
 Corners = Sequence[float]
 
@@ -58,15 +58,15 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
     form = named_format(doc["box_format"])
     answer = answer_text(results)
     parsed = form.parse(answer, doc["width"], doc["height"])
-    said: dict[str, list[Place]] = {}
+    by_phrase: dict[str, list[Place]] = {}
     for place in places(parsed, answer):
-        said.setdefault(plain(place.phrase), []).append(place)
+        by_phrase.setdefault(plain(place.phrase), []).append(place)
     items, first, any_box = [], [], []
-    for phrase, told in zip(
-        doc["phrases"], _predictions([plain(phrase["phrase"]) for phrase in doc["phrases"]], said)
+    for phrase, predicted in zip(
+        doc["phrases"], _predictions([plain(phrase["phrase"]) for phrase in doc["phrases"]], by_phrase)
     ):
-        unread = told[0].reason if told else failure(parsed) or NOT_GROUNDED
-        boxes = [] if unread else [box.pixels() for place in told for box in place.boxes]
+        unread = predicted[0].reason if predicted else failure(parsed) or NOT_GROUNDED
+        boxes = [] if unread else [box.pixels() for place in predicted for box in place.boxes]
         truth, reason = merged(phrase["boxes"]), unread
         ceiling = rounded_iou(form, true_box(doc, truth))
         items.append(
@@ -77,23 +77,23 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
         lone = boxes[0] if boxes else None
         first.append(metrics.box_item(phrase["id"], [truth], lone, reason, len(boxes))["iou"])
         any_box.append(metrics.box_item(phrase["id"], phrase["boxes"], lone, reason, len(boxes))["iou"])
-    found = metrics.box_payloads(doc, items)
+    payloads = metrics.box_payloads(doc, items)
     for name, overlaps in (("first", first), ("any", any_box)):
         for threshold in metrics.THRESHOLDS:
-            found[f"{name}_Acc@{threshold}"] = metrics.payload(
+            payloads[f"{name}_Acc@{threshold}"] = metrics.payload(
                 doc, [float(overlap >= threshold) for overlap in overlaps]
             )
     if ferret.speaks(doc["box_format"]):
-        found["ferret_R@1"] = metrics.payload(doc, [float(hit) for hit in ferret.phrase_hits(answer, doc)])
-    return found
+        payloads["ferret_R@1"] = metrics.payload(doc, [float(hit) for hit in ferret.phrase_hits(answer, doc)])
+    return payloads
 
 
-def _predictions(asked: Sequence[str], said: Mapping[str, list[Place]]) -> Iterator[list[Place]]:
+def _predictions(asked: Sequence[str], by_phrase: Mapping[str, list[Place]]) -> Iterator[list[Place]]:
     """The places that each asked phrase gets."""
     times, turns = Counter(asked), Counter()
     for words in asked:
-        told = said.get(words, [])
-        yield told if times[words] == 1 else told[turns[words] :][:1] or told[-1:]
+        written = by_phrase.get(words, [])
+        yield written if times[words] == 1 else written[turns[words] :][:1] or written[-1:]
         turns[words] += 1
 
 
@@ -106,5 +106,4 @@ def merged(boxes: Sequence[Corners]) -> list[float]:
 def plain(phrase: str) -> str:
     """A phrase as it is compared: lower case, no punctuation, single spaces, no leading articles."""
     words = " ".join(_PUNCTUATION.sub("", phrase.lower()).split())
-    bare = words[_LEADING.match(words).end() :]
-    return bare or words
+    return _LEADING.sub("", words, count=1) or words

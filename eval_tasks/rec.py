@@ -44,9 +44,9 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
     item = metrics.box_item(
         doc["id"], [doc["bbox"]], first.pixels() if first else None, reason, len(parsed.boxes), ceiling
     )
-    found = metrics.box_payloads(doc, [item])
+    payloads = metrics.box_payloads(doc, [item])
     if ferret.speaks(doc["box_format"]):
         overlap = ferret.expression_iou(answer, doc)
         for name, threshold in zip(metrics.FERRET_ACCURACIES, metrics.THRESHOLDS):
-            found[name] = metrics.payload(doc, [float(overlap >= np.float32(threshold))])
-    return found
+            payloads[name] = metrics.payload(doc, [float(overlap >= np.float32(threshold))])
+    return payloads

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spr_plugin.errors import UserError
-from spr_plugin.eval_tasks.release_records import Record, clipped
+from spr_plugin.eval_tasks.release_records import Record, clipped, layout
 from spr_plugin.loading import read_lines, read_text
 
 PHRASE = re.compile(r"\[/EN#(\d+)/[^\s\[\]]+ ([^\[\]]+)\]")
@@ -15,7 +15,7 @@ PHRASE = re.compile(r"\[/EN#(\d+)/[^\s\[\]]+ ([^\[\]]+)\]")
 
 def flickr30k(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
     folder = next(
-        (found for found in (source, source / "annotations") if (found / "Annotations").is_dir()), None
+        (root for root in (source, source / "annotations") if (root / "Annotations").is_dir()), None
     )
     if folder is None:
         raise UserError(f"--from {source}: holds no Annotations/ and Sentences/ of Flickr30k Entities")
@@ -48,23 +48,33 @@ def captions(folder: Path, id: str, skipped: Counter) -> Iterator[Record]:
             skipped["captions_without_box"] += 1
 
 
-def read_entities(file: Path, skipped: Counter) -> tuple[int, int, dict[str, list]]:
+def read_entities(file: Path, skipped: Counter) -> tuple[int, int, dict[str, list[list[float]]]]:
     """(width, height, chain id → boxes xyxy px) of one XML. Its pixels count from 1; whole scenes and objects
     without a box give none.
     """
     try:
         root = ElementTree.parse(file).getroot()
-        width, height = (int(root.find(f"size/{side}").text) for side in ("width", "height"))
-        boxes: dict[str, list] = defaultdict(list)
-        for object in root.iter("object"):
-            corners = object.find("bndbox")
-            if corners is not None:
-                ends = [int(corners.find(key).text) - 1 for key in ("xmin", "ymin", "xmax", "ymax")]
-                box = clipped(ends, width, height, skipped, str(file))
-                for name in object.iter("name") if box else ():
-                    boxes[name.text.strip()].append(box)
-        return width, height, dict(boxes)
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
-    except (ElementTree.ParseError, AttributeError, LookupError, ValueError) as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # also of an encoding that is none
         raise UserError(f"{file}: not an Entities XML ({error})") from None
+    boxes: dict[str, list[list[float]]] = defaultdict(list)
+    with layout(f"{file}: not an Entities XML"):
+        width, height = (int(_text_in(root, f"size/{side}")) for side in ("width", "height"))
+        for object in root.iter("object"):
+            corners = object.find("bndbox")
+            if corners is None:
+                continue
+            ends = [int(_text_in(corners, key)) - 1 for key in ("xmin", "ymin", "xmax", "ymax")]
+            if box := clipped(ends, width, height, skipped, str(file)):
+                for name in object.iter("name"):
+                    boxes[_text_in(name, ".")].append(box)
+    return width, height, dict(boxes)
+
+
+def _text_in(element: ElementTree.Element, path: str) -> str:
+    """The text of a part of an element. KeyError where there is none."""
+    part = element.find(path)
+    if part is None or not part.text:
+        raise KeyError(element.tag if path == "." else path)
+    return part.text.strip()

@@ -25,12 +25,12 @@ def lvis(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
         for annotation in content["annotations"]:
             by_image[annotation["image_id"]].append(annotation)
         images = [image for image in content["images"] if _lvis_path(image).startswith("val2017/")]
-        found = [
+        records = [
             record
             for image in images
             for record in _questions(image, by_image[image["id"]], categories, skipped)
         ]
-    yield "lvis/val", [{**record, "truth_first": index % 2 == 0} for index, record in enumerate(found)]
+    yield "lvis/val", [{**record, "truth_first": index % 2 == 0} for index, record in enumerate(records)]
 
 
 def _lvis_path(image: Mapping) -> str:

@@ -4,6 +4,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from spr_plugin.boxes import finite
 from spr_plugin.errors import UserError
@@ -17,7 +18,7 @@ PUBLISHED_FILES = {
     "region_descriptions.json": {"images": 108077, "regions": 5408689},
 }
 SMALLEST = 1.0  # px; a box with a shorter side is no object
-Record = dict[str, object]
+Record = dict[str, Any]  # a row of a Parquet file
 
 
 def check_file(name: str, **counts: int) -> None:
@@ -27,7 +28,8 @@ def check_file(name: str, **counts: int) -> None:
             say(f"{name}: {count} {what}; the published file has {PUBLISHED_FILES[name][what]}")
 
 
-def json_of(file: Path) -> object:
+def json_of(file: Path) -> Any:
+    """What a release's JSON file says; inside :func:`layout` it is read as if it were as it should be."""
     return read_json(file, str(file))
 
 
@@ -46,11 +48,11 @@ def layout(what: str):
 
 def by_id(rows: Iterable[tuple[int | str, object]], file: Path) -> dict:
     """The rows as a mapping. UserError for an id that stands for two things, of which one would be lost."""
-    found = {}
+    by_id = {}
     for id, value in rows:
-        if found.setdefault(id, value) != value:
+        if by_id.setdefault(id, value) != value:
             raise UserError(f"{file}: id {id} stands there twice, with different contents")
-    return found
+    return by_id
 
 
 def clipped(box: Iterable[float], width: int, height: int, skipped: Counter, of: str) -> list[float] | None:

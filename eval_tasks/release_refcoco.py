@@ -20,16 +20,16 @@ REC_PICTURES = "images/mscoco/images/train2014"
 def load_refs(file: Path) -> list[dict]:
     """A ``refs(….p``, which Python 2 wrote. Raises UserError for one that is no plain data."""
     try:
-        found = load_plain(file)
+        refs = load_plain(file)
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
     except pickle.UnpicklingError as error:
         raise UserError(f"{file}: not a pickle of plain data: {error}") from None
-    if not isinstance(found, list) or not all(
-        isinstance(ref, dict) and {"ann_id", "image_id", "split", "sentences"} <= ref.keys() for ref in found
+    if not isinstance(refs, list) or not all(
+        isinstance(ref, dict) and {"ann_id", "image_id", "split", "sentences"} <= ref.keys() for ref in refs
     ):
         raise UserError(f"{file}: not a list of refs")
-    return found
+    return refs
 
 
 def refcoco(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
@@ -117,11 +117,11 @@ def _mdetr(content: Mapping, file: Path, skipped: Counter) -> list[Record]:
     """MDETR's layout: an image record an expression, one annotation each."""
     with layout(f"{file}: not MDETR's layout"):
         boxes = by_id(((one["image_id"], one["bbox"]) for one in content["annotations"]), file)
-        found = []
+        records = []
         for image in content["images"]:
             base = {**_base(file.parent, image), "width": int(image["width"]), "height": int(image["height"])}
             of = f"{file}, image {image['id']}"
             box = clipped(xyxy(boxes[image["id"]]), base["width"], base["height"], skipped, of)
             if box:
-                found.append({"id": str(image["id"]), **base, "expression": image["caption"], "bbox": box})
-        return found
+                records.append({"id": str(image["id"]), **base, "expression": image["caption"], "bbox": box})
+        return records

@@ -27,14 +27,14 @@ def vg(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
         check_file(
             regions.name, images=len(described), regions=sum(len(image["regions"]) for image in described)
         )
-        found = [
+        records = [
             record
             for image in described
             for record in _regions(source, image["regions"], image.get("id"), size, skipped)
             if chosen is None
             or image.get("id", image["regions"][0]["image_id"] if image["regions"] else None) in chosen
         ]
-    yield "vg/test", found
+    yield "vg/test", records
 
 
 def _regions(

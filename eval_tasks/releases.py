@@ -57,6 +57,7 @@ LICENCES = {
     "lvis": "CC BY 4.0",
     "vg": "CC BY 4.0",
 }
+ROWS_AT_ONCE = 500  # pictures may be in them
 PICTURES = (REC_PICTURES, "flickr30k-images", "val2017", "VG_100K", "VG_100K_2")  # of the layouts above
 
 
@@ -75,17 +76,17 @@ def convert(benchmark: str, source: str, target: str, embed=False, allow_outside
         raise UserError(f"--from {source}: no such folder")
     refuse_unwritable({"--to": target}, folders=True)
     counts, skipped = Counter(), Counter()
-    for place, records in CONVERTERS[benchmark](Path(source), skipped):
-        folder = place.split("/")[0]
-        found = [{**record, "licence": LICENCES[folder.removesuffix("_refs")]} for record in records]
-        if not found:
-            raise UserError(f"--from {source}: {place} came out empty ({_told(skipped)})")
-        _check_pictures(found, Path(source), place, allow_outside)
-        _write(found, Path(source), Path(target), place, embed)
-        counts[place] = len(found)
-        what, published = PUBLISHED.get(place, ("documents", None))
-        differs = f"; the published split has {published}" if published not in (None, len(found)) else ""
-        say(f"{place}: {len(found)} {what}{differs}")
+    for split_name, records in CONVERTERS[benchmark](Path(source), skipped):
+        folder = split_name.split("/")[0]
+        documents = [{**record, "licence": LICENCES[folder.removesuffix("_refs")]} for record in records]
+        if not documents:
+            raise UserError(f"--from {source}: {split_name} came out empty ({_told(skipped)})")
+        _check_pictures(documents, Path(source), split_name, allow_outside)
+        _write(documents, Path(source), Path(target), split_name, embed)
+        counts[split_name] = len(documents)
+        what, published = PUBLISHED.get(split_name, ("documents", None))
+        differs = f"; the published split has {published}" if published not in (None, len(documents)) else ""
+        say(f"{split_name}: {len(documents)} {what}{differs}")
     if skipped:
         say(f"left out: {_told(skipped)}")
     return counts
@@ -95,35 +96,35 @@ def _told(counts: Mapping) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in counts.items())
 
 
-def _check_pictures(records: list[Record], source: Path, place: str, allow_outside: bool) -> None:
+def _check_pictures(records: list[Record], source: Path, split_name: str, allow_outside: bool) -> None:
     """UserError where pictures are missing or outside the release's folder of them, which may be a link."""
     names = {str(record["image"]): str(record["id"]) for record in reversed(records)}  # of its first record
     missing = sorted(name for name in names if not (source / name).is_file())
     if missing:
-        lost = f"{len(missing)} of {len(names)} pictures of {place}"
+        lost = f"{len(missing)} of {len(names)} pictures of {split_name}"
         raise UserError(f"--from {source}: {lost} are missing, such as {missing[0]}")
     for folder in () if allow_outside else PICTURES:
         named = ((id, str(source / name)) for name, id in names.items() if name.startswith(f"{folder}/"))
         refuse_outside(named, str(source / folder), "--from", "--allow-outside")
 
 
-def _write(records: list[Record], source: Path, target: Path, place: str, embed: bool) -> None:
+def _write(records: list[Record], source: Path, target: Path, split_name: str, embed: bool) -> None:
     """One Parquet file; pictures' paths become relative to `target`, or the pictures themselves."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise UserError("spr data needs pyarrow: pip install 'spr-plugin[eval]'") from None
-    file = target / f"{place}.parquet"
+    file = target / f"{split_name}.parquet"
     rows = (_with_picture(record, source, target, embed) for record in records)
-    part, writer = draft_of(file), None
+    part = draft_of(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        while batch := list(islice(rows, 500)):
-            table = pyarrow.Table.from_pylist(batch, schema=writer.schema if writer else None)
-            writer = writer or pyarrow.parquet.ParquetWriter(part, table.schema)
-            writer.write_table(table)
-        writer.close()
+        first = pyarrow.Table.from_pylist(list(islice(rows, ROWS_AT_ONCE)))
+        with pyarrow.parquet.ParquetWriter(part, first.schema) as writer:
+            writer.write_table(first)
+            while batch := list(islice(rows, ROWS_AT_ONCE)):
+                writer.write_table(pyarrow.Table.from_pylist(batch, schema=first.schema))
         put(part, file)
     except OSError as error:
         raise UserError(f"--to {target}: cannot write {file} ({error.strerror or error})") from None
@@ -133,10 +134,8 @@ def _write(records: list[Record], source: Path, target: Path, place: str, embed:
 
 def _with_picture(record: Record, source: Path, target: Path, embed: bool) -> Record:
     path = source / str(record["image"])
-    picture = os.path.relpath(path, target)
-    if embed:
-        picture = {"bytes": stored_bytes(str(path), str(record["id"])), "path": path.name}
-    return {**record, "image_id": path.name, "image": picture}
+    embedded = {"bytes": stored_bytes(str(path), str(record["id"])), "path": path.name} if embed else None
+    return {**record, "image_id": path.name, "image": embedded or os.path.relpath(path, target)}
 
 
 CONVERTERS: dict[str, Callable[[Path, Counter], Iterator[tuple[str, list[Record]]]]] = {

@@ -14,17 +14,17 @@ SAMPLES = re.compile(r"(?P<time>(?:(?!_samples_)\w)+)_samples_(?P<task>.+)\.json
 
 
 @dataclass(frozen=True)
-class Run:
+class Results:
     """The samples of one result folder: task → document id → its record in lmms-eval's samples file; and the
     files that hold them.
     """
 
     folder: Path
-    tasks: Mapping[str, Mapping[str, dict]]
+    tasks: Mapping[str, Mapping[str | int, dict]]
     files: tuple[Path, ...]
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> Results:
     """The samples of each task of ours under `folder`, which holds one run: the newest, where it was made
     again in its place.
 
@@ -33,13 +33,13 @@ def read_run(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    found = sorted(
+    saved = sorted(
         (match["time"], match["task"], file)
         for file in folder.rglob("*.jsonl")
         if (match := SAMPLES.fullmatch(file.name))
     )
-    read = {file: _records(file) for _, _, file in found}
-    newest = {task: file for _, task, file in found if read[file]}
+    read = {file: _records(file) for _, _, file in saved}
+    newest = {task: file for _, task, file in saved if read[file]}
     if not newest:
         raise UserError(
             f"{folder}: holds no samples of spr tasks; run lmms-eval with --log_samples --output_path"
@@ -48,26 +48,30 @@ def read_run(folder: Path) -> Run:
     homes = sorted({str(file.parent) for file, records in read.items() if records})
     if len(homes) > 1:
         raise UserError(f"{folder} holds {len(homes)} runs ({', '.join(homes)}): name the folder of one")
-    _refuse_several_models([file.with_name(f"{time}_results.json") for time, _, file in found if read[file]])
+    _refuse_several_models([file.with_name(f"{time}_results.json") for time, _, file in saved if read[file]])
     newest = dict(sorted(newest.items()))
-    return Run(folder, {task: read[file] for task, file in newest.items()}, tuple(newest.values()))
+    return Results(folder, {task: read[file] for task, file in newest.items()}, tuple(newest.values()))
 
 
-def _records(file: Path) -> dict[str, dict]:
+def _records(file: Path) -> dict[str | int, dict]:
     """Document id → record; empty for a task that is not ours."""
-    found: dict[str, dict] = {}
+    records: dict[str | int, dict] = {}
     for number, record in read_json_lines(file, str(file)):
         details = record.get(metrics.DETAILS) if isinstance(record, dict) else None
-        if details is None and isinstance(record, dict) and not found:
+        if details is None and isinstance(record, dict) and not records:
             return {}
-        if not isinstance(details, dict) or not isinstance(details.get("id"), (str, int)):
+        if not isinstance(record, dict) or not isinstance(details, dict) or not _is_id(details.get("id")):
             raise UserError(
                 f"{file}, line {number}: no record of a task of ours, whose {metrics.DETAILS} have an id"
             )
-        if details["id"] in found:
+        if details["id"] in records:
             raise UserError(f"{file}, line {number}: document {details['id']} stands there twice")
-        found[details["id"]] = record
-    return found
+        records[details["id"]] = record
+    return records
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, (str, int))
 
 
 def _refuse_several_models(results: Iterable[Path]) -> None:
@@ -95,7 +99,7 @@ def _config(results: Path) -> dict | None:
     return config if isinstance(config, dict) else None
 
 
-def refuse_unsound(task: str, run: Run) -> None:
+def refuse_unsound(task: str, run: Results) -> None:
     """UserError for the first document that is not what one of our tasks makes of it, or whose figures are
     none.
     """
@@ -128,15 +132,16 @@ def _whole(details: Mapping, kinds: Set[str]) -> bool:
     items = details.get("items", [] if "said" in kinds else None)
     listed = isinstance(items, list) and all(isinstance(item, dict) and "id" in item for item in items)
     references = details.get("references")
-    told = isinstance(details.get("said"), str) and isinstance(references, list) and references != []
-    told = told and all(isinstance(reference, str) for reference in references)
+    texts = isinstance(references, list) and all(isinstance(reference, str) for reference in references)
+    told = isinstance(details.get("said"), str) and texts and references != []
     return isinstance(details.get("image"), str) and listed and (told or "said" not in kinds)
 
 
 def _is_box_item(item: Mapping) -> bool:
     """Whether it is what `metrics.box_item` makes."""
     overlap, reason, predicted = item.get("iou"), item.get("reason", 0), item.get("predicted", 0)
-    sound = finite([overlap]) and 0 <= overlap <= 1 and (reason is None or isinstance(reason, str))
+    sound = isinstance(overlap, (int, float)) and finite([overlap]) and 0 <= overlap <= 1
+    sound = sound and (reason is None or isinstance(reason, str))
     return sound and _is_box(item.get("truth")) and (predicted is None or _is_box(predicted))
 
 

@@ -24,11 +24,11 @@ def doc_to_target(doc: dict) -> str:
 
 def process_results(doc: dict, results: list) -> dict[str, dict]:
     """One answer → payloads. Pure, and never raises."""
-    said, true = plain(answer_text(results)), plain(doc["answer"])
-    right, negative = float(said == true), float(true == "no")
-    figures = {"accuracy": (right, 1.0), "false_yes": (negative * (said == "yes"), negative)}
+    answer, true = plain(answer_text(results)), plain(doc["answer"])
+    right, negative = float(answer == true), float(true == "no")
+    figures = {"accuracy": (right, 1.0), "false_yes": (negative * (answer == "yes"), negative)}
     return {
         "accuracy": metrics.payload(doc, [right]),
-        "false_yes": metrics.payload(doc, [float(said == "yes")] if negative else []),
+        "false_yes": metrics.payload(doc, [float(answer == "yes")] if negative else []),
         metrics.DETAILS: metrics.detail(doc, [{"id": doc["id"], "figures": figures}]),
     }

@@ -103,14 +103,14 @@ class ClipSimilarity:
     def text_embeddings(self, texts: Sequence[str]) -> torch.Tensor:
         """Unit embeddings (n, d) of texts within the limit."""
         # Alike lengths together: little padding.
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         rows: list[torch.Tensor] = [None] * len(texts)
         for batch in (order[i : i + TEXTS] for i in range(0, len(order), TEXTS)):
             tokens = self.tokenizer(
-                [texts[place] for place in batch], return_tensors="pt", **self._padding()
+                [texts[index] for index in batch], return_tensors="pt", **self._padding()
             ).to(self.device)
-            for place, row in zip(batch, _unit(self._text_features(tokens))):
-                rows[place] = row
+            for index, row in zip(batch, _unit(self._text_features(tokens))):
+                rows[index] = row
         return torch.stack(rows)
 
     def count_tokens(self, text: str) -> int:

@@ -25,7 +25,7 @@ from spr_plugin.recipes.spr.scoring import split_text
 
 ENDS = re.compile(r"[.?]")  # of a phrase within a caption
 CAPTIONS = 4  # in one batch at most, each with the picture beside it
-Found = tuple[str, torch.Tensor, torch.Tensor]
+Scored = tuple[str, torch.Tensor, torch.Tensor]
 
 
 class ZeroShotDetector:
@@ -60,10 +60,10 @@ class ZeroShotDetector:
             for phrase in phrases
         }
         asked = dict.fromkeys(part for split in parts.values() for part in split)
-        found = (
+        by_part = (
             {
                 part: self._kept(picture, scores, boxes)
-                for part, scores, boxes in self._found(picture, list(asked))
+                for part, scores, boxes in self._detected(picture, list(asked))
             }
             if asked
             else {}
@@ -72,7 +72,7 @@ class ZeroShotDetector:
             (phrase, box, score)
             for phrase, split in parts.items()
             for part in split
-            for box, score in found[part]
+            for box, score in by_part[part]
         ]
 
     def count_tokens(self, text: str) -> int:
@@ -85,7 +85,7 @@ class ZeroShotDetector:
     def _pixels(self, picture: Image.Image) -> dict[str, torch.Tensor]:
         return self.processor.image_processor(images=picture, return_tensors="pt").to(self.device)
 
-    def _found(self, picture: Image.Image, parts: Sequence[str]) -> Iterator[Found]:
+    def _detected(self, picture: Image.Image, parts: Sequence[str]) -> Iterator[Scored]:
         """(part, scores (q,), boxes (q, 4) as centre, width and height, 0-1 of what `_sides` says) for each
         part.
         """
@@ -117,7 +117,7 @@ class GroundingDino(ZeroShotDetector):
         self.caption_limit = min(model.config.max_text_len, model.config.text_config.max_position_embeddings)
         self.text_limit = self.caption_limit - 3  # begin, full stop, end
 
-    def _found(self, picture, parts):
+    def _detected(self, picture, parts):
         captions, pixels = list(self._captions(parts)), self._pixels(picture)
         for batch in (captions[i : i + CAPTIONS] for i in range(0, len(captions), CAPTIONS)):
             text = self.processor.tokenizer.pad(
@@ -160,7 +160,7 @@ class OwlVit(ZeroShotDetector):
         self.query_limit = model.config.text_config.max_position_embeddings
         self.text_limit = self.query_limit - processor.tokenizer.num_special_tokens_to_add()
 
-    def _found(self, picture, parts):
+    def _detected(self, picture, parts):
         text = self.processor.tokenizer(
             list(parts), padding="max_length", max_length=self.query_limit, return_tensors="pt"
         ).to(self.device)

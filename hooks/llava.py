@@ -73,15 +73,15 @@ class LlavaHost(Host):
         one = copy.copy(self.dataset)
         one.list_data_dict = []
         self.transform_once(one)
-        with held_picture(self.namespace, picture) as name:
+        with picture_in_memory(self.namespace, picture) as name:
             for asked, answer in talks:
                 turns = [{"from": "human", "value": f"<image>\n{asked}"}, {"from": "gpt", "value": answer}]
                 one.list_data_dict.append({"id": "spr", "image": name, "conversations": turns})
             return [self.item(one, index) for index in range(len(talks))]
 
-    def item(self, dataset, place: int) -> dict:
+    def item(self, dataset, index: int) -> dict:
         """A row of the host's data set."""
-        return dataset[place]
+        return dataset[index]
 
     def batch(self, rows: list[dict]) -> dict:
         return self.collator(rows)
@@ -133,9 +133,13 @@ class LlavaHost(Host):
             *_, mask, _, embeds, _ = expand(**given)
         embeds, mask = flush_right(embeds, mask.long())
         decoder, head = self.language_model()
-        places = (mask.cumsum(1) - 1).clamp(min=0)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
         out = decoder(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=places, use_cache=True, return_dict=True
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            return_dict=True,
         )
         return head(out.last_hidden_state[:, -1]), out.past_key_values, mask
 
@@ -259,26 +263,26 @@ class _PicturesInMemory:
     """
 
     def __init__(self, module):
-        self._module, self.held = module, {}
+        self._module, self.pictures = module, {}
 
     def __getattr__(self, name):
         return getattr(self._module, name)
 
     def open(self, path, *args, **kwargs):
-        return self.held[path] if path in self.held else self._module.open(path, *args, **kwargs)
+        return self.pictures[path] if path in self.pictures else self._module.open(path, *args, **kwargs)
 
 
 @contextlib.contextmanager
-def held_picture(namespace: dict, picture):
+def picture_in_memory(namespace: dict, picture):
     """An absolute path under which the script's ``Image.open`` finds ``picture``."""
     if not isinstance(namespace["Image"], _PicturesInMemory):
         namespace["Image"] = _PicturesInMemory(namespace["Image"])
-    held, name = namespace["Image"].held, f"/{uuid.uuid4().hex}"
-    held[name] = picture
+    pictures, name = namespace["Image"].pictures, f"/{uuid.uuid4().hex}"
+    pictures[name] = picture
     try:
         yield name
     finally:
-        del held[name]
+        del pictures[name]
 
 
 def script_of(trainer, namespace: dict) -> bool:

@@ -45,8 +45,8 @@ class LlavaNextHost(LlavaHost):
         row["labels"][ends[0] + 1 if ends else len(row["labels"]) :] = IGNORED
         return row
 
-    def item(self, dataset, place: int) -> dict:
-        return dataset._get_item(place)  # its __getitem__ sleeps over a bad picture, and takes another one
+    def item(self, dataset, index: int) -> dict:
+        return dataset._get_item(index)  # its __getitem__ sleeps over a bad picture, and takes another one
 
     def asked(self, row: dict) -> int:
         ids = row["input_ids"].tolist()

@@ -54,11 +54,11 @@ class TransformersHost(Host):
 
     def row(self, paths: Sequence[str], prompt: str, answer: str) -> dict:
         row = self.question([open_image(path) for path in paths], prompt)
-        said = self.tokenizer(answer, add_special_tokens=False)["input_ids"] + [self.tokenizer.eos_token_id]
+        ids = self.tokenizer(answer, add_special_tokens=False)["input_ids"] + [self.tokenizer.eos_token_id]
         asked = len(row["input_ids"])
         for name in self._along_tokens(row):
-            row[name] = torch.cat([row[name], row[name].new_zeros(len(said))])
-        row["input_ids"][asked:] = torch.tensor(said)
+            row[name] = torch.cat([row[name], row[name].new_zeros(len(ids))])
+        row["input_ids"][asked:] = torch.tensor(ids)
         row["attention_mask"][asked:] = 1
         row["labels"] = row["input_ids"].clone()
         row["labels"][:asked] = IGNORED
@@ -111,19 +111,19 @@ class TransformersHost(Host):
         batch = self.on_device(self.batch(rows, padding="left"))
         mask, seen = batch["attention_mask"].long(), {}
 
-        def place(module, args, kwargs):
+        def with_positions(module, args, kwargs):
             """One axis of positions counts from a row's first token; the model's own three (M-RoPE) stay."""
-            places = kwargs.get("position_ids")
-            if places is None or places.ndim < 3:
-                places = (mask.cumsum(1) - 1).clamp(min=0)
-            seen["places"] = places
-            return args, {**kwargs, "position_ids": places}
+            positions = kwargs.get("position_ids")
+            if positions is None or positions.ndim < 3:
+                positions = (mask.cumsum(1) - 1).clamp(min=0)
+            seen["positions"] = positions
+            return args, {**kwargs, "position_ids": positions}
 
         decoder, _ = self.language_model()
-        with decoder.register_forward_pre_hook(place, with_kwargs=True):
+        with decoder.register_forward_pre_hook(with_positions, with_kwargs=True):
             out = self.vlm(**batch, use_cache=True, return_dict=True, **self._last_logits())
-        ahead = seen["places"][..., -1:] - (mask.sum(1, keepdim=True) - 1)
-        return out.logits[:, -1], _Placed(out.past_key_values, ahead), mask
+        offset = seen["positions"][..., -1:] - (mask.sum(1, keepdim=True) - 1)
+        return out.logits[:, -1], _Placed(out.past_key_values, offset), mask
 
     def _last_logits(self) -> dict:
         known = inspect.signature(type(self.vlm).forward).parameters
@@ -131,16 +131,16 @@ class TransformersHost(Host):
 
     def step(self, tokens, mask, cache) -> tuple:
         decoder, head = self.language_model()
-        places = mask.sum(1, keepdim=True) - 1 + cache.ahead
+        positions = mask.sum(1, keepdim=True) - 1 + cache.offset
         out = decoder(
             inputs_embeds=self.vlm.get_input_embeddings()(tokens),
             attention_mask=mask,
-            position_ids=places,
+            position_ids=positions,
             past_key_values=cache.keys_and_values,
             use_cache=True,
             return_dict=True,
         )
-        return head(out.last_hidden_state[:, -1]), _Placed(out.past_key_values, cache.ahead)
+        return head(out.last_hidden_state[:, -1]), _Placed(out.past_key_values, cache.offset)
 
     # --- training
 
@@ -194,12 +194,12 @@ class TransformersHost(Host):
 
 @dataclasses.dataclass
 class _Placed:
-    """A key-value cache with what each row's next position is ahead of its number of tokens, ``(…, B, 1)``: a
-    picture of many tokens can take few positions.
+    """A key-value cache, and each row's `offset` ``(…, B, 1)`` from its number of tokens to its next
+    position: a picture of many tokens can take few positions (transformers' ``rope_deltas``).
     """
 
     keys_and_values: Any
-    ahead: torch.Tensor
+    offset: torch.Tensor
 
     @property
     def layers(self) -> list:
@@ -207,11 +207,11 @@ class _Placed:
 
     def batch_repeat_interleave(self, times: int) -> None:
         self.keys_and_values.batch_repeat_interleave(times)
-        self.ahead = self.ahead.repeat_interleave(times, -2)
+        self.offset = self.offset.repeat_interleave(times, -2)
 
     def batch_select_indices(self, rows: torch.Tensor) -> None:
         self.keys_and_values.batch_select_indices(rows)
-        self.ahead = self.ahead[..., rows, :]
+        self.offset = self.offset[..., rows, :]
 
 
 def _padded(sequences: list[torch.Tensor], fill: int, side: str) -> torch.Tensor:
@@ -263,13 +263,13 @@ def find_processor(trainer, namespace: dict):
     """
     from transformers import ProcessorMixin
 
-    places = [
+    candidates = [
         getattr(trainer, "processing_class", None),
         getattr(trainer.data_collator, "processor", None),
         *namespace.values(),
     ]
     return next(
-        (place for place in places if isinstance(place, ProcessorMixin) and hasattr(place, "tokenizer")), None
+        (one for one in candidates if isinstance(one, ProcessorMixin) and hasattr(one, "tokenizer")), None
     )
 
 

@@ -141,8 +141,8 @@ def own_flags():
         yield
     except UserError as error:
         names = {"--spr_image_folder": "--images"}
-        said = FLAG.sub(lambda flag: _own(names.get(flag[0], flag[0]), own), str(error))
-        raise UserError(said) from error
+        text = FLAG.sub(lambda flag: _own(names.get(flag[0], flag[0]), own), str(error))
+        raise UserError(text) from error
 
 
 def _own(flag: str, own: set[str]) -> str:

@@ -1,4 +1,4 @@
-"""Boxes on pictures, for people: the report's, and what a look at held-out regions sends to a tracker."""
+"""Boxes on pictures, for people: in reports, and in what a look at held-out regions sends to a tracker."""
 
 from __future__ import annotations
 
@@ -11,17 +11,25 @@ from spr_plugin.recipes.base import Mark
 SIDE = 360  # of a picture that is shown, in pixels
 COLORS = {"region": "#888888", "truth": "#1f77ff", "chosen": "#12a150", "rejected": "#e5484d"}
 WRITTEN = "written"  # kind of the marks that take the colour of their side, and a thick line
+Line = tuple[str, Sequence[float], int]  # colour, xyxy in pixels of the picture, width
 
 
-def drawn(image: Image.Image, marks: Sequence[Mark], side: str) -> Image.Image:
-    """The picture, made small, with these marks on it; ``side`` names the colour of what an answer wrote."""
+def lines_of(marks: Sequence[Mark], side: str) -> list[Line]:
+    """How marks are drawn; ``side`` names the colour of what an answer wrote."""
+    return [
+        (COLORS[side], mark.xyxy, 3)
+        if mark.kind == WRITTEN
+        else (COLORS.get(mark.kind, COLORS["region"]), mark.xyxy, 1)
+        for mark in marks
+    ]
+
+
+def drawn(image: Image.Image, boxes: Sequence[Line]) -> Image.Image:
+    """The picture, made small, with boxes on it."""
     factor = SIDE / max(image.size)
     image = image.resize([max(1, round(length * factor)) for length in image.size], Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
-    for mark in marks:
-        written = mark.kind == WRITTEN
-        colour = COLORS[side] if written else COLORS.get(mark.kind, COLORS["region"])
-        x1, y1, x2, y2 = (value * factor for value in mark.xyxy)
-        corners = [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]
-        draw.rectangle(corners, outline=colour, width=3 if written else 1)
+    for colour, corners, width in boxes:
+        x1, y1, x2, y2 = (value * factor for value in corners)
+        draw.rectangle([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)], outline=colour, width=width)
     return image

@@ -35,8 +35,8 @@ def blamed(whom: str):
         text = " ".join(f"{type(error).__name__}: {error}".split())
         frames = traceback.extract_tb(error.__traceback__)
         theirs = [frame for frame in frames if not frame.filename.startswith(NOT_THEIRS)]
-        place = "".join(f" ({frame.filename}, line {frame.lineno})" for frame in theirs[-1:])
-        raise UserError(f"{whom} raised {text}{place}") from error
+        where = "".join(f" ({frame.filename}, line {frame.lineno})" for frame in theirs[-1:])
+        raise UserError(f"{whom} raised {text}{where}") from error
 
 
 # --- checks; each raises Broken -----------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def spr_box_format(family: str, aspect: str | None) -> BoxFormat | None:
 
 
 @hookspec(firstresult=True)
-def spr_recipe(config: SPRConfig, box_format: BoxFormat | None) -> Recipe | None:
+def spr_recipe(config: SPRConfig, box_format: BoxFormat | None) -> Recipe[Any] | None:
     """The :class:`spr_plugin.recipes.base.Recipe` named ``config.spr_recipe``, for a model that writes boxes
     so; ``box_format`` is None where a run is opened whose format is not known.
     """

@@ -16,10 +16,10 @@ from spr_plugin.training import ranks, weights
 
 def judge_all(queries: list[Query], recipe: Recipe, device, candidates: Mapping[str, dict], log: Log) -> None:
     """One record a query, of whose candidates each is judged; what ``log`` holds is not judged again."""
-    held = ranks.from_rank_0(lambda: log.resume({query.id for query in queries}))
+    logged = ranks.from_rank_0(lambda: log.resume({query.id for query in queries}))
     # Pictures of which a query is missing are judged as a whole, so that a batch is the same whatever was
     # done before.
-    wanted = [about for about in by_pictures(queries) if any(query.id not in held for query in about)]
+    wanted = [about for about in by_pictures(queries) if any(query.id not in logged for query in about)]
     mine = ranks.share(wanted, len)
     answers = by_query(candidates.values())
     with weights.loading_whole():  # under ZeRO-3 a model that is loaded would be dealt among the ranks
@@ -27,7 +27,7 @@ def judge_all(queries: list[Query], recipe: Recipe, device, candidates: Mapping[
     shown = progress(prefetch(pictures_of, mine), len(mine), "scoring pictures", show=ranks.rank() == 0)
     for about, pictures in shown:
         records = judge_pictures(pictures, about, [answers.get(query.id, []) for query in about], ready)
-        log.append(*(record for record in records if record["id"] not in held))
+        log.append(*(record for record in records if record["id"] not in logged))
     ranks.barrier()
 
 

@@ -19,7 +19,7 @@ from spr_plugin.ids import digest
 from spr_plugin.pairing import Pairing
 from spr_plugin.plugins import ask
 from spr_plugin.progress import listed, say
-from spr_plugin.queries import find_queries, held_queries, log_queries, settled_queries
+from spr_plugin.queries import find_queries, log_queries, logged_queries, settled_queries
 from spr_plugin.recipes.base import Query, Recipe, Source
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
@@ -229,7 +229,7 @@ def _settings(entering: Round) -> dict[str, dict]:
 
 def queries_of(entered: Round) -> list[Query]:
     """The queries of a round that was entered, the same on every rank."""
-    queries = held_queries(entered.folder, entered.recipe) or []
+    queries = logged_queries(entered.folder, entered.recipe)
     keys = (key for query in queries for picture in query.pictures for key in keys_of_picture(picture.path))
     if not entered.config.spr_exclude and any(isinstance(key, int) for key in keys):
         if ranks.rank() == 0:

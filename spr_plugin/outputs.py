@@ -59,10 +59,10 @@ def refuse_within(folder: str, files: Iterable[tuple[str, str]]) -> None:
 def _identity(path: str) -> tuple[int, int] | str:
     """Equal for all names of one file, links included."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return os.path.realpath(path)
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _within(path: str, folder: str) -> bool:

@@ -90,12 +90,14 @@ def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
     """
     log = now.log("pairs")
     if ranks.rank() == 0:
-        held, scores = log.held(), now.log("scores").read()
+        logged, scores = log.held(), now.log("scores").read()
         for query in queries:
             made = make_pair(query, now.recipe.question(query), scores[query.id]["candidates"], now.pairing)
-            skipped = isinstance(made, str)
-            record = {"id": query.id, "query": query.id, "skip": made} if skipped else asdict(made)
-            if record["id"] not in held:
+            if isinstance(made, str):
+                record = {"id": query.id, "query": query.id, "skip": made}
+            else:
+                record = asdict(made)
+            if record["id"] not in logged:
                 log.append({**record, "recipe": now.recipe.name})
     ranks.barrier()
     records = log.read().values()
@@ -138,7 +140,7 @@ def during(stage: str, folder: Folder | None = None):
     try:
         yield summary
     except Exception as error:
-        error.spr_stage = getattr(error, "spr_stage", stage)
+        vars(error).setdefault("spr_stage", stage)
         raise
     seconds = time.monotonic() - start
     for what in summary:

@@ -76,6 +76,16 @@ def held_queries(folder: Folder, recipe: Recipe) -> list[Query] | None:
     return None if records.damaged else [recipe.read(record) for record in records.values()]
 
 
+def logged_queries(folder: Folder, recipe: Recipe) -> list[Query]:
+    """The queries of a run that was begun. UserError where their log was damaged since."""
+    queries = held_queries(folder, recipe)
+    if queries is None:
+        raise UserError(
+            f"{folder.path / 'regions'} was damaged while it was read: run the same command again"
+        )
+    return queries
+
+
 def log_queries(folder: Folder, recipe: Recipe, queries: list[Query], skipped: Counter) -> None:
     """Write the log of queries, and what was left out by reason."""
     folder.log("regions").write({**query.to_record(), "recipe": recipe.name} for query in queries)

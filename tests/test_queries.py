@@ -67,6 +67,24 @@ def regions(source, aspect="pad", into="spr", **flags):
     return {query.image.id: len(query.image.annotations) for query in queries}, read_json(folder.skipped)
 
 
+def test_queries_that_were_damaged_since_they_were_written_are_a_line(source):
+    folder, form = Folder(source / "spr"), llava()
+    config = SPRConfig(spr=True, spr_annotations=str(source / "coco.json"), spr_image_folder=str(source))
+    write_queries(folder, config, form)
+    path, entered = folder.log("regions").path, SimpleNamespace(folder=folder, config=config)
+    entered.recipe = find_recipe(config, form)
+    assert queries_of(entered)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(UserError, match="regions was damaged .* run the same command again"):
+        queries_of(entered)
+
+
+def test_without_a_data_file_to_mine_annotations_are_asked_for(source):
+    """A plugin's host may have none."""
+    with pytest.raises(UserError, match="^--spr_annotations: name .* no LLaVA --data_path"):
+        write_queries(Folder(source / "spr"), SPRConfig(spr=True), llava(), None, str(source))
+
+
 @pytest.mark.parametrize(
     ("flags", "objects", "counts"),
     [

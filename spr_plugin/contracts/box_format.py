@@ -40,12 +40,12 @@ def checked_format(plugin: str, hook: str, form, arguments: dict) -> BoxFormat:
         """What `method` makes of its arguments: a text that reads as the boxes `wanted`."""
         with checking(method):
             text = of_kind(getattr(form, method)(*arguments, **flags), str)
-            found = boxes_of(text)
-            if len(found) != len(wanted):
+            read = boxes_of(text)
+            if len(read) != len(wanted):
                 raise Broken(
-                    f"gives {shown(text)}, which parse reads as {len(found)} boxes, not {len(wanted)}"
+                    f"gives {shown(text)}, which parse reads as {len(read)} boxes, not {len(wanted)}"
                 )
-            for box, true in zip(found, wanted):
+            for box, true in zip(read, wanted):
                 if not box.space.same_picture(space) or pair_iou(box.pixels(), true.pixels()) < 0.5:
                     raise Broken(f"gives {shown(text)}, which parse reads as another box than {true.xyxy}")
         return text

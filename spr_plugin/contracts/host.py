@@ -37,8 +37,8 @@ def _check_rows(host: Host, checking) -> None:
         with checking("row"):
             row = host.row([query.image.path], "Describe the objects.", answer)
             ids, labels = (_tokens(row, key) for key in ("input_ids", "labels"))
-            said = [token for token, label in zip(ids, labels) if label != -100]
-            if len(ids) != len(labels) or not said or len(said) == len(ids):
+            trained_on = [token for token, label in zip(ids, labels) if label != -100]
+            if len(ids) != len(labels) or not trained_on or len(trained_on) == len(ids):
                 raise Broken("gives labels that are not -100 off the answer and its tokens on it")
         with checking("questions"):
             prompts = ["Describe the objects.", "Where?"]
@@ -55,7 +55,7 @@ def _check_rows(host: Host, checking) -> None:
     with checking("pictures"):
         listed(host.pictures(batch))
     with checking("texts"):
-        of_kind(listed(host.texts([said]), 1, "answers")[0], str)
+        of_kind(listed(host.texts([trained_on]), 1, "answers")[0], str)
 
 
 def _check_answering(host: Host, checking) -> None:

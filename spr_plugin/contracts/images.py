@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.data.annotations import AnnotatedImage, Annotation, image_size, usable
@@ -23,10 +24,10 @@ ANNOTATION_KINDS: dict[str, type | tuple[type, ...]] = {"id": (str, int), "label
 class CheckedImages(Foreign):
     """A plugin's annotated pictures, each checked when it is asked for."""
 
-    def __init__(self, plugin, hook, given, arguments):
+    def __init__(self, plugin: str, hook: str, given: Any, arguments: Mapping[str, Any]):
         by_number = hasattr(given, "ids")
         super().__init__(plugin, hook, given, ["image"] if by_number else ["__iter__"])
-        self._skipped: Counter = arguments["skipped"]
+        self._skipped: Counter[str] = arguments["skipped"]
         if by_number:
             with self.checking("ids"):
                 self.ids = [of_kind(id, (str, int)) for id in listed(given.ids)]
@@ -44,9 +45,9 @@ class CheckedImages(Foreign):
                 image = next(images, images)  # itself: the end, as None is a mistake
                 if image is images:
                     return
-                found = self._as_stored(image)
-            if found:
-                yield found
+                stored = self._as_stored(image)
+            if stored:
+                yield stored
 
     def _as_stored(self, image) -> AnnotatedImage | None:
         """`image` with the boxes that can be used, or None.

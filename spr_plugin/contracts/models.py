@@ -114,5 +114,5 @@ def _descriptions(query: RegionQuery) -> list[Description]:
     truth = np.array([annotation.box.pixels() for annotation in query.truth], dtype=np.float64)
     words = " and ".join(annotation.label for annotation in query.truth)
     boxes = truth, np.array([query.region.pixels()], dtype=np.float64), np.zeros((0, 4)), truth
-    said = words, "cup", words, f"{LONG} {words}"
-    return [Description(query, text, text, predicted, truth) for text, predicted in zip(said, boxes)]
+    texts = words, "cup", words, f"{LONG} {words}"
+    return [Description(query, text, text, predicted, truth) for text, predicted in zip(texts, boxes)]

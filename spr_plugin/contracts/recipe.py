@@ -175,10 +175,10 @@ class CheckedPairing(Foreign):
 
     def __call__(self, query, answers) -> tuple[str, str] | str:
         with self.checking():
-            found = self.given(query, dict(answers))
-            if isinstance(found, str):
-                return found
-            best, worst = listed(of_kind(found, (tuple, list)), 2, "(chosen, rejected)")
+            choice = self.given(query, dict(answers))
+            if isinstance(choice, str):
+                return choice
+            best, worst = listed(of_kind(choice, (tuple, list)), 2, "(chosen, rejected)")
             for id in (best, worst):
                 if id not in answers:
                     raise Broken(f"gives {shown(id)}, which is no candidate's id")

@@ -15,8 +15,9 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeGuard
 
 from spr_plugin.boxes import Box, Space, finite
 from spr_plugin.data.coco_index import CocoIndex
@@ -55,6 +56,20 @@ class AnnotatedImage(Picture):
     """A picture file with its objects."""
 
     annotations: tuple[Annotation, ...]
+
+
+class NumberedImages(Protocol):
+    """Annotated pictures of which any one can be had without the others."""
+
+    ids: Sequence[int | str]
+
+    def image(self, number: int) -> AnnotatedImage | None:
+        """The picture ``ids[number]``, or None."""
+
+
+def is_numbered(images: Iterable[AnnotatedImage]) -> TypeGuard[NumberedImages]:
+    """Whether they are :class:`NumberedImages`; by name, as what a plugin gives is (``spr_annotations``)."""
+    return hasattr(images, "ids")
 
 
 # --- COCO-format JSON: COCO, LVIS, Objects365
@@ -103,13 +118,17 @@ class CocoImages:
         records = self._index.images(id)
         path = self._path(_file_name(records[0]))
         size = image_size(path)
+        if isinstance(size, str):
+            self._skipped[size] += len(records)
+            return None
         fitting = [record for record in records if (record["width"], record["height"]) == size]
         if len(fitting) < len(records):
-            self._skipped[size if isinstance(size, str) else "size_mismatch"] += len(records) - len(fitting)
+            self._skipped["size_mismatch"] += len(records) - len(fitting)
         if not fitting:
             return None
-        found = [self._annotations(record["id"], Space.pixels(*size)) for record in fitting]
-        annotations = _joined(found, self._skipped)
+        space = Space.pixels(*size)
+        of_records = [self._annotations(record["id"], space) for record in fitting]
+        annotations = _joined(of_records, self._skipped)
         if not annotations:
             self._skipped["no_objects"] += 1
             return None
@@ -119,28 +138,28 @@ class CocoImages:
         """The usable objects of one record, the first of each id."""
         rows = [row for row in self._index.annotations(id) if isinstance(row, dict)]
         read = (_coco_annotation(row, self._labels, space, self._skipped, self._keep_crowd) for row in rows)
-        found = [annotation for annotation in read if annotation]
-        annotations = {annotation.id: annotation for annotation in reversed(found)}
-        if len(found) > len(annotations):
-            self._skipped["duplicate_id"] += len(found) - len(annotations)
-        return list(reversed(annotations.values()))
+        sound = [annotation for annotation in read if annotation]
+        by_id = {annotation.id: annotation for annotation in reversed(sound)}
+        if len(sound) > len(by_id):
+            self._skipped["duplicate_id"] += len(sound) - len(by_id)
+        return list(reversed(by_id.values()))
 
     def _path(self, name: str) -> str:
         """Where the file lies: under its name in the folder, or under a tail of it that is no tail of another
         record's name. UserError for a file that another name has led to."""
         first, *tails = _tails(name)
-        found = os.path.join(self._folder, first)
+        path = os.path.join(self._folder, first)
         # A folder that is there and lacks the file is the one that is meant: its name's end is another file.
-        if not os.path.exists(found) and not _names_a_folder(self._folder, name):
+        if not os.path.exists(path) and not _names_a_folder(self._folder, name):
             there = (tail for tail in tails if os.path.exists(os.path.join(self._folder, tail)))
             own = next((tail for tail in there if not self._index.shared(name, tail)), first)
-            found = os.path.join(self._folder, own)
-        if (other := self._names.setdefault(os.path.abspath(found), name)) != name:
+            path = os.path.join(self._folder, own)
+        if (other := self._names.setdefault(os.path.abspath(path), name)) != name:
             raise UserError(
-                f"--spr_annotations {self._index.file}: {other} and {name} are one file, {found}: name it"
+                f"--spr_annotations {self._index.file}: {other} and {name} are one file, {path}: name it"
                 " alike"
             )
-        return found
+        return path
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         return filter(None, map(self.image, range(len(self.ids))))
@@ -154,14 +173,14 @@ def _names_a_folder(folder: str, name: str) -> bool:
 def _tails(name: str) -> list[str]:
     """``images/v1/patch8/a.jpg``, ``v1/patch8/a.jpg`` … ``a.jpg``: as Objects365 and LVIS name files, and as
     they are unpacked."""
-    places = range(max(len(name) - LONGEST_PATH, 0), len(name) - 1)
-    return [name, *(name[place + 1 :] for place in places if name[place] == "/" != name[place + 1])]
+    indices = range(max(len(name) - LONGEST_PATH, 0), len(name) - 1)
+    return [name, *(name[index + 1 :] for index in indices if name[index] == "/" != name[index + 1])]
 
 
-def _joined(found: list[list[Annotation]], skipped: Counter) -> tuple[Annotation, ...]:
+def _joined(of_records: list[list[Annotation]], skipped: Counter) -> tuple[Annotation, ...]:
     """The objects of all records of one file: no box twice under one label, no id twice."""
-    joined = {annotation.id: annotation for annotation in found[0]}
-    for number, later in enumerate(found[1:], 2):
+    joined = {annotation.id: annotation for annotation in of_records[0]}
+    for number, later in enumerate(of_records[1:], 2):
         for annotation in later:
             if any(
                 (known.label, known.box) == (annotation.label, annotation.box) for known in joined.values()
@@ -179,35 +198,35 @@ def _hashable(value: object) -> bool:
 
 def file_name_of(record: object, skipped: Counter) -> str:
     """The file name of an ``images`` entry; "", counted, unless it has an id and whole positive sizes too."""
-    good = isinstance(record, dict) and _hashable(record.get("id"))
-    good = good and all(
-        isinstance(record.get(side), int) and record[side] > 0 for side in ("width", "height")
-    )
-    name = _file_name(record) if good else ""
+    name = _file_name(record) if isinstance(record, dict) and _is_sound(record) else ""
     skipped.update([] if name else ["bad_image_record"])
     return name
 
 
-def _file_name(record: dict) -> str:
+def _is_sound(record: Mapping[str, Any]) -> bool:
+    sides = record.get("width"), record.get("height")
+    return _hashable(record.get("id")) and all(isinstance(side, int) and side > 0 for side in sides)
+
+
+def _file_name(record: Mapping[str, Any]) -> str:
     """``file_name``, or the end of LVIS's ``coco_url`` (``train2017/000000000009.jpg``)."""
     name = record.get("file_name") or "/".join(str(record.get("coco_url") or "").split("/")[-2:])
     return name if isinstance(name, str) else ""
 
 
 def _coco_annotation(
-    row: dict, labels: dict, space: Space, skipped: Counter, keep_crowd: bool
+    row: Mapping[str, Any], labels: Mapping[Any, str], space: Space, skipped: Counter[str], keep_crowd: bool
 ) -> Annotation | None:
     """The annotation of one row, or None, counted."""
     label = labels.get(row.get("category_id"), "") if _hashable(row.get("category_id")) else ""
-    box = _coco_box(row, space, keep_crowd)
-    reason = "no_label" if not label else box if isinstance(box, str) else None
-    if reason:
-        skipped[reason] += 1
+    box = _coco_box(row, space, keep_crowd) if label else "no_label"
+    if isinstance(box, str):
+        skipped[box] += 1
         return None
     return Annotation(row["id"] if _hashable(row.get("id")) else f"{box.xyxy}", label, box)
 
 
-def _coco_box(row: dict, space: Space, keep_crowd: bool) -> Box | str:
+def _coco_box(row: Mapping[str, Any], space: Space, keep_crowd: bool) -> Box | str:
     """COCO's xywh as a box on the picture, or the reason why it is left out."""
     if not keep_crowd and (row.get("iscrowd") or row.get("ignore")):
         return "crowd" if row.get("iscrowd") else "ignored"

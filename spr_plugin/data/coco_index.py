@@ -85,8 +85,8 @@ class CocoIndex:
     def named(self, name: str) -> int | str | None:
         """The id of the picture whose records name this file, one of `ids`."""
         first = "SELECT id FROM images WHERE name = ? AND NOT again"
-        found = self._db.execute(first, (_backwards(name),)).fetchone()
-        return found and found[0]
+        row = self._db.execute(first, (_backwards(name),)).fetchone()
+        return row and row[0]
 
     def shared(self, name: str, tail: str) -> bool:
         """Whether another name than `name` is or ends in the path `tail`: ``a.jpg`` is a tail of
@@ -141,9 +141,9 @@ def _kept(path: Path, file: str, name_of) -> sqlite3.Connection:
         say(f"indexing {file} into {path.parent}, once")
         path.parent.mkdir(parents=True, exist_ok=True)
         _built(sqlite3.connect(draft), file, name_of).close()
-        found = _summed(draft, path)
-        put(draft, found)
-        return sqlite3.connect(found)
+        made = _summed(draft, path)
+        put(draft, made)
+        return sqlite3.connect(made)
     except (OSError, sqlite3.OperationalError) as error:
         raise UserError(
             f"{path.parent}: cannot keep the index of {file} ({error}); point XDG_CACHE_HOME to a folder with"
@@ -308,9 +308,9 @@ class _Stream:
             and text.count('"', at, end) % 2 == 0
             and text.find("\\", at, end) < 0
         ):
-            if found := IMAGE_ID.search(text, at, end):
+            if image_id := IMAGE_ID.search(text, at, end):
                 self.at = end
-                return self.base + at, end - at, int(found[1])
+                return self.base + at, end - at, int(image_id[1])
         start, length, record = self.value()
         image = record.get("image_id") if isinstance(record, dict) else None
         return start, length, image if _is_id(image) else None
@@ -324,11 +324,11 @@ class _Stream:
             self._more()
 
     def _take(self, expected: str) -> str:
-        found = self._next()
-        if not found or found not in expected:
+        character = self._next()
+        if not character or character not in expected:
             raise self._broken(f"{' or '.join(expected)} expected")
         self.at += 1
-        return found
+        return character
 
     def _more(self) -> None:
         rest = self.text[self.at :]

@@ -84,12 +84,12 @@ def mine_conversations(
         if isinstance(size, str):
             skipped[size] += 1
             continue
-        found = [
+        mined = [
             mention
             for question, answer in turns
             for mention in _mined(question, answer, *size, box_format, told, skipped)
         ]
-        if annotations := _annotations(found, skipped):
+        if annotations := _annotations(mined, skipped):
             yield AnnotatedImage(name, path, *size, annotations)
 
 
@@ -107,31 +107,31 @@ def check_padding(turns_by_image: dict, image_folder: str, box_format: BoxFormat
     seen = list(itertools.islice(_beside_stripes(turns_by_image, image_folder, box_format), PADDING_SEEN))
     inside, sides = sum(one.inside for one in seen), sum(one.beside for one in seen)
     padded = box_format.space_name == "padded_square"
-    found = (
+    reach = (
         f"{inside} of {len(seen)} boxes on non-square pictures of --data_path {file} reach into the stripes"
         " that padding to a square adds"
     )
     mixed = inside < 0.75 * sides and sides - inside > 4 * math.sqrt(sides + inside)
-    both = f"{found}, {sides} into as broad ones at the sides"
+    both = f"{reach}, {sides} into as broad ones at the sides"
     alike = "some boxes count padding and some do not; write them alike, or give boxes by --spr_annotations"
     if 0 < len(seen) < PADDING_SURE:
         say(
-            f"{found}: too few to tell whether they count padding, taken as {'pad' if padded else 'square'}"
+            f"{reach}: too few to tell whether they count padding, taken as {'pad' if padded else 'square'}"
             " (--spr_data_aspect)"
         )
     elif padded and inside > PADDING_ERRORS * len(seen):
         if mixed:
             raise UserError(f"{both}: {alike}")
         raise UserError(
-            f"{found}: they are no boxes of the padded square; say --spr_data_aspect square, or give boxes by"
+            f"{reach}: they are no boxes of the padded square; say --spr_data_aspect square, or give boxes by"
             " --spr_annotations"
         )
     elif padded and inside:
-        say(f"{found}: such boxes are left out, and others like them may be read wrongly (--spr_data_aspect)")
+        say(f"{reach}: such boxes are left out, and others like them may be read wrongly (--spr_data_aspect)")
     elif not padded and seen:
         if inside <= SQUARE_ERRORS * len(seen):
             raise UserError(
-                f"{found}: they are boxes of the padded square, as in LLaVA's own data; say"
+                f"{reach}: they are boxes of the padded square, as in LLaVA's own data; say"
                 " --spr_data_aspect pad"
             )
         if mixed:
@@ -139,25 +139,25 @@ def check_padding(turns_by_image: dict, image_folder: str, box_format: BoxFormat
         longest, where = max((_longest_stretch(seen, order), order) for order in ORDERS)
         if longest > STRETCH + math.log2(len(seen)):
             raise UserError(
-                f"{found}, but none of {longest} boxes that lie together {ORDERS[where]}: {alike}"
+                f"{reach}, but none of {longest} boxes that lie together {ORDERS[where]}: {alike}"
             )
 
 
 @dataclass(frozen=True)
 class _Seen:
     """Where one box lies: whether it reaches into the stripes that padding would add, and into as broad ones
-    at the two other sides; the place of its picture in the file, its folder, and how it is asked for.
+    at the two other sides; the index of its picture in the file, its folder, and how it is asked for.
     """
 
     inside: bool
     beside: bool
-    place: int
+    index: int
     folder: str
     asked: str
 
 
 # What may keep two sources in one file apart, though it is shuffled → in words.
-ORDERS = {"place": "in the file", "folder": "in one folder", "asked": "under one question"}
+ORDERS = {"index": "in the file", "folder": "in one folder", "asked": "under one question"}
 STRETCH = (
     16  # boxes in a row that reach to a side alone; log2 of all comes by chance, were the two ways alike
 )
@@ -168,7 +168,7 @@ def _longest_stretch(seen: Sequence[_Seen], order: str) -> int:
     order.
     """
     longest = now = 0
-    for one in sorted(seen, key=lambda one: (getattr(one, order), one.place)):
+    for one in sorted(seen, key=lambda one: (getattr(one, order), one.index)):
         now = 0 if one.inside else now + one.beside
         longest = max(longest, now)
     return longest
@@ -177,7 +177,7 @@ def _longest_stretch(seen: Sequence[_Seen], order: str) -> int:
 def _beside_stripes(turns_by_image: dict, image_folder: str, box_format: BoxFormat) -> Iterator[_Seen]:
     """The boxes of pictures whose sides differ by a fifth, in a seeded order of pictures."""
     numbered = list(enumerate(turns_by_image))
-    for place, name in random.Random(0).sample(numbered, len(numbered)):
+    for index, name in random.Random(0).sample(numbered, len(numbered)):
         size = image_size(os.path.join(image_folder, name))
         if isinstance(size, str) or max(size) < 1.2 * min(size):
             continue
@@ -185,7 +185,7 @@ def _beside_stripes(turns_by_image: dict, image_folder: str, box_format: BoxForm
             for box in box_format.parse(text, *size).boxes:
                 wide, ends = size[0] > size[1], [(box.y1, box.y2), (box.x1, box.x2)]
                 across, along = ends if wide else reversed(ends)
-                where = place, os.path.dirname(name), question[:ASKED]
+                where = index, os.path.dirname(name), question[:ASKED]
                 yield _Seen(_in_stripe(across, size), _in_stripe(along, size), *where)
 
 
@@ -212,8 +212,8 @@ def _turns_by_image(file: str, skipped: Counter) -> dict[str, list[tuple[str, st
         else:
             if {speaker for speaker, _ in talk} - HUMAN - MODEL - OTHERS:
                 skipped["unknown_speaker"] += 1
-            if found := [pair for pair in _pairs(talk) if "[" in "".join(pair) or "<" in "".join(pair)]:
-                turns.setdefault(names.setdefault(os.path.normpath(name), name), []).extend(found)
+            if grounded := [pair for pair in _pairs(talk) if "[" in "".join(pair) or "<" in "".join(pair)]:
+                turns.setdefault(names.setdefault(os.path.normpath(name), name), []).extend(grounded)
     return turns
 
 
@@ -236,14 +236,16 @@ def instructions(questions: Iterable[str]) -> frozenset[str]:
     """The sentences of two words and more that the file adds to what it asks for: to one phrase in ten, and
     to three different ones at least.
     """
-    tails = [SENTENCE_END.split(asked[1]) for asked in map(REC_QUESTION.search, questions) if asked]
+    requests = [SENTENCE_END.split(asked[1]) for asked in map(REC_QUESTION.search, questions) if asked]
     phrases: dict[str, set[str]] = {}
-    for phrase, *others in tails:
+    for phrase, *others in requests:
         for sentence in others:
             if len(sentence.split()) > 1:
                 phrases.setdefault(sentence, set()).add(phrase)
-    times = Counter(sentence for _, *others in tails for sentence in set(others) & phrases.keys())
-    return frozenset(one for one, of in phrases.items() if len(of) >= 3 and times[one] >= COMMON * len(tails))
+    times = Counter(sentence for _, *others in requests for sentence in set(others) & phrases.keys())
+    return frozenset(
+        one for one, of in phrases.items() if len(of) >= 3 and times[one] >= COMMON * len(requests)
+    )
 
 
 def _asked_for(tail: str, told: Set[str]) -> str:
@@ -270,24 +272,24 @@ def _mined(
     skipped: Counter,
 ) -> list[tuple[str, Box]]:
     """(phrase, box) of one turn; see `mine_conversations`."""
-    said = box_format.parse(answer, width, height)
-    skipped.update({f"box_{reason}": count for reason, count in said.failures.items()})
-    if said.boxes:
+    parsed = box_format.parse(answer, width, height)
+    skipped.update({f"box_{reason}": count for reason, count in parsed.failures.items()})
+    if parsed.boxes:
         asked = REC_QUESTION.search(question)
-        named = _asked_for(asked[1], told) if asked and len(said.boxes) == 1 and not said.failures else ""
-        return [(named or mention.phrase, box) for mention in said.mentions for box in mention.boxes]
+        named = _asked_for(asked[1], told) if asked and len(parsed.boxes) == 1 and not parsed.failures else ""
+        return [(named or mention.phrase, box) for mention in parsed.mentions for box in mention.boxes]
     boxes = box_format.parse(question, width, height).boxes
     if len(boxes) == 1 and REG_QUESTION.search(question):
         return [(answer.rstrip("."), boxes[0])]
     return []
 
 
-def _annotations(found: Iterable[tuple[str, Box]], skipped: Counter) -> tuple[Annotation, ...]:
+def _annotations(rows: Iterable[tuple[str, Box]], skipped: Counter) -> tuple[Annotation, ...]:
     """Annotations of the (phrase, box) rows of one picture, without repetitions; the first of equals
     stays.
     """
     kept: list[Annotation] = []
-    for phrase, box in found:
+    for phrase, box in rows:
         label, clipped = label_of(phrase), usable(box)
         if not label or _names_nothing(label):
             skipped["no_phrase"] += 1

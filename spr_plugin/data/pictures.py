@@ -4,9 +4,9 @@ Names of pictures come from annotation files that other people wrote. So a name 
 leads, what is no regular file is not read, and only formats that hold pictures are tried: Pillow would hand
 an EPS named ``a.jpg`` to Ghostscript. Knows nothing about boxes.
 
-A picture comes as a `Source`, and by every way in it has the same pixels: those that the file stores. EXIF's
-orientation is ignored, because LLaVA ignores it, and is not passed on, so that no library turns the picture
-later. (TIFF's is part of how Pillow decodes it, for every host too.)
+A picture comes as a `PictureSource`, and by every way in it has the same pixels: those that the file stores.
+EXIF's orientation is ignored, because LLaVA ignores it, and is not passed on, so that no library turns
+the picture later. (TIFF's is part of how Pillow decodes it, for every host too.)
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ REASONS = MISSING, UNREADABLE, DEEP, TOO_LARGE
 
 # A path, a file's content, or both as ``datasets`` keeps a picture: ``{"bytes": …, "path": …}``, where the
 # path counts if there are no bytes.
-Source = str | os.PathLike | bytes | Mapping
+PictureSource = str | os.PathLike | bytes | Mapping
 
 _max_pixels = MAX_PIXELS
 
@@ -95,7 +95,7 @@ def name_too_large(skipped: Counter, flag: str) -> None:
 # --- opening
 
 
-def open_image(source: Source, record_id: str | None = None) -> Image.Image:
+def open_image(source: PictureSource, record_id: str | None = None) -> Image.Image:
     """The picture as RGB, stored orientation, the first of an animation. BadImage also for over 8 bits."""
     with opened(source, record_id) as image:
         _refuse_deep(image, source, record_id)
@@ -104,7 +104,7 @@ def open_image(source: Source, record_id: str | None = None) -> Image.Image:
     return picture
 
 
-def image_size(source: Source) -> tuple[int, int] | str:
+def image_size(source: PictureSource) -> tuple[int, int] | str:
     """:func:`header_size`, or the reason to leave the picture out (see `BadImage`)."""
     try:
         return header_size(source)
@@ -112,7 +112,7 @@ def image_size(source: Source) -> tuple[int, int] | str:
         return error.reason
 
 
-def header_size(source: Source, record_id: str | None = None) -> tuple[int, int]:
+def header_size(source: PictureSource, record_id: str | None = None) -> tuple[int, int]:
     """(width, height) from the file's header. BadImage as `open_image`, but for what comes after the
     header.
     """
@@ -121,7 +121,7 @@ def header_size(source: Source, record_id: str | None = None) -> tuple[int, int]
         return image.size
 
 
-def whole_size(source: Source, record_id: str | None = None) -> tuple[int, int]:
+def whole_size(source: PictureSource, record_id: str | None = None) -> tuple[int, int]:
     """:func:`header_size` of a picture that is there to its last row; BadImage for any other."""
     with opened(source, record_id) as image:
         _refuse_deep(image, source, record_id)
@@ -153,14 +153,14 @@ def _is_turned(image: Image.Image) -> bool:
 
 
 @contextlib.contextmanager
-def opened(source: Source, record_id: str | None = None) -> Iterator[Image.Image]:
+def opened(source: PictureSource, record_id: str | None = None) -> Iterator[Image.Image]:
     """The picture, header read. BadImage for whatever keeps it from being read, also inside the ``with``."""
-    name, place = _name(source), _place(source)
+    name, origin = _name(source), _origin(source)
     try:
         with contextlib.ExitStack() as files:
             files.enter_context(_whole_alone())
             file: BinaryIO = (
-                io.BytesIO(place) if isinstance(place, bytes) else open(place, "rb", opener=_regular)
+                io.BytesIO(origin) if isinstance(origin, bytes) else open(origin, "rb", opener=_regular)
             )
             image = files.enter_context(Image.open(files.enter_context(file), formats=FORMATS))
             if image.width * image.height > _max_pixels:
@@ -194,7 +194,7 @@ def _whole_alone() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = theirs
 
 
-def _place(source: Any) -> str | os.PathLike | bytes:
+def _origin(source: Any) -> str | os.PathLike | bytes:
     """Where its bytes are: at a path, or here."""
     if isinstance(source, Mapping):
         content = source.get("bytes")
@@ -220,7 +220,7 @@ def _regular(path: str, flags: int) -> int:
     return handle
 
 
-def _refuse_deep(image: Image.Image, source: Source, record_id: str | None = None) -> None:
+def _refuse_deep(image: Image.Image, source: PictureSource, record_id: str | None = None) -> None:
     if image.mode in DEEP_MODES:
         why = f"{image.mode}: more than 8 bits a channel, which hosts see as white"
         raise BadImage(DEEP, why, _name(source), record_id)
@@ -250,12 +250,12 @@ def outside_of(folder: str) -> Callable[[str], str | None]:
 def refuse_outside(named: Iterable[tuple[str, str]], folder: str, folder_flag: str, allow_flag: str) -> None:
     """UserError that names the first of the pictures (record id, path) outside `folder`, and how to go on."""
     outside = outside_of(folder)
-    found = {path: (id, real) for id, path in named if (real := outside(path))}
-    if found:
-        path, (id, real) = next(iter(found.items()))
+    strangers = {path: (id, real) for id, path in named if (real := outside(path))}
+    if strangers:
+        path, (id, real) = next(iter(strangers.items()))
         raise UserError(
             f"record {id}: {path} lies outside the pictures' folder {folder or '.'}, at {real} "
-            f"({len(found)} such pictures): if that is meant, add {allow_flag}; "
+            f"({len(strangers)} such pictures): if that is meant, add {allow_flag}; "
             f"or name the folder that holds them to {folder_flag}"
         )
 

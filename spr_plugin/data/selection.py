@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from spr_plugin.data.annotations import AnnotatedImage
 from spr_plugin.errors import UserError
@@ -130,8 +131,8 @@ def exclusion_files(path: str) -> list[Path]:
     folder = Path(path)
     if not folder.is_dir():
         return [folder]
-    if found := sorted(file for pattern in ("refs(*).p", "*.jsonl") for file in folder.rglob(pattern)):
-        return found
+    if files := sorted(file for pattern in ("refs(*).p", "*.jsonl") for file in folder.rglob(pattern)):
+        return files
     raise UserError(f"--spr_exclude {path}: the folder holds neither refs(*).p of the REFER data nor *.jsonl")
 
 
@@ -143,9 +144,10 @@ def _rows(file: Path) -> Iterable[object]:
         return (line.strip() for _, line in read_lines(file, name))
     try:
         if file.suffix == ".p":
-            return list(load_plain(file))
+            content: Any = load_plain(file)
+            return list(content)
         content = read_json(file, name)
-        return list(content["images"] if isinstance(content, dict) else content)
+        return list(content["images"]) if isinstance(content, dict) else list(content)
     except OSError as error:
         raise UserError(f"{name}: {error.strerror}") from None
     except (KeyError, TypeError, pickle.UnpicklingError) as error:

@@ -27,11 +27,11 @@ class FeatureCache:
     """
 
     def __init__(self, budget: int):
-        self.budget, self.bytes, self.held = budget, 0, {}
+        self.budget, self.bytes, self.kept = budget, 0, {}
 
     def keep(self, key: str, features: torch.Tensor) -> None:
-        if key not in self.held and self.bytes + features.nbytes <= self.budget:
-            self.held[key] = features.detach().cpu()
+        if key not in self.kept and self.bytes + features.nbytes <= self.budget:
+            self.kept[key] = features.detach().cpu()
             self.bytes += features.nbytes
 
     def encode(self, pictures: torch.Tensor, keys: list[str], encoder, collective: bool) -> torch.Tensor:
@@ -40,7 +40,7 @@ class FeatureCache:
         ``collective``: the encoder is one (ZeRO-3 gathers its weights): if one rank misses, all go through
             it.
         """
-        missing = {key: index for index, key in reversed(list(enumerate(keys))) if key not in self.held}
+        missing = {key: index for index, key in reversed(list(enumerate(keys))) if key not in self.kept}
         fresh = {}
         if ranks.any_of(bool(missing)) if collective else missing:
             asked = missing or {keys[0]: 0}
@@ -49,7 +49,7 @@ class FeatureCache:
             for key in missing:
                 self.keep(key, fresh[key])
         return torch.stack(
-            [fresh[key] if key in fresh else self.held[key].to(pictures.device) for key in keys]
+            [fresh[key] if key in fresh else self.kept[key].to(pictures.device) for key in keys]
         )
 
 

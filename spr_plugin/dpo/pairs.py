@@ -76,8 +76,8 @@ def measure_lengths(host: Host, pairs: list[PreferencePair], config: SPRConfig, 
     flag, most = maximum_of(host)
     way = [most, _sample_of(host, pairs)]
     keys = {pair.id: digest([pair.id, way]) for pair in pairs}
-    held = ranks.from_rank_0(lambda: log.resume({*keys.values()}))
-    wanted = [pair for pair in pairs if keys[pair.id] not in held]
+    logged = ranks.from_rank_0(lambda: log.resume({*keys.values()}))
+    wanted = [pair for pair in pairs if keys[pair.id] not in logged]
     mine = wanted[ranks.rank() :: ranks.world()]
     broken = []
     for pair in progress(mine, len(mine), "measuring pairs", show=ranks.rank() == 0):

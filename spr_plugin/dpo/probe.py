@@ -42,12 +42,12 @@ def greedy(host: Host, recipe: Recipe, queries: list[Query], batch: int, max_new
                 for index, query in enumerate(batches[turn])
                 for row in _question(host, recipe, query)
             ]
-            said = (
+            tokens = (
                 decode(host, [row for _, row in asked], [[0]] * len(asked), None, max_new_tokens)
                 if asked
                 else []
             )
-            texts = dict(zip((index for index, _ in asked), host.texts([answer for (answer,) in said])))
+            texts = dict(zip((index for index, _ in asked), host.texts([answer for (answer,) in tokens])))
             answers += [(turn, index, texts.get(index, "")) for index in range(len(batches[turn]))]
     everyone = answers if in_step else sorted(answer for rank in ranks.from_all(answers) for answer in rank)
     return [text for _, _, text in everyone]

@@ -20,7 +20,7 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
     layout = [stage.entry, str(precision(stage)), stage.joined]
     keys = {one.pair.id: digest([one.pair.id, one.text, *layout]) for one in measured}
     wanted = {keys[measured[slot.pair].pair.id] for slot in slots}
-    held = ranks.from_rank_0(lambda: log.resume(wanted))
+    logged = ranks.from_rank_0(lambda: log.resume(wanted))
     # Every epoch goes through the same pairs: the first appearance of each decides its batch.
     batches, placed = [], set()
     for start in range(0, len(slots), size):
@@ -29,7 +29,7 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
             batches.append(batch)
             placed |= {slot.pair for slot in batch}
     missing = [
-        batch for batch in batches if not {keys[measured[slot.pair].pair.id] for slot in batch} <= held
+        batch for batch in batches if not {keys[measured[slot.pair].pair.id] for slot in batch} <= logged
     ]
     if missing:
         with generating(stage.host) as in_step:
@@ -44,7 +44,7 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
                         keys[id]: {"id": keys[id], "pair": id, "chosen": c, "rejected": r}
                         for id, c, r in zip(ids, sums, sums[len(ids) :])
                     }
-                    log.append(*(record for key, record in records.items() if key not in held))
+                    log.append(*(record for key, record in records.items() if key not in logged))
         ranks.barrier()
     there = log.read()
     return {id: there[key] for id, key in keys.items() if key in there}

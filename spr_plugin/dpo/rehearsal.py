@@ -106,7 +106,7 @@ def _check_text(host: Host, recipe: Recipe, row: dict, worked: str, query: Query
     """What is sampled is read as `texts` gives it: tokens of boxes must not be special ones, which it leaves
     out."""
     (text,) = host.texts([_answer(row)])
-    right, back = (recipe.measure([said], [query])[recipe.BEST] for said in (worked, text))
+    right, back = (recipe.measure([answer], [query])[recipe.BEST] for answer in (worked, text))
     if not back >= right / 2:
         raise UserError(
             f"--spr_box_format {host.box_format.family}: the host's tokenizer loses the box of an answer, "

@@ -66,8 +66,10 @@ def finish(checkpoint: Path, division: Division) -> None:
 
 def latest(directory: Path) -> tuple[Path, Division] | None:
     """The complete checkpoint of the stage with the most steps."""
-    found = {path: division for path in Path(directory).glob("checkpoint-*") if (division := _marked(path))}
-    return max(found.items(), key=lambda item: int(item[0].name.rpartition("-")[2]), default=None)
+    checkpoints = {
+        path: division for path in Path(directory).glob("checkpoint-*") if (division := _marked(path))
+    }
+    return max(checkpoints.items(), key=lambda item: int(item[0].name.rpartition("-")[2]), default=None)
 
 
 def _marked(checkpoint: Path) -> Division | None:

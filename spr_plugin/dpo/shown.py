@@ -12,7 +12,7 @@ from transformers.integrations import TensorBoardCallback, WandbCallback
 from transformers.trainer_callback import ProgressCallback
 
 from spr_plugin.data.pictures import read_all
-from spr_plugin.drawing import drawn
+from spr_plugin.drawing import drawn, lines_of
 from spr_plugin.progress import Progress, say
 from spr_plugin.recipes.base import Judged, Query, Recipe, unjudged
 
@@ -79,7 +79,7 @@ def _shown(recipe: Recipe, query: Query, text: str) -> list[Shown]:
     marks = recipe.draw(query, Judged(None, (unjudged(text),)))[0][0]
     of_each = [[mark for mark in marks if mark.picture == number] for number in range(len(pictures))]
     return [
-        Shown(recipe.question(query), text, drawn(picture.convert("RGB"), mine, "chosen"))
+        Shown(recipe.question(query), text, drawn(picture.convert("RGB"), lines_of(mine, "chosen")))
         for picture, mine in zip(pictures, of_each)
     ]
 

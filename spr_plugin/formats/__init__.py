@@ -41,13 +41,13 @@ def box_format(family: str, aspect: str | None = None) -> BoxFormat:
     """The box format of a model family, ours or a plugin's. Raises UserError for a family that no plugin
     knows.
     """
-    found = ask("spr_box_format", family=family, aspect=aspect)
-    if found is None:
+    form: BoxFormat | None = ask("spr_box_format", family=family, aspect=aspect)
+    if form is None:
         raise UserError(
             f"--spr_box_format {family}: no such family; built in are {', '.join(FAMILIES)}, others come with"
             " --spr_plugin FILE"
         )
-    return found
+    return form
 
 
 # What LLaVA and its descendants call the ways in which a picture reaches the model, whatever the family.

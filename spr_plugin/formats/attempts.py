@@ -45,45 +45,48 @@ class Attempt:
 
 def attempts(text: str) -> list[Attempt]:
     """All attempts of `text`, in its order, none within another; parts that have been read are `READ`."""
-    shown, places = as_shown(text)
+    shown, offsets = as_shown(text)
     if not NUMERIC.search(shown) or not MARK.search(shown):
         return []
     scan = _Scan(shown)
     scan.run()
-    found = shared(scan.found, scan.wholes)
-    ends = (
-        [0, *(attempt.span[1] for attempt in found[:-1])],
-        [*(attempt.span[0] for attempt in found[1:]), len(shown)],
-    )
-    spans = (_quoted(shown, attempt.span, low, high) for attempt, low, high in zip(found, *ends))
-    return [Attempt((places[start], places[end]), attempt.cut) for (start, end), attempt in zip(spans, found)]
+    merged = shared(scan.attempts, scan.wholes)
+    # Each may grow up to its neighbours.
+    lows = [0, *(attempt.span[1] for attempt in merged[:-1])]
+    highs = [*(attempt.span[0] for attempt in merged[1:]), len(shown)]
+    spans = (_quoted(shown, *bounds) for bounds in zip((attempt.span for attempt in merged), lows, highs))
+    return [
+        Attempt((offsets[start], offsets[end]), attempt.cut) for (start, end), attempt in zip(spans, merged)
+    ]
 
 
 def without(text: str, spans: Iterable[Span]) -> str:
     """`text` with `READ` in the place of each character of `spans`, which are in order and do not overlap,
     and nowhere else.
     """
-    text, pieces, place = text.replace(READ, " "), [], 0
+    text, pieces, done = text.replace(READ, " "), [], 0
     for start, end in spans:
-        pieces += [text[place:start], READ * (end - start)]
-        place = end
-    return "".join(pieces) + text[place:]
+        pieces += [text[done:start], READ * (end - start)]
+        done = end
+    return "".join(pieces) + text[done:]
 
 
-def shared(found: Iterable[Attempt], frames: Iterable[Attempt]) -> list[Attempt]:
-    """`found` with the `frames` around them: what lies in one frame shares all of it, and a frame that holds
-    none is one.
+def shared(innermost: Iterable[Attempt], frames: Iterable[Attempt]) -> list[Attempt]:
+    """`innermost` with the `frames` around them: what lies in one frame shares all of it, and a frame that
+    holds none is one.
     """
     rows = sorted(
-        [(each.span, False, each.cut) for each in found] + [(each.span, True, each.cut) for each in frames]
+        (each.span, is_frame, each.cut)
+        for is_frame, several in ((False, innermost), (True, frames))
+        for each in several
     )
     made: list[Attempt] = []
-    place = 0
-    while place < len(rows):
-        (start, end), inner, cut = rows[place][0], [], False
-        while place < len(rows) and rows[place][0][0] < end:
-            span, is_frame, is_cut = rows[place]
-            end, cut, place = max(end, span[1]), cut or is_cut, place + 1
+    index = 0
+    while index < len(rows):
+        (start, end), inner, cut = rows[index][0], [], False
+        while index < len(rows) and rows[index][0][0] < end:
+            span, is_frame, is_cut = rows[index]
+            end, cut, index = max(end, span[1]), cut or is_cut, index + 1
             if not is_frame:
                 inner.append(span[0])
         shares = list(pairwise([start, *inner[1:], end]))
@@ -110,7 +113,7 @@ def _quoted(text: str, span: Span, low: int, high: int) -> Span:
 
 
 class _Key(NamedTuple):
-    """A key that was said: where it starts, how many numbers it marks, whether "is" makes it one, and whether
+    """A key: where it starts, how many numbers it marks, whether "is" makes it one, and whether
     ":", "=" or "is" did.
     """
 
@@ -125,9 +128,9 @@ class _Bracket:
     """An open bracket, or the text around all of them, and the run of numbers that goes on in it.
 
     Attributes:
-        start: where it opens, a key before it included; None for the text itself.
+        start: where it opens, a key before it included.
         kind: "tag", "<", another opening character, or "" for the text itself.
-        found: how many attempts there were when it opened.
+        attempts_before: how many attempts there were when it opened.
         numbers, words: all numbers in it, those of inner brackets too, and its ordinary words.
         holds_read: whether something in it has been read.
         run: (start, end) of the run.
@@ -137,9 +140,9 @@ class _Bracket:
         runs: (span, opened) of runs of four that are attempts if it closes.
     """
 
-    start: int | None = None
+    start: int = 0
     kind: str = ""
-    found: int = 0
+    attempts_before: int = 0
     numbers: int = 0
     words: int = 0
     holds_read: bool = False
@@ -158,7 +161,7 @@ class _Bracket:
         self.run_numbers, self.marked = self.run_numbers + count, self.marked + marked
         self.numbers += count
 
-    def measure(self, span: Span) -> None:
+    def extend_over(self, span: Span) -> None:
         """A unit, or the end of a side's tag, goes with the number that it stands behind."""
         if self.run_numbers and self.run[1] >= span[0] - 1:
             self.run = (self.run[0], span[1])
@@ -172,14 +175,15 @@ class _Scan:
 
     def __init__(self, text: str):
         self.text, self.open, self.tags = text, [_Bracket()], 0
-        self.found: list[Attempt] = []  # the innermost ones
-        # Brackets that are coordinates as a whole, whatever was found in them.
+        self.attempts: list[Attempt] = []  # the innermost ones
+        # Brackets that are coordinates as a whole, whatever attempts are in them.
         self.wholes: list[Attempt] = []
         self.key: _Key | None = None
 
     def run(self) -> None:
         for token in TOKEN.finditer(self.text):
             kind, span = token.lastgroup, token.span()
+            assert kind, "each of the token's alternatives has a name"
             if kind in ("box", "named", "side"):
                 before = self.key or _Key(_around(self.text, span)[0])
                 marks = 1 if kind == "side" else 4
@@ -193,13 +197,13 @@ class _Scan:
             elif kind == "from":
                 self.key = _Key(span[0], made=True)
             elif kind == "unit":
-                self.open[-1].measure(span)
+                self.open[-1].extend_over(span)
             elif kind != "told":
                 key, self.key = self.key if self.key and self.key.made else None, None
                 self.take(kind, token, span, key)
         self.end_of_text()
 
-    def take(self, kind: str, token: re.Match, span: Span, key: _Key | None) -> None:
+    def take(self, kind: str, token: re.Match[str], span: Span, key: _Key | None) -> None:
         """A token, of any kind but those of a key, with the key before it."""
         bracket, start, marks = self.open[-1], key.start if key else span[0], key.marks if key else 0
         if kind == "number":
@@ -210,8 +214,8 @@ class _Scan:
             count = 2 if token["pair"] else 1
             bracket.add(span, count, count)
         elif kind == "tag":
-            said = token.group()
-            if said[1] == "/" or said[2] == "/" or "_end" in said.lower():
+            tag = token.group()
+            if tag[1] == "/" or tag[2] == "/" or "_end" in tag.lower():
                 self.closing_tag(span)
             else:
                 self.opening("tag", start)
@@ -235,20 +239,20 @@ class _Scan:
         if bracket.run_numbers >= 4 and bracket.kind and bracket.marked < 4:
             bracket.runs.append((bracket.run, bracket.opened))
         elif bracket.run_numbers >= 4 and (bracket.marked >= 4 or stray):
-            self.found.append(Attempt((bracket.run[0], stray or bracket.run[1])))
+            self.attempts.append(Attempt((bracket.run[0], stray or bracket.run[1])))
         bracket.run_numbers = bracket.marked = 0
 
     def opening(self, kind: str, start: int) -> None:
         self.tags += kind == "tag"
-        self.open.append(_Bracket(start, kind, len(self.found)))
+        self.open.append(_Bracket(start, kind, len(self.attempts)))
 
     def closing_tag(self, span: Span) -> None:
         while self.tags and self.open[-1].kind != "tag":  # it ends all brackets that were opened in it
             self.closed(span[0])
         self.closing("tag", span)
 
-    def closing(self, said: str, span: Span) -> None:
-        if said[-1] == ">" and self.open[-1].kind != "<":
+    def closing(self, mark: str, span: Span) -> None:
+        if mark[-1] == ">" and self.open[-1].kind != "<":
             return  # an arrow
         if self.open[-1].kind:
             self.closed(span[1])
@@ -260,13 +264,13 @@ class _Scan:
         bracket, outer = self.open.pop(), self.open[-1]
         self.tags -= bracket.kind == "tag"
         self.end_run(bracket)
-        inner = bool(bracket.runs) or len(self.found) > bracket.found
+        inner = bool(bracket.runs) or len(self.attempts) > bracket.attempts_before
         # Nothing to be left without its numbers.
         alone = not bracket.words or not inner or bracket.kind in ("tag", "<")
         if bracket.numbers >= 4 and alone and (bracket.has_few_words() or (inner and not bracket.holds_read)):
             self.whole(bracket, end)
         elif bracket.runs:
-            self.found += [Attempt(run) for run, _ in bracket.runs]
+            self.attempts += [Attempt(run) for run, _ in bracket.runs]
         elif not inner and bracket.has_few_words():
             # few numbers in a bracket of their own: a part of what is around it
             outer.add((bracket.start, end), bracket.numbers, bracket.numbers if bracket.numbers >= 2 else 0)
@@ -285,9 +289,9 @@ class _Scan:
         one = Attempt((bracket.start, end), cut)
         self.wholes.append(one)
         if len(bracket.runs) > 1:
-            self.found += [Attempt(run) for run, _ in bracket.runs]
-        elif len(self.found) == bracket.found:
-            self.found.append(one)
+            self.attempts += [Attempt(run) for run, _ in bracket.runs]
+        elif len(self.attempts) == bracket.attempts_before:
+            self.attempts.append(one)
 
     def end_of_text(self) -> None:
         """Close what is still open; a bracket that holds nothing but numbers was cut off."""
@@ -299,7 +303,7 @@ class _Scan:
                 bracket.has_few_words() and bracket.numbers >= 4,
             )
             if (bare and bracket.numbers >= 2) or (
-                coordinates and not bracket.runs and len(self.found) == bracket.found
+                coordinates and not bracket.runs and len(self.attempts) == bracket.attempts_before
             ):
                 self.whole(bracket, end, cut=True)
                 self.hand_on(bracket, outer)
@@ -308,10 +312,10 @@ class _Scan:
                 outer.add((bracket.start, end), bracket.numbers, bracket.numbers)
             else:
                 self.end_run(bracket)
-                self.found += [Attempt((bracket.start, run[1])) for run, opened in bracket.runs if opened]
+                self.attempts += [Attempt((bracket.start, run[1])) for run, opened in bracket.runs if opened]
                 self.hand_on(bracket, outer)
         text = self.open[0]
         if cut and text.marked >= 2 and text.run[1] == end:
-            self.found.append(Attempt((text.run[0], end), cut=True))
+            self.attempts.append(Attempt((text.run[0], end), cut=True))
         else:
             self.end_run(text)

@@ -24,7 +24,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 
@@ -87,13 +87,14 @@ class BoxFormat(ABC):
     ) -> str:
         """`text` with some coordinates changed and every other character kept.
 
-        `changes` maps a place in ``parsed.boxes`` to the new box, or to None to remove its coordinates; the
+        `changes` maps an index in ``parsed.boxes`` to the new box, or to None to remove its coordinates; the
         sentence stays well-formed (no double space, no space before punctuation). Boxes without an entry keep
         their text. With `drop_failures` the coordinates that could not be read are removed too; a list that
         is written anew loses its own anyway.
         """
-        edits, first = [], 0
-        spoiled = {failure.inside for failure in parsed.failed if drop_failures}
+        edits: list[Edit] = []
+        first = 0
+        spoiled = parsed.spoiled_lists if drop_failures else frozenset()
         for mention in parsed.mentions:
             own = {
                 index: changes[first + index]
@@ -103,7 +104,9 @@ class BoxFormat(ABC):
             first += len(mention.boxes)
             if own or not spoiled.isdisjoint(mention.brackets):
                 edits.append(self._rewritten(text, mention, own, spoiled))
-        return apply(text, edits + ([(span, None) for span in outside(parsed)] if drop_failures else []))
+        if drop_failures:
+            edits += [(span, None) for span in outside(parsed)]
+        return apply(text, edits)
 
     def words(self, text: str, parsed: Parsed) -> str:
         """`text` without any coordinates, readable or not; the words stay and the sentence stays
@@ -130,15 +133,16 @@ class BoxFormat(ABC):
     def _rewritten(
         self, text: str, mention: Mention, changes: Mapping[int, Box | None], spoiled: Iterable[Span] = ()
     ) -> Edit:
-        """The edit that makes `changes` (place in the mention → box or None), and writes the `spoiled`
+        """The edit that makes `changes` (index in the mention → box or None), and writes the `spoiled`
         brackets anew.
         """
-        kept, end = [], 0
-        for span, places in groupby(range(len(mention.boxes)), key=mention.brackets.__getitem__):
-            places = list(places)
-            boxes = [box for place in places if (box := changes.get(place, mention.boxes[place])) is not None]
+        kept: list[str] = []
+        end = 0
+        for span, group in groupby(range(len(mention.boxes)), key=mention.brackets.__getitem__):
+            own = list(group)
+            boxes = [box for index in own if (box := changes.get(index, mention.boxes[index])) is not None]
             if boxes:
-                anew = span in spoiled or any(place in changes for place in places)
+                anew = span in spoiled or any(index in changes for index in own)
                 new = self.write_group(boxes) if anew else text[slice(*span)]
                 kept.append((text[end : span[0]] if kept else "") + new)
             end = span[1]
@@ -169,16 +173,25 @@ def checked(values: Sequence[float], limits: tuple[float, float], space: Space) 
     return "inverted" if x2 < x1 or y2 < y1 else Box(x1, y1, x2, y2, space)
 
 
+def end_of(pattern: re.Pattern[str], text: str, start: int, stop: int | None = None) -> int:
+    """Where what `pattern` matches from `start` on ends; `start` where it matches nothing there."""
+    match = pattern.match(text, start, len(text) if stop is None else stop)
+    return match.end() if match else start
+
+
 Written = tuple["Box | str", Span]  # a box, or the reason why it is none, and where it lies
+Brackets = tuple[list[tuple[Box, Span]], Span]  # the boxes of one pair of brackets, and where the pair lies
+# (low, high) → (span, start of its tags) of the phrase that a family marks right before `high`, or None.
+FindPhrase = Callable[[int, int], "tuple[Span, int] | None"]
 
 
 def parts(text: str, low: int, high: int, joiner: str | None) -> list[Span]:
     """The spans of text[low:high] that `joiner` parts."""
-    found = []
+    spans = []
     for part in text[low:high].split(joiner) if joiner else [text[low:high]]:
-        found.append((low, low + len(part)))
+        spans.append((low, low + len(part)))
         low += len(part) + len(joiner or "")
-    return found
+    return spans
 
 
 @dataclass
@@ -188,7 +201,7 @@ class Reading:
     """
 
     text: str
-    groups: list[tuple[list[Written], Span]] = field(default_factory=list)
+    groups: list[Brackets] = field(default_factory=list)
     entries: list[Mention] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     doubtful: list[Attempt] = field(default_factory=list)
@@ -263,20 +276,20 @@ class Reading:
             for first, last in (one.span for one in attempts(self.text[slice(*span)]))
         ]
 
-    def parsed(self, find_phrase=None) -> Parsed:
-        """What was read; every other attempt at coordinates is a failure. `find_phrase`: see `mentions`."""
+    def parsed(self, find_phrase: FindPhrase | None = None) -> Parsed:
+        """What was read; every other attempt at coordinates is a failure."""
         for attempt in self.unread():
             self.fail("truncated" if attempt.cut else "malformed", attempt.span)
-        found = sorted([*self.entries, *mentions(self, find_phrase)], key=lambda mention: mention.span)
-        return Parsed(tuple(found), tuple(self._told(found, find_phrase)))
+        read = sorted([*self.entries, *mentions(self, find_phrase)], key=lambda mention: mention.span)
+        return Parsed(tuple(read), tuple(self._failures(read, find_phrase)))
 
-    def _told(self, found: Sequence[Mention], find_phrase) -> Iterable[Failure]:
+    def _failures(self, read: Sequence[Mention], find_phrase: FindPhrase | None) -> Iterable[Failure]:
         """The failures in order, with their phrases and the lists that they lie in."""
-        lists = sorted((span, mention.phrase) for mention in found for span in {*mention.brackets})
+        lists = sorted((span, mention.phrase) for mention in read for span in {*mention.brackets})
         ends = [0, *sorted(end for _, end in self.taken())]
         for failure in sorted(self.failed, key=lambda failure: failure.span):
-            (start, end), place = failure.span, bisect_right(lists, (failure.span,)) - 1
-            (low, high), phrase = lists[place] if place >= 0 else ((0, 0), "")
+            (start, end), before = failure.span, bisect_right(lists, (failure.span,)) - 1
+            (low, high), phrase = lists[before] if before >= 0 else ((0, 0), "")
             if low <= start and end <= high:
                 yield Failure(failure.span, failure.reason, phrase, (low, high))
             else:
@@ -288,13 +301,9 @@ _TO_PHRASE = re.compile(r".*[.,;:!?()\[\]\n]", re.DOTALL)
 _LEADING_WORDS = re.compile(r"\s*(?:(?:and|or|with|a|an|the|some|one)(?:\s+|$))*", re.IGNORECASE)
 
 
-def mentions(reading: Reading, find_phrase=None) -> tuple[Mention, ...]:
-    """Join the brackets that follow one phrase, and find that phrase.
-
-    `find_phrase(low, high)` gives (phrase span, start of the mention's tags) of a phrase that the family
-    marks, or None.
-    """
-    joined: list[list[tuple[list[Written], Span]]] = []
+def mentions(reading: Reading, find_phrase: FindPhrase | None = None) -> tuple[Mention, ...]:
+    """Join the brackets that follow one phrase, and find that phrase."""
+    joined: list[list[Brackets]] = []
     for boxes, span in reading.groups:
         end = joined[-1][-1][1][1] if joined else -GAP - 1
         if span[0] - end <= GAP and _BETWEEN_BOXES.fullmatch(reading.text, end, span[0]):
@@ -309,16 +318,16 @@ def mentions(reading: Reading, find_phrase=None) -> tuple[Mention, ...]:
     )
 
 
-def _mention(text: str, group: Sequence[tuple[list[Written], Span]], low: int, find_phrase) -> Mention:
+def _mention(text: str, group: Sequence[Brackets], low: int, find_phrase: FindPhrase | None) -> Mention:
     """The mention of adjoining brackets; `low` is where its phrase can begin at the earliest."""
     start, end = group[0][1][0], group[-1][1][1]
     phrase_span, first = _phrase(text, low, start, find_phrase)
-    boxes, spans = zip(*(written for written, _ in group for written in written))
-    brackets = tuple(span for written, span in group for _ in written)
+    boxes, spans = zip(*(box for boxes, _ in group for box in boxes))
+    brackets = tuple(span for boxes, span in group for _ in boxes)
     return Mention(text[slice(*phrase_span)], boxes, (start, end), phrase_span, spans, brackets, (first, end))
 
 
-def _phrase(text: str, low: int, high: int, find_phrase) -> tuple[Span, int]:
+def _phrase(text: str, low: int, high: int, find_phrase: FindPhrase | None) -> tuple[Span, int]:
     """(span, start of its tags) of the phrase of what is written at `high`."""
     return (find_phrase and find_phrase(low, high)) or (_phrase_span(text, low, high), high)
 
@@ -328,8 +337,7 @@ def _phrase_span(text: str, low: int, high: int) -> Span:
     articles.
     """
     end = low + len(text[low:high].rstrip().rstrip("(,:").rstrip())
-    before = _TO_PHRASE.match(text, low, end)
-    return (_LEADING_WORDS.match(text, before.end() if before else low, end).end(), end)
+    return end_of(_LEADING_WORDS, text, end_of(_TO_PHRASE, text, low, end), end), end
 
 
 # --- editing

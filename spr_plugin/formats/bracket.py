@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.formats.base import BoxFormat, Reading, Written, checked, parts, whole_number
+from spr_plugin.formats.base import BoxFormat, Reading, Written, checked, end_of, parts, whole_number
 from spr_plugin.formats.parsed import GAP, Parsed
 
 # A bracket with all that follows it up to the next bracket. The three parts share no character, so matching
@@ -53,22 +53,22 @@ class BracketFormat(BoxFormat):
     def parse(self, text: str, width: int, height: int) -> Parsed:
         space = self.space(width, height)
         reading = Reading(text)
-        brackets, place = list(_BRACKET.finditer(text)), 0
-        while place < len(brackets):
-            end = self._end_of_list(text, brackets, place)
+        brackets, index = list(_BRACKET.finditer(text)), 0
+        while index < len(brackets):
+            end = self._end_of_list(text, brackets, index)
             if end:
-                span = brackets[place].start(), brackets[end - 1].end()
+                span = brackets[index].start(), brackets[end - 1].end()
                 reading.add(
                     [
                         written
-                        for bracket in brackets[place:end]
+                        for bracket in brackets[index:end]
                         for written in self._read_inner(bracket, space)
                     ],
                     span,
                 )
             else:
-                self._read_bracket(brackets[place], space, len(text), reading)
-            place = end or place + 1
+                self._read_bracket(brackets[index], space, len(text), reading)
+            index = end or index + 1
         return reading.parsed()
 
     def render(self, mentions: Iterable[tuple[str, Box]]) -> str:
@@ -93,8 +93,8 @@ class BracketFormat(BoxFormat):
 
     # --- reading
 
-    def _end_of_list(self, text: str, brackets: Sequence[re.Match], first: int) -> int | None:
-        """Where the list of boxes ``[[x1, y1, x2, y2], [x1, …]]`` ends that begins with a bracket: the place
+    def _end_of_list(self, text: str, brackets: Sequence[re.Match[str]], first: int) -> int | None:
+        """Where the list of boxes ``[[x1, y1, x2, y2], [x1, …]]`` ends that begins with a bracket: the index
         after its last one.
 
         None where the bracket begins no list. One box in brackets too many is another family's box, not a
@@ -116,7 +116,7 @@ class BracketFormat(BoxFormat):
             opened = depth
         return None
 
-    def _read_bracket(self, match: re.Match, space: Space, text_length: int, reading: Reading) -> None:
+    def _read_bracket(self, match: re.Match[str], space: Space, text_length: int, reading: Reading) -> None:
         """Add the boxes of a bracket, or why they cannot be read; a bracket of prose adds nothing."""
         opening, inner, closing = match.groups()
         if not closing:
@@ -133,7 +133,7 @@ class BracketFormat(BoxFormat):
         else:
             reading.add(self._read_inner(match, space), span)
 
-    def _read_inner(self, match: re.Match, space: Space) -> list[Written]:
+    def _read_inner(self, match: re.Match[str], space: Space) -> list[Written]:
         """The boxes, or reasons, of what stands in one pair of brackets."""
         return [
             (self._read_box(match.string[slice(*span)], space), span)
@@ -154,10 +154,10 @@ def _looks_numeric(inner: str) -> bool:
     return bool(_NUMERIC_START.match(inner)) and "," in inner
 
 
-def _unclosed(match: re.Match, text_length: int) -> tuple[str | None, int]:
+def _unclosed(match: re.Match[str], text_length: int) -> tuple[str | None, int]:
     """(reason, end) of an opening bracket without its closing one; prose in brackets has no reason."""
     inner, start = match.group(2), match.start(2)
-    numeric = _NUMERIC_PREFIX.match(inner).group()
+    numeric = inner[: end_of(_NUMERIC_PREFIX, inner, 0)]
     if start + len(numeric) == text_length:
         return "truncated", text_length
     is_attempt = _NUMERIC_START.match(inner) and ("," in numeric or numeric == inner)
@@ -165,21 +165,17 @@ def _unclosed(match: re.Match, text_length: int) -> tuple[str | None, int]:
     return ("malformed" if is_attempt else None), start + len(numeric.rstrip(" \t\n,;"))
 
 
-LLAVA_SPACES = {"pad": "padded_square"}
-GRID = {"space_name": "grid1000", "bins": 1000}
-
-
 def llava(aspect: str | None = "pad") -> BoxFormat:
     """LLaVA 1.5 and NeXT: ``[0.28, 0.34, 0.4, 0.71]``, 0-1 of the padded square (`aspect` "pad"), else 0-1 of
     the picture.
     """
     aspect = aspect or "pad"
-    return BracketFormat("llava", LLAVA_SPACES.get(aspect, "normalized"), aspect)
+    return BracketFormat("llava", "padded_square" if aspect == "pad" else "normalized", aspect)
 
 
 def ferret() -> BoxFormat:
     """Ferret: ``[120, 300, 550, 810]``, ``int(1000 x / W)``, at most 999, of the unpadded picture."""
-    return BracketFormat("ferret", **GRID)
+    return BracketFormat("ferret", "grid1000", bins=1000)
 
 
 def shikra() -> BoxFormat:
@@ -193,4 +189,4 @@ def cogvlm() -> BoxFormat:
     """CogVLM: ``[[120,300,550,810]]``, three digits, thousandths of the picture; several boxes share a
     bracket, split by ";".
     """
-    return BracketFormat("cogvlm", **GRID, fixed_digits=True, comma=",", depth=2, joiner=";")
+    return BracketFormat("cogvlm", "grid1000", bins=1000, fixed_digits=True, comma=",", depth=2, joiner=";")

@@ -11,8 +11,6 @@ from spr_plugin.formats.parsed import GAP, Edit
 
 CUT, BROKEN = -1, 0
 FENCE = "```"
-# A flat JSON object; braces inside its strings are no end. `entries_in` says where to look for one.
-_ENTRY = re.compile(r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\}', re.DOTALL)
 _BRACE_OR_QUOTE = re.compile(r'[{}"]')
 _CLOSING_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"')
 _SEPARATOR = re.compile(r"\s*,\s*")
@@ -37,11 +35,11 @@ def is_value(text: str, start: int) -> bool:
 
 def label_near(text: str, span: Span) -> str:
     """The label that an object which cannot be read gives, or ""."""
-    found = _LABEL.search(text, *span)
-    return found[1] if found else ""
+    label = _LABEL.search(text, *span)
+    return label[1] if label else ""
 
 
-def _list_around(text: str, span: Span) -> tuple[re.Match, re.Match] | None:
+def _list_around(text: str, span: Span) -> tuple[re.Match[str], re.Match[str]] | None:
     """What stands on both sides of a member of a list or object, None where `span` is none."""
     before, after = (
         _BEFORE_MEMBER.search(text, max(span[0] - GAP, 0), span[0]),
@@ -78,34 +76,35 @@ def object_around(text: str, low: int, span: Span, high: int) -> Span:
     must be one.
     """
     opened: list[int] = []
-    found = span
+    outermost = span
     for brace in _BRACE.finditer(text, low, high):
         if brace.group() == "{":
             opened.append(brace.start())
         elif opened and (start := opened.pop()) <= span[0] and brace.end() >= span[1]:
-            found = start, brace.end()
+            outermost = start, brace.end()
         if not opened and brace.end() >= span[1]:
             break
-    return found
+    return outermost
 
 
-def entries_in(text: str) -> tuple[list[re.Match], int]:
-    """The flat objects of a text from the left, none inside another, and where after them one begins that the
-    text's end cuts off, -1 where none does.
+def entries_in(text: str) -> tuple[list[Span], int]:
+    """Where the flat JSON objects of a text lie, from the left, and where after them one begins that the
+    text's end cuts off, -1 where none does. Braces inside an object's strings are no end of it.
 
-    In linear time: what becomes of an object hangs on the place alone from which it goes on outside its
-    strings, so no place is gone on from twice.
+    In linear time: what becomes of an object hangs on the index alone from which it goes on outside its
+    strings, so none is gone on from twice.
     """
     quotes = [match.end() for match in _CLOSING_QUOTE.finditer(text)]
-    ends: dict[int, int] = {}  # place outside of strings → where the object ends, CUT or BROKEN
+    ends: dict[int, int] = {}  # index outside of strings → where the object ends, CUT or BROKEN
 
-    def end_from(place: int) -> int:
-        passed, end = [], None
+    def end_from(index: int) -> int:
+        passed: list[int] = []
+        end: int | None = None
         while end is None:
-            passed.append(place)
-            mark = _BRACE_OR_QUOTE.search(text, place)
-            if place in ends:
-                end = ends[place]
+            passed.append(index)
+            mark = _BRACE_OR_QUOTE.search(text, index)
+            if index in ends:
+                end = ends[index]
             elif not mark:
                 end = CUT
             elif mark[0] != '"':
@@ -113,25 +112,26 @@ def entries_in(text: str) -> tuple[list[re.Match], int]:
             elif (closing := bisect_right(quotes, mark.end())) == len(quotes):
                 end = CUT
             else:
-                place = quotes[closing]
+                index = quotes[closing]
         ends.update(dict.fromkeys(passed, end))
         return end
 
-    found, cut, start = [], -1, text.find("{")
+    entries: list[Span] = []
+    cut, start = -1, text.find("{")
     while start >= 0:
         end = end_from(start + 1)
         if end > 0:
-            found.append(_ENTRY.match(text, start))
+            entries.append((start, end))
         cut = -1 if end > 0 else start if end == CUT and cut < 0 else cut
         start = text.find("{", max(end, start + 1))
-    return found, cut
+    return entries, cut
 
 
 def cuts(text: str, entries: Sequence[Span], gone: set[Span]) -> list[Edit]:
     """Edits that take entries out of their list with one comma each; a list that the text's end cut off is
     closed.
     """
-    cuts = []
+    cuts: list[Edit] = []
     for run in _runs(text, entries):
         kept = [index for index, entry in enumerate(run) if entry not in gone]
         if not kept:

@@ -8,7 +8,7 @@ as they are known; a family without any gets LLaVA's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spr_plugin.formats.base import BoxFormat
 from spr_plugin.formats.bracket import cogvlm, ferret, llava, shikra
@@ -42,11 +42,13 @@ class Family:
     phrases: str = "What are the locations of {phrases}?"  # Ferret's
 
 
-_JSON = {
-    "boxes": "and report their bbox coordinates and labels in JSON format",
-    "expression": "Locate {expression}, output its bbox coordinates using JSON format.",
-    "phrases": "Locate {phrases}, output the bbox coordinates and labels using JSON format.",
-}
+_QWEN = Family(
+    qwen2_5_vl,
+    model_types=("qwen2_5_vl",),
+    boxes="and report their bbox coordinates and labels in JSON format",
+    expression="Locate {expression}, output its bbox coordinates using JSON format.",
+    phrases="Locate {phrases}, output the bbox coordinates and labels using JSON format.",
+)
 FAMILIES = {
     "llava": Family(llava),
     "ferret": Family(
@@ -74,8 +76,8 @@ FAMILIES = {
         boxes="in English with grounding",
         expression="<ref>{expression}</ref><box>",
     ),
-    "qwen2.5-vl": Family(qwen2_5_vl, model_types=("qwen2_5_vl",), **_JSON),
-    "qwen3-vl": Family(lambda aspect: qwen3_vl(), model_types=("qwen3_vl", "qwen3_vl_moe"), **_JSON),
+    "qwen2.5-vl": _QWEN,
+    "qwen3-vl": replace(_QWEN, form=lambda aspect: qwen3_vl(), model_types=("qwen3_vl", "qwen3_vl_moe")),
     "internvl": Family(
         lambda aspect: internvl(),
         model_types=("internvl", "internvl_chat"),

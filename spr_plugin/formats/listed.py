@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.formats.attempts import attempts, without
+from spr_plugin.formats.attempts import Span, attempts, without
 from spr_plugin.formats.base import BoxFormat, Reading, checked
 from spr_plugin.formats.entries import FENCE, cuts, entries_in, is_value, label_near, object_around, with_key
-from spr_plugin.formats.parsed import Mention, Parsed, apply, outside
+from spr_plugin.formats.parsed import Edit, Mention, Parsed, apply, outside
 from spr_plugin.loading import parse_json
 
 _BOX = re.compile(r'"bbox_2d"\s*:\s*(\[[^\[\]]*\])')
@@ -72,85 +72,83 @@ class ListedFormat(BoxFormat):
     def parse(self, text: str, width: int, height: int) -> Parsed:
         reading, space = Reading(text), self.space(width, height)
         entries, tail = entries_in(text)
-        for match in entries:
-            if not is_value(
-                text, match.start()
-            ):  # of another object's key: no entry, and fails with that object
-                self._read_entry(text, match, space, reading)
+        for span in entries:
+            if not is_value(text, span[0]):  # of another object's key: no entry, and fails with that object
+                self._read_entry(text, span, space, reading)
         begun = '"bbox_2d"' in text[tail:] or '"bbox_2d"'.startswith(text[tail + 1 :].strip())
         if tail >= 0 and (reading.entries or begun):
             reading.fail("truncated", (tail, len(text)), label_near(text, (tail, len(text))))
         self._read_prose(text, space, reading)
         return reading.parsed()
 
-    def _read_entry(self, text: str, match: re.Match, space: Space, reading: Reading) -> None:
+    def _read_entry(self, text: str, span: Span, space: Space, reading: Reading) -> None:
         """Add the mention of one JSON object, or why it is none; objects that speak of no box are prose."""
-        numbers = _BOX.search(text, *match.span())
+        numbers, written = _BOX.search(text, *span), text[slice(*span)]
         try:
-            entry = parse_json(match.group())
+            entry = parse_json(written)
         except ValueError:
             entry = None
-        if entry is None or numbers is None:
-            if '"bbox_2d"' in match.group():
-                reading.fail("malformed", match.span(), label_near(text, match.span()))
+        if not isinstance(entry, dict) or numbers is None:
+            if '"bbox_2d"' in written:
+                reading.fail("malformed", span, label_near(text, span))
             return
         values, label = entry.pop("bbox_2d"), entry.get("label", "")
         proper = (
             isinstance(values, list) and len(values) == 4 and all(type(v) in (int, float) for v in values)
         )
-        proper = proper and isinstance(label, str) and match.group().count('"bbox_2d"') == 1
+        proper = proper and isinstance(label, str) and written.count('"bbox_2d"') == 1
         # A second box, in the label or under another key, would stay in the text.
         proper = proper and not attempts(
             label if len(entry) < 2 else "\n".join(f"{key}: {value}" for key, value in entry.items())
         )
         box = checked(values, self.limits(space), space) if proper else "malformed"
         if isinstance(box, str):
-            reading.fail(box, match.span(), label_near(text, match.span()))
+            reading.fail(box, span, label_near(text, span))
         else:
-            span = numbers.span(1)
-            reading.entries.append(Mention(label, (box,), span, match.span(), (span,), (span,), match.span()))
+            own = numbers.span(1)
+            reading.entries.append(Mention(label, (box,), own, span, (own,), (own,), span))
 
     def _read_prose(self, text: str, space: Space, reading: Reading) -> None:
         """Boxes that stand in a sentence as they do in an entry; any other attempt fails with the object
         around it, which is nested, has other keys or quotes, or is broken.
         """
-        for found in _LIST.finditer(without(text, reading.taken())):
-            numbers = [
-                (_PLAIN.fullmatch(text, *member.span()), member.span())
-                for member in _MEMBER.finditer(text, *found.span())
-            ]
-            if any(read for read, _ in numbers) and not is_value(text, found.start()):
+        for boxes in _LIST.finditer(without(text, reading.taken())):
+            spans = [member.span() for member in _MEMBER.finditer(text, *boxes.span())]
+            members = [(_PLAIN.fullmatch(text, *span), span) for span in spans]
+            if any(numbers for numbers, _ in members) and not is_value(text, boxes.start()):
                 reading.add(
-                    [(self._plain(read, space) if read else "malformed", span) for read, span in numbers],
-                    found.span(),
+                    [
+                        (self._plain(numbers, space) if numbers else "malformed", own)
+                        for numbers, own in members
+                    ],
+                    boxes.span(),
                 )
         known = [(0, 0), *reading.taken(), (len(text), len(text))]
         for attempt in reading.unread():
-            place = bisect_right(known, attempt.span)
-            low, high = known[place - 1][1], known[place][0]
+            after = bisect_right(known, attempt.span)
+            low, high = known[after - 1][1], known[after][0]
             if attempt.span[0] < low:
                 continue  # lies in the object of the one before
             span = object_around(text, low, attempt.span, high)
-            numbers = (
-                _PLAIN.fullmatch(text, *span)
-                if span == attempt.span and not is_value(text, span[0])
-                else None
-            )
+            alone = span == attempt.span and not is_value(text, span[0])
+            numbers = _PLAIN.fullmatch(text, *span) if alone else None
             if numbers:
                 reading.add([(self._plain(numbers, space), span)], span)
             else:
                 span = span if span != attempt.span else with_key(text, span)
                 reading.fail("truncated" if attempt.cut else "malformed", span, label_near(text, span))
-            known[place - 1] = (known[place - 1][0], span[1])
+            known[after - 1] = (known[after - 1][0], span[1])
 
-    def _plain(self, numbers: re.Match, space: Space) -> Box | str:
+    def _plain(self, numbers: re.Match[str], space: Space) -> Box | str:
         return checked([float(value) for value in numbers.groups()], self.limits(space), space)
 
     def rewrite(
         self, text: str, parsed: Parsed, changes: Mapping[int, Box | None], drop_failures: bool = False
     ) -> str:
-        edits, entries, gone, first = [], [], set(), 0
-        spoiled = {failure.inside for failure in parsed.failed if drop_failures}
+        edits: list[Edit] = []
+        entries: list[Span] = []
+        gone: set[Span] = set()
+        spoiled, first = parsed.spoiled_lists if drop_failures else frozenset(), 0
         for mention in parsed.mentions:
             own = {
                 index: changes[first + index]
@@ -192,10 +190,13 @@ def resized(width: int, height: int, factor: int, min_pixels: int, max_pixels: i
     new_width, new_height = (max(factor, round(side / factor) * factor) for side in (width, height))
     if new_width * new_height > max_pixels:
         shrink = (width * height / max_pixels) ** 0.5
-        return tuple(max(factor, int(side / shrink / factor) * factor) for side in (width, height))
-    if new_width * new_height < min_pixels:
+        new_width, new_height = (
+            max(factor, int(side / shrink / factor) * factor) for side in (width, height)
+        )
+    elif new_width * new_height < min_pixels:
         grow = (min_pixels / (width * height)) ** 0.5
-        return tuple(-int(-side * grow // factor) * factor for side in (width, height))
+        # rounded up: -(-a // b) is a / b, or the next whole number
+        new_width, new_height = (-int(-side * grow // factor) * factor for side in (width, height))
     return new_width, new_height
 
 

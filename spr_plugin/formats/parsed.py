@@ -66,7 +66,7 @@ class Parsed:
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """All boxes in the text's order. `BoxFormat.rewrite` numbers boxes by their place in this tuple."""
+        """All boxes in the text's order. `BoxFormat.rewrite` numbers boxes by their index in this tuple."""
         return tuple(box for mention in self.mentions for box in mention.boxes)
 
     @property
@@ -78,6 +78,11 @@ class Parsed:
     def failed_spans(self) -> tuple[Span, ...]:
         """(start, end) of each coordinate text that could not be read."""
         return tuple(failure.span for failure in self.failed)
+
+    @property
+    def spoiled_lists(self) -> frozenset[Span]:
+        """(start, end) of each list of readable boxes that holds one which could not be read."""
+        return frozenset(failure.inside for failure in self.failed if failure.inside)
 
 
 _AROUND = {"(": ")", "[": "]", "{": "}", "（": "）", "“": "”", "‘": "’", **{quote: quote for quote in QUOTES}}
@@ -101,17 +106,18 @@ def apply(text: str, edits: Iterable[Edit]) -> str:
     """`text` with each (span, new text) in place; the spans must not overlap. None for a text closes the gap
     that is left.
     """
-    pieces, place, glue = [], 0, ""
+    pieces: list[str] = []
+    done, glue = 0, ""  # up to where the text is written, and what is still to be put there
     for (start, end), new in _joined_cuts(text, sorted(edits, key=itemgetter(0))):
         if new is None:
-            start, end = _gap(text, place, start, end)
-        if start > place or new:
-            pieces.append(glue + text[place:start] + (new or ""))
+            start, end = _gap(text, done, start, end)
+        if start > done or new:
+            pieces.append(glue + text[done:start] + (new or ""))
             glue = ""
         if new is None:
             glue = _glue(pieces[-1][-1:] if pieces else "", text[end : end + 1])
-        place = end
-    return "".join(pieces) + glue + text[place:]
+        done = end
+    return "".join(pieces) + glue + text[done:]
 
 
 def _joined_cuts(text: str, edits: Sequence[Edit]) -> list[Edit]:

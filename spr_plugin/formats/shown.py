@@ -15,13 +15,13 @@ def as_shown(text: str) -> tuple[str, Sequence[int]]:
     """`text` as it is shown, in plain characters, and where in `text` each of them and its end lie."""
     if text.isascii() and "&" not in text:
         return text, range(len(text) + 1)
-    pieces, places, end = [], [], 0
+    pieces, offsets, end = [], [], 0
     for foreign in _FOREIGN.finditer(text):
         plain = _plain(foreign.group())
         pieces += [text[end : foreign.start()], plain]
-        places += [*range(end, foreign.start()), *[foreign.start()] * len(plain)]
+        offsets += [*range(end, foreign.start()), *[foreign.start()] * len(plain)]
         end = foreign.end()
-    return "".join(pieces) + text[end:], [*places, *range(end, len(text) + 1)]
+    return "".join(pieces) + text[end:], [*offsets, *range(end, len(text) + 1)]
 
 
 @lru_cache(maxsize=4096)

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats.attempts import Span
-from spr_plugin.formats.base import BoxFormat, Reading, Written, checked, parts, whole_number
+from spr_plugin.formats.base import BoxFormat, Reading, Written, checked, end_of, parts, whole_number
 from spr_plugin.formats.parsed import Parsed
 
 _SEPARATORS = re.compile(r"[\s,;]*")
@@ -73,12 +73,12 @@ class TaggedFormat(BoxFormat):
         return reading.parsed(lambda low, high: self._phrase(text, low, high))
 
     @cached_property
-    def _tags(self) -> re.Pattern:
+    def _tags(self) -> re.Pattern[str]:
         return re.compile("|".join(map(re.escape, self.box_tags)))
 
-    def _never_closed(self, text: str, opened: re.Match | None, reading: Reading) -> None:
+    def _never_closed(self, text: str, opened: re.Match[str] | None, reading: Reading) -> None:
         if opened:
-            end = self.coordinates.match(text, opened.end()).end()
+            end = end_of(self.coordinates, text, opened.end())
             reading.doubt((opened.start(), end), cut=end == len(text))
 
     def _phrase(self, text: str, low: int, high: int) -> tuple[Span, int] | None:
@@ -90,18 +90,20 @@ class TaggedFormat(BoxFormat):
         start = text.rfind(before, low, close)
         return None if start < 0 else ((start + len(before), close), start)
 
-    def read_members(self, text: str, low: int, high: int, space: Space) -> list[Written]:
-        """The members of a list, which its `_member` finds and `_pattern` reads; nothing but separators
-        stands between them.
+    def read_members(
+        self, text: str, low: int, high: int, space: Space, find: re.Pattern[str], read: re.Pattern[str]
+    ) -> list[Written]:
+        """The members of a list, which `find` finds and `read` reads; nothing but separators stands between
+        them.
         """
-        spans = [match.span() for match in self._member.finditer(text, low, high)]
+        spans = [match.span() for match in find.finditer(text, low, high)]
         gaps = zip([low, *(end for _, end in spans)], [*(start for start, _ in spans), high])
         if not spans or not all(_SEPARATORS.fullmatch(text, *gap) for gap in gaps):
             return [("malformed", (low, high))]
-        numbers = [self._pattern.fullmatch(text, *span) for span in spans]
+        numbers = [read.fullmatch(text, *span) for span in spans]
         limits = (self.last, self.last)
-        return [(checked([float(v) for v in read.groups()], limits, space) if read else "malformed", span)
-                for read, span in zip(numbers, spans)]  # fmt: skip
+        return [(checked([float(v) for v in four.groups()], limits, space) if four else "malformed", span)
+                for four, span in zip(numbers, spans)]  # fmt: skip
 
     def _integers(self, values: Iterable[float]) -> list[int]:
         return [whole_number(value, self.last) for value in values]
@@ -114,7 +116,7 @@ class QwenVL(TaggedFormat):
     _member = re.compile(r"\([^()]*\)\s*,\s*\([^()]*\)")
 
     def read_inner(self, text: str, low: int, high: int, space: Space) -> list[Written]:
-        return self.read_members(text, low, high, space)
+        return self.read_members(text, low, high, space, self._member, self._pattern)
 
     def write_group(self, boxes: Sequence[Box]) -> str:
         return "".join(TaggedFormat.write_group(self, [box]) for box in boxes)
@@ -133,7 +135,9 @@ class InternVL(TaggedFormat):
 
     def read_inner(self, text: str, low: int, high: int, space: Space) -> list[Written]:
         outer = self._outer.fullmatch(text, low, high)
-        return self.read_members(text, *outer.span(1), space) if outer else [("malformed", (low, high))]
+        if not outer:
+            return [("malformed", (low, high))]
+        return self.read_members(text, *outer.span(1), space, self._member, self._pattern)
 
     def write_inner(self, boxes: Sequence[Box]) -> str:
         return "[" + ", ".join(str(self._integers(box.xyxy)) for box in boxes) + "]"
@@ -159,7 +163,7 @@ class Kosmos2(TaggedFormat):
             for span in parts(text, low, high, self._joiner)
         ]
 
-    def _read(self, match: re.Match | None, space: Space) -> Box | str:
+    def _read(self, match: re.Match[str] | None, space: Space) -> Box | str:
         if not match:
             return "malformed"
         (top, left), (bottom, right) = (divmod(int(cell), self.bins) for cell in match.groups())

@@ -12,11 +12,14 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from PIL import Image
 
 from spr_plugin.data.pictures import Picture
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,12 @@ class Query:
         """Of the pictures' files."""
         return tuple(picture.path for picture in self.pictures)
 
-    def to_record(self) -> dict:
+    def to_record(self) -> dict[str, Any]:
         """Plain data for a log; `from_record` reads it back."""
         return asdict(self)
 
     @classmethod
-    def from_record(cls, record: Mapping) -> Query:
+    def from_record(cls, record: Mapping[str, Any]) -> Query:
         """The query that `to_record` wrote."""
         pictures = tuple(Picture(**picture) for picture in record["pictures"])
         return cls(record["id"], pictures, *(record[name] for name in ("text", "truth", "task", "seed")))
@@ -143,11 +146,16 @@ class Source:
 
     data_path: str | None = None
     image_folder: str | None = None
-    skipped: Counter = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
-class Recipe(ABC):
+AnyQuery = TypeVar("AnyQuery", bound=Query)
+
+
+class Recipe(ABC, Generic[AnyQuery]):
     """What is asked and what a good answer is. From the hook ``spr_recipe``.
+
+    ``Recipe[MyQuery]`` is one whose queries are of a class of its own: it gets back those that it gave.
 
     Attributes:
         name: by which ``--spr_recipe`` and the records of a run name it.
@@ -160,26 +168,26 @@ class Recipe(ABC):
     BEST: str
     WATCHED: Mapping[str, float]
 
-    def on(self, device) -> Recipe:
+    def on(self, device: str | torch.device) -> Recipe[AnyQuery]:
         """This recipe with all that judging needs loaded on a device. One with "cpu" is made, and let go of,
         before anything trains: what is wrong is raised then. UserError names the flag."""
         return self
 
     @abstractmethod
-    def queries(self, source: Source) -> Iterable[Query]:
+    def queries(self, source: Source) -> Iterable[AnyQuery]:
         """The queries of a run, the same on every machine. UserError where the source gives none."""
 
     @abstractmethod
-    def prompts(self, query: Query) -> list[Prompt]:
+    def prompts(self, query: AnyQuery) -> list[Prompt]:
         """The prompts that are sampled, of different kinds."""
 
-    def question(self, query: Query) -> str:
+    def question(self, query: AnyQuery) -> str:
         """The text that all answers of a query are answers to, whatever prompt drew them: the one that a pair
         keeps.
         """
         return query.text
 
-    def restated(self, raw: str, prompt: Prompt, query: Query) -> str:
+    def restated(self, raw: str, prompt: Prompt, query: AnyQuery) -> str:
         """An answer to `prompt` as an answer to the query's `question`."""
         return raw
 
@@ -187,7 +195,7 @@ class Recipe(ABC):
     def judge(
         self,
         pictures: Sequence[Image.Image],
-        queries: Sequence[Query],
+        queries: Sequence[AnyQuery],
         texts: Sequence[Sequence[str]],
         pooled: bool = True,
     ) -> list[Judged]:
@@ -201,22 +209,22 @@ class Recipe(ABC):
         """
 
     @abstractmethod
-    def measure(self, texts: Sequence[str], queries: Sequence[Query]) -> dict[str, float]:
+    def measure(self, texts: Sequence[str], queries: Sequence[AnyQuery]) -> dict[str, float]:
         """Means over one answer a query, by name, 0 or more and higher is better, with no model's help.
 
         BEST and WATCHED are among them.
         """
 
-    def read(self, record: Mapping) -> Query:
+    def read(self, record: Mapping[str, Any]) -> Query:
         """The query of a record."""
         return Query.from_record(record)
 
-    def draw(self, query: Query, judged: Judged) -> list[tuple[list[Mark], list[Mark]]]:
+    def draw(self, query: AnyQuery, judged: Judged) -> list[tuple[list[Mark], list[Mark]]]:
         """For each answer what is drawn for its text and for the repaired one. A truth of None is the
         query's own; such answers were not judged, and hold their texts alone.
         """
         return [([], []) for _ in judged.answers]
 
-    def worked(self, query: Query, short: bool = False) -> str | None:
+    def worked(self, query: AnyQuery, short: bool = False) -> str | None:
         """A good answer, or as much of one as still is an answer; None where the recipe cannot give one."""
         return None

@@ -1,16 +1,19 @@
 """Which recipe a run follows."""
 
+from typing import Any
+
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
+from spr_plugin.formats import BoxFormat
 from spr_plugin.plugins import ask
 from spr_plugin.recipes.base import Recipe
 
 
-def find_recipe(config: SPRConfig, box_format) -> Recipe:
-    """The recipe of ``--spr_recipe``, for a model that writes boxes as `box_format` does. UserError where
-    nobody has it.
+def find_recipe(config: SPRConfig, box_format: BoxFormat | None) -> Recipe[Any]:
+    """The recipe of ``--spr_recipe``, for a model that writes boxes as `box_format` does, if that is known.
+    UserError where nobody has it.
     """
-    recipe = ask("spr_recipe", config=config, box_format=box_format)
+    recipe: Recipe[Any] | None = ask("spr_recipe", config=config, box_format=box_format)
     if recipe is None:
         raise UserError(f"--spr_recipe {config.spr_recipe}: no plugin has it; ours is spr")
     return recipe

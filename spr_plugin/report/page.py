@@ -13,7 +13,7 @@ from PIL import Image
 
 from spr_plugin import runs
 from spr_plugin.data.pictures import open_image
-from spr_plugin.drawing import COLORS, drawn
+from spr_plugin.drawing import COLORS, Line, drawn, lines_of
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_text
 from spr_plugin.pairing import PreferencePair, answer_of
@@ -100,7 +100,7 @@ def _scored(row: Mapping, side: str = "") -> dict[str, float] | None:
 def _means(rows: Sequence[Mapping[str, float]]) -> dict:
     # A plugin's terms need not be there for each text.
     values = {key: [row[key] for row in rows if key in row] for row in rows for key in row}
-    means = {key: f"{sum(found) / len(found):.3f}" for key, found in values.items()}
+    means = {key: f"{sum(column) / len(column):.3f}" for key, column in values.items()}
     return {"n": len(rows), "means": means}
 
 
@@ -124,20 +124,20 @@ def _shown(pair: PreferencePair, query: Query, record: Mapping, run: SavedRun) -
 
 def _pictures(query: Query, marks: Sequence[Mark], side: str) -> list[str | None]:
     """The query's pictures with their marks as data URIs; None for one that cannot be opened any more."""
-    found = []
+    uris: list[str | None] = []
     for number, picture in enumerate(query.pictures):
         try:
             image = open_image(picture.path, picture.id)
         except UserError:
-            found.append(None)
+            uris.append(None)
             continue
         mine = [mark for mark in marks if mark.picture == number]
-        found.append(data_uri(drawn(image, mine, side)))
-    return found
+        uris.append(data_uri(image, lines_of(mine, side)))
+    return uris
 
 
-def data_uri(image: Image.Image) -> str:
-    """The picture as a data URI."""
+def data_uri(image: Image.Image, boxes: Sequence[Line]) -> str:
+    """The picture with boxes on it as a data URI."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
+    drawn(image, boxes).save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

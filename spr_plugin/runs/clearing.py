@@ -125,20 +125,20 @@ def refuse_claimed(folder: Folder) -> None:
 
 
 def _claimed(folder: Folder) -> list[Path]:
-    found = []
+    claimed = []
     for entry in sorted(folder.path.iterdir()) if folder.path.is_dir() else ():
         part = part_of(entry.name)
         if part not in PARTS - BEFORE_A_RUN:
             continue
         if part == "round":
-            found += [entry] if is_run(Folder(entry)) else _claimed(Folder(entry))
+            claimed += [entry] if is_run(Folder(entry)) else _claimed(Folder(entry))
         elif not entry.is_dir():
-            found.append(entry)
+            claimed.append(entry)
         elif part in WEIGHTS:
-            found += [entry] if any(entry.iterdir()) else []
+            claimed += [entry] if any(entry.iterdir()) else []
         else:
-            found += filter(_named_as_ours, sorted(entry.iterdir()))
-    return found
+            claimed += filter(_named_as_ours, sorted(entry.iterdir()))
+    return claimed
 
 
 def _refuse_unproved(folder: Folder, names: list[str]) -> None:

@@ -140,7 +140,7 @@ def changes(
     """
     known = {stage: made for stage in settings if (made := _read_stage(folder, stage))}
     words = {stage: _differences(made["settings"], settings[stage]) for stage, made in known.items()}
-    words = {stage: found for stage, found in words.items() if found}
+    words = {stage: differences for stage, differences in words.items() if differences}
     reached = list(settings)
     while reached and reached[-1] not in known:
         reached.pop()
@@ -184,8 +184,8 @@ def said_of(folder: Folder, changed: Changes) -> str | None:
     costs = {stage: cost for stage in changed.again if (cost := _cost(folder, stage))}
     if not costs:
         return None
-    said = dict.fromkeys(words for stage in changed.words for words in changed.words[stage])
-    why = "; ".join(said) or "as asked"
+    reasons = dict.fromkeys(words for stage in changed.words for words in changed.words[stage])
+    why = "; ".join(reasons) or "as asked"
     aside = [
         part
         for stage in costs
@@ -201,10 +201,10 @@ def _cost(folder: Folder, stage: str) -> str:
     """What a stage's records took, as far as anybody knows; "" where there is nothing."""
     parts = [path for path in map(folder.path.joinpath, PARTS_OF[stage]) if path.exists()]
     made = sum(file.read_bytes().count(b"\n") for file in parts[0].glob("rank-*.jsonl")) if parts else 0
-    held = [
+    filled = [
         path for path in parts if path.is_file() or any(entry.name != MANIFEST for entry in path.iterdir())
     ]
-    if not held:
+    if not filled:
         return ""
     seconds = (_read_stage(folder, stage) or {}).get("seconds")
     facts = [f"{made} records" if made else "", "" if seconds is None else f"{seconds:.0f} s"]

@@ -102,11 +102,11 @@ class SavedRun:
     def _table(path: AnyPath) -> dict[str, Any] | None:
         """What a small file holds; None, and a line where it is damaged, for one that holds nothing."""
         try:
-            found = read_json(path)
+            table = read_json(path)
         except UserError as error:
             say(str(error))
             return None
-        return found if isinstance(found, dict) else None
+        return table if isinstance(table, dict) else None
 
     def records(self, stage: str) -> Records:
         """id → record of ``regions``, ``candidates``, ``scores``, ``pairs``, ``lengths`` or ``reference`` as
@@ -132,7 +132,7 @@ class SavedRun:
         return {query.id: query for query in self._made("regions", read)}
 
     @functools.cached_property
-    def recipe(self) -> Recipe | None:
+    def recipe(self) -> Recipe[Any] | None:
         """What was asked and judged, without the models; None, and a line, where nobody here has it."""
         flags = SPRConfig()
         for name in vars(flags).keys() & self.config.keys():

@@ -12,7 +12,7 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.data.pictures import limit_pixels
 from spr_plugin.errors import UserError
 from spr_plugin.outputs import refuse_unwritable
-from spr_plugin.queries import held_queries, log_queries, settled_queries, wanted_of
+from spr_plugin.queries import log_queries, logged_queries, settled_queries, wanted_of
 from spr_plugin.recipes.base import Query, Recipe, Source
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
@@ -54,9 +54,8 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
     if skipped is not None:
         log_queries(folder, recipe, queries, skipped)
     start = time.monotonic()
-    sample(
-        None, held_queries(folder, recipe), recipe, config, folder.log("candidates"), folder.log("batches")
-    )
+    queries = logged_queries(folder, recipe)
+    sample(None, queries, recipe, config, folder.log("candidates"), folder.log("batches"))
     took(folder, "candidates", time.monotonic() - start)
     return len(folder.log("candidates").read())
 
@@ -79,14 +78,14 @@ def check_candidates(
     else:
         from spr_plugin.sampling.server import Server
 
-        Server(config, folder and folder.log("candidates").directory)
+        Server(config, folder.log("candidates").directory if folder else None)
 
 
 def import_candidates(config: SPRConfig, recipe: Recipe, box_format, folder: Folder) -> None:
     """Take the candidates of ``--spr_candidates`` as those of ``folder``, whose queries are written already;
     a second call does nothing. UserError as :func:`candidates_of`.
     """
-    log, queries = folder.log("candidates"), held_queries(folder, recipe)
+    log, queries = folder.log("candidates"), logged_queries(folder, recipe)
     if len(log.read()) != wanted_of(recipe, queries, config):
         log.write(candidates_of(config, recipe, box_format, queries).values())
 
@@ -99,6 +98,7 @@ def candidates_of(
     Raises:
         UserError: they are not whole, or answer other queries: other flags, boxes, annotations or pictures.
     """
+    assert config.spr_candidates, "asked for only where it is given"
     regions = {query.id for query in queries}
     try:
         source, wanted = runs.open(config.spr_candidates), wanted_of(recipe, queries, config)

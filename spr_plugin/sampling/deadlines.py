@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from typing import Any
 
 LONGEST_REPLY = 1 << 24  # bytes
 LAST_READ = 1e-3  # seconds: 0 would be a read that waits for nothing
@@ -14,8 +15,9 @@ def bounded_client(openai, seconds: float):
     """The client's transport, in which a reply that is long, or long in coming, is one that failed."""
     client = openai.DefaultHttpxClient
     transport = sys.modules[client.__base__.__module__.partition(".")[0]]  # httpx, or what took its place
+    stream: Any = transport.SyncByteStream
 
-    class Bounded(transport.SyncByteStream):
+    class Bounded(stream):
         def __init__(self, stream):
             self.stream, self.close = stream, stream.close
 

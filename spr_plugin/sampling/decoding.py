@@ -89,13 +89,13 @@ def decode(
     count = len(rows) * k
     noise = Noise([seed for row in seeds for seed in row], logits.shape[-1], logits.device)
     stops = torch.tensor(host.stop_tokens, device=logits.device)
-    said = stops[0].repeat(count, max_new_tokens)
+    answers = stops[0].repeat(count, max_new_tokens)
     writing = torch.arange(count, device=logits.device)  # the samples that the batch's rows belong to
     ended = torch.zeros(count, dtype=torch.bool, device=logits.device)
     for index in range(max_new_tokens):
         tokens = draw(logits, noise()) if draw else logits.argmax(-1)
         tokens = torch.where(ended, stops[0], tokens)
-        said[writing, index] = tokens
+        answers[writing, index] = tokens
         ended |= torch.isin(tokens, stops)
         left = int((~ended).sum())
         if index + 1 == max_new_tokens or not anybody(left > 0):
@@ -113,7 +113,8 @@ def decode(
             noise.select(alive)
         logits, cache = host.step(tokens[:, None], mask, cache)
     return [
-        [_until_stop(said[i * k + j].tolist(), host.stop_tokens) for j in range(k)] for i in range(len(rows))
+        [_until_stop(answers[i * k + j].tolist(), host.stop_tokens) for j in range(k)]
+        for i in range(len(rows))
     ]
 
 
@@ -164,17 +165,17 @@ def _layers() -> tuple[type, type]:
     return DynamicLayer, InPlaceLayer
 
 
-def appended(held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """``held (B, H, T, D)`` with ``new (B, H, t, D)`` behind it. Where `held` is a part of a tensor that this
+def appended(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """``past (B, H, T, D)`` with ``new (B, H, t, D)`` behind it. Where `past` is a part of a tensor that this
     function made, its free room is used; else it is copied once into one with room for more.
     """
-    *outer, length, width = held.shape
+    *outer, length, width = past.shape
     total = length + new.shape[-2]
     # A part keeps the whole tensor's stride between heads; by a token's, that is how many it has room for.
-    if held.stride(-3) // held.stride(-2) < total:
-        wider = held.new_empty(*outer, total + ROOM, width)
-        wider[..., :length, :] = held
-        held = wider
-    whole = held.as_strided((*outer, total, width), held.stride())
+    if past.stride(-3) // past.stride(-2) < total:
+        wider = past.new_empty(*outer, total + ROOM, width)
+        wider[..., :length, :] = past
+        past = wider
+    whole = past.as_strided((*outer, total, width), past.stride())
     whole[..., length:, :] = new
     return whole

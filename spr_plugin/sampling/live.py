@@ -31,10 +31,10 @@ class LiveSampler:
     """
 
     def __init__(
-        self, host: Host, recipe: Recipe, config: SPRConfig, log: Log, plan: Log, held: set[str], asks_of
+        self, host: Host, recipe: Recipe, config: SPRConfig, log: Log, plan: Log, logged: set[str], asks_of
     ):
         self.host, self.recipe, self.config, self.log, self.plan = host, recipe, config, log, plan
-        self.held, self.asks_of = held, asks_of
+        self.logged, self.asks_of = logged, asks_of
         self.draw = drawing(config.spr_temperature, config.spr_top_p, config.spr_top_k)
         self.tokenizing = threading.Lock()  # one thread at a time: fast tokenizers are not made for more
         self.unread = 0
@@ -60,7 +60,7 @@ class LiveSampler:
             for (batch, mine), rows in bar:
                 records = list(self.answered(batch, rows))
                 if mine:
-                    self.log.append(*(record for record in records if record["id"] not in self.held))
+                    self.log.append(*(record for record in records if record["id"] not in self.logged))
 
     def rows(self, asks: list[Ask], readers: ThreadPoolExecutor) -> list[dict | None]:
         """The host's row of each prompt, None where a picture of it cannot be read. A picture is decoded
@@ -84,24 +84,23 @@ class LiveSampler:
         not asked again.
         """
         asks, samples = self.asks_of(batch), range(self.config.spr_samples)
-        shown = [place for place, row in enumerate(rows) if row is not None]
-        self.unread += len(rows) - len(shown)
-        asked = [batch["asks"][place] for place in shown]
+        asked = {number: row for number, row in enumerate(rows) if row is not None}  # by place in the batch
+        self.unread += len(rows) - len(asked)
         seeds = [
             [int(candidate_id(region, kind, index), 16) % 2**63 for index in samples]
-            for region, kind in asked
+            for region, kind in (batch["asks"][number] for number in asked)
         ]
         try:
-            said = self.decoded([rows[place] for place in shown], seeds)
+            answers = self.decoded(list(asked.values()), seeds)
         except torch.cuda.OutOfMemoryError:
-            said = None
-        if said is None:  # outside the handler, whose traceback would keep the tensors alive
+            answers = None
+        if answers is None:  # outside the handler, whose traceback would keep the tensors alive
             yield from self.split(batch, rows)
             return
         with self.tokenizing:
-            texts = dict(zip(shown, map(self.host.texts, said)))
-        for place, ask in enumerate(asks):
-            for index, raw in zip(samples, texts.get(place, itertools.repeat(""))):
+            texts = dict(zip(asked, map(self.host.texts, answers)))
+        for number, ask in enumerate(asks):
+            for index, raw in zip(samples, texts.get(number, itertools.repeat(""))):
                 yield candidate(ask, index, raw, self.recipe)
 
     def decoded(self, rows: list[dict], seeds: list[list[int]]) -> list[list[list[int]]]:

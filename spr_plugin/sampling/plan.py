@@ -88,16 +88,16 @@ def left_to_do(
     plan.held()
     if not plan.path.exists():
         plan.write(make_plan())
-    batches, held = plan.read(), log.held()
+    batches, logged = plan.read(), log.held()
     left, theirs, wanted = [], set(), 0
     for batch in batches.values():
         if f"{batch['id']}.0" in batches:
             continue
         ids = {candidate_id(query, kind, index) for query, kind in batch["asks"] for index in range(samples)}
         wanted += len(ids)
-        if not ids <= held:
+        if not ids <= logged:
             left.append(batch)
-            theirs |= ids & held
+            theirs |= ids & logged
     if left:
-        note_begin(log.directory, wanted, len(held))
+        note_begin(log.directory, wanted, len(logged))
     return left, theirs

@@ -28,11 +28,12 @@ def answer_in(reply: str) -> str:
     content = message.get("content")
     alone = [{"type": "text", "text": "" if content is None else content}]
     parts = content if isinstance(content, list) else alone
-    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") in TEXTS]
-    if not all(isinstance(part, dict) for part in parts) or not all(isinstance(text, str) for text in texts):
+    spoken = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") in TEXTS]
+    texts = [text for text in spoken if isinstance(text, str)]
+    if len(texts) < len(spoken) or not all(isinstance(part, dict) for part in parts):
         raise Malformed(f"a message whose content is no text: {reply}")
-    said = _THOUGHT.sub("", sound("".join(texts))).strip()
-    return said if any(character.isprintable() and not character.isspace() for character in said) else ""
+    answer = _THOUGHT.sub("", sound("".join(texts))).strip()
+    return answer if any(character.isprintable() and not character.isspace() for character in answer) else ""
 
 
 def models_in(reply: str) -> list[str]:
@@ -45,9 +46,9 @@ def models_in(reply: str) -> list[str]:
 
 def _object(reply: str) -> dict:
     try:
-        found = json.loads(reply)
+        value = json.loads(reply)
     except (ValueError, RecursionError):
         raise Malformed(f"a reply that is no JSON: {reply!r}") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise Malformed(f"a reply that is no JSON object: {reply}")
-    return found
+    return value

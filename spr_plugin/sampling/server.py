@@ -16,9 +16,10 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from spr_plugin.config import SPRConfig
@@ -43,6 +44,11 @@ def _is_no_answer(error: Exception) -> bool:
     return isinstance(error, Malformed) or getattr(error, "status_code", None) in (404, 405)
 
 
+def name_of(config: SPRConfig) -> str:
+    """The server, as a line may name it."""
+    return f"--spr_sampler_url {shown(config.spr_sampler_url or '')}"
+
+
 def served(candidates: Path) -> str | None:
     """The model that answered those in this folder; None where there are none, or nobody wrote it down."""
     known = read_json(candidates / SERVED) if any(candidates.glob("rank-*.jsonl")) else None
@@ -54,6 +60,7 @@ class Server:
     neither holds a secret.
 
     Attributes:
+        name: of the server, as a line may show it.
         model: the name that is asked.
     """
 
@@ -67,13 +74,15 @@ class Server:
         except ImportError:
             needs = "--spr_sampler openai needs the package openai: pip install 'spr-plugin[server]'"
             raise UserError(needs) from None
-        self.config, self.secrets = config, secrets_of(config.spr_sampler_url, os.environ)
+        assert config.spr_sampler_url, "without it --spr_sampler openai is refused"
+        self.config, self.name, self.url = config, name_of(config), config.spr_sampler_url
+        self.secrets = secrets_of(self.url, os.environ)
         for name in ("httpx", "httpx2"):  # what the client is built on logs every address that it asks
             logging.getLogger(name).addFilter(self._clean_record)
         key = (os.environ.get("OPENAI_API_KEY") or "none").strip()
         if not (key.isascii() and key.isprintable()):
             raise UserError("OPENAI_API_KEY holds a character that no header can carry: copy the key again")
-        address = urlsplit(config.spr_sampler_url)
+        address = urlsplit(self.url)
         with self._speaking():
             self.client = openai.OpenAI(
                 base_url=urlunsplit(address._replace(query="", fragment="")),
@@ -105,23 +114,26 @@ class Server:
             )
         return named or before or models[0]
 
-    def said(self, pictures: list[str], text: str, seed: int, stop: threading.Event) -> str:
+    def answer(self, pictures: list[str], text: str, seed: int, stop: threading.Event) -> str:
         """The answer to a prompt with pictures (data URLs). A reply that is none is asked for again, until
         ``stop``."""
-        for left in reversed(range(RETRIES + 1)):
+        left = RETRIES
+        while True:
             with self._speaking():
                 try:
                     return redacted(answer_in(self._completion(pictures, text, seed)), self.secrets)
                 except Malformed:
                     if not left or stop.wait(PAUSE):
                         raise
+            left -= 1
 
     def _completion(self, pictures: list[str], text: str, seed: int) -> str:
         config = self.config
-        shown_pictures = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
+        content: list[Any] = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
+        content.append({"type": "text", "text": text})
         reply = self.client.chat.completions.with_raw_response.create(
             model=self.model,
-            messages=[{"role": "user", "content": [*shown_pictures, {"type": "text", "text": text}]}],
+            messages=[{"role": "user", "content": content}],
             seed=seed % 2**31,
             temperature=config.spr_temperature,
             top_p=config.spr_top_p,
@@ -130,17 +142,13 @@ class Server:
         )
         return reply.http_response.text
 
-    @property
-    def name(self) -> str:
-        return f"--spr_sampler_url {shown(self.config.spr_sampler_url)}"
-
     @contextlib.contextmanager
-    def _speaking(self):
+    def _speaking(self) -> Iterator[None]:
         """What goes wrong inside becomes one line."""
         try:
             yield
         except Exception as error:  # the client, what it is built on and the server's reply are all foreign
-            why = " ".join(redacted(_said_by(error), self.secrets).split())
+            why = " ".join(redacted(_told_by(error), self.secrets).split())
             why = why if len(why) <= LONGEST_REASON else why[:LONGEST_REASON] + "…"
             raise UserError(
                 f"{self.name}: {why} ({type(error).__name__}){self._other_address(error)}; "
@@ -149,7 +157,7 @@ class Server:
 
     def _other_address(self, error: Exception) -> str:
         """A hint where the address may be a part too short or too long: all hangs on ``/v1``."""
-        given = urlsplit(self.config.spr_sampler_url)
+        given = urlsplit(self.url)
         path = _ENDPOINT.sub("", given.path).rstrip("/")
         if not _VERSION.search(path):
             path += "/v1"
@@ -162,10 +170,10 @@ class Server:
         return True
 
 
-def _said_by(error: Exception) -> str:
+def _told_by(error: Exception) -> str:
     """What an error says, and why it came to that: the client's "Connection error." alone tells nobody."""
-    said, why = str(error), str(error.__cause__ or "")
-    return said if why in said else f"{said} {why}"
+    what, why = str(error), str(error.__cause__ or "")
+    return what if why in what else f"{what} {why}"
 
 
 def ask_server(
@@ -192,20 +200,20 @@ def ask_server(
     write_json(log.directory / SERVED, {"model": server.model})
     writing, failed, empty = threading.Lock(), threading.Event(), []
 
-    def answer(ask, seeds: dict[int, int]) -> None:
+    def answer_all(ask, seeds: dict[int, int]) -> None:
         pictures = shown_by(ask)
         addresses = [_data_url(picture) for picture in pictures or ()]
         for index, seed in seeds.items():
             if failed.is_set():
                 return
             try:
-                said = server.said(addresses, ask[1].text, seed, failed) if pictures else ""
+                answer = server.answer(addresses, ask[1].text, seed, failed) if pictures else ""
             except UserError:
                 failed.set()
                 raise
-            record = candidate(ask, index, said)
+            record = candidate(ask, index, answer)
             with writing:
-                empty.append(record) if pictures and not said else log.append(record)
+                empty.append(record) if pictures and not answer else log.append(record)
                 if len(empty) > most_empty:
                     failed.set()
 
@@ -215,7 +223,7 @@ def ask_server(
             for ask, seeds in asked:
                 if failed.is_set():
                     break
-                pending.add(pool.submit(answer, ask, seeds))
+                pending.add(pool.submit(answer_all, ask, seeds))
                 while len(pending) >= 2 * config.spr_sampler_concurrency:
                     pending = _finished(pending)
             while pending:

@@ -15,7 +15,6 @@ from spr_plugin.errors import UserError
 from spr_plugin.progress import progress, say
 from spr_plugin.queries import wanted_of
 from spr_plugin.recipes.base import Query, Recipe
-from spr_plugin.redaction import shown
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling.live import LiveSampler
 from spr_plugin.sampling.plan import Ask, batch_plan, candidate, candidate_id, left_to_do, prompts_in
@@ -37,7 +36,7 @@ def sample(
             memory, a server fails or has too many empty answers.
     """
     make_plan = lambda: batch_plan(queries, recipe, config.spr_sample_batch)
-    batches, held = ranks.from_rank_0(lambda: left_to_do(log, plan, make_plan, config.spr_samples))
+    batches, logged = ranks.from_rank_0(lambda: left_to_do(log, plan, make_plan, config.spr_samples))
     by_id = {query.id: query for query in queries}
 
     def asks_of(batch: dict) -> list[Ask]:
@@ -48,25 +47,26 @@ def sample(
 
     if config.spr_sampler == "openai":
         wanted = wanted_of(recipe, queries, config)
-        _sample_on_server(ranks.share(batches, prompts_in), held, asks_of, recipe, config, log, wanted)
+        _sample_on_server(ranks.share(batches, prompts_in), logged, asks_of, recipe, config, log, wanted)
     elif batches:  # also without a share of its own: under ZeRO-3 all ranks gather the model together
-        LiveSampler(host, recipe, config, log, plan, held, asks_of).run(batches)
+        assert host is not None, "a model answers where no server does"
+        LiveSampler(host, recipe, config, log, plan, logged, asks_of).run(batches)
     log.close()
     ranks.barrier()
 
 
 def _sample_on_server(
-    batches: list[dict], held: set[str], asks_of, recipe: Recipe, config: SPRConfig, log: Log, wanted: int
+    batches: list[dict], logged: set[str], asks_of, recipe: Recipe, config: SPRConfig, log: Log, wanted: int
 ) -> None:
     """This rank's share of the batches, of ``wanted`` candidates in all. Empty answers are candidates only if
     they are few."""
-    from spr_plugin.sampling.server import ask_server
+    from spr_plugin.sampling.server import ask_server, name_of
 
-    unread = set()
+    unread: set[str] = set()
 
     def missing(ask: Ask) -> dict[int, int]:
         ids = {index: candidate_id(ask[0].id, ask[1].kind, index) for index in range(config.spr_samples)}
-        return {index: int(id, 16) for index, id in ids.items() if id not in held}
+        return {index: int(id, 16) for index, id in ids.items() if id not in logged}
 
     def shown_by(ask: Ask) -> list[Image.Image] | None:
         query, prompt = ask
@@ -82,15 +82,15 @@ def _sample_on_server(
     asked = ((ask, missing(ask)) for batch in bar for ask in asks_of(batch))
     most_empty = config.spr_max_empty * wanted
     empty = ask_server(asked, config, log, record, shown_by, most_empty) if batches else []
-    found = sum(ranks.from_all(len(empty)))
-    if found > most_empty:
+    silent = sum(ranks.from_all(len(empty)))
+    if silent > most_empty:
         raise UserError(
-            f"--spr_sampler_url {shown(config.spr_sampler_url)}: {found} of {wanted} answers are empty, more"
+            f"{name_of(config)}: {silent} of {wanted} answers are empty, more"
             f" than --spr_max_empty {config.spr_max_empty} allows; mend the server or raise the share, and"
             " run the same command again: the others are kept"
         )
     if empty:
         log.append(*empty)
     pictures = len(set().union(*ranks.from_all(unread)))
-    if ranks.rank() == 0 and (found or pictures):
-        say(f"sampling: {found} of {wanted} answers are empty, {pictures} pictures cannot be read")
+    if ranks.rank() == 0 and (silent or pictures):
+        say(f"sampling: {silent} of {wanted} answers are empty, {pictures} pictures cannot be read")

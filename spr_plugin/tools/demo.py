@@ -14,7 +14,7 @@ from spr_plugin.progress import say
 from spr_plugin.runs.layout import Folder
 
 WORLD = Path("examples/tiny_world")
-SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 320}
+SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 290}
 FLAGS = f"""--spr_regions {SIZES["spr"]} --spr_max_new_tokens 160 --spr_sample_batch 16 --spr_tune full
     --spr_batch_size 8 --spr_learning_rate 5e-5"""
 
@@ -47,10 +47,10 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
     from spr_plugin.eval_tasks.compare import compare
     from spr_plugin.eval_tasks.comparison_page import ALL
 
-    found = compare(f"{out}/eval-base", f"{out}/eval-spr", out)
-    print(table(found["tasks"][ALL]["rows"]))
+    comparison = compare(f"{out}/eval-base", f"{out}/eval-spr", out)
+    print(table(comparison["tasks"][ALL]["rows"]))
     print(f"report: {model / 'spr' / 'report.html'}\ncomparison: {out}/compare.html")
-    return found
+    return comparison
 
 
 def train_command(data: Path, model: Path, flags: str = FLAGS) -> list[str]:

@@ -86,8 +86,8 @@ class Pictures:
     def _by_path(self, source) -> Callable[[str], AnnotatedImage]:
         """What finds a plugin's pictures by their path in the folder."""
         numbered = hasattr(source, "ids")
-        found = filter(None, map(source.image, range(len(source.ids))) if numbered else source)
-        by_path = {os.path.abspath(image.path): image for image in found}
+        pictures = filter(None, map(source.image, range(len(source.ids))) if numbered else source)
+        by_path = {os.path.abspath(image.path): image for image in pictures}
         return lambda name: by_path[os.path.abspath(os.path.join(self._images, name))]
 
 

@@ -13,7 +13,7 @@ from spr_plugin.loading import read_json_lines
 from spr_plugin.recipes.spr.regions import RegionQuery
 
 REGIONS = 32  # of one picture, in one batch
-FIELDS = {"id": (str, int), "image": str, "region": list, "text": str}
+FIELDS: dict[str, type | tuple[type, ...]] = {"id": (str, int), "image": str, "region": list, "text": str}
 
 
 def check(path: str, query: Callable[[dict], RegionQuery]) -> int:
@@ -78,19 +78,16 @@ def responses_in(path: str) -> Iterator[dict]:
 
 
 def _response(row: object, place: str) -> dict:
-    wrong = [
-        name
-        for name, kind in FIELDS.items()
-        if not isinstance(row, dict) or not isinstance(row.get(name), kind)
-    ]
+    fields = row if isinstance(row, dict) else {}
+    wrong = [name for name, kind in FIELDS.items() if not isinstance(fields.get(name), kind)]
     if wrong:
         raise UserError(
             f"{place}: a response wants id, image, region and text; {wrong[0]} is missing or of the wrong"
             " kind"
         )
-    if len(row["region"]) != 4 or not finite(row["region"]):
-        region = f"{row['region']}"[:100]
+    if len(fields["region"]) != 4 or not finite(fields["region"]):
+        region = f"{fields['region']}"[:100]
         raise UserError(
-            f"{place}: the region of response {row['id']} is no [x1, y1, x2, y2] in pixels: {region}"
+            f"{place}: the region of response {fields['id']} is no [x1, y1, x2, y2] in pixels: {region}"
         )
-    return row
+    return fields

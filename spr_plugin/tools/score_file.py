@@ -107,7 +107,7 @@ class Scoring:
         lock(self.folder.path, "--out")
         bind(self.folder, self._settings, changes(self.folder, self._settings))
         log = self.folder.log("scores")
-        if done := _held(log.path):
+        if done := _scored_batches(log.path):
             say(f"{done} batches are scored already, in {self.folder}")
         for number, rows in enumerate(batches(progress(responses_in(self.responses), self.total, "scoring"))):
             if number >= done:
@@ -132,7 +132,7 @@ class Scoring:
         there.
         """
         image = self._pictures.of(row)
-        region = usable(Box(*map(float, row["region"]), Space.pixels(image.width, image.height)))
+        region = usable(Box.of(map(float, row["region"]), Space.pixels(image.width, image.height)))
         query = region and region_query(image, region, seed=0)
         if not query or not query.truth:
             raise UserError(
@@ -145,34 +145,35 @@ class Scoring:
         """What the log keeps of the regions of one batch: ``{"rows", "pair", "skip"}``."""
         queries = [self._query(row) for row, *_ in rows]
         candidates = [[{"id": str(row["id"]), "text": row["text"]} for row in group] for group in rows]
-        records, found = judge_queries(queries, candidates, recipe), []
+        records, scored = judge_queries(queries, candidates, recipe), []
         for query, group, record in zip(queries, rows, records):
             answers = [
                 {**row, **_answer(judged, query, self.box_format)}
                 for row, judged in zip(group, record["candidates"])
             ]
             made = make_pair(query, recipe.question(query), record["candidates"], pairing)
-            skip = made if isinstance(made, str) else None
-            found.append({"rows": answers, "pair": None if skip else asdict(made), "skip": skip})
-        return found
+            # A plugin's word may be "".
+            skip, pair = (made, None) if isinstance(made, str) else (None, asdict(made))
+            scored.append({"rows": answers, "pair": pair, "skip": skip})
+        return scored
 
 
-def _held(path: Path) -> int:
+def _scored_batches(path: Path) -> int:
     """How many whole batches the log begins with; what follows a torn or damaged line is cut off."""
-    held = end = 0
+    scored = end = 0
     if not path.exists():
-        return held
+        return scored
     with open(path, "rb+") as file:
         for line in file:
             try:
-                sound = record_of(line)["id"] == str(held)
+                sound = record_of(line)["id"] == str(scored)
             except ValueError:
                 sound = False
             if not sound:
                 break
-            held, end = held + 1, end + len(line)
+            scored, end = scored + 1, end + len(line)
         file.truncate(end)
-    return held
+    return scored
 
 
 def _regions(path: Path) -> Iterator[dict]:

@@ -165,9 +165,9 @@ class Host(ABC):
         try:
             packed = pickle.dumps((type(self), self.__getstate__()))
         except (pickle.PicklingError, TypeError, AttributeError) as error:  # what it holds is foreign
-            said = " ".join(str(error).split())
+            why = " ".join(str(error).split())
             raise UserError(
-                f"{type(self).__name__} cannot go to data loader workers that do not fork ({said}): take "
+                f"{type(self).__name__} cannot go to data loader workers that do not fork ({why}): take "
                 "dataloader_num_workers 0"
             ) from None
         return _unpacked, (loaded_files(), packed)

@@ -82,7 +82,7 @@ def check_shared(directory: Path) -> None:
     if rank() == 0:
         shutil.rmtree(meeting, ignore_errors=True)
         _attempt(Path(directory).rmdir)  # if there is nothing else in it
-    if strangers := [f"{place} ({why})" for why, place in seen if why]:
+    if strangers := [f"{where} ({why})" for why, where in seen if why]:
         raise UserError(
             f"--output_dir: every rank must write to the same OUTPUT_DIR as {seen[0][1]}, and "
             f"{len(strangers)} of {len(seen)} cannot, such as "
@@ -109,12 +109,12 @@ def share(batches: list, size: Callable) -> list:
     ``size(batch)``.
     """
     loads, mine = [0] * world(), []
-    for place in sorted(range(len(batches)), key=lambda place: -size(batches[place])):
+    for index in sorted(range(len(batches)), key=lambda index: -size(batches[index])):
         least = loads.index(min(loads))
-        loads[least] += size(batches[place])
+        loads[least] += size(batches[index])
         if least == rank():
-            mine.append(place)
-    return [batches[place] for place in sorted(mine)]
+            mine.append(index)
+    return [batches[index] for index in sorted(mine)]
 
 
 def rounds(batches: list) -> list[tuple[object, bool]]:

@@ -88,13 +88,13 @@ def describe(host: Host, config: SPRConfig) -> str:
 
 def adapter_weights(model) -> set[str]:
     """Names of the weights of adapters: PEFT's of any kind, and whatever is named as LoRA names its own."""
-    found = {name for name, _ in model.named_parameters() if "lora_" in name}
-    for place, module in model.named_modules():
+    names = {name for name, _ in model.named_parameters() if "lora_" in name}
+    for path, module in model.named_modules():
         for part in set(getattr(module, "adapter_layer_names", ())) - {"modules_to_save"}:
-            held = getattr(module, part, None)
-            named = [] if held is None else held.named_parameters()
-            found |= {f"{place}.{part}.{name}" for name, _ in named}
-    return found
+            layers = getattr(module, part, None)
+            named = [] if layers is None else layers.named_parameters()
+            names |= {f"{path}.{part}.{name}" for name, _ in named}
+    return names
 
 
 def has_adapter(model) -> bool:

@@ -109,10 +109,10 @@ def tensors(model, names):
     """``(name, CPU tensor)`` of parameters and buffers, one gathered at a time; all ranks must walk it
     together.
     """
-    held = dict(model.named_parameters()) | dict(model.named_buffers())
+    named = dict(model.named_parameters()) | dict(model.named_buffers())
     for name in names:
-        with gathered([held[name]]):
-            yield name, held[name].detach().cpu().clone().contiguous()
+        with gathered([named[name]]):
+            yield name, named[name].detach().cpu().clone().contiguous()
 
 
 def trainable(model) -> list[str]:
@@ -167,12 +167,12 @@ class _Shards:
     """Safetensors files of at most SHARD_BYTES in a fresh folder."""
 
     def __init__(self, folder: Path):
-        self.folder, self.held, self.size, self.count, self.index = folder, {}, 0, 0, {}
+        self.folder, self.pending, self.size, self.count, self.index = folder, {}, 0, 0, {}
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
         if self.size and self.size + tensor.nbytes > SHARD_BYTES:
             self._flush()
-        self.held[name], self.index[name] = tensor, tensor_hash(tensor)
+        self.pending[name], self.index[name] = tensor, tensor_hash(tensor)
         self.size += tensor.nbytes
 
     def _flush(self) -> None:
@@ -182,10 +182,10 @@ class _Shards:
             remove(self.folder)
             self.folder.mkdir(parents=True)
         path = self.folder / f"{self.count:05d}.safetensors"
-        save_file(self.held, path)
+        save_file(self.pending, path)
         with open(path, "rb") as file:
             os.fsync(file.fileno())  # before the index, which says that all is there
-        self.held, self.size, self.count = {}, 0, self.count + 1
+        self.pending, self.size, self.count = {}, 0, self.count + 1
 
     def close(self) -> None:
         self._flush()
@@ -199,8 +199,8 @@ def load(model, directory) -> None:
     index = read_json(Path(directory) / "index.json")
     if not isinstance(index, dict):
         raise UserError(f"{directory} holds no weights: remove it and run the same command again")
-    held = dict(model.named_parameters()) | dict(model.named_buffers())
-    missing = sorted(index.keys() - held.keys())
+    named = dict(model.named_parameters()) | dict(model.named_buffers())
+    missing = sorted(index.keys() - named.keys())
     if missing:
         raise UserError(
             f"{directory} was written by a model of another structure ({missing[0]} …): use the command that"
@@ -216,7 +216,7 @@ def load(model, directory) -> None:
                     raise UserError(
                         f"{path}: {name} is damaged; add --spr_overwrite to start the SPR stage over"
                     )
-                _assign(held[name], tensor)
+                _assign(named[name], tensor)
     if rest:
         raise UserError(
             f"{directory} lacks {min(rest)} and {len(rest) - 1} more of its weights: restore its files, or"

@@ -63,7 +63,7 @@ def test_a_projector_that_trains_is_not_cached_but_its_tower_is(live_llava, pair
         with cached_features(host, cache, inputs["pictures"], False):
             answers(host, model, inputs["batch"], inputs["unshared"], True).sums.sum().backward()
         assert model.get_model().mm_projector[0].weight.grad.abs().max() > 0
-    assert len(cache.held) == 2
+    assert len(cache.kept) == 2
 
 
 @pytest.mark.parametrize("gib, kept", [(4.0, True), (0.0, False)])
@@ -93,4 +93,4 @@ def test_a_picture_fits_that_fills_the_budget():
     cache = FeatureCache(2 * features.nbytes)
     for key in ("a", "a", "b", "c"):
         cache.keep(key, features)
-    assert list(cache.held) == ["a", "b"] and cache.bytes == cache.budget
+    assert list(cache.kept) == ["a", "b"] and cache.bytes == cache.budget

@@ -292,6 +292,24 @@ SENTENCES = """[/EN#11/people A man] and [/EN#12/animals two dogs] in [/EN#14/sc
 """  # noqa: E501
 
 
+@pytest.mark.parametrize(
+    "part, broken, why",
+    [
+        ("<width>100</width>", "<width/>", "size/width"),
+        ("<size>", "<measure>", "mismatched tag"),
+        ("<xmin>1</xmin>", "<xmin></xmin>", "xmin"),
+        ("<xmin>1</xmin>", "<xmin>one</xmin>", "one"),
+        ("<ymax>80</ymax>", "", "ymax"),
+        ("<ymax>80</ymax>", f"<ymax>1{'0' * 400}</ymax>", "too large"),
+        ("<name>11</name>", "<name/>", "name"),
+    ],
+)
+def test_broken_entities_are_a_line(tmp_path, part, broken, why):
+    (tmp_path / "7.xml").write_text(XML.replace(part, broken, 1))
+    with pytest.raises(UserError, match=f"7.xml: not an Entities XML.*{why}"):
+        release_flickr30k.read_entities(tmp_path / "7.xml", Counter())
+
+
 def test_flickr30k_entities(tmp_path):
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "Sentences").mkdir()

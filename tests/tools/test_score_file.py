@@ -77,7 +77,7 @@ def write(path, rows):
     return str(path)
 
 
-def run(world, recipe, tmp_path, rows, **more):
+def run(world, recipe, tmp_path, rows, pairing=best_over_worst, **more):
     out = tmp_path / "out.jsonl"
     counts = Scoring(
         write(tmp_path / "in.jsonl", rows),
@@ -86,7 +86,7 @@ def run(world, recipe, tmp_path, rows, **more):
         FORM,
         str(out),
         **more,
-    ).run(recipe, best_over_worst)
+    ).run(recipe, pairing)
     return counts, [json.loads(line) for line in out.read_text().splitlines()]
 
 
@@ -119,6 +119,13 @@ def test_scores_and_pairs(world, recipe, queries, tmp_path):
         **{k: v for k, v in counts.items() if k.startswith("no pair")},
     }
     assert sum(counts.values()) == len(rows) + len(queries)
+
+
+@pytest.mark.parametrize("word", ["", "tired"])
+def test_whatever_word_a_pairing_gives_is_a_reason(world, recipe, queries, tmp_path, word):
+    rows, pairs = responses_of(queries[:1]), tmp_path / "pairs.jsonl"
+    counts, _ = run(world, recipe, tmp_path, rows, lambda query, answers: word, pairs=str(pairs))
+    assert counts == {"responses": len(rows), f"no pair: {word}": 1} and pairs.read_text() == ""
 
 
 @pytest.mark.parametrize(

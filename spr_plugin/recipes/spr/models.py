@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 from PIL import Image
 
-from spr_plugin.boxes import Box
+from spr_plugin.boxes import Array, Box
 from spr_plugin.formats.base import BoxFormat
 from spr_plugin.formats.parsed import Parsed
 from spr_plugin.recipes.spr.refinement import Repaired
 from spr_plugin.recipes.spr.regions import RegionQuery
 
-Detection = tuple[str, Box, float]
+Detection = tuple[str, Box, float]  # phrase, box in any space of the picture, score
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class Description:
     query: RegionQuery
     text: str
     words: str
-    predicted: np.ndarray
-    truth: np.ndarray
+    predicted: Array
+    truth: Array
 
 
 class Scorer(Protocol):
@@ -54,7 +53,7 @@ class Repair(Protocol):
     """Repairs the boxes of an answer. From the hook ``spr_repair``."""
 
     def __call__(
-        self, text: str, truth: np.ndarray, box_format: BoxFormat, width: int, height: int, parsed: Parsed
+        self, text: str, truth: Array, box_format: BoxFormat, width: int, height: int, parsed: Parsed
     ) -> Repaired:
         """The repaired text with the number of its boxes that were kept and dropped.
 

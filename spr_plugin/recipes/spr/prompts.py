@@ -67,9 +67,9 @@ def restate(text: str, prompt: Prompt, query: RegionQuery, box_format: BoxFormat
     whole = Space.crop(query.image.width, query.image.height, prompt.crop)
     parsed = box_format.parse(text, right - left, bottom - top)
     moved = dict(enumerate(Box(*box.xyxy, box.space.within(whole)) for box in parsed.boxes))
-    said = box_format.rewrite(text, parsed, moved)
-    if len(box_format.parse(said, query.image.width, query.image.height).boxes) == len(moved):
-        return said
+    restated = box_format.rewrite(text, parsed, moved)
+    if len(box_format.parse(restated, query.image.width, query.image.height).boxes) == len(moved):
+        return restated
     return box_format.rewrite(text, parsed, moved, drop_failures=True)
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from spr_plugin.boxes import finite
+from spr_plugin.boxes import Array, finite
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import usable
 from spr_plugin.errors import UserError
@@ -26,6 +26,9 @@ from spr_plugin.recipes.spr.refinement import Repaired
 from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.recipes.spr.scoring import ground_truth, localization_score, strip_coordinates
 from spr_plugin.recipes.spr.source import draw_regions
+
+if TYPE_CHECKING:
+    import torch
 
 Detected = Mapping[str, list[Detection]]  # phrase → what the detector finds for it on the picture
 
@@ -50,7 +53,7 @@ class Score(NamedTuple):
     reason: str | None
 
 
-class SPR(Recipe):
+class SPR(Recipe[RegionQuery]):
     """Spatial Preference Rewarding.
 
     Args:
@@ -75,35 +78,41 @@ class SPR(Recipe):
         self.config, self.box_format = config, box_format
         self.repair, self.scorer, self.detector = repair, scorer, detector
 
-    def on(self, device) -> SPR:
+    def on(self, device: str | torch.device) -> SPR:
         config = self.config
-        repair = ask("spr_repair", config=config)
+        repair: Repair | None = ask("spr_repair", config=config)
         if repair is None:
             raise UserError(
                 f"--spr_repair {config.spr_repair}: no plugin has it; ours are hungarian and none"
             )
-        scorer = ask("spr_scorer", config=config, device=device)
+        scorer: Scorer | None = ask("spr_scorer", config=config, device=device)
         if scorer is None:
             raise UserError(f"--spr_scorer {config.spr_scorer}: no plugin has it")
         wanted = config.spr_detector and not config.spr_no_detector
-        detector = ask("spr_detector", config=config, device=device) if wanted else None
+        detector: Detector | None = ask("spr_detector", config=config, device=device) if wanted else None
         return SPR(config, self.box_format, repair, scorer, detector)
+
+    @property
+    def form(self) -> BoxFormat:
+        """The box format, which all but reading and drawing needs."""
+        assert self.box_format is not None, "where no plugin knows the format, a run is only shown"
+        return self.box_format
 
     # --- asking
 
     def queries(self, source: Source) -> list[RegionQuery]:
-        return draw_regions(self.config, self.box_format, source)
+        return draw_regions(self.config, self.form, source)
 
     def prompts(self, query: RegionQuery) -> list[Prompt]:
-        return prompts_for(query, self.box_format, self.config.spr_prompts)
+        return prompts_for(query, self.form, self.config.spr_prompts)
 
     def question(self, query: RegionQuery) -> str:
-        return plain_question(query.region, self.box_format)
+        return plain_question(query.region, self.form)
 
     def restated(self, raw: str, prompt: Prompt, query: RegionQuery) -> str:
-        return restate(raw, prompt, query, self.box_format)
+        return restate(raw, prompt, query, self.form)
 
-    def read(self, record: Mapping) -> RegionQuery:
+    def read(self, record: Mapping[str, Any]) -> RegionQuery:
         return RegionQuery.from_record(record)
 
     # --- judging
@@ -144,21 +153,20 @@ class SPR(Recipe):
 
     def answer(self, query: RegionQuery, text: str, parsed: Parsed | None = None) -> Answer:
         """A text in coordinates of the whole picture, as it is scored; `parsed` where it was read before."""
-        parsed = parsed or self.box_format.parse(text, query.image.width, query.image.height)
-        words = strip_coordinates(text, parsed, self.box_format)
+        parsed = parsed or self.form.parse(text, query.image.width, query.image.height)
+        words = strip_coordinates(text, parsed, self.form)
         if not parsed.boxes and parsed.failures:
-            reason = "unparsable"
+            reason: str | None = "unparsable"
         else:
             reason = "empty" if not words else None if parsed.boxes else "no_box"
         return Answer(text, parsed, words, reason)
 
-    def _repaired(self, one: Answer, truth: np.ndarray, query: RegionQuery) -> Repaired:
-        return self.repair(
-            one.text, truth, self.box_format, query.image.width, query.image.height, one.parsed
-        )
+    def _repaired(self, one: Answer, truth: Array, query: RegionQuery) -> Repaired:
+        assert self.repair is not None, "judging needs what `on` loads"
+        return self.repair(one.text, truth, self.form, query.image.width, query.image.height, one.parsed)
 
     def _scores(
-        self, picture: Image.Image, rows: Sequence[tuple[RegionQuery, np.ndarray, Answer]], detected: Detected
+        self, picture: Image.Image, rows: Sequence[tuple[RegionQuery, Array, Answer]], detected: Detected
     ) -> list[Score]:
         """The score of each (query, truth, answer) of one picture."""
         described = [
@@ -166,12 +174,13 @@ class SPR(Recipe):
             for query, truth, one in rows
             if not one.reason
         ]
+        assert self.scorer is not None, "judging needs what `on` loads"
         scores = iter(self.scorer.score(picture, described) if described else ())
         return [Score({}, None, one.reason) if one.reason else _score(*next(scores)) for _, _, one in rows]
 
     def _judged(
         self,
-        truth: np.ndarray,
+        truth: Array,
         row: list[Answer],
         scores: list[Score],
         repairs: list[Repaired],
@@ -201,8 +210,8 @@ class SPR(Recipe):
 
     def _detected(self, picture: Image.Image, answers: Sequence[Answer], known: Detected) -> Detected:
         """`known`, and what the detector finds for the phrases that are new: all at once, none twice."""
-        new = sorted(_phrases(answers) - known.keys()) if self.detector else []
-        if not new:
+        new = sorted(_phrases(answers) - known.keys())
+        if not self.detector or not new:
             return known
         detected = {**known, **{phrase: [] for phrase in new}}
         for phrase, box, score in self.detector.detect(picture, new):
@@ -214,7 +223,7 @@ class SPR(Recipe):
         """Share of answers with a readable box, boxes an answer, S_loc against the annotations."""
         sums = {"parsable": 0.0, "boxes": 0.0, "s_loc": 0.0}
         for text, query in zip(texts, queries):
-            boxes = self.box_format.parse(text, query.image.width, query.image.height).boxes
+            boxes = self.form.parse(text, query.image.width, query.image.height).boxes
             sums["parsable"] += bool(boxes)
             sums["boxes"] += len(boxes)
             sums["s_loc"] += localization_score(ground_truth(query), [box.pixels() for box in boxes])
@@ -239,7 +248,7 @@ class SPR(Recipe):
     def worked(self, query: RegionQuery, short: bool = False) -> str:
         """All objects of the region with their boxes, or the first of them."""
         objects = [(annotation.label, annotation.box) for annotation in query.truth]
-        return self.box_format.render(objects[:1] if short else objects)
+        return self.form.render(objects[:1] if short else objects)
 
 
 def _score(terms: Mapping[str, float], score: float) -> Score:
@@ -256,13 +265,13 @@ def _named(answers: Iterable[Answer], detected: Detected) -> list[Detection]:
     return [detection for phrase in sorted(_phrases(answers)) for detection in detected.get(phrase, ())]
 
 
-def _predicted(one: Answer, detected: Detected) -> np.ndarray:
+def _predicted(one: Answer, detected: Detected) -> Array:
     """(m, 4) pixels: the boxes that an answer writes, and the detector's for its phrases."""
     boxes = [*one.parsed.boxes, *(box for _, box, _ in _named([one], detected))]
     return np.array([box.pixels() for box in boxes], dtype=np.float64).reshape(-1, 4)
 
 
 @hookimpl
-def spr_recipe(config, box_format) -> SPR | None:
+def spr_recipe(config: SPRConfig, box_format: BoxFormat | None) -> SPR | None:
     """``--spr_recipe spr``."""
     return SPR(config, box_format) if config.spr_recipe == "spr" else None

@@ -4,14 +4,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 
-from spr_plugin.boxes import Box, Space, iou_matrix
+from spr_plugin.boxes import Array, Box, Space, iou_matrix
+from spr_plugin.config import SPRConfig
 from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from spr_plugin.recipes.spr.models import Repair
 
 
 class Repaired(NamedTuple):
@@ -32,7 +37,7 @@ class Repaired(NamedTuple):
 
 def refine(
     text: str,
-    truth: np.typing.ArrayLike,
+    truth: Array,
     box_format: BoxFormat,
     width: int,
     height: int,
@@ -50,7 +55,7 @@ def refine(
     matched = match([box.pixels() for box in parsed.boxes], truth, threshold)
     space = Space.pixels(width, height)
     changes = {
-        index: Box(*map(float, truth[matched[index]]), space) if index in matched else None
+        index: Box.of(map(float, truth[matched[index]]), space) if index in matched else None
         for index in range(len(parsed.boxes))
     }
     repaired = box_format.rewrite(text, parsed, changes, drop_failures=True)
@@ -62,17 +67,13 @@ def refine(
     return Repaired(repaired, kept, len(parsed.boxes) + len(parsed.failed_spans) - kept, left)
 
 
-def keep(
-    text: str, truth: np.typing.ArrayLike, box_format: BoxFormat, width: int, height: int, parsed: Parsed
-) -> Repaired:
+def keep(text: str, truth: Array, box_format: BoxFormat, width: int, height: int, parsed: Parsed) -> Repaired:
     """An ablation: the text as it is, all of its boxes kept."""
     return Repaired(text, len(parsed.boxes), 0, parsed)
 
 
-def match(
-    predicted: np.typing.ArrayLike, truth: np.typing.ArrayLike, threshold: float = 0.5
-) -> dict[int, int]:
-    """One-to-one matching of `predicted` (m, 4) with `truth` (n, 4): place of a predicted box → place of its
+def match(predicted: ArrayLike, truth: ArrayLike, threshold: float = 0.5) -> dict[int, int]:
+    """One-to-one matching of `predicted` (m, 4) with `truth` (n, 4): index of a predicted box → index of its
     truth.
 
     Hungarian on IoU. Pairs at or under `threshold` are worth nothing, so none of them keeps a good pair from
@@ -85,6 +86,7 @@ def match(
 
 
 @hookimpl
-def spr_repair(config):
+def spr_repair(config: SPRConfig) -> Repair | None:
     """``--spr_repair hungarian`` and ``none``."""
-    return {"hungarian": refine, "none": keep}.get(config.spr_repair)
+    known: dict[str, Repair] = {"hungarian": refine, "none": keep}
+    return known.get(config.spr_repair)

@@ -13,9 +13,10 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.data.annotations import AnnotatedImage, Annotation
+from spr_plugin.data.annotations import AnnotatedImage, Annotation, is_numbered
 from spr_plugin.recipes.base import Query
 
 TASK = "describe"
@@ -44,18 +45,18 @@ class RegionQuery(Query):
         """The picture."""
         return self.pictures[0]
 
-    def to_record(self) -> dict:
-        picture = {name: getattr(self.image, name) for name in IMAGE}
+    def to_record(self) -> dict[str, Any]:
+        picture: dict[str, Any] = {name: getattr(self.image, name) for name in IMAGE}
         picture["annotations"] = [_annotation_row(annotation) for annotation in self.image.annotations]
         own = {"region": list(self.region.xyxy), "truth": [annotation.id for annotation in self.truth]}
         return {"id": self.id, "task": self.task, "pictures": [picture], **own, "seed": self.seed}
 
     @classmethod
-    def from_record(cls, record: Mapping) -> RegionQuery:
+    def from_record(cls, record: Mapping[str, Any]) -> RegionQuery:
         (picture,) = record["pictures"]
         space = Space.pixels(picture["width"], picture["height"])
         annotations = tuple(
-            Annotation(row["id"], row["label"], Box(*row["xyxy"], space), row["coarse"])
+            Annotation(row["id"], row["label"], Box.of(row["xyxy"], space), row["coarse"])
             for row in picture["annotations"]
         )
         by_id = {annotation.id: annotation for annotation in annotations}
@@ -68,7 +69,7 @@ class RegionQuery(Query):
             truth,
             record["task"],
             record["seed"],
-            Box(*record["region"], space),
+            Box.of(record["region"], space),
         )
 
 
@@ -108,8 +109,8 @@ def region_queries(
     regions_per_image: int = 1,
     more_than: int = 4,
     limit: int | None = None,
-    select: Callable[[AnnotatedImage, Counter], AnnotatedImage | None] = lambda image, skipped: image,
-    skipped: Counter,
+    select: Callable[[AnnotatedImage, Counter[str]], AnnotatedImage | None] = lambda image, skipped: image,
+    skipped: Counter[str],
 ) -> Iterator[RegionQuery]:
     """Up to `limit` queries, `regions_per_image` from each picture.
 
@@ -133,17 +134,21 @@ def _shuffled(images: Iterable[AnnotatedImage], seed: int) -> Iterator[Annotated
     """In the drawn order; pictures that can be had by number are looked at no earlier than they are asked
     for.
     """
-    order = lambda id: _hash(seed, "order", id)
-    if not hasattr(images, "ids"):
+
+    def order(id: int | str) -> str:
+        return _hash(seed, "order", id)
+
+    if not is_numbered(images):
         return iter(sorted(images, key=lambda image: order(image.id)))
-    numbers = sorted(range(len(images.ids)), key=lambda number: order(images.ids[number]))
+    ids = images.ids
+    numbers = sorted(range(len(ids)), key=lambda number: order(ids[number]))
     return filter(None, map(images.image, numbers))
 
 
 def _queries_of(
-    image: AnnotatedImage, seed: int, count: int, more_than: int, skipped: Counter
+    image: AnnotatedImage, seed: int, count: int, more_than: int, skipped: Counter[str]
 ) -> Iterator[RegionQuery]:
-    seen = set()
+    seen: set[Box] = set()
     for index in range(count):
         query_seed = int(_hash(seed, "region", image.id, index)[:15], 16)
         region = grow_region(image, random.Random(query_seed), more_than)
@@ -166,7 +171,7 @@ def region_query(image: AnnotatedImage, region: Box, seed: int) -> RegionQuery:
     return RegionQuery(id, (image,), PLAIN, truth, TASK, seed, region)
 
 
-def _annotation_row(annotation: Annotation) -> dict:
+def _annotation_row(annotation: Annotation) -> dict[str, Any]:
     return {
         "id": annotation.id,
         "label": annotation.label,

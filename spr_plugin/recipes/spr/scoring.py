@@ -13,17 +13,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
-from spr_plugin.boxes import Box, best_iou, iou_matrix
+from spr_plugin.boxes import Array, Box, best_iou, iou_matrix
+from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.plugins import ask
 from spr_plugin.recipes.spr.models import Description, Detection, Similarity
 from spr_plugin.recipes.spr.regions import RegionQuery
+
+if TYPE_CHECKING:
+    import torch
 
 _WORD, _SENTENCE_END = re.compile(r"\w"), re.compile(r"(?<=[.!?;])\s+")
 IOU_FLOOR = 0.5  # p[i, j] is 0 below; also where detector boxes count as the same object
@@ -37,7 +43,7 @@ def semantic_score(s_crop: float, s_local: float) -> float:
     return (s_crop + s_local) / 2
 
 
-def localization_score(truth: np.typing.ArrayLike, predicted: np.typing.ArrayLike) -> float:
+def localization_score(truth: ArrayLike, predicted: ArrayLike) -> float:
     """S_loc in [0, 1] of `predicted` (m, 4) against `truth` (n, 4), xyxy in one space. m may be 0; n must not
     (ValueError).
     """
@@ -61,7 +67,7 @@ def strip_coordinates(text: str, parsed: Parsed, box_format: BoxFormat) -> str:
     return words if _WORD.search(words) else ""
 
 
-def ground_truth(query: RegionQuery, detections: Iterable[Detection] = ()) -> np.ndarray:
+def ground_truth(query: RegionQuery, detections: Iterable[Detection] = ()) -> Array:
     """The region's ground truth, (n, 4) pixels: its annotations, joined with `detections` for all its
     candidates' phrases.
 
@@ -73,19 +79,20 @@ def ground_truth(query: RegionQuery, detections: Iterable[Detection] = ()) -> np
     ranked = sorted(
         {(-score, box.pixels()) for _, box, score in detections if _mostly_inside(box, query.region)}
     )
-    found = suppressed([box for _, box in ranked])
-    return np.concatenate([boxes, found[best_iou(found, boxes) < IOU_FLOOR]])
+    detected = suppressed([box for _, box in ranked])
+    return np.concatenate([boxes, detected[best_iou(detected, boxes) < IOU_FLOOR]])
 
 
-def suppressed(boxes: Sequence[tuple[float, ...]]) -> np.ndarray:
+def suppressed(boxes: Sequence[tuple[float, ...]]) -> Array:
     """Non-maximum suppression at IoU 0.5 of `boxes` (best first): (k, 4) of those that no better kept one
     overlaps.
     """
-    left, kept = np.array(boxes, dtype=np.float64).reshape(-1, 4), []
+    left: Array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    kept: list[Array] = []
     while len(left):
         kept.append(left[0])
         left = left[1:][iou_matrix(left[:1], left[1:])[0] < IOU_FLOOR]
-    return np.array(kept).reshape(-1, 4)
+    return np.array(kept, dtype=np.float64).reshape(-1, 4)
 
 
 def _mostly_inside(box: Box, region: Box) -> bool:
@@ -160,11 +167,11 @@ class SPRScorer:
 
 
 @hookimpl
-def spr_scorer(config, device) -> SPRScorer | None:
+def spr_scorer(config: SPRConfig, device: str | torch.device) -> SPRScorer | None:
     """``--spr_scorer spr``. Raises UserError where no plugin has the similarity model that the flags name."""
     if config.spr_scorer != "spr":
         return None
-    similarity = ask("spr_similarity", config=config, device=device)
+    similarity: Similarity | None = ask("spr_similarity", config=config, device=device)
     if similarity is None and not config.spr_clip:
         raise UserError(
             "--spr_clip: this command names no vision tower whose text tower could score; name a CLIP "

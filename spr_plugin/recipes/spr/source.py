@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from spr_plugin.config import SPRConfig
+from spr_plugin.data.annotations import AnnotatedImage
 from spr_plugin.data.conversations import mine_conversations
 from spr_plugin.data.pictures import name_too_large
 from spr_plugin.data.selection import Selection, excluded
@@ -31,9 +34,9 @@ def draw_regions(config: SPRConfig, form: BoxFormat, source: Source) -> list[Reg
     )
     name_too_large(skipped, "--spr_max_pixels")
     for path in select.unmatched():
-        named = len(select.excluded[path])
-        none = f"none of the {named} pictures that it names was found among those looked at"
-        say(f"--spr_exclude {path}: {none if named else 'names no picture, so that it leaves out none'}")
+        number = len(select.excluded[path])
+        none = f"none of the {number} pictures that it names was found among those looked at"
+        say(f"--spr_exclude {path}: {none if number else 'names no picture, so that it leaves out none'}")
     if doubtful := select.doubtful:
         several = f"{len(doubtful)} pictures with several numbers in their names, such as {doubtful[0]}"
         say(f"--spr_exclude: {several}, are left out for one of them")
@@ -48,19 +51,24 @@ def draw_regions(config: SPRConfig, form: BoxFormat, source: Source) -> list[Reg
     raise UserError(f"{named} gives no usable region ({listed(skipped) or 'it is empty'})")
 
 
-def _annotated_images(config: SPRConfig, form: BoxFormat, source: Source):
+def _annotated_images(config: SPRConfig, form: BoxFormat, source: Source) -> Iterable[AnnotatedImage]:
     if config.spr_annotations is None:
         # --data_path writes boxes as the host's model does, but for the aspect that --spr_data_aspect names.
         if (aspect := config.spr_data_aspect) is not None:
             refuse_unknown_aspect(form.family, aspect, f"--spr_data_aspect {aspect}")
             form = box_format(form.family, aspect)
-        return mine_conversations(source.data_path, source.image_folder, form, source.skipped)
+        if source.data_path is None:
+            raise UserError(
+                "--spr_annotations: name the file of annotated pictures; this training has no LLaVA"
+                " --data_path to mine boxes from"
+            )
+        return mine_conversations(source.data_path, source.image_folder or "", form, source.skipped)
     asked = {
         "source": config.spr_annotations,
         "image_folder": source.image_folder,
         "keep_crowd": config.spr_keep_crowd,
     }
-    images = ask("spr_annotations", **asked, skipped=source.skipped)
+    images: Iterable[AnnotatedImage] | None = ask("spr_annotations", **asked, skipped=source.skipped)
     if images is None:
         raise UserError(
             f"--spr_annotations {config.spr_annotations}: neither COCO-format JSON nor a source of a plugin"
