@@ -21,6 +21,7 @@ from spr_plugin.pairing import PreferencePair, make_pair
 from spr_plugin.progress import counted, listed, say
 from spr_plugin.recipes.base import Query
 from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.log import note_begin
 from spr_plugin.runs.manifest import took
 from spr_plugin.runs.steps import StepLog, last_step, told
 from spr_plugin.sampling.stage import sample
@@ -91,6 +92,8 @@ def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
     log = now.log("pairs")
     if ranks.rank() == 0:
         logged, scores = log.held(), now.log("scores").read()
+        if len(logged) < len(queries):
+            note_begin(log.directory, len(queries), len(logged))
         for query in queries:
             made = make_pair(query, now.recipe.question(query), scores[query.id]["candidates"], now.pairing)
             if isinstance(made, str):

@@ -17,13 +17,14 @@ class Progress:
     Args:
         done: of the ``total`` items before this process went on with them.
         show: False on all ranks but one.
+        bars: False for lines on a terminal too.
     """
 
-    def __init__(self, stage: str, total: int, done: int = 0, show: bool = True):
+    def __init__(self, stage: str, total: int, done: int = 0, show: bool = True, bars: bool = True):
         self.stage, self.total, self.first = stage, total, done
         self.shown, self.bar = show and total > 0, None
         self.start = self.last = time.monotonic()
-        if self.shown and sys.stderr.isatty():
+        if self.shown and bars and sys.stderr.isatty():
             from tqdm import tqdm  # half of what `spr status` would take to start
 
             self.bar = tqdm(total=total, initial=done, desc=f"spr {stage}", dynamic_ncols=True)

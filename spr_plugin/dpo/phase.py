@@ -142,7 +142,7 @@ def train(stage: Stage, data: PairRows, logbook: Logbook, checkpoint: Path | Non
     args = arguments(host.trainer.args, stage.config, stage.division, steps, str(stage.folder.dpo))
     engine.detach_engine(host.trainer)
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    progress = Progress("DPO", steps, done, show=ranks.rank() == 0)
+    progress = Progress("DPO", steps, done, show=ranks.rank() == 0, bars=not args.disable_tqdm)
     trainer = PreferenceTrainer(stage, args, data, logbook, progress)
     during = DuringTraining(trainer, stage, steps, progress)
     trainer.add_callback(during)

@@ -111,8 +111,8 @@ class Log:
             return Records(sorted(self.directory.glob("rank-*.jsonl")))
 
     def words(self, key: str) -> dict[str, int]:
-        """How often each word stands under ``key`` in all records, most frequent first. Looked for in their
-        bytes, where a key within a text has other quotes: a million records take a second."""
+        """How often each word stands under ``key`` in all records, most frequent first. It is looked for in
+        their bytes, in which the quotes of a text are escaped ones."""
         pattern, counts = re.compile(rb'"%b": "([^"\\]+)"' % key.encode()), Counter[bytes]()
         with disk_errors(self.directory):
             for path in self.directory.glob("rank-*.jsonl"):

@@ -150,13 +150,10 @@ def what_next(run: SavedRun, state: str, last: Status) -> str:
     """What the same command would do next."""
     folder, stages = run.folder, {stage["stage"]: stage for stage in last["stages"]}
     if state == "running":
-        return f"it is running ({run.owner}): the same command would be refused until that ends"
+        return "it is running: the same command would be refused until that ends"
     if run.is_sampling:
-        return (
-            "nothing: all answers are there"
-            if state == "finished"
-            else f"go on with {left_of(stages, 'candidates')}"
-        )
+        done = state == "finished"
+        return "nothing: all answers are there" if done else f"go on with {left_of(stages, 'candidates')}"
     if state == "finished":
         return "read the improved weights from spr/policy, for the host to save; nothing is trained"
     host = "read the host's training from spr/entry"

@@ -313,7 +313,7 @@ def test_ctrl_c_ends_watching_quietly(tmp_path, monkeypatch):
 
     monkeypatch.setattr(status.time, "sleep", sleep)
     shown = CliRunner().invoke(commands, ["status", str(tmp_path), "--watch"])
-    assert shown.exit_code == 0 and "next: it is running (process 7)" in shown.output
+    assert shown.exit_code == 0 and "running, process 7" in shown.output
 
 
 def test_it_starts_without_torch(tmp_path):
