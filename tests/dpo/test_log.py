@@ -1,6 +1,8 @@
 """``spr/dpo/log.jsonl``: a record a step whatever the host reports to, none twice after a death, coordinates
 and words apart; what is reported goes on behind the host's steps, with answers on their pictures."""
 
+import contextlib
+import io
 import json
 import os
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 from spr_plugin import follow
-from spr_plugin.dpo import choose_trainable, improve, rows
+from spr_plugin.dpo import choose_trainable, improve, rows, shown
 from spr_plugin.dpo.coordinates import apart, coordinate_tokens, pieces_of
 from spr_plugin.dpo.pairs import collate, pair_rows
 from spr_plugin.dpo.stage import Stage
@@ -19,8 +21,11 @@ from spr_plugin.runs.steps import StepLog, told
 from spr_plugin.tools.status import look
 from spr_plugin.training.host import IGNORED
 
+from . import live
 from .live import Reporter
 from .test_probe import query
+from .test_rounds import SETTINGS as WHOLE
+from .test_rounds import coco_of
 
 pytestmark = pytest.mark.slow
 
@@ -48,21 +53,27 @@ class Listen(Reporter):
             raise Death
 
 
-@pytest.fixture
-def stage(live_llava, pairs, random_llava, tmp_path):
-    """``stage(folder, dies)``: the stage on a model that seven steps led to; what was heard of it."""
+def run(llava, folder, dies=None, args=(), **settings):
+    """The stage, in ``folder``, on a model that seven steps led to; what was heard of it."""
+    settings = SETTINGS | {"spr_epochs": 2.0} | settings
+    host, config = live.build(llava, folder / "host", args=dict(args), **settings)
+    listen = Listen(dies)
+    host.trainer.add_callback(listen)
+    choose_trainable(host, config)
+    watched = [query(llava / "images" / f"{index}.png", index) for index in range(3)]
+    recipe, pairs = find_recipe(config, host.box_format), live.make_pairs(llava, 10)
+    improve(host, recipe, pairs, watched, config, Folder(folder), "entry", BEFORE)
+    return listen.heard
 
-    def go(name, dies=None, args=(), **settings):
-        host, config = live_llava(**SETTINGS | {"spr_epochs": 2.0} | settings, args=dict(args))
-        listen = Listen(dies)
-        host.trainer.add_callback(listen)
-        choose_trainable(host, config)
-        watched = [query(random_llava / "images" / f"{index}.png", index) for index in range(3)]
-        recipe = find_recipe(config, host.box_format)
-        improve(host, recipe, pairs(10), watched, config, Folder(tmp_path / name), "entry", BEFORE)
-        return listen.heard
 
-    return go
+@pytest.fixture(scope="module")
+def calm(random_llava, tmp_path_factory):
+    """Its folder, what was heard, and what was printed."""
+    folder = tmp_path_factory.mktemp("calm")
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        heard = run(random_llava, folder, args={"report_to": ["tensorboard"]})
+    return folder, heard, out.getvalue(), err.getvalue()
 
 
 def records(folder):
@@ -72,9 +83,9 @@ def records(folder):
     ]
 
 
-def test_each_step_is_logged_and_reported_where_it_is(stage, tmp_path, capfd):
-    heard = stage("calm")
-    found = records(tmp_path / "calm")
+def test_each_step_is_logged_and_reported_where_it_is(calm):
+    folder, heard, *_ = calm
+    found = records(folder)
     assert [one["step"] for one in found] == [*range(STEPS + 1)]
     assert [one["global_step"] for one in found] == [BEFORE + step for step in range(STEPS + 1)]
     assert [one["epoch"] for one in found] == pytest.approx([step / 5 for step in range(STEPS + 1)])
@@ -92,36 +103,34 @@ def test_each_step_is_logged_and_reported_where_it_is(stage, tmp_path, capfd):
         BEFORE + step for step in (0, 3, 6, 9, 10)
     ]
     assert all(logs["epoch"] == pytest.approx(epoch, abs=0.01) for _, epoch, logs in heard)
-    printed = capfd.readouterr()
-    assert [
-        line.split(",")[0]
-        for line in printed.err.splitlines()
-        if line.startswith("spr: DPO ") and "/s" in line
-    ] == ["spr: DPO 10/10"]
-    assert "rewards/margins" in printed.out and told(
-        StepLog(Folder(tmp_path / "calm")).read(), 10
-    ).startswith("10 pairs, 10 steps (loss ")
+
+
+def test_what_is_printed(calm):
+    """One line of progress for a stage of less than a minute, and the numbers as transformers prints them."""
+    folder, _, out, err = calm
+    lines = [line for line in err.splitlines() if line.startswith("spr: DPO ") and "/s" in line]
+    assert [line.split(",")[0] for line in lines] == ["spr: DPO 10/10"] and "loss 0." in lines[0]
+    assert len([line for line in out.splitlines() if "rewards/margins" in line]) == STEPS
+    assert told(StepLog(Folder(folder)).read(), 10).startswith("10 pairs, 10 steps (loss ")
 
 
 @pytest.mark.parametrize("dies", [1, 5])
-def test_a_death_leaves_no_step_twice_and_none_out(stage, tmp_path, dies):
-    """Between two checkpoints, whatever the size of a report."""
-    logging = tmp_path / "dpo.json"
-    logging.write_text('{"logging_steps": 4}')
-    stage("calm", spr_dpo_config=str(logging))
+def test_a_death_leaves_no_step_twice_and_none_out(calm, random_llava, tmp_path, dies):
+    """Between two checkpoints, and however many steps one report has."""
+    (tmp_path / "dpo.json").write_text('{"logging_steps": 4}')
+    settings = {"spr_dpo_config": str(tmp_path / "dpo.json")}
     with pytest.raises(Death):
-        stage("killed", dies, spr_dpo_config=str(logging))
-    path = tmp_path / "killed" / "dpo" / "log.jsonl"
+        run(random_llava, tmp_path, dies, **settings)
+    path = tmp_path / "dpo" / "log.jsonl"
     path.write_bytes(path.read_bytes() + b'{"step": 9, "loss"')
-    assert records(tmp_path / "killed")[-1]["step"] == dies
-    stage("killed", spr_dpo_config=str(logging))
-    assert records(tmp_path / "killed") == records(tmp_path / "calm")
-    assert len(path.read_bytes().splitlines()) == STEPS + 1
+    assert records(tmp_path)[-1]["step"] == dies
+    run(random_llava, tmp_path, **settings)
+    assert records(tmp_path) == records(calm[0]) and len(path.read_bytes().splitlines()) == STEPS + 1
 
 
-def test_a_step_that_is_not_full_counts_its_own_pairs(stage, tmp_path):
-    stage("odd", spr_batch_size=4, spr_epochs=1.0)
-    assert [one["epoch"] for one in records(tmp_path / "odd")] == pytest.approx([0, 0.4, 0.8, 1.0])
+def test_a_step_that_is_not_full_counts_its_own_pairs(random_llava, tmp_path):
+    run(random_llava, tmp_path, spr_batch_size=4, spr_epochs=1.0)
+    assert [one["epoch"] for one in records(tmp_path)] == pytest.approx([0, 0.4, 0.8, 1.0])
 
 
 def test_tokens_of_coordinates_are_those_of_the_text(live_llava, pairs):
@@ -170,9 +179,8 @@ def events(folder):
     return found
 
 
-def test_tensorboard_shows_answers_on_their_pictures(stage, tmp_path):
-    stage("calm", args={"report_to": ["tensorboard"]})
-    found = events(tmp_path)
+def test_tensorboard_shows_answers_on_their_pictures(calm):
+    found = events(calm[0])
     looks = [BEFORE + step for step in (0, 3, 6, 9, 10)]
     for number in range(3):
         pictures = [(step, value) for tag, step, value in found if tag == f"probe/answers/{number}"]
@@ -187,12 +195,13 @@ def test_tensorboard_shows_answers_on_their_pictures(stage, tmp_path):
     assert scalars == [BEFORE + step for step in range(1, STEPS + 1)]
 
 
-def test_wandb_offline(stage, tmp_path, monkeypatch):
+def test_wandb_offline(random_llava, tmp_path, monkeypatch):
+    """Where the package is installed, which no extra of ours asks for."""
     wandb = pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_DISABLED", raising=False)
     for name, value in {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}.items():
         monkeypatch.setenv(name, value)
-    stage("calm", args={"report_to": ["wandb"]})
+    run(random_llava, tmp_path, args={"report_to": ["wandb"]})
     summary = dict(wandb.run.summary)
     media = tmp_path / "wandb" / "latest-run" / "files" / "media"
     wandb.finish()
@@ -203,21 +212,15 @@ def test_wandb_offline(stage, tmp_path, monkeypatch):
     assert len([*media.rglob("*.png")]) >= 3
 
 
-def test_a_tracker_that_cannot_show_costs_nothing(stage, tmp_path, monkeypatch, capfd):
-    from spr_plugin.dpo import shown
-
+def test_a_tracker_that_cannot_show_costs_nothing(random_llava, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(shown, "TAG", None)  # which no writer takes
-    stage("calm", args={"report_to": ["tensorboard"]})
-    assert len(records(tmp_path / "calm")) == STEPS + 1
+    run(random_llava, tmp_path, spr_epochs=0.2, args={"report_to": ["tensorboard"]})
+    assert len(records(tmp_path)) == 2
     assert "spr: the answers to held-out regions cannot be shown (" in capfd.readouterr().err
 
 
 def test_the_host_s_state_stays_the_host_s_also_after_a_death(random_llava, tmp_path):
     """As without SPR, byte for byte but for what a clock says; the second command trains nothing of it."""
-    from . import live
-    from .test_rounds import SETTINGS as WHOLE
-    from .test_rounds import coco_of
-
     given = dict(max_steps=3, logging_steps=1, save_strategy="no", learning_rate=1e-3)
     flags = WHOLE | dict(
         spr_only=False,
