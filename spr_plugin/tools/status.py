@@ -217,14 +217,13 @@ def lines_of(status: Status) -> list[str]:
 
 
 def stage_lines(stage: Status, current: bool) -> list[str]:
-    rate = f", {stage['rate']:.3g}/s" if stage["rate"] else ""
+    rate = per_second(stage["rate"])
     left = f", {duration(stage['seconds_left'])} left" if stage["seconds_left"] else ""
     said = [f"  {stage['stage']:<11}{stage['done']} of {stage['total']} {stage['unit']}{rate}{left}"]
     if current and "seconds_ago" in stage:
         said.append(f"    last one {duration(stage['seconds_ago'])} ago")
     for rank in stage.get("ranks", ()) if current else ():
-        rate = f", {rank['rate']:.3g}/s" if rank["rate"] else ""
-        ago = duration(rank["seconds_ago"])
+        rate, ago = per_second(rank["rate"]), duration(rank["seconds_ago"])
         said.append(f"    rank {rank['rank']}: {rank['done']} records{rate}, last one {ago} ago")
     return said
 
@@ -235,6 +234,10 @@ def numbers(values: Mapping[str, Any]) -> str:
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in shown.items()
     )
+
+
+def per_second(rate: float | None) -> str:
+    return f", {rate:.3g}/s" if rate and rate < 1000 else f", {rate:.0f}/s" if rate else ""
 
 
 def duration(seconds: float) -> str:

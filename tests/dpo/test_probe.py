@@ -5,13 +5,14 @@ import torch
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.data.annotations import AnnotatedImage, Annotation
-from spr_plugin.dpo import choose_trainable, improve
+from spr_plugin.dpo import choose_trainable, improve, probe
 from spr_plugin.dpo.probe import held_out
 from spr_plugin.errors import UserError
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import PLAIN, TASK, RegionQuery
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.steps import StepLog, probes_of
+from spr_plugin.sampling import decoding as sampling
 
 GOOD, FAR, WORDS = (
     "a red circle [0.1, 0.2, 0.5, 0.75]",
@@ -44,6 +45,10 @@ def test_held_out_regions_are_at_most_a_tenth():
     assert held_out(queries, 3) == held_out(queries[::-1], 3)
 
 
+class Said(list):
+    """Tokens that decoding gave, and not those of a row, whose text is looked at too."""
+
+
 @pytest.fixture
 def watched_run(live_llava, pairs, random_llava, tmp_path, monkeypatch):
     """Run the stage while the held-out answers go through ``script``: a list of texts, one a look (an
@@ -62,7 +67,12 @@ def watched_run(live_llava, pairs, random_llava, tmp_path, monkeypatch):
         looks = iter(script)
         state = []
 
+        def decode(*given):
+            return [[Said(tokens) for tokens in row] for row in probe_decode(*given)]
+
         def texts(answers):
+            if not all(isinstance(one, Said) for one in answers):
+                return host_texts(answers)
             assert (
                 not host.trainer.model.training
                 and not torch.is_grad_enabled()
@@ -77,6 +87,8 @@ def watched_run(live_llava, pairs, random_llava, tmp_path, monkeypatch):
             )
             return [next(looks)] * len(answers)
 
+        host_texts, probe_decode = host.texts, sampling.decode
+        monkeypatch.setattr(probe, "decode", decode)
         monkeypatch.setattr(host, "texts", texts)
         choose_trainable(host, config)
         queries = [query(random_llava / "images" / name, index) for index, name in enumerate(pictures)]
