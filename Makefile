@@ -2,7 +2,7 @@
 # make test       install, run all tests, then the hosts' subset on transformers 4.37.2 in an environment of its own
 # make test-legacy  that subset alone
 # make matrix     that subset on every version of VERSIONS, each in an environment of its own; writes README's table
-# make test-fast  the tests that train nothing (a minute or two)
+# make test-fast  the tests that train nothing and take no seconds each, with fewer random examples (a minute)
 # make lint     ruff and mypy, as pyproject.toml sets them (seconds)
 # make mutate   changes formulas and thresholds one by one and says what no test notices (docs/mutation.md; half an hour)
 # make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same (make test kills 4 times); each stage; 1, 2, 4 ranks in turn
@@ -23,6 +23,8 @@ NEWEST := 5.23.0
 PYTEST_ARGS ?= -n 2 --dist loadfile -q
 # One thread a process: tiny models gain nothing from more, and torchrun's ranks would fight for the cores.
 export OMP_NUM_THREADS ?= 1
+# Compiling the tests and the package anew takes a third of a start, and tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 PACKAGE := setup.cfg pyproject.toml $(wildcard _build/*)
 PRIMARY_WANTS := -e .[eval,dpo,report,server,dev,deepspeed]
@@ -49,7 +51,7 @@ test-legacy: $(LEGACY)/.installed
 	$(LEGACY)/bin/python -m pytest $(PYTEST_ARGS) -m legacy
 
 test-fast: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) -m "not slow"
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) -m "not slow" --hypothesis-profile fast
 
 test-kill: $(VENV)/.installed
 	SPR_KILLS=40 $(VENV)/bin/python -m pytest -q -s -m slow tests/hosts/test_kills.py tests/hosts/test_faults.py

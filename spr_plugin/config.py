@@ -4,8 +4,11 @@ Nothing heavy is imported here: the boot module reads it at interpreter start. "
 paper states the value; "study" that docs/reproduction.md supports it, "ours" that we chose it.
 """
 
+import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, SHARE, Range, kinds_of, one_of, setting
 
@@ -25,7 +28,7 @@ WEIGHTS = Range(
 STAGES = ("regions", "candidates", "scores", "pairs", "dpo")
 
 
-@dataclass
+@dataclass(frozen=True)
 class SPRConfig:
     """Flags of the SPR stage."""
 
@@ -320,16 +323,25 @@ class SPRConfig:
         return list(self.spr_loss_type), list(self.spr_loss_weights) or [1.0] * len(self.spr_loss_type)
 
     def __post_init__(self):
-        for name, kind in KINDS.items():
-            setattr(self, name, kind.read(getattr(self, name), f"--{name}"))
+        self._set({name: kind.read(getattr(self, name), f"--{name}") for name, kind in KINDS.items()})
         if self.spr_only:
-            self.spr = True
+            self._set({"spr": True})
         from spr_plugin.config_checks import check, dpo_settings, recipe_settings
 
-        for name, value in {**recipe_settings(self)[0], **dpo_settings(self)[0]}.items():
-            setattr(self, name, value)
+        self._set({**recipe_settings(self)[0], **dpo_settings(self)[0]})
         if self.spr:
             check(self)
+
+    def but_for(self, values: Mapping[str, Any]) -> "SPRConfig":
+        """The same flags but for these. `dataclasses.replace` would read files again, which set their own."""
+        other = copy.copy(self)
+        other._set(values)
+        return other
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        """For a config in the making: one that is made is never changed."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
 
 KINDS = kinds_of(SPRConfig)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,7 +116,7 @@ def open_run(host: Host, config: SPRConfig) -> tuple[Round, list[Query]]:
     dpo.check_trainable(host, config)
     dpo.check_workers(host, config)
     check_settings(config)
-    config = dataclasses.replace(config, spr_clip=config.spr_clip or host.vision_tower)
+    config = config.but_for({"spr_clip": config.spr_clip or host.vision_tower})
     folder, pairing = Folder.under(host.trainer.args.output_dir), ask("spr_pairing", config=config)
     if pairing is None:
         raise UserError(
@@ -181,12 +179,12 @@ def _refuse_later_rounds(first: Round, anew: bool) -> None:
 
 def _later(first: Round, number: int, entered: tuple[Path, ...]) -> Round:
     """A later round: the same, but for its own seed and folder."""
-    config = copy.copy(first.config)  # a fresh one would take the seed of --spr_dpo_config again
     # A round's seed comes from the one before, so that another number of rounds changes none.
+    seed = first.config.spr_seed
     for step in range(2, number + 1):
-        config.spr_seed = int(digest([config.spr_seed, step])[:8], 16)
-    config.spr_candidates = None  # those were the first round's
-    config.spr_overwrite = False  # what there was of this round went with the first one's
+        seed = int(digest([seed, step])[:8], 16)
+    # The candidates were the first round's; what there was of this round went with the first one's.
+    config = first.config.but_for({"spr_seed": seed, "spr_candidates": None, "spr_overwrite": False})
     recipe = find_recipe(config, first.host.box_format)
     pairing = ask("spr_pairing", config=config)
     return Round(first.host, config, recipe, pairing, first.folder.round(number), number, entered)

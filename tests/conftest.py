@@ -3,6 +3,7 @@ once.
 """
 
 import contextlib
+import csv
 import importlib.util
 import json
 import os
@@ -16,11 +17,14 @@ import pytest
 from hypothesis import settings
 
 TESTS = Path(__file__).parent
+BENCHMARKS = TESTS.parent / "benchmarks"
 # The legacy environment has no lmms-eval, and these import it.
 collect_ignore = [] if importlib.util.find_spec("lmms_eval") else ["eval_tasks"]
 SEED = int(os.environ.get("SPR_TEST_SEED", "0"))
 # A loaded machine is no failure.
 settings.register_profile("spr", deadline=None, print_blob=True)
+# make test-fast: a quarter of the examples, of whatever draws its own too.
+settings.register_profile("fast", settings.get_profile("spr"), max_examples=25)
 settings.load_profile("spr")
 
 # Offline by default, here and in every process a test starts.
@@ -36,6 +40,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 def pytest_report_header():
     return f"seed: {SEED} (SPR_TEST_SEED)"
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_collection_modifyitems(items):
+    """What asks for a LLaVA takes seconds: a process writes it, and its package is loaded."""
+    for item in items:
+        if "random_llava" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -82,13 +94,12 @@ def tiny_world(tmp_path_factory):
     """``tiny_world(sft=…, spr=…, val=…, test=…)`` → folder with so many scenes of each kind, one of what is
     not named.
     """
+    from tests.examples.world import load
 
     def write(**sizes) -> Path:
         sizes = {"sft": 1, "spr": 1, "val": 1, "test": 1, **sizes}
         folder = tmp_path_factory.mktemp("world")
-        counts = [word for split, count in sizes.items() for word in (f"--{split}", str(count))]
-        script = TESTS.parent / "examples" / "tiny_world" / "scenes.py"
-        subprocess.run([sys.executable, script, folder, *counts], check=True, stdout=subprocess.DEVNULL)
+        load("scenes").write_world(folder, **sizes)
         return folder
 
     return write
@@ -151,6 +162,81 @@ class LlavaCommand:
 @pytest.fixture
 def llava_command(random_llava, tmp_path) -> LlavaCommand:
     return LlavaCommand(random_llava, tmp_path)
+
+
+@pytest.fixture
+def live_llava(random_llava, tmp_path):
+    """``live_llava(**settings)`` → host with an untrained model, and its config; see
+    :func:`tests.dpo.live.build`.
+    """
+    from tests.dpo import live
+
+    return lambda **settings: live.build(random_llava, tmp_path / "llava-out", **settings)
+
+
+@pytest.fixture
+def pairs(random_llava):
+    """Preference pairs on the pictures of the random LLaVA; answers of different lengths."""
+    from tests.dpo import live
+
+    return lambda count=4: live.make_pairs(random_llava, count)
+
+
+@pytest.fixture(scope="session")
+def embedded_llava():
+    """``embedded_llava(world, out)`` → host with the tiny world's own model, as the benchmarks load it."""
+    spec = importlib.util.spec_from_file_location("live_llava", BENCHMARKS / "live_llava.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.tiny_llava
+
+
+@pytest.fixture
+def chat_server():
+    """The module of the HTTP server that speaks OpenAI's chat completions."""
+    from tests.sampling import chat_server
+
+    return chat_server
+
+
+@pytest.fixture
+def write_queries():
+    """``write_queries(folder, config, form, data_path, image_folder)`` → what a run leaves of its
+    first stage, unless it is there.
+    """
+    from spr_plugin.queries import find_queries, log_queries
+    from spr_plugin.recipes.base import Source
+    from spr_plugin.recipes.find import find_recipe
+
+    def write(folder, config, form, data_path=None, image_folder=None):
+        recipe = find_recipe(config, form)
+        queries, skipped = find_queries(folder, config, recipe, Source(data_path, image_folder))
+        if skipped is not None:
+            log_queries(folder, recipe, queries, skipped)
+        return queries
+
+    return write
+
+
+@pytest.fixture
+def objects_csv():
+    """``objects_csv(world, out)`` → that file, in which the world's objects stand as examples/lab_plugin
+    writes them.
+    """
+
+    def write(world, out) -> str:
+        coco = json.loads((world / "spr.json").read_text())
+        names = {row["id"]: row["file_name"] for row in coco["images"]}
+        labels = {row["id"]: row["name"] for row in coco["categories"]}
+        with open(out, "w", newline="") as file:
+            csv.writer(file).writerow("file label x1 y1 x2 y2".split())
+            for row in coco["annotations"]:
+                x, y, width, height = row["bbox"]
+                corners = [x, y, x + width, y + height]
+                csv.writer(file).writerow([names[row["image_id"]], labels[row["category_id"]], *corners])
+        return str(out)
+
+    return write
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ asked for.
 
 import ast
 import copy
+import importlib
 import importlib.machinery
 import os
 import random
@@ -28,18 +29,20 @@ TARGETS = {
     "spr_plugin.pairing": ["test_pairing.py"],
     "spr_plugin.recipes.spr.regions": ["recipes/spr/test_regions.py"],
     "spr_plugin.recipes.spr.scoring": ["recipes/spr/test_scoring.py", "recipes/spr/test_recipe.py"],
-    "spr_plugin.recipes.spr.refinement": ["recipes/spr/test_refinement.py"],
+    "spr_plugin.recipes.spr.refinement": ["recipes/spr/test_refinement.py", "formats/test_attempts.py"],
     "spr_plugin.recipes.spr.recipe": ["recipes/spr/test_recipe.py"],
     "spr_plugin.dpo.loss": ["dpo/test_loss.py"],
     "spr_plugin.dpo.plan": ["dpo/test_plan.py"],
     "spr_plugin.eval_tasks.metrics": ["eval_tasks/test_metrics.py"],
     "spr_plugin.eval_tasks.fields": ["eval_tasks/test_fields.py"],
-    "spr_plugin.formats.attempts": ["test_attempts.py", "test_formats.py"],
+    "spr_plugin.formats.attempts": ["formats/test_attempts.py", "formats/test_families.py"],
     **{
-        f"spr_plugin.formats.{name}": ["test_formats.py", "test_attempts.py"]
+        f"spr_plugin.formats.{name}": ["formats/test_families.py", "formats/test_attempts.py"]
         for name in ("base", "bracket", "listed", "parsed", "tagged")
     },
 }
+# What is not ours and takes seconds to load: once, before the fork.
+BENEATH = ("pytest", "scipy.optimize", "PIL.Image", "transformers.trainer", "peft")
 PAGE = ROOT / "docs" / "mutation.md"
 HEAD = f"""# Mutants
 
@@ -184,9 +187,10 @@ def survivors(module: str, tests: list[str], sample: int | None) -> tuple[int, l
 
 def main(words: list[str]) -> None:
     import hypothesis
-    import pytest  # noqa: F401
     import torch
 
+    for name in BENEATH:
+        importlib.import_module(name)
     torch.set_num_threads(1)
     hypothesis.settings.register_profile("mutants", max_examples=50, deadline=None, derandomize=True)
     named = [word for word in words if word != "--all"]

@@ -84,15 +84,25 @@ def test_where_nothing_can_be_repaired_the_lower_id_s_reason_counts():
     assert pair_of(rows) == pair_of(rows[::-1]) == "first"
 
 
-@pytest.mark.parametrize("refined, made", [(0.75, True), (0.7499, False)])
-def test_a_gap_of_exactly_the_least_one_is_enough(refined, made):
-    pair = pair_of([candidate("a", 0.5, 0.1), candidate("b", 0.6, refined)], min_gap=0.25)
-    assert isinstance(pair, PreferencePair) == made and (made or pair == "gap_too_small")
-
-
 def test_any_gap_is_enough_by_default():
     pair = pair_of([candidate("a", 0.5, 0.1), candidate("b", 0.6, 0.5001)])
     assert pair.chosen_score - pair.rejected_score == pytest.approx(1e-4)
+
+
+def test_a_pairing_that_takes_what_has_no_score_is_a_mistake_of_ours():
+    rows = [candidate("a", 0.5, 0.6), candidate("b", None, None)]
+    for ids in (("a", "b"), ("b", "a")):
+        with pytest.raises(AssertionError, match="no score is in no pair"):
+            make_pair(QUERY, "Describe.", rows, lambda query, answers, ids=ids: ids)
+
+
+def test_the_best_of_what_was_repaired_gives_the_reason():
+    rows = [
+        candidate("a", 0.5, 0.6, not_choosable="first"),
+        candidate("b", 0.5, 0.7, not_choosable="second"),
+        candidate("c", 0.9, None),
+    ]
+    assert pair_of(rows) == pair_of(rows[::-1]) == "second"
 
 
 def test_without_a_gap_there_is_no_preference():

@@ -13,8 +13,6 @@ from spr_plugin.errors import UserError
 from spr_plugin.files import read_json
 from spr_plugin.formats import llava
 from spr_plugin.opening import queries_of, refuse_impossible
-from spr_plugin.queries import find_queries, log_queries
-from spr_plugin.recipes.base import Source
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
@@ -47,27 +45,26 @@ def source(tmp_path):
     return tmp_path
 
 
-def write_queries(folder, config, form, data_path=None, image_folder=None):
-    """What a run leaves of its first stage, unless it is there."""
-    recipe = find_recipe(config, form)
-    queries, skipped = find_queries(folder, config, recipe, Source(data_path, image_folder))
-    if skipped is not None:
-        log_queries(folder, recipe, queries, skipped)
-    return queries
+@pytest.fixture
+def regions(source, write_queries):
+    """``regions(**flags)`` → picture id → number of objects in the pictures that regions were made of, and
+    the counts.
+    """
+
+    def made(aspect="pad", into="spr", **flags):
+        folder, form = Folder(source / into), llava(aspect)
+        config = SPRConfig(spr=True, spr_more_than=3, **flags)
+        write_queries(folder, config, form, str(source / "data.json"), str(source))
+        recipe = find_recipe(config, form)
+        queries = queries_of(SimpleNamespace(folder=folder, config=config, recipe=recipe))
+        if config.spr_candidates:
+            import_candidates(config, recipe, form, folder)
+        return {query.image.id: len(query.image.annotations) for query in queries}, read_json(folder.skipped)
+
+    return made
 
 
-def regions(source, aspect="pad", into="spr", **flags):
-    """Picture id → number of objects in the pictures that regions were made of, and the counts."""
-    folder, form, config = Folder(source / into), llava(aspect), SPRConfig(spr=True, spr_more_than=3, **flags)
-    write_queries(folder, config, form, str(source / "data.json"), str(source))
-    recipe = find_recipe(config, form)
-    queries = queries_of(SimpleNamespace(folder=folder, config=config, recipe=recipe))
-    if config.spr_candidates:
-        import_candidates(config, recipe, form, folder)
-    return {query.image.id: len(query.image.annotations) for query in queries}, read_json(folder.skipped)
-
-
-def test_queries_that_were_damaged_since_they_were_written_are_a_line(source):
+def test_queries_that_were_damaged_since_they_were_written_are_a_line(source, write_queries):
     folder, form = Folder(source / "spr"), llava()
     config = SPRConfig(spr=True, spr_annotations=str(source / "coco.json"), spr_image_folder=str(source))
     write_queries(folder, config, form)
@@ -79,7 +76,7 @@ def test_queries_that_were_damaged_since_they_were_written_are_a_line(source):
         queries_of(entered)
 
 
-def test_without_a_data_file_to_mine_annotations_are_asked_for(source):
+def test_without_a_data_file_to_mine_annotations_are_asked_for(source, write_queries):
     """A plugin's host may have none."""
     with pytest.raises(UserError, match="^--spr_annotations: name .* no LLaVA --data_path"):
         write_queries(Folder(source / "spr"), SPRConfig(spr=True), llava(), None, str(source))
@@ -95,20 +92,20 @@ def test_without_a_data_file_to_mine_annotations_are_asked_for(source):
         ({"spr_exclude": ["val.txt"]}, {"1": 5, "2": 4}, {"crowd": 3, "excluded": 1}),
     ],
 )
-def test_each_flag_changes_what_it_names(source, flags, objects, counts):
+def test_each_flag_changes_what_it_names(source, flags, objects, counts, regions):
     flags = {
         name: [str(source / file) for file in value] if name == "spr_exclude" else value
         for name, value in flags.items()
     }
-    assert regions(source, spr_annotations=str(source / "coco.json"), **flags) == (objects, counts)
+    assert regions(spr_annotations=str(source / "coco.json"), **flags) == (objects, counts)
 
 
-def test_pictures_of_coco_are_spoken_of_unless_some_are_excluded(source, capfd):
-    regions(source, spr_annotations=str(source / "coco.json"))
+def test_pictures_of_coco_are_spoken_of_unless_some_are_excluded(source, capfd, regions):
+    regions(spr_annotations=str(source / "coco.json"))
     assert "--spr_exclude" in capfd.readouterr().err
 
 
-def test_a_roboflow_export_of_an_excluded_picture_is_left_out(source):
+def test_a_roboflow_export_of_an_excluded_picture_is_left_out(source, regions):
     (source / "000000000009.jpg").rename(source / "COCO_train2014_000000000009_jpg.rf.0f3a9c12ab.jpg")
     content = (
         (source / "coco.json")
@@ -116,30 +113,26 @@ def test_a_roboflow_export_of_an_excluded_picture_is_left_out(source):
         .replace("000000000009.jpg", "COCO_train2014_000000000009_jpg.rf.0f3a9c12ab.jpg")
     )
     (source / "coco.json").write_text(content)
-    found, counts = regions(
-        source, spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")]
-    )
+    found, counts = regions(spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")])
     assert set(found) == {"1", "2"} and counts["excluded"] == 1
 
 
-def test_exclusions_that_match_nothing_and_regions_that_are_not_there_are_said(source, capfd):
+def test_exclusions_that_match_nothing_and_regions_that_are_not_there_are_said(source, capfd, regions):
     (source / "other.txt").write_text("000000000077.jpg\n78\n")
     exclude = [str(source / "val.txt"), str(source / "other.txt")]
-    regions(source, spr_annotations=str(source / "coco.json"), spr_exclude=exclude, spr_regions=3)
+    regions(spr_annotations=str(source / "coco.json"), spr_exclude=exclude, spr_regions=3)
     said = capfd.readouterr().err
     assert f"--spr_exclude {source}/other.txt: none of the 2 pictures" in said and "val.txt: none" not in said
     assert "2 regions are made of the 3 asked for: the pictures give no more (crowd 3, excluded 1)" in said
-    regions(source, into="all", spr_annotations=str(source / "coco.json"), spr_regions=3)
+    regions(into="all", spr_annotations=str(source / "coco.json"), spr_regions=3)
     assert "asked for" not in capfd.readouterr().err
 
 
-def test_a_picture_whose_name_has_two_numbers_is_left_out_and_named(source, capfd):
+def test_a_picture_whose_name_has_two_numbers_is_left_out_and_named(source, capfd, regions):
     twice = "000000000123_000000000009.jpg"
     (source / "000000000009.jpg").rename(source / twice)
     (source / "coco.json").write_text((source / "coco.json").read_text().replace("000000000009.jpg", twice))
-    found, counts = regions(
-        source, spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")]
-    )
+    found, counts = regions(spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")])
     assert set(found) == {"1", "2"} and counts["excluded"] == 1
     said = capfd.readouterr().err
     assert (
@@ -163,21 +156,21 @@ def grounded(source, width=9):
     (source / "data.json").write_text(json.dumps([{"id": 1, "image": "c.jpg", "conversations": rows}]))
 
 
-def test_the_aspect_of_the_data_is_not_the_host_s(source):
+def test_the_aspect_of_the_data_is_not_the_host_s(source, regions):
     """LLaVA's own data counts padding whatever --image_aspect_ratio the model is trained with."""
     grounded(source)
     with pytest.raises(UserError, match="--spr_data_aspect pad"):
-        regions(source, aspect="square")
-    found, _ = regions(source, aspect="square", spr_data_aspect="pad")
+        regions(aspect="square")
+    found, _ = regions(aspect="square", spr_data_aspect="pad")
     assert found == {"c.jpg": 24}
 
 
 @pytest.mark.parametrize("aspect", ["sqare", "PAD", "padded_square", ""])
-def test_an_aspect_of_the_data_that_nobody_knows_is_refused(source, aspect):
+def test_an_aspect_of_the_data_that_nobody_knows_is_refused(source, aspect, regions):
     """Boxes were read as 0-1 of the picture for any word but pad."""
     grounded(source)
     with pytest.raises(UserError, match=f"^--spr_data_aspect {aspect}: llava knows no aspect '{aspect}'"):
-        regions(source, spr_data_aspect=aspect)
+        regions(spr_data_aspect=aspect)
 
 
 def bound(folder, config):
@@ -185,7 +178,7 @@ def bound(folder, config):
     bind(folder, settings_of(config, llava().describe()), Changes({}, ()))
 
 
-def test_variants_of_scoring_use_the_answers_of_an_earlier_run(source, tmp_path):
+def test_variants_of_scoring_use_the_answers_of_an_earlier_run(source, tmp_path, write_queries):
     """Other flags of scoring, pairing and DPO do not matter; the host's own folder of pictures may have been
     used.
     """
@@ -216,11 +209,11 @@ def test_variants_of_scoring_use_the_answers_of_an_earlier_run(source, tmp_path)
     assert ids and set(second.log("candidates").read()) == set(ids)
 
 
-def test_answers_to_other_mined_boxes_are_not_taken_up(source):
+def test_answers_to_other_mined_boxes_are_not_taken_up(source, regions):
     """The --data_path may lie elsewhere, but must hold the same boxes."""
     grounded(source)
     flags = {"spr_prompts": ["plain"]}
-    regions(source, into="first", **flags)
+    regions(into="first", **flags)
     first = source / "first"
     bound(Folder(first), SPRConfig(spr=True, spr_more_than=3, **flags))
     ids = [
@@ -229,11 +222,11 @@ def test_answers_to_other_mined_boxes_are_not_taken_up(source):
         for place in range(SPRConfig().spr_samples)
     ]
     Log(first / "candidates").append(*({"id": id, "text": "a dog"} for id in ids))
-    regions(source, into="same", spr_candidates=str(first), **flags)
+    regions(into="same", spr_candidates=str(first), **flags)
     assert ids and set(Log(source / "same" / "candidates").read()) == set(ids)
     grounded(source, width=11)
     with pytest.raises(UserError, match="differ in 1 of 1 regions: .*--data_path"):
-        regions(source, into="other", spr_candidates=str(first), **flags)
+        regions(into="other", spr_candidates=str(first), **flags)
 
 
 @pytest.mark.parametrize(

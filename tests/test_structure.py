@@ -76,3 +76,75 @@ def test_the_pipeline_knows_no_boxes_and_no_recipe_of_its_own():
             name
         )
     assert not {module for module in imported(FILES["spr_plugin.report.page"]) if ".recipes.spr" in module}
+
+
+# Module → the tests that run it, where none lies at its own path: what is one with its neighbours, or runs in
+# a host alone.
+ELSEWHERE = {
+    "__main__": "test_command_line.py",
+    "cli": "test_command_line.py tools/test_score_file.py",
+    "contracts": "hosts/test_contracts.py",
+    "dpo.dry_step": "dpo/test_start.py",
+    "dpo.reference": "dpo/test_phase.py",
+    "dpo.rehearsal": "dpo/test_start.py",
+    "dpo.stage": "dpo/test_phase.py dpo/test_rounds.py",
+    "dpo.trainer": "dpo/test_host_settings.py dpo/test_phase.py",
+    "eval_tasks.comparison_page": "eval_tasks/test_compare.py",
+    "eval_tasks.release_flickr30k": "eval_tasks/test_releases.py",
+    "eval_tasks.release_lvis": "eval_tasks/test_releases.py",
+    "eval_tasks.release_records": "eval_tasks/test_releases.py",
+    "eval_tasks.release_refcoco": "eval_tasks/test_releases.py",
+    "eval_tasks.release_vg": "eval_tasks/test_releases.py",
+    "eval_tasks.saved_results": "eval_tasks/test_compare.py",
+    "follow": "hosts/test_lost_work.py hosts/test_faults.py",
+    "formats": "formats/test_families.py formats/test_attempts.py",
+    "hooks.checkpoint": "hooks/test_clip.py hooks/test_grounding_dino.py",
+    "hooks.ferret": "hosts/test_ferret.py",
+    "hooks.llava": "hosts/test_llava.py",
+    "hooks.llava_next": "hosts/test_llava_next.py",
+    "hooks.transformers_vlm": "hosts/test_transformers_vlm.py",
+    "hookspecs": "test_plugins.py test_docs.py",
+    "opening": "dpo/test_start.py",
+    "pipeline": "hosts/test_llava.py dpo/test_rounds.py",
+    "recipes.find": "contracts/test_recipe.py",
+    "recipes.spr.models": "hosts/test_contracts.py",
+    "recipes.spr.source": "test_queries.py",
+    "sampling.alone": "sampling/test_server.py",
+    "sampling.live": "sampling/test_stage.py",
+    "tools.named_pictures": "tools/test_score_file.py",
+    "tools.reference": "test_docs.py",
+    "tools.responses": "tools/test_score_file.py",
+    "training.host": "hosts/test_contracts.py",
+}
+
+
+# Files of those folders that test what several modules do together.
+BY_BEHAVIOUR = {"tests/dpo/test_disk.py", "tests/dpo/test_zero.py", "tests/eval_tasks/test_answers_of_all.py"}
+
+
+def own_tests(module: str) -> Path:
+    """Where a module's tests lie, if they lie at its own path."""
+    *rooms, name = module.removeprefix("spr_plugin.").split(".")
+    return ROOT.joinpath("tests", *rooms, f"test_{name}.py")
+
+
+def test_every_module_is_own_tests_its_own_path_or_is_said_to_be_elsewhere():
+    """A folder in ELSEWHERE stands for those of its modules that have no test file of their own."""
+    modules = {name for name, file in FILES.items() if file.name != "__init__.py"}
+    bare = {name.removeprefix("spr_plugin.") for name in modules if not own_tests(name).exists()}
+    said = {name: name if name in ELSEWHERE else name.rpartition(".")[0] for name in bare}
+    assert {name for name, key in said.items() if key not in ELSEWHERE} == set()
+    assert ELSEWHERE.keys() - set(said.values()) == set()
+    assert {
+        file for files in ELSEWHERE.values() for file in files.split() if not (ROOT / "tests" / file).exists()
+    } == set()
+
+
+def test_every_test_file_tests_something_that_is_there():
+    """In the folders that mirror the package: a module that moved takes its tests along."""
+    packages = {name.rpartition(".")[0].removeprefix("spr_plugin").strip(".") for name in FILES}
+    rooms = {package for package in packages if package} - {"contracts"}
+    mirrored = {own_tests(name) for name in FILES}
+    named = {ROOT / "tests" / file for files in ELSEWHERE.values() for file in files.split()}
+    files = {file for room in rooms for file in ROOT.joinpath("tests", *room.split(".")).glob("test_*.py")}
+    assert {str(file.relative_to(ROOT)) for file in files - mirrored - named} <= BY_BEHAVIOUR

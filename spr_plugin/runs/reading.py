@@ -134,13 +134,10 @@ class SavedRun:
     @functools.cached_property
     def recipe(self) -> Recipe[Any] | None:
         """What was asked and judged, without the models; None, and a line, where nobody here has it."""
-        flags = SPRConfig()
-        for name in vars(flags).keys() & self.config.keys():
-            value = self.config[name]
-            is_file = isinstance(value, dict) and value.keys() >= {"path", "hash"}
-            setattr(flags, name, value["path"] if is_file else value)
-        # That is joined in a manifest; none of these files is looked at, only what is loaded here already.
-        flags.spr_plugin = []
+        files = {name: value["path"] for name, value in self.config.items() if _is_file(value)}
+        known = {name: value for name, value in self.config.items() if name in vars(SPRConfig())}
+        # Plugins are joined in a manifest; none of their files is looked at, only what is loaded already.
+        flags = SPRConfig().but_for({**known, **files, "spr_plugin": []})
         try:
             return find_recipe(flags, self.box_format)
         except UserError as error:
@@ -179,6 +176,11 @@ class SavedRun:
     def rounds(self) -> list[SavedRun]:
         """The later rounds that were begun, each a run like this."""
         return [SavedRun(folder) for folder in self.folder.rounds()]
+
+
+def _is_file(value: object) -> bool:
+    """Whether a manifest holds a flag's file and its hash."""
+    return isinstance(value, dict) and value.keys() >= {"path", "hash"}
 
 
 def open(path: AnyPath, plugins: Iterable[str] = ()) -> SavedRun:

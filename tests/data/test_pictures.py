@@ -1,6 +1,5 @@
 """Which picture files are opened, how large they may be and where they may lie, up to the commands."""
 
-import importlib.util
 import io
 import json
 import os
@@ -20,21 +19,14 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.data import pictures
 from spr_plugin.data.annotations import CocoImages
 from spr_plugin.data.conversations import mine_conversations
-from spr_plugin.data.pictures import BadImage, image_size, limit_pixels, open_image, outside_of
+from spr_plugin.data.pictures import BadImage, image_size, limit_pixels, open_image, outside_of, prefetch
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json
 from spr_plugin.formats import llava
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.plugins import manager
-from spr_plugin.queries import find_queries, log_queries
-from spr_plugin.recipes.base import Source
-from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
-
-spec = importlib.util.spec_from_file_location("chat_server", Path(__file__).parents[1] / "chat_server.py")
-chat = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(chat)
 
 SIDES = (90, 60)
 
@@ -242,89 +234,86 @@ def conversations(world, names) -> str:
     return str(world / "data.json")
 
 
-def write_queries(folder, config, form, data_path=None, image_folder=None):
-    """What a run leaves of its first stage, unless it is there."""
-    recipe = find_recipe(config, form)
-    queries, skipped = find_queries(folder, config, recipe, Source(data_path, image_folder))
-    if skipped is not None:
-        log_queries(folder, recipe, queries, skipped)
-    return queries
+@pytest.fixture
+def regions(world, write_queries):
+    """``regions(names)`` → paths of the pictures that regions were made of."""
 
+    def made(names, mined=False, folder="{}/images", into="spr", **flags) -> list[str]:
+        given = {"spr_more_than": 3, **flags}
+        if mined:
+            data, host_folder = conversations(world, names), folder.format(world)
+        else:
+            data, host_folder = None, "/nowhere"
+            given |= {"spr_annotations": annotated(world, names), "spr_image_folder": folder.format(world)}
+        write_queries(Folder(world / into), SPRConfig(spr=True, **given), llava("pad"), data, host_folder)
+        records = Log(world / into / "regions").read().values()
+        return sorted(record["pictures"][0]["path"] for record in records)
 
-def regions(world, names, mined=False, folder="{}/images", into="spr", **flags) -> list[str]:
-    """Paths of the pictures that regions were made of."""
-    given = {"spr_more_than": 3, **flags}
-    if mined:
-        data, host_folder = conversations(world, names), folder.format(world)
-    else:
-        data, host_folder = None, "/nowhere"
-        given |= {"spr_annotations": annotated(world, names), "spr_image_folder": folder.format(world)}
-    write_queries(Folder(world / into), SPRConfig(spr=True, **given), llava("pad"), data, host_folder)
-    return sorted(record["pictures"][0]["path"] for record in Log(world / into / "regions").read().values())
+    return made
 
 
 @pytest.mark.parametrize("mined", [False, True])
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_a_picture_outside_is_refused_by_name_and_a_flag_admits_it(world, name, mined):
+def test_a_picture_outside_is_refused_by_name_and_a_flag_admits_it(world, name, mined, regions):
     record, path = name.format(world) if mined else "11", os.path.join(world / "images", name.format(world))
     with pytest.raises(UserError) as caught:
-        regions(world, ["a.png", name, "sub/b.png"], mined)
+        regions(["a.png", name, "sub/b.png"], mined)
     line = str(caught.value)
     assert line.startswith(f"record {record}: {path} lies outside the pictures' folder {world}/images, at ")
     assert f" at {os.path.realpath(path)} (1 such pictures): " in line
     assert "--spr_allow_outside" in line and "--spr_image_folder" in line and "\n" not in line
     assert not (world / "spr" / "regions").exists()
-    assert path in regions(world, ["a.png", name, "sub/b.png"], mined, spr_allow_outside=True)
+    assert path in regions(["a.png", name, "sub/b.png"], mined, spr_allow_outside=True)
 
 
 @pytest.mark.parametrize("mined", [False, True])
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_pictures_inside_keep_the_path_that_they_were_named_by(world, folder, mined, monkeypatch):
+def test_pictures_inside_keep_the_path_that_they_were_named_by(world, folder, mined, monkeypatch, regions):
     """Whatever the folder is called, and with links within it."""
     monkeypatch.chdir(world)
     for number, name in enumerate(INSIDE):  # one by one: several of them are names of one file
         path = os.path.join(folder.format(world), name.format(world))
-        assert regions(world, [name], mined, folder, into=f"spr{number}") == [path]
+        assert regions([name], mined, folder, into=f"spr{number}") == [path]
 
 
-def test_the_refusal_counts_pictures_not_regions(world):
+def test_the_refusal_counts_pictures_not_regions(world, regions):
     with pytest.raises(UserError, match=r"^record 1[023]: .*\(3 such pictures\)"):
         names = ["../d.png", "a.png", "secret.png", "others/c.png"]
-        regions(world, names, spr_regions_per_image=3, spr_more_than=1)
+        regions(names, spr_regions_per_image=3, spr_more_than=1)
 
 
-def test_only_pictures_that_are_used_are_looked_at(world):
+def test_only_pictures_that_are_used_are_looked_at(world, regions):
     """An annotation file may name what it likes: what no region is grown in is not refused."""
-    assert regions(world, ["a.png", "../gone.png", "{}/nowhere/x.png"]) == [f"{world}/images/a.png"]
+    assert regions(["a.png", "../gone.png", "{}/nowhere/x.png"]) == [f"{world}/images/a.png"]
     assert read_json(world / "spr" / "regions" / "counts.json") == {"missing_image": 2}
     (world / "val.txt").write_text("c.png\nsecret.png\n")
     flags = {"into": "second", "spr_exclude": [str(world / "val.txt")]}
-    assert regions(world, ["a.png", "others/c.png"], **flags) == [f"{world}/images/a.png"]
+    assert regions(["a.png", "others/c.png"], **flags) == [f"{world}/images/a.png"]
 
 
-def test_a_name_as_it_was_on_another_machine_is_found_by_its_end(world):
+def test_a_name_as_it_was_on_another_machine_is_found_by_its_end(world, regions):
     """Objects365's way; where the name itself leads somewhere, that is the picture, and it lies outside."""
-    assert regions(world, ["/data/of/alice/sub/b.png"]) == [f"{world}/images/sub/b.png"]
+    assert regions(["/data/of/alice/sub/b.png"]) == [f"{world}/images/sub/b.png"]
     rgb().save(world / "a.png")
     with pytest.raises(UserError, match="lies outside"):
-        regions(world, ["../a.png"], into="second")
+        regions(["../a.png"], into="second")
 
 
-def test_regions_that_are_kept_are_looked_at_again(world):
+def test_regions_that_are_kept_are_looked_at_again(world, regions):
     """They were made with the flag, or by a version that did not look."""
-    regions(world, ["a.png", "secret.png"], spr_allow_outside=True)
+    regions(["a.png", "secret.png"], spr_allow_outside=True)
     with pytest.raises(UserError, match="secret.png lies outside .*--spr_allow_outside"):
-        regions(world, ["a.png", "secret.png"])
+        regions(["a.png", "secret.png"])
     (world / "images" / "secret.png").unlink()
     rgb().save(world / "images" / "secret.png")
-    regions(world, ["a.png", "secret.png"])
+    regions(["a.png", "secret.png"])
     (world / "images" / "a.png").rename(world / "a.png")
     (world / "images" / "a.png").symlink_to(world / "a.png")
     with pytest.raises(UserError, match="a.png lies outside"):
-        regions(world, ["a.png", "secret.png"])
+        regions(["a.png", "secret.png"])
 
 
-def test_a_plugin_s_pictures_are_looked_at_too(world):
+def test_a_plugin_s_pictures_are_looked_at_too(world, write_queries):
     from spr_plugin.plugins import load_file
 
     file = world / "lab.py"
@@ -356,14 +345,14 @@ def test_folders_are_resolved_once(world, monkeypatch):
 
 
 @pytest.mark.parametrize("folder", ["{}/gone", "~/no such pictures", "{}/d.png"])
-def test_a_folder_that_is_not_there_is_named_with_its_flag(world, folder):
+def test_a_folder_that_is_not_there_is_named_with_its_flag(world, folder, regions):
     with pytest.raises(UserError, match=f"^--spr_image_folder {folder.format(world)}: no such folder"):
-        regions(world, ["a.png"], folder=folder)
+        regions(["a.png"], folder=folder)
     with pytest.raises(UserError, match=f"^--image_folder {folder.format(world)}: no such folder"):
-        regions(world, ["a.png"], mined=True, folder=folder)
+        regions(["a.png"], mined=True, folder=folder)
 
 
-def test_a_host_without_a_folder_of_pictures(world):
+def test_a_host_without_a_folder_of_pictures(world, write_queries):
     with pytest.raises(UserError, match="^--image_folder: name the folder of the pictures"):
         write_queries(
             Folder(world / "spr"), SPRConfig(spr=True), llava("pad"), conversations(world, ["a.png"]), None
@@ -371,25 +360,25 @@ def test_a_host_without_a_folder_of_pictures(world):
 
 
 @pytest.mark.timeout(60)
-def test_what_is_no_picture_is_counted_and_the_rest_is_used(world, capfd):
+def test_what_is_no_picture_is_counted_and_the_rest_is_used(world, capfd, regions):
     for kind in ("fifo", "directory", "eps", "empty"):
         no_picture(kind, world / "images" / f"{kind}.jpg")
     (world / "images" / "bomb.png").write_bytes(header_of(40_000, 30_000))
     names = ["fifo.jpg", "directory.jpg", "a.png", "eps.jpg", "empty.jpg", "bomb.png"]
     for mined in (False, True):
-        assert regions(world, names, mined, into=f"spr-{mined}") == [f"{world}/images/a.png"]
+        assert regions(names, mined, into=f"spr-{mined}") == [f"{world}/images/a.png"]
         counts = read_json(world / f"spr-{mined}" / "regions" / "counts.json")
         assert counts == {"unreadable_image": 4, "more_than_max_pixels": 1}
         line = "1 pictures of more than 178956970 pixels are left out; --spr_max_pixels raises the limit"
         assert line in capfd.readouterr().err
 
 
-def test_a_source_that_gives_nothing_binds_nothing(world):
+def test_a_source_that_gives_nothing_binds_nothing(world, regions):
     """What was missing is put back, and the same command goes on."""
     with pytest.raises(UserError, match=r"--spr_annotations .* gives no usable region \(missing_image 1\)"):
-        regions(world, ["later.png"])
+        regions(["later.png"])
     rgb().save(world / "images" / "later.png")
-    assert regions(world, ["later.png"]) == [f"{world}/images/later.png"]
+    assert regions(["later.png"]) == [f"{world}/images/later.png"]
 
 
 # --- the commands
@@ -403,8 +392,8 @@ def sample(world, names, url, *flags):
     return sorted(record["pictures"][0]["path"] for record in Log(world / "c" / "regions").read().values())
 
 
-def test_nothing_from_outside_is_sent_to_a_server(world):
-    with chat.ChatServer() as server:
+def test_nothing_from_outside_is_sent_to_a_server(world, chat_server):
+    with chat_server.ChatServer() as server:
         with pytest.raises(UserError, match="record 11: .*secret.png lies outside .*--spr_allow_outside"):
             sample(world, ["a.png", "secret.png"], server.url)
         with pytest.raises(UserError, match="lies outside"):
@@ -417,12 +406,12 @@ def test_nothing_from_outside_is_sent_to_a_server(world):
         assert server.count == 2 * 3 * 2
 
 
-def test_the_limit_binds_what_was_sampled_under_it(world, capfd):
+def test_the_limit_binds_what_was_sampled_under_it(world, capfd, chat_server):
     Image.new("RGB", (90, 61)).save(world / "images" / "a.png")
     file = annotated(world, ["a.png", "sub/b.png"])
     content = json.loads(Path(file).read_text())
     content["images"][0]["height"] = 61
-    with chat.ChatServer() as server:
+    with chat_server.ChatServer() as server:
         flags = ["--spr_annotations", str(world / "both.json"), "--spr_max_pixels", "5400"]
         (world / "both.json").write_text(json.dumps(content))
         assert sample(world, ["a.png"], server.url, *flags) == [f"{world}/images/sub/b.png"]
@@ -581,3 +570,12 @@ def test_half_a_picture_is_none_whatever_the_process_lets_pass(tmp_path, monkeyp
             with pytest.raises(BadImage):
                 read(source)
     assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_one_item_is_made_ahead():
+    made = []
+    for item, twice in prefetch(lambda n: made.append(n) or 2 * n, range(5)):
+        assert twice == 2 * item and len(made) <= item + 2
+    assert made == list(range(5)) and list(prefetch(str, [])) == []
+    with pytest.raises(ZeroDivisionError):
+        list(prefetch(lambda n: 1 // n, [1, 0]))

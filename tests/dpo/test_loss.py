@@ -52,6 +52,34 @@ def test_where_policy_is_reference_the_loss_is_log_2():
     }  # fmt: skip
 
 
+def test_metrics_by_hand():
+    """Δ chosen 1 and Δ rejected -1, β ½: TRL's names, and KL's estimate e^Δ - 1 - Δ."""
+    found = {
+        name: value.item() for name, value in metrics(by_hand((-10.0, -12.0), [-11.0, -11.0]), 0.5).items()
+    }
+    assert found == pytest.approx(
+        {
+            "rewards/chosen": 0.5,
+            "rewards/rejected": -0.5,
+            "rewards/margins": 1.0,
+            "rewards/accuracies": 1.0,
+            "logps/chosen": -10.0,
+            "logps/rejected": -12.0,
+            "kl": math.exp(-1),
+        }
+    )
+
+
+def test_an_answer_of_one_token_is_that_token_s_sft_term():
+    (loss,) = preference_losses(by_hand((-3.0, -4.0), [0.0, 0.0], (1, 2)), ["sft"], [1.0], 0.1, 0.0).tolist()
+    assert loss == 3.0
+
+
+def test_every_loss_has_a_weight():
+    with pytest.raises(ValueError):
+        preference_losses(by_hand((-3.0, -4.0), [0.0, 0.0]), ["sigmoid", "sft"], [1.0], 0.1, 0.0)
+
+
 def test_a_filler_has_no_part_in_the_sft_term():
     scored = torch.ones(4, 2, dtype=torch.bool)
     answers = Answers(torch.tensor([[-1.0], [-5.0], [-2.0], [-2.0]]).expand(4, 2), scored)

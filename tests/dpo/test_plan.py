@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spr_plugin.dpo.plan import slot_plan
+from spr_plugin.ids import digest
 
 SIZES = st.fixed_dictionaries(
     {"batch": st.integers(1, 4), "accumulation": st.integers(1, 3), "world": st.integers(1, 3)}
@@ -48,6 +49,62 @@ def test_rows_of_a_step_are_about_equally_long():
         for here in ([lengths[s.pair] for s in slots[i : i + 8]] for i in range(0, len(slots), 8))
     ]
     assert sum(spreads) / len(spreads) < 100  # of 1000; in order of chance it would be near 780
+
+
+def test_a_step_goes_from_long_to_short_and_its_last_pair_fills_it_up():
+    slots = slot_plan(list(range(10)), epochs=1, batch=2, accumulation=2, world=1, seed=3)
+    first, second, last = ([(slot.pair, slot.weight) for slot in slots[i : i + 4]] for i in (0, 4, 8))
+    assert sorted([first, second]) == [
+        [(pair, 0.5) for pair in (5, 4, 3, 2)],
+        [(pair, 0.5) for pair in (9, 8, 7, 6)],
+    ]
+    assert last == [(1, 1.0), (0, 1.0), (0, 0.0), (0, 0.0)]
+
+
+def test_of_equal_lengths_the_pair_s_number_decides():
+    (slots,) = {
+        tuple(slot.pair for slot in slot_plan([5] * 4, epochs=1, batch=4, accumulation=1, world=1, seed=seed))
+        for seed in range(9)
+    }
+    assert slots == (0, 1, 2, 3)
+
+
+def test_pairs_are_sorted_within_a_window_of_steps_alone():
+    lengths = list(range(6))
+    whole = slot_plan(lengths, epochs=1, batch=2, accumulation=1, world=1, seed=0, window=3)
+    assert {frozenset(slot.pair for slot in whole[i : i + 2]) for i in (0, 2, 4)} == {
+        frozenset(pair) for pair in ((5, 4), (3, 2), (1, 0))
+    }
+    each = {
+        tuple(
+            slot.pair
+            for slot in slot_plan(lengths, epochs=1, batch=2, accumulation=1, world=1, seed=seed, window=1)
+        )
+        for seed in range(20)
+    }
+    assert len(each) > 10 and all(plan[i] > plan[i + 1] for plan in each for i in (0, 2, 4))
+
+
+def test_the_plan_of_a_checkpoint_is_fixed_for_ever():
+    """A stage that goes on makes its plan anew, and so many steps of it are behind it."""
+    lengths = [number * 37 % 101 for number in range(70)]
+    slots = slot_plan(lengths, epochs=1, batch=2, accumulation=1, world=1, seed=0)
+    assert digest([slot.pair for slot in slots]) == "c02cec678dafbee0"
+
+
+def test_epochs_are_shuffled_anew():
+    plans = [
+        tuple(
+            slot.pair
+            for slot in slot_plan([5] * 8, epochs=2, batch=1, accumulation=1, world=1, seed=s, window=1)
+        )
+        for s in range(3)
+    ]
+    assert len({half for plan in plans for half in (plan[:8], plan[8:])}) == 6
+
+
+def test_however_small_the_part_there_is_a_pair():
+    assert len(slot_plan([5, 6], epochs=1e-3, batch=1, accumulation=1, world=1, seed=0)) == 1
 
 
 def test_part_of_an_epoch():

@@ -334,6 +334,22 @@ FLAGS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("[]", "COCO"), ('{"images": [], "annotations": [], "categories": []}', "no usable region")],
+)
+def test_annotations_of_the_wrong_kind(begin, tmp_path, text, words):
+    (tmp_path / "wrong.json").write_text(text)
+    line = begin(spr_annotations=str(tmp_path / "wrong.json"))
+    assert "--spr_annotations" in line and "wrong.json" in line and words in line
+    assert nothing_of_ours(tmp_path / "out")
+
+
+def test_a_folder_without_a_clip(begin, tmp_path):
+    line = begin(spr_recipe="spr", spr_clip=str(tmp_path))
+    assert "--spr_clip" in line and str(tmp_path) in line and nothing_of_ours(tmp_path / "out")
+
+
 @pytest.mark.parametrize("kind", FLAGS)
 def test_flags_and_files(begin, tmp_path, kind):
     settings, words = FLAGS[kind]

@@ -71,6 +71,36 @@ def test_figures_of_boxes_equal_a_naive_count():
     assert all(row["low"] <= row["value"] <= row["high"] and row["images"] == 500 for row in found.values())
 
 
+@pytest.mark.parametrize("threshold", metrics.THRESHOLDS)
+def test_exactly_a_threshold_counts_and_a_little_less_does_not(threshold):
+    """In a document's payloads, in the figures of all boxes, and for the grid's ceiling."""
+    half = {"id": "a", "area": 2000.0, "boxes": 1, "reason": None}
+    items = [{**half, "iou": value, "ceiling": value} for value in (threshold, threshold - 1e-9)]
+    columns, payloads = metrics.box_columns(items), metrics.box_payloads(doc(0, "a"), items)
+    assert payloads[f"Acc@{threshold}"]["score"] == 0.5
+    for name in (f"Acc@{threshold}", f"ceiling@{threshold}", f"Acc@{threshold} medium"):
+        assert columns[name][0].tolist() == [1, 0], name
+
+
+@pytest.mark.parametrize(
+    ("side", "size"), [(31.99, "small"), (32, "medium"), (95.99, "medium"), (96, "large"), (0.1, "small")]
+)
+def test_a_box_of_exactly_a_size_s_edge_is_of_the_larger_one(side, size):
+    item = metrics.box_item("1", [[10.0, 20.0, 10.0 + side, 20.0 + side]], None, "no_box", 0)
+    columns = metrics.box_columns([item])
+    assert [name for name in metrics.SIZES if columns[f"mIoU {name}"][1].sum()] == [size]
+
+
+def test_a_box_is_judged_by_the_truth_that_it_meets_best():
+    truths = [[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 70.0], [52.0, 50.0, 60.0, 70.0]]
+    item = metrics.box_item("1", truths, [50.004, 50.0, 60.0, 70.0], None, 2, 0.9)
+    assert (
+        item["truth"] == truths[1] and item["area"] == 200.0 and item["predicted"] == [50.0, 50.0, 60.0, 70.0]
+    )
+    assert item["iou"] == pytest.approx(0.9996) and (item["ceiling"], item["boxes"]) == (0.9, 2)
+    assert metrics.box_item("1", truths, None, "no_box", 0)["truth"] == truths[0]
+
+
 def test_a_figure_without_samples_is_left_out():
     rows = [metrics.box_item("1", [[0.0, 0.0, 10.0, 10.0]], None, "no_box", 0)]
     names = {row["figure"] for row in metrics.intervals(metrics.box_columns(rows), ["a"], resamples=10)}

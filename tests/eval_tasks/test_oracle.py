@@ -43,6 +43,7 @@ def documents(protocol, count, **fields):
     return [{"id": str(n), "image_id": str(n), **common, **fields} for n in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.1, 0.3, 0.6])
 def test_sideways_noise_gives_the_accuracy_of_the_closed_form(noise):
     docs = documents("rec", 3000, expression="cat", bbox=BOX)

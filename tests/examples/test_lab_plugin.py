@@ -1,7 +1,5 @@
 """examples/lab_plugin, installed as a lab installs it, passes its own tests and goes through a whole run."""
 
-import csv
-import json
 import os
 import shutil
 import subprocess
@@ -52,7 +50,7 @@ print(type(host).__name__, host.box_format.family, "[grounding] Where?" in asked
 
 
 @pytest.mark.slow
-def test_the_template_project(tiny_world, tmp_path):
+def test_the_template_project(tiny_world, tmp_path, objects_csv):
     folder = tmp_path
     shutil.copytree(ROOT / "examples" / "lab_plugin", folder / "project")
     install = [
@@ -91,17 +89,3 @@ def test_the_template_project(tiny_world, tmp_path):
         "aspect": None,
     }
     assert read_json(spr / "exit.json")["weights"] and (spr / "report.html").exists()
-
-
-def objects_csv(world, out) -> str:
-    """The world's objects as the lab writes them."""
-    coco = json.loads((world / "spr.json").read_text())
-    names = {row["id"]: row["file_name"] for row in coco["images"]}
-    labels = {row["id"]: row["name"] for row in coco["categories"]}
-    with open(out, "w", newline="") as file:
-        csv.writer(file).writerow("file label x1 y1 x2 y2".split())
-        for row in coco["annotations"]:
-            x, y, width, height = row["bbox"]
-            corners = [x, y, x + width, y + height]
-            csv.writer(file).writerow([names[row["image_id"]], labels[row["category_id"]], *corners])
-    return str(out)

@@ -70,6 +70,7 @@ def hard(**hardness):
     return [scenes.layout(seed, scenes.Hardness(**hardness)) for seed in range(200)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", range(7))
 def test_so_many_objects_have_a_double(wanted):
     """Of the same colour and shape; fewer where one found no room."""
@@ -85,6 +86,7 @@ def covered(scene):
     return max(shares)
 
 
+@pytest.mark.slow
 def test_boxes_overlap_as_much_as_they_may():
     shares = {limit: [covered(scene) for scene in hard(overlap=limit)] for limit in (0.0, 0.1, 0.3, 0.8)}
     assert max(shares[0.0]) == 0
@@ -94,6 +96,7 @@ def test_boxes_overlap_as_much_as_they_may():
     assert means == sorted(means) and means[3] > 2 * means[2] > 2 * means[1]
 
 
+@pytest.mark.slow
 def test_objects_are_as_small_and_as_unlike_as_asked():
     def widths(**hardness):
         return np.array([t.box[2] - t.box[0] for scene in hard(**hardness) for t in scene.things])
@@ -117,6 +120,7 @@ def test_objects_are_as_small_and_as_unlike_as_asked():
 HARD = {"distractors": 5, "overlap": 0.0, "smallest": 6.0, "spread": 2.0}
 
 
+@pytest.mark.slow
 def test_every_file_of_a_world_is_as_hard_as_its_command_says(tmp_path):
     counts = {"sft": 4, "spr": 4, "val": 4, "test": 10}
     words = [f"--{name}={value}" for name, value in {**counts, **HARD}.items()]

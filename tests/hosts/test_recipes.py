@@ -1,8 +1,5 @@
 """A recipe of a plugin's, whose questions show several pictures, from its queries to the report."""
 
-import csv
-import json
-
 import pytest
 import transformers
 
@@ -26,21 +23,7 @@ def lab():
     manager().unregister(name=file)
 
 
-def objects_csv(world, out) -> str:
-    """The world's objects as the lab writes them."""
-    coco = json.loads((world / "spr.json").read_text())
-    names = {row["id"]: row["file_name"] for row in coco["images"]}
-    labels = {row["id"]: row["name"] for row in coco["categories"]}
-    with open(out, "w", newline="") as file:
-        csv.writer(file).writerow("file label x1 y1 x2 y2".split())
-        for row in coco["annotations"]:
-            x, y, width, height = row["bbox"]
-            corners = [x, y, x + width, y + height]
-            csv.writer(file).writerow([names[row["image_id"]], labels[row["category_id"]], *corners])
-    return str(out)
-
-
-def test_a_recipe_of_two_pictures_goes_through_a_whole_run(lab, tiny_world, tmp_path):
+def test_a_recipe_of_two_pictures_goes_through_a_whole_run(lab, tiny_world, tmp_path, objects_csv):
     """Under a host that shows several: sampled, judged, paired and trained on; one that shows one refuses at
     the start.
     """

@@ -1,6 +1,5 @@
 """The decoding loop against the model's own distribution and its own ``generate``, on the embedded LLaVA."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,6 @@ from PIL import Image
 from scipy.stats import chisquare
 
 from spr_plugin.sampling.decoding import NUMBERS, ROOM, Noise, appended, decode, drawing, growing_in_place
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -95,11 +92,8 @@ def test_room_is_made_once_in_many_tokens():
 
 
 @pytest.fixture(scope="module")
-def host(tiny_world, tmp_path_factory):
-    spec = importlib.util.spec_from_file_location("live_llava", ROOT / "benchmarks" / "live_llava.py")
-    live = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(live)
-    host = live.tiny_llava(tiny_world(sft=8, spr=4), tmp_path_factory.mktemp("live") / "llava")
+def host(tiny_world, tmp_path_factory, embedded_llava):
+    host = embedded_llava(tiny_world(sft=8, spr=4), tmp_path_factory.mktemp("live") / "llava")
     host.trainer.model.eval()
     return host
 

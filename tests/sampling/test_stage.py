@@ -1,110 +1,25 @@
-"""The batch plan, and the stage on the embedded LLaVA: memory that runs out, pictures that break or vanish,
+"""The stage on the embedded LLaVA: memory that runs out, pictures that break or vanish,
 work dealt to any number of ranks.
 """
 
 import contextlib
-import importlib.util
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.data import pictures as picture_files
-from spr_plugin.data.annotations import AnnotatedImage, Annotation, CocoImages
-from spr_plugin.data.pictures import prefetch
+from spr_plugin.data.annotations import CocoImages
 from spr_plugin.errors import UserError
-from spr_plugin.formats import box_format
 from spr_plugin.recipes.find import find_recipe
-from spr_plugin.recipes.spr.regions import region_queries, region_query
+from spr_plugin.recipes.spr.regions import region_queries
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling import live as sampling
-from spr_plugin.sampling.plan import batch_plan, candidate, candidate_id, halves, left_to_do
 from spr_plugin.sampling.stage import sample
 from spr_plugin.training import engine, ranks
-
-ROOT = Path(__file__).parents[2]
-FORM = box_format("llava", "pad")
-
-
-def query(image: int, place: int, objects: int):
-    space = Space.pixels(64, 64)
-    annotations = tuple(Annotation(i, "red circle", Box(i, i, i + 9, i + 9, space)) for i in range(objects))
-    picture = AnnotatedImage(str(image), f"{image}.png", 64, 64, annotations)
-    return region_query(picture, Box(0, 0, 40 + place, 40, space), place)
-
-
-@pytest.mark.parametrize(
-    ("said", "kept"),
-    [
-        ("a cat \ud83d", "a cat \ufffd"),
-        ("\ude00\ud83d", "\ufffd\ufffd"),
-        ("a \ud83d\ude00 [0.1, 0.1, 0.2, 0.2]", "a \U0001f600 [0.1, 0.1, 0.2, 0.2]"),
-    ],
-)
-def test_an_answer_cut_in_the_middle_of_a_character_is_logged(tmp_path, said, kept):
-    asked = query(1, 2, 3)
-    recipe = find_recipe(SPRConfig(), FORM)
-    for number, prompt in enumerate(recipe.prompts(asked)):
-        record = candidate((asked, prompt), 0, said, recipe)
-        Log(tmp_path / str(number)).append(record)
-        assert Log(tmp_path / str(number)).read()[record["id"]] == record and record["raw"] == kept
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 8)), min_size=1, max_size=12), st.integers(1, 9))
-def test_the_plan_holds_every_prompt_once_and_pictures_together(shape, size):
-    queries = [query(image, place, objects) for place, (image, objects) in enumerate(shape)]
-    config = SPRConfig(spr=True, spr_sample_batch=size)
-    plan = batch_plan(queries, find_recipe(config, FORM), size)
-    asks = [tuple(ask) for batch in plan for ask in batch["asks"]]
-    assert sorted(asks) == sorted((q.id, kind) for q in queries for kind in config.spr_prompts)
-    assert all(0 < len(batch["asks"]) <= size for batch in plan) and len(
-        {batch["id"] for batch in plan}
-    ) == len(plan)
-    paths = {q.id: q.image.path for q in queries}
-    for path in set(paths.values()):
-        count = sum(paths[region] == path for region, _ in asks)
-        held = [batch["id"] for batch in plan if any(paths[region] == path for region, _ in batch["asks"])]
-        assert len(held) == -(-count // size)
-
-
-@given(st.integers(2, 9))
-def test_halves_hold_the_whole_in_order(count):
-    batch = {"id": "7", "asks": [[str(n), "plain"] for n in range(count)]}
-    first, second = halves(batch)
-    assert first["asks"] + second["asks"] == batch["asks"] and first["asks"] and second["asks"]
-    assert [first["id"], second["id"]] == ["7.0", "7.1"]
-
-
-def test_what_is_left_to_do(tmp_path):
-    """The plan is written once; a batch that was halved stays halved; a batch with one missing candidate is
-    asked as a whole.
-    """
-    log, plan = Log(tmp_path / "candidates"), Log(tmp_path / "batches")
-    batches = [{"id": str(n), "asks": [[f"{n}{m}", "plain"] for m in range(2)]} for n in range(3)]
-    assert left_to_do(log, plan, lambda: batches, 2) == (batches, set())
-    plan.append(*halves(batches[1]))
-    held = [candidate_id(region, "plain", index) for region in ("00", "01", "10") for index in range(2)]
-    log.append(*({"id": id} for id in held), {"id": candidate_id("20", "plain", 0)})
-    left, theirs = left_to_do(log, plan, None, 2)
-    assert [batch["id"] for batch in left] == ["1.1", "2"] and theirs == {candidate_id("20", "plain", 0)}
-
-
-def test_one_item_is_made_ahead():
-    made = []
-    for item, twice in prefetch(lambda n: made.append(n) or 2 * n, range(5)):
-        assert twice == 2 * item and len(made) <= item + 2
-    assert made == list(range(5)) and list(prefetch(str, [])) == []
-    with pytest.raises(ZeroDivisionError):
-        list(prefetch(lambda n: 1 // n, [1, 0]))
-
-
-# --- the stage on the embedded LLaVA
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +28,8 @@ def world(tiny_world):
 
 
 @pytest.fixture(scope="module")
-def host(world, tmp_path_factory):
-    spec = importlib.util.spec_from_file_location("live_llava", ROOT / "benchmarks" / "live_llava.py")
-    live = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(live)
-    return live.tiny_llava(world, tmp_path_factory.mktemp("live") / "llava")
+def host(world, tmp_path_factory, embedded_llava):
+    return embedded_llava(world, tmp_path_factory.mktemp("live") / "llava")
 
 
 CONFIG = SPRConfig(spr=True, spr_regions=4, spr_max_new_tokens=32, spr_sample_batch=6)

@@ -4,11 +4,9 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from spr_plugin.boxes import Box, Space, iou_matrix
+from spr_plugin.boxes import Box, iou_matrix
 from spr_plugin.config import SPRConfig
-from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.errors import UserError
 from spr_plugin.formats import llava
 from spr_plugin.hookspecs import hookimpl
@@ -16,17 +14,9 @@ from spr_plugin.plugins import manager
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.recipe import SPR
 from spr_plugin.recipes.spr.refinement import refine
-from spr_plugin.recipes.spr.regions import region_query
 from spr_plugin.recipes.spr.scoring import SPRScorer
 
-SPACE = Space.pixels(100, 100)
-PICTURE = Image.new("RGB", (100, 100))
-FORM = llava("square")
-
-
-def query(boxes=((0, 0, 20, 20), (40, 40, 60, 60)), region=(0, 0, 100, 100)):
-    annotations = tuple(Annotation(n, f"thing {n}", Box(*box, SPACE)) for n, box in enumerate(boxes))
-    return region_query(AnnotatedImage("7", "/a.jpg", 100, 100, annotations), Box(*region, SPACE), 0)
+from .by_hand import FORM, PICTURE, SPACE, query
 
 
 class WordCount:

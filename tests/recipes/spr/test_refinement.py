@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spr_plugin.boxes import Box, Space, iou, iou_matrix
 from spr_plugin.formats import cogvlm, ferret, internvl, llava, qwen_vl, shikra
-from spr_plugin.recipes.spr.refinement import match, refine
+from spr_plugin.recipes.spr.refinement import keep, match, refine
 
 SPACE = Space.pixels(100, 100)
 FORM = llava("square")
@@ -73,6 +73,12 @@ def test_coordinates_that_cannot_be_read_go_too():
         1,
         2,
     )
+
+
+def test_the_ablation_keeps_the_text_and_all_of_its_boxes():
+    text = "A dog [0.0, 0.0, 0.2, 0.2], a cat [0.5, 0.5, 0.9, 0.9]."
+    parsed = FORM.parse(text, 100, 100)
+    assert keep(text, truth((0, 0, 20, 20)), FORM, 100, 100, parsed) == (text, 2, 0, parsed)
 
 
 def test_without_boxes_or_truth():

@@ -5,32 +5,25 @@ the scorer.
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from spr_plugin.boxes import Box, Space, iou_matrix
-from spr_plugin.data.annotations import AnnotatedImage, Annotation
-from spr_plugin.formats import llava
-from spr_plugin.recipes.spr.regions import region_query
+from spr_plugin.boxes import Box, iou_matrix
+from spr_plugin.config import SPRConfig
+from spr_plugin.errors import UserError
+from spr_plugin.hookspecs import hookimpl
+from spr_plugin.plugins import manager
 from spr_plugin.recipes.spr.scoring import (
     SPRScorer,
     ground_truth,
     localization_score,
     semantic_score,
     split_text,
+    spr_scorer,
     strip_coordinates,
     suppressed,
     total_score,
 )
 
-SPACE = Space.pixels(100, 100)
-PICTURE = Image.new("RGB", (100, 100))
-FORM = llava("square")
-
-
-def query(boxes=((0, 0, 20, 20), (40, 40, 60, 60)), region=(0, 0, 100, 100)):
-    annotations = tuple(Annotation(n, f"thing {n}", Box(*box, SPACE)) for n, box in enumerate(boxes))
-    return region_query(AnnotatedImage("7", "/a.jpg", 100, 100, annotations), Box(*region, SPACE), 0)
-
+from .by_hand import FORM, SPACE, query
 
 # --- formulas
 
@@ -221,6 +214,46 @@ def test_no_word_is_lost_and_no_part_is_too_long(text, limit):
 
 def test_lambda_is_a_weight():
     assert [SPRScorer(None, lam=lam).lam for lam in (0, 1)] == [0, 1] and SPRScorer(None).lam == 0.8
+    assert SPRScorer(None).local
     for lam in (1.01, -0.01):
         with pytest.raises(ValueError, match=str(lam)):
             SPRScorer(None, lam=lam)
+
+
+@pytest.fixture
+def similarity():
+    """``similarity(given)``: a plugin that answers ``spr_similarity`` with it, until the test ends."""
+
+    class Lab:
+        @hookimpl(tryfirst=True)
+        def spr_similarity(self, config, device):
+            return self.given
+
+    lab = Lab()
+    manager().register(lab)
+    yield lambda given: setattr(lab, "given", given)
+    manager().unregister(lab)
+
+
+class Cosines:
+    def score(self, picture, asked):
+        return [(0.1, 0.2)] * len(asked)
+
+
+def test_the_hook_s_scorer_is_that_of_the_flags(similarity):
+    similarity(Cosines())
+    made = spr_scorer(SPRConfig(spr_lambda=0.3), "cpu")
+    assert (made.lam, made.local) == (0.3, True)
+    assert spr_scorer(SPRConfig(spr_no_local=True), "cpu").local is False
+    assert spr_scorer(SPRConfig(spr_scorer="lab"), "cpu") is None
+
+
+def test_a_command_without_an_image_text_model_is_told_how_to_name_one(similarity):
+    similarity(None)
+    with pytest.raises(UserError, match="^--spr_clip: this command names no vision tower"):
+        spr_scorer(SPRConfig(), "cpu")
+
+
+def test_an_image_text_model_of_a_plugin_needs_no_clip(similarity):
+    similarity(Cosines())
+    assert SPRConfig().spr_clip is None and spr_scorer(SPRConfig(), "cpu") is not None

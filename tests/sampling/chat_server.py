@@ -166,3 +166,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args):
         pass
+
+
+# Replies that are none.
+PAGE = "<html><body>502 Bad Gateway</body></html>"
+
+
+MALFORMED = {
+    "no choices": '{"choices": []}',
+    "choices of another kind": '{"choices": {"0": "a dog"}}',
+    "a choice of another kind": '{"choices": ["a dog"]}',
+    "no choices at all": '{"object": "chat.completion"}',
+    "an old completion": '{"choices": [{"text": "a dog", "index": 0}]}',
+    "no message": '{"choices": [{"message": null}]}',
+    "a number": completion(7),
+    "an object": completion({"text": "a dog"}),
+    "parts that are none": completion(["a dog"]),
+    "a part without text": completion([{"type": "text", "text": None}]),
+    "an error with 200": '{"error": {"message": "the engine is dead", "code": 500}}',
+    "a list": "[]",
+    "null": "null",
+    "a page": PAGE,
+    "nothing": "",
+    "half": '{"choices": [{"mess',
+    "deep": "[" * 100_000,
+    "a long number": '{"choices": ' + "1" * 5000 + "}",
+}

@@ -254,7 +254,7 @@ def test_time_is_linear(form, unit):
             sys.settrace(None)
         return count
 
-    assert steps(unit * 300) <= 14 * max(steps(unit * 30), 30)
+    assert steps(unit * 200) <= 14 * max(steps(unit * 20), 30)
 
 
 # --- rewriting
