@@ -199,17 +199,20 @@ def test_wandb_offline(random_llava, tmp_path, monkeypatch):
     """Where the package is installed, which no extra of ours asks for."""
     wandb = pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_DISABLED", raising=False)
-    for name, value in {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}.items():
+    for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}.items():
         monkeypatch.setenv(name, value)
     run(random_llava, tmp_path, args={"report_to": ["wandb"]})
     summary = dict(wandb.run.summary)
-    media = tmp_path / "wandb" / "latest-run" / "files" / "media"
     wandb.finish()
     assert summary["train/global_step"] == BEFORE + STEPS
-    tables = [json.loads(path.read_text()) for path in media.rglob("*.table.json")]
+    (saved,) = (tmp_path / "wandb").glob("offline-run-*")
+    tables = [json.loads(path.read_text()) for path in saved.rglob("*.table.json")]
     assert len(tables) == 5 and {len(table["data"]) for table in tables} == {3}
     assert tables[0]["columns"] == ["step", "question", "answer", "picture"]
-    assert len([*media.rglob("*.png")]) >= 3
+    (log,) = saved.glob("run-*.wandb")
+    assert log.read_bytes().count(b"media/images/") >= 3
 
 
 def test_a_tracker_that_cannot_show_costs_nothing(random_llava, tmp_path, monkeypatch, capfd):
