@@ -97,7 +97,7 @@ class Case:
         self.labels = self.labels.to(device)
         self.unshared = [answer] * (2 * pairs)
         self.mask = torch.ones(2 * pairs, asked + answer, dtype=torch.long, device=device)
-        self.real = torch.ones(pairs, dtype=torch.bool, device=device)
+        self.mean_tokens = torch.ones(pairs, device=device)  # an sft term's, which is not in the loss
         self.batch = {"inputs_embeds": self.embeddings, "attention_mask": self.mask}
         tower = CLIPVisionConfig(
             hidden_size=width,
@@ -130,7 +130,8 @@ class Case:
             return self._answers().sums
 
     def _loss(self, answers, known):
-        return preference_losses(deltas(answers, known, self.real), ["sigmoid"], [1.0], BETA, 0.0).mean()
+        pairs = deltas(answers, known, self.mean_tokens)
+        return preference_losses(pairs, ["sigmoid"], [1.0], BETA, 0.0).mean()
 
     def _sums(self, logits, labels):
         chosen = (

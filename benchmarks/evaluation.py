@@ -1,7 +1,7 @@
-"""What evaluation costs: answers parsed and scored, clustered bootstrap intervals, and what our entry point
-adds to lmms-eval's start.
+"""What evaluation costs: answers parsed and scored, clustered bootstrap intervals, what our entry point adds
+to lmms-eval's start, its indexing of tasks, and answering itself (benchmarks/answering.py).
 
-    python benchmarks/evaluation.py [--json benchmarks/results/evaluation.json]
+    python benchmarks/evaluation.py [--parts scoring index answering] [--json FILE]
 
 One process on one thread. Every figure is the median of `--rounds` rounds in which all rows take turns, in
 wall seconds and in CPU seconds (on a busy machine the second is the honest one). The bare row of a pair is
@@ -9,7 +9,8 @@ the work without ours: a regular expression and IoU in plain Python for scoring;
 numpy's indexing for the bootstrap.
 
 Keys: ``score_100k_s`` by family (target < 30), ``bootstrap_10k_of_30k_s`` (target < 10), ``entry_point_ms``
-(target < 50).
+(target < 50), ``index_s`` (target < 1; ``index_without_s`` is lmms-eval's own), ``speedup_vs_llava`` (target
+3 or more), ``of_bound`` (target 0.8 or more).
 """
 
 import argparse
@@ -19,6 +20,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -27,7 +29,7 @@ import numpy as np
 from spr_plugin.boxes import Box, Space
 from spr_plugin.eval_tasks import metrics, rec
 from spr_plugin.eval_tasks.model_format import named_format
-from spr_plugin.files import write_json
+from spr_plugin.files import read_json, write_json
 
 ANSWERS, EXAMPLES, PICTURES = 100_000, 30_000, 10_000
 SHARE = 20  # a round scores 1/SHARE of the answers, and figures are scaled up; the cost is linear
@@ -38,6 +40,24 @@ IMPORT = (
     " from spr_plugin.eval_tasks.register import register; register(); print(time.perf_counter() - start[0],"
     " time.process_time() - start[1])"
 )
+
+# Medians of three in one process: of CPU seconds, since other work on the machine is none of lmms-eval's.
+INDEX = """
+import statistics, time, lmms_eval.models
+from lmms_eval.tasks import TaskManager
+
+def seconds():
+    taken = []
+    for _ in range(3):
+        start = time.process_time()
+        TaskManager()
+        taken.append(time.process_time() - start)
+    return statistics.median(taken)
+
+ours = seconds()
+TaskManager._get_task_and_group = TaskManager._get_task_and_group.__wrapped__
+print(ours, seconds())
+"""
 
 
 def documents(family: str, count: int) -> list[tuple[dict, str]]:
@@ -104,11 +124,15 @@ def entry_point() -> tuple[float, float]:
     return 1000 * wall, 1000 * cpu
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+def indexing() -> dict[str, float]:
+    """Seconds in which lmms-eval finds its tasks and ours, as a command does, and without our entry point."""
+    command = [sys.executable, "-P", "-c", INDEX]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return dict(zip(("index_s", "index_without_s"), map(float, out.split()[-2:])))
+
+
+def scoring(rounds: int) -> dict[str, dict[str, float]]:
+    """Median wall and CPU seconds by row."""
     pairs = {family: documents(family, ANSWERS // SHARE) for family in FAMILIES}
     rng = np.random.default_rng(0)
     clusters = rng.integers(0, PICTURES, EXAMPLES)
@@ -134,16 +158,39 @@ def main() -> None:
     ]
     rows["entry_point_ms"] = entry_point
     measured = {name: [] for name in rows}
-    for _ in range(arguments.rounds):
+    for _ in range(rounds):
         for name, row in rows.items():
             measured[name].append(row())
     found = {
         name: {"wall": statistics.median(t[0] for t in times), "cpu": statistics.median(t[1] for t in times)}
         for name, times in measured.items()
     }
-    print(f"{'':46}{'wall':>10}{'CPU':>10}")
-    for name, row in found.items():
-        print(f"{name:46}{row['wall']:10.2f}{row['cpu']:10.2f}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = ("scoring", "index", "answering")
+    parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
+    parser.add_argument("--rounds", type=int, default=5, help="of scoring; answering has up to three")
+    parser.add_argument("--json", type=Path, help="keeps what another run wrote there of other parts")
+    arguments = parser.parse_args()
+    found: dict = {}
+    if "scoring" in arguments.parts:
+        found["rows"] = scoring(arguments.rounds)
+        print(f"{'':46}{'wall':>10}{'CPU':>10}")
+        for name, row in found["rows"].items():
+            print(f"{name:46}{row['wall']:10.2f}{row['cpu']:10.2f}")
+    if "index" in arguments.parts:
+        found |= indexing()
+    if "answering" in arguments.parts:
+        import answering
+        import torch
+
+        torch.set_num_threads(1)
+        with tempfile.TemporaryDirectory() as folder:
+            found |= answering.measured(Path(folder), min(arguments.rounds, 3))
+    print("\n".join(f"{name:46}{value:20.2f}" for name, value in found.items() if name != "rows"))
     if arguments.json:
         context = {
             "cpus": os.cpu_count(),
@@ -151,7 +198,7 @@ def main() -> None:
             "python": sys.version.split()[0],
             "rounds": arguments.rounds,
         }
-        write_json(arguments.json, {"rows": found, **context})
+        write_json(arguments.json, {**(read_json(arguments.json) or {}), **found, **context})
 
 
 if __name__ == "__main__":

@@ -28,18 +28,18 @@ def evaluate(
     data_root: str | Path,
     out_dir: str | Path,
     limit: int | None = None,
-    batch_size: int = 1,
+    batch_size: int | str = "auto",
     tasks: str = GROUP,
     device: str | None = None,
 ) -> dict[str, float]:
-    """Run ``lmms-eval --model llava`` on `checkpoint`, offline, and return ``{metric: value}``.
+    """Run ``lmms-eval --model spr_llava`` on `checkpoint`, offline, and return ``{metric: value}``.
 
     Args:
         checkpoint: folder in the layout that LLaVA's own scripts save (full weights; merge a LoRA first).
         data_root: becomes ``SPR_DATA_ROOT``.
         out_dir: gets lmms-eval's results and samples, and its output in ``lmms_eval.log``.
         limit: documents of each split; None for all.
-        batch_size: pictures at once; the answers do not depend on it (up to rounding).
+        batch_size: prompts answered together; the answers do not depend on it (up to rounding).
         tasks: one task or group.
         device: "cpu" or "cuda:0"; None takes the GPU where there is one.
 
@@ -66,22 +66,17 @@ def evaluate(
 
 
 def lmms_eval_command(
-    checkpoint: Path, out_dir: Path, tasks: str, limit: int | None, batch_size: int, device: str
+    checkpoint: Path, out_dir: Path, tasks: str, limit: int | None, batch_size: int | str, device: str
 ) -> list[str]:
     """The lmms-eval command line that measures `checkpoint`; a user can run the same by hand."""
-    # device_map=auto is the one value with which lmms-eval's LLaVA runs on a CPU; elsewhere it means the same
-    # as the device.
-    arguments = f"pretrained={checkpoint},conv_template=vicuna_v1,device_map=auto"
-    if "llava" not in checkpoint.name.lower():
-        arguments += f",model_name=llava-{checkpoint.name}"  # LLaVA's loader goes by the name
     command = [
         sys.executable,
         "-m",
         "lmms_eval",
         "--model",
-        "llava",
+        "spr_llava",
         "--model_args",
-        arguments,
+        f"pretrained={checkpoint},conv_template=vicuna_v1",
         "--device",
         device,
         "--tasks",

@@ -6,7 +6,7 @@ ones, so that a log-prob is a number.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 
@@ -15,7 +15,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.hooks.llava import LlavaHost, expansion_arguments, script_of
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.training.host import replaced
+from spr_plugin.imports import replaced
 
 REGION = " <region_fea>"
 
@@ -65,6 +65,9 @@ class FerretHost(LlavaHost):
                 pieces.append(prompt[end : span[1]] + REGION)
                 end = span[1]
         return "".join(pieces) + prompt[end:], {"region_masks": masks}
+
+    def sharing(self, row: dict) -> tuple[Hashable, int] | None:
+        return None if row.get("region_masks") else super().sharing(row)
 
     def prefill(self, rows: list[dict]) -> tuple:
         with self._regions_drawn_alike():

@@ -17,16 +17,18 @@ import torch
 from spr_plugin.data.pictures import open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
+from spr_plugin.hooks.llava_model import LlavaModel
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.imports import replaced
 from spr_plugin.training import weights
-from spr_plugin.training.host import Host, replaced
+from spr_plugin.training.host import Host
 
 LORA_SAVERS = ("get_peft_state_maybe_zero_3", "get_peft_state_non_lora_maybe_zero_3")
 NEEDED = ("make_supervised_data_module", "LazySupervisedDataset", "safe_save_model_for_hf_trainer", "Image")
 PLACEHOLDER = "answer"
 
 
-class LlavaHost(Host):
+class LlavaHost(LlavaModel, Host):
     """A script built like ``llava/train/train.py``."""
 
     def __init__(self, trainer, namespace: dict, config):
@@ -90,12 +92,6 @@ class LlavaHost(Host):
         length = len(row["input_ids"]) - 1 + self.llava.get_vision_tower().num_patches
         return bool((row["labels"] != -100).any()) and length <= self.tokenizer.model_max_length
 
-    @property
-    def stop_tokens(self) -> list[int]:
-        stops = self.generation.eos_token_id
-        stops = self.tokenizer.eos_token_id if stops is None else stops
-        return [stops] if isinstance(stops, int) else list(stops or [])
-
     def questions(self, pictures: Sequence, prompts: list[str]) -> list[dict]:
         (picture,) = pictures
         rows = self.rows(picture, [(prompt, PLACEHOLDER) for prompt in prompts])
@@ -114,63 +110,6 @@ class LlavaHost(Host):
     def asked(self, row: dict) -> int:
         """How many tokens of a row come before its answer."""
         return int((row["labels"] != -100).nonzero()[0])
-
-    def prefill(self, rows: list[dict]) -> tuple:
-        batch = self.on_device(self.batch(rows))
-        expand = self.llava.prepare_inputs_labels_for_multimodal
-        known = inspect.signature(expand).parameters
-        given = {
-            name: batch.get(name)
-            for name, parameter in known.items()
-            if name in batch or parameter.default is parameter.empty
-        }
-        # LLaVA-NeXT's `image_newline` lies on the model itself, whose own forward is not called: no hook of
-        # ZeRO-3 gathers it.
-        with (
-            self._pictures_encoded_once(rows),
-            weights.gathered(self.llava.get_model().parameters(recurse=False)),
-        ):
-            *_, mask, _, embeds, _ = expand(**given)
-        embeds, mask = flush_right(embeds, mask.long())
-        decoder, head = self.language_model()
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        out = decoder(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=True,
-            return_dict=True,
-        )
-        return head(out.last_hidden_state[:, -1]), out.past_key_values, mask
-
-    def texts(self, answers: list[list[int]]) -> list[str]:
-        return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
-
-    @contextlib.contextmanager
-    def _pictures_encoded_once(self, rows: list[dict]):
-        """Inside, rows that hold one and the same image tensor share what the vision tower makes of it."""
-        shown = [tile for row in rows for tile in self.tiles(row)]
-        distinct = list(dict.fromkeys(shown))
-        first, back = [shown.index(tile) for tile in distinct], [distinct.index(tile) for tile in shown]
-        tower = self.llava.get_vision_tower()
-        encode = tower.forward
-
-        def once(images):
-            return (
-                encode(images[first])[back]
-                if torch.is_tensor(images) and len(images) == len(shown)
-                else encode(images)
-            )
-
-        with replaced(tower, "forward", once):
-            yield
-
-    def tiles(self, row: dict) -> list:
-        """What a row hands the vision tower, told apart by identity."""
-        return [id(row["image"])]
-
-    def language_model(self) -> tuple:
-        return self.llava.get_model(), self.llava.get_output_embeddings()
 
     @contextlib.contextmanager
     def labels_overheard(self):
@@ -230,16 +169,6 @@ class LlavaHost(Host):
         state = dict(weights.tensors(model, list(model.state_dict())))
         if trainer.args.should_save:
             trainer._save(directory, state_dict=state)
-
-
-def flush_right(embeds: torch.Tensor, mask: torch.Tensor) -> tuple:
-    """Rows ``(B, T, H)`` with their mask ``(B, T)`` moved to the right end, where answers go on; LLaVA pads
-    right, as training wants it.
-    """
-    shifts = mask.flip(1).argmax(1).tolist()
-    return tuple(
-        torch.stack([row.roll(shift, 0) for row, shift in zip(rows, shifts)]) for rows in (embeds, mask)
-    )
 
 
 class _Once:

@@ -8,9 +8,7 @@ them, and end with the tokenizer's end-of-turn token.
 
 import contextlib
 import dataclasses
-import inspect
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -18,6 +16,7 @@ from spr_plugin.data.pictures import open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.formats.families import FAMILY_OF_TYPE
+from spr_plugin.hooks.vlm_model import VlmModel
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.training import weights
 from spr_plugin.training.host import IGNORED, Host
@@ -26,7 +25,7 @@ from spr_plugin.training.host import IGNORED, Host
 LLAVAS = ("llava", "llava_next", "llava_onevision")
 
 
-class TransformersHost(Host):
+class TransformersHost(VlmModel, Host):
     """A script around ``Trainer(model=…, processing_class=processor)``."""
 
     image_folder = "."
@@ -64,88 +63,13 @@ class TransformersHost(Host):
         row["labels"][:asked] = IGNORED
         return row
 
-    def questions(self, pictures: Sequence, prompts: list[str]) -> list[dict]:
-        return [self.question(pictures, prompt) for prompt in prompts]
-
-    def question(self, pictures: Sequence, prompt: str) -> dict:
-        """What the processor makes of pictures and a question, up to where the answer begins; token sequences
-        1-D.
-        """
-        shown = [{"type": "image", "image": picture} for picture in pictures]
-        turn = {"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}
-        made = self.processor.apply_chat_template(
-            [turn], tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-        )
-        tokens = made["input_ids"].shape
-        return {name: value[0] if value.shape == tokens else value for name, value in made.items()}
-
-    @staticmethod
-    def _along_tokens(row: dict) -> list[str]:
-        return [name for name, value in row.items() if value.shape == row["input_ids"].shape]
-
-    def batch(self, rows: list[dict], padding: str = "right") -> dict:
-        fill = {"input_ids": self.tokenizer.pad_token_id or 0, "labels": IGNORED}
-        along = self._along_tokens(rows[0])
-        padded = {name: _padded([row[name] for row in rows], fill.get(name, 0), padding) for name in along}
-        return padded | {name: _stacked([row[name] for row in rows]) for name in rows[0] if name not in along}
-
     def fits(self, row: dict) -> bool:
         """The shortest of what the trainer cuts at (TRL), the tokenizer's and the model's maximum."""
         limits = [getattr(self.trainer.args, "max_length", None), self.tokenizer.model_max_length]
         limits += [getattr(self.vlm.config.get_text_config(), "max_position_embeddings", None)]
         return len(row["input_ids"]) <= min(limit for limit in limits if limit)
 
-    # --- answering
-
-    @property
-    def stop_tokens(self) -> list[int]:
-        own = self.vlm.generation_config.eos_token_id
-        return list(
-            dict.fromkeys([self.tokenizer.eos_token_id, *([own] if isinstance(own, int) else own or [])])
-        )
-
-    def texts(self, answers: list[list[int]]) -> list[str]:
-        return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
-
-    def prefill(self, rows: list[dict]) -> tuple:
-        batch = self.on_device(self.batch(rows, padding="left"))
-        mask, seen = batch["attention_mask"].long(), {}
-
-        def with_positions(module, args, kwargs):
-            """One axis of positions counts from a row's first token; the model's own three (M-RoPE) stay."""
-            positions = kwargs.get("position_ids")
-            if positions is None or positions.ndim < 3:
-                positions = (mask.cumsum(1) - 1).clamp(min=0)
-            seen["positions"] = positions
-            return args, {**kwargs, "position_ids": positions}
-
-        decoder, _ = self.language_model()
-        with decoder.register_forward_pre_hook(with_positions, with_kwargs=True):
-            out = self.vlm(**batch, use_cache=True, return_dict=True, **self._last_logits())
-        offset = seen["positions"][..., -1:] - (mask.sum(1, keepdim=True) - 1)
-        return out.logits[:, -1], _Placed(out.past_key_values, offset), mask
-
-    def _last_logits(self) -> dict:
-        known = inspect.signature(type(self.vlm).forward).parameters
-        return {name: 1 for name in ("logits_to_keep", "num_logits_to_keep") if name in known}
-
-    def step(self, tokens, mask, cache) -> tuple:
-        decoder, head = self.language_model()
-        positions = mask.sum(1, keepdim=True) - 1 + cache.offset
-        out = decoder(
-            inputs_embeds=self.vlm.get_input_embeddings()(tokens),
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache.keys_and_values,
-            use_cache=True,
-            return_dict=True,
-        )
-        return head(out.last_hidden_state[:, -1]), _Placed(out.past_key_values, cache.offset)
-
     # --- training
-
-    def language_model(self) -> tuple:
-        return self.vlm.get_decoder(), self.vlm.get_output_embeddings()
 
     @contextlib.contextmanager
     def labels_overheard(self):
@@ -190,46 +114,6 @@ class TransformersHost(Host):
         if self.trainer.args.should_save:
             self.trainer._save(directory, state_dict=state)
             self.processor.save_pretrained(directory)
-
-
-@dataclasses.dataclass
-class _Placed:
-    """A key-value cache, and each row's `offset` ``(…, B, 1)`` from its number of tokens to its next
-    position: a picture of many tokens can take few positions (transformers' ``rope_deltas``).
-    """
-
-    keys_and_values: Any
-    offset: torch.Tensor
-
-    @property
-    def layers(self) -> list:
-        return getattr(self.keys_and_values, "layers", [])
-
-    def batch_repeat_interleave(self, times: int) -> None:
-        self.keys_and_values.batch_repeat_interleave(times)
-        self.offset = self.offset.repeat_interleave(times, -2)
-
-    def batch_select_indices(self, rows: torch.Tensor) -> None:
-        self.keys_and_values.batch_select_indices(rows)
-        self.offset = self.offset[..., rows, :]
-
-
-def _padded(sequences: list[torch.Tensor], fill: int, side: str) -> torch.Tensor:
-    longest = max(map(len, sequences))
-    padded = torch.full((len(sequences), longest), fill, dtype=sequences[0].dtype)
-    for row, sequence in zip(padded, sequences):
-        row[longest - len(sequence) if side == "left" else 0 :][: len(sequence)] = sequence
-    return padded
-
-
-def _stacked(parts: list[torch.Tensor]) -> torch.Tensor:
-    """Parts one behind the other, those in fewer tiles filled up with zeros."""
-    shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts))]
-    whole = torch.zeros(sum(map(len, parts)), *shape, dtype=parts[0].dtype)
-    start = 0
-    for part in parts:
-        whole[(slice(start, start := start + len(part)), *map(slice, part.shape[1:]))] = part
-    return whole
 
 
 def base_model(model):

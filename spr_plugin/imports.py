@@ -1,8 +1,10 @@
-"""Callbacks after an import, and changes of a class that are made once: how code that we do not edit is
-reached. Standard library only."""
+"""Callbacks after an import, changes of a class that are made once, and changes of an object for a while: how
+code that we do not edit is reached. Standard library only."""
 
+import contextlib
 import functools
 import sys
+from collections.abc import Iterator
 
 _callbacks = {}
 
@@ -52,3 +54,19 @@ def once(function):
             function(cls)
 
     return change
+
+
+@contextlib.contextmanager
+def replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    """Inside, ``owner.name`` is ``value``; afterwards it is what it was, an attribute of the object's own or
+    of its class.
+    """
+    own = vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)

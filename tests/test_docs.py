@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from spr_plugin import hookspecs
+from spr_plugin.command_line import flags_table
 from spr_plugin.formats import BoxFormat
 from spr_plugin.plugins import CONTRACTS
 from spr_plugin.tools import reference
@@ -84,3 +85,27 @@ def pkgutil_resolves(name: str) -> bool:
         return pkgutil.resolve_name(name) is not None
     except (ImportError, AttributeError):
         return False
+
+
+READINGS = (ROOT / "docs" / "readings.md").read_text()
+
+
+def test_every_reading_says_why_and_names_a_line_of_the_code():
+    """What the paper says, what is done, why, and where: a line that stands in that file."""
+    rows = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+        for row in READINGS.splitlines()
+        if row.startswith("| ")
+    ][1:]
+    assert len(rows) > 10
+    for row in rows:
+        paper, here, why, where = row
+        assert paper and here and why
+        place = re.fullmatch(r"`((?:spr_plugin|hooks)/[\w/]+\.py)`: `([^`]+)`", where)
+        assert place, where
+        lines = [line.strip() for line in (ROOT / place[1]).read_text().splitlines()]
+        assert any(place[2] in line for line in lines), f"{place[1]} has no line {place[2]}"
+
+
+def test_flags_that_readings_name_exist():
+    assert set(re.findall(r"`(--spr\w*)", READINGS)) <= set(re.findall(r"`(--spr\w*)`", flags_table()))

@@ -23,7 +23,7 @@ def dry_step(trainer, stage: Stage, steps: int) -> None:
     data = trainer.train_dataset
     longest = max(range(len(data.measured)), key=lambda index: data.measured[index].tokens)
     one = data.measured[longest]
-    slots = [Slot(longest, 0.0)] * stage.division.batch
+    slots = [Slot(longest, 0.0, one.chosen_tokens)] * stage.division.batch
     inputs = inputs_of(
         stage, [PairRows(stage.host, data.measured, slots, data.reference)[i] for i in range(len(slots))]
     )

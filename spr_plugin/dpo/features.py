@@ -5,8 +5,9 @@ import hashlib
 
 import torch
 
+from spr_plugin.imports import replaced
 from spr_plugin.training import ranks
-from spr_plugin.training.host import Host, replaced
+from spr_plugin.training.host import Host
 
 
 def picture_keys(host: Host, batch: dict) -> list[str]:

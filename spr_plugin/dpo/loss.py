@@ -7,7 +7,10 @@ label smoothing ε:
     hinge    max(0, 1 − βδ)                                 SLiC
     ipo      (Δ_w/|y_w| − Δ_l/|y_l| − 1/2β)²                IPO, by length as its authors advise
     robust   (−(1 − ε) log σ(βδ) + ε log σ(−βδ)) / (1 − 2ε  robust DPO
-    sft      −Σ log π(y_w|x) / Σ |y_w| over the batch       cross-entropy on chosen
+    sft      −log π(y_w|x) / mean |y_w| of the step         cross-entropy on chosen
+
+Their mean over the pairs of an optimizer step is the loss; that of sft is −Σ log π(y_w|x) / Σ |y_w|: a mean
+over the step's tokens, however its pairs are divided among micro-batches and ranks.
 """
 
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ from spr_plugin.dpo.rows import Answers
 @dataclass(frozen=True)
 class Deltas:
     """What every loss is made of: for B pairs the log-ratios ``(B,)``, log-probs and token counts of both
-    answers.
+    answers, and the mean token count of the chosen answers of the step that they are part of.
     """
 
     chosen: torch.Tensor
@@ -30,15 +33,16 @@ class Deltas:
     rejected_log_probs: torch.Tensor
     chosen_tokens: torch.Tensor
     rejected_tokens: torch.Tensor
-    real: torch.Tensor
+    mean_chosen_tokens: torch.Tensor
 
 
-def deltas(answers: Answers, reference: torch.Tensor, real: torch.Tensor) -> Deltas:
-    """``answers`` of B pairs against ``reference`` log-probs ``(2B,)``; ``real`` ``(B,)`` is False for a pair
-    that only fills up a rank's batch.
+def deltas(answers: Answers, reference: torch.Tensor, mean_chosen_tokens: torch.Tensor) -> Deltas:
+    """``answers`` of B pairs against ``reference`` log-probs ``(2B,)``; ``mean_chosen_tokens`` ``(B,)`` as in
+    :class:`spr_plugin.dpo.plan.Slot`.
     """
     ratios = answers.sums - reference
-    return Deltas(*ratios.chunk(2), *answers.sums.chunk(2), *answers.tokens.chunk(2), real)  # type: ignore[call-arg]
+    both = ratios.chunk(2), answers.sums.chunk(2), answers.tokens.chunk(2)
+    return Deltas(*(side for pair in both for side in pair), mean_chosen_tokens)  # type: ignore[call-arg]
 
 
 def sigmoid(d: Deltas, beta: float, smoothing: float):
@@ -59,8 +63,7 @@ def robust(d: Deltas, beta: float, smoothing: float):
 
 
 def sft(d: Deltas, beta: float, smoothing: float):
-    mean = -(d.chosen_log_probs * d.real).sum() / (d.chosen_tokens * d.real).sum().clamp(min=1)
-    return mean.expand(len(d.real))
+    return -d.chosen_log_probs / d.mean_chosen_tokens
 
 
 LOSSES = {loss.__name__: loss for loss in (sigmoid, hinge, ipo, robust, sft)}

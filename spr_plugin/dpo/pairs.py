@@ -1,5 +1,6 @@
 """Preference pairs as the stage sees them: their lengths, their rows, and the reference's log-probs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +16,10 @@ from spr_plugin.pairing import PreferencePair
 from spr_plugin.progress import progress, say
 from spr_plugin.runs.log import Log
 from spr_plugin.training import ranks
-from spr_plugin.training.host import IGNORED, Host
+from spr_plugin.training.host import IGNORED, Host, Row
 
 SIDES = ("chosen", "rejected")
+WHOLE = Slot(0, weight=1.0, mean_chosen_tokens=1.0)  # of a pair that is in no step
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,13 @@ class Measured:
     Attributes:
         tokens: of the joined row: the host's tokens of chosen, and those of rejected that it does not share.
             Pictures count as one.
+        chosen_tokens: of the chosen answer, as the loss counts them.
         text: hash of what the tokenizer and the template made of it.
     """
 
     pair: PreferencePair
     tokens: int
+    chosen_tokens: int
     text: str
 
 
@@ -55,6 +59,11 @@ def unshared(rows: list[dict]) -> list[int]:
     while shared < min(asked) and ids[0][shared] == ids[1][shared]:
         shared += 1
     return [len(row) - shared for row in ids]
+
+
+def answer_tokens(row: Row) -> int:
+    """How many tokens of a row are its answer's."""
+    return int((row["labels"] != IGNORED).sum())
 
 
 def maximum_of(host: Host) -> tuple[str, int | None]:
@@ -99,17 +108,14 @@ def measure_lengths(host: Host, pairs: list[PreferencePair], config: SPRConfig, 
             raise UserError(f"{text}: raise it, or allow it with --spr_max_too_long")
         if ranks.rank() == 0:
             say(f"{text}; they are left out")
-    return [
-        Measured(pair, records[keys[pair.id]]["tokens"], records[keys[pair.id]]["text"])
-        for pair in pairs
-        if keys[pair.id] in records
-    ]
+    known = {pair: records[keys[pair.id]] for pair in pairs if keys[pair.id] in records}
+    return [Measured(pair, one["tokens"], one["chosen_tokens"], one["text"]) for pair, one in known.items()]
 
 
-def _sample_of(host: Host, pairs: list[PreferencePair]) -> str | None:
+def _sample_of(host: Host, pairs: list[PreferencePair]) -> dict | None:
     """What the host makes of one pair, which stands for how it makes rows: its template, its tokenizer."""
     try:
-        return _measured(host, pairs[0])["text"] if pairs else None
+        return _measured(host, pairs[0]) if pairs else None
     except UserError:  # said with the others
         return None
 
@@ -122,7 +128,8 @@ def _measured(host: Host, pair: PreferencePair) -> dict:
     if text[0] == text[1]:
         raise UserError(f"pair {pair.id}: chosen and rejected are the same tokens")
     fits = all(host.fits(row) for row in rows)
-    return {"fits": fits, "tokens": len(text[0]) + unshared(rows)[1], "text": digest(text)}
+    tokens = len(text[0]) + unshared(rows)[1]
+    return {"fits": fits, "tokens": tokens, "chosen_tokens": answer_tokens(rows[0]), "text": digest(text)}
 
 
 class PairRows(torch.utils.data.Dataset):
@@ -138,23 +145,23 @@ class PairRows(torch.utils.data.Dataset):
         slot = self.slots[index]
         pair = self.measured[slot.pair].pair
         known = self.reference.get(pair.id, {"chosen": 0.0, "rejected": 0.0})
-        return {
-            "id": pair.id,
-            "rows": pair_rows(self.host, pair),
-            "weight": slot.weight,
-            "reference": [known[side] for side in SIDES],
-        }
+        return item_of(pair.id, pair_rows(self.host, pair), slot, [known[side] for side in SIDES])
 
 
 def batch_of(host: Host, pairs: list[PreferencePair]) -> dict:
-    """These pairs collated each with full weight and no reference, for their log-probs alone."""
-    return collate(
-        host,
-        [
-            {"id": pair.id, "rows": pair_rows(host, pair), "weight": 1.0, "reference": [0.0, 0.0]}
-            for pair in pairs
-        ],
-    )
+    """These pairs collated, for their log-probs alone."""
+    return collate(host, [item_of(pair.id, pair_rows(host, pair)) for pair in pairs])
+
+
+def item_of(id: str, rows: list[Row], slot: Slot = WHOLE, reference: Sequence[float] = (0.0, 0.0)) -> dict:
+    """What :func:`collate` takes of a pair; without slot and reference for what no loss is made of."""
+    return {
+        "id": id,
+        "rows": rows,
+        "weight": slot.weight,
+        "mean_chosen_tokens": slot.mean_chosen_tokens,
+        "reference": list(reference),
+    }
 
 
 def collate(host: Host, items: list[dict]) -> dict:
@@ -178,5 +185,6 @@ def collate(host: Host, items: list[dict]) -> dict:
         # Numbers, not tensors: under DeepSpeed the Trainer hands a step its tensors in half precision.
         "reference": [item["reference"][side] for side in (0, 1) for item in items],
         "weight": [item["weight"] for item in items],
+        "mean_chosen_tokens": [item["mean_chosen_tokens"] for item in items],
         "ids": [item["id"] for item in items],
     }

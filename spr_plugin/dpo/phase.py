@@ -64,7 +64,11 @@ def improve(
     stage = Stage(host, config, folder, entry, cache, watch, division)
     measured = measure_lengths(host, pairs, config, stage.log("lengths"))
     slots = slot_plan(
-        [one.tokens for one in measured], epochs=config.spr_epochs, seed=config.spr_seed, **vars(division)
+        [one.tokens for one in measured],
+        [one.chosen_tokens for one in measured],
+        epochs=config.spr_epochs,
+        seed=config.spr_seed,
+        **vars(division),
     )
     with dropout_off(host.trainer.model):
         choose_layout(stage, measured)

@@ -15,14 +15,19 @@ class Slot:
         weight: what its loss is multiplied with, so that the mean over ranks and accumulation steps of the
             micro-batches' sums is the mean over the real pairs of the optimizer step. 0 for a pair that only
             fills the batch up.
+        mean_chosen_tokens: of the optimizer step's real pairs: the mean length of their chosen answers. Known
+            before the step runs, on every rank, so that a mean over the step's tokens needs no word between
+            them.
     """
 
     pair: int
     weight: float
+    mean_chosen_tokens: float
 
 
 def slot_plan(
     lengths: list[int],
+    chosen_tokens: list[int],
     *,
     epochs: float,
     batch: int,
@@ -36,6 +41,10 @@ def slot_plan(
     Each epoch is shuffled; within ``window`` steps pairs are sorted by length before they are cut into steps,
     so that the rows of a batch, and those of ranks that wait for each other, are about equally long. One
     global batch holds the same pairs however it is divided into ``batch``, ``accumulation`` and ``world``.
+
+    Args:
+        lengths: of each pair's row, in tokens.
+        chosen_tokens: of each pair's chosen answer.
     """
     rng = random.Random(seed)
     count, step = len(lengths), batch * accumulation * world
@@ -54,6 +63,7 @@ def slot_plan(
         steps += cut + last
     slots = []
     for pairs in steps:
-        slots += [Slot(pair, accumulation * world / len(pairs)) for pair in pairs]
-        slots += [Slot(pairs[-1], 0.0)] * (step - len(pairs))
+        mean = sum(chosen_tokens[pair] for pair in pairs) / len(pairs)
+        slots += [Slot(pair, accumulation * world / len(pairs), mean) for pair in pairs]
+        slots += [Slot(pairs[-1], 0.0, mean)] * (step - len(pairs))
     return slots

@@ -13,7 +13,7 @@ import torch
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.pictures import read_all
-from spr_plugin.dpo.pairs import collate, maximum_of
+from spr_plugin.dpo.pairs import collate, item_of, maximum_of
 from spr_plugin.errors import UserError
 from spr_plugin.progress import say
 from spr_plugin.recipes.base import Query, Recipe
@@ -43,7 +43,7 @@ def rehearse(host: Host, recipe: Recipe, queries: list[Query], config: SPRConfig
         _check_length(host, short, whole, query, config)
         if worked:
             _check_text(host, recipe, short, worked, query)
-        collate(host, [{"id": query.id, "rows": rows, "weight": 1.0, "reference": [0.0, 0.0]}])
+        collate(host, [item_of(query.id, rows)])
         host.image_encoder()
 
 

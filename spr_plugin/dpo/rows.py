@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 
 from spr_plugin.dpo.head import token_log_probs
-from spr_plugin.training.host import IGNORED, Host, replaced
+from spr_plugin.imports import replaced
+from spr_plugin.training.host import IGNORED, Host
 
 
 @dataclass

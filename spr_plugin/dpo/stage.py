@@ -7,8 +7,7 @@ import torch
 from spr_plugin.config import SPRConfig
 from spr_plugin.dpo import rows
 from spr_plugin.dpo.features import FeatureCache, cached_features
-from spr_plugin.dpo.pairs import Measured, PairRows, collate
-from spr_plugin.dpo.plan import Slot
+from spr_plugin.dpo.pairs import Measured, batch_of, collate
 from spr_plugin.dpo.probe import Watch
 from spr_plugin.dpo.resume import Division
 from spr_plugin.progress import say
@@ -63,7 +62,7 @@ def choose_layout(stage: Stage, measured: list[Measured]) -> None:
     why = rows.no_joining(backbone.config)
     proof = ""
     if why is None:
-        inputs = inputs_of(stage, [PairRows(stage.host, measured[:1], [Slot(0, 1.0)], {})[0]])
+        inputs = stage.host.on_device(batch_of(stage.host, [measured[0].pair]))
         with generating(stage.host) as in_step:
             own, joined = (
                 stage.answers(stage.host.trainer.model, inputs, joined, in_step) for joined in (False, True)

@@ -29,10 +29,11 @@ from spr_plugin.dpo.resume import Division
 from spr_plugin.dpo.shown import StageProgress
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
+from spr_plugin.imports import replaced
 from spr_plugin.progress import Progress
 from spr_plugin.training import ranks, weights
 from spr_plugin.training.deepspeed_settings import stage_settings
-from spr_plugin.training.host import Host, replaced
+from spr_plugin.training.host import Host
 
 # Of the host's TrainingArguments, as far as the installed transformers has them; all else is the stage's own
 # or transformers' default.
@@ -169,18 +170,18 @@ class PreferenceTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         stage, config = self.spr, self.spr.config
         answers = stage.answers(model, inputs, collective=weights.sharded(self.model))
-        reference, weight = (
+        reference, weight, mean_chosen_tokens = (
             torch.tensor(inputs[name], dtype=torch.float32, device=answers.sums.device)
-            for name in ("reference", "weight")
+            for name in ("reference", "weight", "mean_chosen_tokens")
         )
-        pairs = deltas(answers, reference, weight > 0)
+        pairs, real = deltas(answers, reference, mean_chosen_tokens), weight > 0
         losses = preference_losses(pairs, *config.losses(), config.spr_beta, config.spr_label_smoothing)
         loss = (losses * weight).sum()
         if ranks.any_of(not bool(torch.isfinite(losses).all())):
             self._stop_at_bad_loss(losses, inputs)
         parts = apart(answers, inputs["coordinates"])
         values = {"loss": losses.detach(), **metrics(pairs, config.spr_beta), **parts}
-        self.logbook.hear(values, pairs.real)
+        self.logbook.hear(values, real)
         return (loss, {"logits": answers.token_log_probs}) if return_outputs else loss
 
     def log(self, logs, *args, **kwargs):

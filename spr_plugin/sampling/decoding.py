@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 import torch
 
@@ -67,6 +68,7 @@ def decode(
     draw: Callable | None,
     max_new_tokens: int,
     anybody: Callable[[bool], bool] = bool,
+    share: bool = False,
 ) -> list[list[list[int]]]:
     """k answers to each row, as token ids without the stop token.
 
@@ -78,14 +80,13 @@ def decode(
         max_new_tokens: the longest answer.
         anybody: whether this batch's answers go on → whether to go on;
             :func:`spr_plugin.training.ranks.any_of` where ranks take each step together.
+        share: what rows of the same pictures begin with is computed once (:func:`shared_prefill`).
     """
-    logits, cache, mask = host.prefill(rows)
+    logits, cache, mask = shared_prefill(host, rows) if share else host.prefill(rows)
     k = len(seeds[0])
-    logits, mask, cache = (
-        logits.repeat_interleave(k, 0),
-        mask.repeat_interleave(k, 0),
-        growing_in_place(repeat(cache, k)),
-    )
+    if k > 1:
+        logits, mask, cache = logits.repeat_interleave(k, 0), mask.repeat_interleave(k, 0), repeat(cache, k)
+    cache = growing_in_place(cache)
     count = len(rows) * k
     noise = Noise([seed for row in seeds for seed in row], logits.shape[-1], logits.device)
     stops = torch.tensor(host.stop_tokens, device=logits.device)
@@ -116,6 +117,70 @@ def decode(
         [_until_stop(answers[i * k + j].tolist(), host.stop_tokens) for j in range(k)]
         for i in range(len(rows))
     ]
+
+
+@torch.no_grad()
+def shared_prefill(host, rows: Sequence[dict]) -> tuple:
+    """``host.prefill(rows)``, but for the last bits, with what rows of the same pictures begin with forwarded
+    once; their other tokens, plain text, then follow on a copy of its keys and values.
+    """
+    families = beginnings(host, rows)
+    if len(families) == len(rows) or not _sees_all(host.language_model()[0].config):
+        return host.prefill(rows)
+    _, cache, mask = host.prefill([_beginning(rows[indices[0]], cut) for indices, cut in families])
+    if isinstance(cache, tuple) and not mask.all():
+        # transformers 4.37 shows the padding to tokens that come behind it together
+        return host.prefill(rows)
+    family, rest = [0] * len(rows), [torch.empty(0)] * len(rows)
+    for number, (indices, cut) in enumerate(families):
+        for index in indices:
+            family[index], rest[index] = number, rows[index]["input_ids"][cut:]
+    of = torch.tensor(family, device=mask.device)
+    longest = max(map(len, rest))
+    tokens, shown = rest[0].new_zeros(len(rows), longest), mask.new_zeros(len(rows), longest)
+    for index, own in enumerate(rest):
+        tokens[index, longest - len(own) :], shown[index, longest - len(own) :] = own, 1
+    mask = torch.cat([mask[of], shown], 1)
+    logits, cache = host.step(tokens.to(mask.device), mask, select(growing_in_place(cache), of))
+    return logits, cache, mask
+
+
+def beginnings(host, rows: Sequence[dict]) -> list[tuple[list[int], int]]:
+    """(indices of rows that begin alike, with how many tokens); one token at least is left to each row. All
+    rows apart where one cannot be cut.
+    """
+    apart = [([index], len(row["input_ids"]) - 1) for index, row in enumerate(rows)]
+    alike: dict = {}
+    for index, row in enumerate(rows):
+        pictures, start = host.sharing(row) or ((), len(row["input_ids"]))
+        if start >= len(row["input_ids"]):
+            return apart
+        alike.setdefault((pictures, *row["input_ids"][:start].tolist()), (start, []))[1].append(index)
+    families = []
+    for start, indices in alike.values():
+        ids = [rows[index]["input_ids"].tolist() for index in indices]
+        first, last = min(ids), max(ids)  # in the order of words, so that what these two share, all share
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last)))
+        cut = min(common, len(first) - 1)
+        families += [(indices, cut)] if cut >= max(start, 1) else [apart[index] for index in indices]
+    return families
+
+
+def _beginning(row: dict, cut: int) -> dict:
+    """A row's first tokens, with all its pictures."""
+    shape = row["input_ids"].shape
+    return {
+        name: value[:cut] if getattr(value, "shape", None) == shape else value for name, value in row.items()
+    }
+
+
+def _sees_all(config) -> bool:
+    """Whether each layer attends to all tokens before: where it sees but so many places, padding between a
+    beginning and what follows would take some.
+    """
+    if kinds := getattr(config, "layer_types", None):
+        return set(kinds) == {"full_attention"}
+    return not (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
 
 
 def _until_stop(tokens: list[int], stops: Sequence[int]) -> list[int]:
@@ -162,7 +227,18 @@ def _layers() -> tuple[type, type]:
             self.keys, self.values = appended(self.keys, keys), appended(self.values, values)
             return self.keys, self.values
 
+        def batch_select_indices(self, indices):
+            if self.get_seq_length():
+                self.keys, self.values = chosen(self.keys, indices), chosen(self.values, indices)
+
     return DynamicLayer, InPlaceLayer
+
+
+def chosen(past: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """``past[rows]``, with room for more tokens behind: what is chosen is about to grow."""
+    *outer, length, width = past.shape[1:]
+    room = past.new_empty(len(rows), *outer, length + ROOM, width)[..., :length, :]
+    return torch.index_select(past, 0, rows, out=room)
 
 
 def appended(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:

@@ -4,8 +4,9 @@ of ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 from spr_plugin.ids import digest
 from spr_plugin.loading import sound
@@ -13,6 +14,7 @@ from spr_plugin.recipes.base import Prompt, Query, Recipe
 from spr_plugin.runs.log import Log, note_begin
 
 Ask = tuple[Query, Prompt]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,27 @@ def batch_plan(queries: list[Query], recipe: Recipe, size: int) -> list[dict]:
     for query in queries:
         asks = pictures.setdefault(query.paths, [])
         asks.extend((len(prompt.text), query.id, prompt.kind) for prompt in recipe.prompts(query))
-    batches = [[]]
-    for asks in sorted(pictures.values(), key=lambda asks: max(asks)[0]):
+    batches = dealt(pictures.values(), lambda ask: ask[0], size)
+    return [
+        {"id": f"{number:08d}", "asks": [[query, kind] for _, query, kind in asks]}
+        for number, asks in enumerate(batches)
+    ]
+
+
+def dealt(families: Iterable[list[T]], length: Callable[[T], int], size: int) -> list[list[T]]:
+    """Batches of up to ``size`` of what stands in families, each of which stays together as far as it goes;
+    those of a length meet.
+    """
+    batches: list[list[T]] = [[]]
+    for asks in sorted(families, key=lambda asks: max(map(length, asks))):
         # Rounded up: the number of batches, and of prompts in each.
         even = -(-len(asks) // -(-len(asks) // size))  # nine prompts are five and four, not eight and one
         for start in range(0, len(asks), even):
-            piece = [[query, kind] for _, query, kind in asks[start : start + even]]
+            piece = asks[start : start + even]
             if len(batches[-1]) + len(piece) > size:
                 batches.append([])
             batches[-1] += piece
-    return [{"id": f"{number:08d}", "asks": asks} for number, asks in enumerate(batches)]
+    return batches
 
 
 def prompts_in(batch: dict) -> int:

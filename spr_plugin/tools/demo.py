@@ -99,7 +99,7 @@ def _measure(checkpoint: Path, data: Path, out: Path, limit: int | None) -> None
     kept = out / "results.json"
     if not kept.exists():
         say(f"demo: lmms-eval --tasks spr_refcoco on {checkpoint}")
-        write_json(kept, evaluate(checkpoint, data, out, limit=limit, batch_size=8, device="cpu"))
+        write_json(kept, evaluate(checkpoint, data, out, limit=limit, device="cpu"))
 
 
 def table(rows: list[dict]) -> str:

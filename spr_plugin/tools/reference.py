@@ -12,7 +12,7 @@ from spr_plugin.foreign import methods
 from spr_plugin.formats import BoxFormat
 from spr_plugin.recipes.base import Recipe
 from spr_plugin.recipes.spr.models import Detector, Scorer, Similarity
-from spr_plugin.training.host import Host
+from spr_plugin.training.host import Answering, Host
 
 ATTRIBUTE, ROLE = re.compile(r"^ {8}(\w+): (.*)$", re.MULTILINE), re.compile(r":\w+:`([^`]+)`")
 
@@ -40,7 +40,11 @@ def host_table() -> str:
     """A host's attributes, then its methods."""
     told = dict(ATTRIBUTE.findall(Host.__doc__ or ""))
     rows = [(name, told[name]) for name in Host.__annotations__]
-    for name, value in vars(Host).items():
+    for name, value in {
+        **vars(Host),
+        **vars(Answering),
+        **vars(Host),
+    }.items():  # in this order, its own first
         if not name.startswith("_") and (callable(value) or isinstance(value, property)):
             default = "" if name in Host.__abstractmethods__ else " (This one has a default.)"
             rows.append((name if isinstance(value, property) else _call(value), value.__doc__ + default))

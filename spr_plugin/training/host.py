@@ -6,10 +6,9 @@ things only.
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,62 @@ IGNORED = -100  # the label of a token that is not trained on
 PARTS = ("language model", "projector", "vision tower")
 
 
-class Host(ABC):
+class Answering(ABC):
+    """What :mod:`spr_plugin.sampling.decoding` asks of a model: it runs the loop, this only forwards."""
+
+    @property
+    @abstractmethod
+    def stop_tokens(self) -> list[int]:
+        """Ids of the tokens that end an answer, at least one."""
+
+    @abstractmethod
+    def batch(self, rows: list[Row]) -> Row:
+        """Rows → keyword arguments of the model's forward, by the host's own collator."""
+
+    @abstractmethod
+    def prefill(self, rows: list[Row]) -> tuple[torch.Tensor, Any, torch.Tensor]:
+        """B rows of ``questions``, padded on the left → next-token logits ``(B, V)``, key-value cache,
+        attention mask ``(B, T)`` of 0 and 1. Rows of one picture share its features.
+        """
+
+    def step(self, tokens: torch.Tensor, mask: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+        """t tokens a row ``(B, t)`` behind ``cache``, padded on the left; ``mask (B, T)`` covers cache and
+        tokens → logits ``(B, V)`` of what follows the last, cache.
+        """
+        decoder, head = self.language_model()
+        positions = positions_of(mask, tokens)
+        out = decoder(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            return_dict=True,
+        )
+        return head(out.last_hidden_state[:, -1]), out.past_key_values
+
+    @abstractmethod
+    def texts(self, answers: list[list[int]]) -> list[str]:
+        """Answers as text, without special tokens."""
+
+    @abstractmethod
+    def language_model(self) -> tuple[torch.nn.Module, torch.nn.Module]:
+        """The decoder that takes ``inputs_embeds``, and the linear head behind it."""
+
+    def sharing(self, row: Row) -> tuple[Hashable, int] | None:
+        """What rows can have computed together: (which pictures this one shows, how many of its ``input_ids``
+        stay with them, as only plain text follows); None where nothing can be taken apart.
+        """
+        return None
+
+    def on_device(self, batch: Row) -> Row:
+        """``batch`` where the model is, with the types that it computes in."""
+        weight = self.language_model()[1].weight
+        moved: Row = _moved(batch, weight.device, weight.dtype)
+        return moved
+
+
+class Host(Answering):
     """One training script with its model, tokenizer and image transform.
 
     ``row``, ``batch``, ``pictures`` and ``texts`` are also called in data loaders' processes, where there is
@@ -57,57 +111,16 @@ class Host(ABC):
         """
 
     @abstractmethod
-    def batch(self, rows: list[Row]) -> Row:
-        """Rows → keyword arguments of the model's forward, by the host's own collator."""
-
-    @abstractmethod
     def fits(self, row: Row) -> bool:
         """Whether the host would train on the whole answer of this row (neither cut at its maximum length nor
         masked).
         """
-
-    # --- answering: spr_plugin/sampling/decoding.py runs the loop, the host only prepares and forwards
-
-    @property
-    @abstractmethod
-    def stop_tokens(self) -> list[int]:
-        """Ids of the tokens that end an answer, at least one."""
 
     @abstractmethod
     def questions(self, pictures: Sequence[Image.Image], prompts: list[str]) -> list[Row]:
         """One row without an answer for each prompt, all of which show ``pictures`` (RGB), on the CPU. Called
         off the main thread.
         """
-
-    @abstractmethod
-    def prefill(self, rows: list[Row]) -> tuple[torch.Tensor, Any, torch.Tensor]:
-        """B rows of ``questions``, padded on the left → next-token logits ``(B, V)``, key-value cache,
-        attention mask ``(B, T)`` of 0 and 1. Rows of one picture share its features.
-        """
-
-    def step(self, tokens: torch.Tensor, mask: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
-        """One token a row ``(B, 1)`` behind ``cache``; ``mask (B, T)`` covers cache and token → logits ``(B,
-        V)``, cache.
-        """
-        decoder, head = self.language_model()
-        places = mask.sum(1, keepdim=True) - 1
-        out = decoder(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=places,
-            past_key_values=cache,
-            use_cache=True,
-            return_dict=True,
-        )
-        return head(out.last_hidden_state[:, -1]), out.past_key_values
-
-    @abstractmethod
-    def texts(self, answers: list[list[int]]) -> list[str]:
-        """Answers as text, without special tokens."""
-
-    @abstractmethod
-    def language_model(self) -> tuple[torch.nn.Module, torch.nn.Module]:
-        """The decoder that takes ``inputs_embeds``, and the linear head behind it."""
 
     @abstractmethod
     def labels_overheard(self) -> AbstractContextManager[list[torch.Tensor]]:
@@ -185,6 +198,21 @@ def _unpacked(plugin_files: list[str], packed: bytes) -> Host:
     return host
 
 
+def positions_of(mask: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """The positions ``(B, t)`` of the last t tokens of rows with this mask ``(B, T)``."""
+    return (mask.cumsum(1)[:, -tokens.shape[1] :] - 1).clamp(min=0)
+
+
+def _moved(data: Any, device: Any, dtype: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {name: _moved(value, device, dtype) for name, value in data.items()}
+    if isinstance(data, (tuple, list)):
+        return type(data)(_moved(value, device, dtype) for value in data)
+    if not hasattr(data, "is_floating_point"):
+        return data
+    return data.to(device, dtype) if data.is_floating_point() else data.to(device)
+
+
 def _on_device(trainer: Any, data: Any) -> Any:
     """``Trainer._prepare_inputs``, whatever the trainer's class makes of it."""
     from transformers import Trainer
@@ -195,19 +223,3 @@ def _on_device(trainer: Any, data: Any) -> Any:
     if isinstance(data, (tuple, list)):
         return type(data)(_on_device(trainer, value) for value in data)
     return Trainer._prepare_input(trainer, data)
-
-
-@contextlib.contextmanager
-def replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    """Inside, ``owner.name`` is ``value``; afterwards it is what it was, an attribute of the object's own or
-    of its class.
-    """
-    own = vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, own)

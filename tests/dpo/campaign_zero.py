@@ -12,7 +12,7 @@ from .launching import assert_like_in_half_precision, assert_same_losses, stage
 @pytest.fixture(scope="module")
 def alone(random_llava, tmp_path_factory):
     """One process; four pairs a step."""
-    return stage(random_llava, tmp_path_factory.mktemp("alone"), "--accumulation", 2)
+    return stage(random_llava, tmp_path_factory.mktemp("alone"), "--batch", 4)
 
 
 @pytest.mark.parametrize("zero", [2, 3])

@@ -12,7 +12,7 @@ import torch
 from spr_plugin import follow
 from spr_plugin.dpo import choose_trainable, improve, rows, shown
 from spr_plugin.dpo.coordinates import apart, coordinate_tokens, pieces_of
-from spr_plugin.dpo.pairs import collate, pair_rows
+from spr_plugin.dpo.pairs import batch_of, pair_rows
 from spr_plugin.dpo.stage import Stage
 from spr_plugin.files import read_json
 from spr_plugin.recipes.find import find_recipe
@@ -150,11 +150,7 @@ def test_tokens_of_coordinates_are_those_of_the_text(live_llava, pairs):
 def test_parts_add_up_in_both_layouts_of_rows(live_llava, pairs, tmp_path):
     host, config = live_llava(**SETTINGS)
     stage = Stage(host, config, Folder(tmp_path), "entry", None, None, None)
-    items = [
-        {"id": pair.id, "rows": pair_rows(host, pair), "weight": 1.0, "reference": [0.0, 0.0]}
-        for pair in pairs(4)
-    ]
-    inputs = host.on_device(collate(host, items))
+    inputs = host.on_device(batch_of(host, pairs(4)))
     for joined in (False, True):
         found = rows.answers(host, stage.host.trainer.model, inputs["batch"], inputs["unshared"], joined)
         parts = apart(found, inputs["coordinates"])

@@ -12,19 +12,20 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.config_checks import dpo_settings, shaping
 from spr_plugin.dpo.head import token_log_probs
 from spr_plugin.dpo.loss import deltas, metrics, preference_losses
+from spr_plugin.dpo.plan import slot_plan
 from spr_plugin.dpo.rows import Answers
 from spr_plugin.errors import UserError
 
 TINY = Path(__file__).parents[2] / "examples" / "tiny_world"
 
 
-def by_hand(policy, reference, tokens=(2, 4), real=(True,)):
+def by_hand(policy, reference, tokens=(2, 4)):
     """Deltas of one pair whose answers have the log-probs ``policy`` (chosen, rejected), evenly over
     ``tokens``.
     """
     scored = torch.tensor([[i < n for i in range(max(tokens))] for n in tokens])
     answers = Answers(torch.tensor([[value / n] for value, n in zip(policy, tokens)]) * scored, scored)
-    return deltas(answers, torch.tensor(reference), torch.tensor(real))
+    return deltas(answers, torch.tensor(reference), torch.tensor([float(tokens[0])]))
 
 
 @pytest.mark.parametrize(
@@ -80,21 +81,45 @@ def test_every_loss_has_a_weight():
         preference_losses(by_hand((-3.0, -4.0), [0.0, 0.0]), ["sigmoid", "sft"], [1.0], 0.1, 0.0)
 
 
-def test_a_filler_has_no_part_in_the_sft_term():
-    scored = torch.ones(4, 2, dtype=torch.bool)
-    answers = Answers(torch.tensor([[-1.0], [-5.0], [-2.0], [-2.0]]).expand(4, 2), scored)
-    pair = deltas(answers, torch.zeros(4), torch.tensor([True, False]))
-    assert preference_losses(pair, ["sft"], [1.0], 0.1, 0.0)[0].item() == 1.0
-
-
 def test_the_sft_term_is_a_mean_over_tokens_and_not_over_pairs():
     """Chosen answers of 1, 3 and 2 tokens of log-prob -6, -1 and -3: 15 / 6; their means' mean is 10 / 3."""
     scored = torch.tensor([[i < n for i in range(3)] for n in (1, 3, 2, 2, 3, 1)])
     answers = Answers(torch.tensor([[-6.0], [-1.0], [-3.0], [-2.0], [-2.0], [-2.0]]) * scored, scored)
-    losses = preference_losses(
-        deltas(answers, torch.zeros(6), torch.tensor([True] * 3)), ["sft"], [1.0], 0.1, 0.0
-    )
-    assert losses.tolist() == [2.5] * 3
+    pairs = deltas(answers, torch.zeros(6), torch.full((3,), 2.0))
+    assert preference_losses(pairs, ["sft"], [1.0], 0.1, 0.0).mean().item() == 2.5
+
+
+@pytest.mark.parametrize("kinds", [["sft"], ["sigmoid", "sft"], ["ipo", "sft"]])
+@pytest.mark.parametrize("count", [8, 5], ids=["full", "a last step that is not full"])
+@pytest.mark.parametrize(
+    "batch, accumulation, world", [(4, 2, 1), (2, 4, 1), (1, 8, 1), (4, 1, 2), (1, 4, 2)]
+)
+def test_a_step_s_loss_and_gradient_are_those_of_its_pairs_at_once(kinds, count, batch, accumulation, world):
+    """However the plan divides them: the Trainer divides by the accumulated steps, ranks average."""
+    chosen, rejected = [1, 9, 2, 7, 1, 3, 14, 2][:count], [4, 1, 6, 2, 2, 9, 3, 5][:count]
+    scored = torch.tensor([[place < n for place in range(14)] for n in (*chosen, *rejected)])
+    said = torch.randn(scored.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * scored
+    found = []
+    for sizes in ((8, 1, 1), (batch, accumulation, world)):
+        plan = dict(zip(("batch", "accumulation", "world"), sizes))
+        slots = slot_plan([1] * count, chosen, epochs=1, seed=0, **plan)
+        given = said.clone().requires_grad_()
+        total = 0
+        for start in range(0, len(slots), sizes[0]):  # the micro-batches of all ranks
+            here = slots[start : start + sizes[0]]
+            rows = [slot.pair for slot in here] + [count + slot.pair for slot in here]
+            mean = torch.tensor([slot.mean_chosen_tokens for slot in here], dtype=torch.float64)
+            pairs = deltas(Answers(given[rows], scored[rows]), said[rows].sum(1) - 1, mean)
+            losses = preference_losses(pairs, kinds, [1.0] * len(kinds), 0.5, 0.0)
+            weight = torch.tensor([slot.weight for slot in here], dtype=torch.float64)
+            total = total + (losses * weight).sum() / (sizes[1] * sizes[2])
+        total.backward()
+        found.append((total.item(), given.grad))
+    (whole, expected), (divided, gradient) = found
+    assert divided == pytest.approx(whole, rel=1e-12)
+    assert torch.allclose(gradient, expected, rtol=1e-12, atol=0)
+    if kinds == ["sft"]:
+        assert whole == pytest.approx(-said[:count].sum().item() / sum(chosen), rel=1e-12)
 
 
 def test_ipo_pulls_the_margin_to_half_of_one_over_beta():
@@ -172,7 +197,8 @@ def test_loss_metrics_and_gradients_equal_trl(tmp_path, text_model, text_pairs, 
     )
     with torch.no_grad():
         known = scored_answers(reference, batch).sums
-    pairs = deltas(scored_answers(policy, batch), known, torch.ones(4, dtype=torch.bool))
+    answers = scored_answers(policy, batch)
+    pairs = deltas(answers, known, answers.tokens[:4].float().mean().expand(4))
     ours = preference_losses(pairs, *config.losses(), 0.3, config.spr_label_smoothing).mean()
     ours.backward()
 

@@ -136,22 +136,33 @@ def test_a_half_written_checkpoint_is_none(live_llava, pairs, tmp_path):
     assert not torn.exists()
 
 
-def test_steps_are_the_same_however_they_are_divided(live_llava, pairs, tmp_path):
-    """Batches of 4, or 2 and 2 accumulated: losses to 1e-5, with a last step that is not full. DPO alone: an
-    SFT term is a mean over a batch's tokens, TRL's too.
+def test_steps_are_the_same_however_they_are_divided(live_llava, pairs, tmp_path, monkeypatch):
+    """8 pairs at once, or accumulated by 4, 2 and 1, chosen answers of unequal length, a last step not full:
+    the same losses, and gradients as the optimizer sees them.
     """
-    losses = []
-    for sizes in (
-        dict(spr_batch_size=4),
-        dict(spr_batch_size=2, spr_gradient_accumulation=2),
-        dict(spr_batch_size=1, spr_gradient_accumulation=4),
-    ):
-        host, config = live_llava(**SETTINGS | sizes, spr_loss_type=["sigmoid"])
-        _, logged = run(host, config, pairs(10), tmp_path / str(sizes) / "dpo")
+    step, seen = torch.optim.AdamW.step, []
+
+    def watched(optimizer, *args, **kwargs):
+        seen.append([p.grad.clone() for group in optimizer.param_groups for p in group["params"]])
+        return step(optimizer, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    losses, gradients = [], []
+    for batch in (8, 4, 2, 1):
+        seen.clear()
+        sizes = dict(spr_batch_size=batch, spr_gradient_accumulation=8 // batch)
+        host, config = live_llava(**SETTINGS | sizes)
+        _, logged = run(host, config, pairs(10), tmp_path / str(batch) / "dpo")
         losses.append([entry["spr/loss"] for entry in logged if "spr/loss" in entry])
-    assert len(losses[0]) == 3
+        gradients.append([list(grads) for grads in seen])
+    assert len(losses[0]) == len(gradients[0]) == 2
     for other in losses[1:]:
-        assert other == pytest.approx(losses[0], rel=1e-5)
+        assert other == pytest.approx(losses[0], rel=1e-6)
+    for other in gradients[1:]:
+        for ours, whole in zip(
+            other[0], gradients[0][0], strict=True
+        ):  # later ones are of weights that moved
+            assert (ours - whole).abs().max() <= 1e-5 * whole.abs().max()
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_state_before(live_llava, pairs, tmp_path):

@@ -11,10 +11,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def alone(random_llava, tmp_path_factory):
-    """One process that takes two ranks' pairs in two accumulated steps; 11 pairs, so that two ranks do not
-    share them evenly.
+    """One process that takes two ranks' pairs in one batch; 11 pairs, so that two ranks do not share them
+    evenly.
     """
-    return stage(random_llava, tmp_path_factory.mktemp("alone"), "--accumulation", 2)
+    return stage(random_llava, tmp_path_factory.mktemp("alone"), "--batch", 4)
 
 
 @pytest.mark.parametrize("zero", [2, 3])

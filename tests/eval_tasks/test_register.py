@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -31,6 +32,31 @@ def test_folder_is_added_once_and_the_callers_paths_are_kept():
         False,
     )
     assert manager.initialize_tasks(include_path=["a", "b"]) == (["a", "b", register.FOLDER], True)
+
+
+@pytest.mark.slow
+def test_the_fast_index_is_lmms_eval_s_own():
+    """Of all its files and ours: names, kinds, paths and members, in their order."""
+    tasks = pytest.importorskip("lmms_eval.tasks")
+    yaml, full_load = pytest.importorskip("yaml"), sys.modules["yaml"].full_load
+    register.register()
+    fast = tasks.TaskManager()
+    assert yaml.full_load is full_load
+    with pytest.MonkeyPatch.context() as patch:
+        own = tasks.TaskManager._get_task_and_group.__wrapped__
+        patch.setattr(tasks.TaskManager, "_get_task_and_group", own)
+        slow = tasks.TaskManager()
+    assert json.dumps(fast.task_index) == json.dumps(slow.task_index) and fast.all_tasks == slow.all_tasks
+    assert set(fast.all_tasks) >= {*TASKS, "mme", "refcoco"}
+
+
+@pytest.mark.slow
+def test_without_libyaml_the_index_is_made_as_before(monkeypatch):
+    tasks, yaml = pytest.importorskip("lmms_eval.tasks"), pytest.importorskip("yaml")
+    register.register()
+    monkeypatch.setattr(yaml, "__with_libyaml__", False)
+    monkeypatch.delattr(yaml, "CFullLoader", raising=False)
+    assert set(tasks.TaskManager(include_defaults=False).all_tasks) == TASKS
 
 
 class Manager:

@@ -108,14 +108,6 @@ def test_what_cannot_be_loaded_is_refused_first(checkpoint, tmp_path):
         run.evaluate(comma, tmp_path, tmp_path / "out")
 
 
-def test_folder_without_llava_in_its_name_gets_a_model_name(tmp_path):
-    command = run.lmms_eval_command(tmp_path / "out7", tmp_path, "spr_refcoco", 5, 1, "cpu")
-    assert command[command.index("--model_args") + 1].endswith(",model_name=llava-out7")
-    assert command[command.index("--limit") + 1] == "5"
-    named = run.lmms_eval_command(tmp_path / "LLaVA-v1.5", tmp_path, "spr_refcoco", None, 1, "cpu")
-    assert "model_name" not in named[named.index("--model_args") + 1] and "--limit" not in named
-
-
 ORACLE = '''
 import json, sys
 from lmms_eval.api.model import lmms
@@ -262,7 +254,7 @@ def test_a_batch_is_answered_like_single_requests(tmp_path):
 
 def test_the_command_works_by_hand_too(tmp_path):
     command = run.lmms_eval_command(tmp_path / "llava", tmp_path / "out", "spr_refcoco", None, 4, "cuda:0")
-    assert command[:5] == [sys.executable, "-m", "lmms_eval", "--model", "llava"]
+    assert command[:5] == [sys.executable, "-m", "lmms_eval", "--model", "spr_llava"]
     assert (
         command[command.index("--batch_size") + 1] == "4"
         and command[command.index("--device") + 1] == "cuda:0"

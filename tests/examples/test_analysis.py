@@ -46,10 +46,11 @@ def test_the_asked_object_is_found_in_the_scene_that_was_drawn(tmp_path):
     found = analysis.asked_about(tmp_path, "test", 10, 90)
     rows = [json.loads(line) for file in (tmp_path / "refcoco").iterdir() for line in file.open()]
     assert set(found) == {Path(row["image"]).stem for row in rows} and len(found) == 10
+    assert sum(map(len, found.values())) == len(rows) > 10  # several about a picture
     shown = list(scenes.scenes("test", 10, 90))
     for row in rows:
-        scene = shown[int(Path(row["image"]).stem)]
-        facts, (x1, y1, x2, y2) = found[Path(row["image"]).stem], row["bbox"]
+        picture, place = Path(row["image"]).stem, int(row["id"].split("-")[1])
+        scene, facts, (x1, y1, x2, y2) = shown[int(picture)], found[picture][place], row["bbox"]
         assert facts["area"] == (x2 - x1) * (y2 - y1)
         assert (
             facts["distractors"]
@@ -289,6 +290,8 @@ def looked_into(seed, won, lost):
         {
             "part": "all",
             "figure": f"Acc@{t}",
+            "a": 0.4,
+            "b": 0.42,
             "gain": 0.02,
             "low": -0.01,
             "high": 0.05,
@@ -296,7 +299,7 @@ def looked_into(seed, won, lost):
             "won": won,
             "lost": lost,
         }
-        for t in run.tables.metrics.THRESHOLDS
+        for t in run.figures.metrics.THRESHOLDS
     ]
     row = {"figure": "S with IoU, all answers", "value": 0.25 + seed, "low": 0.125, "high": 0.375, "n": 9}
     return {
@@ -312,7 +315,7 @@ def looked_into(seed, won, lost):
 def test_tables_add_flips_up_and_show_each_seed(tmp_path):
     for seed in (0, 2):
         run.write_json(
-            tmp_path / "results" / tables.WHY / f"main-{seed}.json", looked_into(seed, 7 + seed, 3)
+            tmp_path / "results" / run.figures.WHY / f"main-{seed}.json", looked_into(seed, 7 + seed, 3)
         )
     text = tables.write(tmp_path / "results", tmp_path)
     assert "Seeds that were looked into: 0, 2; missing: 1." in text

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import AnnotatedImage, Annotation
-from spr_plugin.dpo.pairs import batch_of
+from spr_plugin.dpo.pairs import answer_tokens, batch_of, pair_rows
 from spr_plugin.dpo.rehearsal import rehearse
 from spr_plugin.dpo.rows import answers, no_joining
 from spr_plugin.files import read_json
@@ -19,7 +19,7 @@ from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import region_query
 from spr_plugin.runs.layout import PARTS
 from spr_plugin.runs.log import Log
-from spr_plugin.sampling.decoding import decode
+from spr_plugin.sampling.decoding import decode, shared_prefill
 from spr_plugin.training.weights import tensor_hash
 
 
@@ -115,6 +115,24 @@ def assert_decodes_as_its_own_forward(host, rows: list[dict], count: int = 6) ->
         )
 
 
+def assert_beginnings_are_shared(host, rows: list[dict], pictures: int) -> None:
+    """Rows of so many pictures: as many beginnings are forwarded, and the next token is the same."""
+    asked, prefill = [], host.prefill
+    host.prefill = lambda rows: asked.append(len(rows)) or prefill(rows)
+    try:
+        with torch.no_grad():
+            (alone, _, _), (shared, _, _) = host.prefill(rows), shared_prefill(host, rows)
+    finally:
+        del host.prefill
+    assert asked == [len(rows), pictures]
+    torch.testing.assert_close(shared, alone, atol=1e-5, rtol=1e-5)
+    for count in (1, 12):  # answers go on behind a cache that was put together
+        lone, together = (
+            decode(host, rows, [[0]] * len(rows), None, count, share=share) for share in (False, True)
+        )
+        assert lone == together
+
+
 def assert_rows_in_another_process(host, pairs) -> None:
     """What a data loader's process gets of the host makes the same batch, without trainer and model."""
     away = pickle.loads(pickle.dumps(host))
@@ -150,7 +168,11 @@ def assert_log_probs_of_its_own_forward(host, pairs) -> dict:
                 logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels != -100)
             ).sum(1)
         else:
-            total = answers(host, model, batch, inputs["unshared"], joined=way == "joined").sums
+            said = answers(host, model, batch, inputs["unshared"], joined=way == "joined")
+            assert said.tokens[: len(pairs)].tolist() == [
+                answer_tokens(pair_rows(host, pair)[0]) for pair in pairs
+            ]
+            total = said.sums
         (total * torch.linspace(-1, 1, len(total))).sum().backward()
         sums.append(total.detach())
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})

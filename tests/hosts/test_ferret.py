@@ -16,6 +16,7 @@ from spr_plugin.hooks.ferret import FerretHost, spr_host
 from spr_plugin.pairing import PreferencePair
 
 from .checks import (
+    assert_beginnings_are_shared,
     assert_decodes_as_its_own_forward,
     assert_engine_on,
     assert_log_probs_of_its_own_forward,
@@ -132,6 +133,13 @@ def test_decoding_says_what_the_model_says_row_by_row(host, world):
         for row in host.questions([picture], [ASK, "Describe [1, 1, 700, 700].", "What is this?"])
     ]
     assert_decodes_as_its_own_forward(host, rows)
+    assert_beginnings_are_shared(host, [row for row in rows if not row["region_masks"]], 2)
+
+
+def test_a_region_in_a_question_is_not_taken_apart(host, world):
+    picture = Image.open(world / "images" / coco(world)[0]["file_name"]).convert("RGB")
+    regional = host.questions([picture], ["Describe [1, 1, 700, 700].", "Describe [1, 1, 600, 700]."])
+    assert_beginnings_are_shared(host, regional, 2)
 
 
 def test_log_probs_are_those_of_the_model_s_own_forward(host, world):

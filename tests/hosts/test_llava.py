@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.files import read_json
+from spr_plugin.imports import replaced
 from spr_plugin.pairing import PreferencePair
-from spr_plugin.training.host import replaced
 
 from .checks import assert_saved_equals_live, assert_saved_lora_equals_live, assert_whole, saved_weights
 from .launch import ROOT, TINY, command, run, spr_flags

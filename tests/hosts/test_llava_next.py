@@ -16,6 +16,7 @@ from spr_plugin.pairing import PreferencePair
 
 from . import make_vlm
 from .checks import (
+    assert_beginnings_are_shared,
     assert_decodes_as_its_own_forward,
     assert_engine_on,
     assert_log_probs_of_its_own_forward,
@@ -119,6 +120,7 @@ def test_decoding_says_what_the_model_says_row_by_row(host, pictures):
     ]
     assert len({row["image"][0][0].shape for row in rows}) > 1
     assert_decodes_as_its_own_forward(host, rows)
+    assert_beginnings_are_shared(host, rows, len(pictures))
 
 
 def test_a_picture_s_tiles_are_encoded_once(host, pictures, monkeypatch):

@@ -17,10 +17,12 @@ from spr_plugin.errors import UserError
 from spr_plugin.files import read_json
 from spr_plugin.hooks.transformers_vlm import TransformersHost, find_processor, spr_host
 from spr_plugin.pairing import PreferencePair
+from spr_plugin.sampling.decoding import shared_prefill
 from spr_plugin.training.weights import tensor_hash
 
 from . import make_vlm
 from .checks import (
+    assert_beginnings_are_shared,
     assert_decodes_as_its_own_forward,
     assert_engine_on,
     assert_log_probs_of_its_own_forward,
@@ -101,13 +103,38 @@ def test_a_rehearsal(host, pictures):
 def question_rows(host, pictures):
     """Questions of different lengths about pictures of different shapes."""
     texts = ["Where is it?", "Describe the objects in the region with their bounding boxes."]
-    return [
-        host.questions([Image.open(file).convert("RGB")], [text])[0] for file in pictures for text in texts
-    ]
+    return [row for file in pictures for row in host.questions([Image.open(file).convert("RGB")], texts)]
 
 
 def test_decoding_says_what_the_model_says_row_by_row(host, pictures):
     assert_decodes_as_its_own_forward(host, question_rows(host, pictures))
+
+
+def test_questions_about_a_picture_share_its_beginning(host, pictures):
+    rows = question_rows(host, pictures)
+    assert_beginnings_are_shared(
+        host, [rows[place] for place in (0, 2, 1, *range(3, len(rows)))], len(pictures)
+    )
+    shown = [Image.open(file).convert("RGB") for file in pictures[:2]]
+    assert_beginnings_are_shared(host, host.questions(shown, ["Which?", "Describe both.", "Where?"]), 1)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        {"layer_types": ["full_attention", "sliding_attention"]},
+        {"layer_types": None, "sliding_window": 9, "use_sliding_window": True},
+        {"layer_types": ["linear_attention", "full_attention"]},
+    ],
+)
+def test_layers_that_see_so_many_places_share_nothing(host, pictures, seen, monkeypatch):
+    """Padding between a beginning and its rest would take some of them."""
+    config, rows, asked = host.language_model()[0].config, question_rows(host, pictures), []
+    for name, value in seen.items():
+        monkeypatch.setattr(config, name, value, raising=False)
+    monkeypatch.setattr(host, "prefill", lambda rows: asked.append(len(rows)))
+    shared_prefill(host, rows)
+    assert asked == [len(rows)]
 
 
 def test_log_probs_are_those_of_the_model_s_own_forward(host, pictures):

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import chisquare
 
-from spr_plugin.sampling.decoding import NUMBERS, ROOM, Noise, appended, decode, drawing, growing_in_place
+from spr_plugin.sampling.decoding import (
+    NUMBERS,
+    ROOM,
+    Noise,
+    appended,
+    chosen,
+    decode,
+    drawing,
+    growing_in_place,
+    shared_prefill,
+)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +93,17 @@ def test_what_is_appended_stands_behind_what_is_held(batch, heads, length, sizes
     assert all(torch.equal(*step) for step in steps)
 
 
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=5), st.booleans())
+def test_what_is_chosen_has_room(rows, grown):
+    held = torch.randn(3, 2, 5, 4)
+    held = appended(held, torch.randn(3, 2, 1, 4)) if grown else held
+    found = chosen(held, torch.tensor(rows))
+    assert torch.equal(found, held[rows])
+    more = torch.randn(len(rows), 2, ROOM, 4)
+    whole = appended(found, more)
+    assert whole.data_ptr() == found.data_ptr() and torch.equal(whole, torch.cat([held[rows], more], -2))
+
+
 def test_room_is_made_once_in_many_tokens():
     held, moved = torch.zeros(2, 3, 5, 4), 0
     for _ in range(3 * ROOM):
@@ -137,6 +158,35 @@ def test_greedy_equals_generate_with_batch_1(host, rows):
         assert said[:sure] == wanted[:sure] and (sure < len(gaps) or said == wanted)
         lengths.add(len(said))
     assert min(lengths) > 5
+
+
+@pytest.mark.legacy
+@pytest.mark.slow
+def test_what_rows_of_a_picture_begin_with_is_computed_once(host, rows, monkeypatch):
+    """Next-token logits and whole answers as without, in any order, with rows that share nothing or all."""
+    first, _, last, *_ = sorted(Path(host.image_folder).rglob("*.png"))
+    (lone,) = host.questions([Image.open(last).convert("RGB")], ["Is there a ring?"])
+    asked = [PROMPTS[0], f"{PROMPTS[0]} Name all.", PROMPTS[0]]
+    same, mixed = host.questions([Image.open(first).convert("RGB")], asked), [*rows[::-1], lone]
+    asked, prefill = [], host.prefill
+    monkeypatch.setattr(host, "prefill", lambda rows: asked.append(len(rows)) or prefill(rows))
+    for batch, beginnings in ((rows, 2), (mixed, 3), (rows[1:], 2), (same, 1), ([lone, rows[0]], 2)):
+        asked.clear()
+        (alone, _, _), (shared, _, mask) = prefill(batch), shared_prefill(host, batch)
+        assert beginnings in asked and int(mask.sum()) == int(prefill(batch)[2].sum())
+        torch.testing.assert_close(shared, alone, atol=1e-5, rtol=1e-5)
+    for draw, count in ((None, 48), (drawing(), 24)):
+        alone = decode(host, mixed, [[1, 2]] * len(mixed), draw, count)
+        assert decode(host, mixed, [[1, 2]] * len(mixed), draw, count, share=True) == alone
+
+
+@pytest.mark.slow
+def test_a_prompt_that_llava_may_cut_is_not_taken_apart(host, rows, monkeypatch):
+    monkeypatch.setattr(
+        host.llava.config, "tokenizer_model_max_length", len(rows[0]["input_ids"]) + 9, raising=False
+    )
+    assert host.sharing(rows[0]) is None
+    torch.testing.assert_close(shared_prefill(host, rows)[0], host.prefill(rows)[0], atol=0, rtol=0)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ is really worth (:func:`worth`) is asked of the picture's annotations, which mus
 
 import itertools
 import json
+import operator
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,10 +21,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
+import figures
 import scenes
-import tables
 from spr_plugin import runs
 from spr_plugin.boxes import pair_iou
+from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
 from spr_plugin.eval_tasks.compare import figure_rows
 from spr_plugin.formats import BoxFormat
@@ -55,13 +57,15 @@ def why(
     queries, form, scores, pairs = run.queries, run.box_format, run.records("scores"), run.pairs
     trained = {record["pair"] for record in run.records("reference").values()}
     looked = [pair for pair in pairs if pair.id in trained][:LOOKED]
-    (pictures, before), (_, after) = (tables.samples(result, "rec") for result in results)
+    (pictures, before), (_, after) = (figures.samples(result, "rec") for result in results)
     facts = asked_about(evaluation, **asked)
+    if [picture for picture, own in facts.items() for _ in own] != pictures:
+        raise UserError(f"reproduce: {evaluation} does not hold the expressions that the results are about")
     return {
         "flips": flips(
             np.column_stack([side["mIoU"][:, 0] for side in (before, after)]),
             pictures,
-            parts([facts[picture] for picture in pictures]),
+            parts([one for own in facts.values() for one in own]),
         ),
         "scores": score_rows([answers(record, queries[id], form) for id, record in scores.items()]),
         "pairs": pair_rows(
@@ -76,16 +80,21 @@ def why(
 # --- which expressions flip
 
 
-def asked_about(evaluation: Path, split: str, count: int, seed: int) -> dict[str, dict[str, float]]:
-    """Picture → :func:`hard_parts` of the object that its referring expression means."""
-    lines = [
-        line
-        for file in sorted((evaluation / "refcoco").glob("*.jsonl"))
-        for line in file.read_text().splitlines()
-    ]
-    boxes = {Path(row["image"]).stem: row["bbox"] for row in map(json.loads, lines)}
+def asked_about(evaluation: Path, split: str, count: int, seed: int) -> dict[str, list[dict[str, float]]]:
+    """Picture → :func:`hard_parts` of the object that each of its referring expressions means, both in the
+    order of :func:`figures.samples`: by picture, then by the document's id.
+    """
+    files = (evaluation / "refcoco").glob("*.jsonl")
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    boxes: dict[str, list] = {}
+    for row in sorted(rows, key=operator.itemgetter("id")):
+        boxes.setdefault(Path(row["image"]).stem, []).append(row["bbox"])
     shown = ((f"{place:06d}", scene) for place, scene in enumerate(scenes.scenes(split, count, seed)))
-    return {picture: hard_parts(scene, boxes[picture]) for picture, scene in shown if picture in boxes}
+    return {
+        picture: [hard_parts(scene, box) for box in boxes[picture]]
+        for picture, scene in shown
+        if picture in boxes
+    }
 
 
 def hard_parts(scene: scenes.Scene, box: Sequence[float]) -> dict[str, float]:

@@ -24,6 +24,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]  # scripts, no packages
 import analysis  # noqa: E402
+import figures  # noqa: E402
 import grpo  # noqa: E402
 import plan  # noqa: E402
 import scenes  # noqa: E402
@@ -38,7 +39,7 @@ from spr_plugin.progress import say  # noqa: E402
 from spr_plugin.report.page import summary  # noqa: E402
 from spr_plugin.tools.demo import WORLD, environment, train_command  # noqa: E402
 
-RESULTS = HERE / "results"
+RESULTS = tables.RESULTS
 SECONDS = "seconds.json"  # of a training command that ran in one sitting
 
 
@@ -75,10 +76,10 @@ class Study:
         }
         known |= dict(self.base(name, variant.seeds[0]) for name, variant in self.plan.variants.items())
         known |= {
-            self.why_file(seed): self.manifest(plan.MAIN, seed)
-            for seed in self.plan.variants[plan.MAIN].seeds
+            self.why_file(seed): self.manifest(self.plan.lender, seed)
+            for seed in self.plan.variants[self.plan.lender].seeds
         }
-        for file in sorted([*self.results.glob("*.json"), *self.results.glob(f"{tables.WHY}/*.json")]):
+        for file in sorted([*self.results.glob("*.json"), *self.results.glob(f"{figures.WHY}/*.json")]):
             if file not in known:
                 raise UserError(f"reproduce: {file} is of no variant of plan.py; remove it")
             found(file, known[file])
@@ -102,20 +103,23 @@ class Study:
         """
         file, manifest, unit = (
             self.why_file(seed),
-            self.manifest(plan.MAIN, seed),
-            self.work / f"{slug(plan.MAIN)}-{seed}",
+            self.manifest(self.plan.lender, seed),
+            self.work / f"{slug(self.plan.lender)}-{seed}",
         )
         if found(file, manifest):
             return
         if not found(unit / "manifest.json", manifest) or not (unit / "llava" / "config.json").exists():
             say(
                 f"reproduce: no analysis of {file.stem}, since {unit} is gone; remove"
-                f" {self.file(plan.MAIN, seed)} to run that unit anew"
+                f" {self.file(self.plan.lender, seed)} to run that unit anew"
             )
             return
         start, results = (
             time.monotonic(),
-            tuple(read_json(known) for known in (self.base(plan.MAIN, seed)[0], self.file(plan.MAIN, seed))),
+            tuple(
+                read_json(known)
+                for known in (self.base(self.plan.lender, seed)[0], self.file(self.plan.lender, seed))
+            ),
         )
         asked = {"split": self.plan.split, "count": plan.ASKED["count"], "seed": plan.ASKED["seed"]}
         data, evaluation = (
@@ -126,7 +130,7 @@ class Study:
         write_json(file, {**manifest, "seconds": round(time.monotonic() - start), **rows})
 
     def why_file(self, seed: int) -> Path:
-        return self.results / tables.WHY / f"{slug(plan.MAIN)}-{seed}.json"
+        return self.results / figures.WHY / f"{slug(self.plan.lender)}-{seed}.json"
 
     def file(self, name: str, seed: int) -> Path:
         return self.results / f"{slug(name)}-{seed}.json"
@@ -134,8 +138,11 @@ class Study:
     def base(self, name: str, seed: int) -> tuple[Path, dict]:
         """File and manifest of what a variant is compared with."""
         if not self.plan.variants[name].own_base:
-            return self.results / f"{tables.BASE}.json", {"variant": tables.BASE, **self.asked(plan.MAIN)}
-        title = f"{tables.BASE} of {name}"
+            return self.results / f"{figures.BASE}.json", {
+                "variant": figures.BASE,
+                **self.asked(self.plan.lender),
+            }
+        title = f"{figures.BASE} of {name}"
         return self.results / f"{slug(title)}.json", {**self.manifest(name, seed), "variant": title}
 
     def asked(self, name: str) -> dict:
@@ -149,7 +156,7 @@ class Study:
     def manifest(self, name: str, seed: int) -> dict:
         """All that a unit's result depends on."""
         world = {**plan.SCENES, "seed": seed, **self.plan.variants[name].world}
-        budget = {"budget of": self.flags(plan.MAIN, seed)} if self.plan.variants[name].grpo else {}
+        budget = {"budget of": self.flags(self.plan.lender, seed)} if self.plan.variants[name].grpo else {}
         return {
             "variant": name,
             "seed": seed,
@@ -190,24 +197,17 @@ class Study:
         variant, flags = self.plan.variants[name], self.flags(name, seed)
         if variant.own_answers:
             return train_command(data, out, flags)
-        main = self.trained(plan.MAIN, seed) / "llava" / "spr"
+        lent = self.trained(self.plan.lender, seed) / "llava" / "spr"
         return (
-            grpo.command(data, main, out, flags)
+            grpo.command(data, lent, out, flags)
             if variant.grpo
-            else train_command(data, out, f"{flags} --spr_candidates {main}")
+            else train_command(data, out, f"{flags} --spr_candidates {lent}")
         )
 
     def measured(self, checkpoint: Path, tasks: str, folder: Path) -> dict:
         """Task → what :func:`condensed` makes of its samples."""
         say(f"reproduce: lmms-eval --tasks {tasks} on {checkpoint}")
-        evaluate(
-            checkpoint,
-            evaluation_data(self.out, self.plan.split),
-            folder,
-            batch_size=8,
-            tasks=tasks,
-            device="cpu",
-        )
+        evaluate(checkpoint, evaluation_data(self.out, self.plan.split), folder, tasks=tasks, device="cpu")
         return {
             task: condensed(record[DETAILS] for record in records.values())
             for task, records in read_run(folder).tasks.items()
@@ -317,6 +317,7 @@ def evidence(spr: Path) -> dict:
     }
     return {
         "counts": shown["counts"],
+        figures.ONE_CANDIDATE: sum(pair.chosen_candidate == pair.rejected_candidate for pair in run.pairs),
         "skipped": shown["skipped_regions"],
         "terms": shown["terms"],
         "correlation with S_loc": correlation,
@@ -324,21 +325,22 @@ def evidence(spr: Path) -> dict:
 
 
 def condensed(details: Iterable[dict]) -> dict:
-    """lmms-eval's samples of a task → ``{"figures": names, "pictures": {picture: [row …]}}``, a row a sample.
+    """lmms-eval's samples of a task → ``{"figures": names, "pictures": {picture: [row …]}}``, a row a sample,
+    those of a picture in the order of their documents' ids.
 
     A box is its IoU, cut (not rounded: 0.8996 is no 0.9) to three decimals; any other sample has sum and
     weight of each figure.
     """
-    figures, rows = ["IoU"], {}
-    for document in details:
+    names, rows = ["IoU"], {}
+    for document in sorted(details, key=lambda document: str(document["id"])):
         row = rows.setdefault(Path(str(document["image"])).stem, [])
         for item in document["items"]:
             if "iou" in item:
                 row.append(int(item["iou"] * 1000) / 1000)
             else:
-                figures = list(item["figures"])
+                names = list(item["figures"])
                 row.append([short(value) for pair in item["figures"].values() for value in pair])
-    return {"figures": figures, "pictures": rows}
+    return {"figures": names, "pictures": rows}
 
 
 def short(value: float) -> float:
@@ -366,7 +368,10 @@ def main() -> None:
             Study(plan.PLANS[split], arguments.out, arguments.results).check()
         if not arguments.tables:
             Study(plan.PLANS[arguments.plan], arguments.out, arguments.results).run()
-        print(tables.write(arguments.results, tables.DOCS if arguments.results == RESULTS else arguments.out))
+        committed = (tables.DOCS, tables.README)
+        print(
+            tables.write(arguments.results, *(committed if arguments.results == RESULTS else [arguments.out]))
+        )
     except UserError as error:
         print(f"spr: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -2,10 +2,13 @@
 
 import itertools
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
 from spr_plugin.boxes import Box, Space, iou, iou_matrix
 from spr_plugin.formats import cogvlm, ferret, internvl, llava, qwen_vl, shikra
@@ -13,6 +16,7 @@ from spr_plugin.recipes.spr.refinement import keep, match, refine
 
 SPACE = Space.pixels(100, 100)
 FORM = llava("square")
+READINGS = Path(__file__).parents[3] / "docs" / "readings.md"
 
 
 def truth(*boxes):
@@ -133,3 +137,36 @@ def test_only_coordinates_change(form, rows, boxes):
     )
     # Repaired once is repaired: the boxes are the truth's now.
     assert refine(refined, truth(*boxes), form, 100, 100)[0] == refined
+
+
+def cases(count: int, seed: int):
+    """Predicted and true boxes of so many made-up answers: objects with noise of a fifth of a side."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        corners = rng.uniform(0, 70, (rng.integers(2, 9), 2))
+        boxes = np.hstack([corners, corners + rng.uniform(10, 30, corners.shape)])
+        near = boxes[rng.integers(0, len(boxes), rng.integers(2, 9))]
+        sides = np.tile(near[:, 2:] - near[:, :2], 2)
+        predicted = near + rng.normal(0, 0.2, near.shape) * sides
+        yield np.hstack([np.minimum(predicted[:, :2], predicted[:, 2:] - 1), predicted[:, 2:]]), boxes
+
+
+def raw_match(predicted, boxes, threshold=0.5) -> dict[int, int]:
+    """Hungarian on IoU as it is, the threshold after it: what we do not do."""
+    overlaps = iou_matrix(predicted, boxes)
+    pairs = zip(*linear_sum_assignment(overlaps, maximize=True))
+    return {int(row): int(column) for row, column in pairs if overlaps[row, column] > threshold}
+
+
+def test_how_often_raw_overlaps_would_match_otherwise_is_what_the_docs_say():
+    """A pair under the threshold can keep a good pair from forming."""
+    told = re.search(r"in (\d+) of ([\d,]+) made-up answers", READINGS.read_text())
+    count = int(told[2].replace(",", ""))
+    differ = 0
+    for predicted, boxes in cases(count, seed=0):
+        ours, raw = match(predicted, boxes), raw_match(predicted, boxes)
+        overlaps = iou_matrix(predicted, boxes)
+        kept = [sum(overlaps[row, column] for row, column in found.items()) for found in (ours, raw)]
+        assert kept[0] >= kept[1] - 1e-9
+        differ += ours != raw
+    assert differ == int(told[1])

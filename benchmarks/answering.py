@@ -1,0 +1,135 @@
+"""Answering lmms-eval's requests: its own ``llava`` at several batch sizes, our ``spr_llava``, and the bare
+matrix products that nobody can do without. Part of ``benchmarks/evaluation.py``.
+
+A random LLaVA of 83 M parameters with 576 image tokens is asked seven expressions a picture, as RefCOCO asks;
+the stop token is suppressed, so that every answer has as many tokens as a box. All rows take turns in one
+process with one thread.
+"""
+
+import statistics
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from PIL import Image
+from sampling import large_host, suppress_stop
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+from spr_plugin.sampling.decoding import beginnings
+
+EXPRESSIONS = (
+    "woman in red",
+    "left guy",
+    "the dog on the right side of the couch",
+    "bowl with carrots",
+    "man with a hat and a blue shirt",
+    "second from left",
+    "white car behind the bus",
+)
+ASK = "Please provide the bounding box coordinate of the region this sentence describes: {}."
+TOKENS = 26  # [0.12, 0.34, 0.56, 0.78] in LLaMA's tokenizer, with its end
+PICTURES = 4
+BATCHES = (1, 7)
+
+
+def requests(pictures: list) -> tuple[dict, list]:
+    """lmms-eval's ``task_dict``, and its requests for each picture's expressions."""
+    from lmms_eval.api.instance import Instance
+
+    documents = [{"picture": picture} for picture in pictures for _ in EXPRESSIONS]
+    how = {"max_new_tokens": TOKENS, "temperature": 0, "do_sample": False, "until": ["<end>"]}
+    made = []
+    for place in range(len(documents)):
+        text = ASK.format(EXPRESSIONS[place % len(EXPRESSIONS)])
+        asked = (text, dict(how), lambda document: [document["picture"]], place, "refcoco", "test")
+        about = {"task": "refcoco", "doc_id": place, "repeats": 1}
+        made.append(Instance("generate_until", asked, 0, about))
+    return {"refcoco": {"test": documents}}, made
+
+
+def models(folder: Path) -> tuple:
+    """lmms-eval's model and ours of one checkpoint, whose answers never end before their last token."""
+    import lmms_eval.models
+
+    host, checkpoint = large_host(folder), folder / "llava-large"
+    host.save(str(checkpoint))
+    host.tokenizer.save_pretrained(checkpoint)
+    theirs, ours = (
+        lmms_eval.models.get_model(name)(pretrained=str(checkpoint), device="cpu", device_map=where)
+        for name, where in (("llava", "auto"), ("spr_llava", "cpu"))
+    )
+    theirs.model.config.tokenizer_padding_side = "left"  # as our tasks let it be
+    for llava in (theirs.model, ours.questioned.llava):
+        suppress_stop(SimpleNamespace(llava=llava, stop_tokens=ours.questioned.stop_tokens))
+    return theirs, ours
+
+
+def bare(questioned, rows: list[dict], pictures: int) -> None:
+    """The products of answering ``pictures`` times these rows of one picture, on tensors of their shapes: the
+    tower, what the rows begin with a picture, their other tokens, and the answers' tokens one by one.
+    """
+    llava = questioned.llava
+    ((_, cut),) = beginnings(questioned, rows)
+    tower = llava.get_vision_tower()
+    beginning, rest = cut - 1 + tower.num_patches, max(len(row["input_ids"]) for row in rows) - cut
+    config, heads, layers = llava.config, llava.config.num_attention_heads, llava.get_model().layers
+    weights = [[weight for weight in layer.parameters() if weight.ndim == 2] for layer in layers]
+
+    def forwarded(count: int, new: int, held: int) -> None:
+        given = {width: torch.ones(count * new, width) for width in {w.shape[1] for w in weights[0]}}
+        query = torch.ones(count, heads, new, config.hidden_size // heads)
+        keys = torch.ones(count, heads, held + new, config.hidden_size // heads)
+        for layer in weights:
+            for weight in layer:
+                linear(given[weight.shape[1]], weight)
+            scaled_dot_product_attention(query, keys, keys, is_causal=new > 1 and not held)
+        linear(torch.ones(count, config.hidden_size), llava.lm_head.weight)
+
+    llava.encode_images(torch.zeros(pictures, 3, tower.config.image_size, tower.config.image_size))
+    forwarded(pictures, beginning, 0)
+    forwarded(pictures * len(rows), rest, beginning)
+    for token in range(TOKENS - 1):
+        forwarded(pictures * len(rows), 1, beginning + rest + token)
+
+
+@torch.no_grad()
+def measured(folder: Path, rounds: int) -> dict:
+    """CPU seconds by row (the machine may be shared, and one thread does all), and their ratios."""
+    theirs, ours = models(folder)
+    files = sorted((folder / "images").iterdir())[:PICTURES]
+    pictures = [Image.open(file).convert("RGB") for file in files]
+    documents, made = requests(pictures)
+    theirs.task_dict = ours.task_dict = documents
+    rows = ours.questioned.questions(pictures[:1], [one.args[0] for one in made[: len(EXPRESSIONS)]])
+
+    def llava(batch: int) -> list[str]:
+        theirs.batch_size_per_gpu = batch
+        return theirs.generate_until(requests(pictures)[1])
+
+    ways = {
+        "bound_s": lambda: bare(ours.questioned, rows, len(pictures)),
+        "spr_llava_s": lambda: ours.generate_until(made),
+        **{f"llava_{batch}_s": lambda batch=batch: llava(batch) for batch in BATCHES},
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    said: dict[str, list[str]] = {}
+    bare(ours.questioned, rows, 1)  # imports, first calls
+    ours.generate_until(made[: len(EXPRESSIONS)])
+    for turn in range(rounds):
+        for name, way in ways.items():
+            if turn and name.startswith("llava"):
+                continue  # three times as long, and far from the target
+            start = time.process_time()
+            said[name] = way()
+            seconds[name].append(time.process_time() - start)
+            print(f"{name:20}{seconds[name][-1]:8.1f}", flush=True)
+    found = {name: statistics.median(values) for name, values in seconds.items()}
+    best = min(found[f"llava_{batch}_s"] for batch in BATCHES)
+    return {
+        **found,
+        "speedup_vs_llava": best / found["spr_llava_s"],
+        "of_bound": found["bound_s"] / found["spr_llava_s"],
+        "equal_answers": statistics.mean(map(str.__eq__, said["spr_llava_s"], said[f"llava_{BATCHES[0]}_s"])),
+        "parameters": sum(parameter.numel() for parameter in ours.questioned.llava.parameters()),
+    }
