@@ -13,7 +13,6 @@ from spr_plugin import follow
 from spr_plugin.dpo import choose_trainable, improve, rows, shown
 from spr_plugin.dpo.coordinates import apart, coordinate_tokens, pieces_of
 from spr_plugin.dpo.pairs import batch_of, pair_rows
-from spr_plugin.dpo.stage import Stage
 from spr_plugin.files import read_json
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
@@ -147,12 +146,11 @@ def test_tokens_of_coordinates_are_those_of_the_text(live_llava, pairs):
     assert coordinate_tokens(host, {"labels": torch.tensor([IGNORED])}) == []
 
 
-def test_parts_add_up_in_both_layouts_of_rows(live_llava, pairs, tmp_path):
-    host, config = live_llava(**SETTINGS)
-    stage = Stage(host, config, Folder(tmp_path), "entry", None, None, None)
+def test_parts_add_up_in_both_layouts_of_rows(live_llava, pairs):
+    host, _ = live_llava(**SETTINGS)
     inputs = host.on_device(batch_of(host, pairs(4)))
     for joined in (False, True):
-        found = rows.answers(host, stage.host.trainer.model, inputs["batch"], inputs["unshared"], joined)
+        found = rows.answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], joined)
         parts = apart(found, inputs["coordinates"])
         for side, sums in zip(("chosen", "rejected"), found.sums.chunk(2)):
             whole = parts[f"logps/{side}_coordinates"] + parts[f"logps/{side}_words"]
