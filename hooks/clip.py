@@ -12,6 +12,7 @@ CLIP's square, never centre-cropped, so that nothing of a wide region or picture
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from spr_plugin.recipes.spr.prompts import crop_corners
 from spr_plugin.recipes.spr.scoring import split_text
 
 COVERED = 0.5  # of a patch's area, for the patch to count as part of the region
+NAMES = 10_000  # whose embeddings are held
 CROPS, TEXTS = 32, 64  # in one batch at most: bounds memory for a picture with hundreds of regions
 
 
@@ -51,6 +53,8 @@ class ClipSimilarity:
         vision, text = model.config.vision_config, model.config.text_config
         self.image_size, self.patch_size = vision.image_size, vision.patch_size
         self.text_limit = text.max_position_embeddings - tokenizer.num_special_tokens_to_add()
+        # Names come again and again; one at a time, an embedding depends on nothing but its text.
+        self._name = lru_cache(NAMES)(lambda text: _unit(self._means([text])[text]))
         self._cached: tuple[Image.Image | None, torch.Tensor | None] = (None, None)
         self._take_last_block()
 
@@ -72,11 +76,21 @@ class ClipSimilarity:
             [self.crop_embeddings(picture, list(regions)), self.local_embeddings(picture, list(regions))],
             dim=1,
         )
-        parts = {text: split_text(text, self.count_tokens, self.text_limit) for _, text in asked}
-        embeddings = self.text_embeddings([part for split in parts.values() for part, _ in split])
-        means = dict(zip(parts, _weighted(parts.values(), embeddings)))
+        means = self._means(text for _, text in asked)
         rows = torch.stack([views[regions[region]] @ means[text] for region, text in asked])
         return list(map(tuple, rows.tolist()))
+
+    @torch.no_grad()
+    def likeness(self, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
+        """(len(first), len(second)) cosines of texts, at least one word each, with each other."""
+        rows, columns = (torch.stack([self._name(text) for text in texts]) for texts in (first, second))
+        return (rows @ columns.T).cpu().numpy()
+
+    def _means(self, texts: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Text → (d,) the token-weighted mean of its parts' unit embeddings."""
+        parts = {text: split_text(text, self.count_tokens, self.text_limit) for text in texts}
+        embeddings = self.text_embeddings([part for split in parts.values() for part, _ in split])
+        return dict(zip(parts, _weighted(parts.values(), embeddings)))
 
     @torch.no_grad()
     def crop_embeddings(self, picture: Image.Image, regions: Sequence[Box]) -> torch.Tensor:

@@ -1,17 +1,21 @@
 """``spr demo | status | report | score | sample | compare | data``."""
 
 import contextlib
+import dataclasses
 import re
 import sys
 from pathlib import Path
 
 import click
 
-from spr_plugin.config import MAX_PIXELS
+from spr_plugin.config import KINDS, MAX_PIXELS, SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.lines import say_error
+from spr_plugin.settings import default_of
 
 FLAG = re.compile(r"--spr_\w+")
+# Flags of a run that `spr score` takes as they are.
+METHOD = ("repair", "match", "match_threshold", "count_duplicates", "reject_vague", "min_kept")
 
 
 @click.group()
@@ -42,6 +46,22 @@ def report(directory, spr_plugin):
     from spr_plugin.report.page import write_report
 
     print(write_report(directory, spr_plugin))
+
+
+def _short(flag: str) -> str:
+    return flag.replace("--spr_", "--").replace("_", "-")
+
+
+def method_options(command):
+    """The options of METHOD, each with the flag's default and help."""
+    known = {f.name: f for f in dataclasses.fields(SPRConfig)}
+    for name in reversed(METHOD):
+        f, kind = known[f"spr_{name}"], KINDS[f"spr_{name}"]
+        said = FLAG.sub(lambda flag: _short(flag[0]), f.metadata["help"])
+        asked = {"is_flag": True} if kind.type is bool else {"type": kind.type, "show_default": True}
+        option = click.option(_short(f"--{f.name}"), default=default_of(f), help=f"{said}.", **asked)
+        command = option(command)
+    return command
 
 
 @commands.command()
@@ -81,6 +101,7 @@ def status(directory, watch, as_json):
     required=True,
     help="Gets each response with its scores and refined text; an interrupted command goes on when repeated.",
 )
+@method_options
 @click.option("--pairs", help="Gets the preference pair of each region.")
 @click.option("--allow-outside", is_flag=True, help="Use pictures that lie outside --images.")
 @click.option(
@@ -106,10 +127,10 @@ def score(
     pairs,
     allow_outside,
     max_pixels,
+    **method,
 ):
     """Score and pair anybody's answers, without a trainer."""
     from spr_plugin import formats
-    from spr_plugin.config import SPRConfig
     from spr_plugin.data.pictures import limit_pixels
     from spr_plugin.files import content
     from spr_plugin.plugins import ask, load_file
@@ -121,12 +142,12 @@ def score(
         refuse_no_device(device)
         for path in plugin:
             load_file(path)
-        config = SPRConfig(spr=True, spr_clip=clip, spr_detector=detector, spr_lambda=lam, spr_scorer=scorer)
+        asked = {"clip": clip, "detector": detector, "scorer": scorer, "lambda": lam, **method}
+        config = SPRConfig(spr=True, **{f"spr_{name}": value for name, value in asked.items()})
         form = formats.box_format(box_format, aspect)
         formats.refuse_unknown_aspect(box_format, aspect, f"--aspect {aspect}")
         files = {Path(path).name: content(path)["hash"] for path in plugin}
-        settings = {"clip": clip, "detector": detector, "scorer": scorer, "lambda": lam, "plugin": files}
-        settings["max-pixels"] = max_pixels
+        settings = {**asked, "plugin": files, "max-pixels": max_pixels}
         models = [(flag, path) for flag, path in (("--clip", clip), ("--detector", detector)) if path]
         reads = [*models, *(("--plugin", path) for path in plugin)]
         scoring = Scoring(responses, annotations, images, form, out, pairs, allow_outside, settings, reads)
@@ -146,7 +167,7 @@ def own_flags():
 
 
 def _own(flag: str, own: set[str]) -> str:
-    short = flag.replace("--spr_", "--").replace("_", "-")
+    short = _short(flag)
     return short if short in own else flag
 
 

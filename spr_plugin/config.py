@@ -4,32 +4,32 @@ Nothing heavy is imported here: the boot module reads it at interpreter start. "
 paper states the value; "study" that docs/reproduction.md supports it, "ours" that we chose it.
 """
 
-import copy
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, SHARE, Range, kinds_of, one_of, setting
+from spr_plugin.settings import (
+    FEW,
+    HALF,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    WEIGHTS,
+    Settings,
+    kinds_of,
+    one_of,
+    setting,
+)
 
 PROMPT_KINDS = ("plain", "crop", "reference")
 SAMPLERS = ("live", "openai")
 LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
 MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 
-# More is a slip of the finger, and would be found out where the plan of the steps is made, after sampling.
-FEW = Range("must be greater than 0, finite, and at most 100000", lambda value: 0 < value <= 100_000)
-BELOW_HALF = Range("must lie between 0 and 0.5", lambda share: 0 <= share < 0.5)
-WEIGHTS = Range(
-    "must be 0 or more, not all of them 0", lambda parts: not parts or min(parts) >= 0 < sum(parts) < math.inf
-)
-
 # Stages in their order. A flag shapes the records of one of them, and so of those behind it, or of none.
 STAGES = ("regions", "candidates", "scores", "pairs", "dpo")
 
 
 @dataclass(frozen=True)
-class SPRConfig:
+class SPRConfig(Settings):
     """Flags of the SPR stage."""
 
     spr: bool = setting(False, "run the SPR stage after the host's training, before the host saves")
@@ -191,15 +191,32 @@ class SPRConfig:
     )
     spr_no_local: bool = setting(False, "ablation: S_sem is the crop's similarity alone", shapes="scores")
     spr_repair: str = setting(
-        "hungarian",
-        "how boxes are repaired: hungarian (one to one with the truth); ablation: none (chosen is an answer"
-        " as the model gave it)",
+        "coordinates",
+        "what goes with a box that has no match: its coordinates, or the item; ablation: none (as answered)",
         "paper",
+        shapes="scores",
+    )
+    spr_match: str = setting(
+        "iou",
+        "what makes boxes match in repair and S_loc: iou, or iou and name (nouns; CLIP where they differ)",
+        "paper",
+        within=one_of("iou", "name"),
+        shapes="scores",
+    )
+    spr_match_threshold: float = setting(
+        0.9, "cosine of two names from which on they agree, where nouns differ", within=SHARE, shapes="scores"
+    )
+    spr_count_duplicates: bool = setting(
+        False, "a second box on one object counts in S_loc as an object that was missed", shapes="scores"
+    )
+    spr_reject_vague: bool = setting(
+        False,
+        "words without a box that can be read have S_loc 0 and may be rejected, never chosen",
         shapes="scores",
     )
     spr_min_kept: float = setting(
         0.8,
-        "a repaired description that keeps less than this share of its boxes is not chosen",
+        "a repaired description that keeps less than this share of its boxes (item: names) is not chosen",
         "study",
         within=SHARE,
         shapes="scores",
@@ -266,10 +283,7 @@ class SPRConfig:
         [], "their weights; default: 1 each", within=WEIGHTS, shapes="dpo"
     )
     spr_label_smoothing: float = setting(
-        0.0,
-        "share of pairs that the robust loss takes to be the wrong way round",
-        within=BELOW_HALF,
-        shapes="dpo",
+        0.0, "share of pairs that the robust loss takes to be the wrong way round", within=HALF, shapes="dpo"
     )
     spr_dpo_config: str | None = setting(
         None,
@@ -331,17 +345,6 @@ class SPRConfig:
         self._set({**recipe_settings(self)[0], **dpo_settings(self)[0]})
         if self.spr:
             check(self)
-
-    def but_for(self, values: Mapping[str, Any]) -> "SPRConfig":
-        """The same flags but for these. `dataclasses.replace` would read files again, which set their own."""
-        other = copy.copy(self)
-        other._set(values)
-        return other
-
-    def _set(self, values: Mapping[str, Any]) -> None:
-        """For a config in the making: one that is made is never changed."""
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
 
 
 KINDS = kinds_of(SPRConfig)

@@ -10,7 +10,8 @@ from spr_plugin.settings import Kind, kinds_of
 
 # What `spr:` of --spr_recipe_config may set.
 SPR_FLAGS = """data_aspect exclude min_objects min_area keep_crowd regions_per_image more_than prompts clip
-    detector detector_threshold no_detector scorer lambda no_local repair min_kept pairing min_gap""".split()
+    detector detector_threshold no_detector scorer lambda no_local repair match match_threshold
+    count_duplicates reject_vague min_kept pairing min_gap""".split()
 
 
 def dpo_settings(config: SPRConfig) -> tuple[dict, dict]:

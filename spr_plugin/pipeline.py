@@ -15,7 +15,7 @@ from spr_plugin import dpo
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, remove
 from spr_plugin.ids import digest
-from spr_plugin.judging import judge_all
+from spr_plugin.judging import judge_all, refuse_unreadable
 from spr_plugin.opening import Round, next_round
 from spr_plugin.pairing import PreferencePair, make_pair
 from spr_plugin.progress import counted, listed, say
@@ -81,6 +81,8 @@ def make_pairs(now: Round, queries: list[Query]) -> list[PreferencePair]:
         judge_all(queries, now.recipe, now.host.trainer.args.device, candidates, now.log("scores"))
         without = listed(ranks.from_rank_0(lambda: now.log("scores").words("reason")))
         summary.append(f"{len(candidates)} answers judged (without a score: {without or 'none'})")
+        if now.config.spr_reject_vague:
+            refuse_unreadable(now.log("scores").read().values(), now.folder.path / "scores")
     with during("pairs", now.folder):
         return pair(now, queries)
 

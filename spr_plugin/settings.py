@@ -2,17 +2,19 @@
 file or a notebook says it. Standard library only.
 """
 
+import copy
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from spr_plugin.errors import UserError
 from spr_plugin.redaction import redacted
 
 TOO_LARGE = 1 << 63  # of a whole number: torch and SQLite hold none
+Self = TypeVar("Self", bound="Settings")
 LONGEST = 200  # characters of a value that a line shows
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 
@@ -28,6 +30,12 @@ class Range:
 POSITIVE = Range("must be greater than 0, and finite", lambda value: 0 < value < math.inf)
 NOT_NEGATIVE = Range("must be 0 or more, and finite", lambda value: 0 <= value < math.inf)
 SHARE = Range("must lie between 0 and 1", lambda value: 0 <= value <= 1)
+HALF = Range("must lie between 0 and 0.5", lambda share: 0 <= share < 0.5)
+# More is a slip of the finger, and would be found out where the plan of the steps is made, after sampling.
+FEW = Range("must be greater than 0, finite, and at most 100000", lambda value: 0 < value <= 100_000)
+WEIGHTS = Range(
+    "must be 0 or more, not all of them 0", lambda parts: not parts or min(parts) >= 0 < sum(parts) < math.inf
+)
 
 
 def one_of(*names: str) -> Range:
@@ -150,6 +158,21 @@ def _shown(value) -> str:
     except ValueError:  # Python writes no number of thousands of digits
         text = "of so many digits"
     return redacted(text if len(text) <= LONGEST else text[:LONGEST] + "…")
+
+
+class Settings:
+    """Of a frozen dataclass of settings: how it is made from files and from another one."""
+
+    def but_for(self: Self, values: Mapping[str, Any]) -> Self:
+        """The same flags but for these. `dataclasses.replace` would read files again, which set their own."""
+        other = copy.copy(self)
+        other._set(values)
+        return other
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        """For a config in the making: one that is made is never changed."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
 
 def setting(default, help, origin="ours", *, within=None, shapes=None):

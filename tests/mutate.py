@@ -30,6 +30,8 @@ TARGETS = {
     "spr_plugin.recipes.spr.regions": ["recipes/spr/test_regions.py"],
     "spr_plugin.recipes.spr.scoring": ["recipes/spr/test_scoring.py", "recipes/spr/test_recipe.py"],
     "spr_plugin.recipes.spr.refinement": ["recipes/spr/test_refinement.py", "formats/test_attempts.py"],
+    "spr_plugin.recipes.spr.names": ["recipes/spr/test_names.py"],
+    "spr_plugin.formats.items": ["formats/test_items.py"],
     "spr_plugin.recipes.spr.recipe": ["recipes/spr/test_recipe.py"],
     "spr_plugin.dpo.loss": ["dpo/test_loss.py"],
     "spr_plugin.dpo.plan": ["dpo/test_plan.py"],

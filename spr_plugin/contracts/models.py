@@ -11,7 +11,7 @@ from spr_plugin.boxes import Box
 from spr_plugin.contracts.made_up import LONG, made_up
 from spr_plugin.foreign import Broken, Foreign, listed, methods, number, of_kind, shown
 from spr_plugin.recipes.spr.models import Description, Detection, Detector, Scorer, Similarity
-from spr_plugin.recipes.spr.refinement import Repaired
+from spr_plugin.recipes.spr.refinement import Repaired, Uncut
 from spr_plugin.recipes.spr.regions import RegionQuery
 
 
@@ -51,15 +51,16 @@ class CheckedRepair(Foreign):
     def __init__(self, plugin, hook, given, arguments):
         super().__init__(plugin, hook, given, ["__call__"])
 
-    def __call__(self, text, truth, box_format, width, height, parsed) -> Repaired:
+    def __call__(self, text, truth, box_format, width, height, parsed, **names) -> Repaired:
         with self.checking():
-            made = self.given(text, truth.copy(), box_format, width, height, parsed)
+            made = self.given(text, truth.copy(), box_format, width, height, parsed, **names)
             repaired, kept, dropped = listed(listed(made)[:3], 3, "(text, kept, dropped)")
             of_kind(repaired, str, "as text ")
             for count in (kept, dropped):
                 if of_kind(count, int, "as number of boxes ") < 0:
                     raise Broken(f"gives {shown(count)} as number of boxes")
-        return Repaired(repaired, kept, dropped, box_format.parse(repaired, width, height))
+        whole = Uncut if isinstance(made, Uncut) else Repaired
+        return whole(repaired, kept, dropped, box_format.parse(repaired, width, height))
 
 
 class CheckedSimilarity(Foreign):
@@ -70,6 +71,19 @@ class CheckedSimilarity(Foreign):
         with made_up() as (picture, queries):
             texts = "a red square and a cup", "a cup", LONG
             self.score(picture, [(query.region, text) for query in queries for text in texts])
+        self.likeness = self._likeness if callable(getattr(given, "likeness", None)) else None
+        if self.likeness:
+            self.likeness(["a cup", LONG], ["a red square"])
+
+    def _likeness(self, first, second) -> np.ndarray:
+        with self.checking("likeness"):
+            rows = listed(self.given.likeness(list(first), list(second)), len(first), "texts")
+            return np.array(
+                [
+                    [number(value, "as likeness") for value in listed(row, len(second), "texts")]
+                    for row in rows
+                ]
+            )
 
     def score(self, picture, asked) -> list[tuple[float, float]]:
         with self.checking("score"):

@@ -24,12 +24,13 @@ import math
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 
 from spr_plugin.boxes import Box, Space, finite
 from spr_plugin.formats.attempts import Attempt, Span, attempts, shared, without
+from spr_plugin.formats.items import Cut, cut
 from spr_plugin.formats.parsed import (
     _BETWEEN_BOXES,
     GAP,
@@ -123,6 +124,12 @@ class BoxFormat(ABC):
         parsed = self.parse(text, *ANY_PICTURE)
         spans = {span for mention in parsed.mentions for span in mention.brackets}
         return sorted(spans.union(parsed.failed_spans))
+
+    def without_items(self, text: str, parsed: Parsed, gone: Collection[int]) -> Cut:
+        """`text` without the mentions whose places are in `gone`, words and all, and without coordinates that
+        cannot be read and names that never had a box; what stays, stays as it is written.
+        """
+        return cut(text, parsed, gone)
 
     @abstractmethod
     def render(self, mentions: Iterable[tuple[str, Box]]) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats.attempts import Span, attempts, without
 from spr_plugin.formats.base import BoxFormat, Reading, checked
 from spr_plugin.formats.entries import FENCE, cuts, entries_in, is_value, label_near, object_around, with_key
+from spr_plugin.formats.items import Cut
 from spr_plugin.formats.parsed import Edit, Mention, Parsed, apply, outside
 from spr_plugin.loading import parse_json
 
@@ -172,6 +173,26 @@ class ListedFormat(BoxFormat):
             elif drop_failures:
                 edits.append((span, None))
         return apply(text, edits + cuts(text, sorted(entries), gone))
+
+    def without_items(self, text: str, parsed: Parsed, gone: Collection[int]) -> Cut:
+        """Entries go from their list, those that give a label and no box too. In a text with entries a box
+        of a sentence cannot go.
+        """
+        own = {mention.whole: place in gone for place, mention in enumerate(parsed.mentions)}
+        own |= dict.fromkeys(outside(parsed), True)
+        entries = {span: goes for span, goes in own.items() if text[span[0]] == "{"}
+        bare = [
+            span
+            for span in entries_in(text)[0]
+            if '"label"' in text[slice(*span)] and span not in own and not is_value(text, span[0])
+        ]
+        if not entries and not bare:
+            return super().without_items(text, parsed, gone)
+        entries |= dict.fromkeys(bare, True)
+        if any(goes for span, goes in own.items() if span not in entries):
+            return Cut(None, len(bare))
+        lost = {span for span, goes in entries.items() if goes}
+        return Cut(apply(text, cuts(text, sorted(entries), lost)), len(bare))
 
     def words(self, text: str, parsed: Parsed) -> str:
         """The labels, joined; a text without entries is read as any other."""

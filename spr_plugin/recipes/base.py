@@ -21,6 +21,9 @@ from spr_plugin.data.pictures import Picture
 if TYPE_CHECKING:
     import torch
 
+# The reason of a text that tries to be an answer and cannot be read as one.
+UNREADABLE = "unparsable"
+
 
 @dataclass(frozen=True)
 class Query:

@@ -51,6 +51,7 @@ def summary(run: SavedRun) -> dict:
     rows = {row["id"]: row for record in scores.values() for row in record["candidates"]}
     pairs = [pair for pair in run.pairs if _is_there(pair, queries, rows)]
     invalid = [row["reason"] for row in rows.values() if row["reason"]]
+    unchosen = [row["not_choosable"] for row in rows.values() if row["not_choosable"] and not row["reason"]]
     skipped = [record["skip"] for record in run.records("pairs").values() if "skip" in record]
     counts = {"regions": len(queries), "candidates": len(rows), "preference pairs": len(pairs)}
     return {
@@ -58,6 +59,7 @@ def summary(run: SavedRun) -> dict:
         "skipped_images": run.skipped,
         "skipped_regions": counted(skipped),
         "invalid_candidates": counted(invalid),
+        "not_choosable": counted(unchosen),
         "terms": _mean_terms(rows, pairs),
         "pairs": [
             _shown(pair, queries[pair.query], scores[pair.query], run) for pair in _spread(pairs, SHOWN_PAIRS)

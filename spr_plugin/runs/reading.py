@@ -46,7 +46,9 @@ class SavedRun:
         if (
             manifest is None and not {part_of(name) for name in names_in(folder.path)} & PARTS
         ):  # killed at its start
-            raise UserError(f"{folder}: no SPR run here; give OUTPUT_DIR of one, or a folder of `spr sample`")
+            raise UserError(
+                f"{folder}: no SPR run here; give OUTPUT_DIR/spr of one, or a folder of `spr sample`"
+            )
         manifest = manifest or {}
         self.config: dict[str, Any] = manifest.get("config", {})
         self.version, self.layout = manifest.get("version"), manifest.get("layout", 1 if manifest else LAYOUT)

@@ -49,8 +49,9 @@ class Scoring:
         annotations, images: what ``spr_annotations`` hooks know, COCO JSON above all, and its folder of
             pictures.
         out: gets each response with ``s_sem, s_crop, s_local, s_loc, score, boxes`` (xyxy, pixels, as far as
-            they lie on the picture), ``reason`` (of one that is not valid), ``refined`` and
-            ``refined_score``; all numbers None where there is a reason.
+            they lie on the picture), ``reason`` (of one that is not valid), ``refined``,
+            ``refined_score`` and ``not_choosable`` (why it is never chosen); all numbers None where there is
+            a reason.
         pairs: gets the preference pairs.
         allow_outside: pictures may lie outside their folder.
         settings: flag → value of what else shapes the scores; others make a run that goes on score again.
@@ -197,4 +198,5 @@ def _answer(judged: dict, query: RegionQuery, box_format: BoxFormat) -> dict:
         "boxes": [list(box.xyxy) for box in map(usable, written) if box],
         "refined": judged["repaired"],
         "refined_score": judged["repaired_score"],
+        "not_choosable": judged["not_choosable"],
     }

@@ -396,6 +396,18 @@ def test_long_text_is_the_token_weighted_mean_of_its_sentences(small):
         assert both[term] == pytest.approx((n * one[term] + m * two[term]) / (n + m), abs=1e-6)
 
 
+@torch.no_grad()
+def test_likeness_is_the_cosine_of_texts_whatever_is_asked_beside_them(small):
+    long = "dog " * 60
+    first, second = ["a dog", "cups", long], ["cups", "a dog"]
+    table = small.likeness(first, second)
+    assert table.shape == (3, 2) and table[0, 1] == table[1, 0] == pytest.approx(1, abs=1e-6)
+    embeddings = small.text_embeddings(["a dog", "cups"])
+    assert table[0, 0] == pytest.approx(float(embeddings[0] @ embeddings[1]), abs=1e-6)
+    assert small.likeness(second, first) == pytest.approx(table.T, abs=1e-6)
+    assert small.likeness([long], ["cups"])[0, 0] == pytest.approx(table[2, 0], abs=1e-6)
+
+
 def test_a_very_long_text_is_never_cut_silently(small):
     image = picture()
     region = box(75, 50, 225, 150, image)

@@ -47,6 +47,16 @@ def test_a_flag_that_is_none(world, tmp_path):
     assert "did you mean spr_lambda?" in line
 
 
+def test_answers_in_another_box_text_are_not_rejected_one_by_one(world, tmp_path):
+    """0-1 decimals read as Ferret's integers: nearly all answers are unreadable, which is no vague model."""
+    flags = (
+        "--spr_only --spr_regions 3 --spr_box_format ferret --spr_reject_vague --spr_prompts plain".split()
+    )
+    line = refused(command(world, tmp_path / "llava-x", *spr_flags(world), *flags))
+    assert "of 6 answers cannot be read, more than half" in line and "--spr_box_format" in line
+    assert Log(tmp_path / "llava-x" / "spr" / "scores").read()
+
+
 def test_a_deepspeed_file_with_an_unknown_key(world, tmp_path):
     """Named before the model is loaded, by no traceback of zero.Init or the engine."""
     settings = json.loads((ROOT / "tests" / "deepspeed" / "zero3.json").read_text())

@@ -251,6 +251,12 @@ SIMILARITIES = [
         method(ASKED, "return [(len(t.split()) < 60 or 1 / 0, 0.5) for _, t in asked]"),
         "Lab.score raised ZeroDivisionError",
     ),
+    (method("likeness(self, first, second)", "return [0.5 for _ in first]"), "Lab.likeness gives float"),
+    (method("likeness(self, first, second)", "return [[0.5]]"), "Lab.likeness gives 1 rows for 2 texts"),
+    (
+        method("likeness(self, first, second)", "return torch.full((len(first), len(second)), torch.nan)"),
+        "Lab.likeness gives as likeness .*nan",
+    ),
 ]
 DETECTORS = [
     (method("detect(self, picture)", "return []"), "Lab.detect raised TypeError"),

@@ -32,7 +32,7 @@ from spr_plugin.judging import judge_queries  # noqa: E402
 from spr_plugin.pairing import PreferencePair, best_over_worst, make_pair  # noqa: E402
 from spr_plugin.recipes.spr.prompts import prompts_for, restate  # noqa: E402
 from spr_plugin.recipes.spr.recipe import SPR  # noqa: E402
-from spr_plugin.recipes.spr.refinement import refine  # noqa: E402
+from spr_plugin.recipes.spr.refinement import refine, refine_items  # noqa: E402
 from spr_plugin.recipes.spr.regions import grow_region, members, region_queries, region_query  # noqa: E402
 from spr_plugin.recipes.spr.scoring import SPRScorer  # noqa: E402
 from spr_plugin.report.page import write_report  # noqa: E402
@@ -234,6 +234,21 @@ def test_from_answers_to_a_pair(queries, scorer):
         assert pair.rejected_score == min(row["score"] for row in rows.values() if row["reason"] is None)
 
 
+def test_items_of_a_photograph_go_with_their_boxes(queries, scorer):
+    """Every second object is said to be far off; the others' names stay, with the hand-drawn boxes."""
+    ready = SPR(SPRConfig(spr_min_kept=0, spr_match="name"), FORM, refine_items, scorer)
+    for query in queries:
+        rows = [
+            (one.label, shifted(one.box, 0.9) if number % 2 else one.box)
+            for number, one in enumerate(query.truth)
+        ]
+        [record] = judge_queries([query], [[{"id": "a", "text": sentence(rows)}]], ready)
+        [row] = record["candidates"]
+        assert row["repaired"] == sentence([(one.label, one.box) for one in query.truth[::2]])
+        assert row["not_choosable"] is None
+        assert row["repaired_terms"]["kept"] == pytest.approx(len(query.truth[::2]) / len(query.truth))
+
+
 def test_a_crop_answer_of_a_photograph_finds_its_objects_again(queries):
     for query in queries:
         [prompt] = prompts_for(query, FORM, ["crop"])
@@ -269,6 +284,10 @@ def test_the_report_draws_chosen_and_rejected_boxes(queries, scorer, tmp_path):
     html = write_report(tmp_path).read_text()
     assert not re.search(r"(src|href)=.https?:", html), "the report is one file that needs no network"
     assert "missing_image" in html and "no_box" in html and "unparsable" in html
+    unchosen = html.split("Valid candidates that may not be chosen</h2>")[1].split("<h2>")[0]
+    rows = [row for record in Log(tmp_path / "scores").read().values() for row in record["candidates"]]
+    lost = sum(row["not_choosable"] == "no_box_survived" for row in rows)
+    assert lost and re.findall(r"<td>(\w+)</td>", unchosen) == ["no_box_survived", str(lost)]
     pictures = [
         Image.open(io.BytesIO(base64.b64decode(data)))
         for data in re.findall(r"data:image/jpeg;base64,([\w+/=]+)", html)

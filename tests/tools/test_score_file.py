@@ -392,9 +392,39 @@ def test_the_objects_of_all_records_of_a_picture_count(small):
     assert len(region_query(Pictures("coco.json", "images").of(row), region, 0).truth) == 2
 
 
+def test_the_method_s_flags_are_the_run_s(small):
+    """A true box behind a wrong name, one far off, and two answers without a box; the objects are rings."""
+    annotated(small, rows=[{"bbox": [0, 0, 320, 200]}, {"bbox": [320, 200, 320, 200]}])
+    coco = Path("coco.json")
+    coco.write_text(coco.read_text().replace('"cat"', '"ring"'))
+    good, other, far = "[0.0, 0.0, 0.5, 0.5]", "[0.5, 0.5, 1.0, 1.0]", "[0.0, 0.8, 0.1, 0.9]"
+    texts = (
+        f"a circle {good} and a ring {other}",
+        f"a ring {good}, a ring {good}",
+        "Some rings.",
+        f"a ring {far[:-1]}",
+    )
+    responses(small, *({"text": text} for text in texts))
+    clip = "--clip", f"{TINY}/clip", "--aspect", "square"
+    plain = command(*clip)
+    assert [row["not_choosable"] for row in plain] == [None, "too_few_boxes_kept", "no_box", "unparsable"]
+    assert [row["s_loc"] for row in plain] == [1.0, 0.5, None, None]
+    flags = "--repair item --match name --match-threshold 1 --count-duplicates --reject-vague --min-kept 0.5"
+    found = command(*clip, *flags.split(), "--pairs", "pairs.jsonl", out="other.jsonl")
+    assert [row["not_choosable"] for row in found] == [None, None, "no_box", "unparsable"]
+    assert [row["refined"] for row in found[:2]] == [f"a ring {other}", f"a ring {good}"]
+    assert [row["s_loc"] for row in found] == [0.5, pytest.approx(1 / 3), 0.0, 0.0]
+    assert [row["reason"] for row in found] == [None] * 4 and None not in [row["score"] for row in found]
+    [pair] = map(json.loads, Path("pairs.jsonl").read_text().splitlines())
+    assert pair["rejected"] == min(found, key=lambda row: row["score"])["text"]
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        (["--match", "names"], "--match names: choose from iou, name"),
+        (["--match-threshold", "2"], "--match-threshold 2"),
+        (["--repair", "items", "--clip", f"{TINY}/clip"], "--repair items: .*coordinates, item and none"),
         (["--box-format", "nobody"], "--box-format nobody: no such family.*--plugin FILE"),
         (["--scorer", "nobody"], "--scorer nobody: no plugin has it"),
         (["--plugin", "gone.py"], "--plugin gone.py: no such file"),

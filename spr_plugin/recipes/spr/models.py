@@ -11,6 +11,7 @@ from PIL import Image
 from spr_plugin.boxes import Array, Box
 from spr_plugin.formats.base import BoxFormat
 from spr_plugin.formats.parsed import Parsed
+from spr_plugin.recipes.spr.names import Agreement
 from spr_plugin.recipes.spr.refinement import Repaired
 from spr_plugin.recipes.spr.regions import RegionQuery
 
@@ -19,7 +20,8 @@ Detection = tuple[str, Box, float]  # phrase, box in any space of the picture, s
 
 @dataclass(frozen=True)
 class Description:
-    """A text as a scorer gets it: one with words, and with boxes that could be read.
+    """A text as a scorer gets it: one with words, and with boxes that could be read (with
+    ``--spr_reject_vague`` also one without).
 
     Attributes:
         query: what it answers.
@@ -27,6 +29,9 @@ class Description:
         words: the same without coordinates.
         predicted: (m, 4) xyxy in pixels: the boxes written, then the detector's for the phrases of this text.
         truth: (n, 4) xyxy in pixels: the region's ground truth, the same for all answers to a query.
+        agree: (m, n) bool, which names of `predicted` and `truth` agree; None where names do not count.
+        repeated: how many of the boxes written are for an object that another one is for; 0 where that does
+            not count.
     """
 
     query: RegionQuery
@@ -34,6 +39,8 @@ class Description:
     words: str
     predicted: Array
     truth: Array
+    agree: Agreement | None = None
+    repeated: int = 0
 
 
 class Scorer(Protocol):
@@ -53,7 +60,15 @@ class Repair(Protocol):
     """Repairs the boxes of an answer. From the hook ``spr_repair``."""
 
     def __call__(
-        self, text: str, truth: Array, box_format: BoxFormat, width: int, height: int, parsed: Parsed
+        self,
+        text: str,
+        truth: Array,
+        box_format: BoxFormat,
+        width: int,
+        height: int,
+        parsed: Parsed,
+        *,
+        agree: Agreement | None = None,
     ) -> Repaired:
         """The repaired text with the number of its boxes that were kept and dropped.
 
@@ -61,11 +76,16 @@ class Repair(Protocol):
             text: about a picture of `width` x `height` pixels.
             truth: (n, 4) xyxy in pixels.
             parsed: what was read in the text.
+            agree: (boxes of `parsed`, n) bool, whose names agree; given where ``--spr_match`` says so.
         """
 
 
 class Similarity(Protocol):
-    """An image-text model. From the hook ``spr_similarity``."""
+    """An image-text model. From the hook ``spr_similarity``.
+
+    One that has ``likeness(first, second)`` too, the (len(first), len(second)) cosines of two lists of texts,
+    is asked by ``--spr_match name`` about names whose nouns differ.
+    """
 
     def score(self, picture: Image.Image, asked: Sequence[tuple[Box, str]]) -> list[tuple[float, float]]:
         """For each (region, text without coordinates) ``(S(I_crop, T), S_local(I, T))``: raw cosines.

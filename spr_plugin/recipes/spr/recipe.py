@@ -6,25 +6,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from spr_plugin.boxes import Array, finite
+from spr_plugin.boxes import Array, Box, finite
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import usable
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.plugins import ask
-from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Prompt, Recipe, Source
+from spr_plugin.recipes.base import UNREADABLE, Judged, JudgedAnswer, Mark, Prompt, Recipe, Source
 from spr_plugin.recipes.spr.models import Description, Detection, Detector, Repair, Scorer
+from spr_plugin.recipes.spr.names import Agreement, agreement
 from spr_plugin.recipes.spr.prompts import plain_question, prompts_for, restate
 from spr_plugin.recipes.spr.refinement import Repaired
 from spr_plugin.recipes.spr.regions import RegionQuery
-from spr_plugin.recipes.spr.scoring import ground_truth, localization_score, strip_coordinates
+from spr_plugin.recipes.spr.scoring import (
+    duplicates,
+    ground_truth,
+    localization_score,
+    strip_coordinates,
+    truth_names,
+)
 from spr_plugin.recipes.spr.source import draw_regions
 
 if TYPE_CHECKING:
@@ -36,13 +43,21 @@ Detected = Mapping[str, list[Detection]]  # phrase → what the detector finds f
 @dataclass(frozen=True)
 class Answer:
     """A text that was read: what of it are boxes, its words without coordinates, and why it cannot be scored,
-    or None.
+    or None; of one that is scored all the same what is `vague` about it, for which it is never chosen.
     """
 
     text: str
     parsed: Parsed
     words: str
     reason: str | None
+    vague: str | None = None
+
+
+class Truth(NamedTuple):
+    """A query's ground truth: (n, 4) xyxy in pixels, and what each is called."""
+
+    boxes: Array
+    names: list[str]
 
 
 class Score(NamedTuple):
@@ -83,7 +98,7 @@ class SPR(Recipe[RegionQuery]):
         repair: Repair | None = ask("spr_repair", config=config)
         if repair is None:
             raise UserError(
-                f"--spr_repair {config.spr_repair}: no plugin has it; ours are hungarian and none"
+                f"--spr_repair {config.spr_repair}: no plugin has it; ours are coordinates, item and none"
             )
         scorer: Scorer | None = ask("spr_scorer", config=config, device=device)
         if scorer is None:
@@ -128,11 +143,10 @@ class SPR(Recipe[RegionQuery]):
         n; not `pooled`, the truth is the annotations. Truths are lists of xyxy in pixels.
         """
         (picture,) = pictures
-        answers = [[self.answer(query, text) for text in row] for query, row in zip(queries, texts)]
+        answers = [[self._given(query, text) for text in row] for query, row in zip(queries, texts)]
         detected = self._detected(picture, [one for row in answers for one in row], {})
         truths = [
-            ground_truth(query, _named(row, detected) if pooled else ())
-            for query, row in zip(queries, answers)
+            _truth(query, _named(row, detected) if pooled else ()) for query, row in zip(queries, answers)
         ]
         repairs = [
             [self._repaired(one, truth, query) for one in row]
@@ -156,38 +170,66 @@ class SPR(Recipe[RegionQuery]):
         parsed = parsed or self.form.parse(text, query.image.width, query.image.height)
         words = strip_coordinates(text, parsed, self.form)
         if not parsed.boxes and parsed.failures:
-            reason: str | None = "unparsable"
+            reason: str | None = UNREADABLE
         else:
             reason = "empty" if not words else None if parsed.boxes else "no_box"
         return Answer(text, parsed, words, reason)
 
-    def _repaired(self, one: Answer, truth: Array, query: RegionQuery) -> Repaired:
+    def _given(self, query: RegionQuery, text: str) -> Answer:
+        """An answer as the model gave it: with ``--spr_reject_vague`` words are scored without a box too."""
+        one = self.answer(query, text)
+        vague = self.config.spr_reject_vague and one.words and one.reason
+        return replace(one, reason=None, vague=one.reason) if vague else one
+
+    def _repaired(self, one: Answer, truth: Truth, query: RegionQuery) -> Repaired:
+        agree = self._agreement(_phrases_of(one.parsed), truth)
+        names: dict[str, Any] = {} if agree is None else {"agree": agree}
         assert self.repair is not None, "judging needs what `on` loads"
-        return self.repair(one.text, truth, self.form, query.image.width, query.image.height, one.parsed)
+        size = query.image.width, query.image.height
+        return self.repair(one.text, truth.boxes, self.form, *size, one.parsed, **names)
+
+    def _agreement(self, said: Sequence[str], truth: Truth, models: bool = True) -> Agreement | None:
+        """(len(said), n) bool, whose names agree; None where ``--spr_match`` does not ask."""
+        if self.config.spr_match == "iou":
+            return None
+        likeness = getattr(self.scorer, "likeness", None) if models else None
+        return agreement(said, truth.names, likeness, self.config.spr_match_threshold)
+
+    def _repeated(self, written: Sequence[Box], truth: Truth, agree: Agreement | None) -> int:
+        """How many of the boxes `written` count as duplicates; `agree` begins with their names."""
+        if not self.config.spr_count_duplicates:
+            return 0
+        boxes = [box.pixels() for box in written]
+        return duplicates(truth.boxes, boxes, None if agree is None else agree[: len(boxes)])
+
+    def _described(self, query: RegionQuery, truth: Truth, one: Answer, detected: Detected) -> Description:
+        found = _named([one], detected)
+        boxes = [*one.parsed.boxes, *(box for _, box, _ in found)]
+        predicted = np.array([box.pixels() for box in boxes], dtype=np.float64).reshape(-1, 4)
+        said = [*_phrases_of(one.parsed), *(phrase for phrase, _, _ in found)]
+        agree = self._agreement(said, truth)
+        repeated = self._repeated(one.parsed.boxes, truth, agree)
+        return Description(query, one.text, one.words, predicted, truth.boxes, agree, repeated)
 
     def _scores(
-        self, picture: Image.Image, rows: Sequence[tuple[RegionQuery, Array, Answer]], detected: Detected
+        self, picture: Image.Image, rows: Sequence[tuple[RegionQuery, Truth, Answer]], detected: Detected
     ) -> list[Score]:
         """The score of each (query, truth, answer) of one picture."""
-        described = [
-            Description(query, one.text, one.words, _predicted(one, detected), truth)
-            for query, truth, one in rows
-            if not one.reason
-        ]
+        described = [self._described(*row, detected) for row in rows if not row[-1].reason]
         assert self.scorer is not None, "judging needs what `on` loads"
         scores = iter(self.scorer.score(picture, described) if described else ())
         return [Score({}, None, one.reason) if one.reason else _score(*next(scores)) for _, _, one in rows]
 
     def _judged(
         self,
-        truth: Array,
+        truth: Truth,
         row: list[Answer],
         scores: list[Score],
         repairs: list[Repaired],
         again: list[Score],
     ) -> Judged:
         return Judged(
-            truth.tolist(),
+            truth.boxes.tolist(),
             tuple(
                 JudgedAnswer(
                     one.text,
@@ -195,18 +237,20 @@ class SPR(Recipe[RegionQuery]):
                     repaired.text,
                     after.terms if after.reason else {**after.terms, "kept": repaired.share},
                     after.score,
-                    self._not_choosable(score, repaired, after),
+                    self._not_choosable(score.reason or one.vague, repaired, after),
                     score.reason,
                 )
                 for one, score, repaired, after in zip(row, scores, repairs, again)
             ),
         )
 
-    def _not_choosable(self, score: Score, repaired: Repaired, after: Score) -> str | None:
-        if score.reason or after.reason:
-            return score.reason or "no_box_survived"
+    def _not_choosable(self, why: str | None, repaired: Repaired, after: Score) -> str | None:
+        """`why` of the answer as it was given, or what became of it."""
+        if why or after.reason:
+            return why or "no_box_survived"
         # Words that lost their boxes would teach the model to write none.
-        return "too_few_boxes_kept" if repaired.share < self.config.spr_min_kept else None
+        few = "too_few_boxes_kept" if repaired.share < self.config.spr_min_kept else None
+        return repaired.not_choosable or few
 
     def _detected(self, picture: Image.Image, answers: Sequence[Answer], known: Detected) -> Detected:
         """`known`, and what the detector finds for the phrases that are new: all at once, none twice."""
@@ -220,13 +264,19 @@ class SPR(Recipe[RegionQuery]):
         return detected
 
     def measure(self, texts: Sequence[str], queries: Sequence[RegionQuery]) -> dict[str, float]:
-        """Share of answers with a readable box, boxes an answer, S_loc against the annotations."""
+        """Share of answers with a readable box, boxes an answer, S_loc against the annotations (with
+        ``--spr_match name`` by nouns alone).
+        """
         sums = {"parsable": 0.0, "boxes": 0.0, "s_loc": 0.0}
         for text, query in zip(texts, queries):
-            boxes = self.form.parse(text, query.image.width, query.image.height).boxes
+            parsed = self.form.parse(text, query.image.width, query.image.height)
+            boxes, truth = parsed.boxes, _truth(query)
+            agree = self._agreement(_phrases_of(parsed), truth, models=False)
             sums["parsable"] += bool(boxes)
             sums["boxes"] += len(boxes)
-            sums["s_loc"] += localization_score(ground_truth(query), [box.pixels() for box in boxes])
+            sums["s_loc"] += localization_score(
+                truth.boxes, [box.pixels() for box in boxes], agree, self._repeated(boxes, truth, agree)
+            )
         return {name: value / len(texts) for name, value in sums.items()}
 
     # --- showing
@@ -265,10 +315,14 @@ def _named(answers: Iterable[Answer], detected: Detected) -> list[Detection]:
     return [detection for phrase in sorted(_phrases(answers)) for detection in detected.get(phrase, ())]
 
 
-def _predicted(one: Answer, detected: Detected) -> Array:
-    """(m, 4) pixels: the boxes that an answer writes, and the detector's for its phrases."""
-    boxes = [*one.parsed.boxes, *(box for _, box, _ in _named([one], detected))]
-    return np.array([box.pixels() for box in boxes], dtype=np.float64).reshape(-1, 4)
+def _phrases_of(parsed: Parsed) -> list[str]:
+    """What each box that was read is called."""
+    return [mention.phrase for mention in parsed.mentions for _ in mention.boxes]
+
+
+def _truth(query: RegionQuery, detections: Sequence[Detection] = ()) -> Truth:
+    boxes = ground_truth(query, detections)
+    return Truth(boxes, truth_names(query, boxes, detections))
 
 
 @hookimpl

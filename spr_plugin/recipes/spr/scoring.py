@@ -2,6 +2,7 @@
 
     S_sem = 1/2 (S(I_crop, T) + S_local(I, T))          T: the description without coordinates
     S_loc = 1/n sum_i max_j p[i, j]                     p[i, j] = IoU(gt_i, pred_j) if IoU >= 0.5 else 0
+            (with --spr_match name also 0 where the names of gt_i and pred_j do not agree)
     S     = lambda S_sem + (1 - lambda) S_loc           lambda = 0.8
 
 Formulas on plain arrays first, then :class:`SPRScorer`, which asks a similarity model. Which model that is,
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
+from scipy.optimize import linear_sum_assignment
 
 from spr_plugin.boxes import Array, Box, best_iou, iou_matrix
 from spr_plugin.config import SPRConfig
@@ -26,6 +28,7 @@ from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.plugins import ask
 from spr_plugin.recipes.spr.models import Description, Detection, Similarity
+from spr_plugin.recipes.spr.names import Agreement, Likeness
 from spr_plugin.recipes.spr.regions import RegionQuery
 
 if TYPE_CHECKING:
@@ -43,14 +46,38 @@ def semantic_score(s_crop: float, s_local: float) -> float:
     return (s_crop + s_local) / 2
 
 
-def localization_score(truth: ArrayLike, predicted: ArrayLike) -> float:
+def localization_score(
+    truth: ArrayLike, predicted: ArrayLike, agree: Agreement | None = None, repeated: int = 0
+) -> float:
     """S_loc in [0, 1] of `predicted` (m, 4) against `truth` (n, 4), xyxy in one space. m may be 0; n must not
     (ValueError).
+
+    Args:
+        agree: (m, n) bool, whose names agree; None where names do not count.
+        repeated: boxes (:func:`duplicates`) that each count as one more object, which nothing finds.
     """
-    best = best_iou(truth, predicted)
+    best = (
+        best_iou(truth, predicted) if agree is None else _worth(predicted, truth, agree).max(0, initial=0.0)
+    )
     if not len(best):
         raise ValueError("S_loc is a mean over ground-truth boxes, and there is none")
-    return float(np.where(best >= IOU_FLOOR, best, 0.0).mean())
+    return float(np.where(best >= IOU_FLOOR, best, 0.0).sum() / (len(best) + repeated))
+
+
+def duplicates(truth: ArrayLike, written: ArrayLike, agree: Agreement | None = None) -> int:
+    """How many of the boxes that were `written` lie on an object (p > 0) that another one of them is for, in
+    the best one-to-one matching.
+    """
+    worth = _worth(written, truth, agree)
+    rows, columns = linear_sum_assignment(worth, maximize=True)
+    return int((worth > 0).any(axis=1).sum() - (worth[rows, columns] > 0).sum())
+
+
+def _worth(predicted: ArrayLike, truth: ArrayLike, agree: Agreement | None) -> Array:
+    """p[i, j], transposed: (m, n)."""
+    overlaps = iou_matrix(predicted, truth)
+    counts = overlaps >= IOU_FLOOR
+    return np.where(counts if agree is None else counts & agree, overlaps, 0.0)
 
 
 def total_score(lam: float, s_sem: float, s_loc: float) -> float:
@@ -81,6 +108,16 @@ def ground_truth(query: RegionQuery, detections: Iterable[Detection] = ()) -> Ar
     )
     detected = suppressed([box for _, box in ranked])
     return np.concatenate([boxes, detected[best_iou(detected, boxes) < IOU_FLOOR]])
+
+
+def truth_names(query: RegionQuery, truth: Array, detections: Iterable[Detection] = ()) -> list[str]:
+    """What each box of the :func:`ground_truth` is called: an annotation's label, or the phrase for which a
+    detector gave it, of several the one with the best score.
+    """
+    ranked = sorted(((-score, phrase, box.pixels()) for phrase, box, score in detections), reverse=True)
+    phrases = {box: phrase for _, phrase, box in ranked}
+    labels = [annotation.label for annotation in query.truth]
+    return labels + [phrases[tuple(box)] for box in truth[len(labels) :].tolist()]
 
 
 def suppressed(boxes: Sequence[tuple[float, ...]]) -> Array:
@@ -144,12 +181,16 @@ class SPRScorer:
         similarity: gives the two cosines of S_sem.
         lam: lambda, the weight of S_sem.
         local: whether S_local has its half of S_sem; without it S_sem is S(I_crop, T) (an ablation).
+
+    Attributes:
+        likeness: the similarity model's own, or None where it has none.
     """
 
     def __init__(self, similarity: Similarity, lam: float = 0.8, local: bool = True):
         if not 0 <= lam <= 1:
             raise ValueError(f"lambda is a weight between 0 and 1, not {lam}")
         self.similarity, self.lam, self.local = similarity, lam, local
+        self.likeness: Likeness | None = getattr(similarity, "likeness", None)
 
     def score(
         self, picture: Image.Image, descriptions: Sequence[Description]
@@ -161,7 +202,7 @@ class SPRScorer:
 
     def _scored(self, one: Description, s_crop: float, s_local: float) -> tuple[dict[str, float], float]:
         s_sem = semantic_score(s_crop, s_local) if self.local else s_crop
-        s_loc = localization_score(one.truth, one.predicted)
+        s_loc = localization_score(one.truth, one.predicted, one.agree, one.repeated)
         terms = {"s_crop": s_crop, "s_local": s_local, "s_sem": s_sem, "s_loc": s_loc}
         return terms, total_score(self.lam, s_sem, s_loc)
 

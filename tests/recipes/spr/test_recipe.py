@@ -1,6 +1,6 @@
 """Judging by hand: what is scored, on which truth, and what becomes of texts that cannot be."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,10 +10,12 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import llava
 from spr_plugin.hookspecs import hookimpl
+from spr_plugin.judging import judge_pictures
+from spr_plugin.pairing import best_over_worst, make_pair
 from spr_plugin.plugins import manager
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.recipe import SPR
-from spr_plugin.recipes.spr.refinement import refine
+from spr_plugin.recipes.spr.refinement import refine, spr_repair
 from spr_plugin.recipes.spr.scoring import SPRScorer
 
 from .by_hand import FORM, PICTURE, SPACE, query
@@ -52,7 +54,9 @@ class Finds:
 
 
 def recipe(similarity=None, detector=None, lam=0.8, local=True, **flags):
-    return SPR(SPRConfig(**flags), FORM, refine, SPRScorer(similarity or WordCount(), lam, local), detector)
+    config = SPRConfig(**flags)
+    scorer = SPRScorer(similarity or WordCount(), lam, local)
+    return SPR(config, FORM, spr_repair(config), scorer, detector)
 
 
 def judge(recipe, texts, asked=None, pooled=True):
@@ -98,6 +102,130 @@ def test_a_text_of_which_no_box_survives_is_not_choosable():
         "a dog",
         None,
     )
+
+
+def test_items_that_cannot_part_are_not_choosable():
+    """The word comes before that of too few boxes, and after that of none."""
+    mixed = "a dog [0.0, 0.0, 0.2, 0.2] chases a cup [0.8, 0.8, 0.9, 0.9]"
+    lost = "a dog [0.8, 0.8, 0.9, 0.9] chases a cup [0.7, 0.8, 0.9, 0.9]"
+    listed = "a dog [0.0, 0.0, 0.2, 0.18] and a cup [0.8, 0.8, 0.9, 0.9]"
+    for least, few in ((0.5, None), (0.8, "too_few_boxes_kept")):
+        judged = judge(recipe(spr_repair="item", spr_min_kept=least), [mixed, lost, listed]).answers
+        assert [one.not_choosable for one in judged] == ["cannot_cut", "no_box_survived", few]
+        assert [one.not_rejectable for one in judged] == [None] * 3
+    assert [one.repaired for one in judged[1:]] == ["", "a dog [0.0, 0.0, 0.2, 0.2]"]
+    assert judged[2].repaired_terms["kept"] == 0.5 and judged[2].repaired_score is not None
+
+
+def named(*labels):
+    """The query whose two objects are called so."""
+    asked = query()
+    truth = tuple(replace(one, label=label) for one, label in zip(asked.truth, labels))
+    return replace(asked, truth=truth)
+
+
+class Synonyms(WordCount):
+    """Takes a puppy and a dog for alike."""
+
+    def likeness(self, first, second):
+        return np.array(
+            [[0.92 if {one, other} == {"puppy", "dog"} else 0.5 for other in second] for one in first]
+        )
+
+
+def test_a_true_box_behind_a_wrong_name_counts_for_nothing_where_names_are_asked():
+    text = "a cup [0.0, 0.0, 0.2, 0.2] and the old cups [0.4, 0.4, 0.6, 0.6]"
+    asked = named("dog", "red cup")
+    [by_iou] = judge(recipe(), [text], asked).answers
+    [by_name] = judge(recipe(spr_match="name", spr_min_kept=0.5), [text], asked).answers
+    assert by_iou.terms["s_loc"] == pytest.approx(1) and by_name.terms["s_loc"] == pytest.approx(0.5)
+    assert by_name.repaired == "a cup and the old cups [0.4, 0.4, 0.6, 0.6]" and by_iou.repaired == text
+    assert by_name.repaired_terms["s_loc"] == pytest.approx(0.5)
+    ready = recipe(spr_match="name")
+    assert ready.measure([text], [asked])["s_loc"] == pytest.approx(0.5)
+    assert recipe().measure([text], [asked])["s_loc"] == pytest.approx(1)
+
+
+def test_names_without_a_common_noun_agree_from_the_threshold_on():
+    """A similarity model that knows no texts leaves it at the nouns; the probe asks no model."""
+    text, asked = "a puppy [0.0, 0.0, 0.2, 0.2]", named("dog", "cup")
+    for similarity, threshold, s_loc in (
+        (Synonyms(), 0.92, 0.5),
+        (Synonyms(), 0.93, 0.0),
+        (WordCount(), 0.1, 0.0),
+    ):
+        ready = recipe(similarity, spr_match="name", spr_match_threshold=threshold)
+        [one] = judge(ready, [text], asked).answers
+        assert one.terms["s_loc"] == pytest.approx(s_loc)
+        assert ready.measure([text], [asked])["s_loc"] == 0.0
+
+
+def test_annotations_and_boxes_without_a_name_are_matched_by_iou():
+    ready = recipe(spr_match="name")
+    [one] = judge(
+        ready, ["a cup [0.0, 0.0, 0.2, 0.2] and a dog [0.4, 0.4, 0.6, 0.6]"], named("7", "cup")
+    ).answers
+    assert one.terms["s_loc"] == pytest.approx(0.5)
+    [one] = judge(ready, ["[0.4, 0.4, 0.6, 0.6] is what I see."], named("dog", "cup")).answers
+    assert one.terms["s_loc"] == pytest.approx(0.5)
+
+
+def test_what_a_detector_finds_has_the_name_that_it_was_asked_for():
+    """Its box is of the truth under "cat", and is a prediction of whoever said so."""
+    right, wrong = TEXTS[1], "a cat [0.9, 0.0, 1.0, 0.1] and a cup [0.7, 0.7, 0.9, 0.9]"
+    ready = recipe(detector=Finder(), spr_match="name")
+    one, two = judge(ready, [right, wrong], named("dog", "mug")).answers
+    assert one.terms["s_loc"] == pytest.approx(2 / 3)  # dog as written, cat as found
+    assert two.terms["s_loc"] == pytest.approx(1 / 3) and two.repaired == "a cat and a cup"
+
+
+def test_a_duplicate_counts_where_asked_and_a_detector_s_box_is_none():
+    text = "a cat [0.7, 0.7, 0.9, 0.9], a dog [0.0, 0.0, 0.2, 0.2] and a dog [0.0, 0.0, 0.2, 0.18]"
+    for flags, n in (({}, 3), ({"spr_count_duplicates": True}, 4)):
+        ready = recipe(detector=Finder(), **flags)
+        [one] = judge(ready, [text]).answers
+        assert one.terms["s_loc"] == pytest.approx(2 / n)
+        assert one.repaired_terms["s_loc"] == pytest.approx(2 / 3), "of one object one box is left"
+        assert ready.measure([text], [query()])["s_loc"] == pytest.approx(1 / (n - 1))
+
+
+VAGUE = {
+    "a dog": "no_box",
+    "Some things are here.": "no_box",
+    "a dog [0.0, 0.0, 0.2]": "unparsable",
+    "a dog [3, 4, 5, 6]": "unparsable",
+}
+
+
+@pytest.mark.parametrize("repair", ["coordinates", "item", "none"])
+@pytest.mark.parametrize("text", VAGUE)
+def test_vague_answers_have_their_words_worth_and_are_only_rejected(text, repair):
+    words = WordCount()
+    ready = recipe(words, spr_reject_vague=True, spr_repair=repair)
+    good = "a dog [0.0, 0.0, 0.2, 0.2]"
+    one, beside = judge(ready, [text, good]).answers
+    assert (one.reason, one.not_choosable, one.not_rejectable) == (None, VAGUE[text], None)
+    said = FORM.words(text, FORM.parse(text, 100, 100))
+    s_sem = 0.15 * len(said.split())
+    assert one.terms["s_loc"] == 0 and one.terms["s_sem"] == pytest.approx(s_sem)
+    assert one.score == pytest.approx(0.8 * s_sem) and one.repaired_score is None
+    assert (beside,) == judge(recipe(spr_repair=repair), [good]).answers
+    record = judge_pictures(
+        [PICTURE], [query()], [[{"id": "a", "text": text}, {"id": "b", "text": good}]], ready
+    )
+    pair = make_pair(query(), "Describe.", record[0]["candidates"], best_over_worst)
+    assert text.startswith("Some") or (pair.chosen, pair.rejected) == (good, text)
+
+
+@pytest.mark.parametrize("text", ["", "[0.0, 0.0, 0.2, 0.2]", "[0.0, 0.0, 0.2]"])
+def test_what_says_nothing_is_not_rejected_either(text):
+    assert judge(recipe(spr_reject_vague=True), [text]) == judge(recipe(), [text])
+    assert judge(recipe(), [text]).answers[0].not_rejectable
+
+
+def test_an_answer_that_loses_its_boxes_is_not_vague():
+    text = "a dog [0.8, 0.8, 0.9, 0.9]"
+    assert judge(recipe(spr_reject_vague=True), [text]) == judge(recipe(), [text])
 
 
 def test_without_repair_the_repaired_text_is_the_text(models):

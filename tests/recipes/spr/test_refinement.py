@@ -6,13 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from spr_plugin.boxes import Box, Space, iou, iou_matrix
-from spr_plugin.formats import cogvlm, ferret, internvl, llava, qwen_vl, shikra
-from spr_plugin.recipes.spr.refinement import keep, match, refine
+from spr_plugin.formats import (
+    FAMILIES,
+    box_format,
+    cogvlm,
+    ferret,
+    internvl,
+    llava,
+    qwen3_vl,
+    qwen_vl,
+    shikra,
+)
+from spr_plugin.recipes.spr.refinement import Uncut, keep, match, refine, refine_items
 
 SPACE = Space.pixels(100, 100)
 FORM = llava("square")
@@ -170,3 +180,116 @@ def test_how_often_raw_overlaps_would_match_otherwise_is_what_the_docs_say():
         assert kept[0] >= kept[1] - 1e-9
         differ += ours != raw
     assert differ == int(told[1])
+
+
+# --- whole items
+
+
+def test_an_item_goes_with_its_box_and_the_others_are_repaired():
+    text = "A dog [0.0, 0.0, 0.2, 0.18], a cat [0.5, 0.5, 0.9, 0.9] and a cup ([0.4, 0.4, 0.6, 0.6])."
+    refined = refine_items(text, truth((0, 0, 20, 20), (41, 41, 60, 60)), FORM, 100, 100)
+    assert refined[:3] == ("A dog [0.0, 0.0, 0.2, 0.2] and a cup ([0.41, 0.41, 0.6, 0.6]).", 2, 1)
+    assert refined.not_choosable is None and len(refined.parsed.boxes) == 2
+
+
+def test_what_cannot_part_keeps_its_words_and_says_so():
+    text = "A dog [0.0, 0.0, 0.2, 0.18] chases a cat [0.5, 0.5, 0.9, 0.9]."
+    refined = refine_items(text, truth((0, 0, 20, 20)), FORM, 100, 100)
+    assert refined[:3] == ("A dog [0.0, 0.0, 0.2, 0.2] chases a cat.", 1, 1)
+    assert isinstance(refined, Uncut) and refined.not_choosable == "cannot_cut"
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("A dog [0.0, 0.0, 0.2, 0.2]. A cat [0.5, 0.5, 0.9, 0.9]. The cat sleeps.", False),
+        ("A dog [0.0, 0.0, 0.2, 0.2]. A cat [0.5, 0.5]. The cats sleep.", False),
+        ("A dog [0.0, 0.0, 0.2, 0.2], two cats [0.5, 0.5, 0.9, 0.9]. Here a cat sleeps.", False),
+        ("A dog [0.0, 0.0, 0.2, 0.2]. A cat [0.5, 0.5, 0.9, 0.9]. The dog sleeps.", True),
+        ("A red dog [0.0, 0.0, 0.2, 0.2]. A blue dog [0.5, 0.5, 0.9, 0.9]. The dogs sleep.", True),
+    ],
+)
+def test_a_name_that_the_text_comes_back_to_cannot_go(text, clean):
+    assert isinstance(refine_items(text, truth((0, 0, 20, 20)), FORM, 100, 100), Uncut) != clean
+
+
+def test_kept_counts_names():
+    """One with several boxes once; words without a box and unreadable coordinates like a lost box."""
+    good, other, bad = "[0.0, 0.0, 0.2, 0.2]", "[0.3, 0.3, 0.5, 0.5]", "[0.6, 0.6, 0.9, 0.9]"
+    shares = {
+        f"a {good}, b {bad}": 0.5,
+        f"a {good}, a tree, a bush and a cup {other}": 0.5,
+        f"two dogs {good} and {other}, a cat {bad}": 0.5,
+        f"two dogs {good} and {bad}": 1.0,
+        f"a dog {good}, a cat [0.6, 0.6": 0.5,
+        f"a dog {good}. Some trees.": 0.5,
+        f"a dog {good}": 1.0,
+        "": 1.0,
+    }
+    boxes = truth((0, 0, 20, 20), (30, 30, 50, 50))
+    assert {text: refine_items(text, boxes, FORM, 100, 100).share for text in shares} == shares
+    # Of a name that keeps a box another one goes alone.
+    assert refine_items(f"two dogs {good} and {bad}", boxes, FORM, 100, 100).text == f"two dogs {good}"
+
+
+@pytest.mark.parametrize(
+    "text", ["a cat [0.6, 0.6, 0.9, 0.9]", "A tree.", "[0.6, 0.6, 0.9, 0.9]", "a dog [0.6"]
+)
+def test_where_all_is_lost_nothing_is_left(text):
+    assert refine_items(text, truth((0, 0, 20, 20)), FORM, 100, 100)[:3] == ("", 0, 1)
+
+
+def test_entries_go_as_they_do_without_items():
+    form = qwen3_vl()
+    boxes = [Box(*box, SPACE) for box in ((0, 0, 20, 18), (50, 50, 90, 90))]
+    text = form.render(zip(("dog", "cat"), boxes))
+    repaired = [each(text, truth((0, 0, 20, 20)), form, 100, 100) for each in (refine, refine_items)]
+    assert repaired[0] == repaired[1] and repaired[0].text == form.render([("dog", Box(0, 0, 20, 20, SPACE))])
+
+
+ALL_FORMATS = [box_format(family) for family in FAMILIES]
+
+
+@pytest.mark.parametrize("form", ALL_FORMATS, ids=lambda form: form.family)
+@settings(max_examples=25)
+@given(
+    rows=st.lists(st.tuples(PHRASES, BOX), min_size=1, max_size=5),
+    boxes=st.lists(BOX, max_size=5),
+    join=st.sampled_from([", ", " and ", " next to ", ". There is ", " holds ", "\n"]),
+    data=st.data(),
+)
+def test_no_name_stays_without_the_box_that_it_had(form, rows, boxes, join, data):
+    """In whatever order, beside the truth or off it; prose that cannot part is not choosable."""
+    agree = np.array(data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows))))
+    agree = np.repeat(agree[:, None], len(boxes), axis=1)
+    if form.family.startswith("qwen") and form.family != "qwen-vl":
+        text = form.render([(phrase, Box(*box, SPACE)) for phrase, box in rows])
+    else:
+        text = join.join(form.render([(phrase, Box(*box, SPACE))]) for phrase, box in rows) + "."
+    before = form.parse(text, 100, 100)
+    matched = match([box.pixels() for box in before.boxes], boxes, agree=agree if before.boxes else None)
+    refined = refine_items(text, truth(*boxes), form, 100, 100, agree=agree)
+    after = form.parse(refined.text, 100, 100)
+    assert after == refined.parsed and not after.failures
+    wanted = [Box(*boxes[matched[place]], SPACE) for place in sorted(matched)]
+    assert form.rewrite(refined.text, after, dict(enumerate(wanted))) == refined.text, (
+        "the matched true boxes"
+    )
+    assert len(after.boxes) == len(wanted) == refined.kept and refined.kept + refined.dropped == len(rows)
+    if isinstance(refined, Uncut):
+        assert join in (" next to ", " holds ") and 0 < refined.kept < len(rows)
+    else:
+        said = form.words(refined.text, after)
+        left = [phrase for place, (phrase, _) in enumerate(rows) if place in matched]
+        assert all(said.lower().count(phrase) == left.count(phrase) for phrase, _ in rows)
+        assert not re.search(r"\s[.,]|  |\A\W*and\b|\band\s*\.", refined.text)
+        assert refine_items(refined.text, truth(*boxes), form, 100, 100).text == refined.text
+
+
+def test_matching_asks_for_names():
+    boxes = [(0, 0, 20, 20), (1, 0, 20, 20)]
+    assert match(boxes[:1], boxes) == {0: 0}
+    assert match(boxes[:1], boxes, agree=np.array([[False, True]])) == {0: 1}
+    assert match(boxes, boxes, agree=np.zeros((2, 2), dtype=bool)) == {}
+    refined = refine("A cat [0.0, 0.0, 0.2, 0.2]", boxes[:1], FORM, 100, 100, agree=np.array([[False]]))
+    assert refined[:3] == ("A cat", 0, 1)

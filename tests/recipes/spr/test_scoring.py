@@ -2,6 +2,9 @@
 the scorer.
 """
 
+import itertools
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +16,7 @@ from spr_plugin.hookspecs import hookimpl
 from spr_plugin.plugins import manager
 from spr_plugin.recipes.spr.scoring import (
     SPRScorer,
+    duplicates,
     ground_truth,
     localization_score,
     semantic_score,
@@ -21,6 +25,7 @@ from spr_plugin.recipes.spr.scoring import (
     strip_coordinates,
     suppressed,
     total_score,
+    truth_names,
 )
 
 from .by_hand import FORM, SPACE, query
@@ -53,6 +58,52 @@ def test_s_loc_agrees_with_the_formula_written_out(truth, predicted):
 def test_s_loc_rewards_completeness_and_is_one_for_the_truth_itself(truth, predicted, more):
     assert localization_score(truth, [*predicted, more]) >= localization_score(truth, predicted)
     assert localization_score(truth, truth) == 1.0
+
+
+@st.composite
+def named_boxes(draw):
+    """Truth, predictions, and whose names agree, (m, n)."""
+    truth, predicted = draw(st.lists(BOX, min_size=1, max_size=5)), draw(st.lists(BOX, max_size=5))
+    row = st.lists(st.booleans(), min_size=len(truth), max_size=len(truth))
+    agree = draw(st.lists(row, min_size=len(predicted), max_size=len(predicted)))
+    return truth, predicted, np.array(agree, dtype=bool).reshape(len(predicted), len(truth))
+
+
+@given(named_boxes())
+def test_s_loc_with_names_agrees_with_the_formula_written_out(given_boxes):
+    """IoU counts where the names agree, and each duplicate as an object that was missed."""
+    truth, predicted, agree = given_boxes
+    p = [
+        [iou_matrix([gt], [pred])[0, 0] if agree[j, i] else 0.0 for j, pred in enumerate(predicted)]
+        for i, gt in enumerate(truth)
+    ]
+    p = [[value if value >= 0.5 else 0.0 for value in row] for row in p]
+    total = sum(max(row, default=0.0) for row in p)
+    assert localization_score(truth, predicted, agree) == pytest.approx(total / len(truth))
+    # What the best of all one-to-one assignments serve; several may be of one worth.
+    served = {}
+    for order in itertools.permutations(range(max(len(truth), len(predicted)))):
+        found = [p[i][j] for i, j in enumerate(order) if i < len(truth) and j < len(predicted)]
+        served.setdefault(round(sum(found), 9), set()).add(sum(value > 0 for value in found))
+    on_objects = sum(any(row[j] for row in p) for j in range(len(predicted)))
+    twice = duplicates(truth, predicted, agree)
+    assert on_objects - twice in served[max(served)]
+    assert localization_score(truth, predicted, agree, twice) == pytest.approx(total / (len(truth) + twice))
+
+
+def test_names_and_duplicates_by_hand():
+    truth = [(0, 0, 10, 10), (20, 20, 30, 30)]
+    predicted = [(0, 0, 10, 10), (0, 0, 10, 9), (20, 20, 30, 28), (60, 60, 70, 70)]
+    agree = np.array([[False, True], [True, True], [True, True], [True, True]])
+    assert localization_score(truth, predicted) == pytest.approx((1 + 0.8) / 2)
+    assert localization_score(truth, predicted, agree) == pytest.approx((0.9 + 0.8) / 2)
+    # The second box lies on the first one's object; under names the first one is for nothing.
+    assert duplicates(truth, predicted) == 1 and duplicates(truth, predicted, agree) == 0
+    assert localization_score(truth, predicted, repeated=1) == pytest.approx((1 + 0.8) / 3)
+    assert duplicates(truth, []) == duplicates(truth, [(60, 60, 70, 70)] * 2) == 0
+    assert duplicates(truth, [truth[0]] * 3) == 2
+    with pytest.raises(ValueError, match="there is none"):
+        localization_score([], predicted, np.zeros((4, 0), dtype=bool))
 
 
 def test_s_loc_by_hand():
@@ -109,6 +160,19 @@ def test_detector_boxes_join_after_suppression_and_beside_annotations_only():
     truth = ground_truth(query(), found).tolist()
     assert truth == [[0, 0, 20, 20], [40, 40, 60, 60], [71, 70, 90, 90], [70, 10, 80, 20]]
     assert ground_truth(query(), found[::-1]).tolist() == truth
+
+
+def test_boxes_of_the_truth_are_called_by_label_or_by_the_phrase_that_found_them():
+    found = [
+        detection((1, 1, 21, 21), 0.9, "cat"),  # an annotation
+        detection((71, 70, 90, 90), 0.7, "dog"),
+        detection((71, 70, 90, 90), 0.9, "wolf"),
+        detection((70, 10, 80, 20), 0.2, "b"),
+        detection((70, 10, 80, 20), 0.2, "a"),
+    ]
+    for rows in (found, found[::-1]):
+        truth = ground_truth(query(), rows)
+        assert truth_names(query(), truth, rows) == ["thing 0", "thing 1", "wolf", "a"]
 
 
 def test_detector_boxes_outside_the_region_are_not_its_truth():
