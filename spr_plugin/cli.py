@@ -1,4 +1,4 @@
-"""``spr demo | doctor | report | score | sample | compare | data``."""
+"""``spr demo | doctor | status | report | score | sample | compare | data``."""
 
 import contextlib
 import dataclasses
@@ -73,6 +73,17 @@ def method_options(command):
         option = click.option(_short(f"--{f.name}"), default=default_of(f), help=f"{said}.", **asked)
         command = option(command)
     return command
+
+
+@commands.command()
+@click.argument("directory")
+@click.option("--watch", is_flag=True, help="Again every few seconds until the run ends, or Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on a line.")
+def status(directory, watch, as_json):
+    """How far a run is, while it runs or after it died; DIRECTORY is its OUTPUT_DIR."""
+    from spr_plugin.tools.status import show
+
+    show(directory, watch, as_json)
 
 
 @commands.command()

@@ -68,7 +68,7 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
     _used[trainer] = trainer.optimizer, trainer.lr_scheduler
     first, queries = open_run(host, config)
     if entered:
-        weights.load(trainer.model, first.folder.entry)
+        entry.load(trainer, first.folder)
         _say("the host's training is done already: its weights were read from spr/entry")
     result = None if entered or config.spr_only else host_train()
     result = result or _nothing_trained(trainer)

@@ -17,7 +17,7 @@ from spr_plugin.training import ranks, weights
 
 def judge_all(queries: list[Query], recipe: Recipe, device, candidates: Mapping[str, dict], log: Log) -> None:
     """One record a query, of whose candidates each is judged; what ``log`` holds is not judged again."""
-    logged = ranks.from_rank_0(log.held)
+    logged = ranks.from_rank_0(lambda: log.resume({query.id for query in queries}))
     # Pictures of which a query is missing are judged as a whole, so that a batch is the same whatever was
     # done before.
     wanted = [about for about in by_pictures(queries) if any(query.id not in logged for query in about)]

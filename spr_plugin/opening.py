@@ -16,7 +16,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.ids import digest
 from spr_plugin.pairing import Pairing
 from spr_plugin.plugins import ask
-from spr_plugin.progress import say
+from spr_plugin.progress import listed, say
 from spr_plugin.queries import find_queries, log_queries, logged_queries, settled_queries
 from spr_plugin.recipes.base import Query, Recipe, Source
 from spr_plugin.recipes.find import find_recipe
@@ -55,6 +55,11 @@ class Round:
     @property
     def source(self) -> Source:
         return Source(self.host.data_path, self.host.image_folder)
+
+    @property
+    def earlier(self) -> list[Folder]:
+        """The folders of the rounds before this one."""
+        return [Folder(policy.parent) for policy in self.entered[1:]]
 
     def log(self, stage: str) -> Log:
         """A stage's log, to which this rank appends."""
@@ -194,7 +199,7 @@ def _enter(first: Round) -> None:
     lock(folder.path)
     bind(folder, start.settings, start.changed, config.spr_overwrite)
     if start.skipped is not None:
-        log_queries(folder, recipe, start.queries, start.skipped)
+        _log(first, start.queries, start.skipped)
     if config.spr_candidates:
         import_candidates(config, recipe, host.box_format, folder)
 
@@ -251,7 +256,13 @@ def _enter_round(later: Round) -> None:
     )
     bind(later.folder, settings, changed)
     if skipped is not None:
-        log_queries(later.folder, later.recipe, queries, skipped)
+        _log(later, queries, skipped)
+
+
+def _log(entered: Round, queries: list[Query], skipped: Counter) -> None:
+    log_queries(entered.folder, entered.recipe, queries, skipped)
+    pictures = len({path for query in queries for path in query.paths})
+    say(f"regions: {len(queries)} on {pictures} pictures ({listed(skipped) or 'nothing left out'})")
 
 
 def _settings(entering: Round) -> dict[str, dict]:

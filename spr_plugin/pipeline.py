@@ -21,7 +21,9 @@ from spr_plugin.pairing import PreferencePair, make_pair
 from spr_plugin.progress import counted, listed, say
 from spr_plugin.recipes.base import Query
 from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.log import note_begin
 from spr_plugin.runs.manifest import took
+from spr_plugin.runs.steps import StepLog, last_step, told
 from spr_plugin.sampling.stage import sample
 from spr_plugin.training import engine, entry, ranks, weights
 from spr_plugin.training.host import Host
@@ -71,11 +73,14 @@ def improve(now: Round, queries: list[Query]) -> None:
 
 def make_pairs(now: Round, queries: list[Query]) -> list[PreferencePair]:
     """Sampling, scoring and pairing."""
-    with during("candidates", now.folder):
+    with during("candidates", now.folder) as summary:
         sample(now.host, queries, now.recipe, now.config, now.log("candidates"), now.log("batches"))
-    with during("scores", now.folder):
         candidates = now.log("candidates").read()
+        summary.append(f"{len(candidates)} answers about {len(queries)} regions")
+    with during("scores", now.folder) as summary:
         judge_all(queries, now.recipe, now.host.trainer.args.device, candidates, now.log("scores"))
+        without = listed(ranks.from_rank_0(lambda: now.log("scores").words("reason")))
+        summary.append(f"{len(candidates)} answers judged (without a score: {without or 'none'})")
         if now.config.spr_reject_vague:
             refuse_unreadable(now.log("scores").read().values(), now.folder.path / "scores")
     with during("pairs", now.folder):
@@ -89,6 +94,8 @@ def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
     log = now.log("pairs")
     if ranks.rank() == 0:
         logged, scores = log.held(), now.log("scores").read()
+        if len(logged) < len(queries):
+            note_begin(log.directory, len(queries), len(logged))
         for query in queries:
             made = make_pair(query, now.recipe.question(query), scores[query.id]["candidates"], now.pairing)
             if isinstance(made, str):
@@ -119,25 +126,32 @@ def train_on(now: Round, pairs: list[PreferencePair], watched: list[Query]) -> N
         )
     names = dpo.choose_trainable(now.host, now.config)
     entered = digest([read_json(folder / "index.json") for folder in now.entered])
-    with during("dpo", now.folder):
-        dpo.improve(now.host, now.recipe, pairs, watched, now.config, now.folder, entered)
+    with during("dpo", now.folder) as summary:
+        before = now.host.trainer.state.global_step + ranks.from_rank_0(
+            lambda: sum(last_step(folder) for folder in now.earlier)
+        )
+        dpo.improve(now.host, now.recipe, pairs, watched, now.config, now.folder, entered, before)
         weights.save(now.host.trainer.model, names, now.folder.policy)
+        summary.append(ranks.from_rank_0(lambda: told(StepLog(now.folder).read(), len(pairs))))
     dpo.clean(now.folder)
 
 
 @contextlib.contextmanager
 def during(stage: str, folder: Folder | None = None):
-    """An error from inside knows the stage it comes from; what it took is added up in the folder's
-    manifest.
+    """An error from inside knows the stage it comes from; what it took is added up in the folder's manifest,
+    and said with what is put into the list.
     """
-    start = time.monotonic()
+    start, summary = time.monotonic(), []
     try:
-        yield
+        yield summary
     except Exception as error:
         vars(error).setdefault("spr_stage", stage)
         raise
+    seconds = time.monotonic() - start
+    for what in summary:
+        _say(f"{stage}: {what}, {seconds:.0f} s")
     if folder and ranks.rank() == 0:
-        took(folder, stage, time.monotonic() - start)
+        took(folder, stage, seconds)
 
 
 def save_base(host: Host, folder: Folder) -> None:

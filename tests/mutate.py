@@ -40,7 +40,7 @@ TARGETS = {
     "spr_plugin.formats.attempts": ["formats/test_attempts.py", "formats/test_families.py"],
     **{
         f"spr_plugin.formats.{name}": ["formats/test_families.py", "formats/test_attempts.py"]
-        for name in ("base", "bracket", "listed", "parsed", "tagged")
+        for name in ("base", "bracket", "listed", "parsed", "reading", "tagged")
     },
 }
 # What is not ours and takes seconds to load: once, before the fork.

@@ -44,7 +44,7 @@ def dry_step(trainer, stage: Stage, steps: int) -> Cost:
             f" --spr_batch_size {stage.division.batch}: lower it, raise --spr_gradient_accumulation for it,"
             " or add --gradient_checkpointing True"
         ) from None
-    stage.seen.clear()
+    trainer.logbook.forget()
     states = (
         8
         * sum(weights.numel(p) for p in trainer.model.parameters() if p.requires_grad)

@@ -7,6 +7,7 @@ import torch
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.pictures import BadImage
+from spr_plugin.dpo.coordinates import coordinate_tokens
 from spr_plugin.dpo.features import picture_keys
 from spr_plugin.dpo.plan import Slot
 from spr_plugin.errors import UserError
@@ -84,7 +85,7 @@ def measure_lengths(host: Host, pairs: list[PreferencePair], config: SPRConfig, 
     flag, most = maximum_of(host)
     way = [most, _sample_of(host, pairs)]
     keys = {pair.id: digest([pair.id, way]) for pair in pairs}
-    logged = ranks.from_rank_0(log.held)
+    logged = ranks.from_rank_0(lambda: log.resume({*keys.values()}))
     wanted = [pair for pair in pairs if keys[pair.id] not in logged]
     mine = wanted[ranks.rank() :: ranks.world()]
     broken = []
@@ -173,6 +174,14 @@ def collate(host: Host, items: list[dict]) -> dict:
         "batch": batch,
         "unshared": [pair[side] for side in (0, 1) for pair in both],
         "pictures": picture_keys(host, batch),
+        "coordinates": torch.tensor(
+            [
+                told
+                for side in (0, 1)
+                for item in items
+                for told in coordinate_tokens(host, item["rows"][side])
+            ]
+        ),
         # Numbers, not tensors: under DeepSpeed the Trainer hands a step its tensors in half precision.
         "reference": [item["reference"][side] for side in (0, 1) for item in items],
         "weight": [item["weight"] for item in items],

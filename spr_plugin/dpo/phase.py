@@ -10,19 +10,22 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.dpo import resume
 from spr_plugin.dpo.dry_step import dry_step
 from spr_plugin.dpo.features import FeatureCache
+from spr_plugin.dpo.logbook import Logbook
 from spr_plugin.dpo.pairs import Measured, PairRows, measure_lengths
 from spr_plugin.dpo.plan import Slot, slot_plan
 from spr_plugin.dpo.probe import Watch, refuse_collapse
 from spr_plugin.dpo.reference import reference_log_probs
 from spr_plugin.dpo.resume import Division
+from spr_plugin.dpo.shown import show_answers
 from spr_plugin.dpo.stage import Stage, choose_layout
 from spr_plugin.dpo.trainer import PreferenceTrainer, arguments, hand_over
 from spr_plugin.errors import UserError
 from spr_plugin.files import remove
 from spr_plugin.pairing import PreferencePair
-from spr_plugin.progress import say
+from spr_plugin.progress import Progress, say
 from spr_plugin.recipes.base import Query, Recipe
 from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.steps import PROBE, StepLog, probes_of
 from spr_plugin.training import engine, ranks
 from spr_plugin.training.cost import Cost
 from spr_plugin.training.host import Host
@@ -37,6 +40,7 @@ def improve(
     config: SPRConfig,
     folder: Folder,
     entry: str,
+    before: int = 0,
 ) -> None:
     """The whole stage on the live model, whose trainable parameters were chosen: lengths, reference
     log-probs, training.
@@ -45,6 +49,7 @@ def improve(
         watched: queries that the pairs do not come from, to see whether the model still answers.
         folder: the round's.
         entry: hash of the weights as they are now.
+        before: steps that led to them, for the log.
     """
     directory = folder.dpo
     division = Division(config.spr_batch_size, config.spr_gradient_accumulation, ranks.world())
@@ -54,18 +59,27 @@ def improve(
     checkpoint = ranks.from_rank_0(lambda: resume.latest(directory))
     if checkpoint is not None:
         division = resume.divided(checkpoint[1], ranks.world(), sharded=bool(host.trainer.args.deepspeed))
-    stage = _stage(host, config, folder, entry, Watch(host, recipe, watched, config, directory), division)
+    stage = _stage(host, recipe, watched, config, folder, entry, division)
     measured, slots = _planned(stage, pairs)
     with dropout_off(host.trainer.model):
         choose_layout(stage, measured)
         reference = reference_log_probs(stage, measured, slots)
-        train(stage, measured, slots, reference, checkpoint and checkpoint[0])
+        logbook = Logbook(StepLog(folder), before, slots, len(measured), division.pairs)
+        train(stage, PairRows(host, measured, slots, reference), logbook, checkpoint and checkpoint[0])
 
 
 def _stage(
-    host: Host, config: SPRConfig, folder: Folder, entry: str, watch: Watch, division: Division
+    host: Host,
+    recipe: Recipe,
+    watched: list[Query],
+    config: SPRConfig,
+    folder: Folder,
+    entry: str,
+    division: Division,
 ) -> Stage:
     cache = FeatureCache(int(config.spr_feature_cache * 2**30))
+    seen = probes_of(ranks.from_rank_0(StepLog(folder).read))
+    watch = Watch(host, recipe, watched, config, folder.dpo, seen)
     return Stage(host, config, folder, entry, cache, watch, division)
 
 
@@ -94,12 +108,14 @@ def try_step(
     """
     choose_trainable(host, config)
     division = Division(config.spr_batch_size, config.spr_gradient_accumulation, ranks.world())
-    stage = _stage(host, config, folder, "", Watch(host, recipe, [], config, folder.dpo), division)
+    stage = _stage(host, recipe, [], config, folder, "", division)
     measured, slots = _planned(stage, pairs)
     with dropout_off(host.trainer.model):
         choose_layout(stage, measured)
-        trainer = _trainer(stage, measured, slots, {})
-        only = OnlyDryStep(trainer, stage, _steps(stage, slots))
+        logbook = Logbook(StepLog(folder), 0, slots, len(measured), division.pairs)
+        data = PairRows(host, measured, slots, {})
+        trainer, _ = _trainer(stage, data, logbook, show=False)
+        only = OnlyDryStep(trainer, stage, _steps(stage, data))
         trainer.callback_handler.callbacks[:] = [only]  # what reports would begin a report
         with contextlib.suppress(Tried):
             trainer.train()
@@ -126,8 +142,8 @@ class OnlyDryStep(TrainerCallback):
 class DuringTraining(TrainerCallback):
     """What happens between the steps: a dry step before the first, a look at held-out regions every few."""
 
-    def __init__(self, trainer, stage: Stage, steps: int):
-        self.trainer, self.stage, self.steps = trainer, stage, steps
+    def __init__(self, trainer, stage: Stage, steps: int, progress: Progress):
+        self.trainer, self.stage, self.steps, self.progress = trainer, stage, steps, progress
         self.collapsed = False
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -135,21 +151,31 @@ class DuringTraining(TrainerCallback):
         if state.global_step == 0:
             dry_step(self.trainer, self.stage, self.steps)
         self.stage.watch.forget_after(state.global_step)
+        if ranks.rank() == 0:
+            self.trainer.logbook.log.go_on_after(state.global_step, self.steps)
         if 0 not in self.stage.watch.seen:
-            self._look(0, control)
+            self._log(0, True, control)
 
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step % self.stage.config.spr_probe_steps == 0 or state.global_step == self.steps:
-            self._look(state.global_step, control)
+        step = state.global_step
+        self._log(step, step % self.stage.config.spr_probe_steps == 0 or step == self.steps, control)
 
-    def _look(self, step, control):
+    def _log(self, step, look, control):
         watch = self.stage.watch
-        values = watch.probe(step)
+        values = watch.probe(step) if look else {}
+        means = self.trainer.logbook.write(step, values)
+        if means:
+            self.progress.to(step, f"loss {means['loss']:.4g}, margins {means['rewards/margins']:.4g}")
         if not values:
             return
         due = control.should_log  # logging these numbers must not stand for the step's own
-        self.trainer.log(values)
+        self.trainer.log({PROBE + name: value for name, value in values.items()})
         control.should_log = due
+        if ranks.rank() == 0:
+            state = self.trainer.logbook.reported(self.trainer.state)
+            show_answers(
+                self.trainer.callback_handler.callbacks, watch.recipe, watch.queries, watch.texts, state
+            )
         if step and (what := watch.collapsed()):
             if not (self.stage.folder.dpo / "best.json").exists() or not self.stage.config.spr_keep_best:
                 refuse_collapse(what, step)
@@ -161,30 +187,25 @@ class DuringTraining(TrainerCallback):
             self.collapsed = control.should_training_stop = True
 
 
-def train(
-    stage: Stage,
-    measured: list[Measured],
-    slots: list[Slot],
-    reference: dict[str, dict],
-    checkpoint: Path | None,
-) -> None:
+def train(stage: Stage, data: PairRows, logbook: Logbook, checkpoint: Path | None) -> None:
     """Run the steps of the plan with a Trainer of the stage's own, which leaves its engine to the host's,
     also where it fails.
 
     Raises:
         UserError: the loop ended before the plan, and not for a collapse; what it has done is kept.
     """
-    host, steps = stage.host, _steps(stage, slots)
+    steps = _steps(stage, data)
     if ranks.rank() == 0:
         say(
-            f"DPO on {len(measured)} pairs in {steps} steps"
+            f"DPO on {len(data.measured)} pairs in {steps} steps"
             + (f", going on from {checkpoint.name}" if checkpoint else "")
         )
         if checkpoint:
             resume.set_batch(checkpoint, stage.division.batch)
     ranks.barrier()
-    trainer = _trainer(stage, measured, slots, reference)
-    during = DuringTraining(trainer, stage, steps)
+    done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    trainer, progress = _trainer(stage, data, logbook, done)
+    during = DuringTraining(trainer, stage, steps, progress)
     trainer.add_callback(during)
     with resume.without_frozen_weights(bool(trainer.args.deepspeed)):
         try:
@@ -193,7 +214,8 @@ def train(
             # Of one from a data loader's process torch makes a text of many lines, ours the last.
             raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
         finally:
-            hand_over(trainer, host.trainer)
+            progress.close()
+            hand_over(trainer, stage.host.trainer)
         if trainer.state.global_step < steps and not during.collapsed:
             trainer.refuse_early_end(steps)
     best = stage.watch.restore_best()
@@ -204,20 +226,20 @@ def train(
         )
 
 
-def _steps(stage: Stage, slots: list[Slot]) -> int:
-    return len(slots) // stage.division.pairs
+def _steps(stage: Stage, data: PairRows) -> int:
+    return len(data) // stage.division.pairs
 
 
 def _trainer(
-    stage: Stage, measured: list[Measured], slots: list[Slot], reference: dict[str, dict]
-) -> PreferenceTrainer:
-    """The stage's own, in the place of the host's engine."""
-    host, config = stage.host, stage.config
+    stage: Stage, data: PairRows, logbook: Logbook, done: int = 0, show: bool = True
+) -> tuple[PreferenceTrainer, Progress]:
+    """The stage's own, in the place of the host's engine, and what shows how far it is: ``done`` steps."""
+    host, config, steps = stage.host, stage.config, _steps(stage, data)
     announce(host, config)
-    steps, directory = _steps(stage, slots), str(stage.folder.dpo)
-    args = arguments(host.trainer.args, config, stage.division, steps, directory)
+    args = arguments(host.trainer.args, config, stage.division, steps, str(stage.folder.dpo))
     engine.detach_engine(host.trainer)
-    return PreferenceTrainer(stage, args, PairRows(host, measured, slots, reference))
+    progress = Progress("DPO", steps, done, show=show and ranks.rank() == 0, bars=not args.disable_tqdm)
+    return PreferenceTrainer(stage, args, data, logbook, progress), progress
 
 
 def clean(folder: Folder) -> None:

@@ -5,15 +5,12 @@ accuracy look fine. So every few steps the live model answers some queries that 
 greedily, and the recipe measures what it writes.
 """
 
-import contextlib
-import io
 from pathlib import Path
 
 from spr_plugin.data.pictures import read_all
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_json
 from spr_plugin.recipes.base import Query, Recipe
-from spr_plugin.runs.log import line_of, record_of
 from spr_plugin.sampling.decoding import decode
 from spr_plugin.training import ranks, weights
 from spr_plugin.training.engine import generating
@@ -32,9 +29,9 @@ def held_out(queries: list[Query], wanted: int) -> list[Query]:
     return sorted(queries, key=lambda query: query.id)[: min(wanted, len(queries) // 10)]
 
 
-def probe(host: Host, recipe: Recipe, queries: list[Query], batch: int, max_new_tokens: int) -> Values:
-    """What the live model's greedy answers are worth, the ranks taking turns. Under ZeRO-3 each layer is
-    gathered for its turn by the engine's hooks, so all ranks decode every batch, token by token together.
+def greedy(host: Host, recipe: Recipe, queries: list[Query], batch: int, max_new_tokens: int) -> list[str]:
+    """The live model's greedy answers, the ranks taking turns. Under ZeRO-3 each layer is gathered for its
+    turn by the engine's hooks, so all ranks decode every batch, token by token together.
     """
     batches = [queries[i : i + batch] for i in range(0, len(queries), batch)]
     answers = []
@@ -53,7 +50,7 @@ def probe(host: Host, recipe: Recipe, queries: list[Query], batch: int, max_new_
             texts = dict(zip((index for index, _ in asked), host.texts([answer for (answer,) in tokens])))
             answers += [(turn, index, texts.get(index, "")) for index in range(len(batches[turn]))]
     everyone = answers if in_step else sorted(answer for rank in ranks.from_all(answers) for answer in rank)
-    return recipe.measure([text for _, _, text in everyone], queries)
+    return [text for _, _, text in everyone]
 
 
 def _question(host: Host, recipe: Recipe, query: Query) -> list[dict]:
@@ -63,41 +60,38 @@ def _question(host: Host, recipe: Recipe, query: Query) -> list[dict]:
 
 
 class Watch:
-    """What one stage saw, in ``directory/probes.jsonl``, and the weights of the best step in
-    ``directory/best``.
+    """What one stage sees, and the weights of the best step in ``directory/best``.
+
+    Attributes:
+        seen: step → what was measured after it, by an earlier process too; what that left torn or damaged is
+            looked at again.
+        texts: the answers of the last look.
     """
 
-    def __init__(self, host: Host, recipe: Recipe, queries: list[Query], config, directory: Path):
+    def __init__(
+        self,
+        host: Host,
+        recipe: Recipe,
+        queries: list[Query],
+        config,
+        directory: Path,
+        seen: dict[int, Values],
+    ):
         self.host, self.recipe, self.queries, self.config = host, recipe, queries, config
-        self.directory = Path(directory)
-        self.seen: dict[int, Values] = {}  # by step
-        for record in ranks.from_rank_0(self._records):
-            self.seen[record["step"]] = {name: value for name, value in record.items() if name != "step"}
-
-    def _records(self) -> list[dict]:
-        """Those of an earlier process, as a log's lines, but that the last one of a step counts; what is torn
-        or damaged is looked at again."""
-        path, records = self.directory / "probes.jsonl", []
-        with open(path, "rb") if path.exists() else io.BytesIO() as lines:
-            for line in lines:
-                with contextlib.suppress(ValueError):
-                    records.append(record_of(line))
-        return records
+        self.directory, self.seen = directory, dict(seen)
+        self.texts: list[str] = []
 
     def forget_after(self, step: int) -> None:
         """A run that goes on from ``step`` sees the later steps again."""
         self.seen = {at: values for at, values in self.seen.items() if at <= step}
 
     def probe(self, step: int) -> Values:
-        """Probe now, and keep the weights where they are the best so far; the numbers for the log."""
+        """Probe now, and keep the weights where they are the best so far."""
         if not self.queries:
             return {}
         size, length = self.config.spr_sample_batch, self.config.spr_max_new_tokens
-        values = self.seen[step] = probe(self.host, self.recipe, self.queries, size, length)
-        if ranks.rank() == 0:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with open(self.directory / "probes.jsonl", "ab") as file:
-                file.write(line_of({"step": step, **values}))
+        self.texts = greedy(self.host, self.recipe, self.queries, size, length)
+        values = self.seen[step] = self.recipe.measure(self.texts, self.queries)
         best = self.recipe.BEST
         highest = max((values[best] for at, values in self.seen.items() if at), default=0.0)
         if step and self.config.spr_keep_best and not self.collapsed() and values[best] >= highest:
@@ -105,7 +99,7 @@ class Watch:
             weights.save(model, weights.trainable(model), self.directory / "best")
             if ranks.rank() == 0:
                 write_json(self.directory / "best.json", {"step": step, best: values[best]})
-        return {f"probe/{name}": value for name, value in values.items()}
+        return values
 
     def collapsed(self) -> str | None:
         """What fell below ``--spr_collapse`` of its value at the entry."""

@@ -19,7 +19,8 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
     log, size = stage.log("reference"), stage.division.batch
     layout = [stage.entry, str(precision(stage)), stage.joined]
     keys = {one.pair.id: digest([one.pair.id, one.text, *layout]) for one in measured}
-    logged = ranks.from_rank_0(log.held)
+    wanted = {keys[measured[slot.pair].pair.id] for slot in slots}
+    logged = ranks.from_rank_0(lambda: log.resume(wanted))
     # Every epoch goes through the same pairs: the first appearance of each decides its batch.
     batches, placed = [], set()
     for start in range(0, len(slots), size):

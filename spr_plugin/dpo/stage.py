@@ -1,6 +1,6 @@
 """What the steps of one DPO stage share, and how its rows are laid out."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -38,7 +38,6 @@ class Stage:
     watch: Watch
     division: Division
     joined: bool = False
-    seen: list = field(default_factory=list)  # metrics since the last log
 
     def answers(
         self, model, inputs: dict, joined: bool | None = None, collective: bool = False

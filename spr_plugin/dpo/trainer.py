@@ -21,11 +21,16 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from spr_plugin.config import SPRConfig
 from spr_plugin.config_checks import dpo_settings
 from spr_plugin.dpo import resume
+from spr_plugin.dpo.coordinates import apart
+from spr_plugin.dpo.logbook import Logbook
 from spr_plugin.dpo.loss import deltas, metrics, preference_losses
 from spr_plugin.dpo.pairs import collate
 from spr_plugin.dpo.resume import Division
+from spr_plugin.dpo.shown import StageProgress
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
+from spr_plugin.imports import replaced
+from spr_plugin.progress import Progress
 from spr_plugin.training import ranks, weights
 from spr_plugin.training.deepspeed_settings import stage_settings
 from spr_plugin.training.host import Host
@@ -56,6 +61,7 @@ ENGINE = "accelerator gather_function is_deepspeed_enabled model_wrapped deepspe
 INTEGRATIONS = tuple(INTEGRATION_TO_CALLBACK.values())
 # the last one is a notebook's, in a notebook
 PROGRESS = (ProgressCallback, PrinterCallback, trainer_module.DEFAULT_PROGRESS_CALLBACK)
+PLAIN_PROGRESS = (ProgressCallback, PrinterCallback)  # StageProgress is there in their place
 
 
 def arguments(
@@ -130,7 +136,7 @@ def hand_over(stage_trainer: Trainer, host_trainer) -> None:
 class PreferenceTrainer(Trainer):
     """transformers' Trainer on the pairs of a :class:`spr_plugin.dpo.phase.Stage`."""
 
-    def __init__(self, stage, args: TrainingArguments, dataset):
+    def __init__(self, stage, args: TrainingArguments, dataset, logbook: Logbook, progress: Progress):
         from accelerate.state import AcceleratorState
 
         host_trainer = stage.host.trainer
@@ -140,7 +146,8 @@ class PreferenceTrainer(Trainer):
         super().__init__(host_trainer.model, args, functools.partial(collate, stage.host), dataset)
         if use_cache is not None:
             settings.use_cache = use_cache  # transformers 5 sets it
-        self.spr = stage
+        self.spr, self.logbook = stage, logbook
+        self.add_callback(StageProgress(progress))
         # The Trainer divides by accumulation steps, whatever the host's forward takes.
         self.model_accepts_loss_kwargs = False
         # By it transformers aligns the model's special tokens, as for the host's training, which --spr_only
@@ -149,14 +156,16 @@ class PreferenceTrainer(Trainer):
         self.callback_handler.callbacks[:] = self._callbacks(host_trainer)
 
     def _callbacks(self, host_trainer) -> list:
-        """What steers the loop, and of the host's what reports; integrations that ``--spr_dpo_config`` names
-        come in place of the host's."""
-        own, from_host = (DefaultFlowCallback,), (*INTEGRATIONS, *PROGRESS)
+        """What steers the loop and shows it, and of the host's what reports; integrations that
+        ``--spr_dpo_config`` names come in place of the host's."""
+        own, from_host = (DefaultFlowCallback, StageProgress), (*INTEGRATIONS, *PROGRESS)
         if "report_to" in dpo_settings(self.spr.config)[1]:
             own, from_host = (*own, *INTEGRATIONS), PROGRESS
         kept = [callback for callback in self.callback_handler.callbacks if isinstance(callback, own)]
         theirs = host_trainer.callback_handler.callbacks
-        return kept + [callback for callback in theirs if isinstance(callback, from_host)]
+        return kept + [
+            one for one in theirs if isinstance(one, from_host) and type(one) not in PLAIN_PROGRESS
+        ]
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         stage, config = self.spr, self.spr.config
@@ -170,22 +179,19 @@ class PreferenceTrainer(Trainer):
         loss = (losses * weight).sum()
         if ranks.any_of(not bool(torch.isfinite(losses).all())):
             self._stop_at_bad_loss(losses, inputs)
-        values = metrics(pairs, config.spr_beta) | {"loss": losses.detach()}
-        stage.seen.append(({name: (value * real).sum() for name, value in values.items()}, real.sum()))
+        parts = apart(answers, inputs["coordinates"])
+        values = {"loss": losses.detach(), **metrics(pairs, config.spr_beta), **parts}
+        self.logbook.hear(values, real)
         return (loss, {"logits": answers.token_log_probs}) if return_outputs else loss
 
     def log(self, logs, *args, **kwargs):
         """Our means over all ranks' pairs since the last log stand beside (for the loss: in place of) the
         Trainer's own."""
-        if self.spr.seen and "loss" in logs:
-            names = list(self.spr.seen[0][0])
-            rows = [torch.stack([values[name] for name in names]) for values, _ in self.spr.seen]
-            sums = torch.stack(rows).sum(0)
-            means = ranks.mean(sums.float(), float(sum(count for _, count in self.spr.seen)))
-            logs = {**logs, **dict(zip(names, means.tolist()))}
-            self.spr.seen.clear()
+        if "loss" in logs:
+            logs = {**logs, **self.logbook.report()}
         named = {f"spr/{key}" if "/" not in key else key: value for key, value in logs.items()}
-        return super().log(named, *args, **kwargs)
+        with replaced(self, "state", self.logbook.reported(self.state)):
+            return super().log(named, *args, **kwargs)
 
     def _stop_at_bad_loss(self, losses, inputs):
         """No gradient has been taken yet: keep the state, write down the pairs, stop on every rank."""
@@ -214,7 +220,9 @@ class PreferenceTrainer(Trainer):
             self._save_checkpoint(self.model, None)
         reporting = (*INTEGRATIONS, *PROGRESS)
         suspects = [
-            type(one).__name__ for one in self.callback_handler.callbacks if isinstance(one, reporting)
+            type(one).__name__
+            for one in self.callback_handler.callbacks
+            if isinstance(one, reporting) and not isinstance(one, StageProgress)
         ]
         raise UserError(
             f"the DPO stage ended at step {step} of {steps}, and not for a collapse: one of its callbacks "

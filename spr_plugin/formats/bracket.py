@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.formats.base import BoxFormat, Reading, Written, checked, end_of, parts, whole_number
+from spr_plugin.formats.base import BoxFormat
 from spr_plugin.formats.parsed import GAP, Parsed
+from spr_plugin.formats.reading import Reading, Written, checked, end_of, parts, whole_number
 
 # A bracket with all that follows it up to the next bracket. The three parts share no character, so matching
 # is linear.

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats.attempts import Span, attempts, without
-from spr_plugin.formats.base import BoxFormat, Reading, checked
+from spr_plugin.formats.base import BoxFormat
 from spr_plugin.formats.entries import FENCE, cuts, entries_in, is_value, label_near, object_around, with_key
 from spr_plugin.formats.items import Cut
 from spr_plugin.formats.parsed import Edit, Mention, Parsed, apply, outside
+from spr_plugin.formats.reading import Reading, checked
 from spr_plugin.loading import parse_json
 
 _BOX = re.compile(r'"bbox_2d"\s*:\s*(\[[^\[\]]*\])')

@@ -11,8 +11,9 @@ from functools import cached_property
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats.attempts import Span
-from spr_plugin.formats.base import BoxFormat, Reading, Written, checked, end_of, parts, whole_number
+from spr_plugin.formats.base import BoxFormat
 from spr_plugin.formats.parsed import Parsed
+from spr_plugin.formats.reading import Reading, Written, checked, end_of, parts, whole_number
 
 _SEPARATORS = re.compile(r"[\s,;]*")
 

@@ -108,6 +108,11 @@ class JudgedAnswer:
     not_rejectable: str | None
 
 
+def unjudged(text: str) -> JudgedAnswer:
+    """An answer that nobody has judged, to be drawn."""
+    return JudgedAnswer(text, {}, None, None, text, {}, None, None, None)
+
+
 @dataclass(frozen=True)
 class Judged:
     """The answers to one query.
@@ -218,7 +223,9 @@ class Recipe(ABC, Generic[AnyQuery]):
         return Query.from_record(record)
 
     def draw(self, query: AnyQuery, judged: Judged) -> list[tuple[list[Mark], list[Mark]]]:
-        """For each answer what is drawn for its text and for the repaired one."""
+        """For each answer what is drawn for its text and for the repaired one. A truth of None is the
+        query's own; such answers were not judged, and hold their texts alone.
+        """
         return [([], []) for _ in judged.answers]
 
     def worked(self, query: AnyQuery, short: bool = False) -> str | None:

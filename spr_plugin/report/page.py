@@ -9,10 +9,11 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from spr_plugin import runs
 from spr_plugin.data.pictures import open_image
+from spr_plugin.drawing import COLORS, Line, drawn, lines_of
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_text
 from spr_plugin.pairing import PreferencePair, answer_of
@@ -21,9 +22,6 @@ from spr_plugin.recipes.base import Judged, Mark, Query
 from spr_plugin.runs import SavedRun
 
 SHOWN_PAIRS = 24
-PICTURE_SIDE = 360
-COLORS = {"region": "#888888", "truth": "#1f77ff", "chosen": "#12a150", "rejected": "#e5484d"}
-WRITTEN = "written"  # kind of the marks that take the colour of their side, and a thick line
 
 
 def write_report(directory, plugins: Iterable[str] = ()) -> Path:
@@ -111,8 +109,8 @@ def _means(rows: Sequence[Mapping[str, float]]) -> dict:
 def _shown(pair: PreferencePair, query: Query, record: Mapping, run: SavedRun) -> dict:
     """One pair for the template: its texts, scores and the pictures of both sides."""
     judged = Judged(record["truth"], tuple(answer_of(row) for row in record["candidates"]))
-    drawn = run.recipe.draw(query, judged) if run.recipe else [([], [])] * len(judged.answers)
-    by_id = {row["id"]: marks for row, marks in zip(record["candidates"], drawn)}
+    marked = run.recipe.draw(query, judged) if run.recipe else [([], [])] * len(judged.answers)
+    by_id = {row["id"]: marks for row, marks in zip(record["candidates"], marked)}
     marks = {"chosen": by_id[pair.chosen_candidate][1], "rejected": by_id[pair.rejected_candidate][0]}
     sides = [
         {
@@ -136,29 +134,12 @@ def _pictures(query: Query, marks: Sequence[Mark], side: str) -> list[str | None
             uris.append(None)
             continue
         mine = [mark for mark in marks if mark.picture == number]
-        boxes = [
-            (COLORS[side], mark.xyxy, 3)
-            if mark.kind == WRITTEN
-            else (COLORS.get(mark.kind, COLORS["region"]), mark.xyxy, 1)
-            for mark in mine
-        ]
-        uris.append(data_uri(image, boxes))
+        uris.append(data_uri(image, lines_of(mine, side)))
     return uris
 
 
-def data_uri(image: Image.Image, boxes: list[tuple]) -> str:
-    """The picture, made small, with boxes (colour, xyxy in its pixels, line width) on it, as a data URI."""
+def data_uri(image: Image.Image, boxes: Sequence[Line]) -> str:
+    """The picture with boxes on it as a data URI."""
     buffer = io.BytesIO()
-    with_boxes(image, boxes, PICTURE_SIDE).save(buffer, "JPEG", quality=85)
+    drawn(image, boxes).save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def with_boxes(image: Image.Image, boxes: list[tuple], side: int) -> Image.Image:
-    """The picture, its longer side now `side`, with boxes (colour, xyxy in its pixels, line width) on it."""
-    factor = side / max(image.size)
-    image = image.resize([max(1, round(length * factor)) for length in image.size], Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(image)
-    for colour, corners, width in boxes:
-        x1, y1, x2, y2 = (value * factor for value in corners)
-        draw.rectangle([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)], outline=colour, width=width)
-    return image

@@ -34,7 +34,7 @@ DELETED = {
     part: turn
     for turn, part in enumerate(
         "exit.json round policy dpo bad_pairs reference lengths pairs scores batches candidates regions base"
-        " entry training.json manifest.json".split()
+        " entry trainer_state.json training.json manifest.json".split()
     )
 }
 

@@ -31,7 +31,7 @@ OLD_KEYS = {"hash", "config", "inputs", "versions"}
 # What a run of ours writes to its folder: nothing else is ever deleted there. Lengths and reference log-probs
 # are kept under hashes of all that they depend on, so that they belong to no stage.
 PARTS = frozenset(part for parts in PARTS_OF.values() for part in parts) | {
-    *"entry base lengths reference ranks training.json failed.json report.html".split(),
+    *"entry base lengths reference ranks training.json trainer_state.json failed.json report.html".split(),
     LOCK,
     MANIFEST,
 }
@@ -41,7 +41,8 @@ WEIGHTS = frozenset({"entry", "base", "policy"})  # each written anew as a whole
 # Names of files in those folders, by which they are ours; the folders of WHOLE are, whatever is in them,
 # since the host's own code writes there.
 OURS = re.compile(
-    r"rank-\d+\.(jsonl|damaged)|(manifest|counts|index|best|served|[0-9a-f]{16})\.json|\d+\.safetensors|probes\.jsonl|.*\.tmp"
+    r"rank-\d+\.(jsonl|damaged)|(manifest|counts|index|best|served|begun|[0-9a-f]{16})\.json"
+    r"|\d+\.safetensors|log\.jsonl|.*\.tmp"
 )
 WHOLE = re.compile(r"base(\.tmp)?|.*checkpoint-.*|ranks(-.*)?")
 NOT_IN_PLACE = re.compile(rf"(\.[0-9a-f]+)?\.tmp$|{re.escape(REPLACED)}(-\d+)?$")
@@ -55,17 +56,18 @@ class Folder:
     Attributes:
         entry, base, policy: weights as the host left them, the same in the host's own layout, and as DPO left
             them.
-        dpo: checkpoints of the DPO stage and what its probe saw.
+        dpo: checkpoints of the DPO stage, and what its steps and probes said.
         bad_pairs: pairs whose loss was not finite.
-        training, exit, failed, report: files of :mod:`spr_plugin.training.entry`, of the end, of a failure;
-            the report.
+        training, state, exit, failed, report: which training led to the entry, and its trainer's state; of
+            the end, of a failure; the report.
     """
 
     def __init__(self, path: AnyPath):
         self.path = Path(path)
         self.entry, self.base, self.policy = (self.path / name for name in ("entry", "base", "policy"))
         self.dpo, self.bad_pairs = self.path / "dpo", self.path / "bad_pairs"
-        self.training, self.exit = self.path / "training.json", self.path / "exit.json"
+        self.training, self.state = self.path / "training.json", self.path / "trainer_state.json"
+        self.exit = self.path / "exit.json"
         self.failed, self.report = self.path / "failed.json", self.path / "report.html"
         self.manifest = self.path / MANIFEST
         # Written after the log of regions, which is whole where this is.

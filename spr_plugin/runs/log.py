@@ -5,26 +5,31 @@ crash or damaged since is no record: it is named and passed over, and moved to `
 goes on. So a process can die at any instant, and nothing is lost, doubled or believed that was not written.
 """
 
+import functools
 import json
 import os
+import re
 import time
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import AnyPath, disk_errors, draft
-from spr_plugin.progress import say
+from spr_plugin.files import AnyPath, disk_errors, draft, write_json
+from spr_plugin.progress import counted, say
 
 SYNC_SECONDS = 5.0  # what a power failure can cost; a process that dies costs nothing that was appended
+BEGUN = "begun.json"  # beside the records: how it was when a process last went on with them
 CHECKSUM = "crc"  # the last key of a line: what zlib says of the bytes before the comma
 Record = dict[str, Any]  # plain data with an "id"
 _scan: Callable[[str, int], tuple[Record, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 _encode_ascii = json.JSONEncoder().encode
+_OF_A_RANK = re.compile(r"rank-\d+\.jsonl")
 _MIDDLE, _END = f', "{CHECKSUM}": "'.encode(), b'"}\n'
 _SUFFIX = len(_MIDDLE) + 8 + len(_END)
 
@@ -105,6 +110,17 @@ class Log:
         with disk_errors(self.directory):
             return Records(sorted(self.directory.glob("rank-*.jsonl")))
 
+    def words(self, key: str) -> dict[str, int]:
+        """How often each word stands under ``key`` in all records, most frequent first. It is looked for in
+        their bytes, in which the quotes of a text are escaped ones."""
+        pattern, counts = re.compile(rb'"%b": "([^"\\]+)"' % key.encode()), Counter[bytes]()
+        with disk_errors(self.directory):
+            for path in self.directory.glob("rank-*.jsonl"):
+                with open(path, "rb") as lines:
+                    for line in lines:
+                        counts.update(pattern.findall(line))
+        return counted(word.decode() for word in counts.elements())
+
     def held(self) -> set[str]:
         """Ids of all records, after damaged lines were set aside. For one rank, while no rank appends."""
         records = self.read()
@@ -113,6 +129,15 @@ class Log:
                 say(f"{path}:{number} is damaged; its record is made again")
             _set_aside(path, numbers)
         return set(records)
+
+    def resume(self, wanted: Set[str]) -> set[str]:
+        """What :meth:`Log.held` gives; where some of the ``wanted`` ids are missing, what there is to do is
+        noted first, for whoever asks how fast it goes."""
+        held = self.held()
+        there = len(wanted & held)
+        if there < len(wanted):
+            note_begin(self.directory, len(wanted), there)
+        return held
 
     def close(self) -> None:
         if self._file is not None:
@@ -172,6 +197,25 @@ class Records(Mapping[str, Record]):
 
     def __contains__(self, id: object) -> bool:
         return id in self._places
+
+
+def note_begin(directory: Path, total: int, held: int) -> None:
+    """Note that ``total`` records are wanted in ``directory`` from now on, of which ``held`` are there."""
+    write_json(
+        directory / BEGUN, {"time": time.time(), "total": total, "held": held, "lines": lines_in(directory)}
+    )
+
+
+def lines_in(directory: Path) -> dict[str, int]:
+    """File of a rank → how many lines it holds that are whole."""
+    counts = {}
+    # Not by glob, to which a folder that cannot be read is an empty one.
+    for name in sorted(os.listdir(directory)) if directory.is_dir() else ():
+        if _OF_A_RANK.fullmatch(name):
+            with open(directory / name, "rb") as file:
+                blocks = iter(functools.partial(file.read, 1 << 20), b"")
+                counts[name] = sum(block.count(b"\n") for block in blocks)
+    return counts
 
 
 def _is_torn(path: Path) -> bool:

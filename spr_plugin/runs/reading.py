@@ -24,6 +24,7 @@ from spr_plugin.runs.clearing import names_in
 from spr_plugin.runs.layout import LAYOUT, PARTS, Folder, part_of, read_manifest
 from spr_plugin.runs.lock import owner_of
 from spr_plugin.runs.log import Record, Records
+from spr_plugin.runs.steps import StepLog
 
 T = TypeVar("T")
 STATES = ("empty", "stopped", "running", "failed", "finished")
@@ -63,20 +64,27 @@ class SavedRun:
             )
 
     @property
+    def owner(self) -> str | None:
+        """The process that writes to the folder now, None where nobody does or nobody can know."""
+        return owner_of(self.folder.path)
+
+    @property
     def state(self) -> str:
         """One of STATES, as it is now; ``stopped`` is a run whose process is gone and that can go on."""
-        if owner_of(self.folder.path):
+        if self.owner:
             return "running"
         if self.failure:
             return "failed"
-        if self.folder.exit.exists() or self._is_sampled():
+        if self.folder.exit.exists() or (self.is_sampling and self._all_answered()):
             return "finished"
         return "stopped" if self.records("regions") else "empty"
 
-    def _is_sampled(self) -> bool:
-        """Whether this is a folder of ``spr sample``, which goes no further, and all is there."""
-        if self.folder.stage_manifest("scores").exists() or "spr_samples" not in self.config:
-            return False
+    @property
+    def is_sampling(self) -> bool:
+        """Whether this is a folder of ``spr sample``, which goes no further than answers."""
+        return "spr_samples" in self.config and not self.folder.stage_manifest("scores").exists()
+
+    def _all_answered(self) -> bool:
         # The halves of a batch that was split ask what it asked.
         asked = {tuple(ask) for batch in self.records("batches").values() for ask in batch["asks"]}
         wanted: int = len(asked) * self.config["spr_samples"]
@@ -111,6 +119,11 @@ class SavedRun:
             if damaged := sum(map(len, records.damaged.values())):
                 say(f"{self.folder.path / stage}: {damaged} torn or damaged records are left out")
         return self._records[stage]
+
+    @functools.cached_property
+    def steps(self) -> list[Record]:
+        """What the steps of the DPO stage said, see :mod:`spr_plugin.runs.steps`."""
+        return StepLog(self.folder).read()
 
     @functools.cached_property
     def queries(self) -> dict[str, Query]:

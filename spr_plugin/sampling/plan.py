@@ -11,7 +11,7 @@ from typing import TypeVar
 from spr_plugin.ids import digest
 from spr_plugin.loading import sound
 from spr_plugin.recipes.base import Prompt, Query, Recipe
-from spr_plugin.runs.log import Log
+from spr_plugin.runs.log import Log, note_begin
 
 Ask = tuple[Query, Prompt]
 T = TypeVar("T")
@@ -102,12 +102,15 @@ def left_to_do(
     if not plan.path.exists():
         plan.write(make_plan())
     batches, logged = plan.read(), log.held()
-    left, theirs = [], set()
+    left, theirs, wanted = [], set(), 0
     for batch in batches.values():
         if f"{batch['id']}.0" in batches:
             continue
         ids = {candidate_id(query, kind, index) for query, kind in batch["asks"] for index in range(samples)}
+        wanted += len(ids)
         if not ids <= logged:
             left.append(batch)
             theirs |= ids & logged
+    if left:
+        note_begin(log.directory, wanted, len(logged))
     return left, theirs

@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 from spr_plugin.boxes import Box
 from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.data.pictures import open_image
+from spr_plugin.drawing import COLORS, drawn
 from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
 from spr_plugin.recipes.base import Query, Recipe
 from spr_plugin.recipes.spr.regions import RegionQuery
-from spr_plugin.report.page import COLORS, with_boxes
 from spr_plugin.training.host import IGNORED, Host
 
 BOXES = 8
@@ -88,7 +88,7 @@ def overlay(host: Host, recipe: Recipe, queries: Iterable[Query], folder: Path) 
     pictures = list({one.picture.path: one.picture for one in returned}.values())
     for number, picture in enumerate(pictures, 1):
         own = [one for one in returned if one.picture is picture]
-        drawn(picture, own).save(folder / f"boxes-{number}.png")
+        compared(picture, own).save(folder / f"boxes-{number}.png")
     where = f"drawn in {folder}/boxes-1.png to {len(pictures)}: look whether they lie on their objects"
     wrong = [one for one in returned if _is_lost(one, host.box_format)]
     if wrong:
@@ -112,13 +112,13 @@ def _said(one: Returned) -> str:
     return f"{one.truth.label} on {name} becomes {text!r}, {one.pixels_moved():.1f} px off"
 
 
-def drawn(picture: AnnotatedImage, returned: Sequence[Returned]) -> Image.Image:
+def compared(picture: AnnotatedImage, returned: Sequence[Returned]) -> Image.Image:
     """The picture with each box in the report's colour of truth and what came back inside it, and the texts
     below.
     """
     boxes = [(COLORS["truth"], one.truth.box.pixels(), 6) for one in returned]
     boxes += [(COLORS["chosen"], one.back.pixels(), 2) for one in returned if one.back]
-    above = with_boxes(open_image(picture.path, picture.id), boxes, SIDE)
+    above = drawn(open_image(picture.path, picture.id), boxes, SIDE)
     texts = [f"{one.truth.label}: {one.text}" for one in returned]
     lines = ["blue: yours; green: read from the text", *texts]
     whole = Image.new("RGB", (above.width, above.height + LINE * len(lines) + 4), "white")

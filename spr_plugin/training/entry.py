@@ -3,6 +3,7 @@ way back to them."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from spr_plugin.config import SPRConfig
@@ -12,6 +13,8 @@ from spr_plugin.runs.layout import Folder
 from spr_plugin.training import engine, ranks, weights
 from spr_plugin.training.host import Host
 from spr_plugin.training.trainable import projector, remove_adapter
+
+OF_THIS_RANK = {"is_local_process_zero", "is_world_process_zero"}  # in a trainer's state
 
 
 def training_of(trainer, config: SPRConfig) -> dict:
@@ -80,7 +83,16 @@ def save(host: Host, config: SPRConfig, folder: Folder, training: dict) -> None:
     names = {*weights.trainable(model), *projector(host, config)}
     if ranks.rank() == 0:
         write_json(folder.training, training)
+        write_json(folder.state, dataclasses.asdict(host.trainer.state))
     weights.save(model, sorted(names) + weights.persistent_buffers(model), folder.entry)
+
+
+def load(trainer, folder: Folder) -> None:
+    """The host's weights, and its trainer's state, as its training left them."""
+    weights.load(trainer.model, folder.entry)
+    state = ranks.from_rank_0(lambda: read_json(folder.state)) or {}
+    for name in state.keys() & vars(trainer.state).keys() - OF_THIS_RANK:
+        setattr(trainer.state, name, state[name])
 
 
 def go_back(host: Host, folder: Folder, own_flags: dict[str, bool]) -> None:

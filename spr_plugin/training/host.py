@@ -84,9 +84,9 @@ class Answering(ABC):
 class Host(Answering):
     """One training script with its model, tokenizer and image transform.
 
-    ``row``, ``batch`` and ``pictures`` are also called in data loaders' processes, where there is no trainer
-    and no model: those that are not forked get the rest of the host by pickle. A host that keeps more that
-    cannot go there says so by ``__getstate__``.
+    ``row``, ``batch``, ``pictures`` and ``texts`` are also called in data loaders' processes, where there is
+    no trainer and no model: those that are not forked get the rest of the host by pickle. A host that keeps
+    more that cannot go there says so by ``__getstate__``.
 
     Attributes:
         trainer: the host's ``transformers.Trainer``; ``trainer.model`` is the live model.

@@ -149,10 +149,9 @@ def from_all(value) -> list:
     return values
 
 
-def mean(sums: torch.Tensor, count: float) -> torch.Tensor:
-    """Sums over all ranks divided by the sum of their counts."""
+def total(values: torch.Tensor) -> torch.Tensor:
+    """The sums of ``values`` over all ranks."""
     if world() > 1:
-        both = torch.cat([sums, sums.new_tensor([count])])
-        dist.all_reduce(both)
-        sums, count = both[:-1], both[-1]
-    return sums / count
+        values = values.clone()
+        dist.all_reduce(values)
+    return values

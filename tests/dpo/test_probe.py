@@ -1,18 +1,18 @@
 """Seeing a collapse: what is measured, when the stage stops, and which state is kept."""
 
-import json
-
 import pytest
 import torch
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.data.annotations import AnnotatedImage, Annotation
-from spr_plugin.dpo import choose_trainable, improve
+from spr_plugin.dpo import choose_trainable, improve, probe
 from spr_plugin.dpo.probe import held_out
 from spr_plugin.errors import UserError
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import PLAIN, TASK, RegionQuery
 from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.steps import StepLog, probes_of
+from spr_plugin.sampling import decoding as sampling
 
 GOOD, FAR, WORDS = (
     "a red circle [0.1, 0.2, 0.5, 0.75]",
@@ -45,6 +45,10 @@ def test_held_out_regions_are_at_most_a_tenth():
     assert held_out(queries, 3) == held_out(queries[::-1], 3)
 
 
+class Said(list):
+    """Tokens that decoding gave, and not those of a row, whose text is looked at too."""
+
+
 @pytest.fixture
 def watched_run(live_llava, pairs, random_llava, tmp_path, monkeypatch):
     """Run the stage while the held-out answers go through ``script``: a list of texts, one a look (an
@@ -63,7 +67,12 @@ def watched_run(live_llava, pairs, random_llava, tmp_path, monkeypatch):
         looks = iter(script)
         state = []
 
+        def decode(*given):
+            return [[Said(tokens) for tokens in row] for row in probe_decode(*given)]
+
         def texts(answers):
+            if not all(isinstance(one, Said) for one in answers):
+                return host_texts(answers)
             assert (
                 not host.trainer.model.training
                 and not torch.is_grad_enabled()
@@ -78,6 +87,8 @@ def watched_run(live_llava, pairs, random_llava, tmp_path, monkeypatch):
             )
             return [next(looks)] * len(answers)
 
+        host_texts, probe_decode = host.texts, sampling.decode
+        monkeypatch.setattr(probe, "decode", decode)
         monkeypatch.setattr(host, "texts", texts)
         choose_trainable(host, config)
         queries = [query(random_llava / "images" / name, index) for index, name in enumerate(pictures)]
@@ -104,8 +115,7 @@ def test_the_best_state_is_kept_and_said(watched_run, tmp_path, capfd):
     state, live = watched_run([FAR, FAR, GOOD, FAR, FAR])
     assert same(state[2], live) and not same(state[4], live)
     assert "the state of step 2 is kept" in capfd.readouterr().err
-    readings = [json.loads(line) for line in (tmp_path / "dpo" / "probes.jsonl").read_text().splitlines()]
-    assert [reading["step"] for reading in readings] == [0, 1, 2, 3, 4]
+    assert [*probes_of(StepLog(Folder(tmp_path)).read())] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.slow
@@ -143,5 +153,5 @@ def test_a_held_out_picture_that_vanished_stops_and_one_that_broke_answers_nothi
         watched_run([GOOD] * 5, ["0.png", "0.png", "0.png", "gone.png"])
     (tmp_path / "broken.png").write_bytes(b"no picture")
     watched_run([GOOD] * 5, [tmp_path / "broken.png", "0.png", "0.png", "0.png"])
-    readings = [json.loads(line) for line in (tmp_path / "dpo" / "probes.jsonl").read_text().splitlines()]
-    assert len(readings) == 5 and {reading["parsable"] for reading in readings} == {0.75}
+    seen = probes_of(StepLog(Folder(tmp_path)).read())
+    assert len(seen) == 5 and {values["parsable"] for values in seen.values()} == {0.75}

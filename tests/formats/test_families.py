@@ -474,3 +474,32 @@ def test_what_is_no_finite_number_is_in_no_box(form, number):
     spoilt = re.sub(r"(\d+(?:\.\d+)?)(?=[^\d]*$)", number, text, count=1)
     parsed = form.parse(spoilt, 1000, 1000)
     assert spoilt != text and not parsed.boxes and len(parsed.failed) == 1
+
+
+# --- where coordinates are written
+
+
+@every_format
+def test_coordinates_are_all_that_is_written_as_such_and_no_word(form):
+    """In whatever picture; numbers in prose are words, and what cannot be read is an attempt all the same."""
+    text = answer(form, [("red cup", (100, 200, 400, 700)), ("3 dogs", (0, 0, 999, 999))])
+    words = "".join(
+        " " if any(start <= place < end for start, end in form.coordinate_spans(text)) else character
+        for place, character in enumerate(text)
+    )
+    assert re.findall(r"\d+", words.replace("bbox_2d", "")) == ["3"]
+    assert "red cup" in words and "dogs" in words
+
+
+@every_format
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("two cups", []),
+        ("", []),
+        ("a cup [10, 20, 30, 4000] here", ["[10, 20, 30, 4000]"]),
+        ("a cup [10, 20, 30", ["[10, 20, 30"]),
+    ],
+)
+def test_attempts_are_coordinates_too(form, text, told):
+    assert [text[start:end] for start, end in form.coordinate_spans(text)] == told

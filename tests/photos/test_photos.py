@@ -24,6 +24,7 @@ from PIL import Image, ImageColor  # noqa: E402
 from spr_plugin.boxes import Box, Space, iou  # noqa: E402
 from spr_plugin.config import SPRConfig  # noqa: E402
 from spr_plugin.data.annotations import CocoImages  # noqa: E402
+from spr_plugin.drawing import COLORS, SIDE  # noqa: E402
 from spr_plugin.files import write_json  # noqa: E402
 from spr_plugin.formats import ferret, llava  # noqa: E402
 from spr_plugin.hooks.clip import load  # noqa: E402
@@ -34,7 +35,7 @@ from spr_plugin.recipes.spr.recipe import SPR  # noqa: E402
 from spr_plugin.recipes.spr.refinement import refine, refine_items  # noqa: E402
 from spr_plugin.recipes.spr.regions import grow_region, members, region_queries, region_query  # noqa: E402
 from spr_plugin.recipes.spr.scoring import SPRScorer  # noqa: E402
-from spr_plugin.report.page import COLORS, PICTURE_SIDE, write_report  # noqa: E402
+from spr_plugin.report.page import write_report  # noqa: E402
 from spr_plugin.runs.layout import Folder  # noqa: E402
 from spr_plugin.runs.log import Log  # noqa: E402
 from spr_plugin.runs.manifest import Changes, bind, settings_of  # noqa: E402
@@ -297,7 +298,7 @@ def test_the_report_draws_chosen_and_rejected_boxes(queries, scorer, tmp_path):
         assert pair.chosen in unescape(html) and pair.rejected in unescape(html)
         for box in FORM.parse(pair.chosen, query.image.width, query.image.height).boxes:
             x1, y1, _, _ = (
-                value * PICTURE_SIDE / max(query.image.width, query.image.height) for value in box.pixels()
+                value * SIDE / max(query.image.width, query.image.height) for value in box.pixels()
             )
             corner = np.asarray(picture, int)[
                 max(0, int(y1) - 3) : int(y1) + 4, max(0, int(x1) - 3) : int(x1) + 4

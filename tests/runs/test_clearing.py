@@ -106,7 +106,7 @@ def test_a_folder_that_no_run_made_is_left_alone(tmp_path, name, overwrite):
 
 
 FOREIGN = """entry/model.safetensors entry/index.json policy/index.json policy.tmp/x base/config.json report.html
-    exit.json training.json failed.json dpo/checkpoint-10/optimizer.pt dpo/best/index.json dpo/probes.jsonl
+    exit.json training.json failed.json dpo/checkpoint-10/optimizer.pt dpo/best/index.json dpo/log.jsonl
     candidates/rank-00003.jsonl regions/counts.json scores/manifest.json round-2/manifest.json
     round-2/policy/index.json reference/0123456789abcdef.json policy""".split()  # noqa: E501
 

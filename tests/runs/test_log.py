@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 import zlib
 
 import pytest
 
 from spr_plugin.runs import log as log_module
-from spr_plugin.runs.log import Log
+from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.log import BEGUN, Log
+from spr_plugin.runs.steps import StepLog, last_step, probes_of
 
 
 def test_reads_all_ranks_ordered_by_id(tmp_path):
@@ -219,3 +222,45 @@ def test_other_tools_read_the_logs(tmp_path):
         "json", data_files=str(tmp_path / "*.jsonl"), split="train", cache_dir=str(tmp_path / "cache")
     )
     assert sorted(table["id"]) == ["a", "b"]
+
+
+def test_what_there_is_to_do_is_noted_where_something_is(tmp_path):
+    log = Log(tmp_path / "scores")
+    log.append({"id": "a"}, {"id": "of another run"})
+    Log(tmp_path / "scores", rank=1).append({"id": "b"})
+    assert log.resume({"a", "b"}) == {"a", "b", "of another run"}
+    assert not (tmp_path / "scores" / BEGUN).exists()
+    log.resume({"a", "b", "c"})
+    begun = json.loads((tmp_path / "scores" / BEGUN).read_text())
+    assert abs(begun.pop("time") - time.time()) < 60
+    assert begun == {"total": 3, "held": 2, "lines": {"rank-00000.jsonl": 2, "rank-00001.jsonl": 1}}
+    assert Log(tmp_path / "none").resume(set()) == set() and not (tmp_path / "none").exists()
+
+
+def test_words_are_counted_where_they_stand_under_their_key_alone(tmp_path):
+    """A text may hold anything, a word any character."""
+    log = Log(tmp_path)
+    rows = [{"reason": "no_box", "text": '"reason": "empty"'}, {"reason": None}, {"reason": "no_box"}]
+    log.append({"id": "a", "rows": rows}, {"id": "b", "reason": "größer", "no reason": "x"})
+    assert log.words("reason") == {"no_box": 2, "größer": 1}
+    assert Log(tmp_path / "none").words("reason") == {}
+
+
+def test_the_log_of_steps_is_cut_back_and_holds_each_step_once(tmp_path):
+    folder = Folder(tmp_path)
+    steps = StepLog(folder)
+    assert steps.read() == [] and last_step(folder) == 0
+    steps.go_on_after(0, 5)
+    for step in range(4):
+        steps.append(
+            {"step": step, "loss": 1 / (step + 1), "probe/s_loc": float("nan") if step == 3 else 0.5}
+        )
+    with open(steps.path, "ab") as file:
+        file.write(b'{"step": 4, "loss": 0.1')
+    assert [record["step"] for record in steps.read()] == [0, 1, 2, 3] and last_step(folder) == 3
+    assert probes_of(steps.read())[3] == {"s_loc": None}
+    steps.go_on_after(2, 5)
+    steps.append({"step": 3, "loss": 7.0})
+    assert [record["loss"] for record in steps.read()] == [1.0, 0.5, 1 / 3, 7.0]
+    assert [json.loads(line)["step"] for line in steps.path.read_text().splitlines()] == [0, 1, 2, 3]
+    assert json.loads((folder.dpo / BEGUN).read_text())["held"] == 2

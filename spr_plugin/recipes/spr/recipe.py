@@ -283,7 +283,8 @@ class SPR(Recipe[RegionQuery]):
 
     def draw(self, query: RegionQuery, judged: Judged) -> list[tuple[list[Mark], list[Mark]]]:
         """The region, the truth and the boxes that a text writes."""
-        around = [Mark("region", query.region.pixels()), *(Mark("truth", tuple(box)) for box in judged.truth)]
+        truth = ground_truth(query).tolist() if judged.truth is None else judged.truth
+        around = [Mark("region", query.region.pixels()), *(Mark("truth", tuple(box)) for box in truth)]
 
         def drawn(text: str) -> list[Mark]:
             # A run that is opened where its box format's plugin is missing shows its texts without boxes.
