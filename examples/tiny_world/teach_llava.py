@@ -22,6 +22,7 @@ import vocabulary
 from teach_tower import WIDTH, basis, box_iou, cosine, descend, patch_features, set_rate
 
 HIDDEN = 192
+LAYERS = 4
 IGNORE = -100
 
 
@@ -30,7 +31,7 @@ def llama_config(vocabulary_size):
         vocab_size=vocabulary_size,
         hidden_size=HIDDEN,
         intermediate_size=512,
-        num_hidden_layers=4,
+        num_hidden_layers=LAYERS,
         num_attention_heads=4,
         max_position_embeddings=2048,
         tie_word_embeddings=False,
@@ -62,8 +63,9 @@ def start_attention(attention, index):
 
     Layer 0: one head fetches the name in the token before, so that "circle" knows that it is red; three
     fetch the numbers before a box's last one, so that this token knows the whole box, as a patch does.
-    Later: three heads compare names, each carrying a part of the found box; a fourth carries names,
-    found by name in layer 1 and by box after that. All of it goes on learning.
+    Later: three heads compare names, each carrying a part of the found box; a fourth carries names, found by
+    name in layer 1 and by box in layer 2; in the last layer it takes what the token before has found, since a
+    bracket stands between a box and the name that it asks for. All of it goes on learning.
     """
     fourth, everywhere = 3 * HEAD, slice(0, WIDTH)
     if index == 0:
@@ -79,6 +81,8 @@ def start_attention(attention, index):
         carry(attention, head * HEAD, part)
     if index == 1:
         compare(attention, fourth, NAME_DIMS, 1.2 * names)
+    elif index == LAYERS - 1:
+        attend_back(attention, fourth, 1)
     else:
         boxes = torch.randn(len(SLOW), WIDTH) / WIDTH**0.5
         compare(attention, fourth, everywhere, 2.0 * boxes)
@@ -135,6 +139,11 @@ class TinyLlava(nn.Module):
         words[names, NAME_DIMS] = torch.randn(len(names), HEAD) * 0.3
         self.llm.lm_head.weight.copy_(0.3 * words)
         self.register_buffer("name_codes", words[names].clone(), persistent=False)
+        # Of tokens, in the loss: an answer holds ten numbers and brackets for a name, and hundreds for a yes.
+        importance = torch.ones(len(words))
+        importance[names] = 3
+        importance[tokenizer.convert_tokens_to_ids([vocabulary.SPACE + w for w in ("Yes", "No")])] = 8
+        self.register_buffer("importance", importance, persistent=False)
         words[:, CONSTANT] = 0.5
         for index, layer in enumerate(self.llm.model.layers):
             start_attention(layer.self_attn, index)
@@ -157,12 +166,12 @@ class TinyLlava(nn.Module):
         return torch.cat([before, self.projector(features), embed(text)], 1)
 
     def loss(self, features, prefix, text, targets):
-        """Mean cross-entropy of the marked targets (n, t), IGNORE elsewhere."""
+        """Mean cross-entropy of the marked targets (n, t), IGNORE elsewhere, weighted by `importance`."""
         inputs = self.embed(features, prefix, text)
         hidden = self.llm.model(inputs_embeds=inputs, use_cache=False).last_hidden_state
         hidden = hidden[:, -text.shape[1] - 1 : -1]  # what predicts each text token
         marked = targets != IGNORE
-        return F.cross_entropy(self.llm.lm_head(hidden[marked]), targets[marked])
+        return F.cross_entropy(self.llm.lm_head(hidden[marked]), targets[marked], weight=self.importance)
 
     def checkpoint(self):
         """State dict in LLaVA's layout, without the tower."""
@@ -204,19 +213,19 @@ class Shorthand:
         """
         kind = rng.random()
         parts = []  # (ids, whether they are an answer)
-        if kind < 0.32:
+        if kind < 0.24:
             found = expressions_of(things)
             for i in rng.permutation(len(found)):
                 name, index = found[i]
                 parts += [(self.name(name), False), (self.numbers_of(things[index].box), True)]
-        elif kind < 0.80:
+        elif kind < 0.74:
             for _ in range(2):
                 region, chosen = region_of(things, rng)
                 parts.append(([self.word["region"]] + self.box(region), False))
                 for thing in scenes.left_to_right(chosen):
                     parts.append((self.name(thing.name) + self.box(thing.box), True))
                 parts.append(([self.end], True))
-        elif kind < 0.87:
+        elif kind < 0.88:
             for i in rng.permutation(len(things)):
                 parts.append(([self.word["description"]] + self.box(things[i].box), False))
                 parts.append((self.name(things[i].name), True))
