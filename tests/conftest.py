@@ -261,18 +261,13 @@ def ordinary_user(tmp_path):
 
     @contextlib.contextmanager
     def as_nobody():
-        opened = [
-            path for path in tmp_path.parents if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001
-        ]
-        modes = [path.stat().st_mode for path in opened]
-        for path in opened:  # pytest's own folders are for their owner alone
-            path.chmod(path.stat().st_mode | 0o055)
+        for path in tmp_path.parents:  # pytest's own folders are for their owner alone
+            if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001:
+                path.chmod(path.stat().st_mode | 0o055)  # for good: another worker's tests lie below too
         os.seteuid(65534)
         try:
             yield
         finally:
             os.seteuid(0)
-            for path, mode in zip(opened, modes):
-                path.chmod(mode)
 
     return as_nobody()

@@ -118,6 +118,8 @@ def methods() -> dict[str, set[str]]:
             if isinstance(node, ast.Attribute) and isinstance(node.value, (ast.Name, ast.Attribute)):
                 name = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
                 called.setdefault(name, set()).add(HOW.get(node.attr, node.attr))
+            if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "end_of":
+                called.setdefault(ast.unparse(node.args[0]).rpartition(".")[2], set()).add("match")
     return {name: used & ALL for name, used in called.items()}
 
 

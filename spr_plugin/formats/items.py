@@ -33,7 +33,7 @@ SHOWING = "is|are|was|were|sees?|shows?|contains?|includes?|has|have|features?|d
 _OPENING = r"[\"'*_`(]{0,3}"  # marks of emphasis before a name
 _NAME = re.compile(rf"{_OPENING}(?:[{READ}<]|(?:the|other|{INDEFINITE}|\d+)\b)", re.IGNORECASE)
 _INDEFINITE = re.compile(rf"{_OPENING}(?:<|(?:{INDEFINITE})\b)", re.IGNORECASE)
-_SEPARATOR = re.compile(
+_BETWEEN_ITEMS = re.compile(
     r"[,;&]\s*(?:(?:and|or|as well as)\b\s*)?|\b(?:and|or|as well as)\b\s*", re.IGNORECASE
 )
 # After a separator these go on with the name before it.
@@ -164,7 +164,7 @@ class _Prose:
 
     def _spans(self, low: int, high: int) -> list[Span]:
         """Of the items of shape[low:high]."""
-        parts = [match.span() for match in _SEPARATOR.finditer(self.shape, low, high)]
+        parts = [match.span() for match in _BETWEEN_ITEMS.finditer(self.shape, low, high)]
         parts += [(place, place) for place in self.tagged if low < place < high]
         starts, ends, boxed, seen = [low], [], False, low
         for begin, end in sorted(parts):

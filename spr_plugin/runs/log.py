@@ -54,6 +54,9 @@ def record_of(line: bytes) -> Record:
     return record
 
 
+_WORD = re.compile(r'"(\w+)": "([^"\\]+)"')  # in JSON: a key and its text, if nothing in it is escaped
+
+
 class Log:
     """The log of one stage in ``directory``; this process appends to its rank's file and reads all ranks'
     files.
@@ -112,14 +115,14 @@ class Log:
 
     def words(self, key: str) -> dict[str, int]:
         """How often each word stands under ``key`` in all records, most frequent first. It is looked for in
-        their bytes, in which the quotes of a text are escaped ones."""
-        pattern, counts = re.compile(rb'"%b": "([^"\\]+)"' % key.encode()), Counter[bytes]()
+        their lines, in which the quotes of a text are escaped ones."""
+        counts = Counter[str]()
         with disk_errors(self.directory):
             for path in self.directory.glob("rank-*.jsonl"):
-                with open(path, "rb") as lines:
+                with open(path, encoding="utf-8", errors="replace") as lines:
                     for line in lines:
-                        counts.update(pattern.findall(line))
-        return counted(word.decode() for word in counts.elements())
+                        counts.update(word for name, word in _WORD.findall(line) if name == key)
+        return counted(counts.elements())
 
     def held(self) -> set[str]:
         """Ids of all records, after damaged lines were set aside. For one rank, while no rank appends."""

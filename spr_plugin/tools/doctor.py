@@ -60,7 +60,8 @@ def _of_environment() -> list[Check]:
 
 def _of_command(command: Sequence[str], out: str | None) -> list[Check]:
     words, settings = _split(command)
-    environment = {**os.environ, **settings}
+    # Unbuffered: a process that dies at once would take its last words along.
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **settings}
     _refuse(words, environment)
     if out is not None:
         refuse_unwritable({"--out": out}, folders=True)

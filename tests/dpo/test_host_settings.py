@@ -454,6 +454,8 @@ def spawning():
 def test_data_loader_workers_that_do_not_fork(stage, calm, spawning, monkeypatch):
     """Rows by a host whose class is in a plugin file, and by LLaVA's own data set, which no new transformers
     can import without the shims."""
+    from tests.dpo import live  # as the fixtures import it
+
     file = Path(__file__).with_name("plugin_host.py")
     load_file(str(file))
     plugin = manager().get_plugin(str(file))

@@ -553,5 +553,5 @@ def test_a_small_study_from_end_to_end(tmp_path, small, capfd):
             [run.read_json(found.results / "main-0.json")],
             "rec",
         )["Acc@0.5"]["n"]
-        == 10
+        == asked
     )
