@@ -75,11 +75,13 @@ def test_figures_of_boxes_equal_a_naive_count():
 def test_exactly_a_threshold_counts_and_a_little_less_does_not(threshold):
     """In a document's payloads, in the figures of all boxes, and for the grid's ceiling."""
     half = {"id": "a", "area": 2000.0, "boxes": 1, "reason": None}
-    items = [{**half, "iou": value, "ceiling": value} for value in (threshold, threshold - 1e-9)]
+    # three, so that the wrong way round is another share
+    items = [{**half, "iou": v, "ceiling": v} for v in (threshold, threshold, threshold - 1e-9)]
+    items[0]["reason"] = "malformed"
     columns, payloads = metrics.box_columns(items), metrics.box_payloads(doc(0, "a"), items)
-    assert payloads[f"Acc@{threshold}"]["score"] == 0.5
+    assert payloads[f"Acc@{threshold}"]["score"] == 2 / 3 and payloads["parse_failure"]["score"] == 1 / 3
     for name in (f"Acc@{threshold}", f"ceiling@{threshold}", f"Acc@{threshold} medium"):
-        assert columns[name][0].tolist() == [1, 0], name
+        assert columns[name][0].tolist() == [1, 1, 0], name
 
 
 @pytest.mark.parametrize(
