@@ -10,7 +10,7 @@ import torch
 
 from spr_plugin.imports import replaced
 from spr_plugin.training import weights
-from spr_plugin.training.host import Answering
+from spr_plugin.training.host import Answering, positions_of
 
 
 class LlavaModel(Answering):
@@ -52,7 +52,7 @@ class LlavaModel(Answering):
             embeds = self.llava.get_input_embeddings()(batch["input_ids"])
         embeds, mask = flush_right(embeds, mask.long())
         decoder, head = self.language_model()
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        positions = positions_of(mask, embeds)
         out = decoder(
             inputs_embeds=embeds,
             attention_mask=mask,

@@ -91,7 +91,7 @@ class VlmModel(Answering):
             """One axis of positions counts from a row's first token; the model's own three (M-RoPE) stay."""
             positions = kwargs.get("position_ids")
             if positions is None or positions.ndim < 3:
-                positions = (mask.cumsum(1) - 1).clamp(min=0)
+                positions = positions_of(mask, mask)
             seen["positions"] = positions
             return args, {**kwargs, "position_ids": positions}
 

@@ -254,6 +254,23 @@ def launcher():
 
 
 @pytest.fixture
+def lock_held():
+    """``with lock_held(folder) as other``: another process holds the folder's lock, until a line is written
+    to it or it is killed.
+    """
+
+    @contextlib.contextmanager
+    def hold(folder):
+        code = f"from spr_plugin.runs.lock import lock; lock({str(folder)!r}); print('held', flush=True)"
+        words = [sys.executable, "-c", f"{code}; input()"]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout.readline() == b"held\n"
+            yield other
+
+    return hold
+
+
+@pytest.fixture
 def ordinary_user(tmp_path):
     """Context manager: inside, this process has no more rights than anybody."""
     if os.geteuid():

@@ -6,11 +6,10 @@ python examples/tiny_world/quality.py     writes README's table anew from qualit
 import json
 from pathlib import Path
 
-from spr_plugin.eval_tasks.metrics import intervals
+from spr_plugin.eval_tasks.metrics import THRESHOLDS, intervals
 
 FILE = "quality.json"
 MARKS = ("<!-- quality -->", "<!-- /quality -->")
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 # Row of README's table → figures of quality.json, one a column; with one figure the others stay empty.
 ROWS = {
     "expressions, all": [f"REC all {t}" for t in THRESHOLDS],

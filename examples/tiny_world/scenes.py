@@ -477,6 +477,11 @@ def ask_color(scene, rng, noise):
     return COLOR.format(shape=thing.shape), thing.color + "."
 
 
+def asks_color(question):
+    """Whether `ask_color` found a shape that comes once to ask about."""
+    return question.startswith(COLOR.split("{")[0])
+
+
 def as_conversation(turns):
     """LLaVA's list of {from, value}; the picture goes before the first question."""
     turns = [(f"<image>\n{q}" if i == 0 else q, a) for i, (q, a) in enumerate(turns)]
@@ -589,7 +594,7 @@ def task_rows(scene, index, rng, other):
         rows[kind] = [
             {"id": f"{index}-{number}", "question": question, "answer": answer}
             for number, (question, answer) in enumerate(asked)
-            if kind == "presence" or question.startswith(COLOR.split("{")[0])  # else no shape comes once
+            if kind == "presence" or asks_color(question)
         ]
     return rows
 

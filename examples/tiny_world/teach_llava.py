@@ -19,6 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import scenes
 import vocabulary
+from quality import THRESHOLDS
 from teach_tower import WIDTH, basis, box_iou, cosine, descend, patch_features, set_rate
 
 HIDDEN = 192
@@ -418,9 +419,6 @@ def named_boxes(text):
     return found
 
 
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-
-
 def measure(model, features, views, tokenizer, limit=150, seed=0):
     """Quality on unseen, uncropped views through the v1 conversation: name → [(value, view)], one a question.
 
@@ -447,7 +445,7 @@ def measure(model, features, views, tokenizer, limit=150, seed=0):
             for _ in range(times)
         ]
         if name == "color":
-            asked = [one for one in asked if one[1].startswith(scenes.COLOR.split("{")[0])]
+            asked = [one for one in asked if scenes.asks_color(one[1])]
         replies = ask([(row, question) for row, question, _ in asked], 6)
         found[name] = [(float(reply == true), row) for reply, (row, _, true) in zip(replies, asked)]
     return found

@@ -137,9 +137,10 @@ class SavedRun:
     def recipe(self) -> Recipe[Any] | None:
         """What was asked and judged, without the models; None, and a line, where nobody here has it."""
         files = {name: value["path"] for name, value in self.config.items() if _is_file(value)}
-        known = {name: value for name, value in self.config.items() if name in vars(SPRConfig())}
+        flags = SPRConfig()
+        known = {name: value for name, value in self.config.items() if name in vars(flags)}
         # Plugins are joined in a manifest; none of their files is looked at, only what is loaded already.
-        flags = SPRConfig().but_for({**known, **files, "spr_plugin": []})
+        flags = flags.but_for({**known, **files, "spr_plugin": []})
         try:
             return find_recipe(flags, self.box_format)
         except UserError as error:

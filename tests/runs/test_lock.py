@@ -10,14 +10,8 @@ from spr_plugin.errors import UserError
 from spr_plugin.runs.lock import lock, owner_of
 
 
-def test_a_second_run_is_refused_and_a_dead_one_s_lock_is_not(tmp_path, capsys):
-    hold = (
-        f"from spr_plugin.runs.lock import lock; lock({str(tmp_path)!r}); print('held', flush=True); input()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout.readline() == "held\n"
+def test_a_second_run_is_refused_and_a_dead_one_s_lock_is_not(tmp_path, capsys, lock_held):
+    with lock_held(tmp_path) as other:
         assert owner_of(tmp_path).startswith(f"process {other.pid} ")
         with pytest.raises(UserError, match=f"is in use by process {other.pid} on .* since .*--output_dir"):
             lock(tmp_path)

@@ -94,15 +94,9 @@ def test_a_run_of_any_state_opens_and_is_left_as_it_is(tmp_path, state):
     assert spr_plugin.load_run(tmp_path / "out" / "spr").state == state
 
 
-def test_a_run_that_goes_on_elsewhere_is_running(tmp_path):
+def test_a_run_that_goes_on_elsewhere_is_running(tmp_path, lock_held):
     sampled(tmp_path)
-    hold = (
-        f"from spr_plugin.runs.lock import lock; lock({str(tmp_path)!r}); print('held', flush=True); input()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        assert other.stdout.readline() == b"held\n"
+    with lock_held(tmp_path) as other:
         assert runs.open(tmp_path).state == "running"
         other.kill()
     assert runs.open(tmp_path).state == "stopped"

@@ -283,15 +283,9 @@ def test_a_newer_run_is_said_to_be_one_and_what_is_known_of_it_shown(tmp_path, c
     assert "newer than this one's" in line
 
 
-def test_watching_ends_with_the_run(tmp_path, monkeypatch):
+def test_watching_ends_with_the_run(tmp_path, monkeypatch, lock_held):
     training(tmp_path)
-    hold = (
-        f"from spr_plugin.runs.lock import lock; lock({str(tmp_path)!r}); print('held', flush=True); input()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        assert other.stdout.readline() == b"held\n"
+    with lock_held(tmp_path) as other:
 
         def sleep(seconds):
             other.kill()
