@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 
 import torch
 
-from spr_plugin.data.pictures import open_image
+from spr_plugin.data.pictures import PictureSource, open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.hooks.llava import LlavaHost, expansion_arguments, script_of
@@ -33,9 +33,9 @@ class FerretHost(LlavaHost):
                 " --spr_annotations and --spr_image_folder"
             )
 
-    def row(self, paths: Sequence[str], prompt: str, answer: str) -> dict:
-        (path,) = paths
-        picture = open_image(path)
+    def row(self, sources: Sequence[PictureSource], prompt: str, answer: str) -> dict:
+        (source,) = sources
+        picture = open_image(source)
         text, masks = self.with_regions(prompt, *picture.size)
         (row,) = self.rows(picture, [(text, answer)])
         return {**row, **masks}

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-from spr_plugin.data.pictures import open_image
+from spr_plugin.data.pictures import PictureSource, open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.hooks.llava_model import LlavaModel
@@ -65,9 +65,9 @@ class LlavaHost(LlavaModel, Host):
         super().__setstate__(state)
         self.namespace = vars(sys.modules[type(self.dataset).__module__])
 
-    def row(self, paths: Sequence[str], prompt: str, answer: str) -> dict:
-        (path,) = paths
-        (row,) = self.rows(open_image(path), [(prompt, answer)])
+    def row(self, sources: Sequence[PictureSource], prompt: str, answer: str) -> dict:
+        (source,) = sources
+        (row,) = self.rows(open_image(source), [(prompt, answer)])
         return row
 
     def rows(self, picture, talks: list[tuple[str, str]]) -> list[dict]:

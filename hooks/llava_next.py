@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
+from spr_plugin.data.pictures import PictureSource
 from spr_plugin.errors import UserError
 from spr_plugin.hooks.llava import LlavaHost, expansion_arguments, script_of
 from spr_plugin.hookspecs import hookimpl
@@ -32,8 +33,8 @@ class LlavaNextHost(LlavaHost):
                 " --spr_annotations and --spr_image_folder"
             )
 
-    def row(self, paths: Sequence[str], prompt: str, answer: str) -> dict:
-        row = super().row(paths, prompt, answer)
+    def row(self, sources: Sequence[PictureSource], prompt: str, answer: str) -> dict:
+        row = super().row(sources, prompt, answer)
         start = self.asked(row)
         ends = [
             index

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from spr_plugin.data.pictures import open_image
+from spr_plugin.data.pictures import PictureSource, open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.formats.families import FAMILY_OF_TYPE
@@ -51,8 +51,8 @@ class TransformersHost(VlmModel, Host):
 
     # --- rows
 
-    def row(self, paths: Sequence[str], prompt: str, answer: str) -> dict:
-        row = self.question([open_image(path) for path in paths], prompt)
+    def row(self, sources: Sequence[PictureSource], prompt: str, answer: str) -> dict:
+        row = self.question([open_image(source) for source in sources], prompt)
         ids = self.tokenizer(answer, add_special_tokens=False)["input_ids"] + [self.tokenizer.eos_token_id]
         asked = len(row["input_ids"])
         for name in self._along_tokens(row):

@@ -60,7 +60,7 @@ def by_pictures(queries: Iterable[Query]) -> list[list[Query]]:
     """Queries grouped by the pictures that they show, in the order of the first of each."""
     grouped = {}
     for query in queries:
-        grouped.setdefault(query.paths, []).append(query)
+        grouped.setdefault(query.sources, []).append(query)
     return list(grouped.values())
 
 

@@ -54,7 +54,7 @@ class Round:
 
     @property
     def source(self) -> Source:
-        return Source(self.host.data_path, self.host.image_folder)
+        return Source(self.host.data_path, self.host.image_folder, self.host.most_pictures)
 
     @property
     def earlier(self) -> list[Folder]:
@@ -261,7 +261,7 @@ def _enter_round(later: Round) -> None:
 
 def _log(entered: Round, queries: list[Query], skipped: Counter) -> None:
     log_queries(entered.folder, entered.recipe, queries, skipped)
-    pictures = len({path for query in queries for path in query.paths})
+    pictures = len({picture.path for query in queries for picture in query.pictures})
     say(f"regions: {len(queries)} on {pictures} pictures ({listed(skipped) or 'nothing left out'})")
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from spr_plugin.config import SPRConfig
+from spr_plugin.data.pictures import MadePicture, source_of
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.ids import digest
 from spr_plugin.recipes.base import JudgedAnswer, Query
@@ -25,7 +26,7 @@ class PreferencePair:
         id: hash of query, prompt and both answers.
         query: the query's id.
         prompt: the query's question, which both answer.
-        pictures: paths of the query's pictures, in their order.
+        pictures: what the query's pictures are opened by, in their order: paths, and pictures that are made.
         chosen, rejected: the answers.
         chosen_score, rejected_score: of exactly these texts.
         chosen_candidate, rejected_candidate: ids of the candidates they come from; they may be one and the
@@ -35,7 +36,7 @@ class PreferencePair:
     id: str
     query: str
     prompt: str
-    pictures: tuple[str, ...]
+    pictures: tuple[str | MadePicture, ...]
     chosen: str
     rejected: str
     chosen_score: float
@@ -47,7 +48,7 @@ class PreferencePair:
     def from_record(cls, record: Mapping[str, Any]) -> PreferencePair:
         """The pair of a record; what newer versions add to one is not looked at."""
         known = {name: record[name] for name in cls.__dataclass_fields__}
-        return cls(**known | {"pictures": tuple(record["pictures"])})
+        return cls(**known | {"pictures": tuple(map(source_of, record["pictures"]))})
 
 
 Answers = Mapping[str, JudgedAnswer]  # candidate id → its answer, in the order of the ids
@@ -84,7 +85,7 @@ def make_pair(
         id=digest([query.id, prompt, best.repaired, worst.text]),
         query=query.id,
         prompt=prompt,
-        pictures=query.paths,
+        pictures=query.sources,
         chosen=best.repaired,
         rejected=worst.text,
         chosen_score=best.repaired_score,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence, Set
+from dataclasses import replace
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.pictures import refuse_no_folder, refuse_outside
@@ -38,7 +39,7 @@ def find_queries(
     if queries is None:
         refuse_no_folder(pictures, "--spr_image_folder" if config.spr_image_folder else "--image_folder")
         skipped = Counter()
-        queries = list(recipe.queries(Source(source.data_path, pictures, skipped)))
+        queries = list(recipe.queries(replace(source, image_folder=pictures, skipped=skipped)))
         if not queries:
             why = listed(skipped) or "its source is empty, or too small"
             raise UserError(f"--spr_recipe {recipe.name} makes no query of what it is given ({why})")

@@ -30,6 +30,7 @@ class CheckedRecipe(Recipe):
                 of_kind(name, str, "in WATCHED "): number(value, f"WATCHED[{name}]")
                 for name, value in watched.items()
             }
+            self.again = of_kind(given.again, int, "as again ")
         self._given, self._as_asked = given, (plugin, hook, arguments)
 
     def _checking(self, method: str = ""):
@@ -89,6 +90,10 @@ class CheckedRecipe(Recipe):
     def restated(self, raw: str, prompt: Prompt, query: Query) -> str:
         with self._checking("restated"):
             return of_kind(self._given.restated(raw, prompt, query), str)
+
+    def enough(self, query: Query, texts) -> bool:
+        with self._checking("enough"):
+            return of_kind(self._given.enough(query, list(texts)), bool)
 
     def judge(self, pictures, queries, texts, pooled=True) -> list[Judged]:
         with self._checking("judge"):

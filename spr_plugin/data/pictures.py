@@ -21,11 +21,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Union
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from spr_plugin.config import MAX_PIXELS
+from spr_plugin.data.made import Step, make, steps_of
 from spr_plugin.errors import UserError
 from spr_plugin.progress import say
 
@@ -37,9 +38,9 @@ MISSING, UNREADABLE = "missing_image", "unreadable_image"
 DEEP, TOO_LARGE = "more_than_8_bits", "more_than_max_pixels"
 REASONS = MISSING, UNREADABLE, DEEP, TOO_LARGE
 
-# A path, a file's content, or both as ``datasets`` keeps a picture: ``{"bytes": …, "path": …}``, where the
-# path counts if there are no bytes.
-PictureSource = str | os.PathLike | bytes | Mapping
+# A path, a file's content, both as ``datasets`` keeps a picture (``{"bytes": …, "path": …}``, where the path
+# counts if there are no bytes), or a picture that is made of a file's.
+PictureSource = Union[str, os.PathLike, bytes, Mapping, "MadePicture"]
 
 _max_pixels = MAX_PIXELS
 
@@ -58,6 +59,40 @@ class Picture:
     path: str
     width: int
     height: int
+
+    @property
+    def source(self) -> str | MadePicture:
+        """What `open_image` opens; equal ones have the same pixels."""
+        return self.path
+
+
+@dataclass(frozen=True)
+class MadePicture(Picture):
+    """A picture that no file holds: it is made of a file's whenever it is looked at.
+
+    Attributes:
+        path: of the file.
+        width, height: of what is made.
+        steps: see :mod:`spr_plugin.data.made`.
+    """
+
+    steps: tuple[Step, ...]
+
+    @property
+    def source(self) -> MadePicture:
+        return self
+
+
+def picture_of(record: Mapping[str, Any]) -> Picture:
+    """The picture of a record, which ``dataclasses.asdict`` made of it."""
+    if "steps" not in record:
+        return Picture(**record)
+    return MadePicture(**{**record, "steps": steps_of(record["steps"])})
+
+
+def source_of(record: str | Mapping[str, Any]) -> str | MadePicture:
+    """A picture's `source`, of the same."""
+    return record if isinstance(record, str) else picture_of(record).source
 
 
 class BadImage(UserError):
@@ -101,7 +136,7 @@ def open_image(source: PictureSource, record_id: str | None = None) -> Image.Ima
         _refuse_deep(image, source, record_id)
         picture = image.convert("RGB")
     picture.info = {}  # with the orientation, which processors apply
-    return picture
+    return make(picture, source.steps) if isinstance(source, MadePicture) else picture
 
 
 def image_size(source: PictureSource) -> tuple[int, int] | str:
@@ -199,6 +234,8 @@ def _origin(source: Any) -> str | os.PathLike | bytes:
     if isinstance(source, Mapping):
         content = source.get("bytes")
         source = source.get("path") if content is None else content
+    if isinstance(source, Picture):
+        source = source.path
     if isinstance(source, (str, os.PathLike, bytes)):
         return source
     raise BadImage(MISSING, "neither a path nor bytes", "its picture")
@@ -208,6 +245,8 @@ def _name(source: Any) -> object:
     """What a message calls it."""
     if isinstance(source, Mapping):
         source = source.get("path")
+    if isinstance(source, Picture):
+        source = source.path
     return source if isinstance(source, (str, os.PathLike)) else "its picture"
 
 
@@ -273,22 +312,22 @@ def refuse_no_folder(folder: str | None, flag: str) -> None:
 
 def read_all(pictures: Iterable[Picture]) -> list[Image.Image] | None:
     """All of them, None where one is no readable picture."""
-    images = [readable(picture.path, picture.id) for picture in pictures]
+    images = [readable(picture.source, picture.id) for picture in pictures]
     sound = [image for image in images if image is not None]
     return sound if len(sound) == len(images) else None
 
 
-def readable(path: str, record_id: str) -> Image.Image | None:
+def readable(source: str | MadePicture, record_id: str) -> Image.Image | None:
     """The picture, or None if the file is no readable picture. UserError if it has vanished: that can be
     mended, and asked again.
     """
     try:
-        return open_image(path, record_id)
+        return open_image(source, record_id)
     except BadImage as error:
         if error.reason == MISSING:
             raise UserError(
-                f"record {record_id}: {path} has vanished since the queries were made; put it back and run"
-                " the same command"
+                f"record {record_id}: {_name(source)} has vanished since the queries were made; put it"
+                " back and run the same command"
             ) from None
         return None
 

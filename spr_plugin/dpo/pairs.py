@@ -45,7 +45,8 @@ def pair_rows(host: Host, pair: PreferencePair) -> list[dict]:
         return [host.row(pair.pictures, pair.prompt, getattr(pair, side)) for side in SIDES]
     except (OSError, BadImage) as error:
         why = getattr(error, "why", error)
-        what = f"pair {pair.id}: {', '.join(pair.pictures)} cannot be read any more ({why})"
+        files = ", ".join(dict.fromkeys(one if isinstance(one, str) else one.path for one in pair.pictures))
+        what = f"pair {pair.id}: {files} cannot be read any more ({why})"
         raise UserError(f"{what}; put it back and run the same command") from None
 
 

@@ -67,7 +67,7 @@ def _check_stops(host: Host) -> None:
 
 
 def _row(host: Host, query: Query, question: str, answer: str) -> dict:
-    row = host.row([picture.path for picture in query.pictures], question, answer)
+    row = host.row(query.sources, question, answer)
     ids, labels = row["input_ids"], row["labels"]
     if ids.ndim != 1 or labels.shape != ids.shape:
         raise ValueError(

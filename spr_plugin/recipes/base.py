@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from PIL import Image
 
-from spr_plugin.data.pictures import Picture
+from spr_plugin.data.pictures import MadePicture, Picture, picture_of
 
 if TYPE_CHECKING:
     import torch
@@ -47,9 +47,9 @@ class Query:
     seed: int
 
     @property
-    def paths(self) -> tuple[str, ...]:
-        """Of the pictures' files."""
-        return tuple(picture.path for picture in self.pictures)
+    def sources(self) -> tuple[str | MadePicture, ...]:
+        """What the pictures are opened by; queries of equal ones show the same."""
+        return tuple(picture.source for picture in self.pictures)
 
     def to_record(self) -> dict[str, Any]:
         """Plain data for a log; `from_record` reads it back."""
@@ -58,7 +58,7 @@ class Query:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Query:
         """The query that `to_record` wrote."""
-        pictures = tuple(Picture(**picture) for picture in record["pictures"])
+        pictures = tuple(map(picture_of, record["pictures"]))
         return cls(record["id"], pictures, *(record[name] for name in ("text", "truth", "task", "seed")))
 
 
@@ -144,11 +144,13 @@ class Source:
     Attributes:
         data_path: the host's training data in LLaVA's form, or None.
         image_folder: of the pictures, or None.
+        most_pictures: how many pictures one question may show.
         skipped: counts what is left out, by reason.
     """
 
     data_path: str | None = None
     image_folder: str | None = None
+    most_pictures: int = 1
     skipped: Counter[str] = field(default_factory=Counter)
 
 
@@ -165,11 +167,13 @@ class Recipe(ABC, Generic[AnyQuery]):
         BEST: the value of `measure` that ``--spr_keep_best`` follows.
         WATCHED: value of `measure` → the least it must be at the entry for a fall below ``--spr_collapse`` of
             it to mean that the model stops answering: a share of a few right answers is too coarse to tell.
+        again: how many times more a query is sampled whose answers are not `enough`.
     """
 
     name: str
     BEST: str
     WATCHED: Mapping[str, float]
+    again: int = 0
 
     def on(self, device: str | torch.device) -> Recipe[AnyQuery]:
         """This recipe with all that judging needs loaded on a device. One with "cpu" is made, and let go of,
@@ -193,6 +197,10 @@ class Recipe(ABC, Generic[AnyQuery]):
     def restated(self, raw: str, prompt: Prompt, query: AnyQuery) -> str:
         """An answer to `prompt` as an answer to the query's `question`."""
         return raw
+
+    def enough(self, query: AnyQuery, texts: Sequence[str]) -> bool:
+        """Whether a pair may come of these answers, so that none more are asked for. No model helps."""
+        return True
 
     @abstractmethod
     def judge(

@@ -129,7 +129,7 @@ def _pictures(query: Query, marks: Sequence[Mark], side: str) -> list[str | None
     uris: list[str | None] = []
     for number, picture in enumerate(query.pictures):
         try:
-            image = open_image(picture.path, picture.id)
+            image = open_image(picture.source, picture.id)
         except UserError:
             uris.append(None)
             continue

@@ -71,7 +71,7 @@ def check_candidates(
     """
     if not config.spr_candidates and config.spr_sampler != "openai":
         return
-    if folder and len(folder.log("candidates").read()) == wanted_of(recipe, queries, config):
+    if folder and len(folder.log("candidates").read()) >= wanted_of(recipe, queries, config):
         return
     if config.spr_candidates:
         candidates_of(config, recipe, box_format, queries)
@@ -86,7 +86,7 @@ def import_candidates(config: SPRConfig, recipe: Recipe, box_format, folder: Fol
     a second call does nothing. UserError as :func:`candidates_of`.
     """
     log, queries = folder.log("candidates"), logged_queries(folder, recipe)
-    if len(log.read()) != wanted_of(recipe, queries, config):
+    if len(log.read()) < wanted_of(recipe, queries, config):
         log.write(candidates_of(config, recipe, box_format, queries).values())
 
 
@@ -129,7 +129,7 @@ def candidates_of(
             " give both the same annotations or --data_path, --spr_exclude and pictures"
         )
     candidates = source.records("candidates")
-    if len(candidates) != wanted:
+    if len(candidates) < wanted:  # more, where the recipe had some queries asked again
         raise UserError(
             f"--spr_candidates {source.folder} holds {len(candidates)} of {wanted} candidates; let that run"
             " sample to its end first"

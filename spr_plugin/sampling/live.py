@@ -17,7 +17,7 @@ from spr_plugin.progress import progress, say
 from spr_plugin.recipes.base import Recipe
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling.decoding import decode, drawing
-from spr_plugin.sampling.plan import Ask, candidate, candidate_id, halves, prompts_in
+from spr_plugin.sampling.plan import Ask, candidate, candidate_id, halves, indices, prompts_in
 from spr_plugin.training import ranks
 from spr_plugin.training.engine import generating
 from spr_plugin.training.host import Host
@@ -66,24 +66,26 @@ class LiveSampler:
         """The host's row of each prompt, None where a picture of it cannot be read. A picture is decoded
         once.
         """
-        names = {picture.path: picture.id for query, _ in asks for picture in query.pictures}
+        names = {picture.source: picture.id for query, _ in asks for picture in query.pictures}
         pictures = dict(zip(names, readers.map(readable, names, names.values())))
         wanted = {}
         for query, prompt in asks:
-            wanted.setdefault((query.paths, prompt.crop), (prompt, []))[1].append(prompt.text)
+            wanted.setdefault((query.sources, prompt.crop), (prompt, []))[1].append(prompt.text)
         with self.tokenizing:
             made = {
-                shows: iter(self.host.questions(prompt.shown([pictures[path] for path in shows[0]]), texts))
+                shows: iter(
+                    self.host.questions(prompt.shown([pictures[source] for source in shows[0]]), texts)
+                )
                 for shows, (prompt, texts) in wanted.items()
-                if all(pictures[path] is not None for path in shows[0])
+                if all(pictures[source] is not None for source in shows[0])
             }
-        return [next(made.get((query.paths, prompt.crop), iter(())), None) for query, prompt in asks]
+        return [next(made.get((query.sources, prompt.crop), iter(())), None) for query, prompt in asks]
 
     def answered(self, batch: dict, rows: list[dict | None]) -> Iterator[dict]:
         """Candidate records of one batch. A picture that cannot be read gives records without text: counted,
         not asked again.
         """
-        asks, samples = self.asks_of(batch), range(self.config.spr_samples)
+        asks, samples = self.asks_of(batch), indices(batch, self.config.spr_samples)
         asked = {number: row for number, row in enumerate(rows) if row is not None}  # by place in the batch
         self.unread += len(rows) - len(asked)
         seeds = [

@@ -46,21 +46,41 @@ def candidate(ask: Ask, index: int, raw: str, recipe: Recipe) -> dict:
     return {**asdict(made), "recipe": recipe.name}
 
 
-def batch_plan(queries: list[Query], recipe: Recipe, size: int) -> list[dict]:
-    """Batches of up to ``size`` prompts, as records ``{"id", "asks": [[query, kind], …]}``.
+def batch_plan(queries: list[Query], recipe: Recipe, size: int, turn: int = 0) -> list[dict]:
+    """Batches of up to ``size`` prompts, as records ``{"id", "asks": [[query, kind], …]}``, of a later turn
+    with its number.
 
     The prompts of the same pictures stay together, so that they are read and encoded once; prompts of a
     length meet.
     """
     pictures = {}
     for query in queries:
-        asks = pictures.setdefault(query.paths, [])
+        asks = pictures.setdefault(query.sources, [])
         asks.extend((len(prompt.text), query.id, prompt.kind) for prompt in recipe.prompts(query))
     batches = dealt(pictures.values(), lambda ask: ask[0], size)
+    name, more = (f"turn-{turn}-", {"turn": turn}) if turn else ("", {})
     return [
-        {"id": f"{number:08d}", "asks": [[query, kind] for _, query, kind in asks]}
+        {"id": f"{name}{number:08d}", "asks": [[query, kind] for _, query, kind in asks], **more}
         for number, asks in enumerate(batches)
+        if asks
     ]
+
+
+def undecided(queries: Iterable[Query], recipe: Recipe, candidates: Iterable[dict], most: int) -> list[Query]:
+    """The queries whose answers of index below ``most`` are not enough: others may make a pair."""
+    texts: dict[str, list[str]] = {}
+    for one in candidates:
+        if one["index"] < most:
+            texts.setdefault(one["query"], []).append(one["text"])
+    answered = ((query, texts.get(query.id, [])) for query in queries)
+    # Of pictures that cannot be read all are empty, and would be again.
+    return [query for query, said in answered if any(said) and not recipe.enough(query, said)]
+
+
+def indices(batch: dict, samples: int) -> range:
+    """The numbers of the samples of each of a batch's prompts."""
+    turn = batch.get("turn", 0)
+    return range(turn * samples, (turn + 1) * samples)
 
 
 def dealt(families: Iterable[list[T]], length: Callable[[T], int], size: int) -> list[list[T]]:
@@ -87,9 +107,15 @@ def halves(batch: dict) -> list[dict]:
     """The two batches that take the place of one which did not fit in memory."""
     middle = (len(batch["asks"]) + 1) // 2
     return [
-        {"id": f"{batch['id']}.{side}", "asks": asks}
+        {**batch, "id": f"{batch['id']}.{side}", "asks": asks}
         for side, asks in enumerate((batch["asks"][:middle], batch["asks"][middle:]))
     ]
+
+
+def add_turn(plan: Log, batches: list[dict]) -> None:
+    """Have the plan hold the batches of a later turn too; those that it holds already stay. For one rank."""
+    known = plan.read()
+    plan.append(*(batch for batch in batches if batch["id"] not in known))
 
 
 def left_to_do(
@@ -106,7 +132,8 @@ def left_to_do(
     for batch in batches.values():
         if f"{batch['id']}.0" in batches:
             continue
-        ids = {candidate_id(query, kind, index) for query, kind in batch["asks"] for index in range(samples)}
+        numbers = indices(batch, samples)
+        ids = {candidate_id(query, kind, index) for query, kind in batch["asks"] for index in numbers}
         wanted += len(ids)
         if not ids <= logged:
             left.append(batch)

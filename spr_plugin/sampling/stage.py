@@ -7,6 +7,8 @@ goes on (same plan, machine, thread count and dtype).
 
 from __future__ import annotations
 
+import functools
+
 from PIL import Image
 
 from spr_plugin.config import SPRConfig
@@ -17,7 +19,17 @@ from spr_plugin.queries import wanted_of
 from spr_plugin.recipes.base import Query, Recipe
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling.live import LiveSampler
-from spr_plugin.sampling.plan import Ask, batch_plan, candidate, candidate_id, left_to_do, prompts_in
+from spr_plugin.sampling.plan import (
+    Ask,
+    add_turn,
+    batch_plan,
+    candidate,
+    candidate_id,
+    indices,
+    left_to_do,
+    prompts_in,
+    undecided,
+)
 from spr_plugin.training import ranks
 from spr_plugin.training.host import Host
 
@@ -25,8 +37,8 @@ from spr_plugin.training.host import Host
 def sample(
     host: Host | None, queries: list[Query], recipe: Recipe, config: SPRConfig, log: Log, plan: Log
 ) -> None:
-    """Fill ``log`` with a Candidate record for each (query, prompt, sample); what it already holds is not
-    asked again.
+    """Fill ``log`` with a Candidate record for each (query, prompt, sample), and with as many more for the
+    queries that the recipe has asked again; what it already holds is not asked for.
 
     Args:
         host: whose live model answers; None is enough for a server.
@@ -35,9 +47,8 @@ def sample(
         UserError: a picture has vanished since the regions were made, one prompt alone does not fit in
             memory, a server fails or has too many empty answers.
     """
-    make_plan = lambda: batch_plan(queries, recipe, config.spr_sample_batch)
-    batches, logged = ranks.from_rank_0(lambda: left_to_do(log, plan, make_plan, config.spr_samples))
     by_id = {query.id: query for query in queries}
+    samples, size = config.spr_samples, config.spr_sample_batch
 
     def asks_of(batch: dict) -> list[Ask]:
         prompts = {
@@ -45,14 +56,22 @@ def sample(
         }
         return [(by_id[id], prompts[id][kind]) for id, kind in batch["asks"]]
 
-    if config.spr_sampler == "openai":
-        wanted = wanted_of(recipe, queries, config)
-        _sample_on_server(ranks.share(batches, prompts_in), logged, asks_of, recipe, config, log, wanted)
-    elif batches:  # also without a share of its own: under ZeRO-3 all ranks gather the model together
-        assert host is not None, "a model answers where no server does"
-        LiveSampler(host, recipe, config, log, plan, logged, asks_of).run(batches)
-    log.close()
-    ranks.barrier()
+    def work_of(turn: int) -> tuple[list[dict], set[str]]:
+        # Seen by its earlier turns alone, which are whole: whoever goes on here decides the same.
+        if turn and (again := undecided(queries, recipe, log.read().values(), turn * samples)):
+            add_turn(plan, batch_plan(again, recipe, size, turn))
+        return left_to_do(log, plan, lambda: batch_plan(queries, recipe, size), samples)
+
+    for turn in range(1 + recipe.again):
+        batches, logged = ranks.from_rank_0(functools.partial(work_of, turn))
+        if config.spr_sampler == "openai":
+            wanted = wanted_of(recipe, queries, config)
+            _sample_on_server(ranks.share(batches, prompts_in), logged, asks_of, recipe, config, log, wanted)
+        elif batches:  # also without a share of its own: under ZeRO-3 all ranks gather the model together
+            assert host is not None, "a model answers where no server does"
+            LiveSampler(host, recipe, config, log, plan, logged, asks_of).run(batches)
+        log.close()
+        ranks.barrier()
 
 
 def _sample_on_server(
@@ -64,22 +83,23 @@ def _sample_on_server(
 
     unread: set[str] = set()
 
-    def missing(ask: Ask) -> dict[int, int]:
-        ids = {index: candidate_id(ask[0].id, ask[1].kind, index) for index in range(config.spr_samples)}
+    def missing(batch: dict, ask: Ask) -> dict[int, int]:
+        numbers = indices(batch, config.spr_samples)
+        ids = {index: candidate_id(ask[0].id, ask[1].kind, index) for index in numbers}
         return {index: int(id, 16) for index, id in ids.items() if id not in logged}
 
     def shown_by(ask: Ask) -> list[Image.Image] | None:
         query, prompt = ask
         pictures = read_all(query.pictures)
         if pictures is None:
-            unread.update(query.paths)
+            unread.update(picture.path for picture in query.pictures)
         return pictures and prompt.shown(pictures)
 
     def record(ask: Ask, index: int, raw: str) -> dict:
         return candidate(ask, index, raw, recipe)
 
     bar = progress(batches, len(batches), "sampling", show=ranks.rank() == 0)
-    asked = ((ask, missing(ask)) for batch in bar for ask in asks_of(batch))
+    asked = ((ask, missing(batch, ask)) for batch in bar for ask in asks_of(batch))
     most_empty = config.spr_max_empty * wanted
     empty = ask_server(asked, config, log, record, shown_by, most_empty) if batches else []
     silent = sum(ranks.from_all(len(empty)))

@@ -226,7 +226,7 @@ def _lengths(seen: Seen) -> str:
 def _row(first: Round, query: Query) -> tuple[int, bool]:
     """Tokens of a worked answer's row, and whether the host trains on all of it."""
     answer = first.recipe.worked(query) or ANSWER
-    row = first.host.row(list(query.paths), first.recipe.question(query), answer)
+    row = first.host.row(query.sources, first.recipe.question(query), answer)
     return len(row["input_ids"]), bool(first.host.fits(row))
 
 
@@ -270,7 +270,7 @@ def _pair(first: Round, query: Query, answers) -> PreferencePair:
     said = [one["text"] for one in answers.values() if one["query"] == query.id]
     others = [*sorted(said, key=len, reverse=True), recipe.worked(query, short=True) or "", ANSWER, "No."]
     rejected = next(text for text in others if text.strip() and text != chosen)
-    asked = query.id, query.id, recipe.question(query), query.paths
+    asked = query.id, query.id, recipe.question(query), query.sources
     return PreferencePair(*asked, chosen, rejected, 1.0, 0.0, "", "")
 
 

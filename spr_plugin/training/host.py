@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from spr_plugin.data.pictures import PictureSource
     from spr_plugin.formats import BoxFormat
 
 Row = dict[str, Any]  # and a batch of them: by the host's own names
@@ -105,9 +106,9 @@ class Host(Answering):
     most_pictures: int = 1
 
     @abstractmethod
-    def row(self, paths: Sequence[str], prompt: str, answer: str) -> Row:
-        """One training row about the pictures in these files, in the host's own layout (1-D ``input_ids`` and
-        ``labels``, pictures); labels are -100 off the answer.
+    def row(self, sources: Sequence[PictureSource], prompt: str, answer: str) -> Row:
+        """One training row about the pictures that ``data.pictures.open_image`` gives of these, in the host's
+        own layout (1-D ``input_ids`` and ``labels``, pictures); labels are -100 off the answer.
         """
 
     @abstractmethod

@@ -344,22 +344,22 @@ HOSTS = [
     (method("questions(self, pictures)", "return []"), "Script.questions raised TypeError"),
     (
         method(
-            "row(self, paths, prompt, answer)",
-            "return {**super().row(paths, prompt, answer), 'labels': None}",
+            "row(self, sources, prompt, answer)",
+            "return {**super().row(sources, prompt, answer), 'labels': None}",
         ),
         "Script.row .*labels",
     ),
     (
         method(
-            "row(self, paths, prompt, answer)",
-            "row = super().row(paths, prompt, answer); return {**row, 'labels': row['labels'][None]}",
+            "row(self, sources, prompt, answer)",
+            "row = super().row(sources, prompt, answer); return {**row, 'labels': row['labels'][None]}",
         ),
         "Script.row .*labels",
     ),
     (
         method(
-            "row(self, paths, prompt, answer)",
-            "row = super().row(paths, prompt, answer)\n    row['labels'][:] = -100\n    return row",
+            "row(self, sources, prompt, answer)",
+            "row = super().row(sources, prompt, answer)\n    row['labels'][:] = -100\n    return row",
         ),
         "Script.row .*-100",
     ),

@@ -10,7 +10,7 @@ def test_a_query_comes_back_from_its_record():
     pictures = (Picture("a", "a.png", 60, 40), Picture("b", "b/é.png", 1, 2))
     query = Query("q", pictures, "Which is larger?", ["the first", [1, 2.5]], "larger", 7)
     assert Query.from_record(json.loads(json.dumps(query.to_record()))) == query
-    assert query.paths == ("a.png", "b/é.png")
+    assert query.sources == ("a.png", "b/é.png")
 
 
 def test_a_log_s_own_additions_are_passed_over():
