@@ -112,8 +112,7 @@ def sides(answers: Answers) -> tuple[Scores, Scores] | str:
     scores, in the order of their ids, or why there are none.
 
     ``too_few_valid``  fewer than two answers have a score
-    ``none_worse``     none may be rejected
-    and where none may be chosen, what keeps the best of them from it.
+    and where none may be chosen, or none rejected, what keeps the best of them, or the worst, from it.
     """
     scored = {id: answer for id, answer in answers.items() if answer.score is not None}
     if len(scored) < 2:
@@ -125,7 +124,9 @@ def sides(answers: Answers) -> tuple[Scores, Scores] | str:
     }
     if not choosable:
         return str(scored[_best(repaired) if repaired else min(scored)].not_choosable)
-    return (choosable, rejectable) if rejectable else "none_worse"
+    if not rejectable:
+        return str(scored[min(scored, key=lambda id: scored[id].score or 0.0)].not_rejectable)
+    return choosable, rejectable
 
 
 def _best(scores: Scores) -> str:

@@ -68,7 +68,7 @@ def test_what_may_not_be_chosen_or_rejected_is_not():
             [candidate("a", 0.5, None), candidate("b", 0.5, 0.1, not_choosable="too_few_boxes_kept")],
             "too_few_boxes_kept",
         ),
-        ([candidate(id, 0.5, 0.6, not_rejectable="right") for id in "ab"], "none_worse"),
+        ([candidate(id, 0.5, 0.6, not_rejectable="right") for id in "ab"], "right"),
     ],
 )
 def test_every_skip_has_its_reason(candidates, reason):

@@ -65,12 +65,16 @@ def _page(picture: Image.Image, made: Image.Image, width: int, height: int, colo
 
 
 def _cut(picture: Image.Image, made: Image.Image, taken: PixelBox, turn: str, box: PixelBox) -> Image.Image:
-    piece, transpose = picture.crop(taken), TURNS[turn]
-    if transpose is not None:
-        piece = piece.transpose(transpose)
+    piece = turned(picture.crop(taken), turn)
     size = (box[2] - box[0], box[3] - box[1])
     made.paste(piece if piece.size == size else piece.resize(size, Image.Resampling.BICUBIC), box[:2])
     return made
+
+
+def turned(piece: Image.Image, turn: str) -> Image.Image:
+    """The piece after a turn of TURNS; a quarter changes its sides."""
+    transpose = TURNS[turn]
+    return piece if transpose is None else piece.transpose(transpose)
 
 
 def _fill(picture: Image.Image, made: Image.Image, box: PixelBox, colour: str) -> Image.Image:
