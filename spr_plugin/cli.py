@@ -214,7 +214,8 @@ def sample(context, out, aspect):
         [*FLAGS, "spr_sampler"],
         "spr sample --out DIR [--aspect pad]",
     )
-    if not (out and config.spr_annotations and config.spr_image_folder and config.spr_box_format):
+    annotated = config.spr_annotations or config.spr_recipe != "spr"
+    if not (out and annotated and config.spr_image_folder and config.spr_box_format):
         raise UserError("spr sample needs --out, --spr_annotations, --spr_image_folder and --spr_box_format")
     for path in config.spr_plugin:
         load_file(path)
@@ -236,16 +237,32 @@ def compare(a, b, out):
 
 
 @commands.command()
-@click.argument("benchmark", type=click.Choice(["refcoco", "flickr30k", "lvis", "vg"]))
-@click.option("--from", "source", required=True, help="Folder of the original release.")
+@click.argument("benchmark", type=click.Choice(["refcoco", "flickr30k", "lvis", "vg", "spatial_ssrl"]))
+@click.option("--from", "source", required=True, help="Folder of the original release, or of pictures.")
 @click.option("--to", "target", required=True, help="SPR_DATA_ROOT: gets BENCHMARK/SPLIT.parquet.")
 @click.option("--embed", is_flag=True, help="Put the pictures themselves into the files, not their paths.")
 @click.option("--allow-outside", is_flag=True, help="Use pictures outside the release's folders of them.")
-def data(benchmark, source, target, embed, allow_outside):
-    """Convert a benchmark's original release into what the tasks read."""
-    from spr_plugin.eval_tasks.releases import convert
+@click.option(
+    "--cold_start",
+    type=click.IntRange(1),
+    help="spatial_ssrl: so many worked answers, in LLaVA's JSON, for the host's own training.",
+)
+@click.option("--spr_recipe_config", help="spatial_ssrl: as in training.")
+@click.option("--spr_seed", type=click.IntRange(0), default=0, help="spatial_ssrl: as in training.")
+def data(benchmark, source, target, embed, allow_outside, cold_start, spr_recipe_config, spr_seed):
+    """Convert a benchmark's original release into what the tasks read, or write a recipe's cold start."""
+    if benchmark != "spatial_ssrl":
+        from spr_plugin.eval_tasks.releases import convert
 
-    convert(benchmark, source, target, embed, allow_outside)
+        convert(benchmark, source, target, embed, allow_outside)
+        return
+    from spr_plugin.tools.cold_start import write_cold_start
+
+    if cold_start is None:
+        raise UserError("spr data spatial_ssrl: name how many worked answers to write by --cold_start N")
+    own = {"spr_recipe_config": spr_recipe_config, "spr_seed": spr_seed, "spr_regions": cold_start}
+    config = SPRConfig(spr=True, spr_recipe=benchmark, **own)
+    print(write_cold_start(config, source, target, allow_outside))
 
 
 def main():

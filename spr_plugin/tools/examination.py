@@ -185,7 +185,9 @@ def _data(seen: Seen) -> str:
     seen.start = start = ranks.from_rank_0(lambda: start_of(first))
     config, queries = first.config, start.queries
     source = config.spr_annotations and f"--spr_annotations {config.spr_annotations}"
-    source = source or f"boxes mined from --data_path {first.host.data_path}"
+    if source is None:
+        mined, folder = first.host.data_path, config.spr_image_folder or first.host.image_folder
+        source = f"boxes mined from --data_path {mined}" if config.spr_recipe == "spr" else f"{folder}"
     pictures = len({picture.path for query in queries for picture in query.pictures})
     skipped = read_json(first.folder.skipped) if start.skipped is None else start.skipped
     left_out = f"left out: {listed(skipped or {}) or 'nothing'}"

@@ -1,0 +1,68 @@
+"""Worked answers to a recipe's questions in LLaVA's JSON, for the host's own trainer: a model that has never
+answered in a recipe's form gives no right answers to prefer.
+
+    TO/images/ID.png     the pictures as the model is shown them
+    TO/cold_start.json   a conversation a question; "file_name" is the picture that it was made of, so that
+                         ``--spr_exclude TO/cold_start.json`` has a run ask about others
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from spr_plugin.config import SPRConfig
+from spr_plugin.data.pictures import open_image, refuse_no_folder, refuse_outside
+from spr_plugin.errors import UserError
+from spr_plugin.files import disk_errors, draft, write_json
+from spr_plugin.ids import digest
+from spr_plugin.outputs import refuse_unwritable
+from spr_plugin.progress import listed, progress
+from spr_plugin.recipes.base import Query, Recipe, Source
+from spr_plugin.recipes.find import find_recipe
+
+
+def write_cold_start(config: SPRConfig, pictures: str, target: str, allow_outside: bool = False) -> str:
+    """Write ``config.spr_regions`` worked answers about the pictures of a folder; what was done, in a line.
+
+    Raises:
+        UserError: the folder is none or gives no question, or the recipe has no worked answers.
+    """
+    refuse_no_folder(pictures, "--from")
+    refuse_unwritable({"--to": target}, folders=True)
+    # Not the questions of a run with the same seed.
+    seed = int(digest(["cold start", config.spr_seed])[:8], 16)
+    skipped, recipe = Counter[str](), find_recipe(config.but_for({"spr_seed": seed}), None)
+    queries = list(recipe.queries(Source(image_folder=pictures, skipped=skipped)))
+    left_out = listed(skipped) or "nothing"
+    if not queries:
+        raise UserError(f"--from {pictures}: no question is made of these pictures (left out: {left_out})")
+    if not allow_outside:
+        named = ((picture.id, picture.path) for query in queries for picture in query.pictures)
+        refuse_outside(named, pictures, "--from", "--allow-outside")
+    folder = Path(target, "images")
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    rows = [_written(recipe, query, folder) for query in progress(queries, len(queries), "writing pictures")]
+    write_json(Path(target, "cold_start.json"), rows)
+    return f"{len(rows)} worked answers in {os.path.join(target, 'cold_start.json')}; left out: {left_out}"
+
+
+def _written(recipe: Recipe, query: Query, folder: Path) -> dict[str, object]:
+    """The record of a question, whose one picture is written."""
+    (picture,) = query.pictures
+    answer = recipe.worked(query)
+    if answer is None:
+        raise UserError(f"the recipe {recipe.name} has no worked answers to write")
+    path = folder / f"{query.id}.png"
+    with disk_errors(path), draft(path) as file:
+        open_image(picture.source, picture.id).save(file, "PNG")
+    turns: Sequence[tuple[str, str]] = (("human", f"<image>\n{recipe.question(query)}"), ("gpt", answer))
+    return {
+        "id": query.id,
+        "image": path.name,
+        "file_name": picture.id,
+        "conversations": [{"from": who, "value": text} for who, text in turns],
+    }
