@@ -80,11 +80,12 @@ def _png(file: Path) -> NDArray[np.float64]:
     """Of 16 bits; one of 8 is a picture, and may be the very one whose depth is asked for."""
     try:
         with opened(str(file)) as image:
-            if image.mode not in DEEP_MODES:
-                raise BadDepth(MISSING)
-            return np.asarray(image, np.float64)
+            deep, values = image.mode in DEEP_MODES, np.asarray(image, np.float64)
     except BadImage:
         raise BadDepth(UNREADABLE) from None
+    if not deep:
+        raise BadDepth(MISSING)
+    return values
 
 
 def _h5(file: Path) -> NDArray[np.float64]:

