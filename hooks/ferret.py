@@ -27,7 +27,7 @@ class FerretHost(LlavaHost):
         super().__init__(trainer, namespace, config)
         self.box_format = box_format(config.spr_box_format or "ferret")
         self.image_folder = None  # one for each of its data files
-        if config.spr_recipe == "spr" and not (config.spr_annotations and config.spr_image_folder):
+        if config.mines() or not config.spr_image_folder:
             raise UserError(
                 "--spr: Ferret keeps boxes apart from the text, so that none are mined; name"
                 " --spr_annotations and --spr_image_folder"

@@ -26,7 +26,7 @@ class LlavaNextHost(LlavaHost):
 
     def __init__(self, trainer, namespace: dict, config):
         super().__init__(trainer, namespace, config)
-        mined = self.data_path if config.spr_recipe == "spr" and not config.spr_annotations else None
+        mined = self.data_path if config.mines() else None
         if mined and ("{" in mined or not mined.endswith(".json")):
             raise UserError(
                 f"--data_path {self.data_path}: boxes are mined from one JSON file only; name"

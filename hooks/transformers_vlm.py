@@ -38,7 +38,7 @@ class TransformersHost(VlmModel, Host):
         self.trainer, self.processor, self.tokenizer = trainer, processor, processor.tokenizer
         self.vlm = base_model(trainer.model)
         self.box_format = format_of(self.vlm.config, processor, config)
-        if not config.spr_annotations:
+        if config.mines():
             raise UserError(
                 "--spr: this script has no LLaVA --data_path to mine; name --spr_annotations FILE and"
                 " --spr_image_folder DIR"

@@ -331,6 +331,10 @@ class SPRConfig(Settings):
         within=NOT_NEGATIVE,
     )
 
+    def mines(self) -> bool:
+        """Whether SPR's boxes come from the host's own data; another recipe says itself what it lacks."""
+        return self.spr_recipe == "spr" and self.spr_annotations is None
+
     def losses(self) -> tuple[list[str], list[float]]:
         """Names and weights of the losses that are added up."""
         if self.spr_pairing == "sft":

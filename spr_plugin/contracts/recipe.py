@@ -31,6 +31,8 @@ class CheckedRecipe(Recipe):
                 for name, value in watched.items()
             }
             self.again = of_kind(given.again, int, "as again ")
+            if self.again < 0:
+                raise Broken(f"gives again {self.again}, less than 0")
         self._given, self._as_asked = given, (plugin, hook, arguments)
 
     def _checking(self, method: str = ""):

@@ -42,6 +42,9 @@ class Lab(Recipe):
     def prompts(self, query):
         return self.given.get("prompts", [Prompt("plain", "What?")])
 
+    def enough(self, query, texts):
+        return self.given.get("enough", True)
+
     def judge(self, pictures, queries, texts, pooled=True):
         judged = self.given.get("judged", lambda text: answer(text))
         return [Judged(self.given.get("truth", []), tuple(map(judged, row))) for row in texts]
@@ -85,6 +88,7 @@ def use(recipe):
     ready = recipe.on("cpu")
     (one,) = ready.queries(Source())
     ready.prompts(one)
+    ready.enough(one, ["a", "b"])
     (judged,) = ready.judge([None], [one], [["a", "b"]])
     ready.measure(["a"], [one])
     ready.draw(one, judged)
@@ -107,6 +111,7 @@ WRONG = {
     ),
     "six pictures": (dict(queries=[query(pictures=(PICTURE,) * 6)]), "queries .*6 pictures"),
     "one id twice": (dict(queries=[query(), query(text="Or?")]), "queries .*two queries"),
+    "enough without saying": (dict(enough=None), "enough gives None"),
     "a prompt without text": (dict(prompts=[Prompt("plain", None)]), "prompts gives as text"),
     "a crop off the picture": (
         dict(prompts=[Prompt("plain", "?", (30, 30, 10, 10))]),
@@ -135,6 +140,16 @@ def test_a_wrong_shape_is_one_line(plugin, kind):
     with pytest.raises(UserError, match=f"plugin lab: spr_recipe, Lab.{words}") as refused:
         use(plugin(Lab(**given)))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("again", [-1, 0.5])
+def test_a_number_of_turns_that_is_none_is_refused(plugin, again):
+    recipe = Lab()
+    recipe.again = again
+    with pytest.raises(
+        UserError, match="plugin lab: spr_recipe gives (as again float|again -1, less than 0)"
+    ):
+        plugin(recipe)
 
 
 def test_a_recipe_of_another_name_is_refused(plugin):

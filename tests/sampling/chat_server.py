@@ -51,6 +51,7 @@ class ChatServer(ThreadingHTTPServer):
         seen: (text, picture size, request body) of each answered request.
         asked: (path, headers) of every request.
         adds: what every answer ends with, a Reply's ``{key}`` included.
+        answers: (text, seed) → answer, in place of boxes.
         most_at_once: the highest number of requests in flight.
     """
 
@@ -61,6 +62,7 @@ class ChatServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.faults, self.seen, self.count, self.now, self.most_at_once = dict(faults), [], 0, 0, 0
         self.adds = ""
+        self.answers = None
         self.models, self.asked = models or Reply(json.dumps(MODELS)), []
         self.statuses, self.lock, self.closing = Counter(), threading.Lock(), threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
@@ -125,12 +127,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(Reply(json.dumps(error), fault, headers=again))
         else:
             time.sleep(0.01)
-            picture, text = body["messages"][0]["content"]
+            picture, *_, text = body["messages"][0]["content"]
             image = Image.open(
                 io.BytesIO(base64.b64decode(picture["image_url"]["url"].partition("base64,")[2]))
             )
             image.load()
             self.server.seen.append((text["text"], image.size, body))
+            if self.server.answers:
+                return self._send(Reply(completion(self.server.answers(text["text"], body["seed"]))))
             # Behind the region: objects of a reference prompt.
             told = re.findall(r"\[[\d., ]+\]", text["text"])[1:]
             boxes = told or [f"[0.{body['seed'] % 4}, 0.1, 0.{body['seed'] % 5 + 5}, 0.9]"]

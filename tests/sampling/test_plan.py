@@ -11,7 +11,16 @@ from spr_plugin.formats import box_format
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import region_query
 from spr_plugin.runs.log import Log
-from spr_plugin.sampling.plan import batch_plan, candidate, candidate_id, halves, left_to_do
+from spr_plugin.sampling.plan import (
+    add_turn,
+    batch_plan,
+    candidate,
+    candidate_id,
+    halves,
+    indices,
+    left_to_do,
+    undecided,
+)
 
 FORM = box_format("llava", "pad")
 
@@ -77,3 +86,44 @@ def test_what_is_left_to_do(tmp_path):
     log.append(*({"id": id} for id in held), {"id": candidate_id("20", "plain", 0)})
     left, theirs = left_to_do(log, plan, None, 2)
     assert [batch["id"] for batch in left] == ["1.1", "2"] and theirs == {candidate_id("20", "plain", 0)}
+
+
+class Differ:
+    """As much of a recipe as the plan asks: its answers are enough where two differ."""
+
+    prompts = find_recipe(SPRConfig(), FORM).prompts
+
+    def enough(self, query, texts):
+        return len(set(texts)) > 1
+
+
+def answered(log, batch, texts, samples):
+    """Have the log hold these texts, by index, as answers to a batch."""
+    rows = [(query, kind, index) for query, kind in batch["asks"] for index in indices(batch, samples)]
+    log.append(*(
+        {"id": candidate_id(*row), "query": row[0], "index": row[2], "text": texts(*row)} for row in rows
+    ))  # fmt: skip
+
+
+def test_a_turn_asks_the_undecided_again(tmp_path):
+    """Their new samples have numbers of their own; whoever goes on plans the same turn, and nothing twice."""
+    log, plan, recipe = Log(tmp_path / "candidates"), Log(tmp_path / "batches"), Differ()
+    queries = [query(number, 0, 3) for number in range(3)]
+    agree, differ, broken = (query.id for query in queries)
+    texts = {agree: lambda index: "a", differ: str, broken: lambda index: ""}
+    (batch,), _ = left_to_do(log, plan, lambda: batch_plan(queries, recipe, 99), 2)
+    answered(log, batch, lambda query, kind, index: texts[query](index), 2)
+    assert left_to_do(log, plan, None, 2) == ([], set())
+    assert [one.id for one in undecided(queries, recipe, log.read().values(), 2)] == [agree]
+    for _ in range(2):
+        again = undecided(queries, recipe, log.read().values(), 2)
+        add_turn(plan, batch_plan(again, recipe, 99, 1))
+        (batch,), theirs = left_to_do(log, plan, None, 2)
+        assert batch["turn"] == 1 and {id for id, _ in batch["asks"]} == {agree} and not theirs
+    assert list(indices(batch, 2)) == [2, 3] and all(half["turn"] == 1 for half in halves(batch))
+    answered(log, batch, lambda query, kind, index: str(index), 2)
+    assert left_to_do(log, plan, None, 2) == ([], set())
+    # The turn's own answers do not change who was asked again; they count for the next one.
+    assert [one.id for one in undecided(queries, recipe, log.read().values(), 2)] == [agree]
+    assert undecided(queries, recipe, log.read().values(), 4) == []
+    assert batch_plan([], recipe, 99, 2) == []

@@ -1,0 +1,145 @@
+"""Spatial-SSRL through whole runs: pictures that no file holds are asked about, judged, trained on, probed
+and reported; queries whose answers agree are asked again; killed, it goes on.
+
+The tiny model has never been taught to answer so: it ends in the line that says it. Where pairs are needed a
+server guesses, in the form that is asked for, and is right by chance.
+"""
+
+import json
+import random
+import re
+
+import pytest
+import transformers
+
+from spr_plugin import follow, runs
+from spr_plugin.config import SPRConfig
+from spr_plugin.data.pictures import MadePicture
+from spr_plugin.errors import UserError
+from spr_plugin.recipes.spatial_ssrl.settings import TASKS
+from spr_plugin.runs.log import Log
+from spr_plugin.sampling.plan import candidate_id
+
+from . import make_vlm
+from .checks import assert_saved_equals_live
+from .launch import command, kill_when, run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A tiny world with the depth of its pictures."""
+    from tests.examples.world import load
+
+    folder = tmp_path_factory.mktemp("world")
+    load("scenes").write_world(folder, sft=4, spr=12, val=1, test=1, geometry=True)
+    return folder
+
+
+def guess(question: str, seed: int) -> str:
+    """An answer in the form that the question asks for, with no look at the picture."""
+    rng = random.Random(seed)
+    if "mirrored" in question:
+        said = f"{rng.randrange(4)}-{rng.randrange(2)}"
+    elif order := re.search(r"numbers 0 to (\d)", question):
+        said = "-".join(map(str, rng.sample(range(int(order[1]) + 1), int(order[1]) + 1)))
+    else:
+        said = rng.choice("ABCD") if "letter" in question else "-".join(rng.sample("123", 3))
+    return rf"<think>I guess.</think> \boxed{{{said}}}" if rng.random() < 0.8 else said
+
+
+@pytest.fixture
+def flags(world, tmp_path):
+    """Of a small run on the world's pictures, all but who answers."""
+    section = dict(depth=f"{world}/depth/spr", distance="code", grids=["1x3"], resample=1)
+    (tmp_path / "recipe.yaml").write_text(json.dumps({"spatial_ssrl": section}))
+    return dict(
+        spr_only=True, spr_recipe="spatial_ssrl", spr_recipe_config=str(tmp_path / "recipe.yaml"),
+        spr_image_folder=f"{world}/images/spr", spr_regions=20, spr_samples=4, spr_max_new_tokens=40,
+        spr_batch_size=2, spr_epochs=1.0,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def server(chat_server):
+    with chat_server.ChatServer() as server:
+        server.answers = guess
+        yield server
+
+
+def trainer_of(out):
+    """Of a host that shows several pictures."""
+    model, processor = make_vlm.make("llava")
+    arguments = transformers.TrainingArguments(str(out), use_cpu=True, report_to=[])
+    return transformers.Trainer(model, arguments, train_dataset=[0], processing_class=processor)
+
+
+def assert_asked_again(out) -> None:
+    """Twice as many samples of the queries whose first ones agreed, and of no other."""
+    run = runs.open(out)
+    candidates = run.records("candidates").values()
+    for query in run.queries.values():
+        ours = sorted((one for one in candidates if one["query"] == query.id), key=lambda one: one["index"])
+        ids = [candidate_id(query.id, "plain", index) for index in range(len(ours))]
+        assert [one["id"] for one in ours] == ids
+        assert [one["text"] for one in ours] == [guess(query.text, int(id, 16) % 2**63) for id in ids]
+        agreed = not run.recipe.enough(query, [one["text"] for one in ours[:4]])
+        assert len(ours) == (8 if agreed else 4)
+    assert len(run.queries) < len(candidates) // 4 < 2 * len(run.queries)
+
+
+def assert_right_over_wrong(out) -> None:
+    run = runs.open(out)
+    skipped = {record["skip"] for record in run.records("pairs").values() if "skip" in record}
+    assert len(run.pairs) >= 5 and skipped <= {"all_right", "all_wrong"}
+    for pair in run.pairs:
+        query = run.queries[pair.query]
+        assert run.recipe.measure([pair.chosen, pair.rejected], [query] * 2)["exact"] == 0.5
+        assert pair.chosen_score > pair.rejected_score and pair.pictures == query.sources
+
+
+def test_all_five_tasks_on_a_host_that_shows_several_pictures(server, flags, tmp_path, capfd):
+    out = tmp_path / "out"
+    flags |= dict(spr_sampler="openai", spr_sampler_url=server.url, spr_probe_steps=2)
+    follow.train(trainer_of(out), SPRConfig(**flags), {}, None)
+    run = runs.open(out)
+    assert {query.task for query in run.queries.values()} == set(TASKS)
+    shown = {query.task: len(query.pictures) for query in run.queries.values()}
+    assert shown == {task: 5 if task == "cropped_patch" else 1 for task in TASKS}
+    assert all(isinstance(one, MadePicture) for query in run.queries.values() for one in query.pictures)
+    assert_asked_again(out)
+    assert_right_over_wrong(out)
+    assert run.folder.exit.exists()
+    pictures = [len(pair.pictures) for pair in run.pairs]
+    assert run.folder.report.read_text().count("data:image/jpeg") == 2 * sum(pictures[:24])
+    assert "'probe/exact'" in capfd.readouterr().out
+
+
+def test_a_model_that_cannot_answer_so_is_told(flags, tmp_path):
+    """Asked again, all are wrong again: a line, and the host's model is what it was."""
+    flags |= dict(spr_regions=3, spr_samples=2, spr_max_new_tokens=8)
+    trainer = trainer_of(tmp_path / "out")
+    with pytest.raises(UserError, match=r"no preference pair is left of 3 regions \(all_wrong 3\)"):
+        follow.train(trainer, SPRConfig(**flags), {}, None)
+    assert len(Log(tmp_path / "out" / "spr" / "candidates").read()) == 3 * 2 * 2
+
+
+def test_killed_while_it_asks_again(server, world, flags, tmp_path):
+    """LLaVA's own script, which shows one picture: a montage. It ends as a calm run does."""
+    out = tmp_path / "llava"
+    own = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    own += ["--spr_sampler", "openai", "--spr_sampler_url", server.url, "--spr_sampler_concurrency", "1"]
+    arguments = command(world, out, "--spr", *own)
+
+    def sampled_again():
+        return any(one["index"] >= 4 for one in Log(out / "spr" / "candidates").read().values())
+
+    assert kill_when(arguments, sampled_again, tmp_path / "log"), (tmp_path / "log").read_text()[-3000:]
+    assert runs.open(out).state != "finished"
+    run(arguments)
+    assert runs.open(out).state == "finished"
+    assert {len(query.pictures) for query in runs.open(out).queries.values()} == {1}
+    assert_asked_again(out)
+    assert_right_over_wrong(out)
+    assert_saved_equals_live(out)
