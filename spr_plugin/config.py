@@ -25,7 +25,7 @@ LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
 MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 
 # Stages in their order. A flag shapes the records of one of them, and so of those behind it, or of none.
-STAGES = ("regions", "candidates", "scores", "pairs", "dpo")
+STAGES = ("queries", "candidates", "scores", "pairs", "dpo")
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,22 @@ class SPRConfig(Settings):
     spr_doctor: str | None = setting(None, "train nothing; this folder gets what `spr doctor` finds")
     spr_plugin: list[str] = setting([], "Python files with hook implementations")
     spr_recipe: str = setting(
-        "spr", "what is asked and what a good answer is: spr, or a plugin's, by name", shapes="regions"
+        "spr", "what is asked and what a good answer is: spr, or a plugin's, by name", shapes="queries"
     )
     spr_recipe_config: str | None = setting(
         None,
         "YAML file with a section of settings a recipe; that of spr sets its flags (without spr_), over the"
         " command line",
-        shapes="regions",
+        shapes="queries",
     )
 
     spr_annotations: str | None = setting(
         None,
         "COCO-format JSON with object boxes; default: mined from the grounded conversations of --data_path",
-        shapes="regions",
+        shapes="queries",
     )
     spr_image_folder: str | None = setting(
-        None, "folder of the annotated images; default: the host's --image_folder", shapes="regions"
+        None, "folder of the annotated images; default: the host's --image_folder", shapes="queries"
     )
     spr_allow_outside: bool = setting(
         False, "use pictures that `..`, an absolute name or a link lead to outside it"
@@ -70,40 +70,40 @@ class SPRConfig(Settings):
         "larger pictures are left out, by their headers; raises Pillow's own limit too",
         "Pillow",
         within=POSITIVE,
-        shapes="regions",
+        shapes="queries",
     )
     spr_data_aspect: str | None = setting(
         None,
         "how the pictures of --data_path were seen by whoever wrote its boxes (pad, square …); default: the"
         " host's --image_aspect_ratio",
-        shapes="regions",
+        shapes="queries",
     )
     spr_exclude: list[str] = setting(
         [],
         "files or folders that name pictures to leave out: RefCOCO's val and test lie in COCO's training set",
-        shapes="regions",
+        shapes="queries",
     )
     spr_min_objects: int = setting(
-        1, "pictures with fewer objects are left out", within=NOT_NEGATIVE, shapes="regions"
+        1, "pictures with fewer objects are left out", within=NOT_NEGATIVE, shapes="queries"
     )
     spr_min_area: float = setting(
-        0.0, "objects of fewer square pixels are left out", within=NOT_NEGATIVE, shapes="regions"
+        0.0, "objects of fewer square pixels are left out", within=NOT_NEGATIVE, shapes="queries"
     )
     spr_keep_crowd: bool = setting(
-        False, "groups (iscrowd) and ignored objects of --spr_annotations count as objects", shapes="regions"
+        False, "groups (iscrowd) and ignored objects of --spr_annotations count as objects", shapes="queries"
     )
     spr_regions: int = setting(
-        10000, "number of region queries", "paper: 10k images", within=POSITIVE, shapes="regions"
+        10000, "number of region queries", "paper: 10k images", within=POSITIVE, shapes="queries"
     )
-    spr_regions_per_image: int = setting(1, "regions grown in one image", within=POSITIVE, shapes="regions")
+    spr_regions_per_image: int = setting(1, "regions grown in one image", within=POSITIVE, shapes="queries")
     spr_more_than: int = setting(
         4,
         "a region grows until it holds more than this many objects",
         "paper",
         within=NOT_NEGATIVE,
-        shapes="regions",
+        shapes="queries",
     )
-    spr_seed: int = setting(0, "seed of regions and sampling", within=NOT_NEGATIVE, shapes="regions")
+    spr_seed: int = setting(0, "seed of regions and sampling", within=NOT_NEGATIVE, shapes="queries")
 
     spr_prompts: list[str] = setting(
         list(PROMPT_KINDS),

@@ -262,7 +262,7 @@ def _enter_round(later: Round) -> None:
 def _log(entered: Round, queries: list[Query], skipped: Counter) -> None:
     log_queries(entered.folder, entered.recipe, queries, skipped)
     pictures = len({path for query in queries for path in query.paths})
-    say(f"regions: {len(queries)} on {pictures} pictures ({listed(skipped) or 'nothing left out'})")
+    say(f"queries: {len(queries)} on {pictures} pictures ({listed(skipped) or 'nothing left out'})")
 
 
 def _settings(entering: Round) -> dict[str, dict]:

@@ -40,7 +40,7 @@ def test_the_section_of_spr_sets_its_flags_and_shapes_as_they_do(tmp_path):
     # The flags count, not the file: the same run by flags goes on with what this one left.
     shaped, alike = shaping(config), shaping(plain)
     assert (
-        shaped["regions"].pop("spr_recipe_config") == {} and alike["regions"].pop("spr_recipe_config") == {}
+        shaped["queries"].pop("spr_recipe_config") == {} and alike["queries"].pop("spr_recipe_config") == {}
     )
     assert shaped == alike
 
@@ -65,4 +65,4 @@ def test_a_wrong_section_is_one_line(tmp_path, text, words):
 def test_another_recipe_s_section_is_its_own(tmp_path):
     file = recipe_file(tmp_path, "names: {together: 3}")
     config = SPRConfig(spr=True, spr_recipe="names", spr_recipe_config=file)
-    assert shaping(config)["regions"]["spr_recipe_config"] == {"together": 3}
+    assert shaping(config)["queries"]["spr_recipe_config"] == {"together": 3}
