@@ -14,8 +14,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from spr_plugin.config import SPRConfig
-from spr_plugin.config_checks import shaping
+from spr_plugin.config import SPRConfig, shaping
 from spr_plugin.data.selection import exclusion_files
 from spr_plugin.errors import UserError
 from spr_plugin.files import AnyPath, content, read_json, write_json
