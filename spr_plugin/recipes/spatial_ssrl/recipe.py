@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from PIL import Image
 
-from spr_plugin.config import SPRConfig
-from spr_plugin.config_checks import own_settings
+from spr_plugin.config import SPRConfig, own_settings
 from spr_plugin.errors import UserError
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Prompt, Query, Recipe, Source

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from spr_plugin.config import SPRConfig
-from spr_plugin.config_checks import shaping
+from spr_plugin.config import SPRConfig, shaping
 from spr_plugin.contracts.recipe import CheckedRecipe
 from spr_plugin.errors import UserError
 from spr_plugin.pairing import best_over_worst, make_pair
@@ -119,7 +118,7 @@ def test_what_is_drawn(recipe):
 
 
 def test_its_settings_shape_the_queries(config):
-    before, after = (shaping(config(**section))["regions"] for section in ({}, {"white": 0.25}))
+    before, after = (shaping(config(**section))["queries"] for section in ({}, {"white": 0.25}))
     assert before != after
     for section, words in (
         ({"whit": 1}, "whit is no setting; it takes depth, disparity"),
