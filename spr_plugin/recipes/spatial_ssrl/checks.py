@@ -14,18 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spr_plugin.data.made import make
+from spr_plugin.recipes.spatial_ssrl.marked import APART, FACINGS, GAP, RANGE, distance_of, told
+from spr_plugin.recipes.spatial_ssrl.samples import LETTERS, Sample, Scene
 from spr_plugin.recipes.spatial_ssrl.settings import Asking
-from spr_plugin.recipes.spatial_ssrl.tasks import (
-    APART,
-    FACINGS,
-    GAP,
-    LETTERS,
-    RANGE,
-    Sample,
-    Scene,
-    distance_of,
-    told,
-)
 
 Pixels = NDArray[np.uint8]
 

@@ -18,9 +18,9 @@ from spr_plugin.ids import digest
 from spr_plugin.progress import counted, listed, progress, say
 from spr_plugin.recipes.base import Query, Source
 from spr_plugin.recipes.spatial_ssrl.answers import ASKED
-from spr_plugin.recipes.spatial_ssrl.checks import holds
+from spr_plugin.recipes.spatial_ssrl.samples import Refused, Sample, Scene
 from spr_plugin.recipes.spatial_ssrl.settings import OF_DEPTH, Asking
-from spr_plugin.recipes.spatial_ssrl.tasks import MAKERS, Refused, Sample, Scene
+from spr_plugin.recipes.spatial_ssrl.tasks import sample
 
 ENDINGS = frozenset(".jpg .jpeg .png .webp .bmp .gif .tif .tiff .ppm .jp2".split())
 LEAST_SIDE = 32  # of a picture, in pixels
@@ -101,14 +101,12 @@ def question(folder: str, name: str, task: str, ask: Asking, seed: str) -> Query
         raise Refused(error.reason) from None
     except BadDepth as error:
         raise Refused(str(error)) from None
-    sample = MAKERS[task](scene, ask, random.Random(seed))
-    if not holds(task, scene, ask, sample):
-        raise Refused("answer_does_not_hold")
-    return query_of(sample, task, name, path)
+    return query_of(sample(task, scene, ask, random.Random(seed)), task, name, path)
 
 
-def query_of(sample: Sample, task: str, name: str, path: str) -> Query:
-    pictures = tuple(MadePicture(name, path, *view.size, view.steps) for view in sample.views)
-    truth = {"answer": sample.answer, "why": sample.why, **sample.facts}
-    id = digest([name, task, [[view.size, view.steps] for view in sample.views], sample.question, truth])
-    return Query(id, pictures, sample.question + ASKED, truth, task, int(id[:8], 16))
+def query_of(made: Sample, task: str, name: str, path: str) -> Query:
+    """A sample as a query about the picture of that name; where its file lies is not in the id."""
+    pictures = tuple(MadePicture(name, path, *view.size, view.steps) for view in made.views)
+    truth = {"answer": made.answer, "why": made.why, **made.facts}
+    id = digest([name, task, [[view.size, view.steps] for view in made.views], made.question, truth])
+    return Query(id, pictures, made.question + ASKED, truth, task, int(id[:8], 16))

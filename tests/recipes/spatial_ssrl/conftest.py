@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from spr_plugin.recipes.spatial_ssrl.samples import Refused, Scene
 from spr_plugin.recipes.spatial_ssrl.settings import TASKS, Asking
-from spr_plugin.recipes.spatial_ssrl.tasks import MAKERS, Refused, Scene
+from spr_plugin.recipes.spatial_ssrl.tasks import MAKERS
 
 
 def _scene(width=96, height=72, seed=0, depth=True) -> Scene:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from spr_plugin.recipes.spatial_ssrl.checks import holds
+from spr_plugin.recipes.spatial_ssrl.samples import View
 from spr_plugin.recipes.spatial_ssrl.settings import Asking
-from spr_plugin.recipes.spatial_ssrl.tasks import View
 
 BY_CODE = Asking(distance="code")
 

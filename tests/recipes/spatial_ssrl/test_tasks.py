@@ -1,5 +1,6 @@
 """The five tasks against what their definitions say, on scenes whose pixels and depths are known."""
 
+import dataclasses
 import itertools
 import math
 import random
@@ -11,19 +12,10 @@ from PIL import Image
 
 from spr_plugin.data.made import make
 from spr_plugin.recipes.spatial_ssrl.checks import holds
+from spr_plugin.recipes.spatial_ssrl.marked import FACINGS, GAP, RANGE, Region, position_signs, sides, told
+from spr_plugin.recipes.spatial_ssrl.samples import Refused, Scene
 from spr_plugin.recipes.spatial_ssrl.settings import GRIDS, Asking
-from spr_plugin.recipes.spatial_ssrl.tasks import (
-    FACINGS,
-    GAP,
-    MAKERS,
-    RANGE,
-    Refused,
-    Region,
-    Scene,
-    position_signs,
-    sides,
-    told,
-)
+from spr_plugin.recipes.spatial_ssrl.tasks import MAKERS, sample
 
 BY_CODE = Asking(distance="code")
 
@@ -232,3 +224,14 @@ def test_distances_of_text_and_code(samples, scene):
     wide = samples("position", scene(600, 400, seed=3), 60, distance="text")
     two = [one.facts["regions"] for one in wide if " and " in one.facts["options"][0]]
     assert two and all(max(b[0] - a[2], a[0] - b[2]) + 1 >= 150 for a, b in two)
+
+
+def test_a_sample_whose_answer_does_not_hold_is_refused(scene, monkeypatch):
+    """A slip of ours would be counted, and teach nobody."""
+    made = MAKERS["flipped_patch"](scene(), BY_CODE, random.Random(0))
+    assert sample("flipped_patch", scene(), BY_CODE, random.Random(0)) == made
+    patch, direction = made.answer.split("-")
+    slip = dataclasses.replace(made, answer=f"{patch}-{1 - int(direction)}")
+    monkeypatch.setitem(MAKERS, "flipped_patch", lambda *given: slip)
+    with pytest.raises(Refused, match="answer_does_not_hold"):
+        sample("flipped_patch", scene(), BY_CODE, random.Random(0))
