@@ -75,14 +75,14 @@ def word_of(name: str):
     return read
 
 
-def flags_table() -> str:
-    """The table of flags in README."""
-    rows = ["| flag | default | meaning | default from |", "|---|---|---|---|"]
-    for f in dataclasses.fields(SPRConfig):
+def flags_table(settings: type = SPRConfig, named: str = "flag", dashes: str = "--") -> str:
+    """The table of flags in README, or of a recipe's own settings."""
+    rows = [f"| {named} | default | meaning | default from |", "|---|---|---|---|"]
+    for f in dataclasses.fields(settings):
         value = default_of(f)
         value = " ".join(value) or None if isinstance(value, list) else value
         shown = "" if value is None or value is False else f"`{value}`"
-        rows.append(f"| `--{f.name}` | {shown} | {f.metadata['help']} | {f.metadata['origin']} |")
+        rows.append(f"| `{dashes}{f.name}` | {shown} | {f.metadata['help']} | {f.metadata['origin']} |")
     return "\n".join(rows)
 
 

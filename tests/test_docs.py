@@ -14,10 +14,14 @@ from spr_plugin.tools import reference
 from spr_plugin.training.host import Host
 
 ROOT = Path(__file__).parents[1]
-PLUGIN, HOST = ((ROOT / "docs" / f"write-a-{name}.md").read_text() for name in ("plugin", "host"))
+PLUGIN, HOST, RECIPES = (
+    (ROOT / "docs" / f"{name}.md").read_text() for name in ("write-a-plugin", "write-a-host", "recipes")
+)
 
 
-@pytest.mark.parametrize("text, name", [(PLUGIN, "hooks"), (PLUGIN, "objects"), (HOST, "host")])
+@pytest.mark.parametrize(
+    "text, name", [(PLUGIN, "hooks"), (PLUGIN, "objects"), (HOST, "host"), (RECIPES, "spatial_ssrl")]
+)
 def test_the_tables_are_the_generated_ones(text, name):
     written = text.split(f"<!-- by `python -m spr_plugin.tools.reference {name}` -->\n")[1].split(
         f"<!-- end of {name}"
@@ -49,7 +53,7 @@ def test_the_host_that_is_shown_is_the_template_s():
 
 def test_named_modules_of_ours_exist():
     for path in re.findall(
-        r"`((?:spr_plugin|hooks|eval_tasks|examples|tests|docs)/[\w./-]+)`", PLUGIN + HOST
+        r"`((?:spr_plugin|hooks|eval_tasks|examples|tests|docs)/[\w./-]+)`", PLUGIN + HOST + RECIPES
     ):
         assert (ROOT / path).exists(), path
 
