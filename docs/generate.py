@@ -56,7 +56,7 @@ def _command(name: str, command: click.Command) -> str:
     context = click.Context(command, info_name=f"spr {name}")
     words = " ".join(["spr", name, *command.collect_usage_pieces(context)])
     parts = [f"## `spr {name}`", f"`{words}`", " ".join((command.help or "").split())]
-    options = [parameter.get_help_record(context) for parameter in command.params]
+    options = [one.get_help_record(context) for one in command.params if isinstance(one, click.Option)]
     rows = [(f"`{names}`", told.replace("|", "\\|")) for names, told in filter(None, options)]
     if name == "sample":  # it takes flags of a run as a training command does
         parts.append(f"Of a run's flags it takes {', '.join(f'`--{flag}`' for flag in alone.FLAGS)}.")

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text().split("## Without an error line")[0]
-QUOTED = re.findall(r"^\| `([^`]+)` \|", PAGE, re.MULTILINE)
+QUOTED = re.findall(r"^- `([^`]+)`<br>$", PAGE, re.MULTILINE)
 
 
 def said(node: ast.expr) -> str:
