@@ -45,7 +45,7 @@ def test_this_python_is_taken(target, tmp_path):
 
 
 def test_metadata_and_makefile_promise_the_same_pythons():
-    """The oldest of python_requires is the Makefile's; it and the newest of the classifiers are in `make matrix`."""
+    """The oldest of python_requires is the one of the Makefile; it and the newest are in `make matrix`."""
     metadata, makefile = ((ROOT / name).read_text() for name in ("setup.cfg", "Makefile"))
     named = [
         line.rsplit(" ", 1)[1]
