@@ -11,6 +11,7 @@ from spr_plugin import hookspecs
 from spr_plugin.command_line import flags_table
 from spr_plugin.formats import BoxFormat
 from spr_plugin.plugins import CONTRACTS
+from spr_plugin.runs.layout import PARTS
 from spr_plugin.tools import reference
 from spr_plugin.training.host import Host
 
@@ -91,6 +92,12 @@ def test_what_a_page_names_exists(name):
 def test_no_page_speaks_of_the_machine_it_was_written_on():
     for name, text in PAGES.items():
         assert not re.search(r"/(?:work|root|tmp|opt)/|\.ci/(?!run\b)", text), name
+
+
+def test_everything_that_a_run_leaves_is_on_its_page():
+    """But for the lock, the ranks' words to each other, and what an older layout had."""
+    named = set(re.findall(r"[\w.]+", " ".join(re.findall(r"`([^`]+)`", PAGES["docs/output.md"]))))
+    assert PARTS - {"round", "lock", "ranks", "regions"} <= named
 
 
 def test_the_method_table_names_rule_line_and_flag_of_each_step():
