@@ -1,18 +1,12 @@
-"""The tables of docs/write-a-plugin.md, write-a-host.md and recipes.md, from what the code says of itself.
-
-python -m spr_plugin.tools.reference hooks | objects | host | spatial_ssrl
-"""
+"""The tables of docs/write-a-plugin.md and docs/write-a-host.md, from signatures and docstrings."""
 
 import inspect
 import re
-import sys
 
 from spr_plugin import hookspecs
-from spr_plugin.command_line import flags_table
 from spr_plugin.foreign import methods
 from spr_plugin.formats import BoxFormat
 from spr_plugin.recipes.base import Recipe
-from spr_plugin.recipes.spatial_ssrl.settings import Asking
 from spr_plugin.recipes.spr.models import Detector, Scorer, Similarity
 from spr_plugin.training.host import Answering, Host
 
@@ -70,17 +64,4 @@ def _markdown(docstring: str) -> str:
     return text.replace("``", "`").replace("|", "\\|")
 
 
-def spatial_ssrl_table() -> str:
-    """The settings of that recipe."""
-    return flags_table(Asking, "setting", "")
-
-
-TABLES = {
-    "hooks": hooks_table,
-    "objects": objects_table,
-    "host": host_table,
-    "spatial_ssrl": spatial_ssrl_table,
-}
-
-if __name__ == "__main__":
-    print(TABLES[sys.argv[1]]())
+TABLES = {"hooks": hooks_table, "objects": objects_table, "host": host_table}
