@@ -6,13 +6,15 @@ server guesses, in the form that is asked for, and is right by chance.
 """
 
 import json
-import random
-import re
+from pathlib import Path
 
+import certifi
 import pytest
 import transformers
+from click.testing import CliRunner
 
 from spr_plugin import follow, runs
+from spr_plugin.cli import commands
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.pictures import MadePicture
 from spr_plugin.errors import UserError
@@ -37,18 +39,6 @@ def world(tmp_path_factory):
     return folder
 
 
-def guess(question: str, seed: int) -> str:
-    """An answer in the form that the question asks for, with no look at the picture."""
-    rng = random.Random(seed)
-    if "mirrored" in question:
-        said = f"{rng.randrange(4)}-{rng.randrange(2)}"
-    elif order := re.search(r"numbers 0 to (\d)", question):
-        said = "-".join(map(str, rng.sample(range(int(order[1]) + 1), int(order[1]) + 1)))
-    else:
-        said = rng.choice("ABCD") if "letter" in question else "-".join(rng.sample("123", 3))
-    return rf"<think>I guess.</think> \boxed{{{said}}}" if rng.random() < 0.8 else said
-
-
 @pytest.fixture
 def flags(world, tmp_path):
     """Of a small run on the world's pictures, all but who answers."""
@@ -62,9 +52,13 @@ def flags(world, tmp_path):
 
 
 @pytest.fixture
-def server(chat_server):
+def server(chat_server, monkeypatch, tmp_path):
+    """It guesses. One certificate: reading all that a machine trusts takes longer than the rest."""
+    end = "-----END CERTIFICATE-----\n"
+    (tmp_path / "ca.pem").write_text(Path(certifi.where()).read_text().partition(end)[0] + end)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     with chat_server.ChatServer() as server:
-        server.answers = guess
+        server.answers = chat_server.guess
         yield server
 
 
@@ -75,7 +69,7 @@ def trainer_of(out):
     return transformers.Trainer(model, arguments, train_dataset=[0], processing_class=processor)
 
 
-def assert_asked_again(out) -> None:
+def assert_asked_again(out, guess) -> None:
     """Twice as many samples of the queries whose first ones agreed, and of no other."""
     run = runs.open(out)
     candidates = run.records("candidates").values()
@@ -83,10 +77,10 @@ def assert_asked_again(out) -> None:
         ours = sorted((one for one in candidates if one["query"] == query.id), key=lambda one: one["index"])
         ids = [candidate_id(query.id, "plain", index) for index in range(len(ours))]
         assert [one["id"] for one in ours] == ids
-        assert [one["text"] for one in ours] == [guess(query.text, int(id, 16) % 2**63) for id in ids]
+        assert [one["text"] for one in ours] == [guess(query.text, int(id, 16) % 2**31) for id in ids]
         agreed = not run.recipe.enough(query, [one["text"] for one in ours[:4]])
         assert len(ours) == (8 if agreed else 4)
-    assert len(run.queries) < len(candidates) // 4 < 2 * len(run.queries)
+    assert len(run.queries) < len(candidates) / 4 < 2 * len(run.queries)
 
 
 def assert_right_over_wrong(out) -> None:
@@ -108,7 +102,7 @@ def test_all_five_tasks_on_a_host_that_shows_several_pictures(server, flags, tmp
     shown = {query.task: len(query.pictures) for query in run.queries.values()}
     assert shown == {task: 5 if task == "cropped_patch" else 1 for task in TASKS}
     assert all(isinstance(one, MadePicture) for query in run.queries.values() for one in query.pictures)
-    assert_asked_again(out)
+    assert_asked_again(out, server.answers)
     assert_right_over_wrong(out)
     assert run.folder.exit.exists()
     pictures = [len(pair.pictures) for pair in run.pairs]
@@ -140,6 +134,20 @@ def test_killed_while_it_asks_again(server, world, flags, tmp_path):
     run(arguments)
     assert runs.open(out).state == "finished"
     assert {len(query.pictures) for query in runs.open(out).queries.values()} == {1}
-    assert_asked_again(out)
+    assert_asked_again(out, server.answers)
     assert_right_over_wrong(out)
     assert_saved_equals_live(out)
+
+
+def test_a_server_answers_without_a_trainer(server, flags, tmp_path):
+    """`spr sample`: what agrees is asked again there too, and the same command then does nothing."""
+    taken = "recipe recipe_config image_folder regions samples".split()
+    words = [word for name in taken for word in (f"--spr_{name}", str(flags[f"spr_{name}"]))]
+    words += ["--spr_sampler_url", server.url, "--spr_box_format", "llava", "--out", str(tmp_path / "out")]
+    for _ in range(2):
+        printed = CliRunner().invoke(commands, ["sample", *words], catch_exceptions=False).output
+        assert f"{len(server.seen)} candidates in {tmp_path / 'out'}" in printed
+    assert_asked_again(tmp_path / "out", server.answers)
+    queries = runs.open(tmp_path / "out").queries.values()
+    shown = {(one.width, one.height) for query in queries for one in query.pictures}
+    assert {size for _, size, _ in server.seen} == shown

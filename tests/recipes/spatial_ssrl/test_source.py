@@ -1,7 +1,9 @@
 """Questions about a folder of pictures: how many, about what, what is left out and why."""
 
 import json
+import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,3 +139,19 @@ def test_depths_in_the_pictures_folder_are_no_pictures(ask):
     queries, skipped = ask(30, {**ask.depth, "depth": str(ask.folder / "pictures" / "depth")})
     assert len(queries) == 30 and not skipped["more_than_8_bits"]
     assert {query.task for query in queries} == set(TASKS)
+
+
+def test_photographs_and_a_real_stereo_pair(ask):
+    """scikit-image's: three tasks about any of them, all five about the one whose disparity is known."""
+    data = Path(pytest.importorskip("skimage").__file__).with_name("data")
+    shutil.rmtree(ask.folder / "pictures")
+    for name in ("chelsea.png", "coffee.png", "motorcycle_left.png"):
+        (ask.folder / "pictures").mkdir(exist_ok=True)
+        shutil.copy(data / name, ask.folder / "pictures" / name)
+    with np.load(data / "motorcycle_disp.npz") as content:
+        np.save(ask.folder / "depth" / "motorcycle_left.npy", content["arr_0"])
+    queries, skipped = ask(24, {"depth": str(ask.folder / "depth"), "disparity": True})
+    of_depth = [query for query in queries if query.task in TASKS[3:]]
+    assert {query.task for query in queries} == set(TASKS) and skipped["missing_depth"]
+    assert {query.pictures[0].id for query in of_depth} == {"motorcycle_left.png"}
+    assert {query.pictures[0].id for query in queries if query.task == "patch_order"} >= {"chelsea.png"}
