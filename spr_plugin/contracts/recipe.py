@@ -30,6 +30,7 @@ class CheckedRecipe(Recipe):
                 of_kind(name, str, "in WATCHED "): number(value, f"WATCHED[{name}]")
                 for name, value in watched.items()
             }
+            self.thinks = of_kind(given.thinks, bool, "as thinks ")
             self.again = of_kind(given.again, int, "as again ")
             if self.again < 0:
                 raise Broken(f"gives again {self.again}, less than 0")

@@ -168,12 +168,14 @@ class Recipe(ABC, Generic[AnyQuery]):
         WATCHED: value of `measure` → the least it must be at the entry for a fall below ``--spr_collapse`` of
             it to mean that the model stops answering: a share of a few right answers is too coarse to tell.
         again: how many times more a query is sampled whose answers are not `enough`.
+        thinks: what stands between <think> and </think> belongs to an answer; a server's is else cut off.
     """
 
     name: str
     BEST: str
     WATCHED: Mapping[str, float]
     again: int = 0
+    thinks: bool = False
 
     def on(self, device: str | torch.device) -> Recipe[AnyQuery]:
         """This recipe with all that judging needs loaded on a device. One with "cpu" is made, and let go of,

@@ -9,6 +9,7 @@ from spr_plugin.loading import sound
 
 # A server without a parser for it leaves it in.
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+APART = ("reasoning_content", "reasoning")  # where a server that parses thoughts puts them
 TEXTS = ("text", "output_text")  # types of the parts that some servers answer in; others are thoughts, say
 
 
@@ -16,9 +17,14 @@ class Malformed(Exception):
     """A server's reply is not what it was asked for. The text may hold the whole reply, secrets included."""
 
 
-def answer_in(reply: str) -> str:
+def answer_in(reply: str, thoughts: bool = False) -> str:
     """The text of a chat completion without thoughts; "" where the model said nothing that can be seen.
-    Malformed says what is wrong."""
+    Malformed says what is wrong.
+
+    Args:
+        thoughts: they belong to the answer, between <think> and </think>, where a server has taken them out
+            of it too.
+    """
     choices = _object(reply).get("choices")
     if not isinstance(choices, list) or not choices:
         raise Malformed(f"a reply without choices: {reply}")
@@ -32,7 +38,12 @@ def answer_in(reply: str) -> str:
     texts = [text for text in spoken if isinstance(text, str)]
     if len(texts) < len(spoken) or not all(isinstance(part, dict) for part in parts):
         raise Malformed(f"a message whose content is no text: {reply}")
-    answer = _THOUGHT.sub("", sound("".join(texts))).strip()
+    said = "".join(texts)
+    if thoughts:
+        apart = next((message[key] for key in APART if isinstance(message.get(key), str)), "")
+        answer = sound(f"<think>{apart}</think>{said}" if apart else said).strip()
+    else:
+        answer = _THOUGHT.sub("", sound(said)).strip()
     return answer if any(character.isprintable() and not character.isspace() for character in answer) else ""
 
 

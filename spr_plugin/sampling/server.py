@@ -64,10 +64,11 @@ class Server:
         model: the name that is asked.
     """
 
-    def __init__(self, config: SPRConfig, candidates: Path | None = None):
+    def __init__(self, config: SPRConfig, candidates: Path | None = None, thoughts: bool = False):
         """
         Args:
             candidates: folder of what a server has answered before, if any: the same model is to go on.
+            thoughts: they belong to its answers.
         """
         try:
             import openai
@@ -76,6 +77,7 @@ class Server:
             raise UserError(needs) from None
         assert config.spr_sampler_url, "without it --spr_sampler openai is refused"
         self.config, self.name, self.url = config, name_of(config), config.spr_sampler_url
+        self.thoughts = thoughts
         self.secrets = secrets_of(self.url, os.environ)
         for name in ("httpx", "httpx2"):  # what the client is built on logs every address that it asks
             logging.getLogger(name).addFilter(self._clean_record)
@@ -121,7 +123,8 @@ class Server:
         while True:
             with self._speaking():
                 try:
-                    return redacted(answer_in(self._completion(pictures, text, seed)), self.secrets)
+                    reply = self._completion(pictures, text, seed)
+                    return redacted(answer_in(reply, self.thoughts), self.secrets)
                 except Malformed:
                     if not left or stop.wait(PAUSE):
                         raise
@@ -183,6 +186,7 @@ def ask_server(
     candidate: Callable,
     shown_by: Callable,
     most_empty: float,
+    thoughts: bool = False,
 ) -> list[dict]:
     """Fill ``log`` with candidates; the records of those that are empty are returned, not logged: whoever
     mends the server asks again.
@@ -192,11 +196,12 @@ def ask_server(
         candidate: (ask, index, answer) → record.
         shown_by: ask → the PIL pictures that its prompt shows, None if one cannot be read.
         most_empty: with more empty answers than this there is no need to go on.
+        thoughts: they belong to the answers.
 
     Raises:
         UserError: the server refuses a request, or does not answer however often it is asked.
     """
-    server = Server(config, log.directory)
+    server = Server(config, log.directory, thoughts)
     write_json(log.directory / SERVED, {"model": server.model})
     writing, failed, empty = threading.Lock(), threading.Event(), []
 

@@ -101,7 +101,8 @@ def _sample_on_server(
     bar = progress(batches, len(batches), "sampling", show=ranks.rank() == 0)
     asked = ((ask, missing(batch, ask)) for batch in bar for ask in asks_of(batch))
     most_empty = config.spr_max_empty * wanted
-    empty = ask_server(asked, config, log, record, shown_by, most_empty) if batches else []
+    told = asked, config, log, record, shown_by, most_empty, recipe.thinks
+    empty = ask_server(*told) if batches else []
     silent = sum(ranks.from_all(len(empty)))
     if silent > most_empty:
         raise UserError(

@@ -33,6 +33,24 @@ def test_a_reply_that_is_no_completion_says_what_it_is(reply):
         replies.models_in(reply)
 
 
+THOUGHT = {
+    "in the text": (
+        chat.completion(" <think>a dog?\nno</think>\n a cat "),
+        "<think>a dog?\nno</think>\n a cat",
+    ),
+    "apart": (chat.completion("a cat", reasoning_content="a dog?"), "<think>a dog?</think>a cat"),
+    "apart, by its newer name": (chat.completion("a cat", reasoning="a dog?"), "<think>a dog?</think>a cat"),
+    "none": (chat.completion("a cat", reasoning_content=None), "a cat"),
+    "cut": (chat.completion("<think>a dog? perhaps"), "<think>a dog? perhaps"),
+    "nothing": (chat.completion(" "), ""),
+}
+
+
+@pytest.mark.parametrize("reply, said", THOUGHT.values(), ids=THOUGHT)
+def test_thoughts_belong_to_an_answer_where_a_recipe_asks_for_them(reply, said):
+    assert replies.answer_in(reply, thoughts=True) == said
+
+
 @pytest.mark.parametrize("reply, said", SAID.values(), ids=SAID)
 def test_a_reply_is_the_text_that_the_model_said(reply, said):
     assert replies.answer_in(reply) == said

@@ -25,6 +25,7 @@ class SpatialSSRL(Recipe[Query]):
     name = NAME
     BEST = "exact"
     WATCHED = {"format": 0.2}
+    thinks = True
 
     def __init__(self, config: SPRConfig):
         ask = own_settings(config, Asking)
