@@ -12,11 +12,14 @@ from spr_plugin.settings import (
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
+    SHARES,
     WEIGHTS,
     Settings,
     kinds_of,
     one_of,
     setting,
+    weighed,
+    weights_of,
 )
 
 PROMPT_KINDS = ("plain", "crop", "reference")
@@ -220,11 +223,13 @@ class SPRConfig(Settings):
         within=SHARE,
         shapes="scores",
     )
-    spr_pairing: str = setting(
-        "best_worst",
-        "best_worst; ablations: random (two answers drawn by chance) or sft (train on the chosen alone, no"
-        " DPO)",
+    spr_pairing: list[str] = setting(
+        ["best_worst"],
+        "best_worst, repaired (an answer's own boxes, repaired over written), equal_length (best_worst among"
+        " answers of one length) or shares of several as NAME=SHARE; ablations: random, or sft (train on the"
+        " chosen alone, no DPO)",
         "paper",
+        within=SHARES,
         shapes="pairs",
     )
     spr_min_gap: float = setting(
@@ -281,6 +286,13 @@ class SPRConfig(Settings):
     spr_loss_weights: list[float] = setting(
         [], "their weights; default: 1 each", within=WEIGHTS, shapes="dpo"
     )
+    spr_token_weight: list[str] = setting(
+        [],
+        "how much a token counts in DPO and sft, as KIND=WEIGHT: words, coordinates; times changed, unchanged"
+        " (what the pair's other answer does not say, or says too); default: 1 each",
+        within=weights_of("words", "coordinates", "changed", "unchanged"),
+        shapes="dpo",
+    )
     spr_label_smoothing: float = setting(
         0.0, "share of pairs that the robust loss takes to be the wrong way round", within=HALF, shapes="dpo"
     )
@@ -331,9 +343,13 @@ class SPRConfig(Settings):
 
     def losses(self) -> tuple[list[str], list[float]]:
         """Names and weights of the losses that are added up."""
-        if self.spr_pairing == "sft":
+        if "sft" in weighed(self.spr_pairing):
             return ["sft"], [1.0]
         return list(self.spr_loss_type), list(self.spr_loss_weights) or [1.0] * len(self.spr_loss_type)
+
+    def token_weights(self) -> dict[str, float]:
+        """Weight by kind of token, of those that are not 1."""
+        return weighed(self.spr_token_weight)
 
     def __post_init__(self):
         self._set({name: kind.read(getattr(self, name), f"--{name}") for name, kind in KINDS.items()})

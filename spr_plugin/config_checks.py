@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from spr_plugin.config import KINDS, STAGES, SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.redaction import shown
-from spr_plugin.settings import Kind, kinds_of
+from spr_plugin.settings import Kind, kinds_of, weighed
 
 # What `spr:` of --spr_recipe_config may set.
 SPR_FLAGS = """data_aspect exclude min_objects min_area keep_crowd regions_per_image more_than prompts clip
@@ -99,6 +99,16 @@ def check(config: SPRConfig) -> None:
         raise UserError(
             f"--spr_loss_weights: {len(config.spr_loss_weights)} weights for {len(config.spr_loss_type)}"
             " losses of --spr_loss_type"
+        )
+    if "sft" in weighed(config.spr_pairing) and len(config.spr_pairing) > 1:
+        raise UserError(
+            f"--spr_pairing {' '.join(config.spr_pairing)}: sft is a way to train on all pairs, and cannot be"
+            " mixed; take it alone"
+        )
+    weights = {"words": 1.0, "coordinates": 1.0, "changed": 1.0, "unchanged": 1.0} | config.token_weights()
+    if not max(weights["words"], weights["coordinates"]) * max(weights["changed"], weights["unchanged"]):
+        raise UserError(
+            f"--spr_token_weight {' '.join(config.spr_token_weight)}: no token would count at all"
         )
     if config.spr_label_smoothing and "robust" not in config.spr_loss_type:
         raise UserError("--spr_label_smoothing does nothing without --spr_loss_type robust")

@@ -84,7 +84,6 @@ ELSEWHERE = {
     "__main__": "test_command_line.py",
     "cli": "test_command_line.py tools/test_score_file.py",
     "contracts": "hosts/test_contracts.py",
-    "dpo.coordinates": "dpo/test_logbook.py",
     "dpo.dry_step": "dpo/test_start.py",
     "dpo.reference": "dpo/test_phase.py",
     "dpo.rehearsal": "dpo/test_start.py",

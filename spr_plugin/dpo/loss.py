@@ -9,6 +9,8 @@ label smoothing ε:
     robust   (−(1 − ε) log σ(βδ) + ε log σ(−βδ)) / (1 − 2ε  robust DPO
     sft      −log π(y_w|x) / mean |y_w| of the step         cross-entropy on chosen
 
+All are of log-probs as ``--spr_token_weight`` has tokens count: log π(y|x) = Σ w_t log π(y_t|…), |y| = Σ w_t.
+
 Their mean over the pairs of an optimizer step is the loss; that of sft is −Σ log π(y_w|x) / Σ |y_w|: a mean
 over the step's tokens, however its pairs are divided among micro-batches and ranks.
 """
@@ -24,7 +26,7 @@ from spr_plugin.dpo.rows import Answers
 @dataclass(frozen=True)
 class Deltas:
     """What every loss is made of: for B pairs the log-ratios ``(B,)``, log-probs and token counts of both
-    answers, and the mean token count of the chosen answers of the step that they are part of.
+    answers, both weighted, and the mean token count of the chosen answers of the step that they are part of.
     """
 
     chosen: torch.Tensor
@@ -34,6 +36,16 @@ class Deltas:
     chosen_tokens: torch.Tensor
     rejected_tokens: torch.Tensor
     mean_chosen_tokens: torch.Tensor
+
+    @property
+    def mean_margin(self) -> torch.Tensor:
+        """Δ_w/|y_w| − Δ_l/|y_l|."""
+        return _mean(self.chosen, self.chosen_tokens) - _mean(self.rejected, self.rejected_tokens)
+
+
+def _mean(total: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """``total`` over its tokens; 0 where none weighs anything."""
+    return total / tokens.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def deltas(answers: Answers, reference: torch.Tensor, mean_chosen_tokens: torch.Tensor) -> Deltas:
@@ -54,7 +66,7 @@ def hinge(d: Deltas, beta: float, smoothing: float):
 
 
 def ipo(d: Deltas, beta: float, smoothing: float):
-    return (d.chosen / d.chosen_tokens - d.rejected / d.rejected_tokens - 1 / (2 * beta)) ** 2
+    return (d.mean_margin - 1 / (2 * beta)) ** 2
 
 
 def robust(d: Deltas, beta: float, smoothing: float):
@@ -63,7 +75,7 @@ def robust(d: Deltas, beta: float, smoothing: float):
 
 
 def sft(d: Deltas, beta: float, smoothing: float):
-    return -d.chosen_log_probs / d.mean_chosen_tokens
+    return -_mean(d.chosen_log_probs, d.mean_chosen_tokens)
 
 
 LOSSES = {loss.__name__: loss for loss in (sigmoid, hinge, ipo, robust, sft)}

@@ -17,7 +17,7 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
     the same numbers to the last bit, and the pictures' features stay where they will be used.
     """
     log, size = stage.log("reference"), stage.division.batch
-    layout = [stage.entry, str(precision(stage)), stage.joined]
+    layout = [stage.entry, str(precision(stage)), stage.joined, *stage.token_weights.key]
     keys = {one.pair.id: digest([one.pair.id, one.text, *layout]) for one in measured}
     wanted = {keys[measured[slot.pair].pair.id] for slot in slots}
     logged = ranks.from_rank_0(lambda: log.resume(wanted))

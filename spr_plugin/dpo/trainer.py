@@ -21,12 +21,12 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from spr_plugin.config import SPRConfig
 from spr_plugin.config_checks import dpo_settings
 from spr_plugin.dpo import resume
-from spr_plugin.dpo.coordinates import apart
 from spr_plugin.dpo.logbook import Logbook
 from spr_plugin.dpo.loss import deltas, metrics, preference_losses
 from spr_plugin.dpo.pairs import collate
 from spr_plugin.dpo.resume import Division
 from spr_plugin.dpo.shown import StageProgress
+from spr_plugin.dpo.token_kinds import apart
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
 from spr_plugin.imports import replaced
@@ -143,7 +143,12 @@ class PreferenceTrainer(Trainer):
         settings = host_trainer.model.config
         use_cache = getattr(settings, "use_cache", None)
         AcceleratorState._reset_state()  # DeepSpeed's batch sizes and optimizer settings are bound to it
-        super().__init__(host_trainer.model, args, functools.partial(collate, stage.host), dataset)
+        super().__init__(
+            host_trainer.model,
+            args,
+            functools.partial(collate, stage.host, weights=stage.token_weights),
+            dataset,
+        )
         if use_cache is not None:
             settings.use_cache = use_cache  # transformers 5 sets it
         self.spr, self.logbook = stage, logbook

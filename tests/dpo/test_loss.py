@@ -231,7 +231,7 @@ def test_flags_name_the_losses():
         ["ipo", "sft"],
         [1.0, 0.5],
     )
-    assert SPRConfig(spr=True, spr_pairing="sft").losses() == (["sft"], [1.0])
+    assert SPRConfig(spr=True, spr_pairing=["sft"]).losses() == (["sft"], [1.0])
 
 
 # --- --spr_dpo_config
