@@ -24,7 +24,19 @@ from spr_plugin.settings import (
 
 PROMPT_KINDS = ("plain", "crop", "reference")
 SAMPLERS = ("live", "openai")
-LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
+LOSS_TYPES = (
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "robust",
+    "sigmoid_norm",
+    "bco_pair",
+    "nca_pair",
+    "apo_zero",
+    "sft",
+    "dpop",
+    "kl_words",
+)
 MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 
 # Stages in their order. A flag shapes the records of one of them, and so of those behind it, or of none.
@@ -216,6 +228,12 @@ class SPRConfig(Settings):
         "words without a box that can be read have S_loc 0 and may be rejected, never chosen",
         shapes="scores",
     )
+    spr_add_missed: bool = setting(
+        False,
+        "objects that a repaired answer misses are added in the words of the region's other answers, in the"
+        " order in which the model names objects",
+        shapes="scores",
+    )
     spr_min_kept: float = setting(
         0.8,
         "a repaired description that keeps less than this share of its boxes (item: names) is not chosen",
@@ -277,7 +295,8 @@ class SPRConfig(Settings):
     )
     spr_loss_type: list[str] = setting(
         ["sigmoid", "sft"],
-        "losses by TRL's names: sigmoid (DPO), hinge, ipo, robust, sft (of the chosen answer); several are"
+        "losses by TRL's names: sigmoid (DPO), hinge, ipo, robust, sigmoid_norm, bco_pair, nca_pair,"
+        " apo_zero, sft (of the chosen answer), and dpop, kl_words (words stay at the entry's); several are"
         " added up",
         "paper: sigmoid; sft: study",
         within=one_of(*LOSS_TYPES),
@@ -295,6 +314,13 @@ class SPRConfig(Settings):
     )
     spr_label_smoothing: float = setting(
         0.0, "share of pairs that the robust loss takes to be the wrong way round", within=HALF, shapes="dpo"
+    )
+    spr_dpop_lambda: float = setting(
+        50.0,
+        "weight of dpop's penalty for a chosen answer that falls below the reference",
+        "Smaug, arXiv 2402.13228",
+        within=NOT_NEGATIVE,
+        shapes="dpo",
     )
     spr_dpo_config: str | None = setting(
         None,

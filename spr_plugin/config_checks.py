@@ -11,7 +11,7 @@ from spr_plugin.settings import Kind, kinds_of, weighed
 # What `spr:` of --spr_recipe_config may set.
 SPR_FLAGS = """data_aspect exclude min_objects min_area keep_crowd regions_per_image more_than prompts clip
     detector detector_threshold no_detector scorer lambda no_local repair match match_threshold
-    count_duplicates reject_vague min_kept pairing min_gap""".split()
+    count_duplicates reject_vague add_missed min_kept pairing min_gap""".split()
 
 
 def dpo_settings(config: SPRConfig) -> tuple[dict, dict]:
@@ -109,6 +109,12 @@ def check(config: SPRConfig) -> None:
     if not max(weights["words"], weights["coordinates"]) * max(weights["changed"], weights["unchanged"]):
         raise UserError(
             f"--spr_token_weight {' '.join(config.spr_token_weight)}: no token would count at all"
+        )
+    if config.spr_dpop_lambda != 50.0 and "dpop" not in config.spr_loss_type:
+        raise UserError("--spr_dpop_lambda does nothing without --spr_loss_type dpop")
+    if set(config.spr_loss_type) == {"kl_words"}:
+        raise UserError(
+            "--spr_loss_type kl_words: alone it only keeps the model as it is; name what is to be learned too"
         )
     if config.spr_label_smoothing and "robust" not in config.spr_loss_type:
         raise UserError("--spr_label_smoothing does nothing without --spr_loss_type robust")

@@ -165,7 +165,8 @@ class PairRows(torch.utils.data.Dataset):
         slot = self.slots[index]
         pair = self.measured[slot.pair].pair
         known = self.reference.get(pair.id, {"chosen": 0.0, "rejected": 0.0})
-        return item_of(pair.id, pair_rows(self.host, pair), slot, [known[side] for side in SIDES])
+        rows, sums = pair_rows(self.host, pair), [known[side] for side in SIDES]
+        return item_of(pair.id, rows, slot, sums, known.get("tokens"))
 
 
 def batch_of(host: Host, pairs: list[PreferencePair]) -> dict:
@@ -173,7 +174,13 @@ def batch_of(host: Host, pairs: list[PreferencePair]) -> dict:
     return collate(host, [item_of(pair.id, pair_rows(host, pair)) for pair in pairs])
 
 
-def item_of(id: str, rows: list[Row], slot: Slot = WHOLE, reference: Sequence[float] = (0.0, 0.0)) -> dict:
+def item_of(
+    id: str,
+    rows: list[Row],
+    slot: Slot = WHOLE,
+    reference: Sequence[float] = (0.0, 0.0),
+    reference_tokens: Sequence[Sequence[float]] | None = None,
+) -> dict:
     """What :func:`collate` takes of a pair; without slot and reference for what no loss is made of."""
     return {
         "id": id,
@@ -181,6 +188,7 @@ def item_of(id: str, rows: list[Row], slot: Slot = WHOLE, reference: Sequence[fl
         "weight": slot.weight,
         "mean_chosen_tokens": slot.mean_chosen_tokens,
         "reference": list(reference),
+        "reference_tokens": reference_tokens,
     }
 
 
@@ -189,22 +197,32 @@ def collate(host: Host, items: list[dict], weights: TokenWeights = EVEN) -> dict
     :mod:`spr_plugin.dpo.rows` and the loss need.
     """
     form, pieces = host.box_format, [[answer_pieces(host, row) for row in item["rows"]] for item in items]
-    weighed = [] if weights.even else [token_weights(form, both, weights) for both in pieces]
+    told = [[coordinate_tokens(form, own) for own in both] for both in pieces]
+    weighed = [None if weights.even else token_weights(form, both, weights) for both in pieces]
     batch = host.batch([item["rows"][side] for side in (0, 1) for item in items])
     both = [unshared(item["rows"]) for item in items]
     return {
         "batch": batch,
         "unshared": [pair[side] for side in (0, 1) for pair in both],
         "pictures": picture_keys(host, batch),
-        "coordinates": torch.tensor(
-            [told for side in (0, 1) for both in pieces for told in coordinate_tokens(form, both[side])]
-        ),
+        "coordinates": torch.tensor(_of_tokens(told)),
         # Numbers, not tensors: under DeepSpeed the Trainer hands a step its tensors in half precision.
-        "token_weights": None
-        if weights.even
-        else [one for side in (0, 1) for both in weighed for one in both[side]],
+        "token_weights": _of_tokens(weighed),
         "reference": [item["reference"][side] for side in (0, 1) for item in items],
+        "reference_tokens": _of_tokens([item["reference_tokens"] for item in items]),
         "weight": [item["weight"] for item in items],
         "mean_chosen_tokens": [item["mean_chosen_tokens"] for item in items],
         "ids": [item["id"] for item in items],
     }
+
+
+def _of_tokens(values: Sequence[Sequence[Sequence[float]] | None]) -> list[float] | None:
+    """A number a token of chosen and rejected of B pairs, one behind the other, chosen first; None where one
+    has none.
+    """
+    both = [one for one in values if one is not None]
+    return (
+        [number for side in (0, 1) for one in both for number in one[side]]
+        if len(both) == len(values)
+        else None
+    )

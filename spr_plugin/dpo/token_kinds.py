@@ -27,7 +27,7 @@ UNIT = re.compile(r"\d+(?:\.\d+)?|[^\W\d]+|[^\w\s]")
 class TokenWeights:
     """What a token's log-prob is multiplied with: the product of what it writes (words or coordinates) and of
     whether the other answer says the same (unchanged) or not (changed; the gamma of RLHF-V's DDPO, arXiv
-    2312.00849, equation 4).
+    2312.00849, which divides by the weights' sum too: --spr_loss_type sigmoid_norm).
     """
 
     words: float = 1.0

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 
 from spr_plugin.boxes import Box, Space
+from spr_plugin.formats.additions import put_in, without_article
 from spr_plugin.formats.attempts import Span
 from spr_plugin.formats.items import Cut, cut
 from spr_plugin.formats.parsed import Edit, Mention, Parsed, apply, bare, outside
@@ -107,6 +108,24 @@ class BoxFormat(ABC):
         cannot be read and names that never had a box; what stays, stays as it is written.
         """
         return cut(text, parsed, gone)
+
+    def with_item(self, text: str, parsed: Parsed, place: int, phrase: str, box: Box) -> str | None:
+        """`text` with `phrase` and `box` named before the mention of that place, or behind the last one,
+        worded as its neighbours are; None where that is not clean.
+        """
+        made = self._with_item(text, parsed, place, phrase, box)
+        if made is None:
+            return None
+        size = box.space.width, box.space.height
+        read, boxes = self.parse(made, *size), [mention.boxes for mention in parsed.mentions]
+        (own,) = self.parse(self.render([(phrase, box)]), *size).mentions
+        clean = [mention.boxes for mention in read.mentions] == [*boxes[:place], own.boxes, *boxes[place:]]
+        clean = clean and own.phrase in (phrase, without_article(phrase))
+        clean = clean and read.mentions[place].phrase.lower().endswith(own.phrase.lower()) and not read.failed
+        return made if clean else None
+
+    def _with_item(self, text: str, parsed: Parsed, place: int, phrase: str, box: Box) -> str | None:
+        return put_in(text, parsed, place, phrase, lambda name: self.render([(name, box)]))
 
     @abstractmethod
     def render(self, mentions: Iterable[tuple[str, Box]]) -> str:

@@ -73,8 +73,11 @@ def die_at(host, step):
         dict(lora=True),
         dict(lora=True, spr_tune_projector=True),
         dict(spr_loss_type=["ipo", "sft"], spr_beta=0.5),
+        dict(
+            spr_loss_type="sigmoid_norm bco_pair nca_pair apo_zero dpop kl_words".split(), spr_dpop_lambda=5.0
+        ),
     ],
-    ids=["adapter", "full", "lora", "lora and projector", "ipo and sft"],
+    ids=["adapter", "full", "lora", "lora and projector", "ipo and sft", "others"],
 )
 def test_what_should_move_moves_and_nothing_else(live_llava, pairs, tmp_path, capfd, settings):
     host, config = live_llava(**SETTINGS | settings)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.dpo import choose_trainable, improve
-from spr_plugin.dpo.loss import deltas, preference_losses
+from spr_plugin.dpo.loss import Settings, deltas, preference_losses
 from spr_plugin.dpo.pairs import PairRows, collate, measure_lengths, pair_rows
 from spr_plugin.dpo.plan import Slot
 from spr_plugin.dpo.rows import answers
@@ -221,7 +221,7 @@ def test_value_and_gradient_are_those_of_a_loop_over_tokens(live_llava, pairs, j
                 said.weights = said.spread(torch.tensor(inputs["token_weights"]))
                 of_chosen = torch.tensor([said.tokens[0].item()])
                 pairs_ = deltas(said, torch.tensor(inputs["reference"]), of_chosen)
-                (loss,) = preference_losses(pairs_, ["sigmoid", "sft"], [1.0, 1.0], 0.3, 0.0)
+                (loss,) = preference_losses(pairs_, ["sigmoid", "sft"], [1.0, 1.0], Settings(0.3))
             else:
                 loss = naive_loss(host, pair, list(REFERENCE.values()))
             loss.backward()
@@ -277,6 +277,19 @@ def steps_logps(live_llava, pairs):
                              "mean_chosen_tokens": 1.0, "reference": [0, 0]}])  # fmt: skip
     said = answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], False)
     return (said.token_log_probs * said.spread(inputs["coordinates"])).sum(1).tolist()
+
+
+def test_words_are_held_at_the_entry(live_llava, pairs, tmp_path):
+    """Coordinates alone move the words too; the term holds them, and starts at exactly nothing."""
+    drifts = []
+    for share in (0.01, 100.0):
+        folder, kinds = tmp_path / str(share), dict(spr_loss_type=["sigmoid", "kl_words"])
+        settings = kinds | dict(spr_loss_weights=[1.0, share], spr_token_weight=["words=0"], spr_epochs=6.0)
+        _, known, steps = trained(live_llava, pairs, folder, **settings)
+        assert all(len(one["tokens"]) == 2 for one in known.values()) and steps[0]["kl_words"] == 0
+        assert sum(known["pair0"]["tokens"][0]) < known["pair0"]["chosen"]  # of all, not of coordinates
+        drifts.append(steps[-1]["kl_words"])
+    assert 0 < drifts[1] < drifts[0] / 2
 
 
 def test_pairs_without_a_token_that_counts_are_left_out(live_llava, pairs, tmp_path, capfd):
