@@ -83,6 +83,7 @@ def test_the_pipeline_knows_no_boxes_and_no_recipe_of_its_own():
 ELSEWHERE = {
     "__main__": "test_command_line.py",
     "cli": "test_command_line.py tools/test_score_file.py",
+    "config": "config/test_all_flags.py",
     "contracts": "hosts/test_contracts.py",
     "dpo.dry_step": "dpo/test_start.py",
     "dpo.reference": "dpo/test_phase.py",
@@ -114,6 +115,7 @@ ELSEWHERE = {
     "hookspecs": "test_plugins.py test_docs.py",
     "opening": "dpo/test_start.py",
     "pipeline": "hosts/test_llava.py dpo/test_rounds.py",
+    "recipes.spr.answers": "recipes/spr/test_recipe.py",
     "recipes.find": "contracts/test_recipe.py",
     "recipes.spr.models": "hosts/test_contracts.py",
     "recipes.spr.source": "test_queries.py",

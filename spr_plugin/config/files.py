@@ -1,0 +1,75 @@
+"""Flags that are set by files: a recipe's own section, the DPO stage by TRL's names; and which stage what
+shapes, of files what they hold.
+"""
+
+import dataclasses
+
+from spr_plugin.config.all_flags import KINDS, STAGES, AllFlags
+from spr_plugin.config.trl import read_dpo_config
+from spr_plugin.errors import UserError
+from spr_plugin.loading import read_settings
+from spr_plugin.settings import Kind, kinds_of
+
+# What `spr:` of --spr_recipe_config may set.
+SPR_FLAGS = """data_aspect exclude min_objects min_area keep_crowd regions_per_image more_than prompts clip
+    detector detector_threshold no_detector scorer lambda no_local repair match match_threshold
+    count_duplicates reject_vague add_missed min_kept pairing min_gap""".split()
+
+
+def dpo_settings(config: AllFlags) -> tuple[dict, dict]:
+    """(flags, arguments of transformers' Trainer) that ``--spr_dpo_config`` sets."""
+    if config.spr_dpo_config is None:
+        return {}, {}
+    return read_dpo_config(config.spr_dpo_config, KINDS)
+
+
+def recipe_settings(config: AllFlags) -> tuple[dict, dict]:
+    """(flags, settings that are no flags) of the recipe's section of ``--spr_recipe_config``."""
+    if config.spr_recipe_config is None:
+        return {}, {}
+    if isinstance(config.spr_recipe_config, dict):  # of a run that is opened: what its manifest holds
+        return {}, config.spr_recipe_config
+    file = f"--spr_recipe_config {config.spr_recipe_config}"
+    given = read_settings(
+        config.spr_recipe_config, file, yaml=not config.spr_recipe_config.lower().endswith(".json")
+    )
+    section = given.get(config.spr_recipe) or {} if config.spr_recipe in given else None
+    if not isinstance(section, dict):
+        raise UserError(
+            f"{file}: has no section {config.spr_recipe} with settings of --spr_recipe {config.spr_recipe}"
+        )
+    if config.spr_recipe != "spr":
+        return {}, section
+    return {f"spr_{name}": value for name, value in _read(section, SPR_KINDS, f"{file}: spr").items()}, {}
+
+
+def own_settings(config: AllFlags, settings: type):
+    """The settings of a recipe other than SPR: a dataclass, whose fields are each a `setting`, made of the
+    recipe's section of ``--spr_recipe_config``. UserError names what is unknown or makes no sense.
+    """
+    where = f"--spr_recipe_config {config.spr_recipe_config}: {config.spr_recipe}"
+    return settings(**_read(recipe_settings(config)[1], kinds_of(settings), where))
+
+
+SPR_KINDS = {name: KINDS[f"spr_{name}"] for name in SPR_FLAGS}
+
+
+def _read(section: dict, kinds: dict[str, Kind], where: str) -> dict:
+    """A section's values by their kinds, checked like flags."""
+    if unknown := sorted(map(str, section.keys() - kinds.keys())):
+        raise UserError(f"{where}: {', '.join(unknown)} is no setting; it takes {', '.join(sorted(kinds))}")
+    values = {name: kinds[name].read(value, f"{where}: {name}") for name, value in section.items()}
+    for name, value in values.items():
+        kinds[name].check(value, f"{where}: {name}")
+    return values
+
+
+def shaping(config: AllFlags) -> dict[str, dict]:
+    """Stage → flag → value of what shapes its records, in the order of the stages."""
+    values = {f: getattr(config, f.name) for f in dataclasses.fields(config)}
+    files = {"spr_dpo_config": dpo_settings(config)[1], "spr_recipe_config": recipe_settings(config)[1]}
+    values |= {f: files[f.name] for f in values if f.name in files}
+    return {
+        stage: {f.name: value for f, value in values.items() if f.metadata["shapes"] == stage}
+        for stage in STAGES
+    }
