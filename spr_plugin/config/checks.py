@@ -3,6 +3,7 @@
 from urllib.parse import urlsplit
 
 from spr_plugin.config.all_flags import KINDS, AllFlags
+from spr_plugin.config.candidates import PLAIN
 from spr_plugin.errors import UserError
 from spr_plugin.redaction import shown
 from spr_plugin.settings import weighed
@@ -31,6 +32,10 @@ def check(config: AllFlags) -> None:
         raise UserError(
             f"--spr_pairing {' '.join(config.spr_pairing)}: sft is a way to train on all pairs, and cannot be"
             " mixed; take it alone"
+        )
+    if config.spr_greedy and config.spr_recipe == "spr" and PLAIN not in config.spr_prompts:
+        raise UserError(
+            f"--spr_greedy: the likeliest answer is one to the prompt {PLAIN}; add it to --spr_prompts"
         )
     if config.spr_recipe == "spr" and len(config.spr_prompts) * config.spr_samples < 2:
         raise UserError(

@@ -15,7 +15,7 @@ from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.dpo import choose_trainable, improve
 from spr_plugin.dpo.loss import Settings, deltas, preference_losses
-from spr_plugin.dpo.pairs import PairRows, collate, measure_lengths, pair_rows
+from spr_plugin.dpo.pairs import PairRows, batch_of, collate, measure_lengths, pair_rows
 from spr_plugin.dpo.plan import Slot
 from spr_plugin.dpo.rows import answers
 from spr_plugin.dpo.token_kinds import (
@@ -273,8 +273,7 @@ def test_weights_reach_the_stage_and_weights_of_1_change_nothing(live_llava, pai
 def steps_logps(live_llava, pairs):
     """Of the first pair's chosen answer: what its coordinates alone have, by the model as it starts."""
     host, _ = live_llava()
-    inputs = collate(host, [{"id": "", "rows": pair_rows(host, pairs(1)[0]), "weight": 1.0,
-                             "mean_chosen_tokens": 1.0, "reference": [0, 0]}])  # fmt: skip
+    inputs = batch_of(host, pairs(1))
     said = answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], False)
     return (said.token_log_probs * said.spread(inputs["coordinates"])).sum(1).tolist()
 
