@@ -33,6 +33,9 @@ class DPOFlags(Settings):
         shapes="dpo",
     )
     spr_tune_projector: bool = setting(False, "train the multimodal projector too", shapes="dpo")
+    spr_tune_vision_tower: bool = setting(
+        False, "train the vision tower too, all of it; its features are not cached then", shapes="dpo"
+    )
     spr_lora_r: int = setting(
         16,
         "rank of the adapter (a host that trains with LoRA keeps its own)",
@@ -48,6 +51,13 @@ class DPOFlags(Settings):
         " of it",
         "study",
         within=POSITIVE,
+        shapes="dpo",
+    )
+    spr_rate_ratio: float = setting(
+        0.0,
+        "peak learning rate as so many times the host's --learning_rate, at which the model is taught; 0, or"
+        " another --spr_learning_rate than the default: that one counts",
+        within=NOT_NEGATIVE,
         shapes="dpo",
     )
     spr_epochs: float = setting(2.0, "passes over the preference pairs", "study", within=FEW, shapes="dpo")
@@ -125,6 +135,13 @@ class DPOFlags(Settings):
         " frozen",
         within=NOT_NEGATIVE,
     )
+
+    def peak_rate(self, host_rate: float) -> float:
+        """The peak learning rate on a host that trains at `host_rate`."""
+        given = self.spr_learning_rate != DPOFlags.spr_learning_rate
+        return (
+            self.spr_rate_ratio * host_rate if self.spr_rate_ratio and not given else self.spr_learning_rate
+        )
 
     def token_weights(self) -> dict[str, float]:
         """Weight by kind of token, of those that are given."""

@@ -88,7 +88,7 @@ def arguments(
         "num_train_epochs": 1,  # the plan holds all of them
         "per_device_train_batch_size": division.batch,
         "gradient_accumulation_steps": division.accumulation,
-        "learning_rate": config.spr_learning_rate,
+        "learning_rate": config.peak_rate(host_args.learning_rate),
         "lr_scheduler_type": "cosine",
         "warmup_steps": steps // 10,
         "optim": "adamw_torch",
