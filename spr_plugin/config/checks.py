@@ -4,6 +4,7 @@ from urllib.parse import urlsplit
 
 from spr_plugin.config.all_flags import KINDS, AllFlags
 from spr_plugin.config.candidates import PLAIN
+from spr_plugin.config.dpo import TOKEN_KINDS
 from spr_plugin.errors import UserError
 from spr_plugin.redaction import shown
 from spr_plugin.settings import weighed
@@ -58,7 +59,7 @@ def _check_losses(config: AllFlags) -> None:
         raise UserError(
             "--spr_loss_type kl_words: alone it only keeps the model as it is; name what is to be learned too"
         )
-    weights = dict.fromkeys(("words", "coordinates", "changed", "unchanged"), 1.0) | config.token_weights()
+    weights = dict.fromkeys(TOKEN_KINDS, 1.0) | config.token_weights()
     if not max(weights["words"], weights["coordinates"]) * max(weights["changed"], weights["unchanged"]):
         raise UserError(
             f"--spr_token_weight {' '.join(config.spr_token_weight)}: no token would count at all"

@@ -20,6 +20,7 @@ LOSS_TYPES = (
     *("sigmoid", "hinge", "ipo", "robust", "sigmoid_norm", "bco_pair", "nca_pair", "apo_zero", "sft"),
     *("dpop", "kl_words"),  # which TRL does not have
 )
+TOKEN_KINDS = ("words", "coordinates", "changed", "unchanged")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class DPOFlags(Settings):
         [],
         "how much a token counts in DPO and sft, as KIND=WEIGHT: words, coordinates; times changed, unchanged"
         " (what the pair's other answer does not say, or says too); default: 1 each",
-        within=weights_of("words", "coordinates", "changed", "unchanged"),
+        within=weights_of(*TOKEN_KINDS),
         shapes="dpo",
     )
     spr_label_smoothing: float = setting(

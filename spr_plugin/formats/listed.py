@@ -205,8 +205,10 @@ class ListedFormat(BoxFormat):
         entries = [mention.whole for mention in parsed.mentions]
         if not entries or not all(text[start] == "{" for start, _ in entries):
             return None
-        ends = [*entries[0][1:], entries[1][0]] if len(entries) > 1 else []
-        between = text[slice(*ends)] if ends else ",\n\t" if "\n" in text[: entries[0][0]] else ", "
+        if len(entries) > 1:
+            between = text[entries[0][1] : entries[1][0]]
+        else:
+            between = ",\n\t" if "\n" in text[: entries[0][0]] else ", "
         entry = self.entry(phrase, box)
         start = entries[place][0] if place < len(entries) else entries[-1][1]
         return text[:start] + (entry + between if place < len(entries) else between + entry) + text[start:]

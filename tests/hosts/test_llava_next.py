@@ -181,7 +181,7 @@ def spr_flags(world):
     ("lora", "ranks", "zero", "flags"),
     [
         (False, 1, None, []),
-        (True, 1, None, ["--spr_tune_vision_tower"]),
+        (True, 1, None, ["--spr_preset", "author"]),
         (True, 1, None, ["--spr_only"]),
         (False, 2, 3, []),
     ],
@@ -205,7 +205,7 @@ def test_a_run(qwen, random_llava, world, spr_flags, tmp_path, lora, ranks, zero
     tower = {name for name in moved if "vision_tower" in name}
     assert moved - tower and all("lora_" in name if lora else ".layers." in name for name in moved - tower)
     told = json.loads((out / "config.json").read_text())
-    assert bool(tower) == bool(told.get("unfreeze_mm_vision_tower")) == ("--spr_tune_vision_tower" in flags)
+    assert bool(tower) == bool(told.get("unfreeze_mm_vision_tower")) == ("author" in flags)
     if tower:  # as the host saves what it trains beside the adapter
         saved = torch.load(out / "non_lora_trainables.bin", weights_only=True)
         assert any("vision_tower" in name for name in saved)
