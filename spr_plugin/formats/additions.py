@@ -44,11 +44,12 @@ def put_in(text: str, parsed: Parsed, place: int, phrase: str, write: Callable[[
     if not boxed or len(boxed) != len(parsed.mentions) or any(one.counts for one in sentences):
         return None
     behind = place == len(boxed)
-    sentence, number = boxed[-1] if behind else boxed[place]
+    sentence, number = boxed[place - behind]
     near = sentence.items[number].span
     item = write(phrase if not _ARTICLE.match(text, *near) else with_article(phrase))
-    if len(sentences) > 1 and all(len(one.items) == 1 for one in sentences):
-        made = _among_sentences(prose, sentences, sentences.index(sentence) + behind, item)
+    lines = [one for one in sentences if any(own.stays for own in one.items)]
+    if len(lines) > 1 and all(len(one.items) == 1 for one in lines):
+        made = _among_sentences(prose, lines, place, item)
     else:
         made = _in_list(prose, sentence, number + behind, item)
     return made and numbered_anew(text, made)
@@ -102,19 +103,23 @@ def _lowered(text: str) -> str:
     return text[:place] + text[place].lower() + text[place + 1 :]
 
 
-def _among_sentences(prose: Prose, sentences: list[Sentence], place: int, item: str) -> str | None:
-    """The text with a sentence or line of `item` alone before that of this place, worded as its neighbour."""
-    text, near = prose.text, sentences[min(place, len(sentences) - 1)]
+def _among_sentences(prose: Prose, lines: list[Sentence], place: int, item: str) -> str | None:
+    """The text with a sentence or line of `item` alone before that of this place, or behind the last one,
+    worded as its neighbour.
+
+    Args:
+        lines: the sentences with a box, of one item each.
+    """
+    text, near = prose.text, lines[min(place, len(lines) - 1)]
     lead = text[slice(*near.lead)]
     if not _LEAD.fullmatch(lead) or not prose.is_list(near):
         return None
     if not any(map(str.isalpha, lead)) and is_upper(text[slice(*near.items[0].span)]):
         item = capitalised(item)
     made = agreed(lead, item, 1) + item + text[near.stop : near.end].rstrip()
-    first = text[sentences[0].lead[0] : sentences[0].end]
+    first = text[: lines[0].end]
     gap = first[len(first.rstrip()) :]
-    if place == len(sentences):
-        whole = text.rstrip()
-        return whole + gap + made + text[len(whole) :]
-    start = sentences[place].lead[0]
-    return text[:start] + made + gap + text[start:]
+    if place < len(lines):
+        return text[: near.lead[0]] + made + gap + text[near.lead[0] :]
+    end = len(text[: near.end].rstrip())
+    return text[:end] + gap + made + text[end:]

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 
-from spr_plugin.boxes import Box, Space
+from spr_plugin.boxes import Box, Space, pair_iou
 from spr_plugin.formats.additions import put_in, without_article
 from spr_plugin.formats.attempts import Span
 from spr_plugin.formats.items import Cut, cut
@@ -113,14 +113,17 @@ class BoxFormat(ABC):
         """`text` with `phrase` and `box` named before the mention of that place, or behind the last one,
         worded as its neighbours are; None where that is not clean.
         """
-        made = self._with_item(text, parsed, place, phrase, box)
+        size = box.space.width, box.space.height
+        alone = self.parse(self.render([(phrase, box)]), *size).mentions
+        if len(alone) != 1 or alone[0].phrase not in (phrase, without_article(phrase)):
+            return None  # the name would be read as several
+        if pair_iou(alone[0].boxes[0].pixels(), box.pixels()) < 0.5:
+            return None  # too small for the family's numbers
+        made, own = self._with_item(text, parsed, place, phrase, box), alone[0]
         if made is None:
             return None
-        size = box.space.width, box.space.height
         read, boxes = self.parse(made, *size), [mention.boxes for mention in parsed.mentions]
-        (own,) = self.parse(self.render([(phrase, box)]), *size).mentions
         clean = [mention.boxes for mention in read.mentions] == [*boxes[:place], own.boxes, *boxes[place:]]
-        clean = clean and own.phrase in (phrase, without_article(phrase))
         clean = clean and read.mentions[place].phrase.lower().endswith(own.phrase.lower()) and not read.failed
         return made if clean else None
 

@@ -64,6 +64,8 @@ def put_in(form, text, place, phrase="cow"):
         ("- a dog [1]\n- a cat [2]\n", 2, "- a dog [1]\n- a cat [2]\n- a cow [9]\n"),
         ("1. a dog [1]\n2. a cat [2]", 0, "1. a cow [9]\n2. a dog [1]\n3. a cat [2]"),
         ("1. Dog [1].\n2. Cat [2].", 2, "1. Dog [1].\n2. Cat [2].\n3. Cow [9]."),
+        ("Objects are:\n- a dog [1]\n- a cat [2]", 2, "Objects are:\n- a dog [1]\n- a cat [2]\n- a cow [9]"),
+        ("A dog [1]. The sky is blue. A cat [2]. The end.", 2, "A dog [1]. The sky is blue. A cat [2]. A cow [9]. The end."),  # noqa: E501
         ("There is a dog [1]. There are two cats [2].", 2, "There is a dog [1]. There are two cats [2]. There is a cow [9]."),  # noqa: E501
         ("A dog [1]. It is brown. A cat [2].", 1, "A dog [1]. It is brown. A cow [9]. A cat [2]."),
         ("A dog [1]. A cat [2].", 1, "A dog [1]. A cow [9]. A cat [2]."),
@@ -112,6 +114,13 @@ def test_so_does_a_list_of_entries(form, place):
 def test_a_name_that_would_be_read_as_two_is_not_clean():
     assert put_in(FORM, "a dog [1], a cat [2]", 1, "cow, brown") is None
     assert put_in(FORM, "a dog [1], a cat [2]", 1, "cow [0.1, 0.1, 0.2, 0.2]") is None
+    assert put_in(FORM, "a dog [1], a cat [2]", 1, "cow [0.1, 0.1, 0.2, 0.2] and calf") is None
+    assert put_in(FORM, "a dog [1], a cat [2]", 1, "cow\n- calf") is None
+
+
+def test_a_box_too_small_to_be_written_is_not_put_in():
+    text, speck = f"dog {FORM.write(box(1))}", Box(0.5, 0.5, 0.5001, 0.5001, SPACE)
+    assert FORM.with_item(text, FORM.parse(text, 1000, 1000), 0, "fly", speck) is None
 
 
 @pytest.mark.parametrize(

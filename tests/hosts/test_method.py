@@ -29,8 +29,9 @@ def test_missed_objects_are_added_and_answers_paired_with_themselves(
     world, host = embedded
     config = SPRConfig(
         spr=True, spr_annotations=f"{world}/spr.json", spr_image_folder=f"{world}/images",
-        spr_clip=str(TINY / "clip"), spr_regions=8, spr_max_new_tokens=160, spr_greedy=True, spr_add_missed=True, spr_repair="item",
-        spr_pairing=["repaired", "best_worst", "equal_length"], spr_min_kept=0.3,
+        spr_clip=str(TINY / "clip"), spr_regions=8, spr_max_new_tokens=160, spr_greedy=True,
+        spr_add_missed=True, spr_repair="item", spr_min_kept=0.3,
+        spr_pairing=["repaired", "best_worst", "equal_length"],
     )  # fmt: skip
     folder, recipe = Folder(tmp_path), find_recipe(config, host.box_format)
     queries = write_queries(folder, config, host.box_format)
