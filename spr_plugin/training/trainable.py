@@ -43,7 +43,8 @@ def _wanted(host: Host, config: SPRConfig) -> set[str]:
     model = host.trainer.model
     trained = weights.trainable(model)
     adapters = adapter_weights(model).intersection(trained)
-    wanted = {name for name in adapters or trained if host.part_of(name) == "language model"}
+    parts = {"language model", *asked_parts(config)}
+    wanted = {name for name in adapters or trained if host.part_of(name) in parts}
     wanted |= beside(host, config)
     if not wanted:
         instead = "give its adapter targets there" if has_adapter(model) else "take --spr_tune lora"
@@ -61,14 +62,11 @@ def asked_parts(config: SPRConfig) -> set[str]:
 
 
 def beside(host: Host, config: SPRConfig) -> set[str]:
-    """What ``--spr_tune_projector`` and ``--spr_tune_vision_tower`` add, whether the host trains it or not:
-    all of these parts' own weights, and no adapter in them."""
+    """What ``--spr_tune_projector`` and ``--spr_tune_vision_tower`` add, whether the host trains it or
+    not."""
     parts = asked_parts(config)
-    if not parts:
-        return set()
-    model = host.trainer.model
-    names = {name for name, _ in model.named_parameters() if host.part_of(name) in parts}
-    return names - adapter_weights(model)
+    names = (name for name, _ in host.trainer.model.named_parameters()) if parts else ()
+    return {name for name in names if host.part_of(name) in parts}
 
 
 def _widen(model) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from spr_plugin.config import SPRConfig
-from spr_plugin.dpo import choose_trainable
+from spr_plugin.dpo import check_trainable, choose_trainable
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers
 from spr_plugin.errors import UserError
@@ -170,6 +170,17 @@ def test_the_vision_tower_trains_where_it_is_asked_for(host, pictures):
         model.zero_grad()
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(before[name])
+
+
+def test_under_peft_the_vision_tower_would_be_lost_and_is_refused(tmp_path):
+    peft = pytest.importorskip("peft")
+    model, processor = make_vlm.make("qwen2_5_vl")
+    model = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    trainer = transformers.Trainer(model, arguments, train_dataset=[0], processing_class=processor)
+    config = SPRConfig(spr=True, spr_annotations="annotations.json", spr_tune_vision_tower=True)
+    with pytest.raises(UserError, match="--spr_tune_vision_tower: PEFT saves its adapter alone"):
+        check_trainable(spr_host(trainer=trainer, namespace={}, config=config), config)
 
 
 def test_parts_and_layers(host):
