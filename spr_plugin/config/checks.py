@@ -38,7 +38,9 @@ def check(config: AllFlags) -> None:
         raise UserError(
             f"--spr_greedy: the likeliest answer is one to the prompt {PLAIN}; add it to --spr_prompts"
         )
-    if config.spr_recipe == "spr" and len(config.spr_prompts) * config.spr_samples < 2:
+    # An answer that is paired with itself needs no other.
+    several = {*weighed(config.spr_pairing)} != {"repaired"} and config.spr_recipe == "spr"
+    if several and len(config.spr_prompts) * config.spr_samples < 2:
         raise UserError(
             "--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates"
         )
