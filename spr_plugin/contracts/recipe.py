@@ -34,6 +34,7 @@ class CheckedRecipe(Recipe):
             self.again = of_kind(given.again, int, "as again ")
             if self.again < 0:
                 raise Broken(f"gives again {self.again}, less than 0")
+        self.learned = given.learned
         self._given, self._as_asked = given, (plugin, hook, arguments)
 
     def _checking(self, method: str = ""):
@@ -44,6 +45,13 @@ class CheckedRecipe(Recipe):
         with self._checking("on"):
             ready = of_kind(self._given.on(device), Recipe)
         return CheckedRecipe(plugin, hook, ready, arguments)
+
+    def after(self, answers) -> Recipe:
+        plugin, hook, arguments = self._as_asked
+        with self._checking("after"):
+            informed = of_kind(self._given.after(answers), Recipe)
+            of_kind(informed.learned, str, "as learned ")
+        return CheckedRecipe(plugin, hook, informed, arguments)
 
     def queries(self, source) -> list[Query]:
         with self._checking("queries"):

@@ -169,6 +169,7 @@ class Recipe(ABC, Generic[AnyQuery]):
             it to mean that the model stops answering: a share of a few right answers is too coarse to tell.
         again: how many times more a query is sampled whose answers are not `enough`.
         thinks: what stands between <think> and </think> belongs to an answer; a server's is else cut off.
+        learned: what `after` found, for a person, or "".
     """
 
     name: str
@@ -176,6 +177,16 @@ class Recipe(ABC, Generic[AnyQuery]):
     WATCHED: Mapping[str, float]
     again: int = 0
     thinks: bool = False
+    learned: str = ""
+
+    def after(self, answers: Iterable[tuple[AnyQuery, str, str]]) -> Recipe[AnyQuery]:
+        """This recipe with what all answers of a run tell about its model, before any of them is judged; the
+        same on every rank. What it tells is said by `learned`.
+
+        Args:
+            answers: query, kind of its prompt, text.
+        """
+        return self
 
     def on(self, device: str | torch.device) -> Recipe[AnyQuery]:
         """This recipe with all that judging needs loaded on a device. One with "cpu" is made, and let go of,

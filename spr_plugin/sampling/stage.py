@@ -28,6 +28,7 @@ from spr_plugin.sampling.plan import (
     indices,
     left_to_do,
     prompts_in,
+    seed_of,
     undecided,
 )
 from spr_plugin.training import ranks
@@ -83,10 +84,10 @@ def _sample_on_server(
 
     unread: set[str] = set()
 
-    def missing(batch: dict, ask: Ask) -> dict[int, int]:
+    def missing(batch: dict, ask: Ask) -> dict[int, int | None]:
         numbers = indices(batch, config.spr_samples)
         ids = {index: candidate_id(ask[0].id, ask[1].kind, index) for index in numbers}
-        return {index: int(id, 16) for index, id in ids.items() if id not in logged}
+        return {index: seed_of(ask, index, config) for index, id in ids.items() if id not in logged}
 
     def shown_by(ask: Ask) -> list[Image.Image] | None:
         query, prompt = ask
