@@ -157,7 +157,8 @@ def repaired_over_said(query: Query, answers: Answers, min_gap: float = 0.0) -> 
     """An answer when repaired over itself as written: the same words, other boxes. Of the answers that repair
     made better that with the highest score when repaired.
 
-    ``chosen_equals_rejected``: repair changed none of them. ``gap_too_small``: as above.
+    ``none_worse``: none may be both. ``chosen_equals_rejected``: repair changed none of them.
+    ``gap_too_small``: as above.
     """
     both = sides(answers, least=1)
     if isinstance(both, str):

@@ -182,7 +182,7 @@ def test_repaired_is_an_answer_over_itself_as_it_was_written():
         ([candidate("a", 0.55, 0.6), candidate("b", 0.4, 0.5)], "b"),  # a gap of a tenth at least
         ([candidate("a", 0.9, 0.9, "same", "same"), candidate("b", None, None)], "chosen_equals_rejected"),
         ([candidate("a", 0.9, 0.8), candidate("b", 0.5, 0.55)], "gap_too_small"),
-        ([candidate("a", 0.5, 0.6, not_rejectable="right")], "none_worse"),
+        ([candidate("a", 0.5, 0.6, not_rejectable="right")], "right"),
         ([candidate("a", 0.5, 0.6, not_rejectable="right"), candidate("b", 0.5, None)], "none_worse"),
         ([candidate("a", None, None)], "too_few_valid"),
         ([], "too_few_valid"),
