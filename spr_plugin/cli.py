@@ -256,10 +256,14 @@ def data(benchmark, source, target, embed, allow_outside, cold_start, spr_recipe
     if benchmark != "spatial_ssrl":
         from spr_plugin.eval_tasks.releases import convert
 
+        if cold_start or spr_recipe_config:
+            raise UserError(f"spr data {benchmark}: --cold_start and --spr_recipe_config are of spatial_ssrl")
         convert(benchmark, source, target, embed, allow_outside)
         return
     from spr_plugin.tools.cold_start import write_cold_start
 
+    if embed:
+        raise UserError("spr data spatial_ssrl: --embed is of releases; a cold start's pictures are files")
     if cold_start is None:
         raise UserError("spr data spatial_ssrl: name how many worked answers to write by --cold_start N")
     own = {"spr_recipe_config": spr_recipe_config, "spr_seed": spr_seed, "spr_regions": cold_start}

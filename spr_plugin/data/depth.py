@@ -23,7 +23,7 @@ from spr_plugin.errors import UserError
 
 Depth = NDArray[np.float32]  # (height, width), NaN where it is unknown
 MISSING, UNREADABLE = "missing_depth", "unreadable_depth"
-ANOTHER_SIZE, ORDINAL = "depth_of_another_size", "ordinal_depth"
+ANOTHER_SIZE, ORDINAL, SHALLOW = "depth_of_another_size", "ordinal_depth", "png_not_of_16_bits"
 
 
 class BadDepth(Exception):
@@ -84,7 +84,7 @@ def _png(file: Path) -> NDArray[np.float64]:
     except BadImage:
         raise BadDepth(UNREADABLE) from None
     if not deep:
-        raise BadDepth(MISSING)
+        raise BadDepth(SHALLOW)
     return values
 
 

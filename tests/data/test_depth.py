@@ -34,8 +34,10 @@ def test_png_of_16_bits(tmp_path):
 def test_a_picture_is_not_its_own_depth(tmp_path):
     """Where both lie in one folder."""
     Image.new("RGB", SIZE).save(tmp_path / "b.png")
-    with pytest.raises(BadDepth, match="missing_depth"):
+    with pytest.raises(BadDepth, match="png_not_of_16_bits"):
         read_depth(tmp_path, "b.png", SIZE)
+    with pytest.raises(BadDepth, match="missing_depth"):
+        read_depth(tmp_path, "c.png", SIZE)
 
 
 def test_diode(tmp_path):
