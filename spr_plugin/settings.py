@@ -15,6 +15,7 @@ from spr_plugin.redaction import redacted
 
 TOO_LARGE = 1 << 63  # of a whole number: torch and SQLite hold none
 Self = TypeVar("Self", bound="Settings")
+Some = TypeVar("Some", bound="Settings")
 LONGEST = 200  # characters of a value that a line shows
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 
@@ -160,6 +161,7 @@ def _shown(value) -> str:
     return redacted(text if len(text) <= LONGEST else text[:LONGEST] + "…")
 
 
+@dataclass(frozen=True)
 class Settings:
     """Of a frozen dataclass of settings: how it is made from files and from another one."""
 
@@ -168,6 +170,10 @@ class Settings:
         other = copy.copy(self)
         other._set(values)
         return other
+
+    def only(self, kind: type[Some]) -> Some:
+        """Of these flags those of `kind`, one of their classes: whoever is given them sees no others."""
+        return kind(**{f.name: getattr(self, f.name) for f in dataclasses.fields(kind)})
 
     def _set(self, values: Mapping[str, Any]) -> None:
         """For a config in the making: one that is made is never changed."""

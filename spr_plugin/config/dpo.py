@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from spr_plugin.settings import FEW, HALF, NOT_NEGATIVE, POSITIVE, SHARE, WEIGHTS, Settings, one_of, setting
+from spr_plugin.config.shared import AnswerFlags, SeedFlags
+from spr_plugin.settings import FEW, HALF, NOT_NEGATIVE, POSITIVE, SHARE, WEIGHTS, one_of, setting
 
 LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
 
 
 @dataclass(frozen=True)
-class DPOFlags(Settings):
+class DPOFlags(AnswerFlags, SeedFlags):
     """What is trained, on which loss, and when it stops."""
 
     spr_tune: str = setting(
@@ -95,3 +96,7 @@ class DPOFlags(Settings):
         " frozen",
         within=NOT_NEGATIVE,
     )
+
+    def losses(self) -> tuple[list[str], list[float]]:
+        """Names and weights of the losses that are added up."""
+        return list(self.spr_loss_type), list(self.spr_loss_weights) or [1.0] * len(self.spr_loss_type)

@@ -5,6 +5,8 @@ shapes, of files what they hold.
 import dataclasses
 
 from spr_plugin.config.all_flags import KINDS, STAGES, AllFlags
+from spr_plugin.config.dpo import DPOFlags
+from spr_plugin.config.queries import QueriesFlags
 from spr_plugin.config.trl import read_dpo_config
 from spr_plugin.errors import UserError
 from spr_plugin.loading import read_settings
@@ -16,14 +18,14 @@ SPR_FLAGS = """data_aspect exclude min_objects min_area keep_crowd regions_per_i
     count_duplicates reject_vague min_kept pairing min_gap""".split()
 
 
-def dpo_settings(config: AllFlags) -> tuple[dict, dict]:
+def dpo_settings(config: DPOFlags) -> tuple[dict, dict]:
     """(flags, arguments of transformers' Trainer) that ``--spr_dpo_config`` sets."""
     if config.spr_dpo_config is None:
         return {}, {}
     return read_dpo_config(config.spr_dpo_config, KINDS)
 
 
-def recipe_settings(config: AllFlags) -> tuple[dict, dict]:
+def recipe_settings(config: QueriesFlags) -> tuple[dict, dict]:
     """(flags, settings that are no flags) of the recipe's section of ``--spr_recipe_config``."""
     if config.spr_recipe_config is None:
         return {}, {}
@@ -43,7 +45,7 @@ def recipe_settings(config: AllFlags) -> tuple[dict, dict]:
     return {f"spr_{name}": value for name, value in _read(section, SPR_KINDS, f"{file}: spr").items()}, {}
 
 
-def own_settings(config: AllFlags, settings: type):
+def own_settings(config: QueriesFlags, settings: type):
     """The settings of a recipe other than SPR: a dataclass, whose fields are each a `setting`, made of the
     recipe's section of ``--spr_recipe_config``. UserError names what is unknown or makes no sense.
     """

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 
-from spr_plugin.config import SPRConfig
 from spr_plugin.data.pictures import BadImage
 from spr_plugin.dpo.coordinates import coordinate_tokens
 from spr_plugin.dpo.features import picture_keys
@@ -75,8 +74,13 @@ def maximum_of(host: Host) -> tuple[str, int | None]:
     return "the maximum length of tokenizer and model", None
 
 
-def measure_lengths(host: Host, pairs: list[PreferencePair], config: SPRConfig, log: Log) -> list[Measured]:
+def measure_lengths(
+    host: Host, pairs: list[PreferencePair], most_too_long: float, log: Log
+) -> list[Measured]:
     """The pairs whose answers the host trains on whole, with their sizes; the rest are named and counted.
+
+    Args:
+        most_too_long: share of the pairs that may be longer.
 
     Raises:
         UserError: a picture is missing; more than ``--spr_max_too_long`` of the pairs are too long; none is
@@ -104,7 +108,7 @@ def measure_lengths(host: Host, pairs: list[PreferencePair], config: SPRConfig, 
     if too_long:
         named = ", ".join(pair.id for pair in too_long[:3]) + (" …" if len(too_long) > 3 else "")
         text = f"{len(too_long)} of {len(pairs)} pairs are longer than the host's {flag} ({named})"
-        if len(too_long) > config.spr_max_too_long * len(pairs):
+        if len(too_long) > most_too_long * len(pairs):
             raise UserError(f"{text}: raise it, or allow it with --spr_max_too_long")
         if ranks.rank() == 0:
             say(f"{text}; they are left out")

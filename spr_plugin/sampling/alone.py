@@ -71,7 +71,7 @@ def check_candidates(
     """
     if not config.spr_candidates and config.spr_sampler != "openai":
         return
-    if folder and len(folder.log("candidates").read()) == wanted_of(recipe, queries, config):
+    if folder and len(folder.log("candidates").read()) == wanted_of(recipe, queries, config.spr_samples):
         return
     if config.spr_candidates:
         candidates_of(config, recipe, box_format, queries)
@@ -86,7 +86,7 @@ def import_candidates(config: SPRConfig, recipe: Recipe, box_format, folder: Fol
     a second call does nothing. UserError as :func:`candidates_of`.
     """
     log, queries = folder.log("candidates"), logged_queries(folder, recipe)
-    if len(log.read()) != wanted_of(recipe, queries, config):
+    if len(log.read()) != wanted_of(recipe, queries, config.spr_samples):
         log.write(candidates_of(config, recipe, box_format, queries).values())
 
 
@@ -101,7 +101,7 @@ def candidates_of(
     assert config.spr_candidates, "asked for only where it is given"
     wanted_ids = {query.id for query in queries}
     try:
-        source, wanted = runs.open(config.spr_candidates), wanted_of(recipe, queries, config)
+        source, wanted = runs.open(config.spr_candidates), wanted_of(recipe, queries, config.spr_samples)
     except UserError as error:
         raise UserError(f"--spr_candidates {error}") from None
     asked = settings_of(config, box_format.describe())
