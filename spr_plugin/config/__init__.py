@@ -21,7 +21,7 @@ __all__ = ["KINDS", "STAGES", "SPRConfig", "dpo_settings", "own_settings", "shap
 class SPRConfig(AllFlags):
     """Flags of the SPR stage, with what the files that they name set. UserError for what makes no sense."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._set({name: kind.read(getattr(self, name), f"--{name}") for name, kind in KINDS.items()})
         if self.spr_only:
             self._set({"spr": True})
