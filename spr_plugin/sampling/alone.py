@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from spr_plugin import runs
 from spr_plugin.config import SPRConfig
+from spr_plugin.config.candidates import CandidatesFlags
 from spr_plugin.data.pictures import limit_pixels
 from spr_plugin.errors import UserError
 from spr_plugin.outputs import refuse_unwritable
@@ -55,7 +56,9 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
         log_queries(folder, recipe, queries, skipped)
     start = time.monotonic()
     queries = logged_queries(folder, recipe)
-    sample(None, queries, recipe, config, folder.log("candidates"), folder.log("batches"))
+    sample(
+        None, queries, recipe, config.only(CandidatesFlags), folder.log("candidates"), folder.log("batches")
+    )
     took(folder, "candidates", time.monotonic() - start)
     return len(folder.log("candidates").read())
 
