@@ -52,11 +52,17 @@ def doctor(as_json, out, command):
     multiple=True,
     help="Python file with the run's box format; none is loaded unless named here.",
 )
-def report(directory, spr_plugin):
-    """Write report.html of a run; DIRECTORY is OUTPUT_DIR/spr."""
+@click.option(
+    "--results",
+    nargs=2,
+    metavar="BASE SPR",
+    help="Result folders of lmms-eval of both models: their comparison goes along.",
+)
+def report(directory, spr_plugin, results):
+    """Write report.html of a run; DIRECTORY is its OUTPUT_DIR."""
     from spr_plugin.report.page import write_report
 
-    print(write_report(directory, spr_plugin))
+    print(write_report(directory, spr_plugin, results or ()))
 
 
 def _short(flag: str) -> str:

@@ -288,3 +288,15 @@ def ordinary_user(tmp_path):
             os.seteuid(0)
 
     return as_nobody()
+
+
+@pytest.fixture(scope="session")
+def finished_output(tiny_world):
+    """``finished_output(output, regions)`` → an OUTPUT_DIR as a run leaves it; see
+    :func:`tests.runs.finished.write`.
+    """
+    pytest.importorskip("transformers")
+    from tests.runs import finished
+
+    world = tiny_world(spr=24)
+    return lambda output, regions=12: finished.write(world, output, regions)
