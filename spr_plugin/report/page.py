@@ -46,7 +46,8 @@ def template(name: str = "report.html"):
     except ImportError:
         raise UserError("the report needs jinja2: pip install 'spr-plugin[report]'") from None
     folder = Path(__file__).with_name("templates")
-    return jinja2.Environment(autoescape=True, loader=jinja2.FileSystemLoader(folder)).get_template(name)
+    escape = jinja2.select_autoescape(["html"])  # a card is Markdown
+    return jinja2.Environment(autoescape=escape, loader=jinja2.FileSystemLoader(folder)).get_template(name)
 
 
 def summary(run: SavedRun) -> dict[str, Any]:

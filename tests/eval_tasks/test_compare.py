@@ -136,6 +136,17 @@ def test_what_was_asked_and_said_is_read_as_far_as_it_was_logged(record, spoken)
     assert saved_results.spoken(record) == spoken
 
 
+def test_the_report_of_a_run_takes_a_comparison_along(tmp_path, finished_output):
+    output = finished_output(tmp_path / "out", 2)
+    folders = [str(rec_run(tmp_path / name, noise)) for name, noise in (("a", 0.2), ("b", 0.08))]
+    done = CliRunner().invoke(commands, ["report", str(output), "--results", *folders])
+    assert done.exit_code == 0 and done.output.strip() == str(output / "spr" / "report.html")
+    page = (output / "spr" / "report.html").read_text()
+    found = module.compare(*folders, tmp_path / "compared")["tasks"]["spr_refcoco_val"]
+    assert "<h2>Base against SPR</h2>" in page and found["signature"]["line"] in page
+    assert all(f"<td>{100 * row['gain']:+.2f}</td>" in page for row in found["rows"])
+
+
 def test_what_a_model_said_is_text_on_the_page(tmp_path):
     a, b = rec_run(tmp_path / "a", 0.9, count=30), rec_run(tmp_path / "b", 0.1, count=30)
     file = next(b.glob("*.jsonl"))
