@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -291,12 +292,19 @@ def ordinary_user(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def finished_output(tiny_world):
+def finished_output(tiny_world, tmp_path_factory):
     """``finished_output(output, regions)`` → an OUTPUT_DIR as a run leaves it; see
     :func:`tests.runs.finished.write`.
     """
     pytest.importorskip("transformers")
     from tests.runs import finished
 
-    world = tiny_world(spr=24)
-    return lambda output, regions=12: finished.write(world, output, regions)
+    world, written = tiny_world(spr=24), {}
+
+    def write(output, regions=12) -> Path:
+        if regions not in written:
+            written[regions] = finished.write(world, tmp_path_factory.mktemp("finished"), regions)
+        shutil.copytree(written[regions], output, dirs_exist_ok=True)
+        return Path(output)
+
+    return write

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ IMAGES = "images"  # the folder of the pictures
 PNG = b"\x89PNG\r\n\x1a\n"
 UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 LONGEST_NAME = 60
+AT_ONCE = 64  # rows whose pictures are in memory
 
 
 def export(directory: str, format: str, to: str, plugins: Iterable[str] = (), link: bool = False) -> str:
@@ -112,34 +113,46 @@ def write_rows(folder: Path, layout: Layout, rows: list[Row]) -> None:
         write_parquet(path, rows)
 
 
-def write_parquet(path: Path, rows: list[Row]) -> None:
+def write_parquet(path: Path, rows: Sequence[Row]) -> None:
     """Rows with their pictures' bytes, of which ``datasets`` makes pictures again."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise UserError("--format parquet needs pyarrow: pip install pyarrow") from None
-    features = {"images": {"feature": {"_type": "Image"}, "_type": "List"}}
-    for row in rows:
-        row["images"] = [{"bytes": (path.parent / name).read_bytes(), "path": name} for name in row["images"]]
-    table = pyarrow.Table.from_pylist(rows)
-    known = {
-        name: features.get(name) or _feature(table.schema.field(name).type) for name in table.column_names
-    }
-    told = json.dumps({"info": {"features": known}})
-    with disk_errors(path):
-        pyarrow.parquet.write_table(table.replace_schema_metadata({"huggingface": told}), path)
+    schema, writer = None, None
+    for start in range(0, len(rows), AT_ONCE):
+        batch = [{**row, "images": _embedded(path.parent, row)} for row in rows[start : start + AT_ONCE]]
+        table = pyarrow.Table.from_pylist(batch, schema=schema)
+        with disk_errors(path):
+            if writer is None:
+                table = table.replace_schema_metadata({"huggingface": _features(table.schema)})
+                schema, writer = table.schema, pyarrow.parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+    if writer is not None:
+        writer.close()
+
+
+def _embedded(folder: Path, row: Row) -> list[Row]:
+    return [{"bytes": (folder / name).read_bytes(), "path": name} for name in row["images"]]
+
+
+def _features(schema: Any) -> str:
+    """What ``datasets`` calls the columns: without it pictures would be bytes."""
+    features = {field.name: _feature(field.type) for field in schema}
+    features["images"] = {"feature": {"_type": "Image"}, "_type": "List"}
+    return json.dumps({"info": {"features": features}})
 
 
 def _feature(kind: Any) -> Any:
     """What ``datasets`` calls a type of Arrow, of those that a row has."""
-    import pyarrow
+    from pyarrow import types
 
-    if pyarrow.types.is_list(kind):
+    if types.is_list(kind):
         return {"feature": _feature(kind.value_type), "_type": "List"}
-    if pyarrow.types.is_struct(kind):
+    if types.is_struct(kind):
         return {field.name: _feature(field.type) for field in kind}
-    return {"dtype": "float64" if pyarrow.types.is_floating(kind) else "string", "_type": "Value"}
+    return {"dtype": "float64" if types.is_floating(kind) else "string", "_type": "Value"}
 
 
 class Pictures:
@@ -177,11 +190,10 @@ class Pictures:
 
 def card(run: SavedRun, layout: Layout, counts: Mapping[str, Any]) -> str:
     """README.md of the folder: where the pairs come from, and how they are used."""
-    flags = {name: value["path"] if _is_file(value) else value for name, value in run.config.items()}
     text: str = template("card.md").render(
         counts=counts,
         regions=len(run.queries),
-        flags={name: json.dumps(value, ensure_ascii=False) for name, value in flags.items()},
+        flags={name: json.dumps(_public(value), ensure_ascii=False) for name, value in run.config.items()},
         seed=run.flags.spr_seed,
         version=run.version,
         layout=layout,
@@ -189,5 +201,10 @@ def card(run: SavedRun, layout: Layout, counts: Mapping[str, Any]) -> str:
     return text
 
 
-def _is_file(value: object) -> bool:
-    return isinstance(value, dict) and {"path", "hash"} <= value.keys()
+def _public(value: Any) -> Any:
+    """A flag's value without the folders of whoever ran it; a file keeps its name and hash."""
+    if isinstance(value, dict):
+        return {name: _public(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_public(one) for one in value]
+    return os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value

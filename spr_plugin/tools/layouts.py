@@ -99,9 +99,7 @@ class Layout:
 
 
 COLUMNS = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "images": "images"}
-REGISTERED = {
-    NAME: {"file_name": "pairs.json", "ranking": True, "formatting": "sharegpt", "columns": COLUMNS}
-}
+SHAREGPT = {"file_name": "pairs.json", "ranking": True, "formatting": "sharegpt", "columns": COLUMNS}
 LAYOUTS = {
     "trl": Layout("metadata.jsonl", trl, 'load_dataset("DIR", split="train"), or trl dpo --dataset_name DIR'),
     "llava": Layout(
@@ -116,7 +114,7 @@ LAYOUTS = {
         llamafactory,
         f"dataset_dir: DIR, dataset: {NAME}, stage: dpo",
         placeholder=True,
-        beside={"dataset_info.json": REGISTERED},
+        beside={"dataset_info.json": {NAME: SHAREGPT}},
     ),
     "ms-swift": Layout(
         "pairs.jsonl",
