@@ -79,7 +79,7 @@ class LoadedRun:
         scores, queries = self.saved.records("scores"), self.saved.queries
         shown = Shown(self.saved.recipe, Pictures())
         there = [(why, one) for why, one in named if one.query in queries and figures.sound(one, scores)]
-        counts = {"regions": len(queries), "preference pairs": len(pairs)}
+        counts = {"queries": len(queries), "preference pairs": len(pairs)}
         return fragment(
             (shown.pair(why, one, queries[one.query], scores[one.query]) for why, one in there),
             title=None if ids else repr(self),

@@ -1,4 +1,4 @@
-"""Which pairs and skipped regions a report shows, and what of them."""
+"""Which pairs and skipped queries a report shows, and what of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spr_plugin.pairing import PreferencePair, answer_of
 from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Query, Recipe
 from spr_plugin.report.figures import Record
 
-EACH = 6  # of the best, the worst, some by chance, and of the regions without a pair
+EACH = 6  # of the best, the worst, some by chance, and of the queries without a pair
 LONGEST = 2_000  # characters of a text that are shown
 PICTURES = 3_500_000  # bytes of all pictures of a page, as text
 

@@ -49,8 +49,8 @@ def funnel(
     before.
 
     Args:
-        skipped: pictures and regions of the source.
-        pairs: records of pairs and of regions without one.
+        skipped: pictures and queries of the source.
+        pairs: records of pairs and of queries without one.
         lengths: of the pairs that train, and perhaps of those that a former one of this run's stages had.
     """
     rows, invalid, unchosen = 0, Counter[str](), Counter[str]()
@@ -64,7 +64,7 @@ def funnel(
     made, valid = list(reasons.values()).count(None), rows - invalid.total()
     measured = len({record["pair"] for record in lengths} & reasons.keys())
     steps = [
-        ("regions", queries, skipped),
+        ("queries", queries, skipped),
         ("candidates", rows, {}),
         ("with a score", valid, counted(invalid.elements())),
         ("may be chosen, repaired", valid - unchosen.total(), counted(unchosen.elements())),
@@ -176,31 +176,31 @@ def _change(was: tuple[str, str] | None, now: tuple[str, str] | None) -> str:
     return "same" if was == now else "other"
 
 
-# --- what the regions are about
+# --- what the queries are about
 
 
 def facets(
     recipe: Recipe[Any], queries: Mapping[str, Query], pairs: Iterable[PreferencePair]
 ) -> dict[str, dict]:
-    """Facet → ``{"rows": [{"value", "regions", "pairs", "gap"}], "others": how many values are not shown}``;
-    the gap is the pairs' mean, None without one. A region counts once for each value that it has.
+    """Facet → ``{"rows": [{"value", "queries", "pairs", "gap"}], "others": how many values are not shown}``;
+    the gap is the pairs' mean, None without one. A query counts once for each value that it has.
     """
     gaps = {pair.query: pair.chosen_score - pair.rejected_score for pair in pairs}
-    regions: dict[str, Counter[str]] = {}
+    asked: dict[str, Counter[str]] = {}
     of_pairs: dict[str, dict[str, list[float]]] = {}
     for id, query in queries.items():
         for facet, values in recipe.facets(query).items():
-            regions.setdefault(facet, Counter()).update(set(values))
+            asked.setdefault(facet, Counter()).update(set(values))
             for value in set(values) if id in gaps else ():
                 of_pairs.setdefault(facet, {}).setdefault(value, []).append(gaps[id])
     shown = {}
-    for facet, counts in regions.items():
+    for facet, counts in asked.items():
         ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         mine = of_pairs.get(facet, {})
         rows = [
             {
                 "value": value,
-                "regions": count,
+                "queries": count,
                 "pairs": len(mine.get(value, ())),
                 "gap": sum(mine[value]) / len(mine[value]) if value in mine else None,
             }

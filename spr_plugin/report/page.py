@@ -1,4 +1,4 @@
-"""The HTML report of a run: one self-contained file of what became of its regions, with scores, curves and
+"""The HTML report of a run: one self-contained file of what became of its queries, with scores, curves and
 examples on their pictures.
 
 What is drawn on a picture, and what a region is about, is the recipe's to say.

@@ -192,7 +192,7 @@ def card(run: SavedRun, layout: Layout, counts: Mapping[str, Any]) -> str:
     """README.md of the folder: where the pairs come from, and how they are used."""
     text: str = template("card.md").render(
         counts=counts,
-        regions=len(run.queries),
+        queries=len(run.queries),
         flags={name: json.dumps(_public(value), ensure_ascii=False) for name, value in run.config.items()},
         seed=run.flags.spr_seed,
         version=run.version,

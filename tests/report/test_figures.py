@@ -1,4 +1,4 @@
-"""What became of a run's regions, in numbers: against counts of the records themselves."""
+"""What became of a run's queries, in numbers: against counts of the records themselves."""
 
 from collections import Counter
 from dataclasses import replace
@@ -29,7 +29,7 @@ def test_everything_that_is_left_out_is_counted(run):
     steps = {
         step["name"]: step for step in figures.funnel(run.skipped, len(run.queries), scores, pairs, lengths)
     }
-    assert steps["regions"] == {"name": "regions", "count": 16, "left_out": {"too_few_objects": 2}}
+    assert steps["queries"] == {"name": "queries", "count": 16, "left_out": {"too_few_objects": 2}}
     assert steps["preference pairs"]["count"] == len(run.pairs) == 12
     assert steps["preference pairs"]["left_out"] == {"too_few_valid": 4}
     assert steps["with a score"]["left_out"] == {"no_box": 16, "unparsable": 4}
@@ -122,8 +122,8 @@ def test_facets_are_counted_by_region(run):
     found = figures.facets(Names(), queries, pairs)["kind"]
     assert found == {
         "rows": [
-            {"value": "b", "regions": 3, "pairs": 1, "gap": 0.5},
-            {"value": "a", "regions": 2, "pairs": 1, "gap": 0.5},
+            {"value": "b", "queries": 3, "pairs": 1, "gap": 0.5},
+            {"value": "a", "queries": 2, "pairs": 1, "gap": 0.5},
         ],
         "others": 0,
     }
@@ -134,7 +134,7 @@ def test_facets_are_counted_by_region(run):
 def test_spr_s_facets_are_category_and_size(run):
     found = figures.facets(run.recipe, run.queries, run.pairs)
     labels = Counter(label for query in run.queries.values() for label in {one.label for one in query.truth})
-    assert found["category"]["rows"][0]["regions"] == max(labels.values())
+    assert found["category"]["rows"][0]["queries"] == max(labels.values())
     assert {row["value"] for row in found["size"]["rows"]} <= {"small", "medium", "large"}
 
 

@@ -62,7 +62,7 @@ def test_one_file_shows_all_of_a_run(output):
     parsed(html)
     assert not re.search(r"(src|href)=.?https?:", html) and "<script" not in html
     assert re.findall("<h2>(.*?)</h2>", html) == [
-        "From regions to pairs",
+        "From queries to pairs",
         "Scores",
         "What another λ would change",
         "Pairs by category",
@@ -85,7 +85,7 @@ def test_the_truth_lies_on_what_was_said(output):
         assert kinds.index("halo") > max(said, default=-1)
 
 
-@pytest.mark.parametrize("gone", ["scores", "pairs", "dpo", "candidates", "regions", "manifest.json"])
+@pytest.mark.parametrize("gone", ["scores", "pairs", "dpo", "candidates", "queries", "manifest.json"])
 def test_a_run_that_lacks_a_part_is_reported_all_the_same(output, tmp_path, gone):
     shutil.copytree(output, tmp_path / "out")
     path = tmp_path / "out" / "spr" / gone
@@ -113,13 +113,13 @@ def test_what_a_folder_holds_is_text(output, tmp_path):
             record["skip"] = HOSTILE
         else:
             record |= {"prompt": HOSTILE, "rejected": HOSTILE, "chosen": HOSTILE * 99_000}
-    regions = list(run.records("regions").values())
+    regions = list(run.records("queries").values())
     for record in regions:
         record["pictures"][0] |= {"id": HOSTILE, "path": f"/nowhere/{HOSTILE}"}
         for annotation in record["pictures"][0]["annotations"]:
             annotation["label"] = HOSTILE
     run.folder.log("pairs").write(pairs)
-    run.folder.log("regions").write(regions)
+    run.folder.log("queries").write(regions)
     html = write_report(tmp_path / "out").read_text()
     parsed(html)
     assert "<script" not in html and "49" not in re.findall(r"script&gt;(\S*)", html)
