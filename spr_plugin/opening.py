@@ -20,11 +20,13 @@ from spr_plugin.progress import listed, say
 from spr_plugin.queries import find_queries, log_queries, logged_queries, settled_queries
 from spr_plugin.recipes.base import Query, Recipe, Source
 from spr_plugin.recipes.find import find_recipe
+from spr_plugin.recipes.given import SIDES, GivenPairs
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.lock import lock
 from spr_plugin.runs.log import Log
 from spr_plugin.runs.manifest import Changes, bind, check_layout, settings_of
 from spr_plugin.sampling.alone import check_candidates, import_candidates
+from spr_plugin.sampling.given import take_given
 from spr_plugin.training import engine, ranks, weights
 from spr_plugin.training.deepspeed_settings import check_deepspeed
 from spr_plugin.training.host import Host
@@ -124,6 +126,8 @@ def first_round(host: Host, config: SPRConfig) -> Round:
     dpo.check_workers(host, config)
     dpo.check_settings(config)
     config = config.but_for({"spr_clip": config.spr_clip or host.vision_tower})
+    if config.spr_pairs:
+        config = config.but_for({"spr_samples": len(SIDES)})
     folder, pairing = Folder.under(host.trainer.args.output_dir), ask("spr_pairing", config=config)
     if pairing is None:
         raise UserError(
@@ -199,6 +203,8 @@ def _enter(first: Round) -> None:
     bind(folder, start.settings, start.changed, config.spr_overwrite)
     if start.skipped is not None:
         _log(first, start.queries, start.skipped)
+    if isinstance(recipe, GivenPairs):
+        take_given(recipe, start.queries, folder.log("candidates"))
     if config.spr_candidates:
         import_candidates(config, recipe, host.box_format, folder)
 

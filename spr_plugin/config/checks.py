@@ -25,6 +25,13 @@ def check(config: AllFlags) -> None:
             f"--spr_rounds {config.spr_rounds} with --spr_sampler {config.spr_sampler}: a server does not"
             " answer with the improved model"
         )
+    for flag, given in (
+        ("--spr_rounds", config.spr_rounds > 1),
+        ("--spr_candidates", config.spr_candidates),
+        ("--spr_sampler openai", config.spr_sampler != "live"),
+    ):
+        if config.spr_pairs and given:
+            raise UserError(f"--spr_pairs with {flag}: given pairs need no sampling; leave one out")
     if config.spr_loss_weights and len(config.spr_loss_weights) != len(config.spr_loss_type):
         raise UserError(
             f"--spr_loss_weights: {len(config.spr_loss_weights)} weights for {len(config.spr_loss_type)}"

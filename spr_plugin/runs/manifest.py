@@ -63,6 +63,7 @@ def settings_of(config: SPRConfig, box: Settings, data_path: str | None = None) 
     recipe = {name: settings["queries"][name] for name in ("spr_recipe", "spr_recipe_config")}
     for stage in RECIPE_STAGES:
         settings[stage] |= recipe
+    settings["queries"]["spr_pairs"] = of_file(config.spr_pairs)
     if config.spr_annotations is None:
         settings["queries"] |= {"data_path": of_file(data_path), "box": box}
     else:
