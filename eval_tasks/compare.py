@@ -80,7 +80,7 @@ def _paired(task: str, a: Results, b: Results) -> list[tuple[dict, dict, dict]]:
                 " evaluate both on the same data"
             )
         (asked, said), (_, said_too) = spoken(record), spoken(second[id])
-        document = {**details, "asked": asked, "answer_a": said, "answer_b": said_too}
+        document = {**details, "question": asked, "answer_a": said, "answer_b": said_too}
         pairs += [(document, x, y) for x, y in zip(details.get("items", ()), other.get("items", ()))]
     return pairs
 
@@ -174,7 +174,7 @@ def _flips(pairs: Sequence[tuple[dict, dict, dict]]) -> dict:
             "id": x["id"],
             "image": d["image"],
             "picture": d.get("picture"),
-            **{name: d[name] for name in ("asked", "answer_a", "answer_b")},
+            **{name: d[name] for name in ("question", "answer_a", "answer_b")},
             "truth": x["truth"],
             "a": x["predicted"],
             "b": y["predicted"],

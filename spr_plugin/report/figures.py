@@ -20,6 +20,7 @@ from spr_plugin.runs.steps import PROBE
 Record = Mapping[str, Any]
 Values = dict[str, array]  # term → its values, one a text; S is the score
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+MOST_REWEIGHED = 5_000  # queries, spread over all of a run, which waits for its report
 SHOWN_VALUES = 20  # of a facet
 PLACES = {"step", "global_step", "epoch", "time"}  # of a step's record: where it is, not what it said
 
@@ -140,14 +141,14 @@ def under_lambdas(
     scores: Mapping[str, Record],
     pairs: Iterable[PreferencePair],
 ) -> list[dict]:
-    """For each λ how many of the run's pairs stay, are of other candidates, are lost, and are new, after
-    every answer was scored again from its terms; empty where the recipe has no λ.
+    """For each λ how many of the run's pairs stay, are of other candidates, are lost, and are new among so
+    many queries, after every answer was scored again from its terms; empty where the recipe has no λ.
     """
     made = {pair.query: (pair.chosen_candidate, pair.rejected_candidate) for pair in pairs}
     changes = {lam: Counter[str]() for lam in LAMBDAS}
-    for id, record in scores.items():
-        if id not in queries:
-            continue
+    known = [id for id in scores if id in queries]
+    for id in known[:: len(known) // MOST_REWEIGHED + 1]:
+        record = scores[id]
         for lam in LAMBDAS:
             rows = [_reweighed(row, recipe, lam) for row in record["candidates"]]
             if None in rows:
@@ -156,7 +157,10 @@ def under_lambdas(
             ids = None if isinstance(again, str) else (again.chosen_candidate, again.rejected_candidate)
             changes[lam][_change(made.get(id), ids)] += 1
     names = ("same", "other", "lost", "new")
-    return [{"lam": lam, **{name: counts[name] for name in names}} for lam, counts in changes.items()]
+    return [
+        {"lam": lam, "queries": counts.total(), **{name: counts[name] for name in names}}
+        for lam, counts in changes.items()
+    ]
 
 
 def _reweighed(row: Record, recipe: Recipe[Any], lam: float) -> Record | None:

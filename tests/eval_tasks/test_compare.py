@@ -118,7 +118,7 @@ def test_pages_are_written(tmp_path):
     assert (flips["won"] - flips["lost"]) / 300 == pytest.approx(b_hits - a_hits)
     assert (tmp_path / "out/compare.md").read_text() in done.output + "\n"
     for flip in flips["shown"]:
-        assert flip["asked"] == f"Where is number {flip['id']}?" and flip["asked"] in page
+        assert flip["question"] == f"Where is number {flip['id']}?" and flip["question"] in page
         assert all(f"<code>{flip[answer]}</code>" in page for answer in ("answer_a", "answer_b"))
 
 

@@ -65,7 +65,7 @@ def test_the_run_s_own_lambda_changes_no_pair(run, monkeypatch):
     monkeypatch.setattr(figures, "LAMBDAS", (0.8, 0.0))
     pairing = ask("spr_pairing", config=run.flags)
     own, none = figures.under_lambdas(run.recipe, pairing, run.queries, run.records("scores"), run.pairs)
-    assert own == {"lam": 0.8, "same": 12, "other": 0, "lost": 0, "new": 0}
+    assert own == {"lam": 0.8, "queries": 16, "same": 12, "other": 0, "lost": 0, "new": 0}
     assert none["same"] + none["other"] + none["lost"] == 12
 
 
@@ -95,6 +95,14 @@ def test_another_lambda_is_another_pair_where_the_terms_disagree(run):
     assert [row["new"] for row in found] == [1, 1, 0, 1, 1]
     other = {id: {"id": id, "candidates": [{**one, "terms": {"mine": 1.0}} for one in rows]}}
     assert figures.under_lambdas(run.recipe, best_over_worst, run.queries, other, made) == []
+
+
+def test_a_large_run_is_weighed_by_a_part_of_it(run, monkeypatch):
+    monkeypatch.setattr(figures, "MOST_REWEIGHED", 5)
+    scores = run.records("scores")
+    found = figures.under_lambdas(run.recipe, best_over_worst, run.queries, scores, run.pairs)
+    assert {row["queries"] for row in found} == {4}  # every fourth of sixteen
+    assert all(row["same"] + row["other"] + row["lost"] + row["new"] <= 4 for row in found)
 
 
 class Names(Recipe):
