@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from spr_plugin.drawing import COLORS
 from spr_plugin.recipes.base import Judged
-from spr_plugin.report.examples import clipped, data_uri, side
+from spr_plugin.report.examples import clipped, data_uri, repaired, written
 from spr_plugin.report.page import template
 
 if TYPE_CHECKING:
@@ -30,14 +30,10 @@ def of_answers(scored: Scored) -> Html:
     """Each answer as it is, and repaired, on the picture."""
     query, sides = scored.query, []
     drawn = scored.recipe.draw(query, Judged(scored.truth, scored.answers))
-    for number, (answer, (written, repaired)) in enumerate(zip(scored.answers, drawn)):
-        name = f"answer {number}"
-        sides.append(side(name, answer.text, answer.terms, answer.score, written, answer.reason))
+    for number, (answer, (marks, marks_repaired)) in enumerate(zip(scored.answers, drawn)):
+        sides.append(written(f"answer {number}", "chosen", answer, marks))
         if answer.repaired != answer.text:
-            terms, score = answer.repaired_terms, answer.repaired_score
-            sides.append(
-                side(f"{name}, repaired", answer.repaired, terms, score, repaired, answer.not_choosable)
-            )
+            sides.append(repaired(f"answer {number}, repaired", "chosen", answer, marks_repaired))
     picture = {"name": query.image.id, "uri": data_uri(scored.picture), "why": None}
     return fragment(
         [

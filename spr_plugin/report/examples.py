@@ -57,50 +57,27 @@ class Shown:
 
     def pair(self, why: str, pair: PreferencePair, query: Query, record: Record) -> dict:
         """A pair with both of its sides."""
-        drawn = self._marks(query, record)
-        chosen, rejected = (self._row(record, id) for id in (pair.chosen_candidate, pair.rejected_candidate))
-        gap = pair.chosen_score - pair.rejected_score
+        drawn, answers = self._marks(query, record), answers_in(record)
+        best, worst = pair.chosen_candidate, pair.rejected_candidate
         sides = [
-            side(
-                "chosen",
-                pair.chosen,
-                chosen.repaired_terms,
-                pair.chosen_score,
-                drawn[pair.chosen_candidate][1],
-            ),
-            side(
-                "rejected",
-                pair.rejected,
-                rejected.terms,
-                pair.rejected_score,
-                drawn[pair.rejected_candidate][0],
-            ),
+            repaired("chosen", "chosen", answers[best], drawn[best][1]),
+            written("rejected", "rejected", answers[worst], drawn[worst][0]),
         ]
+        gap = pair.chosen_score - pair.rejected_score
         return self._example(f"{why}: {gap:+.3f}", pair.id, pair.prompt, query, sides)
 
     def skipped(self, reason: str, prompt: str, query: Query, record: Record | None) -> dict:
         """A region without a pair: its best answer when repaired and its worst one, with what is wrong with
         them.
         """
-        rows = record["candidates"] if record else []
-        answers = {row["id"]: answer_of(row) for row in rows}
-        drawn = self._marks(query, record) if record else {}
-        sides = []
-        if answers:
+        answers, sides = answers_in(record) if record else {}, []
+        if record and answers:
+            drawn = self._marks(query, record)
             best = max(answers, key=lambda id: _or_lowest(answers[id].repaired_score))
             worst = min(answers, key=lambda id: _or_lowest(answers[id].score))
-            one, other = answers[best], answers[worst]
-            why = one.reason or one.not_choosable
             sides = [
-                side(
-                    "best, repaired",
-                    one.repaired,
-                    one.repaired_terms,
-                    one.repaired_score,
-                    drawn[best][1],
-                    why,
-                ),
-                side("worst", other.text, other.terms, other.score, drawn[worst][0], other.reason),
+                repaired("best, repaired", "chosen", answers[best], drawn[best][1]),
+                written("worst", "rejected", answers[worst], drawn[worst][0]),
             ]
         return self._example(reason, query.id, prompt, query, sides)
 
@@ -118,26 +95,37 @@ class Shown:
 
     def _marks(self, query: Query, record: Record) -> dict[str, tuple[list[Mark], list[Mark]]]:
         """Candidate → what is drawn for its text and for the repaired one."""
-        judged = Judged(record["truth"], tuple(answer_of(row) for row in record["candidates"]))
-        marked = self.recipe.draw(query, judged) if self.recipe else [([], [])] * len(judged.answers)
-        return {
-            row["id"]: (list(one), list(other)) for row, (one, other) in zip(record["candidates"], marked)
-        }
-
-    def _row(self, record: Record, id: str) -> JudgedAnswer:
-        return next(answer_of(row) for row in record["candidates"] if row["id"] == id)
+        answers = answers_in(record)
+        judged = Judged(record["truth"], tuple(answers.values()))
+        marked = self.recipe.draw(query, judged) if self.recipe else [([], [])] * len(answers)
+        return {id: (list(one), list(other)) for id, (one, other) in zip(answers, marked)}
 
 
-def side(
+def answers_in(record: Record) -> dict[str, JudgedAnswer]:
+    """Candidate → its answer, in the record's order."""
+    return {row["id"]: answer_of(row) for row in record["candidates"]}
+
+
+def written(name: str, kind: str, answer: JudgedAnswer, marks: Sequence[Mark]) -> dict:
+    """An answer of an example as it was given; `kind` says how its boxes are drawn."""
+    return _side(name, kind, answer.text, answer.terms, answer.score, answer.reason, marks)
+
+
+def repaired(name: str, kind: str, answer: JudgedAnswer, marks: Sequence[Mark]) -> dict:
+    """The same repaired."""
+    why = answer.reason or answer.not_choosable
+    return _side(name, kind, answer.repaired, answer.repaired_terms, answer.repaired_score, why, marks)
+
+
+def _side(
     name: str,
+    kind: str,
     text: str,
     terms: Mapping[str, float],
     score: float | None,
+    why: str | None,
     marks: Sequence[Mark],
-    why: str | None = None,
 ) -> dict:
-    """One answer of an example."""
-    kind = "rejected" if name in ("rejected", "worst") else "chosen"
     return {
         "name": name,
         "kind": kind,
