@@ -18,7 +18,7 @@ from spr_plugin.data.pictures import open_image
 from spr_plugin.errors import UserError
 from spr_plugin.flags import refuse_unknown
 from spr_plugin.formats import box_format, refuse_unknown_aspect
-from spr_plugin.pairing import PreferencePair, make_pair
+from spr_plugin.pairing import PreferencePair, find_pairing, make_pair
 from spr_plugin.plugins import ask
 from spr_plugin.recipes.base import JudgedAnswer
 from spr_plugin.recipes.find import find_recipe
@@ -92,11 +92,7 @@ def refine(
 def make_pairs(scored: Iterable[Scored], **flags: Any) -> list[PreferencePair | str]:
     """See :func:`spr_plugin.make_pairs`."""
     config = SPRConfig(spr=True, **_checked(flags, "make_pairs"))
-    pairing = ask("spr_pairing", config=config)
-    if pairing is None:
-        raise UserError(
-            f"spr_pairing={config.spr_pairing!r}: no plugin has it; ours are best_worst, random and sft"
-        )
+    pairing = find_pairing(config)
     made = []
     for one in scored:
         rows = [{"id": f"{number:06d}", **asdict(answer)} for number, answer in enumerate(one.answers)]

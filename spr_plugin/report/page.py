@@ -15,7 +15,7 @@ from spr_plugin import runs
 from spr_plugin.drawing import COLORS
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_text
-from spr_plugin.plugins import ask
+from spr_plugin.pairing import find_pairing
 from spr_plugin.report import figures
 from spr_plugin.report.examples import Pictures, Shown, clipped, examples_of
 from spr_plugin.runs import SavedRun
@@ -95,8 +95,11 @@ def shown(run: SavedRun) -> dict[str, Any]:
 
 
 def _lambdas(run: SavedRun) -> list[dict]:
-    pairing = ask("spr_pairing", config=run.flags)
-    if run.recipe is None or pairing is None:
+    try:
+        pairing = find_pairing(run.flags)
+    except UserError:  # its plugin is not here
+        return []
+    if run.recipe is None:
         return []
     return figures.under_lambdas(run.recipe, pairing, run.queries, run.records("scores"), run.pairs)
 

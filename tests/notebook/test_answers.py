@@ -99,7 +99,7 @@ def test_a_mistake_says_what_and_where(picture, change, words):
     [
         ("refine", {"spr_box_format": "llava", "spr_match": "name"}, "spr_plugin.score repairs"),
         ("refine", {"spr_box_format": "llava", "spr_repair": "mine"}, "spr_repair='mine': no plugin has it"),
-        ("make_pairs", {"spr_pairing": "mine"}, "spr_pairing='mine': no plugin has it"),
+        ("make_pairs", {"spr_pairing": "mine"}, "spr_pairing mine: no plugin has it"),
         ("make_pairs", {"spr_gap": 1}, "spr_gap"),
     ],
 )

@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from spr_plugin import runs
-from spr_plugin.pairing import best_over_worst
-from spr_plugin.plugins import ask
+from spr_plugin.pairing import best_over_worst, find_pairing
 from spr_plugin.recipes.base import Query, Recipe
 from spr_plugin.report import figures
 
@@ -63,7 +62,7 @@ def test_terms_are_means_over_the_texts_that_have_them(run):
 
 def test_the_run_s_own_lambda_changes_no_pair(run, monkeypatch):
     monkeypatch.setattr(figures, "LAMBDAS", (0.8, 0.0))
-    pairing = ask("spr_pairing", config=run.flags)
+    pairing = find_pairing(run.flags)
     own, none = figures.under_lambdas(run.recipe, pairing, run.queries, run.records("scores"), run.pairs)
     assert own == {"lam": 0.8, "queries": 16, "same": 12, "other": 0, "lost": 0, "new": 0}
     assert none["same"] + none["other"] + none["lost"] == 12

@@ -138,5 +138,5 @@ def test_results_that_cannot_be_read_leave_the_report_as_it_was(output, tmp_path
 def test_a_pairing_that_is_not_here_leaves_its_table_out(output, tmp_path):
     shutil.copytree(output, tmp_path / "out")
     run = runs.open(tmp_path / "out")
-    run.config["spr_pairing"] = "of a plugin"
+    run.config["spr_pairing"] = ["of a plugin"]
     assert page.summary(run)["lambdas"] == [] and page.summary(runs.open(output))["lambdas"]
