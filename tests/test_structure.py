@@ -156,6 +156,7 @@ ELSEWHERE = {
     "hooks.transformers_vlm": "hosts/test_transformers_vlm.py",
     "hooks.vlm_model": "hosts/test_transformers_vlm.py",
     "hookspecs": "test_plugins.py test_docs.py",
+    "notebook.pages": "notebook/test_answers.py notebook/test_saved.py",
     "opening": "dpo/test_start.py",
     "pipeline": "hosts/test_llava.py dpo/test_rounds.py",
     "recipes.spr.answers": "recipes/spr/test_recipe.py",
