@@ -9,6 +9,7 @@ a crash at any instant. ``--spr_rounds`` goes through them again with the improv
 
 import contextlib
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from spr_plugin import dpo
@@ -86,10 +87,20 @@ def make_pairs(now: Round, queries: list[Query]) -> list[PreferencePair]:
         judge_all(queries, now.recipe, now.host.trainer.args.device, candidates, now.log("scores"))
         without = listed(ranks.from_rank_0(lambda: now.log("scores").words("reason")))
         summary.append(f"{len(candidates)} answers judged (without a score: {without or 'none'})")
+        if now.config.spr_add_missed:
+            added, missed = ranks.from_rank_0(lambda: _added(now.log("scores").read().values()))
+            summary.append(f"{added} missed objects added to repaired answers, {missed} are missed still")
         if now.config.spr_reject_vague:
             refuse_unreadable(now.log("scores").read().values(), now.folder.path / "scores")
     with during("pairs", now.folder):
         return pair(now, queries)
+
+
+def _added(scores: Iterable[Mapping]) -> tuple[int, int]:
+    """How many objects were added to answers, and how many could not be, of records of scores."""
+    terms = [one["repaired_terms"] for record in scores for one in record["candidates"]]
+    added, missed = (sum(int(one.get(name, 0)) for one in terms) for name in ("added", "missed"))
+    return added, missed
 
 
 def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
