@@ -166,16 +166,17 @@ def whole_size(source: PictureSource, record_id: str | None = None) -> tuple[int
     return size
 
 
-def stored_bytes(path: str, record_id: str | None = None) -> bytes:
+def stored_bytes(source: str | MadePicture, record_id: str | None = None) -> bytes:
     """A picture file's content with the pixels of `open_image` in every library: a file whose orientation
-    others would apply becomes a PNG without it."""
-    with opened(path, record_id) as image:
-        turned = _is_turned(image)
-    if not turned:
-        with open(path, "rb", opener=_regular) as file:
-            return file.read()
+    others would apply becomes a PNG without it, and so does a picture that is made."""
+    if isinstance(source, str):
+        with opened(source, record_id) as image:
+            turned = _is_turned(image)
+        if not turned:
+            with open(source, "rb", opener=_regular) as file:
+                return file.read()
     buffer = io.BytesIO()
-    open_image(path, record_id).save(buffer, "PNG")
+    open_image(source, record_id).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -16,11 +16,12 @@ from click.testing import CliRunner
 from spr_plugin import follow, runs
 from spr_plugin.cli import commands
 from spr_plugin.config import SPRConfig
-from spr_plugin.data.pictures import MadePicture
+from spr_plugin.data.pictures import MadePicture, open_image
 from spr_plugin.errors import UserError
 from spr_plugin.recipes.spatial_ssrl.settings import TASKS
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling.plan import candidate_id
+from spr_plugin.tools.export import export
 
 from . import make_vlm
 from .checks import assert_saved_equals_live
@@ -105,8 +106,13 @@ def test_all_five_tasks_on_a_host_that_shows_several_pictures(server, flags, tmp
     assert_asked_again(out, server.answers)
     assert_right_over_wrong(out)
     assert run.folder.exit.exists()
-    pictures = [len(pair.pictures) for pair in run.pairs]
-    assert run.folder.report.read_text().count("data:image/jpeg") == 2 * sum(pictures[:24])
+    page = run.folder.report.read_text()
+    assert "data:image/jpeg" in page and "not shown" not in page
+    export(out, "trl", str(tmp_path / "trl"))
+    rows = [json.loads(line) for line in (tmp_path / "trl" / "metadata.jsonl").read_text().splitlines()]
+    for row, pair in zip(rows, run.pairs, strict=True):
+        written = [open_image(tmp_path / "trl" / name) for name in row["images_file_names"]]
+        assert [one.tobytes() for one in written] == [open_image(one).tobytes() for one in pair.pictures]
     assert "'probe/exact'" in capfd.readouterr().out
 
 
