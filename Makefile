@@ -27,7 +27,7 @@ export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 PACKAGE := setup.cfg pyproject.toml $(wildcard _build/*)
-PRIMARY_WANTS := -e .[eval,dpo,report,server,dev,deepspeed]
+PRIMARY_WANTS := -e .[eval,dpo,report,inspect,server,dev,deepspeed]
 LEGACY_WANTS := torch transformers accelerate peft einops sentencepiece protobuf requests pytest pytest-timeout pytest-xdist hypothesis -e .
 
 .PHONY: demo lint mutate test test-fast test-legacy test-kill test-zero bench reproduce reproduce-quick reproduce-tune agreement matrix clean

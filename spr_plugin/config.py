@@ -234,6 +234,13 @@ class SPRConfig(Settings):
         shapes="pairs",
     )
 
+    spr_exclude_pairs: str | None = setting(
+        None,
+        "train on no pair that this file marks: OUTPUT_DIR/spr-marks.jsonl of `spr inspect`, or any lines of"
+        " {pair, note}",
+        shapes="dpo",
+    )
+
     spr_rounds: int = setting(
         1,
         "sample, score, pair and train so many times, each round with the model and against the reference"

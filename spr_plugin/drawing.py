@@ -9,7 +9,13 @@ from PIL import Image, ImageDraw
 from spr_plugin.recipes.base import Mark
 
 SIDE = 360  # of a picture that is shown, in pixels
-COLORS = {"region": "#888888", "truth": "#1f77ff", "chosen": "#12a150", "rejected": "#e5484d"}
+COLORS = {
+    "region": "#888888",
+    "truth": "#1f77ff",
+    "detector": "#8a4fff",
+    "chosen": "#12a150",
+    "rejected": "#e5484d",
+}
 WRITTEN = "written"  # kind of the marks that take the colour of their side, and a thick line
 Line = tuple[str, Sequence[float], int]  # colour, xyxy in pixels of the picture, width
 

@@ -20,6 +20,7 @@ from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.plugins import ask
 from spr_plugin.recipes.base import UNREADABLE, Judged, JudgedAnswer, Mark, Prompt, Recipe, Source
+from spr_plugin.recipes.spr.meanings import MEANINGS
 from spr_plugin.recipes.spr.models import Description, Detection, Detector, Repair, Scorer
 from spr_plugin.recipes.spr.names import Agreement, agreement
 from spr_plugin.recipes.spr.prompts import plain_question, prompts_for, restate
@@ -81,6 +82,7 @@ class SPR(Recipe[RegionQuery]):
     name = "spr"
     BEST = "s_loc"
     WATCHED = {"parsable": 0.0, "boxes": 0.0, "s_loc": 0.0}
+    MEANINGS = MEANINGS
 
     def __init__(
         self,
@@ -283,15 +285,12 @@ class SPR(Recipe[RegionQuery]):
 
     def draw(self, query: RegionQuery, judged: Judged) -> list[tuple[list[Mark], list[Mark]]]:
         """The region, the truth and the boxes that a text writes."""
-        truth = ground_truth(query).tolist() if judged.truth is None else judged.truth
-        around = [Mark("region", query.region.pixels()), *(Mark("truth", tuple(box)) for box in truth)]
+        around = [Mark("region", query.region.pixels()), *_truth_marks(query, judged.truth)]
 
         def drawn(text: str) -> list[Mark]:
             # A run that is opened where its box format's plugin is missing shows its texts without boxes.
             form, size = self.box_format, (query.image.width, query.image.height)
-            return around + [
-                Mark("written", box.pixels()) for box in (form.parse(text, *size).boxes if form else ())
-            ]
+            return around + (_written_marks(form.parse(text, *size)) if form else [])
 
         return [(drawn(one.text), drawn(one.repaired)) for one in judged.answers]
 
@@ -323,6 +322,21 @@ def _phrases_of(parsed: Parsed) -> list[str]:
 def _truth(query: RegionQuery, detections: Sequence[Detection] = ()) -> Truth:
     boxes = ground_truth(query, detections)
     return Truth(boxes, truth_names(query, boxes, detections))
+
+
+def _truth_marks(query: RegionQuery, truth: Sequence[Sequence[float]] | None) -> list[Mark]:
+    """The annotations, and behind them what a detector added to them."""
+    own = [Mark("truth", one.box.pixels(), name=one.label) for one in query.truth]
+    return own + [Mark("detector", (x1, y1, x2, y2)) for x1, y1, x2, y2 in (truth or ())[len(own) :]]
+
+
+def _written_marks(parsed: Parsed) -> list[Mark]:
+    """Each box with its phrase, which several may share."""
+    return [
+        Mark("written", box.pixels(), name=mention.phrase, spans=(mention.phrase_span, span))
+        for mention in parsed.mentions
+        for box, span in zip(mention.boxes, mention.spans)
+    ]
 
 
 @hookimpl

@@ -1,0 +1,142 @@
+"""A stage's log that may be written while it is looked at: what it holds, and then what came since.
+
+Memory holds keys and places, as :class:`spr_plugin.runs.log.Records` does; texts stay on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from spr_plugin.errors import UserError
+from spr_plugin.files import disk_errors
+from spr_plugin.runs.log import Log, Record, record_of
+
+RANKS = 1 << 16  # more than write to one log: place and file in one whole number
+SEAL = 16  # bytes at a line's end: its checksum is among them
+
+
+class Replaced(Exception):
+    """What was read before is not there any more: the stage is made again."""
+
+
+@dataclass
+class _File:
+    """How far a rank's file was read, and how the last line ended there."""
+
+    path: Path
+    end: int = 0
+    seal: bytes = b""
+
+
+class Growing:
+    """The records of a log by one of their keys, which several may share.
+
+    Args:
+        key: of a record: "id", or "query" where a query has several.
+
+    Attributes:
+        damaged: how many lines are no records. One without an end is not counted: it is being written.
+    """
+
+    def __init__(self, log: Log, key: str = "id"):
+        self._directory, self._key = log.directory, key
+        self._files: list[_File] = []
+        self._places: dict[str, array[int]] = {}
+        self.damaged = 0
+
+    def more(self) -> Iterator[tuple[str, Record]]:
+        """(key, record) of what was appended since this was last asked; the first time of everything.
+
+        Raises:
+            Replaced: begin anew.
+        """
+        known = {file.path for file in self._files}
+        with disk_errors(self._directory):
+            self._files += [
+                _File(path) for path in sorted(self._directory.glob("rank-*.jsonl")) if path not in known
+            ]
+            for number, file in enumerate(self._files):
+                yield from self._more_of(number, file)
+
+    def _more_of(self, number: int, file: _File) -> Iterator[tuple[str, Record]]:
+        try:
+            lines = open(file.path, "rb")
+        except FileNotFoundError:
+            raise Replaced from None
+        with lines:
+            lines.seek(max(0, file.end - SEAL))
+            if lines.read(len(file.seal)) != file.seal:
+                raise Replaced
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    return
+                place, file.end, file.seal = file.end, file.end + len(line), (file.seal + line)[-SEAL:]
+                try:
+                    record = record_of(line)
+                    key = str(record[self._key])
+                except (ValueError, KeyError):
+                    self.damaged += not line.isspace()
+                    continue
+                self._places.setdefault(key, array("q")).append(place * RANKS + number)
+                yield key, record
+
+    def __getitem__(self, key: str) -> list[Record]:
+        """The records of a key, the first of each id. UserError where the log was changed since."""
+        found: dict[str, Record] = {}
+        for packed in self._places.get(key, ()):
+            place, number = divmod(packed, RANKS)
+            path = self._files[number].path
+            try:
+                with open(path, "rb") as lines:
+                    lines.seek(place)
+                    record = record_of(lines.readline())
+            except (OSError, ValueError):
+                raise UserError(f"{path} was changed while it was read: look again") from None
+            found.setdefault(record["id"], record)
+        return list(found.values())
+
+    def count(self, key: str) -> int:
+        """How many records a key has."""
+        return len(self._places.get(key, ()))
+
+    def found(self, text: str) -> set[str]:
+        """Keys of the records of which a value holds `text`, in whatever case, as far as the log was read."""
+        wanted = text.casefold()
+        # A line is parsed only where the text, as JSON writes it, stands in it.
+        ways = {json.dumps(wanted, ensure_ascii=ascii)[1:-1] for ascii in (True, False)}
+        return {
+            key
+            for line in self._lines()
+            if any(way in line.casefold() for way in ways)
+            for key in self._held(line, wanted)
+        }
+
+    def _lines(self) -> Iterator[str]:
+        with disk_errors(self._directory):
+            for file in self._files:
+                with open(file.path, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+                    yield from lines
+
+    def _held(self, line: str, wanted: str) -> Iterator[str]:
+        try:
+            record = record_of(line.encode("utf-8", "surrogateescape"))
+            if any(wanted in value.casefold() for value in _texts(record)):
+                yield str(record[self._key])
+        except (ValueError, KeyError):
+            pass
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All texts in plain data, but not the names of its fields."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
