@@ -171,8 +171,8 @@ class Recipe(ABC, Generic[AnyQuery]):
 
     Attributes:
         name: by which ``--spr_recipe`` and the records of a run name it.
-        MEANINGS: word → what it means, in a sentence for whoever looks at a run: of the terms of its scores and
-            of the reasons that it gives. What all recipes share is known (`spr_plugin.meanings`).
+        MEANINGS: word → what it means, in a sentence for whoever looks at a run: the terms of its scores and
+            the reasons that it gives. What all recipes share is known (`spr_plugin.meanings`).
         BEST: the value of `measure` that ``--spr_keep_best`` follows.
         WATCHED: value of `measure` → the least it must be at the entry for a fall below ``--spr_collapse`` of
             it to mean that the model stops answering: a share of a few right answers is too coarse to tell.

@@ -94,7 +94,9 @@ class Growing:
                 with open(path, "rb") as lines:
                     lines.seek(place)
                     record = record_of(lines.readline())
-            except (OSError, ValueError):
+                if str(record[self._key]) != key:
+                    raise ValueError("another one's")
+            except (OSError, ValueError, KeyError):
                 raise UserError(f"{path} was changed while it was read: look again") from None
             found.setdefault(record["id"], record)
         return list(found.values())

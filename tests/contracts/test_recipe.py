@@ -125,6 +125,11 @@ WRONG = {
         dict(draw=[([], [Mark("truth", (1, 2, 3, 4), 1)])] * 2),
         "draw gives a mark on the picture 1",
     ),
+    "a mark without a name": (
+        dict(draw=[([], [Mark("truth", (1, 2, 3, 4), name=None)])] * 2),
+        "draw gives as name of a mark",
+    ),
+    "half a span": (dict(draw=[([], [Mark("truth", (1, 2, 3, 4), spans=((1,),))])] * 2), "draw gives 1"),
     "a mark that is a tuple": (dict(draw=[([], [("truth", (1, 2, 3, 4))])] * 2), "draw gives tuple"),
 }
 

@@ -7,6 +7,7 @@ does not come from here. Texts of a run are other people's: templates escape eve
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
@@ -25,13 +26,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spr_plugin.errors import UserError
 from spr_plugin.marks import mark
-from spr_plugin.meanings import LEFT_OUT, REASONS, meaning_of
+from spr_plugin.meanings import LEFT_OUT, meaning_of
 from spr_plugin.recipes.base import Query
 from spr_plugin.tools.inspect import pictures
 from spr_plugin.tools.inspect.choosing import ORDERS, Wanted, around, page_of
 from spr_plugin.tools.inspect.indexed import STRANGE, IndexedRound, IndexedRun
 from spr_plugin.tools.inspect.items import Item, pair_item, query_item, shown
-from spr_plugin.tools.inspect.layers import LETTER, LINE
 from spr_plugin.tools.inspect.rows import Row
 
 HERE = Path(__file__).parent
@@ -78,24 +78,15 @@ class Pages:
 
     def __init__(self, run: IndexedRun, images: str | None = None):
         self.run, self.images = run, images
-        self.templates = jinja2.Environment(
-            autoescape=True,
-            loader=jinja2.FileSystemLoader(HERE / "templates"),
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self.templates.filters |= {"part": lambda id: quote(id, safe="", errors="replace"), "shown": shown}
-        self.templates.globals |= {"meaning": self._meaning, "line": LINE, "letter": LETTER}
 
-    def _meaning(self, word: str) -> str:
+    def meaning(self, word: str) -> str:
         recipe = self.run.rounds[0].recipe
-        return meaning_of(word, recipe.MEANINGS if recipe else {}, REASONS)
+        return meaning_of(word, recipe.MEANINGS if recipe else {})
 
     def page(self, name: str, status: int = 200, **data: Any) -> Response:
         first = self.run.rounds[0].run
         about = {"folder": str(first.folder), "marks_file": str(self.run.marks_file)}
-        text = self.templates.get_template(name).render(about=about, **data)
+        text = templates().get_template(name).render(about=about, **data)
         return HTMLResponse(text.encode("utf-8", "replace"), status)
 
     async def index(self, request: Request) -> Response:
@@ -118,6 +109,7 @@ class Pages:
             total=len(rows),
             all=sum(self.run.facets["state"].values()),
             marks=marks,
+            meaning=self.meaning,
             said=[*self.run.said(), *([broken] if broken else [])],
             left_out=left_out,
         )
@@ -177,6 +169,17 @@ class Pages:
         status = error.status_code if isinstance(error, HTTPException) else 503
         said = error.detail if isinstance(error, HTTPException) else str(error)
         return self.page("trouble.html", status, said=said)
+
+
+@functools.cache
+def templates() -> jinja2.Environment:
+    """Ours, each compiled once."""
+    loader = jinja2.FileSystemLoader(HERE / "templates")
+    made = jinja2.Environment(
+        autoescape=True, loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters |= {"part": lambda id: quote(id, safe="", errors="replace"), "shown": shown}
+    return made
 
 
 def application(run: IndexedRun, images: str | None = None) -> Starlette:

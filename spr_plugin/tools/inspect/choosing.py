@@ -24,7 +24,7 @@ ORDERS: Mapping[str, tuple[str, Callable[[Row], float | None], bool]] = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an address asks for; "" is everything. `low` and `high` are of `Row.score`; `text` is looked for."""
+    """What an address asks for; "" is everything. `low` and `high` are of `Row.score`, `text` of the logs."""
 
     state: str = ""
     reason: str = ""

@@ -39,7 +39,7 @@ class Answer:
     Attributes:
         number: from 1, in the page.
         sampled: the kind of prompt that drew it, and which of its answers this is.
-        why: (what, word, meaning) of each reason.
+        why: (what it keeps from happening, word, meaning) of each reason.
         terms: (name, meaning, as said, repaired).
         side: "chosen" or "rejected" where the pair took it, both words where it took it twice; or "".
     """
@@ -179,14 +179,13 @@ class Reader:
         said = self.text("said", "as the model said it", one.text, marks[0], one.score, one.repaired, prefix)
         repaired = None
         if judged and one.repaired != one.text:
-            words = "repaired", one.repaired, marks[1], one.repaired_score, one.text
-            repaired = self.text("repaired", *words, prefix)
-        whats = {
-            "no score": one.reason,
-            "never chosen": one.not_choosable,
-            "never rejected": one.not_rejectable,
-        }
-        why = [(what, word, self.meaning(word)) for what, word in whats.items() if word]
+            side = "repaired", one.repaired, marks[1], one.repaired_score, one.text
+            repaired = self.text("repaired", *side, prefix)
+        words = {"no score": one.reason, "not chosen": one.not_choosable, "not rejected": one.not_rejectable}
+        said_of: dict[str, list[str]] = {}
+        for what, word in words.items():
+            said_of.setdefault(word or "", []).append(what)
+        why = [(", ".join(what), word, self.meaning(word)) for word, what in said_of.items() if word]
         sides = [side for side in ("chosen", "rejected") if pair.get(f"{side}_candidate") == id]
         columns = (one.terms, one.score), (one.repaired_terms, one.repaired_score)
         return Answer(id, number, sampled, said, repaired, why, self.terms(*columns), " and ".join(sides))

@@ -98,7 +98,7 @@ def drawn(
 
 
 def _drawn(mark: Mark, kind: str, number: int, again: int, size: tuple[int, int], key: str) -> Drawn:
-    """`again`: how many boxes of this kind lie exactly there already; this one's label stands beside theirs."""
+    """`again`: how many boxes of this kind lie exactly there already; the label stands beside theirs."""
     how, scale = KINDS[kind], WIDTH / size[0]
     height = size[1] * scale
     left, right = sorted((mark.xyxy[0] * scale, mark.xyxy[2] * scale))

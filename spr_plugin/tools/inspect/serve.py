@@ -32,7 +32,7 @@ def serve(
 
         from spr_plugin.tools.inspect.app import application
     except ImportError as error:
-        why = f"{error.name} is missing" if error.name else str(error)
+        why = f"{error.name.partition('.')[0]} is missing" if error.name else str(error)
         raise UserError(
             f"spr inspect needs starlette, uvicorn and jinja2 ({why}): pip install 'spr-plugin[inspect]'"
         ) from None

@@ -128,3 +128,18 @@ def begun_run(tmp_path):
 def made_run(begun_run):
     """One that is through its pairs."""
     return begun_run.ask().answer().judge().pair()
+
+
+@pytest.fixture
+def pages():
+    """``pages(run, …)`` → a browser without JavaScript on the run's pages, as the command serves them."""
+    from starlette.testclient import TestClient
+
+    from spr_plugin.tools.inspect.app import application
+    from spr_plugin.tools.inspect.indexed import IndexedRun
+
+    def browse(directory, images=None, plugins=()):
+        app = application(IndexedRun(directory, plugins), images)
+        return TestClient(app, base_url="http://127.0.0.1:8765", follow_redirects=True)
+
+    return browse
