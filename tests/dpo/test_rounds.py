@@ -121,7 +121,7 @@ def entering(random_llava, out, mode, number):
 def test_the_second_round_s_answers_and_reference_are_the_first_round_s_model(calm, random_llava, tmp_path):
     mode, out, *_ = calm
     folder = out / "spr" / "round-2"
-    queries = [RegionQuery.from_record(record) for record in Log(folder / "regions").read().values()]
+    queries = [RegionQuery.from_record(record) for record in Log(folder / "queries").read().values()]
     recorded = Log(folder / "candidates").read()
     pairs = [
         PreferencePair.from_record(record)
@@ -161,7 +161,7 @@ def test_the_second_round_s_answers_and_reference_are_the_first_round_s_model(ca
 
 def test_each_round_has_regions_of_its_own_starts_at_its_reference_and_moves(calm):
     _, out, host, heard = calm
-    regions = [set(Log(folder / "regions").read()) for folder in (out / "spr", out / "spr" / "round-2")]
+    regions = [set(Log(folder / "queries").read()) for folder in (out / "spr", out / "spr" / "round-2")]
     assert not regions[0] & regions[1] and len(regions[0]) == len(regions[1]) == 6
     assert set(heard.phases) == {"spr", "round-2"}
     for steps in heard.phases.values():
@@ -217,7 +217,7 @@ def test_marked_pairs_are_left_out_and_nothing_but_the_dpo_stage_is_made_again(s
     capsys.readouterr()
     second, heard = start(out, "adapter", rounds=1, spr_exclude_pairs=str(marks))
     said = capsys.readouterr().err
-    assert f"spr: {trained - 1} pairs from 6 regions (excluded 1" in said
+    assert f"spr: {trained - 1} pairs from 6 queries (excluded 1" in said
     assert f"--spr_exclude_pairs {marks}: 1 of its 2 pairs, such as 0123, are not of this run" in said
     assert heard.phases.keys() == {"spr"} and not same(values(first), values(second))
     assert {path: path.read_bytes() for path in before} == before

@@ -318,7 +318,7 @@ def evidence(spr: Path) -> dict:
     return {
         "counts": shown["counts"],
         figures.ONE_CANDIDATE: sum(pair.chosen_candidate == pair.rejected_candidate for pair in run.pairs),
-        "skipped": shown["skipped_regions"],
+        "skipped": shown["skipped_queries"],
         "terms": shown["terms"],
         "correlation with S_loc": correlation,
     }

@@ -158,7 +158,7 @@ class Pages:
         one, row = self._known(request, "query")
         read = one.recipe.read if one.recipe else Query.from_record
         try:
-            picture = read(one.records("regions", row.id)[0]).pictures[request.path_params["number"]]
+            picture = read(one.records("queries", row.id)[0]).pictures[request.path_params["number"]]
             content, kind = pictures.served(picture, self.images)
         except STRANGE as error:
             raise HTTPException(404, str(error)) from None

@@ -133,7 +133,7 @@ class IndexedRun:
     def chosen(self, wanted: Wanted) -> list[Row]:
         found: set[str] | None = None
         if wanted.text:
-            logs = (one.logs[name] for one in self.rounds for name in ("regions", "candidates", "pairs"))
+            logs = (one.logs[name] for one in self.rounds for name in ("queries", "candidates", "pairs"))
             found = set().union(*(log.found(wanted.text) for log in logs))
         return chosen(self.rows(), wanted, self.marks()[0], found)
 

@@ -97,7 +97,7 @@ class Reader:
         )
 
     def _query(self) -> Query | None:
-        records = self.one.records("regions", self.item.row.id)
+        records = self.one.records("queries", self.item.row.id)
         read = self.one.recipe.read if self.one.recipe else Query.from_record
         try:
             query = read(records[0])

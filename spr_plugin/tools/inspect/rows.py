@@ -112,7 +112,7 @@ def paired(row: Row, record: Record, recipe: Recipe[Any] | None) -> None:
 
 # Log → the key that names the query, and what a record of it adds. In this order.
 FOLDED: Mapping[str, tuple[str, Callable[[Row, Record, Recipe[Any] | None], None]]] = {
-    "regions": ("id", asked),
+    "queries": ("id", asked),
     "candidates": ("query", answered),
     "scores": ("id", judged),
     "pairs": ("query", paired),

@@ -247,7 +247,7 @@ EVIL = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'</textarea></ti
 def test_hostile_names_texts_notes_and_addresses_are_inert(begun_run, pages):
     """Every text of a run, and of an address, is shown as it is written; nothing of it becomes an element."""
     run = begun_run.ask().answer().judge().pair()
-    for stage in ("regions", "candidates", "scores", "pairs"):
+    for stage in ("queries", "candidates", "scores", "pairs"):
         log = run.folder.log(stage)
         text = log.path.read_text()
         for word in ("picture-", "cup", "plain"):
@@ -377,7 +377,7 @@ def test_later_rounds_are_shown_with_the_first_as_they_come(made_run, pages, tmp
         assert "round 2" in Page(browser.get(f"/query/{query.id}")).text
 
 
-@pytest.mark.parametrize("stage", ["regions", "candidates", "scores", "pairs"])
+@pytest.mark.parametrize("stage", ["queries", "candidates", "scores", "pairs"])
 def test_damaged_logs_and_records_of_another_form_leave_the_rest_to_be_read(made_run, pages, stage):
     log = made_run.folder.log(stage)
     whole = list(log.read().values())
@@ -396,7 +396,7 @@ def test_damaged_logs_and_records_of_another_form_leave_the_rest_to_be_read(made
             Page(browser.get(f"/pair/{row['data-pair']}"))
 
 
-@pytest.mark.parametrize("stage", ["regions", "candidates", "scores"])
+@pytest.mark.parametrize("stage", ["queries", "candidates", "scores"])
 def test_a_log_that_is_gone_leaves_the_rest_to_be_read(made_run, pages, stage):
     made_run.folder.log(stage).path.unlink()
     browser = pages(made_run.output)
