@@ -13,8 +13,8 @@ from spr_plugin.hookspecs import hookimpl
 from spr_plugin.judging import judge_pictures
 from spr_plugin.pairing import best_over_worst, make_pair
 from spr_plugin.plugins import manager
-from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.base import Judged, unjudged
+from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.recipe import SPR
 from spr_plugin.recipes.spr.refinement import refine, spr_repair
 from spr_plugin.recipes.spr.scoring import SPRScorer
