@@ -6,8 +6,9 @@ Memory holds keys and places, as :class:`spr_plugin.runs.log.Records` does; text
 from __future__ import annotations
 
 import json
+import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from spr_plugin.runs.log import Log, Record, record_of
 
 RANKS = 1 << 16  # more than write to one log: place and file in one whole number
 SEAL = 16  # bytes at a line's end: its checksum is among them
+BLOCK = 1 << 20  # bytes that are searched at once
 
 
 class Replaced(Exception):
@@ -44,6 +46,7 @@ class Growing:
 
     def __init__(self, log: Log, key: str = "id"):
         self._directory, self._key = log.directory, key
+        self._key_in = re.compile(rb'"%b": "([^"\\]+)"' % key.encode())
         self._files: list[_File] = []
         self._places: dict[str, array[int]] = {}
         self.damaged = 0
@@ -105,31 +108,41 @@ class Growing:
         """How many records a key has."""
         return len(self._places.get(key, ()))
 
-    def found(self, text: str) -> set[str]:
-        """Keys of the records of which a value holds `text`, in whatever case, as far as the log was read."""
-        wanted = text.casefold()
-        # A line is parsed only where the text, as JSON writes it, stands in it.
-        ways = {json.dumps(wanted, ensure_ascii=ascii)[1:-1] for ascii in (True, False)}
-        return {
-            key
-            for line in self._lines()
-            if any(way in line.casefold() for way in ways)
-            for key in self._held(line, wanted)
-        }
+    def found(self, text: str, known: Collection[str] = ()) -> set[str]:
+        """Keys of the records of which a value holds `text`, in upper or lower case, as far as the log was
+        read; and those that are `known`, which are not looked at again.
+        """
+        wanted, keys = text.lower(), set(known)
+        for line in self._lines_with(wanted):
+            # One of a query's records is enough; to parse all of them would take most of the time.
+            if (key := self._key_in.search(line)) and key[1].decode() in keys:
+                continue
+            try:
+                record = record_of(line)
+                if any(wanted in value.lower() for value in _texts(record)):
+                    keys.add(str(record[self._key]))
+            except (ValueError, KeyError):
+                continue
+        return keys
 
-    def _lines(self) -> Iterator[str]:
+    def _lines_with(self, wanted: str) -> Iterator[bytes]:
+        """The lines in which a text in lower case may stand, as JSON writes it."""
+        ways = {json.dumps(wanted, ensure_ascii=ascii)[1:-1] for ascii in (True, False)}
         with disk_errors(self._directory):
             for file in self._files:
-                with open(file.path, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
-                    yield from lines
+                with open(file.path, "rb") as lines:
+                    for block in iter(lambda: lines.readlines(BLOCK), []):
+                        yield from _with(block, ways)
 
-    def _held(self, line: str, wanted: str) -> Iterator[str]:
-        try:
-            record = record_of(line.encode("utf-8", "surrogateescape"))
-            if any(wanted in value.casefold() for value in _texts(record)):
-                yield str(record[self._key])
-        except (ValueError, KeyError):
-            pass
+
+def _with(lines: list[bytes], ways: Collection[str]) -> Iterator[bytes]:
+    """Those of the lines that hold one of the texts. All are searched as one text: a line at a time would
+    take three times as long."""
+    text = b"".join(lines).decode("utf-8", "replace").lower()
+    if any(way in text for way in ways):
+        for line, lower in zip(lines, text.split("\n")):
+            if any(way in lower for way in ways):
+                yield line
 
 
 def _texts(value: object) -> Iterator[str]:

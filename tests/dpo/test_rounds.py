@@ -209,7 +209,8 @@ def test_marked_pairs_are_left_out_and_nothing_but_the_dpo_stage_is_made_again(s
     out, marks = tmp_path / "out", tmp_path / "out" / "spr-marks.jsonl"
     first, _ = start(out, "adapter", rounds=1)
     pairs = [one for one in Log(out / "spr" / "pairs").read().values() if "skip" not in one]
-    before = {path: path.read_bytes() for path in (out / "spr").glob("*/rank-*.jsonl")}
+    stages = "queries", "candidates", "scores", "pairs"
+    before = {path: path.read_bytes() for stage in stages for path in (out / "spr" / stage).glob("rank-*")}
     trained = len(pairs)  # one at most is held out, and may be the one that is marked
     for pair, note in [(pairs[0]["id"], "wrong box"), ("0123", "of another run"), (pairs[1]["id"], "")]:
         mark(marks, pair, note)

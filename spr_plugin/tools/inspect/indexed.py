@@ -131,11 +131,16 @@ class IndexedRun:
             return {}, str(error)
 
     def chosen(self, wanted: Wanted) -> list[Row]:
-        found: set[str] | None = None
-        if wanted.text:
-            logs = (one.logs[name] for one in self.rounds for name in ("queries", "candidates", "pairs"))
-            found = set().union(*(log.found(wanted.text) for log in logs))
+        """The rows that are wanted; a text is looked for in ids, names, pictures and answers."""
+        found = self._found(wanted.text) if wanted.text else None
         return chosen(self.rows(), wanted, self.marks()[0], found)
+
+    def _found(self, text: str) -> set[str]:
+        found = {query for pair, query in self._queries.items() if text.lower() in pair.lower()}
+        for one in self.rounds:
+            for name in ("queries", "candidates"):
+                found = one.logs[name].found(text, found)
+        return found
 
     def said(self) -> list[str]:
         """Lines about the run as a whole: whether it goes on, what failed, what cannot be shown."""
