@@ -64,6 +64,7 @@ bench: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/zero3_sampling.py --json benchmarks/results/zero3_sampling.json
 	$(VENV)/bin/python benchmarks/annotations.py --json benchmarks/results/annotations.json
 	$(VENV)/bin/python benchmarks/store.py --json benchmarks/results/store.json
+	$(VENV)/bin/python benchmarks/inspecting.py --json benchmarks/results/inspecting.json
 	$(VENV)/bin/python benchmarks/evaluation.py --json benchmarks/results/evaluation.json
 
 reproduce: $(VENV)/.installed
