@@ -178,7 +178,7 @@ class Settings:
 def setting(default, help, origin="ours", *, within=None, shapes=None):
     """A field with its help, where its default comes from, its range, and the stage whose records it shapes.
 
-    That stage and those behind it are made again where it changes. README's table is generated from these; a
+    That stage and those behind it are made again where it changes. docs/flags.md is generated from these; a
     recipe's own settings are made of such fields too (:func:`spr_plugin.config.own_settings`).
     """
     metadata = {"help": help, "origin": origin, "within": within, "shapes": shapes}

@@ -288,7 +288,9 @@ LOOKS = (
         (),
         "add --spr to the script that trains the language model, or write a host (docs/write-a-host.md)",
     ),
-    Look("settings", _settings, ("host",), "change the flag that the line names; README lists them all"),
+    Look(
+        "settings", _settings, ("host",), "change the flag that the line names; docs/flags.md lists them all"
+    ),
     Look(
         "output_dir",
         _output_dir,
