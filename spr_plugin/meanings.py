@@ -13,7 +13,6 @@ REASONS = {
     "none_worse": "No answer may be rejected: each is as good as the recipe asks for.",
     "gap_too_small": "The best answer's score is not above the worst one's, or by less than --spr_min_gap.",
     "chosen_equals_rejected": "Chosen and rejected are one text, white space aside: nothing to prefer.",
-    "excluded": "Somebody marked the pair as bad, and --spr_exclude_pairs left it out of training.",
     "image_unreadable": "Its picture could not be read when the answers were judged.",
     "unparsable": "The answer tries to give coordinates, and none can be read as the model's box text.",
 }

@@ -34,7 +34,7 @@ def test_what_is_left_out_of_a_source_has_its_sentence():
 def test_what_keeps_an_answer_or_a_pair_from_being_has_its_sentence():
     given = words(r'(?:return|else) "(\w+)"', "pairing.py") | words(r'why = "(\w+)"', "judging.py")
     assert {"none_worse", "too_few_valid", "chosen_equals_rejected", "image_unreadable"} <= given
-    assert given | {UNREADABLE, "excluded"} <= REASONS.keys()
+    assert given | {UNREADABLE} <= REASONS.keys()
 
 
 def test_what_spr_finds_wrong_with_an_answer_has_its_sentence():
@@ -53,6 +53,6 @@ def test_spr_s_terms_have_their_sentences():
 
 
 def test_a_recipe_s_own_meaning_comes_first_and_nobody_s_is_empty():
-    assert meaning_of("excluded", {"excluded": "Mine."}) == "Mine."
-    assert meaning_of("excluded", {}) == REASONS["excluded"] and meaning_of("lab", {}) == ""
-    assert meaning_of("excluded", {}, LEFT_OUT) == LEFT_OUT["excluded"]
+    assert meaning_of("none_worse", {"none_worse": "Mine."}) == "Mine."
+    assert meaning_of("none_worse", {}) == REASONS["none_worse"] and meaning_of("lab", {}) == ""
+    assert meaning_of("small", {}, LEFT_OUT) == LEFT_OUT["small"] and meaning_of("small", {}) == ""

@@ -104,10 +104,6 @@ class Growing:
             found.setdefault(record["id"], record)
         return list(found.values())
 
-    def count(self, key: str) -> int:
-        """How many records a key has."""
-        return len(self._places.get(key, ()))
-
     def found(self, text: str, known: Collection[str] = ()) -> set[str]:
         """Keys of the records of which a value holds `text`, in upper or lower case, as far as the log was
         read; and those that are `known`, which are not looked at again.

@@ -165,10 +165,12 @@ class Pages:
         return Response(content, media_type=kind)
 
     async def trouble(self, request: Request, error: Exception) -> Response:
-        """A page in place of a traceback."""
-        status = error.status_code if isinstance(error, HTTPException) else 503
-        said = error.detail if isinstance(error, HTTPException) else str(error)
-        return self.page("trouble.html", status, said=said)
+        """A page in place of a traceback, whatever a folder that somebody sent holds."""
+        if isinstance(error, HTTPException):
+            return self.page("trouble.html", error.status_code, said=error.detail)
+        known = isinstance(error, UserError)
+        said = str(error) if known else f"A record is none that this version can show ({error!r})."
+        return self.page("trouble.html", 503, said=said)
 
 
 @functools.cache
@@ -194,5 +196,5 @@ def application(run: IndexedRun, images: str | None = None) -> Starlette:
         Mount("/static", StaticFiles(directory=HERE / "static")),
     ]
     guards = [Middleware(Guarded), Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)]
-    handlers: dict[Any, Any] = {HTTPException: pages.trouble, UserError: pages.trouble}
+    handlers: dict[Any, Any] = dict.fromkeys((HTTPException, *STRANGE), pages.trouble)
     return Starlette(routes=routes, middleware=guards, exception_handlers=handlers)

@@ -126,7 +126,7 @@ class IndexedRun:
     def marks(self) -> tuple[Marks, str]:
         """The marks, and a line where their file cannot be read."""
         try:
-            return (read_marks(self.marks_file) if self.marks_file.exists() else {}), ""
+            return (read_marks(self.marks_file) if self.marks_file.is_file() else {}), ""
         except UserError as error:
             return {}, str(error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,9 +108,7 @@ class Reader:
             why = repr(error) if records else "its record is damaged, or gone"
             self.item.notes.append(f"The query cannot be read ({why}): its texts show without pictures.")
             return None
-        self.item.task, self.item.question = query.task, query.text
-        if self.one.recipe and (self.one.box_format or not self.one.run.config.get("box")):
-            self.item.question = self.one.recipe.question(query)
+        self.item.task, self.item.question = query.task, self._question(query)
         self.item.pictures = [
             {
                 "number": number,
@@ -123,6 +122,13 @@ class Reader:
             for number, picture in enumerate(query.pictures)
         ]
         return query
+
+    def _question(self, query: Query) -> str:
+        """As it is asked; where the plugin that writes its boxes is not there, without them."""
+        if self.one.recipe and (self.one.box_format or not self.one.run.config.get("box")):
+            with contextlib.suppress(*STRANGE):
+                return self.one.recipe.question(query)
+        return query.text
 
     def judged(self) -> tuple[list[str], Judged]:
         """Ids of the answers, and the answers: as they were judged, or as far as they were sampled."""

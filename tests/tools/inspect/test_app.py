@@ -445,3 +445,30 @@ def test_a_detector_s_boxes_are_told_from_the_annotations(made_run, pages):
     kinds = [box["data-kind"] for box in page.all("a") if "data-kind" in box]
     assert "toggle-detector" in page.ids and kinds.count("detector") == 4
     assert kinds.count("truth") == 4 * len(made_run.queries[0].truth)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"terms": {"s_loc": "much"}},
+        {"terms": 7},
+        {"score": "high"},
+        {"text": None},
+        {"text": ["a"], "repaired": {}},
+        {"reason": 7, "not_choosable": ["x"]},
+    ],
+)
+def test_records_that_hold_anything_are_a_page_all_the_same(made_run, pages, change):
+    """Their checksums are right: whoever sent the folder may have made them."""
+    log = made_run.folder.log("scores")
+    log.write(
+        {**record, "candidates": [{**one, **change} for one in record["candidates"]]}
+        for record in log.read().values()
+    )
+    browser = pages(made_run.output)
+    assert "queries" in Page(browser.get("/")).text
+    for pair in made_run.pairs:
+        for address in (f"/pair/{pair['id']}", f"/query/{pair['query']}"):
+            response = browser.get(address)
+            page = Page(response, response.status_code)
+            assert response.status_code == 200 or "none that this version can show" in page.text
