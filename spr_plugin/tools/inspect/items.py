@@ -82,7 +82,7 @@ class Item:
     def kinds(self) -> dict[str, Any]:
         """The kinds of boxes that the page has, for its legend."""
         texts = [*self.sides, *(text for one in self.answers for text in (one.said, one.repaired) if text)]
-        there = {box.kind for box in self.around} | {text.kind for text in texts}
+        there = {box.kind for boxes in (self.around, *(text.boxes for text in texts)) for box in boxes}
         return {name: kind for name, kind in KINDS.items() if name in there}
 
 

@@ -10,6 +10,8 @@ from contextlib import closing
 
 import pytest
 
+pytest.importorskip("starlette")  # not in the environments of older transformers
+
 from spr_plugin.cli import main
 from spr_plugin.tools.inspect import serve
 
