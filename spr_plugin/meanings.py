@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 # Why a query has no pair, and why an answer has no score, or may not be chosen, whatever the recipe.
 REASONS = {
-    "too_few_valid": "Fewer than two of its answers have a score, and a pair needs two.",
+    "too_few_valid": "Too few of its answers have a score: a pair needs two, or one paired with itself.",
     "none_worse": "No answer may be rejected: each is as good as the recipe asks for.",
+    "no_equal_length": "No two of its answers are of one length, as --spr_pairing equal_length asks.",
     "gap_too_small": "The best answer's score is not above the worst one's, or by less than --spr_min_gap.",
     "chosen_equals_rejected": "Chosen and rejected are one text, white space aside: nothing to prefer.",
     "image_unreadable": "Its picture could not be read when the answers were judged.",

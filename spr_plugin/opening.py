@@ -15,7 +15,7 @@ from spr_plugin.dpo.rehearsal import rehearse
 from spr_plugin.errors import UserError
 from spr_plugin.ids import digest
 from spr_plugin.marks import read_marks
-from spr_plugin.pairing import Pairing
+from spr_plugin.pairing import Pairing, find_pairing
 from spr_plugin.plugins import ask
 from spr_plugin.progress import listed, say
 from spr_plugin.queries import find_queries, log_queries, logged_queries, settled_queries
@@ -127,11 +127,7 @@ def first_round(host: Host, config: SPRConfig) -> Round:
     dpo.check_workers(host, config)
     dpo.check_settings(config)
     config = config.but_for({"spr_clip": config.spr_clip or host.vision_tower})
-    folder, pairing = Folder.under(host.trainer.args.output_dir), ask("spr_pairing", config=config)
-    if pairing is None:
-        raise UserError(
-            f"--spr_pairing {config.spr_pairing}: no plugin has it; ours are best_worst, random and sft"
-        )
+    folder, pairing = Folder.under(host.trainer.args.output_dir), find_pairing(config)
     recipe, entered, excluded = find_recipe(config, host.box_format), (folder.entry,), _excluded(config)
     first = Round(host, config, recipe, pairing, folder, 1, entered, excluded)
     with weights.loading_whole():
@@ -241,8 +237,7 @@ def _later(first: Round, number: int, entered: tuple[Path, ...]) -> Round:
     # The candidates were the first round's; what there was of this round went with the first one's.
     config = first.config.but_for({"spr_seed": seed, "spr_candidates": None, "spr_overwrite": False})
     recipe = find_recipe(config, first.host.box_format)
-    pairing = ask("spr_pairing", config=config)
-    folder = first.folder.round(number)
+    pairing, folder = find_pairing(config), first.folder.round(number)
     return Round(first.host, config, recipe, pairing, folder, number, entered, first.excluded)
 
 

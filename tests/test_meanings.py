@@ -41,7 +41,8 @@ def test_what_spr_finds_wrong_with_an_answer_has_its_sentence():
     given = words(r'reason = "(\w+)"', "recipes/spr/recipe.py") | words(
         r'or "(no_\w+)"', "recipes/spr/recipe.py"
     )
-    given |= words(r'(?:else|few =|None,) "(\w+)"', "recipes/spr/recipe.py")
+    given |= words(r'(?:else|few =) "(\w+)"', "recipes/spr/recipe.py")
+    given |= words(r'None, "(\w+)"\)', "recipes/spr/answers.py")
     given |= words(r'return "(\w+)"', "recipes/spr/refinement.py")
     expected = "empty no_box not_finite no_box_survived too_few_boxes_kept cannot_cut".split()
     assert {*expected} <= given <= MEANINGS.keys()

@@ -35,6 +35,7 @@ class CheckedRecipe(Recipe):
                 of_kind(word, str, "in MEANINGS "): of_kind(said, str, f"as MEANINGS[{shown(word)}] ")
                 for word, said in meanings.items()
             }
+        self.learned = given.learned
         self._given, self._as_asked = given, (plugin, hook, arguments)
 
     def _checking(self, method: str = ""):
@@ -45,6 +46,13 @@ class CheckedRecipe(Recipe):
         with self._checking("on"):
             ready = of_kind(self._given.on(device), Recipe)
         return CheckedRecipe(plugin, hook, ready, arguments)
+
+    def after(self, answers) -> Recipe:
+        plugin, hook, arguments = self._as_asked
+        with self._checking("after"):
+            informed = of_kind(self._given.after(answers), Recipe)
+            of_kind(informed.learned, str, "as learned ")
+        return CheckedRecipe(plugin, hook, informed, arguments)
 
     def queries(self, source) -> list[Query]:
         with self._checking("queries"):

@@ -139,7 +139,7 @@ def test_a_pair_is_shown_with_every_box_its_phrase_and_what_its_terms_mean(made_
 
 def test_all_answers_of_a_skipped_query_with_its_reasons_explained(made_run, pages):
     page = Page(pages(made_run.output).get(f"/query/{made_run.queries[-1].id}"))
-    assert "No pair: too_few_valid. Fewer than two of its answers have a score" in page.text
+    assert "No pair: too_few_valid. Too few of its answers have a score" in page.text
     assert page.text.count("no score, not chosen, not rejected: no_box. The answer gives no box.") == 2
     assert len(page.all("article")) == 3 and "some things" in page.text
 
