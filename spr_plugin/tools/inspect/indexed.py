@@ -69,6 +69,10 @@ class IndexedRun:
         directory: OUTPUT_DIR, OUTPUT_DIR/spr or a folder of ``spr sample``.
         plugins: files that know its box format or recipe.
 
+    Attributes:
+        facets: filter → its values with the number of rows that have each.
+        marks_file: of the marks, beside the run.
+
     Raises:
         UserError: there is no run, or only a later round of one.
     """
@@ -80,7 +84,7 @@ class IndexedRun:
             raise UserError(f"{directory} is a later round: give the folder of the whole run, {outer}")
         self.directory, self.rounds = directory, [IndexedRound(run, 1)]
         self.marks_file = Path(run.folder.path).absolute().parent / NAME
-        self._facets: dict[str, dict[str, int]] = {}
+        self.facets: dict[str, dict[str, int]] = {}
         self._queries: dict[str, str] = {}  # pair → query
         self.refresh()
 
@@ -99,21 +103,16 @@ class IndexedRun:
                 changed |= one.read_on()
             except Replaced:
                 run = runs.open(self.directory) if place == 0 else SavedRun(one.run.folder)
-                self.rounds[place:] = [IndexedRound(run, place + 1)]
+                self.rounds[place:], self.facets = [IndexedRound(run, place + 1)], {}
                 return self.refresh()
-        if changed or not self._facets:
-            self._facets = facets(self.rows())
+        if changed or not self.facets:
+            self.facets = facets(self.rows())
             self._queries = {row.pair: row.id for row in self.rows() if row.pair}
         return None
 
     def rows(self) -> Iterator[Row]:
         for one in self.rounds:
             yield from one.rows.values()
-
-    @property
-    def facets(self) -> dict[str, dict[str, int]]:
-        """Filter → its values with the number of rows that have each."""
-        return self._facets
 
     def query(self, id: str) -> tuple[IndexedRound, Row] | None:
         """The round of a query and its row."""

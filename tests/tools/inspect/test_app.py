@@ -404,9 +404,25 @@ def test_a_stage_that_is_made_again_replaces_what_was_shown(made_run, pages):
     browser = pages(made_run.output)
     assert "5 of 6 queries" in Page(browser.get("/?state=pair")).text
     (made_run.folder.path / "pairs").rename(made_run.folder.path / "pairs.replaced")
-    assert "0 of 6 queries" in Page(browser.get("/?state=pair")).text
+    page = Page(browser.get("/?state=pair"))
+    assert "0 of 6 queries" in page.text and "judged (6)" in page.text and "pair (" not in page.text
     made_run.pair()
     assert "5 of 6 queries" in Page(browser.get("/?state=pair")).text
+
+
+def test_a_run_that_is_deleted_and_begun_anew_is_said_and_then_shown(made_run, pages):
+    browser, there = pages(made_run.output), made_run.folder.path
+    there.rename(there.with_name("elsewhere"))
+    page = Page(browser.get(f"/pair/{made_run.queries[0].id}"), 503)
+    assert f"{made_run.output}: no SPR run here" in page.text.replace("/spr: no", ": no")
+    there.mkdir()
+    there.joinpath("lock").touch()
+    page = Page(browser.get("/"))
+    assert "No query is in the run's logs yet" in page.text and "pair (" not in page.text
+    there.joinpath("lock").unlink()
+    there.rmdir()
+    there.with_name("elsewhere").rename(there)
+    assert "6 of 6 queries" in Page(browser.get("/")).text
 
 
 def test_later_rounds_are_shown_with_the_first_as_they_come(made_run, pages, tmp_path):
