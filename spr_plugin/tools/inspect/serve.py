@@ -38,8 +38,8 @@ def serve(
         ) from None
     if images is not None and not os.path.isdir(images):
         raise UserError(f"--images {images}: no such folder")
-    app = application(IndexedRun(directory, tuple(plugins)), images)
     with listening(port) as own:
+        app = application(IndexedRun(directory, tuple(plugins)), images)
         print(f"http://{ADDRESS}:{own.getsockname()[1]}/ shows {directory}; Ctrl-C ends it", flush=True)
         settings = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, lifespan="off"
