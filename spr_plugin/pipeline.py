@@ -70,7 +70,8 @@ def improve(now: Round, queries: list[Query]) -> None:
         watched = dpo.held_out(queries, now.config.spr_probe_regions)
         train_on(now, make_pairs(now, queries), watched)
     dpo.merge_adapter(trainer.model)
-    trained = beside(now.host, now.config)  # which hosts that save what trains (LoRA's) would leave out
+    # Hosts that save what trains (LoRA's) would leave these out.
+    trained = beside(now.host, now.config.only(DPOFlags))
     for name, parameter in trainer.model.named_parameters():
         parameter.requires_grad_(own_flags[name] or name in trained)
     report(folder)
