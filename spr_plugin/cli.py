@@ -1,4 +1,4 @@
-"""``spr demo | doctor | status | report | export | score | sample | compare | data``."""
+"""``spr demo | doctor | status | report | inspect | export | score | sample | compare | data``."""
 
 import contextlib
 import dataclasses
@@ -78,6 +78,23 @@ def export(directory, format, to, link, spr_plugin):
     from spr_plugin.tools.export import export
 
     print(export(directory, format, to, spr_plugin, link))
+
+
+@commands.command()
+@click.argument("directory")
+@click.option("--port", default=8765, show_default=True, help="Of this machine alone; 0: any that is free.")
+@click.option("--images", help="Folder of the pictures, where they moved since the run.")
+@click.option(
+    "--spr_plugin",
+    multiple=True,
+    help="Python file with the run's box format or recipe; none is loaded unless named here.",
+)
+def inspect(directory, port, images, spr_plugin):
+    """Look at a run in the browser, also while it goes on: all queries, answers, pairs and skips; mark bad
+    pairs. DIRECTORY is its OUTPUT_DIR."""
+    from spr_plugin.tools.inspect.serve import serve
+
+    serve(directory, port, images, spr_plugin)
 
 
 def _short(flag: str) -> str:

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from spr_plugin.recipes.base import Mark
 
 SIDE = 360  # of a picture that is shown, in pixels
-COLORS = {"truth": "#1f77ff", "chosen": "#12a150", "rejected": "#e5484d"}
+COLORS = {"truth": "#1f77ff", "detector": "#8a4fff", "chosen": "#12a150", "rejected": "#e5484d"}
 OTHER = "#888888"  # of whatever else a recipe marks
 WRITTEN = "written"  # kind of the marks that take the colour of their side, and a thick line
 THICK, THIN = 3, 1  # a thin line on a thick one leaves both to be seen

@@ -14,6 +14,7 @@ from spr_plugin.data.selection import keys_of_picture
 from spr_plugin.dpo.rehearsal import rehearse
 from spr_plugin.errors import UserError
 from spr_plugin.ids import digest
+from spr_plugin.marks import read_marks
 from spr_plugin.pairing import Pairing, best_over_worst, find_pairing
 from spr_plugin.plugins import ask
 from spr_plugin.progress import listed, say
@@ -43,6 +44,7 @@ class Round:
         number: from 1.
         entered: folders of the weights that make the model at the round's entry, each read over the one
             before.
+        excluded: ids of pairs that are not trained on, as they were marked when the run began.
     """
 
     host: Host
@@ -52,6 +54,7 @@ class Round:
     folder: Folder
     number: int
     entered: tuple[Path, ...]
+    excluded: frozenset[str]
 
     @property
     def source(self) -> Source:
@@ -130,12 +133,21 @@ def first_round(host: Host, config: SPRConfig) -> Round:
         config = config.but_for({"spr_samples": len(SIDES)})
     folder = Folder.under(host.trainer.args.output_dir)
     pairing = best_over_worst if config.spr_pairs else find_pairing(config)
-    first = Round(host, config, find_recipe(config, host.box_format), pairing, folder, 1, (folder.entry,))
+    recipe, entered, excluded = find_recipe(config, host.box_format), (folder.entry,), _excluded(config)
+    first = Round(host, config, recipe, pairing, folder, 1, entered, excluded)
     with weights.loading_whole():
         # A wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training.
         first.recipe.on("cpu")
     limit_pixels(config.spr_max_pixels)
     return first
+
+
+def _excluded(config: SPRConfig) -> frozenset[str]:
+    """What ``--spr_exclude_pairs`` marks, read once: marks may be made while the run goes on."""
+    if config.spr_exclude_pairs is None:
+        return frozenset()
+    path = config.spr_exclude_pairs
+    return frozenset(ranks.from_rank_0(lambda: read_marks(path, "--spr_exclude_pairs")))
 
 
 @dataclass(frozen=True)
@@ -234,8 +246,8 @@ def _later(first: Round, number: int, entered: tuple[Path, ...]) -> Round:
     # The candidates were the first round's; what there was of this round went with the first one's.
     config = first.config.but_for({"spr_seed": seed, "spr_candidates": None, "spr_overwrite": False})
     recipe = find_recipe(config, first.host.box_format)
-    pairing = find_pairing(config)
-    return Round(first.host, config, recipe, pairing, first.folder.round(number), number, entered)
+    pairing, folder = find_pairing(config), first.folder.round(number)
+    return Round(first.host, config, recipe, pairing, folder, number, entered, first.excluded)
 
 
 def next_round(first: Round, now: Round) -> tuple[Round, list[Query]]:
@@ -270,7 +282,8 @@ def _log(entered: Round, queries: list[Query], skipped: Counter) -> None:
 
 
 def _settings(entering: Round) -> dict[str, dict]:
-    return settings_of(entering.config, entering.host.box_format.describe(), entering.host.data_path)
+    box = entering.host.box_format.describe()
+    return settings_of(entering.config, box, entering.host.data_path, entering.excluded)
 
 
 def queries_of(entered: Round) -> list[Query]:

@@ -70,7 +70,8 @@ def improve(now: Round, queries: list[Query]) -> None:
         watched = dpo.held_out(queries, now.config.spr_probe_regions)
         train_on(now, make_pairs(now, queries), watched)
     dpo.merge_adapter(trainer.model)
-    trained = beside(now.host, now.config)  # which hosts that save what trains (LoRA's) would leave out
+    # Hosts that save what trains (LoRA's) would leave these out.
+    trained = beside(now.host, now.config.only(DPOFlags))
     for name, parameter in trainer.model.named_parameters():
         parameter.requires_grad_(own_flags[name] or name in trained)
     report(folder)
@@ -104,8 +105,8 @@ def _added(scores: Iterable[Mapping]) -> tuple[int, int]:
 
 
 def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
-    """Chosen and rejected of each query, or why there are none, in the log. UserError where no pair is
-    left.
+    """Chosen and rejected of each query, or why there are none, in the log; of those, the pairs that nobody
+    excluded. UserError where none is left.
     """
     log = now.log("pairs")
     if ranks.rank() == 0:
@@ -122,13 +123,27 @@ def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
                 log.append({**record, "recipe": now.recipe.name})
     ranks.barrier()
     records = log.read().values()
-    pairs = [PreferencePair.from_record(record) for record in records if "skip" not in record]
-    reasons = listed(counted(record["skip"] for record in records if "skip" in record))
+    found = [PreferencePair.from_record(record) for record in records if "skip" not in record]
+    pairs = [pair for pair in found if pair.id not in now.excluded]
+    skips = [record["skip"] for record in records if "skip" in record]
+    reasons = listed(counted(skips + ["excluded"] * (len(found) - len(pairs))))
+    name_strangers(now)
     _say(f"{len(pairs)} pairs from {len(queries)} queries ({reasons or 'none skipped'})")
     if not pairs:
         where = now.folder.path / "scores"
         raise UserError(f"no preference pair is left of {len(queries)} queries ({reasons}): see {where}")
     return pairs
+
+
+def name_strangers(now: Round) -> None:
+    """Say in the last round which excluded pairs were none of the run's: marks may be an older run's."""
+    if now.excluded and now.number == now.config.spr_rounds and ranks.rank() == 0:
+        logs = [folder.log("pairs").read() for folder in (*now.earlier, now.folder)]
+        if strangers := now.excluded.difference(*logs):
+            say(
+                f"--spr_exclude_pairs {now.config.spr_exclude_pairs}: {len(strangers)} of its"
+                f" {len(now.excluded)} pairs, such as {min(strangers)}, are not of this run"
+            )
 
 
 def train_on(now: Round, pairs: list[PreferencePair], watched: list[Query]) -> None:

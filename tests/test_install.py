@@ -180,7 +180,7 @@ def test_the_wheel_of_the_sdist_is_that_of_the_checkout_and_holds_each_module_on
 SMALL_DEMO = """
 from spr_plugin.tools import demo
 demo.SIZES = {"sft": 8, "spr": 4, "val": 1, "test": 1}
-demo.FLAGS = "--spr_regions 4 --spr_max_new_tokens 24 --spr_sample_batch 8 --spr_tune full --spr_batch_size 2"
+demo.FLAGS = "--spr_regions 4 --spr_max_new_tokens 24 --spr_min_kept 0 --spr_tune full --spr_batch_size 2"
 demo.trained("demo")
 """
 

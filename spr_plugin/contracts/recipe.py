@@ -34,6 +34,11 @@ class CheckedRecipe(Recipe):
             self.again = of_kind(given.again, int, "as again ")
             if self.again < 0:
                 raise Broken(f"gives again {self.again}, less than 0")
+            meanings = of_kind(given.MEANINGS, Mapping, "as MEANINGS ")
+            self.MEANINGS = {
+                of_kind(word, str, "in MEANINGS "): of_kind(said, str, f"as MEANINGS[{shown(word)}] ")
+                for word, said in meanings.items()
+            }
         self.learned = given.learned
         self._given, self._as_asked = given, (plugin, hook, arguments)
 
@@ -163,6 +168,10 @@ def _check_mark(mark, pictures: int) -> None:
         number(value, "a mark with")
     if not 0 <= of_kind(mark.picture, int, "as picture of a mark ") < pictures:
         raise Broken(f"gives a mark on the picture {mark.picture} of {pictures}")
+    of_kind(mark.name, str, "as name of a mark ")
+    for span in listed(mark.spans):
+        for place in listed(span, 2, "ends of a span"):
+            of_kind(place, int, "in a span of a mark ")
 
 
 def _judged(one, texts) -> Judged:

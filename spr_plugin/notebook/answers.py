@@ -77,7 +77,7 @@ def refine(
     config, form = _config(aspect, **_checked(flags, "refine"))
     if config.spr_match != "iou" or config.spr_add_missed:
         raise UserError(
-            "spr_match and spr_add_missed ask the scorer's model for names: spr_plugin.score has it"
+            "spr_match and spr_add_missed ask the scorer's model: spr_plugin.score repairs with them"
         )
     repair = ask("spr_repair", config=config)
     if repair is None:

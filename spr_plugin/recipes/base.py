@@ -128,13 +128,22 @@ class Judged:
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to be drawn: its kind names the colour, the corners are xyxy in pixels of the picture of that
-    number.
+    """A box to be drawn.
+
+    Attributes:
+        kind: names how it is drawn: "region" (what is asked about), "truth", "detector" (truth that a
+            detector gave) or "written" (by the text that is drawn); another one is drawn as a region.
+        xyxy: corners in pixels of the picture.
+        picture: the number of that picture among the query's.
+        name: what the text, an annotation or the detector calls it; "" where nobody does.
+        spans: (start, end) of the parts of the text that speak of it: its name, its coordinates.
     """
 
     kind: str
     xyxy: tuple[float, float, float, float]
     picture: int = 0
+    name: str = ""
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,6 +173,8 @@ class Recipe(ABC, Generic[AnyQuery]):
 
     Attributes:
         name: by which ``--spr_recipe`` and the records of a run name it.
+        MEANINGS: word → what it means, in a sentence for whoever looks at a run: the terms of its scores and
+            the reasons that it gives. What all recipes share is known (`spr_plugin.meanings`).
         BEST: the value of `measure` that ``--spr_keep_best`` follows.
         WATCHED: value of `measure` → the least it must be at the entry for a fall below ``--spr_collapse`` of
             it to mean that the model stops answering: a share of a few right answers is too coarse to tell.
@@ -177,6 +188,7 @@ class Recipe(ABC, Generic[AnyQuery]):
     WATCHED: Mapping[str, float]
     again: int = 0
     thinks: bool = False
+    MEANINGS: Mapping[str, str] = {}
     learned: str = ""
 
     def after(self, answers: Iterable[tuple[AnyQuery, str, str]]) -> Recipe[AnyQuery]:

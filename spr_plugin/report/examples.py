@@ -6,6 +6,7 @@ import base64
 import io
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image
@@ -59,9 +60,12 @@ class Shown:
         """A pair with both of its sides."""
         drawn, answers = self._marks(query, record), answers_in(record)
         best, worst = pair.chosen_candidate, pair.rejected_candidate
+        # What trains are the pair's own texts.
+        chosen = replace(answers[best], repaired=pair.chosen)
+        rejected = replace(answers[worst], text=pair.rejected)
         sides = [
-            repaired("chosen", "chosen", answers[best], drawn[best][1]),
-            written("rejected", "rejected", answers[worst], drawn[worst][0]),
+            repaired("chosen", "chosen", chosen, drawn[best][1]),
+            written("rejected", "rejected", rejected, drawn[worst][0]),
         ]
         gap = pair.chosen_score - pair.rejected_score
         return self._example(f"{why}: {gap:+.3f}", pair.id, pair.prompt, query, sides)

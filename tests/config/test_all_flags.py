@@ -73,7 +73,7 @@ def test_each_flag_stands_where_the_stage_is_that_it_shapes():
 
 def test_training_on_the_chosen_alone_is_a_loss():
     """The pairing says so, and whoever computes the loss knows of no pairing."""
-    config = SPRConfig(spr=True, spr_pairing="sft", spr_loss_type=["hinge"], spr_loss_weights=[3.0])
+    config = SPRConfig(spr=True, spr_pairing=["sft"], spr_loss_type=["hinge"], spr_loss_weights=[3.0])
     assert config.only(DPOFlags).losses() == (["sft"], [1.0])
 
 

@@ -143,6 +143,11 @@ WRONG = {
     "a facet of one word": (dict(facets={"category": "cat"}), "facets gives str, no list"),
     "a facet that is a number": (dict(facets={"size": [3]}), "facets gives as a size int, no str"),
     "a weighed score that is none": (dict(reweighed=float("nan")), "reweighed gives as score  nan"),
+    "a mark without a name": (
+        dict(draw=[([], [Mark("truth", (1, 2, 3, 4), name=None)])] * 2),
+        "draw gives as name of a mark",
+    ),
+    "half a span": (dict(draw=[([], [Mark("truth", (1, 2, 3, 4), spans=((1,),))])] * 2), "draw gives 1"),
     "a mark that is a tuple": (dict(draw=[([], [("truth", (1, 2, 3, 4))])] * 2), "draw gives tuple"),
 }
 

@@ -48,7 +48,7 @@ def test_importing_the_entry_point_is_quick(tmp_path):
     seconds = [
         float(
             subprocess.run(
-                [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True
+                [sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True
             ).stdout
         )
         for _ in range(3)

@@ -254,7 +254,7 @@ def everything(all_data, tmp_path_factory):
         "LMMS_EVAL_DATASETS_CACHE": str(folder / "cache"),
     }
     done = subprocess.run(
-        [sys.executable, "-P", "run.py", str(folder)],
+        [sys.executable, "-I", "run.py", str(folder)],
         cwd=folder,
         env=environment,
         capture_output=True,

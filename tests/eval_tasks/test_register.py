@@ -139,7 +139,7 @@ def test_models_are_noted_once(monkeypatch):
 def run_python(code, cwd):
     # -P: a checkout in the current folder must not shadow the installed package
     return subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=cwd, capture_output=True, text=True, check=True
+        [sys.executable, "-I", "-c", code], cwd=cwd, capture_output=True, text=True, check=True
     ).stdout.split()
 
 

@@ -144,7 +144,7 @@ def test_python_api_aggregates_by_sample(data_root, tmp_path):
     pytest.importorskip("lmms_eval")
     (tmp_path / "oracle.py").write_text(ORACLE)
     subprocess.run(
-        [sys.executable, "-P", str(tmp_path / "oracle.py"), str(tmp_path / "found.json")],
+        [sys.executable, "-I", str(tmp_path / "oracle.py"), str(tmp_path / "found.json")],
         cwd=tmp_path,
         check=True,
     )
@@ -167,7 +167,7 @@ def test_command_line_refuses_in_one_line(data_root, tmp_path):
     (data_root / "pictures/val2.png").unlink()
     command = [
         sys.executable,
-        "-P",
+        "-I",
         "-m",
         "lmms_eval",
         "--model",
@@ -249,7 +249,7 @@ assert answers(prompts, pictures) == singles, (answers(prompts, pictures), singl
 def test_a_batch_is_answered_like_single_requests(tmp_path):
     pytest.importorskip("llava")
     (tmp_path / "batches.py").write_text(BATCHES)
-    subprocess.run([sys.executable, "-P", str(tmp_path / "batches.py"), str(TINY)], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-I", str(tmp_path / "batches.py"), str(TINY)], cwd=ROOT, check=True)
 
 
 def test_the_command_works_by_hand_too(tmp_path):

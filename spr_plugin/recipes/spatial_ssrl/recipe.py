@@ -12,6 +12,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Prompt, Query, Recipe, Source
 from spr_plugin.recipes.spatial_ssrl.answers import boxed, reward, written
+from spr_plugin.recipes.spatial_ssrl.meanings import MEANINGS
 from spr_plugin.recipes.spatial_ssrl.settings import OF_DEPTH, TASKS, Asking
 from spr_plugin.recipes.spatial_ssrl.source import draw_queries
 
@@ -26,6 +27,7 @@ class SpatialSSRL(Recipe[Query]):
     BEST = "exact"
     WATCHED = {"format": 0.2}
     thinks = True
+    MEANINGS = MEANINGS
 
     def __init__(self, config: SPRConfig):
         ask = own_settings(config, Asking)
