@@ -15,17 +15,19 @@ from spr_plugin.dpo.rehearsal import rehearse
 from spr_plugin.errors import UserError
 from spr_plugin.ids import digest
 from spr_plugin.marks import read_marks
-from spr_plugin.pairing import Pairing, find_pairing
+from spr_plugin.pairing import Pairing, best_over_worst, find_pairing
 from spr_plugin.plugins import ask
 from spr_plugin.progress import listed, say
 from spr_plugin.queries import find_queries, log_queries, logged_queries, settled_queries
 from spr_plugin.recipes.base import Query, Recipe, Source
 from spr_plugin.recipes.find import find_recipe
+from spr_plugin.recipes.given import SIDES, GivenPairs
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.lock import lock
 from spr_plugin.runs.log import Log
 from spr_plugin.runs.manifest import Changes, bind, check_layout, settings_of
 from spr_plugin.sampling.alone import check_candidates, import_candidates
+from spr_plugin.sampling.given import take_given
 from spr_plugin.training import engine, ranks, weights
 from spr_plugin.training.deepspeed_settings import check_deepspeed
 from spr_plugin.training.host import Host
@@ -127,7 +129,10 @@ def first_round(host: Host, config: SPRConfig) -> Round:
     dpo.check_workers(host, config)
     dpo.check_settings(config)
     config = config.but_for({"spr_clip": config.spr_clip or host.vision_tower})
-    folder, pairing = Folder.under(host.trainer.args.output_dir), find_pairing(config)
+    if config.spr_pairs:
+        config = config.but_for({"spr_samples": len(SIDES)})
+    folder = Folder.under(host.trainer.args.output_dir)
+    pairing = best_over_worst if config.spr_pairs else find_pairing(config)
     recipe, entered, excluded = find_recipe(config, host.box_format), (folder.entry,), _excluded(config)
     first = Round(host, config, recipe, pairing, folder, 1, entered, excluded)
     with weights.loading_whole():
@@ -172,7 +177,9 @@ def start_of(first: Round) -> Start:
         check_layout(folder)
     settings = _settings(first)
     restart = {"dpo"} if config.spr_restart_dpo else set()
-    queries, skipped, changed = settled_queries(folder, settings, config, recipe, first.source, restart)
+    queries, skipped, changed = settled_queries(
+        folder, settings, config, recipe, first.source, restart, config.spr_overwrite
+    )
     _refuse_too_many_pictures(host, queries, config)
     if config.spr_candidates and (config.spr_overwrite or "candidates" in changed.again):
         source = Path(config.spr_candidates)
@@ -193,7 +200,7 @@ def try_out(first: Round, start: Start) -> None:
     answered = not config.spr_overwrite and "candidates" not in start.changed.again
     folder = first.folder if answered else None
     check_candidates(config, first.recipe, host.box_format, start.queries, folder)
-    rehearse(host, first.recipe, start.queries, config)
+    rehearse(host, first.recipe, start.queries, config.spr_max_new_tokens)
 
 
 def _enter(first: Round) -> None:
@@ -207,6 +214,8 @@ def _enter(first: Round) -> None:
     bind(folder, start.settings, start.changed, config.spr_overwrite)
     if start.skipped is not None:
         _log(first, start.queries, start.skipped)
+    if isinstance(recipe, GivenPairs):
+        take_given(recipe, start.queries, folder.log("candidates"))
     if config.spr_candidates:
         import_candidates(config, recipe, host.box_format, folder)
 

@@ -9,9 +9,12 @@ a crash at any instant. ``--spr_rounds`` goes through them again with the improv
 
 import contextlib
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from spr_plugin import dpo
+from spr_plugin.config.candidates import CandidatesFlags
+from spr_plugin.config.dpo import DPOFlags
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, remove
 from spr_plugin.ids import digest
@@ -57,7 +60,7 @@ def improve(now: Round, queries: list[Query]) -> None:
     trainer, folder = now.host.trainer, now.folder
     own_flags = entry.requires_grad(trainer.model)
     if ranks.from_rank_0(folder.is_finished):
-        dpo.choose_trainable(now.host, now.config)
+        dpo.choose_trainable(now.host, now.config.only(DPOFlags))
         weights.load(trainer.model, folder.policy)
         _say(
             "the SPR stage is done already: its weights were read from"
@@ -75,18 +78,29 @@ def improve(now: Round, queries: list[Query]) -> None:
 
 def make_pairs(now: Round, queries: list[Query]) -> list[PreferencePair]:
     """Sampling, scoring and pairing."""
+    flags = now.config.only(CandidatesFlags)
     with during("candidates", now.folder) as summary:
-        sample(now.host, queries, now.recipe, now.config, now.log("candidates"), now.log("batches"))
+        sample(now.host, queries, now.recipe, flags, now.log("candidates"), now.log("batches"))
         candidates = now.log("candidates").read()
         summary.append(f"{len(candidates)} answers about {len(queries)} queries")
     with during("scores", now.folder) as summary:
         judge_all(queries, now.recipe, now.host.trainer.args.device, candidates, now.log("scores"))
         without = listed(ranks.from_rank_0(lambda: now.log("scores").words("reason")))
         summary.append(f"{len(candidates)} answers judged (without a score: {without or 'none'})")
+        if now.config.spr_add_missed:
+            added, missed = ranks.from_rank_0(lambda: _added(now.log("scores").read().values()))
+            summary.append(f"{added} missed objects added to repaired answers, {missed} are missed still")
         if now.config.spr_reject_vague:
             refuse_unreadable(now.log("scores").read().values(), now.folder.path / "scores")
     with during("pairs", now.folder):
         return pair(now, queries)
+
+
+def _added(scores: Iterable[Mapping]) -> tuple[int, int]:
+    """How many objects were added to answers, and how many could not be, of records of scores."""
+    terms = [one["repaired_terms"] for record in scores for one in record["candidates"]]
+    added, missed = (sum(int(one.get(name, 0)) for one in terms) for name in ("added", "missed"))
+    return added, missed
 
 
 def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
@@ -140,13 +154,14 @@ def train_on(now: Round, pairs: list[PreferencePair], watched: list[Query]) -> N
             f"no preference pair is left to train on: all come from the {len(apart)} queries that are "
             "held out; take more --spr_regions, or --spr_probe_regions 0"
         )
-    names = dpo.choose_trainable(now.host, now.config)
+    flags = now.config.only(DPOFlags)
+    names = dpo.choose_trainable(now.host, flags)
     entered = digest([read_json(folder / "index.json") for folder in now.entered])
     with during("dpo", now.folder) as summary:
         before = now.host.trainer.state.global_step + ranks.from_rank_0(
             lambda: sum(last_step(folder) for folder in now.earlier)
         )
-        dpo.improve(now.host, now.recipe, pairs, watched, now.config, now.folder, entered, before)
+        dpo.improve(now.host, now.recipe, pairs, watched, flags, now.folder, entered, before)
         weights.save(now.host.trainer.model, names, now.folder.policy)
         summary.append(ranks.from_rank_0(lambda: told(StepLog(now.folder).read(), len(pairs))))
     dpo.clean(now.folder)

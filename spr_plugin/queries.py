@@ -4,10 +4,11 @@ once.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence, Set
 
-from spr_plugin.config import SPRConfig
+from spr_plugin.config.queries import QueriesFlags
 from spr_plugin.data.pictures import refuse_no_folder, refuse_outside
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
@@ -17,23 +18,30 @@ from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.manifest import Changes, changes
 
 
-def wanted_of(recipe: Recipe, queries: Sequence[Query], config: SPRConfig) -> int:
+def wanted_of(recipe: Recipe, queries: Sequence[Query], samples: int) -> int:
     """How many candidates these queries have."""
-    return sum(len(recipe.prompts(query)) for query in queries) * config.spr_samples
+    return sum(len(recipe.prompts(query)) for query in queries) * samples
+
+
+def pictures_folder(config: QueriesFlags, source: Source) -> str | None:
+    """Where the pictures lie: in ``--spr_image_folder``, beside ``--spr_pairs``, or in the host's folder."""
+    if config.spr_image_folder is None and config.spr_pairs:
+        return os.path.dirname(config.spr_pairs)
+    return config.spr_image_folder or source.image_folder
 
 
 def find_queries(
-    folder: Folder, config: SPRConfig, recipe: Recipe, source: Source, anew: bool = False
+    folder: Folder, config: QueriesFlags, recipe: Recipe, source: Source, anew: bool = False
 ) -> tuple[list[Query], Counter | None]:
     """The queries whose log is in ``folder`` and None, or new ones and what was left out by reason.
 
     Args:
-        source: of the host; ``--spr_image_folder`` comes before its folder of pictures.
+        source: of the host; its folder of pictures counts where the flags name none.
 
     Raises:
         UserError: the source gives none, or a picture lies outside the folder of pictures.
     """
-    pictures, skipped = config.spr_image_folder or source.image_folder, None
+    pictures, skipped = pictures_folder(config, source), None
     queries = None if anew else held_queries(folder, recipe)
     if queries is None:
         refuse_no_folder(pictures, "--spr_image_folder" if config.spr_image_folder else "--image_folder")
@@ -51,15 +59,19 @@ def find_queries(
 def settled_queries(
     folder: Folder,
     settings: dict[str, dict],
-    config: SPRConfig,
+    config: QueriesFlags,
     recipe: Recipe,
     source: Source,
     restart: Set[str] = frozenset(),
+    over: bool = False,
 ) -> tuple[list[Query], Counter | None, Changes]:
     """As :func:`find_queries`, and what of ``folder`` is to be made again: queries that come out the same
     make nothing behind them again. Nothing is written.
+
+    Args:
+        restart: stages to be made again in any case.
+        over: everything is.
     """
-    over = config.spr_overwrite
     changed = changes(folder, {} if over else settings, restart)
     anew = over or "queries" in changed.again
     queries, skipped = find_queries(folder, config, recipe, source, anew)

@@ -127,6 +127,20 @@ class CheckedRecipe(Recipe):
                 _check_mark(mark, len(query.pictures))
             return both
 
+    def facets(self, query: Query) -> dict[str, list[str]]:
+        with self._checking("facets"):
+            given = of_kind(self._given.facets(query), Mapping)
+            for name, values in given.items():
+                of_kind(name, str, "as name of a facet ")
+                for value in listed(values):
+                    of_kind(value, str, f"as a {name} ")
+            return {name: list(values) for name, values in given.items()}
+
+    def reweighed(self, terms, lam: float) -> float | None:
+        with self._checking("reweighed"):
+            made = self._given.reweighed(dict(terms), lam)
+            return None if made is None else number(made, "as score ")
+
     def worked(self, query: Query, short: bool = False) -> str | None:
         with self._checking("worked"):
             return of_kind(self._given.worked(query, short), (str, type(None)))

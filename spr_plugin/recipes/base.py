@@ -251,6 +251,18 @@ class Recipe(ABC, Generic[AnyQuery]):
         """
         return [([], []) for _ in judged.answers]
 
+    def facets(self, query: AnyQuery) -> Mapping[str, Sequence[str]]:
+        """What a query is about, for whoever counts or filters: name of a facet → its values, such as
+        ``{"category": ["cup"], "size": ["small"]}``; empty where the recipe has none.
+        """
+        return {}
+
+    def reweighed(self, terms: Mapping[str, float], lam: float) -> float | None:
+        """The score that these terms make with another λ, the weight between the parts of a score; None where
+        there is no such weight.
+        """
+        return None
+
     def worked(self, query: AnyQuery, short: bool = False) -> str | None:
         """A good answer, or as much of one as still is an answer; None where the recipe cannot give one."""
         return None

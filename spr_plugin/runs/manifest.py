@@ -66,7 +66,8 @@ def settings_of(
     recipe = {name: settings["queries"][name] for name in ("spr_recipe", "spr_recipe_config")}
     for stage in RECIPE_STAGES:
         settings[stage] |= recipe
-    if config.spr_annotations is None:
+    settings["queries"]["spr_pairs"] = of_file(config.spr_pairs)
+    if config.spr_annotations is None and config.spr_pairs is None:
         settings["queries"] |= {"data_path": of_file(data_path), "box": box}
     else:
         settings["queries"]["spr_annotations"] = of_file(config.spr_annotations)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from spr_plugin.boxes import Box
+from spr_plugin.boxes import Box, size_of
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import usable
 from spr_plugin.errors import UserError
@@ -39,7 +39,7 @@ from spr_plugin.recipes.spr.names import Agreement, agreement
 from spr_plugin.recipes.spr.prompts import plain_question, prompts_for, restate
 from spr_plugin.recipes.spr.refinement import Repaired, match
 from spr_plugin.recipes.spr.regions import RegionQuery
-from spr_plugin.recipes.spr.scoring import duplicates, localization_score, strip_coordinates
+from spr_plugin.recipes.spr.scoring import duplicates, localization_score, strip_coordinates, total_score
 from spr_plugin.recipes.spr.source import draw_regions
 
 if TYPE_CHECKING:
@@ -310,6 +310,18 @@ class SPR(Recipe[RegionQuery]):
             return around + (_written_marks(form.parse(text, *size)) if form else [])
 
         return [(drawn(one.text), drawn(one.repaired)) for one in judged.answers]
+
+    def facets(self, query: RegionQuery) -> dict[str, list[str]]:
+        """What the region's objects are called, and how large they are."""
+        return {
+            "category": [annotation.label for annotation in query.truth],
+            "size": [size_of(annotation.box) for annotation in query.truth],
+        }
+
+    def reweighed(self, terms: Mapping[str, float], lam: float) -> float | None:
+        """S with another λ, of the terms of SPR's own scorer."""
+        known = {"s_sem", "s_loc"} <= terms.keys()
+        return total_score(lam, terms["s_sem"], terms["s_loc"]) if known else None
 
     def worked(self, query: RegionQuery, short: bool = False) -> str:
         """All objects of the region with their boxes, or the first of them."""
