@@ -175,7 +175,9 @@ class Settings:
             object.__setattr__(self, name, value)
 
 
-def setting(default, help, origin="ours", *, within=None, shapes=None):
+def setting(
+    default: Any, help: str, origin: str = "ours", *, within: Range | None = None, shapes: str | None = None
+) -> Any:
     """A field with its help, where its default comes from, its range, and the stage whose records it shapes.
 
     That stage and those behind it are made again where it changes. README's table is generated from these; a
