@@ -18,8 +18,8 @@ from spr_plugin.formats import BoxFormat
 PROMPT = (
     "{question}\n"
     "Image size: {width} x {height}\n"
-    "Write what you see between <observe> and </observe>. Then, between <scene> and </scene>, write the objects"
-    " that are asked about with their boxes in pixels, and how they relate: "
+    "Write what you see between <observe> and </observe>. Then, between <scene> and </scene>, write the"
+    " objects that are asked about with their boxes in pixels, and how they relate: "
     '{{"objects": [{{"id": "name.1", "bbox": [x1, y1, x2, y2]}}], '
     '"relationships": [{{"subject": "name.1", "predicate": "left of", "object": "name.2"}}]}}. '
     "Then think between <think> and </think>, and answer with the letter and the text of one option between"

@@ -226,13 +226,17 @@ def query_of(
     seed: int,
 ) -> Query:
     """The query of a question; its truth is the right option, why, and the graph of what it is about, in
-    pixels.
+    pixels, whose ids count from 1.
     """
     by_id: dict[int | str, Annotation] = {one.id: one for one in image.annotations}
     about = [by_id[id] for id in asked.about]
-    ids = {one.id for one in about}
-    kept = [one for one in triples if one.subject in ids and one.object in ids]
-    graph = record_of([str(one.id) for one in about], [one.box.xyxy for one in about], kept)
+    ids = {one.id: f"{one.label}.{number}" for number, one in enumerate(about, 1)}
+    kept = [
+        Triple(ids[one.subject], one.predicate, ids[one.object])
+        for one in triples
+        if one.subject in ids and one.object in ids
+    ]
+    graph = record_of(list(ids.values()), [one.box.xyxy for one in about], kept)
     truth = {"answer": option(right, options[right]), "reason": asked.reason, "graph": graph}
     text = with_options(asked.text, options)
     id = digest([image.id, image.width, image.height, text, truth, seed])

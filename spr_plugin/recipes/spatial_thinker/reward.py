@@ -8,10 +8,11 @@ whose weights are those of the text).
     A  1 where the answer is the right one's text
     S  sum of B over the matched / true objects, B = (CIoU + 1) / 2
 
-The matching is Hungarian on (1 - B) + 2 (1 - likeness of the names). A wrong answer has at most 0.3 and a
-right one at least 0.6. A box too many costs 0.14 / true of C and brings at most 0.2 (1 - B) / true of S: a
-flood of boxes gains nothing where those without it have a B of 0.3 (drawn by chance they have 0.35 on
-average); with ``count: larger`` where they have 0.15.
+The matching is Hungarian on (1 - B) + 2 (1 - likeness of the names). A wrong answer has at most 0.3, and a
+right one 0.6 or more (0.55 could be had: CIoU falls to -1.5 between two slivers, one upright and one flat). A
+box too many costs 0.14 / true of C and brings at most 0.2 (1 - B) / true of S: a flood of boxes gains nothing
+where those without it have a B of 0.3 (drawn by chance they have 0.35 on average); with ``count: larger``
+where they have 0.15.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def same_name(said: Sequence[str], true: Sequence[str]) -> Array:
 
 def ciou(first: ArrayLike, second: ArrayLike) -> Array:
     """Complete IoU (Zheng et al., arXiv 1911.08287) of each box of `first` (m, 4) with each of `second` (n,
-    4), xyxy in one space: (m, n) in -1 to 1; -1 for what is no box (empty, or inside out).
+    4), xyxy in one space: (m, n) in -1.5 to 1; -1 for what is no box (empty, or inside out).
     """
     a, b = (_bounded(boxes) for boxes in (first, second))
     overlap = iou_matrix(a, b)
