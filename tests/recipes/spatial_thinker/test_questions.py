@@ -126,7 +126,7 @@ def test_they_are_the_same_for_a_seed_and_others_for_another(world):
 
 
 def test_right_answers_have_no_place_of_their_own(world):
-    """Templates give the right option apart; where it stands is drawn later. Counts are not always the least."""
+    """Where the right option stands is drawn later; among counts it is not always the least."""
     images, _ = world
     ranks = Counter()
     for picture in images:

@@ -91,7 +91,7 @@ def test_the_layout_of_the_json_stays():
 
 
 def test_tricky_texts():
-    """Braces and quotes in other keys and predicates, keys in another order, one twice, relationships first."""
+    """Braces and quotes in keys and predicates, keys in another order, one twice, relationships first."""
     text = """<observe>o</observe><scene>{"note": "}],{\\"objects\\": [", "relationships": [
         {"object": "red circle.7", "predicate": "is } \\" ] of", "subject": "blue square.8", "why": [{}]}
         ], "objects": [{"bbox": [1, 1, 2, 2], "bbox": [12, 11, 31, 30], "id": "red circle.7"},
