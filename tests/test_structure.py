@@ -116,6 +116,7 @@ ELSEWHERE = {
     "opening": "dpo/test_start.py",
     "pipeline": "hosts/test_llava.py dpo/test_rounds.py",
     "recipes.find": "contracts/test_recipe.py",
+    "recipes.spatial_thinker.settings": "recipes/spatial_thinker/test_recipe.py",
     "recipes.spr.models": "hosts/test_contracts.py",
     "recipes.spr.source": "test_queries.py",
     "runs.steps": "runs/test_log.py dpo/test_logbook.py",

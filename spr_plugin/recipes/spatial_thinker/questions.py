@@ -26,7 +26,7 @@ MOST_COUNTED = 6
 NUMBERS = "zero one two three four five six seven eight nine ten".split()
 OPPOSITES = {"left of": "right of", "above": "below", "in front of": "behind", "larger than": "smaller than"}
 OPPOSITES |= {there: here for here, there in OPPOSITES.items()}
-DIRECTIONS = ("left of", "right of", "above", "below")
+BY_BOXES = ("left of", "right of", "above", "below", "inside")  # what boxes rule out in any picture
 _WORD = re.compile(r"\w+")
 
 
@@ -237,7 +237,7 @@ def _compared(
 def _not_so(scene: Scene, right: Triple, subject: Annotation, other: Annotation) -> list[str]:
     """Predicates that do not hold of two objects, as far as boxes and graph tell."""
     graph = scene.image.triples
-    pool = dict.fromkeys([*(triple.predicate for triple in graph), *DIRECTIONS])
+    pool = dict.fromkeys([*(triple.predicate for triple in graph), *BY_BOXES])
     pool |= dict.fromkeys(OPPOSITES[predicate] for predicate in list(pool) if predicate in OPPOSITES)
     stated = {one.predicate for one in graph if (one.subject, one.object) == (subject.id, other.id)}
     stated |= {
@@ -268,7 +268,14 @@ def _may_hold(subject: Annotation, other: Annotation) -> dict[str, bool]:
         "below": y > oy,
         "larger than": area > others,
         "smaller than": area < others,
+        "inside": _shared(subject, other) >= area / 2,
     }
+
+
+def _shared(first: Annotation, second: Annotation) -> float:
+    """Area that two boxes share."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = first.box.xyxy, second.box.xyxy
+    return max(0.0, min(ax2, bx2) - max(ax1, bx1)) * max(0.0, min(ay2, by2) - max(ay1, by1))
 
 
 def _is_part(name: str, others: Sequence[str]) -> bool:

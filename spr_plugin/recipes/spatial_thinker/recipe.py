@@ -29,7 +29,7 @@ from spr_plugin.recipes.spatial_thinker.graph import Graph, Triple, graph_of, re
 from spr_plugin.recipes.spatial_thinker.pictures import GraphImage, GraphImages
 from spr_plugin.recipes.spatial_thinker.prompts import Seen, option, prompt, seen, with_options
 from spr_plugin.recipes.spatial_thinker.questions import Asked, questions
-from spr_plugin.recipes.spatial_thinker.repair import mend
+from spr_plugin.recipes.spatial_thinker.repair import Mended, mend
 from spr_plugin.recipes.spatial_thinker.reward import Likeness, reward, same_name
 from spr_plugin.recipes.spatial_thinker.rows import Row, read_rows
 from spr_plugin.recipes.spatial_thinker.settings import ThinkerSettings
@@ -156,13 +156,18 @@ class SpatialThinker(Recipe[Query]):
             return JudgedAnswer(text, terms, score, None, text, terms, score, UNREADABLE, None)
         repaired, kept, dropped = text, 0, 0
         if self.config.spr_repair != "none":
-            view = self._seen(query.pictures[0])
-            repaired, kept, dropped = mend(answer, view.pixels(answer.graph.boxes), true, view.steps)
+            repaired, kept, dropped = self._mended(query, true, answer)
         again = (
             self._scored(query, true, read(repaired), self.likeness) if repaired != text else (terms, score)
         )
         why = self._not_choosable(again[0], kept, dropped)
         return JudgedAnswer(text, terms, score, None, repaired, *again, why, None)
+
+    def _mended(self, query: Query, true: Graph, answer: Answer) -> Mended:
+        names = answer.graph.names
+        alike = self.likeness(names, true.names) if names and true.names else same_name(names, true.names)
+        view, agree = self._seen(query.pictures[0]), alike >= self.config.spr_match_threshold
+        return mend(answer, view.pixels(answer.graph.boxes), true.boxes, agree, view.steps)
 
     def _scored(
         self, query: Query, true: Graph, answer: Answer | None, likeness: Likeness

@@ -14,8 +14,7 @@ from spr_plugin.formats.attempts import Span
 from spr_plugin.formats.parsed import apply
 from spr_plugin.loading import scan
 from spr_plugin.recipes.spatial_thinker.answers import Answer
-from spr_plugin.recipes.spatial_thinker.graph import Graph
-from spr_plugin.recipes.spatial_thinker.reward import same_name
+from spr_plugin.recipes.spr.names import Agreement
 from spr_plugin.recipes.spr.refinement import match
 
 _BLANK = re.compile(r"[ \t\n\r]*")
@@ -31,12 +30,15 @@ class Mended(NamedTuple):
     dropped: int
 
 
-def mend(answer: Answer, said: Array, true: Graph, write: Callable[[Array], list[list[int]]]) -> Mended:
+def mend(
+    answer: Answer, said: Array, true: Array, agree: Agreement, write: Callable[[Array], list[list[int]]]
+) -> Mended:
     """The repaired answer.
 
     Args:
         said: the answer's boxes (m, 4), in pixels.
-        true: the graph of what was asked about, in pixels.
+        true: the boxes of what was asked about (n, 4), in pixels.
+        agree: (m, n) bool, whose names agree.
         write: boxes in pixels → as the answer writes them.
 
     Reasoning that quotes numbers would speak of other boxes than the scene then: such an answer stays as it
@@ -45,9 +47,8 @@ def mend(answer: Answer, said: Array, true: Graph, write: Callable[[Array], list
     ids = answer.graph.ids
     if quotes_numbers(answer):
         return Mended(answer.text, 0, 0)
-    agree = same_name(answer.graph.names, true.names) > 0
-    found = match(said, true.boxes, agree=agree)
-    coordinates = write(true.boxes[list(found.values())])
+    found = match(said, true, agree=agree)
+    coordinates = write(true[list(found.values())])
     new: list[list[int] | None] = [None] * len(ids)
     for place, four in zip(found, coordinates):
         new[place] = four

@@ -160,7 +160,7 @@ def reward(
     if a:
         scale = np.array([*size, *size], np.float64)
         places = ciou(said_boxes / scale, true.boxes / scale)
-        pairs = matched(places, likeness(answer.graph.names, true.names))
+        pairs = matched(places, likeness(answer.graph.names, true.names)) if places.size else []
         s = scene_term(places, pairs, settings.scene, settings.count)
         if settings.relation:
             words = relation_term(answer.graph, true, pairs)

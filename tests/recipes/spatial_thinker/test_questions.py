@@ -145,7 +145,21 @@ def test_what_boxes_make_true_is_no_wrong_option():
     one_triple = image(FOUR, [("cat.1", "left of", "dog.2"), ("hat.4", "behind", "cup.3")])
     for one in asked(one_triple, "relation"):
         if "the cat" in one.text:
-            assert one.right == "left of" and set(one.wrong) <= {"right of", "below", "behind", "in front of"}
+            assert one.right == "left of" and set(one.wrong) <= {
+                "right of",
+                "below",
+                "behind",
+                "in front of",
+                "inside",
+            }
+
+
+@pytest.mark.parametrize(("cat", "there"), [((0, 0, 9, 9), True), ((62, 61, 70, 68), False)])
+def test_a_graph_of_one_triple_has_wrong_options_by_its_boxes(cat, there):
+    """A cat that lies apart is not inside the dog's box; one that lies in it may be."""
+    two = image({"cat": cat, "dog": (60, 60, 99, 98)}, [("cat.1", "near", "dog.2")])
+    found = asked(two, "relation")
+    assert bool(found) is there and all({*one.wrong} == {"right of", "below", "inside"} for one in found)
 
 
 def test_predicates_that_share_a_word_are_not_told_apart():

@@ -8,7 +8,7 @@ from spr_plugin.recipes.spatial_thinker.answers import read, written
 from spr_plugin.recipes.spatial_thinker.graph import graph_of
 from spr_plugin.recipes.spatial_thinker.prompts import seen
 from spr_plugin.recipes.spatial_thinker.repair import mend
-from spr_plugin.recipes.spatial_thinker.reward import reward
+from spr_plugin.recipes.spatial_thinker.reward import reward, same_name
 from spr_plugin.recipes.spatial_thinker.settings import ThinkerSettings
 
 TRUE = {
@@ -23,7 +23,9 @@ VIEW = seen(box_format("llava", "square"), 100, 100)
 
 def mended(text, true=TRUE, view=VIEW):
     answer = read(text)
-    return mend(answer, view.pixels(answer.graph.boxes), graph_of(true), view.steps)
+    right = graph_of(true)
+    agree = same_name(answer.graph.names, right.names) > 0
+    return mend(answer, view.pixels(answer.graph.boxes), right.boxes, agree, view.steps)
 
 
 def said(*objects, relations=(), thought="it is left."):
