@@ -2,8 +2,8 @@
 
     python benchmarks/recipe_thinker.py [--scenes N] [--json FILE]
 
-On the tiny world's scenes of 96 px with their exact graphs. Queries are counted from the file to what is logged,
-answers from text to reward, repair and reward again: right ones, whose boxes were moved a little.
+On scenes of 96 px of the tiny world with their exact graphs. Queries are counted from the file to what is
+logged, answers from text to reward, repair and reward again: right ones, some of whose boxes were moved.
 """
 
 import argparse

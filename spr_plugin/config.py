@@ -45,9 +45,7 @@ class SPRConfig(Settings):
     spr_doctor: str | None = setting(None, "train nothing; this folder gets what `spr doctor` finds")
     spr_plugin: list[str] = setting([], "Python files with hook implementations")
     spr_recipe: str = setting(
-        "spr",
-        "what is asked and what a good answer is: spr, spatial_thinker, or a plugin's, by name",
-        shapes="regions",
+        "spr", "what is asked and what a good answer is: spr, spatial_thinker, a plugin's", shapes="regions"
     )
     spr_recipe_config: str | None = setting(
         None,

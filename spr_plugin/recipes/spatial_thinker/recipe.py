@@ -4,7 +4,9 @@ what is asked about, thinks, and takes an option; it is paid for format, counts,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,7 @@ from spr_plugin.formats import BoxFormat
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.ids import digest
 from spr_plugin.plugins import ask
-from spr_plugin.progress import listed
+from spr_plugin.progress import listed, say
 from spr_plugin.recipes.base import UNREADABLE, Judged, JudgedAnswer, Mark, Prompt, Query, Recipe, Source
 from spr_plugin.recipes.spatial_thinker.answers import Answer, read, written
 from spr_plugin.recipes.spatial_thinker.graph import Graph, Triple, graph_of, record_of
@@ -80,46 +82,47 @@ class SpatialThinker(Recipe[Query]):
                 "--spr_annotations: name the file of scene graphs that --spr_recipe spatial_thinker asks"
                 " about"
             )
+        config, skipped = self.config, source.skipped
+        select = Selection(excluded(config.spr_exclude), config.spr_min_objects, config.spr_min_area)
         made = self._of_rows if file.endswith(".jsonl") else self._of_graphs
-        queries: dict[str, Query] = {}
-        for query in made(file, folder, source):
-            queries.setdefault(query.id, query)
-            if len(queries) == self.config.spr_regions:
-                break
-        name_too_large(source.skipped, "--spr_max_pixels")
+        # Of rows that say the same one is enough.
+        queries = {
+            query.id: query for query in islice(made(file, folder, select, skipped), config.spr_regions)
+        }
+        name_too_large(skipped, "--spr_max_pixels")
+        select.tell()
+        why = f" ({listed(skipped)})" if skipped else ""
         if not queries:
-            why = listed(source.skipped) or "its pictures are too plain for every question"
-            raise UserError(f"--spr_annotations {file} gives no question ({why})")
+            raise UserError(
+                f"--spr_annotations {file} gives no question{why or ': its pictures are too plain'}"
+            )
+        if len(queries) < config.spr_regions:
+            asked = f"{len(queries)} questions are made of the {config.spr_regions} asked for"
+            say(f"{asked}: {file} gives no more{why}")
         return list(queries.values())
 
-    def _of_graphs(self, file: str, folder: str, source: Source) -> Iterator[Query]:
-        images = GraphImages(file, folder, source.skipped)
-        select, config = self._selection(), self.config
-        for image in shuffled(images, config.spr_seed):
+    def _of_graphs(self, file: str, folder: str, select: Selection, skipped: Counter[str]) -> Iterator[Query]:
+        images = GraphImages(file, folder, skipped)
+        for image in shuffled(images, self.config.spr_seed):
             assert isinstance(image, GraphImage)
-            if chosen := select(image, source.skipped):
-                yield from self._about(chosen, images, source)
-        select.tell()
+            if chosen := select(image, skipped):
+                found = list(self._about(chosen, images))
+                skipped.update([] if found else ["no_question"])
+                yield from found
 
-    def _about(self, image: GraphImage, images: GraphImages, source: Source) -> Iterator[Query]:
+    def _about(self, image: GraphImage, images: GraphImages) -> Iterator[Query]:
         seed = int(digest([self.config.spr_seed, image.id, self.name])[:8], 16)
-        found = questions(image, self.settings.tasks, self.settings.per_picture, seed, images.some_name)
-        source.skipped.update([] if found else ["no_question"])
+        settings = self.settings
+        found = questions(image, settings.tasks, settings.per_picture, seed, images.some_name)
         for number, asked in enumerate(found):
             options = [asked.right, *asked.wrong]
             Random(seed + number).shuffle(options)
             yield query_of(image, image.triples, asked, options, options.index(asked.right), seed)
 
-    def _of_rows(self, file: str, folder: str, source: Source) -> Iterator[Query]:
-        select = self._selection()
-        for row in read_rows(file, folder, source.skipped):
-            if image := select(row.image, source.skipped):
+    def _of_rows(self, file: str, folder: str, select: Selection, skipped: Counter[str]) -> Iterator[Query]:
+        for row in read_rows(file, folder, skipped):
+            if image := select(row.image, skipped):
                 yield query_of_row(row._replace(image=image), self.config.spr_seed)
-        select.tell()
-
-    def _selection(self) -> Selection:
-        config = self.config
-        return Selection(excluded(config.spr_exclude), config.spr_min_objects, config.spr_min_area)
 
     def prompts(self, query: Query) -> list[Prompt]:
         return [Prompt("plain", self.question(query))]

@@ -57,10 +57,10 @@ def mend(
 
 
 def quotes_numbers(answer: Answer) -> bool:
-    """Whether its reasoning writes digits, those of ids aside."""
+    """Whether its reasoning writes digits, those of ids and names aside."""
     text = answer.inside("observe") + "\n" + answer.inside("think")
     for id in sorted(answer.graph.ids, key=len, reverse=True):
-        text = text.replace(id, "")
+        text = text.replace(id, "").replace(id.rpartition(".")[0], "")
     return bool(_NUMBER.search(text))
 
 

@@ -175,17 +175,24 @@ def test_what_is_drawn_lies_on_the_picture_itself(made):
     assert [mark.kind for mark in shown.draw(query, Judged(None, (unjudged("any"),)))[0][0]] == ["truth"] * 2
 
 
-def test_the_number_of_questions_is_limited_and_another_seed_asks_others(made, tiny_world):
+def test_the_number_of_questions_is_limited_and_another_seed_asks_others(made, tiny_world, capsys):
     world = tiny_world(spr=12, geometry=True)
     flags = {"spr_annotations": str(world / "graphs" / "spr.json")}
     source = Source(None, str(world / "images"))
     recipes = [made(spr_seed=seed, spr_regions=9, **flags)[0] for seed in (0, 0, 1)]
     first, again, other = ([query.id for query in recipe.queries(source)] for recipe in recipes)
     assert len(first) == 9 and first == again and not set(first) & set(other)
+    capsys.readouterr()
     assert len(made(**flags)[0].queries(source)) == 36
+    assert "36 questions are made of the 10000 asked for" in capsys.readouterr().err
 
 
 def test_pictures_that_are_excluded_and_objects_that_are_small_are_left_out(made, tmp_path, capsys):
+    (tmp_path / "none.txt").write_text("b.png\n")
+    assert made(spr_exclude=[str(tmp_path / "none.txt")], spr_regions=1)[0].queries(
+        Source(None, str(tmp_path))
+    )
+    assert "none of the 1 pictures that it names was found" in capsys.readouterr().err
     (tmp_path / "gone.txt").write_text("a.png\n")
     recipe, source = made(spr_exclude=[str(tmp_path / "gone.txt")])
     with pytest.raises(UserError, match="graphs.json gives no question .*excluded"):

@@ -80,6 +80,9 @@ def test_reasoning_that_quotes_numbers_is_left_alone(thought):
 def test_ids_are_no_numbers():
     fixed = mended(said(NEAR, BY, thought="red circle.7 is left of blue square.8"))
     assert fixed.kept == 2 and "[10, 10, 30, 30]" in fixed.text
+    bus = {"objects": [{"id": "bus 42.1", "bbox": [10, 10, 30, 30]}]}
+    named = said(("bus 42.3", (11, 10, 30, 31)), thought="the bus 42 is left.")
+    assert mended(named, bus).kept == 1
 
 
 def test_the_layout_of_the_json_stays():
