@@ -1,8 +1,9 @@
 # make demo       install, run the main job on the embedded tiny world, print the table and the report's path
 # make test       install, run all tests, then the hosts' subset on transformers 4.37.2 in an environment of its own
 # make test-legacy  that subset alone
-# make matrix     that subset on every version of VERSIONS, each in an environment of its own; writes README's table
+# make matrix     that subset on every version of VERSIONS and every Python of PYTHONS, each in an environment of its own; writes the table of docs/hosts.md
 # make test-fast  the tests that train nothing and take no seconds each, with fewer random examples (a minute)
+# make docs     build the site under build/site; a warning or a broken link is an error (seconds)
 # make lint     ruff and mypy, as pyproject.toml sets them (seconds)
 # make mutate   changes formulas and thresholds one by one and says what no test notices (docs/mutation.md; half an hour)
 # make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same (make test kills 4 times); each stage; 1, 2, 4 ranks in turn
@@ -19,6 +20,13 @@ LEGACY := .venv-4.37.2
 # With constraints/transformers-VERSION.txt, or of the primary environment.
 VERSIONS ?= 4.37.2 4.46.3 4.57.6 5.23.0
 NEWEST := 5.23.0
+# The oldest and the newest that setup.cfg promises, each with the newest transformers that it has.
+PYTHONS ?= 3.10 3.13
+# transformers 4.37.2 has no build for later Pythons.
+HAS_LEGACY = $(shell $(VENV)/bin/python -c 'import sys; print("yes" if sys.version_info < (3, 13) else "")')
+# Evaluated where something is installed. In words that Python 2 knows.
+TOO_OLD = $(shell $(PYTHON) -c 'import sys; print("" if sys.version_info >= (3, 10) else sys.version.split()[0])' 2>&1)
+REFUSE_OLD = $(if $(TOO_OLD),$(error this needs Python 3.10 or later, and $(PYTHON) is $(TOO_OLD): make … PYTHON=python3.11))
 # Two workers; a file's tests share its fixtures, so that they stay on one worker.
 PYTEST_ARGS ?= -n 2 --dist loadfile -q
 # One thread a process: tiny models gain nothing from more, and torchrun's ranks would fight for the cores.
@@ -27,20 +35,24 @@ export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 PACKAGE := setup.cfg pyproject.toml $(wildcard _build/*)
-PRIMARY_WANTS := -e .[eval,dpo,report,server,dev,deepspeed]
+PRIMARY_WANTS := -e .[eval,dpo,report,server,docs,dev,deepspeed]
 LEGACY_WANTS := torch transformers accelerate peft einops sentencepiece protobuf requests pytest pytest-timeout pytest-xdist hypothesis -e .
 
-.PHONY: demo lint mutate test test-fast test-legacy test-kill test-zero bench reproduce reproduce-quick reproduce-tune agreement matrix clean
-.PRECIOUS: .venv-%/.installed
+.PHONY: demo docs lint mutate test test-fast test-legacy test-kill test-zero bench reproduce reproduce-quick reproduce-tune agreement matrix clean
+.PRECIOUS: .venv-%/.installed .venv-py%/.installed
 demo: $(VENV)/.installed
 	$(VENV)/bin/spr demo
 
 test: lint
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
-	$(MAKE) test-legacy
+	$(if $(HAS_LEGACY),$(MAKE) test-legacy,@echo "transformers 4.37.2 has no build for this Python: make test-legacy is left out")
 
 mutate: $(VENV)/.installed
 	$(VENV)/bin/python tests/mutate.py $(MODULES)
+
+# The variable quiets an advertisement of the theme.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check
@@ -68,6 +80,7 @@ bench: $(VENV)/.installed
 
 reproduce: $(VENV)/.installed
 	$(VENV)/bin/python examples/tiny_world/reproduce/run.py
+	$(VENV)/bin/python docs/generate.py
 
 reproduce-quick: $(VENV)/.installed
 	$(VENV)/bin/python examples/tiny_world/reproduce/run.py quick --out reproduction/quick --results reproduction/quick/results
@@ -81,23 +94,30 @@ agreement: $(VENV)/.installed
 
 # setuptools comes first, from the same pins, so that our own build needs no second environment.
 # lmms-eval and llava-torch pin releases that exclude each other: installed without their dependencies.
-$(VENV)/.installed: constraints/primary.txt $(PACKAGE)
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install -q -c $< setuptools wheel
-	$(VENV)/bin/python -m pip install -q -c $< $(PRIMARY_WANTS) --no-build-isolation
-	$(VENV)/bin/python -m pip install -q -c $< --no-deps lmms-eval llava-torch
+define primary
+	test -x $(@D)/bin/python || $(1) -m venv $(@D)
+	$(@D)/bin/python -m pip install -q -c $< setuptools wheel
+	$(@D)/bin/python -m pip install -q -c $< $(PRIMARY_WANTS) --no-build-isolation
+	$(@D)/bin/python -m pip install -q -c $< --no-deps lmms-eval llava-torch
 	touch $@
+endef
+$(VENV)/.installed: constraints/primary.txt $(PACKAGE)
+	$(REFUSE_OLD)$(call primary,$(PYTHON))
+
+.venv-py%/.installed: constraints/primary.txt $(PACKAGE)
+	$(call primary,python$*)
 
 .venv-%/.installed: constraints/transformers-%.txt constraints/common.txt $(PACKAGE)
-	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(REFUSE_OLD)test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install -q -c $< setuptools wheel
 	$(@D)/bin/python -m pip install -q -c $< $(LEGACY_WANTS) --no-build-isolation
 	$(@D)/bin/python -m pip install -q -c $< --no-deps llava-torch
 	touch $@
 
 # A version whose tests fail gets its crosses, and the others run all the same.
-matrix: $(patsubst %,.venv-%/results.xml,$(filter-out $(NEWEST),$(VERSIONS))) $(patsubst %,$(VENV)/results.xml,$(filter $(NEWEST),$(VERSIONS)))
-	$(PYTHON) tests/matrix.py $(foreach v,$(VERSIONS),$(v)=$(if $(filter $(NEWEST),$(v)),$(VENV),.venv-$(v))/results.xml)
+OF_VERSION = $(if $(filter $(NEWEST),$(1)),$(VENV),.venv-$(1))/results.xml
+matrix: $(foreach v,$(VERSIONS),$(call OF_VERSION,$(v))) $(PYTHONS:%=.venv-py%/results.xml)
+	$(PYTHON) tests/matrix.py $(foreach v,$(VERSIONS),$(call OF_VERSION,$(v))) $(PYTHONS:%=.venv-py%/results.xml)
 
 .PHONY: FORCE
 %/results.xml: %/.installed FORCE

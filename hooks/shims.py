@@ -19,7 +19,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.imports import after_import, once
 from spr_plugin.lines import say
 
-OLDEST, NEWEST = (4, 37), (5, 23)  # transformers that the tests have seen; README holds the table
+OLDEST, NEWEST = (4, 37), (5, 23)  # transformers that the tests have seen; docs/hosts.md has the table
 LLAVA_MODELS = {
     "llava.model.language_model.llava_llama": "LlavaLlamaForCausalLM",
     "llava.model.language_model.llava_mistral": "LlavaMistralForCausalLM",

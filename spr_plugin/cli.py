@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from spr_plugin.config import KINDS, MAX_PIXELS, SPRConfig
+from spr_plugin.config import KINDS, SPRConfig
+from spr_plugin.config.queries import MAX_PIXELS
 from spr_plugin.errors import UserError
 from spr_plugin.lines import say_error
 from spr_plugin.settings import default_of

@@ -1,4 +1,4 @@
-"""Our flags where no host parses them: `spr sample`, a script's own words, README's table."""
+"""Our flags where no host parses them: `spr sample`, a script's own words, the table of docs/flags.md."""
 
 import argparse
 import dataclasses
@@ -76,7 +76,7 @@ def word_of(name: str):
 
 
 def flags_table() -> str:
-    """The table of flags in README."""
+    """The table of docs/flags.md, which `python docs/generate.py` writes."""
     rows = ["| flag | default | meaning | default from |", "|---|---|---|---|"]
     for f in dataclasses.fields(SPRConfig):
         value = default_of(f)
@@ -84,7 +84,3 @@ def flags_table() -> str:
         shown = "" if value is None or value is False else f"`{value}`"
         rows.append(f"| `--{f.name}` | {shown} | {f.metadata['help']} | {f.metadata['origin']} |")
     return "\n".join(rows)
-
-
-if __name__ == "__main__":
-    print(flags_table())

@@ -1,4 +1,4 @@
-"""Boxes on pictures, for people: in reports, and in what a look at held-out regions sends to a tracker."""
+"""Boxes on pictures, for people: in reports, and in what a look at held-out queries sends to a tracker."""
 
 from __future__ import annotations
 

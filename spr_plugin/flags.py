@@ -73,7 +73,7 @@ def refuse_unknown(given, where="--{}") -> None:
     for name in given:
         if name not in names():
             close = difflib.get_close_matches(name, names(), 1)
-            hint = f"; did you mean {close[0]}?" if close else "; README lists them"
+            hint = f"; did you mean {close[0]}?" if close else "; docs/flags.md lists them"
             raise UserError(f"{where.format(name)}: unknown flag{hint}")
 
 

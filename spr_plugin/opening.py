@@ -28,7 +28,6 @@ from spr_plugin.sampling.alone import check_candidates, import_candidates
 from spr_plugin.training import engine, ranks, weights
 from spr_plugin.training.deepspeed_settings import check_deepspeed
 from spr_plugin.training.host import Host
-from spr_plugin.trl_settings import check_settings
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def first_round(host: Host, config: SPRConfig) -> Round:
     """The first round of a run. UserError for what can be known of its flags, model and plugins alone."""
     dpo.check_trainable(host, config)
     dpo.check_workers(host, config)
-    check_settings(config)
+    dpo.check_settings(config)
     config = config.but_for({"spr_clip": config.spr_clip or host.vision_tower})
     folder, pairing = Folder.under(host.trainer.args.output_dir), ask("spr_pairing", config=config)
     if pairing is None:
@@ -262,7 +261,7 @@ def _enter_round(later: Round) -> None:
 def _log(entered: Round, queries: list[Query], skipped: Counter) -> None:
     log_queries(entered.folder, entered.recipe, queries, skipped)
     pictures = len({path for query in queries for path in query.paths})
-    say(f"regions: {len(queries)} on {pictures} pictures ({listed(skipped) or 'nothing left out'})")
+    say(f"queries: {len(queries)} on {pictures} pictures ({listed(skipped) or 'nothing left out'})")
 
 
 def _settings(entering: Round) -> dict[str, dict]:

@@ -44,7 +44,7 @@ def run_rounds(first: Round, queries: list[Query]) -> Round:
     now = first
     improve(now, queries)
     for _ in range(2, first.config.spr_rounds + 1):
-        with during("regions"):
+        with during("queries"):
             now, queries = next_round(first, now)
         improve(now, queries)
     engine.attach_engine(trainer)
@@ -76,7 +76,7 @@ def make_pairs(now: Round, queries: list[Query]) -> list[PreferencePair]:
     with during("candidates", now.folder) as summary:
         sample(now.host, queries, now.recipe, now.config, now.log("candidates"), now.log("batches"))
         candidates = now.log("candidates").read()
-        summary.append(f"{len(candidates)} answers about {len(queries)} regions")
+        summary.append(f"{len(candidates)} answers about {len(queries)} queries")
     with during("scores", now.folder) as summary:
         judge_all(queries, now.recipe, now.host.trainer.args.device, candidates, now.log("scores"))
         without = listed(ranks.from_rank_0(lambda: now.log("scores").words("reason")))
@@ -108,10 +108,10 @@ def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
     records = log.read().values()
     pairs = [PreferencePair.from_record(record) for record in records if "skip" not in record]
     reasons = listed(counted(record["skip"] for record in records if "skip" in record))
-    _say(f"{len(pairs)} pairs from {len(queries)} regions ({reasons or 'none skipped'})")
+    _say(f"{len(pairs)} pairs from {len(queries)} queries ({reasons or 'none skipped'})")
     if not pairs:
         where = now.folder.path / "scores"
-        raise UserError(f"no preference pair is left of {len(queries)} regions ({reasons}): see {where}")
+        raise UserError(f"no preference pair is left of {len(queries)} queries ({reasons}): see {where}")
     return pairs
 
 
@@ -121,7 +121,7 @@ def train_on(now: Round, pairs: list[PreferencePair], watched: list[Query]) -> N
     pairs = [pair for pair in pairs if pair.query not in apart]
     if not pairs:
         raise UserError(
-            f"no preference pair is left to train on: all come from the {len(apart)} regions that are "
+            f"no preference pair is left to train on: all come from the {len(apart)} queries that are "
             "held out; take more --spr_regions, or --spr_probe_regions 0"
         )
     names = dpo.choose_trainable(now.host, now.config)

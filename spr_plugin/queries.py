@@ -61,10 +61,10 @@ def settled_queries(
     """
     over = config.spr_overwrite
     changed = changes(folder, {} if over else settings, restart)
-    anew = over or "regions" in changed.again
+    anew = over or "queries" in changed.again
     queries, skipped = find_queries(folder, config, recipe, source, anew)
-    if anew and not over and {query.id for query in queries} == folder.log("regions").read().keys():
-        changed = changes(folder, settings, restart, stays={"regions"})
+    if anew and not over and {query.id for query in queries} == folder.log("queries").read().keys():
+        changed = changes(folder, settings, restart, stays={"queries"})
     return queries, skipped, changed
 
 
@@ -72,7 +72,7 @@ def held_queries(folder: Folder, recipe: Recipe) -> list[Query] | None:
     """The queries whose log in ``folder`` is whole; None where it is not, or not there."""
     if not folder.skipped.exists():
         return None
-    records = folder.log("regions").read()
+    records = folder.log("queries").read()
     return None if records.damaged else [recipe.read(record) for record in records.values()]
 
 
@@ -81,12 +81,12 @@ def logged_queries(folder: Folder, recipe: Recipe) -> list[Query]:
     queries = held_queries(folder, recipe)
     if queries is None:
         raise UserError(
-            f"{folder.path / 'regions'} was damaged while it was read: run the same command again"
+            f"{folder.path / 'queries'} was damaged while it was read: run the same command again"
         )
     return queries
 
 
 def log_queries(folder: Folder, recipe: Recipe, queries: list[Query], skipped: Counter) -> None:
     """Write the log of queries, and what was left out by reason."""
-    folder.log("regions").write({**query.to_record(), "recipe": recipe.name} for query in queries)
+    folder.log("queries").write({**query.to_record(), "recipe": recipe.name} for query in queries)
     write_json(folder.skipped, dict(skipped))

@@ -180,8 +180,8 @@ def setting(
 ) -> Any:
     """A field with its help, where its default comes from, its range, and the stage whose records it shapes.
 
-    That stage and those behind it are made again where it changes. README's table is generated from these; a
-    recipe's own settings are made of such fields too (:func:`spr_plugin.config_checks.own_settings`).
+    That stage and those behind it are made again where it changes. docs/flags.md is generated from these; a
+    recipe's own settings are made of such fields too (:func:`spr_plugin.config.own_settings`).
     """
     metadata = {"help": help, "origin": origin, "within": within, "shapes": shapes}
     if isinstance(default, list):

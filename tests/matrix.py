@@ -1,14 +1,15 @@
-"""The table of versions in README, from the results of ``pytest -m legacy --junitxml``: ``python
-tests/matrix.py 4.37.2=FILE 5.23.0=FILE …``.
+"""The table of versions in docs/hosts.md, from the results of ``pytest -m legacy --junitxml``: ``python
+tests/matrix.py ENVIRONMENT/results.xml …``, each in the environment that it is of.
 
 A cell is a tick where every test of its column passed, a cross where one failed, a dash where none ran.
 """
 
+import subprocess
 import sys
 import xml.etree.ElementTree as xml
 from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "hosts.md"
 BEGIN, END = "<!-- matrix: written by `make matrix` -->\n", "<!-- end of matrix -->"
 COLUMNS = {
     "flags, boot": ("test_boot", "test_run"),
@@ -19,6 +20,19 @@ COLUMNS = {
     "SPR, 2 ranks": ("test_two_ranks",),
     "LLaVA's builder loads it": ("test_the_host_s_own_loader_reads_the_result",),
 }
+
+
+VERSIONS = """
+import importlib.metadata, sys
+print(importlib.metadata.version("transformers"), "{}.{}".format(*sys.version_info))
+"""
+
+
+def versions(environment: Path) -> tuple[str, str]:
+    """Of transformers and Python there."""
+    said = subprocess.check_output([environment / "bin" / "python", "-c", VERSIONS], text=True)
+    transformers, python = said.split()
+    return transformers, python
 
 
 def cell(cases: dict, words: tuple) -> str:
@@ -40,21 +54,21 @@ def cases_of(file: str) -> dict:
 
 
 def table(results: dict) -> str:
-    rows = ["| transformers | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    rows = ["| transformers | Python | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
     rows += [
-        f"| {version} | " + " | ".join(cell(cases, words) for words in COLUMNS.values()) + " |"
-        for version, cases in results.items()
+        f"| {transformers} | {python} | "
+        + " | ".join(cell(cases, words) for words in COLUMNS.values())
+        + " |"
+        for (transformers, python), cases in results.items()
     ]
     return "\n".join(rows) + "\n"
 
 
-def main(arguments: list) -> int:
-    results = {
-        version: cases_of(file) for version, file in (argument.split("=", 1) for argument in arguments)
-    }
-    text = README.read_text()
+def main(files: list) -> int:
+    results = {versions(Path(file).parent): cases_of(file) for file in files}
+    text = PAGE.read_text()
     start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    README.write_text(text[:start] + table(results) + text[end:])
+    PAGE.write_text(text[:start] + table(results) + text[end:])
     print(table(results))
     return any(result in ("failure", "error") for cases in results.values() for result in cases.values())
 

@@ -1,4 +1,4 @@
-"""Our flags where no host parses them: help, and README's table."""
+"""Our flags where no host parses them: help, completion, and the table of docs/flags.md."""
 
 import re
 import runpy

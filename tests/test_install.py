@@ -2,6 +2,7 @@
 checkout.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ SOURCES = [
     "spr_plugin",
     "hooks",
     "eval_tasks",
+    "examples/tiny_world",
 ]
 LOOK = (
     "import sys, spr_plugin.hooks.shims, spr_plugin.eval_tasks; print('spr_plugin.boot' in sys.modules,"
@@ -51,7 +53,10 @@ def checkout(tmp_path_factory):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(
-                source, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+                source,
+                folder / name,
+                symlinks=True,
+                ignore=shutil.ignore_patterns("__pycache__", "reproduce"),
             )
         elif source.exists():
             shutil.copy(source, folder / name)
@@ -164,10 +169,64 @@ def test_the_wheel_of_the_sdist_is_that_of_the_checkout_and_holds_each_module_on
     modules = [text for text in files[wheel].values() if text.strip()]
     assert len(modules) == len(set(modules))
     sources = [
-        p for folder in ("spr_plugin", "hooks", "eval_tasks") for p in (checkout / folder).rglob("*.py")
+        p
+        for folder in ("spr_plugin", "hooks", "eval_tasks", "examples/tiny_world")
+        for p in (checkout / folder).rglob("*.py")
     ]
     written = {p.resolve() for p in sources}
     assert len(files[wheel]) == len(written)
+
+
+SMALL_DEMO = """
+from spr_plugin.tools import demo
+demo.SIZES = {"sft": 8, "spr": 4, "val": 1, "test": 1}
+demo.FLAGS = "--spr_regions 4 --spr_max_new_tokens 24 --spr_sample_batch 8 --spr_tune full --spr_batch_size 2"
+demo.trained("demo")
+"""
+
+
+def test_the_wheel_s_demo_runs_in_an_empty_folder(wheel, environment, tmp_path):
+    """Its data and its training in small: the embedded world comes out of the wheel, and no path leads into a
+    checkout.
+    """
+    python, site = environment
+    install(python, wheel, cwd=tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    printed = call(python, "-c", SMALL_DEMO, cwd=empty)
+    assert (empty / "demo" / "llava-spr" / "spr" / "report.html").exists()
+    assert sorted(path.name for path in empty.iterdir()) == ["demo"]
+    config = json.loads((empty / "demo" / "llava-spr" / "config.json").read_text())
+    assert Path(config["mm_vision_tower"]).is_relative_to(empty)
+    assert str(ROOT) not in printed.replace(str(sys.prefix), "")
+    assert str(site / "spr_plugin" / "tiny_world") in printed
+
+
+def test_the_demo_names_what_is_not_installed(wheel, environment, tmp_path):
+    """Nothing is lent here: torch and all that comes with it are missing, and no data is made."""
+    python, site = environment
+    install(python, wheel, cwd=tmp_path)
+    lent = site / "a_lender.pth"
+    only = tmp_path / "only"
+    only.mkdir()
+    for name in (
+        "pluggy",
+        "click",
+        "numpy",
+        "numpy.libs",
+        "PIL",
+        "pillow.libs",
+        "scipy",
+        "scipy.libs",
+        "tqdm",
+    ):
+        (only / name).symlink_to(Path(sysconfig.get_paths()["purelib"]) / name)
+    lent.write_text(f"{only}\n")
+    done = subprocess.run([python.parent / "spr", "demo"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and not (tmp_path / "demo").exists()
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("spr: error: spr demo runs torch, transformers, peft, trl, llava, lmms_eval")
+    assert "pip install --no-deps lmms-eval llava-torch" in line
 
 
 RUN = ["-m", "spr_plugin.run", "x.py", "--lr", "1"]

@@ -1,7 +1,10 @@
 """The table of versions says what the results say."""
 
 import importlib.util
+import sys
 from pathlib import Path
+
+import transformers
 
 spec = importlib.util.spec_from_file_location("matrix", Path(__file__).with_name("matrix.py"))
 matrix = importlib.util.module_from_spec(spec)
@@ -15,21 +18,24 @@ RESULTS = """<testsuites><testsuite>
 
 
 def test_cells(tmp_path, monkeypatch):
-    file, readme = tmp_path / "results.xml", tmp_path / "README.md"
+    file, page, python = tmp_path / "results.xml", tmp_path / "hosts.md", tmp_path / "bin" / "python"
     file.write_text(RESULTS)
-    readme.write_text(f"before\n{matrix.BEGIN}old\n{matrix.END}\nafter\n")
-    monkeypatch.setattr(matrix, "README", readme)
-    assert matrix.main([f"4.37.2={file}"]) == 1
-    written = readme.read_text()
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    page.write_text(f"before\n{matrix.BEGIN}old\n{matrix.END}\nafter\n")
+    monkeypatch.setattr(matrix, "PAGE", page)
+    assert matrix.main([str(file)]) == 1
+    written = page.read_text()
     assert (
-        "| 4.37.2 | ✓ | ✗ | ✗ | – | – | – | – |" in written
+        f"| {transformers.__version__} | 3.{sys.version_info[1]} | ✓ | ✗ | ✗ | – | – | – | – |" in written
         and written.startswith("before")
         and written.endswith("after\n")
     )
 
 
-def test_readme_has_a_place_for_it():
-    text = matrix.README.read_text()
+def test_the_page_has_a_place_for_it():
+    text = matrix.PAGE.read_text()
     assert text.count(matrix.BEGIN) == text.count(matrix.END) == 1
 
 

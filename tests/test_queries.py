@@ -1,4 +1,4 @@
-"""The flags of the annotation source, through the stage that writes the regions."""
+"""The flags of the annotation source, through the stage that writes the queries."""
 
 import json
 from types import SimpleNamespace
@@ -68,11 +68,11 @@ def test_queries_that_were_damaged_since_they_were_written_are_a_line(source, wr
     folder, form = Folder(source / "spr"), llava()
     config = SPRConfig(spr=True, spr_annotations=str(source / "coco.json"), spr_image_folder=str(source))
     write_queries(folder, config, form)
-    path, entered = folder.log("regions").path, SimpleNamespace(folder=folder, config=config)
+    path, entered = folder.log("queries").path, SimpleNamespace(folder=folder, config=config)
     entered.recipe = find_recipe(config, form)
     assert queries_of(entered)
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(UserError, match="regions was damaged .* run the same command again"):
+    with pytest.raises(UserError, match="queries was damaged .* run the same command again"):
         queries_of(entered)
 
 
@@ -192,7 +192,7 @@ def test_variants_of_scoring_use_the_answers_of_an_earlier_run(source, tmp_path,
     bound(first, config)
     write_queries(first, config, llava(), None, str(source))
     ids = [
-        f"{region}{place}" for region in first.log("regions").read() for place in range(config.spr_samples)
+        f"{region}{place}" for region in first.log("queries").read() for place in range(config.spr_samples)
     ]
     first.log("candidates").append(*({"id": id, "text": "a dog"} for id in ids))
     variant = SPRConfig(
@@ -218,14 +218,14 @@ def test_answers_to_other_mined_boxes_are_not_taken_up(source, regions):
     bound(Folder(first), SPRConfig(spr=True, spr_more_than=3, **flags))
     ids = [
         f"{region}{place}"
-        for region in Log(first / "regions").read()
+        for region in Log(first / "queries").read()
         for place in range(SPRConfig().spr_samples)
     ]
     Log(first / "candidates").append(*({"id": id, "text": "a dog"} for id in ids))
     regions(into="same", spr_candidates=str(first), **flags)
     assert ids and set(Log(source / "same" / "candidates").read()) == set(ids)
     grounded(source, width=11)
-    with pytest.raises(UserError, match="differ in 1 of 1 regions: .*--data_path"):
+    with pytest.raises(UserError, match="differ in 1 of 1 queries: .*--data_path"):
         regions(into="other", spr_candidates=str(first), **flags)
 
 

@@ -83,6 +83,7 @@ def test_the_pipeline_knows_no_boxes_and_no_recipe_of_its_own():
 ELSEWHERE = {
     "__main__": "test_command_line.py",
     "cli": "test_command_line.py tools/test_score_file.py",
+    "config": "config/test_all_flags.py",
     "contracts": "hosts/test_contracts.py",
     "dpo.coordinates": "dpo/test_logbook.py",
     "dpo.dry_step": "dpo/test_start.py",

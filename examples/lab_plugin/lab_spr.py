@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from spr_plugin.boxes import Box, Space
-from spr_plugin.config_checks import own_settings
+from spr_plugin.config import own_settings
 from spr_plugin.data.annotations import AnnotatedImage, Annotation, image_size, usable
 from spr_plugin.data.pictures import Picture
 from spr_plugin.formats.bracket import BracketFormat

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from spr_plugin.config import MAX_PIXELS
+from spr_plugin.config.queries import MAX_PIXELS
 from spr_plugin.errors import UserError
 from spr_plugin.progress import say
 

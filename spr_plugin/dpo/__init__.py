@@ -12,7 +12,7 @@ still answering), ``resume`` (after a death).
 
 from spr_plugin.dpo.phase import clean, improve, try_step
 from spr_plugin.dpo.probe import held_out
-from spr_plugin.dpo.trainer import check_workers
+from spr_plugin.dpo.trainer import check_settings, check_workers
 from spr_plugin.training.trainable import (
     check_trainable,
     choose_trainable,
@@ -21,6 +21,7 @@ from spr_plugin.training.trainable import (
 )
 
 __all__ = [
+    "check_settings",
     "check_trainable",
     "check_workers",
     "choose_trainable",

@@ -140,7 +140,7 @@ class OnlyDryStep(TrainerCallback):
 
 
 class DuringTraining(TrainerCallback):
-    """What happens between the steps: a dry step before the first, a look at held-out regions every few."""
+    """What happens between the steps: a dry step before the first, a look at held-out queries every few."""
 
     def __init__(self, trainer, stage: Stage, steps: int, progress: Progress):
         self.trainer, self.stage, self.steps, self.progress = trainer, stage, steps, progress
@@ -181,7 +181,7 @@ class DuringTraining(TrainerCallback):
                 refuse_collapse(what, step)
             if ranks.rank() == 0:
                 say(
-                    f"DPO stops at step {step}: the model stops answering ({what} on held-out regions); the"
+                    f"DPO stops at step {step}: the model stops answering ({what} on held-out queries); the"
                     " best state before is kept"
                 )
             self.collapsed = control.should_training_stop = True
@@ -221,7 +221,7 @@ def train(stage: Stage, data: PairRows, logbook: Logbook, checkpoint: Path | Non
     best = stage.watch.restore_best()
     if best is not None and ranks.rank() == 0:
         say(
-            f"the state of step {best} is kept: {stage.watch.recipe.BEST} on held-out regions was highest"
+            f"the state of step {best} is kept: {stage.watch.recipe.BEST} on held-out queries was highest"
             " there (--spr_keep_best)"
         )
 

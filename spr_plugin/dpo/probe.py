@@ -121,7 +121,7 @@ class Watch:
 
 def refuse_collapse(what: str, step: int) -> None:
     raise UserError(
-        f"the model stops answering at step {step} of the DPO stage ({what} on held-out regions), and no"
+        f"the model stops answering at step {step} of the DPO stage ({what} on held-out queries), and no"
         " earlier state was kept: lower --spr_learning_rate, give sft more weight (--spr_loss_type,"
         " --spr_loss_weights), or take --spr_keep_best True"
     )

@@ -52,7 +52,7 @@ def _first_readable(queries: list[Query]) -> tuple:
         if (pictures := read_all(query.pictures)) is not None:
             return query, pictures
     raise UserError(
-        f"no picture of the {len(queries)} regions can be read ({queries[0].pictures[0].path}): mend the"
+        f"no picture of the {len(queries)} queries can be read ({queries[0].pictures[0].path}): mend the"
         " files or take others"
     )
 

@@ -1,5 +1,5 @@
 """What the stage shows while it runs, beside what transformers' integrations log: its own bar, and the
-answers to held-out regions on their pictures."""
+answers to held-out queries on their pictures."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def show_answers(
         for send in senders:
             send(rows, state.global_step)
     except Exception as error:  # a tracker's code, or a plugin's that draws: it must not cost the stage
-        say(f"the answers to held-out regions cannot be shown ({' '.join(str(error).split())})")
+        say(f"the answers to held-out queries cannot be shown ({' '.join(str(error).split())})")
 
 
 def _sender(callback) -> Callable[[Sequence[Shown], int], None] | None:

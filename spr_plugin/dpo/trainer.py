@@ -13,13 +13,13 @@ import pickle
 from pathlib import Path
 
 import torch
-from transformers import DefaultFlowCallback, Trainer, TrainingArguments
+from transformers import DefaultFlowCallback, Trainer, TrainingArguments, get_scheduler
 from transformers import trainer as trainer_module
+from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from spr_plugin.config import SPRConfig
-from spr_plugin.config_checks import dpo_settings
+from spr_plugin.config import SPRConfig, dpo_settings
 from spr_plugin.dpo import resume
 from spr_plugin.dpo.coordinates import apart
 from spr_plugin.dpo.logbook import Logbook
@@ -113,6 +113,36 @@ def arguments(
         if not given:
             raise
         raise UserError(f"--spr_dpo_config {config.spr_dpo_config}: {' '.join(str(error).split())}") from None
+
+
+def check_settings(config: SPRConfig) -> None:
+    """UserError for values of the Trainer's settings that torch or transformers would refuse once the stage
+    trains: they are asked now."""
+    path, settings = config.spr_dpo_config, dpo_settings(config)[1]
+    if not settings:
+        return
+    given = settings.get
+    kind = given("lr_scheduler_type", "cosine")
+    optimizer = torch.optim.SGD([torch.zeros(1)], 1e-3)
+    try:
+        schedule = get_scheduler(kind, optimizer, 1, 10, given("lr_scheduler_kwargs"))
+        optimizer.step()
+        schedule.step()  # one that follows a metric wants it here, and the stage evaluates none
+    except (ValueError, TypeError, ArithmeticError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"--spr_dpo_config {path}: lr_scheduler_type {kind}: {why}") from None
+    (warmup,) = (field for field in dataclasses.fields(TrainingArguments) if field.name == "warmup_steps")
+    if 0 < given("warmup_steps", 0) < 1 and warmup.type in (int, "int"):
+        raise UserError(
+            f"--spr_dpo_config {path}: warmup_steps {given('warmup_steps')}: this transformers knows no share"
+            " of all steps; give a whole number"
+        )
+    known = {"none", "all", *get_available_reporting_integrations()}
+    if missing := sorted(set(given("report_to", [])) - known):
+        raise UserError(
+            f"--spr_dpo_config {path}: report_to {', '.join(missing)} is not installed, or not known to this "
+            "transformers"
+        )
 
 
 def check_workers(host: Host, config: SPRConfig) -> None:

@@ -53,11 +53,11 @@ def summary(run: SavedRun) -> dict:
     invalid = [row["reason"] for row in rows.values() if row["reason"]]
     unchosen = [row["not_choosable"] for row in rows.values() if row["not_choosable"] and not row["reason"]]
     skipped = [record["skip"] for record in run.records("pairs").values() if "skip" in record]
-    counts = {"regions": len(queries), "candidates": len(rows), "preference pairs": len(pairs)}
+    counts = {"queries": len(queries), "candidates": len(rows), "preference pairs": len(pairs)}
     return {
         "counts": counts,
         "skipped_images": run.skipped,
-        "skipped_regions": counted(skipped),
+        "skipped_queries": counted(skipped),
         "invalid_candidates": counted(invalid),
         "not_choosable": counted(unchosen),
         "terms": _mean_terms(rows, pairs),

@@ -33,7 +33,7 @@ from spr_plugin.runs.layout import (
 DELETED = {
     part: turn
     for turn, part in enumerate(
-        "exit.json round policy dpo bad_pairs reference lengths pairs scores batches candidates regions base"
+        "exit.json round policy dpo bad_pairs reference lengths pairs scores batches candidates queries base"
         " entry trainer_state.json training.json manifest.json".split()
     )
 }

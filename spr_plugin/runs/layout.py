@@ -13,18 +13,18 @@ from spr_plugin.runs import lock
 from spr_plugin.runs.log import Log
 
 LOCK = lock.NAME
-LAYOUT = 3  # its version; another one's folder is neither gone on with nor guessed at
+LAYOUT = 4  # its version; another one's folder is neither gone on with nor guessed at
 MANIFEST = "manifest.json"
 # Stage → what it leaves. The first holds its manifest; records can be had again by their text alone, so that
 # they are set aside where a stage is made again, and weights are not. "round" is each later round's folder.
 PARTS_OF = {
-    "regions": ("regions",),
+    "queries": ("queries",),
     "candidates": ("candidates", "batches"),
     "scores": ("scores",),
     "pairs": ("pairs",),
     "dpo": ("dpo", "policy", "bad_pairs", "round", "exit.json"),
 }
-RECORDS = frozenset("regions candidates batches scores pairs".split())
+RECORDS = frozenset("queries candidates batches scores pairs".split())
 REPLACED = ".replaced"
 # Of the manifests of layout 1, which named no layout; other tools write files of that name too.
 OLD_KEYS = {"hash", "config", "inputs", "versions"}
@@ -34,6 +34,7 @@ PARTS = frozenset(part for parts in PARTS_OF.values() for part in parts) | {
     *"entry base lengths reference ranks training.json trainer_state.json failed.json report.html".split(),
     LOCK,
     MANIFEST,
+    "regions",  # the queries of layouts before 4, which --spr_overwrite deletes too
 }
 BEFORE_A_RUN = frozenset({LOCK, MANIFEST, "ranks"})  # what one may leave that died before it began
 WEIGHTS = frozenset({"entry", "base", "policy"})  # each written anew as a whole
@@ -70,8 +71,8 @@ class Folder:
         self.exit = self.path / "exit.json"
         self.failed, self.report = self.path / "failed.json", self.path / "report.html"
         self.manifest = self.path / MANIFEST
-        # Written after the log of regions, which is whole where this is.
-        self.skipped = self.path / "regions" / "counts.json"
+        # Written after the log of queries, which is whole where this is.
+        self.skipped = self.path / "queries" / "counts.json"
 
     @classmethod
     def under(cls, output_dir: AnyPath) -> Folder:
@@ -82,7 +83,7 @@ class Folder:
         return str(self.path)
 
     def log(self, stage: str, rank: int = 0) -> Log:
-        """The log of ``regions``, ``batches``, ``candidates``, ``scores``, ``pairs``, ``lengths`` or
+        """The log of ``queries``, ``batches``, ``candidates``, ``scores``, ``pairs``, ``lengths`` or
         ``reference``.
         """
         return Log(self.path / stage, rank)

@@ -14,8 +14,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from spr_plugin.config import SPRConfig
-from spr_plugin.config_checks import shaping
+from spr_plugin.config import SPRConfig, shaping
 from spr_plugin.data.selection import exclusion_files
 from spr_plugin.errors import UserError
 from spr_plugin.files import AnyPath, content, read_json, write_json
@@ -36,10 +35,10 @@ from spr_plugin.runs.layout import (
 
 Settings = dict[str, Any]  # flag → value, plain data
 # Which stages' records a plugin's hook shapes; the host's own training is bound by spr/training.json.
-RECIPE_STAGES = ("regions", "candidates", "scores")  # equal queries may be asked and judged otherwise
+RECIPE_STAGES = ("queries", "candidates", "scores")  # equal queries may be asked and judged otherwise
 STAGES_OF = {
     "spr_recipe": RECIPE_STAGES,
-    "spr_annotations": ("regions",),
+    "spr_annotations": ("queries",),
     "spr_box_format": ("candidates",),
     "spr_host": ("candidates",),
     "spr_scorer": ("scores",),
@@ -61,17 +60,17 @@ def settings_of(config: SPRConfig, box: Settings, data_path: str | None = None) 
     """
     settings = shaping(config)
     settings["candidates"]["box"] = box
-    recipe = {name: settings["regions"][name] for name in ("spr_recipe", "spr_recipe_config")}
+    recipe = {name: settings["queries"][name] for name in ("spr_recipe", "spr_recipe_config")}
     for stage in RECIPE_STAGES:
         settings[stage] |= recipe
     if config.spr_annotations is None:
-        settings["regions"] |= {"data_path": of_file(data_path), "box": box}
+        settings["queries"] |= {"data_path": of_file(data_path), "box": box}
     else:
-        settings["regions"]["spr_annotations"] = of_file(config.spr_annotations)
+        settings["queries"]["spr_annotations"] = of_file(config.spr_annotations)
     if config.spr_exclude:
         listed = [file for path in config.spr_exclude for file in exclusion_files(path)]
         hashes = [content(file)["hash"] for file in listed if file.is_file()]
-        settings["regions"]["spr_exclude"] = {"path": " ".join(config.spr_exclude), "hash": digest(hashes)}
+        settings["queries"]["spr_exclude"] = {"path": " ".join(config.spr_exclude), "hash": digest(hashes)}
     shaped = {
         path: {stage for hook in hooks_of(path) for stage in STAGES_OF[hook]} for path in config.spr_plugin
     }

@@ -77,7 +77,7 @@ class SavedRun:
             return "failed"
         if self.folder.exit.exists() or (self.is_sampling and self._all_answered()):
             return "finished"
-        return "stopped" if self.records("regions") else "empty"
+        return "stopped" if self.records("queries") else "empty"
 
     @property
     def is_sampling(self) -> bool:
@@ -97,7 +97,7 @@ class SavedRun:
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Reason → pictures and regions that were left out of the annotated ones."""
+        """Reason → what the source of the queries gave and was left out."""
         return self._table(self.folder.skipped) or {}
 
     @staticmethod
@@ -111,7 +111,7 @@ class SavedRun:
         return table if isinstance(table, dict) else None
 
     def records(self, stage: str) -> Records:
-        """id → record of ``regions``, ``candidates``, ``scores``, ``pairs``, ``lengths`` or ``reference`` as
+        """id → record of ``queries``, ``candidates``, ``scores``, ``pairs``, ``lengths`` or ``reference`` as
         they are when first asked for; damaged ones are left out and counted in a line.
         """
         if stage not in self._records:
@@ -131,7 +131,7 @@ class SavedRun:
         plugin is not there.
         """
         read = self.recipe.read if self.recipe else Query.from_record
-        return {query.id: query for query in self._made("regions", read)}
+        return {query.id: query for query in self._made("queries", read)}
 
     @functools.cached_property
     def recipe(self) -> Recipe[Any] | None:
@@ -149,7 +149,7 @@ class SavedRun:
 
     @functools.cached_property
     def pairs(self) -> list[PreferencePair]:
-        """The preference pairs; regions without one are records of "pairs" alone, with the reason."""
+        """The preference pairs; queries without one are records of "pairs" alone, with the reason."""
         return self._made("pairs", PreferencePair.from_record)
 
     def _made(self, stage: str, make: Callable[[Record], T]) -> list[T]:

@@ -1,7 +1,7 @@
 """What the steps of a DPO stage said, ``spr/dpo/log.jsonl``: one record an optimizer step, in their order.
 
 A record is plain numbers: ``step`` of the stage, ``global_step`` (behind the host's own), ``epoch``, ``time``
-(seconds since 1970), means over the step's pairs, and under ``probe/`` what a look at held-out regions saw
+(seconds since 1970), means over the step's pairs, and under ``probe/`` what a look at held-out queries saw
 after it. Step 0 is the look before the first one.
 """
 
@@ -58,7 +58,7 @@ def last_step(folder: Folder) -> int:
 
 def told(records: list[Record], pairs: int) -> str:
     """What a stage on so many pairs came to, in a line: first and last values, of the looks at held-out
-    regions too."""
+    queries too."""
     shown = (
         "loss",
         "rewards/margins",

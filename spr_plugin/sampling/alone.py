@@ -1,4 +1,4 @@
-"""``spr sample``: regions and their candidates from a server, on a machine that holds no trainer;
+"""``spr sample``: queries and their candidates from a server, on a machine that holds no trainer;
 ``--spr_candidates`` takes them up.
 """
 
@@ -19,7 +19,7 @@ from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.lock import lock
 from spr_plugin.runs.manifest import bind, check_layout, settings_of, took
 
-# What shapes regions and prompts: a training run that takes candidates up must agree on it.
+# What shapes queries and prompts: a training run that takes candidates up must agree on it.
 SHARED = """spr_min_objects spr_min_area spr_keep_crowd spr_regions spr_regions_per_image spr_more_than
     spr_seed spr_prompts spr_samples spr_recipe spr_recipe_config""".split()
 FLAGS = [
@@ -31,7 +31,7 @@ FLAGS = [
 
 
 def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
-    """Fill ``directory`` with regions and candidates; the same call goes on after any interruption. The
+    """Fill ``directory`` with queries and candidates; the same call goes on after any interruption. The
     number of candidates.
     """
     from spr_plugin.sampling.stage import sample
@@ -45,7 +45,7 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
             f"--out {folder} is a training run's: its scores are of its own answers; take another folder"
         )
     asked = settings_of(config, box_format.describe())
-    settings = {stage: asked[stage] for stage in ("regions", "candidates")}
+    settings = {stage: asked[stage] for stage in ("queries", "candidates")}
     recipe = find_recipe(config, box_format)
     queries, skipped, changed = settled_queries(folder, settings, config, recipe, Source())
     check_candidates(config, recipe, box_format, queries, None if "candidates" in changed.again else folder)
@@ -99,13 +99,13 @@ def candidates_of(
         UserError: they are not whole, or answer other queries: other flags, boxes, annotations or pictures.
     """
     assert config.spr_candidates, "asked for only where it is given"
-    regions = {query.id for query in queries}
+    wanted_ids = {query.id for query in queries}
     try:
         source, wanted = runs.open(config.spr_candidates), wanted_of(recipe, queries, config)
     except UserError as error:
         raise UserError(f"--spr_candidates {error}") from None
     asked = settings_of(config, box_format.describe())
-    ours = {**asked["regions"], **asked["candidates"]}
+    ours = {**asked["queries"], **asked["candidates"]}
     changed = [
         f"{name} was {source.config.get(name)}, is {ours[name]}"
         for name in [*SHARED, "box"]
@@ -120,12 +120,12 @@ def candidates_of(
             f"--spr_candidates {source.folder} was sampled otherwise ({', '.join(changed)}); give the same"
             " flags"
         )
-    # A region's id is a hash of its picture, box and objects: equal ids, equal questions, whatever paths the
+    # A query's id is a hash of all that makes the question: equal ids, equal questions, whatever paths the
     # files have here.
-    answered = source.records("regions")
-    if others := max(len(answered.keys() - regions), len(regions - answered.keys())):
+    answered = source.records("queries")
+    if others := max(len(answered.keys() - wanted_ids), len(wanted_ids - answered.keys())):
         raise UserError(
-            f"--spr_candidates {source.folder} and this run differ in {others} of {len(regions)} regions:"
+            f"--spr_candidates {source.folder} and this run differ in {others} of {len(wanted_ids)} queries:"
             " give both the same annotations or --data_path, --spr_exclude and pictures"
         )
     candidates = source.records("candidates")

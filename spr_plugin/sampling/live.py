@@ -87,8 +87,8 @@ class LiveSampler:
         asked = {number: row for number, row in enumerate(rows) if row is not None}  # by place in the batch
         self.unread += len(rows) - len(asked)
         seeds = [
-            [int(candidate_id(region, kind, index), 16) % 2**63 for index in samples]
-            for region, kind in (batch["asks"][number] for number in asked)
+            [int(candidate_id(query, kind, index), 16) % 2**63 for index in samples]
+            for query, kind in (batch["asks"][number] for number in asked)
         ]
         try:
             answers = self.decoded(list(asked.values()), seeds)

@@ -32,7 +32,7 @@ def sample(
         host: whose live model answers; None is enough for a server.
 
     Raises:
-        UserError: a picture has vanished since the regions were made, one prompt alone does not fit in
+        UserError: a picture has vanished since the queries were made, one prompt alone does not fit in
             memory, a server fails or has too many empty answers.
     """
     make_plan = lambda: batch_plan(queries, recipe, config.spr_sample_batch)

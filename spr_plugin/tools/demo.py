@@ -2,18 +2,23 @@
 lmms-eval before and after.
 """
 
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import write_json
+from spr_plugin.files import read_json, write_json
 from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.progress import say
 from spr_plugin.runs.layout import Folder
 
-WORLD = Path("examples/tiny_world")
+PACKAGE = Path(__file__).parents[1]
+# Of an installed package, else of a checkout.
+WORLD = next(filter(Path.is_dir, (PACKAGE / "tiny_world", PACKAGE.parent / "examples" / "tiny_world")))
+PARTS = ("torch", "transformers", "peft", "trl", "llava", "lmms_eval", "datasets", "sentencepiece")
 SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 290}
 FLAGS = f"""--spr_regions {SIZES["spr"]} --spr_max_new_tokens 160 --spr_sample_batch 16 --spr_tune full
     --spr_batch_size 8 --spr_learning_rate 5e-5"""
@@ -30,18 +35,15 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
         What `spr_plugin.eval_tasks.compare.compare` says of base and result.
 
     Raises:
-        UserError: the embedded world is not here, or a part failed.
+        UserError: a package that it runs is not installed, or a part failed.
     """
-    if not (WORLD / "scenes.py").exists():
+    if missing := [name for name in PARTS if importlib.util.find_spec(name) is None]:
         raise UserError(
-            f"{WORLD}: the embedded world is part of the source tree; run `spr demo` from its root"
+            f"spr demo runs {', '.join(missing)}, not installed here: pip install"
+            " 'spr-plugin[dpo,eval,report]' && pip install --no-deps lmms-eval llava-torch"
         )
     refuse_unwritable({"--out": out}, folders=True)
-    data, model = Path(out) / "data", Path(out) / "llava-spr"
-    if not (data / "spr.json").exists():
-        _run("data", [sys.executable, str(WORLD / "scenes.py"), str(data), *_sizes()], out)
-    if not (model / "config.json").exists():
-        _run("SFT and SPR", train_command(data, model), out)
+    data, model = trained(out)
     for checkpoint, folder in ((Folder.under(model).base, "eval-base"), (model, "eval-spr")):
         _measure(checkpoint, data, Path(out) / folder, limit)
     from spr_plugin.eval_tasks.compare import compare
@@ -53,15 +55,39 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
     return comparison
 
 
-def train_command(data: Path, model: Path, flags: str = FLAGS) -> list[str]:
-    """LLaVA's own training command on the tiny world; all that is ours begins with ``--spr`` and, but for the
-    paths, is `flags`.
+def trained(out: str) -> tuple[Path, Path]:
+    """Folders of the data and of the model that SPR trained on it."""
+    data, model = Path(out) / "data", Path(out) / "llava-spr"
+    if not (data / "spr.json").exists():
+        _run("data", [sys.executable, str(WORLD / "scenes.py"), str(data), *_sizes()], out)
+    if not (model / "config.json").exists():
+        _run("SFT and SPR", train_command(data, model, FLAGS, placed(Path(out) / "llava")), out)
+    return data, model
+
+
+def placed(folder: Path) -> Path:
+    """A copy of the embedded LLaVA whose config names its vision tower by where it lies: the embedded one's
+    path holds from the root of a checkout alone. A relative `folder` stays so, since LLaVA's script takes a
+    model with "mpt" in its path ("prompts") for an MPT.
     """
-    tiny = (WORLD / "llava").resolve()
+    shutil.copytree(WORLD / "llava", folder, dirs_exist_ok=True)
+    config = {
+        **read_json(folder / "config.json"),
+        "mm_vision_tower": str((folder / "vision_tower").resolve()),
+    }
+    write_json(folder / "config.json", config)
+    return folder
+
+
+def train_command(data: Path, model: Path, flags: str = FLAGS, llava: Path = WORLD / "llava") -> list[str]:
+    """LLaVA's own training command on the tiny world, from the checkpoint `llava`; all that is ours begins
+    with ``--spr`` and, but for the paths, is `flags`.
+    """
     return f"""
-        {sys.executable} -m llava.train.train --model_name_or_path {tiny} --version v1
+        {sys.executable} -m llava.train.train --model_name_or_path {llava} --version v1
         --data_path {data}/sft.json --image_folder {data}/images
-        --vision_tower {tiny}/vision_tower --mm_projector_type mlp2x_gelu --mm_vision_select_layer -2
+        --vision_tower {(llava / "vision_tower").resolve()}
+        --mm_projector_type mlp2x_gelu --mm_vision_select_layer -2
         --mm_use_im_start_end False --mm_use_im_patch_token False --image_aspect_ratio pad
         --group_by_modality_length True --output_dir {model} --max_steps 4 --per_device_train_batch_size 8
         --evaluation_strategy no --save_strategy no --learning_rate 2e-5 --weight_decay 0. --warmup_ratio 0.03

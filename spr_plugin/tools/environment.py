@@ -45,7 +45,7 @@ def environment_checks() -> list[Check]:
     ]
     there = {name for name in PACKAGES if _is_there(name)}
     if "transformers" in there:
-        checks += [checked("transformers version", "see README's table of versions", _tested), *_shims()]
+        checks += [checked("transformers version", "see the versions in docs/hosts.md", _tested), *_shims()]
     checks += _hooks()
     if "lmms_eval" in there:
         checks.append(checked("lmms-eval tasks and models", _install("lmms_eval"), _lmms_eval))

@@ -192,7 +192,7 @@ def _data(seen: Seen) -> str:
     again = ""
     if start.changed.again and first.folder.manifest.exists():
         again = f"; what {first.folder} holds is made again from {start.changed.again[0]} on"
-    return f"{len(queries)} regions on {pictures} pictures of {source}; {left_out}{again}"
+    return f"{len(queries)} queries on {pictures} pictures of {source}; {left_out}{again}"
 
 
 def _rehearsal(seen: Seen) -> str:
@@ -257,7 +257,7 @@ def _trial(seen: Seen) -> str:
         step = dpo.try_step(host, recipe, pairs, config, folder)
     finally:
         _clear(folder)
-    asked = f"{len(answers)} answers to {len(queries)} regions: {sampling}"
+    asked = f"{len(answers)} answers to {len(queries)} queries: {sampling}"
     if config.spr_candidates:
         asked = "answers are imported (--spr_candidates)"
     return f"{asked}; a DPO step of {config.spr_batch_size} pairs a rank: {step}"
@@ -288,7 +288,9 @@ LOOKS = (
         (),
         "add --spr to the script that trains the language model, or write a host (docs/write-a-host.md)",
     ),
-    Look("settings", _settings, ("host",), "change the flag that the line names; README lists them all"),
+    Look(
+        "settings", _settings, ("host",), "change the flag that the line names; docs/flags.md lists them all"
+    ),
     Look(
         "output_dir",
         _output_dir,

@@ -1,11 +1,7 @@
-"""The tables of docs/write-a-plugin.md and docs/write-a-host.md, from signatures and docstrings.
-
-python -m spr_plugin.tools.reference hooks | objects | host
-"""
+"""The tables of docs/write-a-plugin.md and docs/write-a-host.md, from signatures and docstrings."""
 
 import inspect
 import re
-import sys
 
 from spr_plugin import hookspecs
 from spr_plugin.foreign import methods
@@ -69,6 +65,3 @@ def _markdown(docstring: str) -> str:
 
 
 TABLES = {"hooks": hooks_table, "objects": objects_table, "host": host_table}
-
-if __name__ == "__main__":
-    print(TABLES[sys.argv[1]]())

@@ -28,14 +28,14 @@ from spr_plugin.runs.steps import probes_of
 SECONDS_BETWEEN_LOOKS = 5
 # Log → what one of its records is about, in the order in which they are filled.
 LOGS = {
-    "regions": "regions",
+    "queries": "queries",
     "candidates": "answers",
-    "scores": "regions",
-    "pairs": "regions",
+    "scores": "queries",
+    "pairs": "queries",
     "lengths": "pairs",
     "reference": "pairs",
 }
-HOST = "host training"  # between the regions and the first answer
+HOST = "host training"  # between the queries and the first answer
 REASONS = {"scores": "reason", "pairs": "skip"}  # log → the key of what was left out
 
 Status = dict[str, Any]  # plain data
@@ -66,10 +66,10 @@ def round_of(run: SavedRun, number: int, now: float) -> Status:
     """How far one round is; ``stage`` is the last one that was begun."""
     stages = [found for name in LOGS if (found := log_of(run.folder, name, now))]
     stages += filter(None, [steps_of(run, now)])
-    skips = {"regions": run.skipped} | {log: run.folder.log(log).words(key) for log, key in REASONS.items()}
+    skips = {"queries": run.skipped} | {log: run.folder.log(log).words(key) for log, key in REASONS.items()}
     probes = probes_of(run.steps)
     last, stage = max(probes, default=None), stages[-1]["stage"] if stages else None
-    if stage == "regions" and number == 1 and not (run.is_sampling or has_entry(run.folder)):
+    if stage == "queries" and number == 1 and not (run.is_sampling or has_entry(run.folder)):
         stage = HOST
     return {
         "round": number,
@@ -174,7 +174,7 @@ def has_entry(folder: Folder) -> bool:
 
 def left_of(stages: Mapping[str, Status], name: str) -> str:
     stage = stages.get(name)
-    if stage is None or name == "regions":
+    if stage is None or name == "queries":
         return "asking for answers"
     left = stage["total"] - stage["done"]
     if left <= 0:

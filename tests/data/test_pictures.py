@@ -246,7 +246,7 @@ def regions(world, write_queries):
             data, host_folder = None, "/nowhere"
             given |= {"spr_annotations": annotated(world, names), "spr_image_folder": folder.format(world)}
         write_queries(Folder(world / into), SPRConfig(spr=True, **given), llava("pad"), data, host_folder)
-        records = Log(world / into / "regions").read().values()
+        records = Log(world / into / "queries").read().values()
         return sorted(record["pictures"][0]["path"] for record in records)
 
     return made
@@ -262,7 +262,7 @@ def test_a_picture_outside_is_refused_by_name_and_a_flag_admits_it(world, name, 
     assert line.startswith(f"record {record}: {path} lies outside the pictures' folder {world}/images, at ")
     assert f" at {os.path.realpath(path)} (1 such pictures): " in line
     assert "--spr_allow_outside" in line and "--spr_image_folder" in line and "\n" not in line
-    assert not (world / "spr" / "regions").exists()
+    assert not (world / "spr" / "queries").exists()
     assert path in regions(["a.png", name, "sub/b.png"], mined, spr_allow_outside=True)
 
 
@@ -285,7 +285,7 @@ def test_the_refusal_counts_pictures_not_regions(world, regions):
 def test_only_pictures_that_are_used_are_looked_at(world, regions):
     """An annotation file may name what it likes: what no region is grown in is not refused."""
     assert regions(["a.png", "../gone.png", "{}/nowhere/x.png"]) == [f"{world}/images/a.png"]
-    assert read_json(world / "spr" / "regions" / "counts.json") == {"missing_image": 2}
+    assert read_json(world / "spr" / "queries" / "counts.json") == {"missing_image": 2}
     (world / "val.txt").write_text("c.png\nsecret.png\n")
     flags = {"into": "second", "spr_exclude": [str(world / "val.txt")]}
     assert regions(["a.png", "others/c.png"], **flags) == [f"{world}/images/a.png"]
@@ -367,7 +367,7 @@ def test_what_is_no_picture_is_counted_and_the_rest_is_used(world, capfd, region
     names = ["fifo.jpg", "directory.jpg", "a.png", "eps.jpg", "empty.jpg", "bomb.png"]
     for mined in (False, True):
         assert regions(names, mined, into=f"spr-{mined}") == [f"{world}/images/a.png"]
-        counts = read_json(world / f"spr-{mined}" / "regions" / "counts.json")
+        counts = read_json(world / f"spr-{mined}" / "queries" / "counts.json")
         assert counts == {"unreadable_image": 4, "more_than_max_pixels": 1}
         line = "1 pictures of more than 178956970 pixels are left out; --spr_max_pixels raises the limit"
         assert line in capfd.readouterr().err
@@ -389,7 +389,7 @@ def sample(world, names, url, *flags):
     words = f"""sample --out {world}/c --spr_annotations {annotated(world, names)} --spr_box_format llava
         --spr_image_folder {world}/images --spr_more_than 3 --spr_sampler_url {url}"""
     commands([*words.split(), *flags], standalone_mode=False)
-    return sorted(record["pictures"][0]["path"] for record in Log(world / "c" / "regions").read().values())
+    return sorted(record["pictures"][0]["path"] for record in Log(world / "c" / "queries").read().values())
 
 
 def test_nothing_from_outside_is_sent_to_a_server(world, chat_server):

@@ -1,5 +1,5 @@
-"""What README says that ``spr/entry`` takes of LLaVA-1.5-7B: added up over LLaVA's own classes at their
-published sizes, on the meta device."""
+"""What docs/output.md says that ``spr/entry`` takes of LLaVA-1.5-7B: added up over LLaVA's own classes at
+their published sizes, on the meta device."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from spr_plugin.training import weights
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+PAGE = " ".join((ROOT / "docs" / "output.md").read_text().split())
 VICUNA_7B = dict(
     vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
     num_attention_heads=32, num_key_value_heads=32, max_position_embeddings=4096,
@@ -52,7 +52,7 @@ def gigabytes(model) -> float:
 
 
 def stated(words: str) -> float:
-    return float(re.search(rf"{words} ([\d.]+) GB", README).group(1))
+    return float(re.search(rf"{words} ([\d.]+) GB", PAGE).group(1))
 
 
 def test_full_fine_tuning(llava_7b):

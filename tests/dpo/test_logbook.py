@@ -213,7 +213,7 @@ def test_a_tracker_that_cannot_show_costs_nothing(random_llava, tmp_path, monkey
     monkeypatch.setattr(shown, "TAG", None)  # which no writer takes
     run(random_llava, tmp_path, spr_epochs=0.2, args={"report_to": ["tensorboard"]})
     assert len(records(tmp_path)) == 2
-    assert "spr: the answers to held-out regions cannot be shown (" in capfd.readouterr().err
+    assert "spr: the answers to held-out queries cannot be shown (" in capfd.readouterr().err
 
 
 def test_the_host_s_state_stays_the_host_s_also_after_a_death(random_llava, tmp_path):

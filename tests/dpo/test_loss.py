@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from spr_plugin import trl_settings
-from spr_plugin.config import SPRConfig
-from spr_plugin.config_checks import dpo_settings, shaping
+from spr_plugin.config import SPRConfig, dpo_settings, shaping
+from spr_plugin.config import trl as settings_of_trl
 from spr_plugin.dpo.head import token_log_probs
 from spr_plugin.dpo.loss import deltas, metrics, preference_losses
 from spr_plugin.dpo.plan import slot_plan
@@ -277,7 +276,7 @@ def test_the_names_are_those_of_the_installed_trl():
     import dataclasses
 
     trl = pytest.importorskip("trl", reason="the legacy environment has no TRL that fits its transformers")
-    assert {*trl_settings.FLAGS, *trl_settings.TRAINER} <= {
+    assert {*settings_of_trl.FLAGS, *settings_of_trl.TRAINER} <= {
         field.name for field in dataclasses.fields(trl.DPOConfig)
     }
 

@@ -120,7 +120,7 @@ def entering(random_llava, out, mode, number):
 def test_the_second_round_s_answers_and_reference_are_the_first_round_s_model(calm, random_llava, tmp_path):
     mode, out, *_ = calm
     folder = out / "spr" / "round-2"
-    queries = [RegionQuery.from_record(record) for record in Log(folder / "regions").read().values()]
+    queries = [RegionQuery.from_record(record) for record in Log(folder / "queries").read().values()]
     recorded = Log(folder / "candidates").read()
     pairs = [
         PreferencePair.from_record(record)
@@ -160,7 +160,7 @@ def test_the_second_round_s_answers_and_reference_are_the_first_round_s_model(ca
 
 def test_each_round_has_regions_of_its_own_starts_at_its_reference_and_moves(calm):
     _, out, host, heard = calm
-    regions = [set(Log(folder / "regions").read()) for folder in (out / "spr", out / "spr" / "round-2")]
+    regions = [set(Log(folder / "queries").read()) for folder in (out / "spr", out / "spr" / "round-2")]
     assert not regions[0] & regions[1] and len(regions[0]) == len(regions[1]) == 6
     assert set(heard.phases) == {"spr", "round-2"}
     for steps in heard.phases.values():

@@ -426,7 +426,7 @@ def test_a_broken_picture_is_passed_over_and_none_at_all_is_refused(begin, rando
     assert begin(**broken, spr_regions=12) is None
     files[-1].write_bytes(files[-1].read_bytes()[:200])
     assert re.search(
-        "no picture of the 12 regions can be read", begin(**broken, spr_regions=12, spr_overwrite=True)
+        "no picture of the 12 queries can be read", begin(**broken, spr_regions=12, spr_overwrite=True)
     )
 
 

@@ -129,11 +129,6 @@ def test_the_page_is_made_of_the_committed_json(committed):
         assert (tables.DOCS / f"reproduction-{name}.svg").read_text() == tables.plot(curve) + "\n", name
 
 
-def test_the_table_of_gains_and_losses_is_made_of_the_committed_json(committed):
-    text = tables.README.read_text()
-    assert text.split(tables.BEGIN)[1].split(tables.END)[0].strip() == tables.state(committed)
-
-
 def test_the_committed_json_is_made_of_the_committed_results(committed, monkeypatch):
     """All but the intervals, of which one is made anew: all of them take a minute."""
     found = figures.load(tables.RESULTS)
@@ -152,7 +147,7 @@ def same(one, other, but: set[str]) -> bool:
 
 
 def test_other_results_are_other_words(committed):
-    """Nothing on the page or in the README's table outlives the figures that it was said of."""
+    """Nothing on the page or in the tables of gains and losses outlives the figures that it was said of."""
     facts = copy.deepcopy(committed)
     before = tables.page(facts)
     gained = facts["main"]["rec"]["Acc@0.9"]

@@ -74,7 +74,7 @@ def test_the_template_project(tiny_world, tmp_path, objects_csv):
     assert ran.returncode == 0 and "13 passed" in ran.stdout, ran.stdout[-1500:] + ran.stderr[-3000:]
     assert ran.stdout.split()[-3:] == ["LabHost", "lab", "True"]
     spr = folder / "out" / "spr"
-    regions, scores, pairs = (Log(spr / stage).read() for stage in ("regions", "scores", "pairs"))
+    regions, scores, pairs = (Log(spr / stage).read() for stage in ("queries", "scores", "pairs"))
     assert len(regions) == 6 and all(
         Path(record["pictures"][0]["path"]).name == Path(record["pictures"][0]["id"]).name
         for record in regions.values()

@@ -46,7 +46,7 @@ def assert_whole(out: Path, part: str = "spr") -> None:
     made = {path.name.partition("-")[0] for path in spr.iterdir()} - {"live_log_probs.json"}
     assert made <= PARTS, f"--spr_overwrite would leave {made - PARTS}"
     regions, candidates, scores, pairs = (
-        Log(spr / stage).read() for stage in ("regions", "candidates", "scores", "pairs")
+        Log(spr / stage).read() for stage in ("queries", "candidates", "scores", "pairs")
     )
     assert len(regions) == 12 and scores.keys() == regions.keys()
     assert len(candidates) == 12 * 3 * 2

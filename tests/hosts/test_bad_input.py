@@ -110,11 +110,11 @@ def test_broken_pictures_and_boxes_are_counted_and_the_rest_goes_on(world, tmp_p
     )
     out = tmp_path / "llava-broken"
     run(command(world, out, *with_flag(flags, "--spr_regions", 16)))
-    skipped = read_json(out / "spr" / "regions" / "counts.json")
+    skipped = read_json(out / "spr" / "queries" / "counts.json")
     assert {
         reason: skipped[reason] for reason in ("missing_image", "outside", "zero_area", "no_label")
     } == dict.fromkeys(("missing_image", "outside", "zero_area", "no_label"), 1)
-    regions, scores, pairs = (Log(out / "spr" / stage).read() for stage in ("regions", "scores", "pairs"))
+    regions, scores, pairs = (Log(out / "spr" / stage).read() for stage in ("queries", "scores", "pairs"))
     (unread,) = [
         id for id, record in regions.items() if record["pictures"][0]["path"].endswith("truncated.jpg")
     ]

@@ -467,7 +467,7 @@ def test_single_bad_records_of_a_plugin_are_left_out_and_counted(start, trainer)
     """As a COCO file's: no picture, another size, a box off the picture or not finite, no label."""
     with pytest.raises(AssertionError, match="training begins"):
         start(ANNOTATIONS + WITH_SCORER, BAD_RECORDS, **SOURCE)
-    folder = Path(trainer.args.output_dir) / "spr" / "regions"
+    folder = Path(trainer.args.output_dir) / "spr" / "queries"
     assert len(Log(folder).read()) == 6
     expected = {"missing_image": 1, "size_mismatch": 1, "outside": 3, "no_label": 1, "duplicate_id": 1}
     assert read_json(folder / "counts.json") == expected

@@ -83,7 +83,7 @@ def test_the_documented_plugin_goes_through_a_whole_run(shown, tiny_world, tmp_p
     follow.train(trainer, config, {}, None)
     spr = tmp_path / "out" / "spr"
     regions, candidates, scores, pairs = (
-        Log(spr / stage).read() for stage in ("regions", "candidates", "scores", "pairs")
+        Log(spr / stage).read() for stage in ("queries", "candidates", "scores", "pairs")
     )
     queries = [RegionQuery.from_record(record) for record in regions.values()]
     assert len(queries) == 5 and all(

@@ -11,6 +11,7 @@ from PIL import Image
 from spr_plugin.config import SPRConfig
 from spr_plugin.files import read_json
 from spr_plugin.plugins import manager
+from spr_plugin.runs.layout import LAYOUT
 from spr_plugin.tools.examination import LOOKS, examination
 
 from . import make_vlm
@@ -110,8 +111,8 @@ def test_everything_is_looked_at_and_nothing_trains(look, family):
     with Image.open(look.doctor / "boxes-1.png") as drawn:
         colours = {colour for _, colour in drawn.convert("RGB").getcolors(1 << 24)}
     assert {(0x1F, 0x77, 0xFF), (0x12, 0xA1, 0x50)} <= colours
-    assert "6 regions on 6 pictures" in checks["data"].detail
-    assert "s, peak" in checks["trial"].detail and "6 answers to 2 regions" in checks["trial"].detail
+    assert "6 queries on 6 pictures" in checks["data"].detail
+    assert "s, peak" in checks["trial"].detail and "6 answers to 2 queries" in checks["trial"].detail
 
 
 @pytest.mark.parametrize("shift, lost", [(0.0, False), (1.0, True), (5.0, True)])
@@ -173,7 +174,7 @@ def test_the_folder_of_another_training(look):
     other.mkdir(parents=True)
     (other / "index.json").write_text("{}")
     (look.out / "spr" / "training.json").write_text('{"trained": true, "learning_rate": 1}')
-    (look.out / "spr" / "manifest.json").write_text('{"layout": 3, "config": {}}')
+    (look.out / "spr" / "manifest.json").write_text(json.dumps({"layout": LAYOUT, "config": {}}))
     before = tree(look.out)
     checks = look()
     assert refused(checks) == ["output_dir"] and "another training" in checks["output_dir"].detail

@@ -25,7 +25,7 @@ OPEN = ("empty", "stopped", "running", "finished")
 LORA = ["--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8"]
 EACH_STEP = ["--spr_save_steps", "1"]
 FULL_DEVICE = Path(__file__).with_name("full_device.py")
-STAGES = ("regions", "entry", "candidates", "scores", "pairs", "reference", "dpo", "policy")
+STAGES = ("queries", "entry", "candidates", "scores", "pairs", "reference", "dpo", "policy")
 
 
 def test_full_fine_tuning(world, tmp_path):
@@ -35,7 +35,7 @@ def test_full_fine_tuning(world, tmp_path):
     assert_whole(out)
     assert_saved_equals_live(out)
     run(command(world, calm, *spr_flags(world), *EACH_STEP))
-    for stage in ("regions", "candidates", "pairs"):
+    for stage in ("queries", "candidates", "pairs"):
         assert Log(out / "spr" / stage).read() == Log(calm / "spr" / stage).read(), stage
     killed, expected = saved_weights(out), saved_weights(calm)
     assert all(torch.allclose(killed[name], expected[name], atol=1e-6, rtol=0) for name in expected)
@@ -56,7 +56,7 @@ def test_two_rounds(world, tmp_path):
     run(command(world, calm, *flags))
     for part in ("spr", "spr/round-2"):
         assert_whole(out, part)
-        for stage in ("regions", "candidates", "pairs"):
+        for stage in ("queries", "candidates", "pairs"):
             assert Log(out / part / stage).read() == Log(calm / part / stage).read(), (part, stage)
     assert_saved_equals_live(out)
     killed, expected = saved_weights(out), saved_weights(calm)
@@ -87,7 +87,7 @@ def test_zero3_where_no_device_has_room_for_the_whole_model(world, tmp_path, cal
     )
     assert_whole(out)
     # CLIP's last bits are others in a process of DeepSpeed's.
-    assert_same_records(out, calm, ("regions", "candidates"))
+    assert_same_records(out, calm, ("queries", "candidates"))
     assert_saved_equals_live(out)
     run(arguments)
     assert_saved_equals_live(out)
@@ -194,7 +194,7 @@ def _lines(log: Log, ranks: int) -> list[int]:
     return [file.read_bytes().count(b"\n") if file.exists() else 0 for file in files]
 
 
-def assert_same_records(out: Path, calm: Path, stages=("regions", "candidates", "pairs")) -> None:
+def assert_same_records(out: Path, calm: Path, stages=("queries", "candidates", "pairs")) -> None:
     """The records are those of the calm run to the last byte, in canonical order."""
     for stage in stages:
         assert read_log(out, stage) == read_log(calm, stage), stage

@@ -66,10 +66,10 @@ def test_no_pair_is_left_on_two_ranks(world, tmp_path):
     out = tmp_path / "llava"
     flags = with_flags(spr_flags(world), spr_regions=4, spr_max_new_tokens=40, spr_min_gap=9)
     printed = run(command(world, out, *flags, ranks=2), expect=2)
-    assert f"{FAILED} (pairs): no preference pair is left of 4 regions" in printed
+    assert f"{FAILED} (pairs): no preference pair is left of 4 queries" in printed
     assert_saved_is_entry(out, saved_weights(out))
     # The corrected flag pairs anew, and asks and scores nothing again.
-    stages = ("regions", "candidates", "scores")
+    stages = ("queries", "candidates", "scores")
     held = {stage: dict(Log(out / "spr" / stage).read()) for stage in stages}
     mended = run(command(world, out, *with_flags(flags, spr_min_gap=0), ranks=2))
     assert "--spr_min_gap was 9.0, is 0.0: in" in mended and "pairs (4 records" in mended

@@ -268,8 +268,8 @@ def test_a_crop_answer_of_a_photograph_finds_its_objects_again(queries):
 
 def test_the_report_draws_chosen_and_rejected_boxes(queries, scorer, tmp_path):
     bind(Folder(tmp_path), settings_of(SPRConfig(spr=True), FORM.describe()), Changes({}, ()))
-    write_json(tmp_path / "regions" / "counts.json", {"missing_image": 3})
-    regions, scores, pairs = (Log(tmp_path / stage) for stage in ("regions", "scores", "pairs"))
+    write_json(tmp_path / "queries" / "counts.json", {"missing_image": 3})
+    regions, scores, pairs = (Log(tmp_path / stage) for stage in ("queries", "scores", "pairs"))
     shown = {}
     for query in queries:
         candidates = [{"id": f"{query.id}-{name}", "text": text} for name, text in answers(query).items()]

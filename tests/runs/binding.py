@@ -4,7 +4,7 @@ from spr_plugin.files import write_json
 from spr_plugin.runs.layout import PARTS_OF, Folder
 from spr_plugin.runs.manifest import bind, changes, check_layout, took
 
-SEED, OTHER_SEED = {"regions": {"spr_seed": 0}}, {"regions": {"spr_seed": 1}}
+SEED, OTHER_SEED = {"queries": {"spr_seed": 0}}, {"queries": {"spr_seed": 1}}
 
 
 def bound(folder, settings=SEED, overwrite=False, restart=frozenset(), stays=frozenset()):
@@ -16,7 +16,7 @@ def bound(folder, settings=SEED, overwrite=False, restart=frozenset(), stays=fro
 
 
 SETTINGS = {
-    "regions": {"spr_seed": 0, "data_path": {"path": "a.json", "hash": "x"}},
+    "queries": {"spr_seed": 0, "data_path": {"path": "a.json", "hash": "x"}},
     "candidates": {"spr_top_p": 1.0},
     "scores": {"spr_lambda": 0.8},
     "pairs": {"spr_min_gap": 0.0},
@@ -28,7 +28,7 @@ def whole_run(path) -> dict[str, set]:
     """A finished run; stage → its parts."""
     bound(path, SETTINGS)
     folder = Folder(path)
-    for stage in ("regions", "batches", "candidates", "scores", "pairs", "lengths", "reference"):
+    for stage in ("queries", "batches", "candidates", "scores", "pairs", "lengths", "reference"):
         log = folder.log(stage)
         log.append({"id": stage})
         log.close()
@@ -44,5 +44,5 @@ def tree(folder) -> list[str]:
     """What is in ``folder`` beside a lock and the manifests of a run that has made nothing yet."""
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != "lock"}
     return sorted(
-        found - ({"regions", "regions/manifest.json"} if "regions/rank-00000.jsonl" not in found else set())
+        found - ({"queries", "queries/manifest.json"} if "queries/rank-00000.jsonl" not in found else set())
     )

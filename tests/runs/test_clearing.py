@@ -48,7 +48,7 @@ def run_in(folder, *stages):
 
 
 def test_overwrite_deletes_what_a_run_made_and_names_what_stays(tmp_path, capsys):
-    spr = run_in(tmp_path / "spr", "regions", "candidates", "pairs")
+    spr = run_in(tmp_path / "spr", "queries", "candidates", "pairs")
     run_in(spr / "round-2", "candidates")
     for name in (
         "exit.json",
@@ -65,7 +65,7 @@ def test_overwrite_deletes_what_a_run_made_and_names_what_stays(tmp_path, capsys
     bound(spr, OTHER_SEED, overwrite=True)
     stays = ["data", "notes.txt", "policy.tmp", "round-2", "round-3", "round-table"]
     assert sorted(path.name for path in spr.iterdir()) == sorted(
-        [*stays, "manifest.json", "pairs", "regions"]
+        [*stays, "manifest.json", "pairs", "queries"]
     )
     assert [path.name for path in (spr / "round-2").iterdir()] == ["mine.txt"]
     assert (spr / "round-3" / "inside").exists()
@@ -107,7 +107,7 @@ def test_a_folder_that_no_run_made_is_left_alone(tmp_path, name, overwrite):
 
 FOREIGN = """entry/model.safetensors entry/index.json policy/index.json policy.tmp/x base/config.json report.html
     exit.json training.json failed.json dpo/checkpoint-10/optimizer.pt dpo/best/index.json dpo/log.jsonl
-    candidates/rank-00003.jsonl regions/counts.json scores/manifest.json round-2/manifest.json
+    candidates/rank-00003.jsonl queries/counts.json scores/manifest.json round-2/manifest.json
     round-2/policy/index.json reference/0123456789abcdef.json policy""".split()  # noqa: E501
 
 
@@ -175,7 +175,7 @@ def test_links_go_and_what_they_point_to_stays(tmp_path, capsys):
     spr.parent.mkdir()
     spr.symlink_to(real / "spr", target_is_directory=True)
     lock(spr)
-    run_in(spr, "regions", "candidates")
+    run_in(spr, "queries", "candidates")
     (spr / "candidates").rename(real / "candidates")
     (spr / "candidates").symlink_to(real / "candidates")
     run_in(real / "round", "pairs")
@@ -193,7 +193,7 @@ def test_an_overwrite_that_was_cut_short_goes_on(tmp_path, monkeypatch):
     """After any number of deletions: the manifest that proves the rest to be ours is still there."""
     cut = 0
     while cut is not None:
-        spr = run_in(tmp_path / f"spr-{cut}", "regions", "candidates", "scores")
+        spr = run_in(tmp_path / f"spr-{cut}", "queries", "candidates", "scores")
         run_in(spr / "round-2", "pairs")
         left = [cut]
 

@@ -21,12 +21,12 @@ def changed(stage, name, value) -> dict:
 def records(folder) -> dict[str, list]:
     return {
         stage: list(Folder(folder).log(stage).read())
-        for stage in ("regions", "candidates", "scores", "pairs")
+        for stage in ("queries", "candidates", "scores", "pairs")
     }
 
 
 CHANGES = {
-    "regions": ("spr_seed", 1, "--spr_seed was 0, is 1"),
+    "queries": ("spr_seed", 1, "--spr_seed was 0, is 1"),
     "candidates": ("spr_top_p", 0.9, "--spr_top_p was 1.0, is 0.9"),
     "scores": ("spr_plugin", {"path": "lab.py", "hash": "abc"}, "--spr_plugin was None, is lab.py"),
     "pairs": ("spr_min_gap", 0.1, "--spr_min_gap was 0.0, is 0.1"),
@@ -60,24 +60,24 @@ def test_a_changed_flag_makes_its_stage_and_those_behind_it_again_and_nothing_be
 
 def test_a_flag_that_changes_before_its_stage_has_made_anything_is_no_word(tmp_path, capsys):
     bound(tmp_path, SETTINGS)
-    bound(tmp_path, changed("regions", "spr_seed", 5))
+    bound(tmp_path, changed("queries", "spr_seed", 5))
     assert not capsys.readouterr().err and read_json(tmp_path / "manifest.json")["seed"] == 5
 
 
-def test_regions_that_come_out_the_same_make_nothing_behind_them_again(tmp_path):
+def test_queries_that_come_out_the_same_make_nothing_behind_them_again(tmp_path):
     whole_run(tmp_path)
-    bound(tmp_path, changed("regions", "spr_image_folder", "elsewhere"), stays={"regions"})
+    bound(tmp_path, changed("queries", "spr_image_folder", "elsewhere"), stays={"queries"})
     held = records(tmp_path)
-    assert held == {"regions": [], "candidates": ["candidates"], "scores": ["scores"], "pairs": ["pairs"]}
+    assert held == {"queries": [], "candidates": ["candidates"], "scores": ["scores"], "pairs": ["pairs"]}
     assert Folder(tmp_path).is_finished()
 
 
 def test_a_file_counts_by_its_content_wherever_it_lies(tmp_path):
     whole_run(tmp_path)
-    bound(tmp_path, changed("regions", "data_path", {"path": "b.json", "hash": "x"}))
+    bound(tmp_path, changed("queries", "data_path", {"path": "b.json", "hash": "x"}))
     assert records(tmp_path)["candidates"] == ["candidates"]
-    known = changes(Folder(tmp_path), changed("regions", "data_path", {"path": "b.json", "hash": "y"}))
-    assert known.words == {"regions": ["--data_path b.json has another content"]}
+    known = changes(Folder(tmp_path), changed("queries", "data_path", {"path": "b.json", "hash": "y"}))
+    assert known.words == {"queries": ["--data_path b.json has another content"]}
 
 
 def test_a_restarted_dpo_stage_deletes_no_more_than_its_own(tmp_path):
@@ -122,7 +122,7 @@ def test_a_change_that_was_cut_short_goes_on(tmp_path, monkeypatch):
             except KeyboardInterrupt:
                 cut += 1
         bound(path, changed("candidates", "spr_top_p", 0.9))
-        assert records(path) == {"regions": ["regions"], "candidates": [], "scores": [], "pairs": []}
+        assert records(path) == {"queries": ["queries"], "candidates": [], "scores": [], "pairs": []}
         assert list(Log(path / "candidates.replaced").read()) == ["candidates"]
         assert not Folder(path).is_finished()
     assert cut > 10
@@ -140,11 +140,11 @@ def test_going_back_and_forth_loses_no_records(tmp_path):
 
 
 def test_a_manifest_that_is_gone_before_others_vouches_for_nothing_behind_it(tmp_path):
-    """A death between the regions' renaming and their manifest, then other flags."""
+    """A death between the queries' renaming and their manifest, then other flags."""
     whole_run(tmp_path)
-    Folder(tmp_path).stage_manifest("regions").unlink()
-    known = changes(Folder(tmp_path), changed("regions", "spr_seed", 7))
-    assert known.again == tuple(PARTS_OF) and known.words == {"regions": ["the manifest of regions is gone"]}
+    Folder(tmp_path).stage_manifest("queries").unlink()
+    known = changes(Folder(tmp_path), changed("queries", "spr_seed", 7))
+    assert known.again == tuple(PARTS_OF) and known.words == {"queries": ["the manifest of queries is gone"]}
 
 
 def test_a_list_of_exclusions_counts_by_its_content(tmp_path):
@@ -153,7 +153,7 @@ def test_a_list_of_exclusions_counts_by_its_content(tmp_path):
     before = settings_of(config, {})
     (tmp_path / "val.txt").write_text("1.jpg\n2.jpg\n")
     assert (
-        settings_of(config, {})["regions"]["spr_exclude"]["hash"] != before["regions"]["spr_exclude"]["hash"]
+        settings_of(config, {})["queries"]["spr_exclude"]["hash"] != before["queries"]["spr_exclude"]["hash"]
     )
 
 
@@ -162,7 +162,7 @@ def test_other_box_text_asks_again(tmp_path):
     config = SPRConfig(spr=True, spr_annotations="x.json")
     bound(tmp_path, settings_of(config, {"family": "llava"}))
     Folder(tmp_path).log("candidates").append({"id": "a"})
-    known = changes(Folder(tmp_path), settings_of(config, {"family": "shikra"}), stays={"regions"})
+    known = changes(Folder(tmp_path), settings_of(config, {"family": "shikra"}), stays={"queries"})
     assert known.again == ("candidates", "scores", "pairs", "dpo")
 
 
@@ -171,16 +171,23 @@ def test_other_box_text_asks_again(tmp_path):
     [
         ({"hash": "x", "config": {}, "inputs": {}, "versions": {}}, "of an older version in layout 1"),
         ({"layout": 1, "version": "0.0.9", "config": {}}, "spr-plugin 0.0.9 in layout 1"),
+        ({"layout": 3, "version": "0.1.0", "config": {}}, "spr-plugin 0.1.0 in layout 3"),
         ({"layout": 99, "version": "7.0", "config": {}}, "spr-plugin 7.0 in layout 99"),
     ],
 )
-def test_a_folder_of_another_version_is_refused_by_name_and_overwritten_when_asked(tmp_path, known, says):
+def test_a_folder_of_another_version_is_refused_by_name_and_overwritten_when_asked(
+    tmp_path, known, says, capsys
+):
     write_json(tmp_path / "manifest.json", known)
+    queries = Log(tmp_path / "regions")  # where layouts before 4 kept them
+    queries.append({"id": "a"})
+    queries.close()
     with pytest.raises(
         UserError, match=f"^{tmp_path} was written by .*{says}.*--output_dir, or --spr_overwrite"
     ):
         bound(tmp_path)
     bound(tmp_path, overwrite=True)
+    assert not queries.directory.exists() and "stays" not in capsys.readouterr().err
     bound(tmp_path)
 
 
@@ -197,7 +204,7 @@ def test_a_damaged_manifest_of_a_stage_is_one_line(tmp_path, damage):
     bound(tmp_path, SETTINGS)
     # Nobody knows what the pairs were made with: they are made again, and nothing before.
     held = records(tmp_path)
-    assert held == {"regions": ["regions"], "candidates": ["candidates"], "scores": ["scores"], "pairs": []}
+    assert held == {"queries": ["queries"], "candidates": ["candidates"], "scores": ["scores"], "pairs": []}
 
 
 def test_settings_bind_each_flag_and_file_to_its_stage(tmp_path):
@@ -214,10 +221,10 @@ def test_settings_bind_each_flag_and_file_to_its_stage(tmp_path):
     finally:
         for file in files:
             manager().unregister(name=file)
-    assert settings["regions"]["data_path"]["hash"] and settings["regions"]["box"] == {"family": "x"}
+    assert settings["queries"]["data_path"]["hash"] and settings["queries"]["box"] == {"family": "x"}
     assert (
         settings["scores"]["spr_plugin"]["path"] == files[0]
-        and settings["regions"]["spr_plugin"]["path"] == files[1]
+        and settings["queries"]["spr_plugin"]["path"] == files[1]
     )
     flags = [name for stage in settings.values() for name in stage]
     # A flag shapes one stage, --spr_plugin those of its hooks, box text the answers, and regions that are
@@ -262,5 +269,5 @@ def test_what_a_recipe_is_makes_answers_and_scores_again_though_its_queries_stay
     before = of_recipe(tmp_path, **paths(first))
     bind(folder, before, changes(folder, before))
     after = of_recipe(tmp_path, **paths({**first, **other}))
-    again = changes(folder, after, stays={"regions"}).again
+    again = changes(folder, after, stays={"queries"}).again
     assert {"candidates", "scores", "pairs", "dpo"} <= set(again)

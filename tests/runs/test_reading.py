@@ -60,7 +60,7 @@ def finished(path, **how) -> Folder:
     score = {"terms": {"s_loc": 0.5}, "score": 0.5, "reason": None}
     repaired = {"repaired": TEXT, "repaired_terms": {"s_loc": 0.5}, "repaired_score": 0.5}
     row = {"text": TEXT, **score, **repaired, "not_choosable": None, "not_rejectable": None}
-    (region,) = folder.log("regions").read()
+    (region,) = folder.log("queries").read()
     folder.log("scores").append(
         {"id": region, "truth": [], "candidates": [{**row, "id": f"c{n}"} for n in range(2)]}
     )
@@ -125,7 +125,7 @@ def test_any_part_may_be_missing(tmp_path):
         assert len(run.records("scores")) == (part != "scores")
 
 
-@pytest.mark.parametrize("name", ["failed.json", "regions/counts.json"])
+@pytest.mark.parametrize("name", ["failed.json", "queries/counts.json"])
 def test_a_small_file_that_is_damaged_is_said_and_the_rest_shown(tmp_path, name, capsys):
     finished(tmp_path)
     (tmp_path / name).write_text("{")
@@ -143,10 +143,10 @@ def test_a_run_that_was_killed_before_it_wrote_anything_is_empty(tmp_path):
 def test_a_folder_of_spr_sample_is_finished_when_all_is_there(tmp_path):
     asked = settings_of(SPRConfig(spr=True, spr_prompts=["plain"], spr_samples=2), llava("pad").describe())
     folder = Folder(tmp_path)
-    bind(folder, {stage: asked[stage] for stage in ("regions", "candidates")}, Changes({}, ()))
+    bind(folder, {stage: asked[stage] for stage in ("queries", "candidates")}, Changes({}, ()))
     assert runs.open(tmp_path).state == "empty"
     log_queries(folder, SPR(SPRConfig(), None), [region_query(IMAGE, Box(0, 0, 50, 50, SPACE), 3)], {})
-    (query,) = folder.log("regions").read()
+    (query,) = folder.log("queries").read()
     # A batch that was split stays in the plan beside its halves.
     folder.log("batches").append(
         {"id": "0", "asks": [[query, "plain"]]}, {"id": "0.0", "asks": [[query, "plain"]]}
@@ -168,6 +168,10 @@ def test_a_folder_of_spr_sample_is_finished_when_all_is_there(tmp_path):
             '{"hash": "x", "config": {}, "inputs": {}, "versions": {}}',
             "by spr-plugin of an older version in layout 1",
         ),
+        (
+            '{"layout": 3, "version": "0.1.0", "config": {}}',
+            "by spr-plugin 0.1.0 in layout 3, which this one, of layout 4, cannot read: open it with that",
+        ),
     ],
 )
 def test_what_is_no_run_or_an_older_one_is_one_line(tmp_path, manifest, says):
@@ -182,17 +186,17 @@ def test_a_newer_run_shows_what_is_known_of_it(tmp_path, capsys):
     folder = sampled(tmp_path)
     newer = {**json.loads(folder.manifest.read_text()), "layout": LAYOUT + 7, "version": "9.1", "rooms": []}
     write_json(folder.manifest, newer)
-    (region,) = folder.log("regions").read().values()
+    (region,) = folder.log("queries").read().values()
     region["pictures"][0]["depth"] = "z.png"
-    folder.log("regions").write([{**region, "recipe": "new"}])
+    folder.log("queries").write([{**region, "recipe": "new"}])
     run = runs.open(tmp_path)
     assert len(run.queries) == 1 and len(run.records("candidates")) == 2
     assert (
         f"{tmp_path} was written by spr-plugin 9.1 in layout {LAYOUT + 7}, newer" in capsys.readouterr().err
     )
     del region["region"]
-    folder.log("regions").write([region])
-    with pytest.raises(UserError, match="regions holds no regions that this version reads"):
+    folder.log("queries").write([region])
+    with pytest.raises(UserError, match="queries holds no queries that this version reads"):
         _ = runs.open(tmp_path).queries
 
 

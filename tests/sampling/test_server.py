@@ -124,7 +124,7 @@ def test_an_out_that_is_no_folder_is_known_before_the_server_is_asked(world, tmp
 def test_fewer_regions_than_asked_for_are_said(world, tmp_path, capsys):
     with chat.ChatServer() as server:
         sample(world, tmp_path / "c", server.url, "--spr_regions", "1000", "--spr_prompts", "plain")
-    made = len(Log(tmp_path / "c" / "regions").read())
+    made = len(Log(tmp_path / "c" / "queries").read())
     assert f"{made} regions are made of the 1000 asked for" in capsys.readouterr().err
 
 
@@ -164,7 +164,7 @@ def test_what_the_server_is_asked(world, tmp_path):
             "5",
         )
     assert len(records) == len(server.seen) == ASKED and 1 < server.most_at_once <= 16
-    regions = Log(tmp_path / "c" / "regions").read()
+    regions = Log(tmp_path / "c" / "queries").read()
     whole = {(r["pictures"][0]["width"], r["pictures"][0]["height"]) for r in regions.values()}
     assert {size for text, size, _ in server.seen if "region" in text} == whole
     assert {size for text, size, _ in server.seen if "image" in text} - whole
@@ -287,7 +287,7 @@ def test_a_disk_that_is_full_in_the_middle(world, tmp_path):
     with chat.ChatServer() as server:
         calm = dict(sample(world, tmp_path / "calm", server.url, *MANY))
     room = Log(tmp_path / "calm" / "candidates").path.stat().st_size // 2
-    assert Log(tmp_path / "calm" / "regions").path.stat().st_size < room
+    assert Log(tmp_path / "calm" / "queries").path.stat().st_size < room
     with chat.ChatServer() as server:
         words = [*words_of(world, tmp_path / "full", server.url), *MANY]
         done = subprocess.run([sys.executable, "-c", FULL, str(room), *words], capture_output=True, text=True)
@@ -564,12 +564,12 @@ def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
         annotation["bbox"][2] -= 1
     (tmp_path / "narrower.json").write_text(json.dumps(coco))
     with pytest.raises(
-        UserError, match=f"differ in {REGIONS} of {REGIONS} regions: give both the same annotations"
+        UserError, match=f"differ in {REGIONS} of {REGIONS} queries: give both the same annotations"
     ):
         take_up("narrower", spr_annotations=str(tmp_path / "narrower.json"))
     take_up()
     assert dict(Log(tmp_path / "run" / "candidates").read()) == dict(log.read())
-    paths = [record["pictures"][0]["path"] for record in Log(tmp_path / "run" / "regions").read().values()]
+    paths = [record["pictures"][0]["path"] for record in Log(tmp_path / "run" / "queries").read().values()]
     assert len(paths) == REGIONS and all(path.startswith(f"{elsewhere}/spr/") for path in paths)
     shutil.rmtree(tmp_path / "c")
     take_up()  # they are the run's own by now

@@ -222,7 +222,7 @@ def test_a_real_llava_command(tiny_world, tmp_path, monkeypatch):
     checks = doctor("--out", tmp_path / "doctor", "--", *torchrun, *script)
     assert list(checks) == NAMES
     assert "LlavaHost" in checks["host"]["detail"] and "family llava" in checks["host"]["detail"]
-    assert "8 regions on 8 pictures" in checks["data"]["detail"]
+    assert "8 queries on 8 pictures" in checks["data"]["detail"]
     assert not out.exists()
     assert len(list((tmp_path / "doctor").glob("boxes-*.png"))) == 8
     assert not (tmp_path / "doctor" / "trial").exists()

@@ -157,7 +157,7 @@ def look_at(folder, now):
 def test_steps_skips_probe_and_error(tmp_path):
     found = look_at(failed(tmp_path), 1050.0)
     assert found["skips"] == {
-        "regions": {"missing_image": 2}, "scores": {"no_box": 4}, "pairs": {"none_worse": 3}
+        "queries": {"missing_image": 2}, "scores": {"no_box": 4}, "pairs": {"none_worse": 3}
     }  # fmt: skip
     assert found["probe"] == {"step": 30, "s_loc": 0.3} and found["step"]["kl"] is None
     stage = found["stages"][-1]

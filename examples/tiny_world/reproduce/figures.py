@@ -374,7 +374,7 @@ def smallest(parts_of: Mapping[str, Mapping]) -> dict[str, dict]:
     return next((rows for part, rows in parts_of.items() if part.startswith("1st third")), {})
 
 
-# --- gains and losses, for the README
+# --- gains and losses, for the tables of README and docs/results.md
 
 
 def state(facts: Mapping) -> list[dict]:

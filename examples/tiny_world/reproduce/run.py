@@ -318,7 +318,7 @@ def evidence(spr: Path) -> dict:
     return {
         "counts": shown["counts"],
         figures.ONE_CANDIDATE: sum(pair.chosen_candidate == pair.rejected_candidate for pair in run.pairs),
-        "skipped": shown["skipped_regions"],
+        "skipped": shown["skipped_queries"],
         "terms": shown["terms"],
         "correlation with S_loc": correlation,
     }
@@ -368,10 +368,7 @@ def main() -> None:
             Study(plan.PLANS[split], arguments.out, arguments.results).check()
         if not arguments.tables:
             Study(plan.PLANS[arguments.plan], arguments.out, arguments.results).run()
-        committed = (tables.DOCS, tables.README)
-        print(
-            tables.write(arguments.results, *(committed if arguments.results == RESULTS else [arguments.out]))
-        )
+        print(tables.write(arguments.results, tables.DOCS if arguments.results == RESULTS else arguments.out))
     except UserError as error:
         print(f"spr: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,10 +1,11 @@
-"""What was found (figures.py) → docs/reproduction.json, docs/reproduction.md with its plots, and the README's
-table of gains and losses.
+"""What was found (figures.py) → docs/reproduction.json, and docs/reproduction.md with its plots.
 
 The page is reproduction.md.jinja, whose every number is an expression on the JSON, with the tables of this
-module in it. Run alone it writes everything anew from the committed results:
+module in it. Run alone it writes everything anew from the committed results; the tables of gains and losses
+on other pages follow by the second command:
 
     python examples/tiny_world/reproduce/tables.py
+    python docs/generate.py
 """
 
 import functools
@@ -27,9 +28,8 @@ from spr_plugin.files import read_json, write_text  # noqa: E402
 from words import interval, percent, points  # noqa: E402
 
 ROOT = HERE.parents[2]
-DOCS, README, RESULTS = ROOT / "docs", ROOT / "README.md", HERE / "results"
+DOCS, RESULTS = ROOT / "docs", HERE / "results"
 TEMPLATE = HERE / "reproduction.md.jinja"
-BEGIN, END = "<!-- state: written by `make reproduce` -->\n", "<!-- end of state -->"
 TITLES = {"rec": "referring expressions", "phrases": "phrase grounding", "description": "grounded description", "presence": "is there a …?",  # noqa: E501
           "color": "what colour is …?"}  # fmt: skip
 IN_PERCENT = f"Percent; gains in points, their {figures.COVERAGE} % intervals over pictures and seeds."
@@ -49,8 +49,8 @@ CURVE_TITLES = {
 }
 
 
-def write(results: Path, docs: Path = DOCS, readme: Path | None = None) -> str:
-    """The JSON, the page, its plots, and the table in `readme`; the text of the page."""
+def write(results: Path, docs: Path = DOCS) -> str:
+    """The JSON, the page and its plots; the text of the page."""
     docs.mkdir(parents=True, exist_ok=True)
     written = json.dumps(figures.findings(results), indent=1, ensure_ascii=False)
     # a line for each row
@@ -61,10 +61,6 @@ def write(results: Path, docs: Path = DOCS, readme: Path | None = None) -> str:
         (docs / f"reproduction-{name}.svg").write_text(plot(curve) + "\n", encoding="utf-8")
     text = page(facts)
     (docs / "reproduction.md").write_text(text, encoding="utf-8")
-    if readme:
-        old = readme.read_text(encoding="utf-8")
-        start, end = old.index(BEGIN) + len(BEGIN), old.index(END)
-        readme.write_text(f"{old[:start]}{state(facts)}\n{old[end:]}", encoding="utf-8")
     return text
 
 
@@ -351,4 +347,4 @@ def _plots(facts: Mapping) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(write(RESULTS, readme=README))
+    print(write(RESULTS))

@@ -14,8 +14,7 @@ import numpy as np
 from PIL import Image
 
 from spr_plugin.boxes import Array
-from spr_plugin.config import SPRConfig
-from spr_plugin.config_checks import own_settings
+from spr_plugin.config import SPRConfig, own_settings
 from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.data.pictures import Picture, name_too_large
 from spr_plugin.data.selection import Selection, excluded

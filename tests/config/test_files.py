@@ -1,22 +1,9 @@
-"""Settings beside each other: a recipe's own section, what makes no sense together, what binds a run."""
+"""A recipe's own section, and what binds a run."""
 
 import pytest
 
-from spr_plugin.config import SPRConfig
-from spr_plugin.config_checks import shaping
+from spr_plugin.config import SPRConfig, shaping
 from spr_plugin.errors import UserError
-
-
-def test_one_candidate_a_region_cannot_make_a_pair():
-    with pytest.raises(UserError, match="--spr_samples 1"):
-        SPRConfig(spr=True, spr_samples=1, spr_prompts=["plain"])
-
-
-def test_a_server_cannot_answer_for_the_improved_model():
-    flags = dict(spr=True, spr_sampler="openai", spr_sampler_url="http://localhost")
-    with pytest.raises(UserError, match="--spr_rounds 2 with --spr_sampler openai"):
-        SPRConfig(**flags, spr_rounds=2)
-    SPRConfig(**flags)
 
 
 def test_flags_that_alter_no_record_do_not_bind_a_run():
@@ -40,7 +27,7 @@ def test_the_section_of_spr_sets_its_flags_and_shapes_as_they_do(tmp_path):
     # The flags count, not the file: the same run by flags goes on with what this one left.
     shaped, alike = shaping(config), shaping(plain)
     assert (
-        shaped["regions"].pop("spr_recipe_config") == {} and alike["regions"].pop("spr_recipe_config") == {}
+        shaped["queries"].pop("spr_recipe_config") == {} and alike["queries"].pop("spr_recipe_config") == {}
     )
     assert shaped == alike
 
@@ -65,4 +52,4 @@ def test_a_wrong_section_is_one_line(tmp_path, text, words):
 def test_another_recipe_s_section_is_its_own(tmp_path):
     file = recipe_file(tmp_path, "names: {together: 3}")
     config = SPRConfig(spr=True, spr_recipe="names", spr_recipe_config=file)
-    assert shaping(config)["regions"]["spr_recipe_config"] == {"together": 3}
+    assert shaping(config)["queries"]["spr_recipe_config"] == {"together": 3}

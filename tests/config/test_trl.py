@@ -2,8 +2,7 @@
 
 import pytest
 
-from spr_plugin.config import SPRConfig
-from spr_plugin.config_checks import dpo_settings, shaping
+from spr_plugin.config import SPRConfig, dpo_settings, shaping
 from spr_plugin.errors import UserError
 
 

@@ -1,5 +1,5 @@
-"""README's commands for real weights pass the real argument parsers and stop where the weights would be
-loaded: there is no hub here.
+"""The commands for real weights on docs/train.md, README's among them, pass the real argument parsers and
+stop where the weights would be loaded: there is no hub here.
 """
 
 import json
@@ -13,22 +13,22 @@ from .launch import ROOT, launcher, run
 from .tree import run_in, source
 
 pytestmark = pytest.mark.slow
-# What a machine without a GPU cannot be asked for; flags given again replace README's.
+# What a machine without a GPU cannot be asked for; flags given again replace the page's.
 NO_GPU = "--use_cpu True --bf16 False --tf32 False".split()
 
 
-def readme_command(start: str) -> list[str]:
-    """The words of README's command that begins with ``start``, line ends joined."""
+def shown_command(start: str) -> list[str]:
+    """The words of the page's command that begins with ``start``, line ends joined."""
     (block,) = [
         b
-        for b in re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        for b in re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "train.md").read_text(), re.DOTALL)
         if b.startswith(start)
     ]
     return shlex.split(block.replace("\\\n", " "))
 
 
 def test_llava_7b(tmp_path):
-    _, _, *flags = readme_command("deepspeed llava/train/train_mem.py")
+    _, _, *flags = shown_command("deepspeed llava/train/train_mem.py --deepspeed")
     assert "--spr" in flags and "--lora_enable" in flags
     shutil.copytree(ROOT / "tests" / "deepspeed", tmp_path / "scripts")
     printed = run([*launcher(1, deepspeed=True), *flags, *NO_GPU], expect=1, cwd=tmp_path)
@@ -39,11 +39,11 @@ def test_llava_7b(tmp_path):
 
 def test_ferret_7b(tmp_path):
     """Ferret is no package: its flags are recorded in ferret_flags.py, and the real HfArgumentParser reads
-    README's command with them.
+    the page's command with them.
 
     That script trains nothing, which is an error of its own.
     """
-    _, _, *flags = readme_command("deepspeed ferret/train/train_mem.py")
+    _, _, *flags = shown_command("deepspeed ferret/train/train_mem.py")
     shutil.copytree(ROOT / "tests" / "deepspeed", tmp_path / "scripts")
     recorded = ROOT / "tests" / "hosts" / "ferret_flags.py"
     *start, _ = launcher(1, deepspeed=True)
@@ -65,7 +65,7 @@ def test_ferret_7b(tmp_path):
 
 def test_onevision_7b(tmp_path):
     """Through LLaVA-NeXT's script; its default attention is one that a machine without a GPU lacks."""
-    _, _, _, _, *flags = readme_command("torchrun --nproc_per_node 8 llava/train/train_mem.py")
+    _, _, _, _, *flags = shown_command("torchrun --nproc_per_node 8 llava/train/train_mem.py")
     assert "--spr_only" in flags and "--deepspeed" in flags
     shutil.copytree(ROOT / "tests" / "deepspeed", tmp_path / "scripts")
     tree = source("llava_next", "llava/model/language_model/llava_qwen.py")
@@ -77,7 +77,7 @@ def test_onevision_7b(tmp_path):
 
 
 def test_a_hugging_face_model(tmp_path):
-    _, script, *flags = readme_command("python examples/finetune_vlm.py")
+    _, script, *flags = shown_command("python examples/finetune_vlm.py")
     printed = run([*launcher(1, False, ROOT / script), *flags, *NO_GPU], expect=1, cwd=tmp_path)
     assert "AutoProcessor.from_pretrained(script.model)" in printed and "huggingface.co" in printed, printed[
         -3000:

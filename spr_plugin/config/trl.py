@@ -1,15 +1,11 @@
 """``--spr_dpo_config FILE``: settings by the names of TRL's DPOConfig, as far as this stage has them.
 
 The stage is not TRL's DPOTrainer (docs/decisions.md says why), so a setting that it would not honour is
-refused by name. Standard
-library at import: the flags are checked before anything heavy is loaded.
+refused by name.
 """
 
-import dataclasses
 from collections.abc import Mapping
 
-from spr_plugin.config import SPRConfig
-from spr_plugin.config_checks import dpo_settings
 from spr_plugin.errors import UserError
 from spr_plugin.loading import read_settings
 from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, Kind, Range
@@ -80,37 +76,3 @@ def read_dpo_config(path: str, flags: Mapping[str, Kind]) -> tuple[dict, dict]:
         settings["warmup_steps"] = int(settings["warmup_steps"])
     ours = {FLAGS[name]: value for name, value in settings.items() if name in FLAGS}
     return ours, {name: value for name, value in settings.items() if name in TRAINER}
-
-
-def check_settings(config: SPRConfig) -> None:
-    """UserError for values of the Trainer's settings that torch or transformers would refuse once the stage
-    trains: they are asked now."""
-    path, settings = config.spr_dpo_config, dpo_settings(config)[1]
-    if not settings:
-        return
-    import torch
-    from transformers import TrainingArguments, get_scheduler
-    from transformers.integrations import get_available_reporting_integrations
-
-    given = settings.get
-    kind = given("lr_scheduler_type", "cosine")
-    optimizer = torch.optim.SGD([torch.zeros(1)], 1e-3)
-    try:
-        schedule = get_scheduler(kind, optimizer, 1, 10, given("lr_scheduler_kwargs"))
-        optimizer.step()
-        schedule.step()  # one that follows a metric wants it here, and the stage evaluates none
-    except (ValueError, TypeError, ArithmeticError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"--spr_dpo_config {path}: lr_scheduler_type {kind}: {why}") from None
-    (warmup,) = (field for field in dataclasses.fields(TrainingArguments) if field.name == "warmup_steps")
-    if 0 < given("warmup_steps", 0) < 1 and warmup.type in (int, "int"):
-        raise UserError(
-            f"--spr_dpo_config {path}: warmup_steps {given('warmup_steps')}: this transformers knows no share"
-            " of all steps; give a whole number"
-        )
-    known = {"none", "all", *get_available_reporting_integrations()}
-    if missing := sorted(set(given("report_to", [])) - known):
-        raise UserError(
-            f"--spr_dpo_config {path}: report_to {', '.join(missing)} is not installed, or not known to this "
-            "transformers"
-        )

@@ -1,11 +1,13 @@
-"""Settings beside each other: what files hold, whether all make sense together, which stage each shapes."""
+"""Flags that are set by files: a recipe's own section, the DPO stage by TRL's names; and which stage what
+shapes, of files what they hold.
+"""
 
 import dataclasses
-from urllib.parse import urlsplit
 
-from spr_plugin.config import KINDS, STAGES, SPRConfig
+from spr_plugin.config.all_flags import KINDS, STAGES, AllFlags
+from spr_plugin.config.trl import read_dpo_config
 from spr_plugin.errors import UserError
-from spr_plugin.redaction import shown
+from spr_plugin.loading import read_settings
 from spr_plugin.settings import Kind, kinds_of
 
 # What `spr:` of --spr_recipe_config may set.
@@ -14,23 +16,19 @@ SPR_FLAGS = """data_aspect exclude min_objects min_area keep_crowd regions_per_i
     count_duplicates reject_vague min_kept pairing min_gap""".split()
 
 
-def dpo_settings(config: SPRConfig) -> tuple[dict, dict]:
+def dpo_settings(config: AllFlags) -> tuple[dict, dict]:
     """(flags, arguments of transformers' Trainer) that ``--spr_dpo_config`` sets."""
     if config.spr_dpo_config is None:
         return {}, {}
-    from spr_plugin.trl_settings import read_dpo_config
-
     return read_dpo_config(config.spr_dpo_config, KINDS)
 
 
-def recipe_settings(config: SPRConfig) -> tuple[dict, dict]:
+def recipe_settings(config: AllFlags) -> tuple[dict, dict]:
     """(flags, settings that are no flags) of the recipe's section of ``--spr_recipe_config``."""
     if config.spr_recipe_config is None:
         return {}, {}
     if isinstance(config.spr_recipe_config, dict):  # of a run that is opened: what its manifest holds
         return {}, config.spr_recipe_config
-    from spr_plugin.loading import read_settings
-
     file = f"--spr_recipe_config {config.spr_recipe_config}"
     given = read_settings(
         config.spr_recipe_config, file, yaml=not config.spr_recipe_config.lower().endswith(".json")
@@ -45,7 +43,7 @@ def recipe_settings(config: SPRConfig) -> tuple[dict, dict]:
     return {f"spr_{name}": value for name, value in _read(section, SPR_KINDS, f"{file}: spr").items()}, {}
 
 
-def own_settings(config: SPRConfig, settings: type):
+def own_settings(config: AllFlags, settings: type):
     """The settings of a recipe other than SPR: a dataclass, whose fields are each a `setting`, made of the
     recipe's section of ``--spr_recipe_config``. UserError names what is unknown or makes no sense.
     """
@@ -66,7 +64,7 @@ def _read(section: dict, kinds: dict[str, Kind], where: str) -> dict:
     return values
 
 
-def shaping(config: SPRConfig) -> dict[str, dict]:
+def shaping(config: AllFlags) -> dict[str, dict]:
     """Stage → flag → value of what shapes its records, in the order of the stages."""
     values = {f: getattr(config, f.name) for f in dataclasses.fields(config)}
     files = {"spr_dpo_config": dpo_settings(config)[1], "spr_recipe_config": recipe_settings(config)[1]}
@@ -75,42 +73,3 @@ def shaping(config: SPRConfig) -> dict[str, dict]:
         stage: {f.name: value for f, value in values.items() if f.metadata["shapes"] == stage}
         for stage in STAGES
     }
-
-
-def check(config: SPRConfig) -> None:
-    """Raise UserError for the first flag whose value makes no sense, alone or beside the others."""
-    for name, kind in KINDS.items():
-        kind.check(getattr(config, name), f"--{name}")
-    if config.spr_sampler == "openai":
-        if not config.spr_sampler_url:
-            raise UserError(
-                "--spr_sampler_url: give the address of the server that is to answer, such as "
-                "http://localhost:8000/v1"
-            )
-        if not _is_address(config.spr_sampler_url):
-            url = shown(config.spr_sampler_url)
-            raise UserError(f"--spr_sampler_url {url}: no address such as http://localhost:8000/v1")
-    if config.spr_rounds > 1 and config.spr_sampler != "live":
-        raise UserError(
-            f"--spr_rounds {config.spr_rounds} with --spr_sampler {config.spr_sampler}: a server does not"
-            " answer with the improved model"
-        )
-    if config.spr_loss_weights and len(config.spr_loss_weights) != len(config.spr_loss_type):
-        raise UserError(
-            f"--spr_loss_weights: {len(config.spr_loss_weights)} weights for {len(config.spr_loss_type)}"
-            " losses of --spr_loss_type"
-        )
-    if config.spr_label_smoothing and "robust" not in config.spr_loss_type:
-        raise UserError("--spr_label_smoothing does nothing without --spr_loss_type robust")
-    if config.spr_recipe == "spr" and len(config.spr_prompts) * config.spr_samples < 2:
-        raise UserError(
-            "--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates"
-        )
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # of the port, or of brackets
-        return False

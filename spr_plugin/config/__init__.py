@@ -1,0 +1,35 @@
+"""The ``--spr_*`` flags: one frozen dataclass that joins the host's own in ``HfArgumentParser``.
+
+    run queries candidates scores pairs dpo → all_flags → files → checks → SPRConfig
+
+A flag stands with the stage that reads it. "paper" as origin means the SPR paper states the value; "study"
+that docs/reproduction.md supports it, "ours" that we chose it. Nothing heavy is imported here: the boot
+module reads it at interpreter start.
+"""
+
+from dataclasses import dataclass
+
+from spr_plugin.config.all_flags import KINDS, STAGES, AllFlags
+from spr_plugin.config.checks import check
+from spr_plugin.config.files import dpo_settings, own_settings, recipe_settings, shaping
+
+__all__ = ["KINDS", "STAGES", "SPRConfig", "dpo_settings", "own_settings", "shaping"]
+
+
+@dataclass(frozen=True)
+class SPRConfig(AllFlags):
+    """Flags of the SPR stage, with what the files that they name set. UserError for what makes no sense."""
+
+    def losses(self) -> tuple[list[str], list[float]]:
+        """Names and weights of the losses that are added up."""
+        if self.spr_pairing == "sft":
+            return ["sft"], [1.0]
+        return list(self.spr_loss_type), list(self.spr_loss_weights) or [1.0] * len(self.spr_loss_type)
+
+    def __post_init__(self):
+        self._set({name: kind.read(getattr(self, name), f"--{name}") for name, kind in KINDS.items()})
+        if self.spr_only:
+            self._set({"spr": True})
+        self._set({**recipe_settings(self)[0], **dpo_settings(self)[0]})
+        if self.spr:
+            check(self)

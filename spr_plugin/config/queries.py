@@ -1,0 +1,75 @@
+"""The flags of the first stage, the queries."""
+
+from dataclasses import dataclass
+
+from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, Settings, setting
+
+MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
+
+
+@dataclass(frozen=True)
+class QueriesFlags(Settings):
+    """The recipe, and where its pictures and boxes come from."""
+
+    spr_recipe: str = setting(
+        "spr",
+        "what is asked and what a good answer is: spr, spatial_thinker, or a plugin's, by name",
+        shapes="queries",
+    )
+    spr_recipe_config: str | None = setting(
+        None,
+        "YAML file with a section of settings a recipe; that of spr sets its flags (without spr_), over the"
+        " command line",
+        shapes="queries",
+    )
+    spr_annotations: str | None = setting(
+        None,
+        "COCO-format JSON with object boxes (spatial_thinker: scene graphs); default: mined from the grounded"
+        " conversations of --data_path",
+        shapes="queries",
+    )
+    spr_image_folder: str | None = setting(
+        None, "folder of the annotated images; default: the host's --image_folder", shapes="queries"
+    )
+    spr_allow_outside: bool = setting(
+        False, "use pictures that `..`, an absolute name or a link lead to outside it"
+    )
+    spr_max_pixels: int = setting(
+        MAX_PIXELS,
+        "larger pictures are left out, by their headers; raises Pillow's own limit too",
+        "Pillow",
+        within=POSITIVE,
+        shapes="queries",
+    )
+    spr_data_aspect: str | None = setting(
+        None,
+        "how the pictures of --data_path were seen by whoever wrote its boxes (pad, square …); default: the"
+        " host's --image_aspect_ratio",
+        shapes="queries",
+    )
+    spr_exclude: list[str] = setting(
+        [],
+        "files or folders that name pictures to leave out: RefCOCO's val and test lie in COCO's training set",
+        shapes="queries",
+    )
+    spr_min_objects: int = setting(
+        1, "pictures with fewer objects are left out", within=NOT_NEGATIVE, shapes="queries"
+    )
+    spr_min_area: float = setting(
+        0.0, "objects of fewer square pixels are left out", within=NOT_NEGATIVE, shapes="queries"
+    )
+    spr_keep_crowd: bool = setting(
+        False, "groups (iscrowd) and ignored objects of --spr_annotations count as objects", shapes="queries"
+    )
+    spr_regions: int = setting(
+        10000, "number of region queries", "paper: 10k images", within=POSITIVE, shapes="queries"
+    )
+    spr_regions_per_image: int = setting(1, "regions grown in one image", within=POSITIVE, shapes="queries")
+    spr_more_than: int = setting(
+        4,
+        "a region grows until it holds more than this many objects",
+        "paper",
+        within=NOT_NEGATIVE,
+        shapes="queries",
+    )
+    spr_seed: int = setting(0, "seed of regions and sampling", within=NOT_NEGATIVE, shapes="queries")

@@ -1,0 +1,18 @@
+"""Flags beside each other: what makes no sense together."""
+
+import pytest
+
+from spr_plugin.config import SPRConfig
+from spr_plugin.errors import UserError
+
+
+def test_one_candidate_a_region_cannot_make_a_pair():
+    with pytest.raises(UserError, match="--spr_samples 1"):
+        SPRConfig(spr=True, spr_samples=1, spr_prompts=["plain"])
+
+
+def test_a_server_cannot_answer_for_the_improved_model():
+    flags = dict(spr=True, spr_sampler="openai", spr_sampler_url="http://localhost")
+    with pytest.raises(UserError, match="--spr_rounds 2 with --spr_sampler openai"):
+        SPRConfig(**flags, spr_rounds=2)
+    SPRConfig(**flags)

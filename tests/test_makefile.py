@@ -1,0 +1,58 @@
+"""`make` refuses a Python that is too old in one line, before anything is installed, and takes the others."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def make(target: str, python, environment: Path) -> subprocess.CompletedProcess:
+    words = ["make", "-n", "-s", target, f"PYTHON={python}", f"VENV={environment}", f"LEGACY={environment}"]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture
+def old_python(tmp_path) -> str:
+    """A real one where the machine has it, else a program that answers as one does."""
+    for name in ("python3.9", "python3.8", "python2.7"):
+        if (found := shutil.which(name)) and subprocess.run(
+            [found, "-V"], capture_output=True
+        ).returncode == 0:
+            return found
+    fake = tmp_path / "python3.9"
+    fake.write_text("#!/bin/sh\necho 3.9.18\n")
+    fake.chmod(0o755)
+    return str(fake)
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "docs"])
+def test_an_old_python_is_refused_in_one_line(target, old_python, tmp_path):
+    done = make(target, old_python, tmp_path / "none")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and not done.stdout
+    assert "needs Python 3.10 or later" in line and old_python in line
+
+
+@pytest.mark.parametrize("target", ["demo", "docs"])
+def test_this_python_is_taken(target, tmp_path):
+    done = make(target, sys.executable, tmp_path / "none")
+    assert done.returncode == 0 and not done.stderr
+    assert "pip install" in done.stdout
+
+
+def test_metadata_and_makefile_promise_the_same_pythons():
+    """The oldest of python_requires is the one of the Makefile; it and the newest are in `make matrix`."""
+    metadata, makefile = ((ROOT / name).read_text() for name in ("setup.cfg", "Makefile"))
+    named = [
+        line.rsplit(" ", 1)[1]
+        for line in metadata.splitlines()
+        if "Programming Language :: Python :: 3." in line
+    ]
+    oldest, newest = named[0], named[-1]
+    assert f"python_requires = >={oldest}\n" in metadata and f"PYTHONS ?= {oldest} {newest}\n" in makefile
+    major, minor = oldest.split(".")
+    assert f"sys.version_info >= ({major}, {minor})" in makefile
