@@ -2,8 +2,8 @@
 
 Two layouts are known by their content. Of one's own: a JSON table of file name → graph, as
 :func:`spr_plugin.recipes.spatial_thinker.graph.graph_of` describes it, boxes xyxy in pixels (``scenes.py
---geometry`` of the tiny world writes it). Visual Genome's: ``scene_graphs.json``, or ``objects.json`` with
-``relationships.json`` beside it.
+--geometry`` of the tiny world writes it). Visual Genome's (1.2 and later): ``scene_graphs.json``, or
+``objects.json`` with ``relationships.json`` beside it.
 
 Single bad records never stop a run: they are left out and counted. A file that is wrong as a whole is a
 UserError.
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeGuard
 
 from spr_plugin.boxes import Box, Space, finite
 from spr_plugin.data.annotations import AnnotatedImage, Annotation, label_of, usable
@@ -85,8 +85,10 @@ class GraphImages:
         """What an object of some picture is called: names come as often as they do in the file."""
         graph = self._graph(self._records[rng.choice(self.ids)])
         row = rng.choice(graph["objects"]) if graph and graph["objects"] else None
-        id = row.get("id") if isinstance(row, Mapping) else None
-        return name_of(id) if isinstance(id, str) else None
+        try:
+            return name_of(object_id(row.get("id"))) if isinstance(row, Mapping) else None
+        except ValueError:
+            return None
 
     def __iter__(self) -> Iterator[GraphImage]:
         return filter(None, map(self.image, range(len(self.ids))))
@@ -159,12 +161,12 @@ def own_graph(record: object) -> Record | None:
     return graph if all(isinstance(rows, list) for rows in graph.values()) else None
 
 
+def _has_image(row: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(row, dict) and isinstance(row.get("image_id"), int)
+
+
 def _is_genome(row: object) -> bool:
-    return (
-        isinstance(row, dict)
-        and isinstance(row.get("image_id"), int)
-        and isinstance(row.get("objects"), list)
-    )
+    return _has_image(row) and isinstance(row.get("objects"), list)
 
 
 def genome_records(rows: Sequence[dict[str, Any]], file: str, folder: str) -> dict[str, dict[str, Any]]:
@@ -175,8 +177,9 @@ def genome_records(rows: Sequence[dict[str, Any]], file: str, folder: str) -> di
         if not beside.is_file():
             raise UserError(f"--spr_annotations {file}: {beside} is missing; Visual Genome's lies there")
         others = read_json(beside, f"--spr_annotations {beside}")
-        known = others if isinstance(others, list) else []
-        of_image = {row.get("image_id"): row.get("relationships") for row in known if isinstance(row, dict)}
+        if not isinstance(others, list) or not all(map(_has_image, others)):
+            raise UserError(f"--spr_annotations {beside}: not Visual Genome's relationships.json")
+        of_image = {row["image_id"]: row.get("relationships") for row in others}
     return {
         _genome_file(row["image_id"], folder): {"relationships": of_image.get(row["image_id"]) or [], **row}
         for row in rows

@@ -179,9 +179,18 @@ def test_pictures_of_visual_genome_that_are_missing_are_counted(tmp_path):
     assert not images and skipped == {"missing_image": 2}
 
 
+@pytest.mark.parametrize("content", [{}, [{"image_id": []}], [7]])
+def test_relationships_that_are_none_are_one_line(tmp_path, content):
+    (tmp_path / "relationships.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="relationships.json: not Visual Genome's"):
+        opened(tmp_path, [{"image_id": 2, "objects": OBJECTS}], "objects.json")
+
+
 def test_names_are_drawn_from_all_pictures(tmp_path):
     (tmp_path / "g.json").write_text(
-        json.dumps({"a.png": own(CAT), "b.png": own(DOG), "c.png": 7, "d.png": own()})
+        json.dumps(
+            {"a.png": own(CAT), "b.png": own(DOG), "c.png": 7, "d.png": own(("a [0].1", [0, 0, 1, 1]))}
+        )
     )
     images, rng = GraphImages(str(tmp_path / "g.json"), str(tmp_path), Counter()), Random(0)
     assert {images.some_name(rng) for _ in range(50)} == {"cat", "dog", None}
