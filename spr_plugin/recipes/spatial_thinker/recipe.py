@@ -119,9 +119,10 @@ class SpatialThinker(Recipe[Query]):
             yield query_of(image, image.triples, asked, options, options.index(asked.right), seed)
 
     def _of_rows(self, file: str, folder: str, select: Selection, skipped: Counter[str]) -> Iterator[Query]:
-        for row in read_rows(file, folder, skipped):
+        seed = self.config.spr_seed
+        for row in read_rows(file, folder, seed, skipped):
             if image := select(row.image, skipped):
-                yield query_of_row(row._replace(image=image), self.config.spr_seed)
+                yield query_of_row(row._replace(image=image), seed)
 
     def prompts(self, query: Query) -> list[Prompt]:
         return [Prompt("plain", self.question(query))]

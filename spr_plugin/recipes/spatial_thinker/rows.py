@@ -11,12 +11,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from spr_plugin.boxes import Space
 from spr_plugin.data.annotations import AnnotatedImage
 from spr_plugin.data.pictures import image_size
 from spr_plugin.errors import UserError
+from spr_plugin.ids import digest
 from spr_plugin.loading import parse_json, read_json_lines
 from spr_plugin.recipes.spatial_thinker.graph import Graph, Triple, graph_of
 from spr_plugin.recipes.spatial_thinker.pictures import objects_of
@@ -38,19 +40,20 @@ class Row(NamedTuple):
     task: str
 
 
-def read_rows(file: str, folder: str, skipped: Counter[str]) -> Iterator[Row]:
-    """The rows of a file; those that cannot be used are counted as ``bad_row``, and under the reasons of
-    pictures and objects. UserError where its lines are no JSON, or the first is no such row.
+def read_rows(file: str, folder: str, seed: int, skipped: Counter[str]) -> Iterator[Row]:
+    """The rows of a file, in an order drawn by `seed`; those that cannot be used are counted as ``bad_row``,
+    and under the reasons of pictures and objects. UserError where its lines are no JSON, or the first is no
+    such row.
     """
-    name = f"--spr_annotations {file}"
+    name, known = f"--spr_annotations {file}", []
     for number, (line, record) in enumerate(read_json_lines(file, name)):
         try:
-            path, text, options, right, scene, task = _read(record, folder)
+            known.append((digest([seed, "order", line]), _read(record, folder)))
         except ValueError as error:
             if not number:
                 raise UserError(f"{name}, line {line}: no question of STVQA's make ({error})") from None
             skipped["bad_row"] += 1
-            continue
+    for _, (path, text, options, right, scene, task) in sorted(known, key=itemgetter(0)):
         size = image_size(path)
         if isinstance(size, str):
             skipped[size] += 1

@@ -26,13 +26,13 @@ def row(letter="B", scene=SCENE, **changes):
     }
 
 
-def read(folder, *rows):
+def read(folder, *rows, seed=0):
     Image.new("RGB", (100, 80)).save(folder / "7.jpg")
     (folder / "rows.jsonl").write_text(
         "\n".join(one if isinstance(one, str) else json.dumps(one) for one in rows)
     )
     skipped = Counter()
-    return list(read_rows(str(folder / "rows.jsonl"), str(folder), skipped)), skipped
+    return list(read_rows(str(folder / "rows.jsonl"), str(folder), seed, skipped)), skipped
 
 
 @pytest.mark.parametrize("letter", ["B", " (B) on the bench ", "b", "(B)"])
@@ -70,9 +70,17 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_row_is_counted_and_a_bad_first_one_ends_it(tmp_path, kind):
     rows, skipped = read(tmp_path, row(), BAD[kind], row("A"))
-    assert [one.right for one in rows] == [1, 0] and skipped == {"bad_row": 1}
+    assert {one.right for one in rows} == {1, 0} and skipped == {"bad_row": 1}
     with pytest.raises(UserError, match="--spr_annotations .*rows.jsonl, line 1: no question of STVQA"):
         read(tmp_path, BAD[kind], row())
+
+
+def test_their_order_is_drawn(tmp_path):
+    """So that a part of them is a fair sample, and another seed's another one."""
+    rows = [row(question_only=f"{number}?") for number in range(30)]
+    orders = [[one.text for one in read(tmp_path, *rows, seed=seed)[0]] for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2] and set(orders[0]) == set(orders[2]) and len(orders[0]) == 30
+    assert orders[0] != sorted(orders[0], key=lambda text: int(text[:-1]))
 
 
 def test_what_lies_off_the_picture_goes_with_its_relations(tmp_path):
