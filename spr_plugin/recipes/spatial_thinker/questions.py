@@ -126,10 +126,8 @@ def size(scene: Scene) -> Asked | None:
     """Which of two boxes is the larger."""
     for first, second in scene.drawn(2):
         text = f"Which object is larger in the picture, the {first.label} or the {second.label}?"
-        asked = _compared(
-            scene, "size", text, "larger than", (first, second), first.box.area, second.box.area
-        )
-        if asked:
+        areas = first.box.area, second.box.area
+        if asked := _compared(scene, "size", text, "larger than", (first, second), areas):
             return asked
     return None
 
@@ -140,9 +138,8 @@ def distance(scene: Scene) -> Asked | None:
         two = f"the {first.label} or the {second.label}"
         text = f"Which object is closer to the {here.label} in the picture, {two}?"
         # The nearer one is the greater in what is compared.
-        near, other = (1 / max(1.0, _apart(here, one)) for one in (first, second))
-        asked = _compared(scene, "distance", text, "closer than", (first, second), near, other, here)
-        if asked:
+        near = 1 / max(1.0, _apart(here, first)), 1 / max(1.0, _apart(here, second))
+        if asked := _compared(scene, "distance", text, "closer than", (first, second), near, here):
             return asked
     return None
 
@@ -217,21 +214,19 @@ def _compared(
     text: str,
     words: str,
     two: tuple[Annotation, Annotation],
-    first: float,
-    second: float,
+    values: tuple[float, float],
     beside: Annotation | None = None,
 ) -> Asked | None:
-    """Which of two is the greater, or that they are the same; None where that is not clear."""
-    ratio = max(first, second) / min(first, second)
-    third = scene.another([one.label for one in (*two, *([beside] if beside else ()))])
+    """Which of two is the greater by its value, or that they are the same; None where that is not clear."""
+    ratio, named = max(values) / min(values), (*([beside] if beside else ()), *two)
+    third = scene.another([one.label for one in named])
     if SAME < ratio < CLEAR or third is None:
         return None
-    more, less = (two if first > second else two[::-1]) if ratio >= CLEAR else (None, None)
+    more, less = (two if values[0] > values[1] else two[::-1]) if ratio >= CLEAR else (None, None)
     right = more.label if more else "the same"
     wrong = tuple(name for name in (two[0].label, two[1].label, "the same", third) if name != right)
     reason = f"the {more.label} is {words} the {less.label}." if more and less else "they are the same."
-    about = tuple(one.id for one in (*([beside] if beside else ()), *two))
-    return Asked(task, text, right, wrong, about, reason)
+    return Asked(task, text, right, wrong, tuple(one.id for one in named), reason)
 
 
 def _not_so(scene: Scene, right: Triple, subject: Annotation, other: Annotation) -> list[str]:
