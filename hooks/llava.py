@@ -31,6 +31,10 @@ PLACEHOLDER = "answer"
 class LlavaHost(LlavaModel, Host):
     """A script built like ``llava/train/train.py``."""
 
+    frozen_tower: str | None = (
+        "LLaVA-1.5's vision tower computes without gradients, and is loaded from its own path again"
+    )
+
     def __init__(self, trainer, namespace: dict, config):
         self.trainer, self.namespace = trainer, namespace
         self.data_args = trainer.train_dataset.data_args

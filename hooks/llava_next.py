@@ -23,6 +23,8 @@ HEADERS = ("<|im_start|>assistant\n", "<|start_header_id|>assistant<|end_header_
 class LlavaNextHost(LlavaHost):
     """A script built like LLaVA-NeXT's ``llava/train/train.py``."""
 
+    frozen_tower = None
+
     def __init__(self, trainer, namespace: dict, config):
         super().__init__(trainer, namespace, config)
         mined = None if config.spr_annotations else self.data_path
@@ -44,6 +46,10 @@ class LlavaNextHost(LlavaHost):
         row["labels"][:start] = IGNORED
         row["labels"][ends[0] + 1 if ends else len(row["labels"]) :] = IGNORED
         return row
+
+    def tower_trains(self) -> None:
+        """LLaVA-NeXT's loader takes a tower from the checkpoint only where the config says this."""
+        self.llava.config.unfreeze_mm_vision_tower = True
 
     def item(self, dataset, index: int) -> dict:
         return dataset._get_item(index)  # its __getitem__ sleeps over a bad picture, and takes another one

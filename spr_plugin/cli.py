@@ -145,7 +145,8 @@ def score(
     from spr_plugin import formats
     from spr_plugin.data.pictures import limit_pixels
     from spr_plugin.files import content
-    from spr_plugin.plugins import ask, load_file
+    from spr_plugin.pairing import find_pairing
+    from spr_plugin.plugins import load_file
     from spr_plugin.recipes.find import find_recipe
     from spr_plugin.tools.score_file import Scoring
 
@@ -163,7 +164,7 @@ def score(
         models = [(flag, path) for flag, path in (("--clip", clip), ("--detector", detector)) if path]
         reads = [*models, *(("--plugin", path) for path in plugin)]
         scoring = Scoring(responses, annotations, images, form, out, pairs, allow_outside, settings, reads)
-        scoring.run(find_recipe(config, form).on(device), ask("spr_pairing", config=config))
+        scoring.run(find_recipe(config, form).on(device), find_pairing(config))
 
 
 @contextlib.contextmanager

@@ -96,7 +96,7 @@ def spr_repair(config: SPRConfig) -> Repair | None:
 
 
 @hookspec(firstresult=True)
-def spr_pairing(config: SPRConfig) -> Pairing | None:
-    """The :class:`spr_plugin.pairing.Pairing` named ``config.spr_pairing``: chosen and rejected among a
-    query's answers.
+def spr_pairing(name: str, config: SPRConfig) -> Pairing | None:
+    """The :class:`spr_plugin.pairing.Pairing` of this name, one of those of ``--spr_pairing``: chosen and
+    rejected among a query's answers.
     """

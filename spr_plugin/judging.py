@@ -9,7 +9,7 @@ from PIL import Image
 
 from spr_plugin.data.pictures import prefetch, read_all
 from spr_plugin.errors import UserError
-from spr_plugin.progress import progress
+from spr_plugin.progress import progress, say
 from spr_plugin.recipes.base import UNREADABLE, Judged, JudgedAnswer, Query, Recipe
 from spr_plugin.runs.log import Log
 from spr_plugin.training import ranks, weights
@@ -23,6 +23,12 @@ def judge_all(queries: list[Query], recipe: Recipe, device, candidates: Mapping[
     wanted = [about for about in by_pictures(queries) if any(query.id not in logged for query in about)]
     mine = ranks.share(wanted, len)
     answers = by_query(candidates.values())
+    asked = {query.id: query for query in queries}
+    recipe = recipe.after(
+        (asked[id], one["kind"], one["text"]) for id, rows in answers.items() if id in asked for one in rows
+    )
+    if recipe.learned and wanted and ranks.rank() == 0:
+        say(recipe.learned)
     with weights.loading_whole():  # under ZeRO-3 a model that is loaded would be dealt among the ranks
         ready = recipe.on(device) if mine else recipe
     shown = progress(prefetch(pictures_of, mine), len(mine), "scoring pictures", show=ranks.rank() == 0)

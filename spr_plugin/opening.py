@@ -14,7 +14,7 @@ from spr_plugin.data.selection import keys_of_picture
 from spr_plugin.dpo.rehearsal import rehearse
 from spr_plugin.errors import UserError
 from spr_plugin.ids import digest
-from spr_plugin.pairing import Pairing
+from spr_plugin.pairing import Pairing, find_pairing
 from spr_plugin.plugins import ask
 from spr_plugin.progress import listed, say
 from spr_plugin.queries import find_queries, log_queries, logged_queries, settled_queries
@@ -124,11 +124,7 @@ def first_round(host: Host, config: SPRConfig) -> Round:
     dpo.check_workers(host, config)
     dpo.check_settings(config)
     config = config.but_for({"spr_clip": config.spr_clip or host.vision_tower})
-    folder, pairing = Folder.under(host.trainer.args.output_dir), ask("spr_pairing", config=config)
-    if pairing is None:
-        raise UserError(
-            f"--spr_pairing {config.spr_pairing}: no plugin has it; ours are best_worst, random and sft"
-        )
+    folder, pairing = Folder.under(host.trainer.args.output_dir), find_pairing(config)
     first = Round(host, config, find_recipe(config, host.box_format), pairing, folder, 1, (folder.entry,))
     with weights.loading_whole():
         # A wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training.
@@ -229,7 +225,7 @@ def _later(first: Round, number: int, entered: tuple[Path, ...]) -> Round:
     # The candidates were the first round's; what there was of this round went with the first one's.
     config = first.config.but_for({"spr_seed": seed, "spr_candidates": None, "spr_overwrite": False})
     recipe = find_recipe(config, first.host.box_format)
-    pairing = ask("spr_pairing", config=config)
+    pairing = find_pairing(config)
     return Round(first.host, config, recipe, pairing, first.folder.round(number), number, entered)
 
 

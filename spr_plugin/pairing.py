@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from spr_plugin.config import SPRConfig
+from spr_plugin.errors import UserError
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.ids import digest
+from spr_plugin.plugins import ask
 from spr_plugin.recipes.base import JudgedAnswer, Query
+from spr_plugin.settings import weighed
 
 
 @dataclass(frozen=True)
@@ -104,18 +107,19 @@ def _same(best: JudgedAnswer, worst: JudgedAnswer) -> bool:
 
 
 Scores = dict[str, float]  # candidate id → score
+LENGTHS_APART = 0.1  # of the longer one: texts of one length
 
 
-def sides(answers: Answers) -> tuple[Scores, Scores] | str:
+def sides(answers: Answers, least: int = 2) -> tuple[Scores, Scores] | str:
     """The candidates that may be chosen with their repaired scores, and those that may be rejected with their
     scores, in the order of their ids, or why there are none.
 
-    ``too_few_valid``  fewer than two answers have a score
+    ``too_few_valid``  fewer answers than `least` have a score
     ``none_worse``     none may be rejected
     and where none may be chosen, what keeps the best of them from it.
     """
     scored = {id: answer for id, answer in answers.items() if answer.score is not None}
-    if len(scored) < 2:
+    if len(scored) < least:
         return "too_few_valid"
     repaired = {id: one.repaired_score for id, one in scored.items() if one.repaired_score is not None}
     choosable = {id: score for id, score in repaired.items() if scored[id].not_choosable is None}
@@ -141,10 +145,64 @@ def best_over_worst(query: Query, answers: Answers, min_gap: float = 0.0) -> tup
         return both
     choosable, rejectable = both
     best, worst = _best(choosable), min(rejectable, key=rejectable.__getitem__)
-    gap = choosable[best] - rejectable[worst]
+    gap = _gap(answers, best, worst)
     if not _same(answers[best], answers[worst]) and (gap <= 0 or gap < min_gap):
         return "gap_too_small"
     return best, worst
+
+
+def repaired_over_said(query: Query, answers: Answers, min_gap: float = 0.0) -> tuple[str, str] | str:
+    """An answer when repaired over itself as written: the same words, other boxes. Of the answers that repair
+    made better that with the highest score when repaired.
+
+    ``chosen_equals_rejected``: repair changed none of them. ``gap_too_small``: as above.
+    """
+    both = sides(answers, least=1)
+    if isinstance(both, str):
+        return both
+    choosable, rejectable = both
+    own = [(id, id) for id in choosable if id in rejectable]
+    return _best_of(own, answers, lambda best, worst: choosable[best], min_gap) if own else "none_worse"
+
+
+def equally_long(query: Query, answers: Answers, min_gap: float = 0.0) -> tuple[str, str] | str:
+    """The two answers of one length whose scores are furthest apart: of other lengths a model learns the
+    length first.
+
+    ``no_equal_length``: there are no two whose numbers of characters differ by a tenth of the larger at most.
+    """
+    both = sides(answers)
+    if isinstance(both, str):
+        return both
+    choosable, rejectable = both
+    like = [(c, r) for c in choosable for r in rejectable if _alike(answers[c].repaired, answers[r].text)]
+    apart = functools.partial(_gap, answers)
+    return _best_of(like, answers, apart, min_gap) if like else "no_equal_length"
+
+
+def _alike(first: str, second: str) -> bool:
+    longest = max(len(first), len(second))
+    return abs(len(first) - len(second)) <= longest * LENGTHS_APART
+
+
+def _gap(answers: Answers, best: str, worst: str) -> float:
+    """By how much the first scores higher when repaired than the second as written."""
+    high, low = answers[best].repaired_score, answers[worst].score
+    assert high is not None and low is not None, "what has no score is in no pair"
+    return high - low
+
+
+def _best_of(
+    pairs: Sequence[tuple[str, str]], answers: Answers, rank: Callable[[str, str], float], min_gap: float
+) -> tuple[str, str] | str:
+    """Of `pairs` that differ, and whose chosen one scores higher by `min_gap`, that of the highest rank; of
+    equals the first.
+    """
+    pairs = [(best, worst) for best, worst in pairs if not _same(answers[best], answers[worst])]
+    if not pairs:
+        return "chosen_equals_rejected"
+    enough = [ids for ids in pairs if (gap := _gap(answers, *ids)) > 0 and gap >= min_gap]
+    return max(enough, key=lambda ids: rank(*ids)) if enough else "gap_too_small"
 
 
 def by_chance(query: Query, answers: Answers) -> tuple[str, str] | str:
@@ -159,9 +217,46 @@ def by_chance(query: Query, answers: Answers) -> tuple[str, str] | str:
     return (best, rng.choice(others)) if others else "too_few_valid"
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """Several pairings, of which the seed of a query deals it one; what that one says counts.
+
+    Attributes:
+        shares: of the queries, in the order of `pairings`; their sum is of no account.
+    """
+
+    pairings: tuple[Pairing, ...]
+    shares: tuple[float, ...]
+
+    def __call__(self, query: Query, answers: Answers) -> tuple[str, str] | str:
+        (dealt,) = random.Random(f"{query.seed} pairing").choices(self.pairings, self.shares)
+        return dealt(query, answers)
+
+
+def find_pairing(config: SPRConfig) -> Pairing:
+    """What ``--spr_pairing`` names. UserError for a name that no plugin has."""
+    shares = weighed(config.spr_pairing)
+    found: list[Pairing] = []
+    for name in shares:
+        pairing: Pairing | None = ask("spr_pairing", name=name, config=config)
+        if pairing is None:
+            raise UserError(f"--spr_pairing {name}: no plugin has it; ours are {', '.join(OURS)}")
+        found.append(pairing)
+    return Mixed(tuple(found), tuple(shares.values())) if len(found) > 1 else found[0]
+
+
+OURS: Mapping[str, Callable[..., tuple[str, str] | str]] = {
+    "best_worst": best_over_worst,
+    "repaired": repaired_over_said,
+    "equal_length": equally_long,
+    "random": by_chance,
+    "sft": best_over_worst,  # the same pairs, trained on otherwise
+}
+
+
 @hookimpl
-def spr_pairing(config: SPRConfig) -> Pairing | None:
-    """``--spr_pairing best_worst``, ``sft`` (the same pairs, trained on otherwise) and ``random``."""
-    ordered = functools.partial(best_over_worst, min_gap=config.spr_min_gap)
-    known: dict[str, Pairing] = {"best_worst": ordered, "sft": ordered, "random": by_chance}
-    return known.get(config.spr_pairing)
+def spr_pairing(name: str, config: SPRConfig) -> Pairing | None:
+    """Ours."""
+    if name not in OURS:
+        return None
+    return by_chance if name == "random" else functools.partial(OURS[name], min_gap=config.spr_min_gap)

@@ -27,6 +27,7 @@ from spr_plugin.runs.steps import StepLog, last_step, told
 from spr_plugin.sampling.stage import sample
 from spr_plugin.training import engine, entry, ranks, weights
 from spr_plugin.training.host import Host
+from spr_plugin.training.trainable import beside
 
 
 def run_rounds(first: Round, queries: list[Query]) -> Round:
@@ -66,8 +67,9 @@ def improve(now: Round, queries: list[Query]) -> None:
         watched = dpo.held_out(queries, now.config.spr_probe_regions)
         train_on(now, make_pairs(now, queries), watched)
     dpo.merge_adapter(trainer.model)
+    trained = beside(now.host, now.config)  # which hosts that save what trains (LoRA's) would leave out
     for name, parameter in trainer.model.named_parameters():
-        parameter.requires_grad_(own_flags[name])
+        parameter.requires_grad_(own_flags[name] or name in trained)
     report(folder)
 
 

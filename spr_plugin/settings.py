@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -46,6 +46,42 @@ def one_of(*names: str) -> Range:
         return bool(given) and all(name in names for name in given)
 
     return Range(f"choose from {', '.join(names)}", holds)
+
+
+def weighed(words: Iterable[str]) -> dict[str, float]:
+    """Name → weight of words like ``repaired=0.5``; a name alone weighs 1. ValueError where a name stands
+    there twice, or a weight is no number of 0 or more.
+    """
+    found: dict[str, float] = {}
+    for word in words:
+        name, given, weight = word.partition("=")
+        number = float(weight) if given else 1.0
+        if not name or name in found or not 0 <= number < math.inf:
+            raise ValueError(word)
+        found[name] = number
+    return found
+
+
+def _weighed(words: str, makes_sense: Callable[[dict[str, float]], bool]) -> Range:
+    def holds(value: list[str]) -> bool:
+        try:
+            return makes_sense(weighed(value))
+        except ValueError:
+            return False
+
+    return Range(words, holds)
+
+
+def weights_of(*names: str) -> Range:
+    """Weights of these names; one that is not given is 1."""
+    words = f"must be NAME=WEIGHT, of {', '.join(names)}, each once, weights 0 or more"
+    return _weighed(words, lambda given: given.keys() <= {*names})
+
+
+SHARES = _weighed(
+    "must be NAME or NAME=SHARE, each once, shares 0 or more and not all of them 0",
+    lambda given: any(given.values()),
+)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import AnnotatedImage
-from spr_plugin.pairing import PreferencePair, best_over_worst, by_chance, make_pair, spr_pairing
+from spr_plugin.errors import UserError
+from spr_plugin.pairing import (
+    OURS,
+    PreferencePair,
+    best_over_worst,
+    by_chance,
+    equally_long,
+    find_pairing,
+    make_pair,
+    repaired_over_said,
+)
 from spr_plugin.recipes.spr.regions import region_query
 
 SPACE = Space.pixels(100, 100)
@@ -138,11 +148,124 @@ def test_a_pair_comes_back_from_its_record():
     assert PreferencePair.from_record(record) == pair
 
 
+def test_every_name_of_ours_is_found_and_another_is_one_line():
+    for name in OURS:
+        assert find_pairing(SPRConfig(spr=True, spr_pairing=[name], spr_min_gap=0.5))
+    with pytest.raises(
+        UserError, match="--spr_pairing best: no plugin has it; ours are best_worst, repaired"
+    ):
+        find_pairing(SPRConfig(spr=True, spr_pairing=["best_worst=0.5", "best=0.5"]))
+
+
+# --- an answer against itself
+
+
+REPAIRED = functools.partial(pair_of, pairing=repaired_over_said)
+
+
+def test_repaired_is_an_answer_over_itself_as_it_was_written():
+    rows = [candidate("a", 0.5, 0.6), candidate("b", 0.2, 0.7), candidate("c", 0.1, 0.3)]
+    pair = REPAIRED(rows)
+    assert pair == REPAIRED(rows[::-1])
+    assert (pair.chosen, pair.rejected) == ("refined b", "text b")
+    assert (pair.chosen_score, pair.rejected_score) == (0.7, 0.2)
+    assert pair.chosen_candidate == pair.rejected_candidate == "b"
+
+
 @pytest.mark.parametrize(
-    ("name", "found"), [("best_worst", True), ("sft", True), ("random", True), ("other", False)]
+    ("rows", "found"),
+    [
+        ([candidate("a", 0.5, 0.6)], "a"),  # one answer is enough
+        ([candidate("a", 0.9, 0.9, "same", " same"), candidate("b", 0.5, 0.6)], "b"),
+        ([candidate("a", 0.9, 0.95, not_rejectable="right"), candidate("b", 0.5, 0.6)], "b"),
+        ([candidate("a", 0.5, 0.9, not_choosable="cannot_cut"), candidate("b", 0.5, 0.6)], "b"),
+        ([candidate("a", 0.55, 0.6), candidate("b", 0.4, 0.5)], "b"),  # a gap of a tenth at least
+        ([candidate("a", 0.9, 0.9, "same", "same"), candidate("b", None, None)], "chosen_equals_rejected"),
+        ([candidate("a", 0.9, 0.8), candidate("b", 0.5, 0.55)], "gap_too_small"),
+        ([candidate("a", 0.5, 0.6, not_rejectable="right")], "none_worse"),
+        ([candidate("a", 0.5, 0.6, not_rejectable="right"), candidate("b", 0.5, None)], "none_worse"),
+        ([candidate("a", None, None)], "too_few_valid"),
+        ([], "too_few_valid"),
+    ],
 )
-def test_the_hook_knows_its_names(name, found):
-    assert bool(spr_pairing(SPRConfig(spr_pairing=name))) == found
+def test_which_answer_is_paired_with_itself(rows, found):
+    pair = REPAIRED(rows, min_gap=0.1 - 1e-9)
+    assert (pair if isinstance(pair, str) else pair.chosen_candidate) == found
+
+
+# --- of one length
+
+
+EQUAL = functools.partial(pair_of, pairing=equally_long)
+
+
+def test_of_answers_of_one_length_the_furthest_apart_are_paired():
+    rows = [
+        candidate("a", 0.5, 0.9, "x" * 100, "x" * 40),  # the best has no like
+        candidate("b", 0.4, 0.8, "y" * 90, "y" * 100),
+        candidate("c", 0.1, 0.3, "z" * 20, "z" * 70),  # nor has the worst
+    ]
+    pair = EQUAL(rows)
+    assert pair == EQUAL(rows[::-1])
+    assert (pair.chosen_candidate, pair.rejected_candidate) == ("b", "b")
+    assert abs(len(pair.chosen) - len(pair.rejected)) <= 10
+
+
+@pytest.mark.parametrize(
+    ("rejected", "found"),
+    [(89, "no_equal_length"), (90, "b"), (100, "b"), (111, "b"), (112, "no_equal_length")],
+)
+def test_a_tenth_of_the_longer_one_is_one_length(rejected, found):
+    rows = [
+        candidate("a", 0.5, 0.9, "x" * 300, "x" * 100),
+        candidate("b", 0.4, None, "y" * rejected, not_choosable="no_box_survived"),
+    ]
+    pair = EQUAL(rows)
+    assert (pair if isinstance(pair, str) else pair.rejected_candidate) == found
+
+
+def test_of_one_length_but_no_better_is_a_gap_too_small():
+    rows = [candidate("a", 0.5, 0.5, "x" * 9, "z" * 9), candidate("b", 0.6, 0.4, "y" * 9, "y" * 9)]
+    assert EQUAL(rows) == "gap_too_small" and EQUAL(rows[:1] * 1) == "too_few_valid"
+    rows = [candidate(id, 0.5, 0.6, "one text of words", "one text  of words") for id in "ab"]
+    assert EQUAL(rows) == "chosen_equals_rejected"
+
+
+# --- shares of several
+
+
+def dealt(*words, count=400):
+    """How many of so many queries get each kind of pair."""
+    pairing = find_pairing(SPRConfig(spr=True, spr_pairing=list(words)))
+    rows = [candidate("a", 0.5, 0.9), candidate("b", 0.1, 0.2)]
+    queries = [dataclasses.replace(QUERY, id=str(seed), seed=seed) for seed in range(count)]
+    pairs = [make_pair(query, "Describe.", rows, pairing) for query in queries]
+    assert pairs == [make_pair(query, "Describe.", rows[::-1], pairing) for query in queries]
+    return sum(pair.chosen_candidate == pair.rejected_candidate for pair in pairs)
+
+
+def test_a_query_is_dealt_one_of_several_pairings_by_their_shares():
+    assert 160 < dealt("best_worst=0.5", "repaired=0.5") < 240
+    assert 60 < dealt("repaired=1", "best_worst=3") < 140
+    assert dealt("repaired", "best_worst=0") == 400
+    assert dealt("repaired=2") == 400 and dealt("best_worst") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["best_worst=x"], "NAME=SHARE"),
+        (["best_worst=-1", "repaired=2"], "NAME=SHARE"),
+        (["best_worst=0", "repaired=0"], "not all of them 0"),
+        (["repaired", "repaired=2"], "each once"),
+        (["=1"], "NAME=SHARE"),
+        ([], "NAME=SHARE"),
+        (["sft=0.5", "repaired=0.5"], "cannot be mixed"),
+    ],
+)
+def test_shares_that_make_no_sense_are_one_line(words, says):
+    with pytest.raises(UserError, match=f"--spr_pairing .*{says}"):
+        SPRConfig(spr=True, spr_pairing=words)
 
 
 SCORES = st.none() | st.integers(-3, 3).map(float)

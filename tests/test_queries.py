@@ -198,7 +198,7 @@ def test_variants_of_scoring_use_the_answers_of_an_earlier_run(source, tmp_path,
     variant = SPRConfig(
         **flags,
         spr_lambda=0.5,
-        spr_pairing="random",
+        spr_pairing=["random"],
         spr_repair="none",
         spr_beta=0.3,
         spr_candidates=str(first),

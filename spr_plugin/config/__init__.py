@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from spr_plugin.config.all_flags import KINDS, STAGES, AllFlags
 from spr_plugin.config.checks import check
-from spr_plugin.config.files import dpo_settings, own_settings, recipe_settings, shaping
+from spr_plugin.config.files import dpo_settings, own_settings, preset_settings, recipe_settings, shaping
+from spr_plugin.settings import weighed
 
 __all__ = ["KINDS", "STAGES", "SPRConfig", "dpo_settings", "own_settings", "shaping"]
 
@@ -22,7 +23,7 @@ class SPRConfig(AllFlags):
 
     def losses(self) -> tuple[list[str], list[float]]:
         """Names and weights of the losses that are added up."""
-        if self.spr_pairing == "sft":
+        if "sft" in weighed(self.spr_pairing):
             return ["sft"], [1.0]
         return list(self.spr_loss_type), list(self.spr_loss_weights) or [1.0] * len(self.spr_loss_type)
 
@@ -30,6 +31,8 @@ class SPRConfig(AllFlags):
         self._set({name: kind.read(getattr(self, name), f"--{name}") for name, kind in KINDS.items()})
         if self.spr_only:
             self._set({"spr": True})
+        KINDS["spr_preset"].check(self.spr_preset, "--spr_preset")
+        self._set(preset_settings(self))
         self._set({**recipe_settings(self)[0], **dpo_settings(self)[0]})
         if self.spr:
             check(self)

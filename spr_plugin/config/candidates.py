@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from spr_plugin.settings import FEW, NOT_NEGATIVE, POSITIVE, SHARE, Settings, one_of, setting
 
-PROMPT_KINDS = ("plain", "crop", "reference")
+PLAIN = "plain"  # the prompt that is the question itself
+PROMPT_KINDS = (PLAIN, "crop", "reference")
 SAMPLERS = ("live", "openai")
 
 
@@ -23,6 +24,11 @@ class CandidatesFlags(Settings):
         2, "answers sampled for each prompt variant of a region", "study", within=FEW, shapes="candidates"
     )
     spr_temperature: float = setting(1.0, "sampling temperature", within=POSITIVE, shapes="candidates")
+    spr_greedy: bool = setting(
+        False,
+        "the first answer to a region's plain prompt is the likeliest one (temperature 0), which names more",
+        shapes="candidates",
+    )
     spr_top_p: float = setting(1.0, "nucleus sampling mass", within=SHARE, shapes="candidates")
     spr_top_k: int = setting(
         0, "sample among so many tokens; 0: all", within=NOT_NEGATIVE, shapes="candidates"

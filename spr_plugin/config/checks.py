@@ -3,8 +3,11 @@
 from urllib.parse import urlsplit
 
 from spr_plugin.config.all_flags import KINDS, AllFlags
+from spr_plugin.config.candidates import PLAIN
+from spr_plugin.config.dpo import TOKEN_KINDS
 from spr_plugin.errors import UserError
 from spr_plugin.redaction import shown
+from spr_plugin.settings import weighed
 
 
 def check(config: AllFlags) -> None:
@@ -25,6 +28,26 @@ def check(config: AllFlags) -> None:
             f"--spr_rounds {config.spr_rounds} with --spr_sampler {config.spr_sampler}: a server does not"
             " answer with the improved model"
         )
+    _check_losses(config)
+    if "sft" in weighed(config.spr_pairing) and len(config.spr_pairing) > 1:
+        raise UserError(
+            f"--spr_pairing {' '.join(config.spr_pairing)}: sft is a way to train on all pairs, and cannot be"
+            " mixed; take it alone"
+        )
+    if config.spr_greedy and config.spr_recipe == "spr" and PLAIN not in config.spr_prompts:
+        raise UserError(
+            f"--spr_greedy: the likeliest answer is one to the prompt {PLAIN}; add it to --spr_prompts"
+        )
+    # An answer that is paired with itself needs no other.
+    several = {*weighed(config.spr_pairing)} != {"repaired"} and config.spr_recipe == "spr"
+    if several and len(config.spr_prompts) * config.spr_samples < 2:
+        raise UserError(
+            "--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates"
+        )
+
+
+def _check_losses(config: AllFlags) -> None:
+    """The same of the flags of the loss."""
     if config.spr_loss_weights and len(config.spr_loss_weights) != len(config.spr_loss_type):
         raise UserError(
             f"--spr_loss_weights: {len(config.spr_loss_weights)} weights for {len(config.spr_loss_type)}"
@@ -32,9 +55,16 @@ def check(config: AllFlags) -> None:
         )
     if config.spr_label_smoothing and "robust" not in config.spr_loss_type:
         raise UserError("--spr_label_smoothing does nothing without --spr_loss_type robust")
-    if config.spr_recipe == "spr" and len(config.spr_prompts) * config.spr_samples < 2:
+    if config.spr_dpop_lambda != 50.0 and "dpop" not in config.spr_loss_type:
+        raise UserError("--spr_dpop_lambda does nothing without --spr_loss_type dpop")
+    if {*config.spr_loss_type} == {"kl_words"}:
         raise UserError(
-            "--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates"
+            "--spr_loss_type kl_words: alone it only keeps the model as it is; name what is to be learned too"
+        )
+    weights = dict.fromkeys(TOKEN_KINDS, 1.0) | config.token_weights()
+    if not max(weights["words"], weights["coordinates"]) * max(weights["changed"], weights["unchanged"]):
+        raise UserError(
+            f"--spr_token_weight {' '.join(config.spr_token_weight)}: no token would count at all"
         )
 
 

@@ -2,9 +2,25 @@
 
 from dataclasses import dataclass
 
-from spr_plugin.settings import FEW, HALF, NOT_NEGATIVE, POSITIVE, SHARE, WEIGHTS, Settings, one_of, setting
+from spr_plugin.settings import (
+    FEW,
+    HALF,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    WEIGHTS,
+    Settings,
+    one_of,
+    setting,
+    weighed,
+    weights_of,
+)
 
-LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "sft")
+LOSS_TYPES = (
+    *("sigmoid", "hinge", "ipo", "robust", "sigmoid_norm", "bco_pair", "nca_pair", "apo_zero", "sft"),
+    *("dpop", "kl_words"),  # which TRL does not have
+)
+TOKEN_KINDS = ("words", "coordinates", "changed", "unchanged")
 
 
 @dataclass(frozen=True)
@@ -18,6 +34,9 @@ class DPOFlags(Settings):
         shapes="dpo",
     )
     spr_tune_projector: bool = setting(False, "train the multimodal projector too", shapes="dpo")
+    spr_tune_vision_tower: bool = setting(
+        False, "train the vision tower too, all of it; its features are not cached then", shapes="dpo"
+    )
     spr_lora_r: int = setting(
         16,
         "rank of the adapter (a host that trains with LoRA keeps its own)",
@@ -35,6 +54,13 @@ class DPOFlags(Settings):
         within=POSITIVE,
         shapes="dpo",
     )
+    spr_rate_ratio: float = setting(
+        0.0,
+        "peak learning rate as so many times the host's --learning_rate, at which the model is taught; 0, or"
+        " another --spr_learning_rate than the default: that one counts",
+        within=NOT_NEGATIVE,
+        shapes="dpo",
+    )
     spr_epochs: float = setting(2.0, "passes over the preference pairs", "study", within=FEW, shapes="dpo")
     spr_batch_size: int = setting(4, "pairs in one step on one device", within=FEW, shapes="dpo")
     spr_gradient_accumulation: int = setting(
@@ -42,7 +68,8 @@ class DPOFlags(Settings):
     )
     spr_loss_type: list[str] = setting(
         ["sigmoid", "sft"],
-        "losses by TRL's names: sigmoid (DPO), hinge, ipo, robust, sft (of the chosen answer); several are"
+        "losses by TRL's names: sigmoid (DPO), hinge, ipo, robust, sigmoid_norm, bco_pair, nca_pair,"
+        " apo_zero, sft (of the chosen answer), and dpop, kl_words (words stay at the entry's); several are"
         " added up",
         "paper: sigmoid; sft: study",
         within=one_of(*LOSS_TYPES),
@@ -51,8 +78,22 @@ class DPOFlags(Settings):
     spr_loss_weights: list[float] = setting(
         [], "their weights; default: 1 each", within=WEIGHTS, shapes="dpo"
     )
+    spr_token_weight: list[str] = setting(
+        [],
+        "how much a token counts in DPO and sft, as KIND=WEIGHT: words, coordinates; times changed, unchanged"
+        " (what the pair's other answer does not say, or says too); default: 1 each",
+        within=weights_of(*TOKEN_KINDS),
+        shapes="dpo",
+    )
     spr_label_smoothing: float = setting(
         0.0, "share of pairs that the robust loss takes to be the wrong way round", within=HALF, shapes="dpo"
+    )
+    spr_dpop_lambda: float = setting(
+        50.0,
+        "weight of dpop's penalty for a chosen answer that falls below the reference",
+        "Smaug, arXiv 2402.13228",
+        within=NOT_NEGATIVE,
+        shapes="dpo",
     )
     spr_dpo_config: str | None = setting(
         None,
@@ -95,3 +136,14 @@ class DPOFlags(Settings):
         " frozen",
         within=NOT_NEGATIVE,
     )
+
+    def peak_rate(self, host_rate: float) -> float:
+        """The peak learning rate on a host that trains at `host_rate`."""
+        given = self.spr_learning_rate != DPOFlags.spr_learning_rate
+        return (
+            self.spr_rate_ratio * host_rate if self.spr_rate_ratio and not given else self.spr_learning_rate
+        )
+
+    def token_weights(self) -> dict[str, float]:
+        """Weight by kind of token, of those that are given."""
+        return weighed(self.spr_token_weight)

@@ -3,17 +3,19 @@ shapes, of files what they hold.
 """
 
 import dataclasses
+from pathlib import Path
 
 from spr_plugin.config.all_flags import KINDS, STAGES, AllFlags
 from spr_plugin.config.trl import read_dpo_config
 from spr_plugin.errors import UserError
 from spr_plugin.loading import read_settings
-from spr_plugin.settings import Kind, kinds_of
+from spr_plugin.settings import Kind, default_of, kinds_of
 
+PRESETS = Path(__file__).parent / "presets"
 # What `spr:` of --spr_recipe_config may set.
 SPR_FLAGS = """data_aspect exclude min_objects min_area keep_crowd regions_per_image more_than prompts clip
     detector detector_threshold no_detector scorer lambda no_local repair match match_threshold
-    count_duplicates reject_vague min_kept pairing min_gap""".split()
+    count_duplicates reject_vague add_missed min_kept pairing min_gap""".split()
 
 
 def dpo_settings(config: AllFlags) -> tuple[dict, dict]:
@@ -41,6 +43,16 @@ def recipe_settings(config: AllFlags) -> tuple[dict, dict]:
     if config.spr_recipe != "spr":
         return {}, section
     return {f"spr_{name}": value for name, value in _read(section, SPR_KINDS, f"{file}: spr").items()}, {}
+
+
+def preset_settings(config: AllFlags) -> dict:
+    """What ``--spr_preset`` sets: those flags of its file that stand at their defaults."""
+    if config.spr_preset is None:
+        return {}
+    file = PRESETS / f"{config.spr_preset}.yaml"
+    values = _read(read_settings(file, f"--spr_preset {file}", yaml=True), KINDS, f"--spr_preset {file}")
+    defaults = {f.name: default_of(f) for f in dataclasses.fields(config)}
+    return {name: value for name, value in values.items() if getattr(config, name) == defaults[name]}
 
 
 def own_settings(config: AllFlags, settings: type):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from spr_plugin.settings import FEW, Settings, setting
+from spr_plugin.settings import FEW, Settings, one_of, setting
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,12 @@ class RunFlags(Settings):
         False,
         "also save the model at the stage's entry, in the host's layout, to OUTPUT_DIR/spr/base: what SPR is"
         " compared with",
+    )
+    spr_preset: str | None = setting(
+        None,
+        "a set of flags by name: author (how SPR's first author trains a 7B model) or default; a flag that is"
+        " given another value than its default stays as it is given",
+        within=one_of("author", "default"),
     )
     spr_doctor: str | None = setting(None, "train nothing; this folder gets what `spr doctor` finds")
     spr_plugin: list[str] = setting([], "Python files with hook implementations")

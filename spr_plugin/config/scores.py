@@ -66,6 +66,12 @@ class ScoresFlags(Settings):
         "words without a box that can be read have S_loc 0 and may be rejected, never chosen",
         shapes="scores",
     )
+    spr_add_missed: bool = setting(
+        False,
+        "objects that a repaired answer misses are added in the words of the region's other answers, in the"
+        " order in which the model names objects",
+        shapes="scores",
+    )
     spr_min_kept: float = setting(
         0.8,
         "a repaired description that keeps less than this share of its boxes (item: names) is not chosen",

@@ -30,6 +30,7 @@ class CheckedRecipe(Recipe):
                 of_kind(name, str, "in WATCHED "): number(value, f"WATCHED[{name}]")
                 for name, value in watched.items()
             }
+        self.learned = given.learned
         self._given, self._as_asked = given, (plugin, hook, arguments)
 
     def _checking(self, method: str = ""):
@@ -40,6 +41,13 @@ class CheckedRecipe(Recipe):
         with self._checking("on"):
             ready = of_kind(self._given.on(device), Recipe)
         return CheckedRecipe(plugin, hook, ready, arguments)
+
+    def after(self, answers) -> Recipe:
+        plugin, hook, arguments = self._as_asked
+        with self._checking("after"):
+            informed = of_kind(self._given.after(answers), Recipe)
+            of_kind(informed.learned, str, "as learned ")
+        return CheckedRecipe(plugin, hook, informed, arguments)
 
     def queries(self, source) -> list[Query]:
         with self._checking("queries"):

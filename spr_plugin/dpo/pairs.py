@@ -7,9 +7,9 @@ import torch
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.pictures import BadImage
-from spr_plugin.dpo.coordinates import coordinate_tokens
 from spr_plugin.dpo.features import picture_keys
 from spr_plugin.dpo.plan import Slot
+from spr_plugin.dpo.token_kinds import EVEN, TokenWeights, answer_pieces, coordinate_tokens, token_weights
 from spr_plugin.errors import UserError
 from spr_plugin.ids import digest
 from spr_plugin.pairing import PreferencePair
@@ -29,13 +29,13 @@ class Measured:
     Attributes:
         tokens: of the joined row: the host's tokens of chosen, and those of rejected that it does not share.
             Pictures count as one.
-        chosen_tokens: of the chosen answer, as the loss counts them.
+        chosen_tokens: of the chosen answer, as the loss counts them: the sum of their weights.
         text: hash of what the tokenizer and the template made of it.
     """
 
     pair: PreferencePair
     tokens: int
-    chosen_tokens: int
+    chosen_tokens: float
     text: str
 
 
@@ -83,7 +83,8 @@ def measure_lengths(host: Host, pairs: list[PreferencePair], config: SPRConfig, 
             left.
     """
     flag, most = maximum_of(host)
-    way = [most, _sample_of(host, pairs)]
+    weights = TokenWeights(**config.token_weights())
+    way = [most, _sample_of(host, pairs, weights), *weights.key]
     keys = {pair.id: digest([pair.id, way]) for pair in pairs}
     logged = ranks.from_rank_0(lambda: log.resume({*keys.values()}))
     wanted = [pair for pair in pairs if keys[pair.id] not in logged]
@@ -91,7 +92,7 @@ def measure_lengths(host: Host, pairs: list[PreferencePair], config: SPRConfig, 
     broken = []
     for pair in progress(mine, len(mine), "measuring pairs", show=ranks.rank() == 0):
         try:
-            record = _measured(host, pair)
+            record = _measured(host, pair, weights)
         except UserError as error:
             broken.append(str(error))
             continue
@@ -109,18 +110,32 @@ def measure_lengths(host: Host, pairs: list[PreferencePair], config: SPRConfig, 
         if ranks.rank() == 0:
             say(f"{text}; they are left out")
     known = {pair: records[keys[pair.id]] for pair in pairs if keys[pair.id] in records}
+    known = _with_weight(known, config)
     return [Measured(pair, one["tokens"], one["chosen_tokens"], one["text"]) for pair, one in known.items()]
 
 
-def _sample_of(host: Host, pairs: list[PreferencePair]) -> dict | None:
+def _with_weight(records: dict[PreferencePair, dict], config: SPRConfig) -> dict[PreferencePair, dict]:
+    """Those of which a token weighs something; the rest are counted. UserError where none does."""
+    left = {pair: one for pair, one in records.items() if not one.get("weightless")}
+    if len(left) < len(records):
+        named = f"--spr_token_weight {' '.join(config.spr_token_weight)}"
+        text = f"by {named} no token counts in {len(records) - len(left)} of {len(records)} pairs"
+        if not left:
+            raise UserError(f"{text}: nothing is left to train on; take other weights")
+        if ranks.rank() == 0:
+            say(f"{text}; they are left out")
+    return left
+
+
+def _sample_of(host: Host, pairs: list[PreferencePair], weights: TokenWeights) -> dict | None:
     """What the host makes of one pair, which stands for how it makes rows: its template, its tokenizer."""
     try:
-        return _measured(host, pairs[0]) if pairs else None
+        return _measured(host, pairs[0], weights) if pairs else None
     except UserError:  # said with the others
         return None
 
 
-def _measured(host: Host, pair: PreferencePair) -> dict:
+def _measured(host: Host, pair: PreferencePair, weights: TokenWeights) -> dict:
     if not (pair.chosen.strip() and pair.rejected.strip()):
         raise UserError(f"pair {pair.id}: an answer is empty")
     rows = pair_rows(host, pair)
@@ -129,7 +144,12 @@ def _measured(host: Host, pair: PreferencePair) -> dict:
         raise UserError(f"pair {pair.id}: chosen and rejected are the same tokens")
     fits = all(host.fits(row) for row in rows)
     tokens = len(text[0]) + unshared(rows)[1]
-    return {"fits": fits, "tokens": tokens, "chosen_tokens": answer_tokens(rows[0]), "text": digest(text)}
+    if weights.even:
+        weighed: list[list[float]] = [[1] * answer_tokens(row) for row in rows]
+    else:
+        weighed = token_weights(host.box_format, [answer_pieces(host, row) for row in rows], weights)
+    found = {"fits": fits, "tokens": tokens, "chosen_tokens": sum(weighed[0]), "text": digest(text)}
+    return found if any(map(any, weighed)) else {**found, "weightless": True}
 
 
 class PairRows(torch.utils.data.Dataset):
@@ -145,7 +165,8 @@ class PairRows(torch.utils.data.Dataset):
         slot = self.slots[index]
         pair = self.measured[slot.pair].pair
         known = self.reference.get(pair.id, {"chosen": 0.0, "rejected": 0.0})
-        return item_of(pair.id, pair_rows(self.host, pair), slot, [known[side] for side in SIDES])
+        rows, sums = pair_rows(self.host, pair), [known[side] for side in SIDES]
+        return item_of(pair.id, rows, slot, sums, known.get("tokens"))
 
 
 def batch_of(host: Host, pairs: list[PreferencePair]) -> dict:
@@ -153,7 +174,13 @@ def batch_of(host: Host, pairs: list[PreferencePair]) -> dict:
     return collate(host, [item_of(pair.id, pair_rows(host, pair)) for pair in pairs])
 
 
-def item_of(id: str, rows: list[Row], slot: Slot = WHOLE, reference: Sequence[float] = (0.0, 0.0)) -> dict:
+def item_of(
+    id: str,
+    rows: list[Row],
+    slot: Slot = WHOLE,
+    reference: Sequence[float] = (0.0, 0.0),
+    reference_tokens: Sequence[Sequence[float]] | None = None,
+) -> dict:
     """What :func:`collate` takes of a pair; without slot and reference for what no loss is made of."""
     return {
         "id": id,
@@ -161,30 +188,41 @@ def item_of(id: str, rows: list[Row], slot: Slot = WHOLE, reference: Sequence[fl
         "weight": slot.weight,
         "mean_chosen_tokens": slot.mean_chosen_tokens,
         "reference": list(reference),
+        "reference_tokens": reference_tokens,
     }
 
 
-def collate(host: Host, items: list[dict]) -> dict:
+def collate(host: Host, items: list[dict], weights: TokenWeights = EVEN) -> dict:
     """B pairs → a host batch of ``[chosen …, rejected …]`` rows, and in the same order what
     :mod:`spr_plugin.dpo.rows` and the loss need.
     """
+    form, pieces = host.box_format, [[answer_pieces(host, row) for row in item["rows"]] for item in items]
+    told = [[coordinate_tokens(form, own) for own in both] for both in pieces]
+    weighed = [None if weights.even else token_weights(form, both, weights) for both in pieces]
     batch = host.batch([item["rows"][side] for side in (0, 1) for item in items])
     both = [unshared(item["rows"]) for item in items]
     return {
         "batch": batch,
         "unshared": [pair[side] for side in (0, 1) for pair in both],
         "pictures": picture_keys(host, batch),
-        "coordinates": torch.tensor(
-            [
-                told
-                for side in (0, 1)
-                for item in items
-                for told in coordinate_tokens(host, item["rows"][side])
-            ]
-        ),
+        "coordinates": torch.tensor(_of_tokens(told)),
         # Numbers, not tensors: under DeepSpeed the Trainer hands a step its tensors in half precision.
+        "token_weights": _of_tokens(weighed),
         "reference": [item["reference"][side] for side in (0, 1) for item in items],
+        "reference_tokens": _of_tokens([item["reference_tokens"] for item in items]),
         "weight": [item["weight"] for item in items],
         "mean_chosen_tokens": [item["mean_chosen_tokens"] for item in items],
         "ids": [item["id"] for item in items],
     }
+
+
+def _of_tokens(values: Sequence[Sequence[Sequence[float]] | None]) -> list[float] | None:
+    """A number a token of chosen and rejected of B pairs, one behind the other, chosen first; None where one
+    has none.
+    """
+    both = [one for one in values if one is not None]
+    return (
+        [number for side in (0, 1) for one in both for number in one[side]]
+        if len(both) == len(values)
+        else None
+    )

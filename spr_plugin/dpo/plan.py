@@ -27,7 +27,7 @@ class Slot:
 
 def slot_plan(
     lengths: list[int],
-    chosen_tokens: list[int],
+    chosen_tokens: list[float],
     *,
     epochs: float,
     batch: int,
@@ -44,7 +44,7 @@ def slot_plan(
 
     Args:
         lengths: of each pair's row, in tokens.
-        chosen_tokens: of each pair's chosen answer.
+        chosen_tokens: of each pair's chosen answer, as the loss counts them.
     """
     rng = random.Random(seed)
     count, step = len(lengths), batch * accumulation * world

@@ -2,6 +2,7 @@
 
 from spr_plugin.dpo.pairs import Measured, PairRows
 from spr_plugin.dpo.plan import Slot
+from spr_plugin.dpo.rows import Answers
 from spr_plugin.dpo.stage import Stage, inputs_of, precision
 from spr_plugin.ids import digest
 from spr_plugin.progress import progress
@@ -17,7 +18,8 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
     the same numbers to the last bit, and the pictures' features stay where they will be used.
     """
     log, size = stage.log("reference"), stage.division.batch
-    layout = [stage.entry, str(precision(stage)), stage.joined]
+    each = "kl_words" in stage.config.losses()[0]  # it asks what every token had
+    layout = [stage.entry, str(precision(stage)), stage.joined, *stage.token_weights.key, *["tokens"] * each]
     keys = {one.pair.id: digest([one.pair.id, one.text, *layout]) for one in measured}
     wanted = {keys[measured[slot.pair].pair.id] for slot in slots}
     logged = ranks.from_rank_0(lambda: log.resume(wanted))
@@ -37,14 +39,24 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
             for batch, mine in progress(turns, len(turns), "reference", show=ranks.rank() == 0):
                 data = PairRows(stage.host, measured, batch, {})
                 inputs = inputs_of(stage, [data[i] for i in range(len(batch))])
-                sums = stage.answers(stage.host.trainer.model, inputs, collective=in_step).sums.tolist()
+                said = stage.answers(stage.host.trainer.model, inputs, collective=in_step)
                 if mine:
                     ids = [measured[slot.pair].pair.id for slot in batch]
                     records = {
-                        keys[id]: {"id": keys[id], "pair": id, "chosen": c, "rejected": r}
-                        for id, c, r in zip(ids, sums, sums[len(ids) :])
+                        keys[id]: {"id": keys[id], "pair": id, **one}
+                        for id, one in zip(ids, _records(said, each))
                     }
                     log.append(*(record for key, record in records.items() if key not in logged))
         ranks.barrier()
     there = log.read()
     return {id: there[key] for id, key in keys.items() if key in there}
+
+
+def _records(said: Answers, each: bool) -> list[dict]:
+    """The log-probs of B pairs: of their answers and, of `each` of their tokens too."""
+    sums = said.sums.tolist()
+    made = [{"chosen": c, "rejected": r} for c, r in zip(sums, sums[len(sums) // 2 :])]
+    if each:
+        tokens = [own[scored].tolist() for own, scored in zip(said.token_log_probs, said.scored)]
+        made = [one | {"tokens": both} for one, *both in zip(made, tokens, tokens[len(made) :])]
+    return made

@@ -28,18 +28,29 @@ class Answers:
     Attributes:
         token_log_probs: ``(2B, T)`` fp32, 0 where ``scored`` is False.
         scored: ``(2B, T)`` bool, the completion tokens.
+        weights: ``(2B, T)``, what each of them counts; None for 1 each.
     """
 
     token_log_probs: torch.Tensor
     scored: torch.Tensor
+    weights: torch.Tensor | None = None
 
     @property
     def sums(self) -> torch.Tensor:
-        return self.token_log_probs.sum(1)
+        """``(2B,)``, weighted."""
+        if self.weights is None:
+            return self.token_log_probs.sum(1)
+        return (self.token_log_probs * self.weights).sum(1)
 
     @property
     def tokens(self) -> torch.Tensor:
-        return self.scored.sum(1)
+        """How many there are, as they count, ``(2B,)``."""
+        return (self.scored if self.weights is None else self.weights).sum(1)
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """``values`` of the completion tokens, row by row, at their places ``(2B, T)``; 0 elsewhere."""
+        there = values.to(self.scored.device)
+        return torch.zeros_like(self.scored, dtype=there.dtype).masked_scatter(self.scored, there)
 
 
 @dataclass

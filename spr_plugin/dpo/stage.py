@@ -10,6 +10,7 @@ from spr_plugin.dpo.features import FeatureCache, cached_features
 from spr_plugin.dpo.pairs import Measured, batch_of, collate
 from spr_plugin.dpo.probe import Watch
 from spr_plugin.dpo.resume import Division
+from spr_plugin.dpo.token_kinds import TokenWeights
 from spr_plugin.progress import say
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
@@ -39,12 +40,19 @@ class Stage:
     division: Division
     joined: bool = False
 
+    @property
+    def token_weights(self) -> TokenWeights:
+        return TokenWeights(**self.config.token_weights())
+
     def answers(
         self, model, inputs: dict, joined: bool | None = None, collective: bool = False
     ) -> rows.Answers:
         joined = self.joined if joined is None else joined
         with cached_features(self.host, self.cache, inputs["pictures"], collective):
-            return rows.answers(self.host, model, inputs["batch"], inputs["unshared"], joined)
+            found = rows.answers(self.host, model, inputs["batch"], inputs["unshared"], joined)
+        if inputs["token_weights"] is not None:
+            found.weights = found.spread(torch.tensor(inputs["token_weights"], dtype=torch.float32))
+        return found
 
     def log(self, name: str) -> Log:
         return self.folder.log(name, ranks.rank())
@@ -95,4 +103,4 @@ def precision(stage: Stage) -> torch.dtype:
 
 
 def inputs_of(stage: Stage, items: list[dict]) -> dict:
-    return stage.host.on_device(collate(stage.host, items))
+    return stage.host.on_device(collate(stage.host, items, stage.token_weights))

@@ -21,12 +21,13 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from spr_plugin.config import SPRConfig, dpo_settings
 from spr_plugin.dpo import resume
-from spr_plugin.dpo.coordinates import apart
 from spr_plugin.dpo.logbook import Logbook
-from spr_plugin.dpo.loss import deltas, metrics, preference_losses
+from spr_plugin.dpo.loss import Settings, deltas, metrics, preference_losses, word_drift
 from spr_plugin.dpo.pairs import collate
 from spr_plugin.dpo.resume import Division
+from spr_plugin.dpo.rows import Answers
 from spr_plugin.dpo.shown import StageProgress
+from spr_plugin.dpo.token_kinds import apart
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
 from spr_plugin.imports import replaced
@@ -87,7 +88,7 @@ def arguments(
         "num_train_epochs": 1,  # the plan holds all of them
         "per_device_train_batch_size": division.batch,
         "gradient_accumulation_steps": division.accumulation,
-        "learning_rate": config.spr_learning_rate,
+        "learning_rate": config.peak_rate(host_args.learning_rate),
         "lr_scheduler_type": "cosine",
         "warmup_steps": steps // 10,
         "optim": "adamw_torch",
@@ -173,7 +174,12 @@ class PreferenceTrainer(Trainer):
         settings = host_trainer.model.config
         use_cache = getattr(settings, "use_cache", None)
         AcceleratorState._reset_state()  # DeepSpeed's batch sizes and optimizer settings are bound to it
-        super().__init__(host_trainer.model, args, functools.partial(collate, stage.host), dataset)
+        super().__init__(
+            host_trainer.model,
+            args,
+            functools.partial(collate, stage.host, weights=stage.token_weights),
+            dataset,
+        )
         if use_cache is not None:
             settings.use_cache = use_cache  # transformers 5 sets it
         self.spr, self.logbook = stage, logbook
@@ -204,8 +210,11 @@ class PreferenceTrainer(Trainer):
             torch.tensor(inputs[name], dtype=torch.float32, device=answers.sums.device)
             for name in ("reference", "weight", "mean_chosen_tokens")
         )
-        pairs, real = deltas(answers, reference, mean_chosen_tokens), weight > 0
-        losses = preference_losses(pairs, *config.losses(), config.spr_beta, config.spr_label_smoothing)
+        kinds, shares = config.losses()
+        drift = self._drift(answers, inputs) if "kl_words" in kinds else None
+        pairs, real = deltas(answers, reference, mean_chosen_tokens, drift), weight > 0
+        settings = Settings(config.spr_beta, config.spr_label_smoothing, config.spr_dpop_lambda)
+        losses = preference_losses(pairs, kinds, shares, settings)
         loss = (losses * weight).sum()
         if ranks.any_of(not bool(torch.isfinite(losses).all())):
             self._stop_at_bad_loss(losses, inputs)
@@ -213,6 +222,11 @@ class PreferenceTrainer(Trainer):
         values = {"loss": losses.detach(), **metrics(pairs, config.spr_beta), **parts}
         self.logbook.hear(values, real)
         return (loss, {"logits": answers.token_log_probs}) if return_outputs else loss
+
+    def _drift(self, answers: Answers, inputs: dict) -> torch.Tensor:
+        entry = inputs["reference_tokens"]
+        known = None if entry is None else torch.tensor(entry, dtype=torch.float32)
+        return word_drift(answers, inputs["coordinates"], known)
 
     def log(self, logs, *args, **kwargs):
         """Our means over all ranks' pairs since the last log stand beside (for the loss: in place of) the

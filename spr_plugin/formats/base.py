@@ -9,7 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 
-from spr_plugin.boxes import Box, Space
+from spr_plugin.boxes import Box, Space, pair_iou
+from spr_plugin.formats.additions import put_in, without_article
 from spr_plugin.formats.attempts import Span
 from spr_plugin.formats.items import Cut, cut
 from spr_plugin.formats.parsed import Edit, Mention, Parsed, apply, bare, outside
@@ -107,6 +108,27 @@ class BoxFormat(ABC):
         cannot be read and names that never had a box; what stays, stays as it is written.
         """
         return cut(text, parsed, gone)
+
+    def with_item(self, text: str, parsed: Parsed, place: int, phrase: str, box: Box) -> str | None:
+        """`text` with `phrase` and `box` named before the mention of that place, or behind the last one,
+        worded as its neighbours are; None where that is not clean.
+        """
+        size = box.space.width, box.space.height
+        alone = self.parse(self.render([(phrase, box)]), *size).mentions
+        if len(alone) != 1 or alone[0].phrase not in (phrase, without_article(phrase)):
+            return None  # the name would be read as several
+        if pair_iou(alone[0].boxes[0].pixels(), box.pixels()) < 0.5:
+            return None  # too small for the family's numbers
+        made, own = self._with_item(text, parsed, place, phrase, box), alone[0]
+        if made is None:
+            return None
+        read, boxes = self.parse(made, *size), [mention.boxes for mention in parsed.mentions]
+        clean = [mention.boxes for mention in read.mentions] == [*boxes[:place], own.boxes, *boxes[place:]]
+        clean = clean and read.mentions[place].phrase.lower().endswith(own.phrase.lower()) and not read.failed
+        return made if clean else None
+
+    def _with_item(self, text: str, parsed: Parsed, place: int, phrase: str, box: Box) -> str | None:
+        return put_in(text, parsed, place, phrase, lambda name: self.render([(name, box)]))
 
     @abstractmethod
     def render(self, mentions: Iterable[tuple[str, Box]]) -> str:

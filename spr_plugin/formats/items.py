@@ -10,6 +10,7 @@ Entries of a JSON list are :mod:`spr_plugin.formats.listed`'s.
 
 from __future__ import annotations
 
+import itertools
 import re
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
@@ -85,7 +86,7 @@ class _Mark:
 
 
 @dataclass(frozen=True)
-class _Item:
+class Item:
     """Where an item lies, whether it has a box that stays and one that goes, and whether it is a name without
     any.
     """
@@ -100,11 +101,7 @@ def cut(text: str, parsed: Parsed, gone: Collection[int]) -> Cut:
     """`text` without the items of the mentions whose places are in `gone`, of coordinates that cannot be
     read, and of names that never had a box.
     """
-    marks = [_Mark(mention.whole, place in gone) for place, mention in enumerate(parsed.mentions)]
-    marks = sorted([*marks, *(_Mark(span, True) for span in outside(parsed))], key=lambda mark: mark.span)
-    # A tagged phrase that follows another one's box is an item, whatever stands between them.
-    tagged = {mention.whole[0] for mention in parsed.mentions if mention.whole != mention.span}
-    prose = _Prose(text, without(text, [mark.span for mark in marks]), marks, tagged)
+    prose = prose_of(text, parsed, gone)
     sentences = prose.sentences()
     bare = sum(item.bare for sentence in sentences for item in sentence.items)
     pieces = [prose.left_of(sentence) for sentence in sentences]
@@ -115,25 +112,36 @@ def cut(text: str, parsed: Parsed, gone: Collection[int]) -> Cut:
         return Cut(text, bare)
     # "Two objects:" would be wrong without one of them.
     if any(sentence.counts for sentence in sentences):
-        return Cut(None if any(mark.goes for mark in marks) else text, bare)
-    return Cut(_numbered_anew(text, left.rstrip()), bare)
+        return Cut(None if any(mark.goes for mark in prose.marks) else text, bare)
+    return Cut(numbered_anew(text, left.rstrip()), bare)
+
+
+def prose_of(text: str, parsed: Parsed, gone: Collection[int] = ()) -> Prose:
+    """`text` with its marks: the mentions, of which those in `gone` go, and what cannot be read, which
+    goes.
+    """
+    marks = [_Mark(mention.whole, place in gone) for place, mention in enumerate(parsed.mentions)]
+    marks = sorted([*marks, *(_Mark(span, True) for span in outside(parsed))], key=lambda mark: mark.span)
+    # A tagged phrase that follows another one's box is an item, whatever stands between them.
+    tagged = {mention.whole[0] for mention in parsed.mentions if mention.whole != mention.span}
+    return Prose(text, without(text, [mark.span for mark in marks]), marks, tagged)
 
 
 @dataclass(frozen=True)
-class _Sentence:
+class Sentence:
     """A sentence or line: what it says before its first item, its items, and where its last punctuation and
     the next sentence begin.
     """
 
     lead: Span
-    items: list[_Item]
+    items: list[Item]
     stop: int
     end: int
     counts: bool
 
 
 @dataclass(frozen=True)
-class _Prose:
+class Prose:
     """A text, the same with `READ` in the place of all that goes with a box, and where that is."""
 
     text: str
@@ -141,7 +149,7 @@ class _Prose:
     marks: Sequence[_Mark]
     tagged: Collection[int]
 
-    def sentences(self) -> list[_Sentence]:
+    def sentences(self) -> list[Sentence]:
         found, start = [], 0
         for end in [*_END.finditer(self.shape), None]:
             stop = end.start() if end else len(self.shape)
@@ -153,14 +161,14 @@ class _Prose:
                 start = after
         return found
 
-    def _sentence(self, start: int, stop: int, end: int) -> _Sentence:
+    def _sentence(self, start: int, stop: int, end: int) -> Sentence:
         bullet = _MARKER.match(self.shape, start, stop)
         marker = bullet.end() if bullet else start
         opening = _LEAD.match(self.shape, marker, stop)
         lead = opening.end() if opening else marker
         spans = self._spans(lead, stop) if lead < stop else []
         items = [self._item(span, first=not place) for place, span in enumerate(spans)]
-        return _Sentence((start, lead), items, stop, end, bool(_NUMBER.search(self.shape, marker, lead)))
+        return Sentence((start, lead), items, stop, end, bool(_NUMBER.search(self.shape, marker, lead)))
 
     def _spans(self, low: int, high: int) -> list[Span]:
         """Of the items of shape[low:high]."""
@@ -186,25 +194,25 @@ class _Prose:
             place -= 1
         return self.shape[place - 1 : place] == READ
 
-    def _item(self, span: Span, first: bool) -> _Item:
+    def _item(self, span: Span, first: bool) -> Item:
         low, high = (bisect_left(self.marks, place, key=lambda mark: mark.span[0]) for place in span)
         own = [mark.goes for mark in self.marks[low:high]]
         named = not first or _INDEFINITE.match(self.shape, *span)
-        return _Item(span, not all(own), any(own), bool(not own and named))
+        return Item(span, not all(own), any(own), bool(not own and named))
 
-    def left_of(self, sentence: _Sentence) -> str | None:
+    def left_of(self, sentence: Sentence) -> str | None:
         """What is left of a sentence, "" where nothing is, None where its items cannot part."""
         items, whole = sentence.items, self.text[sentence.lead[0] : sentence.end]
         if not any(item.goes or item.bare for item in items):
             return whole
         if not any(item.stays for item in items):
             return ""
-        if self._is_list(sentence):
+        if self.is_list(sentence):
             return self._joined(sentence, [place for place, item in enumerate(items) if item.stays])
         # What never had a box weighs, and stays where it cannot be told apart.
         return None if any(item.goes for item in items) else whole
 
-    def _is_list(self, sentence: _Sentence) -> bool:
+    def is_list(self, sentence: Sentence) -> bool:
         """Whether any of a sentence's items can go."""
         (_, low), first = sentence.lead, sentence.items[0]
         begins = not _GOES_ON.match(self.shape, *first.span) and not _SHARED.search(
@@ -212,14 +220,14 @@ class _Prose:
         )
         return begins and all(self._is_clean(item) for item in sentence.items)
 
-    def _is_clean(self, item: _Item) -> bool:
+    def _is_clean(self, item: Item) -> bool:
         """Whether an item is one name with its boxes and at most a place behind them."""
         said = self.shape[slice(*item.span)]
         tail = said.partition(READ)[2].replace(READ, " ").strip(" \t)]\"'*_`")
         placed = not tail or (_PLACE.match(tail) and not _FINITE.search(tail))
         return bool(placed) and not (item.stays and item.goes) and said.count("(") == said.count(")")
 
-    def _joined(self, sentence: _Sentence, kept: Sequence[int]) -> str:
+    def _joined(self, sentence: Sentence, kept: Sequence[int]) -> str:
         """The items that are kept, the last two of them joined as the list's last two were."""
         spans = [item.span for item in sentence.items]
         links = ["", *(self.text[before[1] : after[0]] for before, after in pairwise(spans))]
@@ -229,22 +237,22 @@ class _Prose:
         said = "".join(links[place] + self.text[slice(*spans[place])] for place in kept)
         lead = self.text[slice(*sentence.lead)]
         before = self.text[sentence.lead[0] : spans[0][1]]
-        if not any(map(str.isalpha, lead)) and _is_upper(before):
-            said = _capitalised(said)
-        return _agreed(lead, said, len(kept)) + said + self.text[sentence.stop : sentence.end]
+        if not any(map(str.isalpha, lead)) and is_upper(before):
+            said = capitalised(said)
+        return agreed(lead, said, len(kept)) + said + self.text[sentence.stop : sentence.end]
 
 
-def _is_upper(text: str) -> bool:
+def is_upper(text: str) -> bool:
     first = _FIRST_LETTER.match(text.lstrip())
     return first is not None and first[1].isupper()
 
 
-def _capitalised(text: str) -> str:
+def capitalised(text: str) -> str:
     first = _FIRST_LETTER.match(text)
     return text[: first.start(1)] + first[1].upper() + text[first.end(1) :] if first else text
 
 
-def _agreed(lead: str, names: str, count: int) -> str:
+def agreed(lead: str, names: str, count: int) -> str:
     """`lead` with its "is" or "are" as the names behind it want it."""
     verb = _BE.search(lead)
     if not verb:
@@ -254,10 +262,10 @@ def _agreed(lead: str, names: str, count: int) -> str:
     return f"{lead[: verb.start()]}{wanted.get(verb[1].lower(), verb[1])} "
 
 
-def _numbered_anew(before: str, text: str) -> str:
+def numbered_anew(before: str, text: str) -> str:
     """`text` with its numbered lines counted again, where `before` counted them from 1."""
     numbers = [int(match[2]) for match in _NUMBERED.finditer(before)]
     if text == before or len(numbers) < 2 or numbers != list(range(1, len(numbers) + 1)):
         return text
-    count = iter(range(1, len(numbers) + 1))
+    count = itertools.count(1)
     return _NUMBERED.sub(lambda match: f"{match[1]}{next(count)}{match[3]}", text)

@@ -68,11 +68,12 @@ class ListedFormat(BoxFormat):
             rows.append([min(max(round(value), 0), end) for value, end in zip(box.to(space).xyxy, ends)])
         return str(rows if len(rows) > 1 else rows[0])
 
+    def entry(self, phrase: str, box: Box) -> str:
+        """An object of the list."""
+        return f'{{"bbox_2d": {self.write(box)}, "label": {json.dumps(phrase, ensure_ascii=False)}}}'
+
     def render(self, mentions: Iterable[tuple[str, Box]]) -> str:
-        rows = [
-            f'\t{{"bbox_2d": {self.write(box)}, "label": {json.dumps(phrase, ensure_ascii=False)}}}'
-            for phrase, box in mentions
-        ]
+        rows = ["\t" + self.entry(phrase, box) for phrase, box in mentions]
         return f"{FENCE}json\n[\n" + ",\n".join(rows) + f"\n]\n{FENCE}"
 
     def parse(self, text: str, width: int, height: int) -> Parsed:
@@ -198,6 +199,19 @@ class ListedFormat(BoxFormat):
             return Cut(None, len(bare))
         lost = {span for span, goes in entries.items() if goes}
         return Cut(apply(text, cuts(text, sorted(entries), lost)), len(bare))
+
+    def _with_item(self, text: str, parsed: Parsed, place: int, phrase: str, box: Box) -> str | None:
+        """An entry among the others, parted from them as they are."""
+        entries = [mention.whole for mention in parsed.mentions]
+        if not entries or not all(text[start] == "{" for start, _ in entries):
+            return None
+        if len(entries) > 1:
+            between = text[entries[0][1] : entries[1][0]]
+        else:
+            between = ",\n\t" if "\n" in text[: entries[0][0]] else ", "
+        entry = self.entry(phrase, box)
+        start = entries[place][0] if place < len(entries) else entries[-1][1]
+        return text[:start] + (entry + between if place < len(entries) else between + entry) + text[start:]
 
     def words(self, text: str, parsed: Parsed) -> str:
         """The labels, joined; a text without entries is read as any other."""

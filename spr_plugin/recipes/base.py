@@ -165,11 +165,22 @@ class Recipe(ABC, Generic[AnyQuery]):
         BEST: the value of `measure` that ``--spr_keep_best`` follows.
         WATCHED: value of `measure` → the least it must be at the entry for a fall below ``--spr_collapse`` of
             it to mean that the model stops answering: a share of a few right answers is too coarse to tell.
+        learned: what `after` found, for a person, or "".
     """
 
     name: str
     BEST: str
     WATCHED: Mapping[str, float]
+    learned: str = ""
+
+    def after(self, answers: Iterable[tuple[AnyQuery, str, str]]) -> Recipe[AnyQuery]:
+        """This recipe with what all answers of a run tell about its model, before any of them is judged; the
+        same on every rank. What it tells is said by `learned`.
+
+        Args:
+            answers: query, kind of its prompt, text.
+        """
+        return self
 
     def on(self, device: str | torch.device) -> Recipe[AnyQuery]:
         """This recipe with all that judging needs loaded on a device. One with "cpu" is made, and let go of,

@@ -25,8 +25,9 @@ SHARED = """spr_min_objects spr_min_area spr_keep_crowd spr_regions spr_regions_
 FLAGS = [
     *SHARED,
     *"""spr_plugin spr_annotations spr_exclude spr_image_folder spr_allow_outside
-    spr_max_pixels spr_box_format spr_temperature spr_top_p spr_top_k spr_max_new_tokens spr_sample_batch
-    spr_sampler_url spr_sampler_model spr_sampler_concurrency spr_sampler_timeout spr_max_empty""".split(),
+    spr_max_pixels spr_box_format spr_temperature spr_greedy spr_top_p spr_top_k spr_max_new_tokens
+    spr_sample_batch spr_sampler_url spr_sampler_model spr_sampler_concurrency spr_sampler_timeout
+    spr_max_empty""".split(),
 ]
 
 

@@ -39,8 +39,10 @@ class Noise:
     at once.
     """
 
-    def __init__(self, seeds: Sequence[int], vocabulary: int, device):
-        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+    def __init__(self, seeds: Sequence[int | None], vocabulary: int, device):
+        self.generators = [
+            None if seed is None else torch.Generator(device).manual_seed(seed) for seed in seeds
+        ]
         self.drawn = torch.empty(len(seeds), max(1, NUMBERS // vocabulary), vocabulary, device=device)
         self.used = self.drawn.shape[1]
 
@@ -48,7 +50,10 @@ class Noise:
         """The noise ``(B, V)`` of the next token."""
         if self.used == self.drawn.shape[1]:
             for numbers, generator in zip(self.drawn, self.generators):
-                numbers.exponential_(generator=generator)
+                if generator is None:
+                    numbers.fill_(1.0)  # of which the noise is 0
+                else:
+                    numbers.exponential_(generator=generator)
             self.drawn.log_().neg_()
             self.used = 0
         self.used += 1
@@ -64,7 +69,7 @@ class Noise:
 def decode(
     host,
     rows: Sequence[dict],
-    seeds: Sequence[Sequence[int]],
+    seeds: Sequence[Sequence[int | None]],
     draw: Callable | None,
     max_new_tokens: int,
     anybody: Callable[[bool], bool] = bool,
@@ -75,7 +80,7 @@ def decode(
     Args:
         host: see :meth:`spr_plugin.training.host.Host.prefill` and ``step``.
         rows: B rows of :meth:`spr_plugin.training.host.Host.questions`.
-        seeds: (B, k), one for each answer.
+        seeds: (B, k), one for each answer; None for one without noise, the likeliest token at each.
         draw: see :func:`drawing`; None takes the likeliest token (greedy).
         max_new_tokens: the longest answer.
         anybody: whether this batch's answers go on → whether to go on;

@@ -17,7 +17,7 @@ from spr_plugin.progress import progress, say
 from spr_plugin.recipes.base import Recipe
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling.decoding import decode, drawing
-from spr_plugin.sampling.plan import Ask, candidate, candidate_id, halves, prompts_in
+from spr_plugin.sampling.plan import Ask, candidate, halves, prompts_in, seed_of
 from spr_plugin.training import ranks
 from spr_plugin.training.engine import generating
 from spr_plugin.training.host import Host
@@ -86,10 +86,7 @@ class LiveSampler:
         asks, samples = self.asks_of(batch), range(self.config.spr_samples)
         asked = {number: row for number, row in enumerate(rows) if row is not None}  # by place in the batch
         self.unread += len(rows) - len(asked)
-        seeds = [
-            [int(candidate_id(query, kind, index), 16) % 2**63 for index in samples]
-            for query, kind in (batch["asks"][number] for number in asked)
-        ]
+        seeds = [[seed_of(asks[number], index, self.config) for index in samples] for number in asked]
         try:
             answers = self.decoded(list(asked.values()), seeds)
         except torch.cuda.OutOfMemoryError:
@@ -103,7 +100,7 @@ class LiveSampler:
             for index, raw in zip(samples, texts.get(number, itertools.repeat(""))):
                 yield candidate(ask, index, raw, self.recipe)
 
-    def decoded(self, rows: list[dict], seeds: list[list[int]]) -> list[list[list[int]]]:
+    def decoded(self, rows: list[dict], seeds: list[list[int | None]]) -> list[list[list[int]]]:
         """The answers to these rows, as tokens. In step, every rank decodes equally many rows, since a host
         may call a module once a row.
         """

@@ -114,9 +114,9 @@ class Server:
             )
         return named or before or models[0]
 
-    def answer(self, pictures: list[str], text: str, seed: int, stop: threading.Event) -> str:
-        """The answer to a prompt with pictures (data URLs). A reply that is none is asked for again, until
-        ``stop``."""
+    def answer(self, pictures: list[str], text: str, seed: int | None, stop: threading.Event) -> str:
+        """The answer to a prompt with pictures (data URLs), without a seed the likeliest. A reply that is
+        none is asked for again, until ``stop``."""
         left = RETRIES
         while True:
             with self._speaking():
@@ -127,15 +127,15 @@ class Server:
                         raise
             left -= 1
 
-    def _completion(self, pictures: list[str], text: str, seed: int) -> str:
+    def _completion(self, pictures: list[str], text: str, seed: int | None) -> str:
         config = self.config
         content: list[Any] = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
         content.append({"type": "text", "text": text})
         reply = self.client.chat.completions.with_raw_response.create(
             model=self.model,
             messages=[{"role": "user", "content": content}],
-            seed=seed % 2**31,
-            temperature=config.spr_temperature,
+            seed=(seed or 0) % 2**31,
+            temperature=0.0 if seed is None else config.spr_temperature,
             top_p=config.spr_top_p,
             max_tokens=config.spr_max_new_tokens,
             extra_body={"top_k": config.spr_top_k} if config.spr_top_k else None,
@@ -188,7 +188,7 @@ def ask_server(
     mends the server asks again.
 
     Args:
-        asked: (ask, {index of the sample: seed}) of what is missing.
+        asked: (ask, {index of the sample: seed, None for the likeliest answer}) of what is missing.
         candidate: (ask, index, answer) → record.
         shown_by: ask → the PIL pictures that its prompt shows, None if one cannot be read.
         most_empty: with more empty answers than this there is no need to go on.
@@ -200,7 +200,7 @@ def ask_server(
     write_json(log.directory / SERVED, {"model": server.model})
     writing, failed, empty = threading.Lock(), threading.Event(), []
 
-    def answer_all(ask, seeds: dict[int, int]) -> None:
+    def answer_all(ask, seeds: dict[int, int | None]) -> None:
         pictures = shown_by(ask)
         addresses = [_data_url(picture) for picture in pictures or ()]
         for index, seed in seeds.items():

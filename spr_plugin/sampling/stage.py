@@ -17,7 +17,7 @@ from spr_plugin.queries import wanted_of
 from spr_plugin.recipes.base import Query, Recipe
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling.live import LiveSampler
-from spr_plugin.sampling.plan import Ask, batch_plan, candidate, candidate_id, left_to_do, prompts_in
+from spr_plugin.sampling.plan import Ask, batch_plan, candidate, candidate_id, left_to_do, prompts_in, seed_of
 from spr_plugin.training import ranks
 from spr_plugin.training.host import Host
 
@@ -64,9 +64,9 @@ def _sample_on_server(
 
     unread: set[str] = set()
 
-    def missing(ask: Ask) -> dict[int, int]:
+    def missing(ask: Ask) -> dict[int, int | None]:
         ids = {index: candidate_id(ask[0].id, ask[1].kind, index) for index in range(config.spr_samples)}
-        return {index: int(id, 16) for index, id in ids.items() if id not in logged}
+        return {index: seed_of(ask, index, config) for index, id in ids.items() if id not in logged}
 
     def shown_by(ask: Ask) -> list[Image.Image] | None:
         query, prompt = ask

@@ -12,7 +12,7 @@ from spr_plugin.files import read_json, write_json
 from spr_plugin.runs.layout import Folder
 from spr_plugin.training import engine, ranks, weights
 from spr_plugin.training.host import Host
-from spr_plugin.training.trainable import projector, remove_adapter
+from spr_plugin.training.trainable import beside, remove_adapter
 
 OF_THIS_RANK = {"is_local_process_zero", "is_world_process_zero"}  # in a trainer's state
 
@@ -80,7 +80,7 @@ def save(host: Host, config: SPRConfig, folder: Folder, training: dict) -> None:
     was."""
     engine.detach_engine(host.trainer)
     model = host.trainer.model
-    names = {*weights.trainable(model), *projector(host, config)}
+    names = {*weights.trainable(model), *beside(host, config)}
     if ranks.rank() == 0:
         write_json(folder.training, training)
         write_json(folder.state, dataclasses.asdict(host.trainer.state))

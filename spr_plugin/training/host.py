@@ -95,6 +95,7 @@ class Host(Answering):
         image_folder: where that data's pictures lie, the default of ``--spr_image_folder``; else None.
         vision_tower: path or hub id of the vision tower, the default of ``--spr_clip``; or None.
         most_pictures: how many pictures one question may show.
+        frozen_tower: why the vision tower cannot be trained here, in a few words; None where it can.
     """
 
     trainer: Any
@@ -103,6 +104,7 @@ class Host(Answering):
     image_folder: str | None
     vision_tower: str | None
     most_pictures: int = 1
+    frozen_tower: str | None = None
 
     @abstractmethod
     def row(self, paths: Sequence[str], prompt: str, answer: str) -> Row:
@@ -147,6 +149,10 @@ class Host(Answering):
     @abstractmethod
     def part_of(self, parameter_name: str) -> str:
         """Which part of the model a parameter belongs to: "language model", "projector", "vision tower"."""
+
+    def tower_trains(self) -> None:
+        """Called before the vision tower trains: let the checkpoint say so, where its loader asks."""
+        return
 
     @abstractmethod
     def save(self, directory: str) -> None:

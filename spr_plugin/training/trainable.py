@@ -28,6 +28,9 @@ def choose_trainable(host: Host, config: SPRConfig) -> list[str]:
     wanted = _wanted(host, config)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in wanted)
+    if config.spr_tune_vision_tower:
+        host.tower_trains()
+        _widen(model)
     if weights.sharded(model):
         weights.share_type(p for p in model.parameters() if p.requires_grad)
     return sorted(wanted)
@@ -40,9 +43,9 @@ def _wanted(host: Host, config: SPRConfig) -> set[str]:
     model = host.trainer.model
     trained = weights.trainable(model)
     adapters = adapter_weights(model).intersection(trained)
-    parts = {"language model", "projector"} if config.spr_tune_projector else {"language model"}
+    parts = {"language model", *asked_parts(config)}
     wanted = {name for name in adapters or trained if host.part_of(name) in parts}
-    wanted |= projector(host, config)
+    wanted |= beside(host, config)
     if not wanted:
         instead = "give its adapter targets there" if has_adapter(model) else "take --spr_tune lora"
         raise UserError(
@@ -52,10 +55,27 @@ def _wanted(host: Host, config: SPRConfig) -> set[str]:
     return wanted
 
 
-def projector(host: Host, config: SPRConfig) -> set[str]:
-    """What ``--spr_tune_projector`` adds, whether the host trains it or not."""
-    names = (name for name, _ in host.trainer.model.named_parameters()) if config.spr_tune_projector else ()
-    return {name for name in names if host.part_of(name) == "projector"}
+def asked_parts(config: SPRConfig) -> set[str]:
+    """The parts beside the language model that flags ask for."""
+    asked = {"projector": config.spr_tune_projector, "vision tower": config.spr_tune_vision_tower}
+    return {part for part, wanted in asked.items() if wanted}
+
+
+def beside(host: Host, config: SPRConfig) -> set[str]:
+    """What ``--spr_tune_projector`` and ``--spr_tune_vision_tower`` add, whether the host trains it or
+    not."""
+    parts = asked_parts(config)
+    names = (name for name, _ in host.trainer.model.named_parameters()) if parts else ()
+    return {name for name in names if host.part_of(name) in parts}
+
+
+def _widen(model) -> None:
+    """What trains in half precision of few digits (LLaVA's tower without --bf16) trains in fp32: in fp16
+    AdamW divides by a rounded 0. Under ZeRO its optimizer steps in fp32 anyway."""
+    if not weights.sharded(model):
+        for parameter in model.parameters():
+            if parameter.requires_grad and parameter.dtype == torch.float16:
+                parameter.data = parameter.data.float()
 
 
 def trains_language_model(host: Host) -> bool:
@@ -73,9 +93,7 @@ def describe(host: Host, config: SPRConfig) -> str:
             group = host.part_of(name) + (" (LoRA)" if "lora_" in name else "")
             tensors[group] += 1
             numbers[group] += weights.numel(parameter)
-    allowed = {"language model", "language model (LoRA)"} | (
-        {"projector"} if config.spr_tune_projector else set()
-    )
+    allowed = {"language model", "language model (LoRA)"} | asked_parts(config)
     if unexpected := sorted(tensors.keys() - allowed):
         raise UserError(f"the SPR stage would train {', '.join(unexpected)}, which no flag asks for")
     return (
@@ -113,6 +131,8 @@ def check_trainable(host: Host, config: SPRConfig) -> None:
     model = host.trainer.model
     decoder, head = host.language_model()
     refuse_head(head, decoder.config)
+    if config.spr_tune_vision_tower and host.frozen_tower:
+        raise UserError(f"--spr_tune_vision_tower: {host.frozen_tower}; leave the flag out")
     if not needs_adapter(model, config):
         _check_adapters(host, config)
         return

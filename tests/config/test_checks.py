@@ -7,8 +7,11 @@ from spr_plugin.errors import UserError
 
 
 def test_one_candidate_a_region_cannot_make_a_pair():
-    with pytest.raises(UserError, match="--spr_samples 1"):
-        SPRConfig(spr=True, spr_samples=1, spr_prompts=["plain"])
+    alone = dict(spr=True, spr_samples=1, spr_prompts=["plain"])
+    for pairing in (["best_worst"], ["repaired=0.5", "best_worst=0.5"]):
+        with pytest.raises(UserError, match="--spr_samples 1"):
+            SPRConfig(**alone, spr_pairing=pairing)
+    assert SPRConfig(**alone, spr_pairing=["repaired"]).spr_samples == 1  # over itself as it was written
 
 
 def test_a_server_cannot_answer_for_the_improved_model():
@@ -16,3 +19,9 @@ def test_a_server_cannot_answer_for_the_improved_model():
     with pytest.raises(UserError, match="--spr_rounds 2 with --spr_sampler openai"):
         SPRConfig(**flags, spr_rounds=2)
     SPRConfig(**flags)
+
+
+def test_the_likeliest_answer_is_one_to_the_plain_prompt():
+    with pytest.raises(UserError, match="--spr_greedy: the likeliest answer is one to the prompt plain"):
+        SPRConfig(spr=True, spr_greedy=True, spr_prompts=["crop", "reference"])
+    assert SPRConfig(spr=True, spr_greedy=True).spr_greedy

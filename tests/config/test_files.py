@@ -3,6 +3,7 @@
 import pytest
 
 from spr_plugin.config import SPRConfig, shaping
+from spr_plugin.config.files import PRESETS
 from spr_plugin.errors import UserError
 
 
@@ -53,3 +54,33 @@ def test_another_recipe_s_section_is_its_own(tmp_path):
     file = recipe_file(tmp_path, "names: {together: 3}")
     config = SPRConfig(spr=True, spr_recipe="names", spr_recipe_config=file)
     assert shaping(config)["queries"]["spr_recipe_config"] == {"together": 3}
+
+
+# --- presets
+
+
+def test_a_preset_sets_what_stands_at_its_default():
+    author = SPRConfig(spr=True, spr_preset="author")
+    assert (author.spr_beta, author.spr_loss_type, author.spr_lora_r) == (0.1, ["sigmoid"], 128)
+    assert author.spr_tune_vision_tower and author.peak_rate(1e-5) == 1e-5
+    own = SPRConfig(spr=True, spr_preset="author", spr_beta=0.3, spr_learning_rate=2e-5)
+    assert (own.spr_beta, own.spr_lora_r, own.peak_rate(1e-4)) == (0.3, 128, 2e-5)
+
+
+def test_the_preset_default_is_what_no_flag_gives():
+    plain = SPRConfig(spr=True)
+    assert vars(SPRConfig(spr=True, spr_preset="default")) == vars(plain) | {"spr_preset": "default"}
+    assert plain.peak_rate(1e-3) == plain.spr_learning_rate
+
+
+def test_a_preset_that_is_none_is_one_line():
+    with pytest.raises(UserError, match="--spr_preset paper: choose from author, default"):
+        SPRConfig(spr=True, spr_preset="paper")
+
+
+def test_every_value_of_a_preset_says_where_it_is_from():
+    files = sorted(PRESETS.glob("*.yaml"))
+    assert [file.stem for file in files] == ["author", "default"]
+    for file in files:
+        rows = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
+        assert rows and all("  # " in line for line in rows)

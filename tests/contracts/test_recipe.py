@@ -7,7 +7,8 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.data.pictures import Picture
 from spr_plugin.errors import UserError
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.plugins import ask, manager
+from spr_plugin.pairing import find_pairing
+from spr_plugin.plugins import manager
 from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Prompt, Query, Recipe, Source
 from spr_plugin.recipes.find import find_recipe
 
@@ -62,8 +63,8 @@ class Plugin:
         return self.recipe if config.spr_recipe == "lab" else None
 
     @hookimpl
-    def spr_pairing(self, config):
-        return self.pairing if config.spr_pairing == "lab" else None
+    def spr_pairing(self, name):
+        return self.pairing if name == "lab" else None
 
 
 @pytest.fixture
@@ -72,8 +73,8 @@ def plugin():
 
     def made(recipe=None, pairing=None):
         manager().register(Plugin(recipe, pairing), "lab")
-        config = SPRConfig(spr=True, spr_recipe="lab", spr_pairing="lab")
-        return find_recipe(config, None) if recipe else ask("spr_pairing", config=config)
+        config = SPRConfig(spr=True, spr_recipe="lab", spr_pairing=["lab"])
+        return find_recipe(config, None) if recipe else find_pairing(config)
 
     yield made
     if manager().has_plugin("lab"):

@@ -11,14 +11,13 @@ import torch
 
 from spr_plugin import follow
 from spr_plugin.dpo import choose_trainable, improve, rows, shown
-from spr_plugin.dpo.coordinates import apart, coordinate_tokens, pieces_of
-from spr_plugin.dpo.pairs import batch_of, pair_rows
+from spr_plugin.dpo.pairs import batch_of
+from spr_plugin.dpo.token_kinds import apart
 from spr_plugin.files import read_json
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.steps import StepLog, told
 from spr_plugin.tools.status import look
-from spr_plugin.training.host import IGNORED
 
 from . import live
 from .live import Reporter
@@ -130,20 +129,6 @@ def test_a_death_leaves_no_step_twice_and_none_out(calm, random_llava, tmp_path,
 def test_a_step_that_is_not_full_counts_its_own_pairs(random_llava, tmp_path):
     run(random_llava, tmp_path, spr_batch_size=4, spr_epochs=1.0)
     assert [one["epoch"] for one in records(tmp_path)] == pytest.approx([0, 0.4, 0.8, 1.0])
-
-
-def test_tokens_of_coordinates_are_those_of_the_text(live_llava, pairs):
-    host, _ = live_llava(**SETTINGS)
-    for pair in pairs(4):
-        for text, row in zip((pair.chosen, pair.rejected), pair_rows(host, pair)):
-            ids = row["labels"][row["labels"] != IGNORED].tolist()
-            assert "".join("".join(pieces_of(host, ids)).split()) == "".join(text.split())
-            told = coordinate_tokens(host, row)
-            inside = host.texts([[id for id, one in zip(ids, told) if one]])[0]
-            outside = host.texts([[id for id, one in zip(ids, told) if not one]])[0]
-            assert not any(character in "[]0123456789" for character in outside)
-            assert not any(character.isalpha() for character in inside) and bool(inside) == ("[" in text)
-    assert coordinate_tokens(host, {"labels": torch.tensor([IGNORED])}) == []
 
 
 def test_parts_add_up_in_both_layouts_of_rows(live_llava, pairs):

@@ -10,7 +10,7 @@ import torch
 from spr_plugin.config import SPRConfig, dpo_settings, shaping
 from spr_plugin.config import trl as settings_of_trl
 from spr_plugin.dpo.head import token_log_probs
-from spr_plugin.dpo.loss import deltas, metrics, preference_losses
+from spr_plugin.dpo.loss import Settings, deltas, metrics, preference_losses, word_drift
 from spr_plugin.dpo.plan import slot_plan
 from spr_plugin.dpo.rows import Answers
 from spr_plugin.errors import UserError
@@ -34,19 +34,73 @@ def by_hand(policy, reference, tokens=(2, 4)):
         ("hinge", 0.0),
         ("ipo", (1 / 2 + 1 / 4 - 1) ** 2),
         ("robust", (0.9 * math.log(1 + math.exp(-1.0)) - 0.1 * math.log(1 + math.exp(1.0))) / 0.8),
+        ("sigmoid_norm", math.log(1 + math.exp(-0.5 * (1 / 2 + 1 / 4)))),
+        ("bco_pair", 2 * math.log(1 + math.exp(-0.5))),
+        ("nca_pair", 1.5 * math.log(1 + math.exp(-0.5)) + 0.5 * math.log(1 + math.exp(0.5))),
+        ("apo_zero", 2 / (1 + math.exp(0.5))),
+        ("dpop", math.log(1 + math.exp(-1.0))),  # chosen has not fallen
         ("sft", 5.0),
     ],
 )
 def test_losses_by_hand(name, expected):
     """Δ chosen 1 on 2 tokens, Δ rejected -1 on 4 tokens, β ½."""
     pair = by_hand((-10.0, -12.0), [-11.0, -11.0])
-    (loss,) = preference_losses(pair, [name], [1.0], beta=0.5, smoothing=0.1).tolist()
+    (loss,) = preference_losses(pair, [name], [1.0], Settings(0.5, 0.1, 4.0)).tolist()
     assert loss == pytest.approx(expected, abs=1e-6)
+
+
+def test_dpop_is_dpo_less_what_chosen_has_fallen():
+    """Δ chosen -2, Δ rejected -3, β ½, λ 4: δ is 1, and 8 go."""
+    pair = by_hand((-12.0, -14.0), [-10.0, -11.0])
+    for penalty, margin in ((4.0, 1 - 8), (0.0, 1)):
+        (loss,) = preference_losses(pair, ["dpop"], [1.0], Settings(0.5, penalty=penalty)).tolist()
+        assert loss == pytest.approx(math.log(1 + math.exp(-0.5 * margin)), abs=1e-6)
+
+
+def test_words_drift_by_hand_and_by_a_loop():
+    """Two pairs; the value is a mean over the words of both answers, coordinates and padding are of no
+    account, and the gradient is that of the formula."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = [3, 1, 2, 4]  # chosen of both pairs, rejected of both
+    scored = torch.tensor([[place < n for place in range(4)] for n in lengths])
+    told = torch.tensor([place % 2 == 1 for n in lengths for place in range(n)])
+    entry = torch.randn(sum(lengths), generator=generator, dtype=torch.float64)
+    said = torch.zeros(4, 4, dtype=torch.float64).masked_scatter(scored, entry)
+    said = (
+        said + torch.randn(said.shape, generator=generator, dtype=torch.float64) * scored
+    ).requires_grad_()
+    sums, counts, number = [0.0, 0.0], [0, 0], 0
+    for row, length in enumerate(lengths):
+        for place in range(length):
+            if place % 2 == 0:
+                ratio = (said[row, place] - entry[number]).exp()
+                sums[row % 2] = sums[row % 2] + ratio - 1 - ratio.log()
+                counts[row % 2] += 1
+            number += 1
+    expected = torch.stack([total / count for total, count in zip(sums, counts)])
+    found = word_drift(Answers(said, scored), told, entry)
+    assert torch.allclose(found, expected, atol=1e-12) and (found > 0).all()
+    (ours,), (theirs,) = (
+        torch.autograd.grad(one.sum(), said, retain_graph=True) for one in (found, expected)
+    )
+    assert torch.allclose(ours, theirs, atol=1e-12) and ours.abs().max() > 0.1
+    assert word_drift(Answers(said, scored), told).tolist() == [0, 0]  # against itself
+    assert word_drift(Answers(said, scored), torch.ones_like(told), entry).tolist() == [0, 0]  # no words
+
+
+@pytest.mark.parametrize("name", ["ipo", "sigmoid_norm", "sft"])
+def test_an_answer_of_which_nothing_counts_makes_no_nan(name):
+    scored = torch.ones(2, 3, dtype=torch.bool)
+    said = torch.full((2, 3), -1.0, requires_grad=True)
+    pair = deltas(Answers(said, scored, torch.zeros(2, 3)), torch.zeros(2), torch.zeros(1))
+    (loss,) = preference_losses(pair, [name], [1.0], Settings(0.5))
+    loss.backward()
+    assert torch.isfinite(loss) and said.grad.abs().max() == 0
 
 
 def test_where_policy_is_reference_the_loss_is_log_2():
     pair = by_hand((-3.0, -50.0), [-3.0, -50.0])
-    assert preference_losses(pair, ["sigmoid"], [1.0], 0.1, 0.0).item() == pytest.approx(math.log(2))
+    assert preference_losses(pair, ["sigmoid"], [1.0], Settings(0.1)).item() == pytest.approx(math.log(2))
     assert {name: value.item() for name, value in metrics(pair, 0.1).items() if "rewards" in name or name == "kl"} == {  # noqa: E501
         "rewards/chosen": 0, "rewards/rejected": 0, "rewards/margins": 0, "rewards/accuracies": 0, "kl": 0,
     }  # fmt: skip
@@ -71,13 +125,15 @@ def test_metrics_by_hand():
 
 
 def test_an_answer_of_one_token_is_that_token_s_sft_term():
-    (loss,) = preference_losses(by_hand((-3.0, -4.0), [0.0, 0.0], (1, 2)), ["sft"], [1.0], 0.1, 0.0).tolist()
+    (loss,) = preference_losses(
+        by_hand((-3.0, -4.0), [0.0, 0.0], (1, 2)), ["sft"], [1.0], Settings(0.1)
+    ).tolist()
     assert loss == 3.0
 
 
 def test_every_loss_has_a_weight():
     with pytest.raises(ValueError):
-        preference_losses(by_hand((-3.0, -4.0), [0.0, 0.0]), ["sigmoid", "sft"], [1.0], 0.1, 0.0)
+        preference_losses(by_hand((-3.0, -4.0), [0.0, 0.0]), ["sigmoid", "sft"], [1.0], Settings(0.1))
 
 
 def test_the_sft_term_is_a_mean_over_tokens_and_not_over_pairs():
@@ -85,7 +141,7 @@ def test_the_sft_term_is_a_mean_over_tokens_and_not_over_pairs():
     scored = torch.tensor([[i < n for i in range(3)] for n in (1, 3, 2, 2, 3, 1)])
     answers = Answers(torch.tensor([[-6.0], [-1.0], [-3.0], [-2.0], [-2.0], [-2.0]]) * scored, scored)
     pairs = deltas(answers, torch.zeros(6), torch.full((3,), 2.0))
-    assert preference_losses(pairs, ["sft"], [1.0], 0.1, 0.0).mean().item() == 2.5
+    assert preference_losses(pairs, ["sft"], [1.0], Settings(0.1)).mean().item() == 2.5
 
 
 @pytest.mark.parametrize("kinds", [["sft"], ["sigmoid", "sft"], ["ipo", "sft"]])
@@ -109,7 +165,7 @@ def test_a_step_s_loss_and_gradient_are_those_of_its_pairs_at_once(kinds, count,
             rows = [slot.pair for slot in here] + [count + slot.pair for slot in here]
             mean = torch.tensor([slot.mean_chosen_tokens for slot in here], dtype=torch.float64)
             pairs = deltas(Answers(given[rows], scored[rows]), said[rows].sum(1) - 1, mean)
-            losses = preference_losses(pairs, kinds, [1.0] * len(kinds), 0.5, 0.0)
+            losses = preference_losses(pairs, kinds, [1.0] * len(kinds), Settings(0.5))
             weight = torch.tensor([slot.weight for slot in here], dtype=torch.float64)
             total = total + (losses * weight).sum() / (sizes[1] * sizes[2])
         total.backward()
@@ -122,7 +178,9 @@ def test_a_step_s_loss_and_gradient_are_those_of_its_pairs_at_once(kinds, count,
 
 
 def test_ipo_pulls_the_margin_to_half_of_one_over_beta():
-    (loss,) = preference_losses(by_hand((-10.0, -12.0), [-11.0, -11.0]), ["ipo"], [1.0], 0.25, 0.0).tolist()
+    (loss,) = preference_losses(
+        by_hand((-10.0, -12.0), [-11.0, -11.0]), ["ipo"], [1.0], Settings(0.25)
+    ).tolist()
     assert loss == pytest.approx((1 / 2 + 1 / 4 - 2) ** 2)
 
 
@@ -160,6 +218,11 @@ SETTINGS = {
     "hinge": dict(loss_type=["hinge"]),
     "ipo": dict(loss_type=["ipo"]),
     "robust": dict(loss_type=["robust"], label_smoothing=0.2),
+    "sigmoid_norm": dict(loss_type=["sigmoid_norm"]),
+    "bco_pair": dict(loss_type=["bco_pair"]),
+    "nca_pair": dict(loss_type=["nca_pair"]),
+    "apo_zero": dict(loss_type=["apo_zero"]),
+    "MPO's mixture": dict(loss_type=["sigmoid", "bco_pair", "sft"], loss_weights=[0.8, 0.2, 1.0]),
     "sigmoid and sft": dict(loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.5]),
     "ipo, hinge and sft": dict(loss_type=["ipo", "hinge", "sft"], loss_weights=[0.2, 0.7, 0.1]),
 }
@@ -198,7 +261,7 @@ def test_loss_metrics_and_gradients_equal_trl(tmp_path, text_model, text_pairs, 
         known = scored_answers(reference, batch).sums
     answers = scored_answers(policy, batch)
     pairs = deltas(answers, known, answers.tokens[:4].float().mean().expand(4))
-    ours = preference_losses(pairs, *config.losses(), 0.3, config.spr_label_smoothing).mean()
+    ours = preference_losses(pairs, *config.losses(), Settings(0.3, config.spr_label_smoothing)).mean()
     ours.backward()
 
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
@@ -223,6 +286,20 @@ def scored_answers(model, batch) -> Answers:
     return Answers(torch.zeros(labels.shape).masked_scatter(scored, log_probs), scored)
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (dict(spr_dpop_lambda=5.0), "--spr_dpop_lambda does nothing without --spr_loss_type dpop"),
+        (dict(spr_loss_type=["kl_words"]), "alone it only keeps the model as it is"),
+        (dict(spr_loss_type=["exo_pair"]), "--spr_loss_type exo_pair: choose from sigmoid"),
+        (dict(spr_loss_type=["dpop"], spr_dpop_lambda=-1.0), "--spr_dpop_lambda -1.0"),
+    ],
+)
+def test_losses_that_make_no_sense_are_one_line(flags, words):
+    with pytest.raises(UserError, match=words):
+        SPRConfig(spr=True, **flags)
+
+
 def test_flags_name_the_losses():
     assert SPRConfig(spr=True).losses() == (["sigmoid", "sft"], [1.0, 1.0])
     assert SPRConfig(spr=True, spr_loss_type=["sigmoid"]).losses() == (["sigmoid"], [1.0])
@@ -230,7 +307,7 @@ def test_flags_name_the_losses():
         ["ipo", "sft"],
         [1.0, 0.5],
     )
-    assert SPRConfig(spr=True, spr_pairing="sft").losses() == (["sft"], [1.0])
+    assert SPRConfig(spr=True, spr_pairing=["sft"]).losses() == (["sft"], [1.0])
 
 
 # --- --spr_dpo_config
@@ -261,7 +338,7 @@ def test_a_file_sets_flags_and_the_trainer_s_arguments(tmp_path, suffix, text):
         ("use_liger_kernel: true", "use_liger_kernel"),
         ("- beta", "table"),
         ("a: [", "cannot be read"),
-        ("loss_type: nca_pair", "nca_pair"),
+        ("loss_type: exo_pair", "exo_pair"),
         ("beta: -1", "spr_beta -1"),
     ],
 )

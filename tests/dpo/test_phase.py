@@ -73,8 +73,11 @@ def die_at(host, step):
         dict(lora=True),
         dict(lora=True, spr_tune_projector=True),
         dict(spr_loss_type=["ipo", "sft"], spr_beta=0.5),
+        dict(
+            spr_loss_type="sigmoid_norm bco_pair nca_pair apo_zero dpop kl_words".split(), spr_dpop_lambda=5.0
+        ),
     ],
-    ids=["adapter", "full", "lora", "lora and projector", "ipo and sft"],
+    ids=["adapter", "full", "lora", "lora and projector", "ipo and sft", "others"],
 )
 def test_what_should_move_moves_and_nothing_else(live_llava, pairs, tmp_path, capfd, settings):
     host, config = live_llava(**SETTINGS | settings)
@@ -101,6 +104,18 @@ def test_what_should_move_moves_and_nothing_else(live_llava, pairs, tmp_path, ca
     }
     merge_adapter(model)
     assert set(values(model)) == set(given)
+
+
+@pytest.mark.parametrize(
+    ("flags", "peak"),
+    [(dict(spr_rate_ratio=0.5), 1e-3), (dict(spr_rate_ratio=0.5, spr_learning_rate=3e-4), 3e-4)],
+)
+def test_the_rate_can_be_a_ratio_to_the_host_s(live_llava, pairs, tmp_path, flags, peak):
+    settings = dict(spr_batch_size=2, spr_epochs=1.0) | flags
+    host, config = live_llava(args={"learning_rate": 2e-3}, **settings)
+    _, logged = run(host, config, pairs(4), tmp_path / "dpo")
+    rates = [entry[name] for entry in logged for name in entry if name.endswith("learning_rate")]
+    assert max(rates) == pytest.approx(peak)
 
 
 def test_a_death_at_any_step_leaves_no_trace(live_llava, pairs, tmp_path):

@@ -140,7 +140,7 @@ def freeze_language_model(trainer):
     [
         ({"change": freeze_language_model}, "host", "language model", []),
         ({"spr_plugin": ["nowhere.py"]}, "host", "nowhere.py: no such file", []),
-        ({"spr_pairing": "lab"}, "settings", "--spr_pairing lab", []),
+        ({"spr_pairing": ["lab"]}, "settings", "--spr_pairing lab", []),
         ({"spr_clip": "nowhere"}, "settings", "--spr_clip nowhere", []),
         ({"spr_more_than": 9}, "data", "too_few_objects", ["output_dir"]),
         ({"spr_image_folder": "/nowhere"}, "data", "/nowhere", ["output_dir"]),

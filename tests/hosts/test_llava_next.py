@@ -179,7 +179,12 @@ def spr_flags(world):
 
 @pytest.mark.parametrize(
     ("lora", "ranks", "zero", "flags"),
-    [(False, 1, None, []), (True, 1, None, []), (True, 1, None, ["--spr_only"]), (False, 2, 3, [])],
+    [
+        (False, 1, None, []),
+        (True, 1, None, ["--spr_preset", "author"]),
+        (True, 1, None, ["--spr_only"]),
+        (False, 2, 3, []),
+    ],
 )
 def test_a_run(qwen, random_llava, world, spr_flags, tmp_path, lora, ranks, zero, flags):
     out = tmp_path / "next-spr"
@@ -197,5 +202,11 @@ def test_a_run(qwen, random_llava, world, spr_flags, tmp_path, lora, ranks, zero
     (assert_saved_lora_equals_live if lora else assert_saved_equals_live)(out)
     live, entry = (read_json(out / "spr" / name) for name in ("exit.json", "entry/index.json"))
     moved = {name for name, value in live["weights"].items() if entry[name] != value}
-    assert moved and all("lora_" in name if lora else ".layers." in name for name in moved)
+    tower = {name for name in moved if "vision_tower" in name}
+    assert moved - tower and all("lora_" in name if lora else ".layers." in name for name in moved - tower)
+    told = json.loads((out / "config.json").read_text())
+    assert bool(tower) == bool(told.get("unfreeze_mm_vision_tower")) == ("author" in flags)
+    if tower:  # as the host saves what it trains beside the adapter
+        saved = torch.load(out / "non_lora_trainables.bin", weights_only=True)
+        assert any("vision_tower" in name for name in saved)
     assert json.loads((out / "config.json").read_text())["spr_box"]["aspect"] == "anyres"

@@ -13,11 +13,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from spr_plugin.config import SPRConfig
+from spr_plugin.dpo import check_trainable, choose_trainable
+from spr_plugin.dpo.pairs import batch_of
+from spr_plugin.dpo.rows import answers
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json
 from spr_plugin.hooks.transformers_vlm import TransformersHost, find_processor, spr_host
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.sampling.decoding import shared_prefill
+from spr_plugin.training.trainable import describe
 from spr_plugin.training.weights import tensor_hash
 
 from . import make_vlm
@@ -146,6 +150,37 @@ def test_log_probs_are_those_of_the_model_s_own_forward(host, pictures):
     gradients = assert_log_probs_of_its_own_forward(host, pairs)
     host.trainer.model.float()
     assert any(host.part_of(name) == "vision tower" for name in gradients)
+
+
+def test_the_vision_tower_trains_where_it_is_asked_for(host, pictures):
+    """Its features are computed with gradients, and all of its own weights are in the stage's hand."""
+    flags = dict(spr=True, spr_annotations="annotations.json", spr_tune_vision_tower=True, spr_tune="full")
+    config, model = SPRConfig(**flags), host.trainer.model
+    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    try:
+        names = choose_trainable(host, config)
+        of_tower = {name for name in before if host.part_of(name) == "vision tower"}
+        assert of_tower and of_tower <= {*names} and "vision tower" in describe(host, config)
+        pair = PreferencePair("p", "r", "Where?", (pictures[0],), *ANSWERS, 1.0, 0.0, "a", "b")
+        inputs = batch_of(host, [pair])
+        answers(host, model, inputs["batch"], inputs["unshared"], joined=True).sums[0].backward()
+        grads = dict(model.named_parameters())
+        assert any(grads[name].grad is not None and grads[name].grad.abs().max() > 0 for name in of_tower)
+    finally:
+        model.zero_grad()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(before[name])
+
+
+def test_under_peft_the_vision_tower_would_be_lost_and_is_refused(tmp_path):
+    peft = pytest.importorskip("peft")
+    model, processor = make_vlm.make("qwen2_5_vl")
+    model = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    trainer = transformers.Trainer(model, arguments, train_dataset=[0], processing_class=processor)
+    config = SPRConfig(spr=True, spr_annotations="annotations.json", spr_tune_vision_tower=True)
+    with pytest.raises(UserError, match="--spr_tune_vision_tower: PEFT saves its adapter alone"):
+        check_trainable(spr_host(trainer=trainer, namespace={}, config=config), config)
 
 
 def test_parts_and_layers(host):

@@ -178,6 +178,17 @@ def test_what_the_server_is_asked(world, tmp_path):
     assert any(record["raw"] != record["text"] for record in records.values() if record["kind"] == "crop")
 
 
+def test_the_likeliest_answer_is_asked_for_at_temperature_0(world, tmp_path):
+    with chat.ChatServer() as server:
+        records = sample(world, tmp_path / "c", server.url, "--spr_greedy")
+    regions = {record["query"] for record in records.values()}
+    temperatures = [body["temperature"] for *_, body in server.seen]
+    assert len(temperatures) == ASKED and temperatures.count(0) == len(regions)
+    assert {text for text, _, body in server.seen if body["temperature"] == 0} <= {
+        text for text, *_ in server.seen if "image" not in text and "contains" not in text
+    }
+
+
 def test_a_server_is_not_needed_where_nothing_is_missing(world, tmp_path):
     with chat.ChatServer() as server:
         records = dict(sample(world, tmp_path / "c", server.url))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.data import pictures as picture_files
@@ -18,6 +19,7 @@ from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import region_queries
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling import live as sampling
+from spr_plugin.sampling.decoding import decode
 from spr_plugin.sampling.stage import sample
 from spr_plugin.training import engine, ranks
 
@@ -94,6 +96,25 @@ def test_any_number_of_ranks_gives_the_same_candidates(host, world, tmp_path, ca
     }
     assert run_stage(host, queries, tmp_path, config) == calm
     assert 12 <= sum(asked) <= 12 + 3 * 3
+
+
+@pytest.mark.slow
+def test_the_likeliest_answer_is_the_first_to_the_plain_prompt_and_others_stay(host, world, tmp_path, calm):
+    config = CONFIG.but_for({"spr_greedy": True})
+    queries = queries_of(world)
+    found = run_stage(host, queries, tmp_path, config)
+    first = {id for id, one in found.items() if (one["kind"], one["index"]) == ("plain", 0)}
+    assert len(first) == len(queries) and found.keys() == calm.keys()
+    assert all(found[id] == calm[id] for id in found.keys() - first)
+    likeliest = {}
+    for query in queries:
+        with Image.open(query.paths[0]) as picture:
+            (row,) = host.questions(
+                [picture.convert("RGB")], [find_recipe(config, host.box_format).question(query)]
+            )
+        ((tokens,),) = decode(host, [row], [[0]], None, config.spr_max_new_tokens)
+        (likeliest[query.id],) = host.texts([tokens])
+    assert {found[id]["query"]: found[id]["raw"] for id in first} == likeliest
 
 
 @pytest.mark.slow

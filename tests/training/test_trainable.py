@@ -33,6 +33,16 @@ def test_adapters_of_the_host_that_are_nowhere_in_the_language_model(live_llava)
     dpo.check_trainable(host, dataclasses.replace(config, spr_tune_projector=True))
 
 
+def test_llava_1_5_s_vision_tower_cannot_be_trained(live_llava):
+    """Known before anything is trained, and said then."""
+    host, config = live_llava(spr_tune_vision_tower=True)
+    with pytest.raises(
+        UserError, match="--spr_tune_vision_tower: LLaVA-1.5's vision tower .*gradients"
+    ) as caught:
+        dpo.check_trainable(host, config)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_adapter_with_nothing_to_be_added_to(live_llava):
     """Known before anything is trained, and said then."""
     host, config = live_llava()

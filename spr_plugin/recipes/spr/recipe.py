@@ -4,15 +4,16 @@ again.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from spr_plugin.boxes import Array, Box, finite
+from spr_plugin.boxes import Box
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import usable
 from spr_plugin.errors import UserError
@@ -20,52 +21,28 @@ from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.plugins import ask
 from spr_plugin.recipes.base import UNREADABLE, Judged, JudgedAnswer, Mark, Prompt, Recipe, Source
-from spr_plugin.recipes.spr.models import Description, Detection, Detector, Repair, Scorer
+from spr_plugin.recipes.spr.answers import (
+    Answer,
+    Detected,
+    Score,
+    Truth,
+    detections_for,
+    phrases_in,
+    phrases_of,
+    scored,
+    truth_of,
+)
+from spr_plugin.recipes.spr.missed import UNKNOWN, Order, completed, measured_order, missing_of
+from spr_plugin.recipes.spr.models import Description, Detector, Repair, Scorer
 from spr_plugin.recipes.spr.names import Agreement, agreement
 from spr_plugin.recipes.spr.prompts import plain_question, prompts_for, restate
-from spr_plugin.recipes.spr.refinement import Repaired
+from spr_plugin.recipes.spr.refinement import Repaired, match
 from spr_plugin.recipes.spr.regions import RegionQuery
-from spr_plugin.recipes.spr.scoring import (
-    duplicates,
-    ground_truth,
-    localization_score,
-    strip_coordinates,
-    truth_names,
-)
+from spr_plugin.recipes.spr.scoring import duplicates, ground_truth, localization_score, strip_coordinates
 from spr_plugin.recipes.spr.source import draw_regions
 
 if TYPE_CHECKING:
     import torch
-
-Detected = Mapping[str, list[Detection]]  # phrase → what the detector finds for it on the picture
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A text that was read: what of it are boxes, its words without coordinates, and why it cannot be scored,
-    or None; of one that is scored all the same what is `vague` about it, for which it is never chosen.
-    """
-
-    text: str
-    parsed: Parsed
-    words: str
-    reason: str | None
-    vague: str | None = None
-
-
-class Truth(NamedTuple):
-    """A query's ground truth: (n, 4) xyxy in pixels, and what each is called."""
-
-    boxes: Array
-    names: list[str]
-
-
-class Score(NamedTuple):
-    """What a scorer says of a text: no terms and no score where there is a reason."""
-
-    terms: Mapping[str, float]
-    score: float | None
-    reason: str | None
 
 
 class SPR(Recipe[RegionQuery]):
@@ -76,6 +53,7 @@ class SPR(Recipe[RegionQuery]):
         box_format: how the model writes boxes; None to read and draw alone.
         repair: of `spr_repair`.
         scorer, detector: of `spr_scorer` and `spr_detector`; `on` loads them.
+        order: in which the model names objects; `after` measures it.
     """
 
     name = "spr"
@@ -89,8 +67,9 @@ class SPR(Recipe[RegionQuery]):
         repair: Repair | None = None,
         scorer: Scorer | None = None,
         detector: Detector | None = None,
+        order: Order = UNKNOWN,
     ):
-        self.config, self.box_format = config, box_format
+        self.config, self.box_format, self.order = config, box_format, order
         self.repair, self.scorer, self.detector = repair, scorer, detector
 
     def on(self, device: str | torch.device) -> SPR:
@@ -105,7 +84,23 @@ class SPR(Recipe[RegionQuery]):
             raise UserError(f"--spr_scorer {config.spr_scorer}: no plugin has it")
         wanted = config.spr_detector and not config.spr_no_detector
         detector: Detector | None = ask("spr_detector", config=config, device=device) if wanted else None
-        return SPR(config, self.box_format, repair, scorer, detector)
+        return SPR(config, self.box_format, repair, scorer, detector, self.order)
+
+    def after(self, answers: Iterable[tuple[RegionQuery, str, str]]) -> SPR:
+        """With ``--spr_add_missed`` the model's own order is measured; an answer to "reference" has that of
+        the annotations.
+        """
+        if not self.config.spr_add_missed:
+            return self
+        sizes = (
+            (text, query.image.width, query.image.height)
+            for query, kind, text in answers
+            if kind != "reference"
+        )
+        order = measured_order([box.pixels() for box in self.form.parse(*one).boxes] for one in sizes)
+        informed = copy.copy(self)
+        informed.order, informed.learned = order, f"--spr_add_missed: the model names objects {order}"
+        return informed
 
     @property
     def form(self) -> BoxFormat:
@@ -146,14 +141,19 @@ class SPR(Recipe[RegionQuery]):
         answers = [[self._given(query, text) for text in row] for query, row in zip(queries, texts)]
         detected = self._detected(picture, [one for row in answers for one in row], {})
         truths = [
-            _truth(query, _named(row, detected) if pooled else ()) for query, row in zip(queries, answers)
+            truth_of(query, detections_for(row, detected) if pooled else ())
+            for query, row in zip(queries, answers)
         ]
         repairs = [
             [self._repaired(one, truth, query) for one in row]
             for query, truth, row in zip(queries, truths, answers)
         ]
+        if self.config.spr_add_missed and pooled:
+            done = [self._completed(*row) for row in zip(queries, truths, answers, repairs)]
+        else:
+            done = [[(one, {}) for one in row] for row in repairs]
         again = [
-            [self.answer(query, one.text, one.parsed) for one in row] for query, row in zip(queries, repairs)
+            [self.answer(query, one.text, one.parsed) for one, _ in row] for query, row in zip(queries, done)
         ]
         detected = self._detected(picture, [one for row in again for one in row], detected)
         # One list of everything, so that CLIP is asked once.
@@ -162,7 +162,7 @@ class SPR(Recipe[RegionQuery]):
         scores = iter(self._scores(picture, flat, detected))
         return [
             self._judged(truth, row, [next(scores) for _ in row], repaired, [next(scores) for _ in row])
-            for truth, row, repaired in zip(truths, answers, repairs)
+            for truth, row, repaired in zip(truths, answers, done)
         ]
 
     def answer(self, query: RegionQuery, text: str, parsed: Parsed | None = None) -> Answer:
@@ -182,11 +182,28 @@ class SPR(Recipe[RegionQuery]):
         return replace(one, reason=None, vague=one.reason) if vague else one
 
     def _repaired(self, one: Answer, truth: Truth, query: RegionQuery) -> Repaired:
-        agree = self._agreement(_phrases_of(one.parsed), truth)
+        agree = self._agreement(phrases_of(one.parsed), truth)
         names: dict[str, Any] = {} if agree is None else {"agree": agree}
         assert self.repair is not None, "judging needs what `on` loads"
         size = query.image.width, query.image.height
         return self.repair(one.text, truth.boxes, self.form, *size, one.parsed, **names)
+
+    def _completed(
+        self, query: RegionQuery, truth: Truth, row: Sequence[Answer], repairs: Sequence[Repaired]
+    ) -> list[tuple[Repaired, dict[str, float]]]:
+        """The repaired answers to a query with what they miss, and what is counted of it."""
+        parsed = [one.parsed for one in row]
+        matched = [
+            match(
+                [box.pixels() for box in one.boxes],
+                truth.boxes,
+                agree=self._agreement(phrases_of(one), truth),
+            )
+            for one in parsed
+        ]
+        missing = missing_of(*truth, parsed, matched)
+        given = missing, self.form, (query.image.width, query.image.height), self.order, query.seed
+        return [completed(one, named, *given) for one, named in zip(repairs, missing.named)]
 
     def _agreement(self, said: Sequence[str], truth: Truth, models: bool = True) -> Agreement | None:
         """(len(said), n) bool, whose names agree; None where ``--spr_match`` does not ask."""
@@ -203,10 +220,10 @@ class SPR(Recipe[RegionQuery]):
         return duplicates(truth.boxes, boxes, None if agree is None else agree[: len(boxes)])
 
     def _described(self, query: RegionQuery, truth: Truth, one: Answer, detected: Detected) -> Description:
-        found = _named([one], detected)
+        found = detections_for([one], detected)
         boxes = [*one.parsed.boxes, *(box for _, box, _ in found)]
         predicted = np.array([box.pixels() for box in boxes], dtype=np.float64).reshape(-1, 4)
-        said = [*_phrases_of(one.parsed), *(phrase for phrase, _, _ in found)]
+        said = [*phrases_of(one.parsed), *(phrase for phrase, _, _ in found)]
         agree = self._agreement(said, truth)
         repeated = self._repeated(one.parsed.boxes, truth, agree)
         return Description(query, one.text, one.words, predicted, truth.boxes, agree, repeated)
@@ -218,14 +235,14 @@ class SPR(Recipe[RegionQuery]):
         described = [self._described(*row, detected) for row in rows if not row[-1].reason]
         assert self.scorer is not None, "judging needs what `on` loads"
         scores = iter(self.scorer.score(picture, described) if described else ())
-        return [Score({}, None, one.reason) if one.reason else _score(*next(scores)) for _, _, one in rows]
+        return [Score({}, None, one.reason) if one.reason else scored(*next(scores)) for _, _, one in rows]
 
     def _judged(
         self,
         truth: Truth,
         row: list[Answer],
         scores: list[Score],
-        repairs: list[Repaired],
+        repairs: Sequence[tuple[Repaired, dict[str, float]]],
         again: list[Score],
     ) -> Judged:
         return Judged(
@@ -235,12 +252,12 @@ class SPR(Recipe[RegionQuery]):
                     one.text,
                     *score,
                     repaired.text,
-                    after.terms if after.reason else {**after.terms, "kept": repaired.share},
+                    after.terms if after.reason else {**after.terms, "kept": repaired.share, **counts},
                     after.score,
                     self._not_choosable(score.reason or one.vague, repaired, after),
                     score.reason,
                 )
-                for one, score, repaired, after in zip(row, scores, repairs, again)
+                for one, score, (repaired, counts), after in zip(row, scores, repairs, again)
             ),
         )
 
@@ -254,7 +271,7 @@ class SPR(Recipe[RegionQuery]):
 
     def _detected(self, picture: Image.Image, answers: Sequence[Answer], known: Detected) -> Detected:
         """`known`, and what the detector finds for the phrases that are new: all at once, none twice."""
-        new = sorted(_phrases(answers) - known.keys())
+        new = sorted(phrases_in(answers) - known.keys())
         if not self.detector or not new:
             return known
         detected = {**known, **{phrase: [] for phrase in new}}
@@ -270,8 +287,8 @@ class SPR(Recipe[RegionQuery]):
         sums = {"parsable": 0.0, "boxes": 0.0, "s_loc": 0.0}
         for text, query in zip(texts, queries):
             parsed = self.form.parse(text, query.image.width, query.image.height)
-            boxes, truth = parsed.boxes, _truth(query)
-            agree = self._agreement(_phrases_of(parsed), truth, models=False)
+            boxes, truth = parsed.boxes, truth_of(query)
+            agree = self._agreement(phrases_of(parsed), truth, models=False)
             sums["parsable"] += bool(boxes)
             sums["boxes"] += len(boxes)
             sums["s_loc"] += localization_score(
@@ -299,30 +316,6 @@ class SPR(Recipe[RegionQuery]):
         """All objects of the region with their boxes, or the first of them."""
         objects = [(annotation.label, annotation.box) for annotation in query.truth]
         return self.form.render(objects[:1] if short else objects)
-
-
-def _score(terms: Mapping[str, float], score: float) -> Score:
-    numbers = finite((score, *terms.values()))
-    return Score(terms, score, None) if numbers else Score({}, None, "not_finite")
-
-
-def _phrases(answers: Iterable[Answer]) -> set[str]:
-    return {mention.phrase for one in answers for mention in one.parsed.mentions if mention.phrase}
-
-
-def _named(answers: Iterable[Answer], detected: Detected) -> list[Detection]:
-    """The detections for the phrases of these answers."""
-    return [detection for phrase in sorted(_phrases(answers)) for detection in detected.get(phrase, ())]
-
-
-def _phrases_of(parsed: Parsed) -> list[str]:
-    """What each box that was read is called."""
-    return [mention.phrase for mention in parsed.mentions for _ in mention.boxes]
-
-
-def _truth(query: RegionQuery, detections: Sequence[Detection] = ()) -> Truth:
-    boxes = ground_truth(query, detections)
-    return Truth(boxes, truth_names(query, boxes, detections))
 
 
 @hookimpl
