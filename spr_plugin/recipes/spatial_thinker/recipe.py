@@ -35,6 +35,7 @@ from spr_plugin.recipes.spatial_thinker.reward import Likeness, reward, same_nam
 from spr_plugin.recipes.spatial_thinker.rows import Row, read_rows
 from spr_plugin.recipes.spatial_thinker.settings import ThinkerSettings
 from spr_plugin.recipes.spr.regions import shuffled
+from spr_plugin.settings import weighed
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +60,8 @@ class SpatialThinker(Recipe[Query]):
         self.settings: ThinkerSettings = own_settings(config, ThinkerSettings)
 
     def on(self, device: str | torch.device) -> SpatialThinker:
-        if self.config.spr_samples < 2:
+        # An answer that is paired with itself needs no other.
+        if self.config.spr_samples < 2 and {*weighed(self.config.spr_pairing)} != {"repaired"}:
             raise UserError("--spr_samples 1: a preference pair needs at least two answers to a question")
         if self.settings.names == "exact":
             return self

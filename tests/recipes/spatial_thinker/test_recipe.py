@@ -235,6 +235,7 @@ def test_what_is_missing_is_named(made, tmp_path):
         find_recipe(SPRConfig(spr=True, spr_recipe="spatial_thinker"), FORM).queries(Source())
     with pytest.raises(UserError, match="--spr_samples 1"):
         made(spr_samples=1)[0].on("cpu")
+    made(spr_samples=1, spr_pairing=["repaired"])[0].on("cpu")
     (tmp_path / "a.png").unlink()
     recipe, source = made()
     with pytest.raises(UserError, match="graphs.json gives no question .*missing_image"):
