@@ -67,7 +67,7 @@ SCENE = '<observe></observe><scene>{{"objects": []}}</scene><think></think><answ
 
 @pytest.fixture
 def thinker(tiny_world, tmp_path):
-    """``thinker()`` → (a trainer around an untaught model, config, the same folder each time)."""
+    """``thinker(family, flags…)`` → (a trainer around a model of the family, config), in one folder."""
     world = tiny_world(spr=24, geometry=True)
     (tmp_path / "thinker.yaml").write_text("spatial_thinker: {tasks: [location], per_picture: 1}")
     flags = dict(
@@ -77,11 +77,11 @@ def thinker(tiny_world, tmp_path):
         spr_learning_rate=1e-3,
     )  # fmt: skip
 
-    def make():
-        model, processor = make_vlm.make("qwen2_5_vl")
+    def make(family, **changes):
+        model, processor = make_vlm.make(family)
         arguments = transformers.TrainingArguments(str(tmp_path / "out"), use_cpu=True, report_to=[])
         trainer = transformers.Trainer(model, arguments, train_dataset=[0], processing_class=processor)
-        return trainer, SPRConfig(**flags)
+        return trainer, SPRConfig(**{**flags, **changes})
 
     return make
 
@@ -104,7 +104,7 @@ def taught(trainer, config) -> None:
 
 def test_spatial_thinker_goes_through_a_whole_run_and_on_after_a_death(thinker, tmp_path, monkeypatch):
     """Qwen2.5-VL shrinks a picture of 96 pixels to 84: that is what the question says."""
-    trainer, config = thinker()
+    trainer, config = thinker("qwen2_5_vl")
     judge, judged = SpatialThinker.judge, []
 
     def dies(self, pictures, queries, texts, pooled=True):
@@ -120,7 +120,7 @@ def test_spatial_thinker_goes_through_a_whole_run_and_on_after_a_death(thinker, 
     run = runs.open(tmp_path / "out")
     answers, scores = run.records("candidates"), run.records("scores")
     assert len(answers) == 80 and len(scores) == 5
-    trainer, config = thinker()
+    trainer, config = thinker("qwen2_5_vl")
     assert follow.train(trainer, config, {}, lambda: pytest.fail("trained again")).failure is None
     run = runs.open(tmp_path / "out")
     assert run.records("candidates") == answers and run.folder.exit.exists()
@@ -131,3 +131,17 @@ def test_spatial_thinker_goes_through_a_whole_run_and_on_after_a_death(thinker, 
         assert query.truth["answer"] in pair.chosen and pair.chosen_score == pytest.approx(0.6)
         assert query.truth["answer"] not in pair.rejected and pair.rejected_score <= 0.1 + 1e-9
     assert "data:image/jpeg" in run.folder.report.read_text()
+
+
+def test_a_model_that_never_writes_the_format_has_no_pair_to_train_on(thinker, tmp_path):
+    """The tiny world's own LLaVA: sampled and judged, and said in one line."""
+    few = dict(spr_only=True, spr_regions=3, spr_samples=2, spr_max_new_tokens=12)
+    trainer, config = thinker("llava", **few)
+    with pytest.raises(UserError, match=r"no preference pair is left of 3 queries \(unparsable 3\)"):
+        follow.train(trainer, config, {}, None)
+    rows = [
+        row
+        for record in runs.open(tmp_path / "out").records("scores").values()
+        for row in record["candidates"]
+    ]
+    assert len(rows) == 6 and {(row["score"], row["not_choosable"]) for row in rows} == {(0.0, "unparsable")}
