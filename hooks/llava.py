@@ -18,6 +18,7 @@ from spr_plugin.data.pictures import open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
 from spr_plugin.hooks.llava_model import LlavaModel
+from spr_plugin.hooks.transformed import TransformedOnce
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.imports import replaced
 from spr_plugin.training import weights
@@ -109,7 +110,7 @@ class LlavaHost(LlavaModel, Host):
     def transform_once(self, dataset) -> None:
         """Let a copy of the host's data set, which shows one picture, transform it once."""
         dataset.data_args = copy.copy(self.data_args)
-        dataset.data_args.image_processor = _Once(self.data_args.image_processor)
+        dataset.data_args.image_processor = TransformedOnce(self.data_args.image_processor)
 
     def asked(self, row: dict) -> int:
         """How many tokens of a row come before its answer."""
@@ -173,21 +174,6 @@ class LlavaHost(LlavaModel, Host):
         state = dict(weights.tensors(model, list(model.state_dict())))
         if trainer.args.should_save:
             trainer._save(directory, state_dict=state)
-
-
-class _Once:
-    """The host's image processor for one picture: later calls get what the first one made."""
-
-    def __init__(self, processor):
-        self._processor, self._made = processor, None
-
-    def __getattr__(self, name):
-        return getattr(self._processor, name)
-
-    def preprocess(self, *args, **kwargs):
-        if self._made is None:
-            self._made = self._processor.preprocess(*args, **kwargs)
-        return self._made
 
 
 class _PicturesInMemory:

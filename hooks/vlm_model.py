@@ -1,6 +1,5 @@
 """A Hugging Face vision-language model as decoding asks it: rows by its processor, positions by the model."""
 
-import copy
 import dataclasses
 import inspect
 from collections.abc import Hashable, Sequence
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from spr_plugin.hooks.transformed import TransformedOnce
 from spr_plugin.imports import replaced
 from spr_plugin.training.host import IGNORED, Answering, positions_of
 
@@ -48,7 +48,8 @@ class VlmModel(Answering):
 
     def questions(self, pictures: Sequence, prompts: list[str]) -> list[dict]:
         """One row for each prompt, all of which hold the same picture tensors: they are made once."""
-        with replaced(self.processor, "image_processor", _Once(self.processor.image_processor)):
+        once = TransformedOnce(self.processor.image_processor)
+        with replaced(self.processor, "image_processor", once):
             rows = [self.question(pictures, prompt) for prompt in prompts]
         along = self._along_tokens(rows[0])
         shown = {name: value for name, value in rows[0].items() if name not in along}
@@ -120,21 +121,6 @@ class VlmModel(Answering):
 
     def language_model(self) -> tuple:
         return self.vlm.get_decoder(), self.vlm.get_output_embeddings()
-
-
-class _Once:
-    """An image processor for one question's pictures: later calls get a copy of what the first one made."""
-
-    def __init__(self, processor):
-        self._processor, self._made = processor, None
-
-    def __getattr__(self, name):
-        return getattr(self._processor, name)
-
-    def __call__(self, *args, **kwargs):
-        if self._made is None:
-            self._made = self._processor(*args, **kwargs)
-        return copy.copy(self._made)
 
 
 @dataclasses.dataclass

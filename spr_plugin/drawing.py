@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from PIL import Image, ImageDraw
 
 from spr_plugin.recipes.base import Mark
 
 SIDE = 360  # of a picture that is shown, in pixels
-COLORS = {"region": "#888888", "truth": "#1f77ff", "chosen": "#12a150", "rejected": "#e5484d"}
+COLORS = {"truth": "#1f77ff", "chosen": "#12a150", "rejected": "#e5484d"}
+OTHER = "#888888"  # of whatever else a recipe marks
 WRITTEN = "written"  # kind of the marks that take the colour of their side, and a thick line
 Line = tuple[str, Sequence[float], int]  # colour, xyxy in pixels of the picture, width
 
@@ -17,11 +18,14 @@ Line = tuple[str, Sequence[float], int]  # colour, xyxy in pixels of the picture
 def lines_of(marks: Sequence[Mark], side: str) -> list[Line]:
     """How marks are drawn; ``side`` names the colour of what an answer wrote."""
     return [
-        (COLORS[side], mark.xyxy, 3)
-        if mark.kind == WRITTEN
-        else (COLORS.get(mark.kind, COLORS["region"]), mark.xyxy, 1)
+        (COLORS[side], mark.xyxy, 3) if mark.kind == WRITTEN else (COLORS.get(mark.kind, OTHER), mark.xyxy, 1)
         for mark in marks
     ]
+
+
+def legend_of(kinds: Iterable[str]) -> dict[str, str]:
+    """Kind → colour of marks that are no answer's."""
+    return {kind: COLORS.get(kind, OTHER) for kind in sorted({*kinds} - {WRITTEN})}
 
 
 def drawn(image: Image.Image, boxes: Sequence[Line], side: int = SIDE) -> Image.Image:

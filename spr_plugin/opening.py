@@ -160,7 +160,9 @@ def start_of(first: Round) -> Start:
         check_layout(folder)
     settings = _settings(first)
     restart = {"dpo"} if config.spr_restart_dpo else set()
-    queries, skipped, changed = settled_queries(folder, settings, config, recipe, first.source, restart)
+    queries, skipped, changed = settled_queries(
+        folder, settings, config, recipe, first.source, restart, config.spr_overwrite
+    )
     _refuse_too_many_pictures(host, queries, config)
     if config.spr_candidates and (config.spr_overwrite or "candidates" in changed.again):
         source = Path(config.spr_candidates)
@@ -181,7 +183,7 @@ def try_out(first: Round, start: Start) -> None:
     answered = not config.spr_overwrite and "candidates" not in start.changed.again
     folder = first.folder if answered else None
     check_candidates(config, first.recipe, host.box_format, start.queries, folder)
-    rehearse(host, first.recipe, start.queries, config)
+    rehearse(host, first.recipe, start.queries, config.spr_max_new_tokens)
 
 
 def _enter(first: Round) -> None:

@@ -12,6 +12,8 @@ import time
 from dataclasses import asdict
 
 from spr_plugin import dpo
+from spr_plugin.config.candidates import CandidatesFlags
+from spr_plugin.config.dpo import DPOFlags
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, remove
 from spr_plugin.ids import digest
@@ -57,7 +59,7 @@ def improve(now: Round, queries: list[Query]) -> None:
     trainer, folder = now.host.trainer, now.folder
     own_flags = entry.requires_grad(trainer.model)
     if ranks.from_rank_0(folder.is_finished):
-        dpo.choose_trainable(now.host, now.config)
+        dpo.choose_trainable(now.host, now.config.only(DPOFlags))
         weights.load(trainer.model, folder.policy)
         _say(
             "the SPR stage is done already: its weights were read from"
@@ -75,8 +77,9 @@ def improve(now: Round, queries: list[Query]) -> None:
 
 def make_pairs(now: Round, queries: list[Query]) -> list[PreferencePair]:
     """Sampling, scoring and pairing."""
+    flags = now.config.only(CandidatesFlags)
     with during("candidates", now.folder) as summary:
-        sample(now.host, queries, now.recipe, now.config, now.log("candidates"), now.log("batches"))
+        sample(now.host, queries, now.recipe, flags, now.log("candidates"), now.log("batches"))
         candidates = now.log("candidates").read()
         summary.append(f"{len(candidates)} answers about {len(queries)} queries")
     with during("scores", now.folder) as summary:
@@ -126,13 +129,14 @@ def train_on(now: Round, pairs: list[PreferencePair], watched: list[Query]) -> N
             f"no preference pair is left to train on: all come from the {len(apart)} queries that are "
             "held out; take more --spr_regions, or --spr_probe_regions 0"
         )
-    names = dpo.choose_trainable(now.host, now.config)
+    flags = now.config.only(DPOFlags)
+    names = dpo.choose_trainable(now.host, flags)
     entered = digest([read_json(folder / "index.json") for folder in now.entered])
     with during("dpo", now.folder) as summary:
         before = now.host.trainer.state.global_step + ranks.from_rank_0(
             lambda: sum(last_step(folder) for folder in now.earlier)
         )
-        dpo.improve(now.host, now.recipe, pairs, watched, now.config, now.folder, entered, before)
+        dpo.improve(now.host, now.recipe, pairs, watched, flags, now.folder, entered, before)
         weights.save(now.host.trainer.model, names, now.folder.policy)
         summary.append(ranks.from_rank_0(lambda: told(StepLog(now.folder).read(), len(pairs))))
     dpo.clean(now.folder)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence, Set
 
-from spr_plugin.config import SPRConfig
+from spr_plugin.config.queries import QueriesFlags
 from spr_plugin.data.pictures import refuse_no_folder, refuse_outside
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
@@ -17,13 +17,13 @@ from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.manifest import Changes, changes
 
 
-def wanted_of(recipe: Recipe, queries: Sequence[Query], config: SPRConfig) -> int:
+def wanted_of(recipe: Recipe, queries: Sequence[Query], samples: int) -> int:
     """How many candidates these queries have."""
-    return sum(len(recipe.prompts(query)) for query in queries) * config.spr_samples
+    return sum(len(recipe.prompts(query)) for query in queries) * samples
 
 
 def find_queries(
-    folder: Folder, config: SPRConfig, recipe: Recipe, source: Source, anew: bool = False
+    folder: Folder, config: QueriesFlags, recipe: Recipe, source: Source, anew: bool = False
 ) -> tuple[list[Query], Counter | None]:
     """The queries whose log is in ``folder`` and None, or new ones and what was left out by reason.
 
@@ -51,15 +51,19 @@ def find_queries(
 def settled_queries(
     folder: Folder,
     settings: dict[str, dict],
-    config: SPRConfig,
+    config: QueriesFlags,
     recipe: Recipe,
     source: Source,
     restart: Set[str] = frozenset(),
+    over: bool = False,
 ) -> tuple[list[Query], Counter | None, Changes]:
     """As :func:`find_queries`, and what of ``folder`` is to be made again: queries that come out the same
     make nothing behind them again. Nothing is written.
+
+    Args:
+        restart: stages to be made again in any case.
+        over: everything is.
     """
-    over = config.spr_overwrite
     changed = changes(folder, {} if over else settings, restart)
     anew = over or "queries" in changed.again
     queries, skipped = find_queries(folder, config, recipe, source, anew)

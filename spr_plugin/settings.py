@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 import os
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -15,6 +16,8 @@ from spr_plugin.redaction import redacted
 
 TOO_LARGE = 1 << 63  # of a whole number: torch and SQLite hold none
 Self = TypeVar("Self", bound="Settings")
+Some = TypeVar("Some", bound="Settings")
+Values = dict[str, Any]  # by the names of settings
 LONGEST = 200  # characters of a value that a line shows
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 
@@ -196,6 +199,7 @@ def _shown(value) -> str:
     return redacted(text if len(text) <= LONGEST else text[:LONGEST] + "…")
 
 
+@dataclass(frozen=True)
 class Settings:
     """Of a frozen dataclass of settings: how it is made from files and from another one."""
 
@@ -205,6 +209,10 @@ class Settings:
         other._set(values)
         return other
 
+    def only(self, kind: type[Some]) -> Some:
+        """Of these flags those of `kind`, one of their classes: whoever is given them sees no others."""
+        return kind(**{f.name: getattr(self, f.name) for f in dataclasses.fields(kind)})
+
     def _set(self, values: Mapping[str, Any]) -> None:
         """For a config in the making: one that is made is never changed."""
         for name, value in values.items():
@@ -212,7 +220,12 @@ class Settings:
 
 
 def setting(
-    default: Any, help: str, origin: str = "ours", *, within: Range | None = None, shapes: str | None = None
+    default: object,
+    help: str,
+    origin: str = "ours",
+    *,
+    within: Range | None = None,
+    shapes: str | None = None,
 ) -> Any:
     """A field with its help, where its default comes from, its range, and the stage whose records it shapes.
 
@@ -225,17 +238,18 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-def default_of(f):
-    return f.default_factory() if f.default is dataclasses.MISSING else f.default
+def default_of(f: dataclasses.Field[Any]) -> Any:
+    return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
 
 
-def _kind(f) -> Kind:
-    default, within = default_of(f), f.metadata["within"]
-    if isinstance(default, list):
-        return Kind(f.type.__args__[0], many=True, within=within)
-    return Kind(str if default is None else type(default), optional=default is None, within=within)
+def _kind(type_: Any, within: Range | None) -> Kind:
+    """Of an annotation: a type, a list of one, or one or None."""
+    inner = [one for one in typing.get_args(type_) if one is not type(None)]
+    many = typing.get_origin(type_) is list
+    return Kind(inner[0] if inner else type_, many, optional=bool(inner) and not many, within=within)
 
 
 def kinds_of(settings: type) -> dict[str, Kind]:
     """Name → kind of the fields of a dataclass that are each a `setting`."""
-    return {f.name: _kind(f) for f in dataclasses.fields(settings)}
+    types = typing.get_type_hints(settings)  # a plugin's annotations may be put off: texts
+    return {f.name: _kind(types[f.name], f.metadata["within"]) for f in dataclasses.fields(settings)}

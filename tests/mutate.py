@@ -1,6 +1,6 @@
 """Changes the pure middle of the method, one place at a time, and says which changes no test notices.
 
-    python tests/mutate.py [--all] [MODULE…]     # of TARGETS; without one, docs/mutation.md is written
+    python tests/mutate.py [--all] [MODULE…]     # of TARGETS, without one all of them, into docs/mutation.md
 
 A mutant is one comparison at its boundary or turned round, one operator, one number, or one of min, max, any
 and all that is another. Its module is compiled from the changed tree in a forked process, which runs the
@@ -15,6 +15,7 @@ import importlib
 import importlib.machinery
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -45,6 +46,7 @@ TARGETS = {
 }
 # What is not ours and takes seconds to load: once, before the fork.
 BENEATH = ("pytest", "scipy.optimize", "PIL.Image", "transformers.trainer", "peft")
+Found = dict[str, tuple[int, list[str]]]  # module → number of its mutants, those that live
 PAGE = ROOT / "docs" / "mutation.md"
 HEAD = f"""# Mutants
 
@@ -187,6 +189,25 @@ def survivors(module: str, tests: list[str], sample: int | None) -> tuple[int, l
     return len(tried), [f"{line}: `{words}`" for line, words in sorted(alive)]
 
 
+def page(found: Found) -> str:
+    """docs/mutation.md."""
+    rows, lists = [], []
+    for module, (count, alive) in sorted(found.items(), key=lambda one: [*TARGETS].index(one[0])):
+        rows.append(f"| `{module}` | {count} | {count - len(alive)} |\n")
+        lists += (
+            [f"\n`{module}`, alive by line:\n\n", *(f"- {mutant}\n" for mutant in alive)] if alive else []
+        )
+    return HEAD + "".join(rows + lists)
+
+
+def read(text: str) -> Found:
+    """What a page says of the modules that are still measured."""
+    lists = dict(re.findall(r"^`(\S+)`, alive by line:\n\n((?:- .*\n)+)", text, re.M))
+    alive = {module: re.findall(r"^- (.*)", listed, re.M) for module, listed in lists.items()}
+    rows = re.findall(r"^\| `(\S+)` \| (\d+) \|", text, re.M)
+    return {module: (int(count), alive.get(module, [])) for module, count in rows if module in TARGETS}
+
+
 def main(words: list[str]) -> None:
     import hypothesis
     import torch
@@ -196,14 +217,10 @@ def main(words: list[str]) -> None:
     torch.set_num_threads(1)
     hypothesis.settings.register_profile("mutants", max_examples=50, deadline=None, derandomize=True)
     named = [word for word in words if word != "--all"]
-    rows, lists = [], []
     for module in named or TARGETS:
         count, alive = survivors(module, TARGETS[module], None if "--all" in words else SAMPLE)
-        rows.append(f"| `{module}` | {count} | {count - len(alive)} |\n")
-        lists += [f"\n`{module}`, alive by line:\n\n", *(f"- {found}\n" for found in alive)] if alive else []
         print(f"{module}: {count - len(alive)} of {count} mutants die", *alive, sep="\n  ", flush=True)
-    if not named:
-        PAGE.write_text(HEAD + "".join(rows + lists))
+        PAGE.write_text(page({**read(PAGE.read_text()), module: (count, alive)}))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """One check of type and range, wherever a value comes from."""
 
 import dataclasses
+import sys
+from types import ModuleType
 
 import pytest
 
 from spr_plugin.command_line import parse
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
+from spr_plugin.settings import kinds_of
 
 
 @pytest.mark.parametrize(
@@ -88,3 +91,36 @@ def test_no_value_of_any_flag_is_a_traceback(value):
             SPRConfig(**{"spr": True, field.name: value})
         except UserError as error:
             assert f"--{field.name}" in str(error) and len(str(error)) < 400
+
+
+PLUGIN = """
+from __future__ import annotations
+from dataclasses import dataclass
+from spr_plugin.settings import POSITIVE, setting
+
+@dataclass
+class Weights:
+    weights: list[float] = setting([1.0], "of the terms")
+    names: list[str] = setting([], "of the terms")
+    depth: int | None = setting(None, "of the graph")
+    share: float = setting(1, "of what is kept", within=POSITIVE)
+"""
+
+
+def test_a_setting_is_of_the_type_that_its_annotation_says():
+    """A plugin's too, which may be put off and is a text then; the default may be None, or a whole number."""
+    module = ModuleType("lab_settings")
+    sys.modules["lab_settings"] = module
+    try:
+        exec(compile(PLUGIN, "lab_settings.py", "exec"), vars(module))
+        kinds = kinds_of(module.Weights)
+    finally:
+        del sys.modules["lab_settings"]
+    assert kinds["weights"].read(["2", 3], "weights") == [2.0, 3.0]
+    assert kinds["names"].read(["a"], "names") == ["a"]
+    assert kinds["depth"].read(None, "depth") is None and kinds["depth"].read(3, "depth") == 3
+    assert kinds["share"].read(0.5, "share") == 0.5
+    with pytest.raises(UserError, match="share -1.*greater than 0"):
+        kinds["share"].check(kinds["share"].read("-1", "share"), "share")
+    with pytest.raises(UserError, match="weights x: is no number"):
+        kinds["weights"].read(["x"], "weights")

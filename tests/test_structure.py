@@ -1,10 +1,18 @@
 """The house has floors: imports go down only, and no room grows too large to be read."""
 
 import ast
+import dataclasses
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from spr_plugin.config import SPRConfig
+from spr_plugin.config.candidates import CandidatesFlags
+from spr_plugin.config.dpo import DPOFlags
+from spr_plugin.config.queries import QueriesFlags
+from spr_plugin.config.run import RunFlags
+from spr_plugin.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 TREES = {"spr_plugin": "spr_plugin", "hooks": "spr_plugin.hooks", "eval_tasks": "spr_plugin.eval_tasks"}
@@ -76,6 +84,41 @@ def test_the_pipeline_knows_no_boxes_and_no_recipe_of_its_own():
             name
         )
     assert not {module for module in imported(FILES["spr_plugin.report.page"]) if ".recipes.spr" in module}
+
+
+# Room → the flags that whoever works there is given, and so reads. Judging is given none; of all flags know
+# the commands, what opens a run and tells its stages, and plugins' hooks.
+READS: dict[str, tuple[type[Settings], ...]] = {
+    "queries": (QueriesFlags,),
+    "sampling": (CandidatesFlags,),
+    "judging": (),
+    "dpo": (DPOFlags,),
+    "training": (DPOFlags, RunFlags),
+}
+COMMANDS = {"spr_plugin.sampling.alone"}
+
+
+@pytest.mark.parametrize("room", READS)
+def test_a_stage_knows_its_own_flags_alone(room):
+    """It imports no other class of flags, so that mypy refuses others, and no other flag is read there."""
+    own = {kind.__name__ for kind in READS[room]}
+    flags = {f.name for kind in READS[room] for f in dataclasses.fields(kind)}
+    every = {f.name for f in dataclasses.fields(SPRConfig)} - {"spr"}
+    of_flags = {kind.__name__ for kind in SPRConfig.__mro__[:-1]}
+    modules = [name for name in FILES if package(name) == f"spr_plugin.{room}" and name not in COMMANDS]
+    for name in modules:
+        nodes = [*ast.walk(ast.parse(FILES[name].read_text()))]
+        imported = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+        read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        assert imported & of_flags <= own and read & every <= flags, name
+    assert modules
+
+
+def test_the_pipeline_hands_each_stage_its_own_flags_alone():
+    """``now.config`` is given to nobody as a whole."""
+    tree = ast.parse(FILES["spr_plugin.pipeline"].read_text())
+    given = [one for node in ast.walk(tree) if isinstance(node, ast.Call) for one in node.args]
+    assert "now.config" not in map(ast.unparse, given)
 
 
 # Module → the tests that run it, where none lies at its own path: what is one with its neighbours, or runs in

@@ -2,7 +2,8 @@
 
     run queries candidates scores pairs dpo → all_flags → files → checks → SPRConfig
 
-A flag stands with the stage that reads it. "paper" as origin means the SPR paper states the value; "study"
+A flag stands with the stage that reads it, those that several read in ``shared``; a stage is given its own
+alone, ``config.only(DPOFlags)``. "paper" as origin means the SPR paper states the value; "study"
 that docs/reproduction.md supports it, "ours" that we chose it. Nothing heavy is imported here: the boot
 module reads it at interpreter start.
 """
@@ -21,18 +22,14 @@ __all__ = ["KINDS", "STAGES", "SPRConfig", "dpo_settings", "own_settings", "shap
 class SPRConfig(AllFlags):
     """Flags of the SPR stage, with what the files that they name set. UserError for what makes no sense."""
 
-    def losses(self) -> tuple[list[str], list[float]]:
-        """Names and weights of the losses that are added up."""
-        if "sft" in weighed(self.spr_pairing):
-            return ["sft"], [1.0]
-        return list(self.spr_loss_type), list(self.spr_loss_weights) or [1.0] * len(self.spr_loss_type)
-
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._set({name: kind.read(getattr(self, name), f"--{name}") for name, kind in KINDS.items()})
         if self.spr_only:
             self._set({"spr": True})
         KINDS["spr_preset"].check(self.spr_preset, "--spr_preset")
         self._set(preset_settings(self))
         self._set({**recipe_settings(self)[0], **dpo_settings(self)[0]})
+        if "sft" in weighed(self.spr_pairing):  # the pairing names the loss, too
+            self._set({"spr_loss_type": ["sft"], "spr_loss_weights": []})
         if self.spr:
             check(self)

@@ -14,7 +14,7 @@ from spr_plugin.settings import kinds_of
 STAGES = ("queries", "candidates", "scores", "pairs", "dpo")
 
 
-# The first base's fields come last, so that they stand in the order of the stages.
+# A dataclass takes the fields of its last base first: they stand in the order of the stages.
 @dataclass(frozen=True)
 class AllFlags(DPOFlags, PairsFlags, ScoresFlags, CandidatesFlags, QueriesFlags, RunFlags):
     """The flags of all stages as they are given."""

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from spr_plugin.settings import FEW, NOT_NEGATIVE, POSITIVE, SHARE, Settings, one_of, setting
+from spr_plugin.config.shared import AnswerFlags
+from spr_plugin.settings import FEW, NOT_NEGATIVE, POSITIVE, SHARE, one_of, setting
 
 PLAIN = "plain"  # the prompt that is the question itself
 PROMPT_KINDS = (PLAIN, "crop", "reference")
@@ -10,7 +11,7 @@ SAMPLERS = ("live", "openai")
 
 
 @dataclass(frozen=True)
-class CandidatesFlags(Settings):
+class CandidatesFlags(AnswerFlags):
     """What is sampled, and who answers."""
 
     spr_prompts: list[str] = setting(
@@ -33,8 +34,6 @@ class CandidatesFlags(Settings):
     spr_top_k: int = setting(
         0, "sample among so many tokens; 0: all", within=NOT_NEGATIVE, shapes="candidates"
     )
-    spr_max_new_tokens: int = setting(256, "longest answer, in tokens", within=POSITIVE, shapes="candidates")
-    spr_sample_batch: int = setting(8, "prompts answered in one batch", within=FEW, shapes="candidates")
     spr_sampler: str = setting(
         "live",
         "who answers: live (the model in training) or openai (a server that speaks OpenAI's chat"

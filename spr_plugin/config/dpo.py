@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from spr_plugin.config.shared import AnswerFlags, SeedFlags
 from spr_plugin.settings import (
     FEW,
     HALF,
@@ -9,7 +10,6 @@ from spr_plugin.settings import (
     POSITIVE,
     SHARE,
     WEIGHTS,
-    Settings,
     one_of,
     setting,
     weighed,
@@ -24,7 +24,7 @@ TOKEN_KINDS = ("words", "coordinates", "changed", "unchanged")
 
 
 @dataclass(frozen=True)
-class DPOFlags(Settings):
+class DPOFlags(AnswerFlags, SeedFlags):
     """What is trained, on which loss, and when it stops."""
 
     spr_tune: str = setting(
@@ -136,6 +136,10 @@ class DPOFlags(Settings):
         " frozen",
         within=NOT_NEGATIVE,
     )
+
+    def losses(self) -> tuple[list[str], list[float]]:
+        """Names and weights of the losses that are added up."""
+        return list(self.spr_loss_type), list(self.spr_loss_weights) or [1.0] * len(self.spr_loss_type)
 
     def peak_rate(self, host_rate: float) -> float:
         """The peak learning rate on a host that trains at `host_rate`."""

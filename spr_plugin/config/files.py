@@ -4,28 +4,35 @@ shapes, of files what they hold.
 
 import dataclasses
 from pathlib import Path
+from typing import TypeVar
 
 from spr_plugin.config.all_flags import KINDS, STAGES, AllFlags
+from spr_plugin.config.dpo import DPOFlags
+from spr_plugin.config.pairs import PairsFlags
+from spr_plugin.config.queries import QueriesFlags
+from spr_plugin.config.scores import ScoresFlags
 from spr_plugin.config.trl import read_dpo_config
 from spr_plugin.errors import UserError
 from spr_plugin.loading import read_settings
-from spr_plugin.settings import Kind, default_of, kinds_of
+from spr_plugin.settings import Kind, Values, default_of, kinds_of
 
 PRESETS = Path(__file__).parent / "presets"
-# What `spr:` of --spr_recipe_config may set.
-SPR_FLAGS = """data_aspect exclude min_objects min_area keep_crowd regions_per_image more_than prompts clip
-    detector detector_threshold no_detector scorer lambda no_local repair match match_threshold
-    count_duplicates reject_vague add_missed min_kept pairing min_gap""".split()
+T = TypeVar("T")
+# What `spr:` of --spr_recipe_config may set, by its name there.
+OF_QUERIES = "data_aspect exclude min_objects min_area keep_crowd regions_per_image more_than prompts".split()
+SPR_KINDS = {name: KINDS[f"spr_{name}"] for name in OF_QUERIES} | {
+    name.removeprefix("spr_"): kind for name, kind in (kinds_of(ScoresFlags) | kinds_of(PairsFlags)).items()
+}
 
 
-def dpo_settings(config: AllFlags) -> tuple[dict, dict]:
+def dpo_settings(config: DPOFlags) -> tuple[Values, Values]:
     """(flags, arguments of transformers' Trainer) that ``--spr_dpo_config`` sets."""
     if config.spr_dpo_config is None:
         return {}, {}
     return read_dpo_config(config.spr_dpo_config, KINDS)
 
 
-def recipe_settings(config: AllFlags) -> tuple[dict, dict]:
+def recipe_settings(config: QueriesFlags) -> tuple[Values, Values]:
     """(flags, settings that are no flags) of the recipe's section of ``--spr_recipe_config``."""
     if config.spr_recipe_config is None:
         return {}, {}
@@ -45,7 +52,7 @@ def recipe_settings(config: AllFlags) -> tuple[dict, dict]:
     return {f"spr_{name}": value for name, value in _read(section, SPR_KINDS, f"{file}: spr").items()}, {}
 
 
-def preset_settings(config: AllFlags) -> dict:
+def preset_settings(config: AllFlags) -> Values:
     """What ``--spr_preset`` sets: those flags of its file that stand at their defaults."""
     if config.spr_preset is None:
         return {}
@@ -55,7 +62,7 @@ def preset_settings(config: AllFlags) -> dict:
     return {name: value for name, value in values.items() if getattr(config, name) == defaults[name]}
 
 
-def own_settings(config: AllFlags, settings: type):
+def own_settings(config: QueriesFlags, settings: type[T]) -> T:
     """The settings of a recipe other than SPR: a dataclass, whose fields are each a `setting`, made of the
     recipe's section of ``--spr_recipe_config``. UserError names what is unknown or makes no sense.
     """
@@ -63,10 +70,7 @@ def own_settings(config: AllFlags, settings: type):
     return settings(**_read(recipe_settings(config)[1], kinds_of(settings), where))
 
 
-SPR_KINDS = {name: KINDS[f"spr_{name}"] for name in SPR_FLAGS}
-
-
-def _read(section: dict, kinds: dict[str, Kind], where: str) -> dict:
+def _read(section: Values, kinds: dict[str, Kind], where: str) -> Values:
     """A section's values by their kinds, checked like flags."""
     if unknown := sorted(map(str, section.keys() - kinds.keys())):
         raise UserError(f"{where}: {', '.join(unknown)} is no setting; it takes {', '.join(sorted(kinds))}")
@@ -76,7 +80,7 @@ def _read(section: dict, kinds: dict[str, Kind], where: str) -> dict:
     return values
 
 
-def shaping(config: AllFlags) -> dict[str, dict]:
+def shaping(config: AllFlags) -> dict[str, Values]:
     """Stage → flag → value of what shapes its records, in the order of the stages."""
     values = {f: getattr(config, f.name) for f in dataclasses.fields(config)}
     files = {"spr_dpo_config": dpo_settings(config)[1], "spr_recipe_config": recipe_settings(config)[1]}

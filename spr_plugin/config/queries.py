@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, Settings, setting
+from spr_plugin.config.shared import SeedFlags
+from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, setting
 
 MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 
 
 @dataclass(frozen=True)
-class QueriesFlags(Settings):
+class QueriesFlags(SeedFlags):
     """The recipe, and where its pictures and boxes come from."""
 
     spr_recipe: str = setting(
@@ -72,4 +73,3 @@ class QueriesFlags(Settings):
         within=NOT_NEGATIVE,
         shapes="queries",
     )
-    spr_seed: int = setting(0, "seed of regions and sampling", within=NOT_NEGATIVE, shapes="queries")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from spr_plugin.errors import UserError
 from spr_plugin.loading import read_settings
-from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, Kind, Range
+from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, Kind, Range, Values
 
 BELOW_ONE = Range("must be 0 or more, and below 1", lambda value: 0 <= value < 1)
 STEPS = Range(
@@ -50,7 +50,7 @@ TRAINER = {
 }
 
 
-def read_dpo_config(path: str, flags: Mapping[str, Kind]) -> tuple[dict, dict]:
+def read_dpo_config(path: str, flags: Mapping[str, Kind]) -> tuple[Values, Values]:
     """(our flags, the Trainer's arguments) of a YAML or JSON file.
 
     Args:

@@ -182,11 +182,18 @@ def _beside_stripes(turns_by_image: dict, image_folder: str, box_format: BoxForm
         if isinstance(size, str) or max(size) < 1.2 * min(size):
             continue
         for question, text in ((pair[0], text) for pair in turns_by_image[name] for text in pair):
+            if not _may_hold_a_box(text):
+                continue
             for box in box_format.parse(text, *size).boxes:
                 wide, ends = size[0] > size[1], [(box.y1, box.y2), (box.x1, box.x2)]
                 across, along = ends if wide else reversed(ends)
                 where = index, os.path.dirname(name), question[:ASKED]
                 yield _Seen(_in_stripe(across, size), _in_stripe(along, size), *where)
+
+
+def _may_hold_a_box(text: str) -> bool:
+    """By the signs that every family writes, before anything is parsed."""
+    return "[" in text or "<" in text
 
 
 def _in_stripe(ends: tuple[float, float], size: tuple[int, int]) -> bool:
@@ -212,7 +219,7 @@ def _turns_by_image(file: str, skipped: Counter) -> dict[str, list[tuple[str, st
         else:
             if {speaker for speaker, _ in talk} - HUMAN - MODEL - OTHERS:
                 skipped["unknown_speaker"] += 1
-            if grounded := [pair for pair in _pairs(talk) if "[" in "".join(pair) or "<" in "".join(pair)]:
+            if grounded := [pair for pair in _pairs(talk) if any(map(_may_hold_a_box, pair))]:
                 turns.setdefault(names.setdefault(os.path.normpath(name), name), []).extend(grounded)
     return turns
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from spr_plugin.config import SPRConfig
+from spr_plugin.config.dpo import DPOFlags
 from spr_plugin.data.pictures import BadImage
 from spr_plugin.dpo.features import picture_keys
 from spr_plugin.dpo.plan import Slot
@@ -75,7 +75,7 @@ def maximum_of(host: Host) -> tuple[str, int | None]:
     return "the maximum length of tokenizer and model", None
 
 
-def measure_lengths(host: Host, pairs: list[PreferencePair], config: SPRConfig, log: Log) -> list[Measured]:
+def measure_lengths(host: Host, pairs: list[PreferencePair], config: DPOFlags, log: Log) -> list[Measured]:
     """The pairs whose answers the host trains on whole, with their sizes; the rest are named and counted.
 
     Raises:
@@ -114,7 +114,7 @@ def measure_lengths(host: Host, pairs: list[PreferencePair], config: SPRConfig, 
     return [Measured(pair, one["tokens"], one["chosen_tokens"], one["text"]) for pair, one in known.items()]
 
 
-def _with_weight(records: dict[PreferencePair, dict], config: SPRConfig) -> dict[PreferencePair, dict]:
+def _with_weight(records: dict[PreferencePair, dict], config: DPOFlags) -> dict[PreferencePair, dict]:
     """Those of which a token weighs something; the rest are counted. UserError where none does."""
     left = {pair: one for pair, one in records.items() if not one.get("weightless")}
     if len(left) < len(records):

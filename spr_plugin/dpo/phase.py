@@ -1,12 +1,12 @@
 """The stage in the order of what happens: row layout, reference log-probs, training with a look at held-out
-regions between the steps."""
+queries between the steps."""
 
 import contextlib
 from pathlib import Path
 
 from transformers import TrainerCallback
 
-from spr_plugin.config import SPRConfig
+from spr_plugin.config.dpo import DPOFlags
 from spr_plugin.dpo import resume
 from spr_plugin.dpo.dry_step import dry_step
 from spr_plugin.dpo.features import FeatureCache
@@ -37,7 +37,7 @@ def improve(
     recipe: Recipe,
     pairs: list[PreferencePair],
     watched: list[Query],
-    config: SPRConfig,
+    config: DPOFlags,
     folder: Folder,
     entry: str,
     before: int = 0,
@@ -72,7 +72,7 @@ def _stage(
     host: Host,
     recipe: Recipe,
     watched: list[Query],
-    config: SPRConfig,
+    config: DPOFlags,
     folder: Folder,
     entry: str,
     division: Division,
@@ -98,7 +98,7 @@ def _planned(stage: Stage, pairs: list[PreferencePair]) -> tuple[list[Measured],
 
 
 def try_step(
-    host: Host, recipe: Recipe, pairs: list[PreferencePair], config: SPRConfig, folder: Folder
+    host: Host, recipe: Recipe, pairs: list[PreferencePair], config: DPOFlags, folder: Folder
 ) -> Cost:
     """The stage up to its dry step on these pairs, and no further: no weight moves. The live model keeps the
     adapter and the engine that were made for it.

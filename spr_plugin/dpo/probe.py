@@ -7,6 +7,7 @@ greedily, and the recipe measures what it writes.
 
 from pathlib import Path
 
+from spr_plugin.config.dpo import DPOFlags
 from spr_plugin.data.pictures import read_all
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_json
@@ -73,7 +74,7 @@ class Watch:
         host: Host,
         recipe: Recipe,
         queries: list[Query],
-        config,
+        config: DPOFlags,
         directory: Path,
         seen: dict[int, Values],
     ):

@@ -11,7 +11,6 @@ import random
 import numpy as np
 import torch
 
-from spr_plugin.config import SPRConfig
 from spr_plugin.data.pictures import read_all
 from spr_plugin.dpo.pairs import collate, item_of, maximum_of
 from spr_plugin.errors import UserError
@@ -22,9 +21,12 @@ from spr_plugin.training.host import IGNORED, Host
 ANSWER = "Yes."  # where a recipe has no worked one
 
 
-def rehearse(host: Host, recipe: Recipe, queries: list[Query], config: SPRConfig) -> None:
+def rehearse(host: Host, recipe: Recipe, queries: list[Query], longest: int) -> None:
     """Questions, rows and a batch about the first query whose pictures can be read, with worked answers. No
     random number is drawn.
+
+    Args:
+        longest: answer that may be sampled, in tokens.
 
     Raises:
         UserError: the host cannot make them, no short answer would fit its maximum length, or its tokenizer
@@ -40,7 +42,7 @@ def rehearse(host: Host, recipe: Recipe, queries: list[Query], config: SPRConfig
         short = _row(host, query, question, worked or ANSWER)
         whole = _row(host, query, question, recipe.worked(query) or ANSWER)
         rows = [short, whole]
-        _check_length(host, short, whole, query, config)
+        _check_length(host, short, whole, query, longest)
         if worked:
             _check_text(host, recipe, short, worked, query)
         collate(host, [item_of(query.id, rows)])
@@ -81,25 +83,19 @@ def _answer(row: dict) -> list[int]:
     return row["labels"][row["labels"] != IGNORED].tolist()
 
 
-def _check_length(host: Host, short: dict, whole: dict, query: Query, config: SPRConfig) -> None:
+def _check_length(host: Host, short: dict, whole: dict, query: Query, longest: int) -> None:
     flag, most = maximum_of(host)
     if not host.fits(short):
         raise UserError(
             f"{flag} is too short: no answer with a single box fits behind a question "
             f"({len(short['input_ids'])} tokens and a picture); raise it"
         )
-    if most and config.spr_max_new_tokens >= most:
-        raise UserError(
-            f"--spr_max_new_tokens {config.spr_max_new_tokens}: no answer that long fits {flag} {most}; "
-            "lower it"
-        )
+    if most and longest >= most:
+        raise UserError(f"--spr_max_new_tokens {longest}: no answer that long fits {flag} {most}; lower it")
     if not host.fits(whole):
         say(f"a whole answer to query {query.id} does not fit {flag}: pairs that are too long are left out")
-    if len(_answer(short)) > config.spr_max_new_tokens:
-        say(
-            f"--spr_max_new_tokens {config.spr_max_new_tokens}: an answer with a single box takes "
-            f"{len(_answer(short))} tokens"
-        )
+    if len(_answer(short)) > longest:
+        say(f"--spr_max_new_tokens {longest}: an answer with a single box takes {len(_answer(short))} tokens")
 
 
 def _check_text(host: Host, recipe: Recipe, row: dict, worked: str, query: Query) -> None:

@@ -16,7 +16,7 @@ from spr_plugin.drawing import drawn, lines_of
 from spr_plugin.progress import Progress, say
 from spr_plugin.recipes.base import Judged, Query, Recipe, unjudged
 
-REGIONS = 8  # are shown at each look
+QUERIES = 8  # are shown at each look
 TAG = "probe/answers"
 
 
@@ -34,7 +34,7 @@ class StageProgress(ProgressCallback):
 
 
 class Shown(NamedTuple):
-    """A question, the answer to it, and a picture with the region, its truth and the boxes of the answer."""
+    """A question, the answer to it, and a picture with what the recipe marks on it."""
 
     question: str
     answer: str
@@ -53,7 +53,7 @@ def show_answers(
     if not senders:
         return
     try:
-        rows = [row for one in list(zip(queries, texts))[:REGIONS] for row in _shown(recipe, *one)]
+        rows = [row for one in list(zip(queries, texts))[:QUERIES] for row in _shown(recipe, *one)]
         for send in senders:
             send(rows, state.global_step)
     except Exception as error:  # a tracker's code, or a plugin's that draws: it must not cost the stage

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from spr_plugin.config import SPRConfig
+from spr_plugin.config.dpo import DPOFlags
 from spr_plugin.dpo import rows
 from spr_plugin.dpo.features import FeatureCache, cached_features
 from spr_plugin.dpo.pairs import Measured, batch_of, collate
@@ -32,7 +32,7 @@ class Stage:
     """
 
     host: Host
-    config: SPRConfig
+    config: DPOFlags
     folder: Folder
     entry: str
     cache: FeatureCache

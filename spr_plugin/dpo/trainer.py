@@ -19,7 +19,8 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from spr_plugin.config import SPRConfig, dpo_settings
+from spr_plugin.config import dpo_settings
+from spr_plugin.config.dpo import DPOFlags
 from spr_plugin.dpo import resume
 from spr_plugin.dpo.logbook import Logbook
 from spr_plugin.dpo.loss import Settings, deltas, metrics, preference_losses, word_drift
@@ -66,7 +67,7 @@ PLAIN_PROGRESS = (ProgressCallback, PrinterCallback)  # StageProgress is there i
 
 
 def arguments(
-    host_args, config: SPRConfig, division: Division, steps: int, output_dir: str
+    host_args, config: DPOFlags, division: Division, steps: int, output_dir: str
 ) -> TrainingArguments:
     """The stage's arguments: its own, with what ``FROM_HOST`` names of the host's; ``--spr_dpo_config`` goes
     over both.
@@ -116,7 +117,7 @@ def arguments(
         raise UserError(f"--spr_dpo_config {config.spr_dpo_config}: {' '.join(str(error).split())}") from None
 
 
-def check_settings(config: SPRConfig) -> None:
+def check_settings(config: DPOFlags) -> None:
     """UserError for values of the Trainer's settings that torch or transformers would refuse once the stage
     trains: they are asked now."""
     path, settings = config.spr_dpo_config, dpo_settings(config)[1]
@@ -146,7 +147,7 @@ def check_settings(config: SPRConfig) -> None:
         )
 
 
-def check_workers(host: Host, config: SPRConfig) -> None:
+def check_workers(host: Host, config: DPOFlags) -> None:
     """UserError, before anything is trained, where data loader workers would not be forked and the host
     cannot go to them."""
     args = host.trainer.args

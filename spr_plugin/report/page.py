@@ -13,7 +13,7 @@ from PIL import Image
 
 from spr_plugin import runs
 from spr_plugin.data.pictures import open_image
-from spr_plugin.drawing import COLORS, Line, drawn, lines_of
+from spr_plugin.drawing import COLORS, Line, drawn, legend_of, lines_of
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_text
 from spr_plugin.pairing import PreferencePair, answer_of
@@ -54,6 +54,8 @@ def summary(run: SavedRun) -> dict:
     unchosen = [row["not_choosable"] for row in rows.values() if row["not_choosable"] and not row["reason"]]
     skipped = [record["skip"] for record in run.records("pairs").values() if "skip" in record]
     counts = {"queries": len(queries), "candidates": len(rows), "preference pairs": len(pairs)}
+    some = _spread(pairs, SHOWN_PAIRS)
+    shown = [_shown(pair, queries[pair.query], scores[pair.query], run) for pair in some]
     return {
         "counts": counts,
         "skipped_images": run.skipped,
@@ -61,9 +63,8 @@ def summary(run: SavedRun) -> dict:
         "invalid_candidates": counted(invalid),
         "not_choosable": counted(unchosen),
         "terms": _mean_terms(rows, pairs),
-        "pairs": [
-            _shown(pair, queries[pair.query], scores[pair.query], run) for pair in _spread(pairs, SHOWN_PAIRS)
-        ],
+        "pairs": shown,
+        "legend": legend_of(kind for one in shown for kind in one["kinds"]),
         "config": run.config,
         "colors": COLORS,
     }
@@ -121,7 +122,8 @@ def _shown(pair: PreferencePair, query: Query, record: Mapping, run: SavedRun) -
         }
         for side in marks
     ]
-    return {"prompt": pair.prompt, "image": query.pictures[0].id, "sides": sides}
+    kinds = {mark.kind for side in marks.values() for mark in side}
+    return {"prompt": pair.prompt, "image": query.pictures[0].id, "sides": sides, "kinds": kinds}
 
 
 def _pictures(query: Query, marks: Sequence[Mark], side: str) -> list[str | None]:

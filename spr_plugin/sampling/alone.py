@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from spr_plugin import runs
 from spr_plugin.config import SPRConfig
+from spr_plugin.config.candidates import CandidatesFlags
 from spr_plugin.data.pictures import limit_pixels
 from spr_plugin.errors import UserError
 from spr_plugin.outputs import refuse_unwritable
@@ -56,7 +57,9 @@ def sample_alone(directory: str, config: SPRConfig, box_format) -> int:
         log_queries(folder, recipe, queries, skipped)
     start = time.monotonic()
     queries = logged_queries(folder, recipe)
-    sample(None, queries, recipe, config, folder.log("candidates"), folder.log("batches"))
+    sample(
+        None, queries, recipe, config.only(CandidatesFlags), folder.log("candidates"), folder.log("batches")
+    )
     took(folder, "candidates", time.monotonic() - start)
     return len(folder.log("candidates").read())
 
@@ -72,7 +75,7 @@ def check_candidates(
     """
     if not config.spr_candidates and config.spr_sampler != "openai":
         return
-    if folder and len(folder.log("candidates").read()) == wanted_of(recipe, queries, config):
+    if folder and len(folder.log("candidates").read()) == wanted_of(recipe, queries, config.spr_samples):
         return
     if config.spr_candidates:
         candidates_of(config, recipe, box_format, queries)
@@ -87,7 +90,7 @@ def import_candidates(config: SPRConfig, recipe: Recipe, box_format, folder: Fol
     a second call does nothing. UserError as :func:`candidates_of`.
     """
     log, queries = folder.log("candidates"), logged_queries(folder, recipe)
-    if len(log.read()) != wanted_of(recipe, queries, config):
+    if len(log.read()) != wanted_of(recipe, queries, config.spr_samples):
         log.write(candidates_of(config, recipe, box_format, queries).values())
 
 
@@ -102,7 +105,7 @@ def candidates_of(
     assert config.spr_candidates, "asked for only where it is given"
     wanted_ids = {query.id for query in queries}
     try:
-        source, wanted = runs.open(config.spr_candidates), wanted_of(recipe, queries, config)
+        source, wanted = runs.open(config.spr_candidates), wanted_of(recipe, queries, config.spr_samples)
     except UserError as error:
         raise UserError(f"--spr_candidates {error}") from None
     asked = settings_of(config, box_format.describe())

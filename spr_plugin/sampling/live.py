@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from PIL import Image
 
-from spr_plugin.config import SPRConfig
+from spr_plugin.config.candidates import CandidatesFlags
 from spr_plugin.data.pictures import prefetch, readable
 from spr_plugin.errors import UserError
 from spr_plugin.progress import progress, say
@@ -31,7 +31,14 @@ class LiveSampler:
     """
 
     def __init__(
-        self, host: Host, recipe: Recipe, config: SPRConfig, log: Log, plan: Log, logged: set[str], asks_of
+        self,
+        host: Host,
+        recipe: Recipe,
+        config: CandidatesFlags,
+        log: Log,
+        plan: Log,
+        logged: set[str],
+        asks_of,
     ):
         self.host, self.recipe, self.config, self.log, self.plan = host, recipe, config, log, plan
         self.logged, self.asks_of = logged, asks_of

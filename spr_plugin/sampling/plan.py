@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
-from spr_plugin.config import SPRConfig
-from spr_plugin.config.candidates import PLAIN
+from spr_plugin.config.candidates import PLAIN, CandidatesFlags
 from spr_plugin.ids import digest
 from spr_plugin.loading import sound
 from spr_plugin.recipes.base import Prompt, Query, Recipe
@@ -39,7 +38,7 @@ def candidate_id(query: str, kind: str, index: int) -> str:
     return digest([query, kind, index])
 
 
-def seed_of(ask: Ask, index: int, config: SPRConfig) -> int | None:
+def seed_of(ask: Ask, index: int, config: CandidatesFlags) -> int | None:
     """Of a candidate's noise: its id; None for one that is the likeliest answer, drawn without noise."""
     query, prompt = ask
     greedy = config.spr_greedy and prompt.kind == PLAIN and index == 0

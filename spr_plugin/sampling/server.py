@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from spr_plugin.config import SPRConfig
+from spr_plugin.config.candidates import CandidatesFlags
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_json
 from spr_plugin.redaction import redacted, secrets_of, shown
@@ -44,7 +44,7 @@ def _is_no_answer(error: Exception) -> bool:
     return isinstance(error, Malformed) or getattr(error, "status_code", None) in (404, 405)
 
 
-def name_of(config: SPRConfig) -> str:
+def name_of(config: CandidatesFlags) -> str:
     """The server, as a line may name it."""
     return f"--spr_sampler_url {shown(config.spr_sampler_url or '')}"
 
@@ -64,7 +64,7 @@ class Server:
         model: the name that is asked.
     """
 
-    def __init__(self, config: SPRConfig, candidates: Path | None = None):
+    def __init__(self, config: CandidatesFlags, candidates: Path | None = None):
         """
         Args:
             candidates: folder of what a server has answered before, if any: the same model is to go on.
@@ -178,7 +178,7 @@ def _told_by(error: Exception) -> str:
 
 def ask_server(
     asked: Iterable[tuple],
-    config: SPRConfig,
+    config: CandidatesFlags,
     log: Log,
     candidate: Callable,
     shown_by: Callable,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from spr_plugin.config import SPRConfig
+from spr_plugin.config.candidates import CandidatesFlags
 from spr_plugin.data.pictures import read_all
 from spr_plugin.errors import UserError
 from spr_plugin.progress import progress, say
@@ -23,7 +23,7 @@ from spr_plugin.training.host import Host
 
 
 def sample(
-    host: Host | None, queries: list[Query], recipe: Recipe, config: SPRConfig, log: Log, plan: Log
+    host: Host | None, queries: list[Query], recipe: Recipe, config: CandidatesFlags, log: Log, plan: Log
 ) -> None:
     """Fill ``log`` with a Candidate record for each (query, prompt, sample); what it already holds is not
     asked again.
@@ -46,7 +46,7 @@ def sample(
         return [(by_id[id], prompts[id][kind]) for id, kind in batch["asks"]]
 
     if config.spr_sampler == "openai":
-        wanted = wanted_of(recipe, queries, config)
+        wanted = wanted_of(recipe, queries, config.spr_samples)
         _sample_on_server(ranks.share(batches, prompts_in), logged, asks_of, recipe, config, log, wanted)
     elif batches:  # also without a share of its own: under ZeRO-3 all ranks gather the model together
         assert host is not None, "a model answers where no server does"
@@ -56,7 +56,13 @@ def sample(
 
 
 def _sample_on_server(
-    batches: list[dict], logged: set[str], asks_of, recipe: Recipe, config: SPRConfig, log: Log, wanted: int
+    batches: list[dict],
+    logged: set[str],
+    asks_of,
+    recipe: Recipe,
+    config: CandidatesFlags,
+    log: Log,
+    wanted: int,
 ) -> None:
     """This rank's share of the batches, of ``wanted`` candidates in all. Empty answers are candidates only if
     they are few."""

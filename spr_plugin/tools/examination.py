@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 
 from spr_plugin import dpo, process
 from spr_plugin.config import SPRConfig
+from spr_plugin.config.candidates import CandidatesFlags
+from spr_plugin.config.dpo import DPOFlags
 from spr_plugin.dpo.pairs import maximum_of
 from spr_plugin.dpo.rehearsal import ANSWER
 from spr_plugin.errors import UserError
@@ -251,10 +253,17 @@ def _trial(seen: Seen) -> str:
         own = folder.log("candidates", ranks.rank())
         with measured() as sampling:
             if not config.spr_candidates:
-                sample(host, queries, recipe, config, own, folder.log("batches", ranks.rank()))
+                sample(
+                    host,
+                    queries,
+                    recipe,
+                    config.only(CandidatesFlags),
+                    own,
+                    folder.log("batches", ranks.rank()),
+                )
         answers = own.read()
         pairs = [_pair(first, query, answers) for query in queries]
-        step = dpo.try_step(host, recipe, pairs, config, folder)
+        step = dpo.try_step(host, recipe, pairs, config.only(DPOFlags), folder)
     finally:
         _clear(folder)
     asked = f"{len(answers)} answers to {len(queries)} queries: {sampling}"

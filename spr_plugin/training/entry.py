@@ -6,7 +6,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from spr_plugin.config import SPRConfig
+from spr_plugin.config.dpo import DPOFlags
+from spr_plugin.config.run import RunFlags
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_json
 from spr_plugin.runs.layout import Folder
@@ -17,7 +18,7 @@ from spr_plugin.training.trainable import beside, remove_adapter
 OF_THIS_RANK = {"is_local_process_zero", "is_world_process_zero"}  # in a trainer's state
 
 
-def training_of(trainer, config: SPRConfig) -> dict:
+def training_of(trainer, config: RunFlags) -> dict:
     """What the host trains: what makes an entry the end of this training and of no other one. The same on any
     number of ranks."""
     model = trainer.model
@@ -75,7 +76,7 @@ def is_whole(entry: Path) -> bool:
     return (entry / "index.json").exists()
 
 
-def save(host: Host, config: SPRConfig, folder: Folder, training: dict) -> None:
+def save(host: Host, config: DPOFlags, folder: Folder, training: dict) -> None:
     """The weights that the host has trained, what the stage may change beside them, and which training it
     was."""
     engine.detach_engine(host.trainer)

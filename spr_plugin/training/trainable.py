@@ -6,7 +6,7 @@ from collections import Counter
 
 import torch
 
-from spr_plugin.config import SPRConfig
+from spr_plugin.config.dpo import DPOFlags
 from spr_plugin.errors import UserError
 from spr_plugin.progress import say
 from spr_plugin.training import ranks, weights
@@ -15,7 +15,7 @@ from spr_plugin.training.host import Host
 ADAPTER = "spr_stage"  # no name that a host would give to one of its own
 
 
-def choose_trainable(host: Host, config: SPRConfig) -> list[str]:
+def choose_trainable(host: Host, config: DPOFlags) -> list[str]:
     """Set ``requires_grad`` for the stage and return the names of what trains; adds an adapter to a host that
     trains all weights.
 
@@ -36,7 +36,7 @@ def choose_trainable(host: Host, config: SPRConfig) -> list[str]:
     return sorted(wanted)
 
 
-def _wanted(host: Host, config: SPRConfig) -> set[str]:
+def _wanted(host: Host, config: DPOFlags) -> set[str]:
     """Of what the host trains now, its adapters if it has some, what the stage trains. UserError if that is
     nothing.
     """
@@ -55,13 +55,13 @@ def _wanted(host: Host, config: SPRConfig) -> set[str]:
     return wanted
 
 
-def asked_parts(config: SPRConfig) -> set[str]:
+def asked_parts(config: DPOFlags) -> set[str]:
     """The parts beside the language model that flags ask for."""
     asked = {"projector": config.spr_tune_projector, "vision tower": config.spr_tune_vision_tower}
     return {part for part, wanted in asked.items() if wanted}
 
 
-def beside(host: Host, config: SPRConfig) -> set[str]:
+def beside(host: Host, config: DPOFlags) -> set[str]:
     """What ``--spr_tune_projector`` and ``--spr_tune_vision_tower`` add, whether the host trains it or
     not."""
     parts = asked_parts(config)
@@ -83,7 +83,7 @@ def trains_language_model(host: Host) -> bool:
     return any(host.part_of(name) == "language model" for name in weights.trainable(host.trainer.model))
 
 
-def describe(host: Host, config: SPRConfig) -> str:
+def describe(host: Host, config: DPOFlags) -> str:
     """Module groups of what trains with their sizes. UserError if a group is among them that no flag asked
     for.
     """
@@ -120,12 +120,12 @@ def has_adapter(model) -> bool:
     return bool(getattr(model, "peft_config", None) or adapter_weights(model))
 
 
-def needs_adapter(model, config: SPRConfig) -> bool:
+def needs_adapter(model, config: DPOFlags) -> bool:
     """Whether the stage brings its own adapter: with ``--spr_tune lora``, to a host that has none."""
     return config.spr_tune == "lora" and not has_adapter(model)
 
 
-def check_trainable(host: Host, config: SPRConfig) -> None:
+def check_trainable(host: Host, config: DPOFlags) -> None:
     """UserError, before anything is trained, where the stage cannot read the head, would have nothing to
     train, or cannot make the adapter that it would bring."""
     model = host.trainer.model
@@ -145,7 +145,7 @@ def check_trainable(host: Host, config: SPRConfig) -> None:
         )
 
 
-def _check_adapters(host: Host, config: SPRConfig) -> None:
+def _check_adapters(host: Host, config: DPOFlags) -> None:
     """UserError where the host trains nothing that the stage could, or has adapters that it cannot train."""
     model = host.trainer.model
     for settings in (getattr(model, "peft_config", None) or {}).values():
@@ -166,7 +166,7 @@ def _check_adapters(host: Host, config: SPRConfig) -> None:
         )
 
 
-def _add_adapter(host: Host, config: SPRConfig) -> None:
+def _add_adapter(host: Host, config: DPOFlags) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     for parameter in host.trainer.model.parameters():
@@ -232,7 +232,7 @@ def dropout_off(model):
             setattr(module, attribute, value)
 
 
-def announce(host: Host, config: SPRConfig) -> None:
+def announce(host: Host, config: DPOFlags) -> None:
     trains = describe(host, config)
     if ranks.rank() == 0:
         say(f"DPO trains {trains}; all else is frozen")

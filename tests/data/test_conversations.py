@@ -255,8 +255,8 @@ def test_a_few_padded_boxes_that_lie_together_refuse_a_file_of_others(folder, ap
 
 
 def test_a_file_of_other_boxes_is_mined_whatever_its_order(folder):
+    rows = mixed(folder, ("square", 700), ("square", 300))
     for seed in range(3):
-        rows = mixed(folder, ("square", 700), ("square", 300))
         images, _ = mine(folder, random.Random(seed).sample(rows, len(rows)), llava("square"))
         assert images
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from spr_plugin.config.dpo import DPOFlags
 from spr_plugin.data import pictures
 from spr_plugin.dpo import choose_trainable, improve, merge_adapter
 from spr_plugin.dpo.pairs import pair_rows
@@ -34,7 +35,8 @@ SETTINGS = dict(spr_batch_size=2, spr_save_steps=1, spr_learning_rate=1e-3, spr_
 
 def run(host, config, pairs, folder):
     """The stage, from choosing what trains to the last step; what the trainer logged."""
-    names = choose_trainable(host, config)
+    flags, recipe = config.only(DPOFlags), find_recipe(config, host.box_format)
+    names = choose_trainable(host, flags)
     logged = []
 
     class Listen(Reporter):
@@ -42,9 +44,7 @@ def run(host, config, pairs, folder):
             logged.append(dict(logs))
 
     host.trainer.add_callback(Listen())
-    improve(
-        host, find_recipe(config, host.box_format), pairs, [], config, Folder(folder.parent), entry="entry"
-    )
+    improve(host, recipe, pairs, [], flags, Folder(folder.parent), entry="entry")
     return names, logged
 
 

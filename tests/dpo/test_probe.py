@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from spr_plugin.boxes import Box, Space
+from spr_plugin.config.dpo import DPOFlags
 from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.dpo import choose_trainable, improve, probe
 from spr_plugin.dpo.probe import held_out
@@ -90,14 +91,15 @@ def watched_run(live_llava, pairs, random_llava, tmp_path, monkeypatch):
         host_texts, probe_decode = host.texts, sampling.decode
         monkeypatch.setattr(probe, "decode", decode)
         monkeypatch.setattr(host, "texts", texts)
-        choose_trainable(host, config)
+        flags = config.only(DPOFlags)
+        choose_trainable(host, flags)
         queries = [query(random_llava / "images" / name, index) for index, name in enumerate(pictures)]
         improve(
             host,
             find_recipe(config, host.box_format),
             pairs(8),
             queries,
-            config,
+            flags,
             Folder(tmp_path),
             entry="entry",
         )

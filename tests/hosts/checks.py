@@ -197,4 +197,4 @@ def assert_rehearses(host, file: str) -> None:
         AnnotatedImage("a", file, width, height, objects), Box(0, 0, width, height, space), 0
     )
     config = SPRConfig(spr=True)
-    rehearse(host, find_recipe(config, host.box_format), [query], config)
+    rehearse(host, find_recipe(config, host.box_format), [query], config.spr_max_new_tokens)

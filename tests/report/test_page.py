@@ -6,6 +6,7 @@ import io
 import pytest
 from PIL import Image
 
+from spr_plugin.drawing import COLORS, OTHER, legend_of
 from spr_plugin.report import page
 
 
@@ -37,6 +38,20 @@ def test_what_is_shown_is_spread_over_all(length, count):
     shown = page._spread(list(range(length)), count)
     assert len(shown) == min(length, count) and shown == sorted(set(shown))
     assert length < 2 * count or shown[-1] > length / 2
+
+
+def test_the_legend_names_what_the_recipe_drew_and_no_more():
+    """A recipe other than SPR marks no region; one of its own kinds is named by it."""
+    facts = {"counts": {}, "terms": [{"means": {}}], "pairs": [], "config": {}, "colors": COLORS}
+    drawn = {"spr": {"region", "truth", "written"}, "scene": {"object", "written"}, "none": set()}
+    pages = {
+        name: page.template().render(**facts, legend=legend_of(kinds)).split("Preference pairs")[1]
+        for name, kinds in drawn.items()
+    }
+    assert {name for name, text in pages.items() if ">region<" in text} == {"spr"}
+    assert f'"color: {COLORS["truth"]}">truth<' in pages["spr"] and ">truth<" not in pages["scene"]
+    assert f'"color: {OTHER}">object<' in pages["scene"]
+    assert all(">written<" not in text and ">chosen<" in text for text in pages.values())
 
 
 def test_means_are_over_the_texts_that_have_the_term():

@@ -1,5 +1,7 @@
 """Starting over deletes what a run of ours made, and nothing else."""
 
+import shutil
+
 import pytest
 
 from spr_plugin.errors import UserError
@@ -14,9 +16,9 @@ from .binding import OTHER_SEED, SEED, bound, tree, whole_run
 def test_an_overwrite_that_dies_leaves_what_a_run_leaves(tmp_path, monkeypatch):
     """What was made last goes first: nothing is left that was made from what is gone."""
     order = ["entry", "candidates", "scores", "pairs", "policy"]
+    whole_run(tmp_path / "whole")  # once: each of its files is waited for until it is on the disk
     for cut in range(70):
-        path = tmp_path / str(cut)
-        whole_run(path)
+        path = shutil.copytree(tmp_path / "whole", tmp_path / str(cut))
         left, remove = [cut], clearing.remove
 
         def dying(target, left=left, remove=remove):

@@ -1,5 +1,7 @@
 """A manifest a stage: what changed is made again, and nothing before; what no run of ours made stays."""
 
+import shutil
+
 import pytest
 
 from spr_plugin.config import SPRConfig
@@ -99,9 +101,9 @@ def test_a_restarted_dpo_stage_deletes_no_more_than_its_own(tmp_path):
 def test_a_change_that_was_cut_short_goes_on(tmp_path, monkeypatch):
     """After any number of deletions, renames and writes the same command finds the same left to do."""
     cut, done = 0, False
+    whole_run(tmp_path / "whole")  # once: each of its files is waited for until it is on the disk
     while not done:
-        path = tmp_path / str(cut)
-        whole_run(path)
+        path = shutil.copytree(tmp_path / "whole", tmp_path / str(cut))
         left = [cut]
 
         def dying(function, left=left):

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from spr_plugin.config import SPRConfig
+from spr_plugin.config.candidates import CandidatesFlags
 from spr_plugin.data import pictures as picture_files
 from spr_plugin.data.annotations import CocoImages
 from spr_plugin.errors import UserError
@@ -53,7 +54,7 @@ def run_stage(host, queries, folder, config=CONFIG) -> dict:
         host,
         queries,
         find_recipe(config, host.box_format),
-        config,
+        config.only(CandidatesFlags),
         Log(folder / "candidates", ranks.rank()),
         Log(folder / "batches", ranks.rank()),
     )

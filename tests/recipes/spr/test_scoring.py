@@ -234,6 +234,14 @@ def test_annotations_are_never_dropped_and_added_boxes_are_apart(annotated, foun
     assert len(truth) >= len(annotated)
 
 
+def test_a_thin_detection_beside_the_region_is_no_truth():
+    """However thin: none of it lies inside."""
+    asked = query()
+    _, _, right, low = asked.region.pixels()
+    for thin in ((right + 5, 20, right + 5.005, 29), (20, low + 5, 29, low + 5.005)):
+        assert len(ground_truth(asked, [detection(thin, 0.9)])) == len(ground_truth(asked))
+
+
 # --- long text
 
 
@@ -257,6 +265,11 @@ def test_text_over_the_limit_is_split_at_sentences_then_words():
         ("four five.", 2),
         ("B c.", 2),
     ]
+
+
+def test_a_sentence_at_the_limit_stays_as_it_is_written():
+    """Its words are not taken apart and joined again."""
+    assert split_text("Four. One  two\nthree.", words_of, 3) == [("Four.", 1), ("One  two\nthree.", 3)]
 
 
 def test_a_word_over_the_limit_is_split_between_characters_and_one_at_it_is_not():
