@@ -133,12 +133,14 @@ def test_spatial_thinker_goes_through_a_whole_run_and_on_after_a_death(thinker, 
     assert "data:image/jpeg" in run.folder.report.read_text()
 
 
-def test_a_model_that_never_writes_the_format_has_no_pair_to_train_on(thinker, tmp_path):
+def test_a_model_that_never_writes_the_format_has_no_pair_to_train_on(thinker, tmp_path, capsys):
     """The tiny world's own LLaVA: sampled and judged, and said in one line."""
     few = dict(spr_only=True, spr_regions=3, spr_samples=2, spr_max_new_tokens=12)
     trainer, config = thinker("llava", **few)
     with pytest.raises(UserError, match=r"no preference pair is left of 3 queries \(unparsable 3\)"):
         follow.train(trainer, config, {}, None)
+    # No word of a truth is counted as a reason.
+    assert "6 answers judged (without a score: none)" in capsys.readouterr().err
     rows = [
         row
         for record in runs.open(tmp_path / "out").records("scores").values()

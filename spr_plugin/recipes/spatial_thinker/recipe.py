@@ -224,7 +224,7 @@ class SpatialThinker(Recipe[Query]):
         triples = () if short else true.triples
         scene = record_of(true.ids[:most], view.steps(true.boxes[:most]), triples)
         observed = f"I see {', '.join(true.names[:most]) or 'nothing'}."
-        return written(observed, scene, query.truth["reason"], query.truth["answer"])
+        return written(observed, scene, query.truth["because"], query.truth["answer"])
 
 
 def query_of(
@@ -247,7 +247,7 @@ def query_of(
         if one.subject in ids and one.object in ids
     ]
     graph = record_of(list(ids.values()), [one.box.xyxy for one in about], kept)
-    truth = {"answer": option(right, options[right]), "reason": asked.reason, "graph": graph}
+    truth = {"answer": option(right, options[right]), "because": asked.reason, "graph": graph}
     text = with_options(asked.text, options)
     id = digest([image.id, image.width, image.height, text, truth, seed])
     picture = Picture(image.id, image.path, image.width, image.height)
