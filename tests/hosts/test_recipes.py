@@ -73,7 +73,7 @@ def thinker(tiny_world, tmp_path):
     flags = dict(
         spr=True, spr_recipe="spatial_thinker", spr_recipe_config=str(tmp_path / "thinker.yaml"),
         spr_annotations=str(world / "graphs" / "spr.json"), spr_image_folder=str(world / "images"),
-        spr_regions=12, spr_samples=3, spr_max_new_tokens=120, spr_epochs=1.0, spr_batch_size=4,
+        spr_regions=12, spr_samples=6, spr_temperature=0.7, spr_max_new_tokens=120, spr_epochs=1.0, spr_batch_size=4,
         spr_learning_rate=1e-3,
     )  # fmt: skip
 
@@ -119,7 +119,7 @@ def test_spatial_thinker_goes_through_a_whole_run_and_on_after_a_death(thinker, 
     monkeypatch.undo()
     run = runs.open(tmp_path / "out")
     answers, scores = run.records("candidates"), run.records("scores")
-    assert len(answers) == 36 and len(scores) == 5
+    assert len(answers) == 72 and len(scores) == 5
     trainer, config = thinker("qwen2_5_vl")
     assert follow.train(trainer, config, {}, lambda: pytest.fail("trained again")).failure is None
     run = runs.open(tmp_path / "out")
