@@ -73,8 +73,8 @@ def thinker(tiny_world, tmp_path):
     flags = dict(
         spr=True, spr_recipe="spatial_thinker", spr_recipe_config=str(tmp_path / "thinker.yaml"),
         spr_annotations=str(world / "graphs" / "spr.json"), spr_image_folder=str(world / "images"),
-        spr_regions=12, spr_samples=6, spr_temperature=0.7, spr_max_new_tokens=120, spr_epochs=1.0, spr_batch_size=4,
-        spr_learning_rate=1e-3,
+        spr_regions=12, spr_samples=6, spr_temperature=0.7, spr_max_new_tokens=120, spr_epochs=1.0,
+        spr_batch_size=4, spr_learning_rate=1e-3,
     )  # fmt: skip
 
     def make(family, **changes):
