@@ -35,7 +35,7 @@ export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 PACKAGE := setup.cfg pyproject.toml $(wildcard _build/*)
-PRIMARY_WANTS := -e .[eval,dpo,report,server,docs,dev,deepspeed]
+PRIMARY_WANTS := -e .[eval,dpo,report,inspect,server,docs,dev,deepspeed]
 LEGACY_WANTS := torch transformers accelerate peft einops sentencepiece protobuf requests pytest pytest-timeout pytest-xdist hypothesis -e .
 
 .PHONY: demo docs lint mutate test test-fast test-legacy test-kill test-zero bench reproduce reproduce-quick reproduce-tune agreement matrix clean
@@ -76,6 +76,7 @@ bench: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/zero3_sampling.py --json benchmarks/results/zero3_sampling.json
 	$(VENV)/bin/python benchmarks/annotations.py --json benchmarks/results/annotations.json
 	$(VENV)/bin/python benchmarks/store.py --json benchmarks/results/store.json
+	$(VENV)/bin/python benchmarks/inspecting.py --json benchmarks/results/inspecting.json
 	$(VENV)/bin/python benchmarks/evaluation.py --json benchmarks/results/evaluation.json
 
 reproduce: $(VENV)/.installed

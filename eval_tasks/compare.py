@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
 from spr_plugin.eval_tasks.comparison_page import ALL, html, markdown
-from spr_plugin.eval_tasks.saved_results import Results, is_payload, read_run, refuse_unsound
+from spr_plugin.eval_tasks.saved_results import Results, is_payload, read_run, refuse_unsound, spoken
 from spr_plugin.files import write_text
 from spr_plugin.outputs import refuse_unwritable
 
@@ -60,7 +60,7 @@ def compared(a: Results, b: Results) -> dict:
 
 
 def _paired(task: str, a: Results, b: Results) -> list[tuple[dict, dict, dict]]:
-    """(document's details, A's item, B's item) of each sample."""
+    """(document's details with what was asked and said, A's item, B's item) of each sample."""
     first, second = a.tasks[task], b.tasks[task]
     if first.keys() != second.keys():
         only = sorted(first.keys() ^ second.keys(), key=str)
@@ -79,7 +79,9 @@ def _paired(task: str, a: Results, b: Results) -> list[tuple[dict, dict, dict]]:
                 f"{task}: {a.folder} and {b.folder} ask other things in document {id}, or know another truth;"
                 " evaluate both on the same data"
             )
-        pairs += [(details, x, y) for x, y in zip(details.get("items", ()), other.get("items", ()))]
+        (asked, said), (_, said_too) = spoken(record), spoken(second[id])
+        document = {**details, "question": asked, "answer_a": said, "answer_b": said_too}
+        pairs += [(document, x, y) for x, y in zip(details.get("items", ()), other.get("items", ()))]
     return pairs
 
 
@@ -172,6 +174,7 @@ def _flips(pairs: Sequence[tuple[dict, dict, dict]]) -> dict:
             "id": x["id"],
             "image": d["image"],
             "picture": d.get("picture"),
+            **{name: d[name] for name in ("question", "answer_a", "answer_b")},
             "truth": x["truth"],
             "a": x["predicted"],
             "b": y["predicted"],

@@ -1,9 +1,8 @@
 """A comparison as Markdown and as a page of HTML."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from spr_plugin.data.pictures import open_image
-from spr_plugin.errors import UserError
+from spr_plugin.data.pictures import BadImage, open_image
 from spr_plugin.eval_tasks import metrics
 
 ALL = "all box tasks"  # the row over every task whose items are boxes
@@ -49,66 +48,50 @@ def markdown(comparison: Mapping) -> str:
 
 def html(comparison: Mapping) -> str:
     """The comparison as one self-contained page: tables, the gain at every threshold as a plot, flipped
-    samples with their boxes.
+    samples with what was asked, both answers and their boxes.
     """
     from spr_plugin.report.page import template
 
-    plots = {
-        task: plot([row for row in part["rows"] if row["figure"] in metrics.ACCURACIES])
-        for task, part in comparison["tasks"].items()
-        if part["signature"]
-    }
-    pictures = {
-        task: [_picture(flip) for flip in part["flips"]["shown"]]
+    flips = {
+        task: [(_clipped(flip), _picture(flip)) for flip in part["flips"]["shown"]]
         for task, part in comparison["tasks"].items()
         if part["flips"] and task != ALL
     }
     return template("compare.html").render(
-        comparison=comparison, plots=plots, pictures=pictures, colours=COLOURS
+        comparison=comparison, charts=charts(comparison), flips=flips, colours=COLOURS
     )
 
 
-def _picture(flip: Mapping) -> str | None:
-    """Truth, A's and B's box on the picture as a data URI; None where it has no path or is gone."""
-    from spr_plugin.report.page import data_uri
+def charts(comparison: Mapping) -> dict:
+    """Task → the gain at every threshold as a chart, of those that have one."""
+    from spr_plugin.report.charts import gains
+
+    return {
+        task: gains([row for row in part["rows"] if row["figure"] in metrics.ACCURACIES])
+        for task, part in comparison["tasks"].items()
+        if part["signature"]
+    }
+
+
+def _clipped(flip: Mapping) -> dict:
+    """The flip with as much of its texts as a page shows."""
+    from spr_plugin.report.examples import clipped
+
+    texts = {name: flip[name] for name in ("question", "answer_a", "answer_b") if flip[name] is not None}
+    return {**flip, **{name: clipped(text) for name, text in texts.items()}}
+
+
+def _picture(flip: Mapping) -> dict:
+    """The picture, its size, and truth, A's and B's box on it; no picture where it has no path or is gone."""
+    from spr_plugin.drawing import rectangle
+    from spr_plugin.report.examples import data_uri
 
     try:
         image = open_image(flip["picture"], flip["id"]) if flip["picture"] else None
-    except UserError:
-        image = None
-    boxes = [
-        (COLOURS[name], flip[key], 2)
-        for name, key in (("truth", "truth"), ("A", "a"), ("B", "b"))
-        if flip[key]
-    ]
-    return data_uri(image, boxes) if image else None
-
-
-def plot(rows: Sequence[Mapping]) -> str:
-    """The gain of every row (five at most) with its interval, in points, as SVG."""
-    top = max(0.1, max(abs(100 * row[key]) for row in rows for key in ("low", "high"))) * 1.1
-
-    def y(value: float) -> float:
-        return 110 - 100 * (100 * value) / top
-
-    parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 420 240" width="420"'
-        ' height="240" font-family="sans-serif" font-size="11">',
-        '<line x1="50" y1="110" x2="410" y2="110" stroke="#999"/>',
-    ]
-    ticks = (top / 1.1, -top / 1.1)
-    parts += [
-        f'<text x="45" y="{y(value / 100) + 4:.1f}" text-anchor="end">{value:+.1f}</text>' for value in ticks
-    ]
-    for index, row in enumerate(rows):
-        x = 80 + 75 * index
-        parts.append(
-            f'<line x1="{x}" y1="{y(row["low"]):.1f}" x2="{x}" y2="{y(row["high"]):.1f}"'
-            f' stroke="{COLOURS["B"]}" stroke-width="2"/>'
-        )
-        parts.append(
-            f'<circle cx="{x}" cy="{y(row["gain"]):.1f}" r="4"'
-            f' fill="{COLOURS["B"]}"><title>{100 * row["gain"]:+.2f}</title></circle>'
-        )
-        parts.append(f'<text x="{x}" y="234" text-anchor="middle">{row["figure"]}</text>')
-    return "".join(parts) + "</svg>"
+    except BadImage as error:
+        return {"uri": None, "why": f"not shown: {flip['picture']}: {error.why}"}
+    if image is None:
+        return {"uri": None, "why": None}
+    named = (("A", "a"), ("B", "b"), ("truth", "truth"))  # the broadest first
+    marks = [rectangle(name, flip[key]) for name, key in named if flip[key]]
+    return {"uri": data_uri(image), "why": None, "size": image.size, "marks": marks}

@@ -13,12 +13,10 @@ from itertools import chain
 
 import numpy as np
 
-from spr_plugin.boxes import pair_iou
+from spr_plugin.boxes import SIZES, pair_iou
 from spr_plugin.ids import digest
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-# COCO's, of the true box's area in px².
-SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
 ACCURACIES = tuple(f"Acc@{threshold}" for threshold in THRESHOLDS)
 FERRET_ACCURACIES = tuple(f"ferret_{name}" for name in ACCURACIES)  # by Ferret's own rule (:mod:`ferret`)
 BOX_METRICS = {

@@ -99,6 +99,15 @@ def _config(results: Path) -> dict | None:
     return config if isinstance(config, dict) else None
 
 
+def spoken(record: Mapping) -> tuple[str | None, str | None]:
+    """What the model was asked and what it said, as lmms-eval logs them; None for what is not there."""
+    answer = record.get("filtered_resps")
+    if isinstance(answer, list):
+        answer = next((one for one in answer if isinstance(one, str)), None)
+    asked = record.get("input")
+    return asked if isinstance(asked, str) else None, answer if isinstance(answer, str) else None
+
+
 def refuse_unsound(task: str, run: Results) -> None:
     """UserError for the first document that is not what one of our tasks makes of it, or whose figures are
     none.

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+# COCO's names of a box's area in px², from and up to.
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,13 @@ def finite(values: Iterable[object]) -> bool:
         return all(isinstance(value, (int, float)) and isfinite(value) for value in values)
     except OverflowError:
         return False
+
+
+def size_of(box: Box) -> str:
+    """Which of SIZES a box has on the original picture."""
+    x1, y1, x2, y2 = box.pixels()
+    area = (x2 - x1) * (y2 - y1)
+    return next(name for name, (low, high) in SIZES.items() if low <= area < high)
 
 
 def iou(a: Box, b: Box) -> float:

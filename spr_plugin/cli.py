@@ -1,4 +1,4 @@
-"""``spr demo | doctor | status | report | score | sample | compare | data``."""
+"""``spr demo | doctor | status | report | inspect | export | score | sample | compare | data``."""
 
 import contextlib
 import dataclasses
@@ -13,6 +13,7 @@ from spr_plugin.config.queries import MAX_PIXELS
 from spr_plugin.errors import UserError
 from spr_plugin.lines import say_error
 from spr_plugin.settings import default_of
+from spr_plugin.tools.layouts import LAYOUTS
 
 FLAG = re.compile(r"--spr_\w+")
 # Flags of a run that `spr score` takes as they are.
@@ -53,11 +54,47 @@ def doctor(as_json, out, command):
     multiple=True,
     help="Python file with the run's box format; none is loaded unless named here.",
 )
-def report(directory, spr_plugin):
-    """Write report.html of a run; DIRECTORY is OUTPUT_DIR/spr."""
+@click.option(
+    "--results",
+    nargs=2,
+    metavar="BASE SPR",
+    help="Result folders of lmms-eval of both models: their comparison goes along.",
+)
+def report(directory, spr_plugin, results):
+    """Write report.html of a run; DIRECTORY is its OUTPUT_DIR."""
     from spr_plugin.report.page import write_report
 
-    print(write_report(directory, spr_plugin))
+    print(write_report(directory, spr_plugin, results or ()))
+
+
+@commands.command()
+@click.argument("directory")
+@click.option("--format", type=click.Choice([*LAYOUTS]), required=True, help="The trainer's layout.")
+@click.option("--to", required=True, help="A new folder, which gets rows, pictures and a card.")
+@click.option("--link", is_flag=True, help="Link to the pictures instead of copying them.")
+@click.option("--spr_plugin", multiple=True, help="Python file with the run's recipe.")
+def export(directory, format, to, link, spr_plugin):
+    """Write a run's preference pairs for another trainer; DIRECTORY is its OUTPUT_DIR."""
+    from spr_plugin.tools.export import export
+
+    print(export(directory, format, to, spr_plugin, link))
+
+
+@commands.command()
+@click.argument("directory")
+@click.option("--port", default=8765, show_default=True, help="Of this machine alone; 0: any that is free.")
+@click.option("--images", help="Folder of the pictures, where they moved since the run.")
+@click.option(
+    "--spr_plugin",
+    multiple=True,
+    help="Python file with the run's box format or recipe; none is loaded unless named here.",
+)
+def inspect(directory, port, images, spr_plugin):
+    """Look at a run in the browser, also while it goes on: all queries, answers, pairs and skips; mark bad
+    pairs. DIRECTORY is its OUTPUT_DIR."""
+    from spr_plugin.tools.inspect.serve import serve
+
+    serve(directory, port, images, spr_plugin)
 
 
 def _short(flag: str) -> str:

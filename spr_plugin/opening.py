@@ -14,17 +14,20 @@ from spr_plugin.data.selection import keys_of_picture
 from spr_plugin.dpo.rehearsal import rehearse
 from spr_plugin.errors import UserError
 from spr_plugin.ids import digest
-from spr_plugin.pairing import Pairing, find_pairing
+from spr_plugin.marks import read_marks
+from spr_plugin.pairing import Pairing, best_over_worst, find_pairing
 from spr_plugin.plugins import ask
 from spr_plugin.progress import listed, say
 from spr_plugin.queries import find_queries, log_queries, logged_queries, settled_queries
 from spr_plugin.recipes.base import Query, Recipe, Source
 from spr_plugin.recipes.find import find_recipe
+from spr_plugin.recipes.given import SIDES, GivenPairs
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.lock import lock
 from spr_plugin.runs.log import Log
 from spr_plugin.runs.manifest import Changes, bind, check_layout, settings_of
 from spr_plugin.sampling.alone import check_candidates, import_candidates
+from spr_plugin.sampling.given import take_given
 from spr_plugin.training import engine, ranks, weights
 from spr_plugin.training.deepspeed_settings import check_deepspeed
 from spr_plugin.training.host import Host
@@ -41,6 +44,7 @@ class Round:
         number: from 1.
         entered: folders of the weights that make the model at the round's entry, each read over the one
             before.
+        excluded: ids of pairs that are not trained on, as they were marked when the run began.
     """
 
     host: Host
@@ -50,6 +54,7 @@ class Round:
     folder: Folder
     number: int
     entered: tuple[Path, ...]
+    excluded: frozenset[str]
 
     @property
     def source(self) -> Source:
@@ -124,13 +129,25 @@ def first_round(host: Host, config: SPRConfig) -> Round:
     dpo.check_workers(host, config)
     dpo.check_settings(config)
     config = config.but_for({"spr_clip": config.spr_clip or host.vision_tower})
-    folder, pairing = Folder.under(host.trainer.args.output_dir), find_pairing(config)
-    first = Round(host, config, find_recipe(config, host.box_format), pairing, folder, 1, (folder.entry,))
+    if config.spr_pairs:
+        config = config.but_for({"spr_samples": len(SIDES)})
+    folder = Folder.under(host.trainer.args.output_dir)
+    pairing = best_over_worst if config.spr_pairs else find_pairing(config)
+    recipe, entered, excluded = find_recipe(config, host.box_format), (folder.entry,), _excluded(config)
+    first = Round(host, config, recipe, pairing, folder, 1, entered, excluded)
     with weights.loading_whole():
         # A wrong --spr_clip, --spr_detector or --spr_scorer must not wait for the host's training.
         first.recipe.on("cpu")
     limit_pixels(config.spr_max_pixels)
     return first
+
+
+def _excluded(config: SPRConfig) -> frozenset[str]:
+    """What ``--spr_exclude_pairs`` marks, read once: marks may be made while the run goes on."""
+    if config.spr_exclude_pairs is None:
+        return frozenset()
+    path = config.spr_exclude_pairs
+    return frozenset(ranks.from_rank_0(lambda: read_marks(path, "--spr_exclude_pairs")))
 
 
 @dataclass(frozen=True)
@@ -197,6 +214,8 @@ def _enter(first: Round) -> None:
     bind(folder, start.settings, start.changed, config.spr_overwrite)
     if start.skipped is not None:
         _log(first, start.queries, start.skipped)
+    if isinstance(recipe, GivenPairs):
+        take_given(recipe, start.queries, folder.log("candidates"))
     if config.spr_candidates:
         import_candidates(config, recipe, host.box_format, folder)
 
@@ -227,8 +246,8 @@ def _later(first: Round, number: int, entered: tuple[Path, ...]) -> Round:
     # The candidates were the first round's; what there was of this round went with the first one's.
     config = first.config.but_for({"spr_seed": seed, "spr_candidates": None, "spr_overwrite": False})
     recipe = find_recipe(config, first.host.box_format)
-    pairing = find_pairing(config)
-    return Round(first.host, config, recipe, pairing, first.folder.round(number), number, entered)
+    pairing, folder = find_pairing(config), first.folder.round(number)
+    return Round(first.host, config, recipe, pairing, folder, number, entered, first.excluded)
 
 
 def next_round(first: Round, now: Round) -> tuple[Round, list[Query]]:
@@ -263,7 +282,8 @@ def _log(entered: Round, queries: list[Query], skipped: Counter) -> None:
 
 
 def _settings(entering: Round) -> dict[str, dict]:
-    return settings_of(entering.config, entering.host.box_format.describe(), entering.host.data_path)
+    box = entering.host.box_format.describe()
+    return settings_of(entering.config, box, entering.host.data_path, entering.excluded)
 
 
 def queries_of(entered: Round) -> list[Query]:

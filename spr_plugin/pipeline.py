@@ -9,6 +9,7 @@ a crash at any instant. ``--spr_rounds`` goes through them again with the improv
 
 import contextlib
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from spr_plugin import dpo
@@ -86,15 +87,25 @@ def make_pairs(now: Round, queries: list[Query]) -> list[PreferencePair]:
         judge_all(queries, now.recipe, now.host.trainer.args.device, candidates, now.log("scores"))
         without = listed(ranks.from_rank_0(lambda: now.log("scores").words("reason")))
         summary.append(f"{len(candidates)} answers judged (without a score: {without or 'none'})")
+        if now.config.spr_add_missed:
+            added, missed = ranks.from_rank_0(lambda: _added(now.log("scores").read().values()))
+            summary.append(f"{added} missed objects added to repaired answers, {missed} are missed still")
         if now.config.spr_reject_vague:
             refuse_unreadable(now.log("scores").read().values(), now.folder.path / "scores")
     with during("pairs", now.folder):
         return pair(now, queries)
 
 
+def _added(scores: Iterable[Mapping]) -> tuple[int, int]:
+    """How many objects were added to answers, and how many could not be, of records of scores."""
+    terms = [one["repaired_terms"] for record in scores for one in record["candidates"]]
+    added, missed = (sum(int(one.get(name, 0)) for one in terms) for name in ("added", "missed"))
+    return added, missed
+
+
 def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
-    """Chosen and rejected of each query, or why there are none, in the log. UserError where no pair is
-    left.
+    """Chosen and rejected of each query, or why there are none, in the log; of those, the pairs that nobody
+    excluded. UserError where none is left.
     """
     log = now.log("pairs")
     if ranks.rank() == 0:
@@ -111,13 +122,27 @@ def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
                 log.append({**record, "recipe": now.recipe.name})
     ranks.barrier()
     records = log.read().values()
-    pairs = [PreferencePair.from_record(record) for record in records if "skip" not in record]
-    reasons = listed(counted(record["skip"] for record in records if "skip" in record))
+    found = [PreferencePair.from_record(record) for record in records if "skip" not in record]
+    pairs = [pair for pair in found if pair.id not in now.excluded]
+    skips = [record["skip"] for record in records if "skip" in record]
+    reasons = listed(counted(skips + ["excluded"] * (len(found) - len(pairs))))
+    name_strangers(now)
     _say(f"{len(pairs)} pairs from {len(queries)} queries ({reasons or 'none skipped'})")
     if not pairs:
         where = now.folder.path / "scores"
         raise UserError(f"no preference pair is left of {len(queries)} queries ({reasons}): see {where}")
     return pairs
+
+
+def name_strangers(now: Round) -> None:
+    """Say in the last round which excluded pairs were none of the run's: marks may be an older run's."""
+    if now.excluded and now.number == now.config.spr_rounds and ranks.rank() == 0:
+        logs = [folder.log("pairs").read() for folder in (*now.earlier, now.folder)]
+        if strangers := now.excluded.difference(*logs):
+            say(
+                f"--spr_exclude_pairs {now.config.spr_exclude_pairs}: {len(strangers)} of its"
+                f" {len(now.excluded)} pairs, such as {min(strangers)}, are not of this run"
+            )
 
 
 def train_on(now: Round, pairs: list[PreferencePair], watched: list[Query]) -> None:

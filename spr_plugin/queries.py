@@ -4,6 +4,7 @@ once.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence, Set
 
@@ -22,18 +23,25 @@ def wanted_of(recipe: Recipe, queries: Sequence[Query], samples: int) -> int:
     return sum(len(recipe.prompts(query)) for query in queries) * samples
 
 
+def pictures_folder(config: QueriesFlags, source: Source) -> str | None:
+    """Where the pictures lie: in ``--spr_image_folder``, beside ``--spr_pairs``, or in the host's folder."""
+    if config.spr_image_folder is None and config.spr_pairs:
+        return os.path.dirname(config.spr_pairs)
+    return config.spr_image_folder or source.image_folder
+
+
 def find_queries(
     folder: Folder, config: QueriesFlags, recipe: Recipe, source: Source, anew: bool = False
 ) -> tuple[list[Query], Counter | None]:
     """The queries whose log is in ``folder`` and None, or new ones and what was left out by reason.
 
     Args:
-        source: of the host; ``--spr_image_folder`` comes before its folder of pictures.
+        source: of the host; its folder of pictures counts where the flags name none.
 
     Raises:
         UserError: the source gives none, or a picture lies outside the folder of pictures.
     """
-    pictures, skipped = config.spr_image_folder or source.image_folder, None
+    pictures, skipped = pictures_folder(config, source), None
     queries = None if anew else held_queries(folder, recipe)
     if queries is None:
         refuse_no_folder(pictures, "--spr_image_folder" if config.spr_image_folder else "--image_folder")

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -288,3 +289,22 @@ def ordinary_user(tmp_path):
             os.seteuid(0)
 
     return as_nobody()
+
+
+@pytest.fixture(scope="session")
+def finished_output(tiny_world, tmp_path_factory):
+    """``finished_output(output, regions)`` → an OUTPUT_DIR as a run leaves it; see
+    :func:`tests.runs.finished.write`.
+    """
+    pytest.importorskip("transformers")
+    from tests.runs import finished
+
+    world, written = tiny_world(spr=24), {}
+
+    def write(output, regions=12) -> Path:
+        if regions not in written:
+            written[regions] = finished.write(world, tmp_path_factory.mktemp("finished"), regions)
+        shutil.copytree(written[regions], output, dirs_exist_ok=True)
+        return Path(output)
+
+    return write

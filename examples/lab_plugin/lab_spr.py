@@ -97,6 +97,7 @@ class Names(Recipe):
     """
 
     name, BEST, WATCHED = "names", "named", {"named": 0.2}
+    MEANINGS = {"named": "Share of the objects that are named.", "all_named": "It names every object."}
 
     def __init__(self, config):
         self.config, self.settings = config, own_settings(config, NamesSettings)

@@ -28,6 +28,13 @@ def check(config: AllFlags) -> None:
             f"--spr_rounds {config.spr_rounds} with --spr_sampler {config.spr_sampler}: a server does not"
             " answer with the improved model"
         )
+    for flag, given in (
+        ("--spr_rounds", config.spr_rounds > 1),
+        ("--spr_candidates", config.spr_candidates),
+        ("--spr_sampler openai", config.spr_sampler != "live"),
+    ):
+        if config.spr_pairs and given:
+            raise UserError(f"--spr_pairs with {flag}: given pairs need no sampling; leave one out")
     _check_losses(config)
     if "sft" in weighed(config.spr_pairing) and len(config.spr_pairing) > 1:
         raise UserError(

@@ -27,6 +27,12 @@ TOKEN_KINDS = ("words", "coordinates", "changed", "unchanged")
 class DPOFlags(AnswerFlags, SeedFlags):
     """What is trained, on which loss, and when it stops."""
 
+    spr_exclude_pairs: str | None = setting(
+        None,
+        "train on no pair that this file marks: OUTPUT_DIR/spr-marks.jsonl of `spr inspect`, or any lines of"
+        " {pair, note}",
+        shapes="dpo",
+    )
     spr_tune: str = setting(
         "lora",
         "what DPO trains when the host trains all weights: lora (an adapter, merged at the end) or full",

@@ -23,6 +23,12 @@ class QueriesFlags(SeedFlags):
         " command line",
         shapes="queries",
     )
+    spr_pairs: str | None = setting(
+        None,
+        "JSON lines of preference pairs of your own, as `spr export --format trl` writes them: nothing is"
+        " sampled or scored, DPO trains on these",
+        shapes="queries",
+    )
     spr_annotations: str | None = setting(
         None,
         "COCO-format JSON with object boxes (spatial_thinker: scene graphs); default: mined from the grounded"

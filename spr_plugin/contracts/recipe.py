@@ -30,6 +30,11 @@ class CheckedRecipe(Recipe):
                 of_kind(name, str, "in WATCHED "): number(value, f"WATCHED[{name}]")
                 for name, value in watched.items()
             }
+            meanings = of_kind(given.MEANINGS, Mapping, "as MEANINGS ")
+            self.MEANINGS = {
+                of_kind(word, str, "in MEANINGS "): of_kind(said, str, f"as MEANINGS[{shown(word)}] ")
+                for word, said in meanings.items()
+            }
         self.learned = given.learned
         self._given, self._as_asked = given, (plugin, hook, arguments)
 
@@ -122,6 +127,20 @@ class CheckedRecipe(Recipe):
                 _check_mark(mark, len(query.pictures))
             return both
 
+    def facets(self, query: Query) -> dict[str, list[str]]:
+        with self._checking("facets"):
+            given = of_kind(self._given.facets(query), Mapping)
+            for name, values in given.items():
+                of_kind(name, str, "as name of a facet ")
+                for value in listed(values):
+                    of_kind(value, str, f"as a {name} ")
+            return {name: list(values) for name, values in given.items()}
+
+    def reweighed(self, terms, lam: float) -> float | None:
+        with self._checking("reweighed"):
+            made = self._given.reweighed(dict(terms), lam)
+            return None if made is None else number(made, "as score ")
+
     def worked(self, query: Query, short: bool = False) -> str | None:
         with self._checking("worked"):
             return of_kind(self._given.worked(query, short), (str, type(None)))
@@ -141,6 +160,10 @@ def _check_mark(mark, pictures: int) -> None:
         number(value, "a mark with")
     if not 0 <= of_kind(mark.picture, int, "as picture of a mark ") < pictures:
         raise Broken(f"gives a mark on the picture {mark.picture} of {pictures}")
+    of_kind(mark.name, str, "as name of a mark ")
+    for span in listed(mark.spans):
+        for place in listed(span, 2, "ends of a span"):
+            of_kind(place, int, "in a span of a mark ")
 
 
 def _judged(one, texts) -> Judged:

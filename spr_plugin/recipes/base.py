@@ -128,13 +128,22 @@ class Judged:
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to be drawn: its kind names the colour, the corners are xyxy in pixels of the picture of that
-    number.
+    """A box to be drawn.
+
+    Attributes:
+        kind: names how it is drawn: "region" (what is asked about), "truth", "detector" (truth that a
+            detector gave) or "written" (by the text that is drawn); another one is drawn as a region.
+        xyxy: corners in pixels of the picture.
+        picture: the number of that picture among the query's.
+        name: what the text, an annotation or the detector calls it; "" where nobody does.
+        spans: (start, end) of the parts of the text that speak of it: its name, its coordinates.
     """
 
     kind: str
     xyxy: tuple[float, float, float, float]
     picture: int = 0
+    name: str = ""
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,6 +171,8 @@ class Recipe(ABC, Generic[AnyQuery]):
 
     Attributes:
         name: by which ``--spr_recipe`` and the records of a run name it.
+        MEANINGS: word → what it means, in a sentence for whoever looks at a run: the terms of its scores and
+            the reasons that it gives. What all recipes share is known (`spr_plugin.meanings`).
         BEST: the value of `measure` that ``--spr_keep_best`` follows.
         WATCHED: value of `measure` → the least it must be at the entry for a fall below ``--spr_collapse`` of
             it to mean that the model stops answering: a share of a few right answers is too coarse to tell.
@@ -171,6 +182,7 @@ class Recipe(ABC, Generic[AnyQuery]):
     name: str
     BEST: str
     WATCHED: Mapping[str, float]
+    MEANINGS: Mapping[str, str] = {}
     learned: str = ""
 
     def after(self, answers: Iterable[tuple[AnyQuery, str, str]]) -> Recipe[AnyQuery]:
@@ -238,6 +250,18 @@ class Recipe(ABC, Generic[AnyQuery]):
         query's own; such answers were not judged, and hold their texts alone.
         """
         return [([], []) for _ in judged.answers]
+
+    def facets(self, query: AnyQuery) -> Mapping[str, Sequence[str]]:
+        """What a query is about, for whoever counts or filters: name of a facet → its values, such as
+        ``{"category": ["cup"], "size": ["small"]}``; empty where the recipe has none.
+        """
+        return {}
+
+    def reweighed(self, terms: Mapping[str, float], lam: float) -> float | None:
+        """The score that these terms make with another λ, the weight between the parts of a score; None where
+        there is no such weight.
+        """
+        return None
 
     def worked(self, query: AnyQuery, short: bool = False) -> str | None:
         """A good answer, or as much of one as still is an answer; None where the recipe cannot give one."""

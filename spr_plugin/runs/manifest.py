@@ -49,7 +49,9 @@ STAGES_OF = {
 }
 
 
-def settings_of(config: SPRConfig, box: Settings, data_path: str | None = None) -> dict[str, Settings]:
+def settings_of(
+    config: SPRConfig, box: Settings, data_path: str | None = None, excluded: Set[str] = frozenset()
+) -> dict[str, Settings]:
     """What each stage of a run depends on: stage → flag → value. A file counts by its content, wherever it
     lies.
 
@@ -57,13 +59,15 @@ def settings_of(config: SPRConfig, box: Settings, data_path: str | None = None) 
         box: what the box format says of itself; mined regions are read, prompts written and answers parsed
             with it.
         data_path: of the host, where regions are mined from it.
+        excluded: the pairs that ``--spr_exclude_pairs`` marks; notes about them shape nothing.
     """
     settings = shaping(config)
     settings["candidates"]["box"] = box
     recipe = {name: settings["queries"][name] for name in ("spr_recipe", "spr_recipe_config")}
     for stage in RECIPE_STAGES:
         settings[stage] |= recipe
-    if config.spr_annotations is None:
+    settings["queries"]["spr_pairs"] = of_file(config.spr_pairs)
+    if config.spr_annotations is None and config.spr_pairs is None:
         settings["queries"] |= {"data_path": of_file(data_path), "box": box}
     else:
         settings["queries"]["spr_annotations"] = of_file(config.spr_annotations)
@@ -71,6 +75,8 @@ def settings_of(config: SPRConfig, box: Settings, data_path: str | None = None) 
         listed = [file for path in config.spr_exclude for file in exclusion_files(path)]
         hashes = [content(file)["hash"] for file in listed if file.is_file()]
         settings["queries"]["spr_exclude"] = {"path": " ".join(config.spr_exclude), "hash": digest(hashes)}
+    marks = {"path": config.spr_exclude_pairs, "hash": digest(sorted(excluded))} if excluded else None
+    settings["dpo"]["spr_exclude_pairs"] = marks
     shaped = {
         path: {stage for hook in hooks_of(path) for stage in STAGES_OF[hook]} for path in config.spr_plugin
     }

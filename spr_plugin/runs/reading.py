@@ -134,15 +134,20 @@ class SavedRun:
         return {query.id: query for query in self._made("queries", read)}
 
     @functools.cached_property
-    def recipe(self) -> Recipe[Any] | None:
-        """What was asked and judged, without the models; None, and a line, where nobody here has it."""
+    def flags(self) -> SPRConfig:
+        """What it was made with, as flags; what this version does not know is left out, and plugins are:
+        they are joined in a manifest, and none of their files is looked at, only what is loaded already.
+        """
         files = {name: value["path"] for name, value in self.config.items() if _is_file(value)}
         flags = SPRConfig()
         known = {name: value for name, value in self.config.items() if name in vars(flags)}
-        # Plugins are joined in a manifest; none of their files is looked at, only what is loaded already.
-        flags = flags.but_for({**known, **files, "spr_plugin": []})
+        return flags.but_for({**known, **files, "spr_plugin": []})
+
+    @functools.cached_property
+    def recipe(self) -> Recipe[Any] | None:
+        """What was asked and judged, without the models; None, and a line, where nobody here has it."""
         try:
-            return find_recipe(flags, self.box_format)
+            return find_recipe(self.flags, self.box_format)
         except UserError as error:
             say(f"{self.folder}: {error}; name its file with --spr_plugin FILE")
             return None

@@ -53,6 +53,12 @@ class Lab(Recipe):
     def draw(self, query, judged):
         return self.given.get("draw", [([], [Mark("truth", (1, 2, 3, 4))])] * len(judged.answers))
 
+    def facets(self, query):
+        return self.given.get("facets", {"category": ("cat",)})
+
+    def reweighed(self, terms, lam):
+        return self.given.get("reweighed", lam * terms["n"])
+
 
 class Plugin:
     def __init__(self, recipe, pairing):
@@ -89,6 +95,8 @@ def use(recipe):
     (judged,) = ready.judge([None], [one], [["a", "b"]])
     ready.measure(["a"], [one])
     ready.draw(one, judged)
+    ready.facets(one)
+    ready.reweighed(judged.answers[0].terms, 0.5)
     return judged
 
 
@@ -126,6 +134,15 @@ WRONG = {
         dict(draw=[([], [Mark("truth", (1, 2, 3, 4), 1)])] * 2),
         "draw gives a mark on the picture 1",
     ),
+    "facets that are a list": (dict(facets=["cat"]), "facets gives list"),
+    "a facet of one word": (dict(facets={"category": "cat"}), "facets gives str, no list"),
+    "a facet that is a number": (dict(facets={"size": [3]}), "facets gives as a size int, no str"),
+    "a weighed score that is none": (dict(reweighed=float("nan")), "reweighed gives as score  nan"),
+    "a mark without a name": (
+        dict(draw=[([], [Mark("truth", (1, 2, 3, 4), name=None)])] * 2),
+        "draw gives as name of a mark",
+    ),
+    "half a span": (dict(draw=[([], [Mark("truth", (1, 2, 3, 4), spans=((1,),))])] * 2), "draw gives 1"),
     "a mark that is a tuple": (dict(draw=[([], [("truth", (1, 2, 3, 4))])] * 2), "draw gives tuple"),
 }
 

@@ -12,6 +12,7 @@ from spr_plugin import dpo, follow
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers
 from spr_plugin.files import read_json
+from spr_plugin.marks import mark
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import RegionQuery
@@ -201,3 +202,26 @@ def test_one_more_round_of_a_finished_run_and_the_dpo_stage_started_over(calm, s
     assert set(heard.phases) == {"spr", "round-2"} and not same(values(over), values(host))
     records = [dict(Log(folder / "spr" / "pairs").read()) for folder in (out, tmp_path / "out")]
     assert records[0] == records[1]
+
+
+def test_marked_pairs_are_left_out_and_nothing_but_the_dpo_stage_is_made_again(start, tmp_path, capsys):
+    """Marks of another run are said and do no harm; a note that changes shapes nothing."""
+    out, marks = tmp_path / "out", tmp_path / "out" / "spr-marks.jsonl"
+    first, _ = start(out, "adapter", rounds=1)
+    pairs = [one for one in Log(out / "spr" / "pairs").read().values() if "skip" not in one]
+    stages = "queries", "candidates", "scores", "pairs"
+    before = {path: path.read_bytes() for stage in stages for path in (out / "spr" / stage).glob("rank-*")}
+    trained = len(pairs)  # one at most is held out, and may be the one that is marked
+    for pair, note in [(pairs[0]["id"], "wrong box"), ("0123", "of another run"), (pairs[1]["id"], "")]:
+        mark(marks, pair, note)
+    mark(marks, pairs[1]["id"], None)
+    capsys.readouterr()
+    second, heard = start(out, "adapter", rounds=1, spr_exclude_pairs=str(marks))
+    said = capsys.readouterr().err
+    assert f"spr: {trained - 1} pairs from 6 queries (excluded 1" in said
+    assert f"--spr_exclude_pairs {marks}: 1 of its 2 pairs, such as 0123, are not of this run" in said
+    assert heard.phases.keys() == {"spr"} and not same(values(first), values(second))
+    assert {path: path.read_bytes() for path in before} == before
+    mark(marks, pairs[0]["id"], "another note")
+    third, heard = start(out, "adapter", rounds=1, spr_exclude_pairs=str(marks))
+    assert not heard.phases and same(values(second), values(third))

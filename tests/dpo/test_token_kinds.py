@@ -283,7 +283,7 @@ def test_words_are_held_at_the_entry(live_llava, pairs, tmp_path):
     drifts = []
     for share in (0.01, 100.0):
         folder, kinds = tmp_path / str(share), dict(spr_loss_type=["sigmoid", "kl_words"])
-        settings = kinds | dict(spr_loss_weights=[1.0, share], spr_token_weight=["words=0"], spr_epochs=6.0)
+        settings = kinds | dict(spr_loss_weights=[1.0, share], spr_token_weight=["words=0"], spr_epochs=3.0)
         _, known, steps = trained(live_llava, pairs, folder, **settings)
         assert all(len(one["tokens"]) == 2 for one in known.values()) and steps[0]["kl_words"] == 0
         assert sum(known["pair0"]["tokens"][0]) < known["pair0"]["chosen"]  # of all, not of coordinates

@@ -13,7 +13,7 @@ pytest.importorskip("datasets")
 
 from spr_plugin.cli import commands
 from spr_plugin.errors import UserError
-from spr_plugin.eval_tasks import captions, description, rec, short_answers
+from spr_plugin.eval_tasks import captions, description, rec, saved_results, short_answers
 from spr_plugin.eval_tasks import compare as module
 
 BOX = [20.0, 20.0, 60.0, 60.0]
@@ -47,7 +47,8 @@ def rec_run(folder, noise, picture=None, count=300, **more):
         answer = (
             f"[{x1 / 100:.4f}, {y1 / 100}, {x2 / 100:.4f}, {y2 / 100}]" if rng.random() > 0.02 else "nothing"
         )
-        records.append({"doc_id": number, **rec.process_results(doc, [answer])})
+        logged = {"input": f"Where is number {number}?", "filtered_resps": answer}
+        records.append({"doc_id": number, **logged, **rec.process_results(doc, [answer])})
     return write_run(folder, records, **more)
 
 
@@ -116,6 +117,46 @@ def test_pages_are_written(tmp_path):
     a_hits, b_hits = hits["a"], hits["b"]
     assert (flips["won"] - flips["lost"]) / 300 == pytest.approx(b_hits - a_hits)
     assert (tmp_path / "out/compare.md").read_text() in done.output + "\n"
+    for flip in flips["shown"]:
+        assert flip["question"] == f"Where is number {flip['id']}?" and flip["question"] in page
+        assert all(f"<code>{flip[answer]}</code>" in page for answer in ("answer_a", "answer_b"))
+
+
+@pytest.mark.parametrize(
+    "record, spoken",
+    [
+        ({"input": "What?", "filtered_resps": "A cat."}, ("What?", "A cat.")),
+        ({"input": "What?", "filtered_resps": ["A cat."]}, ("What?", "A cat.")),
+        ({"input": None, "filtered_resps": []}, (None, None)),
+        ({"input": {"a": 1}, "filtered_resps": [["A cat."]]}, (None, None)),
+        ({}, (None, None)),
+    ],
+)
+def test_what_was_asked_and_said_is_read_as_far_as_it_was_logged(record, spoken):
+    assert saved_results.spoken(record) == spoken
+
+
+def test_the_report_of_a_run_takes_a_comparison_along(tmp_path, finished_output):
+    output = finished_output(tmp_path / "out", 2)
+    folders = [str(rec_run(tmp_path / name, noise)) for name, noise in (("a", 0.2), ("b", 0.08))]
+    done = CliRunner().invoke(commands, ["report", str(output), "--results", *folders])
+    assert done.exit_code == 0 and done.output.strip() == str(output / "spr" / "report.html")
+    page = (output / "spr" / "report.html").read_text()
+    found = module.compare(*folders, tmp_path / "compared")["tasks"]["spr_refcoco_val"]
+    assert "<h2>Base against SPR</h2>" in page and found["signature"]["line"] in page
+    assert all(f"<td>{100 * row['gain']:+.2f}</td>" in page for row in found["rows"])
+
+
+def test_what_a_model_said_is_text_on_the_page(tmp_path):
+    a, b = rec_run(tmp_path / "a", 0.9, count=30), rec_run(tmp_path / "b", 0.1, count=30)
+    file = next(b.glob("*.jsonl"))
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    for record in records:
+        record["filtered_resps"] = "<script>alert(1)</script>" * 10_000
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    module.compare(a, b)
+    page = (b / "compare.html").read_text()
+    assert "<script" not in page and "&lt;script" in page and len(page) < 500_000
 
 
 def test_missing_pictures_leave_a_page(tmp_path):

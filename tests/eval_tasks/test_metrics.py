@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from spr_plugin.boxes import iou_matrix, pair_iou
+from spr_plugin.boxes import SIZES, iou_matrix, pair_iou
 from spr_plugin.eval_tasks import metrics
 
 
@@ -90,7 +90,7 @@ def test_exactly_a_threshold_counts_and_a_little_less_does_not(threshold):
 def test_a_box_of_exactly_a_size_s_edge_is_of_the_larger_one(side, size):
     item = metrics.box_item("1", [[10.0, 20.0, 10.0 + side, 20.0 + side]], None, "no_box", 0)
     columns = metrics.box_columns([item])
-    assert [name for name in metrics.SIZES if columns[f"mIoU {name}"][1].sum()] == [size]
+    assert [name for name in SIZES if columns[f"mIoU {name}"][1].sum()] == [size]
 
 
 def test_a_box_is_judged_by_the_truth_that_it_meets_best():

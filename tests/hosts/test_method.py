@@ -6,11 +6,11 @@ import collections
 import pytest
 
 from spr_plugin.config import SPRConfig
-from spr_plugin.judging import judge_all
-from spr_plugin.pairing import PreferencePair, find_pairing, make_pair
+from spr_plugin.opening import Round
+from spr_plugin.pairing import find_pairing
+from spr_plugin.pipeline import make_pairs
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
-from spr_plugin.sampling.stage import sample
 
 from .launch import TINY
 
@@ -35,12 +35,10 @@ def test_missed_objects_are_added_and_answers_paired_with_themselves(
     )  # fmt: skip
     folder, recipe = Folder(tmp_path), find_recipe(config, host.box_format)
     queries = write_queries(folder, config, host.box_format)
-    sample(host, queries, recipe, config, folder.log("candidates"), folder.log("batches"))
-    candidates, scores = folder.log("candidates").read(), folder.log("scores")
-    judge_all(queries, recipe, "cpu", candidates, scores)
-    scores.close()
-    assert "--spr_add_missed: the model names objects left to right" in capfd.readouterr().err
-    records = scores.read()
+    pairs = make_pairs(Round(host, config, recipe, find_pairing(config), folder, 1, (folder.entry,)), queries)
+    said = capfd.readouterr().err
+    assert "--spr_add_missed: the model names objects left to right" in said
+    records = folder.log("scores").read()
     answers = [one for record in records.values() for one in record["candidates"]]
     repaired = [one for one in answers if one["repaired_score"] is not None]
     totals = collections.Counter()
@@ -49,9 +47,9 @@ def test_missed_objects_are_added_and_answers_paired_with_themselves(
         if not one["repaired_terms"]["missed"] and one["not_choosable"] is None:
             assert one["repaired_terms"]["s_loc"] > 0.9  # all objects of the region are there
     assert totals["added"] > len(repaired) / 2 and totals["missed"] < totals["added"]
-
-    pairing = find_pairing(config)
-    made = [make_pair(query, "?", records[query.id]["candidates"], pairing) for query in queries]
-    pairs = [one for one in made if isinstance(one, PreferencePair)]
+    counts = (
+        f"{totals['added']:.0f} missed objects added to repaired answers, {totals['missed']:.0f} are missed"
+    )
+    assert counts in said
     own = [one for one in pairs if one.chosen_candidate == one.rejected_candidate]
     assert own and len(pairs) > len(own) and all(one.chosen != one.rejected for one in own)

@@ -1,67 +1,142 @@
-"""The parts of the report that are plain functions; the whole page is read in tests/photos."""
+"""The whole page: one file, of any run, that harms nobody; photographs are read in tests/photos."""
 
-import base64
-import io
+import re
+import shutil
+from html.parser import HTMLParser
 
 import pytest
-from PIL import Image
+from click.testing import CliRunner
 
-from spr_plugin.drawing import COLORS, OTHER, legend_of
+from spr_plugin import runs
+from spr_plugin.cli import commands
+from spr_plugin.errors import UserError
 from spr_plugin.report import page
+from spr_plugin.report.page import write_report
 
 
-def pixels(uri: str) -> Image.Image:
-    head, _, data = uri.partition(",")
-    assert head == "data:image/jpeg;base64"
-    return Image.open(io.BytesIO(base64.b64decode(data)))
+@pytest.fixture(scope="module")
+def output(finished_output, tmp_path_factory):
+    return finished_output(tmp_path_factory.mktemp("page") / "out", 16)
 
 
-@pytest.mark.parametrize(
-    "size, small", [((720, 360), (360, 180)), ((36, 18), (360, 180)), ((1, 2000), (1, 360))]
-)
-def test_a_picture_s_longest_side_is_the_page_s(size, small):
-    assert pixels(page.data_uri(Image.new("RGB", size), [])).size == small
+VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
-@pytest.mark.parametrize("corners", [(80, 40, 640, 320), (640, 320, 80, 40)])
-def test_a_box_is_drawn_where_it_lies_whatever_its_corners_order(corners):
-    """On white; JPEG moves colours a little."""
-    drawn = pixels(page.data_uri(Image.new("RGB", (720, 360), "white"), [("#0000ff", corners, 3)]))
-    for x, y in ((180, 20), (180, 160), (40, 90), (320, 90)):  # halfway along each side, in the small picture
-        red, green, blue = drawn.getpixel((x, y))
-        assert blue - max(red, green) > 80, (x, y)
-    assert min(drawn.getpixel((180, 90))) > 240 and min(drawn.getpixel((10, 10))) > 240
+class Balanced(HTMLParser):
+    """Fails at an end that closes something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.used, self.classes = [], [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.note(dict(attributes))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.note(dict(attributes))
+
+    def note(self, attributes):
+        self.classes.append(attributes.get("class"))
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if attributes.get("href", "").startswith("#"):
+            self.used.append(attributes["href"][1:])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("length, count", [(0, 24), (5, 24), (24, 24), (47, 24), (48, 24), (100, 24)])
-def test_what_is_shown_is_spread_over_all(length, count):
-    shown = page._spread(list(range(length)), count)
-    assert len(shown) == min(length, count) and shown == sorted(set(shown))
-    assert length < 2 * count or shown[-1] > length / 2
+def parsed(html: str) -> Balanced:
+    parser = Balanced()
+    parser.feed(html)
+    parser.close()
+    assert parser.open == [] and len(set(parser.ids)) == len(parser.ids)
+    assert set(parser.used) <= set(parser.ids)
+    return parser
 
 
-def test_the_legend_names_what_the_recipe_drew_and_no_more():
-    """A recipe other than SPR marks no region; one of its own kinds is named by it."""
-    facts = {"counts": {}, "terms": [{"means": {}}], "pairs": [], "config": {}, "colors": COLORS}
-    drawn = {"spr": {"region", "truth", "written"}, "scene": {"object", "written"}, "none": set()}
-    pages = {
-        name: page.template().render(**facts, legend=legend_of(kinds)).split("Preference pairs")[1]
-        for name, kinds in drawn.items()
-    }
-    assert {name for name, text in pages.items() if ">region<" in text} == {"spr"}
-    assert f'"color: {COLORS["truth"]}">truth<' in pages["spr"] and ">truth<" not in pages["scene"]
-    assert f'"color: {OTHER}">object<' in pages["scene"]
-    assert all(">written<" not in text and ">chosen<" in text for text in pages.values())
+def test_one_file_shows_all_of_a_run(output):
+    html = write_report(output).read_text()
+    parsed(html)
+    assert not re.search(r"(src|href)=.?https?:", html) and "<script" not in html
+    assert re.findall("<h2>(.*?)</h2>", html) == [
+        "From queries to pairs",
+        "Scores",
+        "What another λ would change",
+        "Pairs by category",
+        "Pairs by size",
+        "The DPO stage, by step",
+        "Examples",
+        "What it was made with",
+    ]
+    assert html.count('class="pair whole"') == 12 + 4 and html.count("data:image/jpeg;base64,") == 16
+    assert "left out: too_few_valid</td><td>4<" in html and "spr_min_kept <code>0.6</code>" in html
 
 
-def test_means_are_over_the_texts_that_have_the_term():
-    assert page._means([{"a": 1.0, "S": 0.0}, {"a": 0.0, "b": 0.25, "S": 1.0}]) == {
-        "n": 2,
-        "means": {"a": "0.500", "S": "0.500", "b": "0.250"},
-    }
-    assert page._means([]) == {"n": 0, "means": {}}
+def test_the_truth_lies_on_what_was_said(output):
+    html = write_report(output).read_text()
+    drawings = [one.partition("</svg>")[0] for one in html.split('<svg class="picture"')[1:]]
+    assert len(drawings) == 2 * 16
+    for kinds in (re.findall('<rect class="(\\w+)"', drawing) for drawing in drawings):
+        said = [place for place, kind in enumerate(kinds) if kind in ("chosen", "rejected")]
+        assert kinds.count("truth") == kinds.count("halo") > 0
+        assert kinds.index("halo") > max(said, default=-1)
 
 
-def test_a_text_without_a_score_has_no_terms():
-    row = {"score": 0.5, "terms": {"loc": 1.0}, "repaired_score": None, "repaired_terms": {}}
-    assert page._scored(row) == {"loc": 1.0, "S": 0.5} and page._scored(row, "repaired_") is None
+@pytest.mark.parametrize("gone", ["scores", "pairs", "dpo", "candidates", "queries", "manifest.json"])
+def test_a_run_that_lacks_a_part_is_reported_all_the_same(output, tmp_path, gone):
+    shutil.copytree(output, tmp_path / "out")
+    path = tmp_path / "out" / "spr" / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    parsed(write_report(tmp_path / "out").read_text())
+
+
+def test_an_empty_run_is_a_page(tmp_path):
+    (tmp_path / "lock").write_text("process 7 on here since then")
+    html = write_report(tmp_path).read_text()
+    parsed(html)
+    assert "<p>none</p>" in html and "empty" in html
+
+
+HOSTILE = "</code></style><script>alert(1)</script>{{ 7 * 7 }}"
+
+
+def test_what_a_folder_holds_is_text(output, tmp_path):
+    """Names, texts, reasons and paths of a folder that somebody else wrote."""
+    shutil.copytree(output, tmp_path / "out")
+    run = runs.open(tmp_path / "out")
+    pairs = list(run.records("pairs").values())
+    for record in pairs:
+        if "skip" in record:
+            record["skip"] = HOSTILE
+        else:
+            record |= {"prompt": HOSTILE, "rejected": HOSTILE, "chosen": HOSTILE * 99_000}
+    regions = list(run.records("queries").values())
+    for record in regions:
+        record["pictures"][0] |= {"id": HOSTILE, "path": f"/nowhere/{HOSTILE}"}
+        for annotation in record["pictures"][0]["annotations"]:
+            annotation["label"] = HOSTILE
+    run.folder.log("pairs").write(pairs)
+    run.folder.log("queries").write(regions)
+    html = write_report(tmp_path / "out").read_text()
+    parsed(html)
+    assert "<script" not in html and "49" not in re.findall(r"script&gt;(\S*)", html)
+    assert len(html) < 2_000_000 and "No such file" in html
+
+
+def test_results_that_cannot_be_read_leave_the_report_as_it_was(output, tmp_path):
+    before = write_report(output).read_text()
+    done = CliRunner().invoke(
+        commands, ["report", str(output), "--results", str(tmp_path / "no"), str(tmp_path)]
+    )
+    assert isinstance(done.exception, UserError) and "no such folder" in str(done.exception)
+    assert (output / "spr" / "report.html").read_text() == before
+
+
+def test_a_pairing_that_is_not_here_leaves_its_table_out(output, tmp_path):
+    shutil.copytree(output, tmp_path / "out")
+    run = runs.open(tmp_path / "out")
+    run.config["spr_pairing"] = ["of a plugin"]
+    assert page.summary(run)["lambdas"] == [] and page.summary(runs.open(output))["lambdas"]

@@ -159,6 +159,20 @@ def test_a_list_of_exclusions_counts_by_its_content(tmp_path):
     )
 
 
+def test_other_marked_pairs_make_the_dpo_stage_again_and_the_same_ones_nothing(tmp_path):
+    """Wherever the marks lie; that none is marked is as if none were named."""
+
+    def again(excluded, file="marks.jsonl"):
+        config = SPRConfig(spr=True, spr_annotations="x.json", spr_exclude_pairs=file)
+        return changes(Folder(tmp_path), settings_of(config, {}, excluded=frozenset(excluded))).again
+
+    bound(tmp_path, settings_of(SPRConfig(spr=True, spr_annotations="x.json"), {}))
+    assert again("") == () and again("ab") == ("dpo",)
+    config = SPRConfig(spr=True, spr_annotations="x.json", spr_exclude_pairs="marks.jsonl")
+    bound(tmp_path, settings_of(config, {}, excluded=frozenset("ab")))
+    assert again("ba") == again("ab", "elsewhere.jsonl") == () and again("a") == again("") == ("dpo",)
+
+
 def test_other_box_text_asks_again(tmp_path):
     """Regions of annotations come out the same, and the answers to them do not."""
     config = SPRConfig(spr=True, spr_annotations="x.json")

@@ -91,7 +91,10 @@ def test_a_run_of_any_state_opens_and_is_left_as_it_is(tmp_path, state):
     assert run.skipped == ({} if state == "empty" else {"missing_image": 2}) and not run.rounds
     assert (run.failure or {}).get("stage") == ("dpo" if state == "failed" else None)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-    assert spr_plugin.load_run(tmp_path / "out" / "spr").state == state
+    loaded = spr_plugin.load_run(tmp_path / "out" / "spr")
+    assert loaded.state == state and len(loaded.pairs) == (state == "finished")
+    assert len(loaded.candidates) == (0 if state == "empty" else 2)
+    assert f"{len(loaded.pairs)} preference pairs" in loaded._repr_html_()
 
 
 def test_a_run_that_goes_on_elsewhere_is_running(tmp_path, lock_held):
@@ -251,7 +254,7 @@ def test_opening_needs_no_torch_and_no_right_to_write(tmp_path, ordinary_user):
     code = f"""
 import sys, spr_plugin
 run = spr_plugin.load_run({str(tmp_path / "run")!r})
-assert run.state == "finished" and run.box_format and len(run.pairs) == 1 and run.queries
+assert run.state == "finished" and run.saved.box_format and len(run.pairs) == 1 and run.saved.queries
 assert not {{"torch", "transformers"}} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": ""})

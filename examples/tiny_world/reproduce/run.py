@@ -316,9 +316,9 @@ def evidence(spr: Path) -> dict:
         for name, value in zip(("S_sem", "S"), with_loc)
     }
     return {
-        "counts": shown["counts"],
+        "counts": {step["name"]: step["count"] for step in shown["funnel"]},
         figures.ONE_CANDIDATE: sum(pair.chosen_candidate == pair.rejected_candidate for pair in run.pairs),
-        "skipped": shown["skipped_queries"],
+        "skipped": next(step["left_out"] for step in shown["funnel"] if step["name"] == "preference pairs"),
         "terms": shown["terms"],
         "correlation with S_loc": correlation,
     }

@@ -23,8 +23,9 @@ import plan  # noqa: E402
 import words  # noqa: E402
 from figures import BOXES, GROWTH  # noqa: E402
 from spr_plugin.eval_tasks import metrics  # noqa: E402
-from spr_plugin.eval_tasks.comparison_page import plot  # noqa: E402
 from spr_plugin.files import read_json, write_text  # noqa: E402
+from spr_plugin.report import charts  # noqa: E402
+from spr_plugin.report.page import template  # noqa: E402
 from words import interval, percent, points  # noqa: E402
 
 ROOT = HERE.parents[2]
@@ -62,6 +63,11 @@ def write(results: Path, docs: Path = DOCS) -> str:
     text = page(facts)
     (docs / "reproduction.md").write_text(text, encoding="utf-8")
     return text
+
+
+def plot(rows: Sequence[Mapping]) -> str:
+    """The gain of each row with its interval as SVG."""
+    return str(template("charts.html").module.svg(charts.gains(rows)))
 
 
 def page(facts: Mapping) -> str:

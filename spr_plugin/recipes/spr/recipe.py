@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from spr_plugin.boxes import Box
+from spr_plugin.boxes import Box, size_of
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import usable
 from spr_plugin.errors import UserError
@@ -32,13 +32,14 @@ from spr_plugin.recipes.spr.answers import (
     scored,
     truth_of,
 )
+from spr_plugin.recipes.spr.meanings import MEANINGS
 from spr_plugin.recipes.spr.missed import UNKNOWN, Order, completed, measured_order, missing_of
 from spr_plugin.recipes.spr.models import Description, Detector, Repair, Scorer
 from spr_plugin.recipes.spr.names import Agreement, agreement
 from spr_plugin.recipes.spr.prompts import plain_question, prompts_for, restate
 from spr_plugin.recipes.spr.refinement import Repaired, match
 from spr_plugin.recipes.spr.regions import RegionQuery
-from spr_plugin.recipes.spr.scoring import duplicates, ground_truth, localization_score, strip_coordinates
+from spr_plugin.recipes.spr.scoring import duplicates, localization_score, strip_coordinates, total_score
 from spr_plugin.recipes.spr.source import draw_regions
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class SPR(Recipe[RegionQuery]):
     name = "spr"
     BEST = "s_loc"
     WATCHED = {"parsable": 0.0, "boxes": 0.0, "s_loc": 0.0}
+    MEANINGS = MEANINGS
 
     def __init__(
         self,
@@ -300,22 +302,46 @@ class SPR(Recipe[RegionQuery]):
 
     def draw(self, query: RegionQuery, judged: Judged) -> list[tuple[list[Mark], list[Mark]]]:
         """The region, the truth and the boxes that a text writes."""
-        truth = ground_truth(query).tolist() if judged.truth is None else judged.truth
-        around = [Mark("region", query.region.pixels()), *(Mark("truth", tuple(box)) for box in truth)]
+        around = [Mark("region", query.region.pixels()), *_truth_marks(query, judged.truth)]
 
         def drawn(text: str) -> list[Mark]:
             # A run that is opened where its box format's plugin is missing shows its texts without boxes.
             form, size = self.box_format, (query.image.width, query.image.height)
-            return around + [
-                Mark("written", box.pixels()) for box in (form.parse(text, *size).boxes if form else ())
-            ]
+            return around + (_written_marks(form.parse(text, *size)) if form else [])
 
         return [(drawn(one.text), drawn(one.repaired)) for one in judged.answers]
+
+    def facets(self, query: RegionQuery) -> dict[str, list[str]]:
+        """What the region's objects are called, and how large they are."""
+        return {
+            "category": [annotation.label for annotation in query.truth],
+            "size": [size_of(annotation.box) for annotation in query.truth],
+        }
+
+    def reweighed(self, terms: Mapping[str, float], lam: float) -> float | None:
+        """S with another λ, of the terms of SPR's own scorer."""
+        known = {"s_sem", "s_loc"} <= terms.keys()
+        return total_score(lam, terms["s_sem"], terms["s_loc"]) if known else None
 
     def worked(self, query: RegionQuery, short: bool = False) -> str:
         """All objects of the region with their boxes, or the first of them."""
         objects = [(annotation.label, annotation.box) for annotation in query.truth]
         return self.form.render(objects[:1] if short else objects)
+
+
+def _truth_marks(query: RegionQuery, truth: Sequence[Sequence[float]] | None) -> list[Mark]:
+    """The annotations, and behind them what a detector added to them."""
+    own = [Mark("truth", one.box.pixels(), name=one.label) for one in query.truth]
+    return own + [Mark("detector", (x1, y1, x2, y2)) for x1, y1, x2, y2 in (truth or ())[len(own) :]]
+
+
+def _written_marks(parsed: Parsed) -> list[Mark]:
+    """Each box with its phrase, which several may share."""
+    return [
+        Mark("written", box.pixels(), name=mention.phrase, spans=(mention.phrase_span, span))
+        for mention in parsed.mentions
+        for box, span in zip(mention.boxes, mention.spans)
+    ]
 
 
 @hookimpl

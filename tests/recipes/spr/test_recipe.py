@@ -13,6 +13,7 @@ from spr_plugin.hookspecs import hookimpl
 from spr_plugin.judging import judge_pictures
 from spr_plugin.pairing import best_over_worst, make_pair
 from spr_plugin.plugins import manager
+from spr_plugin.recipes.base import Judged, unjudged
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.recipe import SPR
 from spr_plugin.recipes.spr.refinement import refine, spr_repair
@@ -373,13 +374,28 @@ def test_what_is_drawn_are_region_truth_and_written_boxes():
     ready = recipe(detector=Finder())
     judged = judge(ready, [text, TEXTS[1]])
     (before, after), _ = ready.draw(query(), judged)
-    assert [(mark.kind, mark.xyxy) for mark in before[:4]] == [
-        ("region", (0, 0, 100, 100)),
-        *(("truth", tuple(box)) for box in judged.truth),
+    own = query().truth
+    assert [(mark.kind, mark.xyxy, mark.name) for mark in before[:4]] == [
+        ("region", (0, 0, 100, 100), ""),
+        *(("truth", one.box.xyxy, one.label) for one in own),
+        *(("detector", tuple(box), "") for box in judged.truth[len(own) :]),
     ]
+    assert len(judged.truth) == len(own) + 1
     assert [mark.kind for mark in before[4:]] == ["written"] * 2 and [mark.kind for mark in after[4:]] == [
         "written"
     ]
+
+
+def test_a_written_box_says_where_its_name_and_its_coordinates_stand():
+    text = "two dogs [0.0, 0.0, 0.2, 0.18] and [0.3, 0.3, 0.4, 0.4], a cup [0.8, 0.8, 0.9, 0.9]"
+    (written, _), *_ = recipe().draw(query(), Judged(None, (unjudged(text),)))
+    marks = [mark for mark in written if mark.kind == "written"]
+    spoken = [[text[slice(*span)] for span in mark.spans] for mark in marks]
+    assert [mark.name for mark in marks] == ["two dogs", "two dogs", "cup"]
+    assert [name for name, _ in spoken] == ["two dogs", "two dogs", "cup"]
+    assert [numbers.strip("[]") for _, numbers in spoken] == [
+        "0.0, 0.0, 0.2, 0.18", "0.3, 0.3, 0.4, 0.4", "0.8, 0.8, 0.9, 0.9"
+    ]  # fmt: skip
 
 
 # --- from the flags

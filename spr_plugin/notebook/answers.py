@@ -1,0 +1,164 @@
+"""Answers of any model about a region of a picture, scored, repaired and paired as a run would."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from PIL import Image
+
+from spr_plugin.boxes import Box, Space
+from spr_plugin.config import SPRConfig
+from spr_plugin.data.annotations import AnnotatedImage, Annotation, label_of, usable
+from spr_plugin.data.pictures import open_image
+from spr_plugin.errors import UserError
+from spr_plugin.flags import refuse_unknown
+from spr_plugin.formats import box_format, refuse_unknown_aspect
+from spr_plugin.pairing import PreferencePair, find_pairing, make_pair
+from spr_plugin.plugins import ask
+from spr_plugin.recipes.base import JudgedAnswer
+from spr_plugin.recipes.find import find_recipe
+from spr_plugin.recipes.spr.recipe import SPR
+from spr_plugin.recipes.spr.regions import RegionQuery, region_query
+from spr_plugin.recipes.spr.scoring import ground_truth
+
+Picture = str | os.PathLike | Image.Image
+Corners = Sequence[float]  # x1, y1, x2, y2 in pixels of the picture
+Objects = Iterable[tuple[str, Corners]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A region with its answers.
+
+    Attributes:
+        query: region, ground truth and picture.
+        prompt: the question that all answers are answers to.
+        answers: in the order of the texts.
+    """
+
+    query: RegionQuery
+    prompt: str
+    truth: list[list[float]]
+    answers: tuple[JudgedAnswer, ...]
+    picture: Image.Image
+    recipe: SPR
+
+    def _repr_html_(self) -> str:
+        from spr_plugin.notebook.pages import of_answers
+
+        return of_answers(self)
+
+
+def score(
+    image: Picture,
+    region: Corners,
+    texts: Sequence[str],
+    objects: Objects,
+    aspect: str = "pad",
+    device: str = "cpu",
+    **flags: Any,
+) -> Scored:
+    """See :func:`spr_plugin.score`."""
+    recipe = _recipe(aspect, device, **_checked(flags, "score"))
+    picture, query = _asked(image, region, objects)
+    (judged,) = recipe.judge([picture], [query], [_texts(texts)])
+    return Scored(query, recipe.question(query), judged.truth, judged.answers, picture, recipe)
+
+
+def refine(
+    image: Picture, region: Corners, texts: Sequence[str], objects: Objects, aspect: str = "pad", **flags: Any
+) -> list[str]:
+    """See :func:`spr_plugin.refine`."""
+    config, form = _config(aspect, **_checked(flags, "refine"))
+    if config.spr_match != "iou" or config.spr_add_missed:
+        raise UserError(
+            "spr_match and spr_add_missed ask the scorer's model for names: spr_plugin.score has it"
+        )
+    repair = ask("spr_repair", config=config)
+    if repair is None:
+        raise UserError(
+            f"spr_repair={config.spr_repair!r}: no plugin has it; ours are coordinates, item and none"
+        )
+    _, query = _asked(image, region, objects)
+    truth, size = ground_truth(query), (query.image.width, query.image.height)
+    return [repair(text, truth, form, *size, form.parse(text, *size)).text for text in _texts(texts)]
+
+
+def make_pairs(scored: Iterable[Scored], **flags: Any) -> list[PreferencePair | str]:
+    """See :func:`spr_plugin.make_pairs`."""
+    config = SPRConfig(spr=True, **_checked(flags, "make_pairs"))
+    pairing = find_pairing(config)
+    made = []
+    for one in scored:
+        rows = [{"id": f"{number:06d}", **asdict(answer)} for number, answer in enumerate(one.answers)]
+        made.append(make_pair(one.query, one.prompt, rows, pairing))
+    return made
+
+
+def _checked(flags: Mapping[str, Any], function: str) -> dict[str, Any]:
+    refuse_unknown(dict(flags), f"spr_plugin.{function}({{}}=…)")
+    return dict(flags)
+
+
+def _config(aspect: str, **flags: Any):
+    """The flags, and how boxes are written. UserError where no format is named."""
+    config = SPRConfig(spr=True, **flags)
+    if config.spr_box_format is None:
+        raise UserError("spr_box_format: say how the answers write boxes: llava, ferret, shikra …")
+    refuse_unknown_aspect(config.spr_box_format, aspect, f"aspect={aspect!r}")
+    return config, box_format(config.spr_box_format, aspect)
+
+
+def _recipe(aspect: str, device: str, **flags: Any) -> SPR:
+    return _loaded(aspect, device, json.dumps(flags, sort_keys=True, default=str))
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(aspect: str, device: str, flags: str) -> SPR:
+    """With its models, which a notebook asks again and again."""
+    config, form = _config(aspect, **json.loads(flags))
+    recipe = find_recipe(config, form).on(device)
+    if not isinstance(recipe, SPR):
+        raise UserError(f"spr_recipe={config.spr_recipe!r}: a region's answers are scored by the recipe spr")
+    return recipe
+
+
+def _texts(texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise UserError("texts: give a list of answers, each a str")
+    return list(texts)
+
+
+def _asked(image: Picture, region: Corners, objects: Objects) -> tuple[Image.Image, RegionQuery]:
+    """The picture, and what is asked about it."""
+    picture = image.convert("RGB") if isinstance(image, Image.Image) else open_image(image)
+    path = str(getattr(image, "filename", "")) if isinstance(image, Image.Image) else str(image)
+    space = Space.pixels(*picture.size)
+    truth = tuple(
+        Annotation(number, label_of(label) or f"object {number}", _box(corners, space, f"objects[{number}]"))
+        for number, (label, corners) in enumerate(objects)
+    )
+    annotated = AnnotatedImage(os.path.basename(path) or "picture", path, *picture.size, truth)
+    query = region_query(annotated, _box(region, space, "region"), 0)
+    if not query.truth:
+        raise UserError(
+            f"objects: none of {len(truth)} lies in the region by half of its area, to measure by"
+        )
+    return picture, query
+
+
+def _box(corners: Corners, space: Space, name: str) -> Box:
+    """A box on the picture; UserError names what is none."""
+    try:
+        box = usable(Box.of([float(value) for value in corners], space))
+    except (TypeError, ValueError):
+        box = None
+    if box is None:
+        size = f"{space.width} x {space.height}"
+        raise UserError(f"{name}: {corners!r} is no box x1, y1, x2, y2 in pixels of this picture of {size}")
+    return box

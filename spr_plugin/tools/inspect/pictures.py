@@ -1,0 +1,78 @@
+"""A run's pictures: where they are now, and what of them a browser is given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from spr_plugin.data.pictures import Picture, header_size, open_image, opened, stored_bytes
+from spr_plugin.errors import UserError
+
+SHOWN = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+}
+MOST_PLACES = 8  # that are looked at
+
+
+def places(path: str, folder: str | None) -> list[str]:
+    """Where a picture may be, of which the first that is there counts: below `folder`, with as much of its
+    logged path as may be, and where the log says.
+
+    >>> places("/coco/train/7.jpg", "/mnt")
+    ['/mnt/coco/train/7.jpg', '/mnt/train/7.jpg', '/mnt/7.jpg', '/coco/train/7.jpg']
+    """
+    return [*(_below(path, folder) if folder else ()), os.path.abspath(path)]
+
+
+def _below(path: str, folder: str) -> Iterator[str]:
+    parts = [part for part in PurePath(path).parts if part not in ("..", os.sep)]
+    for start in range(max(0, len(parts) - MOST_PLACES), len(parts)):
+        yield os.path.abspath(os.path.join(folder, *parts[start:]))
+
+
+def found(path: str, folder: str | None) -> str | None:
+    """The place where a picture's file is, None where it is at none."""
+    return next((place for place in places(path, folder) if os.path.isfile(place)), None)
+
+
+def trouble(picture: Picture, folder: str | None) -> str:
+    """Why a picture cannot be shown, or not be trusted, in a sentence; "" where nothing is wrong."""
+    place = found(picture.path, folder)
+    if place is None:
+        looked = "; ".join(places(picture.path, folder))
+        return f"The picture is not there. Looked at: {looked}. Name its folder with --images DIR."
+    try:
+        size = header_size(place, picture.id)
+    except UserError as error:
+        return f"The picture cannot be shown: {error}."
+    if size != (picture.width, picture.height):
+        return (
+            f"{place} is {size[0]} × {size[1]} pixels, and the run saw {picture.width} × {picture.height}: is"
+            " it another picture? Boxes may lie wrong."
+        )
+    return ""
+
+
+def served(picture: Picture, folder: str | None) -> tuple[bytes, str]:
+    """(content, media type) with the pixels that the run saw, as a browser shows them. UserError where there
+    is none."""
+    place = found(picture.path, folder)
+    if place is None:
+        raise UserError(trouble(picture, folder))
+    with opened(place, picture.id) as image:
+        kind = image.format or ""
+    content = stored_bytes(place, picture.id) if kind in SHOWN else _png(place, picture.id)
+    return content, "image/png" if content.startswith(b"\x89PNG") else SHOWN[kind]
+
+
+def _png(path: str, id: str) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    open_image(path, id).save(buffer, "PNG")
+    return buffer.getvalue()

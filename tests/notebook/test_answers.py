@@ -1,0 +1,117 @@
+"""score, refine and make_pairs: what a run does, for anybody's answers; a mistake is one line."""
+
+import doctest
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("transformers")
+
+import spr_plugin
+from spr_plugin import UserError
+from spr_plugin.pairing import PreferencePair
+
+ROOT = Path(__file__).parents[2]
+CLIP = str(ROOT / "examples" / "tiny_world" / "clip")
+REGION, OBJECTS = (0, 0, 60, 60), [("red square", (10, 10, 40, 40)), ("<p>dot</p>", (50, 50, 58, 58))]
+TEXTS = ["a red square [0.12, 0.12, 0.42, 0.42]", "a red square [0.7, 0.7, 0.8, 0.8]", "Nothing."]
+FLAGS = {"spr_box_format": "llava", "spr_clip": CLIP}
+
+
+@pytest.fixture(scope="module")
+def picture():
+    picture = Image.new("RGB", (96, 96), "white")
+    picture.paste("red", (10, 10, 40, 40))
+    return picture
+
+
+def test_the_examples_of_the_documentation_say_what_comes_out(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert doctest.testmod(spr_plugin).failed == 0 and doctest.testmod(spr_plugin).attempted > 8
+
+
+def test_the_parts_say_what_a_run_s_would(finished_output, tmp_path):
+    """Each region of a run, asked for again: the same answers, the same pair."""
+    saved = spr_plugin.load_run(finished_output(tmp_path / "out", 8)).saved
+    flags = {"spr_box_format": "llava", "spr_clip": saved.config["spr_clip"], "spr_min_kept": 0.6}
+    pairs = {pair.query: pair for pair in saved.pairs}
+    for id, record in saved.records("scores").items():
+        query, texts = saved.queries[id], [row["text"] for row in record["candidates"]]
+        objects = [(one.label, one.box.xyxy) for one in query.image.annotations]
+        scored = spr_plugin.score(query.image.path, query.region.xyxy, texts, objects, **flags)
+        assert [answer.repaired for answer in scored.answers] == [
+            row["repaired"] for row in record["candidates"]
+        ]
+        for answer, row in zip(scored.answers, record["candidates"]):
+            assert answer.score == pytest.approx(row["score"]) and answer.reason == row["reason"]
+            assert answer.not_choosable == row["not_choosable"]
+        repaired = spr_plugin.refine(
+            query.image.path, query.region.xyxy, texts, objects, spr_box_format="llava"
+        )
+        assert repaired == [answer.repaired for answer in scored.answers]
+        (made,) = spr_plugin.make_pairs([scored])
+        assert isinstance(made, PreferencePair) == (id in pairs)
+        if id in pairs:
+            same = ("prompt", "pictures", "chosen", "rejected")
+            assert [getattr(made, name) for name in same] == [getattr(pairs[id], name) for name in same]
+
+
+def test_a_notebook_shows_every_answer_and_nothing_runs_in_it(picture):
+    texts = [*TEXTS, "<script>alert(1)</script> [0.1, 0.1, 0.4, 0.4]"]
+    html = spr_plugin.score(picture, REGION, texts, OBJECTS, **FLAGS)._repr_html_()
+    assert html.count("<b class=") == 4 + 3  # one of them has no box to be repaired
+    assert "(no_box)" in html and "(no_box_survived)" in html and "<script" not in html
+    assert html.count("data:image/jpeg") == 1 and html.count('class="truth"') == 2 * 7
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"image": "/nowhere/a.png"}, "/nowhere/a.png .No such file"),
+        ({"region": (0, 0, 60)}, "region: .0, 0, 60. is no box x1, y1, x2, y2 in pixels of this"),
+        ({"region": "abcd"}, "region: 'abcd' is no box"),
+        ({"region": (200, 200, 300, 300)}, "region: .* is no box"),
+        ({"objects": [("cup", (5, 5, 5, 9))]}, r"objects.0.: .* is no box"),
+        ({"objects": []}, "objects: none of 0 lies in the region"),
+        ({"objects": [("cup", (70, 70, 90, 90))]}, "objects: none of 1 lies in the region"),
+        ({"texts": "a cup"}, "texts: give a list of answers"),
+        ({"texts": [3]}, "texts: give a list of answers"),
+        ({"aspect": "round"}, "aspect='round': llava knows no aspect"),
+        ({"spr_box_format": None}, "spr_box_format: say how the answers write boxes"),
+        ({"spr_box_format": "mine"}, "mine: no such family"),
+        ({"spr_lamda": 0.5}, "spr_lamda.*spr_lambda"),
+        ({"spr_lambda": 3}, "spr_lambda"),
+        ({"spr_clip": None}, "--spr_clip"),
+        ({"spr_clip": "/nowhere"}, "/nowhere"),
+        ({"spr_repair": "mine"}, "spr_repair mine: no plugin has it"),
+    ],
+)
+def test_a_mistake_says_what_and_where(picture, change, words):
+    given = {"image": picture, "region": REGION, "texts": TEXTS, "objects": OBJECTS, **FLAGS, **change}
+    with pytest.raises(UserError, match=words) as refused:
+        spr_plugin.score(**given)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "function, flags, words",
+    [
+        ("refine", {"spr_box_format": "llava", "spr_match": "name"}, "spr_plugin.score repairs"),
+        ("refine", {"spr_box_format": "llava", "spr_add_missed": True}, "spr_plugin.score repairs"),
+        ("refine", {"spr_box_format": "llava", "spr_repair": "mine"}, "spr_repair='mine': no plugin has it"),
+        ("make_pairs", {"spr_pairing": ["mine"]}, "spr_pairing mine: no plugin has it"),
+        ("make_pairs", {"spr_gap": 1}, "spr_gap"),
+    ],
+)
+def test_a_mistake_without_models_does_too(picture, function, flags, words):
+    given = (picture, REGION, TEXTS, OBJECTS) if function == "refine" else ([],)
+    with pytest.raises(UserError, match=words):
+        getattr(spr_plugin, function)(*given, **flags)
+
+
+def test_why_there_is_no_pair_is_a_word(picture):
+    scored = [spr_plugin.score(picture, REGION, texts, OBJECTS, **FLAGS) for texts in (TEXTS, TEXTS[2:], [])]
+    made = spr_plugin.make_pairs(scored)
+    assert isinstance(made[0], PreferencePair) and made[1:] == ["too_few_valid"] * 2
+    assert spr_plugin.make_pairs(scored[:1], spr_min_gap=5.0) == ["gap_too_small"]

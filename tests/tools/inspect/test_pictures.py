@@ -1,0 +1,67 @@
+"""Where a picture is looked for, and what of it a browser is given: the pixels that the run saw."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spr_plugin.data.pictures import Picture
+from spr_plugin.errors import UserError
+from spr_plugin.tools.inspect.pictures import found, places, served, trouble
+
+
+def test_places_begin_with_most_of_the_path_and_never_leave_the_folder(tmp_path):
+    assert places("/coco/train/7.jpg", "/mnt") == [
+        "/mnt/coco/train/7.jpg", "/mnt/train/7.jpg", "/mnt/7.jpg", "/coco/train/7.jpg"
+    ]  # fmt: skip
+    assert places("/coco/7.jpg", None) == ["/coco/7.jpg"]
+    for path in ("../../etc/passwd", "/a/../../b", "/" + "x/" * 500 + "y"):
+        *below, _ = places(path, "/mnt")
+        assert (
+            below
+            and len(below) <= 8
+            and all(place.startswith("/mnt/") and ".." not in place for place in below)
+        )
+
+
+def test_the_folder_that_was_named_comes_first(tmp_path):
+    for folder in ("new/train", "old/train"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "7.png").write_bytes(b"")
+    logged = str(tmp_path / "old" / "train" / "7.png")
+    assert found(logged, None) == logged
+    assert found(logged, str(tmp_path / "new")) == str(tmp_path / "new" / "train" / "7.png")
+    assert found(str(tmp_path / "nothing.png"), str(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    "name, kind",
+    [("a.png", "image/png"), ("a.jpg", "image/jpeg"), ("a.webp", "image/webp"), ("a.bmp", "image/bmp")]
+    + [("a.gif", "image/gif"), ("a.tiff", "image/png"), ("a.ppm", "image/png"), ("a.jp2", "image/png")],
+)
+def test_what_a_browser_cannot_show_becomes_a_png(tmp_path, name, kind):
+    pixels = np.full((6, 9, 3), 200, np.uint8)
+    Image.fromarray(pixels).save(tmp_path / name)
+    content, media_type = served(Picture("a", str(tmp_path / name), 9, 6), None)
+    assert media_type == kind
+    assert np.abs(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int) - 200).max() < 4
+
+
+def test_a_picture_is_not_turned_since_the_run_saw_it_unturned(tmp_path):
+    image, exif = Image.new("RGB", (9, 6)), Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.jpg", exif=exif)
+    picture = Picture("a", str(tmp_path / "a.jpg"), 9, 6)
+    content, kind = served(picture, None)
+    assert kind == "image/png" and Image.open(io.BytesIO(content)).getexif().get(0x0112) is None
+    assert trouble(picture, None) == ""
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"root:x:0:0", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe"]
+)
+def test_what_is_no_picture_is_not_served(tmp_path, content):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(UserError):
+        served(Picture("a", str(tmp_path / "a.jpg"), 9, 6), None)

@@ -1,0 +1,186 @@
+"""A run's pairs in a folder of another trainer: read back by its own code where that is installed."""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from spr_plugin import runs
+from spr_plugin.cli import commands
+from spr_plugin.data.pictures import ORIENTATION, open_image
+from spr_plugin.errors import UserError
+from spr_plugin.tools.export import Pictures, export
+from spr_plugin.tools.layouts import LAYOUTS
+
+datasets = pytest.importorskip("datasets")
+
+
+@pytest.fixture(scope="module")
+def output(finished_output, tmp_path_factory):
+    return finished_output(tmp_path_factory.mktemp("export") / "out", 8)
+
+
+def rows_in(folder, layout):
+    path = folder / layout.file
+    if path.suffix == ".parquet":
+        return datasets.Dataset.from_parquet(str(path), cache_dir=str(folder.parent / "cache")).to_list()
+    text = path.read_text()
+    return json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_all_pairs_are_there_with_their_pictures_and_a_card(output, tmp_path, name):
+    layout, target = LAYOUTS[name], tmp_path / "new" / name
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    done = CliRunner().invoke(commands, ["export", str(output), "--format", name, "--to", str(target)])
+    assert done.exit_code == 0 and done.output == f"6 pairs in {target}\n"
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+    assert [path.name for path in target.parent.iterdir()] == [name]
+    pairs, rows = runs.open(output).pairs, rows_in(target, layout)
+    assert [row["id"] for row in rows] == [pair.id for pair in pairs]
+    card, content = (target / "README.md").read_text(), (target / layout.file).read_bytes()
+    assert (
+        hashlib.sha256(content).hexdigest() in card and "| seed | 0 |" in card and "license: unknown" in card
+    )
+    assert "6 pairs on 6 pictures, from 8 questions" in card
+    assert "| spr_min_kept | `0.6` |" in card and str(tmp_path.parents[1]) not in card
+    if name != "parquet":
+        named = [row.get("image") or (row.get("images") or row["images_file_names"])[0] for row in rows]
+        for one, pair in zip(named, pairs):
+            assert open_image(target / one).tobytes() == open_image(pair.pictures[0]).tobytes()
+
+
+def test_datasets_reads_both_layouts_of_trl_alike(output, tmp_path):
+    export(output, "trl", str(tmp_path / "trl"))
+    export(output, "parquet", str(tmp_path / "parquet"))
+    cache = {"cache_dir": str(tmp_path / "cache"), "split": "train"}
+    one = datasets.load_dataset(str(tmp_path / "trl"), **cache)
+    two = datasets.load_dataset("parquet", data_files=str(tmp_path / "parquet" / "pairs.parquet"), **cache)
+    assert one.features == two.features and len(one) == len(two) == 6
+    pair = runs.open(output).pairs[0]
+    for row in (one[0], two[0]):
+        assert row["images"][0].convert("RGB").tobytes() == open_image(pair.pictures[0]).tobytes()
+        assert row["prompt"] == [{"role": "user", "content": pair.prompt}]
+    assert one.remove_columns("images").to_list() == two.remove_columns("images").to_list()
+
+
+def test_links_are_read_as_copies_are(output, tmp_path):
+    export(output, "trl", str(tmp_path / "trl"), link=True)
+    pictures = list((tmp_path / "trl" / "images").iterdir())
+    assert len(pictures) == 6 and all(path.is_symlink() for path in pictures)
+    rows = datasets.load_dataset(str(tmp_path / "trl"), cache_dir=str(tmp_path / "cache"), split="train")
+    assert rows[5]["images"][0].size == (96, 96)
+
+
+@pytest.mark.slow
+def test_trl_trains_on_what_was_written(output, tmp_path):
+    """TRL's own collator reads the rows, its trainer moves every weight that is trained."""
+    trl = pytest.importorskip("trl")
+    from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
+
+    from tests.hosts import make_vlm
+
+    export(output, "trl", str(tmp_path / "trl"))
+    rows = datasets.load_dataset(str(tmp_path / "trl"), cache_dir=str(tmp_path / "cache"), split="train")
+    model, processor = make_vlm.make("qwen2_5_vl")
+    batch = DataCollatorForVisionPreference(processor)([rows[0], rows[1]])
+    said = [ids[mask.bool()] for ids, mask in zip(batch["input_ids"], batch["completion_mask"])]
+    texts = processor.tokenizer.batch_decode(said, skip_special_tokens=True)
+    pairs = runs.open(output).pairs[:2]
+    for text, answer in zip(texts, [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]):
+        assert answer in text
+    arguments = trl.DPOConfig(
+        str(tmp_path / "dpo"), max_steps=1, per_device_train_batch_size=2, use_cpu=True, report_to=[],
+        bf16=False, learning_rate=0.1, max_length=None, save_strategy="no", logging_steps=1,
+    )  # fmt: skip
+    trainer = trl.DPOTrainer(
+        model, copy.deepcopy(model), args=arguments, train_dataset=rows, processing_class=processor
+    )
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    trainer.train()
+    moved = [name for name, value in model.named_parameters() if not value.equal(before[name])]
+    assert any("language_model" in name for name in moved) and any("visual" in name for name in moved)
+
+
+def changed(output, tmp_path, change):
+    """A copy of the run whose records of pairs are changed."""
+    shutil.copytree(output, tmp_path / "out")
+    log = runs.open(tmp_path / "out").folder.log("pairs")
+    log.write([{**record, **change(number)} for number, record in enumerate(log.read().values())])
+    return tmp_path / "out"
+
+
+def test_what_cannot_be_written_is_left_out_and_counted(output, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG")
+    changes = [{"pictures": ["/nowhere/a.png"]}, {"pictures": [str(broken)]}, {"chosen": "an <image> tag"}]
+    log = runs.open(output).records("pairs").values()
+    pairs = [number for number, record in enumerate(log) if "skip" not in record]
+    given = dict(zip(pairs, changes))
+    run = changed(output, tmp_path, lambda number: given.get(number, {}))
+    line = export(run, "ms-swift", str(tmp_path / "new"))
+    for why in ("missing_image 1", "unreadable_image 1", "<image> in its text 1"):
+        assert why in line
+    assert line.startswith("3 pairs in") and len(list((tmp_path / "new" / "images").iterdir())) == 3
+    assert "| left out: missing_image | 1 |" in (tmp_path / "new" / "README.md").read_text()
+
+
+def test_pictures_of_one_name_stay_apart_and_a_turned_one_stays_as_it_is(tmp_path):
+    paths = []
+    for number, colour in enumerate(("red", "blue")):
+        path = tmp_path / str(number) / "a b<c>.jpg"
+        path.parent.mkdir()
+        picture = Image.new("RGB", (30, 20), colour)
+        exif = picture.getexif()
+        exif[ORIENTATION] = 6 if number else 1
+        picture.save(path, exif=exif)
+        paths.append(str(path))
+    (tmp_path / "new" / "images").mkdir(parents=True)
+    put = Pictures(tmp_path / "new", link=False)
+    names = [put(path) for path in paths]
+    assert names[0].startswith("images/a_b_c_-") and names[0].endswith(".jpg") and names[1].endswith(".png")
+    assert put(paths[0]) == names[0] and len(list((tmp_path / "new" / "images").iterdir())) == 2
+    for name, path in zip(names, paths):
+        assert open_image(tmp_path / "new" / name).tobytes() == open_image(path).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["full", "file", "inside", "no run", "no pairs", "no pictures"])
+def test_a_mistake_is_one_line_and_leaves_nothing(output, tmp_path, kind):
+    target, source = tmp_path / "new", output
+    if kind == "full":
+        target.mkdir()
+        (target / "mine.txt").write_text("")
+    elif kind == "file":
+        target.write_text("")
+    elif kind == "inside":
+        target = output / "spr" / "pairs" / "new"
+    elif kind == "no run":
+        source = tmp_path
+    elif kind == "no pairs":
+        source = changed(output, tmp_path, lambda number: {"skip": "gone"})
+    else:
+        source = changed(output, tmp_path, lambda number: {"pictures": ["/nowhere/a.png"]})
+    before = sorted(os.listdir(tmp_path))
+    words = {
+        "full": "holds something already",
+        "file": "is there already, and is no folder",
+        "inside": "which is the run's own",
+        "no run": "no SPR run here",
+        "no pairs": "no preference pairs yet",
+        "no pictures": "none of its 6 pairs can be written .missing_image 6",
+    }
+    with pytest.raises(UserError, match=words[kind]) as refused:
+        export(str(source), "trl", str(target))
+    assert "\n" not in str(refused.value) and sorted(os.listdir(tmp_path)) == before
+    assert not (output / "spr" / "pairs" / "new").exists()
+
+
+def test_an_empty_folder_is_taken(output, tmp_path):
+    (tmp_path / "new").mkdir()
+    export(str(output), "llava", str(tmp_path / "new"))
+    assert (tmp_path / "new" / "pairs.json").exists()
