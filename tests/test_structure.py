@@ -161,6 +161,7 @@ ELSEWHERE = {
     "pipeline": "hosts/test_llava.py dpo/test_rounds.py",
     "recipes.spr.answers": "recipes/spr/test_recipe.py",
     "recipes.find": "contracts/test_recipe.py",
+    "recipes.spatial_thinker.settings": "recipes/spatial_thinker/test_recipe.py",
     "recipes.spr.models": "hosts/test_contracts.py",
     "recipes.spr.source": "test_queries.py",
     "runs.steps": "runs/test_log.py dpo/test_logbook.py",
