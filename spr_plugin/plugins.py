@@ -26,7 +26,9 @@ BUILT_IN_OF = {
     ],
     "spr_annotations": ["spr_plugin.data.annotations"],
     "spr_box_format": ["spr_plugin.formats"],
-    "spr_recipe": ["spr_plugin.recipes.spr.recipe", "spr_plugin.recipes.spatial_ssrl.recipe"],
+    "spr_recipe": [
+        f"spr_plugin.recipes.{name}.recipe" for name in ("spr", "spatial_ssrl", "spatial_thinker")
+    ],
     "spr_scorer": ["spr_plugin.recipes.spr.scoring"],
     "spr_similarity": ["spr_plugin.hooks.clip"],
     "spr_detector": ["spr_plugin.hooks.grounding_dino"],

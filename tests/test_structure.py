@@ -165,6 +165,7 @@ ELSEWHERE = {
     "recipes.spatial_ssrl.patches": "recipes/spatial_ssrl/test_tasks.py",
     "recipes.spatial_ssrl.samples": "recipes/spatial_ssrl/test_tasks.py",
     "recipes.spatial_ssrl.settings": "recipes/spatial_ssrl/test_recipe.py",
+    "recipes.spatial_thinker.settings": "recipes/spatial_thinker/test_recipe.py",
     "recipes.spr.models": "hosts/test_contracts.py",
     "recipes.spr.source": "test_queries.py",
     "runs.steps": "runs/test_log.py dpo/test_logbook.py",

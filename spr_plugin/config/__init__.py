@@ -33,6 +33,7 @@ class SPRConfig(AllFlags):
         KINDS["spr_preset"].check(self.spr_preset, "--spr_preset")
         self._set(preset_settings(self))
         self._set({**recipe_settings(self)[0], **dpo_settings(self)[0]})
+        KINDS["spr_pairing"].check(self.spr_pairing, "--spr_pairing")
         if "sft" in weighed(self.spr_pairing):  # the pairing names the loss, too
             self._set({"spr_loss_type": ["sft"], "spr_loss_weights": []})
         if self.spr:

@@ -17,12 +17,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from spr_plugin.data.annotations import AnnotatedImage
 from spr_plugin.errors import UserError
 from spr_plugin.loading import read_json, read_json_lines, read_lines
 from spr_plugin.plain_pickle import load_plain
+from spr_plugin.progress import say
 
 # COCO's are below a million, which tells them from the twelve digits of dates and hashes; its year may stand
 # before.
@@ -38,6 +39,7 @@ FIELDS = ("file_name", "image", "image_path", "img_path", "original_id", "image_
 LONGEST_ID = 19  # digits
 MOST_OF_COCO = 10**6
 Key = int | str
+AnyImage = TypeVar("AnyImage", bound=AnnotatedImage)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Selection:
     matched: set[str] = dataclasses.field(default_factory=set, compare=False)
     doubtful: list[str] = dataclasses.field(default_factory=list, compare=False)
 
-    def __call__(self, image: AnnotatedImage, skipped: Counter) -> AnnotatedImage | None:
+    def __call__(self, image: AnyImage, skipped: Counter) -> AnyImage | None:
         """`image` with the objects that are large enough, or None; counted as ``excluded``, ``small``
         (objects), ``few_objects``.
         """
@@ -83,6 +85,16 @@ class Selection:
         name none.
         """
         return [path for path in self.excluded if path not in self.matched]
+
+    def tell(self) -> None:
+        """Say which of ``--spr_exclude`` left out nothing, and what was left out in doubt."""
+        for path in self.unmatched():
+            number = len(self.excluded[path])
+            none = f"none of the {number} pictures that it names was found among those looked at"
+            say(f"--spr_exclude {path}: {none if number else 'names no picture, so that it leaves out none'}")
+        if self.doubtful:
+            several = f"{len(self.doubtful)} pictures with several numbers in their names"
+            say(f"--spr_exclude: {several}, such as {self.doubtful[0]}, are left out for one of them")
 
 
 def keys_of_picture(name: Key) -> frozenset[Key]:

@@ -18,5 +18,6 @@ def find_recipe(config: SPRConfig, box_format: BoxFormat | None) -> Recipe[Any]:
         return GivenPairs(config.spr_pairs, box_format)
     recipe: Recipe[Any] | None = ask("spr_recipe", config=config, box_format=box_format)
     if recipe is None:
-        raise UserError(f"--spr_recipe {config.spr_recipe}: no plugin has it; ours are spr and spatial_ssrl")
+        ours = "spr, spatial_ssrl and spatial_thinker"
+        raise UserError(f"--spr_recipe {config.spr_recipe}: no plugin has it; ours are {ours}")
     return recipe

@@ -1,13 +1,20 @@
 """A recipe of a plugin's, whose questions show several pictures, from its queries to the report."""
 
+import random
+
 import pytest
+import torch
 import transformers
 
 from spr_plugin import follow, runs
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.hooks.transformers_vlm import TransformersHost
+from spr_plugin.opening import find_host
 from spr_plugin.plugins import load_file, manager
+from spr_plugin.recipes.base import Source
+from spr_plugin.recipes.find import find_recipe
+from spr_plugin.recipes.spatial_thinker.recipe import SpatialThinker
 
 from . import make_vlm
 from .launch import ROOT
@@ -51,3 +58,92 @@ def test_a_recipe_of_two_pictures_goes_through_a_whole_run(lab, tiny_world, tmp_
             UserError, match="--spr_recipe names asks about 2 pictures at once, and .* shows one picture"
         ):
             follow.train(trainer, SPRConfig(**flags), {}, None)
+
+
+# --- SpatialThinker, on a model of random weights that the host's own training teaches its format first
+
+SCENE = '<observe></observe><scene>{{"objects": []}}</scene><think></think><answer>{}</answer>'
+
+
+@pytest.fixture
+def thinker(tiny_world, tmp_path):
+    """``thinker(family, flags…)`` → (a trainer around a model of the family, config), in one folder."""
+    world = tiny_world(spr=24, geometry=True)
+    (tmp_path / "thinker.yaml").write_text("spatial_thinker: {tasks: [location], per_picture: 1}")
+    flags = dict(
+        spr=True, spr_recipe="spatial_thinker", spr_recipe_config=str(tmp_path / "thinker.yaml"),
+        spr_annotations=str(world / "graphs" / "spr.json"), spr_image_folder=str(world / "images"),
+        spr_regions=12, spr_samples=6, spr_temperature=0.7, spr_max_new_tokens=120, spr_epochs=1.0,
+        spr_batch_size=4, spr_learning_rate=1e-3,
+    )  # fmt: skip
+
+    def make(family, **changes):
+        model, processor = make_vlm.make(family)
+        arguments = transformers.TrainingArguments(str(tmp_path / "out"), use_cpu=True, report_to=[])
+        trainer = transformers.Trainer(model, arguments, train_dataset=[0], processing_class=processor)
+        return trainer, SPRConfig(**{**flags, **changes})
+
+    return make
+
+
+def taught(trainer, config) -> None:
+    """The host's training: each option as an answer to each question, so that a quarter of them is right."""
+    host = find_host(trainer, {}, config)
+    recipe = find_recipe(config, host.box_format)
+    rows = [
+        host.row([query.pictures[0].path], recipe.question(query), SCENE.format(option))
+        for query in recipe.queries(Source(None, config.spr_image_folder))[:8]
+        for option in query.text.splitlines()[2:]
+    ]
+    optimizer = torch.optim.AdamW(trainer.model.parameters(), lr=1e-2)
+    for _ in range(50):
+        trainer.model(**host.batch(random.sample(rows, 3))).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_spatial_thinker_goes_through_a_whole_run_and_on_after_a_death(thinker, tmp_path, monkeypatch):
+    """Qwen2.5-VL shrinks a picture of 96 pixels to 84: that is what the question says."""
+    trainer, config = thinker("qwen2_5_vl")
+    judge, judged = SpatialThinker.judge, []
+
+    def dies(self, pictures, queries, texts, pooled=True):
+        judged.extend(queries)
+        if len(judged) > 5:
+            raise RuntimeError("died")
+        return judge(self, pictures, queries, texts, pooled)
+
+    monkeypatch.setattr(SpatialThinker, "judge", dies)
+    outcome = follow.train(trainer, config, {}, lambda: taught(trainer, config))
+    assert "scores" in outcome.failure and "died" in outcome.failure
+    monkeypatch.undo()
+    run = runs.open(tmp_path / "out")
+    answers, scores = run.records("candidates"), run.records("scores")
+    assert len(answers) == 72 and len(scores) == 5
+    trainer, config = thinker("qwen2_5_vl")
+    assert follow.train(trainer, config, {}, lambda: pytest.fail("trained again")).failure is None
+    run = runs.open(tmp_path / "out")
+    assert run.records("candidates") == answers and run.folder.exit.exists()
+    assert len(run.records("scores")) == 12 and scores.items() <= run.records("scores").items()
+    assert run.pairs and all("Image size: 84 x 84\n" in pair.prompt for pair in run.pairs)
+    for pair in run.pairs:
+        query = run.queries[pair.query]
+        assert query.truth["answer"] in pair.chosen and pair.chosen_score == pytest.approx(0.6)
+        assert query.truth["answer"] not in pair.rejected and pair.rejected_score <= 0.1 + 1e-9
+    assert "data:image/jpeg" in run.folder.report.read_text()
+
+
+def test_a_model_that_never_writes_the_format_has_no_pair_to_train_on(thinker, tmp_path, capsys):
+    """The tiny world's own LLaVA: sampled and judged, and said in one line."""
+    few = dict(spr_only=True, spr_regions=3, spr_samples=2, spr_max_new_tokens=12)
+    trainer, config = thinker("llava", **few)
+    with pytest.raises(UserError, match=r"no preference pair is left of 3 queries \(unparsable 3\)"):
+        follow.train(trainer, config, {}, None)
+    # No word of a truth is counted as a reason.
+    assert "6 answers judged (without a score: none)" in capsys.readouterr().err
+    rows = [
+        row
+        for record in runs.open(tmp_path / "out").records("scores").values()
+        for row in record["candidates"]
+    ]
+    assert len(rows) == 6 and {(row["score"], row["not_choosable"]) for row in rows} == {(0.0, "unparsable")}

@@ -49,7 +49,7 @@ def test_a_row_becomes_a_pair_whatever_way_its_texts_are_written(recipe, tmp_pat
     given = recipe(layout(ROW), layout({**ROW, "images": ["a.png", "b.png"], "chosen": "two cups"}))
     assert isinstance(given, GivenPairs)
     one, two = queries_of(given, tmp_path)
-    assert (one.text, one.paths, len(two.pictures)) == ("Where?", (str(tmp_path / "a.png"),), 2)
+    assert (one.text, one.sources, len(two.pictures)) == ("Where?", (str(tmp_path / "a.png"),), 2)
     assert given.read(json.loads(json.dumps(one.to_record()))) == one
     assert given.answers(one) == [ROW["chosen"], ROW["rejected"]] and given.worked(one) == ROW["chosen"]
     (judged,) = given.judge([], [one], [given.answers(one)])

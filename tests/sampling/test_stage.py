@@ -109,7 +109,7 @@ def test_the_likeliest_answer_is_the_first_to_the_plain_prompt_and_others_stay(h
     assert all(found[id] == calm[id] for id in found.keys() - first)
     likeliest = {}
     for query in queries:
-        with Image.open(query.paths[0]) as picture:
+        with Image.open(query.sources[0]) as picture:
             (row,) = host.questions(
                 [picture.convert("RGB")], [find_recipe(config, host.box_format).question(query)]
             )

@@ -120,7 +120,7 @@ def region_queries(
     Counted in `skipped`: ``too_few_objects`` (pictures), ``same_region``.
     """
     if limit is not None:
-        images = _shuffled(images, seed)
+        images = shuffled(images, seed)
     made = 0
     for image in filter(None, (select(image, skipped) for image in images)):
         for query in _queries_of(image, seed, regions_per_image, more_than, skipped):
@@ -130,7 +130,7 @@ def region_queries(
             yield query
 
 
-def _shuffled(images: Iterable[AnnotatedImage], seed: int) -> Iterator[AnnotatedImage]:
+def shuffled(images: Iterable[AnnotatedImage], seed: int) -> Iterator[AnnotatedImage]:
     """In the drawn order; pictures that can be had by number are looked at no earlier than they are asked
     for.
     """

@@ -33,13 +33,7 @@ def draw_regions(config: SPRConfig, form: BoxFormat, source: Source) -> list[Reg
         )
     )
     name_too_large(skipped, "--spr_max_pixels")
-    for path in select.unmatched():
-        number = len(select.excluded[path])
-        none = f"none of the {number} pictures that it names was found among those looked at"
-        say(f"--spr_exclude {path}: {none if number else 'names no picture, so that it leaves out none'}")
-    if doubtful := select.doubtful:
-        several = f"{len(doubtful)} pictures with several numbers in their names, such as {doubtful[0]}"
-        say(f"--spr_exclude: {several}, are left out for one of them")
+    select.tell()
     if 0 < len(queries) < config.spr_regions:
         why = f" ({listed(skipped)})" if skipped else ""
         asked = f"{len(queries)} regions are made of the {config.spr_regions} asked for"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from urllib.parse import urlencode
 
 from spr_plugin.progress import counted
-from spr_plugin.tools.inspect.rows import SIZES, STATES, Row
+from spr_plugin.tools.inspect.rows import STATES, Row
 
 PAGE = 50  # rows
 # How a list is sorted: name → (words, key of a row, whether the highest is first). None comes last anyway.
@@ -122,6 +122,6 @@ def facets(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
         seen["recipe"][row.recipe] += 1
         seen["round"][str(row.round)] += 1
     ordered = {name: counted(counts.elements()) for name, counts in seen.items()}
-    for name, order in (("state", STATES), ("size", SIZES)):
-        ordered[name] = {value: ordered[name][value] for value in order if value in ordered[name]}
-    return ordered
+    return ordered | {
+        "state": {value: ordered["state"][value] for value in STATES if value in ordered["state"]}
+    }

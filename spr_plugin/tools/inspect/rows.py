@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spr_plugin.recipes.base import Judged, Mark, Query, Recipe, unjudged
+from spr_plugin.recipes.base import Recipe
 from spr_plugin.runs.log import Record
 
-# COCO's: an object is small below 32² square pixels, large from 96² on.
-SMALL, LARGE = 32**2, 96**2
-SIZES = ("small", "medium", "large")
 STATES = ("pair", "skipped", "judged", "answered", "asked")  # how far a query is, the furthest first
 
 
@@ -23,7 +20,7 @@ class Row:
     Attributes:
         round: from 1.
         picture: id of the first one.
-        categories, sizes: of its true objects.
+        categories, sizes: of its true objects, as the recipe calls them, each once.
         answers: how many were sampled.
         reasons: why it has no pair, and why answers of it have no score or may not be chosen.
         best: the highest score of an answer, repaired or not.
@@ -63,18 +60,6 @@ class Row:
         return self.best if self.chosen is None else self.chosen
 
 
-def size_of(mark: Mark) -> str:
-    x1, y1, x2, y2 = mark.xyxy
-    area = abs(x2 - x1) * abs(y2 - y1)
-    return SIZES[(area >= SMALL) + (area >= LARGE)]
-
-
-def truth_of(query: Query, recipe: Recipe[Any]) -> Sequence[Mark]:
-    """The query's own true boxes, as its recipe draws them."""
-    ((marks, _),) = recipe.draw(query, Judged(None, (unjudged(""),)))
-    return [mark for mark in marks if mark.kind == "truth"]
-
-
 # --- what a record adds to a query's row; those of another form than ours raise what Python does
 
 
@@ -82,11 +67,10 @@ def asked(row: Row, record: Record, recipe: Recipe[Any] | None) -> None:
     """Of the log of queries."""
     row.recipe, row.picture = sys.intern(str(record["recipe"])), str(record["pictures"][0]["id"])
     if recipe is not None:
-        truth = truth_of(recipe.read(record), recipe)
-        row.categories = tuple(
-            sys.intern(name) for name in dict.fromkeys(mark.name for mark in truth) if name
+        about = recipe.facets(recipe.read(record))
+        row.categories, row.sizes = (
+            tuple(dict.fromkeys(map(sys.intern, about.get(name, ())))) for name in ("category", "size")
         )
-        row.sizes = tuple(sorted({size_of(mark) for mark in truth}, key=SIZES.index))
 
 
 def answered(row: Row, record: Record, recipe: Recipe[Any] | None) -> None:

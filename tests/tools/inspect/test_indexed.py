@@ -23,7 +23,7 @@ def test_rows_say_what_the_logs_say(made_run):
         assert (row.recipe, row.round, row.picture, row.answers) == ("spr", 1, query.image.id, 3)
         assert row.categories == tuple(one.label for one in query.truth)
         areas = {"small" if one.box.area < 32**2 else "medium" for one in query.truth}
-        assert set(row.sizes) == areas
+        assert set(row.sizes) == areas and len(row.sizes) == len(areas)
         assert (row.pair, row.skip) == ((pair["id"], None) if "chosen" in pair else (None, pair["skip"]))
         assert row.gap == (pair["chosen_score"] - pair["rejected_score"] if row.pair else None)
         answers = scores[query.id]["candidates"]
