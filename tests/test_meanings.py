@@ -9,6 +9,7 @@ from spr_plugin.data.pictures import REASONS as OF_PICTURES
 from spr_plugin.meanings import LEFT_OUT, REASONS, meaning_of
 from spr_plugin.recipes.base import UNREADABLE
 from spr_plugin.recipes.spatial_ssrl.meanings import MEANINGS as SPATIAL
+from spr_plugin.recipes.spatial_thinker.meanings import MEANINGS as THINKER
 from spr_plugin.recipes.spr.meanings import MEANINGS
 
 ROOT = Path(spr_plugin.__file__).parent
@@ -30,7 +31,7 @@ def test_what_is_left_out_of_a_source_has_its_sentence():
         r'["(](\w+_image_record|no_label)"', "data"
     )
     counted |= {f"box_{word}" for word in words(r"``(\w+)``  ", "formats/reading.py")}
-    assert len(counted) > 20 and counted <= LEFT_OUT.keys()
+    assert len(counted) > 20 and counted <= LEFT_OUT.keys() | THINKER.keys()
 
 
 def test_what_keeps_an_answer_or_a_pair_from_being_has_its_sentence():
@@ -67,3 +68,12 @@ def test_what_spatial_ssrl_says_has_its_sentence():
     given |= words(r'"(\w+)"', f"{recipe}/recipe.py") & answers
     given |= {depth.MISSING, depth.UNREADABLE, depth.ANOTHER_SIZE, depth.ORDINAL, depth.SHALLOW}
     assert len(given) == 17 and given | {"exact", "format", "S"} == SPATIAL.keys()
+
+
+def test_what_spatial_thinker_says_has_its_sentence():
+    recipe = "recipes/spatial_thinker"
+    own = words(r'skipped\["(\w+)"\]', recipe) - LEFT_OUT.keys()
+    own |= words(r'return "(\w+)"', f"{recipe}/recipe.py")
+    own |= words(r'(?:return|else) "(too_few\w+)"', f"{recipe}/recipe.py")
+    own |= words(r'"(\w+)": 0\.0', f"{recipe}/reward.py")
+    assert len(own) > 10 and own | {"S", "empty", "no_question", "unknown_id"} == THINKER.keys()

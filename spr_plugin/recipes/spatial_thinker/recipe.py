@@ -27,6 +27,7 @@ from spr_plugin.progress import listed, say
 from spr_plugin.recipes.base import UNREADABLE, Judged, JudgedAnswer, Mark, Prompt, Query, Recipe, Source
 from spr_plugin.recipes.spatial_thinker.answers import Answer, read, written
 from spr_plugin.recipes.spatial_thinker.graph import Graph, Triple, graph_of, record_of
+from spr_plugin.recipes.spatial_thinker.meanings import MEANINGS
 from spr_plugin.recipes.spatial_thinker.pictures import GraphImage, GraphImages
 from spr_plugin.recipes.spatial_thinker.prompts import Seen, option, prompt, seen, with_options
 from spr_plugin.recipes.spatial_thinker.questions import Asked, questions
@@ -51,6 +52,7 @@ class SpatialThinker(Recipe[Query]):
     """
 
     name = "spatial_thinker"
+    MEANINGS = MEANINGS
     BEST = "reward"
     # Of the 16 that are looked at, so many that a fall is none of chance.
     WATCHED = {"format": 0.25, "reward": 0.1}
