@@ -174,6 +174,7 @@ ELSEWHERE = {
     "tools.inspect.items": "tools/inspect/test_app.py",
     "tools.inspect.rows": "tools/inspect/test_indexed.py",
     "recipes.spatial_ssrl.meanings": "test_meanings.py",
+    "recipes.spatial_thinker.meanings": "test_meanings.py",
     "recipes.spr.meanings": "test_meanings.py",
     "tools.checks": "tools/test_doctor.py",
     "tools.environment": "tools/test_doctor.py",
