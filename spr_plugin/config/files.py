@@ -74,10 +74,18 @@ def _read(section: Values, kinds: dict[str, Kind], where: str) -> Values:
     """A section's values by their kinds, checked like flags."""
     if unknown := sorted(map(str, section.keys() - kinds.keys())):
         raise UserError(f"{where}: {', '.join(unknown)} is no setting; it takes {', '.join(sorted(kinds))}")
-    values = {name: kinds[name].read(value, f"{where}: {name}") for name, value in section.items()}
+    values = {
+        name: kinds[name].read(_listed(kinds[name], value), f"{where}: {name}")
+        for name, value in section.items()
+    }
     for name, value in values.items():
         kinds[name].check(value, f"{where}: {name}")
     return values
+
+
+def _listed(kind: Kind, value: object) -> object:
+    """A setting that takes several may be given as one."""
+    return [value] if kind.many and isinstance(value, (str, int, float)) else value
 
 
 def shaping(config: AllFlags) -> dict[str, Values]:

@@ -30,7 +30,7 @@ def rehearse(host: Host, recipe: Recipe, queries: list[Query], longest: int) -> 
 
     Raises:
         UserError: the host cannot make them, no short answer would fit its maximum length, or its tokenizer
-        loses the boxes of an answer.
+        loses a part of an answer.
     """
     query, pictures = _first_readable(queries)
     what = f"--spr: {type(host).__name__} fails on query {query.id} of {query.pictures[0].path}"
@@ -87,7 +87,7 @@ def _check_length(host: Host, short: dict, whole: dict, query: Query, longest: i
     flag, most = maximum_of(host)
     if not host.fits(short):
         raise UserError(
-            f"{flag} is too short: no answer with a single box fits behind a question "
+            f"{flag} is too short: not even the shortest answer fits behind a question "
             f"({len(short['input_ids'])} tokens and a picture); raise it"
         )
     if most and longest >= most:
@@ -95,7 +95,7 @@ def _check_length(host: Host, short: dict, whole: dict, query: Query, longest: i
     if not host.fits(whole):
         say(f"a whole answer to query {query.id} does not fit {flag}: pairs that are too long are left out")
     if len(_answer(short)) > longest:
-        say(f"--spr_max_new_tokens {longest}: an answer with a single box takes {len(_answer(short))} tokens")
+        say(f"--spr_max_new_tokens {longest}: the shortest answer takes {len(_answer(short))} tokens")
 
 
 def _check_text(host: Host, recipe: Recipe, row: dict, worked: str, query: Query) -> None:
@@ -105,9 +105,9 @@ def _check_text(host: Host, recipe: Recipe, row: dict, worked: str, query: Query
     right, back = (recipe.measure([answer], [query])[recipe.BEST] for answer in (worked, text))
     if not back >= right / 2:
         raise UserError(
-            f"--spr_box_format {host.box_format.family}: the host's tokenizer loses the box of an answer, "
+            f"--spr_box_format {host.box_format.family}: the host's tokenizer loses a part of an answer, "
             f"which comes back as {text[:80]!r}; "
-            "take a family whose box text it keeps"
+            "take a family whose text it keeps"
         )
 
 

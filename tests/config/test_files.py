@@ -56,6 +56,11 @@ def test_another_recipe_s_section_is_its_own(tmp_path):
     assert shaping(config)["queries"]["spr_recipe_config"] == {"together": 3}
 
 
+def test_a_setting_that_takes_several_may_be_given_as_one(tmp_path):
+    config = SPRConfig(spr=True, spr_recipe_config=recipe_file(tmp_path, "spr: {pairing: repaired}"))
+    assert config.spr_pairing == ["repaired"]
+
+
 # --- presets
 
 

@@ -272,7 +272,7 @@ MODELS = {
     "no end of sequence": (no_end, "no end-of-sequence token"),
     "boxes of special tokens": (
         special_boxes,
-        "--spr_box_format internvl: the host's tokenizer loses the box",
+        "--spr_box_format internvl: the host's tokenizer loses a part of an answer",
     ),
     "a short maximum": (short, "maximum length of tokenizer and model is too short"),
 }
