@@ -23,7 +23,6 @@ from quality import THRESHOLDS
 from teach_tower import WIDTH, basis, box_iou, cosine, descend, patch_features, set_rate
 
 HIDDEN = 192
-LAYERS = 4
 IGNORE = -100
 
 
@@ -32,7 +31,7 @@ def llama_config(vocabulary_size):
         vocab_size=vocabulary_size,
         hidden_size=HIDDEN,
         intermediate_size=512,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=4,
         num_attention_heads=4,
         max_position_embeddings=2048,
         tie_word_embeddings=False,
@@ -65,8 +64,7 @@ def start_attention(attention, index):
     Layer 0: one head fetches the name in the token before, so that "circle" knows that it is red; three
     fetch the numbers before a box's last one, so that this token knows the whole box, as a patch does.
     Later: three heads compare names, each carrying a part of the found box; a fourth carries names, found by
-    name in layer 1 and by box in layer 2; in the last layer it takes what the token before has found, since a
-    bracket stands between a box and the name that it asks for. All of it goes on learning.
+    name in layer 1 and by box after that. All of it goes on learning.
     """
     fourth, everywhere = 3 * HEAD, slice(0, WIDTH)
     if index == 0:
@@ -82,8 +80,6 @@ def start_attention(attention, index):
         carry(attention, head * HEAD, part)
     if index == 1:
         compare(attention, fourth, NAME_DIMS, 1.2 * names)
-    elif index == LAYERS - 1:
-        attend_back(attention, fourth, 1)
     else:
         boxes = torch.randn(len(SLOW), WIDTH) / WIDTH**0.5
         compare(attention, fourth, everywhere, 2.0 * boxes)
@@ -208,18 +204,18 @@ class Shorthand:
         """(ids, targets): boxes of all named objects, the objects of two regions, all names, or what is
         there.
 
-        The first has no brackets: the name's last word then finds the box itself, and prose can fetch it
-            there later. With a
-        bracket in between that word learns nothing, and conversations have no name to go by.
+        Half of the first have no brackets: the name's last word then finds the box itself. With a bracket in
+        between alone that word learns nothing; without any the bracket learns to fetch it in prose alone.
         """
         kind = rng.random()
         parts = []  # (ids, whether they are an answer)
-        if kind < 0.24:
+        if kind < 0.36:
             found = expressions_of(things)
+            written = self.numbers_of if kind < 0.18 else self.box
             for i in rng.permutation(len(found)):
                 name, index = found[i]
-                parts += [(self.name(name), False), (self.numbers_of(things[index].box), True)]
-        elif kind < 0.74:
+                parts += [(self.name(name), False), (written(things[index].box), True)]
+        elif kind < 0.76:
             for _ in range(2):
                 region, chosen = region_of(things, rng)
                 parts.append(([self.word["region"]] + self.box(region), False))
@@ -283,7 +279,8 @@ class Conversations:
         return self.plain(f"\n{question} ASSISTANT:")
 
 
-SHORT = 4  # times that a question answered in a word is asked
+# Times that a question is asked whose answer is short: one token of hundreds is never learned.
+TIMES = {scenes.ask_presence: 2, scenes.ask_color: 2, scenes.ask_reg: 2}
 
 
 def random_turns(things, cropped, rng, noise, count):
@@ -291,9 +288,7 @@ def random_turns(things, cropped, rng, noise, count):
     scene = scenes.Scene(0, in_pixels(things))
     turns = []
     for i in rng.choice(len(scenes.ASKERS), count, p=scenes.ASKER_SHARES):
-        # a word is one token of hundreds: asked once, whether something is there is never learned
-        times = SHORT if scenes.ASKERS[i] in (scenes.ask_presence, scenes.ask_color) else 1
-        turns += [scenes.ASKERS[i](scene, rng, noise) for _ in range(times)]
+        turns += [scenes.ASKERS[i](scene, rng, noise) for _ in range(TIMES.get(scenes.ASKERS[i], 1))]
     if cropped or rng.random() < 0.08:
         answer = scenes.grounded_text(scenes.left_to_right(scene.things), noise, rng)
         turns = [(scenes.DESCRIBE_CROP, answer)] + turns[:2]
