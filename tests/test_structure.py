@@ -1,6 +1,7 @@
 """The house has floors: imports go down only, and no room grows too large to be read."""
 
 import ast
+import configparser
 import dataclasses
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -218,3 +219,20 @@ def test_every_test_file_tests_something_that_is_there():
     named = {ROOT / "tests" / file for files in ELSEWHERE.values() for file in files.split()}
     files = {file for room in rooms for file in ROOT.joinpath("tests", *room.split(".")).glob("test_*.py")}
     assert {str(file.relative_to(ROOT)) for file in files - mirrored - named} <= BY_BEHAVIOUR
+
+
+def test_a_wheel_holds_every_package():
+    """One that setup.cfg forgets is there in a checkout, and nowhere else."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    listed = set(setup["options"]["packages"].split())
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "spr_plugin").rglob("__init__.py")
+    }
+    assert found == listed - setup_mapped(setup)
+
+
+def setup_mapped(setup: configparser.ConfigParser) -> set[str]:
+    """The packages that lie elsewhere in the checkout."""
+    rows = (line.split(" = ") for line in setup["options"]["package_dir"].strip().splitlines())
+    return {package for package, folder in rows if package != folder}
