@@ -10,7 +10,7 @@ from PIL import Image
 from spr_plugin.data.pictures import prefetch, read_all
 from spr_plugin.errors import UserError
 from spr_plugin.progress import progress, say
-from spr_plugin.recipes.base import UNREADABLE, Judged, JudgedAnswer, Query, Recipe
+from spr_plugin.recipes.base import UNREADABLE, Judged, Query, Recipe, unjudged
 from spr_plugin.runs.log import Log
 from spr_plugin.training import ranks, weights
 
@@ -101,10 +101,7 @@ def judge_pictures(
 
 def _unread(texts: Sequence[Sequence[str]]) -> list[Judged]:
     why = "image_unreadable"
-    return [
-        Judged([], tuple(JudgedAnswer(text, {}, None, why, text, {}, None, why, why) for text in row))
-        for row in texts
-    ]
+    return [Judged([], tuple(unjudged(text, why) for text in row)) for row in texts]
 
 
 def _record(query: Query, candidates: Sequence[Mapping], judged: Judged, recipe: str) -> dict:

@@ -13,7 +13,7 @@ from spr_plugin.formats.bracket import BracketFormat
 from spr_plugin.hooks.transformers_vlm import TransformersHost, base_model, find_processor
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.ids import digest
-from spr_plugin.recipes.base import Judged, JudgedAnswer, Prompt, Query, Recipe
+from spr_plugin.recipes.base import Judged, JudgedAnswer, Prompt, Query, Recipe, unjudged
 from spr_plugin.recipes.spr.scoring import localization_score
 from spr_plugin.settings import NOT_NEGATIVE, Range, setting
 
@@ -128,7 +128,7 @@ class Names(Recipe):
         named = sum(label in text for label in truth) / len(truth)
         terms, score = {"named": named}, named - self.settings.per_word * len(words)
         if not words:
-            return JudgedAnswer(text, {}, None, "empty", text, {}, None, "empty", "empty")
+            return unjudged(text, "empty")
         return JudgedAnswer(
             text, terms, score, None, text, terms, score, None, "all_named" if named == 1 else None
         )

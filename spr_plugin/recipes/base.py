@@ -108,9 +108,11 @@ class JudgedAnswer:
     not_rejectable: str | None
 
 
-def unjudged(text: str) -> JudgedAnswer:
-    """An answer that nobody has judged, to be drawn."""
-    return JudgedAnswer(text, {}, None, None, text, {}, None, None, None)
+def unjudged(text: str, why: str | None = None) -> JudgedAnswer:
+    """An answer without a score, which can be neither chosen nor rejected, and the word why; None for one
+    that nobody has judged, to be drawn.
+    """
+    return JudgedAnswer(text, {}, None, why, text, {}, None, why, why)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from PIL import Image
 from spr_plugin.config import SPRConfig, own_settings
 from spr_plugin.errors import UserError
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Prompt, Query, Recipe, Source
+from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Prompt, Query, Recipe, Source, unjudged
 from spr_plugin.recipes.spatial_ssrl.answers import boxed, reward, written
 from spr_plugin.recipes.spatial_ssrl.meanings import MEANINGS
 from spr_plugin.recipes.spatial_ssrl.settings import OF_DEPTH, TASKS, Asking
@@ -66,7 +66,7 @@ class SpatialSSRL(Recipe[Query]):
 
     def _judged(self, text: str, query: Query, row: Sequence[str]) -> JudgedAnswer:
         if not text.strip():
-            return JudgedAnswer(text, {}, None, "empty", text, {}, None, "empty", "empty")
+            return unjudged(text, "empty")
         said = [boxed(one) == query.truth["answer"] for one in row if one.strip()]
         is_right = boxed(text) == query.truth["answer"]
         worth = reward(text, query.truth["answer"], self.ask.partial)

@@ -24,7 +24,17 @@ from spr_plugin.hookspecs import hookimpl
 from spr_plugin.ids import digest
 from spr_plugin.plugins import ask
 from spr_plugin.progress import listed, say
-from spr_plugin.recipes.base import UNREADABLE, Judged, JudgedAnswer, Mark, Prompt, Query, Recipe, Source
+from spr_plugin.recipes.base import (
+    UNREADABLE,
+    Judged,
+    JudgedAnswer,
+    Mark,
+    Prompt,
+    Query,
+    Recipe,
+    Source,
+    unjudged,
+)
 from spr_plugin.recipes.spatial_thinker.answers import Answer, read, written
 from spr_plugin.recipes.spatial_thinker.graph import Graph, Triple, graph_of, record_of
 from spr_plugin.recipes.spatial_thinker.meanings import MEANINGS
@@ -156,7 +166,7 @@ class SpatialThinker(Recipe[Query]):
 
     def _judged(self, query: Query, text: str) -> JudgedAnswer:
         if not text.strip():
-            return JudgedAnswer(text, {}, None, "empty", text, {}, None, "empty", "empty")
+            return unjudged(text, "empty")
         true, answer = graph_of(query.truth["graph"]), read(text)
         terms, score = self._scored(query, true, answer, self.likeness)
         if answer is None:
