@@ -55,6 +55,7 @@ MADE = {
     "eval_tasks/classification.py": {"_says"},
     "spr_plugin/formats/tagged.py": {"_tags"},
     "spr_plugin/redaction.py": {"_pattern"},
+    "spr_plugin/runs/growing.py": {"__init__"},
 }
 ALL = {"finditer", "match", "fullmatch"}
 HOW = {
@@ -225,6 +226,7 @@ ONCE = {
     "what is denied": (r"\s+no[^,.]*[,.]", 0, "finditer"),
     "a phrase of Flickr30k": (r"\[/EN#(\d+)/\S+ ([^\]]+)\]", 0, "finditer"),
     "what stands between boxes": (r"\s*(?:,?\s*\band\b|[,;&])?\s*", 0, "fullmatch"),
+    "an answer's letter": (r"<answer>\s*\(?([A-Za-z])(?:\)[^<]*)?\s*</answer>", 0, "finditer"),
     "a file of samples": (r"(?P<time>\w+?)_samples_(?P<task>.+)\.jsonl", 0, "fullmatch"),
 }
 

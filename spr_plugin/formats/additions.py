@@ -63,8 +63,9 @@ def with_article(name: str) -> str:
 
 
 def without_article(name: str) -> str:
-    """ "the red circle" → "red circle"."""
-    return _ARTICLE.sub("", name, count=1).strip()
+    """ "the red circle" → "red circle"; one further in stays."""
+    article = _ARTICLE.match(name)
+    return name[article.end() if article else 0 :].strip()
 
 
 def _in_list(prose: Prose, sentence: Sentence, place: int, item: str) -> str | None:

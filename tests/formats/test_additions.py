@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import cogvlm, ferret, internvl, kosmos2, llava, qwen2_5_vl, qwen3_vl, qwen_vl, shikra
-from spr_plugin.formats.additions import with_article
+from spr_plugin.formats.additions import with_article, without_article
 
 FORM = llava("square")
 PROSE = [llava("pad"), FORM, ferret(), shikra(), cogvlm(), qwen_vl(), internvl(), kosmos2()]
@@ -129,6 +129,19 @@ def test_a_box_too_small_to_be_written_is_not_put_in():
 )
 def test_an_article(name, said):
     assert with_article(name) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("the dog", "dog"),
+        ("dog", "dog"),
+        ("man on the bench", "man on the bench"),
+        ("The two dogs", "two dogs"),
+    ],
+)
+def test_no_article(name, said):
+    assert without_article(name) == said
 
 
 @given(st.text("ab [].,\n-1", max_size=30), st.integers(0, 3))

@@ -35,7 +35,8 @@ def test_missed_objects_are_added_and_answers_paired_with_themselves(
     )  # fmt: skip
     folder, recipe = Folder(tmp_path), find_recipe(config, host.box_format)
     queries = write_queries(folder, config, host.box_format)
-    pairs = make_pairs(Round(host, config, recipe, find_pairing(config), folder, 1, (folder.entry,)), queries)
+    pairing, entered = find_pairing(config), (folder.entry,)
+    pairs = make_pairs(Round(host, config, recipe, pairing, folder, 1, entered, frozenset()), queries)
     said = capfd.readouterr().err
     assert "--spr_add_missed: the model names objects left to right" in said
     records = folder.log("scores").read()

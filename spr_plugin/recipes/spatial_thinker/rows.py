@@ -25,7 +25,7 @@ from spr_plugin.recipes.spatial_thinker.pictures import objects_of
 from spr_plugin.recipes.spatial_thinker.prompts import LETTERS
 
 _SCENE = re.compile(r"<scene>(.*?)</scene>", re.DOTALL)
-_ANSWER = re.compile(r"<answer>\s*\(?([A-Za-z])(?:\)[^<]*)?\s*</answer>")
+_ANSWER = re.compile(r"<answer>\s*\(?([A-Za-z])(?:\)[^<]*|\s*)</answer>")
 _LETTER = re.compile(r"\([A-Z]\)\s*")
 
 
