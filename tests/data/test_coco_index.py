@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spr_plugin.data import coco_index
+from spr_plugin.data import coco_index, record_stream
 from spr_plugin.data.annotations import CocoImages
 from spr_plugin.data.coco_index import CocoIndex
 from spr_plugin.errors import UserError
@@ -67,7 +67,7 @@ def test_it_reads_what_json_reads(tmp_path_factory, images, annotations, other, 
     content = json.loads(file.read_text(encoding="utf-8"))
     skipped = Counter()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coco_index, "CHUNK", chunk)
+        patch.setattr(record_stream, "CHUNK", chunk)
         index = CocoIndex(str(file), usable, skipped)
     by_id = {record["id"]: record for record in content["images"]}
     assert index.ids == list(by_id) and same(index.categories, content["categories"])
