@@ -78,14 +78,22 @@ def peak_mb() -> float:
 
 
 class Clock:
-    """CPU seconds and peak memory of one part after the other."""
+    """Seconds and peak memory of one part after the other."""
 
     def __init__(self):
-        self.row, self.begun = {"imported_rss_mb": peak_mb()}, time.process_time()
+        self.row: dict = {"imported_rss_mb": peak_mb()}
+        self.begin()
+
+    def begin(self) -> None:
+        self.begun, self.cpu_begun = time.perf_counter(), time.process_time()
 
     def part(self, name: str) -> None:
-        self.row |= {f"{name}.cpu_s": time.process_time() - self.begun, f"{name}.peak_rss_mb": peak_mb()}
-        self.begun = time.process_time()
+        self.row |= {
+            f"{name}_s": time.perf_counter() - self.begun,
+            f"{name}_cpu_s": time.process_time() - self.cpu_begun,
+            f"{name}_rss_mb": peak_mb(),
+        }
+        self.begin()
 
 
 def build(file: str) -> dict:
@@ -194,7 +202,7 @@ def go_on(file: str, run: str) -> dict:
     def scored(about: list) -> int:
         return sum(sum(rng.choices(of_query[query.id], k=6)) for query in about)
 
-    clock.begun = time.process_time()
+    clock.begin()
     sampling, scoring = of_linear(batches, prompts_in, steps), of_linear(by_pictures(queries), len, scored)
     clock.part("shares")
     return {f"of_linear_{RANKS}_ranks": {"sampling": sampling, "scoring": scoring}, **clock.row}
@@ -230,33 +238,39 @@ MEASURES = {measure.__name__: measure for measure in (build, reopen, json_load, 
 def measured(what: str, file: Path, cache: Path, *more: str) -> dict:
     command = [sys.executable, __file__, "--measure", what, str(file), *more]
     env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-    begun = time.perf_counter()
-    out = subprocess.run(command, env=env, capture_output=True, text=True)
-    if out.returncode:
-        return {f"{what}.failed": (out.stderr.strip().splitlines() or [f"exit {out.returncode}"])[-1]}
-    row = json.loads(out.stdout)
-    return {f"{what}.{name}": value for name, value in row.items()} | {
-        f"{what}.process_s": time.perf_counter() - begun
-    }
-
-
-def measure_file(folder: Path, percent: float, regions: int, run: str) -> dict:
-    """All measurements of one size."""
-    file, cache = folder / f"{percent:g}.json", folder / "cache"
-    images, boxes = int(IMAGES * percent / 100), int(BOXES * percent / 100)
-    write(file, images, boxes)
-    row = {"images": images, "boxes": boxes, "file_mb": file.stat().st_size / 1e6}
-    for what in ["build", "reopen", *(["json_load"] if percent <= 10 else [])]:
-        row |= measured(what, file, cache)
-        print(row, flush=True)
-    row["index_mb"] = sum(path.stat().st_size for path in cache.rglob("*.sqlite")) / 1e6
-    if "build.index.cpu_s" in row:
-        row["boxes_per_cpu_s"] = boxes / row["build.index.cpu_s"]
-    if regions:
-        for what, *more in (("pictures", str(regions)), ("draw", str(regions)), ("go_on", run)):
-            row |= measured(what, file, cache, *more)
-            print(row, flush=True)
+    row = json.loads(subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, text=True).stdout)
+    print(f"{file.stem:>5} % {what:10} {row}", flush=True)
     return row
+
+
+def figures(folder: Path, percent: float, regions: int, run: str) -> dict:
+    """The figures of one size by name."""
+    file, cache = folder / f"{percent:g}.json", folder / "cache"
+    boxes = int(BOXES * percent / 100)
+    write(file, int(IMAGES * percent / 100), boxes)
+    built, opened = measured("build", file, cache), measured("reopen", file, cache)
+    found = {
+        "boxes_per_s": boxes / built["index_s"],
+        "boxes_per_cpu_s": boxes / built["index_cpu_s"],
+        "imported_rss_mb": built["imported_rss_mb"],
+        "peak_rss_mb": built["index_rss_mb"],
+        "reopen_s": opened["index_s"],
+        "reopen_cpu_s": opened["index_cpu_s"],
+        "reopen_rss_mb": opened["index_rss_mb"],
+        "read_s_per_10k_images": opened["10k_pictures_s"],
+        "index_mb": sum(path.stat().st_size for path in cache.rglob("*.sqlite")) / 1e6,
+        "file_mb": file.stat().st_size / 1e6,
+    }
+    if percent <= 10:
+        plain = measured("json_load", file, cache)
+        found["json_load"] = {"boxes_per_s": boxes / plain["all_s"], "peak_rss_mb": plain["all_rss_mb"]}
+    if regions:
+        measured("pictures", file, cache, str(regions))
+        found["regions"] = {
+            "new": measured("draw", file, cache, str(regions)),
+            "opened_again": measured("go_on", file, cache, run),
+        }
+    return found
 
 
 def main():
@@ -275,7 +289,8 @@ def main():
     for percent in sizes:
         regions = arguments.regions if percent == sizes[-1] else 0
         with tempfile.TemporaryDirectory() as folder:
-            result[f"{percent:g}%"] = measure_file(Path(folder), percent, regions, arguments.run)
+            for name, figure in figures(Path(folder), percent, regions, arguments.run).items():
+                result.setdefault(name, {})[f"{percent:g}%"] = figure
     if arguments.json:
         write_json(arguments.json, result)
 
