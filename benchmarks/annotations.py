@@ -285,6 +285,8 @@ def main():
     if arguments.measure:
         what, *given = arguments.measure
         return print(json.dumps(MEASURES[what](*given)))
+    if arguments.regions and not (Path(arguments.run) / "candidates").is_dir():
+        parser.error(f"--run {arguments.run}: holds no answers; `make demo` makes some, or name another run")
     sizes, result = [*arguments.percent, *([100] if arguments.whole else [])], {}
     for percent in sizes:
         regions = arguments.regions if percent == sizes[-1] else 0

@@ -201,7 +201,18 @@ def _summed(index: Path, path: Path) -> Path:
 def _built(db: sqlite3.Connection, file: str, name_of) -> sqlite3.Connection:
     """Fill ``db`` with the index of ``file``, in one pass over it."""
     db.executescript(SCHEMA)
-    skipped, categories = Counter(), []
+    facts = _in_order(db, file, *_as_it_stands(db, file, name_of))
+    db.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
+    db.commit()
+    db.execute("DROP TABLE scattered")
+    return db
+
+
+def _as_it_stands(db: sqlite3.Connection, file: str, name_of) -> tuple[Counter, list]:
+    """Read the file once: its images and, ``scattered``, its annotations. What was left out so far, by
+    reason; the categories.
+    """
+    skipped, categories = Counter[str](), list[object]()
     with open(file, "rb") as source:
         stream = RecordStream(source, file)
         missing = set(LISTS)
@@ -230,14 +241,19 @@ def _built(db: sqlite3.Connection, file: str, name_of) -> sqlite3.Connection:
         raise UserError(
             f"{file} has no '{min(missing, key=LISTS.index)}' list: --spr_annotations wants COCO JSON"
         )
-    # Sorted, so that a picture's stand together however they are strewn over the file.
+    skipped["duplicate_image_id"] -= _number(db, "SELECT count(*) FROM images")
+    return skipped, categories
+
+
+def _in_order(db: sqlite3.Connection, file: str, skipped: Counter, categories: list) -> dict:
+    """Sort what was read by pictures, and count what is told of the whole file."""
+    # So that a picture's stand together however they are strewn over the file.
     owned = "SELECT image, start, length FROM scattered WHERE image NOT NULL ORDER BY image, start"
     db.execute(f"INSERT INTO annotations {owned}")
     per_image = "SELECT image, count(*) AS n FROM annotations GROUP BY image"
     skipped["unknown_image"] = _number(db, "SELECT count(*) FROM scattered WHERE image IS NULL") + _number(
         db, f"SELECT sum(n) FROM ({per_image}) WHERE image NOT IN (SELECT id FROM images)"
     )
-    skipped["duplicate_image_id"] -= _number(db, "SELECT count(*) FROM images")
     for id, name in db.execute("SELECT id, name FROM images WHERE clash LIMIT 1"):
         first = _backwards(name)
         raise UserError(
@@ -249,16 +265,12 @@ def _built(db: sqlite3.Connection, file: str, name_of) -> sqlite3.Connection:
     of_firsts = db.execute(f"SELECT id FROM images WHERE place IN ({firsts}) ORDER BY place")
     texts = _number(db, "SELECT count(*) FROM images WHERE typeof(id) = 'text'")
     ids = Ids(list(chain.from_iterable(of_firsts)) if texts else array("q", chain.from_iterable(of_firsts)))
-    facts = {
+    return {
         "skipped": json.dumps(+skipped),
         "categories": json.dumps(categories),
         "again": _number(db, "SELECT count(*) FROM images") - len(ids),
         "ids": ids.packed(),
     }
-    db.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
-    db.commit()
-    db.execute("DROP TABLE scattered")
-    return db
 
 
 def _number(db: sqlite3.Connection, query: str) -> int:
