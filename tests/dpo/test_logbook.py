@@ -17,7 +17,7 @@ from spr_plugin.files import read_json
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.steps import StepLog, told
-from spr_plugin.tools.status import look
+from spr_plugin.tools.status import read_status
 
 from . import live
 from .live import Reporter
@@ -241,7 +241,7 @@ def test_the_host_s_state_stays_the_host_s_also_after_a_death(random_llava, tmp_
     assert first == 3 + 2 and [one["global_step"] for one in steps] == [3 + one["step"] for one in steps]
     later = StepLog(Folder.under(out).round(2)).read()
     assert later[0]["global_step"] == steps[-1]["global_step"] + later[0]["step"]
-    found = look(out)
+    found = read_status(out)
     assert found["state"] == "running" and [one["stage"] for one in found["rounds"]] == ["dpo", "dpo"]
     for one in found["rounds"]:
         assert all(stage["done"] == stage["total"] for stage in one["stages"])
