@@ -105,8 +105,8 @@ def patterns() -> dict[str, re.Pattern]:
             ]
             for owner in owners:
                 for name, value in vars(owner).items():
-                    for place, pattern in enumerate(compiled(value)):
-                        found[f"{module.name}.{name}" + (f"[{place}]" if place else "")] = pattern
+                    for index, pattern in enumerate(compiled(value)):
+                        found[f"{module.name}.{name}" + (f"[{index}]" if index else "")] = pattern
     return found
 
 

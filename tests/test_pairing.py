@@ -273,7 +273,7 @@ SCORES = st.none() | st.integers(-3, 3).map(float)
 
 @given(st.lists(st.tuples(SCORES, SCORES), max_size=6), st.randoms())
 def test_a_pair_is_the_extremes_whatever_the_order(rows, shuffler):
-    candidates = [candidate(str(place), *row) for place, row in enumerate(rows)]
+    candidates = [candidate(str(index), *row) for index, row in enumerate(rows)]
     pair = pair_of(candidates)
     shuffler.shuffle(candidates)
     assert pair_of(candidates) == pair

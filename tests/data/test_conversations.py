@@ -206,8 +206,8 @@ def test_so_few_that_they_may_be_mistakes_are_counted_aloud(folder, capfd):
     rows = boxed(folder, "pad", (640, 320), 400)
     other = record([(REC.format("other"), "[0.1, 0.31, 0.5, 0.98]")], image="wide.png")
     mine(folder, [*rows, other])
-    said = capfd.readouterr().err
-    assert "1 of 401 boxes on non-square pictures" in said and "such boxes are left out" in said
+    err = capfd.readouterr().err
+    assert "1 of 401 boxes on non-square pictures" in err and "such boxes are left out" in err
 
 
 def in_folder(rows, folder, name):

@@ -192,8 +192,8 @@ def world(tmp_path):
     inside, beside = tmp_path / "images", tmp_path / "images-of-others"
     (inside / "sub").mkdir(parents=True)
     beside.mkdir()
-    for place, name in enumerate(("images/a.png", "images/sub/b.png", "images-of-others/c.png", "d.png")):
-        rgb(place).save(tmp_path / name)
+    for index, name in enumerate(("images/a.png", "images/sub/b.png", "images-of-others/c.png", "d.png")):
+        rgb(index).save(tmp_path / name)
     (inside / "link.png").symlink_to(inside / "sub" / "b.png")
     (inside / "chain.png").symlink_to("link.png")
     (inside / "linked").symlink_to(inside / "sub")
@@ -216,8 +216,8 @@ def annotated(world, names) -> str:
     images, rows = [], []
     for number, name in enumerate(names, 10):
         images.append({"id": number, "file_name": name.format(world), "width": 90, "height": 60})
-        for place in range(5):
-            row = {"id": len(rows), "image_id": number, "category_id": 1, "bbox": [16 * place, 10, 14, 20]}
+        for index in range(5):
+            row = {"id": len(rows), "image_id": number, "category_id": 1, "bbox": [16 * index, 10, 14, 20]}
             rows.append(row)
     content = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "cup"}]}
     (world / "coco.json").write_text(json.dumps(content))

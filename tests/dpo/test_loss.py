@@ -62,8 +62,8 @@ def test_words_drift_by_hand_and_by_a_loop():
     account, and the gradient is that of the formula."""
     generator = torch.Generator().manual_seed(0)
     lengths = [3, 1, 2, 4]  # chosen of both pairs, rejected of both
-    scored = torch.tensor([[place < n for place in range(4)] for n in lengths])
-    told = torch.tensor([place % 2 == 1 for n in lengths for place in range(n)])
+    scored = torch.tensor([[index < n for index in range(4)] for n in lengths])
+    told = torch.tensor([index % 2 == 1 for n in lengths for index in range(n)])
     entry = torch.randn(sum(lengths), generator=generator, dtype=torch.float64)
     said = torch.zeros(4, 4, dtype=torch.float64).masked_scatter(scored, entry)
     said = (
@@ -71,9 +71,9 @@ def test_words_drift_by_hand_and_by_a_loop():
     ).requires_grad_()
     sums, counts, number = [0.0, 0.0], [0, 0], 0
     for row, length in enumerate(lengths):
-        for place in range(length):
-            if place % 2 == 0:
-                ratio = (said[row, place] - entry[number]).exp()
+        for index in range(length):
+            if index % 2 == 0:
+                ratio = (said[row, index] - entry[number]).exp()
                 sums[row % 2] = sums[row % 2] + ratio - 1 - ratio.log()
                 counts[row % 2] += 1
             number += 1
@@ -152,7 +152,7 @@ def test_the_sft_term_is_a_mean_over_tokens_and_not_over_pairs():
 def test_a_step_s_loss_and_gradient_are_those_of_its_pairs_at_once(kinds, count, batch, accumulation, world):
     """However the plan divides them: the Trainer divides by the accumulated steps, ranks average."""
     chosen, rejected = [1, 9, 2, 7, 1, 3, 14, 2][:count], [4, 1, 6, 2, 2, 9, 3, 5][:count]
-    scored = torch.tensor([[place < n for place in range(14)] for n in (*chosen, *rejected)])
+    scored = torch.tensor([[index < n for index in range(14)] for n in (*chosen, *rejected)])
     said = torch.randn(scored.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * scored
     found = []
     for sizes in ((8, 1, 1), (batch, accumulation, world)):

@@ -192,11 +192,11 @@ def naive_loss(host, pair, reference):
         told = coordinate_tokens(host.box_format, pieces[side])
         changed = changed_tokens(pieces)[side]
         total, count, number = 0.0, 0.0, 0
-        for place in range(1, len(labels)):
-            if labels[place] == IGNORED:
+        for index in range(1, len(labels)):
+            if labels[index] == IGNORED:
                 continue
             weight = (2.0 if told[number] else 0.5) * (3.0 if changed[number] else 0.25)
-            total = total + weight * row[place - 1].log_softmax(-1)[labels[place]]
+            total = total + weight * row[index - 1].log_softmax(-1)[labels[index]]
             count, number = count + weight, number + 1
         assert number == len(pieces[side])
         sums.append(total)

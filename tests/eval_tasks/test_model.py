@@ -55,7 +55,7 @@ def pictures(tiny_world):
         Image.open(path).convert("RGB") for path in sorted((tiny_world(sft=24) / "images").rglob("*.png"))
     ]
     shapes = [(0, 0, side, 112) for side in (112, 80)]
-    return [picture.crop(shapes[place % 2]) for place, picture in enumerate(shown[:24])]
+    return [picture.crop(shapes[index % 2]) for index, picture in enumerate(shown[:24])]
 
 
 EXPRESSIONS = [f"{colour} {shape}" for colour in ("red", "blue", "green") for shape in ("circle", "square")]
@@ -68,9 +68,9 @@ def asked(model, rows, task="t", **settings):
     model.task_dict = {task: {"test": [{"shown": shown} for _, shown in rows]}}
     how = {name: value for name, value in {**GREEDY, **settings}.items() if value is not None}
     made = []
-    for place, (text, _) in enumerate(rows):
-        arguments = (text, dict(how), lambda doc: doc["shown"], place, task, "test")
-        about = {"task": task, "doc_id": place, "repeats": 1}
+    for index, (text, _) in enumerate(rows):
+        arguments = (text, dict(how), lambda doc: doc["shown"], index, task, "test")
+        about = {"task": task, "doc_id": index, "repeats": 1}
         made.append(Instance("generate_until", arguments, 0, about))
     return made
 

@@ -35,7 +35,7 @@ def oracle(task="t", docs=(), **arguments):
 
 
 def answers(model, task, docs):
-    return model.generate_until([Request("", {}, None, place, task, "val") for place in range(len(docs))])
+    return model.generate_until([Request("", {}, None, index, task, "val") for index in range(len(docs))])
 
 
 def documents(protocol, count, **fields):

@@ -48,7 +48,7 @@ def save_dino(folder, limit=32):
     """Grounding DINO's layout with tiny parts; its begin, end and full stop have BERT's ids, which the model
     knows by heart.
     """
-    vocabulary = [f"[unused{place}]" for place in range(1100)]
+    vocabulary = [f"[unused{index}]" for index in range(1100)]
     vocabulary[0], vocabulary[100], vocabulary[101], vocabulary[102], vocabulary[103] = (
         "[PAD]",
         "[UNK]",
@@ -94,7 +94,7 @@ def image_processor(family, **settings):
 def save_owl(folder, family="Owlv2"):
     letters = [*LETTERS, *(letter + "</w>" for letter in LETTERS)]
     vocabulary = ["!", "<|startoftext|>", "<|endoftext|>", *letters]
-    (folder / "vocab.json").write_text(json.dumps({token: place for place, token in enumerate(vocabulary)}))
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(vocabulary)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     tokenizer = transformers.CLIPTokenizerFast(
         str(folder / "vocab.json"),

@@ -102,11 +102,11 @@ def assert_decodes_as_its_own_forward(host, rows: list[dict], count: int = 6) ->
         told = decode(host, rows, [[0, 1]] * len(rows), None, count)
     for row, (first, second) in zip(rows, told):
         expected = greedy(host, row, count)
-        ends = [place for place, token in enumerate(expected) if token in host.stop_tokens]
+        ends = [index for index, token in enumerate(expected) if token in host.stop_tokens]
         # LLaVA's collators take a padding token that was said for padding: what whole forwards say behind one
         # is of another row.
         sure = next(
-            (place + 1 for place, token in enumerate(expected) if token == host.tokenizer.pad_token_id), count
+            (index + 1 for index, token in enumerate(expected) if token == host.tokenizer.pad_token_id), count
         )
         assert first == second and first[:sure] == expected[: min(ends[0] if ends else count, sure)], (
             first,

@@ -192,7 +192,7 @@ def test_a_prompt_that_llava_may_cut_is_not_taken_apart(host, rows, monkeypatch)
 @pytest.mark.slow
 def test_a_sample_does_not_depend_on_its_batch(host, rows):
     """The same seeds alone, in company, and with other numbers of samples."""
-    draw, seeds = drawing(), [[10 * place + index for index in range(3)] for place in range(len(rows))]
+    draw, seeds = drawing(), [[10 * number + index for index in range(3)] for number in range(len(rows))]
     together = decode(host, rows, seeds, draw, 40)
     alone = [decode(host, [row], [mine], draw, 40)[0] for row, mine in zip(rows, seeds)]
     single = [

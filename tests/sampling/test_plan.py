@@ -51,7 +51,7 @@ def test_an_answer_cut_in_the_middle_of_a_character_is_logged(tmp_path, said, ke
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 8)), min_size=1, max_size=12), st.integers(1, 9))
 def test_the_plan_holds_every_prompt_once_and_pictures_together(shape, size):
-    queries = [query(image, place, objects) for place, (image, objects) in enumerate(shape)]
+    queries = [query(image, index, objects) for index, (image, objects) in enumerate(shape)]
     config = SPRConfig(spr=True, spr_sample_batch=size)
     plan = batch_plan(queries, find_recipe(config, FORM), size)
     asks = [tuple(ask) for batch in plan for ask in batch["asks"]]

@@ -41,7 +41,7 @@ def _late_reader(rank, folder):
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 def test_shares_are_whole_and_of_like_size(monkeypatch, world):
-    batches, dealt = [(place, size) for place, size in enumerate([8, 1] * 9 + [5])], []
+    batches, dealt = [(index, size) for index, size in enumerate([8, 1] * 9 + [5])], []
     monkeypatch.setattr(ranks, "world", lambda: world)
     for rank in range(world):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
