@@ -51,9 +51,6 @@ def head_noun(name: str) -> str:
         if verb or (begins and word in ("and", "or")):
             words = words[index + 1 :]
             break
-    # the cup of "is holding a cup"
-    if len(words) > 1 and words[0].endswith("ing") and _DETERMINER.match(words[1]):
-        words = words[1:]
     nouns: list[str] = []
     for word, follows in zip(words, [*words[1:], ""]):
         part = word.endswith("ing") and _DETERMINER.match(follows)
