@@ -167,7 +167,7 @@ def _output_dir(seen: Seen) -> str:
     if not config.spr_overwrite:
         ranks.from_rank_0(lambda: check_layout(folder))
     seen.layout = True
-    entered = not config.spr_overwrite and entry.found(folder, entry.training_of(seen.trainer, config))
+    entered = not config.spr_overwrite and entry.is_end_of(folder, entry.training_of(seen.trainer, config))
     whole = folder.path.absolute()
     holder = next(path for path in (whole, *whole.parents) if path.exists())
     trained = [p for p in seen.trainer.model.parameters() if p.requires_grad]

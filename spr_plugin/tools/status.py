@@ -103,7 +103,7 @@ def log_of(folder: Folder, name: str, now: float) -> Status | None:
         done += begun["held"] - sum(was.values())
     total = begun["total"] if begun else done
     rate = sum(rank["rate"] for rank in ranks if rank["rate"]) or None
-    return measured(name, LOGS[name], done, total, rate) | {"ranks": ranks}
+    return stage_status(name, LOGS[name], done, total, rate) | {"ranks": ranks}
 
 
 def steps_of(run: SavedRun, now: float) -> Status | None:
@@ -114,10 +114,10 @@ def steps_of(run: SavedRun, now: float) -> Status | None:
     last = run.steps[-1] if run.steps else {}
     done, since = last.get("step", 0), last.get("time", begun["time"])
     rate = rate_of(done - begun["held"], begun["time"], since)
-    return measured("dpo", "steps", done, begun["total"], rate) | {"seconds_ago": max(0.0, now - since)}
+    return stage_status("dpo", "steps", done, begun["total"], rate) | {"seconds_ago": max(0.0, now - since)}
 
 
-def measured(stage: str, unit: str, done: int, total: int, rate: float | None) -> Status:
+def stage_status(stage: str, unit: str, done: int, total: int, rate: float | None) -> Status:
     left = max(0, total - done)
     seconds = 0.0 if not left else left / rate if rate else None
     return {"stage": stage, "unit": unit, "done": done, "total": total, "rate": rate, "seconds_left": seconds}
