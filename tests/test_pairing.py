@@ -121,8 +121,8 @@ def test_without_a_gap_there_is_no_preference():
 
 @pytest.mark.parametrize(("gap", "skipped"), [(0.25, False), (0.25 + 1e-9, True), (0.0, False)])
 def test_a_gap_of_the_least_size_is_enough(gap, skipped):
-    found = pair_of([candidate("a", 0.5, 0.75), candidate("b", 0.6, 0.4)], min_gap=gap)
-    assert (found == "gap_too_small") == skipped
+    pair = pair_of([candidate("a", 0.5, 0.75), candidate("b", 0.6, 0.4)], min_gap=gap)
+    assert (pair == "gap_too_small") == skipped
 
 
 def test_pairs_by_chance_depend_on_the_query_alone():

@@ -113,8 +113,10 @@ def test_a_roboflow_export_of_an_excluded_picture_is_left_out(source, regions):
         .replace("000000000009.jpg", "COCO_train2014_000000000009_jpg.rf.0f3a9c12ab.jpg")
     )
     (source / "coco.json").write_text(content)
-    found, counts = regions(spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")])
-    assert set(found) == {"1", "2"} and counts["excluded"] == 1
+    queries, counts = regions(
+        spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")]
+    )
+    assert set(queries) == {"1", "2"} and counts["excluded"] == 1
 
 
 def test_exclusions_that_match_nothing_and_regions_that_are_not_there_are_said(source, capfd, regions):
@@ -132,8 +134,10 @@ def test_a_picture_whose_name_has_two_numbers_is_left_out_and_named(source, capf
     twice = "000000000123_000000000009.jpg"
     (source / "000000000009.jpg").rename(source / twice)
     (source / "coco.json").write_text((source / "coco.json").read_text().replace("000000000009.jpg", twice))
-    found, counts = regions(spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")])
-    assert set(found) == {"1", "2"} and counts["excluded"] == 1
+    queries, counts = regions(
+        spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")]
+    )
+    assert set(queries) == {"1", "2"} and counts["excluded"] == 1
     err = capfd.readouterr().err
     assert (
         f"1 pictures with several numbers in their names, such as {source}/{twice}, are left out for one of"
@@ -161,8 +165,8 @@ def test_the_aspect_of_the_data_is_not_the_host_s(source, regions):
     grounded(source)
     with pytest.raises(UserError, match="--spr_data_aspect pad"):
         regions(aspect="square")
-    found, _ = regions(aspect="square", spr_data_aspect="pad")
-    assert found == {"c.jpg": 24}
+    queries, _ = regions(aspect="square", spr_data_aspect="pad")
+    assert queries == {"c.jpg": 24}
 
 
 @pytest.mark.parametrize("aspect", ["sqare", "PAD", "padded_square", ""])

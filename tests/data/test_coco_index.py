@@ -178,8 +178,8 @@ def test_only_sampled_pictures_are_touched(tmp_path):
     ] == 100
 
 
-def flipped(data: bytes, place: int) -> bytes:
-    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+def flipped(data: bytes, offset: int) -> bytes:
+    return data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :]
 
 
 DAMAGES = {

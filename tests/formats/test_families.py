@@ -443,7 +443,7 @@ LISTED = {
 def test_one_of_a_list_that_cannot_be_read_is_a_failure_of_its_own(listed, written, unread):
     """The others stay, and the text loses its coordinates alone."""
     form, write = LISTED[listed]
-    boxes = [(unread, A, B)[place] for place in written]
+    boxes = [(unread, A, B)[number] for number in written]
     text, size = write(boxes), (980, 980)  # of which Qwen2.5-VL sees each pixel
     parsed = form.parse(text, *size)
     assert [box.xyxy for box in parsed.boxes] == [READ[box] for box in boxes if box in READ]

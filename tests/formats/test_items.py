@@ -26,8 +26,8 @@ def cut(form, text):
     )
     parsed = form.parse(written, 100, 100)
     lost = [bool(mark) for _, mark in BOX.findall(text)]
-    places = [place for place, mention in enumerate(parsed.mentions) for _ in mention.boxes]
-    gone = set(places) - {place for place, is_lost in zip(places, lost, strict=True) if not is_lost}
+    owners = [index for index, mention in enumerate(parsed.mentions) for _ in mention.boxes]
+    gone = set(owners) - {index for index, is_lost in zip(owners, lost, strict=True) if not is_lost}
     left, bare = form.without_items(written, parsed, gone)
     for digit, box in boxes.items():
         left = left and left.replace(box, f"[{digit}]")

@@ -124,13 +124,13 @@ STATES = {
 def test_each_state_says_where_it_is_and_what_comes_next(tmp_path, make):
     make(tmp_path / "out" / "spr")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    found = read_status(tmp_path / "out")
+    status_now = read_status(tmp_path / "out")
     state, stage, following = STATES[make]
-    assert (found["state"], found["stage"]) == (state, stage) and following in found["next"]
-    assert found["round"] == len(found["rounds"]) == (2 if make is second_round else 1)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    said = lines_of(found)
-    assert said[0].startswith(f"{tmp_path}/out/spr: {state}") and all(line.isprintable() for line in said)
+    assert (status_now["state"], status_now["stage"]) == (state, stage) and following in status_now["next"]
+    assert status_now["round"] == len(status_now["rounds"]) == (2 if make is second_round else 1)
+    assert json.loads(json.dumps(status_now, allow_nan=False)) == status_now
+    lines = lines_of(status_now)
+    assert lines[0].startswith(f"{tmp_path}/out/spr: {state}") and all(line.isprintable() for line in lines)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -202,10 +202,10 @@ def no_manifest(folder):
 def test_what_is_half_written_is_left_out(tmp_path, break_):
     folder = training(tmp_path)
     break_(folder)
-    found = read_status(tmp_path)
-    (stage,) = [one for one in found["rounds"][0]["stages"] if one["stage"] == "candidates"]
-    assert stage["done"] == (7 if break_ is torn else 8) and found["stage"] == "dpo"
-    assert found["rounds"][0]["step"]["step"] == (20 if break_ is torn else 30)
+    status_now = read_status(tmp_path)
+    (stage,) = [one for one in status_now["rounds"][0]["stages"] if one["stage"] == "candidates"]
+    assert stage["done"] == (7 if break_ is torn else 8) and status_now["stage"] == "dpo"
+    assert status_now["rounds"][0]["step"]["step"] == (20 if break_ is torn else 30)
 
 
 def empty(folder):

@@ -86,13 +86,13 @@ def _play(rank, folder):
     import torch.distributed as dist
 
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=3)
-    said = {}
+    lines = {}
     for name, (act, *places) in SCENES.items():
         try:
-            said[name] = act(folder, *places)
+            lines[name] = act(folder, *places)
         except UserError as error:
-            said[name] = str(error)
-    (folder / f"said-{rank}").write_text(json.dumps(said))
+            lines[name] = str(error)
+    (folder / f"said-{rank}").write_text(json.dumps(lines))
     ranks.barrier()
     dist.destroy_process_group()
 

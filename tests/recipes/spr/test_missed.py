@@ -119,8 +119,8 @@ def test_without_the_flag_and_where_an_answer_stands_alone_nothing_is_added():
     ],
 )
 def test_the_order_is_measured(answers, name):
-    found = measured_order(answers)
-    assert found.name == name and found.pairs == sum(len(one) * (len(one) - 1) // 2 for one in answers)
+    order = measured_order(answers)
+    assert order.name == name and order.pairs == sum(len(one) * (len(one) - 1) // 2 for one in answers)
 
 
 @pytest.mark.parametrize("name", KEYS)
