@@ -207,8 +207,12 @@ def test_mdetrs_layout(tmp_path):
     }
     (tmp_path / "finetune_refcoco+_testB.json").write_text(json.dumps(content))
     releases.convert("refcoco", str(tmp_path), str(tmp_path / "root"))
-    (found,) = documents(tmp_path / "root", "spr_refcocoplus_testB")
-    assert (found["id"], found["expression"], found["bbox"]) == ("7", "red cat", [1.0, 2.0, 31.0, 42.0])
+    (document,) = documents(tmp_path / "root", "spr_refcocoplus_testB")
+    assert (document["id"], document["expression"], document["bbox"]) == (
+        "7",
+        "red cat",
+        [1.0, 2.0, 31.0, 42.0],
+    )
 
 
 def test_an_id_that_stands_for_two_things_is_refused(tmp_path):
@@ -418,8 +422,12 @@ def test_visual_genome(tmp_path, capsys):
     (tmp_path / "densecap_splits.json").write_text(json.dumps({"train": [2], "val": [], "test": [1]}))
     picture(tmp_path / "VG_100K_2/1.jpg")
     releases.convert("vg", str(tmp_path), str(tmp_path / "root"))
-    (found,) = documents(tmp_path / "root", "spr_region_caption_vg")
-    assert (found["id"], found["references"], found["bbox"]) == ("3", ["red cat"], [0.0, 10.0, 25.0, 30.0])
+    (document,) = documents(tmp_path / "root", "spr_region_caption_vg")
+    assert (document["id"], document["references"], document["bbox"]) == (
+        "3",
+        ["red cat"],
+        [0.0, 10.0, 25.0, 30.0],
+    )
     said = "".join(capsys.readouterr())
     assert (
         "outside 1, too_small 1, no_phrase 1" in said

@@ -104,8 +104,8 @@ def test_trl_trains_on_what_was_written(output, tmp_path):
     rows = datasets.load_dataset(str(tmp_path / "trl"), cache_dir=str(tmp_path / "cache"), split="train")
     model, processor = make_vlm.make("qwen2_5_vl")
     batch = DataCollatorForVisionPreference(processor)([rows[0], rows[1]])
-    said = [ids[mask.bool()] for ids, mask in zip(batch["input_ids"], batch["completion_mask"])]
-    texts = processor.tokenizer.batch_decode(said, skip_special_tokens=True)
+    answers = [ids[mask.bool()] for ids, mask in zip(batch["input_ids"], batch["completion_mask"])]
+    texts = processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
     pairs = runs.open(output).pairs[:2]
     for text, answer in zip(texts, [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]):
         assert answer in text
