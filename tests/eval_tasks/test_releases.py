@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 pytest.importorskip("datasets")
+import pyarrow.parquet
 
 from spr_plugin.cli import commands
 from spr_plugin.errors import UserError
@@ -432,6 +433,20 @@ def test_visual_genome(tmp_path, capsys):
         "outside 1, too_small 1, no_phrase 1" in said
         and "region_descriptions.json: 5 regions; the published file has 5408689" in said
     )
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_a_column_may_be_empty_in_all_rows_that_are_written_first(tmp_path, monkeypatch, embed):
+    monkeypatch.setattr(releases, "ROWS_AT_ONCE", 2)
+    for name in "abc":
+        picture(tmp_path / f"{name}.jpg")
+    own = [{"synonyms": [], "area": 4}, {"synonyms": [], "area": 4}, {"synonyms": ["x"], "area": 0.5}]
+    records = [{"id": name, "image": f"{name}.jpg", **more} for name, more in zip("abc", own)]
+    releases._write(records, tmp_path, tmp_path / "root", "val", embed)
+    file = str(tmp_path / "root" / "val.parquet")
+    written = pyarrow.parquet.read_table(file).to_pylist()
+    assert [row["synonyms"] for row in written] == [[], [], ["x"]]
+    assert [row["area"] for row in written] == [4, 4, 0.5] and all(row["image"] for row in written)
 
 
 BROKEN = [float("nan"), float("inf"), -float("inf"), 10**400]
