@@ -52,15 +52,15 @@ def questions(host, count: int) -> list[list[dict]]:
     """The rows of each image."""
     from PIL import Image
 
-    found = [
+    pictures = [
         Image.open(path).convert("RGB") for path in sorted(Path(host.image_folder).rglob("*.png"))[:count]
     ]
-    boxes = [(0, 0, *(side * 2 // 3 for side in picture.size)) for picture in found]
+    boxes = [(0, 0, *(side * 2 // 3 for side in picture.size)) for picture in pictures]
     return [
         host.questions([p], PROMPTS)
         + host.questions([p.crop(box)], PROMPTS[:1])
         + host.questions([p.crop(box[:2] + tuple(s // 2 for s in p.size))], PROMPTS[:1])
-        for p, box in zip(found, boxes)
+        for p, box in zip(pictures, boxes)
     ]
 
 
@@ -190,10 +190,10 @@ def ranks_speedup(folder: Path, regions: int) -> dict:
         for stage in ("sampling", "scoring"):
             taken = max(float(line.split()[1]) for line in out.splitlines() if line.startswith(stage))
             seconds.setdefault(f"ranks{count}_{stage}_s", []).append(taken)
-    found = {name: min(values) for name, values in seconds.items()}
+    best = {name: min(values) for name, values in seconds.items()}
     for stage in ("sampling", "scoring"):
-        found[f"ranks2_{stage}_speedup"] = found[f"ranks1_{stage}_s"] / found[f"ranks2_{stage}_s"]
-    return {**found, "ranks2_speedup": min(found["ranks2_sampling_speedup"], found["ranks2_scoring_speedup"])}
+        best[f"ranks2_{stage}_speedup"] = best[f"ranks1_{stage}_s"] / best[f"ranks2_{stage}_s"]
+    return {**best, "ranks2_speedup": min(best["ranks2_sampling_speedup"], best["ranks2_scoring_speedup"])}
 
 
 def one_rank(world: Path, out: Path, regions: int) -> None:
@@ -240,12 +240,12 @@ def part(name: str, world: Path, folder: Path, arguments) -> dict:
     host.trainer.model.eval()
     suppress_stop(host)
     seconds = measured(host, questions(host, images), arguments.tokens, rounds)
-    found = {
+    results = {
         **{f"{row}_s": value for row, value in seconds.items()},
         **ratios(seconds),
         "parameters": sum(p.numel() for p in host.llava.parameters()),
     }
-    return {f"{prefix}{key}": value for key, value in found.items()}
+    return {f"{prefix}{key}": value for key, value in results.items()}
 
 
 def main():
@@ -264,15 +264,15 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         world = tiny_world(Path(folder) / "world", sft=16, spr=64)
         for name in arguments.parts:
-            found = part(name, world, Path(folder), arguments)
-            print("\n".join(f"{key:40} {value:,.2f}" for key, value in found.items()), flush=True)
+            results = part(name, world, Path(folder), arguments)
+            print("\n".join(f"{key:40} {value:,.2f}" for key, value in results.items()), flush=True)
             if arguments.json:
                 common = {
                     "images": arguments.images,
                     "tokens": arguments.tokens,
                     "clock": "CPU seconds, one thread; of ranks wall seconds",
                 }
-                write_json(arguments.json, {**(read_json(arguments.json) or {}), **common, **found})
+                write_json(arguments.json, {**(read_json(arguments.json) or {}), **common, **results})
 
 
 if __name__ == "__main__":

@@ -110,8 +110,8 @@ class LiveSampler:
                 yield candidate(ask, index, raw, self.recipe)
 
     def decoded(self, rows: list[dict], seeds: list[list[int | None]]) -> list[list[list[int]]]:
-        """The answers to these rows, as tokens; prompts that show a picture whole share what it takes. In step,
-        every rank decodes equally many rows, since a host may call a module once a row: none is shared.
+        """The answers to these rows, as tokens; prompts that show a picture whole share what it takes. In
+        step, every rank decodes equally many rows, since a host may call a module once a row: none is shared.
         """
         length = self.config.spr_max_new_tokens
         if not self.in_step:
