@@ -253,7 +253,7 @@ def sample(context, out, aspect):
         [*FLAGS, "spr_sampler"],
         "spr sample --out DIR [--aspect pad]",
     )
-    annotated = config.spr_annotations or config.spr_recipe != "spr"
+    annotated = config.spr_annotations or "spr" not in config.recipes()
     if not (out and annotated and config.spr_image_folder and config.spr_box_format):
         raise UserError("spr sample needs --out, --spr_annotations, --spr_image_folder and --spr_box_format")
     for path in config.spr_plugin:

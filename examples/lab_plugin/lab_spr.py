@@ -145,8 +145,8 @@ class Names(Recipe):
 
 
 @hookimpl
-def spr_recipe(config):
-    return Names(config) if config.spr_recipe == "names" else None
+def spr_recipe(name, config):
+    return Names(config) if name == "names" else None
 
 
 # --- a host: a Hugging Face model whose questions begin with the lab's own words

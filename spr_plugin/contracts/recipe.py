@@ -22,8 +22,9 @@ class CheckedRecipe(Recipe):
             of_kind(given, Recipe)
             has(given, Recipe.__annotations__)
             self.name = of_kind(given.name, str, "as name ")
-            if self.name != arguments["config"].spr_recipe:
-                raise Broken(f"gives the recipe {shown(self.name)} for {arguments['config'].spr_recipe}")
+            (wanted,) = arguments["config"].recipes()
+            if self.name != wanted:
+                raise Broken(f"gives the recipe {shown(self.name)} for {wanted}")
             self.BEST = of_kind(given.BEST, str, "as BEST ")
             watched = of_kind(given.WATCHED, Mapping, "as WATCHED ")
             self.WATCHED = {

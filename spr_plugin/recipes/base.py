@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # The reason of a text that tries to be an answer and cannot be read as one.
 UNREADABLE = "unparsable"
+ENOUGH = 4  # fewer answers say nothing about a collapse
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,16 @@ class Recipe(ABC, Generic[AnyQuery]):
     thinks: bool = False
     MEANINGS: Mapping[str, str] = {}
     learned: str = ""
+
+    def of(self, query: AnyQuery) -> Recipe[Any]:
+        """The recipe that a query of this one's is of: itself, but where several are one
+        (:mod:`spr_plugin.recipes.several`).
+        """
+        return self
+
+    def watched(self, queries: Sequence[AnyQuery]) -> Mapping[str, float]:
+        """Of WATCHED what the answers to these queries tell a collapse by."""
+        return self.WATCHED if len(queries) >= ENOUGH else {}
 
     def after(self, answers: Iterable[tuple[AnyQuery, str, str]]) -> Recipe[AnyQuery]:
         """This recipe with what all answers of a run tell about its model, before any of them is judged; the

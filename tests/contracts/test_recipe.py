@@ -68,8 +68,8 @@ class Plugin:
         self.recipe, self.pairing = recipe, pairing
 
     @hookimpl
-    def spr_recipe(self, config):
-        return self.recipe if config.spr_recipe == "lab" else None
+    def spr_recipe(self, name):
+        return self.recipe if name == "lab" else None
 
     @hookimpl
     def spr_pairing(self, name):

@@ -107,6 +107,6 @@ class SpatialSSRL(Recipe[Query]):
 
 
 @hookimpl
-def spr_recipe(config: SPRConfig) -> SpatialSSRL | None:
+def spr_recipe(name: str, config: SPRConfig) -> SpatialSSRL | None:
     """``--spr_recipe spatial_ssrl``."""
-    return SpatialSSRL(config) if config.spr_recipe == NAME else None
+    return SpatialSSRL(config) if name == NAME else None

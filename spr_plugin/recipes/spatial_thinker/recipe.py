@@ -89,7 +89,7 @@ class SpatialThinker(Recipe[Query]):
     # --- asking
 
     def queries(self, source: Source) -> list[Query]:
-        file, folder = self.config.spr_annotations, source.image_folder or ""
+        file, folder = self.settings.annotations or self.config.spr_annotations, source.image_folder or ""
         if file is None:
             raise UserError(
                 "--spr_annotations: name the file of scene graphs that --spr_recipe spatial_thinker asks"
@@ -275,6 +275,6 @@ def query_of_row(row: Row, seed: int) -> Query:
 
 
 @hookimpl
-def spr_recipe(config: SPRConfig, box_format: BoxFormat | None) -> SpatialThinker | None:
+def spr_recipe(name: str, config: SPRConfig, box_format: BoxFormat | None) -> SpatialThinker | None:
     """``--spr_recipe spatial_thinker``."""
-    return SpatialThinker(config, box_format) if config.spr_recipe == "spatial_thinker" else None
+    return SpatialThinker(config, box_format) if name == SpatialThinker.name else None

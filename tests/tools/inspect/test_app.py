@@ -480,7 +480,7 @@ def test_without_its_plugin_a_run_shows_its_texts_and_says_what_is_missing(made_
     manifest = json.loads(made_run.folder.manifest.read_text())
     for change, says in (
         ({"box": {"family": "lab", "aspect": None}}, "No installed plugin knows the box format lab"),
-        ({"spr_recipe": "lab"}, "No plugin here has the recipe lab"),
+        ({"spr_recipe": ["lab"]}, "No plugin here has the recipe lab"),
     ):
         write_json(made_run.folder.manifest, {**manifest, "config": {**manifest["config"], **change}})
         browser = pages(made_run.output)
