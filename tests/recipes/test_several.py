@@ -117,9 +117,8 @@ def test_answers_are_judged_and_measured_as_each_alone_does(asked):
     """Also where two recipes ask about the same picture."""
     recipe, queries = asked(["spr", "spatial_thinker"], spr_regions=24)
     ready = recipe.on("cpu")
-    one = next(one for one in queries if one.recipe == "spr")
-    graph = next((two for two in queries if two.recipe != "spr" and two.sources == one.sources), None)
-    assert graph is not None, "another seed, where both ask about one picture"
+    own, graphs = ([one for one in queries if (one.recipe == "spr") == which] for which in (True, False))
+    one, graph = next((a, b) for a in own for b in graphs if a.sources == b.sources)
     texts = [[recipe.worked(query), "no box", ""] for query in (one, graph)]
     candidates = [[{"id": f"{n}{text[:3]}", "text": text} for text in row] for n, row in enumerate(texts)]
     for query, row, record in zip((one, graph), candidates, judge_queries([one, graph], candidates, ready)):
