@@ -14,7 +14,8 @@ class QueriesFlags(SeedFlags):
 
     spr_recipe: str = setting(
         "spr",
-        "what is asked and what a good answer is: spr, spatial_ssrl, spatial_thinker, or a plugin's, by name",
+        "what is asked and what a good answer is: spr, spatial_ssrl, spatial_thinker, actial, or a plugin's,"
+        " by name",
         shapes="queries",
     )
     spr_recipe_config: str | None = setting(
@@ -31,8 +32,8 @@ class QueriesFlags(SeedFlags):
     )
     spr_annotations: str | None = setting(
         None,
-        "COCO-format JSON with object boxes (spatial_thinker: scene graphs); default: mined from the grounded"
-        " conversations of --data_path",
+        "COCO-format JSON with object boxes (spatial_thinker: scene graphs, actial: poses); default: mined"
+        " from the grounded conversations of --data_path",
         shapes="queries",
     )
     spr_image_folder: str | None = setting(

@@ -18,6 +18,6 @@ def find_recipe(config: SPRConfig, box_format: BoxFormat | None) -> Recipe[Any]:
         return GivenPairs(config.spr_pairs, box_format)
     recipe: Recipe[Any] | None = ask("spr_recipe", config=config, box_format=box_format)
     if recipe is None:
-        ours = "spr, spatial_ssrl and spatial_thinker"
+        ours = "spr, spatial_ssrl, spatial_thinker and actial"
         raise UserError(f"--spr_recipe {config.spr_recipe}: no plugin has it; ours are {ours}")
     return recipe
