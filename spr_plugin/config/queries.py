@@ -14,8 +14,8 @@ class QueriesFlags(SeedFlags):
 
     spr_recipe: list[str] = setting(
         ["spr"],
-        "what is asked and what a good answer is: spr, spatial_ssrl, spatial_thinker, or a plugin's, by name;"
-        " several share --spr_regions alike, or as NAME=SHARE",
+        "what is asked and what a good answer is: spr, spatial_ssrl, spatial_thinker, actial, or a plugin's,"
+        " by name; several share --spr_regions alike, or as NAME=SHARE",
         within=SHARES,
         shapes="queries",
     )
@@ -33,8 +33,8 @@ class QueriesFlags(SeedFlags):
     )
     spr_annotations: str | None = setting(
         None,
-        "COCO-format JSON with object boxes (spatial_thinker: scene graphs); default: mined from the grounded"
-        " conversations of --data_path",
+        "COCO-format JSON with object boxes (spatial_thinker: scene graphs, actial: poses); default: mined"
+        " from the grounded conversations of --data_path",
         shapes="queries",
     )
     spr_image_folder: str | None = setting(

@@ -24,7 +24,7 @@ def find_recipe(config: SPRConfig, box_format: BoxFormat | None) -> Recipe[Any]:
         own = config.but_for({"spr_recipe": [name], "spr_regions": regions})
         recipe: Recipe[Any] | None = ask("spr_recipe", name=name, config=own, box_format=box_format)
         if recipe is None:
-            ours = "spr, spatial_ssrl and spatial_thinker"
+            ours = "spr, spatial_ssrl, spatial_thinker and actial"
             raise UserError(f"--spr_recipe {name}: no plugin has it; ours are {ours}")
         found.append(recipe)
     return Several(found) if len(found) > 1 else found[0]

@@ -108,6 +108,35 @@ def test_a_row_s_labels_are_its_answer_and_the_end_of_turn(host, pictures):
     assert host.box_format.describe() == {"family": "llava", "space": "normalized", "aspect": "anyres"}
 
 
+def test_several_pictures_in_one_question(host, pictures):
+    """Each is shown in its place, padded to one tile by the host; rows train and decode as those of a single
+    picture do.
+    """
+    shown = [Image.open(file).convert("RGB") for file in pictures]
+    (two,) = host.questions(shown[:2], ["Where is it?"])
+    row = host.row(pictures[:2], "Where is it?", "a dog")
+    assert (
+        torch.equal(row["input_ids"][: len(two["input_ids"])], two["input_ids"]) and host.most_pictures == 5
+    )
+    assert (row["input_ids"] == -200).sum() == 2 and host.fits(row)
+    for one, other, file in zip(row["image"], two["image"], pictures):
+        assert torch.equal(one[0], other[0]) and one[0].ndim == 3 and one[1] == Image.open(file).size
+    assert not torch.equal(row["image"][0][0], row["image"][1][0])
+    rows = [
+        two,
+        *host.questions(shown[1::-1], ["Which?", "Where is it?"]),
+        *host.questions(shown, ["Where?"]),
+    ]
+    assert_decodes_as_its_own_forward(host, rows)
+    assert_beginnings_are_shared(host, host.questions(shown[:2], ["Which?", "Describe both.", "Where?"]), 1)
+    sides = (
+        ("Where?", tuple(pictures[:2]), "a red circle", "blue"),
+        ("Which?", (pictures[2],), "a dog", "cat"),
+    )
+    pairs = [PreferencePair(f"p{i}", f"r{i}", *words, 1.0, 0.0, "a", "b") for i, words in enumerate(sides)]
+    assert_log_probs_of_its_own_forward(host, pairs)
+
+
 def test_a_rehearsal(host, pictures):
     assert_rehearses(host, pictures[0])
 

@@ -11,7 +11,6 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from spr_plugin.boxes import Array
 from spr_plugin.config import SPRConfig, own_settings
@@ -24,17 +23,8 @@ from spr_plugin.hookspecs import hookimpl
 from spr_plugin.ids import digest
 from spr_plugin.plugins import ask
 from spr_plugin.progress import listed, say
-from spr_plugin.recipes.base import (
-    UNREADABLE,
-    Judged,
-    JudgedAnswer,
-    Mark,
-    Prompt,
-    Query,
-    Recipe,
-    Source,
-    unjudged,
-)
+from spr_plugin.recipes.base import UNREADABLE, Judged, JudgedAnswer, Mark, Prompt, Query, Source
+from spr_plugin.recipes.by_text import ByText
 from spr_plugin.recipes.spatial_thinker.answers import Answer, read, written
 from spr_plugin.recipes.spatial_thinker.graph import Graph, Triple, graph_of, record_of
 from spr_plugin.recipes.spatial_thinker.meanings import MEANINGS
@@ -52,7 +42,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class SpatialThinker(Recipe[Query]):
+class SpatialThinker(ByText[Query]):
     """Scene graphs and answers.
 
     Args:
@@ -151,22 +141,7 @@ class SpatialThinker(Recipe[Query]):
 
     # --- judging
 
-    def judge(
-        self,
-        pictures: Sequence[Image.Image],
-        queries: Sequence[Query],
-        texts: Sequence[Sequence[str]],
-        pooled: bool = True,
-    ) -> list[Judged]:
-        """Truths are those of the queries, `pooled` or not."""
-        return [
-            Judged(query.truth, tuple(self._judged(query, text) for text in row))
-            for query, row in zip(queries, texts)
-        ]
-
-    def _judged(self, query: Query, text: str) -> JudgedAnswer:
-        if not text.strip():
-            return unjudged(text, "empty")
+    def judged(self, query: Query, text: str, texts: Sequence[str]) -> JudgedAnswer:
         true, answer = graph_of(query.truth["graph"]), read(text)
         terms, score = self._scored(query, true, answer, self.likeness)
         if answer is None:
