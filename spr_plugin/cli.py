@@ -16,6 +16,7 @@ from spr_plugin.settings import default_of
 from spr_plugin.tools.layouts import LAYOUTS
 
 FLAG = re.compile(r"--spr_\w+")
+COLD_STARTS = ("spatial_ssrl", "actial")  # recipes whose worked answers `spr data` writes
 # Flags of a run that `spr score` takes as they are.
 METHOD = ("repair", "match", "match_threshold", "count_duplicates", "reject_vague", "min_kept")
 
@@ -276,7 +277,7 @@ def compare(a, b, out):
 
 
 @commands.command()
-@click.argument("benchmark", type=click.Choice(["refcoco", "flickr30k", "lvis", "vg", "spatial_ssrl"]))
+@click.argument("benchmark", type=click.Choice(["refcoco", "flickr30k", "lvis", "vg", *COLD_STARTS]))
 @click.option("--from", "source", required=True, help="Folder of the original release, or of pictures.")
 @click.option("--to", "target", required=True, help="SPR_DATA_ROOT: gets BENCHMARK/SPLIT.parquet.")
 @click.option("--embed", is_flag=True, help="Put the pictures themselves into the files, not their paths.")
@@ -284,25 +285,26 @@ def compare(a, b, out):
 @click.option(
     "--cold_start",
     type=click.IntRange(1),
-    help="spatial_ssrl: so many worked answers, in LLaVA's JSON, for the host's own training.",
+    help="Of a recipe: so many worked answers, in LLaVA's JSON, for the host's own training.",
 )
-@click.option("--spr_recipe_config", help="spatial_ssrl: as in training.")
-@click.option("--spr_seed", type=click.IntRange(0), default=0, help="spatial_ssrl: as in training.")
+@click.option("--spr_recipe_config", help="Of a recipe: as in training.")
+@click.option("--spr_seed", type=click.IntRange(0), default=0, help="Of a recipe: as in training.")
 def data(benchmark, source, target, embed, allow_outside, cold_start, spr_recipe_config, spr_seed):
     """Convert a benchmark's original release into what the tasks read, or write a recipe's cold start."""
-    if benchmark != "spatial_ssrl":
+    if benchmark not in COLD_STARTS:
         from spr_plugin.eval_tasks.releases import convert
 
         if cold_start or spr_recipe_config:
-            raise UserError(f"spr data {benchmark}: --cold_start and --spr_recipe_config are of spatial_ssrl")
+            recipes = " and ".join(COLD_STARTS)
+            raise UserError(f"spr data {benchmark}: --cold_start and --spr_recipe_config are of {recipes}")
         convert(benchmark, source, target, embed, allow_outside)
         return
     from spr_plugin.tools.cold_start import write_cold_start
 
     if embed:
-        raise UserError("spr data spatial_ssrl: --embed is of releases; a cold start's pictures are files")
+        raise UserError(f"spr data {benchmark}: --embed is of releases; a cold start's pictures are files")
     if cold_start is None:
-        raise UserError("spr data spatial_ssrl: name how many worked answers to write by --cold_start N")
+        raise UserError(f"spr data {benchmark}: name how many worked answers to write by --cold_start N")
     own = {"spr_recipe_config": spr_recipe_config, "spr_seed": spr_seed, "spr_regions": cold_start}
     config = SPRConfig(spr=True, spr_recipe=benchmark, **own)
     print(write_cold_start(config, source, target, allow_outside))

@@ -7,6 +7,9 @@ import spr_plugin
 from spr_plugin.data import depth
 from spr_plugin.data.pictures import REASONS as OF_PICTURES
 from spr_plugin.meanings import LEFT_OUT, REASONS, meaning_of
+from spr_plugin.recipes.actial.meanings import MEANINGS as ACTIAL
+from spr_plugin.recipes.actial.motion import MOTIONS
+from spr_plugin.recipes.actial.pairs import MAKERS
 from spr_plugin.recipes.base import UNREADABLE
 from spr_plugin.recipes.by_text import MEANINGS as RIGHT_OR_WRONG
 from spr_plugin.recipes.spatial_ssrl.meanings import MEANINGS as SPATIAL
@@ -32,7 +35,7 @@ def test_what_is_left_out_of_a_source_has_its_sentence():
         r'["(](\w+_image_record|no_label)"', "data"
     )
     counted |= {f"box_{word}" for word in words(r"``(\w+)``  ", "formats/reading.py")}
-    assert len(counted) > 20 and counted <= LEFT_OUT.keys() | THINKER.keys()
+    assert len(counted) > 20 and counted <= LEFT_OUT.keys() | THINKER.keys() | ACTIAL.keys()
 
 
 def test_what_keeps_an_answer_or_a_pair_from_being_has_its_sentence():
@@ -74,6 +77,13 @@ def test_what_spatial_ssrl_says_has_its_sentence():
     given = words(r'Refused\("(\w+)"\)', recipe) | words(r'BadDepth\("(\w+)"\)', "data/depth.py")
     given |= {depth.MISSING, depth.UNREADABLE, depth.ANOTHER_SIZE, depth.ORDINAL, depth.SHALLOW}
     assert len(given) == 12 and given | {"exact", "format", "S"} | RIGHT_OR_WRONG.keys() == SPATIAL.keys()
+
+
+def test_what_actial_says_has_its_sentence():
+    recipe = "recipes/actial"
+    given = words(r'Refused\("(\w+)"\)', recipe) | words(r'skipped\["(\w+)"\]', "data/poses.py")
+    given |= {f"no_{motion}" for motion in MOTIONS.keys() - MAKERS.keys()}
+    assert len(given) == 12 and given | {"exact", "format", "S"} | RIGHT_OR_WRONG.keys() == ACTIAL.keys()
 
 
 def test_what_spatial_thinker_says_has_its_sentence():

@@ -1,16 +1,15 @@
 """Worked answers to a recipe's questions in LLaVA's JSON, for the host's own trainer: a model that has never
 answered in a recipe's form gives no right answers to prefer.
 
-    TO/images/ID.png     the pictures as the model is shown them
-    TO/cold_start.json   a conversation a question; "file_name" is the picture that it was made of, so that
-                         ``--spr_exclude TO/cold_start.json`` has a run ask about others
+    TO/images/ID.png     the pictures as the model is shown them; ID-1.png … of a question with several
+    TO/cold_start.json   a conversation a question; "file_name" is the (first) picture that it was made of, so
+                         that ``--spr_exclude TO/cold_start.json`` has a run ask about others
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from spr_plugin.config import SPRConfig
@@ -51,18 +50,22 @@ def write_cold_start(config: SPRConfig, pictures: str, target: str, allow_outsid
 
 
 def _written(recipe: Recipe, query: Query, folder: Path) -> dict[str, object]:
-    """The record of a question, whose one picture is written."""
-    (picture,) = query.pictures
+    """The record of a question, whose pictures are written; of several LLaVA-NeXT's loader takes a list."""
     answer = recipe.worked(query)
     if answer is None:
         raise UserError(f"the recipe {recipe.name} has no worked answers to write")
-    path = folder / f"{query.id}.png"
-    with disk_errors(path), draft(path) as file:
-        open_image(picture.source, picture.id).save(file, "PNG")
-    turns: Sequence[tuple[str, str]] = (("human", f"<image>\n{recipe.question(query)}"), ("gpt", answer))
+    several = len(query.pictures) > 1
+    names = [
+        f"{query.id}-{number}.png" if several else f"{query.id}.png"
+        for number, _ in enumerate(query.pictures, 1)
+    ]
+    for name, picture in zip(names, query.pictures):
+        with disk_errors(folder / name), draft(folder / name) as file:
+            open_image(picture.source, picture.id).save(file, "PNG")
+    question = "<image>\n" * len(names) + recipe.question(query)
     return {
         "id": query.id,
-        "image": path.name,
-        "file_name": picture.id,
-        "conversations": [{"from": who, "value": text} for who, text in turns],
+        "image": names if several else names[0],
+        "file_name": query.pictures[0].id,
+        "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}],
     }

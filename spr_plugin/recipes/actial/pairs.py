@@ -30,6 +30,7 @@ MOST_SHOTS = 100  # of a scene: of a longer one every second, third …
 TURNS = (12.0, 25.0)  # degrees of a turn that is made
 MOST_AWAY = 25.0  # degrees between two shots of which a shift is made
 TRIES = 8
+EDGE = 1e-6  # of a pixel, which a corner may lie outside: the last digits of a rotation decide nothing
 # A view shows at least half of what its shot does, a side; (share of it, place across and down) in order.
 SHARES = [
     (share, across, down)
@@ -234,7 +235,9 @@ def window_of(maps: list[Array], sizes: list[tuple[int, int]]) -> PixelBox | Non
     fits = np.ones(len(shares), dtype=bool)
     for map, (most_x, most_y) in zip(maps, sizes):
         x, y, z = np.moveaxis(map @ corners, 1, 0)
-        fits &= ((z > 0) & (x >= 0) & (x <= most_x * z) & (y >= 0) & (y <= most_y * z)).all(0)
+        room = EDGE * z
+        inside = (x >= -room) & (x <= most_x * z + room) & (y >= -room) & (y <= most_y * z + room)
+        fits &= ((z > 0) & inside).all(0)
     if not fits.any():
         return None
     place = int(fits.argmax())

@@ -7,7 +7,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.recipes.actial.answers import answered, reward, written
 from spr_plugin.recipes.actial.meanings import MEANINGS
-from spr_plugin.recipes.actial.settings import ActialSettings
+from spr_plugin.recipes.actial.settings import ActialSettings, weights
 from spr_plugin.recipes.actial.source import draw_queries
 from spr_plugin.recipes.base import Judged, Mark, Query, Source
 from spr_plugin.recipes.by_text import RightOrWrong, Worth
@@ -29,12 +29,12 @@ class Actial(RightOrWrong):
     def __init__(self, config: SPRConfig):
         self.config, self.settings = config, own_settings(config, ActialSettings)
         self.again = self.settings.resample
-        if self.settings.least_apart > self.settings.most_apart:
-            where = f"--spr_recipe_config {config.spr_recipe_config}: {NAME}"
-            raise UserError(
-                f"{where}: least_apart {self.settings.least_apart:g} is more than most_apart"
-                f" {self.settings.most_apart:g}"
-            )
+        least, most = self.settings.least_apart, self.settings.most_apart
+        where = f"--spr_recipe_config {config.spr_recipe_config}: {NAME}"
+        if least > most:
+            raise UserError(f"{where}: least_apart {least:g} is more than most_apart {most:g}")
+        if not any(weights(self.settings).values()):
+            raise UserError(f"{where}: motions {' '.join(self.settings.motions)}: leave one that weighs more")
 
     def queries(self, source: Source) -> list[Query]:
         return draw_queries(self.config, self.settings, source)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from spr_plugin.recipes.actial.motion import MOTIONS, TASKS
-from spr_plugin.settings import NOT_NEGATIVE, Range, one_of, setting, weights_of
+from spr_plugin.settings import NOT_NEGATIVE, Range, one_of, setting, weighed, weights_of
 
 # With these each question has left, right and none as often, and turning with a move tells no side.
 SHARES = ["orbit=5", "turn=3", "shift=3", "still=1"]
@@ -40,3 +40,8 @@ class ActialSettings:
     resample: int = setting(
         2, "a query whose answers are all right or all wrong is asked so many times more", within=NOT_NEGATIVE
     )
+
+
+def weights(settings: ActialSettings) -> dict[str, float]:
+    """How often each motion comes, as seen from the others."""
+    return {**dict.fromkeys(MOTIONS, 1.0), **weighed(settings.motions)}

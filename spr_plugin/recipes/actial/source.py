@@ -12,12 +12,10 @@ from spr_plugin.data.poses import Scene, Scenes
 from spr_plugin.data.selection import excluded
 from spr_plugin.ids import digest
 from spr_plugin.progress import counted, listed, progress, say
-from spr_plugin.recipes.actial.motion import MOTIONS
 from spr_plugin.recipes.actial.pairs import Pair, Refused, Shots
 from spr_plugin.recipes.actial.questions import question, reason
-from spr_plugin.recipes.actial.settings import ActialSettings
+from spr_plugin.recipes.actial.settings import ActialSettings, weights
 from spr_plugin.recipes.base import Query, Source
-from spr_plugin.settings import weighed
 
 SIDES = ("left", "right")
 
@@ -64,7 +62,7 @@ class Questions:
 
     def __init__(self, settings: ActialSettings, seed: int, skipped: Counter[str]):
         self._settings, self._seed, self._skipped = settings, seed, skipped
-        self._weights = {**dict.fromkeys(MOTIONS, 1.0), **weighed(settings.motions)}
+        self._weights = weights(settings)
         self._tasks = itertools.cycle(settings.tasks)
         self._asked = Counter[tuple[str, ...]]()  # (task, motion) and (task, motion, side) → how often
 
