@@ -124,6 +124,14 @@ class CheckedRecipe(Recipe):
                 raise Broken(f"gives no {', '.join(sorted(missing))}")
             return {of_kind(name, str): number(value, name) for name, value in made.items()}
 
+    def put(self, question: str, width: int, height: int) -> str:
+        with self._checking("put"):
+            return of_kind(self._given.put(question, width, height), str)
+
+    def said(self, text: str) -> str | None:
+        with self._checking("said"):
+            return of_kind(self._given.said(text), (str, type(None)))
+
     def read(self, record: Mapping) -> Query:
         with self._checking("read"):
             return of_kind(self._given.read(record), Query)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from spr_plugin.config import SPRConfig, own_settings
 from spr_plugin.errors import UserError
 from spr_plugin.hookspecs import hookimpl
-from spr_plugin.recipes.actial.answers import answered, reward, written
+from spr_plugin.recipes.actial.answers import ASKED, answered, reward, written
 from spr_plugin.recipes.actial.meanings import MEANINGS
 from spr_plugin.recipes.actial.settings import ActialSettings, weights
 from spr_plugin.recipes.actial.source import draw_queries
@@ -38,6 +38,9 @@ class Actial(RightOrWrong):
 
     def queries(self, source: Source) -> list[Query]:
         return draw_queries(self.config, self.settings, source)
+
+    def put(self, question: str, width: int, height: int) -> str:
+        return question + ASKED
 
     def said(self, text: str) -> str | None:
         return answered(text)

@@ -9,7 +9,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.recipes.base import Judged, Mark, Query, Source
 from spr_plugin.recipes.by_text import RightOrWrong, Worth
-from spr_plugin.recipes.spatial_ssrl.answers import boxed, reward, written
+from spr_plugin.recipes.spatial_ssrl.answers import ASKED, boxed, reward, written
 from spr_plugin.recipes.spatial_ssrl.meanings import MEANINGS
 from spr_plugin.recipes.spatial_ssrl.settings import OF_DEPTH, TASKS, Asking
 from spr_plugin.recipes.spatial_ssrl.source import draw_queries
@@ -40,6 +40,9 @@ class SpatialSSRL(RightOrWrong):
     def queries(self, source: Source) -> list[Query]:
         montage = self.ask.montage or source.most_pictures < PIECES
         return draw_queries(self.config, replace(self.ask, montage=montage), source)
+
+    def put(self, question: str, width: int, height: int) -> str:
+        return question + ASKED
 
     def said(self, text: str) -> str | None:
         return boxed(text)

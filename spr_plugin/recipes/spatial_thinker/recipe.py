@@ -65,6 +65,10 @@ class SpatialThinker(ByText[Query]):
         # An answer that is paired with itself needs no other.
         if self.config.spr_samples < 2 and {*weighed(self.config.spr_pairing)} != {"repaired"}:
             raise UserError("--spr_samples 1: a preference pair needs at least two answers to a question")
+        if self.box_format is None:
+            raise UserError(
+                "--spr_box_format: name how the model writes boxes, which the answers' scenes hold"
+            )
         if self.settings.names == "exact":
             return self
         model = ask("spr_similarity", config=self.config, device=device)
@@ -132,12 +136,23 @@ class SpatialThinker(ByText[Query]):
         return [Prompt("plain", self.question(query))]
 
     def question(self, query: Query) -> str:
-        view = self._seen(query.pictures[0])
-        return prompt(query.text, view.width, view.height)
+        picture = query.pictures[0]
+        return self.put(query.text, picture.width, picture.height)
+
+    def put(self, question: str, width: int, height: int) -> str:
+        view = self._view(width, height)
+        return prompt(question, view.width, view.height)
+
+    def said(self, text: str) -> str | None:
+        answer = read(text)
+        return answer.said if answer else None
 
     def _seen(self, picture: Picture) -> Seen:
+        return self._view(picture.width, picture.height)
+
+    def _view(self, width: int, height: int) -> Seen:
         assert self.box_format is not None, "where no plugin knows the format, a run is only shown"
-        return seen(self.box_format, picture.width, picture.height)
+        return seen(self.box_format, width, height)
 
     # --- judging
 
