@@ -193,8 +193,19 @@ GROUPS = {
     "spr_grounded_description": (["spr_grounded_description_val"], None),
     "spr_tiny_world": ([split.task for split in SPLITS if split.task.startswith("spr_tiny_world_")], None),
     "spr_general": (["gqa", "textvqa_val", "pope"], None),  # lmms-eval's own; regressions show there
+    "spr_spatial": (
+        [
+            *("cv_bench", "3dsrbench", "spatial457", "mmsi_bench", "mindcube_tiny", "viewspatial"),
+            *("blink_multi_view_reasoning", "blink_relative_depth", "blink_spatial_relation"),
+        ],
+        None,
+    ),
+    "spr_spatial_video": (["vsibench"], None),  # apart: models that know pictures alone refuse it
     "spr": (["spr_rec", "spr_flickr30k", "spr_lvis", "spr_region_caption", "spr_grounded_description"], None),
 }
+
+
+FOREIGN = ("spr_general", "spr_spatial", "spr_spatial_video")  # groups whose members are lmms-eval's own
 
 
 def module_of(protocol: str) -> str:

@@ -80,7 +80,7 @@ def test_bad_input_is_one_line(world, tmp_path):
         asked(world, tmp_path, "--cold_start", 3, "--embed")
     words = ["data", "refcoco", "--from", str(world), "--to", str(tmp_path), "--cold_start", "3"]
     with pytest.raises(
-        UserError, match="spr data refcoco: --cold_start and .* are of spatial_ssrl and actial"
+        UserError, match="spr data refcoco: --cold_start, .* are of spatial_ssrl, spatial_thinker, actial"
     ):
         CliRunner().invoke(commands, words, catch_exceptions=False)
     flags = SPRConfig(spr=True, spr_recipe="spatial_ssrl", spr_regions=3)
