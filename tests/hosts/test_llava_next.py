@@ -3,16 +3,20 @@ the real one.
 """
 
 import json
+from pathlib import Path
 
+import certifi
 import pytest
 import torch
 from PIL import Image
 
+from spr_plugin import runs
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json
 from spr_plugin.hooks.llava_next import LlavaNextHost, spr_host
 from spr_plugin.pairing import PreferencePair
+from spr_plugin.runs.log import Log
 
 from . import make_vlm
 from .checks import (
@@ -26,7 +30,7 @@ from .checks import (
     assert_saved_lora_equals_live,
     assert_whole,
 )
-from .launch import launcher, zero_flags
+from .launch import kill_when, launcher, zero_flags
 from .tree import HERE, run_in, source, trainer_of
 
 TREE = source("llava_next", "llava/model/language_model/llava_qwen.py")
@@ -189,6 +193,40 @@ def test_several_data_files_are_not_mined(host):
         host.trainer.train_dataset.data_args.data_path = path
         with pytest.raises(UserError, match="name --spr_annotations"):
             spr_host(trainer=host.trainer, namespace=host.namespace, config=SPRConfig(spr=True))
+
+
+def test_questions_about_two_pictures_killed_and_gone_on_with(
+    qwen, random_llava, world, posed_world, chat_server, tmp_path, monkeypatch
+):
+    """Actial on the script itself: a server guesses, the script's own rows of two pictures train."""
+    end = "-----END CERTIFICATE-----\n"
+    (tmp_path / "ca.pem").write_text(Path(certifi.where()).read_text().partition(end)[0] + end)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    out, log = tmp_path / "next-qwen", Log(tmp_path / "next-qwen" / "spr" / "candidates")
+    with chat_server.ChatServer() as server:
+        server.answers = chat_server.guess
+        folder = posed_world(scenes=4, views=12)
+        flags = f"""--spr --spr_recipe actial --spr_image_folder {folder} --spr_regions 12 --spr_samples 4
+            --spr_batch_size 2 --spr_epochs 1 --spr_sampler openai --spr_sampler_url {server.url}
+            --spr_sampler_concurrency 1""".split()
+        data = [random_llava, world / "sft.json", world / "images"]
+        arguments = settings(qwen, *data, out, *flags)
+        words = [*launcher(1, False, TREE / "llava" / "train" / "train.py"), *arguments]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(TREE))
+            printed = tmp_path / "log"
+            assert kill_when(words, lambda: len(log.read()) >= 9, printed), printed.read_text()[-3000:]
+        before = log.read()
+        assert runs.open(out).state != "finished" and 9 <= len(before) < 48
+        whole_run(arguments)
+    run = runs.open(out)
+    assert run.state == "finished" and before.items() <= log.read().items()
+    assert {len(query.pictures) for query in run.queries.values()} == {2} and len(run.pairs) >= 3
+    for pair in run.pairs:
+        query = run.queries[pair.query]
+        assert run.recipe.is_right(pair.chosen, query) and not run.recipe.is_right(pair.rejected, query)
+        assert pair.pictures == query.sources
+    assert_saved_equals_live(out)
 
 
 def whole_run(arguments, ranks: int = 1, zero: int | None = None) -> str:
