@@ -40,10 +40,10 @@ FIELDS = {
 
 
 def read(file: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """The documents of a file of questions, each with the words that name it. UserError for a line that is
-    none, and for a picture that is not there.
+    """The documents of a file of questions, which lies in a folder of its recipe's name, each with the words
+    that name it. UserError for a line that is none, and for a picture that is not there.
     """
-    for query, where in read_questions(file):
+    for query, where in read_questions(file, recipe_of(file.parent.name)):
         first = query.pictures[0]
         shown = [{"path": one.path, "width": one.width, "height": one.height} for one in query.pictures]
         # As text: what a truth holds differs from kind to kind, and a table's columns do not.
@@ -53,9 +53,9 @@ def read(file: Path) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 @functools.cache
-def recipe_of(name: str, box_format: str) -> Recipe[Any]:
-    """A recipe at its defaults, for a model that writes boxes so."""
-    return find_recipe(SPRConfig(spr_recipe=[name]), named_format(box_format))
+def recipe_of(name: str, box_format: str | None = None) -> Recipe[Any]:
+    """A recipe at its defaults, for a model that writes boxes so; None to read questions alone."""
+    return find_recipe(SPRConfig(spr_recipe=[name]), named_format(box_format) if box_format else None)
 
 
 def query_of(doc: dict) -> Query:

@@ -200,7 +200,9 @@ def try_out(first: Round, start: Start) -> None:
     answered = not config.spr_overwrite and "candidates" not in start.changed.again
     folder = first.folder if answered else None
     check_candidates(config, first.recipe, host.box_format, start.queries, folder)
-    rehearse(host, first.recipe, start.queries, config.spr_max_new_tokens)
+    for name in dict.fromkeys(first.recipe.of(query).name for query in start.queries):
+        own = [query for query in start.queries if first.recipe.of(query).name == name]
+        rehearse(host, first.recipe, own, config.spr_max_new_tokens)
 
 
 def _enter(first: Round) -> None:

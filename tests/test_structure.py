@@ -137,6 +137,7 @@ ELSEWHERE = {
     "dpo.trainer": "dpo/test_host_settings.py dpo/test_phase.py",
     "drawing": "photos/test_photos.py dpo/test_logbook.py",
     "eval_tasks.asking": "eval_tasks/test_model.py",
+    "recipes.questions": "tools/test_score_questions.py",
     "eval_tasks.comparison_page": "eval_tasks/test_compare.py",
     "eval_tasks.questioned": "eval_tasks/test_model.py",
     "eval_tasks.release_flickr30k": "eval_tasks/test_releases.py",

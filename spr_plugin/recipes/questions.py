@@ -16,12 +16,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from spr_plugin.data.pictures import BadImage, Picture, header_size, open_image
 from spr_plugin.errors import UserError
 from spr_plugin.files import disk_errors, draft, write_lines
 from spr_plugin.loading import read_json_lines
-from spr_plugin.recipes.base import Query
+from spr_plugin.recipes.base import Query, Recipe
 
 MOST_PICTURES = 5
 
@@ -60,9 +61,10 @@ def write_questions(queries: Iterable[Query], file: Path) -> int:
     return len(lines)
 
 
-def read_questions(file: str | Path, flag: str = "") -> Iterator[tuple[Query, str]]:
+def read_questions(file: str | Path, recipe: Recipe[Any], flag: str = "") -> Iterator[tuple[Query, str]]:
     """The questions of a file, each with the words that name its line. A picture's id is the name of the one
-    that was asked about. UserError for a line that is none, or whose pictures cannot be used.
+    that was asked about. UserError for a line that is none, whose pictures cannot be used, or whose truth is
+    not what the recipe judges by.
 
     Args:
         flag: that names the file.
@@ -70,7 +72,12 @@ def read_questions(file: str | Path, flag: str = "") -> Iterator[tuple[Query, st
     named = f"{flag} {file}".strip()
     for number, row in read_json_lines(file, named):
         where = f"{named}, line {number}"
-        yield question_of(row, Path(file).parent, where), where
+        query = question_of(row, Path(file).parent, where)
+        try:
+            recipe.measure([""], [query])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{where}: truth is not what {recipe.name} judges by ({error!r})") from None
+        yield query, where
 
 
 def question_of(row: object, folder: Path, where: str) -> Query:

@@ -44,7 +44,7 @@ def score_questions(
     outputs = {"--out": out, **({"--pairs": pairs} if pairs else {})}
     refuse_unwritable(outputs)
     refuse_overwriting(outputs, (("--questions", questions), ("--responses", responses)))
-    asked = _questions(questions)
+    asked = _questions(questions, recipe)
     given = _responses(responses, asked)
     said: dict[str, list[dict[str, Any]]] = {}
     for row in given:
@@ -73,9 +73,9 @@ def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _questions(file: str) -> dict[str, Query]:
+def _questions(file: str, recipe: Recipe) -> dict[str, Query]:
     asked: dict[str, Query] = {}
-    for query, where in read_questions(file, "--questions"):
+    for query, where in read_questions(file, recipe, "--questions"):
         if query.id in asked:
             raise UserError(f"{where}: the question {query.id} stands there twice")
         asked[query.id] = query

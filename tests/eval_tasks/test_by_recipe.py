@@ -1,4 +1,4 @@
-"""The tasks of the recipes: documents, figures that are those of the recipe's `measure`, and the real lmms-eval."""
+"""The recipes' tasks: documents, figures that are those of `measure`, and the real lmms-eval."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from click.testing import CliRunner  # noqa: E402
 from spr_plugin.cli import commands  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.eval_tasks import by_recipe, data, metrics  # noqa: E402
+from spr_plugin.eval_tasks.by_recipe import recipe_of  # noqa: E402
 from spr_plugin.eval_tasks.catalogue import CATALOGUE, PROTOCOLS  # noqa: E402
 from spr_plugin.recipes.questions import read_questions  # noqa: E402
 
@@ -51,7 +52,7 @@ def documents(root, task):
 
 def answers(task, queries):
     """Right, right without a thought, wrong, and nothing, in turn."""
-    recipe, said = by_recipe.recipe_of(TASKS[task], FORM), []
+    recipe, said = recipe_of(TASKS[task], FORM), []
     for place, query in enumerate(queries):
         right = recipe.worked(query)
         wrong = right.replace(query.truth["answer"], "none of these")
@@ -62,8 +63,10 @@ def answers(task, queries):
 @pytest.mark.parametrize("task", TASKS)
 def test_figures_are_those_of_the_recipe_s_measure(root, task):
     docs = documents(root, task)
-    queries = [query for query, _ in read_questions(root / TASKS[task] / "val.jsonl")]
-    recipe, said = by_recipe.recipe_of(TASKS[task], FORM), answers(task, queries)
+    queries = [
+        query for query, _ in read_questions(root / TASKS[task] / "val.jsonl", recipe_of(TASKS[task], FORM))
+    ]
+    recipe, said = recipe_of(TASKS[task], FORM), answers(task, queries)
     assert [by_recipe.doc_to_text(doc) for doc in docs] == [recipe.question(query) for query in queries]
     assert [by_recipe.doc_to_target(doc) for doc in docs] == [recipe.worked(query) for query in queries]
     found = [by_recipe.process_results(doc, [text]) for doc, text in zip(docs, said)]
@@ -119,9 +122,9 @@ open("found.json", "w").write(json.dumps(found["results"], default=str))
 def test_the_real_lmms_eval_gives_the_same_figures(root, tmp_path):
     rows, expected = [], {}
     for task, name in TASKS.items():
-        queries = [query for query, _ in read_questions(root / name / "val.jsonl")]
+        queries = [query for query, _ in read_questions(root / name / "val.jsonl", recipe_of(name, FORM))]
         said = answers(task, queries)
-        expected[task] = by_recipe.recipe_of(name, FORM).measure(said, queries)
+        expected[task] = recipe_of(name, FORM).measure(said, queries)
         rows += [{"id": one.id, "task": task, "text": text} for one, text in zip(queries, said)]
     (tmp_path / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "run.py").write_text(RUN)

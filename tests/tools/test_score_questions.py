@@ -44,7 +44,7 @@ def recipe_of(name, **flags):
 @pytest.mark.parametrize("name", RECIPES)
 def test_questions_come_back_with_their_pictures_and_the_right_answer(questions, name):
     rows = [json.loads(line) for line in questions[name].read_text().splitlines()]
-    asked, recipe = [query for query, _ in read_questions(questions[name])], recipe_of(name)
+    asked, recipe = [query for query, _ in read_questions(questions[name], recipe_of(name))], recipe_of(name)
     assert len(rows) == 12 and [query.id for query in asked] == [row["id"] for row in rows]
     assert {len(row["pictures"]) for row in rows} == {2 if name == "actial" else 1}
     values = recipe.measure([recipe.worked(query) for query in asked], asked)
@@ -55,7 +55,7 @@ def test_questions_come_back_with_their_pictures_and_the_right_answer(questions,
 def test_answers_are_judged_and_paired_as_in_a_run(questions, name, tmp_path):
     """Each question has a right answer, a wrong one in the right form, and one without words."""
     recipe, rows = recipe_of(name), []
-    asked = {query.id: query for query, _ in read_questions(questions[name])}
+    asked = {query.id: query for query, _ in read_questions(questions[name], recipe_of(name))}
     for query in asked.values():
         right = recipe.worked(query)
         wrong = right.replace(query.truth["answer"], "none of these")
@@ -86,7 +86,7 @@ def test_a_question_by_hand_needs_no_truth(questions, tmp_path):
     (tmp_path / picture).write_bytes((questions["actial"].parent / picture).read_bytes())
     row = {"id": "a", "question": "Left or right?", "answer": "left", "pictures": [picture]}
     (tmp_path / "own.jsonl").write_text(json.dumps(row))
-    ((query, _),) = read_questions(tmp_path / "own.jsonl")
+    ((query, _),) = read_questions(tmp_path / "own.jsonl", recipe_of("actial"))
     assert recipe_of("actial").measure(["<think>So.</think><answer>left</answer>"], [query])["reward"] == 1
 
 
@@ -107,7 +107,18 @@ def test_a_line_that_is_no_question_is_named(questions, tmp_path, change, words)
     (tmp_path / "a.png").write_bytes(next(questions["actial"].parent.glob("images/*.png")).read_bytes())
     (tmp_path / "q.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps({**row, **change})}\n")
     with pytest.raises(UserError, match=f"q.jsonl, line 2: {words}"):
-        list(read_questions(tmp_path / "q.jsonl"))
+        list(read_questions(tmp_path / "q.jsonl", recipe_of("actial")))
+
+
+def test_a_truth_that_the_recipe_cannot_judge_by_is_named(questions, tmp_path):
+    """A graph is missing."""
+    (tmp_path / "images").mkdir()
+    line = questions["actial"].read_text().splitlines()[0]
+    for name in json.loads(line)["pictures"]:
+        (tmp_path / name).write_bytes((questions["actial"].parent / name).read_bytes())
+    (tmp_path / "q.jsonl").write_text(line)
+    with pytest.raises(UserError, match="line 1: truth is not what spatial_thinker judges by"):
+        list(read_questions(tmp_path / "q.jsonl", recipe_of("spatial_thinker")))
 
 
 @pytest.mark.parametrize(
