@@ -86,7 +86,7 @@ def undecided(
             texts.setdefault(one["query"], []).append(one["text"])
     answered = ((query, texts.get(query.id, [])) for query in queries if recipe.of(query).again >= turn)
     # Of pictures that cannot be read all are empty, and would be again.
-    return [query for query, said in answered if any(said) and not recipe.enough(query, said)]
+    return [query for query, own in answered if any(own) and not recipe.enough(query, own)]
 
 
 def indices(batch: dict, samples: int) -> range:
