@@ -23,6 +23,7 @@ from spr_plugin.boxes import Array
 Codes = NDArray[np.int8]
 UNCLEAR = 2
 WORDS = {-1: "left", 0: "none", 1: "right"}
+CODES = {word: code for code, word in WORDS.items()}
 MOVED, RESTED = 0.1, 0.02  # of the distance D: from here on it moved, up to here it did not
 TURNED, FIXED = 10.0, 2.0  # degrees: from here on it turned, up to here it did not
 UPRIGHT = 0.7  # cosine of the angle between both cameras' vertical axes
