@@ -84,7 +84,7 @@ def main():
         depth = {"depth": str(world / "depth" / "spr"), "distance": "code"}
         photos = photographs(folder / "photographs")
         graphs = {"spr_annotations": str(world / "graphs" / "spr.json")}
-        found = {
+        results = {
             "scenes": measured("spatial_ssrl", depth, world / "images" / "spr", most, folder),
             "photographs": measured("spatial_ssrl", {}, photos, most // 20, folder),
             "spatial_thinker": measured(
@@ -92,11 +92,11 @@ def main():
             ),
             "actial": measured("actial", {}, walks, most, folder),
         }
-    for what, row in found.items():
+    for what, row in results.items():
         row["of_wanted"] = row["questions_per_minute"] / (WANTED / 10 if what == "photographs" else WANTED)
         print(f"{what}: {row['questions_per_minute']:,.0f} questions a minute ({row['questions']})")
     if wanted.json:
-        write_json(wanted.json, found)
+        write_json(wanted.json, results)
 
 
 if __name__ == "__main__":

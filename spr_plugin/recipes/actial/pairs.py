@@ -83,12 +83,12 @@ class Shots:
         wanted = np.ones_like(self._apart)
         if is_sided(motion, task):
             wanted = getattr(self.motion, task) == CODES[side]
-        found = (self.motion.kind == [*MOTIONS].index(motion)) & wanted
+        fitting = (self.motion.kind == [*MOTIONS].index(motion)) & wanted
         if motion == "orbit":
-            found &= self._apart
-        np.fill_diagonal(found, False)
-        if places := _some(found, rng, 1):
-            views = tuple(_whole(self.shots[number], self.scene) for number in places[0])
+            fitting &= self._apart
+        np.fill_diagonal(fitting, False)
+        if chosen := _some(fitting, rng, 1):
+            views = tuple(_whole(self.shots[number], self.scene) for number in chosen[0])
         elif motion in MAKERS:
             views = MAKERS[motion](self, wanted, side, rng)
         else:
@@ -100,11 +100,11 @@ class Shots:
         asked.
         """
         seen = seen_between((one.rotation, one.centre), (other.rotation, other.centre), self.scene.point)
-        found = motion_of(seen)
-        codes = {name: int(getattr(found, name)) for name in TASKS}
+        motions = motion_of(seen)
+        codes = {name: int(getattr(motions, name)) for name in TASKS}
         answers = {name: WORDS[code] for name, code in codes.items() if code in WORDS}
         wanted = side if is_sided(motion, task) else "none"
-        if [*MOTIONS].index(motion) != int(found.kind) or answers.get(task) != wanted:
+        if [*MOTIONS].index(motion) != int(motions.kind) or answers.get(task) != wanted:
             raise Refused("unclear_motion")
         return Pair((one, other), answers)
 
@@ -168,10 +168,10 @@ def is_sided(motion: str, task: str) -> bool:
 
 
 def _some(where: NDArray[np.bool_], rng: random.Random, count: int) -> list[tuple[int, int]]:
-    """Places of an array that are true, at most so many, by chance."""
-    places = np.flatnonzero(where)
-    chosen = rng.sample(range(len(places)), min(count, len(places)))
-    return [divmod(int(places[one]), where.shape[1]) for one in chosen]
+    """Indices of an array that are true, at most so many, by chance."""
+    indices = np.flatnonzero(where)
+    chosen = rng.sample(range(len(indices)), min(count, len(indices)))
+    return [divmod(int(indices[one]), where.shape[1]) for one in chosen]
 
 
 def _cameras(cameras: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
@@ -240,5 +240,5 @@ def window_of(maps: list[Array], sizes: list[tuple[int, int]]) -> PixelBox | Non
         fits &= ((z > 0) & inside).all(0)
     if not fits.any():
         return None
-    place = int(fits.argmax())
-    return int(left[place]), int(top[place]), int(right[place]), int(bottom[place])
+    best = int(fits.argmax())
+    return int(left[best]), int(top[best]), int(right[best]), int(bottom[best])

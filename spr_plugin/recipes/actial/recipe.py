@@ -39,7 +39,7 @@ class Actial(RightOrWrong):
     def queries(self, source: Source) -> list[Query]:
         return draw_queries(self.config, self.settings, source)
 
-    def said(self, text: str) -> str | None:
+    def answer_in(self, text: str) -> str | None:
         return answered(text)
 
     def worth(self, text: str, query: Query) -> Worth:

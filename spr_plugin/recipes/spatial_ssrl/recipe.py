@@ -41,7 +41,7 @@ class SpatialSSRL(RightOrWrong):
         montage = self.ask.montage or source.most_pictures < PIECES
         return draw_queries(self.config, replace(self.ask, montage=montage), source)
 
-    def said(self, text: str) -> str | None:
+    def answer_in(self, text: str) -> str | None:
         return boxed(text)
 
     def worth(self, text: str, query: Query) -> Worth:
