@@ -132,7 +132,7 @@ class Greedy(lmms):
 
     def _said(self, text: str, ask: Ask) -> str:
         """What counts of an answer; one that is not in the recipe's form counts as it is."""
-        if self.put_by and ask.task not in OURS and (said := self.put_by.said(text)) is not None:
+        if self.put_by and ask.task not in OURS and (said := self.put_by.answer_in(text)) is not None:
             return said
         return self.cut(text, ask)
 

@@ -128,9 +128,9 @@ class CheckedRecipe(Recipe):
         with self._checking("put"):
             return of_kind(self._given.put(question, width, height), str)
 
-    def said(self, text: str) -> str | None:
-        with self._checking("said"):
-            return of_kind(self._given.said(text), (str, type(None)))
+    def answer_in(self, text: str) -> str | None:
+        with self._checking("answer_in"):
+            return of_kind(self._given.answer_in(text), (str, type(None)))
 
     def read(self, record: Mapping) -> Query:
         with self._checking("read"):

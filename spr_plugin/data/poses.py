@@ -93,7 +93,8 @@ class Scenes:
         """
         self._folder, self._skipped = folder, skipped
         own = Path(file) if file else Path(folder, POSES)
-        self._own = _own_scenes(own, f"--spr_annotations {own}") if file or own.is_file() else None
+        name = f"--spr_annotations {file}" if file else str(own)
+        self._own = _own_scenes(own, name) if file or own.is_file() else None
         self.names = sorted(models(folder) if self._own is None else self._own)
         if not self.names:
             raise UserError(

@@ -270,7 +270,7 @@ class Recipe(ABC, Generic[AnyQuery]):
         """
         return question
 
-    def said(self, text: str) -> str | None:
+    def answer_in(self, text: str) -> str | None:
         """The answer alone that a text gives, or None where it is not in this recipe's form."""
         return text
 

@@ -61,7 +61,7 @@ class RightOrWrong(ByText[Query]):
     thinks = True
 
     @abstractmethod
-    def said(self, text: str) -> str | None:
+    def answer_in(self, text: str) -> str | None:
         """The answer that a text gives, or None where it gives none."""
 
     @abstractmethod
@@ -74,7 +74,7 @@ class RightOrWrong(ByText[Query]):
 
     def is_right(self, text: str, query: Query) -> bool:
         """Whether a text gives the right answer, in whatever form."""
-        return bool(self.said(text) == query.truth["answer"])
+        return bool(self.answer_in(text) == query.truth["answer"])
 
     def prompts(self, query: Query) -> list[Prompt]:
         return [Prompt("plain", query.text)]

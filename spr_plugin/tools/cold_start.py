@@ -59,7 +59,10 @@ def _asked(
     # Not the questions of a run with the same seed.
     seed = int(digest([purpose, config.spr_seed])[:8], 16)
     skipped, recipe = Counter[str](), find_recipe(config.but_for({"spr_seed": seed}), None)
-    queries = list(recipe.queries(Source(image_folder=pictures, skipped=skipped)))
+    try:
+        queries = list(recipe.queries(Source(image_folder=pictures, skipped=skipped)))
+    except UserError as error:  # which names a run's flag
+        raise UserError(str(error).replace("--spr_image_folder", "--from")) from None
     left_out = listed(skipped) or "nothing"
     if not queries:
         raise UserError(f"--from {pictures}: no question is made of these pictures (left out: {left_out})")

@@ -56,8 +56,8 @@ class Lab(Recipe):
     def put(self, question, width, height):
         return self.given.get("put", question)
 
-    def said(self, text):
-        return self.given.get("said", text)
+    def answer_in(self, text):
+        return self.given.get("answer_in", text)
 
     def draw(self, query, judged):
         return self.given.get("draw", [([], [Mark("truth", (1, 2, 3, 4))])] * len(judged.answers))
@@ -107,7 +107,7 @@ def use(recipe):
     ready.draw(one, judged)
     ready.facets(one)
     ready.put("What?", 60, 40)
-    ready.said("a")
+    ready.answer_in("a")
     ready.reweighed(judged.answers[0].terms, 0.5)
     return judged
 
@@ -129,7 +129,7 @@ WRONG = {
     "six pictures": (dict(queries=[query(pictures=(PICTURE,) * 6)]), "queries .*6 pictures"),
     "one id twice": (dict(queries=[query(), query(text="Or?")]), "queries .*two queries"),
     "a question that is none": (dict(put=None), "put gives None"),
-    "an answer that is a number": (dict(said=3), "said gives int"),
+    "an answer that is a number": (dict(answer_in=3), "answer_in gives int"),
     "enough without saying": (dict(enough=None), "enough gives None"),
     "a prompt without text": (dict(prompts=[Prompt("plain", None)]), "prompts gives as text"),
     "a crop off the picture": (

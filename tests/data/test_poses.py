@@ -169,8 +169,10 @@ def test_a_file_that_is_wrong_as_a_whole_is_one_line(folder, tmp_path):
         ("{", "not JSON"),
     ):
         (where / POSES).write_text(content)
-        with pytest.raises(UserError, match=rf"--spr_annotations .*{POSES}: {words}"):
+        with pytest.raises(UserError, match=rf"^{where / POSES}: {words}"):
             read(where)
+        with pytest.raises(UserError, match=rf"^--spr_annotations {where / POSES}: {words}"):
+            read(tmp_path, str(where / POSES))
     with pytest.raises(UserError, match="--spr_annotations /nowhere.json"):
         read(where, "/nowhere.json")
     (tmp_path / "empty").mkdir()

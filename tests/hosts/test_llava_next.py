@@ -17,6 +17,7 @@ from spr_plugin.files import read_json
 from spr_plugin.hooks.llava_next import LlavaNextHost, spr_host
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.runs.log import Log
+from spr_plugin.tools.cold_start import write_cold_start
 
 from . import make_vlm
 from .checks import (
@@ -196,20 +197,23 @@ def test_several_data_files_are_not_mined(host):
 
 
 def test_questions_about_two_pictures_killed_and_gone_on_with(
-    qwen, random_llava, world, posed_world, chat_server, tmp_path, monkeypatch
+    qwen, random_llava, posed_world, chat_server, tmp_path, monkeypatch
 ):
-    """Actial on the script itself: a server guesses, the script's own rows of two pictures train."""
+    """Actial on the script itself: its own training on worked answers, then a server guesses about other
+    scenes, and the script's own rows of two pictures train.
+    """
     end = "-----END CERTIFICATE-----\n"
     (tmp_path / "ca.pem").write_text(Path(certifi.where()).read_text().partition(end)[0] + end)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     out, log = tmp_path / "next-qwen", Log(tmp_path / "next-qwen" / "spr" / "candidates")
     with chat_server.ChatServer() as server:
         server.answers = chat_server.guess
-        folder = posed_world(scenes=4, views=12)
+        folder, cold = posed_world(scenes=4, views=12), tmp_path / "cold"
+        write_cold_start(SPRConfig(spr=True, spr_recipe="actial", spr_regions=6), str(folder), str(cold))
         flags = f"""--spr --spr_recipe actial --spr_image_folder {folder} --spr_regions 12 --spr_samples 4
             --spr_batch_size 2 --spr_epochs 1 --spr_sampler openai --spr_sampler_url {server.url}
-            --spr_sampler_concurrency 1""".split()
-        data = [random_llava, world / "sft.json", world / "images"]
+            --spr_sampler_concurrency 1 --spr_exclude {cold}/cold_start.json""".split()
+        data = [random_llava, cold / "cold_start.json", cold / "images"]
         arguments = settings(qwen, *data, out, *flags)
         words = [*launcher(1, False, TREE / "llava" / "train" / "train.py"), *arguments]
         with pytest.MonkeyPatch.context() as patch:
@@ -222,6 +226,9 @@ def test_questions_about_two_pictures_killed_and_gone_on_with(
     run = runs.open(out)
     assert run.state == "finished" and before.items() <= log.read().items()
     assert {len(query.pictures) for query in run.queries.values()} == {2} and len(run.pairs) >= 3
+    shown = {row["file_name"].rpartition("/images/")[0] for row in read_json(cold / "cold_start.json")}
+    asked = {query.pictures[0].id.rpartition("/images/")[0] for query in run.queries.values()}
+    assert shown and asked and not shown & asked
     for pair in run.pairs:
         query = run.queries[pair.query]
         assert run.recipe.is_right(pair.chosen, query) and not run.recipe.is_right(pair.rejected, query)

@@ -36,7 +36,7 @@ class Capital(RightOrWrong):
     def queries(self, source):
         return []
 
-    def said(self, text):
+    def answer_in(self, text):
         return (text.split() or [None])[0]
 
     def worth(self, text, query):
@@ -73,7 +73,7 @@ def test_every_answer_is_judged_among_its_own():
 def test_right_is_chosen_and_wrong_rejected(texts, words, skip):
     """ "Oslo." is another word than "Oslo": what an answer says is the recipe's to read."""
     recipe = Capital()
-    recipe.said = lambda text: text.replace(".", "").split()[0] if text else None
+    recipe.answer_in = lambda text: text.replace(".", "").split()[0] if text else None
     (judged,) = recipe.judge([], [query()], [texts])
     assert [(one.not_choosable, one.not_rejectable) for one in judged.answers] == words
     rows = [{"id": id, **vars(one)} for id, one in zip("abc", judged.answers)]

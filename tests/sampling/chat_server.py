@@ -24,8 +24,8 @@ def guess(question: str, seed: int) -> str:
     """An answer in the form that a question of Spatial-SSRL or Actial asks for, without a look."""
     rng = random.Random(seed)
     if "<answer>" in question:
-        said = rng.choice(("left", "right", "none"))
-        return f"<think>I guess.</think><answer>{said}</answer>" if rng.random() < 0.8 else said
+        answer = rng.choice(("left", "right", "none"))
+        return f"<think>I guess.</think><answer>{answer}</answer>" if rng.random() < 0.8 else answer
     if "mirrored" in question:
         answer = f"{rng.randrange(4)}-{rng.randrange(2)}"
     elif order := re.search(r"numbers 0 to (\d)", question):

@@ -23,6 +23,7 @@ from spr_plugin.boxes import Array
 Codes = NDArray[np.int8]
 UNCLEAR = 2
 WORDS = {-1: "left", 0: "none", 1: "right"}
+CODES = {word: code for code, word in WORDS.items()}
 MOVED, RESTED = 0.1, 0.02  # of the distance D: from here on it moved, up to here it did not
 TURNED, FIXED = 10.0, 2.0  # degrees: from here on it turned, up to here it did not
 UPRIGHT = 0.7  # cosine of the angle between both cameras' vertical axes
@@ -64,13 +65,12 @@ def seen_between(first: tuple[Array, Array], second: tuple[Array, Array], point:
     """Of cameras as (rotations (…, 3, 3), centres (…, 3)), and what the scene is about (…, 3)."""
     (rotation, centre), (other, elsewhere) = first, second
     at = _turned(rotation, point - centre)
-    distance = np.maximum(np.linalg.norm(at, axis=-1), np.finfo(float).tiny)
+    distance = np.linalg.norm(at, axis=-1)
+    distance = np.where(distance > 0, distance, np.nan)  # of a camera at o itself nothing is clear
     shift = _turned(rotation, elsewhere - centre) / distance[..., None]
     ahead, down = _turned(rotation, other[..., 2, :]), _turned(rotation, other[..., 1, :])
     right = np.stack([-at[..., 2], np.zeros_like(distance), at[..., 0]], -1)
-    level = np.linalg.norm(
-        right, axis=-1
-    )  # near 0 of a camera that lies above o: neither hand points anywhere
+    level = np.linalg.norm(right, axis=-1)  # near 0 above o, from where neither hand points anywhere
     right = right / np.where(level > LEVEL * distance, level, np.nan)[..., None]
     cosine = ((rotation * other).sum((-2, -1)) - 1) / 2  # the trace of R₁R₂ᵀ is the sum of their products
     return Seen(

@@ -23,13 +23,14 @@ from spr_plugin.data.colmap import Lens
 from spr_plugin.data.made import PixelBox
 from spr_plugin.data.pictures import MadePicture, Picture
 from spr_plugin.data.poses import Scene, Shot
-from spr_plugin.recipes.actial.motion import MOTIONS, TASKS, WORDS, Motion, motion_of, seen_between
+from spr_plugin.recipes.actial.motion import CODES, MOTIONS, TASKS, WORDS, motion_of, seen_between
 from spr_plugin.recipes.actial.settings import ActialSettings
 
 MOST_SHOTS = 100  # of a scene: of a longer one every second, third …
 TURNS = (12.0, 25.0)  # degrees of a turn that is made
 MOST_AWAY = 25.0  # degrees between two shots of which a shift is made
 TRIES = 8
+LEAST_SIDE = 16  # pixels of a view
 EDGE = 1e-6  # of a pixel, which a corner may lie outside: the last digits of a rotation decide nothing
 # A view shows at least half of what its shot does, a side; (share of it, place across and down) in order.
 SHARES = [
@@ -81,27 +82,29 @@ class Shots:
         """
         wanted = np.ones_like(self._apart)
         if is_sided(motion, task):
-            wanted = getattr(self.motion, task) == {word: code for code, word in WORDS.items()}[side]
-        found = (self.motion.kind == [*MOTIONS].index(motion)) & wanted
+            wanted = getattr(self.motion, task) == CODES[side]
+        fitting = (self.motion.kind == [*MOTIONS].index(motion)) & wanted
         if motion == "orbit":
-            found &= self._apart
-        np.fill_diagonal(found, False)
-        if places := _some(found, rng, 1):
-            (one,) = places
-            return self._checked(motion, task, side, tuple(_whole(self.shots[n], self.scene) for n in one))
-        if motion not in MAKERS:
+            fitting &= self._apart
+        np.fill_diagonal(fitting, False)
+        if chosen := _some(fitting, rng, 1):
+            views = tuple(_whole(self.shots[number], self.scene) for number in chosen[0])
+        elif motion in MAKERS:
+            views = MAKERS[motion](self, wanted, side, rng)
+        else:
             raise Refused(f"no_{motion}")
-        return self._checked(motion, task, side, MAKERS[motion](self, wanted, side, rng))
+        return self._checked(motion, task, side, *views)
 
-    def _checked(self, motion: str, task: str, side: str, views: tuple[View, ...]) -> Pair:
-        """The pair of these views, whose answers come of their own cameras."""
-        one, other = views
+    def _checked(self, motion: str, task: str, side: str, one: View, other: View) -> Pair:
+        """The pair of these views, whose answers come of their own cameras. Refused where they are not as was
+        asked.
+        """
         seen = seen_between((one.rotation, one.centre), (other.rotation, other.centre), self.scene.point)
-        found: Motion = motion_of(seen)
-        codes = {name: int(getattr(found, name)) for name in TASKS}
+        motions = motion_of(seen)
+        codes = {name: int(getattr(motions, name)) for name in TASKS}
         answers = {name: WORDS[code] for name, code in codes.items() if code in WORDS}
         wanted = side if is_sided(motion, task) else "none"
-        if [*MOTIONS].index(motion) != int(found.kind) or answers.get(task) != wanted:
+        if [*MOTIONS].index(motion) != int(motions.kind) or answers.get(task) != wanted:
             raise Refused("unclear_motion")
         return Pair((one, other), answers)
 
@@ -135,21 +138,18 @@ class Shots:
 
     def _made(self, shots: list[Shot], rotations: list[Array]) -> tuple[View, ...]:
         """What the shots show once their cameras are turned like this, all through the same window."""
-        if any(shot.lens is None for shot in shots):
+        lenses = [_matrix(shot.lens) for shot in shots if shot.lens is not None]
+        if len(lenses) < len(shots):
             raise Refused("no_focal_length")
-        lens = shots[0].lens
-        assert lens is not None, "refused above"
-        back = np.linalg.inv(_matrix(lens))
+        back = np.linalg.inv(lenses[0])
         maps = [
-            _matrix(shot.lens) @ shot.rotation @ rotation.T @ back
-            for shot, rotation in zip(shots, rotations)
-            if shot.lens is not None
+            lens @ shot.rotation @ rotation.T @ back for lens, shot, rotation in zip(lenses, shots, rotations)
         ]
         window = window_of(maps, [shot.size for shot in shots])
         if window is None:
             raise Refused("narrow_view")
         return tuple(
-            _through(window, shot, rotation, map, _matrix(lens), self.scene)
+            _through(window, shot, rotation, map, lenses[0], self.scene)
             for shot, rotation, map in zip(shots, rotations, maps)
         )
 
@@ -168,10 +168,10 @@ def is_sided(motion: str, task: str) -> bool:
 
 
 def _some(where: NDArray[np.bool_], rng: random.Random, count: int) -> list[tuple[int, int]]:
-    """Places of an array that are true, at most so many, by chance."""
-    places = np.flatnonzero(where)
-    chosen = rng.sample(range(len(places)), min(count, len(places)))
-    return [divmod(int(places[one]), where.shape[1]) for one in chosen]
+    """Indices of an array that are true, at most so many, by chance."""
+    indices = np.flatnonzero(where)
+    chosen = rng.sample(range(len(indices)), min(count, len(indices)))
+    return [divmod(int(indices[one]), where.shape[1]) for one in chosen]
 
 
 def _cameras(cameras: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
@@ -220,7 +220,7 @@ def _yaw(degrees: float) -> Array:
 
 def window_of(maps: list[Array], sizes: list[tuple[int, int]]) -> PixelBox | None:
     """The largest window, of the shape of the first picture, all of which shows pixels of each of them; None
-    where less than half a side does.
+    where less than half a side does, or fewer than LEAST_SIDE pixels.
 
     Args:
         maps: (3, 3), a pixel of the window → one of the picture, homogeneous.
@@ -232,7 +232,7 @@ def window_of(maps: list[Array], sizes: list[tuple[int, int]]) -> PixelBox | Non
     right, bottom = left + wide, top + high
     corners = np.stack([[left, top], [right, top], [left, bottom], [right, bottom]])  # (4, 2, windows)
     corners = np.concatenate([corners, np.ones((4, 1, len(shares)))], 1)
-    fits = np.ones(len(shares), dtype=bool)
+    fits = np.minimum(wide, high) >= LEAST_SIDE
     for map, (most_x, most_y) in zip(maps, sizes):
         x, y, z = np.moveaxis(map @ corners, 1, 0)
         room = EDGE * z
@@ -240,5 +240,5 @@ def window_of(maps: list[Array], sizes: list[tuple[int, int]]) -> PixelBox | Non
         fits &= ((z > 0) & inside).all(0)
     if not fits.any():
         return None
-    place = int(fits.argmax())
-    return int(left[place]), int(top[place]), int(right[place]), int(bottom[place])
+    best = int(fits.argmax())
+    return int(left[best]), int(top[best]), int(right[best]), int(bottom[best])

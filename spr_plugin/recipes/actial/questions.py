@@ -30,6 +30,6 @@ def question(task: str, rng: random.Random) -> str:
 
 def reason(task: str, answers: Mapping[str, str]) -> str:
     """A sentence that leads to the answer: how the camera moved, as far as it is clear, and turned."""
-    told = dict.fromkeys(name for name in ("move", "turn", task) if name in answers)
-    parts = [SAID[name][answers[name] != "none"].format(side=answers[name]) for name in told]
+    names = dict.fromkeys(name for name in ("move", "turn", task) if name in answers)
+    parts = [SAID[name][answers[name] != "none"].format(side=answers[name]) for name in names]
     return f"The camera {' and '.join(parts)}."

@@ -42,7 +42,7 @@ class Actial(RightOrWrong):
     def put(self, question: str, width: int, height: int) -> str:
         return question + ASKED
 
-    def said(self, text: str) -> str | None:
+    def answer_in(self, text: str) -> str | None:
         return answered(text)
 
     def worth(self, text: str, query: Query) -> Worth:

@@ -32,9 +32,9 @@ def draw_queries(config: SPRConfig, settings: ActialSettings, source: Source) ->
     )
     queries = list(itertools.islice(progress(made, number, "making questions"), number))
     if queries:
-        told = (counted(query.truth[what] for query in queries) for what in ("motion", "answer"))
-        said = "; ".join(listed(one) for one in (counted(query.task for query in queries), *told))
-        say(f"{len(queries)} of {number} questions on {len(scenes.names)} scenes: {said}")
+        facets = (counted(query.truth[what] for query in queries) for what in ("motion", "answer"))
+        counts = "; ".join(map(listed, (counted(query.task for query in queries), *facets)))
+        say(f"{len(queries)} of {number} questions on {len(scenes.names)} scenes: {counts}")
     return queries
 
 

@@ -44,7 +44,7 @@ class SpatialSSRL(RightOrWrong):
     def put(self, question: str, width: int, height: int) -> str:
         return question + ASKED
 
-    def said(self, text: str) -> str | None:
+    def answer_in(self, text: str) -> str | None:
         return boxed(text)
 
     def worth(self, text: str, query: Query) -> Worth:

@@ -143,7 +143,7 @@ class SpatialThinker(ByText[Query]):
         view = self._view(width, height)
         return prompt(question, view.width, view.height)
 
-    def said(self, text: str) -> str | None:
+    def answer_in(self, text: str) -> str | None:
         answer = read(text)
         return answer.said if answer else None
 

@@ -171,6 +171,12 @@ def test_from_above_there_is_no_left_and_right():
     assert (motion.move, motion.object_move) == (1, UNCLEAR)
 
 
+def test_of_a_camera_at_the_point_itself_nothing_but_its_turn_is_clear(recwarn):
+    motion = motion_of(seen_between((EYE, np.zeros(3)), (EYE, np.array([1.0, 0, 0])), np.zeros(3)))
+    assert (motion.move, motion.object_move, motion.turn, motion.kind) == (UNCLEAR, UNCLEAR, 0, -1)
+    assert not recwarn.list
+
+
 def test_around_an_object_all_three_are_one_bit():
     """Why turns and shifts are added: so it is with level cameras that look at one point."""
     rng = np.random.default_rng(SEED)

@@ -119,6 +119,7 @@ def test_windows():
     assert window_of([same, right], [(100, 50)] * 2) == (0, 5, 80, 45)
     assert window_of([same, np.array([[1, 0, 60.0], [0, 1, 0], [0, 0, 1]])], [(100, 50)] * 2) is None
     assert window_of([-same], [(100, 50)]) is None
+    assert window_of([same], [(1, 1)]) is window_of([same], [(100, 17)]) is None
 
 
 def test_a_long_walk_is_thinned(walk, settings):
