@@ -25,8 +25,8 @@ BOX_METRICS = {
     "boxes": None,
 }  # → whether higher is better
 DETAILS = "details"
-# Of a document's fields: where its picture lies, and what the model makes of it.
-NOT_ASKED = {"image", "image_id", "box_format"}
+# Of a document's fields: where its pictures lie, and what the model makes of it.
+NOT_ASKED = {"image", "image_id", "shown", "box_format"}
 RESAMPLES = 10_000
 SEED = 0
 

@@ -17,6 +17,7 @@ from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.eval_tasks import by_recipe, data, metrics  # noqa: E402
 from spr_plugin.eval_tasks.by_recipe import recipe_of  # noqa: E402
 from spr_plugin.eval_tasks.catalogue import CATALOGUE, PROTOCOLS  # noqa: E402
+from spr_plugin.eval_tasks.compare import compare  # noqa: E402
 from spr_plugin.recipes.questions import read_questions  # noqa: E402
 
 TASKS = {
@@ -175,3 +176,22 @@ def test_the_installed_lmms_eval_has_all_of_it(capsys):
     every = TaskManager()
     assert every.match_tasks(["spr_spatial"]) == ["spr_spatial"] and not capsys.readouterr().err
     assert every.task_index["spr_spatial"]["task"] == -1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_two_models_are_compared(root, task, tmp_path):
+    """As lmms-eval logs them: right answers in a form against the same ones and worse."""
+    docs = documents(root, task)
+    recipe = recipe_of(TASKS[task], FORM)
+    right = [recipe.worked(by_recipe.query_of(doc)) for doc in docs]
+    for name, said in (("a", answers(task, list(map(by_recipe.query_of, docs)))), ("b", right)):
+        (tmp_path / name).mkdir()
+        rows = [
+            {**by_recipe.process_results(doc, [text]), "filtered_resps": [text], "input": doc["question"]}
+            for doc, text in zip(docs, said)
+        ]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / name / f"2026_samples_{task}.jsonl").write_text(lines)
+    rows = compare(str(tmp_path / "a"), str(tmp_path / "b"))["tasks"][task]["rows"]
+    gains = {row["figure"]: row for row in rows}
+    assert gains["reward"]["gain"] > 0.3 and gains["format"]["gain"] == pytest.approx(0.5)
