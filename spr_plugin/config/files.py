@@ -38,9 +38,10 @@ def recipe_settings(config: QueriesFlags) -> tuple[Values, Values]:
     other one that has any). UserError where it has a section of none of the recipes.
     """
     sections, others = _sections(config)
+    if not isinstance(config.spr_recipe_config, str):
+        return {}, sections
     file = f"--spr_recipe_config {config.spr_recipe_config}"
-    missing = config.recipes().keys() - sections.keys() if isinstance(config.spr_recipe_config, str) else ()
-    for name in missing:
+    for name in (name for name in config.recipes() if name not in sections):
         # One of several may be left as it is, but not for a slip of the finger.
         if not sections or difflib.get_close_matches(name, others, 1, cutoff=0.85):
             raise UserError(_no_section(file, name))
