@@ -113,7 +113,9 @@ def test_bad_input_is_one_line(world, tmp_path):
     for recipe, why in (("spatial_ssrl", "holds no picture"), ("actial", "holds neither poses.json nor")):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(UserError, match=f"^--from {tmp_path}/empty: {why}"):
-            write_cold_start(flags.but_for({"spr_recipe": recipe}), f"{tmp_path}/empty", str(tmp_path / "to"))
+            write_cold_start(
+                flags.but_for({"spr_recipe": [recipe]}), f"{tmp_path}/empty", str(tmp_path / "to")
+            )
     (tmp_path / "flat").mkdir()
     Image.new("RGB", (60, 60), "gray").save(tmp_path / "flat" / "a.png")
     with pytest.raises(UserError, match=r"no question is made .* \(left out: hardly_changed 3\)"):
