@@ -159,7 +159,8 @@ class Pages:
         read = one.recipe.read if one.recipe else Query.from_record
         try:
             picture = read(one.records("queries", row.id)[0]).pictures[request.path_params["number"]]
-            content, kind = pictures.served(picture, self.images)
+            of = pictures.thumbnail if "small" in request.query_params else pictures.served
+            content, kind = of(picture, self.images)
         except STRANGE as error:
             raise HTTPException(404, str(error)) from None
         return Response(content, media_type=kind)
