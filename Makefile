@@ -4,7 +4,7 @@
 # make matrix     that subset on every version of VERSIONS and every Python of PYTHONS, each in an environment of its own; writes the table of docs/hosts.md
 # make test-fast  the tests that train nothing and take no seconds each, with fewer random examples (a minute)
 # make docs     build the site under build/site; a warning or a broken link is an error (seconds)
-# make test-browser  the pages in a real browser: the system's chromium, or one that is fetched (a minute or two); PICTURES=docs makes the docs' pictures anew
+# make test-browser  the pages in a real browser: the system's chromium, or one that is fetched (a minute or two); PICTURES=docs/pictures makes the docs' pictures anew
 # make lint     ruff and mypy, as pyproject.toml sets them (seconds)
 # make mutate   changes formulas and thresholds one by one and says what no test notices (docs/mutation.md; half an hour)
 # make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same (make test kills 4 times); each stage; 1, 2, 4 ranks in turn

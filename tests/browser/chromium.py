@@ -1,6 +1,6 @@
-"""Which browser the pages are looked at with: the system's chromium, or one that is fetched where there is none.
+"""Which browser the pages are looked at with: the system's chromium, or one that is fetched.
 
-    python tests/browser/chromium.py      # fetches where it must, and prints the browser's path
+python tests/browser/chromium.py      # fetches where it must, and prints the browser's path
 """
 
 import os
@@ -30,8 +30,8 @@ def starts(playwright: Playwright, path: str) -> bool:
 
 
 def ways() -> dict[str, str]:
-    """How one may be fetched, in a shell's words: playwright's own, with the libraries that it needs where that is
-    allowed, or the system's package."""
+    """How one may be fetched, in a shell's words: playwright's own, with the libraries that it needs where
+    that is allowed, or the system's package."""
     download = f'"{sys.executable}" -m playwright install chromium'
     if os.geteuid() or not shutil.which("apt-get"):
         return {"playwright install chromium": download}
@@ -65,7 +65,9 @@ def fetched(words: str) -> str:
     except subprocess.TimeoutExpired:
         return f"not done after {LONGEST} s"
     lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-    why = next((line for line in lines if "rror" in line or line.startswith("E:")), lines[-1] if lines else "")
+    why = next(
+        (line for line in lines if "rror" in line or line.startswith("E:")), lines[-1] if lines else ""
+    )
     return why if done.returncode else "done, and none starts"
 
 

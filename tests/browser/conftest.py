@@ -1,9 +1,10 @@
-"""Pages in a real browser, as a user opens them; ``make test-browser`` runs these. Whatever a page does beyond
-what it should (ask elsewhere, break its own policy, open a dialog, stumble in its script) fails the test that
-opened it.
+"""Pages in a real browser, as a user opens them; ``make test-browser`` runs these. Whatever a page does
+beyond what it should (ask elsewhere, break its own policy, open a dialog, stumble in its script) fails the
+test that opened it.
 """
 
 import contextlib
+import io
 import os
 import re
 import subprocess
@@ -11,10 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from tests.browser import chromium, photographs
 
+SPR = [sys.executable, "-m", "spr_plugin"]
 PICTURES = os.environ.get("SPR_PICTURES", "")  # where the docs' pictures are to be put
 
 
@@ -28,6 +31,12 @@ def browser():
         opened.close()
 
 
+@pytest.fixture(scope="session")
+def spr():
+    """``spr(word, …, within=folder)``: the command, which must end well."""
+    return lambda *words, within: subprocess.run([*SPR, *map(str, words)], cwd=within, check=True)
+
+
 class Visit:
     """A page, and what it did.
 
@@ -38,7 +47,10 @@ class Visit:
 
     def __init__(self, page, *allowed):
         self.page, self.allowed, self.failures = page, (*allowed, "data:"), []
-        page.on("request", lambda request: self.noted("asked for", request.url, request.url.startswith(self.allowed)))
+        page.on(
+            "request",
+            lambda request: self.noted("asked for", request.url, request.url.startswith(self.allowed)),
+        )
         page.on("console", self.said)
         page.on("pageerror", lambda error: self.noted("script", error, False))
         page.on("dialog", lambda dialog: (self.noted("dialog", dialog.message, False), dialog.dismiss()))
@@ -76,8 +88,8 @@ def visit(browser):
 @contextlib.contextmanager
 def served(output, *words):
     """The address of a run's pages, as the command serves them."""
-    command = [sys.executable, "-m", "spr_plugin", "inspect", str(output), "--port", "0", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    command = [*SPR, "inspect", output.name, "--port", "0", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=output.parent) as server:
         try:
             yield server.stdout.readline().split()[0].rstrip("/")
         finally:
@@ -88,7 +100,7 @@ def served(output, *words):
 def output(tmp_path_factory) -> Path:
     """OUTPUT_DIR of a finished run on photographs."""
     folder = tmp_path_factory.mktemp("photographs")
-    return photographs.write(folder / "out", folder / "images")
+    return photographs.write(folder / "llava-spr", folder / "images")
 
 
 @pytest.fixture(scope="session")
@@ -106,12 +118,13 @@ def serve_run():
 
 @pytest.fixture
 def photograph():
-    """``photograph(page, name, …)``: one of the docs' pictures where ``make test-browser PICTURES=docs`` asks for
-    them."""
+    """``photograph(page, name, …)``: one of the docs' pictures, where ``make test-browser
+    PICTURES=docs/pictures`` asks for them."""
 
     def take(page, name, **more):
         if PICTURES:
-            page.mouse.move(0, 0) if more.pop("calm", False) else None
-            page.screenshot(path=f"{PICTURES}/{name}", **more)
+            Image.open(io.BytesIO(page.screenshot(**more))).convert("RGB").save(
+                f"{PICTURES}/{name}", quality=82
+            )
 
     return take

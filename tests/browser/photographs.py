@@ -1,5 +1,5 @@
-"""A finished run on photographs, for pages that are to be looked at: real regions, scores, repair and pairs, and
-answers that no model gave. The photographs ship with scikit-image; their boxes are tests/photos'.
+"""A finished run on photographs, for pages that are to be looked at: real regions, scores, repair and pairs,
+and answers that no model gave. The photographs ship with scikit-image; their boxes are tests/photos'.
 """
 
 import json
@@ -41,7 +41,7 @@ def moved(box: Box, rng: random.Random, share: float) -> Box:
 
 
 def answers(query, rng: random.Random) -> list[str]:
-    """Objects in any order, most or few of them, with boxes that are a little or far off; now and then none."""
+    """Objects in any order, most or all of them, with boxes that are a little or far off; the last has none."""
     said = []
     for share in (0.03, 0.1, 0.16, 0.3):
         objects = rng.sample(query.truth, rng.randint(len(query.truth) // 2 + 1, len(query.truth)))
@@ -102,8 +102,8 @@ def write(output: Path, images: Path, seed: int = 0) -> Path:
 
 
 def results(folder: Path, images: Path, noise: float, times: int = 6) -> Path:
-    """Samples as lmms-eval writes them, of a model whose boxes are off by up to `noise` of their sides: each object
-    of the photographs asked for several times.
+    """Samples as lmms-eval writes them, of a model whose boxes are off by up to `noise` of their sides, and as
+    great a share of them by far: each object of the photographs asked for several times.
     """
     from spr_plugin.eval_tasks import rec
 
@@ -114,9 +114,14 @@ def results(folder: Path, images: Path, noise: float, times: int = 6) -> Path:
     for number, row in enumerate(content["annotations"] * times):
         picture, rng = pictures[row["image_id"]], random.Random(f"{number} {noise}")
         width, height, (x, y, w, h) = picture["width"], picture["height"], row["bbox"]
-        box = moved(Box(x, y, x + w, y + h, Space.pixels(width, height)), rng, noise).xyxy
+        share = 0.5 if rng.random() < noise else noise
+        box = moved(Box(x, y, x + w, y + h, Space.pixels(width, height)), rng, share).xyxy
         shares = [value / side for value, side in zip(box, (width, height) * 2)]
-        doc = {"id": str(number), "image_id": str(row["image_id"]), "image": str(images / picture["file_name"])}
+        doc = {
+            "id": str(number),
+            "image_id": str(row["image_id"]),
+            "image": str(images / picture["file_name"]),
+        }
         doc |= {"width": width, "height": height, "bbox": [x, y, x + w, y + h], "box_format": "llava:square"}
         answer = f"[{', '.join(f'{value:.3f}' for value in shares)}]"
         asked = f"Where is the {names[row['category_id']]}? Answer with its box."

@@ -1,5 +1,5 @@
-"""What other people wrote stays text: in names, answers, reasons, ids, paths and notes; and the policy that would
-hold, were something forgotten, is one that the browser keeps.
+"""What other people wrote stays text: in names, answers, reasons, ids, paths and notes; and the policy that
+would hold, were something forgotten, is one that the browser keeps.
 """
 
 import json
@@ -11,7 +11,7 @@ import pytest
 from spr_plugin import runs
 
 EVIL = (
-    "\"><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)><svg onload=alert(3)>"
+    '"><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)><svg onload=alert(3)>'
     "<a href=javascript:alert(4)>'</textarea></title><style>*{display:none}</style>{{ 77771*77773 }}"
 )
 
@@ -70,7 +70,8 @@ def test_the_policy_holds_what_a_page_should_never_have(site, browser):
     page.evaluate(
         """() => {
             window.broken = [];
-            document.addEventListener("securitypolicyviolation", (one) => broken.push(one.effectiveDirective));
+            const note = (one) => broken.push(one.effectiveDirective);
+            document.addEventListener("securitypolicyviolation", note);
             const add = (html) => document.body.append(document.createRange().createContextualFragment(html));
             add("<script>window.ran = 1</script>");
             add("<script src='http://evil.example/x.js'></script>");
@@ -84,6 +85,15 @@ def test_the_policy_holds_what_a_page_should_never_have(site, browser):
     page.evaluate("document.getElementById('evil').click()")
     page.wait_for_timeout(300)
     broken = page.evaluate("broken")
-    assert {name.partition("-")[0] for name in broken} >= {"script", "img", "style", "frame", "connect", "form"}
-    assert page.evaluate("window.ran") is None and all(address.startswith(site) for address in reached), reached
+    assert {name.partition("-")[0] for name in broken} >= {
+        "script",
+        "img",
+        "style",
+        "frame",
+        "connect",
+        "form",
+    }
+    assert page.evaluate("window.ran") is None and all(address.startswith(site) for address in reached), (
+        reached
+    )
     context.close()

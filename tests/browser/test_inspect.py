@@ -1,5 +1,5 @@
-"""The pages of ``spr inspect`` where they are used: boxes lie where they should, and what can be done can be done,
-with a mouse, with keys, without a script, on a telephone.
+"""The pages of ``spr inspect`` where they are used: boxes lie where they should, and all can be done with a
+mouse, with keys, without a script, on a telephone.
 """
 
 import json
@@ -53,7 +53,10 @@ def test_boxes_lie_on_the_picture_to_a_pixel(run, site, visit, zoom, number):
     page = visit(pair_page(run, site, number), zoom=zoom)
     page.wait_for_load_state("networkidle")
     picture = page.locator(".frame img").bounding_box()
-    assert page.evaluate("[document.querySelector('.frame img').naturalWidth, devicePixelRatio]") == [size[0], zoom]
+    assert page.evaluate("[document.querySelector('.frame img').naturalWidth, devicePixelRatio]") == [
+        size[0],
+        zoom,
+    ]
     scale = picture["width"] / size[0]
     assert picture["height"] == pytest.approx(scale * size[1], abs=1)
     expected = {"truth": [one.box.xyxy for one in query.truth]}
@@ -65,7 +68,10 @@ def test_boxes_lie_on_the_picture_to_a_pixel(run, site, visit, zoom, number):
             "all => all.map(one => one.getBoundingClientRect()).map(r => [r.left, r.top, r.right, r.bottom])",
         )
         left, top = picture["x"], picture["y"]
-        wanted = [[left + x1 * scale, top + y1 * scale, left + x2 * scale, top + y2 * scale] for x1, y1, x2, y2 in boxes]
+        wanted = [
+            [left + x1 * scale, top + y1 * scale, left + x2 * scale, top + y2 * scale]
+            for x1, y1, x2, y2 in boxes
+        ]
         assert len(wanted) == len(drawn) > 1
         for one, other in zip(sorted(drawn), sorted(wanted)):
             assert one == pytest.approx(other, abs=1)
@@ -80,7 +86,9 @@ def test_boxes_lie_on_the_picture_to_a_pixel(run, site, visit, zoom, number):
 
 def test_a_tick_hides_its_kind_and_stays_from_page_to_page(run, site, visit):
     page = visit(pair_page(run, site))
-    seen = lambda kind: page.locator(f".box.kind-{kind}").evaluate_all(f"all => !all.map({HIDDEN}).some(Boolean)")
+    seen = lambda kind: page.locator(f".box.kind-{kind}").evaluate_all(
+        f"all => !all.map({HIDDEN}).some(Boolean)"
+    )
     assert seen("truth") and seen("chosen") and not seen("said")
     page.locator("label[for=toggle-chosen]").click()
     assert not seen("chosen") and seen("rejected") and seen("truth")
@@ -105,11 +113,15 @@ def test_a_phrase_lights_its_box_and_a_box_its_phrase(run, site, visit, photogra
     thin = width()
     phrase.hover()
     assert box.evaluate(lit) and width() > thin
-    photograph(page, "inspect-pair.png", clip={"x": 0, "y": 0, "width": 1280, "height": 1120}, full_page=True)
+    photograph(
+        page, "inspect-pair.webp", clip={"x": 0, "y": 0, "width": 1280, "height": 1120}, full_page=True
+    )
     page.mouse.move(0, 0)
     assert not box.evaluate(lit) and width() == thin
     page.mouse.move(*box.evaluate(POINT))
-    assert phrase.evaluate(lit) and page.locator(f"[data-boxes~='{key}'].lit").count() >= 2  # name and numbers
+    assert (
+        phrase.evaluate(lit) and page.locator(f"[data-boxes~='{key}'].lit").count() >= 2
+    )  # name and numbers
     page.mouse.move(0, 0)
     # One of a kind that is not ticked is seen while it is pointed at, by a key too.
     said = page.locator("#side-said .phrase").first
@@ -126,7 +138,7 @@ def test_the_list_filters_searches_and_sorts(run, site, visit, photograph):
     page = visit(site + "/", color_scheme="light")
     page.wait_for_load_state("networkidle")
     assert page.evaluate("Array.from(document.images).every(one => one.naturalWidth)")
-    photograph(page, "inspect-list.png", full_page=True)
+    photograph(page, "inspect-list.webp", full_page=True)
     assert sorted(rows_of(page)) == sorted(run.queries)
     page.get_by_label("how far").select_option("pair")
     page.get_by_label("sort").select_option("widest")
@@ -221,7 +233,9 @@ def test_without_a_script_the_pages_read_and_work(run, site, visit, output):
     assert page.get_by_text("The answer gives no box.").is_visible()
     pair = run.pairs[0]
     page.goto(f"{site}/pair/{pair.id}")
-    assert pair.rejected in page.inner_text("#side-rejected") and pair.chosen in page.inner_text("#side-chosen")
+    assert pair.rejected in page.inner_text("#side-rejected") and pair.chosen in page.inner_text(
+        "#side-chosen"
+    )
     truth = page.locator(".box.kind-truth").first
     assert truth.is_visible()
     page.locator("label[for=toggle-truth]").click()
@@ -248,15 +262,18 @@ def test_a_telephone_shows_all_without_scrolling_sideways(run, site, visit, sche
             details.click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 400, address
         beyond = page.eval_on_selector_all(
-            "main *", "all => all.filter(one => one.getBoundingClientRect().right > 401).map(one => one.outerHTML)"
+            "main *",
+            "all => all.filter(one => one.getBoundingClientRect().right > 401).map(one => one.outerHTML)",
         )
         assert beyond == [], address
-        colours = page.evaluate("(({color, backgroundColor}) => [color, backgroundColor])(getComputedStyle(document.body))")
+        colours = page.evaluate(
+            "(({color, backgroundColor}) => [color, backgroundColor])(getComputedStyle(document.body))"
+        )
         assert contrast(*colours) > 7, colours
         if scheme == "light" and address.startswith("/pair"):
             page.goto(site + address)
             page.wait_for_load_state("networkidle")
-            photograph(page, "inspect-phone.png")
+            photograph(page, "inspect-phone.webp")
 
 
 def contrast(*colours) -> float:
