@@ -40,10 +40,10 @@ def requests(pictures: list) -> tuple[dict, list]:
     documents = [{"picture": picture} for picture in pictures for _ in EXPRESSIONS]
     how = {"max_new_tokens": TOKENS, "temperature": 0, "do_sample": False, "until": ["<end>"]}
     made = []
-    for place in range(len(documents)):
-        text = ASK.format(EXPRESSIONS[place % len(EXPRESSIONS)])
-        asked = (text, dict(how), lambda document: [document["picture"]], place, "refcoco", "test")
-        about = {"task": "refcoco", "doc_id": place, "repeats": 1}
+    for number in range(len(documents)):
+        text = ASK.format(EXPRESSIONS[number % len(EXPRESSIONS)])
+        asked = (text, dict(how), lambda document: [document["picture"]], number, "refcoco", "test")
+        about = {"task": "refcoco", "doc_id": number, "repeats": 1}
         made.append(Instance("generate_until", asked, 0, about))
     return {"refcoco": {"test": documents}}, made
 
@@ -76,14 +76,14 @@ def bare(questioned, rows: list[dict], pictures: int) -> None:
     config, heads, layers = llava.config, llava.config.num_attention_heads, llava.get_model().layers
     weights = [[weight for weight in layer.parameters() if weight.ndim == 2] for layer in layers]
 
-    def forwarded(count: int, new: int, held: int) -> None:
+    def forwarded(count: int, new: int, past: int) -> None:
         given = {width: torch.ones(count * new, width) for width in {w.shape[1] for w in weights[0]}}
         query = torch.ones(count, heads, new, config.hidden_size // heads)
-        keys = torch.ones(count, heads, held + new, config.hidden_size // heads)
+        keys = torch.ones(count, heads, past + new, config.hidden_size // heads)
         for layer in weights:
             for weight in layer:
                 linear(given[weight.shape[1]], weight)
-            scaled_dot_product_attention(query, keys, keys, is_causal=new > 1 and not held)
+            scaled_dot_product_attention(query, keys, keys, is_causal=new > 1 and not past)
         linear(torch.ones(count, config.hidden_size), llava.lm_head.weight)
 
     llava.encode_images(torch.zeros(pictures, 3, tower.config.image_size, tower.config.image_size))
@@ -113,7 +113,7 @@ def measured(folder: Path, rounds: int) -> dict:
         **{f"llava_{batch}_s": lambda batch=batch: llava(batch) for batch in BATCHES},
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    said: dict[str, list[str]] = {}
+    answers: dict[str, list[str]] = {}
     bare(ours.questioned, rows, 1)  # imports, first calls
     ours.generate_until(made[: len(EXPRESSIONS)])
     for turn in range(rounds):
@@ -121,15 +121,17 @@ def measured(folder: Path, rounds: int) -> dict:
             if turn and name.startswith("llava"):
                 continue  # three times as long, and far from the target
             start = time.process_time()
-            said[name] = way()
+            answers[name] = way()
             seconds[name].append(time.process_time() - start)
             print(f"{name:20}{seconds[name][-1]:8.1f}", flush=True)
-    found = {name: statistics.median(values) for name, values in seconds.items()}
-    best = min(found[f"llava_{batch}_s"] for batch in BATCHES)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    best = min(medians[f"llava_{batch}_s"] for batch in BATCHES)
     return {
-        **found,
-        "speedup_vs_llava": best / found["spr_llava_s"],
-        "of_bound": found["bound_s"] / found["spr_llava_s"],
-        "equal_answers": statistics.mean(map(str.__eq__, said["spr_llava_s"], said[f"llava_{BATCHES[0]}_s"])),
+        **medians,
+        "speedup_vs_llava": best / medians["spr_llava_s"],
+        "of_bound": medians["bound_s"] / medians["spr_llava_s"],
+        "equal_answers": statistics.mean(
+            map(str.__eq__, answers["spr_llava_s"], answers[f"llava_{BATCHES[0]}_s"])
+        ),
         "parameters": sum(parameter.numel() for parameter in ours.questioned.llava.parameters()),
     }

@@ -233,24 +233,24 @@ class Case:
             torch.cuda.synchronize()
 
     def peak(self, row: str) -> int:
-        """Bytes that a step holds at most beyond what was held before it."""
+        """Bytes that a step holds at most beyond what was used before it."""
         for parameter in self.trained:
             parameter.grad = None
         gc.collect()
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-            held = torch.cuda.memory_allocated()
+            used = torch.cuda.memory_allocated()
             self.step(row)
-            return torch.cuda.max_memory_allocated() - held
+            return torch.cuda.max_memory_allocated() - used
         with torch.profiler.profile(
             activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
         ) as profile:
             getattr(self, row)().backward()
         events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-        held = most = 0
+        used = most = 0
         for event in sorted(events, key=lambda event: event.start_ns()):
-            held += event.nbytes()
-            most = max(most, held)
+            used += event.nbytes()
+            most = max(most, used)
         return most
 
     def gradients(self, row: str) -> torch.Tensor:
@@ -308,9 +308,9 @@ def fail_when_memory_is_short() -> None:
     with open("/proc/meminfo") as info:
         free = next(int(line.split()[1]) << 10 for line in info if line.startswith("MemAvailable"))
     with open("/proc/self/statm") as sizes:
-        held = int(sizes.read().split()[0]) * resource.getpagesize()
+        used = int(sizes.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(
-        resource.RLIMIT_AS, (held + int(0.9 * free), resource.getrlimit(resource.RLIMIT_AS)[1])
+        resource.RLIMIT_AS, (used + int(0.9 * free), resource.getrlimit(resource.RLIMIT_AS)[1])
     )
 
 
@@ -424,11 +424,11 @@ def other(name: str, case: Case, steps: int, rows: tuple[str, ...]) -> dict:
     """Another shape's figures; those that the first row has no part in are there also where it does not fit
     into memory.
     """
-    found, bound = measure(case, steps, rows), case.bound()
-    print(f"\n{name}\n{table(found)}\n{bounded(bound)}", flush=True)
-    return {OTHER_NAMES[key]: value for key, value in summary(found).items()} | {
+    results, bound = measure(case, steps, rows), case.bound()
+    print(f"\n{name}\n{table(results)}\n{bounded(bound)}", flush=True)
+    return {OTHER_NAMES[key]: value for key, value in summary(results).items()} | {
         "bound": bound,
-        "rows": found,
+        "rows": results,
         "shape": case.shape,
     }
 

@@ -62,7 +62,7 @@ print(ours, seconds())
 
 def documents(family: str, count: int) -> list[tuple[dict, str]]:
     """Documents with an answer each, a box near the truth in a sentence."""
-    rng, form, found = random.Random(0), named_format(family), []
+    rng, form, documents = random.Random(0), named_format(family), []
     for number in range(count):
         width, height = rng.randint(300, 640), rng.randint(300, 640)
         x, y = rng.uniform(0, width / 2), rng.uniform(0, height / 2)
@@ -78,8 +78,8 @@ def documents(family: str, count: int) -> list[tuple[dict, str]]:
             "bbox": box,
             "box_format": family,
         }
-        found.append((doc, form.render([("the object", near)])))
-    return found
+        documents.append((doc, form.render([("the object", near)])))
+    return documents
 
 
 def score(pairs) -> list:
@@ -88,7 +88,7 @@ def score(pairs) -> list:
 
 def bare_score(pairs) -> list:
     """The least that any scorer does, on Ferret's text: find four numbers, scale them, one IoU."""
-    pattern, found = re.compile(r"\[(\d+), (\d+), (\d+), (\d+)\]"), []
+    pattern, overlaps = re.compile(r"\[(\d+), (\d+), (\d+), (\d+)\]"), []
     for doc, answer in pairs:
         match = pattern.search(answer)
         a, b = (
@@ -96,8 +96,8 @@ def bare_score(pairs) -> list:
             doc["bbox"],
         )
         common = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-        found.append(common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common))
-    return found
+        overlaps.append(common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common))
+    return overlaps
 
 
 def bare_bootstrap(values: np.ndarray, clusters: np.ndarray, resamples: int) -> list:
@@ -175,22 +175,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of scoring; answering has up to three")
     parser.add_argument("--json", type=Path, help="keeps what another run wrote there of other parts")
     arguments = parser.parse_args()
-    found: dict = {}
+    results: dict = {}
     if "scoring" in arguments.parts:
-        found["rows"] = scoring(arguments.rounds)
+        results["rows"] = scoring(arguments.rounds)
         print(f"{'':46}{'wall':>10}{'CPU':>10}")
-        for name, row in found["rows"].items():
+        for name, row in results["rows"].items():
             print(f"{name:46}{row['wall']:10.2f}{row['cpu']:10.2f}")
     if "index" in arguments.parts:
-        found |= indexing()
+        results |= indexing()
     if "answering" in arguments.parts:
         import answering
         import torch
 
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as folder:
-            found |= answering.measured(Path(folder), min(arguments.rounds, 3))
-    print("\n".join(f"{name:46}{value:20.2f}" for name, value in found.items() if name != "rows"))
+            results |= answering.measured(Path(folder), min(arguments.rounds, 3))
+    print("\n".join(f"{name:46}{value:20.2f}" for name, value in results.items() if name != "rows"))
     if arguments.json:
         context = {
             "cpus": os.cpu_count(),
@@ -198,7 +198,7 @@ def main() -> None:
             "python": sys.version.split()[0],
             "rounds": arguments.rounds,
         }
-        write_json(arguments.json, {**(read_json(arguments.json) or {}), **found, **context})
+        write_json(arguments.json, {**(read_json(arguments.json) or {}), **results, **context})
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def main():
     # Of times under 10 ms on 100 kB the ratio says nothing.
     growth = {key: large / small for key, (small, large) in rows.items() if small > 0.01}
     worst = max(growth, key=growth.get)
-    found = {
+    results = {
         "worst_s_per_mb": max(large for _, large in rows.values()),
         "worst_growth": growth[worst],
         "worst_growth_of": list(worst),
@@ -75,11 +75,11 @@ def main():
         },
     }
     print(
-        f"1 MB takes at most {found['worst_s_per_mb']:.2f} s; ten times the text at most {growth[worst]:.1f}"
-        f" times as long ({', '.join(worst)})"
+        f"1 MB takes at most {results['worst_s_per_mb']:.2f} s; ten times the text at most"
+        f" {growth[worst]:.1f} times as long ({', '.join(worst)})"
     )
     if options.json:
-        write_json(options.json, found)
+        write_json(options.json, results)
 
 
 if __name__ == "__main__":

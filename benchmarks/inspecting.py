@@ -76,13 +76,13 @@ def _box(rng: random.Random) -> Box:
 
 
 def _answer(rng: random.Random, query, index: int, paired: bool) -> dict:
-    said = FORM.render((one.label, _box(rng)) for one in query.truth)
+    text = FORM.render((one.label, _box(rng)) for one in query.truth)
     repaired = FORM.render((one.label, one.box) for one in query.truth)
     terms = {name: rng.random() for name in ("s_crop", "s_local", "s_sem", "s_loc")}
     score, better = rng.random() / 2, 0.5 + rng.random() / 2
     why = None if paired else "no_box"
     answer = JudgedAnswer(
-        said, terms if paired else {}, score if paired else None, why, repaired if paired else said,
+        text, terms if paired else {}, score if paired else None, why, repaired if paired else text,
         {**terms, "kept": 1.0} if paired else {}, better if paired else None, why, why,
     )  # fmt: skip
     return {"id": candidate_id(query.id, "plain", index), **asdict(answer)}

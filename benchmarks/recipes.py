@@ -77,14 +77,14 @@ def main():
         folder = Path(name)
         world = scenes(folder / "world", wanted.scenes)
         depth = {"depth": str(world / "depth" / "spr"), "distance": "code"}
-        found = {
+        results = {
             "scenes": measured(world / "images" / "spr", depth, wanted.questions, folder),
             "photographs": measured(photographs(folder / "photographs"), {}, wanted.questions // 20, folder),
         }
-    for what, row in found.items():
+    for what, row in results.items():
         print(f"{what}: {row['questions_per_minute']:,.0f} questions a minute ({row['questions']})")
     if wanted.json:
-        write_json(wanted.json, found)
+        write_json(wanted.json, results)
 
 
 if __name__ == "__main__":

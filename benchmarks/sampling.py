@@ -1,14 +1,15 @@
 """Sampling side by side: ours, a batch-1 loop, ``generate(num_return_sequences=k)``, and the bare forwards
 that nobody can do without.
 
-    python benchmarks/sampling.py [--parts tiny large ranks] [--images 4] [--tokens 64] [--rounds 3]
+    python benchmarks/sampling.py [--parts tiny large shared ranks] [--images 4] [--tokens 64] [--rounds 3]
         [--json FILE]
 
 An image has 4 prompts that show it whole and 2 that show crops, 4 samples each; the stop token is suppressed,
 so that every answer has ``--tokens`` tokens. Rows alternate in one process with one thread; medians. The
 limit is there with transformers' own cache and with one that grows in place, as ours does. ``tiny`` is the
-embedded LLaVA, ``large`` a random one of about 100 M parameters with 576 image tokens; ``ranks`` is sampling
-and scoring in two processes against one.
+embedded LLaVA, ``large`` a random one of about 100 M parameters with 576 image tokens; ``shared`` is what the
+prompts that show a picture whole gain by its tokens being forwarded once, on such a model with 576 and with
+2,916 image tokens; ``ranks`` is sampling and scoring in two processes against one.
 """
 
 import argparse
@@ -51,20 +52,20 @@ def questions(host, count: int) -> list[list[dict]]:
     """The rows of each image."""
     from PIL import Image
 
-    found = [
+    pictures = [
         Image.open(path).convert("RGB") for path in sorted(Path(host.image_folder).rglob("*.png"))[:count]
     ]
-    boxes = [(0, 0, *(side * 2 // 3 for side in picture.size)) for picture in found]
+    boxes = [(0, 0, *(side * 2 // 3 for side in picture.size)) for picture in pictures]
     return [
         host.questions([p], PROMPTS)
         + host.questions([p.crop(box)], PROMPTS[:1])
         + host.questions([p.crop(box[:2] + tuple(s // 2 for s in p.size))], PROMPTS[:1])
-        for p, box in zip(found, boxes)
+        for p, box in zip(pictures, boxes)
     ]
 
 
 def ours(host, images, tokens):
-    """All prompts of all images in one batch."""
+    """All prompts of all images in one batch, as the stage has them answered."""
     rows = [row for image in images for row in image]
     decode(
         host,
@@ -72,6 +73,7 @@ def ours(host, images, tokens):
         [[place * SAMPLES + index for index in range(SAMPLES)] for place in range(len(rows))],
         drawing(),
         tokens,
+        share=True,
     )
 
 
@@ -131,11 +133,33 @@ def ratios(seconds: dict) -> dict:
     }
 
 
-def large_host(folder: Path):
-    """A random LLaVA of about 100 M parameters with 576 image tokens."""
+def shared_gain(folder: Path, tokens: int) -> dict:
+    """Seconds of one picture's prompts, each with all its image tokens and with those of the whole picture
+    once.
+    """
+    found = {}
+    for side in (336, 756):
+        host, count = large_host(folder / str(side), side), (side // LARGE_TOWER["patch_size"]) ** 2
+        host.trainer.model.eval()
+        suppress_stop(host)
+        (rows,) = questions(host, 1)
+        seeds = [[place * SAMPLES + index for index in range(SAMPLES)] for place in range(len(rows))]
+        for name, share in (("apart", False), ("shared", True)):
+            start = time.process_time()
+            decode(host, rows, seeds, drawing(), tokens, share=share)
+            found[f"{name}_{count}_s"] = time.process_time() - start
+        found[f"shared_{count}_speedup"] = found[f"apart_{count}_s"] / found[f"shared_{count}_s"]
+    return found
+
+
+def large_host(folder: Path, side: int = LARGE_TOWER["image_size"]):
+    """A random LLaVA of about 100 M parameters with 576 image tokens, or as many as pictures of that side
+    have.
+    """
     import random_llava
 
-    random_llava.write(folder, LARGE, LARGE_TOWER)
+    tower = {**LARGE_TOWER, "image_size": side}
+    random_llava.write(folder, {**LARGE, "max_position_embeddings": 4096}, tower)
     return live_llava(
         folder / "llm", folder / "clip", folder / "data.json", folder / "images", folder / "out"
     )
@@ -166,10 +190,10 @@ def ranks_speedup(folder: Path, regions: int) -> dict:
         for stage in ("sampling", "scoring"):
             taken = max(float(line.split()[1]) for line in out.splitlines() if line.startswith(stage))
             seconds.setdefault(f"ranks{count}_{stage}_s", []).append(taken)
-    found = {name: min(values) for name, values in seconds.items()}
+    best = {name: min(values) for name, values in seconds.items()}
     for stage in ("sampling", "scoring"):
-        found[f"ranks2_{stage}_speedup"] = found[f"ranks1_{stage}_s"] / found[f"ranks2_{stage}_s"]
-    return {**found, "ranks2_speedup": min(found["ranks2_sampling_speedup"], found["ranks2_scoring_speedup"])}
+        best[f"ranks2_{stage}_speedup"] = best[f"ranks1_{stage}_s"] / best[f"ranks2_{stage}_s"]
+    return {**best, "ranks2_speedup": min(best["ranks2_sampling_speedup"], best["ranks2_scoring_speedup"])}
 
 
 def one_rank(world: Path, out: Path, regions: int) -> None:
@@ -199,9 +223,11 @@ def one_rank(world: Path, out: Path, regions: int) -> None:
 
 
 def part(name: str, world: Path, folder: Path, arguments) -> dict:
-    """Figures of ``tiny``, ``large`` or ``ranks``."""
+    """Figures of one of ``--parts``."""
     if name == "ranks":
         return ranks_speedup(world, arguments.regions)
+    if name == "shared":
+        return shared_gain(folder / name, arguments.tokens)
     if name == "tiny":
         prefix, host, images, rounds = (
             "",
@@ -214,17 +240,17 @@ def part(name: str, world: Path, folder: Path, arguments) -> dict:
     host.trainer.model.eval()
     suppress_stop(host)
     seconds = measured(host, questions(host, images), arguments.tokens, rounds)
-    found = {
+    results = {
         **{f"{row}_s": value for row, value in seconds.items()},
         **ratios(seconds),
         "parameters": sum(p.numel() for p in host.llava.parameters()),
     }
-    return {f"{prefix}{key}": value for key, value in found.items()}
+    return {f"{prefix}{key}": value for key, value in results.items()}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", nargs="+", default=["tiny"], choices=["tiny", "large", "ranks"])
+    parser.add_argument("--parts", nargs="+", default=["tiny"], choices=["tiny", "large", "shared", "ranks"])
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
@@ -238,15 +264,15 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         world = tiny_world(Path(folder) / "world", sft=16, spr=64)
         for name in arguments.parts:
-            found = part(name, world, Path(folder), arguments)
-            print("\n".join(f"{key:40} {value:,.2f}" for key, value in found.items()), flush=True)
+            results = part(name, world, Path(folder), arguments)
+            print("\n".join(f"{key:40} {value:,.2f}" for key, value in results.items()), flush=True)
             if arguments.json:
                 common = {
                     "images": arguments.images,
                     "tokens": arguments.tokens,
                     "clock": "CPU seconds, one thread; of ranks wall seconds",
                 }
-                write_json(arguments.json, {**(read_json(arguments.json) or {}), **common, **found})
+                write_json(arguments.json, {**(read_json(arguments.json) or {}), **common, **results})
 
 
 if __name__ == "__main__":

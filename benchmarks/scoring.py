@@ -50,8 +50,7 @@ def save_clip(folder: Path, **vision) -> str:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     vocabulary = {
-        letter: place
-        for place, letter in enumerate(["<s>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz.,"])
+        letter: id for id, letter in enumerate(["<s>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz.,"])
     }
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -147,15 +146,15 @@ class Bare:
 
     @torch.no_grad()
     def naive(self, picture, asked) -> list[tuple[float, float]]:
-        found = []
+        similarities = []
         for region, text in asked:
             crop = self.model.get_image_features(
                 pixel_values=self.pixels([picture.crop(tuple(map(int, region.xyxy)))])
             ).pooler_output
             views = torch.cat([crop, self.full(self.pixels([picture]), self.mask([region]))])
             words = self.model.get_text_features(**self.tokens([text])).pooler_output
-            found.append(torch.cosine_similarity(views, words).tolist())
-        return found
+            similarities.append(torch.cosine_similarity(views, words).tolist())
+        return similarities
 
     @torch.no_grad()
     def limit(self, picture, crops, mask, tokens) -> None:
@@ -179,11 +178,11 @@ def compare(folder: Path, rounds: int) -> dict:
         random.Random(0),
     )
     times = {"ours": [], "naive": [], "limit": []}
-    for place in range(rounds + 1):  # the first round warms up
-        queries, candidates = region_rows(rng, folder, place)
+    for turn in range(rounds + 1):  # the first round warms up
+        queries, candidates = region_rows(rng, folder, turn)
         picture = Image.open(queries[0].image.path).convert("RGB")
         texts = [[FORM.words(c["text"], FORM.parse(c["text"], *SIZE)) for c in row] for row in candidates]
-        asked = [(query.region, text) for query, said in zip(queries, texts) for text in said]
+        asked = [(query.region, text) for query, own in zip(queries, texts) for text in own]
         assert {len(row) for row in bare.tokens([text for _, text in asked])["input_ids"]} == {TOKENS}
         crops = bare.pixels([picture.crop(tuple(map(int, query.region.xyxy))) for query in queries])
         whole, mask, tokens = (
@@ -196,7 +195,7 @@ def compare(folder: Path, rounds: int) -> dict:
             "limit": seconds(bare.limit, whole, crops, mask, tokens),
             "naive": seconds(bare.naive, picture, asked[::NAIVE_EVERY]) * NAIVE_EVERY,
         }
-        if place:
+        if turn:
             for name, value in spent.items():
                 times[name].append(value)
     middle = {name: statistics.median(values) for name, values in times.items()}
@@ -250,11 +249,11 @@ def memory(folder: Path, pictures: int) -> dict:
     recipe = SPR(SPRConfig(), FORM, refine, SPRScorer(load(save_clip(folder, **small, text=small))))
     rng = random.Random(0)
     first = 0
-    for place in range(pictures):
-        queries, candidates = region_rows(rng, folder, place)
+    for number in range(pictures):
+        queries, candidates = region_rows(rng, folder, number)
         judge_queries(queries, candidates, recipe)
-        (folder / f"{place}.png").unlink()
-        if place == pictures // 5:
+        (folder / f"{number}.png").unlink()
+        if number == pictures // 5:
             first = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - first) / 1024
     print(f"peak memory grew by {growth:.1f} MB over the last four fifths of {pictures} pictures")
@@ -269,19 +268,19 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        found = memory(Path(folder), options.pictures)  # first, as it is about the process's peak
+        results = memory(Path(folder), options.pictures)  # first, as it is about the process's peak
     with tempfile.TemporaryDirectory() as folder:
-        found |= compare(Path(folder), options.rounds) | parse_refine(Path(folder))
-    found |= {
+        results |= compare(Path(folder), options.rounds) | parse_refine(Path(folder))
+    results |= {
         "threads": 1,
         "rounds": options.rounds,
         "torch": torch.__version__,
         "clip": "ViT-B/32, random weights, float32",
     }
     for key in ("speedup_vs_naive", "over_limit", "parse_refine_per_s", "memory_growth_mb"):
-        print(f"{key:20} {found[key]:.2f}")
+        print(f"{key:20} {results[key]:.2f}")
     if options.json:
-        write_json(options.json, found)
+        write_json(options.json, results)
 
 
 if __name__ == "__main__":

@@ -50,17 +50,17 @@ def measure(starts: int) -> dict:
         rounds = [
             {name: start(command, scratch) for name, command in rows.items()} for _ in range(starts + 1)
         ][1:]
-    found = {"starts": starts, "python": sys.version.split()[0]}
-    for place, clock in enumerate(("wall_ms", "own_ms")):
-        found[clock] = {
-            name: round(statistics.median(one[name][place] for one in rounds), 3) for name in rows
+    results = {"starts": starts, "python": sys.version.split()[0]}
+    for index, clock in enumerate(("wall_ms", "own_ms")):
+        results[clock] = {
+            name: round(statistics.median(one[name][index] for one in rounds), 3) for name in rows
         }
         more = {
-            pair: statistics.median(one[with_it][place] - one[without][place] for one in rounds)
+            pair: statistics.median(one[with_it][index] - one[without][index] for one in rounds)
             for pair, (with_it, without) in PAIRS.items()
         }
-        found[f"more_{clock}"] = {pair: round(value, 3) for pair, value in more.items()}
-    return found
+        results[f"more_{clock}"] = {pair: round(value, 3) for pair, value in more.items()}
+    return results
 
 
 def main():
@@ -68,16 +68,16 @@ def main():
     parser.add_argument("--starts", type=int, default=50)
     parser.add_argument("--json")
     args = parser.parse_args()
-    found = measure(args.starts)
-    for name, wall in found["wall_ms"].items():
-        print(f"{name:20s} {wall:8.2f} ms wall {found['own_ms'][name]:8.2f} ms own")
+    results = measure(args.starts)
+    for name, wall in results["wall_ms"].items():
+        print(f"{name:20s} {wall:8.2f} ms wall {results['own_ms'][name]:8.2f} ms own")
     for pair in PAIRS:
         print(
-            f"{pair:20s} {found['more_wall_ms'][pair]:+8.2f} ms wall {found['more_own_ms'][pair]:+8.2f}"
+            f"{pair:20s} {results['more_wall_ms'][pair]:+8.2f} ms wall {results['more_own_ms'][pair]:+8.2f}"
             " ms own"
         )
     if args.json:
-        write_json(args.json, found)
+        write_json(args.json, results)
 
 
 if __name__ == "__main__":

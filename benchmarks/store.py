@@ -58,9 +58,9 @@ def append(folder: str, count: int) -> dict:
 def resume(folder: str, count: int) -> dict:
     """What a stage does first: check every line and know every id."""
     begun, cpu = time.perf_counter(), time.process_time()
-    held = Log(folder).held()
+    logged = Log(folder).held()
     seconds = time.perf_counter() - begun
-    assert len(held) == count
+    assert len(logged) == count
     return {"resume_s": seconds, "resume_cpu_s": time.process_time() - cpu}
 
 

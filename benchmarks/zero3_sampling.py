@@ -44,7 +44,7 @@ def one_rank(world: Path, out: Path, tokens: int, rounds: int, result: str | Non
     def batch() -> float:
         ranks.barrier()
         start = time.perf_counter()
-        decode(host, rows, [[2 * place, 2 * place + 1] for place in range(len(rows))], drawing(), tokens)
+        decode(host, rows, [[2 * row, 2 * row + 1] for row in range(len(rows))], drawing(), tokens)
         return max(ranks.from_all(time.perf_counter() - start))
 
     for _ in range(rounds + 1):
@@ -58,24 +58,26 @@ def one_rank(world: Path, out: Path, tokens: int, rounds: int, result: str | Non
             seconds["together_batch"].append(batch())
         engine.detach_engine(host.trainer)
     if ranks.rank() == 0:
-        found = {f"{name}_s": statistics.median(values[1:]) for name, values in seconds.items()}
-        found["together_over_gathered"] = found["together_batch_s"] / found["gathered_batch_s"]
-        found |= {
+        results = {f"{name}_s": statistics.median(values[1:]) for name, values in seconds.items()}
+        results["together_over_gathered"] = results["together_batch_s"] / results["gathered_batch_s"]
+        results |= {
             "ranks": ranks.world(),
             "tokens": tokens,
             "parameters": sum(map(weights.numel, model.parameters())),
         }
-        print("\n".join(f"{name:30} {value:,.3f}" for name, value in found.items()), flush=True)
+        print("\n".join(f"{name:30} {value:,.3f}" for name, value in results.items()), flush=True)
         if result:
-            write_json(result, found)
+            write_json(result, results)
     ranks.barrier()
 
 
 def two_pictures(host, prompts: list[str]) -> list[dict]:
     from PIL import Image
 
-    found = [Image.open(path).convert("RGB") for path in sorted(Path(host.image_folder).rglob("*.png"))[:2]]
-    return [row for picture in found for row in host.questions([picture], prompts)]
+    pictures = [
+        Image.open(path).convert("RGB") for path in sorted(Path(host.image_folder).rglob("*.png"))[:2]
+    ]
+    return [row for picture in pictures for row in host.questions([picture], prompts)]
 
 
 def main():

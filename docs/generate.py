@@ -180,12 +180,12 @@ SAMPLERS = {
 
 def sampling() -> str:
     """CPU time against ours of the same answers."""
-    found = result("sampling")
+    figures = result("sampling")
     rows = (
-        (told, *(f"{found[f'{size}{name}_s'] / found[f'{size}ours_s']:.2f}×" for size in ("", "large_")))
+        (told, *(f"{figures[f'{size}{name}_s'] / figures[f'{size}ours_s']:.2f}×" for size in ("", "large_")))
         for name, told in SAMPLERS.items()
     )
-    sizes = (f"{found[f'{size}parameters'] / 1e6:.1f} M weights" for size in ("", "large_"))
+    sizes = (f"{figures[f'{size}parameters'] / 1e6:.1f} M weights" for size in ("", "large_"))
     return table(["CPU time against ours", *sizes], rows, 2)
 
 
@@ -196,7 +196,7 @@ def all_figures() -> str:
     )
 
 
-def _figures(name: str, found: Mapping) -> str:
+def _figures(name: str, figures: Mapping) -> str:
     script = (
         f"`benchmarks/{name}.py`"
         if (ROOT / "benchmarks" / f"{name}.py").exists()
@@ -204,18 +204,18 @@ def _figures(name: str, found: Mapping) -> str:
     )
     rows = (
         (f"`{key}`", f"{value:.4g}" if isinstance(value, float) else str(value))
-        for key, value in _flat(found)
+        for key, value in _flat(figures)
     )
     return f"### {name}\n\nBy {script}.\n\n{table(['figure', 'value'], rows, 1)}"
 
 
-def _flat(found, front: str = "") -> Iterable[tuple[str, object]]:
+def _flat(figures, front: str = "") -> Iterable[tuple[str, object]]:
     """Nested JSON as (dotted name, value)."""
-    if isinstance(found, dict):
-        for key, value in found.items():
+    if isinstance(figures, dict):
+        for key, value in figures.items():
             yield from _flat(value, f"{front}.{key}" if front else key)
     else:
-        yield front, found
+        yield front, figures
 
 
 # --- commands that stand on two pages
@@ -249,7 +249,7 @@ PARTS: dict[str, Callable[[], str]] = {
 
 def filled(text: str) -> str:
     """A page with every generated part made anew."""
-    return PART.sub(lambda found: f"{found[1]}{PARTS[found[2]]().strip()}\n{found[4]}", text)
+    return PART.sub(lambda match: f"{match[1]}{PARTS[match[2]]().strip()}\n{match[4]}", text)
 
 
 def main() -> None:

@@ -43,8 +43,8 @@ def picture(run: SavedRun, number: int) -> Image.Image:
     below = LINE * (2 + max(map(len, texts)))
     whole = Image.new("RGB", (2 * SIDE + 3 * EDGE, height + below + 2 * EDGE), "white")
     draw, font, bold = ImageDraw.Draw(whole), ImageFont.load_default(12), ImageFont.load_default(15)
-    for place, ((side, image, title, _), lines) in enumerate(zip(both, texts)):
-        left = EDGE + place * (SIDE + EDGE)
+    for column, ((side, image, title, _), lines) in enumerate(zip(both, texts)):
+        left = EDGE + column * (SIDE + EDGE)
         whole.paste(image, (left, EDGE))
         draw.text((left, height + EDGE + 4), title, COLORS[side], bold)
         draw.multiline_text(

@@ -73,11 +73,11 @@ def windows(asks: Iterable[Ask]) -> Iterator[list[Shown]]:
     alike: dict[int, list[Ask]] = {}
     for ask in asks:
         alike.setdefault(ask.max_new_tokens, []).append(ask)
-    for found in alike.values():
+    for group in alike.values():
         window: list[Shown] = []
         known: dict[tuple[str, ...], tuple] = {}
         pixels = 0
-        for ask in found:
+        for ask in group:
             pictures = tuple(one for one in ask.open() or () if one is not None)
             if strange := [one for one in pictures if not isinstance(one, Image.Image)]:
                 kind = type(strange[0]).__name__
@@ -103,7 +103,7 @@ def batches(window: Sequence[Shown], size: int) -> list[list[Shown]]:
     families: dict[tuple[str, ...], list[Shown]] = {}
     for shown in window:
         families.setdefault(shown.key, []).append(shown)
-    kinds = ([found for key, found in families.items() if bool(key) == some] for some in (True, False))
+    kinds = ([family for key, family in families.items() if bool(key) == some] for some in (True, False))
     return [batch for kind in kinds if kind for batch in dealt(kind, lambda one: len(one.ask.text), size)]
 
 

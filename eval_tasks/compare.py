@@ -79,8 +79,8 @@ def _paired(task: str, a: Results, b: Results) -> list[tuple[dict, dict, dict]]:
                 f"{task}: {a.folder} and {b.folder} ask other things in document {id}, or know another truth;"
                 " evaluate both on the same data"
             )
-        (asked, said), (_, said_too) = spoken(record), spoken(second[id])
-        document = {**details, "question": asked, "answer_a": said, "answer_b": said_too}
+        (asked, answer_a), (_, answer_b) = spoken(record), spoken(second[id])
+        document = {**details, "question": asked, "answer_a": answer_a, "answer_b": answer_b}
         pairs += [(document, x, y) for x, y in zip(details.get("items", ()), other.get("items", ()))]
     return pairs
 

@@ -106,7 +106,7 @@ def names(answer: str, name: str, synonyms: Sequence[str]) -> bool:
 
 def _without(text: str, denied: re.Pattern) -> str:
     """`text` without what is denied, where it ends with a comma or dot."""
-    return denied.sub(lambda found: "" if found[1] else found[0], text)
+    return denied.sub(lambda match: "" if match[1] else match[0], text)
 
 
 def _words(phrase: str) -> list[str]:

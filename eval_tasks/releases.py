@@ -118,13 +118,14 @@ def _write(records: list[Record], source: Path, target: Path, split_name: str, e
     file = target / f"{split_name}.parquet"
     rows = (_with_picture(record, source, target, embed) for record in records)
     part = draft_of(file)
+    # Of all rows, without their pictures: a column may hold whole numbers for long before it holds others.
+    picture = {"image_id": "", "image": {"bytes": b"", "path": ""} if embed else ""}
+    schema = pyarrow.Table.from_pylist([{**record, **picture} for record in records]).schema
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        first = pyarrow.Table.from_pylist(list(islice(rows, ROWS_AT_ONCE)))
-        with pyarrow.parquet.ParquetWriter(part, first.schema) as writer:
-            writer.write_table(first)
+        with pyarrow.parquet.ParquetWriter(part, schema) as writer:
             while batch := list(islice(rows, ROWS_AT_ONCE)):
-                writer.write_table(pyarrow.Table.from_pylist(batch, schema=first.schema))
+                writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
         put(part, file)
     except OSError as error:
         raise UserError(f"--to {target}: cannot write {file} ({error.strerror or error})") from None

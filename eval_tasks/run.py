@@ -150,6 +150,6 @@ def _reason(log: Path) -> str:
     """
     text = _COLOUR.sub("", log.read_text(encoding="utf-8", errors="replace"))
     for reason in _REASONS:
-        if found := reason.findall(text):
-            return found[-1].strip()
+        if reasons := reason.findall(text):
+            return reasons[-1].strip()
     return (text.strip() or "it printed nothing").splitlines()[-1].strip()

@@ -38,9 +38,9 @@ def image_processor(model: object) -> object | None:
     """What prepares pictures for an lmms-eval model, or None."""
     processor = next(
         (
-            found
+            own
             for name in ("_image_processor", "processor", "image_processor")
-            if (found := getattr(model, name, None))
+            if (own := getattr(model, name, None))
         ),
         None,
     )

@@ -32,8 +32,8 @@ class Conversations(torch.utils.data.Dataset):
     def __len__(self):
         return len(self.records)
 
-    def __getitem__(self, place):
-        record = self.records[place]
+    def __getitem__(self, index):
+        record = self.records[index]
         question, answer = (
             turn["value"].replace("<image>", "").strip() for turn in record["conversations"][:2]
         )
@@ -55,8 +55,8 @@ class Collator:
                 "role": "user",
                 "content": [{"type": "image"}, {"type": "text", "text": item["question"]}],
             }
-            said = {"role": "assistant", "content": [{"type": "text", "text": item["answer"]}]}
-            texts.append(self.processor.apply_chat_template([asked, said]))
+            answer = {"role": "assistant", "content": [{"type": "text", "text": item["answer"]}]}
+            texts.append(self.processor.apply_chat_template([asked, answer]))
         batch = self.processor(
             text=texts, images=[[item["picture"]] for item in items], padding=True, return_tensors="pt"
         )

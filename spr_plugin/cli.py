@@ -106,9 +106,9 @@ def method_options(command):
     known = {f.name: f for f in dataclasses.fields(SPRConfig)}
     for name in reversed(METHOD):
         f, kind = known[f"spr_{name}"], KINDS[f"spr_{name}"]
-        said = FLAG.sub(lambda flag: _short(flag[0]), f.metadata["help"])
+        about = FLAG.sub(lambda flag: _short(flag[0]), f.metadata["help"])
         asked = {"is_flag": True} if kind.type is bool else {"type": kind.type, "show_default": True}
-        option = click.option(_short(f"--{f.name}"), default=default_of(f), help=f"{said}.", **asked)
+        option = click.option(_short(f"--{f.name}"), default=default_of(f), help=f"{about}.", **asked)
         command = option(command)
     return command
 

@@ -81,8 +81,8 @@ def refuse_unknown(given, where="--{}") -> None:
 
 
 def settle(script) -> None:
-    """Make ``State.config`` of all that was said so far; ``script`` is the frame of the training script that
-    asks.
+    """Make ``State.config`` of all flags that were heard so far; ``script`` is the frame of the training
+    script that asks.
 
     Raises:
         UserError: a value makes no sense, or flags were given without ``--spr``.
@@ -91,17 +91,17 @@ def settle(script) -> None:
     from spr_plugin.config import SPRConfig
     from spr_plugin.errors import UserError
 
-    said = {**State.from_files, **given(State.words), **State.from_lists}
-    if said and not {"spr", "spr_only"} & said.keys():
-        first = next(iter(said))
+    flags = {**State.from_files, **given(State.words), **State.from_lists}
+    if flags and not {"spr", "spr_only"} & flags.keys():
+        first = next(iter(flags))
         raise UserError(
             f"--{first} does nothing without --spr: add --spr (or --spr_only to skip the host's training)"
         )
     for name in ("spr_only", "spr_doctor"):
-        if said.get(name) and said.get("spr") is False:
+        if flags.get(name) and flags.get("spr") is False:
             raise UserError(f"--{name} with --spr False: leave one of them out")
-    if said or State.config is None:
-        State.config = SPRConfig(**said)
+    if flags or State.config is None:
+        State.config = SPRConfig(**flags)
     from spr_plugin.hooks import shims
 
     if State.config.spr:
@@ -264,8 +264,8 @@ def _before_training_arguments(parsed) -> None:
         script_frame().f_locals.get("attn_implementation"),
         getattr(parsed, "attn_implementation", None),
     ]
-    found = any(importlib.util.find_spec(name) for name in ("flash_attn", "kernels"))
-    if State.config.spr and "flash_attention_2" in wanted and not found:
+    available = any(importlib.util.find_spec(name) for name in ("flash_attn", "kernels"))
+    if State.config.spr and "flash_attention_2" in wanted and not available:
         fail(
             "flash_attention_2 is asked for and flash_attn is not installed: take train.py in place of "
             "train_mem.py, or --attn_implementation sdpa"

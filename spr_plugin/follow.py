@@ -64,7 +64,7 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
         )
         return Outcome(host_train(), followed=False)
     training = entry.training_of(trainer, config)
-    entered = not config.spr_overwrite and entry.found(Folder.under(trainer.args.output_dir), training)
+    entered = not config.spr_overwrite and entry.is_end_of(Folder.under(trainer.args.output_dir), training)
     _used[trainer] = trainer.optimizer, trainer.lr_scheduler
     first, queries = open_run(host, config)
     if entered:

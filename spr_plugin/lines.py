@@ -18,7 +18,7 @@ def one_line(text: object) -> str:
     >>> one_line("cat\\n\\x1b[31m.png")
     'cat\\\\n\\\\x1b[31m.png'
     """
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))
 
 
 def say(text: object) -> None:

@@ -239,13 +239,13 @@ class Mixed:
 def find_pairing(config: SPRConfig) -> Pairing:
     """What ``--spr_pairing`` names. UserError for a name that no plugin has."""
     shares = weighed(config.spr_pairing)
-    found: list[Pairing] = []
+    pairings: list[Pairing] = []
     for name in shares:
         pairing: Pairing | None = ask("spr_pairing", name=name, config=config)
         if pairing is None:
             raise UserError(f"--spr_pairing {name}: no plugin has it; ours are {', '.join(OURS)}")
-        found.append(pairing)
-    return Mixed(tuple(found), tuple(shares.values())) if len(found) > 1 else found[0]
+        pairings.append(pairing)
+    return Mixed(tuple(pairings), tuple(shares.values())) if len(pairings) > 1 else pairings[0]
 
 
 OURS: Mapping[str, Callable[..., tuple[str, str] | str]] = {

@@ -123,10 +123,10 @@ def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
                 log.append({**record, "recipe": now.recipe.name})
     ranks.barrier()
     records = log.read().values()
-    found = [PreferencePair.from_record(record) for record in records if "skip" not in record]
-    pairs = [pair for pair in found if pair.id not in now.excluded]
+    every = [PreferencePair.from_record(record) for record in records if "skip" not in record]
+    pairs = [pair for pair in every if pair.id not in now.excluded]
     skips = [record["skip"] for record in records if "skip" in record]
-    reasons = listed(counted(skips + ["excluded"] * (len(found) - len(pairs))))
+    reasons = listed(counted(skips + ["excluded"] * (len(every) - len(pairs))))
     name_strangers(now)
     _say(f"{len(pairs)} pairs from {len(queries)} queries ({reasons or 'none skipped'})")
     if not pairs:

@@ -27,7 +27,7 @@ def redacted(text: str, secrets: frozenset[str] = frozenset()) -> str:
     """``text`` without ``secrets``, however escaped, and without user and password of any address."""
     known = _pattern(secrets)
     # Until nothing is found: what stood left and right of a secret may make another.
-    while (clean := known.sub(lambda found: (found["scheme"] or "") + HIDDEN, text)) != text:
+    while (clean := known.sub(lambda match: (match["scheme"] or "") + HIDDEN, text)) != text:
         text = clean
     return text
 
@@ -56,11 +56,11 @@ def secrets_of(address: str, environment: Mapping[str, str]) -> frozenset[str]:
 
 def _credentials(address: str) -> set[str]:
     """The password, or a user without one, and both together, also as a header writes them."""
-    found = _USER.match(address)
-    if not found:
+    match = _USER.match(address)
+    if not match:
         return set()
-    user, colon, password = found[2].partition(":")
-    return {password if colon else user, found[2], base64.b64encode(unquote(found[2]).encode()).decode()}
+    user, colon, password = match[2].partition(":")
+    return {password if colon else user, match[2], base64.b64encode(unquote(match[2]).encode()).decode()}
 
 
 @functools.lru_cache(maxsize=8)

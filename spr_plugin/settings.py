@@ -55,14 +55,14 @@ def weighed(words: Iterable[str]) -> dict[str, float]:
     """Name → weight of words like ``repaired=0.5``; a name alone weighs 1. ValueError where a name stands
     there twice, or a weight is no number of 0 or more.
     """
-    found: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for word in words:
         name, given, weight = word.partition("=")
         number = float(weight) if given else 1.0
-        if not name or name in found or not 0 <= number < math.inf:
+        if not name or name in weights or not 0 <= number < math.inf:
             raise ValueError(word)
-        found[name] = number
-    return found
+        weights[name] = number
+    return weights
 
 
 def _weighed(words: str, makes_sense: Callable[[dict[str, float]], bool]) -> Range:

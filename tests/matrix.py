@@ -30,8 +30,8 @@ print(importlib.metadata.version("transformers"), "{}.{}".format(*sys.version_in
 
 def versions(environment: Path) -> tuple[str, str]:
     """Of transformers and Python there."""
-    said = subprocess.check_output([environment / "bin" / "python", "-c", VERSIONS], text=True)
-    transformers, python = said.split()
+    printed = subprocess.check_output([environment / "bin" / "python", "-c", VERSIONS], text=True)
+    transformers, python = printed.split()
     return transformers, python
 
 

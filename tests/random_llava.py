@@ -88,9 +88,9 @@ def _write_tokenizer(folder):
 def _write_language_model(folder, sizes):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    LlamaForCausalLM(LlamaConfig(vocab_size=400, max_position_embeddings=2048, **sizes)).save_pretrained(
-        folder
-    )
+    LlamaForCausalLM(
+        LlamaConfig(**{"vocab_size": 400, "max_position_embeddings": 2048, **sizes})
+    ).save_pretrained(folder)
 
 
 def _write_vision_tower(folder, sizes):

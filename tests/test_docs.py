@@ -113,10 +113,10 @@ def test_the_method_table_names_rule_line_and_flag_of_each_step():
 
 def assert_line_stands(where: str) -> None:
     """`where` is a file and, in it, a line or the beginning of one."""
-    place = re.fullmatch(r"`((?:spr_plugin|hooks)/[\w/]+\.py)`: `([^`]+)`", where)
-    assert place, where
-    lines = [line.strip() for line in (ROOT / place[1]).read_text().splitlines()]
-    assert any(place[2] in line for line in lines), f"{place[1]} has no line {place[2]}"
+    parts = re.fullmatch(r"`((?:spr_plugin|hooks)/[\w/]+\.py)`: `([^`]+)`", where)
+    assert parts, where
+    lines = [line.strip() for line in (ROOT / parts[1]).read_text().splitlines()]
+    assert any(parts[2] in line for line in lines), f"{parts[1]} has no line {parts[2]}"
 
 
 # --- hooks and hosts
@@ -158,16 +158,16 @@ def test_what_contributing_names_exists():
 )
 def test_what_docstrings_refer_to_exists(folder, package):
     """Each ``:class:`name``` and the like, a dotted name or one of the module's own."""
-    found = 0
+    count = 0
     for file in sorted((ROOT / folder).rglob("*.py")):
         own = ".".join([package, *file.relative_to(ROOT / folder).with_suffix("").parts]).removesuffix(
             ".__init__"
         )
         for name in re.findall(r":(?:class|mod|meth|func|data):`~?([\w.]+)`", file.read_text()):
-            found += 1
+            count += 1
             known = [name] if name.startswith("spr_plugin.") else [f"{own}.{name}", f"{package}.{name}"]
             assert any(pkgutil_resolves(candidate) for candidate in known), f"{file}: {name}"
-    assert found
+    assert count
 
 
 def pkgutil_resolves(name: str) -> bool:

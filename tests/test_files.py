@@ -60,9 +60,9 @@ def test_the_content_of_a_large_file_is_that_of_its_blocks(tmp_path):
     file = tmp_path / "large"
     data = bytearray(os.urandom(5 << 20))
     hashes = set()
-    for place in (None, 0, len(data) - 1, len(data) // 63 * 20):
-        if place is not None:
-            data[place] ^= 1
+    for offset in (None, 0, len(data) - 1, len(data) // 63 * 20):
+        if offset is not None:
+            data[offset] ^= 1
         file.write_bytes(data)
         hashes.add(content(file)["hash"])
     file.write_bytes(data + b"x")

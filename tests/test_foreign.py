@@ -18,9 +18,9 @@ from spr_plugin.foreign import Broken, Foreign, blamed, has, listed, methods, nu
     ],
 )
 def test_whatever_is_raised_is_one_line_of_whoever_raised_it(error, line):
-    with pytest.raises(UserError) as said, blamed("plugin lab: spr_scorer"):
+    with pytest.raises(UserError) as refused, blamed("plugin lab: spr_scorer"):
         raise error
-    assert str(said.value).startswith(line) and "\n" not in str(said.value)
+    assert str(refused.value).startswith(line) and "\n" not in str(refused.value)
 
 
 def test_the_line_of_a_plugin_s_own_file_is_named(tmp_path):

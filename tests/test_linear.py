@@ -85,7 +85,7 @@ def patterns() -> dict[str, re.Pattern]:
     packages += (
         [importlib.import_module("spr_plugin.eval_tasks")] if importlib.util.find_spec("datasets") else []
     )
-    found = {}
+    patterns_of = {}
     for package in packages:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if module.name.endswith("__main__"):
@@ -105,9 +105,9 @@ def patterns() -> dict[str, re.Pattern]:
             ]
             for owner in owners:
                 for name, value in vars(owner).items():
-                    for place, pattern in enumerate(compiled(value)):
-                        found[f"{module.name}.{name}" + (f"[{place}]" if place else "")] = pattern
-    return found
+                    for index, pattern in enumerate(compiled(value)):
+                        patterns_of[f"{module.name}.{name}" + (f"[{index}]" if index else "")] = pattern
+    return patterns_of
 
 
 @cache
@@ -150,8 +150,8 @@ def examples(tree, branch: int = 0) -> tuple[str, set[str], set[int]]:
         if kind is codes.LITERAL:
             text, alphabet = text + chr(value), alphabet | {chr(value)}
         elif kind is codes.IN:
-            held, named = of_set(value)
-            text, alphabet = text + held, alphabet | {held, *named}
+            character, named = of_set(value)
+            text, alphabet = text + character, alphabet | {character, *named}
         elif kind in (codes.ANY, codes.NOT_LITERAL):
             text += "b"
         elif kind is codes.BRANCH:

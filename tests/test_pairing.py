@@ -121,8 +121,8 @@ def test_without_a_gap_there_is_no_preference():
 
 @pytest.mark.parametrize(("gap", "skipped"), [(0.25, False), (0.25 + 1e-9, True), (0.0, False)])
 def test_a_gap_of_the_least_size_is_enough(gap, skipped):
-    found = pair_of([candidate("a", 0.5, 0.75), candidate("b", 0.6, 0.4)], min_gap=gap)
-    assert (found == "gap_too_small") == skipped
+    pair = pair_of([candidate("a", 0.5, 0.75), candidate("b", 0.6, 0.4)], min_gap=gap)
+    assert (pair == "gap_too_small") == skipped
 
 
 def test_pairs_by_chance_depend_on_the_query_alone():
@@ -273,7 +273,7 @@ SCORES = st.none() | st.integers(-3, 3).map(float)
 
 @given(st.lists(st.tuples(SCORES, SCORES), max_size=6), st.randoms())
 def test_a_pair_is_the_extremes_whatever_the_order(rows, shuffler):
-    candidates = [candidate(str(place), *row) for place, row in enumerate(rows)]
+    candidates = [candidate(str(index), *row) for index, row in enumerate(rows)]
     pair = pair_of(candidates)
     shuffler.shuffle(candidates)
     assert pair_of(candidates) == pair

@@ -58,8 +58,13 @@ def test_a_bar_on_a_terminal(monkeypatch, capsys):
     shown.write("{'loss': 1}")
     shown.to(4, "loss 0.5")
     shown.close()
-    said = terminal.getvalue()
-    assert "spr DPO:  50%" in said and "| 4/4 [" in said and "loss 0.5" in said and "\nspr: " not in said
+    printed = terminal.getvalue()
+    assert (
+        "spr DPO:  50%" in printed
+        and "| 4/4 [" in printed
+        and "loss 0.5" in printed
+        and "\nspr: " not in printed
+    )
     assert capsys.readouterr().out == "{'loss': 1}\n"
 
 

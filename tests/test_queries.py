@@ -26,15 +26,15 @@ def source(tmp_path):
     names, rows = ["000000000009.jpg", "000000000010.jpg", "c.jpg"], []
     for number, name in enumerate(names):
         Image.new("RGB", (200, 100)).save(tmp_path / name)
-        for place in range(7 - number):
-            side = 4 if place == 4 else 20
+        for index in range(7 - number):
+            side = 4 if index == 4 else 20
             rows.append(
                 {
                     "id": len(rows),
                     "image_id": number,
                     "category_id": 1,
-                    "bbox": [28 * place, 30, side, side],
-                    "iscrowd": int(place == 3),
+                    "bbox": [28 * index, 30, side, side],
+                    "iscrowd": int(index == 3),
                 }
             )
     images = [{"id": n, "file_name": name, "width": 200, "height": 100} for n, name in enumerate(names)]
@@ -113,17 +113,19 @@ def test_a_roboflow_export_of_an_excluded_picture_is_left_out(source, regions):
         .replace("000000000009.jpg", "COCO_train2014_000000000009_jpg.rf.0f3a9c12ab.jpg")
     )
     (source / "coco.json").write_text(content)
-    found, counts = regions(spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")])
-    assert set(found) == {"1", "2"} and counts["excluded"] == 1
+    queries, counts = regions(
+        spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")]
+    )
+    assert set(queries) == {"1", "2"} and counts["excluded"] == 1
 
 
 def test_exclusions_that_match_nothing_and_regions_that_are_not_there_are_said(source, capfd, regions):
     (source / "other.txt").write_text("000000000077.jpg\n78\n")
     exclude = [str(source / "val.txt"), str(source / "other.txt")]
     regions(spr_annotations=str(source / "coco.json"), spr_exclude=exclude, spr_regions=3)
-    said = capfd.readouterr().err
-    assert f"--spr_exclude {source}/other.txt: none of the 2 pictures" in said and "val.txt: none" not in said
-    assert "2 regions are made of the 3 asked for: the pictures give no more (crowd 3, excluded 1)" in said
+    err = capfd.readouterr().err
+    assert f"--spr_exclude {source}/other.txt: none of the 2 pictures" in err and "val.txt: none" not in err
+    assert "2 regions are made of the 3 asked for: the pictures give no more (crowd 3, excluded 1)" in err
     regions(into="all", spr_annotations=str(source / "coco.json"), spr_regions=3)
     assert "asked for" not in capfd.readouterr().err
 
@@ -132,12 +134,14 @@ def test_a_picture_whose_name_has_two_numbers_is_left_out_and_named(source, capf
     twice = "000000000123_000000000009.jpg"
     (source / "000000000009.jpg").rename(source / twice)
     (source / "coco.json").write_text((source / "coco.json").read_text().replace("000000000009.jpg", twice))
-    found, counts = regions(spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")])
-    assert set(found) == {"1", "2"} and counts["excluded"] == 1
-    said = capfd.readouterr().err
+    queries, counts = regions(
+        spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")]
+    )
+    assert set(queries) == {"1", "2"} and counts["excluded"] == 1
+    err = capfd.readouterr().err
     assert (
         f"1 pictures with several numbers in their names, such as {source}/{twice}, are left out for one of"
-        " them" in said
+        " them" in err
     )
 
 
@@ -146,10 +150,10 @@ def grounded(source, width=9):
     from spr_plugin.boxes import Box, Space
 
     rows = []
-    for place in range(24):
-        box = Box(8 * place, 10 + 2 * place, 8 * place + width, 40 + 2 * place, Space.pixels(200, 100))
+    for index in range(24):
+        box = Box(8 * index, 10 + 2 * index, 8 * index + width, 40 + 2 * index, Space.pixels(200, 100))
         question = (
-            f"Please provide the bounding box coordinate of the region this sentence describes: cup {place}."
+            f"Please provide the bounding box coordinate of the region this sentence describes: cup {index}."
         )
         rows.append({"from": "human", "value": question})
         rows.append({"from": "gpt", "value": llava("pad").write(box)})
@@ -161,8 +165,8 @@ def test_the_aspect_of_the_data_is_not_the_host_s(source, regions):
     grounded(source)
     with pytest.raises(UserError, match="--spr_data_aspect pad"):
         regions(aspect="square")
-    found, _ = regions(aspect="square", spr_data_aspect="pad")
-    assert found == {"c.jpg": 24}
+    queries, _ = regions(aspect="square", spr_data_aspect="pad")
+    assert queries == {"c.jpg": 24}
 
 
 @pytest.mark.parametrize("aspect", ["sqare", "PAD", "padded_square", ""])
@@ -192,7 +196,7 @@ def test_variants_of_scoring_use_the_answers_of_an_earlier_run(source, tmp_path,
     bound(first, config)
     write_queries(first, config, llava(), None, str(source))
     ids = [
-        f"{region}{place}" for region in first.log("queries").read() for place in range(config.spr_samples)
+        f"{region}{index}" for region in first.log("queries").read() for index in range(config.spr_samples)
     ]
     first.log("candidates").append(*({"id": id, "text": "a dog"} for id in ids))
     variant = SPRConfig(
@@ -217,9 +221,9 @@ def test_answers_to_other_mined_boxes_are_not_taken_up(source, regions):
     first = source / "first"
     bound(Folder(first), SPRConfig(spr=True, spr_more_than=3, **flags))
     ids = [
-        f"{region}{place}"
+        f"{region}{index}"
         for region in Log(first / "queries").read()
-        for place in range(SPRConfig().spr_samples)
+        for index in range(SPRConfig().spr_samples)
     ]
     Log(first / "candidates").append(*({"id": id, "text": "a dog"} for id in ids))
     regions(into="same", spr_candidates=str(first), **flags)

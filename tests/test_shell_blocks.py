@@ -33,15 +33,15 @@ OTHERS = {"git", "cd", "pip", "deepspeed", "torchrun", "vllm", "srun", "pre-comm
 
 def commands_of(block: str) -> list[list[str]]:
     """The words of each command; what sets a variable or is for the shell alone is left out."""
-    found: list[list[str]] = []
+    commands: list[list[str]] = []
     for line in block.replace("\\\n", " ").splitlines():
         if re.match(r"\w+=|export |eval ", line):
             continue
         words = shlex.shlex(line, posix=True, punctuation_chars="&|")
         words.whitespace_split = True
         for operator, part in itertools.groupby(words, lambda word: word in ("&&", "|")):
-            found += [] if operator else [list(part)]
-    return found
+            commands += [] if operator else [list(part)]
+    return commands
 
 
 def understood(words: list[str]) -> None:

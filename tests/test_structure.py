@@ -37,15 +37,15 @@ def imported(file: Path) -> set[str]:
     """Modules of ours that a file imports as it is loaded; what a function imports later is no floor
     below.
     """
-    found = set()
+    modules = set()
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spr_plugin"):
             for name in node.names:
                 inner = f"{node.module}.{name.name}"
-                found.add(inner if inner in FILES else node.module)
+                modules.add(inner if inner in FILES else node.module)
         elif isinstance(node, ast.Import):
-            found |= {name.name for name in node.names if name.name in FILES}
-    return found
+            modules |= {name.name for name in node.names if name.name in FILES}
+    return modules
 
 
 def package(module: str) -> str:
@@ -203,9 +203,9 @@ def test_every_module_is_own_tests_its_own_path_or_is_said_to_be_elsewhere():
     """A folder in ELSEWHERE stands for those of its modules that have no test file of their own."""
     modules = {name for name, file in FILES.items() if file.name != "__init__.py"}
     bare = {name.removeprefix("spr_plugin.") for name in modules if not own_tests(name).exists()}
-    said = {name: name if name in ELSEWHERE else name.rpartition(".")[0] for name in bare}
-    assert {name for name, key in said.items() if key not in ELSEWHERE} == set()
-    assert ELSEWHERE.keys() - set(said.values()) == set()
+    keys = {name: name if name in ELSEWHERE else name.rpartition(".")[0] for name in bare}
+    assert {name for name, key in keys.items() if key not in ELSEWHERE} == set()
+    assert ELSEWHERE.keys() - set(keys.values()) == set()
     assert {
         file for files in ELSEWHERE.values() for file in files.split() if not (ROOT / "tests" / file).exists()
     } == set()
@@ -226,10 +226,10 @@ def test_a_wheel_holds_every_package():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     listed = set(setup["options"]["packages"].split())
-    found = {
+    packages = {
         ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "spr_plugin").rglob("__init__.py")
     }
-    assert found == listed - setup_mapped(setup)
+    assert packages == listed - setup_mapped(setup)
 
 
 def setup_mapped(setup: configparser.ConfigParser) -> set[str]:

@@ -24,13 +24,13 @@ def said(node: ast.expr) -> str:
 
 def messages() -> set[str]:
     """All texts of our modules, f-strings whole."""
-    found = set()
+    texts = set()
     for folder in ("spr_plugin", "hooks", "eval_tasks"):
         for file in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text())):
                 if isinstance(node, (ast.JoinedStr, ast.Constant, ast.BinOp)):
-                    found.add(said(node))
-    return found
+                    texts.add(said(node))
+    return texts
 
 
 MESSAGES = messages()

@@ -38,15 +38,15 @@ def read_csv(source, image_folder, skipped):
         if isinstance(size, str):  # the reason why there is none
             skipped[size] += 1
             continue
-        space, found = Space.pixels(*size), []
+        space, annotations = Space.pixels(*size), []
         for number, row in enumerate(objects):
             box = usable(Box(*(float(row[side]) for side in ("x1", "y1", "x2", "y2")), space))
             if box is None:
                 skipped["outside"] += 1
             else:
-                found.append(Annotation(number, row["label"], box))
-        if found:
-            yield AnnotatedImage(name, path, *size, tuple(found))
+                annotations.append(Annotation(number, row["label"], box))
+        if annotations:
+            yield AnnotatedImage(name, path, *size, tuple(annotations))
 
 
 # --- a box format: 0-1 of the picture with three decimals, "[0.125, 0.300, 0.550, 0.810]"
@@ -67,8 +67,8 @@ class Frugal:
         return [self.score_one(one.truth, one.predicted) for one in descriptions]
 
     def score_one(self, truth, predicted):
-        found = localization_score(truth, predicted)
-        return {"s_loc": found}, found - 0.02 * len(predicted)
+        s_loc = localization_score(truth, predicted)
+        return {"s_loc": s_loc}, s_loc - 0.02 * len(predicted)
 
 
 @hookimpl

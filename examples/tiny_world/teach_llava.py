@@ -136,7 +136,8 @@ class TinyLlava(nn.Module):
         words[names, NAME_DIMS] = torch.randn(len(names), HEAD) * 0.3
         self.llm.lm_head.weight.copy_(0.3 * words)
         self.register_buffer("name_codes", words[names].clone(), persistent=False)
-        # Of tokens, in the loss: an answer holds ten numbers and brackets for a name, and hundreds for a yes.
+        # Of tokens, in what conversations lose: an answer holds ten numbers and brackets for a name, and
+        # hundreds for a yes. The shorthand is for numbers, which would be learned at half the pace.
         importance = torch.ones(len(words))
         importance[names] = 3
         importance[tokenizer.convert_tokens_to_ids([vocabulary.SPACE + w for w in ("Yes", "No")])] = 8
@@ -162,13 +163,13 @@ class TinyLlava(nn.Module):
         before = embed(prefix).expand(len(features), -1, -1)
         return torch.cat([before, self.projector(features), embed(text)], 1)
 
-    def loss(self, features, prefix, text, targets):
-        """Mean cross-entropy of the marked targets (n, t), IGNORE elsewhere, weighted by `importance`."""
+    def loss(self, features, prefix, text, targets, importance=None):
+        """Mean cross-entropy of the marked targets (n, t), IGNORE elsewhere, weighted by token."""
         inputs = self.embed(features, prefix, text)
         hidden = self.llm.model(inputs_embeds=inputs, use_cache=False).last_hidden_state
         hidden = hidden[:, -text.shape[1] - 1 : -1]  # what predicts each text token
         marked = targets != IGNORE
-        return F.cross_entropy(self.llm.lm_head(hidden[marked]), targets[marked], weight=self.importance)
+        return F.cross_entropy(self.llm.lm_head(hidden[marked]), targets[marked], weight=importance)
 
     def checkpoint(self):
         """State dict in LLaVA's layout, without the tower."""
@@ -204,25 +205,25 @@ class Shorthand:
         """(ids, targets): boxes of all named objects, the objects of two regions, all names, or what is
         there.
 
-        Half of the first have no brackets: the name's last word then finds the box itself. With a bracket in
-        between alone that word learns nothing; without any the bracket learns to fetch it in prose alone.
+        The first has no brackets: the name's last word then finds the box itself, and prose can fetch it
+        there later. With a bracket in between that word learns nothing, and conversations have no name to go
+        by.
         """
         kind = rng.random()
         parts = []  # (ids, whether they are an answer)
-        if kind < 0.36:
+        if kind < 0.32:
             found = expressions_of(things)
-            written = self.numbers_of if kind < 0.18 else self.box
             for i in rng.permutation(len(found)):
                 name, index = found[i]
-                parts += [(self.name(name), False), (written(things[index].box), True)]
-        elif kind < 0.76:
+                parts += [(self.name(name), False), (self.numbers_of(things[index].box), True)]
+        elif kind < 0.80:
             for _ in range(2):
                 region, chosen = region_of(things, rng)
                 parts.append(([self.word["region"]] + self.box(region), False))
                 for thing in scenes.left_to_right(chosen):
                     parts.append((self.name(thing.name) + self.box(thing.box), True))
                 parts.append(([self.end], True))
-        elif kind < 0.88:
+        elif kind < 0.87:
             for i in rng.permutation(len(things)):
                 parts.append(([self.word["description"]] + self.box(things[i].box), False))
                 parts.append((self.name(things[i].name), True))
@@ -325,14 +326,14 @@ def batches(make, views, batch, rng, pool=8):
             yield rows[picked], *pad([made[i] for i in picked])
 
 
-def train(model, features, make, prefix, steps, batch, peak, warmup=100, seed=0, log=print):
+def train(model, features, make, prefix, steps, batch, peak, warmup=100, seed=0, importance=None, log=print):
     """One stage: `make(row, rng)` gives a sequence about view `row`."""
     rng, start, losses = np.random.default_rng([53, seed]), time.time(), []
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, peak, weight_decay=0.01, betas=(0.9, 0.98))
     for step, (rows, ids, targets) in zip(range(1, steps + 1), batches(make, len(features), batch, rng)):
         set_rate(optimizer, cosine(step, steps, peak, warmup))
-        loss = model.loss(features[rows], prefix, ids, targets)
+        loss = model.loss(features[rows], prefix, ids, targets, importance)
         descend(optimizer, loss, parameters)
         losses.append(loss.item())
         if step % 50 == 0 or step == steps:
@@ -372,7 +373,7 @@ def train_conversations(model, features, views, tokenizer, steps, noise, turns, 
         asked = random_turns(views.things[row], views.cropped[row], rng, noise, turns)
         return conversations.sequence(asked)
 
-    train(model, features, make, conversations.prefix, steps, **options)
+    train(model, features, make, conversations.prefix, steps, importance=model.importance, **options)
 
 
 # -------------------------------------------------------------------------------------- evaluation

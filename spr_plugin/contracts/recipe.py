@@ -36,8 +36,8 @@ class CheckedRecipe(Recipe):
                 raise Broken(f"gives again {self.again}, less than 0")
             meanings = of_kind(given.MEANINGS, Mapping, "as MEANINGS ")
             self.MEANINGS = {
-                of_kind(word, str, "in MEANINGS "): of_kind(said, str, f"as MEANINGS[{shown(word)}] ")
-                for word, said in meanings.items()
+                of_kind(word, str, "in MEANINGS "): of_kind(meaning, str, f"as MEANINGS[{shown(word)}] ")
+                for word, meaning in meanings.items()
             }
         self.learned = given.learned
         self._given, self._as_asked = given, (plugin, hook, arguments)
@@ -170,8 +170,8 @@ def _check_mark(mark, pictures: int) -> None:
         raise Broken(f"gives a mark on the picture {mark.picture} of {pictures}")
     of_kind(mark.name, str, "as name of a mark ")
     for span in listed(mark.spans):
-        for place in listed(span, 2, "ends of a span"):
-            of_kind(place, int, "in a span of a mark ")
+        for end in listed(span, 2, "ends of a span"):
+            of_kind(end, int, "in a span of a mark ")
 
 
 def _judged(one, texts) -> Judged:

@@ -147,11 +147,11 @@ class CocoImages:
     def _path(self, name: str) -> str:
         """Where the file lies: under its name in the folder, or under a tail of it that is no tail of another
         record's name. UserError for a file that another name has led to."""
-        first, *tails = _tails(name)
+        first, *shorter = _tails(name)
         path = os.path.join(self._folder, first)
         # A folder that is there and lacks the file is the one that is meant: its name's end is another file.
         if not os.path.exists(path) and not _names_a_folder(self._folder, name):
-            there = (tail for tail in tails if os.path.exists(os.path.join(self._folder, tail)))
+            there = (tail for tail in shorter if os.path.exists(os.path.join(self._folder, tail)))
             own = next((tail for tail in there if not self._index.shared(name, tail)), first)
             path = os.path.join(self._folder, own)
         if (other := self._names.setdefault(os.path.abspath(path), name)) != name:

@@ -42,18 +42,18 @@ def read_depth(folder: Path, name: str, size: tuple[int, int], disparity: bool =
         BadDepth: no file is there, it cannot be read, or it is of another size than the picture.
         UserError: it takes a library that is not installed.
     """
-    found = next((file for file in files_of(Path(folder, name)) if file.is_file()), None)
-    if found is None:
+    path = next((file for file in files_of(Path(folder, name)) if file.is_file()), None)
+    if path is None:
         raise BadDepth(MISSING)
-    depth = READERS[found.suffix](found)
+    depth = READERS[path.suffix](path)
     if depth.ndim == 3 and depth.shape[-1] == 1:
         depth = depth[..., 0]
     if depth.shape != (size[1], size[0]):
         raise BadDepth(ANOTHER_SIZE)
-    if found.suffix == ".h5" and (depth < 0).any():
+    if path.suffix == ".h5" and (depth < 0).any():
         raise BadDepth(ORDINAL)
     known = np.isfinite(depth) & (depth > 0)
-    if (mask := found.with_name(f"{found.stem}_mask.npy")).is_file():
+    if (mask := path.with_name(f"{path.stem}_mask.npy")).is_file():
         known &= _mask(mask, depth.shape)
     whole = np.where(known, depth, np.nan).astype(np.float32)
     return np.float32(1) / whole if disparity else whole

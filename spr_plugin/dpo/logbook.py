@@ -46,9 +46,9 @@ class Logbook:
             self.unreported.append(totals)
             means = self._means([totals])
         if ranks.rank() == 0 and (means or probed):
-            place = {"step": step, "global_step": self.before + step, "epoch": self.epoch(step)}
+            position = {"step": step, "global_step": self.before + step, "epoch": self.epoch(step)}
             seen = {PROBE + name: value for name, value in probed.items()}
-            self.log.append({**place, "time": time.time(), **means, **seen})
+            self.log.append({**position, "time": time.time(), **means, **seen})
         return means
 
     def report(self) -> dict[str, float]:

@@ -149,8 +149,8 @@ def _measured(host: Host, pair: PreferencePair, weights: TokenWeights) -> dict:
         weighed: list[list[float]] = [[1] * answer_tokens(row) for row in rows]
     else:
         weighed = token_weights(host.box_format, [answer_pieces(host, row) for row in rows], weights)
-    found = {"fits": fits, "tokens": tokens, "chosen_tokens": sum(weighed[0]), "text": digest(text)}
-    return found if any(map(any, weighed)) else {**found, "weightless": True}
+    record = {"fits": fits, "tokens": tokens, "chosen_tokens": sum(weighed[0]), "text": digest(text)}
+    return record if any(map(any, weighed)) else {**record, "weightless": True}
 
 
 class PairRows(torch.utils.data.Dataset):

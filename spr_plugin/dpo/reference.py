@@ -39,12 +39,12 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
             for batch, mine in progress(turns, len(turns), "reference", show=ranks.rank() == 0):
                 data = PairRows(stage.host, measured, batch, {})
                 inputs = inputs_of(stage, [data[i] for i in range(len(batch))])
-                said = stage.answers(stage.host.trainer.model, inputs, collective=in_step)
+                answers = stage.answers(stage.host.trainer.model, inputs, collective=in_step)
                 if mine:
                     ids = [measured[slot.pair].pair.id for slot in batch]
                     records = {
                         keys[id]: {"id": keys[id], "pair": id, **one}
-                        for id, one in zip(ids, _records(said, each))
+                        for id, one in zip(ids, _records(answers, each))
                     }
                     log.append(*(record for key, record in records.items() if key not in logged))
         ranks.barrier()
@@ -52,11 +52,11 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
     return {id: there[key] for id, key in keys.items() if key in there}
 
 
-def _records(said: Answers, each: bool) -> list[dict]:
+def _records(answers: Answers, each: bool) -> list[dict]:
     """The log-probs of B pairs: of their answers and, of `each` of their tokens too."""
-    sums = said.sums.tolist()
+    sums = answers.sums.tolist()
     made = [{"chosen": c, "rejected": r} for c, r in zip(sums, sums[len(sums) // 2 :])]
     if each:
-        tokens = [own[scored].tolist() for own, scored in zip(said.token_log_probs, said.scored)]
+        tokens = [own[scored].tolist() for own, scored in zip(answers.token_log_probs, answers.scored)]
         made = [one | {"tokens": both} for one, *both in zip(made, tokens, tokens[len(made) :])]
     return made

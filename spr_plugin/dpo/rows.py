@@ -60,12 +60,12 @@ class Join:
     Attributes:
         index: ``(B, L)`` into the flattened ``(2B · T)`` tokens of the host's rows.
         branch: ``(B, L)``: 0 prompt, 1 chosen, 2 rejected, -1 padding.
-        place: ``(2B, T)``: where a token of the host's rows lies in the flattened ``(B · L)`` joined ones.
+        inverse: ``(2B, T)``: where a token of the host's rows lies in the flattened ``(B · L)`` joined ones.
     """
 
     index: torch.Tensor
     branch: torch.Tensor
-    place: torch.Tensor
+    inverse: torch.Tensor
 
 
 def join_rows(starts: list[int], lengths: list[int], prompts: list[int], width: int) -> Join:
@@ -80,7 +80,7 @@ def join_rows(starts: list[int], lengths: list[int], prompts: list[int], width: 
     longest = max(lengths[i] + lengths[pairs + i] - prompts[i] for i in range(pairs))
     index = torch.zeros(pairs, longest, dtype=torch.long)
     branch = torch.full((pairs, longest), -1)
-    place = torch.zeros(2 * pairs, width, dtype=torch.long)
+    inverse = torch.zeros(2 * pairs, width, dtype=torch.long)
     for i, prompt in enumerate(prompts):
         chosen, rejected, total = lengths[i], lengths[pairs + i], lengths[i] + lengths[pairs + i] - prompt
         first, second = i * width + starts[i], (pairs + i) * width + starts[pairs + i]
@@ -88,10 +88,10 @@ def join_rows(starts: list[int], lengths: list[int], prompts: list[int], width: 
         index[i, chosen:total] = torch.arange(second + prompt, second + rejected)
         branch[i, :prompt], branch[i, prompt:chosen], branch[i, chosen:total] = 0, 1, 2
         own = i * longest
-        place.view(-1)[first : first + chosen] = torch.arange(own, own + chosen)
-        place.view(-1)[second : second + prompt] = torch.arange(own, own + prompt)
-        place.view(-1)[second + prompt : second + rejected] = torch.arange(own + chosen, own + total)
-    return Join(index, branch, place)
+        inverse.view(-1)[first : first + chosen] = torch.arange(own, own + chosen)
+        inverse.view(-1)[second : second + prompt] = torch.arange(own, own + prompt)
+        inverse.view(-1)[second + prompt : second + rejected] = torch.arange(own + chosen, own + total)
+    return Join(index, branch, inverse)
 
 
 def pair_mask(
@@ -172,7 +172,7 @@ def answers(host: Host, model, batch: dict, unshared: list[int], joined: bool) -
         scored[:, 1:] = labels[:, 1:] != IGNORED
         # The hidden state before a token predicts it.
         before = (
-            state["place"] if joined else torch.arange(labels.numel(), device=labels.device).view_as(labels)
+            state["inverse"] if joined else torch.arange(labels.numel(), device=labels.device).view_as(labels)
         )
         sources = before[:, :-1][scored[:, 1:]]
         log_probs = token_log_probs(hidden.flatten(0, 1)[sources], head.weight, head.bias, labels[scored])
@@ -204,7 +204,7 @@ def _joined(embeddings, kwargs, unshared, state, window) -> dict:
         )
     plan = join_rows(starts, lengths, prompts[:pairs], width)
     index, branch = plan.index.to(embeddings.device), plan.branch.to(embeddings.device)
-    state["place"] = plan.place.to(embeddings.device)
+    state["inverse"] = plan.inverse.to(embeddings.device)
     positions = kwargs.get("position_ids")
     if positions is None:
         offsets = torch.tensor(starts, device=embeddings.device)[:, None]

@@ -49,10 +49,10 @@ class Stage:
     ) -> rows.Answers:
         joined = self.joined if joined is None else joined
         with cached_features(self.host, self.cache, inputs["pictures"], collective):
-            found = rows.answers(self.host, model, inputs["batch"], inputs["unshared"], joined)
+            answers = rows.answers(self.host, model, inputs["batch"], inputs["unshared"], joined)
         if inputs["token_weights"] is not None:
-            found.weights = found.spread(torch.tensor(inputs["token_weights"], dtype=torch.float32))
-        return found
+            answers.weights = answers.spread(torch.tensor(inputs["token_weights"], dtype=torch.float32))
+        return answers
 
     def log(self, name: str) -> Log:
         return self.folder.log(name, ranks.rank())

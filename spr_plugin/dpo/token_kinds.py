@@ -89,9 +89,9 @@ def changed_spans(first: str, second: str) -> tuple[list[Span], list[Span]]:
     common runs; white space is not looked at.
     """
     units = [[unit.span() for unit in UNIT.finditer(text)] for text in (first, second)]
-    said = [[text[slice(*span)] for span in own] for text, own in zip((first, second), units)]
+    words = [[text[slice(*span)] for span in own] for text, own in zip((first, second), units)]
     changed: tuple[list[Span], list[Span]] = ([], [])
-    for kind, *ends in SequenceMatcher(None, said[0], said[1], autojunk=False).get_opcodes():
+    for kind, *ends in SequenceMatcher(None, words[0], words[1], autojunk=False).get_opcodes():
         if kind != "equal":
             for own, spans, (start, end) in zip(units, changed, (ends[:2], ends[2:])):
                 spans += own[start:end]

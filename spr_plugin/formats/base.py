@@ -104,13 +104,13 @@ class BoxFormat(ABC):
         return sorted(spans.union(parsed.failed_spans))
 
     def without_items(self, text: str, parsed: Parsed, gone: Collection[int]) -> Cut:
-        """`text` without the mentions whose places are in `gone`, words and all, and without coordinates that
+        """`text` without the mentions of the indices `gone`, words and all, and without coordinates that
         cannot be read and names that never had a box; what stays, stays as it is written.
         """
         return cut(text, parsed, gone)
 
-    def with_item(self, text: str, parsed: Parsed, place: int, phrase: str, box: Box) -> str | None:
-        """`text` with `phrase` and `box` named before the mention of that place, or behind the last one,
+    def with_item(self, text: str, parsed: Parsed, index: int, phrase: str, box: Box) -> str | None:
+        """`text` with `phrase` and `box` named before the mention of that index, or behind the last one,
         worded as its neighbours are; None where that is not clean.
         """
         size = box.space.width, box.space.height
@@ -119,16 +119,16 @@ class BoxFormat(ABC):
             return None  # the name would be read as several
         if pair_iou(alone[0].boxes[0].pixels(), box.pixels()) < 0.5:
             return None  # too small for the family's numbers
-        made, own = self._with_item(text, parsed, place, phrase, box), alone[0]
+        made, own = self._with_item(text, parsed, index, phrase, box), alone[0]
         if made is None:
             return None
         read, boxes = self.parse(made, *size), [mention.boxes for mention in parsed.mentions]
-        clean = [mention.boxes for mention in read.mentions] == [*boxes[:place], own.boxes, *boxes[place:]]
-        clean = clean and read.mentions[place].phrase.lower().endswith(own.phrase.lower()) and not read.failed
+        clean = [mention.boxes for mention in read.mentions] == [*boxes[:index], own.boxes, *boxes[index:]]
+        clean = clean and read.mentions[index].phrase.lower().endswith(own.phrase.lower()) and not read.failed
         return made if clean else None
 
-    def _with_item(self, text: str, parsed: Parsed, place: int, phrase: str, box: Box) -> str | None:
-        return put_in(text, parsed, place, phrase, lambda name: self.render([(name, box)]))
+    def _with_item(self, text: str, parsed: Parsed, index: int, phrase: str, box: Box) -> str | None:
+        return put_in(text, parsed, index, phrase, lambda name: self.render([(name, box)]))
 
     @abstractmethod
     def render(self, mentions: Iterable[tuple[str, Box]]) -> str:

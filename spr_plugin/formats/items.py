@@ -98,8 +98,8 @@ class Item:
 
 
 def cut(text: str, parsed: Parsed, gone: Collection[int]) -> Cut:
-    """`text` without the items of the mentions whose places are in `gone`, of coordinates that cannot be
-    read, and of names that never had a box.
+    """`text` without the items of the mentions of the indices `gone`, of coordinates that cannot be read,
+    and of names that never had a box.
     """
     prose = prose_of(text, parsed, gone)
     sentences = prose.sentences()
@@ -120,7 +120,7 @@ def prose_of(text: str, parsed: Parsed, gone: Collection[int] = ()) -> Prose:
     """`text` with its marks: the mentions, of which those in `gone` go, and what cannot be read, which
     goes.
     """
-    marks = [_Mark(mention.whole, place in gone) for place, mention in enumerate(parsed.mentions)]
+    marks = [_Mark(mention.whole, index in gone) for index, mention in enumerate(parsed.mentions)]
     marks = sorted([*marks, *(_Mark(span, True) for span in outside(parsed))], key=lambda mark: mark.span)
     # A tagged phrase that follows another one's box is an item, whatever stands between them.
     tagged = {mention.whole[0] for mention in parsed.mentions if mention.whole != mention.span}
@@ -150,16 +150,16 @@ class Prose:
     tagged: Collection[int]
 
     def sentences(self) -> list[Sentence]:
-        found, start = [], 0
+        sentences, start = [], 0
         for end in [*_END.finditer(self.shape), None]:
             stop = end.start() if end else len(self.shape)
             after = end.end() if end else stop
             while after < len(self.shape) and self.shape[after].isspace():
                 after += 1
             if after > start:
-                found.append(self._sentence(start, stop, after))
+                sentences.append(self._sentence(start, stop, after))
                 start = after
-        return found
+        return sentences
 
     def _sentence(self, start: int, stop: int, end: int) -> Sentence:
         bullet = _MARKER.match(self.shape, start, stop)
@@ -167,13 +167,13 @@ class Prose:
         opening = _LEAD.match(self.shape, marker, stop)
         lead = opening.end() if opening else marker
         spans = self._spans(lead, stop) if lead < stop else []
-        items = [self._item(span, first=not place) for place, span in enumerate(spans)]
+        items = [self._item(span, first=not number) for number, span in enumerate(spans)]
         return Sentence((start, lead), items, stop, end, bool(_NUMBER.search(self.shape, marker, lead)))
 
     def _spans(self, low: int, high: int) -> list[Span]:
         """Of the items of shape[low:high]."""
         parts = [match.span() for match in _BETWEEN_ITEMS.finditer(self.shape, low, high)]
-        parts += [(place, place) for place in self.tagged if low < place < high]
+        parts += [(at, at) for at in self.tagged if low < at < high]
         starts, ends, boxed, seen = [low], [], False, low
         for begin, end in sorted(parts):
             boxed = boxed or self.shape.find(READ, seen, begin) >= 0
@@ -189,13 +189,13 @@ class Prose:
         ]
         return [span for span in spans if span[0] < span[1]]  # "a dog [..] and." ends in an empty one
 
-    def _follows_box(self, place: int) -> bool:
-        while place and self.shape[place - 1].isspace():
-            place -= 1
-        return self.shape[place - 1 : place] == READ
+    def _follows_box(self, end: int) -> bool:
+        while end and self.shape[end - 1].isspace():
+            end -= 1
+        return self.shape[end - 1 : end] == READ
 
     def _item(self, span: Span, first: bool) -> Item:
-        low, high = (bisect_left(self.marks, place, key=lambda mark: mark.span[0]) for place in span)
+        low, high = (bisect_left(self.marks, edge, key=lambda mark: mark.span[0]) for edge in span)
         own = [mark.goes for mark in self.marks[low:high]]
         named = not first or _INDEFINITE.match(self.shape, *span)
         return Item(span, not all(own), any(own), bool(not own and named))
@@ -208,7 +208,7 @@ class Prose:
         if not any(item.stays for item in items):
             return ""
         if self.is_list(sentence):
-            return self._joined(sentence, [place for place, item in enumerate(items) if item.stays])
+            return self._joined(sentence, [index for index, item in enumerate(items) if item.stays])
         # What never had a box weighs, and stays where it cannot be told apart.
         return None if any(item.goes for item in items) else whole
 
@@ -222,10 +222,10 @@ class Prose:
 
     def _is_clean(self, item: Item) -> bool:
         """Whether an item is one name with its boxes and at most a place behind them."""
-        said = self.shape[slice(*item.span)]
-        tail = said.partition(READ)[2].replace(READ, " ").strip(" \t)]\"'*_`")
+        shape = self.shape[slice(*item.span)]
+        tail = shape.partition(READ)[2].replace(READ, " ").strip(" \t)]\"'*_`")
         placed = not tail or (_PLACE.match(tail) and not _FINITE.search(tail))
-        return bool(placed) and not (item.stays and item.goes) and said.count("(") == said.count(")")
+        return bool(placed) and not (item.stays and item.goes) and shape.count("(") == shape.count(")")
 
     def _joined(self, sentence: Sentence, kept: Sequence[int]) -> str:
         """The items that are kept, the last two of them joined as the list's last two were."""
@@ -234,12 +234,12 @@ class Prose:
         if len(kept) == 2 < len(spans):  # "a, b, and c" is "a and b" without c
             links[-1] = _COMMA_BEFORE_WORD.sub(" ", links[-1])
         links[kept[-1]], links[kept[0]] = links[-1], ""
-        said = "".join(links[place] + self.text[slice(*spans[place])] for place in kept)
+        names = "".join(links[index] + self.text[slice(*spans[index])] for index in kept)
         lead = self.text[slice(*sentence.lead)]
         before = self.text[sentence.lead[0] : spans[0][1]]
         if not any(map(str.isalpha, lead)) and is_upper(before):
-            said = capitalised(said)
-        return agreed(lead, said, len(kept)) + said + self.text[sentence.stop : sentence.end]
+            names = capitalised(names)
+        return inflected(lead, names, len(kept)) + names + self.text[sentence.stop : sentence.end]
 
 
 def is_upper(text: str) -> bool:
@@ -252,7 +252,7 @@ def capitalised(text: str) -> str:
     return text[: first.start(1)] + first[1].upper() + text[first.end(1) :] if first else text
 
 
-def agreed(lead: str, names: str, count: int) -> str:
+def inflected(lead: str, names: str, count: int) -> str:
     """`lead` with its "is" or "are" as the names behind it want it."""
     verb = _BE.search(lead)
     if not verb:

@@ -184,7 +184,7 @@ class ListedFormat(BoxFormat):
         """Entries go from their list, those that give a label and no box too. In a text with entries a box
         of a sentence cannot go.
         """
-        own = {mention.whole: place in gone for place, mention in enumerate(parsed.mentions)}
+        own = {mention.whole: index in gone for index, mention in enumerate(parsed.mentions)}
         own |= dict.fromkeys(outside(parsed), True)
         entries = {span: goes for span, goes in own.items() if text[span[0]] == "{"}
         bare = [
@@ -200,7 +200,7 @@ class ListedFormat(BoxFormat):
         lost = {span for span, goes in entries.items() if goes}
         return Cut(apply(text, cuts(text, sorted(entries), lost)), len(bare))
 
-    def _with_item(self, text: str, parsed: Parsed, place: int, phrase: str, box: Box) -> str | None:
+    def _with_item(self, text: str, parsed: Parsed, index: int, phrase: str, box: Box) -> str | None:
         """An entry among the others, parted from them as they are."""
         entries = [mention.whole for mention in parsed.mentions]
         if not entries or not all(text[start] == "{" for start, _ in entries):
@@ -210,8 +210,8 @@ class ListedFormat(BoxFormat):
         else:
             between = ",\n\t" if "\n" in text[: entries[0][0]] else ", "
         entry = self.entry(phrase, box)
-        start = entries[place][0] if place < len(entries) else entries[-1][1]
-        return text[:start] + (entry + between if place < len(entries) else between + entry) + text[start:]
+        start = entries[index][0] if index < len(entries) else entries[-1][1]
+        return text[:start] + (entry + between if index < len(entries) else between + entry) + text[start:]
 
     def words(self, text: str, parsed: Parsed) -> str:
         """The labels, joined; a text without entries is read as any other."""

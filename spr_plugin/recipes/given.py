@@ -51,7 +51,7 @@ class GivenPairs(Recipe[Query]):
         """A query a pair. Pictures that cannot be read are counted, and so is a pair that stands there
         twice.
         """
-        found: dict[str, Query] = {}
+        queries: dict[str, Query] = {}
         for number, row in read_json_lines(self.file, f"--spr_pairs {self.file}"):
             given = read_pair(row, f"--spr_pairs {self.file}, line {number}")
             pictures = _pictures(source.image_folder or "", given["images"])
@@ -59,15 +59,15 @@ class GivenPairs(Recipe[Query]):
                 source.skipped[pictures] += 1
                 continue
             id = digest([given[name] for name in ("images", "prompt", *SIDES)])
-            if id in found:
+            if id in queries:
                 source.skipped["duplicate"] += 1
                 continue
             truth = {side: given[side] for side in SIDES}
-            found[id] = Query(id, pictures, given["prompt"], truth, self.name, int(id[:15], 16))
-        if not found:
+            queries[id] = Query(id, pictures, given["prompt"], truth, self.name, int(id[:15], 16))
+        if not queries:
             why = listed(source.skipped) or "it is empty"
             raise UserError(f"--spr_pairs {self.file}: holds no pair that can be used ({why})")
-        return list(found.values())
+        return list(queries.values())
 
     def prompts(self, query: Query) -> list[Prompt]:
         return [Prompt("given", query.text)]

@@ -16,7 +16,9 @@ from spr_plugin.errors import UserError
 from spr_plugin.files import disk_errors
 from spr_plugin.runs.log import Log, Record, record_of
 
-RANKS = 1 << 16  # more than write to one log: place and file in one whole number
+# More than write to one log. A line's offset and its file's number are packed into one whole number, offset
+# × RANKS + number, since a run has millions of lines: eight bytes each in an array, not a hundred in a tuple.
+RANKS = 1 << 16
 SEAL = 16  # bytes at a line's end: its checksum is among them
 BLOCK = 1 << 20  # bytes that are searched at once
 
@@ -77,32 +79,32 @@ class Growing:
             for line in lines:
                 if not line.endswith(b"\n"):
                     return
-                place, file.end, file.seal = file.end, file.end + len(line), (file.seal + line)[-SEAL:]
+                offset, file.end, file.seal = file.end, file.end + len(line), (file.seal + line)[-SEAL:]
                 try:
                     record = record_of(line)
                     key = str(record[self._key])
                 except (ValueError, KeyError):
                     self.damaged += not line.isspace()
                     continue
-                self._places.setdefault(key, array("q")).append(place * RANKS + number)
+                self._places.setdefault(key, array("q")).append(offset * RANKS + number)
                 yield key, record
 
     def __getitem__(self, key: str) -> list[Record]:
         """The records of a key, the first of each id. UserError where the log was changed since."""
-        found: dict[str, Record] = {}
+        records: dict[str, Record] = {}
         for packed in self._places.get(key, ()):
-            place, number = divmod(packed, RANKS)
+            offset, number = divmod(packed, RANKS)
             path = self._files[number].path
             try:
                 with open(path, "rb") as lines:
-                    lines.seek(place)
+                    lines.seek(offset)
                     record = record_of(lines.readline())
                 if str(record[self._key]) != key:
                     raise ValueError("another one's")
             except (OSError, ValueError, KeyError):
                 raise UserError(f"{path} was changed while it was read: look again") from None
-            found.setdefault(record["id"], record)
-        return list(found.values())
+            records.setdefault(record["id"], record)
+        return list(records.values())
 
     def found(self, text: str, known: Collection[str] = ()) -> set[str]:
         """Keys of the records of which a value holds `text`, in upper or lower case, as far as the log was
@@ -139,11 +141,11 @@ def _with(block: bytes, ways: Collection[str]) -> Iterator[bytes]:
                 yield line
         return
     ((wanted, lower),) = ((way.encode(), block.lower()) for way in ways)  # which are one then
-    place = lower.find(wanted)
-    while place >= 0:  # a line at a time would take three times as long
-        end = lower.find(b"\n", place) + 1 or len(block)
-        yield block[lower.rfind(b"\n", 0, place) + 1 : end]
-        place = lower.find(wanted, end)
+    offset = lower.find(wanted)
+    while offset >= 0:  # a line at a time would take three times as long
+        end = lower.find(b"\n", offset) + 1 or len(block)
+        yield block[lower.rfind(b"\n", 0, offset) + 1 : end]
+        offset = lower.find(wanted, end)
 
 
 def _texts(record: Record) -> Iterator[str]:

@@ -136,11 +136,11 @@ class Log:
     def resume(self, wanted: Set[str]) -> set[str]:
         """What :meth:`Log.held` gives; where some of the ``wanted`` ids are missing, what there is to do is
         noted first, for whoever asks how fast it goes."""
-        held = self.held()
-        there = len(wanted & held)
+        logged = self.held()
+        there = len(wanted & logged)
         if there < len(wanted):
             note_begin(self.directory, len(wanted), there)
-        return held
+        return logged
 
     def close(self) -> None:
         if self._file is not None:
@@ -202,10 +202,10 @@ class Records(Mapping[str, Record]):
         return id in self._places
 
 
-def note_begin(directory: Path, total: int, held: int) -> None:
-    """Note that ``total`` records are wanted in ``directory`` from now on, of which ``held`` are there."""
+def note_begin(directory: Path, total: int, done: int) -> None:
+    """Note that ``total`` records are wanted in ``directory`` from now on, of which ``done`` are there."""
     write_json(
-        directory / BEGUN, {"time": time.time(), "total": total, "held": held, "lines": lines_in(directory)}
+        directory / BEGUN, {"time": time.time(), "total": total, "held": done, "lines": lines_in(directory)}
     )
 
 

@@ -27,7 +27,7 @@ class StepLog:
 
     def read(self) -> list[Record]:
         """The records in the order of their steps; what is torn or damaged is left out."""
-        found = {}
+        records = {}
         with disk_errors(self.path), open(self.path, "rb") if self.path.exists() else io.BytesIO() as lines:
             for line in lines:
                 try:
@@ -35,8 +35,8 @@ class StepLog:
                 except ValueError:
                     continue
                 if isinstance(record.get("step"), int):
-                    found[record["step"]] = record
-        return [found[step] for step in sorted(found)]
+                    records[record["step"]] = record
+        return [records[step] for step in sorted(records)]
 
     def go_on_after(self, step: int, steps: int) -> None:
         """Forget what came after ``step``, from which a run of ``steps`` goes on: those are taken again."""

@@ -110,12 +110,12 @@ class LiveSampler:
                 yield candidate(ask, index, raw, self.recipe)
 
     def decoded(self, rows: list[dict], seeds: list[list[int | None]]) -> list[list[list[int]]]:
-        """The answers to these rows, as tokens. In step, every rank decodes equally many rows, since a host
-        may call a module once a row.
+        """The answers to these rows, as tokens; prompts that show a picture whole share what it takes. In
+        step, every rank decodes equally many rows, since a host may call a module once a row: none is shared.
         """
         length = self.config.spr_max_new_tokens
         if not self.in_step:
-            return decode(self.host, rows, seeds, self.draw, length) if rows else []
+            return decode(self.host, rows, seeds, self.draw, length, share=True) if rows else []
         more = max(ranks.from_all(len(rows))) - len(rows)
         if not rows and not more:
             return []

@@ -82,7 +82,7 @@ def undecided(queries: Iterable[Query], recipe: Recipe, candidates: Iterable[dic
             texts.setdefault(one["query"], []).append(one["text"])
     answered = ((query, texts.get(query.id, [])) for query in queries)
     # Of pictures that cannot be read all are empty, and would be again.
-    return [query for query, said in answered if any(said) and not recipe.enough(query, said)]
+    return [query for query, own in answered if any(own) and not recipe.enough(query, own)]
 
 
 def indices(batch: dict, samples: int) -> range:

@@ -35,15 +35,15 @@ def answer_in(reply: str, thoughts: bool = False) -> str:
     alone = [{"type": "text", "text": "" if content is None else content}]
     parts = content if isinstance(content, list) else alone
     spoken = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") in TEXTS]
-    texts = [text for text in spoken if isinstance(text, str)]
+    texts = [one for one in spoken if isinstance(one, str)]
     if len(texts) < len(spoken) or not all(isinstance(part, dict) for part in parts):
         raise Malformed(f"a message whose content is no text: {reply}")
-    said = "".join(texts)
+    text = "".join(texts)
     if thoughts:
         apart = next((message[key] for key in APART if isinstance(message.get(key), str)), "")
-        answer = sound(f"<think>{apart}</think>{said}" if apart else said).strip()
+        answer = sound(f"<think>{apart}</think>{text}" if apart else text).strip()
     else:
-        answer = _THOUGHT.sub("", sound(said)).strip()
+        answer = _THOUGHT.sub("", sound(text)).strip()
     return answer if any(character.isprintable() and not character.isspace() for character in answer) else ""
 
 

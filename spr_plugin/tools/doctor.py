@@ -73,8 +73,8 @@ def _of_command(command: Sequence[str], out: str | None) -> list[Check]:
     code = _run([*words, "--spr_doctor", str(folder)], environment, folder / OUTPUT)
     seconds = time.monotonic() - start
     made = read_json(folder / CHECKS) or {"checks": []}
-    found = [Check(**check) for check in made["checks"]]
-    return [_ended(code, bool(found), seconds, folder / OUTPUT), *found]
+    checks = [Check(**check) for check in made["checks"]]
+    return [_ended(code, bool(checks), seconds, folder / OUTPUT), *checks]
 
 
 def _split(command: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -122,8 +122,8 @@ def _hooks() -> Iterator[Check]:
         for hook, ours in BUILT_IN_OF.items():
             known = getattr(manager().hook, hook).get_hookimpls()
             theirs = [one.plugin_name for one in known if one.plugin_name not in BUILT_IN]
-            found = ", ".join([*theirs, *(name.removeprefix("spr_plugin.") for name in ours)])
-            yield Check(f"hook {hook}", True, found)
+            names = ", ".join([*theirs, *(name.removeprefix("spr_plugin.") for name in ours)])
+            yield Check(f"hook {hook}", True, names)
 
 
 def _plugins() -> str:
@@ -158,13 +158,13 @@ def _gpu() -> str:
             built = "" if torch.version.cuda else ": it was built for CPUs"
             raise UserError(f"nvidia-smi is there, and torch {torch.__version__} sees none{built}")
         return "none" + (" (CUDA_VISIBLE_DEVICES hides them)" if hidden else "; everything runs on the CPU")
-    found = []
+    gpus = []
     for number in range(torch.cuda.device_count()):
         torch.ones(1, device=f"cuda:{number}").sum().item()
         free, whole = torch.cuda.mem_get_info(number)
         name = torch.cuda.get_device_name(number)
-        found.append(f"{name}, {free / 2**30:.0f} of {whole / 2**30:.0f} GiB free")
-    return "; ".join(found) + ("" if torch.cuda.is_bf16_supported() else "; no bfloat16")
+        gpus.append(f"{name}, {free / 2**30:.0f} of {whole / 2**30:.0f} GiB free")
+    return "; ".join(gpus) + ("" if torch.cuda.is_bf16_supported() else "; no bfloat16")
 
 
 def _gloo() -> str:

@@ -100,19 +100,19 @@ def examination(trainer, config: SPRConfig, namespace: dict) -> list[Check]:
         UserError, or whatever it is: this rank alone fails, so that the others would wait for it.
     """
     seen = Seen(trainer, config, namespace, Path(config.spr_doctor or "."))
-    found: list[Check] = []
+    checks: list[Check] = []
     for look in LOOKS:
         if any(getattr(seen, name) is None for name in look.needs):
             continue
         check = checked(look.name, look.fix, partial(_traced, look, seen))
-        found.append(check)
+        checks.append(check)
         if ranks.rank() == 0:
-            write_json(seen.folder / CHECKS, as_plain(found))
+            write_json(seen.folder / CHECKS, as_plain(checks))
         if not check.ok:
             say(f"{check.name}: {check.detail}")
             if not ranks.all_arrive(f"doctor-{look.name}"):
                 raise UserError(f"{look.name}, on rank {ranks.rank()} alone: {check.detail}")
-    return found
+    return checks
 
 
 def _traced(look: Look, seen: Seen) -> str:
@@ -167,7 +167,7 @@ def _output_dir(seen: Seen) -> str:
     if not config.spr_overwrite:
         ranks.from_rank_0(lambda: check_layout(folder))
     seen.layout = True
-    entered = not config.spr_overwrite and entry.found(folder, entry.training_of(seen.trainer, config))
+    entered = not config.spr_overwrite and entry.is_end_of(folder, entry.training_of(seen.trainer, config))
     whole = folder.path.absolute()
     holder = next(path for path in (whole, *whole.parents) if path.exists())
     trained = [p for p in seen.trainer.model.parameters() if p.requires_grad]
@@ -213,18 +213,18 @@ def _lengths(seen: Seen) -> str:
     flag, most = maximum_of(first.host)
     some = start.queries[:: max(1, len(start.queries) // MEASURED)][:MEASURED]
     rows = ranks.from_rank_0(lambda: [_row(first, query) for query in some])
-    order = sorted(range(len(some)), key=lambda place: -rows[place][0])
-    seen.fitting = [some[place] for place in order if rows[place][1]]
+    order = sorted(range(len(some)), key=lambda index: -rows[index][0])
+    seen.fitting = [some[index] for index in order if rows[index][1]]
     sizes = [tokens for tokens, _ in rows]
     long = len(some) - len(seen.fitting)
     limit = flag if most is None else f"{flag} {most}"
-    found = (
+    line = (
         f"{len(some)} questions with whole answers take {min(sizes)} to {max(sizes)} of the host's tokens,"
         f" under {limit}; {long} do not fit"
     )
     if long > first.config.spr_max_too_long * len(some):
-        raise UserError(f"{found}, more than --spr_max_too_long {first.config.spr_max_too_long} allows")
-    return found
+        raise UserError(f"{line}, more than --spr_max_too_long {first.config.spr_max_too_long} allows")
+    return line
 
 
 def _row(first: Round, query: Query) -> tuple[int, bool]:
@@ -278,8 +278,8 @@ def _pair(first: Round, query: Query, answers) -> PreferencePair:
     """A pair of the size of those to come: the worked answer over the longest that the model gave."""
     recipe = first.recipe
     chosen = recipe.worked(query) or ANSWER
-    said = [one["text"] for one in answers.values() if one["query"] == query.id]
-    others = [*sorted(said, key=len, reverse=True), recipe.worked(query, short=True) or "", ANSWER, "No."]
+    texts = [one["text"] for one in answers.values() if one["query"] == query.id]
+    others = [*sorted(texts, key=len, reverse=True), recipe.worked(query, short=True) or "", ANSWER, "No."]
     rejected = next(text for text in others if text.strip() and text != chosen)
     asked = query.id, query.id, recipe.question(query), query.sources
     return PreferencePair(*asked, chosen, rejected, 1.0, 0.0, "", "")

@@ -120,17 +120,14 @@ def write_parquet(path: Path, rows: Sequence[Row]) -> None:
         import pyarrow.parquet
     except ImportError:
         raise UserError("--format parquet needs pyarrow: pip install pyarrow") from None
-    schema, writer = None, None
-    for start in range(0, len(rows), AT_ONCE):
-        batch = [{**row, "images": _embedded(path.parent, row)} for row in rows[start : start + AT_ONCE]]
-        table = pyarrow.Table.from_pylist(batch, schema=schema)
-        with disk_errors(path):
-            if writer is None:
-                table = table.replace_schema_metadata({"huggingface": _features(table.schema)})
-                schema, writer = table.schema, pyarrow.parquet.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-    if writer is not None:
-        writer.close()
+    # Of all rows, without their pictures: the scores of the first may all be missing.
+    empty = {"images": [{"bytes": b"", "path": ""}]}
+    schema = pyarrow.Table.from_pylist([{**row, **empty} for row in rows]).schema
+    schema = schema.with_metadata({"huggingface": _features(schema)})
+    with disk_errors(path), pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(rows), AT_ONCE):
+            batch = [{**row, "images": _embedded(path.parent, row)} for row in rows[start : start + AT_ONCE]]
+            writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
 
 
 def _embedded(folder: Path, row: Row) -> list[Row]:

@@ -77,17 +77,17 @@ def responses_in(path: str) -> Iterator[dict]:
         yield _response(row, f"--responses {path}:{number}")
 
 
-def _response(row: object, place: str) -> dict:
+def _response(row: object, where: str) -> dict:
     fields = row if isinstance(row, dict) else {}
     wrong = [name for name, kind in FIELDS.items() if not isinstance(fields.get(name), kind)]
     if wrong:
         raise UserError(
-            f"{place}: a response wants id, image, region and text; {wrong[0]} is missing or of the wrong"
+            f"{where}: a response wants id, image, region and text; {wrong[0]} is missing or of the wrong"
             " kind"
         )
     if len(fields["region"]) != 4 or not finite(fields["region"]):
         region = f"{fields['region']}"[:100]
         raise UserError(
-            f"{place}: the region of response {fields['id']} is no [x1, y1, x2, y2] in pixels: {region}"
+            f"{where}: the region of response {fields['id']} is no [x1, y1, x2, y2] in pixels: {region}"
         )
     return fields

@@ -64,7 +64,7 @@ def status_of(run: SavedRun, now: float) -> Status:
 
 def round_of(run: SavedRun, number: int, now: float) -> Status:
     """How far one round is; ``stage`` is the last one that was begun."""
-    stages = [found for name in LOGS if (found := log_of(run.folder, name, now))]
+    stages = [one for name in LOGS if (one := log_of(run.folder, name, now))]
     stages += filter(None, [steps_of(run, now)])
     skips = {"queries": run.skipped} | {log: run.folder.log(log).words(key) for log, key in REASONS.items()}
     probes = probes_of(run.steps)
@@ -103,7 +103,7 @@ def log_of(folder: Folder, name: str, now: float) -> Status | None:
         done += begun["held"] - sum(was.values())
     total = begun["total"] if begun else done
     rate = sum(rank["rate"] for rank in ranks if rank["rate"]) or None
-    return measured(name, LOGS[name], done, total, rate) | {"ranks": ranks}
+    return stage_status(name, LOGS[name], done, total, rate) | {"ranks": ranks}
 
 
 def steps_of(run: SavedRun, now: float) -> Status | None:
@@ -114,10 +114,10 @@ def steps_of(run: SavedRun, now: float) -> Status | None:
     last = run.steps[-1] if run.steps else {}
     done, since = last.get("step", 0), last.get("time", begun["time"])
     rate = rate_of(done - begun["held"], begun["time"], since)
-    return measured("dpo", "steps", done, begun["total"], rate) | {"seconds_ago": max(0.0, now - since)}
+    return stage_status("dpo", "steps", done, begun["total"], rate) | {"seconds_ago": max(0.0, now - since)}
 
 
-def measured(stage: str, unit: str, done: int, total: int, rate: float | None) -> Status:
+def stage_status(stage: str, unit: str, done: int, total: int, rate: float | None) -> Status:
     left = max(0, total - done)
     seconds = 0.0 if not left else left / rate if rate else None
     return {"stage": stage, "unit": unit, "done": done, "total": total, "rate": rate, "seconds_left": seconds}
@@ -131,11 +131,11 @@ def rate_of(new: int, start: float, end: float) -> float | None:
 def begin_of(directory: Path) -> Mapping[str, Any] | None:
     """What a process noted as it went on here; None where there is no such note, or none to be read."""
     try:
-        found = read_json(directory / BEGUN)
-        numbers = [*(found[name] for name in ("time", "total", "held")), *found["lines"].values()]
+        begin = read_json(directory / BEGUN)
+        numbers = [*(begin[name] for name in ("time", "total", "held")), *begin["lines"].values()]
     except (UserError, TypeError, KeyError, AttributeError):
         return None
-    return found if all(type(one) in (int, float) for one in numbers) else None
+    return begin if all(type(one) in (int, float) for one in numbers) else None
 
 
 def plain(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -194,38 +194,38 @@ def last_checkpoint(folder: Path) -> int | None:
 
 def lines_of(status: Status) -> list[str]:
     """The status in lines."""
-    said = [f"{status['folder']}: {status['state']}" + (f", {status['owner']}" if status["owner"] else "")]
+    lines = [f"{status['folder']}: {status['state']}" + (f", {status['owner']}" if status["owner"] else "")]
     for one in status["rounds"]:
         if len(status["rounds"]) > 1:
-            said.append(f"round {one['round']}")
+            lines.append(f"round {one['round']}")
         if not one["stages"]:
-            said.append("  nothing is there yet")
+            lines.append("  nothing is there yet")
         for stage in one["stages"]:
-            said += stage_lines(stage, stage["stage"] == one["stage"])
+            lines += stage_lines(stage, stage["stage"] == one["stage"])
         if one["stage"] == HOST:
-            said.append("  the host trains; SPR goes on after it")
+            lines.append("  the host trains; SPR goes on after it")
         for log, reasons in one["skips"].items():
-            said.append(f"  left out of {log}: {listed(reasons)}")
+            lines.append(f"  left out of {log}: {listed(reasons)}")
         for name, values in (("last step", one["step"]), ("last probe", one["probe"])):
             if values:
-                said.append(f"  {name}: {numbers(values)}")
+                lines.append(f"  {name}: {numbers(values)}")
     if failure := status["failure"]:
         where = f"{failure.get('stage')}, rank {failure.get('rank')}, {failure.get('time')}"
-        said.append(f"last error ({where}): {failure.get('error')}")
-    said.append(f"next: {status['next']}")
-    return [one_line(line) for line in said]
+        lines.append(f"last error ({where}): {failure.get('error')}")
+    lines.append(f"next: {status['next']}")
+    return [one_line(line) for line in lines]
 
 
 def stage_lines(stage: Status, current: bool) -> list[str]:
     rate = per_second(stage["rate"])
     left = f", {duration(stage['seconds_left'])} left" if stage["seconds_left"] else ""
-    said = [f"  {stage['stage']:<11}{stage['done']} of {stage['total']} {stage['unit']}{rate}{left}"]
+    lines = [f"  {stage['stage']:<11}{stage['done']} of {stage['total']} {stage['unit']}{rate}{left}"]
     if current and "seconds_ago" in stage:
-        said.append(f"    last one {duration(stage['seconds_ago'])} ago")
+        lines.append(f"    last one {duration(stage['seconds_ago'])} ago")
     for rank in stage.get("ranks", ()) if current else ():
         rate, ago = per_second(rank["rate"]), duration(rank["seconds_ago"])
-        said.append(f"    rank {rank['rank']}: {rank['done']} records{rate}, last one {ago} ago")
-    return said
+        lines.append(f"    rank {rank['rank']}: {rank['done']} records{rate}, last one {ago} ago")
+    return lines
 
 
 def numbers(values: Mapping[str, Any]) -> str:
@@ -245,7 +245,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{minutes} min" if minutes < 120 else f"{hours} h"
 
 
-def look(directory: AnyPath) -> Status:
+def read_status(directory: AnyPath) -> Status:
     """The status of the run in ``directory`` now."""
     try:
         with disk_errors(directory):
@@ -262,7 +262,7 @@ def show(directory: AnyPath, watch: bool = False, as_json: bool = False) -> None
     """
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            status = look(directory)
+            status = read_status(directory)
             if watch and not as_json and sys.stdout.isatty():
                 print("\033[H\033[2J", end="")
             print(json.dumps(status) if as_json else "\n".join(lines_of(status)), flush=True)

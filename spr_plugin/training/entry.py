@@ -37,7 +37,7 @@ def training_of(trainer, config: RunFlags) -> dict:
     return {"trained": True, **steps, **examples, "learning_rate": args.learning_rate, **start}
 
 
-def found(folder: Folder, training: dict) -> bool:
+def is_end_of(folder: Folder, training: dict) -> bool:
     """Whether the entry in ``folder`` is the end of ``training``: this command was started again.
     UserError where it, or what was made from it, is that of another one."""
     known, whole = ranks.from_rank_0(lambda: (_known(folder), is_whole(folder.entry)))

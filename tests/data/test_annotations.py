@@ -20,7 +20,7 @@ def coco(folder, annotations, images=None, categories=None):
             images if images is not None else [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 50}]
         ),
         "annotations": [
-            {"id": place, "image_id": 1, "category_id": 7, **row} for place, row in enumerate(annotations)
+            {"id": index, "image_id": 1, "category_id": 7, **row} for index, row in enumerate(annotations)
         ],
         "categories": categories or [{"id": 7, "name": " traffic \n light"}],
     }

@@ -178,8 +178,8 @@ def test_only_sampled_pictures_are_touched(tmp_path):
     ] == 100
 
 
-def flipped(data: bytes, place: int) -> bytes:
-    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+def flipped(data: bytes, offset: int) -> bytes:
+    return data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :]
 
 
 DAMAGES = {
@@ -205,10 +205,8 @@ def test_a_damaged_index_is_named_and_made_again(tmp_path, kept, capsys, damage)
     again = CocoIndex(file, usable, Counter())
     assert again.ids == sound.ids and again.annotations(7) == rows != []
     assert again.categories == sound.categories
-    said = capsys.readouterr().err
-    assert (
-        f"{index}, the index of {file}, is damaged and is made again" in said and said.count("indexing") == 1
-    )
+    err = capsys.readouterr().err
+    assert f"{index}, the index of {file}, is damaged and is made again" in err and err.count("indexing") == 1
     (index,) = kept.iterdir()
     assert index.read_bytes() == whole
     CocoIndex(file, usable, Counter())

@@ -40,11 +40,11 @@ def test_rec_and_reg_turns_and_grounded_answers_are_mined(folder):
         ("What colour is it?", "Red."),
     ]
     [image], skipped = mine(folder, [record(turns)])
-    found = {annotation.label: annotation.box.pixels() for annotation in image.annotations[:3]}
-    assert list(found) == ["dark suit near a coat", "Third person from right", "red cup"]
+    boxes = {annotation.label: annotation.box.pixels() for annotation in image.annotations[:3]}
+    assert list(boxes) == ["dark suit near a coat", "Third person from right", "red cup"]
     # A 100 x 50 picture is padded by 25 above and below: 0.25 of the square is the picture's upper edge.
-    assert found["dark suit near a coat"] == pytest.approx((0, 0, 20, 25))
-    assert found["Third person from right"] == pytest.approx((50, 0, 100, 50))
+    assert boxes["dark suit near a coat"] == pytest.approx((0, 0, 20, 25))
+    assert boxes["Third person from right"] == pytest.approx((50, 0, 100, 50))
     assert [annotation.label for annotation in image.annotations[3:]] == ["two dogs", "two dogs"]
     assert all(annotation.coarse for annotation in image.annotations) and not skipped
     assert [annotation.id for annotation in image.annotations] == [0, 1, 2, 3, 4]
@@ -206,8 +206,8 @@ def test_so_few_that_they_may_be_mistakes_are_counted_aloud(folder, capfd):
     rows = boxed(folder, "pad", (640, 320), 400)
     other = record([(REC.format("other"), "[0.1, 0.31, 0.5, 0.98]")], image="wide.png")
     mine(folder, [*rows, other])
-    said = capfd.readouterr().err
-    assert "1 of 401 boxes on non-square pictures" in said and "such boxes are left out" in said
+    err = capfd.readouterr().err
+    assert "1 of 401 boxes on non-square pictures" in err and "such boxes are left out" in err
 
 
 def in_folder(rows, folder, name):

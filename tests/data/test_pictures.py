@@ -127,8 +127,8 @@ def test_whatever_is_damaged_is_a_bad_image(tmp_path, seed):
         rgb().save(buffer, form, **settings)
         for _ in range(25):
             data = bytearray(buffer.getvalue())
-            for place in random.randint(0, min(len(data), random.choice([60, 400, 10**6])), 3):
-                data[place] = random.choice([0, 127, 255, random.randint(256)])
+            for offset in random.randint(0, min(len(data), random.choice([60, 400, 10**6])), 3):
+                data[offset] = random.choice([0, 127, 255, random.randint(256)])
             path.write_bytes(data[: random.choice([len(data), random.randint(1, len(data))])])
             try:
                 assert open_image(str(path)).mode == "RGB"
@@ -192,8 +192,8 @@ def world(tmp_path):
     inside, beside = tmp_path / "images", tmp_path / "images-of-others"
     (inside / "sub").mkdir(parents=True)
     beside.mkdir()
-    for place, name in enumerate(("images/a.png", "images/sub/b.png", "images-of-others/c.png", "d.png")):
-        rgb(place).save(tmp_path / name)
+    for index, name in enumerate(("images/a.png", "images/sub/b.png", "images-of-others/c.png", "d.png")):
+        rgb(index).save(tmp_path / name)
     (inside / "link.png").symlink_to(inside / "sub" / "b.png")
     (inside / "chain.png").symlink_to("link.png")
     (inside / "linked").symlink_to(inside / "sub")
@@ -216,8 +216,8 @@ def annotated(world, names) -> str:
     images, rows = [], []
     for number, name in enumerate(names, 10):
         images.append({"id": number, "file_name": name.format(world), "width": 90, "height": 60})
-        for place in range(5):
-            row = {"id": len(rows), "image_id": number, "category_id": 1, "bbox": [16 * place, 10, 14, 20]}
+        for index in range(5):
+            row = {"id": len(rows), "image_id": number, "category_id": 1, "bbox": [16 * index, 10, 14, 20]}
             rows.append(row)
     content = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "cup"}]}
     (world / "coco.json").write_text(json.dumps(content))
@@ -227,8 +227,8 @@ def annotated(world, names) -> str:
 def conversations(world, names) -> str:
     """A --data_path that names five objects in each of these pictures."""
     boxes = [[round(0.16 * n, 2), 0.4, round(0.16 * n + 0.14, 2), 0.6] for n in range(5)]
-    said = "I see " + " and ".join(f"a cup {n} {box}" for n, box in enumerate(boxes)) + "."
-    talk = [{"from": "human", "value": "<image>\nWhat is there?"}, {"from": "gpt", "value": said}]
+    answer = "I see " + " and ".join(f"a cup {n} {box}" for n, box in enumerate(boxes)) + "."
+    talk = [{"from": "human", "value": "<image>\nWhat is there?"}, {"from": "gpt", "value": answer}]
     records = [{"image": name.format(world), "conversations": talk} for name in names]
     (world / "data.json").write_text(json.dumps(records))
     return str(world / "data.json")
@@ -503,10 +503,10 @@ def test_spr_score_names_what_was_left_out_and_the_flag_of_its_limit(world, sile
 def test_sources_of_annotations_read_what_they_read_before(world):
     """Without regions, too: what a plugin reads."""
     skipped = Counter()
-    found = list(CocoImages(annotated(world, ["a.png", "sub/b.png"]), str(world / "images"), skipped))
+    images = list(CocoImages(annotated(world, ["a.png", "sub/b.png"]), str(world / "images"), skipped))
     data = conversations(world, ["a.png"])
     mined = list(mine_conversations(data, str(world / "images"), llava("pad"), skipped))
-    names = [os.path.relpath(image.path, world / "images") for image in (*found, *mined)]
+    names = [os.path.relpath(image.path, world / "images") for image in (*images, *mined)]
     assert names == ["a.png", "sub/b.png", "a.png"] and not skipped
 
 
@@ -520,8 +520,8 @@ def jpeg_2000(box: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 6)).save(buffer, "JPEG2000")
     content = buffer.getvalue()
-    place = content.index(b"jp2h") - 4
-    return content[:place] + struct.pack(">I", box) + content[place + 4 :]
+    offset = content.index(b"jp2h") - 4
+    return content[:offset] + struct.pack(">I", box) + content[offset + 4 :]
 
 
 def tiff(kind: int, count: int = 1) -> bytes:
@@ -545,8 +545,8 @@ STUMBLES = {
 def test_whatever_a_broken_picture_makes_pillow_raise_it_is_counted(tmp_path, what):
     content, in_header = STUMBLES[what]
     (tmp_path / "a.png").write_bytes(content)
-    found = pictures.image_size(str(tmp_path / "a.png"))
-    assert found == ("unreadable_image" if in_header else (10, 10))
+    size = pictures.image_size(str(tmp_path / "a.png"))
+    assert size == ("unreadable_image" if in_header else (10, 10))
     with pytest.raises(BadImage, match="record 7: cannot read .*a.png ") as broken:
         open_image(str(tmp_path / "a.png"), "7")
     assert broken.value.reason == "unreadable_image"

@@ -17,7 +17,7 @@ from spr_plugin.files import read_json
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.steps import StepLog, told
-from spr_plugin.tools.status import look
+from spr_plugin.tools.status import read_status
 
 from . import live
 from .live import Reporter
@@ -83,12 +83,12 @@ def records(folder):
 
 def test_each_step_is_logged_and_reported_where_it_is(calm):
     folder, heard, *_ = calm
-    found = records(folder)
-    assert [one["step"] for one in found] == [*range(STEPS + 1)]
-    assert [one["global_step"] for one in found] == [BEFORE + step for step in range(STEPS + 1)]
-    assert [one["epoch"] for one in found] == pytest.approx([step / 5 for step in range(STEPS + 1)])
-    assert [one["step"] for one in found if "probe/s_loc" in one] == [0, 3, 6, 9, 10]
-    for one in found[1:]:
+    logged = records(folder)
+    assert [one["step"] for one in logged] == [*range(STEPS + 1)]
+    assert [one["global_step"] for one in logged] == [BEFORE + step for step in range(STEPS + 1)]
+    assert [one["epoch"] for one in logged] == pytest.approx([step / 5 for step in range(STEPS + 1)])
+    assert [one["step"] for one in logged if "probe/s_loc" in one] == [0, 3, 6, 9, 10]
+    for one in logged[1:]:
         for side in ("chosen", "rejected"):
             whole = one[f"logps/{side}_coordinates"] + one[f"logps/{side}_words"]
             assert whole == pytest.approx(one[f"logps/{side}"], rel=1e-4) and one[f"logps/{side}_words"] < 0
@@ -96,7 +96,7 @@ def test_each_step_is_logged_and_reported_where_it_is(calm):
     steps = [one for one in heard if "rewards/margins" in one[2]]
     assert [step for step, *_ in steps] == [BEFORE + step for step in range(1, STEPS + 1)]
     assert [epoch for _, epoch, _ in steps] == pytest.approx([step / 5 for step in range(1, STEPS + 1)])
-    assert [logs["spr/loss"] for *_, logs in steps] == [one["loss"] for one in found[1:]]
+    assert [logs["spr/loss"] for *_, logs in steps] == [one["loss"] for one in logged[1:]]
     assert [step for step, _, logs in heard if "probe/s_loc" in logs] == [
         BEFORE + step for step in (0, 3, 6, 9, 10)
     ]
@@ -149,28 +149,28 @@ def events(folder):
 
     found = []
     for file in folder.rglob("events.out.tfevents.*"):
-        data, place = file.read_bytes(), 0
-        while place < len(data):  # a record: length (8 bytes), its checksum (4), the event, its checksum (4)
-            size = int.from_bytes(data[place : place + 8], "little")
-            event = Event.FromString(data[place + 12 : place + 12 + size])
+        data, offset = file.read_bytes(), 0
+        while offset < len(data):  # a record: length (8 bytes), its checksum (4), the event, its checksum (4)
+            size = int.from_bytes(data[offset : offset + 8], "little")
+            event = Event.FromString(data[offset + 12 : offset + 12 + size])
             found += [(value.tag, event.step, value) for value in event.summary.value]
-            place += size + 16
+            offset += size + 16
     return found
 
 
 def test_tensorboard_shows_answers_on_their_pictures(calm):
-    found = events(calm[0])
+    shown = events(calm[0])
     looks = [BEFORE + step for step in (0, 3, 6, 9, 10)]
     for number in range(3):
-        pictures = [(step, value) for tag, step, value in found if tag == f"probe/answers/{number}"]
+        pictures = [(step, value) for tag, step, value in shown if tag == f"probe/answers/{number}"]
         assert [step for step, _ in pictures] == looks
         assert all(
             value.image.width == 360 and value.image.encoded_image_string[:4] == b"\x89PNG"
             for _, value in pictures
         )
-    tables = [step for tag, step, _ in found if tag.startswith("probe/answers/text")]
+    tables = [step for tag, step, _ in shown if tag.startswith("probe/answers/text")]
     assert tables == looks
-    scalars = [step for tag, step, _ in found if tag.endswith("logps/chosen_coordinates")]
+    scalars = [step for tag, step, _ in shown if tag.endswith("logps/chosen_coordinates")]
     assert scalars == [BEFORE + step for step in range(1, STEPS + 1)]
 
 
@@ -213,13 +213,13 @@ def test_the_host_s_state_stays_the_host_s_also_after_a_death(random_llava, tmp_
 
     def state_of(out):
         text = (out / "trainer_state.json").read_text()
-        found = json.loads(text)
+        status = json.loads(text)
         clock = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
-        found["log_history"] = [
+        status["log_history"] = [
             {name: value for name, value in entry.items() if name not in clock}
-            for entry in found["log_history"]
+            for entry in status["log_history"]
         ]
-        return found, text
+        return status, text
 
     plain, _ = live.build(random_llava, tmp_path / "plain", args=given)
     plain.trainer.train()
@@ -241,9 +241,9 @@ def test_the_host_s_state_stays_the_host_s_also_after_a_death(random_llava, tmp_
     assert first == 3 + 2 and [one["global_step"] for one in steps] == [3 + one["step"] for one in steps]
     later = StepLog(Folder.under(out).round(2)).read()
     assert later[0]["global_step"] == steps[-1]["global_step"] + later[0]["step"]
-    found = look(out)
-    assert found["state"] == "running" and [one["stage"] for one in found["rounds"]] == ["dpo", "dpo"]
-    for one in found["rounds"]:
+    status = read_status(out)
+    assert status["state"] == "running" and [one["stage"] for one in status["rounds"]] == ["dpo", "dpo"]
+    for one in status["rounds"]:
         assert all(stage["done"] == stage["total"] for stage in one["stages"])
     assert read_json(out / "spr" / "dpo" / "begun.json")["held"] == 1
 

@@ -62,40 +62,40 @@ def test_words_drift_by_hand_and_by_a_loop():
     account, and the gradient is that of the formula."""
     generator = torch.Generator().manual_seed(0)
     lengths = [3, 1, 2, 4]  # chosen of both pairs, rejected of both
-    scored = torch.tensor([[place < n for place in range(4)] for n in lengths])
-    told = torch.tensor([place % 2 == 1 for n in lengths for place in range(n)])
+    scored = torch.tensor([[index < n for index in range(4)] for n in lengths])
+    told = torch.tensor([index % 2 == 1 for n in lengths for index in range(n)])
     entry = torch.randn(sum(lengths), generator=generator, dtype=torch.float64)
-    said = torch.zeros(4, 4, dtype=torch.float64).masked_scatter(scored, entry)
-    said = (
-        said + torch.randn(said.shape, generator=generator, dtype=torch.float64) * scored
+    logps = torch.zeros(4, 4, dtype=torch.float64).masked_scatter(scored, entry)
+    logps = (
+        logps + torch.randn(logps.shape, generator=generator, dtype=torch.float64) * scored
     ).requires_grad_()
     sums, counts, number = [0.0, 0.0], [0, 0], 0
     for row, length in enumerate(lengths):
-        for place in range(length):
-            if place % 2 == 0:
-                ratio = (said[row, place] - entry[number]).exp()
+        for index in range(length):
+            if index % 2 == 0:
+                ratio = (logps[row, index] - entry[number]).exp()
                 sums[row % 2] = sums[row % 2] + ratio - 1 - ratio.log()
                 counts[row % 2] += 1
             number += 1
     expected = torch.stack([total / count for total, count in zip(sums, counts)])
-    found = word_drift(Answers(said, scored), told, entry)
-    assert torch.allclose(found, expected, atol=1e-12) and (found > 0).all()
+    drift = word_drift(Answers(logps, scored), told, entry)
+    assert torch.allclose(drift, expected, atol=1e-12) and (drift > 0).all()
     (ours,), (theirs,) = (
-        torch.autograd.grad(one.sum(), said, retain_graph=True) for one in (found, expected)
+        torch.autograd.grad(one.sum(), logps, retain_graph=True) for one in (drift, expected)
     )
     assert torch.allclose(ours, theirs, atol=1e-12) and ours.abs().max() > 0.1
-    assert word_drift(Answers(said, scored), told).tolist() == [0, 0]  # against itself
-    assert word_drift(Answers(said, scored), torch.ones_like(told), entry).tolist() == [0, 0]  # no words
+    assert word_drift(Answers(logps, scored), told).tolist() == [0, 0]  # against itself
+    assert word_drift(Answers(logps, scored), torch.ones_like(told), entry).tolist() == [0, 0]  # no words
 
 
 @pytest.mark.parametrize("name", ["ipo", "sigmoid_norm", "sft"])
 def test_an_answer_of_which_nothing_counts_makes_no_nan(name):
     scored = torch.ones(2, 3, dtype=torch.bool)
-    said = torch.full((2, 3), -1.0, requires_grad=True)
-    pair = deltas(Answers(said, scored, torch.zeros(2, 3)), torch.zeros(2), torch.zeros(1))
+    logps = torch.full((2, 3), -1.0, requires_grad=True)
+    pair = deltas(Answers(logps, scored, torch.zeros(2, 3)), torch.zeros(2), torch.zeros(1))
     (loss,) = preference_losses(pair, [name], [1.0], Settings(0.5))
     loss.backward()
-    assert torch.isfinite(loss) and said.grad.abs().max() == 0
+    assert torch.isfinite(loss) and logps.grad.abs().max() == 0
 
 
 def test_where_policy_is_reference_the_loss_is_log_2():
@@ -152,19 +152,21 @@ def test_the_sft_term_is_a_mean_over_tokens_and_not_over_pairs():
 def test_a_step_s_loss_and_gradient_are_those_of_its_pairs_at_once(kinds, count, batch, accumulation, world):
     """However the plan divides them: the Trainer divides by the accumulated steps, ranks average."""
     chosen, rejected = [1, 9, 2, 7, 1, 3, 14, 2][:count], [4, 1, 6, 2, 2, 9, 3, 5][:count]
-    scored = torch.tensor([[place < n for place in range(14)] for n in (*chosen, *rejected)])
-    said = torch.randn(scored.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * scored
+    scored = torch.tensor([[index < n for index in range(14)] for n in (*chosen, *rejected)])
+    logps = (
+        torch.randn(scored.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * scored
+    )
     found = []
     for sizes in ((8, 1, 1), (batch, accumulation, world)):
         plan = dict(zip(("batch", "accumulation", "world"), sizes))
         slots = slot_plan([1] * count, chosen, epochs=1, seed=0, **plan)
-        given = said.clone().requires_grad_()
+        given = logps.clone().requires_grad_()
         total = 0
         for start in range(0, len(slots), sizes[0]):  # the micro-batches of all ranks
             here = slots[start : start + sizes[0]]
             rows = [slot.pair for slot in here] + [count + slot.pair for slot in here]
             mean = torch.tensor([slot.mean_chosen_tokens for slot in here], dtype=torch.float64)
-            pairs = deltas(Answers(given[rows], scored[rows]), said[rows].sum(1) - 1, mean)
+            pairs = deltas(Answers(given[rows], scored[rows]), logps[rows].sum(1) - 1, mean)
             losses = preference_losses(pairs, kinds, [1.0] * len(kinds), Settings(0.5))
             weight = torch.tensor([slot.weight for slot in here], dtype=torch.float64)
             total = total + (losses * weight).sum() / (sizes[1] * sizes[2])
@@ -174,7 +176,7 @@ def test_a_step_s_loss_and_gradient_are_those_of_its_pairs_at_once(kinds, count,
     assert divided == pytest.approx(whole, rel=1e-12)
     assert torch.allclose(gradient, expected, rtol=1e-12, atol=0)
     if kinds == ["sft"]:
-        assert whole == pytest.approx(-said[:count].sum().item() / sum(chosen), rel=1e-12)
+        assert whole == pytest.approx(-logps[:count].sum().item() / sum(chosen), rel=1e-12)
 
 
 def test_ipo_pulls_the_margin_to_half_of_one_over_beta():

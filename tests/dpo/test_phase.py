@@ -326,12 +326,12 @@ def test_metrics_reach_tensorboard(live_llava, pairs, tmp_path):
     host, config = live_llava(**SETTINGS, args={"report_to": ["tensorboard"]})
     run(host, config, pairs(8), tmp_path / "dpo")
     (file,) = tmp_path.rglob("events.out.tfevents.*")
-    data, place, found = file.read_bytes(), 0, {}
-    while place < len(data):  # a record: length (8 bytes), its checksum (4), the event, its checksum (4)
-        size = int.from_bytes(data[place : place + 8], "little")
-        for value in Event.FromString(data[place + 12 : place + 12 + size]).summary.value:
-            found.setdefault(value.tag, []).append(value.simple_value)
-        place += size + 16
+    data, offset, values = file.read_bytes(), 0, {}
+    while offset < len(data):  # a record: length (8 bytes), its checksum (4), the event, its checksum (4)
+        size = int.from_bytes(data[offset : offset + 8], "little")
+        for value in Event.FromString(data[offset + 12 : offset + 12 + size]).summary.value:
+            values.setdefault(value.tag, []).append(value.simple_value)
+        offset += size + 16
     for name in (
         "spr/loss",
         "rewards/chosen",
@@ -341,8 +341,8 @@ def test_metrics_reach_tensorboard(live_llava, pairs, tmp_path):
         "spr/kl",
         "spr/grad_norm",
     ):
-        (tag,) = [tag for tag in found if tag.endswith(name)]
-        assert len(found[tag]) == 4, name
+        (tag,) = [tag for tag in values if tag.endswith(name)]
+        assert len(values[tag]) == 4, name
 
 
 def test_weights_that_were_saved_are_the_live_ones(live_llava, pairs, tmp_path):

@@ -217,9 +217,9 @@ def test_marked_pairs_are_left_out_and_nothing_but_the_dpo_stage_is_made_again(s
     mark(marks, pairs[1]["id"], None)
     capsys.readouterr()
     second, heard = start(out, "adapter", rounds=1, spr_exclude_pairs=str(marks))
-    said = capsys.readouterr().err
-    assert f"spr: {trained - 1} pairs from 6 queries (excluded 1" in said
-    assert f"--spr_exclude_pairs {marks}: 1 of its 2 pairs, such as 0123, are not of this run" in said
+    err = capsys.readouterr().err
+    assert f"spr: {trained - 1} pairs from 6 queries (excluded 1" in err
+    assert f"--spr_exclude_pairs {marks}: 1 of its 2 pairs, such as 0123, are not of this run" in err
     assert heard.phases.keys() == {"spr"} and not same(values(first), values(second))
     assert {path: path.read_bytes() for path in before} == before
     mark(marks, pairs[0]["id"], "another note")

@@ -213,17 +213,17 @@ def test_every_token_sees_what_it_saw_in_its_own_row(layout, window):
     for row in range(2 * pairs):
         pair = row % pairs
         for t in range(lengths[row]):
-            place = plan.place[row, starts[row] + t].item()
-            assert place // plan.index.shape[1] == pair
-            visible = seen[pair, place % plan.index.shape[1]].nonzero()[:, 0].tolist()
+            position = plan.inverse[row, starts[row] + t].item()
+            assert position // plan.index.shape[1] == pair
+            visible = seen[pair, position % plan.index.shape[1]].nonzero()[:, 0].tolist()
             own = [
-                plan.place[row, starts[row] + s].item() % plan.index.shape[1]
+                plan.inverse[row, starts[row] + s].item() % plan.index.shape[1]
                 for s in range(t + 1)
                 if window is None or t - s < window
             ]
             assert sorted(visible) == sorted(own)
-            # It comes from its own row, or, in the prompt, from the same place of the chosen one.
-            source = plan.index[pair, place % plan.index.shape[1]].item()
+            # It comes from its own row, or, in the prompt, from the same position of the chosen one.
+            source = plan.index[pair, position % plan.index.shape[1]].item()
             home = row if t >= prompts[pair] else pair
             assert source == home * width + starts[home] + t
 

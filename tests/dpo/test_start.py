@@ -435,12 +435,12 @@ def test_a_refused_command_leaves_an_earlier_run_as_it_was(begin, tmp_path):
     assert begin() is None
     spr = tmp_path / "out" / "spr"
     Log(spr / "scores").append({"id": "a region"})
-    held = {path: path.read_bytes() for path in spr.rglob("*") if path.is_file() and path.name != "lock"}
+    before = {path: path.read_bytes() for path in spr.rglob("*") if path.is_file() and path.name != "lock"}
     for flag in ("spr_overwrite", "spr_restart_dpo"):
         assert "--spr_candidates /nowhere" in begin(spr_candidates="/nowhere", **{flag: True})
         assert {
             path: path.read_bytes() for path in spr.rglob("*") if path.is_file() and path.name != "lock"
-        } == held and len(held) == 9
+        } == before and len(before) == 9
 
 
 def test_candidates_of_the_folder_that_is_to_be_deleted(begin, tmp_path):
@@ -459,9 +459,9 @@ def test_the_host_s_training_draws_as_if_nobody_had_asked_before(begin):
     class Drawing(type(host.dataset)):
         drawn = 0
 
-        def __getitem__(self, place):
+        def __getitem__(self, index):
             Drawing.drawn += len([torch.rand(1), np.random.rand(), random.random()])
-            return super().__getitem__(place)
+            return super().__getitem__(index)
 
     host.trainer.train_dataset.__class__ = Drawing
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()

@@ -80,14 +80,14 @@ def reading(tokenizer):
 
 def described(form):
     """An answer of two objects, in a sentence where the family writes sentences."""
-    said = form.render([("a dog", BOXES[0]), ("the cat", BOXES[1])])
-    return said if form.family.startswith(("qwen2.5", "qwen3")) else f"I see {said}, and a tree."
+    names = form.render([("a dog", BOXES[0]), ("the cat", BOXES[1])])
+    return names if form.family.startswith(("qwen2.5", "qwen3")) else f"I see {names}, and a tree."
 
 
 def beside_spaces(text, spans):
     """The spans in the text without its white space."""
-    place = [sum(not one.isspace() for one in text[:end]) for end in range(len(text) + 1)]
-    return [(place[start], place[end]) for start, end in spans]
+    index = [sum(not one.isspace() for one in text[:end]) for end in range(len(text) + 1)]
+    return [(index[start], index[end]) for start, end in spans]
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -125,8 +125,8 @@ def test_a_number_that_changed_is_changed_in_all_its_tokens(name):
     pieces = [pieces_of(reading(tokenizer), ids_of(tokenizer, text)) for text in texts]
     for own, told, numbers in zip(pieces, changed_tokens(pieces), (("0.11", "0.3"), ("0.12", "0.35"))):
         text = "".join(own)
-        places = [place for number in numbers for place in range(len(text)) if text.startswith(number, place)]
-        spans = [(place, place + len(number)) for place, number in zip(places, numbers)]
+        starts = [place for number in numbers for place in range(len(text)) if text.startswith(number, place)]
+        spans = [(place, place + len(number)) for place, number in zip(starts, numbers)]
         done = 0
         for piece, one in zip(own, told):
             start, done = done, done + len(piece)
@@ -192,11 +192,11 @@ def naive_loss(host, pair, reference):
         told = coordinate_tokens(host.box_format, pieces[side])
         changed = changed_tokens(pieces)[side]
         total, count, number = 0.0, 0.0, 0
-        for place in range(1, len(labels)):
-            if labels[place] == IGNORED:
+        for index in range(1, len(labels)):
+            if labels[index] == IGNORED:
                 continue
             weight = (2.0 if told[number] else 0.5) * (3.0 if changed[number] else 0.25)
-            total = total + weight * row[place - 1].log_softmax(-1)[labels[place]]
+            total = total + weight * row[index - 1].log_softmax(-1)[labels[index]]
             count, number = count + weight, number + 1
         assert number == len(pieces[side])
         sums.append(total)
@@ -217,10 +217,10 @@ def test_value_and_gradient_are_those_of_a_loop_over_tokens(live_llava, pairs, j
                 slot = Slot(0, 1.0, 1.0)
                 data = PairRows(host, [SimpleNamespace(pair=pair)], [slot], {pair.id: REFERENCE})
                 inputs = collate(host, [data[0]], WEIGHTS)
-                said = answers(host, model, inputs["batch"], inputs["unshared"], joined)
-                said.weights = said.spread(torch.tensor(inputs["token_weights"]))
-                of_chosen = torch.tensor([said.tokens[0].item()])
-                pairs_ = deltas(said, torch.tensor(inputs["reference"]), of_chosen)
+                both = answers(host, model, inputs["batch"], inputs["unshared"], joined)
+                both.weights = both.spread(torch.tensor(inputs["token_weights"]))
+                of_chosen = torch.tensor([both.tokens[0].item()])
+                pairs_ = deltas(both, torch.tensor(inputs["reference"]), of_chosen)
                 (loss,) = preference_losses(pairs_, ["sigmoid", "sft"], [1.0, 1.0], Settings(0.3))
             else:
                 loss = naive_loss(host, pair, list(REFERENCE.values()))
@@ -274,8 +274,8 @@ def steps_logps(live_llava, pairs):
     """Of the first pair's chosen answer: what its coordinates alone have, by the model as it starts."""
     host, _ = live_llava()
     inputs = batch_of(host, pairs(1))
-    said = answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], False)
-    return (said.token_log_probs * said.spread(inputs["coordinates"])).sum(1).tolist()
+    both = answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], False)
+    return (both.token_log_probs * both.spread(inputs["coordinates"])).sum(1).tolist()
 
 
 def test_words_are_held_at_the_entry(live_llava, pairs, tmp_path):
@@ -296,8 +296,8 @@ def test_pairs_without_a_token_that_counts_are_left_out(live_llava, pairs, tmp_p
     bare = [dataclasses.replace(one, id=f"bare{n}", chosen="red", rejected="green ring") for n, one in
             enumerate(pairs(2))]  # fmt: skip
     log = lambda name: Folder(tmp_path / name).log("lengths")
-    found = measure_lengths(host, [*pairs(2), *bare], config, log("some"))
-    assert [one.pair.id for one in found] == ["pair0", "pair1"]
+    measured = measure_lengths(host, [*pairs(2), *bare], config, log("some"))
+    assert [one.pair.id for one in measured] == ["pair0", "pair1"]
     assert "by --spr_token_weight words=0 no token counts in 2 of 4 pairs; they are left out" in (
         capfd.readouterr().err
     )

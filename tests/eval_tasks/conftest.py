@@ -56,8 +56,8 @@ def write_all(root: Path) -> None:
         ("refcoco+", ("val", "testA", "testB")),
         ("refcocog", ("val", "test")),
     ):
-        for place, split in enumerate(splits):
-            write_lines(root / folder / f"{split}.jsonl", rec(split, 20 * (place + 1)))
+        for index, split in enumerate(splits):
+            write_lines(root / folder / f"{split}.jsonl", rec(split, 20 * (index + 1)))
     for folder, split in (("flickr30k", "val"), ("flickr30k", "test"), ("phrases", "val")):
         phrases = [[{"id": f"{n}_0_{p}", "phrase": words, "boxes": boxes} for p, (words, boxes) in
                     enumerate([("A man", [box]), ("two dogs, running", [box, other])])] for n in range(20)]  # fmt: skip  # noqa: E501

@@ -48,14 +48,14 @@ def naive_boxes(family, answer, width, height):
     pattern, last, space, _, _ = FAMILIES[family]
     sx, sy, ox, oy = space(width, height)
     limits = (last, last) if last else qwen_size(width, height)
-    found = []
+    boxes = []
     for match in re.finditer(pattern, answer):
         x1, y1, x2, y2 = map(float, match.groups())
         if x1 <= x2 <= limits[0] and y1 <= y2 <= limits[1]:
-            found.append(
+            boxes.append(
                 (match.start(), match.end(), (x1 * sx - ox, y1 * sy - oy, x2 * sx - ox, y2 * sy - oy))
             )
-    return found
+    return boxes
 
 
 def naive_said(family, answer, width, height):
@@ -70,13 +70,13 @@ def naive_said(family, answer, width, height):
         return [
             (re.search(r'"label": "([^"]*)"', answer[start:end]).group(1), [box]) for start, end, box in found
         ] + ([(cut[1], [])] if cut else [])
-    said, last = [], 0
+    mentions, last = [], 0
     for start, end, box in naive_boxes(family, answer, width, height):
         between = answer[last:start].replace("<ref>", "").replace("</ref>", "")
-        if said and between.strip() in ("", "and", ",", ", and", "&", ";"):
-            said[-1][1].append(box)
+        if mentions and between.strip() in ("", "and", ",", ", and", "&", ";"):
+            mentions[-1][1].append(box)
         else:
-            said.append((re.split(r"[.,;:!?()\[\]\n]", between)[-1], [box]))
+            mentions.append((re.split(r"[.,;:!?()\[\]\n]", between)[-1], [box]))
         last = end
     start = min(
         (place for mark in "[<" if (place := answer.find(mark + "box" * (mark == "<"), last)) >= 0),
@@ -84,8 +84,8 @@ def naive_said(family, answer, width, height):
     )
     if start is not None and len(re.findall(r"\d+(?:\.\d+)?", answer[start:])) >= 2:
         between = answer[last:start].replace("<ref>", "").replace("</ref>", "")
-        said.append((re.split(r"[.,;:!?()\[\]\n]", between)[-1], []))
-    return said
+        mentions.append((re.split(r"[.,;:!?()\[\]\n]", between)[-1], []))
+    return mentions
 
 
 def written(family, box, width, height):

@@ -65,10 +65,10 @@ def test_meteor_only_with_java(monkeypatch):
     )
 
 
-def naive_bleu_1(said, references):
+def naive_bleu_1(answers, references):
     """Corpus BLEU-1: clipped unigrams over all unigrams, brevity by the closest reference."""
     hit = total = closest = 0
-    for text, refs in zip(said, references):
+    for text, refs in zip(answers, references):
         words, most = Counter(text.split()), Counter()
         for ref in refs:
             most |= Counter(ref.split())

@@ -11,17 +11,17 @@ from tests.eval_tasks.naive import COUNT
 
 def ferret_says(answer, names):
     """Ferret's scorer, character by character."""
-    kept, place = "", 0
-    while place < len(answer):
-        start = place
+    kept, index = "", 0
+    while index < len(answer):
+        start = index
         while start < len(answer) and answer[start].isspace():
             start += 1
-        if start > place and answer.startswith("no", start):
+        if start > index and answer.startswith("no", start):
             end = min((found for sign in ",." if (found := answer.find(sign, start)) >= 0), default=-1)
             if end >= 0:
-                place = end + 1
+                index = end + 1
                 continue
-        kept, place = kept + answer[place], place + 1
+        kept, index = kept + answer[index], index + 1
     return any(name in kept for name in names)
 
 

@@ -53,13 +53,13 @@ def rec_run(folder, noise, picture=None, count=300, **more):
 
 
 def test_gains_are_paired_and_the_signature_is_found(tmp_path):
-    found = module.compare(rec_run(tmp_path / "a", 0.20), rec_run(tmp_path / "b", 0.08))
-    rows = {row["figure"]: row for row in found["tasks"]["spr_refcoco_val"]["rows"]}
+    compared = module.compare(rec_run(tmp_path / "a", 0.20), rec_run(tmp_path / "b", 0.08))
+    rows = {row["figure"]: row for row in compared["tasks"]["spr_refcoco_val"]["rows"]}
     assert rows["Acc@0.5"]["n"] == 300
     for row in rows.values():
         assert row["gain"] == pytest.approx(row["b"] - row["a"]) and row["low"] <= row["gain"] <= row["high"]
     assert rows["Acc@0.9"]["low"] > 0.1 and rows["Acc@0.9"]["p"] < 1e-6 and rows["mIoU"]["p"] is None
-    signature = found["tasks"]["spr_refcoco_val"]["signature"]
+    signature = compared["tasks"]["spr_refcoco_val"]["signature"]
     assert signature["verdict"] == "grows" and signature["low"] > 0
     back = module.compare(tmp_path / "b", tmp_path / "a", tmp_path / "out")
     assert back["tasks"]["spr_refcoco_val"]["signature"]["verdict"] == "shrinks"
@@ -80,8 +80,8 @@ def test_nothing_that_is_read_is_written_to(tmp_path):
 
 
 def test_a_run_against_itself_shows_nothing(tmp_path):
-    found = module.compare(rec_run(tmp_path / "a", 0.1), rec_run(tmp_path / "b", 0.1))
-    part = found["tasks"]["spr_refcoco_val"]
+    compared = module.compare(rec_run(tmp_path / "a", 0.1), rec_run(tmp_path / "b", 0.1))
+    part = compared["tasks"]["spr_refcoco_val"]
     assert all(
         row["gain"] == row["low"] == row["high"] == 0 and row["p"] in (None, 1.0) for row in part["rows"]
     )
@@ -111,9 +111,9 @@ def test_pages_are_written(tmp_path):
         and "<svg" in page
         and "http" not in re.sub(r'xmlns="[^"]*"', "", page)
     )
-    found = json.loads((tmp_path / "out/compare.json").read_text())
-    flips = found["tasks"]["spr_refcoco_val"]["flips"]
-    (hits,) = [row for row in found["tasks"]["spr_refcoco_val"]["rows"] if row["figure"] == "Acc@0.5"]
+    compared = json.loads((tmp_path / "out/compare.json").read_text())
+    flips = compared["tasks"]["spr_refcoco_val"]["flips"]
+    (hits,) = [row for row in compared["tasks"]["spr_refcoco_val"]["rows"] if row["figure"] == "Acc@0.5"]
     a_hits, b_hits = hits["a"], hits["b"]
     assert (flips["won"] - flips["lost"]) / 300 == pytest.approx(b_hits - a_hits)
     assert (tmp_path / "out/compare.md").read_text() in done.output + "\n"
@@ -142,9 +142,9 @@ def test_the_report_of_a_run_takes_a_comparison_along(tmp_path, finished_output)
     done = CliRunner().invoke(commands, ["report", str(output), "--results", *folders])
     assert done.exit_code == 0 and done.output.strip() == str(output / "spr" / "report.html")
     page = (output / "spr" / "report.html").read_text()
-    found = module.compare(*folders, tmp_path / "compared")["tasks"]["spr_refcoco_val"]
-    assert "<h2>Base against SPR</h2>" in page and found["signature"]["line"] in page
-    assert all(f"<td>{100 * row['gain']:+.2f}</td>" in page for row in found["rows"])
+    compared = module.compare(*folders, tmp_path / "compared")["tasks"]["spr_refcoco_val"]
+    assert "<h2>Base against SPR</h2>" in page and compared["signature"]["line"] in page
+    assert all(f"<td>{100 * row['gain']:+.2f}</td>" in page for row in compared["rows"])
 
 
 def test_what_a_model_said_is_text_on_the_page(tmp_path):
@@ -169,8 +169,8 @@ def test_box_tasks_are_summed_up_too(tmp_path):
     for name, noise in (("a", 0.3), ("b", 0.1)):
         rec_run(tmp_path / name, noise)
         rec_run(tmp_path / name, noise + 0.1, count=100, task="spr_refcoco+_val")
-    found = module.compare(tmp_path / "a", tmp_path / "b")["tasks"]
-    assert found[module.ALL]["rows"][0]["n"] == 400 and len(found) == 3
+    tasks = module.compare(tmp_path / "a", tmp_path / "b")["tasks"]
+    assert tasks[module.ALL]["rows"][0]["n"] == 400 and len(tasks) == 3
 
 
 def test_the_files_that_were_read_are_named(tmp_path):
@@ -179,15 +179,15 @@ def test_the_files_that_were_read_are_named(tmp_path):
         rec_run(tmp_path / "a", 0.1, count=9, stamp="20300102_000000"),
         rec_run(tmp_path / "b", 0.1, count=9),
     )
-    found = module.compare(a, b)
+    compared = module.compare(a, b)
     newest = str(tmp_path / "a/20300102_000000_samples_spr_refcoco_val.jsonl")
-    assert found["files"]["a"] == [newest] and len(found["files"]["b"]) == 1
+    assert compared["files"]["a"] == [newest] and len(compared["files"]["b"]) == 1
     for name in ("compare.md", "compare.html"):
         page = (tmp_path / "b" / name).read_text()
         assert (
             newest in page
-            and found["files"]["b"][0] in page
-            and "20300101_000000_samples" not in page.replace(found["files"]["b"][0], "")
+            and compared["files"]["b"][0] in page
+            and "20300101_000000_samples" not in page.replace(compared["files"]["b"][0], "")
         )
 
 
@@ -306,8 +306,8 @@ def test_a_folder_with_the_runs_of_two_models_is_refused(tmp_path):
 def test_the_newest_samples_count(tmp_path):
     rec_run(tmp_path / "a", 0.5, stamp="20300101_000000")
     rec_run(tmp_path / "a", 0.1, stamp="20300102_000000")
-    found = module.compare(tmp_path / "a", rec_run(tmp_path / "b", 0.1))
-    assert found["tasks"]["spr_refcoco_val"]["rows"][0]["gain"] == 0
+    compared = module.compare(tmp_path / "a", rec_run(tmp_path / "b", 0.1))
+    assert compared["tasks"]["spr_refcoco_val"]["rows"][0]["gain"] == 0
 
 
 def test_ratios_whose_samples_differ(tmp_path):

@@ -357,8 +357,8 @@ def test_a_downloaded_folder_names_no_picture_outside_it(data_root, tmp_path, mo
     rewrite_first(root, image=names[way])
     if kind == "local":
         assert len(data.read_folder(str(root), VAL)) == 6
-        said = capsys.readouterr().err
-        assert f"1 of 6 pictures of refcoco/val lie outside SPR_DATA_ROOT={root}, such as " in said
+        err = capsys.readouterr().err
+        assert f"1 of 6 pictures of refcoco/val lie outside SPR_DATA_ROOT={root}, such as " in err
     else:
         with pytest.raises(
             UserError, match="1 of 6 pictures of refcoco/val lie outside .*which was downloaded"

@@ -115,7 +115,7 @@ def test_interval_draws_whole_clusters():
     clusters = rng.integers(0, 40, 400)
     values = ((clusters % 3 == 0) + rng.normal(0, 0.1, 400)).clip(0, 1)
     weights = rng.integers(0, 3, 400).astype(float)
-    (found,) = metrics.intervals({"x": (values * weights, weights)}, clusters, resamples=3000)
+    (row,) = metrics.intervals({"x": (values * weights, weights)}, clusters, resamples=3000)
     drawn = []
     for _ in range(3000):
         places = np.concatenate(
@@ -123,21 +123,21 @@ def test_interval_draws_whole_clusters():
         )
         drawn.append((values * weights)[places].sum() / weights[places].sum())
     low, high = np.percentile(drawn, [2.5, 97.5])
-    assert found["low"] == pytest.approx(low, abs=0.015) and found["high"] == pytest.approx(high, abs=0.015)
+    assert row["low"] == pytest.approx(low, abs=0.015) and row["high"] == pytest.approx(high, abs=0.015)
     (alone,) = metrics.intervals({"x": (values * weights, weights)}, range(400), resamples=3000)
-    assert alone["high"] - alone["low"] < 0.5 * (found["high"] - found["low"])
+    assert alone["high"] - alone["low"] < 0.5 * (row["high"] - row["low"])
 
 
 def test_interval_covers_the_truth_as_often_as_it_says():
     """300 small studies of a rate of 0.7, clusters of three: the 95 % interval holds it in 90 to 98 %."""
-    rng, held = np.random.default_rng(2), 0
+    rng, covered = np.random.default_rng(2), 0
     for study in range(300):
         rates = np.repeat((rng.random(60) < 0.7).astype(float), 3)
         (row,) = metrics.intervals(
             {"x": (rates, np.ones(180))}, np.repeat(np.arange(60), 3), resamples=400, seed=study
         )
-        held += row["low"] <= 0.7 <= row["high"]
-    assert 0.90 <= held / 300 <= 0.98
+        covered += row["low"] <= 0.7 <= row["high"]
+    assert 0.90 <= covered / 300 <= 0.98
 
 
 def test_interval_is_the_same_every_time():
@@ -160,8 +160,8 @@ def test_group_details_pool_samples_not_figures():
 def test_details_are_two_words_in_a_table_and_a_list_in_json():
     import json
 
-    found = metrics.box_details([metrics.detail(doc(0, "a"), items(1))])
-    assert str(found) == "in JSON" and json.loads(json.dumps(found))[0]["figure"] == "Acc@0.5"
+    details = metrics.box_details([metrics.detail(doc(0, "a"), items(1))])
+    assert str(details) == "in JSON" and json.loads(json.dumps(details))[0]["figure"] == "Acc@0.5"
 
 
 def test_iou_equals_pycocotools():

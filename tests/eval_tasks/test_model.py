@@ -55,7 +55,7 @@ def pictures(tiny_world):
         Image.open(path).convert("RGB") for path in sorted((tiny_world(sft=24) / "images").rglob("*.png"))
     ]
     shapes = [(0, 0, side, 112) for side in (112, 80)]
-    return [picture.crop(shapes[place % 2]) for place, picture in enumerate(shown[:24])]
+    return [picture.crop(shapes[index % 2]) for index, picture in enumerate(shown[:24])]
 
 
 EXPRESSIONS = [f"{colour} {shape}" for colour in ("red", "blue", "green") for shape in ("circle", "square")]
@@ -68,9 +68,9 @@ def asked(model, rows, task="t", **settings):
     model.task_dict = {task: {"test": [{"shown": shown} for _, shown in rows]}}
     how = {name: value for name, value in {**GREEDY, **settings}.items() if value is not None}
     made = []
-    for place, (text, _) in enumerate(rows):
-        arguments = (text, dict(how), lambda doc: doc["shown"], place, task, "test")
-        about = {"task": task, "doc_id": place, "repeats": 1}
+    for index, (text, _) in enumerate(rows):
+        arguments = (text, dict(how), lambda doc: doc["shown"], index, task, "test")
+        about = {"task": task, "doc_id": index, "repeats": 1}
         made.append(Instance("generate_until", arguments, 0, about))
     return made
 
@@ -105,12 +105,12 @@ def test_it_says_what_lmms_eval_s_llava_says(ours, theirs, pictures):
     seen = []
     tower = ours.questioned.llava.get_vision_tower().vision_tower
     hook = tower.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
-    said = answers(ours, rows)
+    written = answers(ours, rows)
     hook.remove()
     wanted = answers(theirs, rows)
-    differ = [row for row, one, other in zip(rows, said, wanted) if one != other]
+    differ = [row for row, one, other in zip(rows, written, wanted) if one != other]
     assert len(differ) <= len(rows) / 1000 or all(closest(ours, row, 64) < 1e-4 for row in differ), differ
-    assert len(rows) == 168 and len(set(said)) > 60 and sum(seen) == len(pictures)
+    assert len(rows) == 168 and len(set(written)) > 60 and sum(seen) == len(pictures)
 
 
 @pytest.mark.slow
@@ -253,7 +253,7 @@ def test_a_model_of_transformers_says_what_its_generate_says(converted, pictures
     model = lmms_eval.models.get_model("spr_hf")(pretrained=str(converted), device="cpu")
     rows = [(ASK.format(text), [picture]) for picture in pictures[:3] for text in EXPRESSIONS[:4]]
     rows.append(("A <image> then: describe it.", [pictures[0]]))
-    said, wanted = answers(model, rows), []
+    written, wanted = answers(model, rows), []
     vlm, processor = model.questioned.vlm, model.questioned.processor
     for text, shown in rows:
         row = model.questioned.question(shown, text)
@@ -261,8 +261,8 @@ def test_a_model_of_transformers_says_what_its_generate_says(converted, pictures
         out = vlm.generate(**inputs, do_sample=False, max_new_tokens=64, max_length=None)
         asked = inputs["input_ids"].shape[1]
         wanted.append(processor.tokenizer.decode(out[0][asked:], skip_special_tokens=True))
-    assert said == wanted and len(set(said)) > 4
-    assert answers(model, rows[:1], until=[", "]) == [said[0].partition(", ")[0]]
+    assert written == wanted and len(set(written)) > 4
+    assert answers(model, rows[:1], until=[", "]) == [written[0].partition(", ")[0]]
     assert model.config.model_type == "llava" and model.rank == 0 and model.world_size == 1
     model.clean()
     assert not hasattr(model, "questioned")

@@ -142,11 +142,11 @@ def test_qwens_resizing_is_that_of_the_running_processor(models, values):
     models(model_type="qwen2_5_vl").processor = QwenProcessor(image_processor=QwenProcessor(**values))
     name = model_format.running_format({})
     assert name == "qwen2.5-vl:200704-1605632"
-    found = model_format.named_format(name)
-    assert found.space(640, 300).scale[0] == pytest.approx(640 / 672) and model_format.named_format(
+    form = model_format.named_format(name)
+    assert form.space(640, 300).scale[0] == pytest.approx(640 / 672) and model_format.named_format(
         "qwen2.5-vl"
     ).space(640, 300).scale[0] == pytest.approx(640 / 644)
-    assert model_format.config_format({"spr_box": found.describe()})[0] == name
+    assert model_format.config_format({"spr_box": form.describe()})[0] == name
 
 
 def test_another_family_is_refused(models):

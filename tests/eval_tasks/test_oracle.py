@@ -35,7 +35,7 @@ def oracle(task="t", docs=(), **arguments):
 
 
 def answers(model, task, docs):
-    return model.generate_until([Request("", {}, None, place, task, "val") for place in range(len(docs))])
+    return model.generate_until([Request("", {}, None, index, task, "val") for index in range(len(docs))])
 
 
 def documents(protocol, count, **fields):
@@ -47,11 +47,11 @@ def documents(protocol, count, **fields):
 @pytest.mark.parametrize("noise", [0.1, 0.3, 0.6])
 def test_sideways_noise_gives_the_accuracy_of_the_closed_form(noise):
     docs = documents("rec", 3000, expression="cat", bbox=BOX)
-    said = answers(oracle(docs=docs, noise=noise, box_format="shikra"), "t", docs)
-    found = [rec.process_results(doc, [text]) for doc, text in zip(docs, said)]
+    texts = answers(oracle(docs=docs, noise=noise, box_format="shikra"), "t", docs)
+    results = [rec.process_results(doc, [text]) for doc, text in zip(docs, texts)]
     for threshold in metrics.THRESHOLDS:
         expected = min(1.0, (1 - threshold) / (1 + threshold) / noise)
-        measured = metrics.mean(scores[f"Acc@{threshold}"] for scores in found)
+        measured = metrics.mean(scores[f"Acc@{threshold}"] for scores in results)
         assert measured == pytest.approx(expected, abs=3 * 0.5 / 3000**0.5 + 0.005)
 
 
@@ -62,12 +62,12 @@ def test_phrases_move_on_their_own():
         for k, words in enumerate(["A man", "the dog, running"])
     ]
     docs = documents("phrases", 1500, caption="c", phrases=one)
-    said = answers(oracle(docs=docs, noise=0.4, box_format="shikra"), "t", docs)
-    found = [phrases.process_results(doc, [text]) for doc, text in zip(docs, said)]
+    texts = answers(oracle(docs=docs, noise=0.4, box_format="shikra"), "t", docs)
+    results = [phrases.process_results(doc, [text]) for doc, text in zip(docs, texts)]
     for threshold in metrics.THRESHOLDS:
         expected = (1 - threshold) / (1 + threshold) / 0.4
         for name in ("", "first_", "any_"):
-            assert metrics.mean(scores[f"{name}Acc@{threshold}"] for scores in found) == pytest.approx(
+            assert metrics.mean(scores[f"{name}Acc@{threshold}"] for scores in results) == pytest.approx(
                 min(1, expected), abs=0.035
             )
 
@@ -83,9 +83,9 @@ def test_a_class_is_wrong_as_often_as_the_noise_says():
         "location": "box",
     }
     docs = documents("classification", 3000, **fields)
-    said = answers(oracle(docs=docs, noise=0.25, box_format="shikra"), "t", docs)
+    texts = answers(oracle(docs=docs, noise=0.25, box_format="shikra"), "t", docs)
     accuracy = metrics.mean(
-        classification.process_results(doc, [text])["accuracy"] for doc, text in zip(docs, said)
+        classification.process_results(doc, [text])["accuracy"] for doc, text in zip(docs, texts)
     )
     assert accuracy == pytest.approx(0.75, abs=0.03)
 
@@ -98,15 +98,15 @@ def test_descriptions_by_simulation():
         {"label": "cat", "bbox": [x, 1600.0, x + 400, 2400.0]} for x in (500.0, 2000.0, 3500.0, 5000.0)
     ]
     docs = documents("description", 800, region=[0.0, 0.0, 6000.0, 4000.0], objects=objects)
-    said = answers(oracle(docs=docs, noise=0.5, box_format="shikra"), "t", docs)
-    found = [description.process_results(doc, [text]) for doc, text in zip(docs, said)]
+    texts = answers(oracle(docs=docs, noise=0.5, box_format="shikra"), "t", docs)
+    results = [description.process_results(doc, [text]) for doc, text in zip(docs, texts)]
     shifts = [0.5 * n / 100_000 for n in range(100_000)]
     overlaps = [(1 - u) / (1 + u) for u in shifts]
     expected = sum(overlap >= 0.5 for overlap in overlaps) / len(overlaps)
     for name in ("precision", "recall", "phrase_precision", "phrase_recall"):
-        assert metrics.mean(scores[name] for scores in found) == pytest.approx(expected, abs=0.03)
+        assert metrics.mean(scores[name] for scores in results) == pytest.approx(expected, abs=0.03)
     mean = sum(overlap for overlap in overlaps if overlap >= 0.5) / len(overlaps)
-    assert metrics.mean(scores["mIoU"] for scores in found) == pytest.approx(mean, abs=0.03)
+    assert metrics.mean(scores["mIoU"] for scores in results) == pytest.approx(mean, abs=0.03)
 
 
 def test_without_noise_every_document_reaches_its_grids_ceiling():

@@ -43,7 +43,7 @@ def test_phrases(family):
         }
         scores = phrases.process_results(doc, [answer])
         said, used = naive_said(family, answer, width, height), {}
-        for place, phrase in enumerate(asked):
+        for index, phrase in enumerate(asked):
             places = [boxes for words, boxes in said if strip(words) == strip(phrase["phrase"])]
             turn = used[strip(phrase["phrase"])] = used.get(strip(phrase["phrase"]), -1) + 1
             if sum(strip(other["phrase"]) == strip(phrase["phrase"]) for other in asked) == 1:
@@ -58,7 +58,7 @@ def test_phrases(family):
                 max(b[3] for b in all),
             )
             merged = naive_iou(around(boxes), around(phrase["boxes"])) if boxes else 0.0
-            item = scores["details"]["items"][place]
+            item = scores["details"]["items"][index]
             assert item["iou"] == pytest.approx(merged, abs=1e-9), (answer, phrase)
             assert (item["reason"] is not None) == (not boxes)
             phrase["first"] = naive_iou(boxes[0], around(phrase["boxes"])) if boxes else 0.0

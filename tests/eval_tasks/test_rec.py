@@ -63,8 +63,8 @@ def generated_answers(count, seed=0):
             ((max(width, height) - width) // 2, (max(width, height) - height) // 2),
         )
         near = [
-            min(1, max(0, (value + pads[place % 2]) / side + rng.gauss(0, 0.03)))
-            for place, value in enumerate(truth)
+            min(1, max(0, (value + pads[index % 2]) / side + rng.gauss(0, 0.03)))
+            for index, value in enumerate(truth)
         ]
         numbers = ", ".join(f"{value:.2f}" for value in near)
         style = rng.choice(

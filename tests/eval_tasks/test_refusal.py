@@ -9,6 +9,6 @@ def test_one_line_and_status_2_that_no_except_exception_catches(capsys):
     with pytest.raises(Refusal) as refused:
         refuse("a name\n  with \x1b[2J in it")
     assert refused.value.code == 2 and not isinstance(refused.value, Exception)
-    said = capsys.readouterr().err
-    assert said == f"spr: error: {refused.value.message}\n" and said.count("\n") == 1
-    assert "a name with" in said and "\x1b" not in said
+    err = capsys.readouterr().err
+    assert err == f"spr: error: {refused.value.message}\n" and err.count("\n") == 1
+    assert "a name with" in err and "\x1b" not in err

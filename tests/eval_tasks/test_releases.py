@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 pytest.importorskip("datasets")
+import pyarrow.parquet
 
 from spr_plugin.cli import commands
 from spr_plugin.errors import UserError
@@ -206,8 +207,12 @@ def test_mdetrs_layout(tmp_path):
     }
     (tmp_path / "finetune_refcoco+_testB.json").write_text(json.dumps(content))
     releases.convert("refcoco", str(tmp_path), str(tmp_path / "root"))
-    (found,) = documents(tmp_path / "root", "spr_refcocoplus_testB")
-    assert (found["id"], found["expression"], found["bbox"]) == ("7", "red cat", [1.0, 2.0, 31.0, 42.0])
+    (document,) = documents(tmp_path / "root", "spr_refcocoplus_testB")
+    assert (document["id"], document["expression"], document["bbox"]) == (
+        "7",
+        "red cat",
+        [1.0, 2.0, 31.0, 42.0],
+    )
 
 
 def test_an_id_that_stands_for_two_things_is_refused(tmp_path):
@@ -417,13 +422,31 @@ def test_visual_genome(tmp_path, capsys):
     (tmp_path / "densecap_splits.json").write_text(json.dumps({"train": [2], "val": [], "test": [1]}))
     picture(tmp_path / "VG_100K_2/1.jpg")
     releases.convert("vg", str(tmp_path), str(tmp_path / "root"))
-    (found,) = documents(tmp_path / "root", "spr_region_caption_vg")
-    assert (found["id"], found["references"], found["bbox"]) == ("3", ["red cat"], [0.0, 10.0, 25.0, 30.0])
+    (document,) = documents(tmp_path / "root", "spr_region_caption_vg")
+    assert (document["id"], document["references"], document["bbox"]) == (
+        "3",
+        ["red cat"],
+        [0.0, 10.0, 25.0, 30.0],
+    )
     said = "".join(capsys.readouterr())
     assert (
         "outside 1, too_small 1, no_phrase 1" in said
         and "region_descriptions.json: 5 regions; the published file has 5408689" in said
     )
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_a_column_may_be_empty_in_all_rows_that_are_written_first(tmp_path, monkeypatch, embed):
+    monkeypatch.setattr(releases, "ROWS_AT_ONCE", 2)
+    for name in "abc":
+        picture(tmp_path / f"{name}.jpg")
+    own = [{"synonyms": [], "area": 4}, {"synonyms": [], "area": 4}, {"synonyms": ["x"], "area": 0.5}]
+    records = [{"id": name, "image": f"{name}.jpg", **more} for name, more in zip("abc", own)]
+    releases._write(records, tmp_path, tmp_path / "root", "val", embed)
+    file = str(tmp_path / "root" / "val.parquet")
+    written = pyarrow.parquet.read_table(file).to_pylist()
+    assert [row["synonyms"] for row in written] == [[], [], ["x"]]
+    assert [row["area"] for row in written] == [4, 4, 0.5] and all(row["image"] for row in written)
 
 
 BROKEN = [float("nan"), float("inf"), -float("inf"), 10**400]

@@ -148,14 +148,14 @@ def test_python_api_aggregates_by_sample(data_root, tmp_path):
         cwd=tmp_path,
         check=True,
     )
-    found = json.loads((tmp_path / "found.json").read_text())
-    values = {task: found["results"][task]["Acc@0.9,none"] for task in found["results"]}
+    results = json.loads((tmp_path / "found.json").read_text())
+    values = {task: results["results"][task]["Acc@0.9,none"] for task in results["results"]}
     assert values["spr_refcoco_val"] == pytest.approx(3 / 6)
     assert values["spr_refcoco_testA"] == values["spr_refcoco_testB"] == pytest.approx(2 / 3)
     # By sample: the mean of the three splits would be 11 / 18.
     assert values["spr_refcoco"] == pytest.approx(7 / 12)
-    assert found["results"]["spr_refcoco"]["parse_failure,none"] == pytest.approx(5 / 12)
-    assert [sample["mIoU"]["id"] for sample in found["samples"]["spr_refcoco_val"]] == [
+    assert results["results"]["spr_refcoco"]["parse_failure,none"] == pytest.approx(5 / 12)
+    assert [sample["mIoU"]["id"] for sample in results["samples"]["spr_refcoco_val"]] == [
         f"val-{number}" for number in range(6)
     ]
 
@@ -206,8 +206,10 @@ def test_tiny_llava_through_every_task(all_data, tmp_path, monkeypatch):
 def test_evaluate_reads_a_groups_figures(data_root, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     pytest.importorskip("llava")
-    found = run.evaluate(TINY, data_root, tmp_path / "out", limit=4, batch_size=3, device="cpu")
-    assert set(found) == METRICS and all(0 <= value <= 1 for key, value in found.items() if key != "boxes")
+    results = run.evaluate(TINY, data_root, tmp_path / "out", limit=4, batch_size=3, device="cpu")
+    assert set(results) == METRICS and all(
+        0 <= value <= 1 for key, value in results.items() if key != "boxes"
+    )
     (file,) = (tmp_path / "out").rglob("*_samples_spr_refcoco_val.jsonl")
     samples = [json.loads(line) for line in file.read_text().splitlines()]
     assert [sample["mIoU"]["id"] for sample in samples] == ["val-0", "val-1", "val-2", "val-3"]

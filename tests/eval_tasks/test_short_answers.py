@@ -12,10 +12,11 @@ def test_short_answers_by_hand():
         {"id": str(n), "image_id": str(n), "question": "q", "answer": answer}
         for n, (answer, _) in enumerate(said)
     ]
-    found = [short_answers.process_results(doc, [text]) for doc, (_, text) in zip(docs, said)]
-    assert metrics.mean(scores["accuracy"] for scores in found) == 3 / 5
-    assert metrics.mean(scores["false_yes"] for scores in found) == pytest.approx(1 / 3)
+    results = [short_answers.process_results(doc, [text]) for doc, (_, text) in zip(docs, said)]
+    assert metrics.mean(scores["accuracy"] for scores in results) == 3 / 5
+    assert metrics.mean(scores["false_yes"] for scores in results) == pytest.approx(1 / 3)
     rows = {
-        row["figure"]: row["value"] for row in metrics.ratio_details([scores["details"] for scores in found])
+        row["figure"]: row["value"]
+        for row in metrics.ratio_details([scores["details"] for scores in results])
     }
     assert rows == {"accuracy": 3 / 5, "false_yes": pytest.approx(1 / 3)}

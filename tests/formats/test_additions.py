@@ -21,11 +21,11 @@ def box(digit):
     return Box(0.1 * digit, 0.1, 1, 1, SPACE)
 
 
-def put_in(form, text, place, phrase="cow"):
+def put_in(form, text, index, phrase="cow"):
     """The text, in which ``[1]`` is a box, with one more, ``[9]``, called so; boxes are shown so again."""
     digits = {*map(int, BOX.findall(text)), 9}
     written = BOX.sub(lambda found: form.write(box(int(found[1]))), text)
-    made = form.with_item(written, form.parse(written, 1000, 1000), place, phrase, box(9))
+    made = form.with_item(written, form.parse(written, 1000, 1000), index, phrase, box(9))
     for digit in digits:
         made = made and made.replace(form.write(box(digit)), f"[{digit}]")
     return made

@@ -118,7 +118,7 @@ def test_rewriting_with_its_own_boxes_changes_nothing(form, size, rows):
     parsed = form.parse(text, *size)
     assert len(parsed.boxes) == len(rows) and not parsed.failures
     assert form.rewrite(text, parsed, dict(enumerate(parsed.boxes))) == text
-    through_pixels = {place: box.to(Space.pixels(*size)) for place, box in enumerate(parsed.boxes)}
+    through_pixels = {index: box.to(Space.pixels(*size)) for index, box in enumerate(parsed.boxes)}
     assert form.rewrite(text, parsed, through_pixels) == text
 
 
@@ -332,7 +332,7 @@ def test_a_list_stays_json_without_some_entries(form, rows, cut, data):
     gone = data.draw(st.sets(st.integers(0, len(parsed.boxes) - 1))) if parsed.boxes else set()
     left = form.rewrite(text, parsed, dict.fromkeys(gone), drop_failures=True)
     labels = [entry["label"] for entry in json.loads(left.split("json")[1].split("```")[0])]
-    assert labels == [mention.phrase for place, mention in enumerate(parsed.mentions) if place not in gone]
+    assert labels == [mention.phrase for index, mention in enumerate(parsed.mentions) if index not in gone]
     if labels:
         assert form.words(left, form.parse(left, 1000, 1000)) == ", ".join(labels)
 
@@ -443,7 +443,7 @@ LISTED = {
 def test_one_of_a_list_that_cannot_be_read_is_a_failure_of_its_own(listed, written, unread):
     """The others stay, and the text loses its coordinates alone."""
     form, write = LISTED[listed]
-    boxes = [(unread, A, B)[place] for place in written]
+    boxes = [(unread, A, B)[number] for number in written]
     text, size = write(boxes), (980, 980)  # of which Qwen2.5-VL sees each pixel
     parsed = form.parse(text, *size)
     assert [box.xyxy for box in parsed.boxes] == [READ[box] for box in boxes if box in READ]
@@ -484,8 +484,8 @@ def test_coordinates_are_all_that_is_written_as_such_and_no_word(form):
     """In whatever picture; numbers in prose are words, and what cannot be read is an attempt all the same."""
     text = answer(form, [("red cup", (100, 200, 400, 700)), ("3 dogs", (0, 0, 999, 999))])
     words = "".join(
-        " " if any(start <= place < end for start, end in form.coordinate_spans(text)) else character
-        for place, character in enumerate(text)
+        " " if any(start <= index < end for start, end in form.coordinate_spans(text)) else character
+        for index, character in enumerate(text)
     )
     assert re.findall(r"\d+", words.replace("bbox_2d", "")) == ["3"]
     assert "red cup" in words and "dogs" in words

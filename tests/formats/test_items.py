@@ -26,8 +26,8 @@ def cut(form, text):
     )
     parsed = form.parse(written, 100, 100)
     lost = [bool(mark) for _, mark in BOX.findall(text)]
-    places = [place for place, mention in enumerate(parsed.mentions) for _ in mention.boxes]
-    gone = set(places) - {place for place, is_lost in zip(places, lost, strict=True) if not is_lost}
+    owners = [index for index, mention in enumerate(parsed.mentions) for _ in mention.boxes]
+    gone = set(owners) - {index for index, is_lost in zip(owners, lost, strict=True) if not is_lost}
     left, bare = form.without_items(written, parsed, gone)
     for digit, box in boxes.items():
         left = left and left.replace(box, f"[{digit}]")
@@ -176,14 +176,14 @@ def test_a_list_without_some_items_is_a_list(form, names, last, lead, data):
     parsed = form.parse(text, 100, 100)
     gone = data.draw(st.sets(st.integers(0, len(parsed.mentions) - 1)))
     left, bare = form.without_items(text, parsed, gone)
-    kept = [mention for place, mention in enumerate(parsed.mentions) if place not in gone]
+    kept = [mention for index, mention in enumerate(parsed.mentions) if index not in gone]
     assert bare == 0 and left is not None
     after = form.parse(left, 100, 100)
     assert [mention.boxes for mention in after.mentions] == [mention.boxes for mention in kept]
     assert not after.failures and (left == "") == (not kept)
     # Each name that is left has its box: without these, the lead and what joins names remains.
     words = re.sub(r"\s+", " ", form.words(left, after)).lower()
-    left_names = [name for place, name in enumerate(names) if place not in gone]
+    left_names = [name for index, name in enumerate(names) if index not in gone]
     assert all(words.count(name) == left_names.count(name) for name in names)
     assert "  " not in left and not re.search(r"\s[.,;]|[,;]\s*[.,;]|\band\s*\.|,\s*\.|\A\W*(?:and|,)", left)
     if len(kept) > 1 and last != ", ":

@@ -29,7 +29,7 @@ def save_checkpoint(folder, image_size=224, patch_size=32, width=32, layers=3, h
     letters.
     """
     letters = [*LETTERS, *(letter + "</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({token: place for place, token in enumerate(letters)}))
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(letters)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77})
@@ -82,7 +82,7 @@ def save_siglip(folder, image_size=224, patch_size=16, width=32, layers=3, heads
 
     tokens = ["</s>", "<unk>", *LETTERS]
     tokenizer = Tokenizer(
-        models.WordLevel({token: place for place, token in enumerate(tokens)}, unk_token="<unk>")
+        models.WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="<unk>")
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")]

@@ -48,7 +48,7 @@ def save_dino(folder, limit=32):
     """Grounding DINO's layout with tiny parts; its begin, end and full stop have BERT's ids, which the model
     knows by heart.
     """
-    vocabulary = [f"[unused{place}]" for place in range(1100)]
+    vocabulary = [f"[unused{index}]" for index in range(1100)]
     vocabulary[0], vocabulary[100], vocabulary[101], vocabulary[102], vocabulary[103] = (
         "[PAD]",
         "[UNK]",
@@ -94,7 +94,7 @@ def image_processor(family, **settings):
 def save_owl(folder, family="Owlv2"):
     letters = [*LETTERS, *(letter + "</w>" for letter in LETTERS)]
     vocabulary = ["!", "<|startoftext|>", "<|endoftext|>", *letters]
-    (folder / "vocab.json").write_text(json.dumps({token: place for place, token in enumerate(vocabulary)}))
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(vocabulary)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     tokenizer = transformers.CLIPTokenizerFast(
         str(folder / "vocab.json"),
@@ -188,11 +188,11 @@ def test_dino_finds_what_the_processor_reads_from_the_same_output(dino):
         for phrase in phrases
         if set(words.replace(".", " ").split()) & set(phrase.split())
     }
-    found = dino.detect(image, phrases)
-    assert {(phrase, *np.round(box.xyxy, 2)) for phrase, box, _ in found} == wanted and len(
-        {phrase for phrase, *_ in found}
+    detections = dino.detect(image, phrases)
+    assert {(phrase, *np.round(box.xyxy, 2)) for phrase, box, _ in detections} == wanted and len(
+        {phrase for phrase, *_ in detections}
     ) == 3
-    assert all(limit < score <= 1 for *_, score in found)
+    assert all(limit < score <= 1 for *_, score in detections)
 
 
 def test_phrases_beyond_the_caption_s_limit_go_into_several(dino, monkeypatch):
@@ -227,10 +227,10 @@ def same(rows, others):
 
 def test_a_phrase_over_the_limit_is_split_and_found_under_its_own_name(dino):
     long = "red dog near the big tree " * 8
-    found = dino.detect(picture(), [long])
-    assert {phrase for phrase, *_ in found} == {long}
+    detections = dino.detect(picture(), [long])
+    assert {phrase for phrase, *_ in detections} == {long}
     parts = [part for part, _ in grounding_dino.split_text(long.strip(), dino.count_tokens, dino.text_limit)]
-    assert len(parts) == 2 and len(found) == len(dino.detect(picture(), parts))
+    assert len(parts) == 2 and len(detections) == len(dino.detect(picture(), parts))
 
 
 @pytest.mark.parametrize("phrase", ["...", "?", " "])
@@ -253,8 +253,8 @@ def test_owlv2_finds_what_the_processor_reads_on_the_padded_square(owl, size):
     )
     outputs = owl.model(**inputs)
     scores = torch.sigmoid(outputs.logits[0])
-    found = owl.detect(image, phrases)
-    assert [sum(named == phrase for named, *_ in found) for phrase in phrases] == (scores > limit).sum(
+    detections = owl.detect(image, phrases)
+    assert [sum(named == phrase for named, *_ in detections) for phrase in phrases] == (scores > limit).sum(
         0
     ).tolist()
     if not hasattr(owl.processor, "post_process_grounded_object_detection"):
@@ -265,7 +265,7 @@ def test_owlv2_finds_what_the_processor_reads_on_the_padded_square(owl, size):
             row[0] == words
             and row[2] == pytest.approx(score, abs=1e-5)
             and row[1].xyxy == pytest.approx(box, abs=0.05)
-            for row in found
+            for row in detections
         )
 
 
@@ -289,8 +289,8 @@ def test_owlvit_boxes_lie_on_the_picture_itself(tmp_path):
 def test_a_query_of_more_than_sixteen_tokens_is_split(owl):
     long = "a red dog near a big tree on the left"
     assert owl.text_limit == 14 and owl.count_tokens(long) > 14
-    found = owl.detect(picture(), [long, "cat"])
-    assert {phrase for phrase, *_ in found} == {long, "cat"}
+    detections = owl.detect(picture(), [long, "cat"])
+    assert {phrase for phrase, *_ in detections} == {long, "cat"}
 
 
 # --- both

@@ -82,19 +82,21 @@ def assert_saved_lora_equals_live(out: Path) -> None:
 @torch.no_grad()
 def greedy(host, row: dict, count: int) -> list[int]:
     """``count`` likeliest tokens by whole forwards of one row: no cache, no padding, no position of ours."""
-    said = []
+    texts = []
     length = len(row["input_ids"])
     for _ in range(count):
         longer = {
-            name: torch.cat([v, v.new_zeros(len(said))]) if torch.is_tensor(v) and v.shape == (length,) else v
+            name: torch.cat([v, v.new_zeros(len(texts))])
+            if torch.is_tensor(v) and v.shape == (length,)
+            else v
             for name, v in row.items()
         }
-        longer["input_ids"][length:] = torch.tensor(said, dtype=torch.long)
+        longer["input_ids"][length:] = torch.tensor(texts, dtype=torch.long)
         if "attention_mask" in longer:
             longer["attention_mask"][:] = 1
         with host.labels_overheard():
-            said.append(int(host.trainer.model(**host.batch([longer])).logits[0, -1].argmax()))
-    return said
+            texts.append(int(host.trainer.model(**host.batch([longer])).logits[0, -1].argmax()))
+    return texts
 
 
 def assert_decodes_as_its_own_forward(host, rows: list[dict], count: int = 6) -> None:
@@ -102,11 +104,11 @@ def assert_decodes_as_its_own_forward(host, rows: list[dict], count: int = 6) ->
         told = decode(host, rows, [[0, 1]] * len(rows), None, count)
     for row, (first, second) in zip(rows, told):
         expected = greedy(host, row, count)
-        ends = [place for place, token in enumerate(expected) if token in host.stop_tokens]
+        ends = [index for index, token in enumerate(expected) if token in host.stop_tokens]
         # LLaVA's collators take a padding token that was said for padding: what whole forwards say behind one
         # is of another row.
         sure = next(
-            (place + 1 for place, token in enumerate(expected) if token == host.tokenizer.pad_token_id), count
+            (index + 1 for index, token in enumerate(expected) if token == host.tokenizer.pad_token_id), count
         )
         assert first == second and first[:sure] == expected[: min(ends[0] if ends else count, sure)], (
             first,
@@ -168,11 +170,11 @@ def assert_log_probs_of_its_own_forward(host, pairs) -> dict:
                 logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels != -100)
             ).sum(1)
         else:
-            said = answers(host, model, batch, inputs["unshared"], joined=way == "joined")
-            assert said.tokens[: len(pairs)].tolist() == [
+            ours = answers(host, model, batch, inputs["unshared"], joined=way == "joined")
+            assert ours.tokens[: len(pairs)].tolist() == [
                 answer_tokens(pair_rows(host, pair)[0]) for pair in pairs
             ]
-            total = said.sums
+            total = ours.sums
         (total * torch.linspace(-1, 1, len(total))).sum().backward()
         sums.append(total.detach())
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})

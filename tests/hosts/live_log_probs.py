@@ -19,9 +19,9 @@ PAIRS = 3
 def log_probs(host, pairs: list[PreferencePair]) -> list[list[list[float]]]:
     """For each pair the log-probs of its tokens, chosen and rejected, by the stage's own code."""
     inputs = batch_of(host, pairs)
-    found = answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], joined=False)
-    rows = [row[scored].tolist() for row, scored in zip(found.token_log_probs, found.scored)]
-    return [rows[place :: len(pairs)] for place in range(len(pairs))]
+    both = answers(host, host.trainer.model, inputs["batch"], inputs["unshared"], joined=False)
+    rows = [row[scored].tolist() for row, scored in zip(both.token_log_probs, both.scored)]
+    return [rows[index :: len(pairs)] for index in range(len(pairs))]
 
 
 write_exit = follow.write_exit

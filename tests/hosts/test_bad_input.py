@@ -25,8 +25,8 @@ def refused(arguments) -> str:
 
 
 def with_flag(arguments: list[str], flag: str, value) -> list[str]:
-    place = arguments.index(flag)
-    return [*arguments[: place + 1], str(value), *arguments[place + 2 :]]
+    index = arguments.index(flag)
+    return [*arguments[: index + 1], str(value), *arguments[index + 2 :]]
 
 
 def test_annotations_that_are_no_json(world, tmp_path):

@@ -196,7 +196,7 @@ def test_annotations_as_a_list_a_generator_and_by_number(start, change):
 
 def numbered(cases):
     """Short names for cases of code; the last words say what is expected."""
-    return [f"{place} {case[-1]}" for place, case in enumerate(cases)]
+    return [f"{index} {case[-1]}" for index, case in enumerate(cases)]
 
 
 def method(signature, result):

@@ -96,8 +96,8 @@ def test_a_row_s_labels_are_its_answer_and_the_end_of_turn(host, pictures):
     row = host.row([pictures[0]], "Where?\nSay it.", "a dog [0.1, 0.2, 0.3, 0.4]")
     theirs = super(LlavaNextHost, host).row([pictures[0]], "Where?", "a dog")
     assert theirs["labels"][theirs["input_ids"] == host.tokenizer.eos_token_id].ne(-100).sum() == 3
-    said = row["labels"][row["labels"] != -100]
-    assert said[-1] == host.tokenizer.eos_token_id and host.texts([said[:-1].tolist()]) == [
+    answer = row["labels"][row["labels"] != -100]
+    assert answer[-1] == host.tokenizer.eos_token_id and host.texts([answer[:-1].tolist()]) == [
         "a dog [0.1, 0.2, 0.3, 0.4]"
     ]
     (question,) = host.questions([Image.open(pictures[0])], ["Where?\nSay it."])

@@ -22,8 +22,8 @@ def with_flags(arguments: list[str], **flags) -> list[str]:
     """The command with these flags in place of what it says of them."""
     for name, value in flags.items():
         flag = f"--{name}"
-        place = arguments.index(flag) if flag in arguments else len(arguments)
-        arguments = [*arguments[:place], flag, str(value), *arguments[place + 2 :]]
+        index = arguments.index(flag) if flag in arguments else len(arguments)
+        arguments = [*arguments[:index], flag, str(value), *arguments[index + 2 :]]
     return arguments
 
 
@@ -70,10 +70,10 @@ def test_no_pair_is_left_on_two_ranks(world, tmp_path):
     assert_saved_is_entry(out, saved_weights(out))
     # The corrected flag pairs anew, and asks and scores nothing again.
     stages = ("queries", "candidates", "scores")
-    held = {stage: dict(Log(out / "spr" / stage).read()) for stage in stages}
+    before = {stage: dict(Log(out / "spr" / stage).read()) for stage in stages}
     mended = run(command(world, out, *with_flags(flags, spr_min_gap=0), ranks=2))
     assert "--spr_min_gap was 9.0, is 0.0: in" in mended and "pairs (4 records" in mended
-    assert {stage: dict(Log(out / "spr" / stage).read()) for stage in stages} == held
+    assert {stage: dict(Log(out / "spr" / stage).read()) for stage in stages} == before
     assert "spr: sampling" not in mended and (out / "spr" / "policy" / "index.json").exists()
     again = run(command(world, out, *flags, "--num_train_epochs", "1", "--max_steps", "5", ranks=2), expect=2)
     assert "holds the weights of another training (max_steps 3 became 5)" in again and "'loss'" not in again

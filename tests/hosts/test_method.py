@@ -37,8 +37,8 @@ def test_missed_objects_are_added_and_answers_paired_with_themselves(
     queries = write_queries(folder, config, host.box_format)
     pairing, entered = find_pairing(config), (folder.entry,)
     pairs = make_pairs(Round(host, config, recipe, pairing, folder, 1, entered, frozenset()), queries)
-    said = capfd.readouterr().err
-    assert "--spr_add_missed: the model names objects left to right" in said
+    err = capfd.readouterr().err
+    assert "--spr_add_missed: the model names objects left to right" in err
     records = folder.log("scores").read()
     answers = [one for record in records.values() for one in record["candidates"]]
     repaired = [one for one in answers if one["repaired_score"] is not None]
@@ -51,6 +51,6 @@ def test_missed_objects_are_added_and_answers_paired_with_themselves(
     counts = (
         f"{totals['added']:.0f} missed objects added to repaired answers, {totals['missed']:.0f} are missed"
     )
-    assert counts in said
+    assert counts in err
     own = [one for one in pairs if one.chosen_candidate == one.rejected_candidate]
     assert own and len(pairs) > len(own) and all(one.chosen != one.rejected for one in own)

@@ -50,16 +50,16 @@ def test_ferret_7b(tmp_path):
     printed = run([*start, str(recorded), *flags, *NO_GPU], expect=2, cwd=tmp_path)
     assert "this command ends without the SPR stage" in printed
     (line,) = [line for line in printed.splitlines() if line.startswith('{"spr"')]
-    held = json.loads(line)
+    values = json.loads(line)
     assert (
-        held["spr"]["spr_only"]
-        and held["spr"]["spr_box_format"] == "ferret"
-        and held["spr"]["spr_lambda"] == 0.8
+        values["spr"]["spr_only"]
+        and values["spr"]["spr_box_format"] == "ferret"
+        and values["spr"]["spr_lambda"] == 0.8
     )
     assert (
-        held["model"]["add_region_feature"]
-        and held["data"]["image_aspect_ratio"] == "square_nocrop"
-        and held["lora_enable"]
+        values["model"]["add_region_feature"]
+        and values["data"]["image_aspect_ratio"] == "square_nocrop"
+        and values["lora_enable"]
     )
 
 

@@ -83,8 +83,8 @@ def test_a_row_is_the_question_then_the_answer_and_its_end(host, pictures):
     assert (
         torch.equal(row["input_ids"][:asked], question["input_ids"]) and (row["labels"][:asked] == -100).all()
     )
-    said = row["labels"][asked:].tolist()
-    assert said[-1] == host.tokenizer.eos_token_id and host.texts([said[:-1]]) == [ANSWERS[0]]
+    answer = row["labels"][asked:].tolist()
+    assert answer[-1] == host.tokenizer.eos_token_id and host.texts([answer[:-1]]) == [ANSWERS[0]]
     assert host.fits(row) and row["attention_mask"].all()
 
 

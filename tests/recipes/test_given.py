@@ -40,8 +40,8 @@ def queries_of(recipe, folder, skipped=None):
 
 def conversation(row):
     """As TRL has it, and `spr export` writes it."""
-    said = {name: [{"role": "assistant", "content": row[name]}] for name in ("prompt", "chosen", "rejected")}
-    return {"images_file_names": row["images"], **said, "score_chosen": 0.7, "id": "p"}
+    turns = {name: [{"role": "assistant", "content": row[name]}] for name in ("prompt", "chosen", "rejected")}
+    return {"images_file_names": row["images"], **turns, "score_chosen": 0.7, "id": "p"}
 
 
 @pytest.mark.parametrize("layout", [dict, conversation])

@@ -42,7 +42,7 @@ def whole_run(path) -> dict[str, set]:
 
 def tree(folder) -> list[str]:
     """What is in ``folder`` beside a lock and the manifests of a run that has made nothing yet."""
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != "lock"}
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != "lock"}
     return sorted(
-        found - ({"queries", "queries/manifest.json"} if "queries/rank-00000.jsonl" not in found else set())
+        names - ({"queries", "queries/manifest.json"} if "queries/rank-00000.jsonl" not in names else set())
     )

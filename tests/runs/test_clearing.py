@@ -187,8 +187,8 @@ def test_links_go_and_what_they_point_to_stays(tmp_path, capsys):
     bound(spr, OTHER_SEED, overwrite=True)
     assert tree(spr) == ["manifest.json"] and spr.is_symlink() and (spr / "lock").exists()
     assert tree(real / "candidates") + tree(real / "round") == kept
-    said = capsys.readouterr().err
-    assert all(f"{spr / name} was a link" in said for name in ("candidates", "round-2", "scores"))
+    err = capsys.readouterr().err
+    assert all(f"{spr / name} was a link" in err for name in ("candidates", "round-2", "scores"))
 
 
 def test_an_overwrite_that_was_cut_short_goes_on(tmp_path, monkeypatch):

@@ -88,12 +88,12 @@ def test_no_flipped_bit_is_believed(tmp_path):
     log.append(*records)
     log.close()
     whole = log.path.read_bytes()
-    for place in range(0, 8 * len(whole), 3):
+    for index in range(0, 8 * len(whole), 3):
         damaged = bytearray(whole)
-        damaged[place // 8] ^= 1 << place % 8
+        damaged[index // 8] ^= 1 << index % 8
         log.path.write_bytes(damaged)
         read = Log(tmp_path).read()
-        assert 1 <= len(read) < 3 and all(record in records for record in read.values()), place
+        assert 1 <= len(read) < 3 and all(record in records for record in read.values()), index
         assert read.damaged
 
 

@@ -43,9 +43,9 @@ def test_a_changed_flag_makes_its_stage_and_those_behind_it_again_and_nothing_be
     order = list(PARTS_OF)
     again = order[order.index(stage) :]
     bound(tmp_path, changed(stage, name, value))
-    held = records(tmp_path)
+    before = records(tmp_path)
     for one in order[:-1]:
-        assert held[one] == ([] if one in again else [one])
+        assert before[one] == ([] if one in again else [one])
         if one in again:
             assert list(Log(tmp_path / f"{one}.replaced").read()) == [one]  # nothing is lost
     folder = Folder(tmp_path)
@@ -69,8 +69,8 @@ def test_a_flag_that_changes_before_its_stage_has_made_anything_is_no_word(tmp_p
 def test_queries_that_come_out_the_same_make_nothing_behind_them_again(tmp_path):
     whole_run(tmp_path)
     bound(tmp_path, changed("queries", "spr_image_folder", "elsewhere"), stays={"queries"})
-    held = records(tmp_path)
-    assert held == {"queries": [], "candidates": ["candidates"], "scores": ["scores"], "pairs": ["pairs"]}
+    before = records(tmp_path)
+    assert before == {"queries": [], "candidates": ["candidates"], "scores": ["scores"], "pairs": ["pairs"]}
     assert Folder(tmp_path).is_finished()
 
 
@@ -219,8 +219,8 @@ def test_a_damaged_manifest_of_a_stage_is_one_line(tmp_path, damage):
     path.unlink()
     bound(tmp_path, SETTINGS)
     # Nobody knows what the pairs were made with: they are made again, and nothing before.
-    held = records(tmp_path)
-    assert held == {"queries": ["queries"], "candidates": ["candidates"], "scores": ["scores"], "pairs": []}
+    before = records(tmp_path)
+    assert before == {"queries": ["queries"], "candidates": ["candidates"], "scores": ["scores"], "pairs": []}
 
 
 def test_settings_bind_each_flag_and_file_to_its_stage(tmp_path):

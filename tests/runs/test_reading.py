@@ -234,8 +234,10 @@ def test_no_file_that_a_folder_names_is_run_and_texts_show_without_boxes(tmp_pat
     file.write_text(PLUGIN.format(mark=str(mark)))
     report = write_report(folder.path).read_text()
     assert "a dog" in report and not mark.exists() and str(file.resolve()) not in loaded_files()
-    said = [line for line in capsys.readouterr().err.splitlines() if "box format lab" in line]
-    assert len(said) == 1 and "its texts show without boxes: name its file with --spr_plugin FILE" in said[0]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "box format lab" in line]
+    assert (
+        len(lines) == 1 and "its texts show without boxes: name its file with --spr_plugin FILE" in lines[0]
+    )
     try:
         assert runs.open(folder.path, plugins=[str(file)]).box_format == llava("pad")
         assert mark.exists()

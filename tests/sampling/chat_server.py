@@ -24,12 +24,12 @@ def guess(question: str, seed: int) -> str:
     """An answer in the form that a question of Spatial-SSRL asks for, with no look at the picture."""
     rng = random.Random(seed)
     if "mirrored" in question:
-        said = f"{rng.randrange(4)}-{rng.randrange(2)}"
+        answer = f"{rng.randrange(4)}-{rng.randrange(2)}"
     elif order := re.search(r"numbers 0 to (\d)", question):
-        said = "-".join(map(str, rng.sample(range(int(order[1]) + 1), int(order[1]) + 1)))
+        answer = "-".join(map(str, rng.sample(range(int(order[1]) + 1), int(order[1]) + 1)))
     else:
-        said = rng.choice("ABCD") if "letter" in question else "-".join(rng.sample("123", 3))
-    return rf"<think>I guess.</think> \boxed{{{said}}}" if rng.random() < 0.8 else said
+        answer = rng.choice("ABCD") if "letter" in question else "-".join(rng.sample("123", 3))
+    return rf"<think>I guess.</think> \boxed{{{answer}}}" if rng.random() < 0.8 else answer
 
 
 @dataclass(frozen=True)

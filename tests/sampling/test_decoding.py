@@ -65,8 +65,8 @@ def test_noise_is_each_sample_s_own(vocabulary):
     seen = []
     for leaves in (None, 0, None, 2, None):
         if leaves is not None:
-            place = left.index(leaves)
-            company.select(torch.tensor([row for row in range(len(left)) if row != place]))
+            row_that_ends = left.index(leaves)
+            company.select(torch.tensor([row for row in range(len(left)) if row != row_that_ends]))
             left.remove(leaves)
         drawn = company()
         assert torch.equal(alone()[0], drawn[left.index(1)])
@@ -83,32 +83,32 @@ def test_noise_is_each_sample_s_own(vocabulary):
 )
 def test_what_is_appended_stands_behind_what_is_held(batch, heads, length, sizes, crossed):
     """Against `torch.cat`, from any layout, and nothing that was held before is touched."""
-    held = torch.randn(batch, heads, length, 2)
-    held = held.transpose(1, 2).contiguous().transpose(1, 2) if crossed else held
-    expected, steps = held.clone(), []
+    past = torch.randn(batch, heads, length, 2)
+    past = past.transpose(1, 2).contiguous().transpose(1, 2) if crossed else past
+    expected, steps = past.clone(), []
     for size in sizes:
         new = torch.randn(batch, heads, size, 2)
-        held, expected = appended(held, new), torch.cat([expected, new], -2)
-        steps.append((held, expected))
+        past, expected = appended(past, new), torch.cat([expected, new], -2)
+        steps.append((past, expected))
     assert all(torch.equal(*step) for step in steps)
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=5), st.booleans())
 def test_what_is_chosen_has_room(rows, grown):
-    held = torch.randn(3, 2, 5, 4)
-    held = appended(held, torch.randn(3, 2, 1, 4)) if grown else held
-    found = chosen(held, torch.tensor(rows))
-    assert torch.equal(found, held[rows])
+    past = torch.randn(3, 2, 5, 4)
+    past = appended(past, torch.randn(3, 2, 1, 4)) if grown else past
+    grown_rows = chosen(past, torch.tensor(rows))
+    assert torch.equal(grown_rows, past[rows])
     more = torch.randn(len(rows), 2, ROOM, 4)
-    whole = appended(found, more)
-    assert whole.data_ptr() == found.data_ptr() and torch.equal(whole, torch.cat([held[rows], more], -2))
+    whole = appended(grown_rows, more)
+    assert whole.data_ptr() == grown_rows.data_ptr() and torch.equal(whole, torch.cat([past[rows], more], -2))
 
 
 def test_room_is_made_once_in_many_tokens():
-    held, moved = torch.zeros(2, 3, 5, 4), 0
+    past, moved = torch.zeros(2, 3, 5, 4), 0
     for _ in range(3 * ROOM):
-        before, held = held, appended(held, torch.ones(2, 3, 1, 4))
-        moved += held.data_ptr() != before.data_ptr()
+        before, past = past, appended(past, torch.ones(2, 3, 1, 4))
+        moved += past.data_ptr() != before.data_ptr()
     assert moved == 3
 
 
@@ -192,7 +192,7 @@ def test_a_prompt_that_llava_may_cut_is_not_taken_apart(host, rows, monkeypatch)
 @pytest.mark.slow
 def test_a_sample_does_not_depend_on_its_batch(host, rows):
     """The same seeds alone, in company, and with other numbers of samples."""
-    draw, seeds = drawing(), [[10 * place + index for index in range(3)] for place in range(len(rows))]
+    draw, seeds = drawing(), [[10 * number + index for index in range(3)] for number in range(len(rows))]
     together = decode(host, rows, seeds, draw, 40)
     alone = [decode(host, [row], [mine], draw, 40)[0] for row, mine in zip(rows, seeds)]
     single = [

@@ -49,8 +49,8 @@ def test_what_was_exported_trains_and_shows_and_goes_on(live_llava, finished_out
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
     train(live_llava, file)
-    said = capsys.readouterr().err
-    assert "has another content" in said and len(runs.open(out).pairs) == 4
+    err = capsys.readouterr().err
+    assert "has another content" in err and len(runs.open(out).pairs) == 4
 
 
 def test_a_mistake_in_the_file_is_said_before_anything_is_written(live_llava, tmp_path):

@@ -25,11 +25,11 @@ from spr_plugin.sampling.plan import (
 FORM = box_format("llava", "pad")
 
 
-def query(image: int, place: int, objects: int):
+def query(image: int, seed: int, objects: int):
     space = Space.pixels(64, 64)
     annotations = tuple(Annotation(i, "red circle", Box(i, i, i + 9, i + 9, space)) for i in range(objects))
     picture = AnnotatedImage(str(image), f"{image}.png", 64, 64, annotations)
-    return region_query(picture, Box(0, 0, 40 + place, 40, space), place)
+    return region_query(picture, Box(0, 0, 40 + seed, 40, space), seed)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_an_answer_cut_in_the_middle_of_a_character_is_logged(tmp_path, said, ke
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 8)), min_size=1, max_size=12), st.integers(1, 9))
 def test_the_plan_holds_every_prompt_once_and_pictures_together(shape, size):
-    queries = [query(image, place, objects) for place, (image, objects) in enumerate(shape)]
+    queries = [query(image, index, objects) for index, (image, objects) in enumerate(shape)]
     config = SPRConfig(spr=True, spr_sample_batch=size)
     plan = batch_plan(queries, find_recipe(config, FORM), size)
     asks = [tuple(ask) for batch in plan for ask in batch["asks"]]
@@ -62,8 +62,10 @@ def test_the_plan_holds_every_prompt_once_and_pictures_together(shape, size):
     paths = {q.id: q.image.path for q in queries}
     for path in set(paths.values()):
         count = sum(paths[region] == path for region, _ in asks)
-        held = [batch["id"] for batch in plan if any(paths[region] == path for region, _ in batch["asks"])]
-        assert len(held) == -(-count // size)
+        of_picture = [
+            batch["id"] for batch in plan if any(paths[region] == path for region, _ in batch["asks"])
+        ]
+        assert len(of_picture) == -(-count // size)
 
 
 @given(st.integers(2, 9))
@@ -82,8 +84,8 @@ def test_what_is_left_to_do(tmp_path):
     batches = [{"id": str(n), "asks": [[f"{n}{m}", "plain"] for m in range(2)]} for n in range(3)]
     assert left_to_do(log, plan, lambda: batches, 2) == (batches, set())
     plan.append(*halves(batches[1]))
-    held = [candidate_id(region, "plain", index) for region in ("00", "01", "10") for index in range(2)]
-    log.append(*({"id": id} for id in held), {"id": candidate_id("20", "plain", 0)})
+    logged = [candidate_id(region, "plain", index) for region in ("00", "01", "10") for index in range(2)]
+    log.append(*({"id": id} for id in logged), {"id": candidate_id("20", "plain", 0)})
     left, theirs = left_to_do(log, plan, None, 2)
     assert [batch["id"] for batch in left] == ["1.1", "2"] and theirs == {candidate_id("20", "plain", 0)}
 

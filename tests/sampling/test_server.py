@@ -106,8 +106,8 @@ def test_another_aspect_is_told_without_a_flag_that_is_not_there(world, tmp_path
     with chat.ChatServer() as server:
         sample(world, tmp_path / "c", server.url)
         sample(world, tmp_path / "c", server.url, "--aspect", "square")
-    said = capsys.readouterr().err
-    assert "box text was {" in said and "--box " not in said
+    err = capsys.readouterr().err
+    assert "box text was {" in err and "--box " not in err
 
 
 def test_an_out_that_is_no_folder_is_known_before_the_server_is_asked(world, tmp_path):

@@ -72,8 +72,13 @@ def test_any_number_of_ranks_gives_the_same_candidates(host, world, tmp_path, ca
     one finishes alone.
     """
     queries, asked = queries_of(world), []
-    prefill, texts = host.prefill, host.texts
-    monkeypatch.setattr(host, "prefill", lambda rows: asked.append(len(rows)) or prefill(rows))
+    texts = host.texts
+
+    def counted(host, rows, *more, **named):
+        asked.append(len(rows))
+        return decode(host, rows, *more, **named)
+
+    monkeypatch.setattr(sampling, "decode", counted)
     monkeypatch.setattr(ranks, "barrier", lambda: None)
     monkeypatch.setattr(ranks, "from_rank_0", lambda decide: decide())
     config = SPRConfig(spr=True, spr_regions=4, spr_max_new_tokens=32, spr_sample_batch=3)
@@ -161,15 +166,15 @@ def test_a_batch_that_does_not_fit_is_halved_for_good(host, world, tmp_path, cal
     """Memory for two prompts: a batch of six becomes 2 + 1 + 2 + 1; the plan keeps that, and the answers are
     the same.
     """
-    prefill, sizes = host.prefill, []
+    sizes = []
 
-    def small_memory(rows):
+    def small_memory(host, rows, *more, **named):
         sizes.append(len(rows))
         if len(rows) > 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return prefill(rows)
+        return decode(host, rows, *more, **named)
 
-    monkeypatch.setattr(host, "prefill", small_memory)
+    monkeypatch.setattr(sampling, "decode", small_memory)
     assert run_stage(host, queries_of(world), tmp_path) == calm
     assert sizes == [6, 3, 2, 1, 3, 2, 1] * 2
     assert "--spr_sample_batch" in capsys.readouterr().err
@@ -219,3 +224,15 @@ def test_each_picture_is_decoded_once(host, world, tmp_path, monkeypatch):
     queries = queries_of(world)
     run_stage(host, queries, tmp_path)
     assert opened == Counter(query.image.path for query in queries)
+
+
+@pytest.mark.slow
+def test_a_picture_that_is_shown_whole_is_computed_once(host, world, tmp_path, calm, monkeypatch):
+    """To the language model too: the plain prompt and the one with references go on from one beginning."""
+    prefill, rows = host.prefill, []
+    monkeypatch.setattr(host, "prefill", lambda batch: rows.append(len(batch)) or prefill(batch))
+    queries = queries_of(world)
+    assert run_stage(host, queries, tmp_path) == calm
+    prompts = [prompt for query in queries for prompt in find_recipe(CONFIG, host.box_format).prompts(query)]
+    crops = sum(prompt.crop is not None for prompt in prompts)
+    assert len(prompts) - crops > len(queries) and sum(rows) == len(queries) + crops

@@ -55,6 +55,21 @@ def test_all_pairs_are_there_with_their_pictures_and_a_card(output, tmp_path, na
             assert open_image(target / one).tobytes() == open_image(pair.pictures[0]).tobytes()
 
 
+def test_scores_may_be_missing_in_all_rows_that_are_written_first(output, tmp_path, monkeypatch):
+    """Pairs of one's own have none."""
+    from spr_plugin.tools import export as module
+
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    export(output, "trl", str(tmp_path / "trl"))
+    rows = rows_in(tmp_path / "trl", LAYOUTS["trl"])
+    names = [row.pop("file_names", None) or row.pop("images_file_names") for row in rows]
+    rows = [{**row, "images": own, "score_chosen": None} for row, own in zip(rows, names)]
+    rows[-1]["score_chosen"] = 0.5
+    module.write_parquet(tmp_path / "trl" / "pairs.parquet", rows)
+    read = rows_in(tmp_path / "trl", LAYOUTS["parquet"])
+    assert [row["score_chosen"] for row in read] == [None] * (len(rows) - 1) + [0.5]
+
+
 def test_datasets_reads_both_layouts_of_trl_alike(output, tmp_path):
     export(output, "trl", str(tmp_path / "trl"))
     export(output, "parquet", str(tmp_path / "parquet"))
@@ -89,8 +104,8 @@ def test_trl_trains_on_what_was_written(output, tmp_path):
     rows = datasets.load_dataset(str(tmp_path / "trl"), cache_dir=str(tmp_path / "cache"), split="train")
     model, processor = make_vlm.make("qwen2_5_vl")
     batch = DataCollatorForVisionPreference(processor)([rows[0], rows[1]])
-    said = [ids[mask.bool()] for ids, mask in zip(batch["input_ids"], batch["completion_mask"])]
-    texts = processor.tokenizer.batch_decode(said, skip_special_tokens=True)
+    answers = [ids[mask.bool()] for ids, mask in zip(batch["input_ids"], batch["completion_mask"])]
+    texts = processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
     pairs = runs.open(output).pairs[:2]
     for text, answer in zip(texts, [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]):
         assert answer in text

@@ -166,8 +166,8 @@ def test_half_a_character_and_a_separator_in_an_answer(world, recipe, queries, t
     counts = Scoring(
         str(tmp_path / "in.jsonl"), str(world / "spr.json"), str(world / "images"), FORM, str(out)
     ).run(recipe, best_over_worst)
-    said = [json.loads(line)["text"] for line in out.read_text(encoding="utf-8").split("\n") if line]
-    assert counts["responses"] == len(rows) == len(said) and said[0].startswith("a \ufffd cat\u2028")
+    texts = [json.loads(line)["text"] for line in out.read_text(encoding="utf-8").split("\n") if line]
+    assert counts["responses"] == len(rows) == len(texts) and texts[0].startswith("a \ufffd cat\u2028")
 
 
 @pytest.mark.parametrize("corners", [[40, 40, 10, 10], [900, 900, 990, 990]])
@@ -548,13 +548,13 @@ def test_an_output_is_no_input(small, plugin, flag, target):
     os.link("coco.json", "hard")
     (small / "model").mkdir()
     Path("model/config.json").write_text("{}")
-    held = lambda: {
+    contents = lambda: {
         path: path.read_bytes() for path in small.rglob("*") if path.is_file() and path.suffix != ".pyc"
     }
-    before = held()
+    before = contents()
     words = refused(*plugin, "--clip", "model", flag, target)
     assert words.startswith(f"{flag} {target}: is read as ") and "would be lost" in words
-    assert held() == before
+    assert contents() == before
 
 
 @pytest.mark.parametrize("pairs", ["out.jsonl", "./out.jsonl", "images/../out.jsonl", "link"])

@@ -24,7 +24,7 @@ from spr_plugin.runs.log import note_begin
 from spr_plugin.runs.manifest import Changes, bind, settings_of
 from spr_plugin.runs.steps import StepLog
 from spr_plugin.tools import status
-from spr_plugin.tools.status import lines_of, look, status_of
+from spr_plugin.tools.status import lines_of, read_status, status_of
 
 SPACE = Space.pixels(90, 60)
 CUP = Annotation(1, "cup", Box(5, 5, 30, 40, SPACE), False)
@@ -124,13 +124,13 @@ STATES = {
 def test_each_state_says_where_it_is_and_what_comes_next(tmp_path, make):
     make(tmp_path / "out" / "spr")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    found = look(tmp_path / "out")
+    status_now = read_status(tmp_path / "out")
     state, stage, following = STATES[make]
-    assert (found["state"], found["stage"]) == (state, stage) and following in found["next"]
-    assert found["round"] == len(found["rounds"]) == (2 if make is second_round else 1)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    said = lines_of(found)
-    assert said[0].startswith(f"{tmp_path}/out/spr: {state}") and all(line.isprintable() for line in said)
+    assert (status_now["state"], status_now["stage"]) == (state, stage) and following in status_now["next"]
+    assert status_now["round"] == len(status_now["rounds"]) == (2 if make is second_round else 1)
+    assert json.loads(json.dumps(status_now, allow_nan=False)) == status_now
+    lines = lines_of(status_now)
+    assert lines[0].startswith(f"{tmp_path}/out/spr: {state}") and all(line.isprintable() for line in lines)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -163,7 +163,7 @@ def test_steps_skips_probe_and_error(tmp_path):
     stage = found["stages"][-1]
     assert (stage["done"], stage["total"], stage["rate"]) == (30, 40, pytest.approx(20 / 40))
     assert stage["seconds_left"] == pytest.approx(20.0) and stage["seconds_ago"] == pytest.approx(10.0)
-    said = "\n".join(lines_of(look(tmp_path)))
+    said = "\n".join(lines_of(read_status(tmp_path)))
     assert "last error (dpo, rank 1, now): no\\x1b[2J room" in said
     assert "left out of scores: no_box 4" in said and "last probe: step 30, s_loc 0.3" in said
     assert "dpo        30 of 40 steps, 0.5/s, 20 s left" in said
@@ -202,10 +202,10 @@ def no_manifest(folder):
 def test_what_is_half_written_is_left_out(tmp_path, break_):
     folder = training(tmp_path)
     break_(folder)
-    found = look(tmp_path)
-    (stage,) = [one for one in found["rounds"][0]["stages"] if one["stage"] == "candidates"]
-    assert stage["done"] == (7 if break_ is torn else 8) and found["stage"] == "dpo"
-    assert found["rounds"][0]["step"]["step"] == (20 if break_ is torn else 30)
+    status_now = read_status(tmp_path)
+    (stage,) = [one for one in status_now["rounds"][0]["stages"] if one["stage"] == "candidates"]
+    assert stage["done"] == (7 if break_ is torn else 8) and status_now["stage"] == "dpo"
+    assert status_now["rounds"][0]["step"]["step"] == (20 if break_ is torn else 30)
 
 
 def empty(folder):
@@ -278,7 +278,7 @@ def test_a_newer_run_is_said_to_be_one_and_what_is_known_of_it_shown(tmp_path, c
     folder = answering(tmp_path)
     manifest = json.loads(folder.manifest.read_text())
     write_json(folder.manifest, manifest | {"layout": LAYOUT + 1, "version": "9.1"})
-    assert look(tmp_path)["stage"] == "candidates"
+    assert read_status(tmp_path)["stage"] == "candidates"
     (line,) = capsys.readouterr().err.splitlines()
     assert "newer than this one's" in line
 
@@ -323,4 +323,4 @@ assert not {{"torch", "transformers", "tqdm", "scipy"}} & sys.modules.keys()
 
 def test_there_is_a_user_error_for_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="no SPR run here"):
-        look(tmp_path / "gone")
+        read_status(tmp_path / "gone")

@@ -39,18 +39,18 @@ def left(tmp_path):
 
 
 def test_the_same_command_finds_its_entry(left):
-    assert entry.found(left(training()), training())
-    assert entry.found(
+    assert entry.is_end_of(left(training()), training())
+    assert entry.is_end_of(
         left(training(max_steps=5, num_train_epochs=1.0)), training(max_steps=5, num_train_epochs=3.0)
     ), "epochs do not count then"
-    assert entry.found(left(training(only=True)), training(only=True, max_steps=9))
+    assert entry.is_end_of(left(training(only=True)), training(only=True, max_steps=9))
 
 
 def test_nothing_is_found_where_nothing_is_or_a_death_left_half(tmp_path, left):
-    assert not entry.found(Folder(tmp_path), training())
+    assert not entry.is_end_of(Folder(tmp_path), training())
     left(training())
     (tmp_path / "entry" / "index.json").unlink()
-    assert not entry.found(Folder(tmp_path), training(max_steps=7))
+    assert not entry.is_end_of(Folder(tmp_path), training(max_steps=7))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_nothing_is_found_where_nothing_is_or_a_death_left_half(tmp_path, left):
 )
 def test_another_training_is_refused_by_what_differs(left, was, now, says):
     with pytest.raises(UserError) as refused:
-        entry.found(left(was), now)
+        entry.is_end_of(left(was), now)
     assert says in str(refused.value) and "--spr_overwrite" in str(refused.value)
 
 
@@ -85,12 +85,12 @@ def test_records_of_another_training_are_refused_though_its_entry_was_deleted(le
     folder = left(training())
     folder.log("candidates").append({"id": "a"})
     (folder.entry / "index.json").unlink()
-    assert not entry.found(folder, training())
+    assert not entry.is_end_of(folder, training())
     with pytest.raises(UserError, match="learning_rate 1e-05 became 0.01"):
-        entry.found(folder, training(learning_rate=0.01))
+        entry.is_end_of(folder, training(learning_rate=0.01))
 
 
 @pytest.mark.parametrize("known", [3, "x", [], {"trainable": 3}])
 def test_a_damaged_record_of_the_training_is_one_line(left, known):
     with pytest.raises(UserError, match="training.json is damaged"):
-        entry.found(left(known), training())
+        entry.is_end_of(left(known), training())

@@ -41,7 +41,7 @@ def _late_reader(rank, folder):
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 def test_shares_are_whole_and_of_like_size(monkeypatch, world):
-    batches, dealt = [(place, size) for place, size in enumerate([8, 1] * 9 + [5])], []
+    batches, dealt = [(index, size) for index, size in enumerate([8, 1] * 9 + [5])], []
     monkeypatch.setattr(ranks, "world", lambda: world)
     for rank in range(world):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
@@ -86,13 +86,13 @@ def _play(rank, folder):
     import torch.distributed as dist
 
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=3)
-    said = {}
+    lines = {}
     for name, (act, *places) in SCENES.items():
         try:
-            said[name] = act(folder, *places)
+            lines[name] = act(folder, *places)
         except UserError as error:
-            said[name] = str(error)
-    (folder / f"said-{rank}").write_text(json.dumps(said))
+            lines[name] = str(error)
+    (folder / f"said-{rank}").write_text(json.dumps(lines))
     ranks.barrier()
     dist.destroy_process_group()
 

@@ -39,16 +39,16 @@ class Order(NamedTuple):
         named = self.name or "in no order that is known"
         return f"{named} ({self.share:.0%} of {self.pairs} pairs of boxes)"
 
-    def place(self, boxes: Sequence[Corners], new: Corners, seed: int) -> int:
+    def index_among(self, boxes: Sequence[Corners], new: Corners, seed: int) -> int:
         """Where among `boxes` a new one stands wrong to the fewest; by chance where there is no order."""
         if not self.name:
             return random.Random(f"{seed} {new}").randint(0, len(boxes))
         own, keys = KEYS[self.name](new), [KEYS[self.name](box) for box in boxes]
         wrong = [
-            sum(key > own for key in keys[:place]) + sum(key < own for key in keys[place:])
-            for place in range(len(keys) + 1)
+            sum(key > own for key in keys[:index]) + sum(key < own for key in keys[index:])
+            for index in range(len(keys) + 1)
         ]
-        return max(place for place, count in enumerate(wrong) if count == min(wrong))
+        return max(index for index, count in enumerate(wrong) if count == min(wrong))
 
 
 UNKNOWN = Order()
@@ -90,16 +90,16 @@ def missing_of(
         matched: of each answer: index of a box that was read → index of its truth.
     """
     best: dict[int, tuple[float, str]] = {}
-    for one, found in zip(parsed, matched):
+    for one, pairs in zip(parsed, matched):
         mentions = [mention for mention in one.mentions for _ in mention.boxes]
-        for index, place in found.items():
+        for index, true in pairs.items():
             mention = mentions[index]
-            right = agreement([mention.phrase], [names[place]])[0, 0]
+            right = agreement([mention.phrase], [names[true]])[0, 0]
             if mention.phrase and right and len(mention.boxes) == 1:
-                overlap = pair_iou(mention.boxes[0].pixels(), tuple(truth[place].tolist()))
-                best[place] = max(best.get(place, (0.0, "")), (overlap, mention.phrase))
-    words = [best[place][1] if place in best else name for place, name in enumerate(names)]
-    return Missing(truth, words, [set(found.values()) for found in matched])
+                overlap = pair_iou(mention.boxes[0].pixels(), tuple(truth[true].tolist()))
+                best[true] = max(best.get(true, (0.0, "")), (overlap, mention.phrase))
+    words = [best[true][1] if true in best else name for true, name in enumerate(names)]
+    return Missing(truth, words, [set(pairs.values()) for pairs in matched])
 
 
 def completed(
@@ -118,19 +118,16 @@ def completed(
         named: the true boxes that it names.
         size: of the picture, in pixels.
     """
-    space, added, left = (
-        Space.pixels(*size),
-        0,
-        [place for place in range(len(missing.truth)) if place not in named],
-    )
-    for place in left:
-        x1, y1, x2, y2 = map(float, missing.truth[place])
+    space, added = Space.pixels(*size), 0
+    left = [true for true in range(len(missing.truth)) if true not in named]
+    for true in left:
+        x1, y1, x2, y2 = map(float, missing.truth[true])
         corners = x1, y1, x2, y2
         boxes = [mention.boxes[0].pixels() for mention in repaired.parsed.mentions]
-        phrase, box = missing.words[place], Box.of(corners, space)
-        where = order.place(boxes, corners, seed)
+        phrase, box = missing.words[true], Box.of(corners, space)
+        index = order.index_among(boxes, corners, seed)
         text = (
-            form.with_item(repaired.text, repaired.parsed, where, phrase, box) if phrase and boxes else None
+            form.with_item(repaired.text, repaired.parsed, index, phrase, box) if phrase and boxes else None
         )
         if text is not None:
             repaired, added = repaired._replace(text=text, parsed=form.parse(text, *size)), added + 1

@@ -43,17 +43,14 @@ def head_noun(name: str) -> str:
     names, before "on", "of", "with" … "" where there is none.
     """
     words = words_of(name.partition("(")[0] or name)
-    for place in range(len(words) - 2, -1, -1):
-        word, follows = words[place : place + 2]
+    for index in range(len(words) - 2, -1, -1):
+        word, follows = words[index : index + 2]
         begins = _DETERMINER.match(follows)
         # "is a …", "is holding …", "and a …"; "display" alone is a noun
         verb = _VERB.match(word) and (begins or follows.endswith("ing"))
         if verb or (begins and word in ("and", "or")):
-            words = words[place + 1 :]
+            words = words[index + 1 :]
             break
-    # the cup of "is holding a cup"
-    if len(words) > 1 and words[0].endswith("ing") and _DETERMINER.match(words[1]):
-        words = words[1:]
     nouns: list[str] = []
     for word, follows in zip(words, [*words[1:], ""]):
         part = word.endswith("ing") and _DETERMINER.match(follows)
@@ -72,39 +69,39 @@ def same_noun(first: str, second: str) -> bool:
 
 def _singulars(word: str) -> set[str]:
     """All that `word` could be one or several of."""
-    found = {word, IRREGULAR.get(word, word)}
+    forms = {word, IRREGULAR.get(word, word)}
     if word.endswith("men"):
-        found.add(word[:-3] + "man")
+        forms.add(word[:-3] + "man")
     if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
-        found.add(word[:-1])
+        forms.add(word[:-1])
         if word.endswith("es"):
-            found.add(word[:-2])
+            forms.add(word[:-2])
         if word.endswith("ies"):
-            found.add(word[:-3] + "y")
+            forms.add(word[:-3] + "y")
         if word.endswith("ves"):
-            found |= {word[:-3] + "f", word[:-3] + "fe"}
-    return found
+            forms |= {word[:-3] + "f", word[:-3] + "fe"}
+    return forms
 
 
 def agreement(
-    said: Sequence[str], true: Sequence[str], likeness: Likeness | None = None, threshold: float = 1.0
+    written: Sequence[str], true: Sequence[str], likeness: Likeness | None = None, threshold: float = 1.0
 ) -> Agreement:
-    """(len(said), len(true)) bool: which names agree.
+    """(len(written), len(true)) bool: which names agree.
 
     Args:
-        said, true: names; "" for what has none.
+        written, true: names; "" for what has none.
         likeness: asked for names whose nouns differ, once for all of them.
         threshold: from which likeness on two names agree.
     """
-    rows, columns = sorted({*said}), sorted({*true})
+    rows, columns = sorted({*written}), sorted({*true})
     nouns = [[head_noun(name) for name in names] for names in (rows, columns)]
-    found = np.array(
+    agree = np.array(
         [[not one or not other or same_noun(one, other) for other in nouns[1]] for one in nouns[0]],
         dtype=bool,
     ).reshape(len(rows), len(columns))
-    if likeness is not None and not found.all():
-        apart = [np.flatnonzero(~found.all(axis=axis)).tolist() for axis in (1, 0)]
-        asked = [[names[place] for place in places] for names, places in zip((rows, columns), apart)]
-        found[np.ix_(*apart)] |= likeness(asked[0], asked[1]) >= threshold
-    places = [{name: place for place, name in enumerate(names)} for names in (rows, columns)]
-    return found[np.ix_([places[0][name] for name in said], [places[1][name] for name in true])]
+    if likeness is not None and not agree.all():
+        apart = [np.flatnonzero(~agree.all(axis=axis)).tolist() for axis in (1, 0)]
+        asked = [[names[index] for index in indices] for names, indices in zip((rows, columns), apart)]
+        agree[np.ix_(*apart)] |= likeness(asked[0], asked[1]) >= threshold
+    indices = [{name: index for index, name in enumerate(names)} for names in (rows, columns)]
+    return agree[np.ix_([indices[0][name] for name in written], [indices[1][name] for name in true])]

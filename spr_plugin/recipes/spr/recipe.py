@@ -207,12 +207,12 @@ class SPR(Recipe[RegionQuery]):
         given = missing, self.form, (query.image.width, query.image.height), self.order, query.seed
         return [completed(one, named, *given) for one, named in zip(repairs, missing.named)]
 
-    def _agreement(self, said: Sequence[str], truth: Truth, models: bool = True) -> Agreement | None:
-        """(len(said), n) bool, whose names agree; None where ``--spr_match`` does not ask."""
+    def _agreement(self, written: Sequence[str], truth: Truth, models: bool = True) -> Agreement | None:
+        """(len(written), n) bool, whose names agree; None where ``--spr_match`` does not ask."""
         if self.config.spr_match == "iou":
             return None
         likeness = getattr(self.scorer, "likeness", None) if models else None
-        return agreement(said, truth.names, likeness, self.config.spr_match_threshold)
+        return agreement(written, truth.names, likeness, self.config.spr_match_threshold)
 
     def _repeated(self, written: Sequence[Box], truth: Truth, agree: Agreement | None) -> int:
         """How many of the boxes `written` count as duplicates; `agree` begins with their names."""
@@ -222,11 +222,11 @@ class SPR(Recipe[RegionQuery]):
         return duplicates(truth.boxes, boxes, None if agree is None else agree[: len(boxes)])
 
     def _described(self, query: RegionQuery, truth: Truth, one: Answer, detected: Detected) -> Description:
-        found = detections_for([one], detected)
-        boxes = [*one.parsed.boxes, *(box for _, box, _ in found)]
+        detected_boxes = detections_for([one], detected)
+        boxes = [*one.parsed.boxes, *(box for _, box, _ in detected_boxes)]
         predicted = np.array([box.pixels() for box in boxes], dtype=np.float64).reshape(-1, 4)
-        said = [*phrases_of(one.parsed), *(phrase for phrase, _, _ in found)]
-        agree = self._agreement(said, truth)
+        names = [*phrases_of(one.parsed), *(phrase for phrase, _, _ in detected_boxes)]
+        agree = self._agreement(names, truth)
         repeated = self._repeated(one.parsed.boxes, truth, agree)
         return Description(query, one.text, one.words, predicted, truth.boxes, agree, repeated)
 

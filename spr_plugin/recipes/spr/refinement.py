@@ -90,10 +90,10 @@ def refine_items(
     """
     parsed = parsed or box_format.parse(text, width, height)
     matched = _matched(parsed, truth, width, height, threshold, agree)
-    places = [place for place, mention in enumerate(parsed.mentions) for _ in mention.boxes]
-    gone = set(places) - {places[index] for index in matched}
-    staying = [index for index, place in enumerate(places) if place not in gone]
-    lost = [parsed.mentions[place].phrase for place in gone]
+    owners = [index for index, mention in enumerate(parsed.mentions) for _ in mention.boxes]
+    gone = set(owners) - {owners[index] for index in matched}
+    staying = [index for index, owner in enumerate(owners) if owner not in gone]
+    lost = [parsed.mentions[index].phrase for index in gone]
     lost += [failure.phrase for failure in parsed.failed if not failure.inside]
     cut, bare = box_format.without_items(text, parsed, gone)
     counts = len(parsed.mentions) - len(gone), len(lost) + bare
@@ -101,7 +101,7 @@ def refine_items(
         left = box_format.parse(cut, width, height)
         same = left.boxes == tuple(parsed.boxes[index] for index in staying)
         if same and not _named_yet(cut, left, lost):
-            changes = {place: matched.get(index) for place, index in enumerate(staying)}
+            changes = {number: matched.get(index) for number, index in enumerate(staying)}
             repaired, left = _rewritten(cut, left, changes, box_format, width, height)
             if len(left.boxes) == len(matched):
                 return Repaired(repaired, *counts, left)
@@ -125,10 +125,10 @@ def keep(
 def _matched(
     parsed: Parsed, truth: Array, width: int, height: int, threshold: float, agree: Agreement | None
 ) -> dict[int, Box]:
-    """Place of a box that was read → the true box that it is matched to."""
-    found = match([box.pixels() for box in parsed.boxes], truth, threshold, agree)
+    """Index of a box that was read → the true box that it is matched to."""
+    pairs = match([box.pixels() for box in parsed.boxes], truth, threshold, agree)
     space = Space.pixels(width, height)
-    return {index: Box.of(map(float, truth[place]), space) for index, place in found.items()}
+    return {index: Box.of(map(float, truth[true]), space) for index, true in pairs.items()}
 
 
 def _rewritten(

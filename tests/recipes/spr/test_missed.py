@@ -119,8 +119,8 @@ def test_without_the_flag_and_where_an_answer_stands_alone_nothing_is_added():
     ],
 )
 def test_the_order_is_measured(answers, name):
-    found = measured_order(answers)
-    assert found.name == name and found.pairs == sum(len(one) * (len(one) - 1) // 2 for one in answers)
+    order = measured_order(answers)
+    assert order.name == name and order.pairs == sum(len(one) * (len(one) - 1) // 2 for one in answers)
 
 
 @pytest.mark.parametrize("name", KEYS)
@@ -128,15 +128,15 @@ def test_the_order_is_measured(answers, name):
 def test_among_boxes_in_order_a_new_one_keeps_it(name, corners, new):
     boxes = sorted(((x, y, x + 5 + y, y + 6) for x, y in corners), key=KEYS[name])
     new = (*new, new[0] + 7, new[1] + 8)
-    place = Order(name, 1, 1).place(boxes, new, 0)
-    keys = [KEYS[name](one) for one in [*boxes[:place], new, *boxes[place:]]]
+    index = Order(name, 1, 1).index_among(boxes, new, 0)
+    keys = [KEYS[name](one) for one in [*boxes[:index], new, *boxes[index:]]]
     assert keys == sorted(keys)
 
 
 def test_without_an_order_chance_decides_and_the_same_way_again():
-    places = [Order().place([LEFT, RIGHT], MIDDLE, seed) for seed in range(60)]
-    assert {*places} == {0, 1, 2} and places == [
-        Order().place([LEFT, RIGHT], MIDDLE, seed) for seed in range(60)
+    indices = [Order().index_among([LEFT, RIGHT], MIDDLE, seed) for seed in range(60)]
+    assert {*indices} == {0, 1, 2} and indices == [
+        Order().index_among([LEFT, RIGHT], MIDDLE, seed) for seed in range(60)
     ]
 
 

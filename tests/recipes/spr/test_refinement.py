@@ -110,10 +110,10 @@ SMALL = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(2, 4), st.in
 
 @given(st.lists(SMALL, max_size=4), st.lists(SMALL, max_size=4), st.sampled_from([0.3, 0.5, 0.7]))
 def test_matching_is_the_best_over_all_assignments(predicted, boxes, threshold):
-    found = match(predicted, boxes, threshold)
+    pairs = match(predicted, boxes, threshold)
     overlaps = iou_matrix(predicted, boxes)
-    assert len(set(found.values())) == len(found)
-    assert all(overlaps[row, column] > threshold for row, column in found.items())
+    assert len(set(pairs.values())) == len(pairs)
+    assert all(overlaps[row, column] > threshold for row, column in pairs.items())
     size = max(len(predicted), len(boxes))
     best = max(
         sum(
@@ -123,7 +123,7 @@ def test_matching_is_the_best_over_all_assignments(predicted, boxes, threshold):
         )
         for columns in itertools.permutations(range(size))
     )
-    assert sum(overlaps[row, column] for row, column in found.items()) == pytest.approx(best)
+    assert sum(overlaps[row, column] for row, column in pairs.items()) == pytest.approx(best)
 
 
 PHRASES = st.sampled_from(["a dog", "the red circle", "two men in black", "a cup of tea"])

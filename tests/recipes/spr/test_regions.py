@@ -32,7 +32,7 @@ def image(boxes, id="7", ids=None):
 
 
 def row_of_squares(count):
-    return [(10 * place, 10, 10 * place + 5, 15) for place in range(count)]
+    return [(10 * index, 10, 10 * index + 5, 15) for index in range(count)]
 
 
 BOXES = st.tuples(st.integers(0, 180), st.integers(0, 80), st.integers(1, 20), st.integers(1, 20)).map(
