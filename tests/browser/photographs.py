@@ -41,7 +41,7 @@ def moved(box: Box, rng: random.Random, share: float) -> Box:
 
 
 def answers(query, rng: random.Random) -> list[str]:
-    """Objects in any order, most or all of them, with boxes that are a little or far off; the last has none."""
+    """Most objects or all, in any order, with boxes that are a little or far off; the last names none."""
     said = []
     for share in (0.03, 0.1, 0.16, 0.3):
         objects = rng.sample(query.truth, rng.randint(len(query.truth) // 2 + 1, len(query.truth)))
@@ -102,8 +102,8 @@ def write(output: Path, images: Path, seed: int = 0) -> Path:
 
 
 def results(folder: Path, images: Path, noise: float, times: int = 6) -> Path:
-    """Samples as lmms-eval writes them, of a model whose boxes are off by up to `noise` of their sides, and as
-    great a share of them by far: each object of the photographs asked for several times.
+    """Samples as lmms-eval writes them, of a model whose boxes are off by up to `noise` of their sides, and
+    as great a share of them by far: each object of the photographs asked for several times.
     """
     from spr_plugin.eval_tasks import rec
 

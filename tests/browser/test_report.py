@@ -48,7 +48,7 @@ def plain(text: str) -> str:
 
 def test_the_report_asks_for_nothing_and_reads_anywhere(report, visit, photograph):
     page = visit(f"file://{report}", color_scheme="light")
-    photograph(page, "report.webp", clip={"x": 80, "y": 0, "width": 1120, "height": 900}, full_page=True)
+    photograph(page, "report.webp", clip={"x": 80, "y": 0, "width": 1120, "height": 760}, full_page=True)
     assert page.locator(".pair .picture").count() and page.locator(".chart svg").count() > 6
     narrow = visit(f"file://{report}", width=400)
     assert narrow.evaluate("document.documentElement.scrollWidth") <= 400
