@@ -380,7 +380,7 @@ def test_a_recipe_of_several_pictures_shows_each_with_its_own_words(tiny_world, 
         recipe, folder = find_recipe(config, None), Folder.under(tmp_path / "out")
         bind(folder, settings_of(config, llava("pad").describe()), Changes({}, ()))
         queries = recipe.queries(Source(None, f"{world}/images"))
-        log_queries(folder, recipe, queries, Counter())
+        log_queries(folder, recipe, queries, Counter(all_named=2))
         for query in queries:
             texts = [", ".join(query.truth), query.truth[0]]
             rows = [{"id": f"{query.id}-{index}", "text": text} for index, text in enumerate(texts)]
@@ -391,6 +391,7 @@ def test_a_recipe_of_several_pictures_shows_each_with_its_own_words(tiny_world, 
         browser = pages(tmp_path / "out", plugins=(lab,))
         page = Page(browser.get(f"/pair/{pair.id}"))
         assert len(page.all("img")) == 2 and "Share of the objects that are named." in page.text
+        assert "all_named 2 It names every object." in Page(browser.get("/")).text
         for image in page.all("img"):
             assert browser.get(image["src"]).headers["content-type"].startswith("image/")
         query_page = Page(browser.get(f"/query/{query.id}"))
