@@ -63,11 +63,11 @@ def summary(run: SavedRun) -> dict[str, Any]:
         run.records("pairs").values(),
         run.records("lengths").values(),
     )
-    recipe_s = run.recipe.MEANINGS if run.recipe else {}
+    own = run.recipe.MEANINGS if run.recipe else {}
     reasons = {reason for step in funnel for reason in step["left_out"]}
     return {
         "funnel": funnel,
-        "meanings": {reason: meaning_of(reason, recipe_s, REASONS | LEFT_OUT) for reason in reasons},
+        "meanings": {reason: meaning_of(reason, own, REASONS | LEFT_OUT) for reason in reasons},
         "terms": figures.mean_terms(groups),
         "distributions": figures.distributions(groups),
         "lambdas": _lambdas(run),

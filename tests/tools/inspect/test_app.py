@@ -101,6 +101,7 @@ def test_every_page_of_a_run_is_whole_and_the_run_stays_as_it_is(made_run, pages
     assert {row["data-query"] for row in rows} == {query.id for query in made_run.queries}
     assert "missing_image 2 The picture's file is not there." in index.text
     assert "lab_reason 1 (a word of the run's plugin)" in index.text
+    assert "no_box too_few_valid" in index.text  # the reasons of one row, apart
     links = [one["href"] for one in index.all("a") if one["href"].startswith(("/pair/", "/query/"))]
     assert len(links) == 6 and sum(link.startswith("/pair/") for link in links) == len(made_run.pairs) == 5
     for link in [*links, *(f"/query/{query.id}" for query in made_run.queries)]:
