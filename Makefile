@@ -82,7 +82,7 @@ test-zero: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/sampling.py --parts tiny large ranks --json benchmarks/results/sampling.json
 	$(VENV)/bin/python benchmarks/zero3_sampling.py --json benchmarks/results/zero3_sampling.json
-	$(VENV)/bin/python benchmarks/annotations.py --json benchmarks/results/annotations.json
+	$(VENV)/bin/python benchmarks/annotations.py --whole --json benchmarks/results/annotations.json
 	$(VENV)/bin/python benchmarks/store.py --json benchmarks/results/store.json
 	$(VENV)/bin/python benchmarks/recipes.py --json benchmarks/results/recipes.json
 	$(VENV)/bin/python benchmarks/inspecting.py --json benchmarks/results/inspecting.json

@@ -137,6 +137,7 @@ ELSEWHERE = {
     "cli": "test_command_line.py tools/test_score_file.py",
     "config": "config/test_all_flags.py",
     "contracts": "hosts/test_contracts.py",
+    "data.record_stream": "data/test_coco_index.py",
     "dpo.dry_step": "dpo/test_start.py",
     "dpo.reference": "dpo/test_phase.py",
     "dpo.rehearsal": "dpo/test_start.py",
