@@ -5,13 +5,14 @@ python tests/browser/chromium.py      # fetches where it must, and prints the br
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
 from playwright.sync_api import Error, Playwright, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-LONGEST = 600  # seconds for a way of fetching one
+LONGEST = 300  # seconds for a way of fetching one
 
 
 def found(playwright: Playwright) -> str | None:
@@ -60,15 +61,18 @@ def fetched(words: str) -> str:
     """What came of it, in a line."""
     environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
+    process = subprocess.Popen(["sh", "-c", words], start_new_session=True, **streams)
     try:
-        done = subprocess.run(["sh", "-c", words], timeout=LONGEST, **streams)
+        printed, _ = process.communicate(timeout=LONGEST)
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # its children too, which hold the pipe
+        process.communicate()
         return f"not done after {LONGEST} s"
-    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
     why = next(
         (line for line in lines if "rror" in line or line.startswith("E:")), lines[-1] if lines else ""
     )
-    return why if done.returncode else "done, and none starts"
+    return why if process.returncode else "done, and none starts"
 
 
 if __name__ == "__main__":
