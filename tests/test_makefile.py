@@ -15,15 +15,15 @@ def make(target: str, python, environment: Path) -> subprocess.CompletedProcess:
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.fixture
-def old_python(tmp_path) -> str:
+@pytest.fixture(scope="module")
+def old_python(tmp_path_factory) -> str:
     """A real one where the machine has it, else a program that answers as one does."""
     for name in ("python3.9", "python3.8", "python2.7"):
         if (found := shutil.which(name)) and subprocess.run(
             [found, "-V"], capture_output=True
         ).returncode == 0:
             return found
-    fake = tmp_path / "python3.9"
+    fake = tmp_path_factory.mktemp("bin") / "python3.9"
     fake.write_text("#!/bin/sh\necho 3.9.18\n")
     fake.chmod(0o755)
     return str(fake)

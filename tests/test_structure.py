@@ -3,6 +3,7 @@
 import ast
 import configparser
 import dataclasses
+import functools
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -33,19 +34,26 @@ FILES = {
 }
 
 
-def imported(file: Path) -> set[str]:
+@functools.cache
+def tree_of(file: Path) -> ast.Module:
+    """Every test reads it, and changes nothing of it."""
+    return ast.parse(file.read_text())
+
+
+@functools.cache
+def imported(file: Path) -> frozenset[str]:
     """Modules of ours that a file imports as it is loaded; what a function imports later is no floor
     below.
     """
     modules = set()
-    for node in ast.parse(file.read_text()).body:
+    for node in tree_of(file).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spr_plugin"):
             for name in node.names:
                 inner = f"{node.module}.{name.name}"
                 modules.add(inner if inner in FILES else node.module)
         elif isinstance(node, ast.Import):
             modules |= {name.name for name in node.names if name.name in FILES}
-    return modules
+    return frozenset(modules)
 
 
 def package(module: str) -> str:
@@ -72,7 +80,7 @@ def test_a_module_and_its_functions_can_be_read(name):
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     lengths = {
         node.name: node.end_lineno - node.lineno + 1
-        for node in ast.walk(ast.parse(text))
+        for node in ast.walk(tree_of(FILES[name]))
         if isinstance(node, functions)
     }
     assert {function for function, lines in lengths.items() if lines > LONGEST_FUNCTION} == set()
@@ -108,7 +116,7 @@ def test_a_stage_knows_its_own_flags_alone(room):
     of_flags = {kind.__name__ for kind in SPRConfig.__mro__ if issubclass(kind, Settings)} - {"Settings"}
     modules = [name for name in FILES if package(name) == f"spr_plugin.{room}" and name not in COMMANDS]
     for name in modules:
-        nodes = [*ast.walk(ast.parse(FILES[name].read_text()))]
+        nodes = [*ast.walk(tree_of(FILES[name]))]
         imported = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
         read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
         assert imported & of_flags <= own and read & every <= flags, name
@@ -117,7 +125,7 @@ def test_a_stage_knows_its_own_flags_alone(room):
 
 def test_the_pipeline_hands_each_stage_its_own_flags_alone():
     """``now.config`` is given to nobody as a whole."""
-    tree = ast.parse(FILES["spr_plugin.pipeline"].read_text())
+    tree = tree_of(FILES["spr_plugin.pipeline"])
     given = [one for node in ast.walk(tree) if isinstance(node, ast.Call) for one in node.args]
     assert "now.config" not in map(ast.unparse, given)
 
@@ -129,6 +137,7 @@ ELSEWHERE = {
     "cli": "test_command_line.py tools/test_score_file.py",
     "config": "config/test_all_flags.py",
     "contracts": "hosts/test_contracts.py",
+    "data.record_stream": "data/test_coco_index.py",
     "dpo.dry_step": "dpo/test_start.py",
     "dpo.reference": "dpo/test_phase.py",
     "dpo.rehearsal": "dpo/test_start.py",

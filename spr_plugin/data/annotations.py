@@ -99,7 +99,7 @@ class CocoImages:
             if isinstance(record, dict)
         }
         self._names: dict[str, str] = {}  # path → the name that led there
-        self.ids = [str(id) for id in self._index.ids]
+        self.ids = self._index.ids.as_text()
         if self._index.again:
             again = f"{self._index.again} image records name a file that an earlier one names"
             say(f"{file}: {again}; their objects are taken together")

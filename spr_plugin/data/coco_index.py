@@ -1,44 +1,43 @@
 """Where the records of a COCO-format JSON file lie in it, so that any picture's are read without the rest:
 for Objects365, 6 GB in one file.
 
-The file is streamed once; an SQLite table keeps, of each image and annotation record, its id and its place in
+The file is streamed once; SQLite tables keep, of each image and annotation record, its id and its place in
 the file, and of images the file name. The records stay where they are and are parsed by ``json`` when asked
-for, so the index knows no other field of them. The index of a file above ``KEPT_BYTES`` is kept in the user's
-cache folder (``XDG_CACHE_HOME``) under the file's fingerprint and its own checksum: one that was damaged
-since is made again.
+for, so the index knows no other field of them. None of it is held in memory, however large the file: that
+takes SQLite's pages and what it sorts at once, ``cache_size`` of each. The index of a file above
+``KEPT_BYTES`` is kept in the user's cache folder (``XDG_CACHE_HOME``) under the file's fingerprint and its
+own checksum: one that was damaged since is made again.
 """
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import json
 import os
-import re
 import sqlite3
 import zlib
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from operator import eq
 from pathlib import Path
 
+from spr_plugin.data.record_stream import CHUNK, LISTS, RecordStream, is_id
 from spr_plugin.errors import UserError
 from spr_plugin.files import content, draft_of, put
 from spr_plugin.ids import digest
-from spr_plugin.loading import encoding_of, parse_json, scan
+from spr_plugin.loading import parse_json
 from spr_plugin.progress import say
 
-LISTS = ("images", "annotations", "categories")
 KEPT_BYTES = 32 << 20
-CHUNK = 4 << 20
-LONGEST_RECORD = 256 << 20  # what is longer and does not parse is taken for broken
-SPACE = re.compile(r"[ \t\r\n]*")
-IMAGE_ID = re.compile(r'"image_id"\s*:\s*(-?\d{1,18})\s*[,}]')
 SCHEMA = """
-    PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536; PRAGMA temp_store = FILE;
+    PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32768; PRAGMA temp_store = FILE;
+    CREATE TEMP TABLE scattered (start INTEGER PRIMARY KEY, length INTEGER, image);
+    CREATE TABLE annotations (image, start INTEGER, length INTEGER, PRIMARY KEY (image, start)) WITHOUT ROWID;
     CREATE TABLE images (place INTEGER PRIMARY KEY, id UNIQUE, start INTEGER, length INTEGER, name TEXT,
-        again INTEGER DEFAULT 0, clash INTEGER DEFAULT 0);
-    CREATE TABLE annotations (start INTEGER PRIMARY KEY, length INTEGER, image);
-    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT);
+        clash INTEGER DEFAULT 0);
+    CREATE TABLE facts (name TEXT PRIMARY KEY, value);
 """
 
 
@@ -69,10 +68,10 @@ class CocoIndex:
         except OSError as error:
             raise UserError(f"--spr_annotations {file}: {error.strerror}") from None
         self._db = _kept(kept, file, name_of) if kept else _built(sqlite3.connect(":memory:"), file, name_of)
-        facts = {name: json.loads(value) for name, value in self._db.execute("SELECT name, value FROM facts")}
-        skipped.update(facts["skipped"])
-        self.categories, self.again = facts["categories"], facts["again"]
-        self.ids = [id for (id,) in self._db.execute("SELECT id FROM images WHERE NOT again ORDER BY place")]
+        facts = dict(self._db.execute("SELECT name, value FROM facts"))
+        skipped.update(json.loads(facts["skipped"]))
+        self.categories, self.again = json.loads(facts["categories"]), facts["again"]
+        self.ids = Ids.unpacked(facts["ids"])
 
     def images(self, id: int | str) -> list[dict]:
         """The ``images`` records that name the same file as that of this id, in the file's order; mostly
@@ -84,7 +83,7 @@ class CocoIndex:
 
     def named(self, name: str) -> int | str | None:
         """The id of the picture whose records name this file, one of `ids`."""
-        first = "SELECT id FROM images WHERE name = ? AND NOT again"
+        first = "SELECT id FROM images WHERE name = ? ORDER BY place LIMIT 1"
         row = self._db.execute(first, (_backwards(name),)).fetchone()
         return row and row[0]
 
@@ -111,6 +110,42 @@ class CocoIndex:
             raise UserError(
                 f"--spr_annotations {self.file}: not JSON (record at byte {start}: {error})"
             ) from None
+
+
+class Ids(Sequence):
+    """Ids by the million: eight bytes each, unless some are text.
+
+    Args:
+        ids: the ids.
+        kind: what each is given as.
+    """
+
+    def __init__(self, ids: array | list, kind: Callable = lambda id: id):
+        self._ids, self._kind = ids, kind
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, number):
+        found = self._ids[number]
+        return Ids(found, self._kind) if isinstance(number, slice) else self._kind(found)
+
+    def __iter__(self) -> Iterator:
+        return map(self._kind, self._ids)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
+
+    def as_text(self) -> Ids:
+        return Ids(self._ids, str)
+
+    def packed(self) -> bytes | str:
+        """As SQLite keeps it; `unpacked` reads it back."""
+        return self._ids.tobytes() if isinstance(self._ids, array) else json.dumps(self._ids)
+
+    @classmethod
+    def unpacked(cls, packed: bytes | str) -> Ids:
+        return cls(array("q", packed) if isinstance(packed, bytes) else json.loads(packed))
 
 
 def _backwards(name: str) -> str:
@@ -146,8 +181,8 @@ def _kept(path: Path, file: str, name_of) -> sqlite3.Connection:
         return sqlite3.connect(made)
     except (OSError, sqlite3.OperationalError) as error:
         raise UserError(
-            f"{path.parent}: cannot keep the index of {file} ({error}); point XDG_CACHE_HOME to a folder with"
-            " room"
+            f"{path.parent}: cannot keep the index of {file} ({error}); point XDG_CACHE_HOME, and"
+            " TMPDIR, where it is sorted, to folders with room"
         ) from None
     finally:
         with contextlib.suppress(OSError):
@@ -166,9 +201,20 @@ def _summed(index: Path, path: Path) -> Path:
 def _built(db: sqlite3.Connection, file: str, name_of) -> sqlite3.Connection:
     """Fill ``db`` with the index of ``file``, in one pass over it."""
     db.executescript(SCHEMA)
-    skipped, categories = Counter(), []
+    facts = _in_order(db, file, *_as_it_stands(db, file, name_of))
+    db.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
+    db.commit()
+    db.execute("DROP TABLE scattered")
+    return db
+
+
+def _as_it_stands(db: sqlite3.Connection, file: str, name_of) -> tuple[Counter, list]:
+    """Read the file once: its images and, ``scattered``, its annotations. What was left out so far, by
+    reason; the categories.
+    """
+    skipped, categories = Counter[str](), list[object]()
     with open(file, "rb") as source:
-        stream = _Stream(source, file)
+        stream = RecordStream(source, file)
         missing = set(LISTS)
         for name in stream.lists():
             missing.discard(name)
@@ -185,21 +231,28 @@ def _built(db: sqlite3.Connection, file: str, name_of) -> sqlite3.Connection:
                     (
                         (start, length, record["id"], _backwards(name))
                         for start, length, record, name in named
-                        if name and _is_id(record["id"])
+                        if name and is_id(record["id"])
                     ),
                 )
                 skipped["duplicate_image_id"] += db.total_changes - before
             else:
-                db.executemany("INSERT INTO annotations VALUES (?, ?, ?)", stream.elements(stream.annotation))
+                db.executemany("INSERT INTO scattered VALUES (?, ?, ?)", stream.elements(stream.annotation))
     if missing:
         raise UserError(
             f"{file} has no '{min(missing, key=LISTS.index)}' list: --spr_annotations wants COCO JSON"
         )
-    db.execute("CREATE INDEX by_image ON annotations (image)")
     skipped["duplicate_image_id"] -= _number(db, "SELECT count(*) FROM images")
+    return skipped, categories
+
+
+def _in_order(db: sqlite3.Connection, file: str, skipped: Counter, categories: list) -> dict:
+    """Sort what was read by pictures, and count what is told of the whole file."""
+    # So that a picture's stand together however they are strewn over the file.
+    owned = "SELECT image, start, length FROM scattered WHERE image NOT NULL ORDER BY image, start"
+    db.execute(f"INSERT INTO annotations {owned}")
     per_image = "SELECT image, count(*) AS n FROM annotations GROUP BY image"
-    skipped["unknown_image"] = _number(
-        db, f"SELECT sum(n) FROM ({per_image}) WHERE image IS NULL OR image NOT IN (SELECT id FROM images)"
+    skipped["unknown_image"] = _number(db, "SELECT count(*) FROM scattered WHERE image IS NULL") + _number(
+        db, f"SELECT sum(n) FROM ({per_image}) WHERE image NOT IN (SELECT id FROM images)"
     )
     for id, name in db.execute("SELECT id, name FROM images WHERE clash LIMIT 1"):
         first = _backwards(name)
@@ -208,133 +261,17 @@ def _built(db: sqlite3.Connection, file: str, name_of) -> sqlite3.Connection:
             " objects cannot be told apart: give each its own id"
         )
     db.execute("CREATE INDEX by_name ON images (name)")
-    db.execute("UPDATE images SET again = 1 WHERE place NOT IN (SELECT min(place) FROM images GROUP BY name)")
-    again = _number(db, "SELECT count(*) FROM images WHERE again")
-    facts = {"skipped": +skipped, "categories": categories, "again": again}
-    db.executemany(
-        "INSERT INTO facts VALUES (?, ?)", ((name, json.dumps(value)) for name, value in facts.items())
-    )
-    db.commit()
-    return db
+    firsts = "SELECT min(place) FROM images GROUP BY name"
+    of_firsts = db.execute(f"SELECT id FROM images WHERE place IN ({firsts}) ORDER BY place")
+    texts = _number(db, "SELECT count(*) FROM images WHERE typeof(id) = 'text'")
+    ids = Ids(list(chain.from_iterable(of_firsts)) if texts else array("q", chain.from_iterable(of_firsts)))
+    return {
+        "skipped": json.dumps(+skipped),
+        "categories": json.dumps(categories),
+        "again": _number(db, "SELECT count(*) FROM images") - len(ids),
+        "ids": ids.packed(),
+    }
 
 
 def _number(db: sqlite3.Connection, query: str) -> int:
     return db.execute(query).fetchone()[0] or 0
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, int) and abs(value) < 1 << 63)
-
-
-class _Stream:
-    """A JSON file as it is read: its text from the byte ``base`` on, one character a byte (Latin-1), and the
-    place ``at`` in it.
-    """
-
-    def __init__(self, source, file: str):
-        self.source, self.file = source, file
-        start = source.read(4)
-        if not encoding_of(start).startswith("utf-8"):
-            raise UserError(f"--spr_annotations {file}: is {encoding_of(start)}; save it as UTF-8")
-        self.base = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
-        source.seek(self.base)
-        self.text, self.at, self.ended = "", 0, False
-
-    def lists(self) -> Iterator[str]:
-        """Names of the lists of LISTS in the outermost object; the caller reads each one's elements before it
-        asks for the next.
-        """
-        if self._next() != "{":
-            return
-        self._take("{")
-        while self._next() == '"':
-            _, _, name = self.value()
-            self._take(":")
-            if name in LISTS and self._next() == "[":
-                yield name
-            else:
-                self.value()
-            if self._take(",}") == "}":
-                return
-        self._take("}")
-
-    def elements(self, read: Callable) -> Iterator:
-        """What ``read`` makes of each element of the list at this place."""
-        self._take("[")
-        if self._next() == "]":
-            self._take("]")
-            return
-        while True:
-            yield read()
-            if self.text.startswith(",", self.at):
-                self.at += 1
-            elif self._take(",]") == "]":
-                return
-
-    def value(self) -> tuple[int, int, object]:
-        """(byte where it starts, length in bytes, value) of the JSON value at this place."""
-        self._next()
-        while True:
-            try:
-                value, end = scan(self.text, self.at)
-                if (
-                    end + 3 < len(self.text) or self.ended
-                ):  # "1" at the end of the text may be the beginning of "1.5" or "1e-5"
-                    break
-            except RecursionError:
-                raise self._broken("nested too deep") from None
-            except (StopIteration, ValueError) as error:
-                if self.ended or len(self.text) - self.at > LONGEST_RECORD:
-                    raise self._broken(error) from None
-            self._more()
-        start, raw = self.base + self.at, self.text[self.at : end]
-        self.at = end
-        if not raw.isascii() or "\\u" in raw:
-            value = parse_json(raw.encode("latin-1").decode("utf-8", "replace"))
-        return start, len(raw), value
-
-    def annotation(self) -> tuple[int, int, int | str | None]:
-        """(start, length, ``image_id``) of the record at this place.
-
-        A record without objects or escapes inside ends at the first brace that is not in a string, and any
-        ``"image_id":`` in it is its key, so it need not be parsed.
-        """
-        text, at = self.text, self.at + self.text.startswith(" ", self.at)
-        end = text.find("}", at) + 1
-        if (
-            end
-            and text[at] == "{"
-            and text.count("{", at, end) == 1
-            and text.count('"', at, end) % 2 == 0
-            and text.find("\\", at, end) < 0
-        ):
-            if image_id := IMAGE_ID.search(text, at, end):
-                self.at = end
-                return self.base + at, end - at, int(image_id[1])
-        start, length, record = self.value()
-        image = record.get("image_id") if isinstance(record, dict) else None
-        return start, length, image if _is_id(image) else None
-
-    def _next(self) -> str:
-        """The next character that is no white space, not taken yet; "" at the end of the file."""
-        while True:
-            self.at = SPACE.match(self.text, self.at).end()  # type: ignore[union-attr]  # matches nothing too
-            if self.at < len(self.text) or self.ended:
-                return self.text[self.at : self.at + 1]
-            self._more()
-
-    def _take(self, expected: str) -> str:
-        character = self._next()
-        if not character or character not in expected:
-            raise self._broken(f"{' or '.join(expected)} expected")
-        self.at += 1
-        return character
-
-    def _more(self) -> None:
-        rest = self.text[self.at :]
-        read = self.source.read(max(CHUNK, len(rest)))
-        self.base += self.at
-        self.text, self.at, self.ended = rest + read.decode("latin-1"), 0, not read
-
-    def _broken(self, why) -> UserError:
-        return UserError(f"--spr_annotations {self.file}: not JSON (near byte {self.base + self.at}: {why})")

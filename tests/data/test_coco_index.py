@@ -4,6 +4,8 @@ file.
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spr_plugin.data import coco_index
+from spr_plugin.data import coco_index, record_stream
 from spr_plugin.data.annotations import CocoImages
 from spr_plugin.data.coco_index import CocoIndex
 from spr_plugin.errors import UserError
@@ -67,7 +69,7 @@ def test_it_reads_what_json_reads(tmp_path_factory, images, annotations, other, 
     content = json.loads(file.read_text(encoding="utf-8"))
     skipped = Counter()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coco_index, "CHUNK", chunk)
+        patch.setattr(record_stream, "CHUNK", chunk)
         index = CocoIndex(str(file), usable, skipped)
     by_id = {record["id"]: record for record in content["images"]}
     assert index.ids == list(by_id) and same(index.categories, content["categories"])
@@ -231,6 +233,109 @@ def test_two_containers_on_one_cache_do_not_meet(tmp_path, kept, monkeypatch):
     ]
     [run.start() for run in runs], [run.join(20) for run in runs]
     assert found == [list(range(4))] * 2 and len(list(kept.iterdir())) == 1
+
+
+@pytest.mark.parametrize("ids", [[3, 1, 2**62, -5], ["b", "a"], [7, "7", "\u00e9", 0]])
+def test_ids_of_any_kind_are_kept_in_the_files_order(tmp_path, kept, ids):
+    records = [{"id": id, "file_name": f"{n}.png", "width": 9, "height": 9} for n, id in enumerate(ids)]
+    boxes = [{"image_id": id, "n": n} for n in range(3) for id in reversed(ids)]
+    file = tmp_path / "coco.json"
+    file.write_text(json.dumps({"annotations": boxes, "categories": [], "images": records}))
+    for _ in "made", "opened":
+        index, images = CocoIndex(str(file), usable, Counter()), CocoImages(str(file), "", Counter())
+        assert index.ids == ids and list(index.ids) == ids and index.ids[-1] == ids[-1]
+        assert index.ids[1:] == ids[1:] and index.ids != ids[1:] and index.ids != [*ids[1:], ids[0]]
+        assert list(images.ids) == list(map(str, ids)) and images.ids[1] == str(ids[1])
+        for id in ids:
+            assert index.annotations(id) == [{"image_id": id, "n": n} for n in range(3)]
+    assert len(list(kept.iterdir())) == 1
+
+
+@given(place=st.integers(0, 400), chunk=st.sampled_from([1, 7, 1 << 20]))
+def test_a_file_that_was_cut_anywhere_is_refused(tmp_path_factory, place, chunk):
+    file = tmp_path_factory.getbasetemp() / "cut.json"
+    written(file, range(2))
+    whole = file.read_bytes()
+    file.write_bytes(whole[: place * len(whole) // 401])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record_stream, "CHUNK", chunk)
+        with pytest.raises(UserError, match="not JSON|has no 'images' list"):
+            CocoIndex(str(file), usable, Counter())
+
+
+def test_a_change_between_two_looks_at_a_large_file_is_seen(tmp_path, kept):
+    """Of more than 4 MB some blocks are compared, and the time of the last change."""
+    file = tmp_path / "coco.json"
+    text = json.dumps({"info": ["x" * (5 << 20), 1], **json.loads(open(written(file, range(2))).read())})
+    for box in 10, 20:
+        file.write_text(text.replace("10, 10]", f"{box}, {box}]"))
+        assert CocoIndex(str(file), usable, Counter()).annotations(1)[0]["bbox"] == [0, 0, box, box]
+
+
+def test_an_interrupted_index_leaves_nothing(tmp_path, kept):
+    def interrupted(record, skipped):
+        if record["id"] == 2:
+            raise KeyboardInterrupt
+        return usable(record, skipped)
+
+    file = written(tmp_path / "coco.json", range(4))
+    with pytest.raises(KeyboardInterrupt):
+        CocoIndex(file, interrupted, Counter())
+    assert not list(kept.iterdir())
+    assert CocoIndex(file, usable, Counter()).ids == list(range(4))
+
+
+IN_A_PROCESS = """
+import os, re, signal, sys
+from collections import Counter
+from types import SimpleNamespace
+from spr_plugin.data import coco_index
+from spr_plugin.data.annotations import CocoImages
+from spr_plugin.recipes.spr.regions import shuffled
+
+coco_index.KEPT_BYTES = 0
+"""
+KILLED = """
+coco_index._summed = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)  # written, and not named yet
+CocoImages(sys.argv[1], "", Counter())
+"""
+MEMORY = """
+coco_index.CHUNK = coco_index.RecordStream.__init__.__globals__["CHUNK"] = 1 << 16
+coco_index.SCHEMA = re.sub(r"cache_size = -\\d+", "cache_size = -512", coco_index.SCHEMA)
+for _ in "made", "opened":
+    ids = CocoImages(sys.argv[1], "", Counter()).ids
+    next(shuffled(SimpleNamespace(ids=ids, image=ids.__getitem__), 0))
+print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+"""
+
+
+def process(code: str, file) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", IN_A_PROCESS + code, str(file)], capture_output=True, text=True
+    )
+
+
+def test_an_index_whose_maker_was_killed_is_not_taken_for_whole(tmp_path, kept, capsys):
+    file = written(tmp_path / "coco.json", range(4))
+    assert process(KILLED, file).returncode < 0
+    (left,) = kept.iterdir()
+    assert left.suffix == ".tmp" and left.stat().st_size
+    assert CocoIndex(file, usable, Counter()).ids == list(range(4))
+    assert "indexing" in capsys.readouterr().err and len(list(kept.glob("*.sqlite"))) == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux says what a process held at most")
+def test_memory_does_not_grow_with_the_file(tmp_path, kept, objects365):
+    """Some 80 bytes a picture, while it is indexed, opened and put in order, where SQLite has half a megabyte
+    for its pages; lists of ids took 340.
+    """
+    held = []
+    for images in 1_000, 31_000:
+        objects365(tmp_path / "coco.json", images, images)
+        told = process(MEMORY, tmp_path / "coco.json")
+        assert not told.returncode, told.stderr
+        held.append(1024 * int(told.stdout))
+    assert held[1] - held[0] < 150 * 30_000
 
 
 @pytest.mark.parametrize("start", ["\ufeff", "\ufeff \n", " "])

@@ -23,6 +23,8 @@ def test_boxes_that_are_taken_as_published(corners):
         ([90, 0, 99, 52.1], "outside"),
         ([0, 0, 0.9, 9], "less than a pixel"),
         ([0, 0, 9, 0.9], "less than a pixel"),
+        ([20, 0, 20.9, 9], "less than a pixel"),
+        ([0, 20, 9, 20.9], "less than a pixel"),
         ([99.1, 0, 102, 9], "less than a pixel"),  # of it on the picture
         ([0, 0, 1, 1], "less than a pixel"),  # no number above 1
         ([9, 0, 9, 9], "is not left, top"),
@@ -50,6 +52,7 @@ def test_a_point_may_lie_on_the_pictures_edge():
 
 def test_texts_and_lists_hold_something():
     assert fields.text(7, SIZE) == "7" and fields.texts(["a", 1], SIZE) == ["a", "1"]
+    assert fields.boxes([[0, 0, 9, 9], ("1", 2, 3, 4)], SIZE) == [[0.0, 0.0, 9.0, 9.0], [1.0, 2.0, 3.0, 4.0]]
     assert fields.texts_or_none([], SIZE) == fields.texts_or_none(None, SIZE) == []
     one = fields.listed(name=fields.text)
     assert one([{"name": "a", "other": 1}], SIZE) == [{"name": "a"}]

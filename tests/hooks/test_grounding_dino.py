@@ -5,6 +5,7 @@ Written for every transformers that has the models: `processed` knows both names
 renamed.
 """
 
+import copy
 import inspect
 import json
 from types import SimpleNamespace
@@ -128,14 +129,20 @@ def owl_folder(tmp_path_factory):
     return save_owl(tmp_path_factory.mktemp("owl"))
 
 
-@pytest.fixture
-def dino(dino_folder):
-    return grounding_dino.load(str(dino_folder), 0.0)
+@pytest.fixture(scope="module")
+def loaded(dino_folder, owl_folder):
+    return [grounding_dino.load(str(folder), 0.0) for folder in (dino_folder, owl_folder)]
 
 
 @pytest.fixture
-def owl(owl_folder):
-    return grounding_dino.load(str(owl_folder), 0.0)
+def dino(loaded):
+    """With a threshold of its own."""
+    return copy.copy(loaded[0])
+
+
+@pytest.fixture
+def owl(loaded):
+    return copy.copy(loaded[1])
 
 
 def picture(width=90, height=60, seed=0):

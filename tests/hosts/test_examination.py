@@ -17,6 +17,8 @@ from spr_plugin.tools.examination import LOOKS, examination
 from . import make_vlm
 from .launch import TINY
 
+# Each loads a model and is asked about it as a training is: a second or two.
+pytestmark = pytest.mark.slow
 NAMES = [look.name for look in LOOKS]
 # A format that writes boxes a little to the right of where they are, as after a wrong padding.
 SHIFTED = """

@@ -88,6 +88,7 @@ def test_a_row_is_the_question_then_the_answer_and_its_end(host, pictures):
     assert host.fits(row) and row["attention_mask"].all()
 
 
+@pytest.mark.slow
 def test_several_pictures_in_one_question(host, pictures):
     """Each is shown in its place; rows train and decode as those of a single picture do."""
     shown = [Image.open(file).convert("RGB") for file in pictures[:2]]
@@ -110,10 +111,12 @@ def question_rows(host, pictures):
     return [row for file in pictures for row in host.questions([Image.open(file).convert("RGB")], texts)]
 
 
+@pytest.mark.slow
 def test_decoding_says_what_the_model_says_row_by_row(host, pictures):
     assert_decodes_as_its_own_forward(host, question_rows(host, pictures))
 
 
+@pytest.mark.slow
 def test_questions_about_a_picture_share_its_beginning(host, pictures):
     rows = question_rows(host, pictures)
     assert_beginnings_are_shared(
@@ -141,6 +144,7 @@ def test_layers_that_see_so_many_places_share_nothing(host, pictures, seen, monk
     assert asked == [len(rows)]
 
 
+@pytest.mark.slow
 def test_log_probs_are_those_of_the_model_s_own_forward(host, pictures):
     asked = [("Where is it?" * (i + 1), (file,), *ANSWERS[:: 1 - 2 * i]) for i, file in enumerate(pictures)]
     pairs = [PreferencePair(f"p{i}", f"r{i}", *words, 1.0, 0.0, "a", "b") for i, words in enumerate(asked)]

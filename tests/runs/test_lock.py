@@ -47,20 +47,32 @@ STRANGE_LOCKS = {
 }
 
 
-@pytest.mark.parametrize("make", STRANGE_LOCKS.values(), ids=STRANGE_LOCKS)
-def test_a_lock_that_no_run_made_is_refused_and_left_as_it_is(tmp_path, make):
-    """In a process of its own, which a pipe could hold for ever."""
-    make(tmp_path / "lock")
-    code = (
-        "from spr_plugin.errors import UserError\nfrom spr_plugin.runs.lock import lock\ntry:"
-        f" lock({str(tmp_path)!r})\nexcept UserError as it: print(it)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
-    assert done.stdout.startswith(f"{tmp_path}/lock") and done.stdout.endswith("move it away\n"), done
-    assert done.stdout.count("\n") == 1
+# Each folder, one after the other.
+LOCK_ALL = """
+import sys
+from spr_plugin.errors import UserError
+from spr_plugin.runs.lock import lock
+for folder in sys.argv[1:]:
+    try:
+        lock(folder)
+    except UserError as it:
+        print(it)
+"""
+
+
+def test_a_lock_that_no_run_made_is_refused_and_left_as_it_is(tmp_path):
+    """In another process, which a pipe could hold for ever."""
+    folders = [tmp_path / name.replace(" ", "-") for name in STRANGE_LOCKS]
+    for folder, make in zip(folders, STRANGE_LOCKS.values()):
+        folder.mkdir()
+        make(folder / "lock")
+    words = [sys.executable, "-c", LOCK_ALL, *map(str, folders)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
     assert done.stderr == ""
-    for name in ("lock", "target"):
-        path = tmp_path / name
-        if path.is_file():
-            assert path.read_bytes() in (b"precious", b"\xff\x00" * 100_000)
-    assert (tmp_path / "target").exists() == (make is STRANGE_LOCKS["a link"])
+    for folder, line in zip(folders, done.stdout.splitlines(), strict=True):
+        assert line.startswith(f"{folder}/lock") and line.endswith("move it away"), line
+        for name in ("lock", "target"):
+            path = folder / name
+            if path.is_file():
+                assert path.read_bytes() in (b"precious", b"\xff\x00" * 100_000)
+        assert (folder / "target").exists() == (folder.name == "a-link")

@@ -245,6 +245,7 @@ def test_no_file_that_a_folder_names_is_run_and_texts_show_without_boxes(tmp_pat
         manager().unregister(name=str(file.resolve()))
 
 
+@pytest.mark.slow
 def test_opening_needs_no_torch_and_no_right_to_write(tmp_path, ordinary_user):
     finished(tmp_path / "run")
     for path in sorted((tmp_path / "run").rglob("*")):
