@@ -4,6 +4,7 @@
 # make matrix     that subset on every version of VERSIONS and every Python of PYTHONS, each in an environment of its own; writes the table of docs/hosts.md
 # make test-fast  the tests that train nothing and take no seconds each, with fewer random examples (a minute)
 # make docs     build the site under build/site; a warning or a broken link is an error (seconds)
+# make test-browser  the pages in a real browser: the system's chromium, or one that is fetched (a minute or two); PICTURES=docs/pictures makes the docs' pictures anew
 # make lint     ruff and mypy, as pyproject.toml sets them (seconds)
 # make mutate   changes formulas and thresholds one by one and says what no test notices (docs/mutation.md; half an hour)
 # make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same (make test kills 4 times); each stage; 1, 2, 4 ranks in turn
@@ -38,7 +39,7 @@ PACKAGE := setup.cfg pyproject.toml $(wildcard _build/*)
 PRIMARY_WANTS := -e .[eval,dpo,report,inspect,server,docs,dev,deepspeed]
 LEGACY_WANTS := torch transformers accelerate peft einops sentencepiece protobuf requests pytest pytest-timeout pytest-xdist hypothesis -e .
 
-.PHONY: demo docs lint mutate test test-fast test-legacy test-kill test-zero bench reproduce reproduce-quick reproduce-tune agreement matrix clean
+.PHONY: demo docs lint mutate test test-browser browser test-fast test-legacy test-kill test-zero bench reproduce reproduce-quick reproduce-tune agreement matrix clean
 .PRECIOUS: .venv-%/.installed .venv-py%/.installed
 demo: $(VENV)/.installed
 	$(VENV)/bin/spr demo
@@ -58,6 +59,13 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
+
+test-browser: browser
+	SPR_PICTURES="$(PICTURES)" $(VENV)/bin/python -m pytest -q tests/browser
+
+# One that starts: the system's, or, where there is none, one that is fetched now.
+browser: $(VENV)/.playwright
+	$(VENV)/bin/python tests/browser/chromium.py
 
 test-legacy: $(LEGACY)/.installed
 	$(LEGACY)/bin/python -m pytest $(PYTEST_ARGS) -m legacy
@@ -103,6 +111,10 @@ define primary
 	$(@D)/bin/python -m pip install -q -c $< --no-deps lmms-eval llava-torch
 	touch $@
 endef
+$(VENV)/.playwright: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install -q -c constraints/primary.txt -e .[browser] --no-build-isolation
+	touch $@
+
 $(VENV)/.installed: constraints/primary.txt $(PACKAGE)
 	$(REFUSE_OLD)$(call primary,$(PYTHON))
 

@@ -119,6 +119,7 @@ def measure(folder: Folder, visits: int) -> dict:
         "pair_of_sorted": lambda: f"/pair/{rng.choice(pairs)}?sort=widest&state=pair",
         "query": lambda: f"/query/{rng.choice(queries)}",
         "picture": lambda: f"/picture/{rng.choice(queries)}/0",
+        "thumbnail": lambda: f"/picture/{rng.choice(queries)}/0?small",
     }
     settled = None
     for name, address in addresses.items():

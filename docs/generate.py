@@ -19,6 +19,7 @@ import click
 from spr_plugin.cli import commands
 from spr_plugin.command_line import flags_table
 from spr_plugin.eval_tasks.catalogue import GROUPS, PROTOCOLS, SPLITS, splits_of
+from spr_plugin.recipes.actial.settings import ActialSettings
 from spr_plugin.recipes.spatial_ssrl.settings import Asking
 from spr_plugin.sampling import alone
 from spr_plugin.tools import reference
@@ -241,6 +242,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "dpo-shapes": dpo_shapes,
     "sampling": sampling,
     "figures": all_figures,
+    "actial": functools.partial(flags_table, ActialSettings, "setting", ""),
     "spatial-ssrl": functools.partial(flags_table, Asking, "setting", ""),
     "llava-command": functools.partial(of_readme, "deepspeed llava/train/train_mem.py"),
     "hugging-face-command": functools.partial(of_readme, "python examples/finetune_vlm.py"),

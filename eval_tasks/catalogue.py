@@ -3,8 +3,8 @@
     python -m spr_plugin.eval_tasks.catalogue      # writes eval_tasks/tasks/ anew; a test compares
 
 A task is a split of a benchmark under a protocol, which is a module: :mod:`rec`, :mod:`phrases`,
-:mod:`classification`, :mod:`captions`, :mod:`description` or :mod:`short_answers`. A benchmark of a known
-protocol is one more line here.
+:mod:`classification`, :mod:`captions`, :mod:`description`, :mod:`short_answers` or :mod:`by_recipe`. A
+benchmark of a known protocol is one more line here.
 """
 
 from collections.abc import Iterable, Mapping
@@ -68,6 +68,8 @@ class Protocol:
     metrics: Mapping[str, bool | None]
     max_new_tokens: int
     details: str = "metrics.ratio_details"
+    module: str | None = None  # that asks and scores, where it is not called as the protocol is
+    doc_to_visual: str = "data.doc_to_visual"
 
 
 def _rec(name: str, hub: str, splits: Mapping[str, tuple[int, int]]) -> list[Split]:
@@ -116,6 +118,14 @@ SPLITS = [
     ),
     Split("spr_tiny_world_presence", "short_answers", "presence", "val"),
     Split("spr_tiny_world_color", "short_answers", "color", "val"),
+    *(
+        Split(task, protocol, recipe, "val", options={"recipe": recipe})
+        for task, protocol, recipe in (
+            ("spr_spatial_ssrl", "right_or_wrong", "spatial_ssrl"),
+            ("spr_spatial_thinker", "scene_graph", "spatial_thinker"),
+            ("spr_viewpoint", "right_or_wrong", "actial"),
+        )
+    ),
 ]
 CATALOGUE = {split.key: split for split in SPLITS}
 
@@ -156,6 +166,15 @@ PROTOCOLS = {
         512,
     ),
     "short_answers": Protocol({"accuracy": True, "false_yes": False}, 16),
+    **{
+        name: Protocol(
+            dict.fromkeys(figures, True), length, module="by_recipe", doc_to_visual="by_recipe.doc_to_visual"
+        )
+        for name, figures, length in (
+            ("right_or_wrong", ("exact", "format", "reward"), 512),
+            ("scene_graph", ("answer", "format", "scene", "reward"), 1024),
+        )
+    },
 }
 
 BY_SAMPLE = {"weight_by_size": True}
@@ -174,8 +193,24 @@ GROUPS = {
     "spr_grounded_description": (["spr_grounded_description_val"], None),
     "spr_tiny_world": ([split.task for split in SPLITS if split.task.startswith("spr_tiny_world_")], None),
     "spr_general": (["gqa", "textvqa_val", "pope"], None),  # lmms-eval's own; regressions show there
+    "spr_spatial": (
+        [
+            *("cv_bench", "3dsrbench", "spatial457", "mmsi_bench", "mindcube_tiny", "viewspatial"),
+            *("blink_multi_view_reasoning", "blink_relative_depth", "blink_spatial_relation"),
+        ],
+        None,
+    ),
+    "spr_spatial_video": (["vsibench"], None),  # apart: models that know pictures alone refuse it
     "spr": (["spr_rec", "spr_flickr30k", "spr_lvis", "spr_region_caption", "spr_grounded_description"], None),
 }
+
+
+FOREIGN = ("spr_general", "spr_spatial", "spr_spatial_video")  # groups whose members are lmms-eval's own
+
+
+def module_of(protocol: str) -> str:
+    """The module of a protocol, by its whole name."""
+    return f"spr_plugin.eval_tasks.{PROTOCOLS[protocol].module or protocol}"
 
 
 def splits_of(names: Iterable[str]) -> list[Split]:
@@ -199,14 +234,14 @@ def files() -> dict[str, str]:
 
 
 def _protocol_yaml(name: str, protocol: Protocol) -> str:
-    module = f"{PACKAGE}{name}"
+    module = f"{PACKAGE}{protocol.module or name}"
     lines = [
         "dataset_path: json",
         "output_type: generate_until",
         f"process_docs: {PACKAGE}data.load_documents",
     ]
     lines += [
-        f"doc_to_visual: {PACKAGE}data.doc_to_visual",
+        f"doc_to_visual: {PACKAGE}{protocol.doc_to_visual}",
         *(f"{f}: {module}.{f}" for f in ("doc_to_text", "doc_to_target", "process_results")),
     ]
     lines += ["metric_list:"]

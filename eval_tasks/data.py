@@ -20,7 +20,7 @@ import datasets
 
 from spr_plugin.data.pictures import BadImage, PictureSource, header_size, open_image, outside_of, whole_size
 from spr_plugin.errors import UserError
-from spr_plugin.eval_tasks.catalogue import CATALOGUE, Split
+from spr_plugin.eval_tasks.catalogue import CATALOGUE, Split, module_of
 from spr_plugin.eval_tasks.hub import ROOT, cache_folders, read_hub
 from spr_plugin.eval_tasks.model_format import running_format, variable_format
 from spr_plugin.eval_tasks.refusal import refuse
@@ -94,7 +94,7 @@ def read_folder(root: str, split: Split) -> datasets.Dataset:
     """The documents of a split under `root`."""
     if not Path(root).is_dir():
         raise UserError(f"{ROOT}={root}: no such folder")
-    protocol = importlib.import_module(f"spr_plugin.eval_tasks.{split.protocol}")
+    protocol = importlib.import_module(module_of(split.protocol))
     documents = [
         document
         for part in split.split.split("+")

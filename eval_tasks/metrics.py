@@ -25,8 +25,8 @@ BOX_METRICS = {
     "boxes": None,
 }  # → whether higher is better
 DETAILS = "details"
-# Of a document's fields: where its picture lies, and what the model makes of it.
-NOT_ASKED = {"image", "image_id", "box_format"}
+# Of a document's fields: where its pictures lie, and what the model makes of it.
+NOT_ASKED = {"image", "image_id", "shown", "box_format"}
 RESAMPLES = 10_000
 SEED = 0
 
@@ -151,9 +151,13 @@ def mean(payloads: Iterable[Mapping]) -> float:
 
 
 def ratio_columns(items: Sequence[Mapping]) -> Columns:
-    """Items ``{"id", "figures": {name: (sum of values, sum of weights)}}`` → columns."""
+    """Items ``{"id", "figures": {name: (sum of values, sum of weights)}}`` → columns; what an item does not
+    have weighs nothing there.
+    """
+    names = dict.fromkeys(name for item in items for name in item["figures"])
     table = {
-        name: np.array([item["figures"][name] for item in items], dtype=float) for name in items[0]["figures"]
+        name: np.array([item["figures"].get(name, (0.0, 0.0)) for item in items], dtype=float)
+        for name in names
     }
     return {name: (pairs[:, 0], pairs[:, 1]) for name, pairs in table.items()}
 

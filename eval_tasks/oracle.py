@@ -21,10 +21,12 @@ from lmms_eval.api.model import lmms
 
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.answers import first_box
+from spr_plugin.eval_tasks.catalogue import module_of
 from spr_plugin.eval_tasks.model_format import given_format, named_format
 from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.loading import read_json_lines
 
+WORDS = ("classification", "captions", "short_answers", "right_or_wrong", "scene_graph")  # no box is moved
 BOXES = ("bbox", "boxes", "phrases", "objects")  # fields of documents in which truths lie
 
 
@@ -92,8 +94,8 @@ class Oracle(lmms):
         if "protocol" not in doc:
             refuse(f"--model spr_oracle knows no truth of {task}: give predictions=FILE")
         rng = random.Random(f"{self.seed} {doc['id']}")
-        protocol = importlib.import_module(f"spr_plugin.eval_tasks.{doc['protocol']}")
-        if doc["protocol"] in ("classification", "captions", "short_answers"):
+        protocol = importlib.import_module(module_of(doc["protocol"]))
+        if doc["protocol"] in WORDS:
             return protocol.doc_to_target(doc) if rng.random() >= self.noise else "I do not know"
         return protocol.doc_to_target(
             {name: _moved(value, self.noise, rng) if name in BOXES else value for name, value in doc.items()}

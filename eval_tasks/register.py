@@ -9,8 +9,10 @@ has imported the module in question.
 import functools
 from pathlib import Path
 
+from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.hooks import shims
 from spr_plugin.imports import after_import, once, replaced
+from spr_plugin.lines import say
 
 FOLDER = str(Path(__file__).resolve().with_name("tasks"))
 
@@ -21,6 +23,7 @@ def register() -> list:
     """
     after_import("lmms_eval.tasks", lambda module: add_folder(module.TaskManager))
     after_import("lmms_eval.tasks", lambda module: check_documents_first(module.TaskManager))
+    after_import("lmms_eval.tasks", lambda module: leave_out_missing(module.TaskManager))
     after_import("lmms_eval.tasks", lambda module: index_fast(module.TaskManager))
     after_import("lmms_eval.api.model", lambda module: note_models(module.lmms))
     after_import("lmms_eval.models.simple.llava", lambda module: widen_on_cpu(module.Llava))
@@ -45,6 +48,46 @@ def add_folder(task_manager) -> None:
         return initialize_tasks(self, include_path=[*paths, FOLDER], include_defaults=include_defaults)
 
     task_manager.initialize_tasks = with_our_folder
+
+
+@once
+def leave_out_missing(task_manager) -> None:
+    """Let a group of ours over lmms-eval's own tasks hold those that this lmms-eval has; the others are named
+    in a line where the group is asked for.
+    """
+    initialize_tasks, match_tasks = task_manager.initialize_tasks, task_manager.match_tasks
+
+    def members(index, group: str) -> tuple[list[str], list[str]]:
+        from spr_plugin.eval_tasks.catalogue import GROUPS
+
+        here = [name for name in GROUPS[group][0] if name in index]
+        return here, [name for name in GROUPS[group][0] if name not in index]
+
+    @functools.wraps(initialize_tasks)
+    def with_what_is_there(self, *args, **kwargs):
+        from spr_plugin.eval_tasks.catalogue import FOREIGN
+
+        index = initialize_tasks(self, *args, **kwargs)
+        for group in FOREIGN:
+            here, missing = members(index, group)
+            if group in index and missing:
+                index[group] = {**index[group], "task": here}
+        return index
+
+    @functools.wraps(match_tasks)
+    def naming(self, task_list):
+        from spr_plugin.eval_tasks.catalogue import FOREIGN
+
+        names = match_tasks(self, task_list)
+        for group in (name for name in FOREIGN if name in names):
+            here, missing = members(self.task_index, group)
+            if not here:
+                refuse(f"{group}: this lmms-eval has none of {', '.join(missing)}")
+            if missing:
+                say(f"{group}: this lmms-eval has no {', '.join(missing)}; the others are measured")
+        return names
+
+    task_manager.initialize_tasks, task_manager.match_tasks = with_what_is_there, naming
 
 
 @once

@@ -37,7 +37,7 @@ class FerretHost(LlavaHost):
         (source,) = sources
         picture = open_image(source)
         text, masks = self.with_regions(prompt, *picture.size)
-        (row,) = self.rows(picture, [(text, answer)])
+        (row,) = self.rows([picture], [(text, answer)])
         return {**row, **masks}
 
     def questions(self, pictures: Sequence, prompts: list[str]) -> list[dict]:

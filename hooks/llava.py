@@ -71,19 +71,22 @@ class LlavaHost(LlavaModel, Host):
         self.namespace = vars(sys.modules[type(self.dataset).__module__])
 
     def row(self, sources: Sequence[PictureSource], prompt: str, answer: str) -> dict:
-        (source,) = sources
-        (row,) = self.rows(open_image(source), [(prompt, answer)])
+        (row,) = self.rows([open_image(source) for source in sources], [(prompt, answer)])
         return row
 
-    def rows(self, picture, talks: list[tuple[str, str]]) -> list[dict]:
-        """Rows of (question, answer) about one picture, by the host's own data set, transformed once."""
+    def rows(self, pictures: Sequence, talks: list[tuple[str, str]]) -> list[dict]:
+        """Rows of (question, answer) about the same pictures, by the host's own data set, transformed
+        once.
+        """
         one = copy.copy(self.dataset)
         one.list_data_dict = []
         self.transform_once(one)
-        with picture_in_memory(self.namespace, picture) as name:
+        with pictures_in_memory(self.namespace, pictures) as names:
+            shown = names if len(names) > 1 else names[0]
             for asked, answer in talks:
-                turns = [{"from": "human", "value": f"<image>\n{asked}"}, {"from": "gpt", "value": answer}]
-                one.list_data_dict.append({"id": "spr", "image": name, "conversations": turns})
+                question = "<image>\n" * len(names) + asked
+                turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+                one.list_data_dict.append({"id": "spr", "image": shown, "conversations": turns})
             return [self.item(one, index) for index in range(len(talks))]
 
     def item(self, dataset, index: int) -> dict:
@@ -98,8 +101,7 @@ class LlavaHost(LlavaModel, Host):
         return bool((row["labels"] != -100).any()) and length <= self.tokenizer.model_max_length
 
     def questions(self, pictures: Sequence, prompts: list[str]) -> list[dict]:
-        (picture,) = pictures
-        rows = self.rows(picture, [(prompt, PLACEHOLDER) for prompt in prompts])
+        rows = self.rows(pictures, [(prompt, PLACEHOLDER) for prompt in prompts])
         for row in rows:
             asked = self.asked(row)
             row.update(
@@ -192,16 +194,17 @@ class _PicturesInMemory:
 
 
 @contextlib.contextmanager
-def picture_in_memory(namespace: dict, picture):
-    """An absolute path under which the script's ``Image.open`` finds ``picture``."""
+def pictures_in_memory(namespace: dict, pictures: Sequence):
+    """Absolute paths under which the script's ``Image.open`` finds these pictures."""
     if not isinstance(namespace["Image"], _PicturesInMemory):
         namespace["Image"] = _PicturesInMemory(namespace["Image"])
-    pictures, name = namespace["Image"].pictures, f"/{uuid.uuid4().hex}"
-    pictures[name] = picture
+    known, own = namespace["Image"].pictures, {f"/{uuid.uuid4().hex}": picture for picture in pictures}
+    known.update(own)
     try:
-        yield name
+        yield list(own)
     finally:
-        del pictures[name]
+        for name in own:
+            del known[name]
 
 
 def script_of(trainer, namespace: dict) -> bool:

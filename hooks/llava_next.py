@@ -1,9 +1,9 @@
 """LLaVA-NeXT and LLaVA-OneVision: LLaVA's entry points with pictures in tiles (anyres), ``modalities`` and
 chat templates.
 
-A row's picture is a list of (tiles, size, modality). Under a chat template the host also trains on the
-template's own tokens, in questions too, so that the labels do not say where an answer begins: its header
-does.
+A row's pictures are a list of (tiles, size, modality); of several the host pads each to one tile. Under a
+chat template the host also trains on the template's own tokens, in questions too, so that the labels do not
+say where an answer begins: its header does.
 """
 
 import functools
@@ -25,6 +25,7 @@ class LlavaNextHost(LlavaHost):
     """A script built like LLaVA-NeXT's ``llava/train/train.py``."""
 
     frozen_tower = None
+    most_pictures = 5
 
     def __init__(self, trainer, namespace: dict, config):
         super().__init__(trainer, namespace, config)

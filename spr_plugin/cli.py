@@ -16,6 +16,9 @@ from spr_plugin.settings import default_of
 from spr_plugin.tools.layouts import LAYOUTS
 
 FLAG = re.compile(r"--spr_\w+")
+RECIPES = ("spatial_ssrl", "spatial_thinker", "actial")  # whose questions `spr data` writes
+COLD_STARTS = ("spatial_ssrl", "actial")  # and worked answers, which need no model's boxes
+QUESTIONS = 1000
 # Flags of a run that `spr score` takes as they are.
 METHOD = ("repair", "match", "match_threshold", "count_duplicates", "reject_vague", "min_kept")
 
@@ -125,14 +128,18 @@ def status(directory, watch, as_json):
 
 
 @commands.command()
-@click.option("--annotations", required=True, help="COCO JSON with the objects of the pictures.")
-@click.option("--images", required=True, help="Folder of the pictures.")
+@click.option("--recipe", default="spr", show_default=True, help="Whose questions were answered.")
+@click.option("--questions", help="Of another recipe than spr: they, as `spr data` writes them.")
+@click.option("--recipe-config", help="YAML file with the recipe's section, as in training.")
+@click.option("--annotations", help="Of spr: COCO JSON with the objects of the pictures.")
+@click.option("--images", help="Of spr: folder of the pictures.")
 @click.option(
     "--responses",
     required=True,
-    help='JSON lines {"id", "image", "region": [x1, y1, x2, y2] in pixels, "text"}.',
+    help='JSON lines {"id", "image", "region": [x1, y1, x2, y2] in pixels, "text"}; of another recipe than'
+    ' spr {"id", "question": its id, "text"}.',
 )
-@click.option("--box-format", required=True, help="How the answers write boxes: llava, ferret, shikra …")
+@click.option("--box-format", help="How the answers write boxes: llava, ferret, shikra …")
 @click.option(
     "--aspect",
     default="pad",
@@ -161,6 +168,9 @@ def status(directory, watch, as_json):
     help="Larger pictures are left out.",
 )
 def score(
+    recipe,
+    questions,
+    recipe_config,
     annotations,
     images,
     responses,
@@ -185,23 +195,44 @@ def score(
     from spr_plugin.pairing import find_pairing
     from spr_plugin.plugins import load_file
     from spr_plugin.recipes.find import find_recipe
-    from spr_plugin.tools.score_file import Scoring
+    from spr_plugin.tools.score_file import Scoring, refuse_no_device
+    from spr_plugin.tools.score_questions import score_questions
 
     with own_flags():
         limit_pixels(max_pixels)
         refuse_no_device(device)
         for path in plugin:
             load_file(path)
+        refuse_missing(recipe, questions, annotations, images, box_format)
         asked = {"clip": clip, "detector": detector, "scorer": scorer, "lambda": lam, **method}
-        config = SPRConfig(spr=True, **{f"spr_{name}": value for name, value in asked.items()})
-        form = formats.box_format(box_format, aspect)
-        formats.refuse_unknown_aspect(box_format, aspect, f"--aspect {aspect}")
+        flags = {**asked, "recipe": [recipe], "recipe_config": recipe_config}
+        config = SPRConfig(spr=True, **{f"spr_{name}": value for name, value in flags.items()})
+        form = formats.box_format(box_format, aspect) if box_format else None
+        if form:
+            formats.refuse_unknown_aspect(box_format, aspect, f"--aspect {aspect}")
+        if recipe != "spr":
+            ready = find_recipe(config, form).on(device)
+            score_questions(ready, find_pairing(config), questions, responses, out, pairs)
+            return
         files = {Path(path).name: content(path)["hash"] for path in plugin}
         settings = {**asked, "plugin": files, "max-pixels": max_pixels}
         models = [(flag, path) for flag, path in (("--clip", clip), ("--detector", detector)) if path]
         reads = [*models, *(("--plugin", path) for path in plugin)]
         scoring = Scoring(responses, annotations, images, form, out, pairs, allow_outside, settings, reads)
         scoring.run(find_recipe(config, form).on(device), find_pairing(config))
+
+
+def refuse_missing(recipe, questions, annotations, images, box_format):
+    """UserError for what of a recipe's own inputs is not named, or is another recipe's."""
+    of_spr = {"--annotations": annotations, "--images": images, "--box-format": box_format}
+    if recipe == "spr":
+        wanted, strange = of_spr, {"--questions": questions}
+    else:
+        wanted, strange = {"--questions": questions}, {"--annotations": annotations, "--images": images}
+    if missing := [flag for flag, value in wanted.items() if not value]:
+        raise UserError(f"spr score --recipe {recipe} needs {', '.join(missing)}")
+    if given := [flag for flag, value in strange.items() if value]:
+        raise UserError(f"spr score --recipe {recipe}: {given[0]} is of another recipe; leave it out")
 
 
 @contextlib.contextmanager
@@ -219,20 +250,6 @@ def own_flags():
 def _own(flag: str, own: set[str]) -> str:
     short = _short(flag)
     return short if short in own else flag
-
-
-def refuse_no_device(device: str) -> None:
-    """UserError where nothing can be computed on it."""
-    import torch
-
-    try:
-        torch.ones(1, device=device).tolist()
-    except (
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:  # as torch says it, by kind of device
-        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from None
 
 
 @commands.command(
@@ -253,7 +270,7 @@ def sample(context, out, aspect):
         [*FLAGS, "spr_sampler"],
         "spr sample --out DIR [--aspect pad]",
     )
-    annotated = config.spr_annotations or config.spr_recipe != "spr"
+    annotated = config.spr_annotations or "spr" not in config.recipes()
     if not (out and annotated and config.spr_image_folder and config.spr_box_format):
         raise UserError("spr sample needs --out, --spr_annotations, --spr_image_folder and --spr_box_format")
     for path in config.spr_plugin:
@@ -276,7 +293,7 @@ def compare(a, b, out):
 
 
 @commands.command()
-@click.argument("benchmark", type=click.Choice(["refcoco", "flickr30k", "lvis", "vg", "spatial_ssrl"]))
+@click.argument("benchmark", type=click.Choice(["refcoco", "flickr30k", "lvis", "vg", *RECIPES]))
 @click.option("--from", "source", required=True, help="Folder of the original release, or of pictures.")
 @click.option("--to", "target", required=True, help="SPR_DATA_ROOT: gets BENCHMARK/SPLIT.parquet.")
 @click.option("--embed", is_flag=True, help="Put the pictures themselves into the files, not their paths.")
@@ -284,28 +301,37 @@ def compare(a, b, out):
 @click.option(
     "--cold_start",
     type=click.IntRange(1),
-    help="spatial_ssrl: so many worked answers, in LLaVA's JSON, for the host's own training.",
+    help="Of a recipe: so many worked answers, in LLaVA's JSON, for the host's own training.",
 )
-@click.option("--spr_recipe_config", help="spatial_ssrl: as in training.")
-@click.option("--spr_seed", type=click.IntRange(0), default=0, help="spatial_ssrl: as in training.")
-def data(benchmark, source, target, embed, allow_outside, cold_start, spr_recipe_config, spr_seed):
-    """Convert a benchmark's original release into what the tasks read, or write a recipe's cold start."""
-    if benchmark != "spatial_ssrl":
+@click.option(
+    "--questions", type=click.IntRange(1), help="Of a recipe: so many to measure by (default 1000)."
+)
+@click.option("--spr_annotations", help="Of a recipe: as in training.")
+@click.option("--spr_recipe_config", help="Of a recipe: as in training.")
+@click.option("--spr_seed", type=click.IntRange(0), default=0, help="Of a recipe: as in training.")
+def data(benchmark, source, target, embed, allow_outside, cold_start, questions, **own):
+    """Convert a benchmark's original release into what the tasks read, or write a recipe's questions, or its
+    cold start."""
+    if benchmark not in RECIPES:
         from spr_plugin.eval_tasks.releases import convert
 
-        if cold_start or spr_recipe_config:
-            raise UserError(f"spr data {benchmark}: --cold_start and --spr_recipe_config are of spatial_ssrl")
+        if cold_start or questions or own["spr_recipe_config"] or own["spr_annotations"]:
+            of = f"--questions, --spr_recipe_config and --spr_annotations are of {', '.join(RECIPES)}"
+            raise UserError(f"spr data {benchmark}: --cold_start, {of}")
         convert(benchmark, source, target, embed, allow_outside)
         return
-    from spr_plugin.tools.cold_start import write_cold_start
+    from spr_plugin.tools.cold_start import write_cold_start, write_evaluation
 
     if embed:
-        raise UserError("spr data spatial_ssrl: --embed is of releases; a cold start's pictures are files")
-    if cold_start is None:
-        raise UserError("spr data spatial_ssrl: name how many worked answers to write by --cold_start N")
-    own = {"spr_recipe_config": spr_recipe_config, "spr_seed": spr_seed, "spr_regions": cold_start}
-    config = SPRConfig(spr=True, spr_recipe=benchmark, **own)
-    print(write_cold_start(config, source, target, allow_outside))
+        raise UserError(f"spr data {benchmark}: --embed is of releases; a recipe's pictures are files")
+    if cold_start and questions:
+        raise UserError(f"spr data {benchmark}: --cold_start and --questions are two commands")
+    if cold_start and benchmark not in COLD_STARTS:
+        raise UserError(f"spr data {benchmark}: --cold_start is of {' and '.join(COLD_STARTS)}")
+    number = cold_start or questions or QUESTIONS
+    config = SPRConfig(spr=True, spr_recipe=[benchmark], spr_regions=number, **own)
+    write = write_cold_start if cold_start else write_evaluation
+    print(write(config, source, target, allow_outside))
 
 
 def main():

@@ -62,9 +62,10 @@ def spr_box_format(family: str, aspect: str | None) -> BoxFormat | None:
 
 
 @hookspec(firstresult=True)
-def spr_recipe(config: SPRConfig, box_format: BoxFormat | None) -> Recipe[Any] | None:
-    """The :class:`spr_plugin.recipes.base.Recipe` named ``config.spr_recipe``, for a model that writes boxes
-    so; ``box_format`` is None where a run is opened whose format is not known.
+def spr_recipe(name: str, config: SPRConfig, box_format: BoxFormat | None) -> Recipe[Any] | None:
+    """The :class:`spr_plugin.recipes.base.Recipe` of this name, one of those of ``--spr_recipe``, for a model
+    that writes boxes so; ``box_format`` is None where a run is opened whose format is not known. The config
+    is the recipe's own: ``spr_regions`` is its share.
     """
 
 

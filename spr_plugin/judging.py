@@ -96,7 +96,7 @@ def judge_pictures(
     """
     texts = [[candidate["text"] for candidate in row] for row in candidates]
     judged = _unread(texts) if pictures is None else recipe.judge(pictures, queries, texts)
-    return [_record(*one, recipe.name) for one in zip(queries, candidates, judged)]
+    return [_record(*one, recipe.of(one[0]).name) for one in zip(queries, candidates, judged)]
 
 
 def _unread(texts: Sequence[Sequence[str]]) -> list[Judged]:

@@ -14,6 +14,7 @@ REASONS = {
     "no_equal_length": "No two of its answers are of one length, as --spr_pairing equal_length asks.",
     "gap_too_small": "The best answer's score is not above the worst one's, or by less than --spr_min_gap.",
     "chosen_equals_rejected": "Chosen and rejected are one text, white space aside: nothing to prefer.",
+    "empty": "The answer has no words.",
     "image_unreadable": "Its picture could not be read when the answers were judged.",
     "unparsable": "The answer tries to give coordinates, and none can be read as the model's box text.",
 }

@@ -180,7 +180,7 @@ def start_of(first: Round) -> Start:
     queries, skipped, changed = settled_queries(
         folder, settings, config, recipe, first.source, restart, config.spr_overwrite
     )
-    _refuse_too_many_pictures(host, queries, config)
+    _refuse_too_many_pictures(host, queries, recipe)
     if config.spr_candidates and (config.spr_overwrite or "candidates" in changed.again):
         source = Path(config.spr_candidates)
         if source.resolve().is_relative_to(folder.path.resolve()):
@@ -200,7 +200,9 @@ def try_out(first: Round, start: Start) -> None:
     answered = not config.spr_overwrite and "candidates" not in start.changed.again
     folder = first.folder if answered else None
     check_candidates(config, first.recipe, host.box_format, start.queries, folder)
-    rehearse(host, first.recipe, start.queries, config.spr_max_new_tokens)
+    for name in dict.fromkeys(first.recipe.of(query).name for query in start.queries):
+        own = [query for query in start.queries if first.recipe.of(query).name == name]
+        rehearse(host, first.recipe, own, config.spr_max_new_tokens)
 
 
 def _enter(first: Round) -> None:
@@ -220,13 +222,13 @@ def _enter(first: Round) -> None:
         import_candidates(config, recipe, host.box_format, folder)
 
 
-def _refuse_too_many_pictures(host: Host, queries: Sequence[Query], config: SPRConfig) -> None:
-    most = max(len(query.pictures) for query in queries)
-    if most > host.most_pictures:
+def _refuse_too_many_pictures(host: Host, queries: Sequence[Query], recipe: Recipe) -> None:
+    widest = max(queries, key=lambda query: len(query.pictures))
+    if (most := len(widest.pictures)) > host.most_pictures:
         shows = "one picture" if host.most_pictures == 1 else f"{host.most_pictures} pictures"
         raise UserError(
-            f"--spr_recipe {config.spr_recipe} asks about {most} pictures at once, and {type(host).__name__}"
-            f" shows {shows}: take another recipe, or a host that shows several"
+            f"--spr_recipe {recipe.of(widest).name} asks about {most} pictures at once, and"
+            f" {type(host).__name__} shows {shows}: take another recipe, or a host that shows several"
         )
 
 

@@ -67,7 +67,7 @@ def improve(now: Round, queries: list[Query]) -> None:
             f" {folder.policy.relative_to(trainer.args.output_dir)}"
         )
     else:
-        watched = dpo.held_out(queries, now.config.spr_probe_regions)
+        watched = dpo.held_out(queries, now.config.spr_probe_regions, now.recipe)
         train_on(now, make_pairs(now, queries), watched)
     dpo.merge_adapter(trainer.model)
     # Hosts that save what trains (LoRA's) would leave these out.
@@ -120,7 +120,7 @@ def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
             else:
                 record = asdict(made)
             if record["id"] not in logged:
-                log.append({**record, "recipe": now.recipe.name})
+                log.append({**record, "recipe": now.recipe.of(query).name})
     ranks.barrier()
     records = log.read().values()
     every = [PreferencePair.from_record(record) for record in records if "skip" not in record]

@@ -27,7 +27,7 @@ BUILT_IN_OF = {
     "spr_annotations": ["spr_plugin.data.annotations"],
     "spr_box_format": ["spr_plugin.formats"],
     "spr_recipe": [
-        f"spr_plugin.recipes.{name}.recipe" for name in ("spr", "spatial_ssrl", "spatial_thinker")
+        f"spr_plugin.recipes.{name}.recipe" for name in ("spr", "spatial_ssrl", "spatial_thinker", "actial")
     ],
     "spr_scorer": ["spr_plugin.recipes.spr.scoring"],
     "spr_similarity": ["spr_plugin.hooks.clip"],

@@ -101,5 +101,5 @@ def logged_queries(folder: Folder, recipe: Recipe) -> list[Query]:
 
 def log_queries(folder: Folder, recipe: Recipe, queries: list[Query], skipped: Counter) -> None:
     """Write the log of queries, and what was left out by reason."""
-    folder.log("queries").write({**query.to_record(), "recipe": recipe.name} for query in queries)
+    folder.log("queries").write({**query.to_record(), "recipe": recipe.of(query).name} for query in queries)
     write_json(folder.skipped, dict(skipped))

@@ -105,13 +105,15 @@ class Kind:
 
     def read(self, value, name: str):
         """`value` by its type. UserError, which begins with `name` and the value, where it is of another
-        one.
+        one. A setting that takes several may be given as one.
         """
         try:
             if value is None and self.optional:
                 return None
             if not self.many:
                 return typed(value, self.type)
+            if isinstance(value, (str, int, float)):
+                return [typed(value, self.type)]
             if not isinstance(value, (list, tuple)):
                 raise ValueError("must be a list")
             return [typed(item, self.type) for item in value]

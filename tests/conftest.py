@@ -107,6 +107,24 @@ def tiny_world(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def posed_world(tmp_path_factory):
+    """``posed_world(scenes=…, views=…, layout=…, seed=…)`` → folder of posed scenes, each as it is asked for
+    once; copy it to change it.
+    """
+    from tests.examples.world import load
+
+    made = {}
+
+    def write(**sizes) -> Path:
+        key = tuple(sorted(sizes.items()))
+        if key not in made:
+            made[key] = load("posed").write_posed(tmp_path_factory.mktemp("posed"), **sizes)
+        return made[key]
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def random_llava(tmp_path_factory) -> Path:
     """Folder with llm/, clip/, data.json and images/ of a tiny LLaVA with random weights."""
     folder = tmp_path_factory.mktemp("random_llava")

@@ -7,7 +7,11 @@ import spr_plugin
 from spr_plugin.data import depth
 from spr_plugin.data.pictures import REASONS as OF_PICTURES
 from spr_plugin.meanings import LEFT_OUT, REASONS, meaning_of
+from spr_plugin.recipes.actial.meanings import MEANINGS as ACTIAL
+from spr_plugin.recipes.actial.motion import MOTIONS
+from spr_plugin.recipes.actial.pairs import MAKERS
 from spr_plugin.recipes.base import UNREADABLE
+from spr_plugin.recipes.by_text import MEANINGS as RIGHT_OR_WRONG
 from spr_plugin.recipes.spatial_ssrl.meanings import MEANINGS as SPATIAL
 from spr_plugin.recipes.spatial_thinker.meanings import MEANINGS as THINKER
 from spr_plugin.recipes.spr.meanings import MEANINGS
@@ -31,12 +35,13 @@ def test_what_is_left_out_of_a_source_has_its_sentence():
         r'["(](\w+_image_record|no_label)"', "data"
     )
     counted |= {f"box_{word}" for word in words(r"``(\w+)``  ", "formats/reading.py")}
-    assert len(counted) > 20 and counted <= LEFT_OUT.keys() | THINKER.keys()
+    assert len(counted) > 20 and counted <= LEFT_OUT.keys() | THINKER.keys() | ACTIAL.keys()
 
 
 def test_what_keeps_an_answer_or_a_pair_from_being_has_its_sentence():
     given = words(r'(?:return|else) "(\w+)"', "pairing.py") | words(r'why = "(\w+)"', "judging.py")
-    assert {"none_worse", "too_few_valid", "chosen_equals_rejected", "image_unreadable"} <= given
+    given |= words(r'unjudged\(text, "(\w+)"\)', "recipes/by_text.py")
+    assert {"empty", "none_worse", "too_few_valid", "chosen_equals_rejected", "image_unreadable"} <= given
     assert given | {UNREADABLE} <= REASONS.keys()
 
 
@@ -62,12 +67,23 @@ def test_a_recipe_s_own_meaning_comes_first_and_nobody_s_is_empty():
     assert meaning_of("small", {}, LEFT_OUT) == LEFT_OUT["small"] and meaning_of("small", {}) == ""
 
 
+def test_what_is_said_of_answers_that_are_right_or_wrong_has_its_sentence():
+    given = words(r'"((?:all_)?(?:right|wrong))"', "recipes/by_text.py")
+    assert len(given) == 4 and given | {"asked_already"} == RIGHT_OR_WRONG.keys()
+
+
 def test_what_spatial_ssrl_says_has_its_sentence():
-    recipe, answers = "recipes/spatial_ssrl", {"wrong", "right", "all_wrong", "all_right", "empty"}
+    recipe = "recipes/spatial_ssrl"
     given = words(r'Refused\("(\w+)"\)', recipe) | words(r'BadDepth\("(\w+)"\)', "data/depth.py")
-    given |= words(r'"(\w+)"', f"{recipe}/recipe.py") & answers
     given |= {depth.MISSING, depth.UNREADABLE, depth.ANOTHER_SIZE, depth.ORDINAL, depth.SHALLOW}
-    assert len(given) == 17 and given | {"exact", "format", "S"} == SPATIAL.keys()
+    assert len(given) == 12 and given | {"exact", "format", "S"} | RIGHT_OR_WRONG.keys() == SPATIAL.keys()
+
+
+def test_what_actial_says_has_its_sentence():
+    recipe = "recipes/actial"
+    given = words(r'Refused\("(\w+)"\)', recipe) | words(r'skipped\["(\w+)"\]', "data/poses.py")
+    given |= {f"no_{motion}" for motion in MOTIONS.keys() - MAKERS.keys()}
+    assert len(given) == 12 and given | {"exact", "format", "S"} | RIGHT_OR_WRONG.keys() == ACTIAL.keys()
 
 
 def test_what_spatial_thinker_says_has_its_sentence():
@@ -76,4 +92,4 @@ def test_what_spatial_thinker_says_has_its_sentence():
     own |= words(r'return "(\w+)"', f"{recipe}/recipe.py")
     own |= words(r'(?:return|else) "(too_few\w+)"', f"{recipe}/recipe.py")
     own |= words(r'"(\w+)": 0\.0', f"{recipe}/reward.py")
-    assert len(own) > 10 and own | {"S", "empty", "no_question", "unknown_id"} == THINKER.keys()
+    assert len(own) > 10 and own | {"S", "no_question", "unknown_id"} == THINKER.keys()

@@ -20,7 +20,7 @@ from spr_plugin.settings import kinds_of
         ({"spr_regions": 4.5}, "must be a whole number"),
         ({"spr_regions": True}, "must be a whole number"),
         ({"spr_learning_rate": None}, "--spr_learning_rate None"),
-        ({"spr_prompts": "plain"}, "must be a list"),
+        ({"spr_prompts": {"plain": 1}}, "must be a list"),
         ({"spr_keep_best": "perhaps"}, "neither true nor false"),
         ({"spr_clip": 5}, "--spr_clip 5"),
         ({"spr_seed": 2**64}, "--spr_seed"),

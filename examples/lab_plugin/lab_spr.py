@@ -13,7 +13,8 @@ from spr_plugin.formats.bracket import BracketFormat
 from spr_plugin.hooks.transformers_vlm import TransformersHost, base_model, find_processor
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.ids import digest
-from spr_plugin.recipes.base import Judged, JudgedAnswer, Prompt, Query, Recipe, unjudged
+from spr_plugin.recipes.base import JudgedAnswer, Prompt, Query
+from spr_plugin.recipes.by_text import ByText
 from spr_plugin.recipes.spr.scoring import localization_score
 from spr_plugin.settings import NOT_NEGATIVE, Range, setting
 
@@ -91,7 +92,7 @@ class NamesSettings:
     per_word: float = setting(0.01, "price of a word", within=NOT_NEGATIVE)
 
 
-class Names(Recipe):
+class Names(ByText):
     """What is in these pictures? The share of the objects that an answer names, less a price for every
     word.
     """
@@ -114,24 +115,12 @@ class Names(Recipe):
     def prompts(self, query):
         return [Prompt("plain", query.text)]
 
-    def judge(self, pictures, queries, texts, pooled=True):
-        return [
-            Judged(query.truth, tuple(self.judged(text, query.truth) for text in row))
-            for query, row in zip(queries, texts)
-        ]
-
-    def judged(self, text, truth):
-        """Nothing is repaired; an answer without a word has no score, and one that names all is not
-        rejected.
-        """
-        words = text.split()
-        named = sum(label in text for label in truth) / len(truth)
-        terms, score = {"named": named}, named - self.settings.per_word * len(words)
-        if not words:
-            return unjudged(text, "empty")
-        return JudgedAnswer(
-            text, terms, score, None, text, terms, score, None, "all_named" if named == 1 else None
-        )
+    def judged(self, query, text, texts):
+        """Nothing is repaired; an answer that names all is not rejected."""
+        named = sum(label in text for label in query.truth) / len(query.truth)
+        terms, score = {"named": named}, named - self.settings.per_word * len(text.split())
+        kept = "all_named" if named == 1 else None
+        return JudgedAnswer(text, terms, score, None, text, terms, score, None, kept)
 
     def measure(self, texts, queries):
         shares = [
@@ -145,8 +134,8 @@ class Names(Recipe):
 
 
 @hookimpl
-def spr_recipe(config):
-    return Names(config) if config.spr_recipe == "names" else None
+def spr_recipe(name, config):
+    return Names(config) if name == "names" else None
 
 
 # --- a host: a Hugging Face model whose questions begin with the lab's own words

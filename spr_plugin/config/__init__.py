@@ -24,13 +24,14 @@ class SPRConfig(AllFlags):
 
     def mines(self) -> bool:
         """Whether SPR's boxes come from the host's own data; another recipe says itself what it lacks."""
-        return self.spr_recipe == "spr" and self.spr_annotations is None
+        return "spr" in self.recipes() and self.spr_annotations is None
 
     def __post_init__(self) -> None:
         self._set({name: kind.read(getattr(self, name), f"--{name}") for name, kind in KINDS.items()})
         if self.spr_only:
             self._set({"spr": True})
         KINDS["spr_preset"].check(self.spr_preset, "--spr_preset")
+        KINDS["spr_recipe"].check(self.spr_recipe, "--spr_recipe")
         self._set(preset_settings(self))
         self._set({**recipe_settings(self)[0], **dpo_settings(self)[0]})
         KINDS["spr_pairing"].check(self.spr_pairing, "--spr_pairing")

@@ -41,12 +41,12 @@ def check(config: AllFlags) -> None:
             f"--spr_pairing {' '.join(config.spr_pairing)}: sft is a way to train on all pairs, and cannot be"
             " mixed; take it alone"
         )
-    if config.spr_greedy and config.spr_recipe == "spr" and PLAIN not in config.spr_prompts:
+    if config.spr_greedy and "spr" in config.recipes() and PLAIN not in config.spr_prompts:
         raise UserError(
             f"--spr_greedy: the likeliest answer is one to the prompt {PLAIN}; add it to --spr_prompts"
         )
     # An answer that is paired with itself needs no other.
-    several = {*weighed(config.spr_pairing)} != {"repaired"} and config.spr_recipe == "spr"
+    several = {*weighed(config.spr_pairing)} != {"repaired"} and "spr" in config.recipes()
     if several and len(config.spr_prompts) * config.spr_samples < 2:
         raise UserError(
             "--spr_samples 1 with one prompt variant: a preference pair needs at least two candidates"

@@ -3,6 +3,7 @@ shapes, of files what they hold.
 """
 
 import dataclasses
+import difflib
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,23 +34,36 @@ def dpo_settings(config: DPOFlags) -> tuple[Values, Values]:
 
 
 def recipe_settings(config: QueriesFlags) -> tuple[Values, Values]:
-    """(flags, settings that are no flags) of the recipe's section of ``--spr_recipe_config``."""
-    if config.spr_recipe_config is None:
-        return {}, {}
-    if isinstance(config.spr_recipe_config, dict):  # of a run that is opened: what its manifest holds
-        return {}, config.spr_recipe_config
+    """What ``--spr_recipe_config`` sets: (flags, which the section `spr` does; recipe → the section of each
+    other one that has any). UserError where it has a section of none of the recipes.
+    """
+    sections, others = _sections(config)
+    if not isinstance(config.spr_recipe_config, str):
+        return {}, sections
     file = f"--spr_recipe_config {config.spr_recipe_config}"
-    given = read_settings(
-        config.spr_recipe_config, file, yaml=not config.spr_recipe_config.lower().endswith(".json")
-    )
-    section = given.get(config.spr_recipe) or {} if config.spr_recipe in given else None
-    if not isinstance(section, dict):
-        raise UserError(
-            f"{file}: has no section {config.spr_recipe} with settings of --spr_recipe {config.spr_recipe}"
-        )
-    if config.spr_recipe != "spr":
-        return {}, section
-    return {f"spr_{name}": value for name, value in _read(section, SPR_KINDS, f"{file}: spr").items()}, {}
+    for name in (name for name in config.recipes() if name not in sections):
+        # One of several may be left as it is, but not for a slip of the finger.
+        if not sections or difflib.get_close_matches(name, others, 1, cutoff=0.85):
+            raise UserError(_no_section(file, name))
+    flags = _read(sections.pop("spr", {}), SPR_KINDS, f"{file}: spr")
+    return {f"spr_{name}": value for name, value in flags.items()}, sections
+
+
+def _sections(config: QueriesFlags) -> tuple[dict[str, Values], list[str]]:
+    """Recipe → its section, of those of ``--spr_recipe`` that have one; the names of other sections."""
+    given = config.spr_recipe_config
+    if given is None or isinstance(given, dict):  # of a run that is opened: what its manifest holds
+        return dict(given or {}), []
+    file = f"--spr_recipe_config {given}"
+    found = read_settings(given, file, yaml=not given.lower().endswith(".json"))
+    sections = {name: found[name] or {} for name in config.recipes() if name in found}
+    if wrong := [name for name, section in sections.items() if not isinstance(section, dict)]:
+        raise UserError(_no_section(file, wrong[0]))
+    return sections, [str(name) for name in found if name not in sections]
+
+
+def _no_section(file: str, name: str) -> str:
+    return f"{file}: has no section {name} with settings of --spr_recipe {name}"
 
 
 def preset_settings(config: AllFlags) -> Values:
@@ -63,29 +77,23 @@ def preset_settings(config: AllFlags) -> Values:
 
 
 def own_settings(config: QueriesFlags, settings: type[T]) -> T:
-    """The settings of a recipe other than SPR: a dataclass, whose fields are each a `setting`, made of the
-    recipe's section of ``--spr_recipe_config``. UserError names what is unknown or makes no sense.
+    """The settings of the recipe that a config of its own names, other than SPR: a dataclass, whose fields
+    are each a `setting`, made of the recipe's section of ``--spr_recipe_config``. UserError names what is
+    unknown or makes no sense.
     """
-    where = f"--spr_recipe_config {config.spr_recipe_config}: {config.spr_recipe}"
-    return settings(**_read(recipe_settings(config)[1], kinds_of(settings), where))
+    (name,) = config.recipes()
+    where = f"--spr_recipe_config {config.spr_recipe_config}: {name}"
+    return settings(**_read(_sections(config)[0].get(name, {}), kinds_of(settings), where))
 
 
 def _read(section: Values, kinds: dict[str, Kind], where: str) -> Values:
     """A section's values by their kinds, checked like flags."""
     if unknown := sorted(map(str, section.keys() - kinds.keys())):
         raise UserError(f"{where}: {', '.join(unknown)} is no setting; it takes {', '.join(sorted(kinds))}")
-    values = {
-        name: kinds[name].read(_listed(kinds[name], value), f"{where}: {name}")
-        for name, value in section.items()
-    }
+    values = {name: kinds[name].read(value, f"{where}: {name}") for name, value in section.items()}
     for name, value in values.items():
         kinds[name].check(value, f"{where}: {name}")
     return values
-
-
-def _listed(kind: Kind, value: object) -> object:
-    """A setting that takes several may be given as one."""
-    return [value] if kind.many and isinstance(value, (str, int, float)) else value
 
 
 def shaping(config: AllFlags) -> dict[str, Values]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from spr_plugin.config.shared import SeedFlags
-from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, setting
+from spr_plugin.settings import NOT_NEGATIVE, POSITIVE, SHARES, setting, weighed
 
 MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 
@@ -12,9 +12,11 @@ MAX_PIXELS = 178_956_970  # where Pillow refuses by itself
 class QueriesFlags(SeedFlags):
     """The recipe, and where its pictures and boxes come from."""
 
-    spr_recipe: str = setting(
-        "spr",
-        "what is asked and what a good answer is: spr, spatial_ssrl, spatial_thinker, or a plugin's, by name",
+    spr_recipe: list[str] = setting(
+        ["spr"],
+        "what is asked and what a good answer is: spr, spatial_ssrl, spatial_thinker, actial, or a plugin's,"
+        " by name; several share --spr_regions alike, or as NAME=SHARE",
+        within=SHARES,
         shapes="queries",
     )
     spr_recipe_config: str | None = setting(
@@ -31,8 +33,8 @@ class QueriesFlags(SeedFlags):
     )
     spr_annotations: str | None = setting(
         None,
-        "COCO-format JSON with object boxes (spatial_thinker: scene graphs); default: mined from the grounded"
-        " conversations of --data_path",
+        "COCO-format JSON with object boxes (spatial_thinker: scene graphs, actial: poses); default: mined"
+        " from the grounded conversations of --data_path",
         shapes="queries",
     )
     spr_image_folder: str | None = setting(
@@ -81,3 +83,7 @@ class QueriesFlags(SeedFlags):
         within=NOT_NEGATIVE,
         shapes="queries",
     )
+
+    def recipes(self) -> dict[str, float]:
+        """Names of the recipes, and their shares of the queries."""
+        return weighed(self.spr_recipe)

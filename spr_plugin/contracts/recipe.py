@@ -22,8 +22,9 @@ class CheckedRecipe(Recipe):
             of_kind(given, Recipe)
             has(given, Recipe.__annotations__)
             self.name = of_kind(given.name, str, "as name ")
-            if self.name != arguments["config"].spr_recipe:
-                raise Broken(f"gives the recipe {shown(self.name)} for {arguments['config'].spr_recipe}")
+            (wanted,) = arguments["config"].recipes()
+            if self.name != wanted:
+                raise Broken(f"gives the recipe {shown(self.name)} for {wanted}")
             self.BEST = of_kind(given.BEST, str, "as BEST ")
             watched = of_kind(given.WATCHED, Mapping, "as WATCHED ")
             self.WATCHED = {
@@ -122,6 +123,14 @@ class CheckedRecipe(Recipe):
             if missing := {self.BEST, *self.WATCHED} - made.keys():
                 raise Broken(f"gives no {', '.join(sorted(missing))}")
             return {of_kind(name, str): number(value, name) for name, value in made.items()}
+
+    def put(self, question: str, width: int, height: int) -> str:
+        with self._checking("put"):
+            return of_kind(self._given.put(question, width, height), str)
+
+    def answer_in(self, text: str) -> str | None:
+        with self._checking("answer_in"):
+            return of_kind(self._given.answer_in(text), (str, type(None)))
 
     def read(self, record: Mapping) -> Query:
         with self._checking("read"):

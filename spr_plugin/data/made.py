@@ -1,13 +1,16 @@
 """Pictures that are made of a file's by plain steps: cuts that are moved, turned and scaled, fills, marks.
 
 A step is a tuple of a name, numbers and words, so that a record holds it and every process makes the same
-pixels of it. Numbers are whole pixels; boxes are xyxy.
+pixels of it. Numbers are whole pixels, but for those of "seen"; boxes are xyxy.
 
     ("page", width, height, colour)                  an empty picture of that size, on which goes on
     ("cut", box of the file's picture, turn, box)    a part of the file's picture, turned, scaled to the box
     ("fill", box, colour)
     ("mark", box, letter)                            an outline, its letter on a plate beside it
     ("letter", box, letter)                          a letter that fills the box's height, black on white
+    ("seen", width, height, (a, b, c, d, e, f, g, h))
+        the file's picture from another side of the same lens: (x, y) shows what lies at
+        (ax + by + c, dx + ey + f) / (gx + hy + 1)
 
 Knows nothing of files.
 """
@@ -77,6 +80,13 @@ def turned(piece: Image.Image, turn: str) -> Image.Image:
     return piece if transpose is None else piece.transpose(transpose)
 
 
+def _seen(
+    picture: Image.Image, made: Image.Image, width: int, height: int, numbers: tuple[float, ...]
+) -> Image.Image:
+    kind, filter = Image.Transform.PERSPECTIVE, Image.Resampling.BICUBIC
+    return picture.transform((width, height), kind, numbers, filter)
+
+
 def _fill(picture: Image.Image, made: Image.Image, box: PixelBox, colour: str) -> Image.Image:
     made.paste(colour, box)
     return made
@@ -124,4 +134,5 @@ STEPS: dict[str, Callable[..., Image.Image]] = {
     "fill": _fill,
     "mark": _mark,
     "letter": _letter,
+    "seen": _seen,
 }

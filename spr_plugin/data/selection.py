@@ -15,7 +15,7 @@ import dataclasses
 import pickle
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,7 +112,9 @@ def keys_of_picture(name: Key) -> frozenset[Key]:
     return frozenset(map(int, filter(None, [*padded, *behind, bare]))) or frozenset([base])
 
 
-def excluded(paths: Sequence[str]) -> dict[str, frozenset[Key]]:
+def excluded(
+    paths: Sequence[str], keys_of: Callable[[Key], frozenset[Key]] = keys_of_picture
+) -> dict[str, frozenset[Key]]:
     """Keys of the pictures that each of the files and folders of ``--spr_exclude`` names.
 
     A file holds one picture a line (``.txt``), JSON lines, a JSON list, COCO-like JSON (its ``images``), or
@@ -129,9 +131,9 @@ def excluded(paths: Sequence[str]) -> dict[str, frozenset[Key]]:
             if isinstance(row, dict) and "coco_id" in row:
                 only_translate.add(path)
                 if row["coco_id"] is not None:
-                    genome[f"{row.get('image_id')}.jpg"] = _row_keys(row, path, "coco_id")
+                    genome[f"{row.get('image_id')}.jpg"] = _row_keys(row, path, keys_of, "coco_id")
             elif not (isinstance(row, dict) and row.get("split") == "train"):
-                keys |= _row_keys(row, path)
+                keys |= _row_keys(row, path, keys_of)
     copies = {path: {name for name, coco in genome.items() if coco & keys} for path, keys in named.items()}
     translated = only_translate if any(copies.values()) else set()
     return {
@@ -166,7 +168,9 @@ def _rows(file: Path) -> Iterable[object]:
         raise UserError(f"{name}: not a list of pictures ({error})") from None
 
 
-def _row_keys(row: object, path: str, *fields: str) -> frozenset[Key]:
+def _row_keys(
+    row: object, path: str, keys_of: Callable[[Key], frozenset[Key]], *fields: str
+) -> frozenset[Key]:
     fields = fields or FIELDS
     name = (
         next((row[field] for field in fields if row.get(field) is not None), None)
@@ -174,7 +178,7 @@ def _row_keys(row: object, path: str, *fields: str) -> frozenset[Key]:
         else row
     )
     if isinstance(name, (int, str)) and name != "":
-        return keys_of_picture(name)
+        return keys_of(name)
     raise UserError(
         f"--spr_exclude {path}: a record names no picture (looked for {', '.join(fields)}): {str(row)[:80]}"
     )

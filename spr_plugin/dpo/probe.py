@@ -17,17 +17,21 @@ from spr_plugin.training import ranks, weights
 from spr_plugin.training.engine import generating
 from spr_plugin.training.host import Host
 
-ENOUGH = 4  # fewer answers say nothing about a collapse
-
-
 Values = dict[str, float]  # what the recipe measures, by name
 
 
-def held_out(queries: list[Query], wanted: int) -> list[Query]:
+def held_out(queries: list[Query], wanted: int, recipe: Recipe) -> list[Query]:
     """Queries to watch, and not to train on: ``wanted``, at most a tenth of all, by the lowest ids, which are
-    hashes.
+    hashes; where several recipes ask, of each as many as its share of the queries.
     """
-    return sorted(queries, key=lambda query: query.id)[: min(wanted, len(queries) // 10)]
+    each: dict[str, list[Query]] = {}
+    for query in sorted(queries, key=lambda query: query.id):
+        each.setdefault(recipe.of(query).name, []).append(query)
+    number = min(wanted, len(queries) // 10)
+    # By how far into its own recipe's queries each stands.
+    places = ((place / len(own), query) for own in each.values() for place, query in enumerate(own))
+    first = sorted(places, key=lambda placed: (placed[0], placed[1].id))[:number]
+    return sorted((query for _, query in first), key=lambda query: query.id)
 
 
 def greedy(host: Host, recipe: Recipe, queries: list[Query], batch: int, max_new_tokens: int) -> list[str]:
@@ -104,10 +108,10 @@ class Watch:
 
     def collapsed(self) -> str | None:
         """What fell below ``--spr_collapse`` of its value at the entry."""
-        if len(self.queries) < ENOUGH or 0 not in self.seen:
+        if 0 not in self.seen:
             return None
         before, now = self.seen[0], self.seen[max(self.seen)]
-        told = [name for name, least in self.recipe.WATCHED.items() if before[name] >= least]
+        told = [name for name, least in self.recipe.watched(self.queries).items() if before[name] >= least]
         fallen = [name for name in told if now[name] < self.config.spr_collapse * before[name]]
         return ", ".join(f"{name} {before[name]:.2f} → {now[name]:.2f}" for name in fallen) or None
 

@@ -124,7 +124,9 @@ def _loaded(aspect: str, device: str, flags: str) -> SPR:
     config, form = _config(aspect, **json.loads(flags))
     recipe = find_recipe(config, form).on(device)
     if not isinstance(recipe, SPR):
-        raise UserError(f"spr_recipe={config.spr_recipe!r}: a region's answers are scored by the recipe spr")
+        raise UserError(
+            f"spr_recipe={' '.join(config.spr_recipe)!r}: a region's answers are scored by the recipe spr"
+        )
     return recipe
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # The reason of a text that tries to be an answer and cannot be read as one.
 UNREADABLE = "unparsable"
+ENOUGH = 4  # fewer answers say nothing about a collapse
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,16 @@ class Recipe(ABC, Generic[AnyQuery]):
     MEANINGS: Mapping[str, str] = {}
     learned: str = ""
 
+    def of(self, query: AnyQuery) -> Recipe[Any]:
+        """The recipe that a query of this one's is of: itself, but where several are one
+        (:mod:`spr_plugin.recipes.several`).
+        """
+        return self
+
+    def watched(self, queries: Sequence[AnyQuery]) -> Mapping[str, float]:
+        """Of WATCHED what the answers to these queries tell a collapse by."""
+        return self.WATCHED if len(queries) >= ENOUGH else {}
+
     def after(self, answers: Iterable[tuple[AnyQuery, str, str]]) -> Recipe[AnyQuery]:
         """This recipe with what all answers of a run tell about its model, before any of them is judged; the
         same on every rank. What it tells is said by `learned`.
@@ -252,6 +263,16 @@ class Recipe(ABC, Generic[AnyQuery]):
 
         BEST and WATCHED are among them.
         """
+
+    def put(self, question: str, width: int, height: int) -> str:
+        """Somebody else's question, about a picture of so many pixels, as this recipe puts its own: a model
+        that was trained on these answers worse where it is asked otherwise.
+        """
+        return question
+
+    def answer_in(self, text: str) -> str | None:
+        """The answer alone that a text gives, or None where it is not in this recipe's form."""
+        return text
 
     def read(self, record: Mapping[str, Any]) -> Query:
         """The query of a record."""

@@ -14,14 +14,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from spr_plugin.data.pictures import Picture, image_size
 from spr_plugin.errors import UserError
 from spr_plugin.ids import digest
 from spr_plugin.loading import read_json_lines
 from spr_plugin.progress import listed
-from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Prompt, Query, Recipe, Source
+from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Prompt, Query, Source
+from spr_plugin.recipes.by_text import ByText
 
 if TYPE_CHECKING:
     from spr_plugin.formats import BoxFormat
@@ -32,7 +31,7 @@ MOST_PICTURES = 5
 SHORT = 8  # words of an answer that still is one
 
 
-class GivenPairs(Recipe[Query]):
+class GivenPairs(ByText[Query]):
     """Pairs that were made elsewhere.
 
     Args:
@@ -76,18 +75,11 @@ class GivenPairs(Recipe[Query]):
         """Both, the chosen one first."""
         return [query.truth[side] for side in SIDES]
 
-    def judge(
-        self,
-        pictures: Sequence[Image.Image],
-        queries: Sequence[Query],
-        texts: Sequence[Sequence[str]],
-        pooled: bool = True,
-    ) -> list[Judged]:
-        """1 for the chosen one, 0 for the other."""
-        return [
-            Judged(query.truth, tuple(_judged(text, query) for text in row))
-            for query, row in zip(queries, texts)
-        ]
+    def judged(self, query: Query, text: str, texts: Sequence[str]) -> JudgedAnswer:
+        """1 for the chosen one, 0 for the other; whatever pairs them, neither takes the other's place."""
+        chosen = text == query.truth["chosen"]
+        score, kept = (1.0, None) if chosen else (0.0, "rejected")
+        return JudgedAnswer(text, {}, score, None, text, {}, score, kept, "chosen" if chosen else None)
 
     def measure(self, texts: Sequence[str], queries: Sequence[Query]) -> dict[str, float]:
         """How like the chosen answers these are, word by word: 1 where they are equal."""
@@ -123,13 +115,6 @@ def _pictures(folder: str, names: Sequence[str]) -> tuple[Picture, ...] | str:
             return size
         pictures.append(Picture(name, path, *size))
     return tuple(pictures)
-
-
-def _judged(text: str, query: Query) -> JudgedAnswer:
-    # Whatever pairs them: neither takes the other's place.
-    chosen = text == query.truth["chosen"]
-    score, kept = (1.0, None) if chosen else (0.0, "rejected")
-    return JudgedAnswer(text, {}, score, None, text, {}, score, kept, "chosen" if chosen else None)
 
 
 def read_pair(row: object, where: str) -> dict[str, Any]:

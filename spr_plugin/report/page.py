@@ -15,6 +15,7 @@ from spr_plugin import runs
 from spr_plugin.drawing import COLORS
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_text
+from spr_plugin.meanings import LEFT_OUT, REASONS, meaning_of
 from spr_plugin.pairing import find_pairing
 from spr_plugin.report import figures
 from spr_plugin.report.examples import Pictures, Shown, clipped, examples_of
@@ -62,8 +63,11 @@ def summary(run: SavedRun) -> dict[str, Any]:
         run.records("pairs").values(),
         run.records("lengths").values(),
     )
+    own = run.recipe.MEANINGS if run.recipe else {}
+    reasons = {reason for step in funnel for reason in step["left_out"]}
     return {
         "funnel": funnel,
+        "meanings": {reason: meaning_of(reason, own, REASONS | LEFT_OUT) for reason in reasons},
         "terms": figures.mean_terms(groups),
         "distributions": figures.distributions(groups),
         "lambdas": _lambdas(run),

@@ -63,9 +63,10 @@ def settings_of(
     """
     settings = shaping(config)
     settings["candidates"]["box"] = box
-    recipe = {name: settings["queries"][name] for name in ("spr_recipe", "spr_recipe_config")}
+    sections = settings["queries"]["spr_recipe_config"].items()
+    of_recipes = {name: {key: _setting(key, value) for key, value in own.items()} for name, own in sections}
     for stage in RECIPE_STAGES:
-        settings[stage] |= recipe
+        settings[stage] |= {"spr_recipe": settings["queries"]["spr_recipe"], "spr_recipe_config": of_recipes}
     settings["queries"]["spr_pairs"] = of_file(config.spr_pairs)
     if config.spr_annotations is None and config.spr_pairs is None:
         settings["queries"] |= {"data_path": of_file(data_path), "box": box}
@@ -86,6 +87,11 @@ def settings_of(
             settings[stage]["spr_plugin"] = {"path": " ".join(paths), "hash": digest(hashes)}
     as_a_manifest_gives_them: dict[str, Settings] = json.loads(json.dumps(settings, default=str))
     return as_a_manifest_gives_them
+
+
+def _setting(name: str, value: Any) -> Any:
+    """What stands for a recipe's own setting: a file of annotations counts by its content too."""
+    return of_file(value) if name == "annotations" and isinstance(value, str) else value
 
 
 def of_file(path: AnyPath | None) -> Any:

@@ -138,10 +138,9 @@ class SavedRun:
         """What it was made with, as flags; what this version does not know is left out, and plugins are:
         they are joined in a manifest, and none of their files is looked at, only what is loaded already.
         """
-        files = {name: value["path"] for name, value in self.config.items() if _is_file(value)}
         flags = SPRConfig()
-        known = {name: value for name, value in self.config.items() if name in vars(flags)}
-        return flags.but_for({**known, **files, "spr_plugin": []})
+        known = {name: _value(value) for name, value in self.config.items() if name in vars(flags)}
+        return flags.but_for({**known, "spr_plugin": []})
 
     @functools.cached_property
     def recipe(self) -> Recipe[Any] | None:
@@ -186,9 +185,11 @@ class SavedRun:
         return [SavedRun(folder) for folder in self.folder.rounds()]
 
 
-def _is_file(value: object) -> bool:
-    """Whether a manifest holds a flag's file and its hash."""
-    return isinstance(value, dict) and value.keys() >= {"path", "hash"}
+def _value(value: Any) -> Any:
+    """Of what a manifest holds for a flag: of a file, also in a recipe's section, where it lay."""
+    if not isinstance(value, dict):
+        return value
+    return value["path"] if value.keys() >= {"path", "hash"} else {k: _value(v) for k, v in value.items()}
 
 
 def open(path: AnyPath, plugins: Iterable[str] = ()) -> SavedRun:

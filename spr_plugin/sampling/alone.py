@@ -115,7 +115,7 @@ def candidates_of(
         for name in [*SHARED, "box"]
         if source.config.get(name) != ours[name]
     ]
-    if config.spr_recipe != "spr":  # its code shapes prompts and answers, wherever its file lies
+    if {*config.recipes()} != {"spr"}:  # its code shapes prompts and answers, wherever its file lies
         files = (one.get("spr_plugin") or {} for one in (source.config, ours))
         if len({file.get("hash") for file in files}) > 1:
             changed.append("--spr_plugin has another content")

@@ -51,7 +51,7 @@ def candidate(ask: Ask, index: int, raw: str, recipe: Recipe) -> dict:
     raw = sound(raw)
     text = recipe.restated(raw, prompt, query)
     made = Candidate(candidate_id(query.id, prompt.kind, index), query.id, prompt.kind, index, raw, text)
-    return {**asdict(made), "recipe": recipe.name}
+    return {**asdict(made), "recipe": recipe.of(query).name}
 
 
 def batch_plan(queries: list[Query], recipe: Recipe, size: int, turn: int = 0) -> list[dict]:
@@ -74,13 +74,17 @@ def batch_plan(queries: list[Query], recipe: Recipe, size: int, turn: int = 0) -
     ]
 
 
-def undecided(queries: Iterable[Query], recipe: Recipe, candidates: Iterable[dict], most: int) -> list[Query]:
-    """The queries whose answers of index below ``most`` are not enough: others may make a pair."""
+def undecided(
+    queries: Iterable[Query], recipe: Recipe, candidates: Iterable[dict], samples: int, turn: int
+) -> list[Query]:
+    """The queries that are asked in a later turn: their recipe has so many, and their answers in the turns
+    before, of ``samples`` each, are not enough: others may make a pair.
+    """
     texts: dict[str, list[str]] = {}
     for one in candidates:
-        if one["index"] < most:
+        if one["index"] < turn * samples:
             texts.setdefault(one["query"], []).append(one["text"])
-    answered = ((query, texts.get(query.id, [])) for query in queries)
+    answered = ((query, texts.get(query.id, [])) for query in queries if recipe.of(query).again >= turn)
     # Of pictures that cannot be read all are empty, and would be again.
     return [query for query, own in answered if any(own) and not recipe.enough(query, own)]
 

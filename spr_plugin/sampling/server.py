@@ -64,11 +64,10 @@ class Server:
         model: the name that is asked.
     """
 
-    def __init__(self, config: CandidatesFlags, candidates: Path | None = None, thoughts: bool = False):
+    def __init__(self, config: CandidatesFlags, candidates: Path | None = None):
         """
         Args:
             candidates: folder of what a server has answered before, if any: the same model is to go on.
-            thoughts: they belong to its answers.
         """
         try:
             import openai
@@ -77,7 +76,6 @@ class Server:
             raise UserError(needs) from None
         assert config.spr_sampler_url, "without it --spr_sampler openai is refused"
         self.config, self.name, self.url = config, name_of(config), config.spr_sampler_url
-        self.thoughts = thoughts
         self.secrets = secrets_of(self.url, os.environ)
         for name in ("httpx", "httpx2"):  # what the client is built on logs every address that it asks
             logging.getLogger(name).addFilter(self._clean_record)
@@ -116,15 +114,21 @@ class Server:
             )
         return named or before or models[0]
 
-    def answer(self, pictures: list[str], text: str, seed: int | None, stop: threading.Event) -> str:
+    def answer(
+        self, pictures: list[str], text: str, seed: int | None, stop: threading.Event, thoughts: bool = False
+    ) -> str:
         """The answer to a prompt with pictures (data URLs), without a seed the likeliest. A reply that is
-        none is asked for again, until ``stop``."""
+        none is asked for again, until ``stop``.
+
+        Args:
+            thoughts: they belong to the answer.
+        """
         left = RETRIES
         while True:
             with self._speaking():
                 try:
                     reply = self._completion(pictures, text, seed)
-                    return redacted(answer_in(reply, self.thoughts), self.secrets)
+                    return redacted(answer_in(reply, thoughts), self.secrets)
                 except Malformed:
                     if not left or stop.wait(PAUSE):
                         raise
@@ -186,7 +190,7 @@ def ask_server(
     candidate: Callable,
     shown_by: Callable,
     most_empty: float,
-    thoughts: bool = False,
+    thinks: Callable,
 ) -> list[dict]:
     """Fill ``log`` with candidates; the records of those that are empty are returned, not logged: whoever
     mends the server asks again.
@@ -196,12 +200,12 @@ def ask_server(
         candidate: (ask, index, answer) → record.
         shown_by: ask → the PIL pictures that its prompt shows, None if one cannot be read.
         most_empty: with more empty answers than this there is no need to go on.
-        thoughts: they belong to the answers.
+        thinks: ask → whether thoughts belong to its answers.
 
     Raises:
         UserError: the server refuses a request, or does not answer however often it is asked.
     """
-    server = Server(config, log.directory, thoughts)
+    server = Server(config, log.directory)
     write_json(log.directory / SERVED, {"model": server.model})
     writing, failed, empty = threading.Lock(), threading.Event(), []
 
@@ -212,7 +216,7 @@ def ask_server(
             if failed.is_set():
                 return
             try:
-                answer = server.answer(addresses, ask[1].text, seed, failed) if pictures else ""
+                answer = server.answer(addresses, ask[1].text, seed, failed, thinks(ask)) if pictures else ""
             except UserError:
                 failed.set()
                 raise

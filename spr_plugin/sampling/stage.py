@@ -59,7 +59,7 @@ def sample(
 
     def work_of(turn: int) -> tuple[list[dict], set[str]]:
         # Seen by its earlier turns alone, which are whole: whoever goes on here decides the same.
-        if turn and (again := undecided(queries, recipe, log.read().values(), turn * samples)):
+        if turn and (again := undecided(queries, recipe, log.read().values(), samples, turn)):
             add_turn(plan, batch_plan(again, recipe, size, turn))
         return left_to_do(log, plan, lambda: batch_plan(queries, recipe, size), samples)
 
@@ -108,7 +108,11 @@ def _sample_on_server(
     bar = progress(batches, len(batches), "sampling", show=ranks.rank() == 0)
     asked = ((ask, missing(batch, ask)) for batch in bar for ask in asks_of(batch))
     most_empty = config.spr_max_empty * wanted
-    told = asked, config, log, record, shown_by, most_empty, recipe.thinks
+
+    def thinks(ask: Ask) -> bool:
+        return recipe.of(ask[0]).thinks
+
+    told = asked, config, log, record, shown_by, most_empty, thinks
     empty = ask_server(*told) if batches else []
     silent = sum(ranks.from_all(len(empty)))
     if silent > most_empty:

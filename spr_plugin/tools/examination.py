@@ -155,9 +155,8 @@ def _settings(seen: Seen) -> str:
     trains = "an adapter of its own" if config.spr_tune == "lora" else "the weights that the host trains"
     models = {"--spr_clip": config.spr_clip, "--spr_detector": config.spr_detector}
     named = ", ".join(f"{flag} {path}" for flag, path in models.items() if path)
-    return (
-        f"recipe {config.spr_recipe}; trains {trains}, or the host's adapter; {named or 'no model to score'}"
-    )
+    recipes, scored = " and ".join(config.recipes()), named or "no model to score"
+    return f"recipe {recipes}; trains {trains}, or the host's adapter; {scored}"
 
 
 def _output_dir(seen: Seen) -> str:
@@ -189,7 +188,7 @@ def _data(seen: Seen) -> str:
     source = config.spr_annotations and f"--spr_annotations {config.spr_annotations}"
     if source is None:
         mined, folder = first.host.data_path, config.spr_image_folder or first.host.image_folder
-        source = f"boxes mined from --data_path {mined}" if config.spr_recipe == "spr" else f"{folder}"
+        source = f"boxes mined from --data_path {mined}" if config.mines() else f"{folder}"
     pictures = len({picture.path for query in queries for picture in query.pictures})
     skipped = read_json(first.folder.skipped) if start.skipped is None else start.skipped
     left_out = f"left out: {listed(skipped or {}) or 'nothing'}"

@@ -30,6 +30,13 @@ IMAGES = "images"  # the folder of the pictures
 PNG = b"\x89PNG\r\n\x1a\n"
 UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 LONGEST_NAME = 60
+# Where pairs come from, as a card calls it → what of a run's settings names it.
+SOURCES = {
+    "pictures": "spr_image_folder",
+    "annotations": "spr_annotations",
+    "conversations": "data_path",
+    "pairs": "spr_pairs",
+}
 AT_ONCE = 64  # rows whose pictures are in memory
 
 
@@ -192,12 +199,19 @@ def card(run: SavedRun, layout: Layout, counts: Mapping[str, Any]) -> str:
     text: str = template("card.md").render(
         counts=counts,
         queries=len(run.queries),
+        sources={what: _named(value) for what, name in SOURCES.items() if (value := run.config.get(name))},
         flags={name: json.dumps(_public(value), ensure_ascii=False) for name, value in run.config.items()},
         seed=run.flags.spr_seed,
         version=run.version,
         layout=layout,
     )
     return text
+
+
+def _named(value: Any) -> str:
+    """A file or folder of a run's settings by its name alone."""
+    path = value.get("path") if isinstance(value, dict) else value
+    return os.path.basename(str(path).rstrip(os.sep))
 
 
 def _public(value: Any) -> Any:

@@ -53,12 +53,39 @@ def test_a_wrong_section_is_one_line(tmp_path, text, words):
 def test_another_recipe_s_section_is_its_own(tmp_path):
     file = recipe_file(tmp_path, "names: {together: 3}")
     config = SPRConfig(spr=True, spr_recipe="names", spr_recipe_config=file)
-    assert shaping(config)["queries"]["spr_recipe_config"] == {"together": 3}
+    assert shaping(config)["queries"]["spr_recipe_config"] == {"names": {"together": 3}}
 
 
 def test_a_setting_that_takes_several_may_be_given_as_one(tmp_path):
     config = SPRConfig(spr=True, spr_recipe_config=recipe_file(tmp_path, "spr: {pairing: repaired}"))
     assert config.spr_pairing == ["repaired"]
+    assert SPRConfig(spr=True, spr_recipe="names").spr_recipe == ["names"]
+
+
+# --- several recipes
+
+
+def test_each_recipe_has_its_own_section_and_one_may_have_none(tmp_path):
+    file = recipe_file(tmp_path, "spr: {lambda: 0.3}\nnames: {together: 3}\nthird: {a: 1}")
+    both = SPRConfig(spr=True, spr_recipe=["spr", "names"], spr_recipe_config=file)
+    assert both.spr_lambda == 0.3
+    assert shaping(both)["queries"]["spr_recipe_config"] == {"names": {"together": 3}}
+    without = SPRConfig(spr=True, spr_recipe=["spr", "other"], spr_recipe_config=file)
+    assert shaping(without)["queries"]["spr_recipe_config"] == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("third: {a: 1}", "has no section spr"),
+        ("spr: {}\nname: {together: 3}", "has no section names"),
+        ("spr: {}\nnames: 3", "has no section names"),
+        ("names: {}\nspr: {lamda: 0.3}", "spr: lamda is no setting"),
+    ],
+)
+def test_a_section_that_is_none_of_several_recipes_is_one_line(tmp_path, text, words):
+    with pytest.raises(UserError, match=words):
+        SPRConfig(spr=True, spr_recipe=["spr", "names"], spr_recipe_config=recipe_file(tmp_path, text))
 
 
 # --- presets

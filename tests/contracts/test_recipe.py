@@ -53,6 +53,12 @@ class Lab(Recipe):
     def measure(self, texts, queries):
         return self.given.get("measure", {"n": 1})
 
+    def put(self, question, width, height):
+        return self.given.get("put", question)
+
+    def answer_in(self, text):
+        return self.given.get("answer_in", text)
+
     def draw(self, query, judged):
         return self.given.get("draw", [([], [Mark("truth", (1, 2, 3, 4))])] * len(judged.answers))
 
@@ -68,8 +74,8 @@ class Plugin:
         self.recipe, self.pairing = recipe, pairing
 
     @hookimpl
-    def spr_recipe(self, config):
-        return self.recipe if config.spr_recipe == "lab" else None
+    def spr_recipe(self, name):
+        return self.recipe if name == "lab" else None
 
     @hookimpl
     def spr_pairing(self, name):
@@ -100,6 +106,8 @@ def use(recipe):
     ready.measure(["a"], [one])
     ready.draw(one, judged)
     ready.facets(one)
+    ready.put("What?", 60, 40)
+    ready.answer_in("a")
     ready.reweighed(judged.answers[0].terms, 0.5)
     return judged
 
@@ -120,6 +128,8 @@ WRONG = {
     ),
     "six pictures": (dict(queries=[query(pictures=(PICTURE,) * 6)]), "queries .*6 pictures"),
     "one id twice": (dict(queries=[query(), query(text="Or?")]), "queries .*two queries"),
+    "a question that is none": (dict(put=None), "put gives None"),
+    "an answer that is a number": (dict(answer_in=3), "answer_in gives int"),
     "enough without saying": (dict(enough=None), "enough gives None"),
     "a prompt without text": (dict(prompts=[Prompt("plain", None)]), "prompts gives as text"),
     "a crop off the picture": (

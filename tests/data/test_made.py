@@ -87,3 +87,20 @@ def test_a_file_that_broke_or_vanished_is_named_by_its_path(file, tmp_path):
     (tmp_path / "a.png").unlink()
     with pytest.raises(UserError, match=r"record a: .*a\.png has vanished"):
         read_all([made])
+
+
+def test_a_picture_seen_from_another_side(file):
+    """Numbers that move, enlarge and slant; what the file does not hold is black."""
+    whole = pixels(open_image(file))
+
+    def seen(*numbers, size=(60, 40)):
+        made = MadePicture("a", file, *size, (("seen", *size, numbers),))
+        assert picture_of(json.loads(json.dumps(asdict(made)))) == made
+        return pixels(open_image(made))
+
+    assert (seen(1, 0, 0, 0, 1, 0, 0, 0) == whole).all()
+    assert (seen(1, 0, 7, 0, 1, 3, 0, 0, size=(50, 30)) == whole[3:33, 7:57]).all()
+    assert not seen(1, 0, -10, 0, 1, 0, 0, 0)[:, :10].any()
+    assert (seen(-1, 0, 60, 0, 1, 0, 0, 0) == whole[:, ::-1]).all()
+    slanted = seen(1, 0, 0, 0, 1, 0, 0.01, 0)
+    assert (slanted[:, 0] != whole[:, 0]).any() and not (slanted == whole).all()

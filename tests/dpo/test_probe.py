@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from spr_plugin.boxes import Box, Space
+from spr_plugin.config import SPRConfig
 from spr_plugin.config.dpo import DPOFlags
 from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.dpo import choose_trainable, improve, probe
@@ -39,11 +40,14 @@ def query(path, index=0, width=40, height=40):
 
 
 def test_held_out_regions_are_at_most_a_tenth():
+    recipe = find_recipe(SPRConfig(), None)
     queries = [query("x", index) for index in range(50)]
     assert (
-        len(held_out(queries, 16)) == 5 and len(held_out(queries, 2)) == 2 and held_out(queries[:9], 16) == []
+        len(held_out(queries, 16, recipe)) == 5
+        and len(held_out(queries, 2, recipe)) == 2
+        and held_out(queries[:9], 16, recipe) == []
     )
-    assert held_out(queries, 3) == held_out(queries[::-1], 3)
+    assert held_out(queries, 3, recipe) == held_out(queries[::-1], 3, recipe)
 
 
 class Said(list):

@@ -279,3 +279,57 @@ def test_two_processes_by_lmms_eval_s_command(data_root, launcher, tmp_path):
     assert done.returncode == 0
     assert Counter(sample["details"]["id"] for sample in samples) == Counter(f"val-{n}" for n in range(6))
     assert all(sample["filtered_resps"][0] for sample in samples)
+
+
+# --- questions put as a recipe puts its own
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says", "put", "said"),
+    [
+        ("spatial_ssrl", r"<think>So.</think> \boxed{B}", r"in \boxed{}.", "B"),
+        ("actial", "<think>So.</think><answer>left</answer>", "<answer> and </answer>.", "left"),
+        (
+            "spatial_thinker",
+            '<observe></observe><scene>{"objects": []}</scene><think></think><answer>(B) left</answer>',
+            "Image size: 112 x 112",
+            "(B) left",
+        ),
+    ],
+)
+def test_other_people_s_questions_are_put_as_a_recipe_s(
+    at_root, pictures, monkeypatch, recipe, says, put, said
+):
+    """Their prompts get the recipe's words, answers may be long, and of them the answer alone counts; our own
+    tasks are asked as they are.
+    """
+    import lmms_eval.models
+
+    monkeypatch.setenv("SPR_BOX_FORMAT", "llava:square")
+    made = f"pretrained={TINY},recipe={recipe}"
+    model = lmms_eval.models.get_model("spr_llava").create_from_arg_string(made, {"device": "cpu"})
+    seen, questions = [], model.questioned.questions
+    monkeypatch.setattr(
+        model.questioned, "questions", lambda *given: seen.append(given[1]) or questions(*given)
+    )
+    monkeypatch.setattr(model.questioned, "texts", lambda answers: [says for _ in answers])
+    square = pictures[0].resize((112, 112))
+    theirs = answers(model, [("Left of what? A or B?", [square])], task="cv_bench", max_new_tokens=4)
+    assert theirs == [said] and seen[-1][0].startswith("Left of what?") and put in seen[-1][0]
+    assert answers(model, [("Left?", [square])], task="spr_viewpoint", max_new_tokens=4) == [says]
+    assert seen[-1] == ["Left?"]
+    assert answers(model, [("Left?", [])], task="cv_bench", max_new_tokens=4) == [said] and seen[-1] == [
+        "Left?"
+    ]
+    monkeypatch.setattr(model.questioned, "texts", lambda answers: ["It is B." for _ in answers])
+    assert answers(model, [("Left?", [square])], task="cv_bench", max_new_tokens=4) == ["It is B."]
+
+
+def test_a_recipe_that_nobody_has_is_refused(at_root, monkeypatch, capfd):
+    import lmms_eval.models
+
+    monkeypatch.setenv("SPR_BOX_FORMAT", "llava:square")
+    made = f"pretrained={TINY},recipe=other"
+    with pytest.raises(SystemExit):
+        lmms_eval.models.get_model("spr_llava").create_from_arg_string(made, {"device": "cpu"})
+    assert "--model_args recipe=other: --spr_recipe other: no plugin has it" in capfd.readouterr().err

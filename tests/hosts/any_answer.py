@@ -31,5 +31,5 @@ class AnyAnswer(SPR):
 
 
 @hookimpl
-def spr_recipe(config, box_format):
-    return AnyAnswer(config, box_format) if config.spr_recipe == "any" else None
+def spr_recipe(name, config, box_format):
+    return AnyAnswer(config, box_format) if name == "any" else None

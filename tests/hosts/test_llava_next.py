@@ -3,16 +3,21 @@ the real one.
 """
 
 import json
+from pathlib import Path
 
+import certifi
 import pytest
 import torch
 from PIL import Image
 
+from spr_plugin import runs
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json
 from spr_plugin.hooks.llava_next import LlavaNextHost, spr_host
 from spr_plugin.pairing import PreferencePair
+from spr_plugin.runs.log import Log
+from spr_plugin.tools.cold_start import write_cold_start
 
 from . import make_vlm
 from .checks import (
@@ -26,7 +31,7 @@ from .checks import (
     assert_saved_lora_equals_live,
     assert_whole,
 )
-from .launch import launcher, zero_flags
+from .launch import kill_when, launcher, zero_flags
 from .tree import HERE, run_in, source, trainer_of
 
 TREE = source("llava_next", "llava/model/language_model/llava_qwen.py")
@@ -108,6 +113,35 @@ def test_a_row_s_labels_are_its_answer_and_the_end_of_turn(host, pictures):
     assert host.box_format.describe() == {"family": "llava", "space": "normalized", "aspect": "anyres"}
 
 
+def test_several_pictures_in_one_question(host, pictures):
+    """Each is shown in its place, padded to one tile by the host; rows train and decode as those of a single
+    picture do.
+    """
+    shown = [Image.open(file).convert("RGB") for file in pictures]
+    (two,) = host.questions(shown[:2], ["Where is it?"])
+    row = host.row(pictures[:2], "Where is it?", "a dog")
+    assert (
+        torch.equal(row["input_ids"][: len(two["input_ids"])], two["input_ids"]) and host.most_pictures == 5
+    )
+    assert (row["input_ids"] == -200).sum() == 2 and host.fits(row)
+    for one, other, file in zip(row["image"], two["image"], pictures):
+        assert torch.equal(one[0], other[0]) and one[0].ndim == 3 and one[1] == Image.open(file).size
+    assert not torch.equal(row["image"][0][0], row["image"][1][0])
+    rows = [
+        two,
+        *host.questions(shown[1::-1], ["Which?", "Where is it?"]),
+        *host.questions(shown, ["Where?"]),
+    ]
+    assert_decodes_as_its_own_forward(host, rows)
+    assert_beginnings_are_shared(host, host.questions(shown[:2], ["Which?", "Describe both.", "Where?"]), 1)
+    sides = (
+        ("Where?", tuple(pictures[:2]), "a red circle", "blue"),
+        ("Which?", (pictures[2],), "a dog", "cat"),
+    )
+    pairs = [PreferencePair(f"p{i}", f"r{i}", *words, 1.0, 0.0, "a", "b") for i, words in enumerate(sides)]
+    assert_log_probs_of_its_own_forward(host, pairs)
+
+
 def test_a_rehearsal(host, pictures):
     assert_rehearses(host, pictures[0])
 
@@ -160,6 +194,46 @@ def test_several_data_files_are_not_mined(host):
         host.trainer.train_dataset.data_args.data_path = path
         with pytest.raises(UserError, match="name --spr_annotations"):
             spr_host(trainer=host.trainer, namespace=host.namespace, config=SPRConfig(spr=True))
+
+
+def test_questions_about_two_pictures_killed_and_gone_on_with(
+    qwen, random_llava, posed_world, chat_server, tmp_path, monkeypatch
+):
+    """Actial on the script itself: its own training on worked answers, then a server guesses about other
+    scenes, and the script's own rows of two pictures train.
+    """
+    end = "-----END CERTIFICATE-----\n"
+    (tmp_path / "ca.pem").write_text(Path(certifi.where()).read_text().partition(end)[0] + end)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    out, log = tmp_path / "next-qwen", Log(tmp_path / "next-qwen" / "spr" / "candidates")
+    with chat_server.ChatServer() as server:
+        server.answers = chat_server.guess
+        folder, cold = posed_world(scenes=4, views=12), tmp_path / "cold"
+        write_cold_start(SPRConfig(spr=True, spr_recipe="actial", spr_regions=6), str(folder), str(cold))
+        flags = f"""--spr --spr_recipe actial --spr_image_folder {folder} --spr_regions 12 --spr_samples 4
+            --spr_batch_size 2 --spr_epochs 1 --spr_sampler openai --spr_sampler_url {server.url}
+            --spr_sampler_concurrency 1 --spr_exclude {cold}/cold_start.json""".split()
+        data = [random_llava, cold / "cold_start.json", cold / "images"]
+        arguments = settings(qwen, *data, out, *flags)
+        words = [*launcher(1, False, TREE / "llava" / "train" / "train.py"), *arguments]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(TREE))
+            printed = tmp_path / "log"
+            assert kill_when(words, lambda: len(log.read()) >= 9, printed), printed.read_text()[-3000:]
+        before = log.read()
+        assert runs.open(out).state != "finished" and 9 <= len(before) < 48
+        whole_run(arguments)
+    run = runs.open(out)
+    assert run.state == "finished" and before.items() <= log.read().items()
+    assert {len(query.pictures) for query in run.queries.values()} == {2} and len(run.pairs) >= 3
+    shown = {row["file_name"].rpartition("/images/")[0] for row in read_json(cold / "cold_start.json")}
+    asked = {query.pictures[0].id.rpartition("/images/")[0] for query in run.queries.values()}
+    assert shown and asked and not shown & asked
+    for pair in run.pairs:
+        query = run.queries[pair.query]
+        assert run.recipe.is_right(pair.chosen, query) and not run.recipe.is_right(pair.rejected, query)
+        assert pair.pictures == query.sources
+    assert_saved_equals_live(out)
 
 
 def whole_run(arguments, ranks: int = 1, zero: int | None = None) -> str:

@@ -253,7 +253,7 @@ RECIPE = """
 from spr_plugin.hookspecs import hookimpl
 # {mark}
 @hookimpl
-def spr_recipe(config):
+def spr_recipe(name, config):
     return None
 """
 

@@ -21,8 +21,11 @@ MODELS = {"object": "list", "data": [{"id": "tiny", "object": "model", "created"
 
 
 def guess(question: str, seed: int) -> str:
-    """An answer in the form that a question of Spatial-SSRL asks for, with no look at the picture."""
+    """An answer in the form that a question of Spatial-SSRL or Actial asks for, without a look."""
     rng = random.Random(seed)
+    if "<answer>" in question:
+        answer = rng.choice(("left", "right", "none"))
+        return f"<think>I guess.</think><answer>{answer}</answer>" if rng.random() < 0.8 else answer
     if "mirrored" in question:
         answer = f"{rng.randrange(4)}-{rng.randrange(2)}"
     elif order := re.search(r"numbers 0 to (\d)", question):

@@ -93,7 +93,12 @@ def test_what_is_left_to_do(tmp_path):
 class Differ:
     """As much of a recipe as the plan asks: its answers are enough where two differ."""
 
+    again = 2
+
     prompts = find_recipe(SPRConfig(), FORM).prompts
+
+    def of(self, query):
+        return self
 
     def enough(self, query, texts):
         return len(set(texts)) > 1
@@ -116,9 +121,9 @@ def test_a_turn_asks_the_undecided_again(tmp_path):
     (batch,), _ = left_to_do(log, plan, lambda: batch_plan(queries, recipe, 99), 2)
     answered(log, batch, lambda query, kind, index: texts[query](index), 2)
     assert left_to_do(log, plan, None, 2) == ([], set())
-    assert [one.id for one in undecided(queries, recipe, log.read().values(), 2)] == [agree]
+    assert [one.id for one in undecided(queries, recipe, log.read().values(), 2, 1)] == [agree]
     for _ in range(2):
-        again = undecided(queries, recipe, log.read().values(), 2)
+        again = undecided(queries, recipe, log.read().values(), 2, 1)
         add_turn(plan, batch_plan(again, recipe, 99, 1))
         (batch,), theirs = left_to_do(log, plan, None, 2)
         assert batch["turn"] == 1 and {id for id, _ in batch["asks"]} == {agree} and not theirs
@@ -126,6 +131,6 @@ def test_a_turn_asks_the_undecided_again(tmp_path):
     answered(log, batch, lambda query, kind, index: str(index), 2)
     assert left_to_do(log, plan, None, 2) == ([], set())
     # The turn's own answers do not change who was asked again; they count for the next one.
-    assert [one.id for one in undecided(queries, recipe, log.read().values(), 2)] == [agree]
-    assert undecided(queries, recipe, log.read().values(), 4) == []
+    assert [one.id for one in undecided(queries, recipe, log.read().values(), 2, 1)] == [agree]
+    assert undecided(queries, recipe, log.read().values(), 2, 2) == []
     assert batch_plan([], recipe, 99, 2) == []

@@ -48,6 +48,7 @@ def test_all_pairs_are_there_with_their_pictures_and_a_card(output, tmp_path, na
         hashlib.sha256(content).hexdigest() in card and "| seed | 0 |" in card and "license: unknown" in card
     )
     assert "6 pairs on 6 pictures, from 8 questions" in card
+    assert "\n| source: pictures | `images` |\n| source: annotations | `spr.json` |\n| made by |" in card
     assert "| spr_min_kept | `0.6` |" in card and str(tmp_path.parents[1]) not in card
     if name != "parquet":
         named = [row.get("image") or (row.get("images") or row["images_file_names"])[0] for row in rows]

@@ -7,23 +7,12 @@ exact: the text of the last ``\boxed{…}`` is the answer's, without the blanks 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+from spr_plugin.recipes.by_text import CLOSE, OPEN, Worth
 
 BOX = re.compile(r"\\boxed\{([^{}]*)\}")
-OPEN, CLOSE = "<think>", "</think>"
 EXACT, FORMAT = 0.9, 0.1
 ASKED = rf" Think between {OPEN} and {CLOSE}, then give the answer in \boxed{{}}."
-
-
-class Reward(NamedTuple):
-    """Both terms lie between 0 and 1."""
-
-    exact: float
-    format: float
-
-    @property
-    def total(self) -> float:
-        return EXACT * self.exact + FORMAT * self.format
 
 
 def boxed(text: str) -> str | None:
@@ -40,7 +29,7 @@ def is_formed(text: str) -> bool:
     return tagged and bool(thought.strip()) and BOX.search(after) is not None
 
 
-def reward(text: str, answer: str, partial: bool = False) -> Reward:
+def reward(text: str, answer: str, partial: bool = False) -> Worth:
     """Of a text as answer to a question.
 
     Args:
@@ -52,7 +41,8 @@ def reward(text: str, answer: str, partial: bool = False) -> Reward:
         given, wanted = said.split("-"), answer.split("-")
         if len(given) == len(wanted):
             exact = sum(one == other for one, other in zip(given, wanted)) / len(wanted)
-    return Reward(exact, float(is_formed(text)))
+    formed = float(is_formed(text))
+    return Worth(exact, formed, EXACT * exact + FORMAT * formed)
 
 
 def written(why: str, answer: str) -> str:

@@ -6,7 +6,6 @@ MEANINGS = {
     "answer": "Whether its answer is the right option.",
     "scene": "How well its boxes and names fit the true graph's, of a right answer alone.",
     "S": "0.1 · format + 0.2 · count + 0.5 · answer + 0.2 · scene of a right answer; higher is better.",
-    "empty": "The answer has no words.",
     "wrong_answer": "The answer is wrong, and `right_only` lets right ones alone be chosen.",
     "no_box_survived": "No box of the answer's scene fits one of the true graph.",
     "too_few_boxes_kept": "The repaired scene keeps less than --spr_min_kept of its objects.",

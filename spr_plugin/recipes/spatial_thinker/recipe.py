@@ -11,7 +11,6 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from spr_plugin.boxes import Array
 from spr_plugin.config import SPRConfig, own_settings
@@ -24,17 +23,8 @@ from spr_plugin.hookspecs import hookimpl
 from spr_plugin.ids import digest
 from spr_plugin.plugins import ask
 from spr_plugin.progress import listed, say
-from spr_plugin.recipes.base import (
-    UNREADABLE,
-    Judged,
-    JudgedAnswer,
-    Mark,
-    Prompt,
-    Query,
-    Recipe,
-    Source,
-    unjudged,
-)
+from spr_plugin.recipes.base import UNREADABLE, Judged, JudgedAnswer, Mark, Prompt, Query, Source
+from spr_plugin.recipes.by_text import ByText
 from spr_plugin.recipes.spatial_thinker.answers import Answer, read, written
 from spr_plugin.recipes.spatial_thinker.graph import Graph, Triple, graph_of, record_of
 from spr_plugin.recipes.spatial_thinker.meanings import MEANINGS
@@ -52,7 +42,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class SpatialThinker(Recipe[Query]):
+class SpatialThinker(ByText[Query]):
     """Scene graphs and answers.
 
     Args:
@@ -75,6 +65,10 @@ class SpatialThinker(Recipe[Query]):
         # An answer that is paired with itself needs no other.
         if self.config.spr_samples < 2 and {*weighed(self.config.spr_pairing)} != {"repaired"}:
             raise UserError("--spr_samples 1: a preference pair needs at least two answers to a question")
+        if self.box_format is None:
+            raise UserError(
+                "--spr_box_format: name how the model writes boxes, which the answers' scenes hold"
+            )
         if self.settings.names == "exact":
             return self
         model = ask("spr_similarity", config=self.config, device=device)
@@ -89,7 +83,7 @@ class SpatialThinker(Recipe[Query]):
     # --- asking
 
     def queries(self, source: Source) -> list[Query]:
-        file, folder = self.config.spr_annotations, source.image_folder or ""
+        file, folder = self.settings.annotations or self.config.spr_annotations, source.image_folder or ""
         if file is None:
             raise UserError(
                 "--spr_annotations: name the file of scene graphs that --spr_recipe spatial_thinker asks"
@@ -142,31 +136,27 @@ class SpatialThinker(Recipe[Query]):
         return [Prompt("plain", self.question(query))]
 
     def question(self, query: Query) -> str:
-        view = self._seen(query.pictures[0])
-        return prompt(query.text, view.width, view.height)
+        picture = query.pictures[0]
+        return self.put(query.text, picture.width, picture.height)
+
+    def put(self, question: str, width: int, height: int) -> str:
+        view = self._view(width, height)
+        return prompt(question, view.width, view.height)
+
+    def answer_in(self, text: str) -> str | None:
+        answer = read(text)
+        return answer.said if answer else None
 
     def _seen(self, picture: Picture) -> Seen:
+        return self._view(picture.width, picture.height)
+
+    def _view(self, width: int, height: int) -> Seen:
         assert self.box_format is not None, "where no plugin knows the format, a run is only shown"
-        return seen(self.box_format, picture.width, picture.height)
+        return seen(self.box_format, width, height)
 
     # --- judging
 
-    def judge(
-        self,
-        pictures: Sequence[Image.Image],
-        queries: Sequence[Query],
-        texts: Sequence[Sequence[str]],
-        pooled: bool = True,
-    ) -> list[Judged]:
-        """Truths are those of the queries, `pooled` or not."""
-        return [
-            Judged(query.truth, tuple(self._judged(query, text) for text in row))
-            for query, row in zip(queries, texts)
-        ]
-
-    def _judged(self, query: Query, text: str) -> JudgedAnswer:
-        if not text.strip():
-            return unjudged(text, "empty")
+    def judged(self, query: Query, text: str, texts: Sequence[str]) -> JudgedAnswer:
         true, answer = graph_of(query.truth["graph"]), read(text)
         terms, score = self._scored(query, true, answer, self.likeness)
         if answer is None:
@@ -275,6 +265,6 @@ def query_of_row(row: Row, seed: int) -> Query:
 
 
 @hookimpl
-def spr_recipe(config: SPRConfig, box_format: BoxFormat | None) -> SpatialThinker | None:
+def spr_recipe(name: str, config: SPRConfig, box_format: BoxFormat | None) -> SpatialThinker | None:
     """``--spr_recipe spatial_thinker``."""
-    return SpatialThinker(config, box_format) if config.spr_recipe == "spatial_thinker" else None
+    return SpatialThinker(config, box_format) if name == SpatialThinker.name else None

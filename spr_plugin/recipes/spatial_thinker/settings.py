@@ -11,6 +11,9 @@ TASKS = ("relation", "size", "location", "distance", "count", "existence")
 class ThinkerSettings:
     """What is asked, and how an answer is paid."""
 
+    annotations: str | None = setting(
+        None, "file of scene graphs or rows; default: --spr_annotations, which beside spr holds its boxes"
+    )
     tasks: list[str] = setting(list(TASKS), "kinds of questions", within=one_of(*TASKS))
     per_picture: int = setting(
         3,

@@ -345,6 +345,6 @@ def _written_marks(parsed: Parsed) -> list[Mark]:
 
 
 @hookimpl
-def spr_recipe(config: SPRConfig, box_format: BoxFormat | None) -> SPR | None:
+def spr_recipe(name: str, config: SPRConfig, box_format: BoxFormat | None) -> SPR | None:
     """``--spr_recipe spr``."""
-    return SPR(config, box_format) if config.spr_recipe == "spr" else None
+    return SPR(config, box_format) if name == SPR.name else None

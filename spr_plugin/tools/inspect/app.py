@@ -8,6 +8,7 @@ does not come from here. Texts of a run are other people's: templates escape eve
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
@@ -26,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spr_plugin.errors import UserError
 from spr_plugin.marks import mark
-from spr_plugin.meanings import LEFT_OUT, meaning_of
+from spr_plugin.meanings import LEFT_OUT, REASONS, meaning_of
 from spr_plugin.recipes.base import Query
 from spr_plugin.tools.inspect import pictures
 from spr_plugin.tools.inspect.choosing import ORDERS, Wanted, around, page_of
@@ -79,9 +80,9 @@ class Pages:
     def __init__(self, run: IndexedRun, images: str | None = None):
         self.run, self.images = run, images
 
-    def meaning(self, word: str) -> str:
+    def meaning(self, word: str, shared: Mapping[str, str] = REASONS) -> str:
         recipe = self.run.rounds[0].recipe
-        return meaning_of(word, recipe.MEANINGS if recipe else {})
+        return meaning_of(word, recipe.MEANINGS if recipe else {}, shared)
 
     def page(self, name: str, status: int = 200, **data: Any) -> Response:
         first = self.run.rounds[0].run
@@ -95,7 +96,7 @@ class Pages:
         rows = self.run.chosen(wanted)
         page, pages, here = page_of(rows, request.query_params.get("page", "1"))
         left_out = {
-            reason: (count, meaning_of(reason, {}, LEFT_OUT))
+            reason: (count, self.meaning(reason, LEFT_OUT))
             for reason, count in self.run.rounds[0].run.skipped.items()
         }
         return self.page(
@@ -159,7 +160,8 @@ class Pages:
         read = one.recipe.read if one.recipe else Query.from_record
         try:
             picture = read(one.records("queries", row.id)[0]).pictures[request.path_params["number"]]
-            content, kind = pictures.served(picture, self.images)
+            of = pictures.thumbnail if "small" in request.query_params else pictures.served
+            content, kind = of(picture, self.images)
         except STRANGE as error:
             raise HTTPException(404, str(error)) from None
         return Response(content, media_type=kind)

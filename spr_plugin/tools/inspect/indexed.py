@@ -158,9 +158,11 @@ class IndexedRun:
         box: Any = one.run.config.get("box")
         lines = []
         if one.recipe is None:
+            named = one.run.config.get("spr_recipe")
+            recipe = " ".join(map(str, named)) if isinstance(named, list) else named
             lines.append(
-                f"No plugin here has the recipe {one.run.config.get('spr_recipe')}: boxes and categories are"
-                " not shown; start with --spr_plugin FILE."
+                f"No plugin here has the recipe {recipe}: boxes and categories are not shown; start with"
+                " --spr_plugin FILE."
             )
         elif box and one.box_format is None:
             lines.append(

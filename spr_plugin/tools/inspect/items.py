@@ -91,8 +91,9 @@ class Reader:
 
     def __init__(self, one: IndexedRound, row: Row, images: str | None):
         self.one, self.images, self.item = one, images, Item(row)
-        self.meanings: Mapping[str, str] = one.recipe.MEANINGS if one.recipe else {}
         self.query = self._query()
+        recipe = one.recipe.of(self.query) if one.recipe and self.query else one.recipe
+        self.meanings: Mapping[str, str] = recipe.MEANINGS if recipe else {}
         self.sizes = (
             [(picture.width, picture.height) for picture in self.query.pictures] if self.query else []
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePath
 
+from PIL import Image
+
 from spr_plugin.data.pictures import MadePicture, Picture, header_size, open_image, opened, stored_bytes
+from spr_plugin.drawing import shrunk
 from spr_plugin.errors import UserError
 
 SHOWN = {
@@ -18,6 +22,7 @@ SHOWN = {
     "BMP": "image/bmp",
 }
 MOST_PLACES = 8  # that are looked at
+THUMBNAIL = 176  # of its longer side, in pixels
 
 
 def places(path: str, folder: str | None) -> list[str]:
@@ -63,19 +68,28 @@ def trouble(picture: Picture, folder: str | None) -> str:
 def served(picture: Picture, folder: str | None) -> tuple[bytes, str]:
     """(content, media type) with the pixels that the run saw, as a browser shows them. UserError where there
     is none."""
-    place = found(picture.path, folder)
-    if place is None:
-        raise UserError(trouble(picture, folder))
-    with opened(place, picture.id) as image:
+    source = _source(picture, folder)
+    with opened(source, picture.id) as image:
         kind = image.format or ""
-    source = replace(picture, path=place).source
-    content = stored_bytes(source, picture.id) if kind in SHOWN else _png(source, picture.id)
+    content = stored_bytes(source, picture.id) if kind in SHOWN else _encoded(open_image(source, picture.id))
     return content, "image/png" if content.startswith(b"\x89PNG") else SHOWN[kind]
 
 
-def _png(source: str | MadePicture, id: str) -> bytes:
-    import io
+def thumbnail(picture: Picture, folder: str | None) -> tuple[bytes, str]:
+    """The same, small, for a list."""
+    image = open_image(_source(picture, folder), picture.id)
+    return _encoded(shrunk(image, min(THUMBNAIL, max(image.size)))), "image/png"
 
+
+def _source(picture: Picture, folder: str | None) -> str | MadePicture:
+    """The picture where it is now. UserError where it is nowhere."""
+    place = found(picture.path, folder)
+    if place is None:
+        raise UserError(trouble(picture, folder))
+    return replace(picture, path=place).source
+
+
+def _encoded(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    open_image(source, id).save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()

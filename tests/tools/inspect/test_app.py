@@ -29,6 +29,7 @@ from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import LAYOUT, Folder
 from spr_plugin.runs.manifest import Changes, bind, settings_of
 from spr_plugin.tools.inspect.app import HEADERS, LONGEST_FORM
+from spr_plugin.tools.inspect.pictures import THUMBNAIL
 
 ROOT = Path(__file__).parents[3]
 OURS = {"origin": "http://127.0.0.1:8765"}
@@ -100,6 +101,7 @@ def test_every_page_of_a_run_is_whole_and_the_run_stays_as_it_is(made_run, pages
     assert {row["data-query"] for row in rows} == {query.id for query in made_run.queries}
     assert "missing_image 2 The picture's file is not there." in index.text
     assert "lab_reason 1 (a word of the run's plugin)" in index.text
+    assert "no_box too_few_valid" in index.text  # the reasons of one row, apart
     links = [one["href"] for one in index.all("a") if one["href"].startswith(("/pair/", "/query/"))]
     assert len(links) == 6 and sum(link.startswith("/pair/") for link in links) == len(made_run.pairs) == 5
     for link in [*links, *(f"/query/{query.id}" for query in made_run.queries)]:
@@ -110,6 +112,8 @@ def test_every_page_of_a_run_is_whole_and_the_run_stays_as_it_is(made_run, pages
             assert shown.headers["content-type"] == "image/png"
             assert (image["width"], image["height"]) == tuple(map(str, Image.open(shown).size))
         assert response.headers.items() >= {name.lower(): value for name, value in HEADERS.items()}.items()
+    for image in index.all("img"):
+        assert max(Image.open(browser.get(image["src"])).size) <= THUMBNAIL
     for name in ("inspect.css", "inspect.js", "icon.svg"):
         assert browser.get(f"/static/{name}").status_code == 200
     assert state_of(made_run.folder.path) == before
@@ -135,6 +139,28 @@ def test_a_pair_is_shown_with_every_box_its_phrase_and_what_its_terms_mean(made_
             assert phrase["href"] == f"#{box['id']}"
     assert "For each true box its best IoU" in page.text and "higher is better" in page.text
     assert len(page.all("mark")) > 2  # chosen and rejected differ in coordinates and in what is named
+
+
+def test_a_pair_s_page_begins_without_the_boxes_before_and_after_repair(made_run, pages):
+    """They are twice as many; a query's page, which is about them, begins with all."""
+    pair, browser = made_run.pairs[-1], pages(made_run.output)
+    log = made_run.folder.log("scores")
+    loose = "cup [0.1, 0.1, 0.2, 0.2]"
+    log.write(
+        {**one, "candidates": [{**answer, "text": loose, "repaired": loose} for answer in one["candidates"]]}
+        for one in log.read().values()
+    )
+    seen = {}
+    for what, address in (("pair", f"/pair/{pair['id']}"), ("query", f"/query/{pair['query']}")):
+        ids = Page(browser.get(address)).ids
+        seen[what] = {
+            name.removeprefix("toggle-"): "checked" in one
+            for name, (_, one) in ids.items()
+            if name.startswith("toggle-")
+        }
+    assert seen["pair"]["said"] is seen["pair"]["repaired"] is False
+    assert seen["pair"]["truth"] and seen["pair"]["chosen"] and seen["pair"]["rejected"]
+    assert seen["query"] and all(seen["query"].values())
 
 
 def test_all_answers_of_a_skipped_query_with_its_reasons_explained(made_run, pages):
@@ -355,7 +381,7 @@ def test_a_recipe_of_several_pictures_shows_each_with_its_own_words(tiny_world, 
         recipe, folder = find_recipe(config, None), Folder.under(tmp_path / "out")
         bind(folder, settings_of(config, llava("pad").describe()), Changes({}, ()))
         queries = recipe.queries(Source(None, f"{world}/images"))
-        log_queries(folder, recipe, queries, Counter())
+        log_queries(folder, recipe, queries, Counter(all_named=2))
         for query in queries:
             texts = [", ".join(query.truth), query.truth[0]]
             rows = [{"id": f"{query.id}-{index}", "text": text} for index, text in enumerate(texts)]
@@ -366,6 +392,7 @@ def test_a_recipe_of_several_pictures_shows_each_with_its_own_words(tiny_world, 
         browser = pages(tmp_path / "out", plugins=(lab,))
         page = Page(browser.get(f"/pair/{pair.id}"))
         assert len(page.all("img")) == 2 and "Share of the objects that are named." in page.text
+        assert "all_named 2 It names every object." in Page(browser.get("/")).text
         for image in page.all("img"):
             assert browser.get(image["src"]).headers["content-type"].startswith("image/")
         query_page = Page(browser.get(f"/query/{query.id}"))
@@ -480,7 +507,7 @@ def test_without_its_plugin_a_run_shows_its_texts_and_says_what_is_missing(made_
     manifest = json.loads(made_run.folder.manifest.read_text())
     for change, says in (
         ({"box": {"family": "lab", "aspect": None}}, "No installed plugin knows the box format lab"),
-        ({"spr_recipe": "lab"}, "No plugin here has the recipe lab"),
+        ({"spr_recipe": ["lab"]}, "No plugin here has the recipe lab"),
     ):
         write_json(made_run.folder.manifest, {**manifest, "config": {**manifest["config"], **change}})
         browser = pages(made_run.output)

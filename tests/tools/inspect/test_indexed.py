@@ -50,7 +50,7 @@ def test_the_same_command_begun_again_is_read_anew(made_run):
     """Its manifest is written again, and what it asks may be another recipe's."""
     run = IndexedRun(made_run.output)
     manifest = json.loads(made_run.folder.manifest.read_text())
-    manifest["config"]["spr_recipe"] = "lab"
+    manifest["config"]["spr_recipe"] = ["lab"]
     write_json(made_run.folder.manifest, manifest)
     run.refresh()
     assert any("recipe lab" in line for line in run.said()) and len(list(run.rows())) == 6

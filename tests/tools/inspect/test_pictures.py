@@ -8,7 +8,7 @@ from PIL import Image
 
 from spr_plugin.data.pictures import MadePicture, Picture, open_image
 from spr_plugin.errors import UserError
-from spr_plugin.tools.inspect.pictures import found, places, served, trouble
+from spr_plugin.tools.inspect.pictures import THUMBNAIL, found, places, served, thumbnail, trouble
 
 
 def test_places_begin_with_most_of_the_path_and_never_leave_the_folder(tmp_path):
@@ -76,3 +76,14 @@ def test_a_picture_that_no_file_holds_is_served_as_the_model_saw_it(tmp_path):
     content, kind = served(made, str(tmp_path))
     expected = open_image(MadePicture("a", str(tmp_path / "a.jpg"), 20, 50, steps))
     assert kind == "image/png" and open_image(content).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    "size, small", [((1000, 500), (THUMBNAIL, THUMBNAIL // 2)), ((9, 6), (9, 6)), ((1, 3000), (1, THUMBNAIL))]
+)
+def test_a_list_gets_its_pictures_small_and_never_larger_than_they_are(tmp_path, size, small):
+    Image.new("RGB", size, "red").save(tmp_path / "a.jpg")
+    content, kind = thumbnail(Picture("a", "/gone/a.jpg", *size), str(tmp_path))
+    assert kind == "image/png" and Image.open(io.BytesIO(content)).size == small
+    with pytest.raises(UserError, match="not there"):
+        thumbnail(Picture("a", "/gone/b.jpg", *size), str(tmp_path))

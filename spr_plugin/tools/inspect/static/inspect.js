@@ -18,8 +18,15 @@ for (const element of all("[data-box], [data-boxes]")) {
 
 for (const tick of all("#legend input")) {
   const name = "spr-inspect-" + tick.dataset.kind;
-  tick.checked = sessionStorage.getItem(name) !== "off";
+  const kept = sessionStorage.getItem(name);
+  if (kept) tick.checked = kept === "on";
   tick.addEventListener("change", () => sessionStorage.setItem(name, tick.checked ? "on" : "off"));
+}
+
+// A picture of the list that is not there leaves its place empty.
+for (const image of all(".thumbnail")) {
+  const hide = () => { image.style.visibility = "hidden"; };
+  if (image.complete && !image.naturalWidth) hide(); else image.addEventListener("error", hide);
 }
 
 document.addEventListener("keydown", (event) => {

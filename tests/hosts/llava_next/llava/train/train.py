@@ -1,4 +1,4 @@
-"""LLaVA-NeXT's training script in little, for Qwen2 and one picture a record."""
+"""LLaVA-NeXT's training script in little, for Qwen2 and records of a picture or several."""
 
 import ast
 import copy
@@ -132,6 +132,11 @@ class LazySupervisedDataset(Dataset):
         except Exception as exn:
             print(f"Failed to open image {image_file}. Exception:", exn)
             raise exn
+        if overwrite_image_aspect_ratio == "pad":
+            processor, side = self.data_args.image_processor, max(image.size)
+            square = Image.new(image.mode, (side, side), tuple(int(x * 255) for x in processor.image_mean))
+            square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+            return processor.preprocess(square, return_tensors="pt")["pixel_values"][0], image.size, "image"
         assert self.data_args.image_aspect_ratio.startswith("anyres")
         return process_anyres_image(image, self.data_args.image_processor, self.data_args.image_grid_pinpoints), image.size, "image"
 
@@ -146,7 +151,8 @@ class LazySupervisedDataset(Dataset):
 
     def _get_item(self, i):
         record = self.list_data_dict[i]
-        image = [self.process_image(record["image"])]
+        several = isinstance(record["image"], list)
+        image = [self.process_image(file, "pad") for file in record["image"]] if several else [self.process_image(record["image"])]
         made = preprocess_qwen(copy.deepcopy([record["conversations"]]), self.tokenizer, has_image=True)
         return {"input_ids": made["input_ids"][0], "labels": made["labels"][0], "image": image, "id": record.get("id", i)}
 

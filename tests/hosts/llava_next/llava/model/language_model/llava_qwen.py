@@ -109,13 +109,19 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         labels = torch.full_like(input_ids, IGNORE_INDEX) if labels is None else labels
         mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         limit = getattr(self.config, "tokenizer_model_max_length", None)
-        rows = []
-        for ids, own, seen, picture in zip(input_ids, labels, mask, features):
+        rows, pictures = [], iter(features)
+        for ids, own, seen in zip(input_ids, labels, mask):
             ids, own = ids[seen], own[seen]
-            (place,) = torch.where(ids == IMAGE_TOKEN_INDEX)[0].tolist()
-            embeds = self.get_model().embed_tokens(torch.cat([ids[:place], ids[place + 1 :]]))
-            hidden = own.new_full((len(picture),), IGNORE_INDEX)
-            rows.append((torch.cat([embeds[:place], picture.to(embeds.dtype), embeds[place:]])[:limit], torch.cat([own[:place], hidden, own[place + 1 :]])[:limit]))
+            embeds, targets, start = [], [], 0
+            for place in [*torch.where(ids == IMAGE_TOKEN_INDEX)[0].tolist(), len(ids)]:
+                embeds.append(self.get_model().embed_tokens(ids[start:place]))
+                targets.append(own[start:place])
+                if place < len(ids):
+                    picture = next(pictures)
+                    embeds.append(picture.to(embeds[0].dtype))
+                    targets.append(own.new_full((len(picture),), IGNORE_INDEX))
+                start = place + 1
+            rows.append((torch.cat(embeds)[:limit], torch.cat(targets)[:limit]))
         longest = max(len(own) for _, own in rows)
         left = getattr(self.config, "tokenizer_padding_side", "right") == "left"
         new_embeds = torch.zeros(len(rows), longest, rows[0][0].shape[1], dtype=rows[0][0].dtype, device=rows[0][0].device)
