@@ -24,7 +24,7 @@ from spr_plugin.formats.parsed import Parsed
 
 _ARTICLE = re.compile(rf"\W*(?:the|{INDEFINITE}|\d+)\b", re.IGNORECASE)
 # What may be said again before another name, behind a bullet or number.
-_LEAD = re.compile(
+_REPEATED_LEAD = re.compile(
     r"\W*(?:\d{1,3}[.)]\s+)?(?:(?:there (?:is|are)(?: also)?|i (?:can )?see)\s)?", re.IGNORECASE
 )
 _TWO = " and "
@@ -113,7 +113,7 @@ def _among_sentences(prose: Prose, lines: list[Sentence], index: int, item: str)
     """
     text, near = prose.text, lines[min(index, len(lines) - 1)]
     lead = text[slice(*near.lead)]
-    if not _LEAD.fullmatch(lead) or not prose.is_list(near):
+    if not _REPEATED_LEAD.fullmatch(lead) or not prose.is_list(near):
         return None
     if not any(map(str.isalpha, lead)) and is_upper(text[slice(*near.items[0].span)]):
         item = capitalised(item)

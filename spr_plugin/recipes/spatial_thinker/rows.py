@@ -24,7 +24,6 @@ from spr_plugin.recipes.spatial_thinker.graph import Graph, Triple, graph_of
 from spr_plugin.recipes.spatial_thinker.pictures import objects_of
 from spr_plugin.recipes.spatial_thinker.prompts import LETTERS
 
-_SCENE = re.compile(r"<scene>(.*?)</scene>", re.DOTALL)
 _ANSWER = re.compile(r"<answer>\s*\(?([A-Za-z])(?:\)[^<]*|\s*)</answer>")
 _LETTER = re.compile(r"\([A-Z]\)\s*")
 
@@ -78,8 +77,9 @@ def _read(record: object, folder: str) -> tuple[str, str, tuple[str, ...], int, 
         raise ValueError("question_only is a text")
     if not isinstance(options, list) or not 2 <= len(options) <= len(LETTERS) or not _texts(options):
         raise ValueError("options are two texts or more")
-    scene, letter = _SCENE.search(str(answer)), _ANSWER.search(str(answer))
-    if not scene or not letter:
+    scene, closed, _ = str(answer).partition("<scene>")[2].partition("</scene>")
+    letter = _ANSWER.search(str(answer))
+    if not closed or not letter:
         raise ValueError("answer has <scene> and, in <answer>, a letter")
     right = LETTERS.index(letter[1].upper())
     if right >= len(options):
@@ -90,7 +90,7 @@ def _read(record: object, folder: str) -> tuple[str, str, tuple[str, ...], int, 
     path = os.path.join(folder, file if isinstance(file, str) else f"{number}.jpg")
     bare = tuple(_LETTER.sub("", one, count=1).strip() for one in options)
     kind = task if isinstance(task, str) else "question"
-    return path, text.strip(), bare, right, graph_of(parse_json(scene[1])), kind
+    return path, text.strip(), bare, right, graph_of(parse_json(scene)), kind
 
 
 def _texts(values: list[Any]) -> bool:
