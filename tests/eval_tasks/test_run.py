@@ -194,8 +194,9 @@ def test_tiny_llava_through_every_task(all_data, tmp_path, monkeypatch):
     done = subprocess.run(command, env=run._environment(os.environ, all_data), capture_output=True, text=True)
     (file,) = (tmp_path / "out").rglob("*_results.json")
     results = json.loads(file.read_text())["results"]
-    assert done.returncode == 0 and {split.task for split in SPLITS} <= set(results)
-    for split in SPLITS:
+    asked = [split for split in SPLITS if "recipe" not in split.options]  # those have their own tests
+    assert done.returncode == 0 and {split.task for split in asked} <= set(results)
+    for split in asked:
         (samples,) = (tmp_path / "out").rglob(f"*_samples_{split.task}.jsonl")
         assert len(samples.read_text().splitlines()) == 2, split.task
         assert results[split.task]["details,none"], split.task
