@@ -2,7 +2,7 @@
 # make test       install, run all tests, then the hosts' subset on transformers 4.37.2 in an environment of its own
 # make test-legacy  that subset alone
 # make matrix     that subset on every version of VERSIONS and every Python of PYTHONS, each in an environment of its own; writes the table of docs/hosts.md
-# make test-fast  the tests that train nothing and take no seconds each, with fewer random examples (a minute)
+# make test-fast  the tests that train nothing and take no seconds each, with fewer random examples (two minutes)
 # make docs     build the site under build/site; a warning or a broken link is an error (seconds)
 # make test-browser  the pages in a real browser: the system's chromium, or one that is fetched (a minute or two); PICTURES=docs/pictures makes the docs' pictures anew
 # make lint     ruff and mypy, as pyproject.toml sets them (seconds)
