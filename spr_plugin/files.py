@@ -69,6 +69,11 @@ def write_lines(path: AnyPath, lines: Iterable[str]) -> None:
             file.writelines(line.encode() for line in lines)
 
 
+def write_json_lines(path: AnyPath, rows: Iterable[object]) -> None:
+    """:func:`write_lines` of plain data, a row a line."""
+    write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
 def write_json(path: AnyPath, value: object) -> None:
     """:func:`write_text` of plain data."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=str))

@@ -10,7 +10,7 @@ from typing import Any
 
 from spr_plugin.data.pictures import Picture
 from spr_plugin.foreign import Broken, Foreign, has, listed, number, of_kind, shown
-from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Prompt, Query, Recipe
+from spr_plugin.recipes.base import MOST_PICTURES, Judged, JudgedAnswer, Mark, Prompt, Query, Recipe
 
 
 class CheckedRecipe(Recipe):
@@ -76,7 +76,7 @@ class CheckedRecipe(Recipe):
                     of_kind(picture, Picture, f"among the pictures of {query.id} ")
                     for side in (picture.width, picture.height):
                         of_kind(side, int, f"as a side of {picture.path} ")
-                if not 1 <= len(query.pictures) <= 5:
+                if not 1 <= len(query.pictures) <= MOST_PICTURES:
                     raise Broken(
                         f"gives the query {query.id} with {len(query.pictures)} pictures, not one to five"
                     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # The reason of a text that tries to be an answer and cannot be read as one.
 UNREADABLE = "unparsable"
+MOST_PICTURES = 5  # of a query
 ENOUGH = 4  # fewer answers say nothing about a collapse
 
 

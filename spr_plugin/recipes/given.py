@@ -19,7 +19,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.ids import digest
 from spr_plugin.loading import read_json_lines
 from spr_plugin.progress import listed
-from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Prompt, Query, Source
+from spr_plugin.recipes.base import MOST_PICTURES, Judged, JudgedAnswer, Mark, Prompt, Query, Source
 from spr_plugin.recipes.by_text import ByText
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 SIDES = ("chosen", "rejected")
 IMAGES = ("images", "images_file_names")
-MOST_PICTURES = 5
 SHORT = 8  # words of an answer that still is one
 
 

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,11 +19,9 @@ from typing import Any
 
 from spr_plugin.data.pictures import BadImage, Picture, header_size, open_image
 from spr_plugin.errors import UserError
-from spr_plugin.files import disk_errors, draft, write_lines
+from spr_plugin.files import disk_errors, draft, write_json_lines
 from spr_plugin.loading import read_json_lines
-from spr_plugin.recipes.base import Query, Recipe
-
-MOST_PICTURES = 5
+from spr_plugin.recipes.base import MOST_PICTURES, Query, Recipe
 
 
 def write_pictures(query: Query, folder: Path) -> list[str]:
@@ -42,7 +39,7 @@ def write_pictures(query: Query, folder: Path) -> list[str]:
 
 def write_questions(queries: Iterable[Query], file: Path) -> int:
     """Write a file of questions and their pictures; how many."""
-    images, lines = file.parent / "images", []
+    images, rows = file.parent / "images", []
     with disk_errors(images):
         images.mkdir(parents=True, exist_ok=True)
     for query in queries:
@@ -56,9 +53,9 @@ def write_questions(queries: Iterable[Query], file: Path) -> int:
             "file_name": query.pictures[0].id,
             "truth": query.truth,
         }
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    write_lines(file, lines)
-    return len(lines)
+        rows.append(row)
+    write_json_lines(file, rows)
+    return len(rows)
 
 
 def read_questions(file: str | Path, recipe: Recipe[Any], flag: str = "") -> Iterator[tuple[Query, str]]:

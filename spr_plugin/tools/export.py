@@ -18,7 +18,7 @@ from typing import Any
 from spr_plugin import runs
 from spr_plugin.data.pictures import BadImage, MadePicture, stored_bytes, whole_size
 from spr_plugin.errors import UserError
-from spr_plugin.files import disk_errors, remove, write_json, write_lines, write_text
+from spr_plugin.files import disk_errors, remove, write_json, write_json_lines, write_text
 from spr_plugin.ids import digest
 from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.progress import counted, listed, say
@@ -113,7 +113,7 @@ def write_rows(folder: Path, layout: Layout, rows: list[Row]) -> None:
     """The file of a layout, as its ending says."""
     path = folder / layout.file
     if path.suffix == ".jsonl":
-        write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_json_lines(path, rows)
     elif path.suffix == ".json":
         write_json(path, rows)
     else:

@@ -13,7 +13,6 @@ Each batch is appended to a log in ``OUT.run``, which the same command goes on f
 written from it, each as a whole, when all is scored.
 """
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +23,7 @@ from spr_plugin.boxes import Box, Space
 from spr_plugin.data.annotations import usable
 from spr_plugin.data.pictures import refuse_no_folder, refuse_outside
 from spr_plugin.errors import UserError
-from spr_plugin.files import remove, write_lines
+from spr_plugin.files import remove, write_json_lines
 from spr_plugin.formats import BoxFormat
 from spr_plugin.judging import judge_queries
 from spr_plugin.outputs import refuse_overwriting, refuse_unwritable, refuse_within
@@ -114,11 +113,10 @@ class Scoring:
             if number >= done:
                 log.append({"id": str(number), "regions": self._scored(rows, recipe, pairing)})
         log.close()
-        write_lines(self.out, (_line(row) for region in _regions(log.path) for row in region["rows"]))
+        write_json_lines(self.out, (row for region in _regions(log.path) for row in region["rows"]))
         if self.pairs:
-            write_lines(
-                self.pairs, (_line(region["pair"]) for region in _regions(log.path) if region["pair"])
-            )
+            made = (region["pair"] for region in _regions(log.path) if region["pair"])
+            write_json_lines(self.pairs, made)
         counts = Counter()
         for region in _regions(log.path):
             counts["responses"] += len(region["rows"])
@@ -196,10 +194,6 @@ def _regions(path: Path) -> Iterator[dict]:
     with open(path, "rb") as lines:
         for line in lines:
             yield from record_of(line)["regions"]
-
-
-def _line(row: dict) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _answer(judged: dict, query: RegionQuery, box_format: BoxFormat) -> dict:

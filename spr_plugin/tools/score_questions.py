@@ -7,14 +7,13 @@ Questions are a file of :mod:`spr_plugin.recipes.questions`; a response is one l
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import write_lines
+from spr_plugin.files import write_json_lines
 from spr_plugin.judging import judge_queries
 from spr_plugin.loading import read_json_lines
 from spr_plugin.outputs import refuse_overwriting, refuse_unwritable
@@ -58,19 +57,15 @@ def score_questions(
         counts["pairs" if not isinstance(pair, str) else f"no pair: {pair}"] += 1
         made += [] if isinstance(pair, str) else [asdict(pair)]
     rows = ({**row, **_judged(judged[row["question"], row["id"]])} for row in given)
-    write_lines(out, map(_line, rows))
+    write_json_lines(out, rows)
     if pairs:
-        write_lines(pairs, map(_line, made))
+        write_json_lines(pairs, made)
     say(listed(counts))
     return counts
 
 
 def _judged(one: Mapping[str, Any]) -> dict[str, Any]:
     return {name: one[name] for name in JUDGED}
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _questions(file: str, recipe: Recipe) -> dict[str, Query]:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from spr_plugin import runs
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import AnnotatedImage, Annotation
@@ -21,6 +22,35 @@ from spr_plugin.runs.layout import PARTS
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling.decoding import decode, shared_prefill
 from spr_plugin.training.weights import tensor_hash
+
+
+def dies_in_judging_and_goes_on(train, recipe: type, output: Path, monkeypatch) -> runs.SavedRun:
+    """A run of twelve queries whose judging dies behind the fifth, and the same command again: what was
+    answered and scored stays, and the rest follows. The finished run.
+
+    Args:
+        train: the host's training with the plugin, whose own part comes once → the outcome.
+    """
+    judge, judged = recipe.judge, []
+
+    def dies(self, pictures, queries, texts, pooled=True):
+        judged.extend(queries)
+        if len(judged) > 5:
+            raise RuntimeError("died")
+        return judge(self, pictures, queries, texts, pooled)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "judge", dies)
+        outcome = train()
+    assert "scores" in outcome.failure and "died" in outcome.failure
+    run = runs.open(output)
+    answers, scores = run.records("candidates"), run.records("scores")
+    assert len(scores) == 5
+    assert train().failure is None
+    run = runs.open(output)
+    assert run.records("candidates") == answers and run.folder.exit.exists()
+    assert len(run.records("scores")) == 12 and scores.items() <= run.records("scores").items()
+    return run
 
 
 def saved_weights(out: Path) -> dict:

@@ -17,6 +17,7 @@ from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spatial_thinker.recipe import SpatialThinker
 
 from . import make_vlm
+from .checks import dies_in_judging_and_goes_on
 from .launch import ROOT
 
 pytestmark = pytest.mark.slow
@@ -104,27 +105,14 @@ def taught(trainer, config) -> None:
 
 def test_spatial_thinker_goes_through_a_whole_run_and_on_after_a_death(thinker, tmp_path, monkeypatch):
     """Qwen2.5-VL shrinks a picture of 96 pixels to 84: that is what the question says."""
-    trainer, config = thinker("qwen2_5_vl")
-    judge, judged = SpatialThinker.judge, []
+    trainings = iter([taught, lambda *_: pytest.fail("trained again")])
 
-    def dies(self, pictures, queries, texts, pooled=True):
-        judged.extend(queries)
-        if len(judged) > 5:
-            raise RuntimeError("died")
-        return judge(self, pictures, queries, texts, pooled)
+    def train():
+        trainer, config = thinker("qwen2_5_vl")
+        return follow.train(trainer, config, {}, lambda: next(trainings)(trainer, config))
 
-    monkeypatch.setattr(SpatialThinker, "judge", dies)
-    outcome = follow.train(trainer, config, {}, lambda: taught(trainer, config))
-    assert "scores" in outcome.failure and "died" in outcome.failure
-    monkeypatch.undo()
-    run = runs.open(tmp_path / "out")
-    answers, scores = run.records("candidates"), run.records("scores")
-    assert len(answers) == 72 and len(scores) == 5
-    trainer, config = thinker("qwen2_5_vl")
-    assert follow.train(trainer, config, {}, lambda: pytest.fail("trained again")).failure is None
-    run = runs.open(tmp_path / "out")
-    assert run.records("candidates") == answers and run.folder.exit.exists()
-    assert len(run.records("scores")) == 12 and scores.items() <= run.records("scores").items()
+    run = dies_in_judging_and_goes_on(train, SpatialThinker, tmp_path / "out", monkeypatch)
+    assert len(run.records("candidates")) == 72
     assert run.pairs and all("Image size: 84 x 84\n" in pair.prompt for pair in run.pairs)
     for pair in run.pairs:
         query = run.queries[pair.query]

@@ -31,13 +31,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tiny_world):
     """A tiny world with the depth of its pictures."""
-    from tests.examples.world import load
-
-    folder = tmp_path_factory.mktemp("world")
-    load("scenes").write_world(folder, sft=4, spr=12, val=1, test=1, geometry=True)
-    return folder
+    return tiny_world(sft=4, spr=12, geometry=True)
 
 
 @pytest.fixture

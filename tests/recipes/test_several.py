@@ -25,13 +25,9 @@ RECIPES = ["spr", "spatial_ssrl", "spatial_thinker"]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tiny_world):
     """A tiny world with its scene graphs."""
-    from tests.examples.world import load
-
-    folder = tmp_path_factory.mktemp("world")
-    load("scenes").write_world(folder, sft=2, spr=12, val=1, test=1, geometry=True)
-    return folder
+    return tiny_world(sft=2, spr=12, geometry=True)
 
 
 @pytest.fixture
