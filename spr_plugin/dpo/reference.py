@@ -23,20 +23,18 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
     keys = {one.pair.id: digest([one.pair.id, one.text, *layout]) for one in measured}
     wanted = {keys[measured[slot.pair].pair.id] for slot in slots}
     logged = ranks.from_rank_0(lambda: log.resume(wanted))
-    # Every epoch goes through the same pairs: the first appearance of each decides its batch.
+    # Every epoch goes through the same pairs: the first batch that holds a pair decides its log-probs.
     batches, placed = [], set()
     for start in range(0, len(slots), size):
         batch = slots[start : start + size]
-        if not {slot.pair for slot in batch} <= placed:
-            batches.append(batch)
-            placed |= {slot.pair for slot in batch}
-    missing = [
-        batch for batch in batches if not {keys[measured[slot.pair].pair.id] for slot in batch} <= logged
-    ]
+        if first := {keys[measured[slot.pair].pair.id] for slot in batch} - placed:
+            batches.append((batch, first))
+            placed |= first
+    missing = [(batch, left) for batch, first in batches if (left := first - logged)]
     if missing:
         with generating(stage.host) as in_step:
             turns = ranks.rounds(missing)
-            for batch, mine in progress(turns, len(turns), "reference", show=ranks.rank() == 0):
+            for (batch, left), mine in progress(turns, len(turns), "reference", show=ranks.rank() == 0):
                 data = PairRows(stage.host, measured, batch, {})
                 inputs = inputs_of(stage, [data[i] for i in range(len(batch))])
                 answers = stage.answers(stage.host.trainer.model, inputs, collective=in_step)
@@ -46,7 +44,7 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
                         keys[id]: {"id": keys[id], "pair": id, **one}
                         for id, one in zip(ids, _records(answers, each))
                     }
-                    log.append(*(record for key, record in records.items() if key not in logged))
+                    log.append(*(records[key] for key in records if key in left))
         ranks.barrier()
     there = log.read()
     return {id: there[key] for id, key in keys.items() if key in there}
