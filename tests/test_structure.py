@@ -139,7 +139,6 @@ ELSEWHERE = {
     "contracts": "hosts/test_contracts.py",
     "data.record_stream": "data/test_coco_index.py",
     "dpo.dry_step": "dpo/test_start.py",
-    "dpo.reference": "dpo/test_phase.py",
     "dpo.rehearsal": "dpo/test_start.py",
     "dpo.shown": "dpo/test_logbook.py",
     "dpo.stage": "dpo/test_phase.py dpo/test_rounds.py",

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,7 @@ PACKAGES = {
     "llava": (("llava-torch", "llava"), "a LLaVA command"),
 }
 LEAST_FREE = 2**30  # bytes; less fills up within a run
+_ROLE = re.compile(r":[a-z]+:`~?([^`]+)`")  # a docstring's reference, of which a reader wants the name
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
@@ -110,7 +112,7 @@ def _tested() -> str:
 def _shims() -> Iterator[Check]:
     for one in shims.SHIMS:
         if one.needed():
-            why = " ".join((one.change.__doc__ or "").split())
+            why = _ROLE.sub(r"\1", " ".join((one.change.__doc__ or "").split())).replace("``", "`")
             yield Check(f"shim {one.change.__name__}", True, f"on {', '.join(one.modules)}: {why}")
 
 

@@ -42,6 +42,7 @@ def test_this_environment():
         assert checks[package]["ok"] and checks[package]["detail"][0].isdigit()
     applied = {name.removeprefix("shim ") for name in checks if name.startswith("shim ")}
     assert applied == {one.change.__name__ for one in shims.SHIMS if one.needed()} and applied
+    assert not [check for check in checks.values() if "``" in check["detail"] or ":`" in check["detail"]]
     assert "hooks.llava" in checks["hook spr_host"]["detail"]
     assert {"spr_oracle", "spr_llava", "spr_hf"} <= set(
         checks["lmms-eval tasks and models"]["detail"].removeprefix("models ").split(";")[0].split(", ")
