@@ -38,8 +38,7 @@ class TransformersHost(VlmModel, Host):
         self.trainer, self.processor, self.tokenizer = trainer, processor, processor.tokenizer
         self.vlm = base_model(trainer.model)
         self.box_format = format_of(self.vlm.config, processor, config)
-        if self.vlm is not trainer.model:
-            self.frozen_tower = "PEFT saves its adapter alone, and what the tower learns would be lost"
+        self.saves_adapter_alone = self.vlm is not trainer.model  # PEFT's wrapper
         if config.mines():
             raise UserError(
                 "--spr: this script has no LLaVA --data_path to mine; name --spr_annotations FILE and"

@@ -97,6 +97,7 @@ class Host(Answering):
         vision_tower: path or hub id of the vision tower, the default of ``--spr_clip``; or None.
         most_pictures: how many pictures one question may show.
         frozen_tower: why the vision tower cannot be trained here, in a few words; None where it can.
+        saves_adapter_alone: of a model with adapters the host saves these, and nothing else that trained.
     """
 
     trainer: Any
@@ -106,6 +107,7 @@ class Host(Answering):
     vision_tower: str | None
     most_pictures: int = 1
     frozen_tower: str | None = None
+    saves_adapter_alone: bool = False
 
     @abstractmethod
     def row(self, sources: Sequence[PictureSource], prompt: str, answer: str) -> Row:

@@ -62,11 +62,26 @@ def asked_parts(config: DPOFlags) -> set[str]:
 
 
 def beside(host: Host, config: DPOFlags) -> set[str]:
-    """What ``--spr_tune_projector`` and ``--spr_tune_vision_tower`` add, whether the host trains it or
-    not."""
-    parts = asked_parts(config)
-    names = (name for name, _ in host.trainer.model.named_parameters()) if parts else ()
-    return {name for name in names if host.part_of(name) in parts}
+    """What ``--spr_tune_projector`` and ``--spr_tune_vision_tower`` add, whether the host trains it or not.
+
+    Raises:
+        UserError: what a part learns would be lost when the host saves.
+    """
+    parts, model = asked_parts(config), host.trainer.model
+    if not parts:
+        return set()
+    names = {name for name, _ in model.named_parameters()}
+    if host.saves_adapter_alone:
+        names = adapter_weights(model) | {name for name in names if ".modules_to_save." in name}
+    wanted = {name for name in names if host.part_of(name) in parts}
+    unsaved = sorted(parts - {host.part_of(name) for name in wanted})
+    if unsaved and host.saves_adapter_alone:
+        raise UserError(
+            f"--spr_tune_{unsaved[0].replace(' ', '_')}: PEFT saves its adapter alone, and what the"
+            f" {unsaved[0]} learns would be lost; give the adapter its layers (target_modules or"
+            " modules_to_save), or leave the flag out"
+        )
+    return wanted
 
 
 def _widen(model) -> None:
@@ -93,8 +108,8 @@ def describe(host: Host, config: DPOFlags) -> str:
             group = host.part_of(name) + (" (LoRA)" if "lora_" in name else "")
             tensors[group] += 1
             numbers[group] += weights.numel(parameter)
-    allowed = {"language model", "language model (LoRA)"} | asked_parts(config)
-    if unexpected := sorted(tensors.keys() - allowed):
+    allowed = {"language model"} | asked_parts(config)
+    if unexpected := sorted(group for group in tensors if group.removesuffix(" (LoRA)") not in allowed):
         raise UserError(f"the SPR stage would train {', '.join(unexpected)}, which no flag asks for")
     return (
         ", ".join(

@@ -176,15 +176,49 @@ def test_the_vision_tower_trains_where_it_is_asked_for(host, pictures):
             parameter.requires_grad_(before[name])
 
 
-def test_under_peft_the_vision_tower_would_be_lost_and_is_refused(tmp_path):
+def under_peft(folder, **adapter):
+    """The host of a script that has wrapped its model in PEFT, and the model."""
     peft = pytest.importorskip("peft")
     model, processor = make_vlm.make("qwen2_5_vl")
-    model = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"]))
-    arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    model = peft.get_peft_model(model, peft.LoraConfig(r=2, init_lora_weights=False, **adapter))
+    arguments = transformers.TrainingArguments(str(folder), use_cpu=True, report_to=[])
     trainer = transformers.Trainer(model, arguments, train_dataset=[0], processing_class=processor)
-    config = SPRConfig(spr=True, spr_annotations="annotations.json", spr_tune_vision_tower=True)
-    with pytest.raises(UserError, match="--spr_tune_vision_tower: PEFT saves its adapter alone"):
-        check_trainable(spr_host(trainer=trainer, namespace={}, config=config), config)
+    return spr_host(trainer=trainer, namespace={}, config=peft_flags()), model
+
+
+def peft_flags(**flags):
+    return SPRConfig(spr=True, spr_annotations="annotations.json", **flags)
+
+
+@pytest.mark.parametrize("flag", ["spr_tune_vision_tower", "spr_tune_projector"])
+def test_under_peft_parts_without_an_adapter_would_be_lost_and_are_refused(tmp_path, flag):
+    host, _ = under_peft(tmp_path, target_modules=["q_proj"])
+    with pytest.raises(UserError, match=f"--{flag}: PEFT saves its adapter alone"):
+        check_trainable(host, peft_flags(**{flag: True}))
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        dict(target_modules=["q_proj"], modules_to_save=["merger"]),
+        dict(target_modules=r".*language_model.*q_proj|.*merger\.mlp\.[02]"),
+    ],
+    ids=["modules_to_save", "lora"],
+)
+def test_under_peft_a_part_trains_by_what_peft_saves_of_it(tmp_path, adapter):
+    host, model = under_peft(tmp_path, **adapter)
+    flags = peft_flags(spr_tune_projector=True)
+    check_trainable(host, flags)
+    trained = choose_trainable(host, flags)
+    of_projector = [name for name in trained if host.part_of(name) == "projector"]
+    assert of_projector and "projector" in describe(host, flags)
+    with torch.no_grad():
+        for name in of_projector:
+            model.get_parameter(name).fill_(0.5)
+    model.save_pretrained(tmp_path / "adapter")
+    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    halves = [name for name, tensor in saved.items() if "merger" in name and (tensor == 0.5).all()]
+    assert len(halves) == len(of_projector)
 
 
 def test_parts_and_layers(host):
