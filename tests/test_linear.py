@@ -203,7 +203,9 @@ def slow(pattern: re.Pattern, how: set[str]) -> tuple[str, str] | None:
     """A method and the beginning of a text on which it takes too long; None for a pattern that is linear."""
     for text_of, method in product(hostile(pattern), sorted(how)):
         text = text_of(SHORT)
-        short = min(seconds(pattern, method, text) for _ in range(2))
+        if (short := seconds(pattern, method, text)) <= SUSPICIOUS:
+            continue
+        short = min(short, seconds(pattern, method, text))  # a pause of the machine is no slowness
         if short > SUSPICIOUS and seconds(pattern, method, text_of(MIDDLE)) > GROWN * short:
             if seconds(pattern, method, text_of(LONG)) > SECONDS:
                 return method, text[:40]
@@ -234,6 +236,7 @@ ONCE = {
 @pytest.mark.parametrize("what", ONCE)
 def test_a_pattern_that_is_not_is_found(what, monkeypatch):
     """Each was in the package; on fewer characters, since each took seconds."""
+    monkeypatch.setitem(globals(), "MIDDLE", 5000)
     monkeypatch.setitem(globals(), "LONG", 8000)
     monkeypatch.setitem(globals(), "SECONDS", 0.004)
     pattern, flags, method = ONCE[what]

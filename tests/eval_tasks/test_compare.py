@@ -2,6 +2,7 @@ import json
 import math
 import random
 import re
+from functools import cache
 from math import comb
 
 import numpy as np
@@ -30,6 +31,11 @@ def write_run(folder, records, task="spr_refcoco_val", stamp="20300101_000000"):
 
 def rec_run(folder, noise, picture=None, count=300, **more):
     """Answers whose box is off by up to `noise` of its side, the same documents in each run."""
+    return write_run(folder, rec_records(noise, picture, count), **more)
+
+
+@cache
+def rec_records(noise, picture, count):
     records = []
     for number in range(count):
         rng = random.Random(f"{number} {noise}")
@@ -49,7 +55,7 @@ def rec_run(folder, noise, picture=None, count=300, **more):
         )
         logged = {"input": f"Where is number {number}?", "filtered_resps": answer}
         records.append({"doc_id": number, **logged, **rec.process_results(doc, [answer])})
-    return write_run(folder, records, **more)
+    return records
 
 
 def test_gains_are_paired_and_the_signature_is_found(tmp_path):
