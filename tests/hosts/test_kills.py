@@ -26,7 +26,6 @@ LORA = ["--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8"]
 EACH_STEP = ["--spr_save_steps", "1"]
 FULL_DEVICE = Path(__file__).with_name("full_device.py")
 STAGES = ("queries", "entry", "candidates", "scores", "pairs", "reference", "dpo", "policy")
-WITH_WEIGHTS = ("entry", "candidates", "reference", "dpo", "policy")
 
 
 def test_full_fine_tuning(world, tmp_path):
@@ -43,9 +42,8 @@ def test_full_fine_tuning(world, tmp_path):
 
 
 def test_lora(world, tmp_path):
-    """In the stages that hold weights; the others know nothing of an adapter, and die above."""
     out = tmp_path / "killed-lora"
-    killed_in(WITH_WEIGHTS, command(world, out, *spr_flags(world), *EACH_STEP, *LORA), out)
+    killed_in(STAGES, command(world, out, *spr_flags(world), *EACH_STEP, *LORA), out)
     assert_whole(out)
     assert_saved_lora_equals_live(out)
 
