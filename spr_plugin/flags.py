@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import os
 import sys
+from collections.abc import Container
 
 from spr_plugin.imports import once
 from spr_plugin.lines import say
@@ -26,6 +27,12 @@ RENAMED_FLAGS = {
     "--evaluation_strategy": "--eval_strategy",
     "--warmup_ratio": "--warmup_steps",
     "--no_cuda": "--use_cpu",
+}
+# Flags that transformers 5 has no more → what becomes of what they ask.
+DROPPED_FLAGS = {
+    "--logging_dir": "it is TENSORBOARD_LOGGING_DIR now, and set",
+    "--overwrite_output_dir": "it always does",
+    "--save_safetensors": "it always does",
 }
 
 
@@ -156,7 +163,10 @@ def hook_parser(parser) -> None:
 
     @functools.wraps(host_parse_known)
     def parse_known_args(self, args=None, namespace=None):
-        args = rewrite_renamed(list(sys.argv[1:] if args is None else args), self._option_string_actions)
+        args = list(sys.argv[1:] if args is None else args)
+        args = rewrite_renamed(
+            without_dropped(args, self._option_string_actions), self._option_string_actions
+        )
         or_fail(refuse_unknown, named(args))
         parsed, rest = host_parse_known(self, args, namespace)
         _hear(*_read(self, args, parsed))
@@ -239,6 +249,28 @@ def rewrite_renamed(args: list, known) -> list:
     if renamed and os.environ.get("LOCAL_RANK", "0") == "0":
         say(f"this transformers renamed flags; reading {', '.join(renamed)}")
     return [_under_new_name(a, stale) for a in args]
+
+
+def without_dropped(args: list[str], known: Container[str]) -> list[str]:
+    """``args`` without the flags that transformers has given up, and without their values; ``known`` holds
+    the parser's options. TensorBoard's folder goes on by the environment.
+    """
+    dropped = {name for name in DROPPED_FLAGS if name not in known}
+    kept, values = [], {}
+    for before, argument in zip(["", *args], args):
+        name, _, value = argument.partition("=")
+        if name in dropped:
+            values[name] = value
+        elif before in dropped and not argument.startswith("-"):
+            values[before] = argument
+        else:
+            kept.append(argument)
+    if folder := values.get("--logging_dir"):
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", folder)
+    if values and os.environ.get("LOCAL_RANK", "0") == "0":
+        notes = "; ".join(f"{name}: {DROPPED_FLAGS[name]}" for name in values)
+        say(f"this transformers has flags no more, which are passed over ({notes})")
+    return kept
 
 
 def _under_new_name(argument, stale):

@@ -38,7 +38,7 @@ class Progress:
             self.last = time.monotonic()
             rate = (done - self.first) / max(self.last - self.start, 1e-9)
             left = f", {(self.total - done) / rate:.0f} s left" if rate else ""
-            say(f"{self.stage} {done}/{self.total}, {rate:.2f}/s{left} {note}".rstrip())
+            say(", ".join(filter(None, [f"{self.stage} {done}/{self.total}", f"{rate:.2f}/s{left}", note])))
 
     def write(self, text: str) -> None:
         """A line of somebody else's on stdout, which leaves the bar whole."""

@@ -4,6 +4,7 @@ get one line."""
 import dataclasses
 import importlib.util
 import json
+import os
 from dataclasses import dataclass, field
 
 import pytest
@@ -324,6 +325,27 @@ def test_renamed_flags_are_rewritten_where_only_the_new_name_exists(capsys):
     old = {"--evaluation_strategy", "--warmup_ratio", "--warmup_steps"}
     assert flags.rewrite_renamed(args, old) == args
     assert capsys.readouterr().err == ""
+
+
+def test_flags_that_transformers_has_given_up_are_passed_over(capsys, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
+    args = [
+        "--logging_dir",
+        "curves",
+        "--overwrite_output_dir",
+        "--lr",
+        "1",
+        "--save_safetensors=False",
+        "--spr",
+    ]
+    assert flags.without_dropped(args, {"--lr", "--spr"}) == ["--lr", "1", "--spr"]
+    assert os.environ["TENSORBOARD_LOGGING_DIR"] == "curves"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(name in line for name in flags.DROPPED_FLAGS)
+    assert flags.without_dropped(args, {*flags.DROPPED_FLAGS, "--lr", "--spr"}) == args
+    assert flags.without_dropped(["--overwrite_output_dir", "True", "x"], set()) == ["x"]
+    assert flags.without_dropped(["--lr", "1"], {"--lr"}) == ["--lr", "1"]
 
 
 def test_flash_attention_that_is_not_installed(parser, capsys, monkeypatch):

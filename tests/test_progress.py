@@ -20,7 +20,7 @@ def clock(monkeypatch):
 def test_plain_lines(capsys):
     assert list(progress(iter("abc"), 3, "scoring", lambda: "skipped 1")) == list("abc")
     line = capsys.readouterr().err.strip()
-    assert line.startswith("spr: scoring 3/3, ") and line.endswith("0 s left skipped 1")
+    assert line.startswith("spr: scoring 3/3, ") and line.endswith("0 s left, skipped 1")
 
 
 def test_at_most_one_line_a_minute_and_one_at_the_end(clock, capsys):
@@ -42,7 +42,7 @@ def test_rate_and_time_left_are_those_of_this_process(clock, capsys):
     shown.to(80, "loss 0.5")
     assert capsys.readouterr().err.splitlines() == [
         "spr: DPO 50/100, 0.00/s",
-        "spr: DPO 80/100, 0.25/s, 80 s left loss 0.5",
+        "spr: DPO 80/100, 0.25/s, 80 s left, loss 0.5",
     ]
 
 

@@ -123,7 +123,10 @@ def read_manifest(folder: Folder) -> dict[str, Any] | None:
         return manifest
     if manifest is None and not folder.manifest.exists():
         return None
-    raise UserError(f"{folder.manifest} was written by no run of ours: move it away, or name another folder")
+    raise UserError(
+        f"{folder.manifest} was written by no run of ours, or is damaged: move it away, or name another"
+        " folder"
+    )
 
 
 def layout_of(manifest: dict[str, Any]) -> int | None:

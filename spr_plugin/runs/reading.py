@@ -47,7 +47,8 @@ class SavedRun:
             manifest is None and not {part_of(name) for name in names_in(folder.path)} & PARTS
         ):  # killed at its start
             raise UserError(
-                f"{folder}: no SPR run here; give OUTPUT_DIR/spr of one, or a folder of `spr sample`"
+                f"{folder}: no SPR run here, or none that has begun; give OUTPUT_DIR, or a folder of"
+                " `spr sample`"
             )
         manifest = manifest or {}
         self.config: dict[str, Any] = manifest.get("config", {})

@@ -57,6 +57,6 @@ def listening(port: int) -> socket.socket:
         own.listen()
     except (OSError, OverflowError) as error:
         own.close()
-        why = getattr(error, "strerror", None) or str(error)
+        why = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise UserError(f"--port {port}: {why}; name another one, or 0 for any that is free") from None
     return own
