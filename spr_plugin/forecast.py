@@ -12,6 +12,7 @@ the process that has imported everything: on a GPU what is allocated there, on a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 CHUNK = 1 << 24  # logits that dpo/head.py holds at a time
@@ -250,27 +251,57 @@ def answering(shape: Shape, plan: Plan, prompts: int, samples: int) -> int:
 
 
 @dataclass(frozen=True)
+class Run:
+    """What a run has to do.
+
+    Attributes:
+        queries: that are asked, of which `watched` are held out.
+        step: pairs of a step on one rank, of which `accumulation` make one of the optimizer.
+        looks_every: steps of the optimizer between two looks at what is held out.
+    """
+
+    queries: int
+    ranks: int
+    step: int
+    accumulation: int
+    epochs: float
+    watched: int = 0
+    looks_every: int = 50
+
+    @property
+    def steps(self) -> int:
+        """Of the optimizer, where each query gives a pair."""
+        pairs = (self.queries - self.watched) * self.epochs
+        return math.ceil(pairs / (self.step * self.accumulation * self.ranks))
+
+    @property
+    def looks(self) -> int:
+        """The first, every few steps, and the last."""
+        return 1 + math.ceil(self.steps / self.looks_every)
+
+
+@dataclass(frozen=True)
 class Trial:
     """Seconds that doctor's trial took on one rank.
 
     Attributes:
         queries: that were sampled, in `sampling` seconds, and their answers judged in `judging`.
-        prompts: asked for each query; `samples` answers to each.
+        answers: to each of them.
         step: of one DPO step, forward and backward.
     """
 
     queries: int
-    prompts: int
-    samples: int
+    answers: int
     sampling: float
     judging: float
     step: float
 
-    def seconds(self, queries: int, steps: int, watched: int = 0, probes: int = 0, epochs: float = 2.0) -> float:
-        """Of a whole run on one rank: sampling and judging all queries; DPO's steps, and the reference, which
-        is a forward of each pair, a third of a step; so many looks at so many held-out queries, each an
-        answer."""
-        a_query = (self.sampling + self.judging) / self.queries
-        an_answer = self.sampling / self.queries / (self.prompts * self.samples)
-        reference = steps / epochs * self.step / 3
-        return queries * a_query + steps * self.step + reference + probes * watched * an_answer
+    def seconds(self, run: Run) -> float:
+        """Of the whole run, where each query gives a pair as long as the trial's: sampling and judging, dealt
+        among the ranks; DPO's steps; the reference, one forward of each pair, of a step a third; the looks,
+        an answer to each query that is held out."""
+        judged = run.queries / self.queries * (self.sampling + self.judging) / run.ranks
+        forward = run.steps / run.epochs * run.accumulation * self.step / 3
+        answer = self.sampling / self.queries / self.answers
+        looks = run.looks * run.watched * answer / run.ranks
+        return judged + run.steps * run.accumulation * self.step + forward + looks
