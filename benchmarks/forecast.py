@@ -41,6 +41,7 @@ NAMES = "hidden_size intermediate_size num_hidden_layers num_attention_heads".sp
 SAMPLED = 6
 FLAGS = {
     "spr_regions": 4,
+    "spr_more_than": 0,
     "spr_epochs": 1.0,
     "spr_max_new_tokens": 32,
     "spr_sample_batch": SAMPLED,

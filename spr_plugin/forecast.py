@@ -122,6 +122,22 @@ class Plan:
     gpu: bool = False
 
 
+# LLaVA-1.5-7B in bf16 with the stage's own adapter: Llama-2-7B, CLIP-L/14-336, a projector of two layers.
+_LLAMA = Stack(layers=32, width=4096, inner=11008, heads=32, key_heads=32, head_width=128)
+LLAVA_7B = Shape(
+    language=_LLAMA,
+    tower=Stack(layers=24, width=1024, inner=4096, heads=16, key_heads=16, head_width=64, products=2),
+    vocabulary=32000,
+    weights=2 * (6_738_415_616 + 303_507_456 + 20_979_712 + _LLAMA.adapter(16)),
+    trained=_LLAMA.adapter(16),
+    trained_bytes=2,
+    image_tokens=576,
+    patches=577,
+    scorer=427_616_513 * FP32,
+    saved=2 * (6_738_415_616 + 20_979_712),
+)
+
+
 def memory(shape: Shape, plan: Plan) -> dict[str, int]:
     """Stage → bytes at its peak."""
     held = weights(shape, plan)
@@ -298,10 +314,41 @@ class Trial:
 
     def seconds(self, run: Run) -> float:
         """Of the whole run, where each query gives a pair as long as the trial's: sampling and judging, dealt
-        among the ranks; DPO's steps; the reference, one forward of each pair, of a step a third; the looks,
-        an answer to each query that is held out."""
+        among the ranks; DPO's steps; the reference, one forward of each pair, of a step a third or half; the
+        looks, an answer to each query that is held out."""
         judged = run.queries / self.queries * (self.sampling + self.judging) / run.ranks
         forward = run.steps / run.epochs * run.accumulation * self.step / 3
         answer = self.sampling / self.queries / self.answers
         looks = run.looks * run.watched * answer / run.ranks
         return judged + run.steps * run.accumulation * self.step + forward + looks
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a maker says of a GPU: products in bf16 a second, twice as many operations as multiplications, and
+    bytes a second from its memory; and which share of each is assumed to be had."""
+
+    operations: float
+    bandwidth: float
+    computing: float = 0.4
+    reading: float = 0.5
+
+
+A100 = Device(operations=312e12, bandwidth=2.039e12)  # the one with 80 GB
+
+
+def by_arithmetic(shape: Shape, plan: Plan, device: Device, kinds: int) -> Trial:
+    """What a trial of one query would take where nobody has tried: `kinds` prompts a query.
+
+    A token is two operations a weight; a decoding step of a batch reads all weights and its cache once;
+    backward through frozen weights is as much as forward, one more with checkpointing.
+    """
+    rate, parameters = device.operations * device.computing, shape.weights / plan.loaded
+    prefill = kinds * plan.prompt * 2 * parameters / rate
+    held = shape.weights + cache(shape, plan, plan.prompts * plan.samples)
+    decoding = kinds / plan.prompts * plan.new_tokens * held / (device.bandwidth * device.reading)
+    answers = kinds * plan.samples
+    judging = (1 + answers) * shape.patches * 2 * shape.scorer / FP32 / rate
+    passes = 2 + plan.checkpointing
+    step = plan.pairs * row(plan) * passes * 2 * parameters / rate
+    return Trial(1, answers, prefill + decoding, judging, step)

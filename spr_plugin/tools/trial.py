@@ -18,11 +18,9 @@ from spr_plugin.pairing import PreferencePair
 from spr_plugin.recipes.base import Query
 from spr_plugin.runs.layout import Folder
 from spr_plugin.sampling.stage import sample
-from spr_plugin.training import ranks
+from spr_plugin.training import ranks, shapes
 from spr_plugin.training.cost import Cost, measured
-from spr_plugin.training.deepspeed_settings import zero_stage
 from spr_plugin.training.host import Host
-from spr_plugin.training.shapes import shape_of, tokens_of
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def tried(first: Round, queries: list[Query], folder: Folder, every: int) -> Tri
             judge_all(queries, recipe, host.trainer.args.device, answers, scores)
     pairs = [pair_of(first, query, answers) for query in queries]
     step = dpo.try_step(host, recipe, pairs, config.only(DPOFlags), folder)
-    shape = shape_of(host, config.spr_clip)
+    shape = shapes.shape_of(host, config.spr_clip)
     return Tried(
         *(len(answers), len(queries), sampling, judging, step),
         *(shape, plan_of(host, config, shape, pairs, every)),
@@ -89,34 +87,22 @@ def pair_of(first: Round, query: Query, answers: Mapping[str, dict]) -> Preferen
 
 def plan_of(host: Host, config: SPRConfig, shape: Shape, pairs: list[PreferencePair], queries: int) -> Plan:
     """How the command would run, of pairs that are as long as any."""
-    rows = [(pair, text) for pair in pairs for text in (pair.chosen, pair.rejected)]
-    sizes = [_sizes(host, pair, text, shape.image_tokens) for pair, text in rows]
-    args = host.trainer.args
-    half, own = args.bf16 or args.fp16, host.language_model()[1].weight.element_size()
-    return Plan(
-        compute=2 if half else own,
-        loaded=own,
+    return shapes.plan_of(
+        host,
+        shape,
+        [
+            host.row(pair.pictures, pair.prompt, text)
+            for pair in pairs
+            for text in (pair.chosen, pair.rejected)
+        ],
         pairs=config.spr_batch_size,
-        prompt=max(prompt for prompt, _ in sizes),
-        answer=max(answer for _, answer in sizes),
         prompts=config.spr_sample_batch,
         samples=config.spr_samples,
         new_tokens=config.spr_max_new_tokens,
         probes=min(config.spr_probe_regions, queries // 10, config.spr_sample_batch),
         pictures=queries,
         cache=int(config.spr_feature_cache * 2**30),
-        zero=zero_stage(args.deepspeed),
-        ranks=ranks.world(),
-        checkpointing=bool(args.gradient_checkpointing),
-        gpu=args.device.type != "cpu",
     )
-
-
-def _sizes(host: Host, pair: PreferencePair, text: str, patches: int) -> tuple[int, int]:
-    """Tokens of a row's prompt with its picture, and of its answer."""
-    row = host.row(pair.pictures, pair.prompt, text)
-    answer = int((row["labels"] >= 0).sum())
-    return tokens_of(host, row, patches) - answer, answer
 
 
 def foreseen(first: Round, tried: Tried, queries: int) -> str:

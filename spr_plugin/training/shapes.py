@@ -6,8 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from spr_plugin.forecast import FP32, Shape, Stack
-from spr_plugin.training import weights
+from spr_plugin.forecast import FP32, Plan, Shape, Stack
+from spr_plugin.training import ranks, weights
+from spr_plugin.training.deepspeed_settings import zero_stage
 from spr_plugin.training.host import Host, Row
 from spr_plugin.training.trainable import ADAPTER
 
@@ -96,3 +97,22 @@ def tokens_of(host: Host, row: Row, patches: int) -> int:
     holes = int((ids < 0).sum())
     tiles = len(host.pictures(host.batch([row]))) if holes else 0
     return len(ids) - holes + math.ceil(tiles * patches)
+
+
+def plan_of(host: Host, shape: Shape, rows: list[Row], **of_flags: Any) -> Plan:
+    """How the live model is run: what the host says, the longest of `rows` (of answers), and `of_flags`, by
+    :class:`spr_plugin.forecast.Plan`'s names."""
+    answers = [int((row["labels"] >= 0).sum()) for row in rows]
+    prompts = [tokens_of(host, row, shape.image_tokens) - own for row, own in zip(rows, answers)]
+    args, own = host.trainer.args, host.language_model()[1].weight.element_size()
+    return Plan(
+        compute=2 if args.bf16 or args.fp16 else own,
+        loaded=own,
+        prompt=max(prompts),
+        answer=max(answers),
+        zero=zero_stage(args.deepspeed),
+        ranks=ranks.world(),
+        checkpointing=bool(getattr(args, "gradient_checkpointing", False)),
+        gpu=args.device.type != "cpu",
+        **of_flags,
+    )
