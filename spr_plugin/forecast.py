@@ -314,13 +314,14 @@ class Trial:
 
     def seconds(self, run: Run) -> float:
         """Of the whole run, where each query gives a pair as long as the trial's: sampling and judging, dealt
-        among the ranks; DPO's steps; the reference, one forward of each pair, of a step a third or half; the
-        looks, an answer to each query that is held out."""
+        among the ranks; DPO's steps, the dry one, and the proof of its row layout, as much again; the
+        reference, one forward of each pair, of a step a third or half; the looks, an answer to each query
+        that is held out."""
         judged = run.queries / self.queries * (self.sampling + self.judging) / run.ranks
         forward = run.steps / run.epochs * run.accumulation * self.step / 3
         answer = self.sampling / self.queries / self.answers
         looks = run.looks * run.watched * answer / run.ranks
-        return judged + run.steps * run.accumulation * self.step + forward + looks
+        return judged + (run.steps * run.accumulation + 2) * self.step + forward + looks
 
 
 @dataclass(frozen=True)
