@@ -232,7 +232,7 @@ def forecast_errors() -> str:
         for name, told in (*one["stages"].items(), ("time", one["time"]))
         if not told["within"]
     ]
-    few = f"\n\n{len(sizes)} of the five sizes from 3 M to 7 B are measured yet." if len(sizes) < 5 else ""
+    few = f"\n\n{len(sizes)} of the five sizes from 3 M to 7 B measured so far." if len(sizes) < 5 else ""
     bound = (
         f"Outside the bounds (15 % or 200 MB of memory, 30 % of time): {'; '.join(missed) or 'none'}.{few}"
     )
