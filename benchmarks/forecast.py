@@ -183,7 +183,7 @@ def beside(figures: dict) -> dict:
 
 def measured(size: str) -> dict:
     """The figures of one size, of a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="size-") as folder:
         out = Path(folder) / "figures.json"
         words = [sys.executable, __file__, "--one", size, "--folder", folder, "--json", str(out)]
         subprocess.run(words, check=True, env={**os.environ, **ALLOCATOR})

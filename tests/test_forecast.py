@@ -13,7 +13,7 @@ from spr_plugin.forecast import LLAVA_7B, Plan, Run, Stack, Trial
 ROOT = Path(__file__).parents[1]
 FIGURES = json.loads((ROOT / "benchmarks" / "results" / "forecast.json").read_text())
 LLAMA_7B = LLAVA_7B.language
-PLAN = Plan(compute=2, pairs=4, prompt=650, answer=100, prompts=8, samples=2, new_tokens=256)
+PLAN = Plan(compute=2, loaded=2, pairs=4, prompt=650, answer=100, prompts=8, samples=2, new_tokens=256)
 
 
 def plan(**changes) -> Plan:

@@ -48,17 +48,27 @@ def dry_step(trainer, stage: Stage, steps: int) -> Cost:
             " or add --gradient_checkpointing True"
         ) from None
     trainer.logbook.forget()
-    shape, plan = _foreseen(stage, one)
     hours = cost.seconds * stage.division.accumulation * steps / 3600
     if ranks.rank() == 0:
-        stages, states = forecast.memory(shape, plan), forecast.states(shape, plan)
         say(
-            f"dry step on the longest pair ({one.pair.id}, {one.tokens} tokens): {cost}, Adam's states take"
-            f" {states / 2**30:.2f} GiB more; forecast: {len(data.measured)} pairs, {steps} steps, at most"
-            f" {hours:.2f} h, {stages['dpo'] / 2**30:.2f} GiB and in a look at held-out queries"
-            f" {stages['probe'] / 2**30:.2f} GiB by the model's shapes"
+            f"dry step on the longest pair ({one.pair.id}, {one.tokens} tokens): {cost}; forecast:"
+            f" {len(data.measured)} pairs, {steps} steps, at most {hours:.2f} h; {_told(stage, one)}"
         )
     return cost
+
+
+def _told(stage: Stage, longest: Measured) -> str:
+    """What the stage holds by its shapes, in a line; a model that cannot be read so loses nothing else."""
+    try:
+        shape, plan = _foreseen(stage, longest)
+    except (AttributeError, ArithmeticError, TypeError, ValueError) as error:  # its configuration is foreign
+        return f"no forecast of memory ({type(error).__name__}: {error})"
+    stages, states = forecast.memory(shape, plan), forecast.states(shape, plan)
+    training, answering, adam = (size / 2**30 for size in (stages["dpo"], stages["probe"], states))
+    return (
+        f"by the model's shapes {training:.2f} GiB, {adam:.2f} of them Adam's states, and"
+        f" {answering:.2f} GiB in a look at held-out queries"
+    )
 
 
 def _foreseen(stage: Stage, longest: Measured) -> tuple[Shape, Plan]:

@@ -67,13 +67,17 @@ def _tower(model: Any) -> tuple[int, Stack]:
     for module in model.modules():
         config: Any = getattr(module, "config", None)
         if getattr(config, "patch_size", None) and (sizes := _sizes(config)):
-            side = getattr(config, "image_size", None) or 0
-            side = side[0] if isinstance(side, (list, tuple)) else side
+            side, patch = _side(getattr(config, "image_size", None)), _side(config.patch_size)
             inner = getattr(config, "intermediate_size", None) or 4 * sizes["width"]
             head_width = sizes["width"] // sizes["heads"]
             stack = Stack(**sizes, inner=inner, key_heads=sizes["heads"], head_width=head_width, products=2)
-            return (side // config.patch_size) ** 2, stack
+            return (side // patch) ** 2, stack
     return 0, Stack(0, 0, 0, 0, 0, 0, products=2)
+
+
+def _side(size: Any) -> int:
+    """Of a square: families write one number, two, or none."""
+    return int(size[0] if isinstance(size, (list, tuple)) else size or 0)
 
 
 def _sizes(config: Any) -> dict[str, int]:
