@@ -197,7 +197,7 @@ def kept(stack: Stack, compute: int, trained_bytes: int) -> int:
     attention = compute * (2 * stack.queries + 2 * stack.keys)
     mlp = compute * (stack.products + (stack.products == 3) - 1) * stack.inner
     if trained_bytes == compute:
-        return norms + attention + mlp + compute * (2 * stack.width + (stack.products == 2) * stack.inner)
+        return norms + attention + mlp + compute * (2 * stack.width + stack.inner)
     return norms + attention + mlp + trained_bytes * sum(given for given, _ in stack.matrices)
 
 
