@@ -122,7 +122,7 @@ class Plan:
     gpu: bool = False
 
 
-# LLaVA-1.5-7B in bf16 with the stage's own adapter: Llama-2-7B, CLIP-L/14-336, a projector of two layers.
+# LLaVA-1.5-7B in bf16 with the stage's adapter: Llama-2-7B, CLIP-L/14-336, a projector.
 _LLAMA = Stack(layers=32, width=4096, inner=11008, heads=32, key_heads=32, head_width=128)
 LLAVA_7B = Shape(
     language=_LLAMA,
@@ -167,9 +167,8 @@ def gradients(shape: Shape, plan: Plan) -> int:
 def states(shape: Shape, plan: Plan) -> int:
     """Adam's two moments, in the type of the weights; under DeepSpeed in fp32 beside an fp32 copy, dealt from
     ZeRO-1 on (its K = 12 with fp16 weights)."""
-    if plan.zero:
-        return shape.trained * (ADAM + MASTER) // plan.ranks
-    return shape.trained * 2 * shape.trained_bytes
+    dealt = shape.trained * (ADAM + MASTER) // plan.ranks
+    return dealt if plan.zero else shape.trained * 2 * shape.trained_bytes
 
 
 def features(shape: Shape, plan: Plan) -> int:
@@ -206,9 +205,7 @@ def activations(shape: Shape, plan: Plan) -> int:
     of one (Korthikanti, section 5: full recomputation, ``2 s b h L``)."""
     stack = shape.language
     one = kept(stack, plan.compute, shape.trained_bytes)
-    if plan.checkpointing:
-        return stack.layers * plan.compute * stack.width + one
-    return stack.layers * one
+    return stack.layers * plan.compute * stack.width + one if plan.checkpointing else stack.layers * one
 
 
 def logits(tokens: int, vocabulary: int, compute: int) -> int:
@@ -326,8 +323,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Device:
-    """What a maker says of a GPU: products in bf16 a second, twice as many operations as multiplications, and
-    bytes a second from its memory; and which share of each is assumed to be had."""
+    """Operations in bf16 and bytes from memory a second, as its maker says; which share is assumed to be had."""
 
     operations: float
     bandwidth: float
@@ -350,6 +346,5 @@ def by_arithmetic(shape: Shape, plan: Plan, device: Device, kinds: int) -> Trial
     decoding = kinds / plan.prompts * plan.new_tokens * held / (device.bandwidth * device.reading)
     answers = kinds * plan.samples
     judging = (1 + answers) * shape.patches * 2 * shape.scorer / FP32 / rate
-    passes = 2 + plan.checkpointing
-    step = plan.pairs * row(plan) * passes * 2 * parameters / rate
+    step = plan.pairs * row(plan) * (2 + plan.checkpointing) * 2 * parameters / rate
     return Trial(1, answers, prefill + decoding, judging, step)
