@@ -323,7 +323,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Device:
-    """Operations in bf16 and bytes from memory a second, as its maker says; which share is assumed to be had."""
+    """Operations in bf16 and bytes from memory a second, as its maker says; the share assumed to be had."""
 
     operations: float
     bandwidth: float
