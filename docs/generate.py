@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from spr_plugin import forecast
 from spr_plugin.cli import commands
 from spr_plugin.command_line import flags_table
 from spr_plugin.eval_tasks.catalogue import GROUPS, PROTOCOLS, SPLITS, splits_of
@@ -190,6 +191,61 @@ def sampling() -> str:
     return table(["CPU time against ours", *sizes], rows, 2)
 
 
+# The run that the paper tells the hours of, as far as our defaults tell it: answers of so many tokens.
+PLAN_7B = forecast.Plan(
+    compute=2,
+    loaded=2,
+    pairs=4,
+    prompt=576 + 120,
+    answer=100,
+    prompts=8,
+    samples=2,
+    new_tokens=256,
+    probes=8,
+    checkpointing=True,
+    gpu=True,
+)
+RUN_7B = forecast.Run(queries=10_000, ranks=1, step=4, accumulation=1, epochs=2.0, watched=16)
+
+
+def forecast_7b() -> str:
+    """Hours and memory of LLaVA-1.5-7B on a GPU that nobody here has run it on."""
+    shape, device = forecast.LLAVA_7B, forecast.A100
+    hours = forecast.by_arithmetic(shape, PLAN_7B, device, kinds=3).seconds(RUN_7B) / 3600
+    stages = {stage: f"{size / 2**30:.1f}" for stage, size in forecast.memory(shape, PLAN_7B).items()}
+    most = max(stages.values(), key=float)
+    told = (
+        f"LLaVA-1.5-7B, 10k regions: forecast {hours:.1f} h, {most} GiB on one 80 GB GPU"
+        f" (the paper: about 3 h on one A100)."
+    )
+    return f"{told}\n\n{table(['GiB, forecast', *stages], [['LLaVA-1.5-7B', *stages.values()]], len(stages))}"
+
+
+def forecast_errors() -> str:
+    """Memory above the imported process beside its forecast, and the time of the whole beside the trial's."""
+    sizes = result("forecast")["sizes"]
+    rows = ((size, *_foreseen(one)) for size, one in sizes.items())
+    stages = [*forecast.STAGES, "time of the whole"]
+    missed = [
+        f"{size}, {name}"
+        for size, one in sizes.items()
+        for name, told in (*one["stages"].items(), ("time", one["time"]))
+        if not told["within"]
+    ]
+    few = f"\n\n{len(sizes)} of the five sizes from 3 M to 7 B measured so far." if len(sizes) < 5 else ""
+    bound = (
+        f"Outside the bounds (15 % or 200 MB of memory, 30 % of time): {'; '.join(missed) or 'none'}.{few}"
+    )
+    return f"{table(['', *stages], rows, len(stages))}\n\n{bound}"
+
+
+def _foreseen(one: Mapping) -> Iterable[str]:
+    for stage in forecast.STAGES:
+        told = one["stages"][stage]
+        yield f"{told['bytes'] / 2**20:.0f} MiB, {told['error']:+.0%}"
+    yield f"{one['time']['seconds']:.0f} CPU s, {one['time']['error']:+.0%}"
+
+
 def all_figures() -> str:
     """Every figure of every file of results, by file."""
     return "\n\n".join(
@@ -241,6 +297,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "dpo-step": dpo_step,
     "dpo-shapes": dpo_shapes,
     "sampling": sampling,
+    "forecast-7b": forecast_7b,
+    "forecast-errors": forecast_errors,
     "figures": all_figures,
     "actial": functools.partial(flags_table, ActialSettings, "setting", ""),
     "spatial-ssrl": functools.partial(flags_table, Asking, "setting", ""),

@@ -196,6 +196,7 @@ ELSEWHERE = {
     "tools.overlay": "hosts/test_examination.py",
     "tools.reference": "test_docs.py",
     "tools.responses": "tools/test_score_file.py",
+    "tools.trial": "hosts/test_examination.py",
     "training.cost": "dpo/test_start.py hosts/test_examination.py",
     "training.host": "hosts/test_contracts.py",
 }

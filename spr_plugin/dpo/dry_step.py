@@ -2,13 +2,16 @@
 
 import torch
 
-from spr_plugin.dpo.pairs import PairRows
+from spr_plugin import forecast
+from spr_plugin.dpo.pairs import Measured, PairRows
 from spr_plugin.dpo.plan import Slot
 from spr_plugin.dpo.stage import Stage, inputs_of
 from spr_plugin.errors import UserError
+from spr_plugin.forecast import Plan, Shape
 from spr_plugin.progress import say
-from spr_plugin.training import ranks, weights
+from spr_plugin.training import ranks
 from spr_plugin.training.cost import Cost, measured
+from spr_plugin.training.shapes import plan_of, shape_of
 
 
 def dry_step(trainer, stage: Stage, steps: int) -> Cost:
@@ -45,16 +48,36 @@ def dry_step(trainer, stage: Stage, steps: int) -> Cost:
             " or add --gradient_checkpointing True"
         ) from None
     trainer.logbook.forget()
-    states = (
-        8
-        * sum(weights.numel(p) for p in trainer.model.parameters() if p.requires_grad)
-        / (ranks.world() if trainer.args.deepspeed else 1)
-    )
     hours = cost.seconds * stage.division.accumulation * steps / 3600
     if ranks.rank() == 0:
         say(
-            f"dry step on the longest pair ({one.pair.id}, {one.tokens} tokens): {cost}, Adam's states take"
-            f" {states / 2**30:.2f} GiB more; forecast: {len(data.measured)} pairs, {steps} steps, at most"
-            f" {hours:.2f} h"
+            f"dry step on the longest pair ({one.pair.id}, {one.tokens} tokens): {cost}; forecast:"
+            f" {len(data.measured)} pairs, {steps} steps, at most {hours:.2f} h; {_told(stage, one)}"
         )
     return cost
+
+
+def _told(stage: Stage, longest: Measured) -> str:
+    """What the stage holds by its shapes, in a line; a model that cannot be read so loses nothing else."""
+    try:
+        shape, plan = _foreseen(stage, longest)
+    except (AttributeError, ArithmeticError, TypeError, ValueError) as error:  # its configuration is foreign
+        return f"no forecast of memory ({type(error).__name__}: {error})"
+    stages, states = forecast.memory(shape, plan), forecast.states(shape, plan)
+    training, answering, adam = (size / 2**30 for size in (stages["dpo"], stages["probe"], states))
+    return (
+        f"by the model's shapes {training:.2f} GiB, {adam:.2f} of them Adam's states, and"
+        f" {answering:.2f} GiB in a look at held-out queries"
+    )
+
+
+def _foreseen(stage: Stage, longest: Measured) -> tuple[Shape, Plan]:
+    """The stage in numbers; what it holds is counted as if each of its pairs had the longest one's size."""
+    host, config, pair = stage.host, stage.config, longest.pair
+    shape = shape_of(host)
+    rows = [host.row(pair.pictures, pair.prompt, text) for text in (pair.chosen, pair.rejected)]
+    answered = {"prompts": config.spr_sample_batch, "samples": 1, "new_tokens": config.spr_max_new_tokens}
+    kept = {"pictures": len(stage.cache.kept), "cache": stage.cache.budget}
+    watched = min(len(stage.watch.queries), config.spr_sample_batch)
+    of_flags = {"pairs": stage.division.batch, "probes": watched, "joined": stage.joined, **answered, **kept}
+    return shape, plan_of(host, shape, rows, **of_flags)

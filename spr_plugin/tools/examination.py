@@ -16,24 +16,20 @@ from typing import Any, NoReturn
 
 from spr_plugin import dpo, process
 from spr_plugin.config import SPRConfig
-from spr_plugin.config.candidates import CandidatesFlags
-from spr_plugin.config.dpo import DPOFlags
 from spr_plugin.dpo.pairs import maximum_of
 from spr_plugin.dpo.rehearsal import ANSWER
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, remove, write_json
 from spr_plugin.opening import Round, Start, find_host, first_round, refuse_impossible, start_of, try_out
-from spr_plugin.pairing import PreferencePair
 from spr_plugin.plugins import load_file
 from spr_plugin.progress import listed, say
 from spr_plugin.recipes.base import Query
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.manifest import check_layout
-from spr_plugin.sampling.stage import sample
 from spr_plugin.tools.checks import CHECKS, Check, as_plain, checked
 from spr_plugin.tools.overlay import overlay
+from spr_plugin.tools.trial import Tried, foreseen, tried
 from spr_plugin.training import engine, entry, ranks, weights
-from spr_plugin.training.cost import measured
 from spr_plugin.training.host import Host
 
 MEASURED = 32  # queries whose rows are made to see how long they are
@@ -81,6 +77,7 @@ class Seen:
     start: Start | None = None
     fitting: list[Query] | None = None
     rehearsed: bool | None = None
+    tried: Tried | None = None
 
 
 @dataclass(frozen=True)
@@ -241,47 +238,24 @@ def _boxes(seen: Seen) -> str:
 
 def _trial(seen: Seen) -> str:
     """The stages themselves on two queries, in a folder of the doctor's that goes afterwards."""
-    first = seen.first
-    assert first is not None and seen.fitting is not None
+    first, start = seen.first, seen.start
+    assert first is not None and start is not None and seen.fitting is not None
     if not seen.fitting:
         raise UserError("no whole answer fits, so that there is nothing to try")
-    host, recipe, config, queries = first.host, first.recipe, first.config, seen.fitting[:TRIED]
     ranks.check_shared(seen.folder, "spr doctor --out")
     folder = Folder.under(seen.folder / "trial")
     _clear(folder)
     try:
         engine.to_device(seen.trainer)
-        own = folder.log("candidates", ranks.rank())
-        with measured() as sampling:
-            if not config.spr_candidates:
-                sample(
-                    host,
-                    queries,
-                    recipe,
-                    config.only(CandidatesFlags),
-                    own,
-                    folder.log("batches", ranks.rank()),
-                )
-        answers = own.read()
-        pairs = [_pair(first, query, answers) for query in queries]
-        step = dpo.try_step(host, recipe, pairs, config.only(DPOFlags), folder)
+        seen.tried = tried(first, seen.fitting[:TRIED], folder, len(start.queries))
     finally:
         _clear(folder)
-    asked = f"{len(answers)} answers to {len(queries)} queries: {sampling}"
-    if config.spr_candidates:
-        asked = "answers are imported (--spr_candidates)"
-    return f"{asked}; a DPO step of {config.spr_batch_size} pairs a rank: {step}"
+    return seen.tried.told(first.config)
 
 
-def _pair(first: Round, query: Query, answers) -> PreferencePair:
-    """A pair of the size of those to come: the worked answer over the longest that the model gave."""
-    recipe = first.recipe
-    chosen = recipe.worked(query) or ANSWER
-    texts = [one["text"] for one in answers.values() if one["query"] == query.id]
-    others = [*sorted(texts, key=len, reverse=True), recipe.worked(query, short=True) or "", ANSWER, "No."]
-    rejected = next(text for text in others if text.strip() and text != chosen)
-    asked = query.id, query.id, recipe.question(query), query.sources
-    return PreferencePair(*asked, chosen, rejected, 1.0, 0.0, "", "")
+def _forecast(seen: Seen) -> str:
+    assert seen.first is not None and seen.start is not None and seen.tried is not None
+    return foreseen(seen.first, seen.tried, len(seen.start.queries))
 
 
 def _clear(folder: Folder) -> None:
@@ -337,4 +311,5 @@ LOOKS = (
         ("rehearsed", "fitting"),
         "lower what the line names, such as --spr_batch_size or --spr_sample_batch",
     ),
+    Look("forecast", _forecast, ("tried",), "tell us: a model whose configuration has other names"),
 )

@@ -17,6 +17,12 @@ ELSEWHERE = frozenset(("sequence_parallel_size", "data_parallel_size"))
 QUANTIZED = ("load_in_4bit", "load_in_8bit")
 
 
+def zero_stage(given: str | dict | None) -> int:
+    """ZeRO's stage of a ``--deepspeed`` file, 0 without one."""
+    zero = read_settings(given).get("zero_optimization") if given else None
+    return int(zero.get("stage", 0)) if isinstance(zero, dict) else 0
+
+
 class _Asked(dict):
     """A configuration that notes which keys it is asked for."""
 

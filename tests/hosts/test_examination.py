@@ -8,6 +8,7 @@ import torch
 import transformers
 from PIL import Image
 
+from spr_plugin import forecast
 from spr_plugin.config import SPRConfig
 from spr_plugin.files import read_json
 from spr_plugin.plugins import manager
@@ -115,6 +116,8 @@ def test_everything_is_looked_at_and_nothing_trains(look, family):
     assert {(0x1F, 0x77, 0xFF), (0x12, 0xA1, 0x50)} <= colours
     assert "6 queries on 6 pictures" in checks["data"].detail
     assert "s, peak" in checks["trial"].detail and "6 answers to 2 queries" in checks["trial"].detail
+    assert all(stage in checks["forecast"].detail for stage in forecast.STAGES)
+    assert "6 queries at most" in checks["forecast"].detail and "h (forecast)" in checks["forecast"].detail
 
 
 @pytest.mark.parametrize("shift, lost", [(0.0, False), (1.0, True), (5.0, True)])

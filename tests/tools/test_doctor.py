@@ -18,7 +18,7 @@ from spr_plugin.tools.doctor import why_of
 
 ROOT = Path(__file__).parents[2]
 # Of a training command that comes to its train() and is well.
-NAMES = "command host settings output_dir data rehearsal lengths boxes trial".split()
+NAMES = "command host settings output_dir data rehearsal lengths boxes trial forecast".split()
 
 
 def doctor(*words, code: int = 0) -> dict:
@@ -225,6 +225,7 @@ def test_a_real_llava_command(tiny_world, tmp_path, monkeypatch):
     assert "LlavaHost" in checks["host"]["detail"] and "family llava" in checks["host"]["detail"]
     assert "8 queries on 8 pictures" in checks["data"]["detail"]
     assert not out.exists()
+    assert "8 queries at most" in checks["forecast"]["detail"] and "dpo 0." in checks["forecast"]["detail"]
     assert len(list((tmp_path / "doctor").glob("boxes-*.png"))) == 8
     assert not (tmp_path / "doctor" / "trial").exists()
     assert "train_runtime" not in (tmp_path / "doctor" / "output.txt").read_text()
