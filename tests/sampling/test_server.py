@@ -556,7 +556,7 @@ def test_taking_up_candidates_is_refused_where_they_do_not_fit(world, tmp_path):
             log_queries(folder, recipe, queries, skipped)
         import_candidates(config, recipe, form, folder)
 
-    with pytest.raises(UserError, match="c: no SPR run here; give OUTPUT_DIR/spr"):
+    with pytest.raises(UserError, match="c: no SPR run here, or none that has begun; give OUTPUT_DIR"):
         take_up()
     with chat.ChatServer() as server:
         sample(world, tmp_path / "c", server.url)
