@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
@@ -35,6 +36,9 @@ def judge_all(queries: list[Query], recipe: Recipe, device, candidates: Mapping[
     for about, pictures in shown:
         records = judge_pictures(pictures, about, [answers.get(query.id, []) for query in about], ready)
         log.append(*(record for record in records if record["id"] not in logged))
+    # Models refer to themselves in circles: CLIP would stay beside the policy through DPO.
+    del ready
+    gc.collect()
     ranks.barrier()
 
 
