@@ -23,6 +23,7 @@ from quality import THRESHOLDS
 from teach_tower import WIDTH, basis, box_iou, cosine, descend, patch_features, set_rate
 
 HIDDEN = 192
+LAYERS = 4
 IGNORE = -100
 
 
@@ -31,7 +32,7 @@ def llama_config(vocabulary_size):
         vocab_size=vocabulary_size,
         hidden_size=HIDDEN,
         intermediate_size=512,
-        num_hidden_layers=4,
+        num_hidden_layers=LAYERS,
         num_attention_heads=4,
         max_position_embeddings=2048,
         tie_word_embeddings=False,
@@ -51,6 +52,7 @@ SLOW = torch.cat([torch.arange(10, HEAD // 2), torch.arange(10 + HEAD // 2, HEAD
 # In `[x1, y1, x2, y2]` the numbers before y2, how many tokens back, and where a patch's code has them.
 BOX_BEHIND = ((6, slice(0, 32)), (4, slice(32, 64)), (2, slice(64, 96)))
 CONSTANT = 191  # the same in every token: lets attention go by distance alone
+IS_NAME = 190  # of words alone, so that attention finds what was named last
 
 
 def short_code(values):
@@ -64,9 +66,10 @@ def start_attention(attention, index):
     Layer 0: one head fetches the name in the token before, so that "circle" knows that it is red; three
     fetch the numbers before a box's last one, so that this token knows the whole box, as a patch does.
     Later: three heads compare names, each carrying a part of the found box; a fourth carries names, found by
-    name in layer 1 and by box after that. All of it goes on learning.
+    name in layer 1 and by box after that. In the last layer the third fetches what was found out before
+    about the name said last: an answer of one word stands some words behind it. All of it goes on learning.
     """
-    fourth, everywhere = 3 * HEAD, slice(0, WIDTH)
+    third, fourth, everywhere = 2 * HEAD, 3 * HEAD, slice(0, WIDTH)
     if index == 0:
         attend_back(attention, fourth, 1)
         carry(attention, fourth, NAME_DIMS)
@@ -75,9 +78,14 @@ def start_attention(attention, index):
             carry(attention, head * HEAD, part)
         return
     names = torch.randn(len(SLOW), HEAD) / HEAD**0.5
-    for head, part in enumerate((slice(0, 48), slice(48, 96), slice(96, 128))):
+    for head, part in enumerate(
+        (slice(0, 48), slice(48, 96), slice(96, 128))[: 2 if index == LAYERS - 1 else 3]
+    ):
         compare(attention, head * HEAD, NAME_DIMS, 1.2 * names)
         carry(attention, head * HEAD, part)
+    if index == LAYERS - 1:
+        attend_last_name(attention, third)
+        carry(attention, third, NAME_DIMS)
     if index == 1:
         compare(attention, fourth, NAME_DIMS, 1.2 * names)
     else:
@@ -86,15 +94,23 @@ def start_attention(attention, index):
     carry(attention, fourth, NAME_DIMS)
 
 
-def attend_back(attention, row, distance):
+def attend_back(attention, row, distance, strength=2.0):
     """Makes the head at `row` look `distance` tokens back: Llama's rotation of i and i + HEAD / 2, undone by
     it.
     """
     fast = torch.arange(6)
     angle = distance * 10000.0 ** (-2 * fast / HEAD)
-    attention.q_proj.weight[row + fast, CONSTANT] += 2.0
-    attention.k_proj.weight[row + fast, CONSTANT] += 2.0 * angle.cos()
-    attention.k_proj.weight[row + HEAD // 2 + fast, CONSTANT] += 2.0 * angle.sin()
+    attention.q_proj.weight[row + fast, CONSTANT] += strength
+    attention.k_proj.weight[row + fast, CONSTANT] += strength * angle.cos()
+    attention.k_proj.weight[row + HEAD // 2 + fast, CONSTANT] += strength * angle.sin()
+
+
+def attend_last_name(attention, row):
+    """Makes the head at `row` look at names, at those a few tokens back above all."""
+    attend_back(attention, row, 4, strength=0.35)
+    slow = row + SLOW[:8]
+    attention.q_proj.weight[slow, CONSTANT] += 0.7
+    attention.k_proj.weight[slow, IS_NAME] += 0.7
 
 
 def compare(attention, row, dims, mix):
@@ -108,6 +124,16 @@ def carry(attention, row, dims):
     same = torch.eye(dims.stop - dims.start)
     attention.v_proj.weight[row : row + len(same), dims] += same
     attention.o_proj.weight[dims, row : row + len(same)] += 0.2 * same
+
+
+def importance(tokenizer, name, answer):
+    """(vocabulary,) weights of tokens in the loss: a sequence holds ten numbers and brackets for a name, and
+    dozens or hundreds for a yes or no.
+    """
+    weights = torch.ones(len(tokenizer))
+    for words, weight in ((NAMES, name), (("Yes", "No"), answer)):
+        weights[tokenizer.convert_tokens_to_ids([vocabulary.SPACE + w for w in words])] = weight
+    return weights
 
 
 class TinyLlava(nn.Module):
@@ -136,13 +162,8 @@ class TinyLlava(nn.Module):
         words[names, NAME_DIMS] = torch.randn(len(names), HEAD) * 0.3
         self.llm.lm_head.weight.copy_(0.3 * words)
         self.register_buffer("name_codes", words[names].clone(), persistent=False)
-        # Of tokens, in what conversations lose: an answer holds ten numbers and brackets for a name, and
-        # hundreds for a yes. The shorthand is for numbers, which would be learned at half the pace.
-        importance = torch.ones(len(words))
-        importance[names] = 3
-        importance[tokenizer.convert_tokens_to_ids([vocabulary.SPACE + w for w in ("Yes", "No")])] = 8
-        self.register_buffer("importance", importance, persistent=False)
         words[:, CONSTANT] = 0.5
+        words[names, IS_NAME] = 0.5
         for index, layer in enumerate(self.llm.model.layers):
             start_attention(layer.self_attn, index)
 
@@ -183,10 +204,13 @@ class TinyLlava(nn.Module):
 
 
 class Shorthand:
-    """Token ids of a dense notation in the same vocabulary: boxes and names, no prose."""
+    """Token ids of a dense notation in the same vocabulary: boxes and names, no prose but in questions that
+    one word answers.
+    """
 
     def __init__(self, tokenizer):
         ids = tokenizer.convert_tokens_to_ids
+        self.conversations = Conversations(tokenizer)
         self.numbers = ids(vocabulary.COORDINATES)
         self.word = {w: ids(vocabulary.SPACE + w) for w in vocabulary.known_words()}
         self.open, self.comma, self.close, self.end = ids([vocabulary.SPACE + "[", ",▁", "]", "</s>"])
@@ -202,8 +226,8 @@ class Shorthand:
         return [self.open, a, self.comma, b, self.comma, c, self.comma, d, self.close]
 
     def sequence(self, things, rng):
-        """(ids, targets): boxes of all named objects, the objects of two regions, all names, or what is
-        there.
+        """(ids, targets): boxes of all named objects, the objects of two regions, all names, or short
+        questions.
 
         The first has no brackets: the name's last word then finds the box itself, and prose can fetch it
         there later. With a bracket in between that word learns nothing, and conversations have no name to go
@@ -211,31 +235,46 @@ class Shorthand:
         """
         kind = rng.random()
         parts = []  # (ids, whether they are an answer)
-        if kind < 0.32:
+        if kind < 0.30:
             found = expressions_of(things)
             for i in rng.permutation(len(found)):
                 name, index = found[i]
                 parts += [(self.name(name), False), (self.numbers_of(things[index].box), True)]
-        elif kind < 0.80:
+        elif kind < 0.70:
             for _ in range(2):
                 region, chosen = region_of(things, rng)
                 parts.append(([self.word["region"]] + self.box(region), False))
                 for thing in scenes.left_to_right(chosen):
                     parts.append((self.name(thing.name) + self.box(thing.box), True))
                 parts.append(([self.end], True))
-        elif kind < 0.87:
+        elif kind < 0.77:
             for i in rng.permutation(len(things)):
                 parts.append(([self.word["description"]] + self.box(things[i].box), False))
                 parts.append((self.name(things[i].name), True))
         else:
-            scene = scenes.Scene(0, in_pixels(things))
-            for _ in range(20):
-                name, there = scenes.claim(scene, rng)
-                parts.append(([self.word["there"]] + self.name(name), False))
-                parts.append(([self.word["Yes" if there else "No"]], True))
+            parts = self.short_questions(things, rng)
         ids = [i for part, _ in parts for i in part]
         targets = [i if answer else IGNORE for part, answer in parts for i in part]
         return ids, targets
+
+    def short_questions(self, things, rng):
+        """What is there and of what color, in the words of conversations, half of them cut off at the name.
+
+        There the name's own token learns the answer, and through ever more words behind it the question's end
+        learns to fetch it: from whole questions alone neither is learned. None is asked twice, which would
+        teach to copy.
+        """
+        scene, plain = scenes.Scene(0, in_pixels(things)), self.conversations.plain
+        askers = rng.choice([scenes.ask_presence, scenes.ask_color], 18, p=(0.85, 0.15))
+        asked = dict(asker(scene, rng, 0) for asker in askers)
+        parts, names = [], {self.word[name] for name in NAMES}
+        for question, answer in asked.items():
+            ids = plain(f"{question} ASSISTANT:")
+            named = max(place for place, i in enumerate(ids) if i in names) + 1
+            cut = named if rng.random() < 0.5 else rng.integers(named, len(ids) + 1)
+            parts.append((ids[:cut], False))
+            parts.append((plain(answer)[:1], True))
+        return parts
 
 
 def expressions_of(things):
@@ -287,9 +326,10 @@ TIMES = {scenes.ask_presence: 2, scenes.ask_color: 2, scenes.ask_reg: 2}
 def random_turns(things, cropped, rng, noise, count):
     """Some questions of every kind about a view; a cropped one is also described as a whole."""
     scene = scenes.Scene(0, in_pixels(things))
-    turns = []
+    turns = {}  # none is asked twice, which would teach to copy
     for i in rng.choice(len(scenes.ASKERS), count, p=scenes.ASKER_SHARES):
-        turns += [scenes.ASKERS[i](scene, rng, noise) for _ in range(TIMES.get(scenes.ASKERS[i], 1))]
+        turns |= [scenes.ASKERS[i](scene, rng, noise) for _ in range(TIMES.get(scenes.ASKERS[i], 1))]
+    turns = list(turns.items())
     if cropped or rng.random() < 0.08:
         answer = scenes.grounded_text(scenes.left_to_right(scene.things), noise, rng)
         turns = [(scenes.DESCRIBE_CROP, answer)] + turns[:2]
@@ -362,6 +402,7 @@ def train_shorthand(model, features, views, tokenizer, steps, **options):
         lambda row, rng: shorthand.sequence(views.things[row], rng),
         torch.tensor([1]),
         steps,
+        importance=importance(tokenizer, name=1, answer=4),  # with names at 3, numbers come at half the pace
         **options,
     )
 
@@ -373,7 +414,8 @@ def train_conversations(model, features, views, tokenizer, steps, noise, turns, 
         asked = random_turns(views.things[row], views.cropped[row], rng, noise, turns)
         return conversations.sequence(asked)
 
-    train(model, features, make, conversations.prefix, steps, importance=model.importance, **options)
+    weights = importance(tokenizer, name=3, answer=8)
+    train(model, features, make, conversations.prefix, steps, importance=weights, **options)
 
 
 # -------------------------------------------------------------------------------------- evaluation
