@@ -97,6 +97,12 @@ def queries(images, **options):
     return list(region_queries(images, skipped=skipped, **options)), skipped
 
 
+@pytest.mark.parametrize("apart", [(100, 5, 100.01, 5.01), (5, 90, 5.01, 90.01)], ids=["right", "below"])
+def test_a_tiny_box_beside_the_region_is_no_member(apart):
+    """Widths and heights that do not meet count as none, however small half of the box is."""
+    assert members(image([apart]), Box(0, 0, 10, 10, SPACE)) == ()
+
+
 def test_queries_hold_their_truth_and_survive_json():
     [query, *_], _ = queries([image(row_of_squares(9))])
     assert query.truth == members(query.image, query.region)
