@@ -20,6 +20,11 @@ from spr_plugin.training.host import Host
 Values = dict[str, float]  # what the recipe measures, by name
 
 
+def number_held_out(queries: int, wanted: int) -> int:
+    """How many of so many queries are watched: ``wanted``, at most a tenth."""
+    return min(wanted, queries // 10)
+
+
 def held_out(queries: list[Query], wanted: int, recipe: Recipe) -> list[Query]:
     """Queries to watch, and not to train on: ``wanted``, at most a tenth of all, by the lowest ids, which are
     hashes; where several recipes ask, of each as many as its share of the queries.
@@ -27,7 +32,7 @@ def held_out(queries: list[Query], wanted: int, recipe: Recipe) -> list[Query]:
     each: dict[str, list[Query]] = {}
     for query in sorted(queries, key=lambda query: query.id):
         each.setdefault(recipe.of(query).name, []).append(query)
-    number = min(wanted, len(queries) // 10)
+    number = number_held_out(len(queries), wanted)
     # By how far into its own recipe's queries each stands.
     places = ((place / len(own), query) for own in each.values() for place, query in enumerate(own))
     first = sorted(places, key=lambda placed: (placed[0], placed[1].id))[:number]

@@ -10,6 +10,7 @@ from spr_plugin import dpo, forecast
 from spr_plugin.config import SPRConfig
 from spr_plugin.config.candidates import CandidatesFlags
 from spr_plugin.config.dpo import DPOFlags
+from spr_plugin.dpo.probe import number_held_out
 from spr_plugin.dpo.rehearsal import ANSWER
 from spr_plugin.forecast import Plan, Shape, Trial
 from spr_plugin.judging import judge_all
@@ -99,7 +100,7 @@ def plan_of(host: Host, config: SPRConfig, shape: Shape, pairs: list[PreferenceP
         prompts=config.spr_sample_batch,
         samples=config.spr_samples,
         new_tokens=config.spr_max_new_tokens,
-        probes=min(config.spr_probe_regions, queries // 10, config.spr_sample_batch),
+        probes=min(number_held_out(queries, config.spr_probe_regions), config.spr_sample_batch),
         pictures=queries,
         cache=int(config.spr_feature_cache * 2**30),
     )
@@ -117,7 +118,7 @@ def foreseen(first: Round, tried: Tried, queries: int) -> str:
         step=config.spr_batch_size,
         accumulation=config.spr_gradient_accumulation,
         epochs=config.spr_epochs,
-        watched=min(config.spr_probe_regions, queries // 10),
+        watched=number_held_out(queries, config.spr_probe_regions),
         looks_every=config.spr_probe_steps,
     )
     hours = tried.trial.seconds(run) / 3600
