@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 from spr_plugin.files import read_json, write_json  # noqa: E402
 from spr_plugin.forecast import Plan, Run, Shape, Stack, Trial, memory  # noqa: E402
 
-SHARE, LEAST, OF_TIME = 0.15, 200 << 20, 0.3  # the bounds: of memory, bytes at least; of time
+SHARE, LEAST, OF_TIME = 0.15, 200e6, 0.3  # the bounds: of memory, bytes at least; of time
 TOWER = (128, 256, 4, 4)  # width, inner, layers, heads
 HALF = ("--bf16", "True", "--lora_enable", "True", "--lora_r", "16")
 # name → width, inner, layers, heads, vocabulary of the language model; tower; flags of LLaVA's script

@@ -145,4 +145,4 @@ def test_committed_forecasts_are_what_the_formulas_say_of_the_measured_shapes(be
 @pytest.mark.parametrize("stage", forecast.STAGES)
 def test_memory_is_within_15_percent_or_200_mb_of_what_was_measured(benchmark, size, stage):
     one = FIGURES["sizes"][size]["stages"][stage]
-    assert abs(one["forecast"] - one["bytes"]) <= max(0.15 * one["bytes"], 200 << 20), one
+    assert abs(one["forecast"] - one["bytes"]) <= max(0.15 * one["bytes"], 200e6), one

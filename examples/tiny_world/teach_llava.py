@@ -78,12 +78,11 @@ def start_attention(attention, index):
             carry(attention, head * HEAD, part)
         return
     names = torch.randn(len(SLOW), HEAD) / HEAD**0.5
-    for head, part in enumerate(
-        (slice(0, 48), slice(48, 96), slice(96, 128))[: 2 if index == LAYERS - 1 else 3]
-    ):
+    parts, last = (slice(0, 48), slice(48, 96), slice(96, 128)), index == LAYERS - 1
+    for head, part in enumerate(parts[:2] if last else parts):
         compare(attention, head * HEAD, NAME_DIMS, 1.2 * names)
         carry(attention, head * HEAD, part)
-    if index == LAYERS - 1:
+    if last:
         attend_last_name(attention, third)
         carry(attention, third, NAME_DIMS)
     if index == 1:

@@ -60,7 +60,8 @@ def command(world: Path, out: Path, *flags, ranks: int = 1, zero: int | None = N
         --mm_use_im_start_end False --mm_use_im_patch_token False --image_aspect_ratio pad
         --group_by_modality_length True --output_dir {out} --max_steps 3 --per_device_train_batch_size 2
         --evaluation_strategy no --save_strategy no --learning_rate 1e-5 --logging_steps 1 --model_max_length 1024
-        --logging_dir {out}/curves --overwrite_output_dir True --lazy_preprocess True --report_to none --bits 16 --bf16 False --tf32 False --use_cpu True
+        --logging_dir {out}/curves --overwrite_output_dir True --lazy_preprocess True --report_to none
+        --bits 16 --bf16 False --tf32 False --use_cpu True
     """.split()  # noqa: E501
     return [*launcher(ranks, deepspeed=bool(zero)), *settings, *zero_flags(zero), *map(str, flags)]
 
