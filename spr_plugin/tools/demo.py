@@ -50,8 +50,10 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
     from spr_plugin.eval_tasks.comparison_page import ALL
 
     comparison = compare(f"{out}/eval-base", f"{out}/eval-spr", out)
-    print(table(comparison["tasks"][ALL]["rows"]))
+    rows = comparison["tasks"][ALL]["rows"]
+    print(f"{table(rows)}\n{verdict(rows)}\n")
     print(f"report: {model / 'spr' / 'report.html'}\ncomparison: {out}/compare.html")
+    print(f"next, its pairs with boxes on pictures: spr inspect {model}")
     return comparison
 
 
@@ -135,3 +137,13 @@ def table(rows: list[dict]) -> str:
         a, b, gain, low, high = (100 * row[key] for key in ("a", "b", "gain", "low", "high"))
         lines.append(f"{row['figure']:15}{a:8.1f}{b:8.1f}{gain:+8.1f}   {low:+.1f} … {high:+.1f}")
     return "\n".join(lines)
+
+
+def verdict(rows: list[dict]) -> str:
+    """The table in one sentence: a figure gains or loses where its whole interval lies above or below 0."""
+    gained = [row["figure"] for row in rows if row["low"] > 0]
+    lost = [row["figure"] for row in rows if row["high"] < 0]
+    if not gained and not lost:
+        return "No figure changes beyond chance."
+    said = [f"{verb} {', '.join(names)}" for verb, names in (("gains", gained), ("loses", lost)) if names]
+    return f"Beyond chance, SPR {' and '.join(said)}{'' if lost else ', and no figure loses'}."
