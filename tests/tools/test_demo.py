@@ -27,6 +27,7 @@ def row(figure, low, high):
             "Beyond chance, SPR gains Acc@0.8, Acc@0.9, and no figure loses.",
         ),
         ([row("mIoU", -0.02, -0.01)], "Beyond chance, SPR loses mIoU."),
+        ([row("parse_failure", 0.01, 0.02)], "Beyond chance, SPR loses parse_failure."),
         (
             [row("Acc@0.5", -0.02, -0.01), row("Acc@0.9", 0.03, 0.1)],
             "Beyond chance, SPR gains Acc@0.9 and loses Acc@0.5.",
