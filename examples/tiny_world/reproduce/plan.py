@@ -136,17 +136,54 @@ TUNE = {
     "GRPO, lr 1e-4": Variant(f"{GRPO_COMMON} --learning_rate 1e-4", grpo=True),
 }
 
+# The method's own flags, on validation scenes too, one factor at a time around `WHOLE`. The answers of
+# "greedy" serve those that sample as it does. Rates: the study's, a half and a quarter of it.
+WHOLE = "--spr_greedy True --spr_repair item --spr_match name --spr_reject_vague True --spr_add_missed True"
+
+
+def method(flags: str, rate: str = "5e-5", losses: str = "sigmoid sft", **how) -> Variant:
+    """A row of METHOD, which stands alone."""
+    trained = f"--spr_learning_rate {rate} --spr_beta 0.5 --spr_loss_type {losses}"
+    return Variant(f"{trained} {flags}", tasks=ALL, **how)
+
+
+METHOD = {
+    "greedy": method("--spr_greedy True", "2e-4", own_answers=True),
+    "as the paper": method("", "2e-4", own_answers=True),
+    "missed added": method("--spr_greedy True --spr_add_missed True"),
+    "whole": method(WHOLE),
+    "whole, half the rate": method(WHOLE, "1e-4"),
+    "whole, the study's rate": method(WHOLE, "2e-4"),
+    "coordinates alone": method(f"{WHOLE} --spr_token_weight words=0"),
+    "words a tenth": method(f"{WHOLE} --spr_token_weight words=0.1"),
+    "repaired pairs, changed coordinates alone": method(
+        f"{WHOLE} --spr_pairing repaired --spr_token_weight words=0 unchanged=0"
+    ),
+    "half of the pairs repaired": method(f"{WHOLE} --spr_pairing best_worst=0.5 repaired=0.5"),
+    "SFT a quarter": method(f"{WHOLE} --spr_loss_weights 1 0.25"),
+    "KL on words": method(WHOLE, losses="sigmoid sft kl_words"),
+    "DPOP": method(WHOLE, losses="sigmoid sft dpop"),
+    "pairs of equal length": method(f"{WHOLE} --spr_pairing equal_length"),
+    "temperature 0.7": method(f"{WHOLE} --spr_temperature 0.7", own_answers=True),
+    "coordinates go": method(WHOLE.replace("--spr_repair item", "--spr_repair coordinates")),
+    "names not matched": method(WHOLE.replace("--spr_match name", "--spr_match iou")),
+    "duplicates counted": method(f"{WHOLE} --spr_count_duplicates True"),
+    "SFT on chosen": method(f"{WHOLE} --spr_pairing sft"),
+    "LoRA 16": method(f"{WHOLE} --spr_tune lora", "2.5e-4"),
+}
+
 
 @dataclass(frozen=True)
 class Plan:
-    """Variants, the flags of all of them, the split that they are asked about, (variant, seed) in order, and
-    the variant whose answers serve those that have none of their own.
+    """Variants, the flags of all of them, the split that they are asked about, (variant, seed) in order, the
+    folder of results/ that they have, and the variant whose answers serve those that have none of their own.
     """
 
     variants: dict[str, Variant]
     common: str
     split: str
     units: tuple[tuple[str, int], ...]
+    folder: str = ""
     lender: str = MAIN
 
 
@@ -165,5 +202,6 @@ PLANS = {
     "quick": _study((MAIN, 0)),
     "main": _study(*((MAIN, seed) for seed in SEEDS)),
     "full": _study(*_units(VARIANTS)),
-    "tune": Plan(TUNE, COMMON, "val", _units(TUNE), lender="lr 5e-5"),
+    "tune": Plan(TUNE, COMMON, "val", _units(TUNE), "validation", lender="lr 5e-5"),
+    "method": Plan(METHOD, COMMON, "val", _units(METHOD), "method", lender="greedy"),
 }

@@ -48,8 +48,7 @@ class Study:
 
     def __init__(self, chosen: plan.Plan, out: Path, results: Path = RESULTS):
         self.plan, self.out = chosen, out
-        self.results = results if chosen.split == "test" else results / "validation"
-        self.work = out / chosen.split
+        self.results, self.work = results / chosen.folder, out / (chosen.folder or chosen.split)
 
     def run(self) -> None:
         """All units of the plan."""
@@ -364,8 +363,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     try:
-        for split in ("full", "tune"):
-            Study(plan.PLANS[split], arguments.out, arguments.results).check()
+        for chosen in ("full", "tune", "method"):
+            Study(plan.PLANS[chosen], arguments.out, arguments.results).check()
         if not arguments.tables:
             Study(plan.PLANS[arguments.plan], arguments.out, arguments.results).run()
         print(tables.write(arguments.results, tables.DOCS if arguments.results == RESULTS else arguments.out))
