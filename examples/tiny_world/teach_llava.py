@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import scenes
 import vocabulary
 from quality import THRESHOLDS
-from teach_tower import WIDTH, basis, box_iou, cosine, descend, patch_features, set_rate
+from teach_tower import WIDTH, basis, box_iou, cosine, descend, half_products, patch_features, set_rate
 
 HIDDEN = 192
 LAYERS = 4
@@ -185,8 +185,9 @@ class TinyLlava(nn.Module):
 
     def loss(self, features, prefix, text, targets, importance=None):
         """Mean cross-entropy of the marked targets (n, t), IGNORE elsewhere, weighted by token."""
-        inputs = self.embed(features, prefix, text)
-        hidden = self.llm.model(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        with half_products():
+            inputs = self.embed(features, prefix, text)
+            hidden = self.llm.model(inputs_embeds=inputs, use_cache=False).last_hidden_state.float()
         hidden = hidden[:, -text.shape[1] - 1 : -1]  # what predicts each text token
         marked = targets != IGNORE
         return F.cross_entropy(self.llm.lm_head(hidden[marked]), targets[marked], weight=importance)

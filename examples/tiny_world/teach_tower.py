@@ -169,7 +169,9 @@ def train_detector(detector, views, held_out, steps, batch=64, peak=1.5e-3, log=
     for step in range(1, steps + 1):
         set_rate(optimizer, cosine(step, steps, peak))
         rows = torch.randint(len(views.pictures), (batch,))
-        class_logits, box_logits = heads(patch_features(tower, views.pictures[rows]))
+        with half_products():
+            features = patch_features(tower, views.pictures[rows])
+        class_logits, box_logits = heads(features.float())
         objects = views.classes[rows] > 0
         loss = F.cross_entropy(class_logits.flatten(0, 1), views.classes[rows].flatten())
         loss = loss + 0.5 * F.cross_entropy(
@@ -180,6 +182,13 @@ def train_detector(detector, views, held_out, steps, batch=64, peak=1.5e-3, log=
             named, boxed = patch_accuracy(tower, heads, held_out)
             spent = time.time() - start
             log(f"tower {step}/{steps} {spent:.0f}s loss {loss:.3f} class {named:.3f} IoU>.5/.9 {boxed}")
+
+
+def half_products():
+    """Matrix products in bfloat16 where the processor has them, twice as fast; weights, sums and what
+    reads a number off a code stay in full precision.
+    """
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported())
 
 
 def descend(optimizer, loss, parameters):
