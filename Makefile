@@ -96,7 +96,7 @@ reproduce-quick: $(VENV)/.installed
 	$(VENV)/bin/python examples/tiny_world/reproduce/run.py quick --out reproduction/quick --results reproduction/quick/results
 
 reproduce-tune: $(VENV)/.installed
-	$(VENV)/bin/python examples/tiny_world/reproduce/run.py tune
+	for plan in tune demo method; do $(VENV)/bin/python examples/tiny_world/reproduce/run.py $$plan || exit; done
 
 agreement: $(VENV)/.installed
 	@test -n "$(FERRET)" || { echo "make agreement: say where ml-ferret is checked out, FERRET=DIR"; exit 2; }

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from spr_plugin.boxes import Box, Space
+from spr_plugin.boxes import Box, Space, iou_matrix
 from spr_plugin.errors import UserError
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.recipes.spr.scoring import suppressed
@@ -53,6 +53,21 @@ class TinyDetector:
             for phrase, category in wanted.items()
             for box, score in found(boxes, probabilities[:, category].numpy())
         ]
+
+
+def measure(detector, pictured):
+    """ "found": of the objects those with a box of their name and an IoU of at least a half; "right": of the
+    boxes those of an object: name → [(hit, scene)], asked for the names of each (scene, picture).
+    """
+    hits = {"found": [], "right": []}
+    for index, (scene, picture) in enumerate(pictured):
+        rows = detector.detect(Image.fromarray(picture), sorted({thing.name for thing in scene.things}))
+        overlaps = iou_matrix([thing.box for thing in scene.things], [box.pixels() for _, box, _ in rows])
+        same = np.array([[name == thing.name for name, _, _ in rows] for thing in scene.things])
+        near = (overlaps >= 0.5) & same
+        hits["found"] += [(float(hit), index) for hit in near.any(1)]
+        hits["right"] += [(float(hit), index) for hit in near.any(0)]
+    return hits
 
 
 def bare(phrase: str) -> str:

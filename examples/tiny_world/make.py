@@ -10,6 +10,7 @@ README.md states was measured on `test` scenes, of all runs.
 """
 
 import argparse
+import functools
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
+import detector
 import quality
 import scenes
 import teach_clip
@@ -258,8 +260,19 @@ def llava_quality(run, model, tower, tokenizer):
     return splits
 
 
+def helper_quality(measure):
+    """Split → figure → {value, low, high, n} of 500 unseen scenes each."""
+    splits = {
+        split: {name: quality.with_interval(items) for name, items in measure(pictured(split, 500)).items()}
+        for split in ("val", "test")
+    }
+    say({split: {name: figure["value"] for name, figure in found.items()} for split, found in splits.items()})
+    return splits
+
+
 def make_all(run):
     """All stages, and DIR/quality.json: seconds, and each model's figures on `val` and on `test`."""
+    reported = run.weights / "detector"  # as it is stored, in half precision
     clip, clip_tokenizer = make_clip(run)
     model, tower, tokenizer, before = make_llava(run)
     say("after the coarse stage")
@@ -268,10 +281,10 @@ def make_all(run):
         "seed": run.seed,
         "before coarse": before,
         "llava": llava_quality(run, model, tower, tokenizer),
-        "clip": {s: teach_clip.measure(clip, clip_tokenizer, pictured(s, 500)) for s in ("val", "test")},
+        "clip": helper_quality(lambda asked: teach_clip.measure(clip, clip_tokenizer, asked)),
+        "detector": helper_quality(functools.partial(detector.measure, detector.TinyDetector(reported))),
         "seconds": {path.stem: json.loads(path.read_text())["seconds"] for path in marks},
     }
-    say("clip", found["clip"])
     write_json(run.work / quality.FILE, found)
 
 

@@ -78,12 +78,16 @@ def by_threshold(run):
 
 
 def in_words(run):
-    figures, clip = run["llava"]["test"], {k: percent(v) for k, v in run["clip"]["test"].items()}
+    figures, clip, detector = (run[model]["test"] for model in ("llava", "clip", "detector"))
     shares = "; ".join(f"{shown(figures[name])} {text}" for name, text in SHARES.items())
     return f"""Besides: {shares}.
 
-CLIP, retrieval among 100 of 500 scenes: {clip["to_text"]} % picture to text, {clip["to_picture"]} % text to
-picture; it prefers the right text to one with a wrong colour in {clip["wrong_color"]} %."""
+CLIP, retrieval among 100 of {clip["to_text"]["n"]} scenes: {shown(clip["to_text"])} % picture to text,
+{shown(clip["to_picture"])} % text to picture; it prefers the right text to one with a wrong colour in
+{shown(clip["wrong_color"])} %.
+
+Detector: finds {shown(detector["found"])} % of {detector["found"]["n"]} objects by name (IoU ≥ 0.5);
+{shown(detector["right"])} % of what it reports is one of them."""
 
 
 def all_runs(runs, embedded):

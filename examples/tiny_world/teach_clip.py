@@ -79,30 +79,34 @@ def train_clip(clip, tokenizer, world, steps, held_out, batch=64, peak=8e-4, see
             clip.logit_scale.clamp_(max=4.6)
         if step % 250 == 0 or step == steps:
             spent = time.time() - start
-            log(f"  {step}/{steps} {spent:.0f}s loss {loss.item():.3f} {measure(clip, tokenizer, held_out)}")
+            asked = measure(clip, tokenizer, held_out)
+            shares = {
+                name: round(float(np.mean([hit for hit, _ in hits])), 3) for name, hits in asked.items()
+            }
+            log(f"  {step}/{steps} {spent:.0f}s loss {loss.item():.3f} {shares}")
     return clip
 
 
 @torch.no_grad()
 def measure(clip, tokenizer, held_out, seed=0):
-    """Top-1 retrieval among 100 unseen pictures or texts, and one wrong colour told from the truth."""
+    """Top-1 retrieval among 100 unseen pictures or texts, and one wrong color told from the truth: name →
+    [(hit, scene)], one a scene.
+    """
     rng = np.random.default_rng([67, seed])
     to_text, to_picture = [], []
     for chunk in range(0, len(held_out) - 99, 100):
         inputs = batch_of(held_out, range(chunk, chunk + 100), tokenizer, rng)
         logits = clip(**inputs).logits_per_image
         right = torch.arange(100)
-        to_text.append((logits.argmax(1) == right).float().mean().item())
-        to_picture.append((logits.argmax(0) == right).float().mean().item())
-    return {
-        "to_text": round(float(np.mean(to_text)), 3),
-        "to_picture": round(float(np.mean(to_picture)), 3),
-        "wrong_color": round(wrong_color(clip, tokenizer, held_out, rng), 3),
-    }
+        to_text += (logits.argmax(1) == right).tolist()
+        to_picture += (logits.argmax(0) == right).tolist()
+    found = {"to_text": to_text, "to_picture": to_picture}
+    found["wrong_color"] = wrong_color(clip, tokenizer, held_out, rng)
+    return {name: [(float(hit), scene) for scene, hit in enumerate(hits)] for name, hits in found.items()}
 
 
 def wrong_color(clip, tokenizer, held_out, rng):
-    """How often the true text beats the same text with one object's colour changed."""
+    """Whether the true text beats the same text with one object's colour changed, for each scene."""
     pictures, true, false = [], [], []
     for scene, picture in held_out:
         region, things = scenes.crop(scenes.random_region(scene, rng)[0], scene.things)[:2]
@@ -118,4 +122,4 @@ def wrong_color(clip, tokenizer, held_out, rng):
     inputs = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
     logits = clip(pixel_values=pixels, **inputs).logits_per_image
     count = torch.arange(len(pictures))
-    return (logits[count, count] > logits[count, count + len(pictures)]).float().mean().item()
+    return (logits[count, count] > logits[count, count + len(pictures)]).tolist()

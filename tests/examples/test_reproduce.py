@@ -49,7 +49,7 @@ def study(tmp_path, which="full") -> run.Study:
 # --- the plan
 
 
-@pytest.mark.parametrize("which", ["full", "tune", "method"])
+@pytest.mark.parametrize("which", ["full", "tune", "demo", "method"])
 def test_every_units_flags_parse(tmp_path, which):
     """By transformers' parser, as the host's command reads them; what is left is LLaVA's own and stands in
     its command anyway.
@@ -104,7 +104,7 @@ def test_the_quick_plan_is_one_seed_of_the_main_result():
     }
 
 
-@pytest.mark.parametrize("which", ["full", "tune", "method"])
+@pytest.mark.parametrize("which", ["full", "tune", "demo", "method"])
 def test_answers_are_lent_only_where_nothing_that_shapes_them_differs(which):
     shaping = ("regions", "samples", "prompts", "temperature", "rounds", "greedy")
 

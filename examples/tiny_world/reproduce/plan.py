@@ -6,6 +6,8 @@ they do: then only scores, pairs and DPO differ.
 
 from dataclasses import dataclass, field
 
+from spr_plugin.tools import demo
+
 SEEDS = (0, 1, 2)
 # Scenes: SPR's differ between seeds, the asked ones (`split` val or test, of a seed that nothing else uses)
 # are the same for all.
@@ -172,6 +174,17 @@ METHOD = {
     "LoRA 16": method(f"{WHOLE} --spr_tune lora", "2.5e-4"),
 }
 
+# What `spr demo` trains, on validation scenes: its rate is chosen here.
+DEMO = {
+    f"demo, lr {rate}": Variant(
+        f"{demo.UNTUNED} --spr_learning_rate {rate}",
+        own_answers=rate == "5e-5",
+        world={name: demo.SIZES[name] for name in ("sft", "spr")},
+        own_base=True,
+    )
+    for rate in ("5e-5", "1e-4", "2e-4", "3e-4")
+}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -203,5 +216,6 @@ PLANS = {
     "main": _study(*((MAIN, seed) for seed in SEEDS)),
     "full": _study(*_units(VARIANTS)),
     "tune": Plan(TUNE, COMMON, "val", _units(TUNE), "validation", lender="lr 5e-5"),
+    "demo": Plan(DEMO, "", "val", _units(DEMO), "demo", lender="demo, lr 5e-5"),
     "method": Plan(METHOD, COMMON, "val", _units(METHOD), "method", lender="greedy"),
 }

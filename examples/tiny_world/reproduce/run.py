@@ -1,7 +1,7 @@
 """Runs the study of plan.py through the real commands, one resumable unit after the other, and writes the
 tables.
 
-    python examples/tiny_world/reproduce/run.py [full|main|quick|tune] [--out DIR] [--results DIR]
+    python examples/tiny_world/reproduce/run.py [full|main|quick|tune|demo|method] [--out DIR] [--results DIR]
 
 A unit is one trained and measured model. What it found goes to results/, its manifest included: it is not run
 again, and where that was found under another configuration the run stops. OUT holds data, checkpoints and
@@ -363,7 +363,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     try:
-        for chosen in ("full", "tune", "method"):
+        for chosen in ("full", "tune", "demo", "method"):
             Study(plan.PLANS[chosen], arguments.out, arguments.results).check()
         if not arguments.tables:
             Study(plan.PLANS[arguments.plan], arguments.out, arguments.results).run()
