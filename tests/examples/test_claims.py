@@ -24,7 +24,8 @@ def committed() -> dict:
 
 
 def row(gain=0.02, low=0.01, high=0.03, by_seed=(0.5, 0.6), **more) -> dict:
-    own = {"a": 0.5, "b": 0.5 + gain, "gain": gain, "low": low, "high": high, "n": 9, "seeds": len(by_seed)}
+    own = {"a": 0.5, "b": 0.5 + gain, "gain": gain, "low": low, "high": high, "p": 0.01, "n": 9}
+    own |= {"seeds": len(by_seed)}
     return {**own, "by_seed": list(by_seed), "apart": figures.apart(by_seed), **more}
 
 
@@ -134,7 +135,8 @@ def test_the_committed_json_is_made_of_the_committed_results(committed, monkeypa
     found = figures.load(tables.RESULTS)
     assert same(figures.against(found, figures.BASE, "main", "rec"), committed["main"]["rec"], set())
     monkeypatch.setattr(figures.metrics, "RESAMPLES", 20)
-    assert same(figures.findings(tables.RESULTS), committed, {"low", "high", "verdict", "resamples"})
+    drawn = {"low", "high", "p", "verdict", "met", "above", "below", "resamples"}
+    assert same(figures.findings(tables.RESULTS), committed, drawn)
 
 
 def same(one, other, but: set[str]) -> bool:

@@ -327,6 +327,19 @@ def test_samples_are_kept_in_the_order_of_what_was_asked():
         assert run.condensed(order)["pictures"] == {"000007": [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}
 
 
+def test_true_areas_are_kept_as_the_samples_are_where_they_are_asked_for():
+    details = [
+        {
+            "id": f"7-{place}",
+            "image": "images/test/000007.png",
+            "items": [{"iou": 0.5, "area": 100.04001 + place}],
+        }
+        for place in range(3)
+    ]
+    assert run.condensed(details[::-1], areas=True)["areas"] == {"000007": [100.04, 101.04, 102.04]}
+    assert set(run.condensed(details)) == {"figures", "pictures"}
+
+
 # --- tables
 
 
@@ -509,6 +522,11 @@ def test_a_small_study_from_end_to_end(tmp_path, small, capfd):
     ]
     assert sorted(candidates[0].splitlines()) == sorted(candidates[1].splitlines())
     found.check()
+    kept = {
+        file.stem: {task for task, one in run.read_json(file)["samples"].items() if "areas" in one}
+        for file in found.results.glob("*.json")
+    }
+    assert kept.pop("base") == {plan.REC} and not any(kept.values())
     assert "NaN" not in found.why_file(0).read_text()
     why, reference = (
         run.read_json(found.why_file(0)),
@@ -532,6 +550,8 @@ def test_a_small_study_from_end_to_end(tmp_path, small, capfd):
     assert {row["n"] for row in why["flips"] if row["part"] == "all"} == {asked} and asked > 50
     assert len(why["scores"]) == 12
     text = tables.write(found.results, tmp_path)
+    met = {name: one["met"] for name, one in run.read_json(tmp_path / "reproduction.json")["targets"].items()}
+    assert [name for name, one in met.items() if one is None] == ["round2_0.9", "round2_0.5"]
     assert "## Why" in text and "| coordinates of chosen, change |" in text
     assert "| SFT on chosen | 0 |" in text and "| false_yes |" in text
     ours = run.read_json(found.results / "GRPO-with-IoU-reward-0.json")

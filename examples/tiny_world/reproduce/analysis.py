@@ -112,7 +112,7 @@ def hard_parts(scene: scenes.Scene, box: Sequence[float]) -> dict[str, float]:
 
 def parts(facts: Sequence[Mapping[str, float]]) -> list[dict[str, str]]:
     """Each sample's part of all samples: by area (thirds), by distractors, by whether its box is covered."""
-    small, large = np.quantile([one["area"] for one in facts], (1 / 3, 2 / 3))
+    small, large = figures.thirds([one["area"] for one in facts])
     sizes = (
         f"1st third by area (up to {small:.0f} px²)",
         f"2nd third by area (up to {large:.0f} px²)",

@@ -3,10 +3,11 @@
 Every gain is on the same samples. Its interval draws pictures and, where a row has several, seeds, both
 with replacement and the same ones for both sides. A row whose seeds are not all there says which are missing.
 
-A *row* is ``{"a", "b", "gain", "low", "high", "n", "seeds", "by_seed", "apart"}``: value before and after,
-their difference with its interval, the number of samples and of seeds, the value after of each seed, and
-whether these disagree so much that their mean says nothing. What a row is called ("gains", "loses", …)
-follows from its interval alone: :func:`sign`.
+A *row* is ``{"a", "b", "gain", "low", "high", "p", "n", "seeds", "by_seed", "apart"}``: value before and
+after, their difference with its interval and two-sided p value (None where only the seeds' own intervals are
+known), the number of samples and of seeds, the value after of each seed, and whether these disagree so much
+that their mean says nothing. What a row is called ("gains", "loses", …) follows from its interval alone:
+:func:`sign`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import plan
+import targets
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
 from spr_plugin.files import read_json
@@ -23,8 +25,10 @@ BASE, GROWTH, BOXES = "base", "growth", "boxes"
 ONE_CANDIDATE = "pairs of one candidate"  # whose answer, repaired, is chosen over itself
 WHY = "why"  # results/why/: what analysis.py says of a unit
 TASKS = ("rec", "phrases", "description", "presence", "color")
-STAGES = (plan.MAIN, "lambda 0", "lambda 1", "no refinement", "random pairs")  # whose pairs are looked into
+# Whose pairs are looked into.
+STAGES = (plan.MAIN, "lambda 0", "lambda 1", "no refinement", "no refinement, filtered", "ceiling", "random pairs")  # noqa: E501  # fmt: skip
 EVIDENCE = ("scores", "pairs", "log_probs")  # of analysis.py
+OF_SMALLEST = ("Acc@0.5", "Acc@0.9")  # of the smallest third of the objects too
 APART = 0.2  # seeds whose shares lie further apart have no mean worth saying
 COVERAGE = 95  # percent, of every interval
 DIGITS = 6  # that are kept: the last ones depend on the processor
@@ -85,12 +89,17 @@ def gains(first: Sequence[dict], second: Sequence[dict], task: str) -> dict[str,
     """
     first = list(first) * (len(second) if len(first) == 1 else 1)
     loaded = [samples(unit, task) for unit in (*first, *second)]
-    pictures, names = loaded[0][0], list(loaded[0][1])
+    pictures = loaded[0][0]
     if len(first) != len(second) or any(found[0] != pictures for found in loaded):
         raise UserError(
             f"reproduce: {first[0]['variant']} and {second[0]['variant']} were not asked about the same"
             f" pictures ({task}); run one of them again"
         )
+    if (areas := areas_of(first[0], task)) is not None:
+        small = areas <= thirds(areas)[0]
+        for _, own in loaded:
+            own |= {f"{name}{targets.SMALLEST}": own[name] * small[:, None] for name in OF_SMALLEST}
+    names = list(loaded[0][1])
     table = np.stack([[found[1][name] for name in names] for found in loaded])  # unit, figure, sample, 2
     sides = table.reshape(2, len(second), len(names), len(pictures), 2)
     each = sides.sum(axis=3)  # side, seed, figure, 2
@@ -103,7 +112,9 @@ def gains(first: Sequence[dict], second: Sequence[dict], task: str) -> dict[str,
             totals[:, asked, 0] / totals[:, asked, 1],
         )
         by_seed = each[1, :, :, 0] / each[1, :, :, 1]
-    low, high = np.nanpercentile(ratios[:, 1] - ratios[:, 0], (50 - COVERAGE / 2, 50 + COVERAGE / 2), axis=0)
+    differences = ratios[:, 1] - ratios[:, 0]
+    low, high = np.nanpercentile(differences, (50 - COVERAGE / 2, 50 + COVERAGE / 2), axis=0)
+    p = p_values(differences)
     return {
         names[k]: {
             "a": a,
@@ -111,6 +122,7 @@ def gains(first: Sequence[dict], second: Sequence[dict], task: str) -> dict[str,
             "gain": b - a,
             "low": low[place],
             "high": high[place],
+            "p": p[place],
             "n": len(pictures),
             "seeds": len(second),
             "by_seed": by_seed[:, k].tolist(),
@@ -118,6 +130,28 @@ def gains(first: Sequence[dict], second: Sequence[dict], task: str) -> dict[str,
         }
         for place, (k, a, b) in enumerate(zip(asked, *values))
     }
+
+
+def areas_of(unit: Mapping, task: str) -> np.ndarray | None:
+    """Of each sample's true box in px², in the order of :func:`samples`; None where the unit keeps none."""
+    kept = unit["samples"][f"spr_tiny_world_{task}"].get("areas")
+    return kept and np.array([area for _, own in sorted(kept.items()) for area in own])
+
+
+def thirds(areas: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The largest area of the smallest third of the samples asked, and of the second; equal ones are in the
+    same third.
+    """
+    return np.quantile(areas, (1 / 3, 2 / 3))
+
+
+def p_values(differences: np.ndarray) -> np.ndarray:
+    """Two-sided, of each column of resampled differences (resamples, k): twice the smaller of the shares on
+    either side of zero, at least one resample's and at most 1.
+    """
+    known = (~np.isnan(differences)).sum(axis=0)
+    sides = np.minimum((differences <= 0).sum(axis=0), (differences >= 0).sum(axis=0))
+    return np.clip(2 * sides / known, 1 / len(differences), 1.0)
 
 
 def _draws(sides: np.ndarray, pictures: Sequence[str]) -> np.ndarray:
@@ -195,6 +229,7 @@ def findings(results: Path) -> dict:
             if None not in (counts := [pairs_of(unit) for _, unit in sorted(units.items())])
         },
         "stages": {name: stage(found[name][min(found[name])]) for name in STAGES if name in found},
+        "bare_names": targets.bare_names(found.get(plan.MAIN, {})),
         "moves": moves(found),
         "grpo": spent(found),
         "why": {
@@ -209,7 +244,8 @@ def findings(results: Path) -> dict:
             "ran": {name: sorted(units) for name, units in tuned.items()},
         },
     }
-    return rounded({**facts, "state": state(facts)})
+    facts = rounded({**facts, "state": state(facts)})
+    return {**facts, "targets": rounded(targets.judged(facts))}  # of what the docs print
 
 
 def compared(found: Mapping[str, Units], chosen: plan.Plan, other: str | None = None) -> dict[str, dict]:
@@ -360,6 +396,7 @@ def parts(why: Units) -> dict[str, dict[str, dict]]:
             **mean,
             "low": min(row["low"] for row in own),
             "high": max(row["high"] for row in own),
+            "p": None,
             **{key: sum(row[key] for row in own) for key in ("n", "won", "lost")},
             "seeds": len(own),
             "by_seed": [row["b"] for row in own],

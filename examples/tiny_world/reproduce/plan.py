@@ -68,8 +68,14 @@ VARIANTS = {
     # three seeds: what the paper claims
     "SFT on chosen": Variant("--spr_pairing sft", SEEDS, ALL),
     "no refinement": Variant("--spr_repair none", SEEDS, ALL),
+    "no refinement, filtered": Variant(
+        "--spr_plugin examples/tiny_world/reproduce/unrepaired.py", SEEDS, ALL
+    ),
     "lambda 0": Variant("--spr_lambda 0", SEEDS, ALL),
     "lambda 1": Variant("--spr_lambda 1", SEEDS, ALL),
+    "2 rounds": Variant("--spr_rounds 2", SEEDS, ALL, own_answers=True),
+    # what chosen answers without any mistake would teach
+    "ceiling": Variant("--spr_plugin examples/tiny_world/reproduce/ceiling.py", tasks=ALL),
     # one seed, one factor at a time, referring expressions
     "lambda 0.2": Variant("--spr_lambda 0.2"),
     "lambda 0.5": Variant("--spr_lambda 0.5"),
@@ -95,7 +101,6 @@ VARIANTS = {
     "250 regions": Variant("--spr_regions 250", own_answers=True),
     "500 regions": Variant("--spr_regions 500", own_answers=True),
     "4000 regions": Variant("--spr_regions 4000", own_answers=True, world={"spr": 4600}),
-    "2 rounds": Variant("--spr_rounds 2", own_answers=True),
     "3 rounds": Variant("--spr_rounds 3", own_answers=True),
     "annotation noise 0.05": Variant(own_answers=True, world={"spr_noise": 0.05}),
     "SFT noise 0": taught(0.0),

@@ -16,7 +16,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +29,17 @@ import grpo  # noqa: E402
 import plan  # noqa: E402
 import scenes  # noqa: E402
 import tables  # noqa: E402
+import targets  # noqa: E402
 from spr_plugin import runs  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.eval_tasks.metrics import DETAILS  # noqa: E402
 from spr_plugin.eval_tasks.run import evaluate  # noqa: E402
 from spr_plugin.eval_tasks.saved_results import read_run  # noqa: E402
 from spr_plugin.files import read_json, write_json  # noqa: E402
+from spr_plugin.formats import BoxFormat  # noqa: E402
+from spr_plugin.pairing import PreferencePair  # noqa: E402
 from spr_plugin.progress import say  # noqa: E402
+from spr_plugin.recipes.spr.regions import RegionQuery  # noqa: E402
 from spr_plugin.report.page import summary  # noqa: E402
 from spr_plugin.tools.demo import WORLD, environment, train_command  # noqa: E402
 
@@ -93,7 +97,9 @@ class Study:
                 "training seconds": read_json(model.parent / SECONDS),
             }
             facts |= {name: note for name, note in notes.items() if note is not None}
-            samples = self.measured(model, manifest["tasks"], self.work / file.stem / "eval")
+            # What was asked is the same for all: a base alone keeps its areas.
+            areas = {plan.REC} if manifest["variant"].startswith(figures.BASE) else set()
+            samples = self.measured(model, manifest["tasks"], self.work / file.stem / "eval", areas)
             write_result(file, {**manifest, **facts, "seconds": round(time.monotonic() - start)}, samples)
 
     def why(self, seed: int) -> None:
@@ -203,12 +209,12 @@ class Study:
             else train_command(data, out, f"{flags} --spr_candidates {lent}")
         )
 
-    def measured(self, checkpoint: Path, tasks: str, folder: Path) -> dict:
-        """Task → what :func:`condensed` makes of its samples."""
+    def measured(self, checkpoint: Path, tasks: str, folder: Path, areas: Collection[str] = ()) -> dict:
+        """Task → what :func:`condensed` makes of its samples; `areas`: tasks that keep those."""
         say(f"reproduce: lmms-eval --tasks {tasks} on {checkpoint}")
         evaluate(checkpoint, evaluation_data(self.out, self.plan.split), folder, tasks=tasks, device="cpu")
         return {
-            task: condensed(record[DETAILS] for record in records.values())
+            task: condensed((record[DETAILS] for record in records.values()), task in areas)
             for task, records in read_run(folder).tasks.items()
         }
 
@@ -294,8 +300,8 @@ def write_result(file: Path, known: dict, samples: dict) -> None:
 
 
 def evidence(spr: Path) -> dict:
-    """What the stage worked with: pairs and skips, mean terms of chosen and rejected, and how S_sem and S go
-    with S_loc within a region.
+    """What the stage worked with: pairs and skips, mean terms of chosen and rejected, how S_sem and S go with
+    S_loc within a region, and how many chosen answers hold a name without a box.
     """
     run = runs.open(spr)
     shown = summary(run)
@@ -317,29 +323,42 @@ def evidence(spr: Path) -> dict:
     return {
         "counts": {step["name"]: step["count"] for step in shown["funnel"]},
         figures.ONE_CANDIDATE: sum(pair.chosen_candidate == pair.rejected_candidate for pair in run.pairs),
+        targets.BARE: with_bare_name(run.pairs, run.queries, run.box_format),
         "skipped": next(step["left_out"] for step in shown["funnel"] if step["name"] == "preference pairs"),
         "terms": shown["terms"],
         "correlation with S_loc": correlation,
     }
 
 
-def condensed(details: Iterable[dict]) -> dict:
+def with_bare_name(
+    pairs: Sequence[PreferencePair], queries: Mapping[str, RegionQuery], form: BoxFormat
+) -> int:
+    """How many chosen answers hold a name without a box, as the repair of items reads them."""
+    said = ((pair.chosen, queries[pair.query].image) for pair in pairs)
+    parsed = ((text, form.parse(text, image.width, image.height)) for text, image in said)
+    return sum(form.without_items(text, one, ()).bare > 0 for text, one in parsed)
+
+
+def condensed(details: Iterable[dict], areas: bool = False) -> dict:
     """lmms-eval's samples of a task → ``{"figures": names, "pictures": {picture: [row …]}}``, a row a sample,
     those of a picture in the order of their documents' ids.
 
     A box is its IoU, cut (not rounded: 0.8996 is no 0.9) to three decimals; any other sample has sum and
-    weight of each figure.
+    weight of each figure. With `areas` those of the true boxes, in px², stand under that name as the rows do.
     """
-    names, rows = ["IoU"], {}
+    names, rows, sizes = ["IoU"], {}, {}
     for document in sorted(details, key=lambda document: str(document["id"])):
-        row = rows.setdefault(Path(str(document["image"])).stem, [])
+        picture = Path(str(document["image"])).stem
+        row = rows.setdefault(picture, [])
         for item in document["items"]:
             if "iou" in item:
                 row.append(int(item["iou"] * 1000) / 1000)
+                if areas:
+                    sizes.setdefault(picture, []).append(short(item["area"]))
             else:
                 names = list(item["figures"])
                 row.append([short(value) for pair in item["figures"].values() for value in pair])
-    return {"figures": names, "pictures": rows}
+    return {"figures": names, "pictures": rows, **({"areas": sizes} if areas else {})}
 
 
 def short(value: float) -> float:

@@ -20,6 +20,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]  # scripts, no packages
 
 import figures  # noqa: E402
 import plan  # noqa: E402
+import targets  # noqa: E402
 import words  # noqa: E402
 from figures import BOXES, GROWTH  # noqa: E402
 from spr_plugin.eval_tasks import metrics  # noqa: E402
@@ -81,17 +82,11 @@ def page(facts: Mapping) -> str:
     return template.render(
         facts=facts,
         words=words,
-        row=functools.partial(row_of, facts),
+        row=functools.partial(targets.row_of, facts),
+        targets=targets,
         smallest=figures.smallest(facts["why"]["parts"]),
         tables=tables(facts),
     )
-
-
-def row_of(facts: Mapping, *path: str) -> Mapping | None:
-    """What lies there in the JSON; None where it was not measured."""
-    for name in path:
-        facts = facts.get(name) or {}
-    return facts or None
 
 
 def tables(facts: Mapping) -> str:

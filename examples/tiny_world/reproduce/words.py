@@ -27,6 +27,26 @@ def said(row: Row | None, verbs: Sequence[str] = GAINS) -> str:
     return f"{up if which == 1 else down} {100 * abs(row['gain']):.1f} points ({interval(row)})"
 
 
+def asked(target: Mapping) -> str:
+    """What a target of targets.py asks, behind its rule."""
+    return f"(p ≤ {target['asked']})" if "p" in target else points(target["asked"])
+
+
+def reached(target: Mapping) -> str:
+    """What was found of a target."""
+    if target["met"] is None:
+        return ""
+    if "p" not in target:
+        return f"{points(target['gain'])} ({interval(target)})"
+    tasks = (f"{side} on {listed(target[side] or ['none'])}" for side in ("above", "below"))
+    return f"{', '.join(tasks)} (p {', '.join(f'{task} {p:.4f}' for task, p in target['p'].items())})"
+
+
+def met(target: Mapping) -> str:
+    """What a table calls a target."""
+    return {True: "met", False: "not met", None: "not measured"}[target["met"]]
+
+
 def number(value: float) -> str:
     """Two decimals; a half goes up, also where a float holds a little less."""
     return f"{value + 1e-9:.2f}"

@@ -86,7 +86,7 @@ class SPR(Recipe[RegionQuery]):
             raise UserError(f"--spr_scorer {config.spr_scorer}: no plugin has it")
         wanted = config.spr_detector and not config.spr_no_detector
         detector: Detector | None = ask("spr_detector", config=config, device=device) if wanted else None
-        return SPR(config, self.box_format, repair, scorer, detector, self.order)
+        return type(self)(config, self.box_format, repair, scorer, detector, self.order)
 
     def after(self, answers: Iterable[tuple[RegionQuery, str, str]]) -> SPR:
         """With ``--spr_add_missed`` the model's own order is measured; an answer to "reference" has that of

@@ -424,6 +424,15 @@ def config(**flags):
     return SPRConfig(spr=True, **{"spr_clip": "words", "spr_lambda": 0.7, **flags})
 
 
+def test_a_recipe_that_is_loaded_stays_of_its_kind(models):
+    """A plugin's, which changes one thing of ours."""
+
+    class Mine(SPR):
+        pass
+
+    assert type(Mine(config(), FORM).on("cpu")) is Mine
+
+
 def test_what_the_flags_name_is_loaded(models):
     ready = find_recipe(config(spr_detector="nothing"), FORM).on("cpu")
     assert isinstance(ready.scorer.similarity.given, WordCount) and isinstance(ready.detector.given, Finds)
