@@ -209,3 +209,24 @@ def test_the_page_says_what_is_met_and_what_was_not_measured(tmp_path):
 def others():
     """Samples of a task whose figure stays."""
     return {"spr_tiny_world_description": {"figures": ["mIoU"], "pictures": {"p": [[1, 2]]}}}
+
+
+def test_settings_are_tried_by_all_targets_of_one_round(tmp_path):
+    """What a variant of plan.METHOD reaches stands in one row, beside those that ran and no others."""
+    results = tmp_path / "results" / plan.PLANS["method"].folder
+    pictures = {str(place): 0.4 for place in range(30)}
+    for name, iou, bare in (("base", 0.4, None), ("whole", 0.95, 0), ("DPOP", 0.4, 3)):
+        rec = {"figures": ["IoU"], "pictures": {picture: [iou] for picture in pictures}}
+        stage = {} if bare is None else {"stage": {"counts": {"preference pairs": 9}, targets.BARE: bare}}
+        run.write_result(results / f"{name}.json", {"variant": name, **stage}, {plan.REC: rec, **others()})
+    text = tables.write(tmp_path / "results", tmp_path)
+    found = read_json(tmp_path / "reproduction.json")["method"]
+    assert list(found) == ["whole", "DPOP"] and found["whole"]["pairs"] == 9
+    assert {name for name, one in found["whole"]["targets"].items() if one["met"]} == {
+        "rec_0.9",
+        "rec_0.5",
+        "bare_names",
+    }
+    heads = "| | pairs | `rec_0.9` | `rec_0.5` | `description_miou` | `bare_names` | met |"
+    assert heads in text and "| whole | 9 | **+100.0** | **+100.0** | +0.0 | **+0.0** | 3 |" in text
+    assert "| DPOP | 9 | +0.0 | +0.0 | +0.0 | +33.3 | 0 |" in text

@@ -200,10 +200,9 @@ def missing(found: Mapping[str, Units], variants: Mapping[str, plan.Variant]) ->
 
 def findings(results: Path) -> dict:
     """All that the docs may say of a folder of results, as plain data."""
-    found, tuned, why = load(results), load(results / "validation"), load(results / WHY).get(plan.MAIN, {})
+    found, why = load(results), load(results / WHY).get(plan.MAIN, {})
     main = {task: against(found, BASE, plan.MAIN, task) for task in TASKS}
     over_base, over_main = compared(found, plan.PLANS["full"]), compared(found, plan.PLANS["full"], plan.MAIN)
-    tune = plan.PLANS["tune"]
     facts = {
         **{f"gain_at_{t}": main["rec"][f"Acc@{t}"]["gain"] for t in metrics.THRESHOLDS if main["rec"]},
         "paper": plan.PAPER,
@@ -237,12 +236,9 @@ def findings(results: Path) -> dict:
             "parts": parts(why),
             **{kind: by_figure(why, kind) for kind in EVIDENCE},
         },
-        "validation": {
-            "variants": rec_of(compared(tuned, tune)),
-            "against": rec_of(compared(tuned, tune, tune.lender)),
-            "lender": tune.lender,
-            "ran": {name: sorted(units) for name, units in tuned.items()},
-        },
+        "validation": tried(results, plan.PLANS["tune"]),
+        "demo": tried(results, plan.PLANS["demo"]),
+        "method": method(results, plan.PLANS["method"]),
     }
     facts = rounded({**facts, "state": state(facts)})
     return {**facts, "targets": rounded(targets.judged(facts))}  # of what the docs print
@@ -259,6 +255,28 @@ def compared(found: Mapping[str, Units], chosen: plan.Plan, other: str | None = 
         tasks = {task: against(found, other or base_of(found, name), name, task) for task in TASKS}
         table[name] = {task: rows for task, rows in tasks.items() if rows or task == "rec"}
     return table
+
+
+def tried(results: Path, chosen: plan.Plan) -> dict:
+    """The referring expressions of a plan's variants on validation scenes."""
+    found = load(results / chosen.folder)
+    return {
+        "variants": rec_of(compared(found, chosen)),
+        "against": rec_of(compared(found, chosen, chosen.lender)),
+        "lender": chosen.lender,
+        "ran": {name: sorted(units) for name, units in found.items()},
+    }
+
+
+def method(results: Path, chosen: plan.Plan) -> dict[str, dict]:
+    """Variant that ran → its pairs, and what it reaches of the targets of one round."""
+    found = load(results / chosen.folder)
+    over_base, rows = compared(found, chosen), {}
+    for name in chosen.variants.keys() & found.keys():
+        facts = {"main": over_base[name], "bare_names": targets.bare_names(found[name])}
+        reached = {key: target for key, target in targets.judged(facts).items() if target["met"] is not None}
+        rows[name] = {"pairs": pairs_of(next(iter(found[name].values()))), "targets": reached}
+    return {name: rows[name] for name in chosen.variants if name in rows}
 
 
 def rec_of(table: Mapping[str, Mapping]) -> dict[str, Mapping]:

@@ -102,10 +102,9 @@ def tables(facts: Mapping) -> str:
             *_moves(facts["moves"]),
             *_stages(facts["stages"]),
             *_why(facts["why"]),
-            *_variants(
-                "Settings tried on validation scenes",
-                *(facts["validation"][part] for part in ("variants", "ran", "against", "lender")),
-            ),
+            *_tried("Settings tried on validation scenes", facts["validation"]),
+            *_tried("The demo's rate on validation scenes", facts["demo"]),
+            *_method(facts["method"]),
         ]
     )
 
@@ -198,6 +197,36 @@ def _variants(
                 f"| {name} | {seeds} | {percent(last['a'])} | {gained} | {interval(last)} | {against} |"
             )
     return [*lines, ""] if any(over_base.values()) else []
+
+
+def _tried(title: str, found: Mapping) -> list[str]:
+    return _variants(title, *(found[part] for part in ("variants", "ran", "against", "lender")))
+
+
+def _method(variants: Mapping[str, Mapping]) -> list[str]:
+    """What each of the method's settings reaches of the targets; in bold what it meets."""
+    names = [name for name in targets.TARGETS if any(name in one["targets"] for one in variants.values())]
+    if not names:
+        return []
+    lines = [
+        "## The method's own flags on validation scenes",
+        "",
+        "Points over the base, with intervals in the JSON; bold: the target is met. One seed.",
+        "",
+        f"| | pairs | {' | '.join(f'`{name}`' for name in names)} | met |",
+        "|---|" + "--:|" * (len(names) + 2),
+        f"| *asked* | | {' | '.join(points(targets.TARGETS[name].asked) for name in names)} | |",
+    ]
+    for variant, found in variants.items():
+        reached = [found["targets"].get(name) for name in names]
+        cells = [_in_bold(points(one["gain"]), one["met"]) if one else "" for one in reached]
+        met = sum(one["met"] for one in reached if one)
+        lines.append(f"| {variant} | {found['pairs']} | {' | '.join(cells)} | {met} |")
+    return [*lines, ""]
+
+
+def _in_bold(text: str, really: bool) -> str:
+    return f"**{text}**" if really else text
 
 
 def _grpo(facts: Mapping) -> list[str]:
