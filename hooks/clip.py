@@ -266,7 +266,24 @@ def load(path: str, device: torch.device | str = "cpu") -> ClipSimilarity:
         mean, std = (np.asarray(settings[name], dtype=np.float32) for name in ("image_mean", "image_std"))
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = whole(AutoModel, path, ("position_ids",))
+        if kind == "clip":
+            _refuse_half_read(path, tokenizer, model.config.text_config.eos_token_id)
     return FAMILIES[kind](model, tokenizer, mean, std, device)
+
+
+def _refuse_half_read(path: str, tokenizer, eos: int) -> None:
+    """UserError where CLIP's text tower does not pool at a text's last token, so that what follows the token
+    that it takes counts for nothing.
+
+    transformers takes the first `eos`; for 2, which OpenAI's configs say wrongly, the largest id.
+    """
+    last = tokenizer("a").input_ids[-1]
+    if last != (max(tokenizer.get_vocab().values()) if eos == 2 else eos):
+        mend = "" if last == 2 else f"; its text_config's eos_token_id must be {last}, as its tokenizer says"
+        raise UserError(
+            f"--spr_clip {path}: its text tower does not read texts to their end (its config says"
+            f" eos_token_id {eos}, and a text's last token is {last}){mend}"
+        )
 
 
 @hookimpl

@@ -38,12 +38,11 @@ PLAN = {
     "tower": 2600,
     "projector": 600,
     "shorthand": 2800,
-    "exact": 700,
+    "exact": 400,
     "coarse": 110,
     "clip": 300,
     "asked": 150,  # of `val` and of `test`
 }
-NOISE = 0.08  # of a box's side, on each edge, in what the shipped model was taught last
 
 
 def say(*words):
@@ -234,7 +233,7 @@ def make_llava(run):
         teach_llava.train_conversations(model, features, views, tokenizer, run.plan["exact"], **options)
 
     def coarse(model):
-        options = {"noise": NOISE, "turns": 5, "batch": 16, "peak": 4e-4, "warmup": 20, "log": say}
+        options = {"noise": scenes.NOISE, "turns": 5, "batch": 16, "peak": 4e-4, "warmup": 20, "log": say}
         seed = 1000 + run.seed  # other conversations than those of the stage before
         teach_llava.train_conversations(
             model, features, views, tokenizer, run.plan["coarse"], seed=seed, **options

@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 SIZE = 96  # pixels, square
+NOISE = 0.12  # of a box's side, on each edge, in instruction data: in what the shipped model was taught last
 COLORS = {
     "red": (214, 44, 44),
     "green": (44, 168, 62),
@@ -644,7 +645,7 @@ def write_geometry(out, split, count, seed, hardness=Hardness()):
 
 
 def write_world(
-    out, sft=1000, spr=800, val=100, test=500, seed=0, noise=0.08, spr_noise=0.0, geometry=False, **hardness
+    out, sft=1000, spr=800, val=100, test=500, seed=0, noise=NOISE, spr_noise=0.0, geometry=False, **hardness
 ):
     """Writes the whole data folder; the counts are numbers of scenes, `hardness` are fields of `Hardness`;
     `geometry` adds exact depth and scene graphs of the scenes for SPR and of the asked ones.
@@ -673,7 +674,7 @@ def main():
         help="held-out scenes, up to seven expressions each, and other questions",
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--noise", type=float, default=0.08, help="of a side, on sft boxes")
+    parser.add_argument("--noise", type=float, default=NOISE, help="of a side, on sft boxes")
     parser.add_argument("--spr_noise", type=float, default=0.0, help="the same on spr.json's boxes")
     parser.add_argument("--geometry", action="store_true", help="also exact depth and scene graphs")
     for one in fields(Hardness):

@@ -466,6 +466,39 @@ def test_truncated_weights_are_refused(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+END = len(LETTERS) * 2 + 1  # of `save_checkpoint`, its largest id
+
+
+@pytest.mark.parametrize("eos", [2, END, END - 1, END + 1])
+def test_a_text_tower_that_does_not_read_to_the_end_is_refused(tmp_path, eos):
+    """What transformers pools is that of the last token, or the checkpoint is refused."""
+    save_checkpoint(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["text_config"]["eos_token_id"] = eos
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    if eos in (2, END):
+        assert isinstance(clip.load(str(tmp_path)), ClipSimilarity)
+    else:
+        with pytest.raises(UserError, match=f"eos_token_id {eos}.* must be {END}, as its tokenizer says"):
+            clip.load(str(tmp_path))
+
+
+def test_a_last_token_that_transformers_takes_for_openais_config_is_refused(tmp_path):
+    """Its id is 2 and words have larger ones: two texts that differ behind their largest id are one."""
+    vocabulary = ["<|pad|>", "<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{x}</w>" for x in LETTERS)]
+    save_checkpoint(tmp_path)
+    ids = {token: index for index, token in enumerate(vocabulary)}
+    (tmp_path / "vocab.json").write_text(json.dumps(ids))
+    for file in ("tokenizer.json", "added_tokens.json"):
+        (tmp_path / file).unlink(missing_ok=True)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["text_config"].update(eos_token_id=2, bos_token_id=1, pad_token_id=0, vocab_size=len(ids))
+    model = transformers.CLIPModel(transformers.CLIPConfig.from_dict(content))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"does not read texts to their end .* last token is 2\)$"):
+        clip.load(str(tmp_path))
+
+
 @pytest.mark.parametrize("file", ["preprocessor_config.json", "vocab.json"])
 def test_missing_files_are_named_in_one_line(tmp_path, file):
     save_checkpoint(tmp_path)

@@ -11,7 +11,7 @@ from spr_plugin.tools import demo
 SEEDS = (0, 1, 2)
 # Scenes: SPR's differ between seeds, the asked ones (`split` val or test, of a seed that nothing else uses)
 # are the same for all.
-ASKED = {"count": 2000, "described": 400, "seed": 90}
+ASKED = {"count": 500, "described": 400, "seed": 90}
 SCENES = {"sft": 8, "spr": 2300, "val": 0, "test": 0}
 MAIN, GRPO = "main", "GRPO with IoU reward"
 # The paper's Ferret-7B on referring expressions, percent: before and with SPR.
