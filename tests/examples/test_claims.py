@@ -15,7 +15,7 @@ pytest.importorskip("datasets")  # the oldest environment has no lmms-eval and w
 jinja2 = pytest.importorskip("jinja2")
 
 run = load("reproduce/run")
-figures, tables, words = run.figures, run.tables, run.tables.words
+figures, paired, tables, words = run.figures, run.paired, run.tables, run.tables.words
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def committed() -> dict:
 def row(gain=0.02, low=0.01, high=0.03, by_seed=(0.5, 0.6), **more) -> dict:
     own = {"a": 0.5, "b": 0.5 + gain, "gain": gain, "low": low, "high": high, "p": 0.01, "n": 9}
     own |= {"seeds": len(by_seed)}
-    return {**own, "by_seed": list(by_seed), "apart": figures.apart(by_seed), **more}
+    return {**own, "by_seed": list(by_seed), "apart": paired.apart(by_seed), **more}
 
 
 # --- a word follows from an interval
@@ -50,13 +50,13 @@ def row(gain=0.02, low=0.01, high=0.03, by_seed=(0.5, 0.6), **more) -> dict:
     ],
 )
 def test_the_sign_of_an_interval(low, high, margin, expected):
-    assert figures.sign(row((low + high) / 2, low, high), margin) == expected
+    assert paired.sign(row((low + high) / 2, low, high), margin) == expected
 
 
 def test_nothing_is_said_of_what_was_not_measured_and_of_seeds_that_are_apart():
     """Yes said in 97, 0 and 99 of a hundred: their mean is that of no model."""
     wild = row(-0.2, -0.9, -0.1, by_seed=(0.97, 0.004, 0.99))
-    assert figures.sign(None) is None and figures.sign(wild) is None
+    assert paired.sign(None) is None and paired.sign(wild) is None
     assert words.word(None) == "not measured" and words.said(None) == "was not measured"
     assert words.word(wild) == "seeds disagree"
     assert words.said(wild) == "ends at 97.0, 0.4 and 99.0 by seed, from 50.0: too far apart for a mean"
@@ -66,7 +66,7 @@ def test_nothing_is_said_of_what_was_not_measured_and_of_seeds_that_are_apart():
     "seeds, expected", [((0.5, 0.7), False), ((0.5, 0.71), True), ((0.1,), False), ((0.7, 0.6, 0.5), False)]
 )
 def test_how_far_apart_is_too_far(seeds, expected):
-    assert figures.apart([round(100 * value) / 100 for value in seeds]) == expected
+    assert paired.apart([round(100 * value) / 100 for value in seeds]) == expected
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_the_page_is_made_of_the_committed_json(committed):
 
 def test_the_committed_json_is_made_of_the_committed_results(committed, monkeypatch):
     """All but the intervals, of which one is made anew: all of them take a minute."""
-    found = figures.load(tables.RESULTS)
-    assert same(figures.against(found, figures.BASE, "main", "rec"), committed["main"]["rec"], set())
+    found = paired.load(tables.RESULTS)
+    assert same(paired.against(found, paired.BASE, "main", "rec"), committed["main"]["rec"], set())
     monkeypatch.setattr(figures.metrics, "RESAMPLES", 20)
     drawn = {"low", "high", "p", "verdict", "met", "above", "below", "resamples"}
     assert same(figures.findings(tables.RESULTS), committed, drawn)

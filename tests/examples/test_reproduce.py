@@ -26,7 +26,8 @@ pytest.importorskip("datasets")  # the oldest environment has no lmms-eval and w
 
 ROOT = Path(__file__).parents[2]
 run = load("reproduce/run")
-plan, figures, tables, scenes = run.plan, run.figures, run.tables, run.scenes
+plan, figures, paired = run.plan, run.figures, run.paired
+tables, scenes = run.tables, run.scenes
 
 
 @pytest.fixture(autouse=True)
@@ -359,7 +360,7 @@ def test_gains_agree_with_numbers_by_hand():
         unit("main", 0, {"a": [0.95, 0.6], "b": [0.92]}),
         unit("main", 1, {"a": [0.5, 0.4], "b": [0.91]}),
     ]
-    rows = figures.gains([base], seeds, "rec")
+    rows = paired.gains([base], seeds, "rec")
     assert rows["Acc@0.5"]["a"] == pytest.approx(2 / 3) and rows["Acc@0.5"]["b"] == pytest.approx(5 / 6)
     assert rows["Acc@0.9"]["gain"] == pytest.approx(3 / 6 - 1 / 3)
     assert rows["mIoU"]["gain"] == pytest.approx(
@@ -374,7 +375,7 @@ def test_figures_of_unlike_weights_are_ratios_of_sums():
         unit("base", weights={"1": [[2, 4]], "2": [[1, 1]]}),
         unit("main", weights={"1": [[3, 4]], "2": [[0, 2]]}),
     )
-    (row,) = figures.gains([base], [other], "description").values()
+    (row,) = paired.gains([base], [other], "description").values()
     assert (row["a"], row["b"]) == (pytest.approx(3 / 5), pytest.approx(3 / 6))
 
 
@@ -385,9 +386,9 @@ def test_intervals_draw_seeds():
     pictures = [str(place) for place in range(50)]
     base = unit("base", rec={p: [0.3] for p in pictures})
     seeds = [unit("main", seed, {p: [value] for p in pictures}) for seed, value in enumerate((0.3, 0.95))]
-    both = figures.gains([base], seeds, "rec")["Acc@0.9"]
+    both = paired.gains([base], seeds, "rec")["Acc@0.9"]
     assert (both["gain"], both["low"], both["high"]) == (0.5, 0.0, 1.0)
-    one = figures.gains([base], seeds[1:], "rec")["Acc@0.9"]
+    one = paired.gains([base], seeds[1:], "rec")["Acc@0.9"]
     assert (one["low"], one["high"]) == (1.0, 1.0)
 
 
@@ -399,7 +400,7 @@ def test_intervals_draw_whole_pictures():
     gained = rng.permutation(400) < 200
     base = unit("base", rec={str(p): [0.3] * 5 for p in range(400)})
     other = unit("main", rec={str(p): [0.95 if gained[p] else 0.3] * 5 for p in range(400)})
-    row = figures.gains([base], [other], "rec")["Acc@0.9"]
+    row = paired.gains([base], [other], "rec")["Acc@0.9"]
     assert (row["high"] - row["low"]) / 2 == pytest.approx(1.96 * 0.5 / 400**0.5, rel=0.1)
 
 
@@ -409,13 +410,13 @@ def test_the_same_seed_is_drawn_on_both_sides():
     """
     first = [unit("a", seed, {"p": [level]}) for seed, level in enumerate((0.1, 0.5, 0.8))]
     second = [unit("b", seed, {"p": [level + 0.1]}) for seed, level in enumerate((0.1, 0.5, 0.8))]
-    row = figures.gains(first, second, "rec")["mIoU"]
+    row = paired.gains(first, second, "rec")["mIoU"]
     assert row["low"] == pytest.approx(0.1) == row["high"]
 
 
 def test_units_about_other_pictures_are_refused():
     with pytest.raises(UserError, match="base and main were not asked about the same pictures"):
-        figures.gains([unit("base", rec={"a": [0.5]})], [unit("main", rec={"b": [0.5]})], "rec")
+        paired.gains([unit("base", rec={"a": [0.5]})], [unit("main", rec={"b": [0.5]})], "rec")
 
 
 def test_written_tables_name_missing_seeds_and_hold_the_gains(tmp_path):
@@ -565,7 +566,7 @@ def test_a_small_study_from_end_to_end(tmp_path, small, capfd):
         and "| SPR |" in text
     )
     assert (
-        figures.gains(
+        paired.gains(
             [run.read_json(found.results / "base.json")],
             [run.read_json(found.results / "main-0.json")],
             "rec",

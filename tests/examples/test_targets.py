@@ -14,7 +14,8 @@ from .world import load
 pytest.importorskip("datasets")  # the oldest environment has no lmms-eval and what it needs
 
 run = load("reproduce/run")
-figures, plan, tables, targets = run.figures, run.plan, run.tables, run.targets
+figures, paired, plan = run.figures, run.paired, run.plan
+tables, targets = run.tables, run.targets
 TASKS = tuple(targets.HEADLINES)
 
 
@@ -107,7 +108,7 @@ def test_p_is_twice_the_smaller_share_beyond_zero():
         1.0: [0.0] * 100,  # zeros lie on both sides
         2 / 98: [np.nan, np.nan, -1.0] + [1.0] * 97,
     }
-    found = figures.p_values(np.column_stack(list(columns.values())))
+    found = paired.p_values(np.column_stack(list(columns.values())))
     assert found.tolist() == pytest.approx(list(columns))
 
 
@@ -116,8 +117,8 @@ def test_p_and_interval_are_of_the_same_differences():
     base = {str(place): [value] for place, value in enumerate(rng.random(60))}
     for shift in (0.0, 0.01, 0.02, 0.05):
         other = {place: [value + rng.normal(shift, 0.06)] for place, (value,) in base.items()}
-        row = figures.gains([unit("base", rec=base)], [unit("main", rec=other)], "rec")["mIoU"]
-        assert (row["p"] < 0.05) == (figures.sign(row) != 0) and 1e-4 <= row["p"] <= 1
+        row = paired.gains([unit("base", rec=base)], [unit("main", rec=other)], "rec")["mIoU"]
+        assert (row["p"] < 0.05) == (paired.sign(row) != 0) and 1e-4 <= row["p"] <= 1
 
 
 # --- the smallest third
@@ -128,7 +129,7 @@ def asked_of(areas, base, *others):
     first = unit("base", rec={"p": base})
     if areas:
         first["samples"][plan.REC]["areas"] = {"p": areas}
-    return figures.gains([first], [unit("main", seed, {"p": one}) for seed, one in enumerate(others)], "rec")
+    return paired.gains([first], [unit("main", seed, {"p": one}) for seed, one in enumerate(others)], "rec")
 
 
 def test_the_smallest_third_is_of_the_boxes_that_were_asked():

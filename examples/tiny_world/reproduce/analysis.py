@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
-import figures
+import paired
 import scenes
 from spr_plugin import runs
 from spr_plugin.boxes import pair_iou
@@ -57,7 +57,7 @@ def why(
     queries, form, scores, pairs = run.queries, run.box_format, run.records("scores"), run.pairs
     trained = {record["pair"] for record in run.records("reference").values()}
     looked = [pair for pair in pairs if pair.id in trained][:LOOKED]
-    (pictures, before), (_, after) = (figures.samples(result, "rec") for result in results)
+    (pictures, before), (_, after) = (paired.samples(result, "rec") for result in results)
     facts = asked_about(evaluation, **asked)
     if [picture for picture, own in facts.items() for _ in own] != pictures:
         raise UserError(f"reproduce: {evaluation} does not hold the expressions that the results are about")
@@ -82,7 +82,7 @@ def why(
 
 def asked_about(evaluation: Path, split: str, count: int, seed: int) -> dict[str, list[dict[str, float]]]:
     """Picture → :func:`hard_parts` of the object that each of its referring expressions means, both in the
-    order of :func:`figures.samples`: by picture, then by the document's id.
+    order of :func:`paired.samples`: by picture, then by the document's id.
     """
     files = (evaluation / "refcoco").glob("*.jsonl")
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
@@ -112,7 +112,7 @@ def hard_parts(scene: scenes.Scene, box: Sequence[float]) -> dict[str, float]:
 
 def parts(facts: Sequence[Mapping[str, float]]) -> list[dict[str, str]]:
     """Each sample's part of all samples: by area (thirds), by distractors, by whether its box is covered."""
-    small, large = figures.thirds([one["area"] for one in facts])
+    small, large = paired.thirds([one["area"] for one in facts])
     sizes = (
         f"1st third by area (up to {small:.0f} px²)",
         f"2nd third by area (up to {large:.0f} px²)",

@@ -26,6 +26,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]  # scripts, no packages
 import analysis  # noqa: E402
 import figures  # noqa: E402
 import grpo  # noqa: E402
+import paired  # noqa: E402
 import plan  # noqa: E402
 import scenes  # noqa: E402
 import tables  # noqa: E402
@@ -98,7 +99,7 @@ class Study:
             }
             facts |= {name: note for name, note in notes.items() if note is not None}
             # What was asked is the same for all: a base alone keeps its areas.
-            areas = {plan.REC} if manifest["variant"].startswith(figures.BASE) else set()
+            areas = {plan.REC} if manifest["variant"].startswith(paired.BASE) else set()
             samples = self.measured(model, manifest["tasks"], self.work / file.stem / "eval", areas)
             write_result(file, {**manifest, **facts, "seconds": round(time.monotonic() - start)}, samples)
 
@@ -143,11 +144,11 @@ class Study:
     def base(self, name: str, seed: int) -> tuple[Path, dict]:
         """File and manifest of what a variant is compared with."""
         if not self.plan.variants[name].own_base:
-            return self.results / f"{figures.BASE}.json", {
-                "variant": figures.BASE,
+            return self.results / f"{paired.BASE}.json", {
+                "variant": paired.BASE,
                 **self.asked(self.plan.lender),
             }
-        title = f"{figures.BASE} of {name}"
+        title = f"{paired.BASE} of {name}"
         return self.results / f"{slug(title)}.json", {**self.manifest(name, seed), "variant": title}
 
     def asked(self, name: str) -> dict:

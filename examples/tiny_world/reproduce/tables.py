@@ -19,10 +19,11 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]  # scripts, no packages
 
 import figures  # noqa: E402
+import paired  # noqa: E402
 import plan  # noqa: E402
 import targets  # noqa: E402
 import words  # noqa: E402
-from figures import BOXES, GROWTH  # noqa: E402
+from paired import BOXES, GROWTH  # noqa: E402
 from spr_plugin.eval_tasks import metrics  # noqa: E402
 from spr_plugin.files import read_json, write_text  # noqa: E402
 from spr_plugin.report import charts  # noqa: E402
@@ -34,7 +35,7 @@ DOCS, RESULTS = ROOT / "docs", HERE / "results"
 TEMPLATE = HERE / "reproduction.md.jinja"
 TITLES = {"rec": "referring expressions", "phrases": "phrase grounding", "description": "grounded description", "presence": "is there a …?",  # noqa: E501
           "color": "what colour is …?"}  # fmt: skip
-IN_PERCENT = f"Percent; gains in points, their {figures.COVERAGE} % intervals over pictures and seeds."
+IN_PERCENT = f"Percent; gains in points, their {paired.COVERAGE} % intervals over pictures and seeds."
 CURVES = {
     "regions": {"250": "250 regions", "500": "500 regions", "1000": plan.MAIN, "4000": "4000 regions"},
     "lambda": {"0": "lambda 0", "0.2": "lambda 0.2", "0.5": "lambda 0.5", "0.8": plan.MAIN, "1": "lambda 1"},

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from figures import Row, sign
+from paired import Row, sign
 
 WORDS = {1: "gains", -1: "loses", 0: "no difference seen", None: "seeds disagree"}
 GAINS = ("gains", "loses", "shows no difference")
