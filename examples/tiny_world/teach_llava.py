@@ -10,6 +10,7 @@ The tower is done and frozen here, so its features are computed once. In order:
 """
 
 import time
+from collections import Counter
 
 import numpy as np
 import torch
@@ -509,7 +510,9 @@ def measure_expressions(views, rows, ask):
 
 
 def measure_descriptions(views, rows, ask, rng):
-    """Of a region's objects: named, named with a box of IoU >= 0.5; of what is said: is it there."""
+    """Of a region's objects: named, named with a box of IoU >= 0.5; of what is said: is it there, and no more
+    often than there.
+    """
     regions = [(row, *region_of(views.things[row], rng)) for row in rows]
     replies = ask([(row, scenes.DESCRIBE.format(box=scenes.box_text(r, 1, 1))) for row, r, _ in regions], 160)
     found = {"named": [], "recall": [], "precision": []}
@@ -520,6 +523,8 @@ def measure_descriptions(views, rows, ask, rng):
             near = box_iou(torch.tensor(same), torch.tensor([thing.box] * len(same))) if same else []
             found["named"].append((float(bool(same)), row))
             found["recall"].append((float(any(v >= 0.5 for v in near)), row))
-        names = {thing.name for thing in things}
-        found["precision"] += [(float(name in names), row) for name, _ in claims]
+        left = Counter(thing.name for thing in things)
+        for name, _ in claims:
+            found["precision"].append((float(left[name] > 0), row))
+            left[name] -= 1
     return found
