@@ -10,6 +10,7 @@
 # make test-kill  SIGKILL at 40 random instants, one and two ranks; the pairs must come out the same (make test kills 4 times); each stage; 1, 2, 4 ranks in turn
 # make test-zero  the long form of the DeepSpeed tests: 1, 2 and 4 ranks, accumulation, checkpointing, deaths
 # make bench      every benchmark on this machine; JSON under benchmarks/results
+# make rehearsal  README's commands on random weights of true shapes, by hand (up to an hour, 20 GiB of memory and 30 GB of disk a shape); SHAPES="llava-1.5-7b"
 # make reproduce  train and measure every model of examples/tiny_world/reproduce/plan.py that is not in results/ yet (hours; go on any time)
 # make reproduce-quick  one seed of the main result anew, nothing committed is read (under 25 minutes on two quiet cores)
 # make reproduce-tune  the settings tried on validation scenes
@@ -39,7 +40,7 @@ PACKAGE := setup.cfg pyproject.toml $(wildcard _build/*)
 PRIMARY_WANTS := -e .[eval,dpo,report,inspect,server,docs,dev,deepspeed]
 LEGACY_WANTS := torch transformers accelerate peft einops sentencepiece protobuf requests pytest pytest-timeout pytest-xdist hypothesis -e .
 
-.PHONY: demo docs lint mutate test test-browser browser test-fast test-legacy test-kill test-zero bench reproduce reproduce-quick reproduce-tune agreement matrix clean
+.PHONY: demo docs lint mutate test test-browser browser test-fast test-legacy test-kill test-zero bench rehearsal reproduce reproduce-quick reproduce-tune agreement matrix clean
 .PRECIOUS: .venv-%/.installed .venv-py%/.installed
 demo: $(VENV)/.installed
 	$(VENV)/bin/spr demo
@@ -87,6 +88,11 @@ bench: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/recipes.py --json benchmarks/results/recipes.json
 	$(VENV)/bin/python benchmarks/inspecting.py --json benchmarks/results/inspecting.json
 	$(VENV)/bin/python benchmarks/evaluation.py --json benchmarks/results/evaluation.json
+
+# All cores: nothing else runs beside these products of matrices.
+rehearsal: $(VENV)/.installed
+	OMP_NUM_THREADS=$$(nproc) $(VENV)/bin/python benchmarks/rehearsal/run.py $(if $(SHAPES),--shapes $(SHAPES)) --json benchmarks/results/rehearsal.json
+	$(VENV)/bin/python docs/generate.py
 
 reproduce: $(VENV)/.installed
 	$(VENV)/bin/python examples/tiny_world/reproduce/run.py

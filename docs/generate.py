@@ -246,6 +246,32 @@ def _foreseen(one: Mapping) -> Iterable[str]:
     yield f"{one['time']['seconds']:.0f} CPU s, {one['time']['error']:+.0%}"
 
 
+def rehearsal() -> str:
+    """What true shapes took by stage, memory beside its forecast; both above the imported process."""
+    path = RESULTS / "rehearsal.json"
+    if not path.exists():
+        return "No true shape has been measured yet."
+    every = {shape: _rehearsed(one) for shape, one in json.loads(path.read_text(encoding="utf-8")).items()}
+    stages = list(next(iter(every.values())))
+    told = table(["", *stages], ([shape, *one.values()] for shape, one in every.items()), len(stages))
+    changes = {shape: one["changed"] for shape, one in result("rehearsal").items()}
+    lists = "\n".join(
+        f"* {shape}: {', '.join(f'`{one}`' for one in told)}" for shape, told in changes.items()
+    )
+    return f"{told}\n\nChanged in each command:\n\n{lists}"
+
+
+def _rehearsed(one: Mapping) -> dict[str, str]:
+    """Stage → GiB, of them forecast, minutes and GB written."""
+    return {
+        stage: f"{(told['peak_rss'] - one['imported']) / 2**30:.1f} GiB"
+        + (f" ({told['forecast'] / 2**30:.1f})" if "forecast" in told else "")
+        + f", {told['seconds'] / 60:.1f} min, {told['bytes'] / 1e9:.2f} GB"
+        for stage, told in one.items()
+        if isinstance(told, dict) and "peak_rss" in told
+    }
+
+
 def all_figures() -> str:
     """Every figure of every file of results, by file."""
     return "\n\n".join(
@@ -254,11 +280,8 @@ def all_figures() -> str:
 
 
 def _figures(name: str, figures: Mapping) -> str:
-    script = (
-        f"`benchmarks/{name}.py`"
-        if (ROOT / "benchmarks" / f"{name}.py").exists()
-        else "a run on another machine"
-    )
+    own = [path for path in (f"{name}.py", f"{name}/run.py") if (ROOT / "benchmarks" / path).exists()]
+    script = f"`benchmarks/{own[0]}`" if own else "a run on another machine"
     rows = (
         (f"`{key}`", f"{value:.4g}" if isinstance(value, float) else str(value))
         for key, value in _flat(figures)
@@ -299,6 +322,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "sampling": sampling,
     "forecast-7b": forecast_7b,
     "forecast-errors": forecast_errors,
+    "rehearsal": rehearsal,
     "figures": all_figures,
     "actial": functools.partial(flags_table, ActialSettings, "setting", ""),
     "spatial-ssrl": functools.partial(flags_table, Asking, "setting", ""),

@@ -22,7 +22,7 @@ class ScriptArguments:
     model: str
     data: str
     images: str
-    lora: bool = field(default=False)
+    lora: bool = field(default=False)  # with --bf16 the base, which nothing trains, is read in bf16
 
 
 class Conversations(torch.utils.data.Dataset):
@@ -67,7 +67,8 @@ class Collator:
 def main():
     script, training = HfArgumentParser((ScriptArguments, TrainingArguments)).parse_args_into_dataclasses()
     processor = AutoProcessor.from_pretrained(script.model)
-    model = AutoModelForImageTextToText.from_pretrained(script.model, dtype=torch.float32)
+    dtype = torch.bfloat16 if script.lora and training.bf16 else torch.float32
+    model = AutoModelForImageTextToText.from_pretrained(script.model, dtype=dtype)
     if script.lora:
         from peft import LoraConfig, get_peft_model
 

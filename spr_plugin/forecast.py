@@ -122,18 +122,19 @@ class Plan:
     gpu: bool = False
 
 
-# LLaVA-1.5-7B in bf16 with the stage's adapter: Llama-2-7B, CLIP-L/14-336, a projector.
+CLIP_L = 427_944_193 * FP32  # of CLIP-L/14-336 with both towers, as a scorer holds it
+# LLaVA-1.5-7B in bf16 with the stage's adapter in fp32: Llama-2-7B, CLIP-L/14-336, a projector.
 _LLAMA = Stack(layers=32, width=4096, inner=11008, heads=32, key_heads=32, head_width=128)
 LLAVA_7B = Shape(
     language=_LLAMA,
     tower=Stack(layers=24, width=1024, inner=4096, heads=16, key_heads=16, head_width=64, products=2),
     vocabulary=32000,
-    weights=2 * (6_738_415_616 + 303_507_456 + 20_979_712 + _LLAMA.adapter(16)),
+    weights=2 * (6_738_415_616 + 303_507_456 + 20_979_712) + FP32 * _LLAMA.adapter(16),
     trained=_LLAMA.adapter(16),
-    trained_bytes=2,
+    trained_bytes=FP32,
     image_tokens=576,
     patches=577,
-    scorer=427_616_513 * FP32,
+    scorer=CLIP_L,
     saved=2 * (6_738_415_616 + 20_979_712),
 )
 
@@ -209,8 +210,7 @@ def activations(shape: Shape, plan: Plan) -> int:
 
 
 def logits(tokens: int, vocabulary: int, compute: int) -> int:
-    """Bytes of the log-softmax of so many tokens' logits: as the head gives them, in fp32 where that is
-    another type, and a second time in fp32 within the softmax."""
+    """Bytes of so many tokens' log-softmax: the logits as the head gives them, in fp32, and once more so."""
     return tokens * vocabulary * (2 * FP32 + (compute if compute != FP32 else 0))
 
 

@@ -6,13 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from spr_plugin.forecast import FP32, Plan, Shape, Stack
+from spr_plugin.forecast import CLIP_L, FP32, Plan, Shape, Stack
 from spr_plugin.training import ranks, weights
 from spr_plugin.training.deepspeed_settings import zero_stage
 from spr_plugin.training.host import Host, Row
 from spr_plugin.training.trainable import ADAPTER
 
-CLIP_L = 427_616_513 * FP32  # of CLIP-L/14-336 with both towers, as a scorer holds it
 # The names that families of vision towers have for the same number.
 TOWER = {
     "layers": ("num_hidden_layers", "depth"),

@@ -30,7 +30,7 @@ def choose_trainable(host: Host, config: DPOFlags) -> list[str]:
         parameter.requires_grad_(name in wanted)
     if config.spr_tune_vision_tower:
         host.tower_trains()
-        _widen(model)
+        _widen(model, (torch.float16,))
     if weights.sharded(model):
         weights.share_type(p for p in model.parameters() if p.requires_grad)
     return sorted(wanted)
@@ -84,12 +84,13 @@ def beside(host: Host, config: DPOFlags) -> set[str]:
     return wanted
 
 
-def _widen(model) -> None:
-    """What trains in half precision of few digits (LLaVA's tower without --bf16) trains in fp32: in fp16
-    AdamW divides by a rounded 0. Under ZeRO its optimizer steps in fp32 anyway."""
+def _widen(model, types: tuple[torch.dtype, ...]) -> None:
+    """What trains in one of these half precisions trains in fp32: of fp16 (LLaVA's tower without --bf16)
+    AdamW divides by a rounded 0, and of our adapter in bf16 most steps round to nothing, so that PEFT widens
+    a host's. Under ZeRO its optimizer steps in fp32 anyway."""
     if not weights.sharded(model):
         for parameter in model.parameters():
-            if parameter.requires_grad and parameter.dtype == torch.float16:
+            if parameter.requires_grad and parameter.dtype in types:
                 parameter.data = parameter.data.float()
 
 
@@ -195,6 +196,7 @@ def _add_adapter(host: Host, config: DPOFlags) -> None:
         target_modules=host.language_layers(),
     )
     inject_adapter_in_model(settings, host.trainer.model, adapter_name=ADAPTER)
+    _widen(host.trainer.model, (torch.bfloat16, torch.float16))
 
 
 def merge_adapter(model) -> None:

@@ -8,8 +8,6 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from PIL import Image
-
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import CocoImages
@@ -24,9 +22,9 @@ from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.manifest import Changes, bind, settings_of
 from spr_plugin.runs.steps import StepLog
 from spr_plugin.sampling.plan import candidate_id
+from tests.photos import photos
 
 TESTS = Path(__file__).parents[1]
-ANNOTATIONS = TESTS / "photos" / "annotations.json"
 CLIP = TESTS.parent / "examples" / "tiny_world" / "clip"
 FORM = llava("pad")
 STEPS = 40
@@ -52,15 +50,10 @@ def answers(query, rng: random.Random) -> list[str]:
 
 def write(output: Path, images: Path, seed: int = 0) -> Path:
     """Photographs in `images`, and ``output/spr`` with three regions of each of them."""
-    import skimage.data
-
-    images.mkdir(parents=True)
-    for name in "astronaut chelsea coffee rocket".split():
-        Image.fromarray(getattr(skimage.data, name)()).save(images / f"{name}.png")
-    Image.fromarray(skimage.data.stereo_motorcycle()[0]).save(images / "motorcycle_left.png")
+    photos.write(images)
     config = SPRConfig(
         spr=True,
-        spr_annotations=str(ANNOTATIONS),
+        spr_annotations=str(photos.ANNOTATIONS),
         spr_image_folder=str(images),
         spr_clip=str(CLIP),
         spr_samples=5,
@@ -108,7 +101,7 @@ def results(folder: Path, images: Path, noise: float, times: int = 6) -> Path:
     from spr_plugin.eval_tasks import rec
 
     folder.mkdir(parents=True)
-    content, lines = json.loads(ANNOTATIONS.read_text()), []
+    content, lines = json.loads(photos.ANNOTATIONS.read_text()), []
     names = {row["id"]: row["name"] for row in content["categories"]}
     pictures = {row["id"]: row for row in content["images"]}
     for number, row in enumerate(content["annotations"] * times):

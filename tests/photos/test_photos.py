@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-skimage_data = pytest.importorskip("skimage.data")
+pytest.importorskip("skimage.data")
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
@@ -39,30 +39,22 @@ from spr_plugin.report.page import write_report  # noqa: E402
 from spr_plugin.runs.layout import Folder  # noqa: E402
 from spr_plugin.runs.log import Log  # noqa: E402
 from spr_plugin.runs.manifest import Changes, bind, settings_of  # noqa: E402
+from tests.photos import photos  # noqa: E402
 
 HERE = Path(__file__).parent
 CLIP = HERE.parents[1] / "examples" / "tiny_world" / "clip"
 FORM = llava("pad")
-PHOTOS = {
-    "astronaut.png": lambda: skimage_data.astronaut(),
-    "coffee.png": lambda: skimage_data.coffee(),
-    "chelsea.png": lambda: skimage_data.chelsea(),
-    "rocket.png": lambda: skimage_data.rocket(),
-    "motorcycle_left.png": lambda: skimage_data.stereo_motorcycle()[0],
-}
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
-    for name, photo in PHOTOS.items():
-        Image.fromarray(photo()).save(folder / name)
+    photos.write(folder)
     skipped = Counter()
     found = {
-        Path(image.path).name: image
-        for image in CocoImages(str(HERE / "annotations.json"), str(folder), skipped)
+        Path(image.path).name: image for image in CocoImages(str(photos.ANNOTATIONS), str(folder), skipped)
     }
-    assert not skipped and found.keys() == PHOTOS.keys()
+    assert not skipped and found.keys() == {*photos.NAMES}
     return found
 
 
@@ -303,5 +295,5 @@ def test_the_report_draws_chosen_and_rejected_boxes(queries, scorer, tmp_path):
 
 
 def test_annotations_are_coco_json():
-    content = json.loads((HERE / "annotations.json").read_text())
+    content = json.loads(photos.ANNOTATIONS.read_text())
     assert content.keys() >= {"images", "annotations", "categories"}

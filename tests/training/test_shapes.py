@@ -7,7 +7,8 @@ from PIL import Image
 
 from spr_plugin import forecast
 from spr_plugin.dpo import choose_trainable
-from spr_plugin.training.shapes import CLIP_L, plan_of, shape_of
+from spr_plugin.forecast import CLIP_L
+from spr_plugin.training.shapes import plan_of, shape_of
 
 CLIP = Path(__file__).parents[2] / "examples" / "tiny_world" / "clip"
 FLAGS = dict(pairs=2, prompts=6, samples=2, new_tokens=8)

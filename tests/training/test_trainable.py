@@ -52,6 +52,26 @@ def test_an_adapter_with_nothing_to_be_added_to(live_llava):
         dpo.check_trainable(host, config)
 
 
+def test_an_adapter_of_ours_trains_in_fp32_beside_weights_in_bf16(live_llava):
+    """In bf16 a step of the usual size rounds to nothing for most of it; the host's weights stay as they
+    are, also once it is merged.
+    """
+    host, config = live_llava(args={"bf16": True})
+    model = host.trainer.model
+    own = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    assert torch.bfloat16 in own.values()
+    trains = [model.get_parameter(name) for name in choose_trainable(host, config)]
+    assert trains and {parameter.dtype for parameter in trains} == {torch.float32}
+    optimizer = torch.optim.AdamW(trains, lr=config.spr_learning_rate, weight_decay=0.0)
+    before = [parameter.detach().clone() for parameter in trains]
+    for parameter in trains:
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    assert all((was != now).float().mean() > 0.99 for was, now in zip(before, trains))
+    merge_adapter(model)
+    assert {name: parameter.dtype for name, parameter in model.named_parameters()} == own
+
+
 def test_a_group_that_no_flag_asked_for_is_refused(live_llava):
     host, config = live_llava(spr_tune="full")
     choose_trainable(host, config)
