@@ -162,7 +162,7 @@ def end() -> None:
     )
     line = State.failure or in_worker or (None if State.refused else never_ran())
     if not (line or State.refused):
-        if _shared[RAN]:
+        if _shared[RAN] and "torch.distributed" in sys.modules:
             _leave_group()
         return
     if State.failure:
