@@ -62,9 +62,9 @@ def findings(results: Path) -> dict:
             "parts": parts(why),
             **{kind: by_figure(why, kind) for kind in EVIDENCE},
         },
-        "validation": tried(results, plan.PLANS["tune"]),
+        "validation": {**tried(results, plan.PLANS["tune"]), "reached": reached(results, plan.PLANS["tune"])},
         "demo": tried(results, plan.PLANS["demo"]),
-        "method": method(results, plan.PLANS["method"]),
+        "method": reached(results, plan.PLANS["method"]),
     }
     facts = rounded({**facts, "state": state(facts)})
     return {**facts, "targets": rounded(targets.judged(facts))}  # of what the docs print
@@ -98,14 +98,14 @@ def tried(results: Path, chosen: plan.Plan) -> dict:
     }
 
 
-def method(results: Path, chosen: plan.Plan) -> dict[str, dict]:
+def reached(results: Path, chosen: plan.Plan) -> dict[str, dict]:
     """Variant that ran → its pairs, and what it reaches of the targets of one round."""
     found = paired.load(results / chosen.folder)
     over_base, rows = compared(found, chosen), {}
     for name in chosen.variants.keys() & found.keys():
         facts = {"main": over_base[name], "bare_names": targets.bare_names(found[name])}
-        reached = {key: target for key, target in targets.judged(facts).items() if target["met"] is not None}
-        rows[name] = {"pairs": pairs_of(next(iter(found[name].values()))), "targets": reached}
+        met = {key: target for key, target in targets.judged(facts).items() if target["met"] is not None}
+        rows[name] = {"pairs": pairs_of(next(iter(found[name].values()))), "targets": met}
     return {name: rows[name] for name in chosen.variants if name in rows}
 
 

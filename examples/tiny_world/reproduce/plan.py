@@ -109,38 +109,32 @@ VARIANTS = {
     GRPO: Variant(f"{GRPO_COMMON} --learning_rate 1e-4", tasks=ALL, grpo=True),
 }
 
+
+def tried(
+    flags: str = "", rate: str = "5e-5", beta: str = "0.5", losses: str = "sigmoid sft", **how
+) -> Variant:
+    """A row of TUNE or METHOD, which stands alone. It is asked everything: all of it chooses settings."""
+    trained = f"--spr_learning_rate {rate} --spr_beta {beta} --spr_loss_type {losses}"
+    return Variant(f"{trained} {flags}", tasks=ALL, **how)
+
+
 # On validation scenes, before anything is read on the held-out ones. Each stands alone, so that a new choice
 # leaves it as it is; the first one's answers serve all.
 TUNE = {
-    "lr 5e-5": Variant(
-        "--spr_learning_rate 5e-5 --spr_beta 0.5 --spr_loss_type sigmoid sft", own_answers=True
-    ),
-    "lr 1e-4": Variant("--spr_learning_rate 1e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft"),
-    "lr 1e-4, beta 1, SFT 3": Variant(
-        "--spr_learning_rate 1e-4 --spr_beta 1 --spr_loss_type sigmoid sft --spr_loss_weights 1 3"
-    ),
-    "lr 2e-4": Variant("--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft"),
-    "lr 2e-4, beta 1, SFT 3": Variant(
-        "--spr_learning_rate 2e-4 --spr_beta 1 --spr_loss_type sigmoid sft --spr_loss_weights 1 3"
-    ),
-    "beta 0.1": Variant("--spr_learning_rate 5e-5 --spr_beta 0.1 --spr_loss_type sigmoid sft"),
-    "lr 2e-4, min kept 0.6": Variant(
-        "--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft --spr_min_kept 0.6"
-    ),
-    "lr 2e-4, min kept 1": Variant(
-        "--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft --spr_min_kept 1"
-    ),
-    "LoRA 16, lr 3e-4": Variant(
-        "--spr_tune lora --spr_learning_rate 3e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft"
-    ),
-    "LoRA 16, lr 1e-3": Variant(
-        "--spr_tune lora --spr_learning_rate 1e-3 --spr_beta 0.5 --spr_loss_type sigmoid sft"
-    ),
-    "LoRA 16, lr 3e-3": Variant(
-        "--spr_tune lora --spr_learning_rate 3e-3 --spr_beta 0.5 --spr_loss_type sigmoid sft"
-    ),
-    "GRPO, lr 3e-5": Variant(f"{GRPO_COMMON} --learning_rate 3e-5", grpo=True),
-    "GRPO, lr 1e-4": Variant(f"{GRPO_COMMON} --learning_rate 1e-4", grpo=True),
+    "lr 5e-5": tried(own_answers=True),
+    "lr 2e-5": tried(rate="2e-5"),
+    "lr 1e-4": tried(rate="1e-4"),
+    "lr 2e-4": tried(rate="2e-4"),
+    "beta 0.1": tried(beta="0.1"),
+    "lr 1e-4, beta 1, SFT 3": tried("--spr_loss_weights 1 3", "1e-4", "1"),
+    "lr 2e-4, beta 1, SFT 3": tried("--spr_loss_weights 1 3", "2e-4", "1"),
+    "min kept 0.6": tried("--spr_min_kept 0.6"),
+    "min kept 1": tried("--spr_min_kept 1"),
+    "LoRA 16, lr 3e-4": tried("--spr_tune lora", "3e-4"),
+    "LoRA 16, lr 1e-3": tried("--spr_tune lora", "1e-3"),
+    "LoRA 16, lr 3e-3": tried("--spr_tune lora", "3e-3"),
+    "GRPO, lr 3e-5": Variant(f"{GRPO_COMMON} --learning_rate 3e-5", tasks=ALL, grpo=True),
+    "GRPO, lr 1e-4": Variant(f"{GRPO_COMMON} --learning_rate 1e-4", tasks=ALL, grpo=True),
 }
 
 # The method's own flags, on validation scenes too, one factor at a time around `WHOLE`. The answers of
@@ -148,35 +142,29 @@ TUNE = {
 WHOLE = "--spr_greedy True --spr_repair item --spr_match name --spr_reject_vague True --spr_add_missed True"
 
 
-def method(flags: str, rate: str = "5e-5", losses: str = "sigmoid sft", **how) -> Variant:
-    """A row of METHOD, which stands alone."""
-    trained = f"--spr_learning_rate {rate} --spr_beta 0.5 --spr_loss_type {losses}"
-    return Variant(f"{trained} {flags}", tasks=ALL, **how)
-
-
 METHOD = {
-    "greedy": method("--spr_greedy True", "2e-4", own_answers=True),
-    "as the paper": method("", "2e-4", own_answers=True),
-    "missed added": method("--spr_greedy True --spr_add_missed True"),
-    "whole": method(WHOLE),
-    "whole, half the rate": method(WHOLE, "1e-4"),
-    "whole, the study's rate": method(WHOLE, "2e-4"),
-    "coordinates alone": method(f"{WHOLE} --spr_token_weight words=0"),
-    "words a tenth": method(f"{WHOLE} --spr_token_weight words=0.1"),
-    "repaired pairs, changed coordinates alone": method(
+    "greedy": tried("--spr_greedy True", "2e-4", own_answers=True),
+    "as the paper": tried("", "2e-4", own_answers=True),
+    "missed added": tried("--spr_greedy True --spr_add_missed True"),
+    "whole": tried(WHOLE),
+    "whole, half the rate": tried(WHOLE, "1e-4"),
+    "whole, the study's rate": tried(WHOLE, "2e-4"),
+    "coordinates alone": tried(f"{WHOLE} --spr_token_weight words=0"),
+    "words a tenth": tried(f"{WHOLE} --spr_token_weight words=0.1"),
+    "repaired pairs, changed coordinates alone": tried(
         f"{WHOLE} --spr_pairing repaired --spr_token_weight words=0 unchanged=0"
     ),
-    "half of the pairs repaired": method(f"{WHOLE} --spr_pairing best_worst=0.5 repaired=0.5"),
-    "SFT a quarter": method(f"{WHOLE} --spr_loss_weights 1 0.25"),
-    "KL on words": method(WHOLE, losses="sigmoid sft kl_words"),
-    "DPOP": method(WHOLE, losses="sigmoid sft dpop"),
-    "pairs of equal length": method(f"{WHOLE} --spr_pairing equal_length"),
-    "temperature 0.7": method(f"{WHOLE} --spr_temperature 0.7", own_answers=True),
-    "coordinates go": method(WHOLE.replace("--spr_repair item", "--spr_repair coordinates")),
-    "names not matched": method(WHOLE.replace("--spr_match name", "--spr_match iou")),
-    "duplicates counted": method(f"{WHOLE} --spr_count_duplicates True"),
-    "SFT on chosen": method(f"{WHOLE} --spr_pairing sft"),
-    "LoRA 16": method(f"{WHOLE} --spr_tune lora", "2.5e-4"),
+    "half of the pairs repaired": tried(f"{WHOLE} --spr_pairing best_worst=0.5 repaired=0.5"),
+    "SFT a quarter": tried(f"{WHOLE} --spr_loss_weights 1 0.25"),
+    "KL on words": tried(WHOLE, losses="sigmoid sft kl_words"),
+    "DPOP": tried(WHOLE, losses="sigmoid sft dpop"),
+    "pairs of equal length": tried(f"{WHOLE} --spr_pairing equal_length"),
+    "temperature 0.7": tried(f"{WHOLE} --spr_temperature 0.7", own_answers=True),
+    "coordinates go": tried(WHOLE.replace("--spr_repair item", "--spr_repair coordinates")),
+    "names not matched": tried(WHOLE.replace("--spr_match name", "--spr_match iou")),
+    "duplicates counted": tried(f"{WHOLE} --spr_count_duplicates True"),
+    "SFT on chosen": tried(f"{WHOLE} --spr_pairing sft"),
+    "LoRA 16": tried(f"{WHOLE} --spr_tune lora", "2.5e-4"),
 }
 
 # What `spr demo` trains, on validation scenes: its rate is chosen here.

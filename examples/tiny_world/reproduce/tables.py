@@ -104,8 +104,9 @@ def tables(facts: Mapping) -> str:
             *_stages(facts["stages"]),
             *_why(facts["why"]),
             *_tried("Settings tried on validation scenes", facts["validation"]),
+            *_reached("The same by all targets", facts["validation"]["reached"]),
             *_tried("The demo's rate on validation scenes", facts["demo"]),
-            *_method(facts["method"]),
+            *_reached("The method's own flags on validation scenes", facts["method"]),
         ]
     )
 
@@ -204,13 +205,13 @@ def _tried(title: str, found: Mapping) -> list[str]:
     return _variants(title, *(found[part] for part in ("variants", "ran", "against", "lender")))
 
 
-def _method(variants: Mapping[str, Mapping]) -> list[str]:
+def _reached(title: str, variants: Mapping[str, Mapping]) -> list[str]:
     """What each of the method's settings reaches of the targets; in bold what it meets."""
     names = [name for name in targets.TARGETS if any(name in one["targets"] for one in variants.values())]
     if not names:
         return []
     lines = [
-        "## The method's own flags on validation scenes",
+        f"## {title}",
         "",
         "Points over the base, with intervals in the JSON; bold: the target is met. One seed.",
         "",
