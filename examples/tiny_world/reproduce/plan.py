@@ -144,7 +144,6 @@ WHOLE = "--spr_greedy True --spr_repair item --spr_match name --spr_reject_vague
 
 METHOD = {
     "greedy": tried("--spr_greedy True", "2e-4", own_answers=True),
-    "as the paper": tried("", "2e-4", own_answers=True),
     "missed added": tried("--spr_greedy True --spr_add_missed True"),
     "whole": tried(WHOLE),
     "whole, half the rate": tried(WHOLE, "1e-4"),
