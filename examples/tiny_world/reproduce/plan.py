@@ -21,8 +21,8 @@ ALL, REC = ("spr_tiny_world", "spr_tiny_world_rec")
 
 COMMON = """--spr_only True --spr_save_base False --spr_max_new_tokens 160 --spr_sample_batch 16
     --spr_save_steps 25 --spr_regions 1000 --spr_tune full --spr_batch_size 8 --spr_epochs 2"""
-# The rate is still the best of the world before this one, by IoU 0.9 alone: to be chosen anew from TUNE, by all
-# targets.
+# The rate is still the best of the world before this one, by IoU 0.9 alone: to be chosen anew from TUNE, by
+# all targets.
 CHOSEN = "--spr_learning_rate 2e-4 --spr_beta 0.5 --spr_loss_type sigmoid sft"
 
 # As VLM-R1 trains: 8 answers to each of 16 prompts a step, temperature 1, the language model alone; grpo.py
