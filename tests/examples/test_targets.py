@@ -7,11 +7,12 @@ from spr_plugin.files import read_json
 from spr_plugin.formats import box_format
 from spr_plugin.pairing import PreferencePair
 
-from .test_analysis import RINGS
-from .test_reproduce import unit
 from .world import load
 
 pytest.importorskip("datasets")  # the oldest environment has no lmms-eval and what it needs
+
+from .test_analysis import RINGS
+from .test_reproduce import unit
 
 run = load("reproduce/run")
 figures, paired, plan = run.figures, run.paired, run.plan
