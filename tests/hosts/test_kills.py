@@ -139,8 +139,8 @@ def calm(world, tmp_path_factory):
 
 
 def calm_flags(world) -> list[str]:
-    """Of a seed with which no two tokens of an answer are so close that the last bits decide: those are others
-    where ranks answer layer by layer.
+    """Of a seed with which no two tokens of an answer are so close that the last bits decide, which are
+    others where ranks answer layer by layer.
     """
     return [*spr_flags(world), "--spr_only", "--spr_seed", "1"]
 
