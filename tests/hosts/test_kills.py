@@ -78,7 +78,7 @@ def test_zero3_where_no_device_has_room_for_the_whole_model(world, tmp_path, cal
     """
     out = tmp_path / "killed-zero3"
     arguments = command(
-        world, out, *calm_flags(world), *EACH_STEP, "--spr_plugin", FULL_DEVICE, ranks=2, zero=3
+        world, out, *spr_flags(world), *EACH_STEP, "--spr_only", "--spr_plugin", FULL_DEVICE, ranks=2, zero=3
     )
     killed_in(("candidates", "dpo"), arguments, out)
     assert (
@@ -86,8 +86,11 @@ def test_zero3_where_no_device_has_room_for_the_whole_model(world, tmp_path, cal
         in out.with_suffix(".log").read_text()
     )
     assert_whole(out)
-    # CLIP's last bits are others in a process of DeepSpeed's.
-    assert_same_records(out, calm, ("queries", "candidates"))
+    # Last bits are others in a process of DeepSpeed's: CLIP's, and those of an answer's logits, of which now
+    # and then two are that close.
+    assert_same_records(out, calm, ("queries",))
+    said, calmly = (answers(folder) for folder in (out, calm))
+    assert said.keys() == calmly.keys() and sum(said[id] != calmly[id] for id in said) <= 2
     assert_saved_equals_live(out)
     run(arguments)
     assert_saved_equals_live(out)
@@ -134,15 +137,8 @@ SEED = int(os.environ.get("SPR_TEST_SEED", "0"))
 def calm(world, tmp_path_factory):
     """A run of the stages that nobody killed."""
     out = tmp_path_factory.mktemp("calm") / "llava"
-    run(command(world, out, *calm_flags(world)))
+    run(command(world, out, *spr_flags(world), "--spr_only"))
     return out
-
-
-def calm_flags(world) -> list[str]:
-    """Of a seed with which no two tokens of an answer are so close that the last bits decide, which are
-    others where ranks answer layer by layer.
-    """
-    return [*spr_flags(world), "--spr_only", "--spr_seed", "1"]
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -156,7 +152,7 @@ def test_random_instants(world, tmp_path, calm, ranks):
     left, round = KILLS // 2, 0
     while left:
         out, round = tmp_path / f"killed-{round}", round + 1
-        arguments = command(world, out, *calm_flags(world), ranks=ranks)
+        arguments = command(world, out, *spr_flags(world), "--spr_only", ranks=ranks)
         while left and killed_after(arguments, out / "spr" / "lock", rng.uniform(0, length)):
             left -= 1
             assert runs.open(out).state in OPEN
@@ -199,6 +195,11 @@ def _lines(log: Log, ranks: int) -> list[int]:
     """How many lines each of these ranks has written."""
     files = [log.directory / f"rank-{rank:05d}.jsonl" for rank in range(ranks)]
     return [file.read_bytes().count(b"\n") if file.exists() else 0 for file in files]
+
+
+def answers(out: Path) -> dict[str, str]:
+    """Candidate → what the model said."""
+    return {id: record["raw"] for id, record in Log(out / "spr" / "candidates").read().items()}
 
 
 def assert_same_records(out: Path, calm: Path, stages=("queries", "candidates", "pairs")) -> None:
