@@ -147,8 +147,8 @@ METHOD = {
     "greedy": tried("--spr_greedy True", "2e-4", own_answers=True),
     "missed added": tried("--spr_greedy True --spr_add_missed True"),
     "whole": tried(WHOLE),
-    "whole, half the rate": tried(WHOLE, "1e-4"),
-    "whole, the study's rate": tried(WHOLE, "2e-4"),
+    "whole, lr 1e-4": tried(WHOLE, "1e-4"),
+    "whole, lr 2e-4": tried(WHOLE, "2e-4"),
     "coordinates alone": tried(f"{WHOLE} --spr_token_weight words=0"),
     "words a tenth": tried(f"{WHOLE} --spr_token_weight words=0.1"),
     "repaired pairs, changed coordinates alone": tried(
