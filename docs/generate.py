@@ -248,15 +248,15 @@ def _foreseen(one: Mapping) -> Iterable[str]:
 
 def rehearsal() -> str:
     """What true shapes took by stage, memory beside its forecast; both above the imported process."""
-    path = RESULTS / "rehearsal.json"
-    if not path.exists():
+    if not (RESULTS / "rehearsal.json").exists():
         return "No true shape has been measured yet."
-    every = {shape: _rehearsed(one) for shape, one in json.loads(path.read_text(encoding="utf-8")).items()}
+    measured = result("rehearsal")
+    every = {shape: _rehearsed(one) for shape, one in measured.items()}
     stages = list(next(iter(every.values())))
     told = table(["", *stages], ([shape, *one.values()] for shape, one in every.items()), len(stages))
-    changes = {shape: one["changed"] for shape, one in result("rehearsal").items()}
     lists = "\n".join(
-        f"* {shape}: {', '.join(f'`{one}`' for one in told)}" for shape, told in changes.items()
+        f"* {shape}: {', '.join(f'`{change}`' for change in one['changed'])}"
+        for shape, one in measured.items()
     )
     return f"{told}\n\nChanged in each command:\n\n{lists}"
 

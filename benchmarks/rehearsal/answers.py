@@ -17,10 +17,6 @@ class Rehearsed(SPR):
 
     name = "rehearsed"
 
-    def on(self, device):
-        ready = super().on(device)
-        return Rehearsed(self.config, self.box_format, ready.repair, ready.scorer, ready.detector, self.order)
-
     def restated(self, raw, prompt, query):
         rng = random.Random(f"{query.id} {raw}")
         return self.form.render([(one.label, moved(one.box, rng)) for one in query.truth])
