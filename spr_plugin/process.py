@@ -181,8 +181,8 @@ def leave(code: int, line: str | None = None) -> NoReturn:
 
 
 def _leave_group() -> None:
-    """Gloo's threads let go of tensors while the interpreter ends, and now and then (9 of 300 processes)
-    that aborts a process which has done all that it should: what a launcher then reports is a failure.
+    """Gloo's threads let go of tensors while the interpreter ends, and now and then that aborts a process
+    which has done all that it should: what a launcher then reports is a failure.
     """
     from spr_plugin.training import ranks
 

@@ -186,9 +186,7 @@ def test_a_trainer_that_is_made_and_never_trains(tmp_path):
 
 @pytest.mark.parametrize(("stage", "left"), [("", "True"), ("process.follow('out')", "False")])
 def test_gloo_is_left_before_the_interpreter_ends(tmp_path, stage, left):
-    """Its threads abort a process that ends with them, in 3 of 100; nothing of a process without a stage
-    changes.
-    """
+    """Its threads now and then abort a process that ends with them; one without a stage is left alone."""
     source = f"""
         import atexit
         import torch.distributed as dist

@@ -89,7 +89,7 @@ def train_clip(clip, tokenizer, world, steps, held_out, batch=64, peak=8e-4, see
 
 @torch.no_grad()
 def measure(clip, tokenizer, held_out, seed=0):
-    """Top-1 retrieval among 100 unseen pictures or texts, and one wrong color told from the truth: name →
+    """Top-1 retrieval among 100 unseen pictures or texts, and one wrong colour told from the truth: name →
     [(hit, scene)], one a scene.
     """
     rng = np.random.default_rng([67, seed])

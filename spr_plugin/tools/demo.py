@@ -22,7 +22,7 @@ PARTS = ("torch", "transformers", "peft", "trl", "llava", "lmms_eval", "datasets
 SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 290}
 UNTUNED = f"""--spr_regions {SIZES["spr"]} --spr_max_new_tokens 160 --spr_sample_batch 16 --spr_tune full
     --spr_batch_size 8"""
-# The rate is the best of several on validation scenes: examples/tiny_world/reproduce/plan.py, DEMO.
+# Rates are compared on validation scenes by examples/tiny_world/reproduce/plan.py, DEMO; this one is older.
 FLAGS = f"{UNTUNED} --spr_learning_rate 5e-5"
 
 

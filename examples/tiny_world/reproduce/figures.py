@@ -16,7 +16,15 @@ ONE_CANDIDATE = "pairs of one candidate"  # whose answer, repaired, is chosen ov
 WHY = "why"  # results/why/: what analysis.py says of a unit
 TASKS = ("rec", "phrases", "description", "presence", "color")
 # Whose pairs are looked into.
-STAGES = (plan.MAIN, "lambda 0", "lambda 1", "no refinement", "no refinement, filtered", "ceiling", "random pairs")  # noqa: E501  # fmt: skip
+STAGES = (
+    plan.MAIN,
+    "lambda 0",
+    "lambda 1",
+    "no refinement",
+    "no refinement, filtered",
+    "ceiling",
+    "random pairs",
+)
 EVIDENCE = ("scores", "pairs", "log_probs")  # of analysis.py
 DIGITS = 6  # that are kept: the last ones depend on the processor
 

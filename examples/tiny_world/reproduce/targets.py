@@ -12,7 +12,13 @@ from dataclasses import dataclass
 BARE = "pairs with a bare name"
 MARGIN, WIDE = 0.015, 0.03
 # Task → the figure that speaks for it, and the level at which the five together are tested.
-HEADLINES = {"rec": "Acc@0.9", "phrases": "Acc@0.5", "description": "mIoU", "presence": "accuracy", "color": "accuracy"}  # noqa: E501  # fmt: skip
+HEADLINES = {
+    "rec": "Acc@0.9",
+    "phrases": "Acc@0.5",
+    "description": "mIoU",
+    "presence": "accuracy",
+    "color": "accuracy",
+}
 LEVEL = 0.05
 OVER_SFT = "dpo_over_sft"
 
