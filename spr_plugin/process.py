@@ -14,6 +14,7 @@ import mmap
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any, NoReturn
 
 from spr_plugin.lines import say_error
@@ -65,6 +66,7 @@ _PID = os.getpid()
 # there.
 _shared = mmap.mmap(-1, 2)
 RAN, FAILED = 0, 1
+GLOO = "pt_gloo_runloop"  # PyTorch's name of a thread that runs collectives
 
 
 def follow(output_dir: str, failure: str | None = None) -> None:
@@ -162,8 +164,8 @@ def end() -> None:
     )
     line = State.failure or in_worker or (None if State.refused else never_ran())
     if not (line or State.refused):
-        if _shared[RAN] and "torch.distributed" in sys.modules:
-            _leave_group()
+        if _shared[RAN]:
+            _wait_for_gloo()
         return
     if State.failure:
         _wait_for_all_ranks()
@@ -180,13 +182,29 @@ def leave(code: int, line: str | None = None) -> NoReturn:
     os._exit(code)
 
 
-def _leave_group() -> None:
-    """Gloo's threads let go of tensors while the interpreter ends, and now and then that aborts a process
-    which has done all that it should: what a launcher then reports is a failure.
+def _wait_for_gloo(seconds: float = 10.0) -> None:
+    """Let each of Gloo's threads free the tensors of its last collective, which takes the interpreter: one that
+    asks for it while it ends aborts a process that has done all it should, and its launcher reports a failure.
+    To destroy the process group is no way: whoever else holds it, as DeepSpeed does, keeps its threads.
     """
-    from spr_plugin.training import ranks
+    deadline = time.monotonic() + seconds
+    while _gloo_works() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
-    ranks.leave_gloo()
+
+def _gloo_works() -> bool:
+    """Whether one of Gloo's threads is not asleep. Linux says so of each thread; elsewhere there is no run of
+    several ranks."""
+    time.sleep(0.001)  # one that sleeps for want of the interpreter has it now
+    for task in Path("/proc/self/task").glob("*"):
+        try:
+            if (task / "comm").read_text().strip() == GLOO and (task / "stat").read_text().split(") ")[1][
+                0
+            ] != "S":
+                return True
+        except OSError:  # it has ended
+            pass
+    return False
 
 
 def _wait_for_all_ranks() -> None:

@@ -29,12 +29,6 @@ def barrier() -> None:
         dist.barrier()
 
 
-def leave_gloo() -> None:
-    """End gloo's threads. Other backends' groups are left: theirs may wait for a rank that has died."""
-    if dist.is_initialized() and dist.get_backend() == "gloo":
-        dist.destroy_process_group()
-
-
 def all_arrive(name: str, seconds: float = 20.0) -> bool:
     """Whether every rank calls this with ``name`` within ``seconds``; to be asked once.
 
