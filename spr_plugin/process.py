@@ -183,9 +183,11 @@ def leave(code: int, line: str | None = None) -> NoReturn:
 
 
 def _wait_for_gloo(seconds: float = 10.0) -> None:
-    """Let each of Gloo's threads free the tensors of its last collective, which takes the interpreter: one that
-    asks for it while it ends aborts a process that has done all it should, and its launcher reports a failure.
-    To destroy the process group is no way: whoever else holds it, as DeepSpeed does, keeps its threads.
+    """Let each of Gloo's threads free the tensors of its last collective, which takes the interpreter.
+
+    One that asks for it while it ends aborts a process that has done all it should, and its launcher reports
+    a failure. To destroy the process group is no way: whoever else holds it, as DeepSpeed does, keeps its
+    threads.
     """
     deadline = time.monotonic() + seconds
     while _gloo_works() and time.monotonic() < deadline:
