@@ -157,6 +157,14 @@ METHOD = {
     "half of the pairs repaired": tried(f"{WHOLE} --spr_pairing best_worst=0.5 repaired=0.5"),
     "SFT a quarter": tried(f"{WHOLE} --spr_loss_weights 1 0.25"),
     "KL on words": tried(WHOLE, losses="sigmoid sft kl_words"),
+    "KL on words, lr 1e-4": tried(WHOLE, "1e-4", losses="sigmoid sft kl_words"),
+    "KL on words, lr 2e-4": tried(WHOLE, "2e-4", losses="sigmoid sft kl_words"),
+    "KL on words threefold, lr 2e-4": tried(
+        f"{WHOLE} --spr_loss_weights 1 1 3", "2e-4", losses="sigmoid sft kl_words"
+    ),
+    "KL on words, min kept 1, lr 1e-4": tried(
+        f"{WHOLE} --spr_min_kept 1", "1e-4", losses="sigmoid sft kl_words"
+    ),
     "DPOP": tried(WHOLE, losses="sigmoid sft dpop"),
     "pairs of equal length": tried(f"{WHOLE} --spr_pairing equal_length"),
     "temperature 0.7": tried(f"{WHOLE} --spr_temperature 0.7", own_answers=True),
