@@ -168,6 +168,8 @@ METHOD = {
     "DPOP": tried(WHOLE, losses="sigmoid sft dpop"),
     "pairs of equal length": tried(f"{WHOLE} --spr_pairing equal_length"),
     "temperature 0.7": tried(f"{WHOLE} --spr_temperature 0.7", own_answers=True),
+    "temperature 0.7, lr 1e-4": tried(f"{WHOLE} --spr_temperature 0.7", "1e-4", own_answers=True),
+    "temperature 0.5, lr 1e-4": tried(f"{WHOLE} --spr_temperature 0.5", "1e-4", own_answers=True),
     "coordinates go": tried(WHOLE.replace("--spr_repair item", "--spr_repair coordinates")),
     "names not matched": tried(WHOLE.replace("--spr_match name", "--spr_match iou")),
     "duplicates counted": tried(f"{WHOLE} --spr_count_duplicates True"),
