@@ -87,7 +87,9 @@ def score(image, region, texts, objects, aspect="pad", device="cpu", **flags):
 
 
 def refine(image, region, texts, objects, aspect="pad", **flags):
-    """The answers with their boxes repaired, without any model; arguments as for :func:`score`."""
+    """The answers with their boxes repaired; arguments as for :func:`score`. No model is asked: names agree by
+    their nouns alone (``spr_match``), and objects that an answer misses are not added.
+    """
     from spr_plugin.notebook import answers
 
     return answers.refine(image, region, texts, objects, aspect, **flags)

@@ -97,8 +97,6 @@ def test_a_mistake_says_what_and_where(picture, change, words):
 @pytest.mark.parametrize(
     "function, flags, words",
     [
-        ("refine", {"spr_box_format": "llava", "spr_match": "name"}, "spr_plugin.score repairs"),
-        ("refine", {"spr_box_format": "llava", "spr_add_missed": True}, "spr_plugin.score repairs"),
         ("refine", {"spr_box_format": "llava", "spr_repair": "mine"}, "spr_repair='mine': no plugin has it"),
         ("make_pairs", {"spr_pairing": ["mine"]}, "spr_pairing mine: no plugin has it"),
         ("make_pairs", {"spr_gap": 1}, "spr_gap"),

@@ -1,6 +1,4 @@
-"""SPR as a recipe: regions are asked about, answers scored, their boxes repaired, the repaired texts scored
-again.
-"""
+"""SPR as a recipe: regions are asked about; answers are scored, repaired, and scored again."""
 
 from __future__ import annotations
 
@@ -147,7 +145,7 @@ class SPR(Recipe[RegionQuery]):
             for query, row in zip(queries, answers)
         ]
         repairs = [
-            [self._repaired(one, truth, query) for one in row]
+            [self.repaired(one, truth, query) for one in row]
             for query, truth, row in zip(queries, truths, answers)
         ]
         if self.config.spr_add_missed and pooled:
@@ -183,7 +181,8 @@ class SPR(Recipe[RegionQuery]):
         vague = self.config.spr_reject_vague and one.words and one.reason
         return replace(one, reason=None, vague=one.reason) if vague else one
 
-    def _repaired(self, one: Answer, truth: Truth, query: RegionQuery) -> Repaired:
+    def repaired(self, one: Answer, truth: Truth, query: RegionQuery) -> Repaired:
+        """An answer by `spr_repair`; without a scorer names agree by nouns alone."""
         agree = self._agreement(phrases_of(one.parsed), truth)
         names: dict[str, Any] = {} if agree is None else {"agree": agree}
         assert self.repair is not None, "judging needs what `on` loads"
