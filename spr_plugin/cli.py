@@ -20,7 +20,7 @@ RECIPES = ("spatial_ssrl", "spatial_thinker", "actial")  # whose questions `spr 
 COLD_STARTS = ("spatial_ssrl", "actial")  # and worked answers, which need no model's boxes
 QUESTIONS = 1000
 # Flags of a run that `spr score` takes as they are.
-METHOD = ("repair", "match", "match_threshold", "count_duplicates", "reject_vague", "min_kept")
+METHOD = ("repair", "match", "match_threshold", "count_duplicates", "reject_vague", "add_missed", "min_kept")
 
 
 @click.group()
@@ -110,8 +110,11 @@ def method_options(command):
     for name in reversed(METHOD):
         f, kind = known[f"spr_{name}"], KINDS[f"spr_{name}"]
         about = FLAG.sub(lambda flag: _short(flag[0]), f.metadata["help"])
-        asked = {"is_flag": True} if kind.type is bool else {"type": kind.type, "show_default": True}
-        option = click.option(_short(f"--{f.name}"), default=default_of(f), help=f"{about}.", **asked)
+        asked = {} if kind.type is bool else {"type": kind.type}
+        words = _short(f"--{f.name}")
+        if kind.type is bool:
+            words += words.replace("--", "/--no-", 1)
+        option = click.option(words, default=default_of(f), show_default=True, help=f"{about}.", **asked)
         command = option(command)
     return command
 
