@@ -35,7 +35,7 @@ def host(world, tmp_path_factory, embedded_llava):
     return embedded_llava(world, tmp_path_factory.mktemp("live") / "llava")
 
 
-CONFIG = SPRConfig(spr=True, spr_regions=4, spr_max_new_tokens=32, spr_sample_batch=6)
+CONFIG = SPRConfig(spr=True, spr_greedy=False, spr_regions=4, spr_max_new_tokens=32, spr_sample_batch=6)
 
 
 def queries_of(world, images=None):
