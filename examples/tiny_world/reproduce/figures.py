@@ -45,6 +45,7 @@ def findings(results: Path) -> dict:
         "coverage": paired.COVERAGE,
         "apart": paired.APART,
         "seeds": sorted(found.get(plan.MAIN, {})),
+        "as_worded": plan.AS_WORDED,
         "missing": paired.missing(found, plan.VARIANTS),
         "main": main,
         "claims": claims(main, over_base, over_main),
@@ -289,6 +290,7 @@ def state(facts: Mapping) -> list[dict]:
     for name, title in {
         "SFT noise 0": "after SFT on exact boxes",
         "SFT noise 0.16": "after SFT on coarse boxes",
+        plan.AS_WORDED: plan.AS_WORDED,
         "no refinement": "without refinement",
         "2 rounds": "two rounds",
     }.items():
