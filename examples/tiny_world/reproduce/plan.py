@@ -95,11 +95,11 @@ VARIANTS = {
     "no SFT term": Variant("--spr_loss_type sigmoid --spr_collapse 0", tasks=ALL),
     "no SFT term, learning rate 2e-5": Variant("--spr_loss_type sigmoid --spr_learning_rate 2e-5", tasks=ALL),
     "learning rate 5e-5": Variant("--spr_learning_rate 5e-5"),
-    "learning rate 1e-4": Variant("--spr_learning_rate 1e-4"),
+    "learning rate 2e-4": Variant("--spr_learning_rate 2e-4"),
     "1 epoch": Variant("--spr_epochs 1"),
-    "LoRA 16": Variant("--spr_tune lora --spr_learning_rate 1e-3"),
-    "LoRA 4": Variant("--spr_tune lora --spr_learning_rate 1e-3 --spr_lora_r 4 --spr_lora_alpha 8"),
-    "LoRA 64": Variant("--spr_tune lora --spr_learning_rate 1e-3 --spr_lora_r 64 --spr_lora_alpha 128"),
+    "LoRA 16": Variant("--spr_tune lora --spr_learning_rate 5e-4"),
+    "LoRA 4": Variant("--spr_tune lora --spr_learning_rate 5e-4 --spr_lora_r 4 --spr_lora_alpha 8"),
+    "LoRA 64": Variant("--spr_tune lora --spr_learning_rate 5e-4 --spr_lora_r 64 --spr_lora_alpha 128"),
     "1 answer a prompt": Variant("--spr_samples 1", own_answers=True),
     "4 answers a prompt": Variant("--spr_samples 4", own_answers=True),
     "plain prompt, 6 answers": Variant("--spr_prompts plain --spr_samples 6", own_answers=True),
@@ -111,7 +111,7 @@ VARIANTS = {
     "SFT noise 0": taught(0.0),
     "SFT noise 0.04": taught(0.04),
     "SFT noise 0.16": taught(0.16),
-    GRPO: Variant(f"{GRPO_COMMON} --learning_rate 1e-4", tasks=ALL, grpo=True),
+    GRPO: Variant(f"{GRPO_COMMON} --learning_rate 3e-5", tasks=ALL, grpo=True),
 }
 
 
