@@ -114,7 +114,9 @@ def reached(results: Path, chosen: plan.Plan) -> dict[str, dict]:
     for name in chosen.variants.keys() & found.keys():
         facts = {"main": over_base[name], "bare_names": targets.bare_names(found[name])}
         met = {key: target for key, target in targets.judged(facts).items() if target["met"] is not None}
-        rows[name] = {"pairs": pairs_of(next(iter(found[name].values()))), "targets": met}
+        missing = sum(targets.TARGETS[key].missing(target) for key, target in met.items())
+        pairs = pairs_of(next(iter(found[name].values())))
+        rows[name] = {"pairs": pairs, "targets": met, "missing": missing}
     return {name: rows[name] for name in chosen.variants if name in rows}
 
 
