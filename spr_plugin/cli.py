@@ -20,7 +20,7 @@ RECIPES = ("spatial_ssrl", "spatial_thinker", "actial")  # whose questions `spr 
 COLD_STARTS = ("spatial_ssrl", "actial")  # and worked answers, which need no model's boxes
 QUESTIONS = 1000
 # Flags of a run that `spr score` takes as they are.
-METHOD = ("repair", "match", "match_threshold", "count_duplicates", "reject_vague", "add_missed", "min_kept")
+METHOD = ("repair", "match", "match_threshold", "count_duplicates", "reject_vague", "min_kept")
 
 
 @click.group()

@@ -214,7 +214,7 @@ def _reached(title: str, variants: Mapping[str, Mapping]) -> list[str]:
         f"## {title}",
         "",
         "Points over the base, with intervals in the JSON; bold: the target is met. *Missing*: by how many of"
-        " their margins the targets are missed in all; of settings that miss equally little the plainer one is"
+        " their margins the targets are missed, in all; of settings that miss as little the plainer one is"
         " taken. One seed.",
         "",
         f"| | pairs | {' | '.join(f'`{name}`' for name in names)} | met | missing |",
@@ -225,7 +225,9 @@ def _reached(title: str, variants: Mapping[str, Mapping]) -> list[str]:
         reached = [found["targets"].get(name) for name in names]
         cells = [_in_bold(points(one["gain"]), one["met"]) if one else "" for one in reached]
         met = sum(one["met"] for one in reached if one)
-        lines.append(f"| {variant} | {found['pairs']} | {' | '.join(cells)} | {met} | {found['missing']:.1f} |")
+        lines.append(
+            f"| {variant} | {found['pairs']} | {' | '.join(cells)} | {met} | {found['missing']:.1f} |"
+        )
     return [*lines, ""]
 
 
