@@ -9,7 +9,7 @@ In a notebook, with the pictures and boxes of anybody's answers:
 >>> objects = [("red square", (10, 10, 40, 40))]
 >>> texts = ["a red square [0.12, 0.12, 0.42, 0.42]", "a red square [0.5, 0.5, 0.6, 0.6]"]
 >>> spr_plugin.refine(picture, (0, 0, 50, 50), texts, objects, spr_box_format="llava")
-['a red square [0.1, 0.1, 0.42, 0.42]', 'a red square']
+['a red square [0.1, 0.1, 0.42, 0.42]', '']
 
 Scores come from a CLIP checkpoint, here the embedded tiny one:
 
@@ -87,7 +87,9 @@ def score(image, region, texts, objects, aspect="pad", device="cpu", **flags):
 
 
 def refine(image, region, texts, objects, aspect="pad", **flags):
-    """The answers with their boxes repaired, without any model; arguments as for :func:`score`."""
+    """The answers with their boxes repaired; arguments as for :func:`score`. No model is asked: names agree
+    by their nouns alone (``spr_match``), and objects that an answer misses are not added.
+    """
     from spr_plugin.notebook import answers
 
     return answers.refine(image, region, texts, objects, aspect, **flags)

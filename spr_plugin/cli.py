@@ -110,8 +110,11 @@ def method_options(command):
     for name in reversed(METHOD):
         f, kind = known[f"spr_{name}"], KINDS[f"spr_{name}"]
         about = FLAG.sub(lambda flag: _short(flag[0]), f.metadata["help"])
-        asked = {"is_flag": True} if kind.type is bool else {"type": kind.type, "show_default": True}
-        option = click.option(_short(f"--{f.name}"), default=default_of(f), help=f"{about}.", **asked)
+        asked = {} if kind.type is bool else {"type": kind.type}
+        words = _short(f"--{f.name}")
+        if kind.type is bool:
+            words += words.replace("--", "/--no-", 1)
+        option = click.option(words, default=default_of(f), show_default=True, help=f"{about}.", **asked)
         command = option(command)
     return command
 

@@ -8,6 +8,7 @@ a crash at any instant. ``--spr_rounds`` goes through them again with the improv
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -86,13 +87,19 @@ def make_pairs(now: Round, queries: list[Query]) -> list[PreferencePair]:
         summary.append(f"{len(candidates)} answers about {len(queries)} queries")
     with during("scores", now.folder) as summary:
         judge_all(queries, now.recipe, now.host.trainer.args.device, candidates, now.log("scores"))
-        without = listed(ranks.from_rank_0(lambda: now.log("scores").words("reason")))
-        summary.append(f"{len(candidates)} answers judged (without a score: {without or 'none'})")
-        if now.config.spr_add_missed:
+        told = []
+        for key, title in (("reason", "without a score"), ("not_choosable", "not to be chosen")):
+            found = listed(ranks.from_rank_0(functools.partial(now.log("scores").words, key)))
+            told.append(f"{title}: {found or 'none'}")
+        summary.append(f"{len(candidates)} answers judged ({'; '.join(told)})")
+        describes = "spr" in now.config.recipes()  # both flags are its own
+        if describes and now.config.spr_add_missed:
             added, missed = ranks.from_rank_0(lambda: _added(now.log("scores").read().values()))
             summary.append(f"{added} missed objects added to repaired answers, {missed} are missed still")
-        if now.config.spr_reject_vague:
-            refuse_unreadable(now.log("scores").read().values(), now.folder.path / "scores")
+        if describes and now.config.spr_reject_vague:
+            judged = now.log("scores").read().values()
+            own = (record for record in judged if record["recipe"] == "spr")
+            refuse_unreadable(own, now.folder.path / "scores")
     with during("pairs", now.folder):
         return pair(now, queries)
 

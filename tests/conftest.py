@@ -318,7 +318,7 @@ def ordinary_user(tmp_path):
 
 @pytest.fixture(scope="session")
 def finished_output(tiny_world, tmp_path_factory):
-    """``finished_output(output, regions)`` → an OUTPUT_DIR as a run leaves it; see
+    """``finished_output(output, regions, **flags)`` → an OUTPUT_DIR as a run leaves it; see
     :func:`tests.runs.finished.write`.
     """
     pytest.importorskip("transformers")
@@ -326,10 +326,11 @@ def finished_output(tiny_world, tmp_path_factory):
 
     world, written = tiny_world(spr=24), {}
 
-    def write(output, regions=12) -> Path:
-        if regions not in written:
-            written[regions] = finished.write(world, tmp_path_factory.mktemp("finished"), regions)
-        shutil.copytree(written[regions], output, dirs_exist_ok=True)
+    def write(output, regions=12, **flags) -> Path:
+        key = regions, *flags.items()
+        if key not in written:
+            written[key] = finished.write(world, tmp_path_factory.mktemp("finished"), regions, **flags)
+        shutil.copytree(written[key], output, dirs_exist_ok=True)
         return Path(output)
 
     return write

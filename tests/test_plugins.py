@@ -83,8 +83,8 @@ def test_a_plugin_file_adds_source_scorer_and_format_and_the_pipeline_uses_them(
     [record] = judge_queries(
         [query], [[{"id": "good", "text": text}, {"id": "bad", "text": "nothing"}]], recipe
     )
-    assert [row["score"] for row in record["candidates"]] == [len(query.truth), None]
-    assert record["recipe"] == "spr" and record["candidates"][1]["reason"] == "no_box"
+    assert [row["score"] for row in record["candidates"]] == [len(query.truth), 0]
+    assert record["recipe"] == "spr" and record["candidates"][1]["not_choosable"] == "no_box"
 
 
 def test_loading_a_file_twice_is_once(plugin):

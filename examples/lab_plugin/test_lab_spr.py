@@ -64,8 +64,9 @@ def test_scorer(tmp_path):
     recipe = find_recipe(SPRConfig(spr=True, spr_scorer="lab"), box_format("lab")).on("cpu")
     texts = ["a dog [0.1, 0.1, 0.5, 0.5]", "a dog [0.1, 0.1, 0.5, 0.5] a cat [0, 0, 0.1, 0.1]", "a dog"]
     (judged,) = recipe.judge([Image.open(queries[0].image.path)], queries, [texts])
-    assert [one.score and round(one.score, 6) for one in judged.answers] == [0.98, 0.96, None]
-    assert [one.reason for one in judged.answers] == [None, None, "no_box"]
+    assert [one.score and round(one.score, 6) for one in judged.answers] == [0.98, 0.96, 0.0]
+    assert [one.reason for one in judged.answers] == [None] * 3
+    assert judged.answers[2].not_choosable == "no_box"
 
 
 def test_recipe(tmp_path):

@@ -26,8 +26,9 @@ class CandidatesFlags(AnswerFlags):
     )
     spr_temperature: float = setting(1.0, "sampling temperature", within=POSITIVE, shapes="candidates")
     spr_greedy: bool = setting(
-        False,
+        True,
         "the first answer to a region's plain prompt is the likeliest one (temperature 0), which names more",
+        "study",
         shapes="candidates",
     )
     spr_top_p: float = setting(1.0, "nucleus sampling mass", within=SHARE, shapes="candidates")

@@ -3,7 +3,6 @@
 from urllib.parse import urlsplit
 
 from spr_plugin.config.all_flags import KINDS, AllFlags
-from spr_plugin.config.candidates import PLAIN
 from spr_plugin.config.dpo import TOKEN_KINDS
 from spr_plugin.errors import UserError
 from spr_plugin.redaction import shown
@@ -40,10 +39,6 @@ def check(config: AllFlags) -> None:
         raise UserError(
             f"--spr_pairing {' '.join(config.spr_pairing)}: sft is a way to train on all pairs, and cannot be"
             " mixed; take it alone"
-        )
-    if config.spr_greedy and "spr" in config.recipes() and PLAIN not in config.spr_prompts:
-        raise UserError(
-            f"--spr_greedy: the likeliest answer is one to the prompt {PLAIN}; add it to --spr_prompts"
         )
     # An answer that is paired with itself needs no other.
     several = {*weighed(config.spr_pairing)} != {"repaired"} and "spr" in config.recipes()

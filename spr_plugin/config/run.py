@@ -24,9 +24,10 @@ class RunFlags(Settings):
     )
     spr_preset: str | None = setting(
         None,
-        "a set of flags by name: author (how SPR's first author trains a 7B model) or default; a flag that is"
-        " given another value than its default stays as it is given",
-        within=one_of("author", "default"),
+        "a set of flags by name: paper (the method as the paper words it), author (how SPR's first author"
+        " trains a 7B model) or default; a flag that is given another value than its default stays as it is"
+        " given",
+        within=one_of("paper", "author", "default"),
     )
     spr_doctor: str | None = setting(None, "train nothing; this folder gets what `spr doctor` finds")
     spr_plugin: list[str] = setting([], "Python files with hook implementations")

@@ -43,15 +43,15 @@ class ScoresFlags(Settings):
     )
     spr_no_local: bool = setting(False, "ablation: S_sem is the crop's similarity alone", shapes="scores")
     spr_repair: str = setting(
-        "coordinates",
+        "item",
         "what goes with a box that has no match: its coordinates, or the item; ablation: none (as answered)",
-        "paper",
+        "paper: coordinates; item: study",
         shapes="scores",
     )
     spr_match: str = setting(
-        "iou",
+        "name",
         "what makes boxes match in repair and S_loc: iou, or iou and name (nouns; CLIP where they differ)",
-        "paper",
+        "paper: iou; name: study",
         within=one_of("iou", "name"),
         shapes="scores",
     )
@@ -62,14 +62,16 @@ class ScoresFlags(Settings):
         False, "a second box on one object counts in S_loc as an object that was missed", shapes="scores"
     )
     spr_reject_vague: bool = setting(
-        False,
+        True,
         "words without a box that can be read have S_loc 0 and may be rejected, never chosen",
+        "study",
         shapes="scores",
     )
     spr_add_missed: bool = setting(
-        False,
+        True,
         "objects that a repaired answer misses are added in the words of the region's other answers, in the"
         " order in which the model names objects",
+        "study",
         shapes="scores",
     )
     spr_min_kept: float = setting(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -50,6 +51,11 @@ class CheckedRepair(Foreign):
 
     def __init__(self, plugin, hook, given, arguments):
         super().__init__(plugin, hook, given, ["__call__"])
+        if arguments["config"].spr_match == "name":
+            with self.checking():
+                taken = inspect.signature(given).parameters.values()
+                if not any(one.name == "agree" or one.kind is one.VAR_KEYWORD for one in taken):
+                    raise Broken("takes no agree=, which names agree: add it, or run with --spr_match iou")
 
     def __call__(self, text, truth, box_format, width, height, parsed, **names) -> Repaired:
         with self.checking():

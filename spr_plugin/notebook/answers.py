@@ -22,9 +22,9 @@ from spr_plugin.pairing import PreferencePair, find_pairing, make_pair
 from spr_plugin.plugins import ask
 from spr_plugin.recipes.base import JudgedAnswer
 from spr_plugin.recipes.find import find_recipe
+from spr_plugin.recipes.spr.answers import truth_of
 from spr_plugin.recipes.spr.recipe import SPR
 from spr_plugin.recipes.spr.regions import RegionQuery, region_query
-from spr_plugin.recipes.spr.scoring import ground_truth
 
 Picture = str | os.PathLike | Image.Image
 Corners = Sequence[float]  # x1, y1, x2, y2 in pixels of the picture
@@ -75,18 +75,14 @@ def refine(
 ) -> list[str]:
     """See :func:`spr_plugin.refine`."""
     config, form = _config(aspect, **_checked(flags, "refine"))
-    if config.spr_match != "iou" or config.spr_add_missed:
-        raise UserError(
-            "spr_match and spr_add_missed ask the scorer's model: spr_plugin.score repairs with them"
-        )
     repair = ask("spr_repair", config=config)
     if repair is None:
         raise UserError(
             f"spr_repair={config.spr_repair!r}: no plugin has it; ours are coordinates, item and none"
         )
     _, query = _asked(image, region, objects)
-    truth, size = ground_truth(query), (query.image.width, query.image.height)
-    return [repair(text, truth, form, *size, form.parse(text, *size)).text for text in _texts(texts)]
+    recipe, truth = SPR(config, form, repair), truth_of(query)
+    return [recipe.repaired(recipe.answer(query, text), truth, query).text for text in _texts(texts)]
 
 
 def make_pairs(scored: Iterable[Scored], **flags: Any) -> list[PreferencePair | str]:

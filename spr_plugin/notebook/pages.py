@@ -32,7 +32,7 @@ def of_answers(scored: Scored) -> Html:
     drawn = scored.recipe.draw(query, Judged(scored.truth, scored.answers))
     for number, (answer, (marks, marks_repaired)) in enumerate(zip(scored.answers, drawn)):
         sides.append(written(f"answer {number}", "chosen", answer, marks))
-        if answer.repaired != answer.text:
+        if answer.repaired != answer.text or answer.not_choosable != answer.reason:
             sides.append(repaired(f"answer {number}, repaired", "chosen", answer, marks_repaired))
     picture = {"name": query.image.id, "uri": data_uri(scored.picture), "why": None}
     return fragment(

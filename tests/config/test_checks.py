@@ -21,7 +21,6 @@ def test_a_server_cannot_answer_for_the_improved_model():
     SPRConfig(**flags)
 
 
-def test_the_likeliest_answer_is_one_to_the_plain_prompt():
-    with pytest.raises(UserError, match="--spr_greedy: the likeliest answer is one to the prompt plain"):
-        SPRConfig(spr=True, spr_greedy=True, spr_prompts=["crop", "reference"])
-    assert SPRConfig(spr=True, spr_greedy=True).spr_greedy
+def test_the_likeliest_answer_needs_no_plain_prompt():
+    assert SPRConfig(spr=True, spr_prompts=["crop", "reference"]).spr_greedy
+    assert SPRConfig(spr=True).spr_greedy

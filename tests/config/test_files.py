@@ -99,6 +99,14 @@ def test_a_preset_sets_what_stands_at_its_default():
     assert (own.spr_beta, own.spr_lora_r, own.peak_rate(1e-4)) == (0.3, 128, 2e-5)
 
 
+def test_the_preset_paper_is_the_method_without_what_we_added():
+    paper = SPRConfig(spr=True, spr_preset="paper")
+    assert (paper.spr_repair, paper.spr_match) == ("coordinates", "iou")
+    assert paper.spr_loss_type == ["sigmoid", "sft"]
+    assert not (paper.spr_greedy or paper.spr_reject_vague or paper.spr_add_missed)
+    assert paper.spr_beta == SPRConfig(spr=True).spr_beta
+
+
 def test_the_preset_default_is_what_no_flag_gives():
     plain = SPRConfig(spr=True)
     assert vars(SPRConfig(spr=True, spr_preset="default")) == vars(plain) | {"spr_preset": "default"}
@@ -106,13 +114,13 @@ def test_the_preset_default_is_what_no_flag_gives():
 
 
 def test_a_preset_that_is_none_is_one_line():
-    with pytest.raises(UserError, match="--spr_preset paper: choose from author, default"):
-        SPRConfig(spr=True, spr_preset="paper")
+    with pytest.raises(UserError, match="--spr_preset papre: choose from paper, author, default"):
+        SPRConfig(spr=True, spr_preset="papre")
 
 
 def test_every_value_of_a_preset_says_where_it_is_from():
     files = sorted(PRESETS.glob("*.yaml"))
-    assert [file.stem for file in files] == ["author", "default"]
+    assert [file.stem for file in files] == ["author", "default", "paper"]
     for file in files:
         rows = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
         assert rows and all("  # " in line for line in rows)

@@ -9,6 +9,7 @@ from spr_plugin.judging import judge_queries
 from spr_plugin.plugins import load_file, manager
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import region_queries
+from tests.paper import PAPER
 from tests.runs.finished import CLIP, FORM
 
 from .world import WORLD
@@ -33,7 +34,7 @@ def regions(world, count):
 
 def judged(queries, texts, **flags):
     """Records of the scores of `texts`, some for each query, by the recipe that is found now."""
-    recipe = find_recipe(SPRConfig(spr_clip=str(CLIP), **flags), FORM).on("cpu")
+    recipe = find_recipe(SPRConfig(**{**PAPER, "spr_clip": str(CLIP), **flags}), FORM).on("cpu")
     rows = [
         [{"id": f"{query.id}-{place}", "text": text} for place, text in enumerate(row)]
         for query, row in zip(queries, texts)

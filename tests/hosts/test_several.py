@@ -48,7 +48,10 @@ def test_two_recipes_killed_and_gone_on(server, tiny_world, tmp_path):
     world, out = tiny_world(sft=4, spr=24), tmp_path / "llava"
     (tmp_path / "recipes.yaml").write_text(
         json.dumps(
-            {"spr": {"prompts": ["plain", "reference"], "more_than": 1}, "spatial_ssrl": {"resample": 1}}
+            {
+                "spr": {"prompts": ["plain", "reference"], "more_than": 1, "match": "iou"},
+                "spatial_ssrl": {"resample": 1},
+            }
         )
     )
     flags = f"""--spr --spr_only --spr_recipe spr spatial_ssrl=2 --spr_recipe_config {tmp_path}/recipes.yaml

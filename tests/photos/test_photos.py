@@ -39,6 +39,7 @@ from spr_plugin.report.page import write_report  # noqa: E402
 from spr_plugin.runs.layout import Folder  # noqa: E402
 from spr_plugin.runs.log import Log  # noqa: E402
 from spr_plugin.runs.manifest import Changes, bind, settings_of  # noqa: E402
+from tests.paper import PAPER  # noqa: E402
 from tests.photos import photos  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -158,8 +159,8 @@ def test_regions_are_those_worked_out_by_hand(images, name, start, region, insid
     assert grown.xyxy == region and [annotation.id for annotation in members(images[name], grown)] == inside
 
 
-def recipe_of(scorer, form=FORM):
-    return SPR(SPRConfig(spr_min_kept=0), form, refine, scorer)
+def recipe_of(scorer, form=FORM, repair=refine_items, **flags):
+    return SPR(SPRConfig(spr_min_kept=0, **flags), form, repair, scorer)
 
 
 @pytest.mark.parametrize("key", GOLDEN_ANSWERS, ids=lambda key: key[0])
@@ -175,7 +176,8 @@ def test_scores_are_those_worked_out_by_hand(images, scorer, key):
         x1, y1, x2, y2 = by_id[id].box.xyxy
         said.append((by_id[id].label, Box(x1, y1, x2, y1 + share * (y2 - y1), by_id[id].box.space)))
     form = ferret()
-    [record] = judge_queries([query], [[{"id": "a", "text": form.render(said)}]], recipe_of(scorer, form))
+    ready = recipe_of(scorer, form, refine, **PAPER)
+    [record] = judge_queries([query], [[{"id": "a", "text": form.render(said)}]], ready)
     [row] = record["candidates"]
     terms = row["terms"]
     assert terms["s_loc"] == pytest.approx(s_loc, abs=0.01)
@@ -215,8 +217,9 @@ def test_from_answers_to_a_pair(queries, scorer):
         )
         assert rows["loose"]["repaired_terms"]["s_loc"] > s_loc["loose"]
         assert rows["good"]["repaired_terms"]["kept"] == 1
-        assert (rows["vague"]["reason"], rows["broken"]["reason"]) == ("no_box", "unparsable")
-        assert all(row["reason"] is None for name, row in rows.items() if name not in ("vague", "broken"))
+        said = rows["vague"], rows["broken"]
+        assert [row["not_choosable"] for row in said] == ["no_box", "unparsable"]
+        assert s_loc["vague"] == s_loc["broken"] == 0 and all(row["reason"] is None for row in rows.values())
         [prompt] = prompts_for(query, FORM, ["plain"])
         pair = make_pair(query, prompt.text, record["candidates"], best_over_worst)
         assert isinstance(pair, PreferencePair)
@@ -228,7 +231,7 @@ def test_from_answers_to_a_pair(queries, scorer):
 
 def test_items_of_a_photograph_go_with_their_boxes(queries, scorer):
     """Every second object is said to be far off; the others' names stay, with the hand-drawn boxes."""
-    ready = SPR(SPRConfig(spr_min_kept=0, spr_match="name"), FORM, refine_items, scorer)
+    ready = recipe_of(scorer, spr_add_missed=False)
     for query in queries:
         rows = [
             (one.label, shifted(one.box, 0.9) if number % 2 else one.box)

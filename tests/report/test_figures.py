@@ -30,8 +30,9 @@ def test_everything_that_is_left_out_is_counted(run):
     }
     assert steps["queries"] == {"name": "queries", "count": 16, "left_out": {"too_few_objects": 2}}
     assert steps["preference pairs"]["count"] == len(run.pairs) == 12
-    assert steps["preference pairs"]["left_out"] == {"too_few_valid": 4}
-    assert steps["with a score"]["left_out"] == {"no_box": 16, "unparsable": 4}
+    assert steps["preference pairs"]["left_out"] == {"no_box": 4}
+    assert steps["with a score"]["left_out"] == {}
+    assert steps["may be chosen, repaired"]["left_out"] == {"no_box": 16, "unparsable": 4}
     for before, after in (("candidates", "with a score"), ("with a score", "may be chosen, repaired")):
         assert steps[before]["count"] == steps[after]["count"] + sum(steps[after]["left_out"].values())
     assert steps["candidates"]["count"] == len(rows_of(run)) and steps["may be chosen, repaired"]["count"] > 0

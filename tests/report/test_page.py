@@ -72,7 +72,7 @@ def test_one_file_shows_all_of_a_run(output):
         "What it was made with",
     ]
     assert html.count('class="pair whole"') == 12 + 4 and html.count("data:image/jpeg;base64,") == 16
-    assert "left out: too_few_valid</td><td>4</td><td>Too few of its answers have a score" in html
+    assert "left out: no_box</td><td>4</td><td>The answer gives no box" in html
     assert "left out: too_few_objects</td><td>2</td><td>No region of the picture holds" in html
     assert "spr_min_kept <code>0.6</code>" in html
 

@@ -30,7 +30,7 @@ def moved(box: Box) -> Box:
 
 def answers(number: int, query: RegionQuery) -> list[str]:
     """All objects, half of them, one alone, and no answer; boxes a little off for two regions of three. Of
-    every fourth region no answer is valid.
+    every fourth region no answer has a box.
     """
     rows = [(one.label, one.box) for one in query.truth]
     if number % 4 == 3:
@@ -39,7 +39,7 @@ def answers(number: int, query: RegionQuery) -> list[str]:
     return [FORM.render(loose), FORM.render(rows[: len(rows) // 2]), FORM.render(loose[-1:]), "Nothing."]
 
 
-def write(world: Path, output: Path, regions: int) -> Path:
+def write(world: Path, output: Path, regions: int, **flags) -> Path:
     """Write ``output/spr`` with so many regions of a world; a quarter of them has no pair."""
     config = SPRConfig(
         spr=True,
@@ -47,6 +47,7 @@ def write(world: Path, output: Path, regions: int) -> Path:
         spr_image_folder=str(world / "images"),
         spr_clip=str(CLIP),
         spr_min_kept=0.6,
+        **flags,
     )
     folder, recipe = Folder.under(output), SPR(config, FORM).on("cpu")
     images = CocoImages(config.spr_annotations, config.spr_image_folder, Counter())

@@ -19,6 +19,7 @@ from spr_plugin.sampling.plan import (
     halves,
     indices,
     left_to_do,
+    seed_of,
     undecided,
 )
 
@@ -47,6 +48,16 @@ def test_an_answer_cut_in_the_middle_of_a_character_is_logged(tmp_path, said, ke
         record = candidate((asked, prompt), 0, said, recipe)
         Log(tmp_path / str(number)).append(record)
         assert Log(tmp_path / str(number)).read()[record["id"]] == record and record["raw"] == kept
+
+
+def test_the_likeliest_answer_is_the_first_to_the_plain_prompt():
+    """Without that prompt there is none."""
+    asked = query(1, 2, 3)
+    for prompts, likeliest in ((["plain", "crop"], [("plain", 0)]), (["crop", "reference"], [])):
+        config = SPRConfig(spr=True, spr_prompts=prompts)
+        made = [(one, index) for one in find_recipe(config, FORM).prompts(asked) for index in (0, 1)]
+        drawn = {(one.kind, index): seed_of((asked, one), index, config) for one, index in made}
+        assert [key for key, seed in drawn.items() if seed is None] == likeliest and len(drawn) == 4
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 8)), min_size=1, max_size=12), st.integers(1, 9))

@@ -162,6 +162,8 @@ def test_what_the_server_is_asked(world, tmp_path):
             "0.9",
             "--spr_top_k",
             "5",
+            "--spr_greedy",
+            "False",
         )
     assert len(records) == len(server.seen) == ASKED and 1 < server.most_at_once <= 16
     regions = Log(tmp_path / "c" / "queries").read()

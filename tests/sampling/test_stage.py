@@ -35,7 +35,7 @@ def host(world, tmp_path_factory, embedded_llava):
     return embedded_llava(world, tmp_path_factory.mktemp("live") / "llava")
 
 
-CONFIG = SPRConfig(spr=True, spr_regions=4, spr_max_new_tokens=32, spr_sample_batch=6)
+CONFIG = SPRConfig(spr=True, spr_greedy=False, spr_regions=4, spr_max_new_tokens=32, spr_sample_batch=6)
 
 
 def queries_of(world, images=None):
@@ -81,7 +81,7 @@ def test_any_number_of_ranks_gives_the_same_candidates(host, world, tmp_path, ca
     monkeypatch.setattr(sampling, "decode", counted)
     monkeypatch.setattr(ranks, "barrier", lambda: None)
     monkeypatch.setattr(ranks, "from_rank_0", lambda decide: decide())
-    config = SPRConfig(spr=True, spr_regions=4, spr_max_new_tokens=32, spr_sample_batch=3)
+    config = CONFIG.but_for({"spr_sample_batch": 3})
     for world_size, rank in ((1, 0), (2, 1), (4, 3)):
         monkeypatch.setattr(ranks, "world", lambda world_size=world_size: world_size)
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)

@@ -32,6 +32,7 @@ from spr_plugin.recipes.spr.scoring import SPRScorer
 from spr_plugin.tools import responses as reading
 from spr_plugin.tools.named_pictures import Pictures
 from spr_plugin.tools.score_file import Scoring
+from tests.paper import PAPER
 
 TINY = Path(__file__).parents[2] / "examples" / "tiny_world"
 FORM = qwen3_vl()
@@ -44,7 +45,7 @@ def world(tiny_world):
 
 @pytest.fixture(scope="module")
 def recipe():
-    return SPR(SPRConfig(), FORM, refine, SPRScorer(load(str(TINY / "clip"))))
+    return SPR(SPRConfig(**PAPER), FORM, refine, SPRScorer(load(str(TINY / "clip"))))
 
 
 @pytest.fixture(scope="module")
@@ -406,11 +407,14 @@ def test_the_method_s_flags_are_the_run_s(small):
     )
     responses(small, *({"text": text} for text in texts))
     clip = "--clip", f"{TINY}/clip", "--aspect", "square"
-    plain = command(*clip)
+    papers = "--repair coordinates --match iou --no-reject-vague"
+    plain = command(*clip, *papers.split())
     assert [row["not_choosable"] for row in plain] == [None, "too_few_boxes_kept", "no_box", "unparsable"]
     assert [row["s_loc"] for row in plain] == [1.0, 0.5, None, None]
-    flags = "--repair item --match name --match-threshold 1 --count-duplicates --reject-vague --min-kept 0.5"
+    flags = "--match-threshold 1 --count-duplicates --min-kept 0.5"
     found = command(*clip, *flags.split(), "--pairs", "pairs.jsonl", out="other.jsonl")
+    own = "--repair item --match name --reject-vague"
+    assert command(*clip, *flags.split(), *own.split(), out="same.jsonl") == found
     assert [row["not_choosable"] for row in found] == [None, None, "no_box", "unparsable"]
     assert [row["refined"] for row in found[:2]] == [f"a ring {other}", f"a ring {good}"]
     assert [row["s_loc"] for row in found] == [0.5, pytest.approx(1 / 3), 0.0, 0.0]

@@ -45,6 +45,7 @@ def findings(results: Path) -> dict:
         "coverage": paired.COVERAGE,
         "apart": paired.APART,
         "seeds": sorted(found.get(plan.MAIN, {})),
+        "as_worded": plan.AS_WORDED,
         "missing": paired.missing(found, plan.VARIANTS),
         "main": main,
         "claims": claims(main, over_base, over_main),
@@ -113,7 +114,9 @@ def reached(results: Path, chosen: plan.Plan) -> dict[str, dict]:
     for name in chosen.variants.keys() & found.keys():
         facts = {"main": over_base[name], "bare_names": targets.bare_names(found[name])}
         met = {key: target for key, target in targets.judged(facts).items() if target["met"] is not None}
-        rows[name] = {"pairs": pairs_of(next(iter(found[name].values()))), "targets": met}
+        missing = sum(targets.TARGETS[key].missing(target) for key, target in met.items())
+        pairs = pairs_of(next(iter(found[name].values())))
+        rows[name] = {"pairs": pairs, "targets": met, "missing": missing}
     return {name: rows[name] for name in chosen.variants if name in rows}
 
 
@@ -289,6 +292,7 @@ def state(facts: Mapping) -> list[dict]:
     for name, title in {
         "SFT noise 0": "after SFT on exact boxes",
         "SFT noise 0.16": "after SFT on coarse boxes",
+        plan.AS_WORDED: plan.AS_WORDED,
         "no refinement": "without refinement",
         "2 rounds": "two rounds",
     }.items():

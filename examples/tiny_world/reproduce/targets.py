@@ -62,6 +62,11 @@ class Target:
         """Whether the interval does not reach far below what was asked."""
         return row["low"] > self.asked - self.margin
 
+    def missing(self, row: Mapping) -> float:
+        """How far a row's gain is from what was asked, in margins."""
+        short = self.asked - row["gain"]
+        return max(0.0, -short if self.met is at_most else short) / self.margin
+
     def of(self, row: Mapping | None) -> dict:
         """This target in the docs."""
         if row is None:

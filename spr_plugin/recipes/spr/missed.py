@@ -23,6 +23,7 @@ KEYS: Mapping[str, Callable[[Corners], float]] = {
     "top to bottom": lambda box: box[1] + box[3],
     "largest first": lambda box: (box[0] - box[2]) * (box[3] - box[1]),
 }
+Completed = tuple[Repaired, dict[str, float]]  # and how many objects were added and are missed still
 ORDERLY = 0.75  # of the pairs of boxes: from this share on they are in an order; by chance it is a half
 
 
@@ -110,9 +111,8 @@ def completed(
     size: tuple[int, int],
     order: Order,
     seed: int,
-) -> tuple[Repaired, dict[str, float]]:
-    """`repaired` with the objects that it misses, as far as its text takes them, and how many were added and
-    are missed still.
+) -> Completed:
+    """`repaired` with the objects that it misses, as far as its text takes them.
 
     Args:
         named: the true boxes that it names.

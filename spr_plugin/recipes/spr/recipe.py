@@ -1,6 +1,4 @@
-"""SPR as a recipe: regions are asked about, answers scored, their boxes repaired, the repaired texts scored
-again.
-"""
+"""SPR as a recipe: regions are asked about; answers are scored, repaired, and scored again."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ from spr_plugin.recipes.spr.answers import (
     truth_of,
 )
 from spr_plugin.recipes.spr.meanings import MEANINGS
-from spr_plugin.recipes.spr.missed import UNKNOWN, Order, completed, measured_order, missing_of
+from spr_plugin.recipes.spr.missed import UNKNOWN, Completed, Order, completed, measured_order, missing_of
 from spr_plugin.recipes.spr.models import Description, Detector, Repair, Scorer
 from spr_plugin.recipes.spr.names import Agreement, agreement
 from spr_plugin.recipes.spr.prompts import plain_question, prompts_for, restate
@@ -54,7 +52,7 @@ class SPR(Recipe[RegionQuery]):
         box_format: how the model writes boxes; None to read and draw alone.
         repair: of `spr_repair`.
         scorer, detector: of `spr_scorer` and `spr_detector`; `on` loads them.
-        order: in which the model names objects; `after` measures it.
+        order: in which the model names objects; `after` measures it, without it none is added.
     """
 
     name = "spr"
@@ -94,11 +92,8 @@ class SPR(Recipe[RegionQuery]):
         """
         if not self.config.spr_add_missed:
             return self
-        sizes = (
-            (text, query.image.width, query.image.height)
-            for query, kind, text in answers
-            if kind != "reference"
-        )
+        own = ((query.image, text) for query, kind, text in answers if kind != "reference")
+        sizes = ((text, image.width, image.height) for image, text in own)
         order = measured_order([box.pixels() for box in self.form.parse(*one).boxes] for one in sizes)
         informed = copy.copy(self)
         informed.order, informed.learned = order, f"--spr_add_missed: the model names objects {order}"
@@ -147,13 +142,12 @@ class SPR(Recipe[RegionQuery]):
             for query, row in zip(queries, answers)
         ]
         repairs = [
-            [self._repaired(one, truth, query) for one in row]
+            [self.repaired(one, truth, query) for one in row]
             for query, truth, row in zip(queries, truths, answers)
         ]
-        if self.config.spr_add_missed and pooled:
+        done: list[list[Completed]] = [[(one, {}) for one in row] for row in repairs]
+        if pooled and self._completes:
             done = [self._completed(*row) for row in zip(queries, truths, answers, repairs)]
-        else:
-            done = [[(one, {}) for one in row] for row in repairs]
         again = [
             [self.answer(query, one.text, one.parsed) for one, _ in row] for query, row in zip(queries, done)
         ]
@@ -183,16 +177,22 @@ class SPR(Recipe[RegionQuery]):
         vague = self.config.spr_reject_vague and one.words and one.reason
         return replace(one, reason=None, vague=one.reason) if vague else one
 
-    def _repaired(self, one: Answer, truth: Truth, query: RegionQuery) -> Repaired:
+    def repaired(self, one: Answer, truth: Truth, query: RegionQuery) -> Repaired:
+        """An answer by `spr_repair`; without a scorer names agree by nouns alone."""
         agree = self._agreement(phrases_of(one.parsed), truth)
         names: dict[str, Any] = {} if agree is None else {"agree": agree}
         assert self.repair is not None, "judging needs what `on` loads"
         size = query.image.width, query.image.height
         return self.repair(one.text, truth.boxes, self.form, *size, one.parsed, **names)
 
+    @property
+    def _completes(self) -> bool:
+        """Whether what is missed is added: to repaired answers alone, in an order that was measured."""
+        return self.config.spr_add_missed and self.config.spr_repair != "none" and self.order.pairs > 0
+
     def _completed(
         self, query: RegionQuery, truth: Truth, row: Sequence[Answer], repairs: Sequence[Repaired]
-    ) -> list[tuple[Repaired, dict[str, float]]]:
+    ) -> list[Completed]:
         """The repaired answers to a query with what they miss, and what is counted of it."""
         parsed = [one.parsed for one in row]
         matched = [
@@ -244,7 +244,7 @@ class SPR(Recipe[RegionQuery]):
         truth: Truth,
         row: list[Answer],
         scores: list[Score],
-        repairs: Sequence[tuple[Repaired, dict[str, float]]],
+        repairs: Sequence[Completed],
         again: list[Score],
     ) -> Judged:
         return Judged(

@@ -16,6 +16,7 @@ from spr_plugin.recipes.spr.refinement import spr_repair
 from spr_plugin.recipes.spr.regions import region_query
 from spr_plugin.recipes.spr.scoring import SPRScorer
 from spr_plugin.runs.log import Log
+from tests.paper import PAPER
 
 from .by_hand import FORM, PICTURE, SPACE
 
@@ -36,7 +37,7 @@ def query(names=NAMES, boxes=(LEFT, MIDDLE, RIGHT), path="/a.jpg"):
 
 
 def recipe(order=None, **flags):
-    config = SPRConfig(spr_add_missed=True, spr_min_kept=0.0, **flags)
+    config = SPRConfig(**{**PAPER, "spr_add_missed": True, "spr_min_kept": 0.0, **flags})
     return SPR(
         config, FORM, spr_repair(config), SPRScorer(Words()), None, order or Order("left to right", 1, 9)
     )
@@ -94,7 +95,7 @@ def test_a_lost_box_is_not_missed_twice_and_without_a_label_nothing_is_said():
 
 def test_without_the_flag_and_where_an_answer_stands_alone_nothing_is_added():
     plain = recipe()
-    plain.config = SPRConfig(spr_min_kept=0.0)
+    plain.config = SPRConfig(**PAPER, spr_min_kept=0.0)
     for answers in (judged([f"{DOG}.", f"{CAT}."], plain), judged([f"{DOG}.", f"{CAT}."], pooled=False)):
         assert [one.repaired for one in answers] == [f"{DOG}.", f"{CAT}."]
         assert "added" not in answers[0].repaired_terms
@@ -155,7 +156,7 @@ def test_a_run_s_answers_tell_the_order_and_it_is_said(tmp_path, capfd):
             return self
 
     def made(rows, name):
-        config = SPRConfig(spr_add_missed=True, spr_min_kept=0.0)
+        config = SPRConfig(**{**PAPER, "spr_add_missed": True, "spr_min_kept": 0.0})
         log = Log(tmp_path / name, 0)
         judge_all([asked], Ready(config, FORM, spr_repair(config), SPRScorer(Words())), "cpu", rows, log)
         log.close()

@@ -18,6 +18,7 @@ from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.recipe import SPR
 from spr_plugin.recipes.spr.refinement import refine, spr_repair
 from spr_plugin.recipes.spr.scoring import SPRScorer
+from tests.paper import PAPER
 
 from .by_hand import FORM, PICTURE, SPACE, query
 
@@ -55,7 +56,7 @@ class Finds:
 
 
 def recipe(similarity=None, detector=None, lam=0.8, local=True, **flags):
-    config = SPRConfig(**flags)
+    config = SPRConfig(**{**PAPER, **flags})
     scorer = SPRScorer(similarity or WordCount(), lam, local)
     return SPR(config, FORM, spr_repair(config), scorer, detector)
 
@@ -421,7 +422,7 @@ def models():
 
 
 def config(**flags):
-    return SPRConfig(spr=True, **{"spr_clip": "words", "spr_lambda": 0.7, **flags})
+    return SPRConfig(spr=True, **{**PAPER, "spr_clip": "words", "spr_lambda": 0.7, **flags})
 
 
 def test_a_recipe_that_is_loaded_stays_of_its_kind(models):

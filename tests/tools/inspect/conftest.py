@@ -21,6 +21,7 @@ from spr_plugin.recipes.spr.scoring import localization_score
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.manifest import Changes, bind, settings_of
 from spr_plugin.sampling.plan import candidate_id
+from tests.paper import PAPER
 
 FORM = llava("pad")
 NAMES = ("cup", "dog", "tall tree", "red car")
@@ -34,7 +35,7 @@ class Localization:
         return [({"s_loc": score}, score) for score in scores]
 
 
-RECIPE = SPR(SPRConfig(), FORM, repair=refine, scorer=Localization())
+RECIPE = SPR(SPRConfig(**PAPER), FORM, repair=refine, scorer=Localization())
 
 
 class MadeRun:
