@@ -75,12 +75,15 @@ def report(directory, spr_plugin, results):
 @click.option("--format", type=click.Choice([*LAYOUTS]), required=True, help="The trainer's layout.")
 @click.option("--to", required=True, help="A new folder, which gets rows, pictures and a card.")
 @click.option("--link", is_flag=True, help="Link to the pictures instead of copying them.")
+@click.option(
+    "--marks", help="Leave out the pairs that this file marks.  [default: DIRECTORY/spr-marks.jsonl]"
+)
 @click.option("--spr_plugin", multiple=True, help="Python file with the run's recipe.")
-def export(directory, format, to, link, spr_plugin):
+def export(directory, format, to, link, marks, spr_plugin):
     """Write a run's preference pairs for another trainer; DIRECTORY is its OUTPUT_DIR."""
     from spr_plugin.tools.export import export
 
-    print(export(directory, format, to, spr_plugin, link))
+    print(export(directory, format, to, spr_plugin, link, marks))
 
 
 @commands.command()

@@ -19,6 +19,11 @@ NAME = "spr-marks.jsonl"
 Marks = dict[str, str]  # id of a marked pair → the note about it, which may be empty
 
 
+def beside(run_folder: AnyPath) -> Path:
+    """The file of marks about the run in ``OUTPUT_DIR/spr``."""
+    return Path(run_folder).absolute().parent / NAME
+
+
 def read_marks(path: AnyPath, named_by: str = "") -> Marks:
     """The pairs that are marked.
 

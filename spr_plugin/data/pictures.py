@@ -20,7 +20,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, BinaryIO, Union
 
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -84,10 +84,10 @@ class MadePicture(Picture):
 
 
 def picture_of(record: Mapping[str, Any]) -> Picture:
-    """The picture of a record, which ``dataclasses.asdict`` made of it."""
-    if "steps" not in record:
-        return Picture(**record)
-    return MadePicture(**{**record, "steps": steps_of(record["steps"])})
+    """The picture of a record, which ``dataclasses.asdict`` made of it, or of a recipe's own kind of picture,
+    which has more fields."""
+    own = {field.name: record[field.name] for field in fields(Picture)}
+    return MadePicture(**own, steps=steps_of(record["steps"])) if "steps" in record else Picture(**own)
 
 
 def source_of(record: str | Mapping[str, Any]) -> str | MadePicture:

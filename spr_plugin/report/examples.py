@@ -21,7 +21,7 @@ EACH = 6  # of the best, the worst, some by chance, and of the queries without a
 LONGEST = 2_000  # characters of a text that are shown
 PICTURES = 3_500_000  # bytes of all pictures of a page, as text
 
-Picture = dict[str, Any]  # name, width, height, and its data URI or why there is none
+Picture = dict[str, Any]  # name, and its data URI or why there is none; "lost": what of its file went wrong
 
 
 def some_pairs(pairs: Sequence[PreferencePair], seed: int) -> list[tuple[str, PreferencePair]]:
@@ -158,7 +158,7 @@ class Pictures:
         self.left = most
 
     def __call__(self, source: str | MadePicture, name: str) -> Picture:
-        uri, why = None, None
+        uri, why, lost = None, None, None
         if self.left <= 0:
             why = "left out, so that the page stays small"
         else:
@@ -167,8 +167,9 @@ class Pictures:
                 self.left -= len(uri)
             except BadImage as error:
                 path = source if isinstance(source, str) else source.path
-                why = f"not shown: {path}: {error.why}"
-        return {"name": name, "uri": uri, "why": why}
+                lost = f"{path}: {error.why}"
+                why = f"not shown: {lost}"
+        return {"name": name, "uri": uri, "why": why, "lost": lost}
 
 
 def data_uri(image: Image.Image) -> str:

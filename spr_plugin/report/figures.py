@@ -72,7 +72,7 @@ def funnel(
         ("preference pairs", made, counted(filter(None, reasons.values()))),
     ]
     if measured:
-        rest = {"held out, or too long": made - measured}
+        rest = {"held out, excluded or too long": made - measured}
         steps.append(("in the DPO stage", measured, rest if measured < made else {}))
     return [{"name": name, "count": count, "left_out": dict(why)} for name, count, why in steps]
 

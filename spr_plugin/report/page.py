@@ -17,6 +17,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_text
 from spr_plugin.meanings import LEFT_OUT, REASONS, meaning_of
 from spr_plugin.pairing import find_pairing
+from spr_plugin.progress import say
 from spr_plugin.report import figures
 from spr_plugin.report.examples import Pictures, Shown, clipped, examples_of
 from spr_plugin.runs import SavedRun
@@ -35,8 +36,11 @@ def write_report(directory, plugins: Iterable[str] = (), results: Sequence[str] 
             the results cannot be compared.
     """
     run = runs.open(directory, plugins)
-    page = template()
-    write_text(run.folder.report, page.render(**summary(run), **shown(run), comparison=_compared(results)))
+    page, examples = template(), shown(run)
+    write_text(run.folder.report, page.render(**summary(run), **examples, comparison=_compared(results)))
+    lost = [picture["lost"] for one in examples["examples"] for picture in one["pictures"] if picture["lost"]]
+    if lost:
+        say(f"report: {len(lost)} examples are without their picture, such as {lost[0]}")
     return run.folder.report
 
 

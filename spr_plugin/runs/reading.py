@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from spr_plugin.config import SPRConfig
@@ -30,6 +31,13 @@ T = TypeVar("T")
 STATES = ("empty", "stopped", "running", "failed", "finished")
 
 
+def _is_part(path: Path) -> bool:
+    """Whether a run of ours wrote this. A folder must hold what stages write: others have such names."""
+    if part_of(path.name) not in PARTS:
+        return False
+    return not path.is_dir() or (path / "manifest.json").exists() or any(path.glob("rank-*.jsonl"))
+
+
 class SavedRun:
     """A run as its folder tells it; what is not there yet is empty. Records are read when they are asked for.
 
@@ -43,9 +51,8 @@ class SavedRun:
         self.folder = folder
         self._records: dict[str, Records] = {}
         manifest = read_manifest(folder)
-        if (
-            manifest is None and not {part_of(name) for name in names_in(folder.path)} & PARTS
-        ):  # killed at its start
+        parts = (folder.path / name for name in names_in(folder.path))
+        if manifest is None and not any(map(_is_part, parts)):  # killed at its start
             raise UserError(
                 f"{folder}: no SPR run here, or none that has begun; give OUTPUT_DIR, or a folder of"
                 " `spr sample`"

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from spr_plugin.data.pictures import BadImage, MadePicture, stored_bytes, whole_
 from spr_plugin.errors import UserError
 from spr_plugin.files import disk_errors, remove, write_json, write_json_lines, write_text
 from spr_plugin.ids import digest
+from spr_plugin.marks import beside, read_marks
 from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.progress import counted, listed, say
 from spr_plugin.report.page import template
@@ -40,11 +41,19 @@ SOURCES = {
 AT_ONCE = 64  # rows whose pictures are in memory
 
 
-def export(directory: str, format: str, to: str, plugins: Iterable[str] = (), link: bool = False) -> str:
+def export(
+    directory: str,
+    format: str,
+    to: str,
+    plugins: Iterable[str] = (),
+    link: bool = False,
+    marks: str | None = None,
+) -> str:
     """Write the pairs of the run in `directory` to the new folder `to`; what was written, in a line.
 
     Args:
         format: one of LAYOUTS.
+        marks: a file of marked pairs, which are left out; without it that beside the run, where there is one.
         link: pictures are links to where they lie, but for those whose file asks to be turned.
 
     Raises:
@@ -52,6 +61,8 @@ def export(directory: str, format: str, to: str, plugins: Iterable[str] = (), li
     """
     layout, run = LAYOUTS[format], runs.open(directory, plugins)
     refuse_unwritable({"--to": to}, folders=True)
+    own = beside(run.folder.path)
+    marked = read_marks(marks, "--marks") if marks else read_marks(own) if own.exists() else {}
     target = Path(to)
     if target.resolve().is_relative_to(run.folder.path.resolve()):
         raise UserError(f"--to {to}: lies in {run.folder}, which is the run's own; take another folder")
@@ -61,7 +72,7 @@ def export(directory: str, format: str, to: str, plugins: Iterable[str] = (), li
         raise UserError(f"{run.folder}: holds no preference pairs yet; `spr status` says how far it is")
     draft = target.with_name(f"{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        counts = write(run, layout, draft, link)
+        counts = write(run, layout, draft, link, marked)
         with disk_errors(to):
             draft.replace(target)
     finally:
@@ -72,27 +83,29 @@ def export(directory: str, format: str, to: str, plugins: Iterable[str] = (), li
     return f"{counts['pairs']} pairs in {to}" + (f" (left out: {left})" if left else "")
 
 
-def write(run: SavedRun, layout: Layout, folder: Path, link: bool) -> dict[str, Any]:
-    """Rows, pictures and card in a new folder; ``{"pairs", "pictures", "left_out", "hash"}``. UserError where
-    no pair is left.
+def write(
+    run: SavedRun, layout: Layout, folder: Path, link: bool, marked: Container[str] = ()
+) -> dict[str, Any]:
+    """Rows, pictures and card of all pairs but the `marked` ones in a new folder; ``{"pairs", "pictures",
+    "left_out", "hash"}``. UserError where no pair is left.
     """
-    pictures, left_out = Pictures(folder, link), Counter[str]()
+    pictures, left_out, unread = Pictures(folder, link), Counter[str](), ""
     with disk_errors(folder):
         (folder / IMAGES).mkdir(parents=True)
     rows = []
     for pair in run.pairs:
         try:
-            why = layout.refused(pair)
+            why = "marked" if pair.id in marked else layout.refused(pair)
             names = [] if why else [pictures(source) for source in pair.pictures]
         except BadImage as error:
-            why = error.reason
+            why, unread = error.reason, unread or f"; the first: {error}"
         if why:
             left_out[why] += 1
         else:
             rows.append(layout.row(pair, names))
     if not rows:
         raise UserError(
-            f"{run.folder}: none of its {len(run.pairs)} pairs can be written ({listed(left_out)})"
+            f"{run.folder}: none of its {len(run.pairs)} pairs can be written ({listed(left_out)}){unread}"
         )
     write_rows(folder, layout, rows)
     for name, content in (layout.beside or {}).items():

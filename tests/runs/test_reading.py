@@ -143,6 +143,14 @@ def test_a_run_that_was_killed_before_it_wrote_anything_is_empty(tmp_path):
     assert run.state == "empty" and not run.queries and not run.pairs and run.config == {}
 
 
+def test_a_folder_with_folders_of_our_names_is_no_run(tmp_path):
+    """A package has a ``dpo/`` too."""
+    (tmp_path / "dpo").mkdir()
+    (tmp_path / "dpo" / "trainer.py").touch()
+    with pytest.raises(UserError, match="no SPR run here"):
+        runs.open(tmp_path)
+
+
 def test_a_folder_of_spr_sample_is_finished_when_all_is_there(tmp_path):
     asked = settings_of(SPRConfig(spr=True, spr_prompts=["plain"], spr_samples=2), llava("pad").describe())
     folder = Folder(tmp_path)

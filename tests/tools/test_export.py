@@ -14,6 +14,7 @@ from spr_plugin import runs
 from spr_plugin.cli import commands
 from spr_plugin.data.pictures import ORIENTATION, MadePicture, open_image
 from spr_plugin.errors import UserError
+from spr_plugin.marks import mark
 from spr_plugin.tools.export import Pictures, export
 from spr_plugin.tools.layouts import LAYOUTS
 
@@ -215,3 +216,28 @@ def test_a_picture_that_no_file_holds_is_written_as_it_is_shown(tmp_path, link):
     for name, source in zip(names, (*made, path)):
         assert open_image(tmp_path / "to" / name).tobytes() == open_image(source).tobytes()
         assert (tmp_path / "to" / name).is_symlink() == (link and source == path)
+
+
+def test_marked_pairs_are_left_out(output, tmp_path):
+    """By the marks beside the run, or by those that a flag names."""
+    run = tmp_path / "out"
+    shutil.copytree(output, run)
+    first, second, *others = [pair.id for pair in runs.open(run).pairs]
+    mark(run / "spr-marks.jsonl", first, "the box is off")
+    assert export(str(run), "trl", str(tmp_path / "a")) == f"5 pairs in {tmp_path / 'a'} (left out: marked 1)"
+    assert [row["id"] for row in rows_in(tmp_path / "a", LAYOUTS["trl"])] == [second, *others]
+    assert "| left out: marked | 1 |" in (tmp_path / "a" / "README.md").read_text()
+    for id in (second, *others):
+        mark(tmp_path / "mine.jsonl", id, "")
+    named = ["export", str(run), "--format", "trl", "--marks", str(tmp_path / "mine.jsonl"), "--to"]
+    done = CliRunner().invoke(commands, [*named, str(tmp_path / "b")])
+    assert done.output == f"1 pairs in {tmp_path / 'b'} (left out: marked 5)\n"
+    (run / "spr-marks.jsonl").write_text("a torn line")
+    with pytest.raises(UserError, match=r"spr-marks.jsonl:1: is no mark"):
+        export(str(run), "trl", str(tmp_path / "c"))
+
+
+def test_pictures_that_are_gone_are_named(output, tmp_path):
+    run = changed(output, tmp_path, lambda number: {"pictures": ["/nowhere/a.png"]})
+    with pytest.raises(UserError, match=r"missing_image 6\); the first: .*cannot read /nowhere/a.png"):
+        export(run, "trl", str(tmp_path / "new"))

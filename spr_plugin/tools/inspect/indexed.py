@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from spr_plugin import runs
 from spr_plugin.errors import UserError
 from spr_plugin.files import AnyPath, disk_errors
 from spr_plugin.lines import one_line
-from spr_plugin.marks import NAME, Marks, read_marks
+from spr_plugin.marks import Marks, beside, read_marks
 from spr_plugin.runs import SavedRun
 from spr_plugin.runs.growing import Growing, Replaced
 from spr_plugin.runs.layout import Folder, part_of
@@ -83,7 +82,7 @@ class IndexedRun:
         if part_of(run.folder.path.resolve().name) == "round" and Folder(outer).manifest.exists():
             raise UserError(f"{directory} is a later round: give the folder of the whole run, {outer}")
         self.directory, self.rounds = directory, [IndexedRound(run, 1)]
-        self.marks_file = Path(run.folder.path).absolute().parent / NAME
+        self.marks_file = beside(run.folder.path)
         self.facets: dict[str, dict[str, int]] = {}
         self._queries: dict[str, str] = {}  # pair → query
         self.refresh()
@@ -149,6 +148,10 @@ class IndexedRun:
             lines.append(f"The run goes on: {owner} writes to it. Look again for more.")
         if failure := first.failure:
             lines.append(f"The run failed in {failure.get('stage')}: {failure.get('error')}")
+        if not (owner or failure or first.folder.exit.exists() or first.is_sampling):
+            lines.append(
+                "The run is not finished, and nobody writes to it: the same command goes on with it."
+            )
         for one in self.rounds:
             lines += self._missing(one)
         return [one_line(line) for line in dict.fromkeys(lines)]
