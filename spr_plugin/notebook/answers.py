@@ -89,8 +89,10 @@ def make_pairs(scored: Iterable[Scored], **flags: Any) -> list[PreferencePair | 
     """See :func:`spr_plugin.make_pairs`."""
     config = SPRConfig(spr=True, **_checked(flags, "make_pairs"))
     pairing = find_pairing(config)
-    made = []
-    for one in scored:
+    made, given = [], [scored] if isinstance(scored, Scored) else list(scored)
+    if strange := [one for one in given if not isinstance(one, Scored)]:
+        raise UserError(f"scored: give what spr_plugin.score returned, not {strange[0]!r}")
+    for one in given:
         rows = [{"id": f"{number:06d}", **asdict(answer)} for number, answer in enumerate(one.answers)]
         made.append(make_pair(one.query, one.prompt, rows, pairing))
     return made
@@ -137,10 +139,7 @@ def _asked(image: Picture, region: Corners, objects: Objects) -> tuple[Image.Ima
     picture = image.convert("RGB") if isinstance(image, Image.Image) else open_image(image)
     path = str(getattr(image, "filename", "")) if isinstance(image, Image.Image) else str(image)
     space = Space.pixels(*picture.size)
-    truth = tuple(
-        Annotation(number, label_of(label) or f"object {number}", _box(corners, space, f"objects[{number}]"))
-        for number, (label, corners) in enumerate(objects)
-    )
+    truth = tuple(_object(one, space, number) for number, one in enumerate(objects))
     annotated = AnnotatedImage(os.path.basename(path) or "picture", path, *picture.size, truth)
     query = region_query(annotated, _box(region, space, "region"), 0)
     if not query.truth:
@@ -148,6 +147,17 @@ def _asked(image: Picture, region: Corners, objects: Objects) -> tuple[Image.Ima
             f"objects: none of {len(truth)} lies in the region by half of its area, to measure by"
         )
     return picture, query
+
+
+def _object(given: tuple[str, Corners], space: Space, number: int) -> Annotation:
+    """An object of the truth; UserError for what is no name with a box."""
+    try:
+        label, corners = given
+    except (TypeError, ValueError):
+        raise UserError(f"objects[{number}]: {given!r} is no (name, (x1, y1, x2, y2))") from None
+    return Annotation(
+        number, label_of(label) or f"object {number}", _box(corners, space, f"objects[{number}]")
+    )
 
 
 def _box(corners: Corners, space: Space, name: str) -> Box:

@@ -88,6 +88,7 @@ def test_a_notebook_shows_every_answer_and_nothing_runs_in_it(picture):
         ({"spr_clip": None}, "--spr_clip"),
         ({"spr_clip": "/nowhere"}, "/nowhere"),
         ({"spr_repair": "mine"}, "spr_repair mine: no plugin has it"),
+        ({"objects": [{"name": "a"}]}, r"objects\[0\]: {'name': 'a'} is no \(name, "),
     ],
 )
 def test_a_mistake_says_what_and_where(picture, change, words):
@@ -95,6 +96,11 @@ def test_a_mistake_says_what_and_where(picture, change, words):
     with pytest.raises(UserError, match=words) as refused:
         spr_plugin.score(**given)
     assert "\n" not in str(refused.value)
+
+
+def test_pairs_are_made_of_what_score_returned():
+    with pytest.raises(UserError, match="scored: give what spr_plugin.score returned, not 'a dog'"):
+        spr_plugin.make_pairs(["a dog"])
 
 
 def test_without_a_model_names_agree_by_their_nouns(picture):

@@ -160,6 +160,7 @@ METHOD = {
     ),
     "half of the pairs repaired": tried(f"{WHOLE} --spr_pairing best_worst=0.5 repaired=0.5"),
     "SFT a quarter": tried(f"{WHOLE} --spr_loss_weights 1 0.25"),
+    "SFT threefold, lr 1e-4": tried(f"{WHOLE} --spr_loss_weights 1 3", "1e-4"),
     "KL on words": tried(WHOLE, losses="sigmoid sft kl_words"),
     "KL on words, lr 1e-4": tried(WHOLE, "1e-4", losses="sigmoid sft kl_words"),
     "KL on words, lr 2e-4": tried(WHOLE, "2e-4", losses="sigmoid sft kl_words"),
@@ -178,6 +179,7 @@ METHOD = {
     "names not matched": tried(WHOLE.replace("--spr_match name", "--spr_match iou")),
     "duplicates counted": tried(f"{WHOLE} --spr_count_duplicates True"),
     "SFT on chosen": tried(f"{WHOLE} --spr_pairing sft"),
+    "SFT on chosen, lr 1e-4": tried(f"{WHOLE} --spr_pairing sft", "1e-4"),
     "LoRA 16": tried(f"{WHOLE} --spr_tune lora", "2.5e-4"),
 }
 
