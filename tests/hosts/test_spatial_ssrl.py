@@ -74,7 +74,8 @@ def assert_asked_again(out, guess) -> None:
         ours = sorted((one for one in candidates if one["query"] == query.id), key=lambda one: one["index"])
         ids = [candidate_id(query.id, "plain", index) for index in range(len(ours))]
         assert [one["id"] for one in ours] == ids
-        assert [one["text"] for one in ours] == [guess(query.text, int(id, 16) % 2**31) for id in ids]
+        seeds = [0, *(int(id, 16) % 2**31 for id in ids[1:])]  # the first is the likeliest answer
+        assert [one["text"] for one in ours] == [guess(query.text, seed) for seed in seeds]
         agreed = not run.recipe.enough(query, [one["text"] for one in ours[:4]])
         assert len(ours) == (8 if agreed else 4)
     assert len(run.queries) < len(candidates) / 4 < 2 * len(run.queries)
