@@ -200,12 +200,11 @@ def _gloo_works() -> bool:
     time.sleep(0.001)  # one that sleeps for want of the interpreter has it now
     for task in Path("/proc/self/task").glob("*"):
         try:
-            if (task / "comm").read_text().strip() == GLOO and (task / "stat").read_text().split(") ")[1][
-                0
-            ] != "S":
-                return True
+            name, state = (task / "comm").read_text(), (task / "stat").read_text().rpartition(") ")[2]
         except OSError:  # it has ended
-            pass
+            continue
+        if name.strip() == GLOO and not state.startswith("S"):
+            return True
     return False
 
 

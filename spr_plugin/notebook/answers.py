@@ -89,7 +89,8 @@ def make_pairs(scored: Iterable[Scored], **flags: Any) -> list[PreferencePair | 
     """See :func:`spr_plugin.make_pairs`."""
     config = SPRConfig(spr=True, **_checked(flags, "make_pairs"))
     pairing = find_pairing(config)
-    made, given = [], [scored] if isinstance(scored, Scored) else list(scored)
+    made = []
+    given = [scored] if isinstance(scored, Scored) else list(scored)
     if strange := [one for one in given if not isinstance(one, Scored)]:
         raise UserError(f"scored: give what spr_plugin.score returned, not {strange[0]!r}")
     for one in given:

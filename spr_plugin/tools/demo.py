@@ -22,8 +22,7 @@ PARTS = ("torch", "transformers", "peft", "trl", "llava", "lmms_eval", "datasets
 SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 290}
 UNTUNED = f"""--spr_regions {SIZES["spr"]} --spr_max_new_tokens 160 --spr_sample_batch 16 --spr_tune full
     --spr_batch_size 8"""
-# Of the rates of examples/tiny_world/reproduce/plan.py, DEMO, the highest at which nothing loses on validation
-# scenes.
+# Of DEMO's rates (examples/tiny_world/reproduce/plan.py) the highest that loses nothing on validation scenes.
 FLAGS = f"{UNTUNED} --spr_learning_rate 5e-5"
 
 

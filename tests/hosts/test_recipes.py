@@ -128,7 +128,9 @@ def test_a_model_that_never_writes_the_format_has_no_pair_to_train_on(thinker, t
     with pytest.raises(UserError, match=r"no preference pair is left of 3 queries \(unparsable 3\)"):
         follow.train(trainer, config, {}, None)
     # No word of a truth is counted as a reason.
-    assert "6 answers judged (without a score: none; not to be chosen: unparsable 6)" in capsys.readouterr().err
+    assert (
+        "6 answers judged (without a score: none; not to be chosen: unparsable 6)" in capsys.readouterr().err
+    )
     rows = [
         row
         for record in runs.open(tmp_path / "out").records("scores").values()

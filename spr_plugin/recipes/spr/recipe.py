@@ -52,7 +52,7 @@ class SPR(Recipe[RegionQuery]):
         box_format: how the model writes boxes; None to read and draw alone.
         repair: of `spr_repair`.
         scorer, detector: of `spr_scorer` and `spr_detector`; `on` loads them.
-        order: in which the model names objects; `after` measures it, without it none is added.
+        order: in which the model names objects, once `after` has measured it: missed ones are added so.
     """
 
     name = "spr"
@@ -87,10 +87,10 @@ class SPR(Recipe[RegionQuery]):
         return type(self)(config, self.box_format, repair, scorer, detector, self.order)
 
     def after(self, answers: Iterable[tuple[RegionQuery, str, str]]) -> SPR:
-        """With ``--spr_add_missed`` the model's own order is measured; an answer to "reference" has that of
-        the annotations.
+        """With ``--spr_add_missed`` the model's own order is measured, where answers are repaired; one to
+        "reference" has that of the annotations.
         """
-        if not self.config.spr_add_missed:
+        if not self.config.spr_add_missed or self.config.spr_repair == "none":
             return self
         own = ((query.image, text) for query, kind, text in answers if kind != "reference")
         sizes = ((text, image.width, image.height) for image, text in own)
@@ -146,7 +146,7 @@ class SPR(Recipe[RegionQuery]):
             for query, truth, row in zip(queries, truths, answers)
         ]
         done: list[list[Completed]] = [[(one, {}) for one in row] for row in repairs]
-        if pooled and self._completes:
+        if pooled and self.order.pairs:  # in an order that nobody measured objects teach repetition
             done = [self._completed(*row) for row in zip(queries, truths, answers, repairs)]
         again = [
             [self.answer(query, one.text, one.parsed) for one, _ in row] for query, row in zip(queries, done)
@@ -184,11 +184,6 @@ class SPR(Recipe[RegionQuery]):
         assert self.repair is not None, "judging needs what `on` loads"
         size = query.image.width, query.image.height
         return self.repair(one.text, truth.boxes, self.form, *size, one.parsed, **names)
-
-    @property
-    def _completes(self) -> bool:
-        """Whether what is missed is added: to repaired answers alone, in an order that was measured."""
-        return self.config.spr_add_missed and self.config.spr_repair != "none" and self.order.pairs > 0
 
     def _completed(
         self, query: RegionQuery, truth: Truth, row: Sequence[Answer], repairs: Sequence[Repaired]

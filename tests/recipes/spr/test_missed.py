@@ -10,7 +10,7 @@ from spr_plugin.boxes import Box
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.judging import judge_all
-from spr_plugin.recipes.spr.missed import KEYS, Order, measured_order
+from spr_plugin.recipes.spr.missed import KEYS, UNKNOWN, Order, measured_order
 from spr_plugin.recipes.spr.recipe import SPR
 from spr_plugin.recipes.spr.refinement import spr_repair
 from spr_plugin.recipes.spr.regions import region_query
@@ -93,14 +93,19 @@ def test_a_lost_box_is_not_missed_twice_and_without_a_label_nothing_is_said():
     assert one.repaired == f"{DOG} and {VASE}." and one.repaired_terms["missed"] == 1
 
 
-def test_without_the_flag_and_where_an_answer_stands_alone_nothing_is_added():
-    plain = recipe()
-    plain.config = SPRConfig(**PAPER, spr_min_kept=0.0)
+def test_without_an_order_and_where_an_answer_stands_alone_nothing_is_added():
+    plain = recipe(UNKNOWN)
     for answers in (judged([f"{DOG}.", f"{CAT}."], plain), judged([f"{DOG}.", f"{CAT}."], pooled=False)):
         assert [one.repaired for one in answers] == [f"{DOG}.", f"{CAT}."]
         assert "added" not in answers[0].repaired_terms
     (one,) = judged(["a dog."])
     assert one.not_choosable == "no_box" and one.repaired == "a dog."
+
+
+@pytest.mark.parametrize("flags", [{"spr_add_missed": False}, {"spr_repair": "none"}])
+def test_no_order_is_measured_where_nothing_may_be_added(flags):
+    asked = SPR(SPRConfig(**flags), FORM)
+    assert asked.after([]) is asked
 
 
 # --- the order
