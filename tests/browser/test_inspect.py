@@ -156,8 +156,8 @@ def test_the_list_filters_searches_and_sorts(run, site, visit, photograph):
     page.get_by_label("search").fill("no such thing")
     follow(page, page.keyboard.press, "Enter")
     assert rows_of(page) == [] and "No query is like that" in page.inner_text("main")
-    page.goto(f"{site}/?reason=too_few_valid")
-    assert "a pair needs two" in page.inner_text("#reason") and len(rows_of(page)) == 1
+    page.goto(f"{site}/?reason=unparsable")
+    assert "none can be read" in page.inner_text("#reason") and len(rows_of(page)) == 1
 
 
 def test_keys_lead_from_item_to_item_and_leave_what_is_typed_alone(run, site, visit):
