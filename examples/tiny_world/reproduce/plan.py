@@ -161,6 +161,8 @@ METHOD = {
     "half of the pairs repaired": tried(f"{WHOLE} --spr_pairing best_worst=0.5 repaired=0.5"),
     "SFT a quarter": tried(f"{WHOLE} --spr_loss_weights 1 0.25"),
     "SFT threefold, lr 1e-4": tried(f"{WHOLE} --spr_loss_weights 1 3", "1e-4"),
+    "SFT threefold, lr 2e-4": tried(f"{WHOLE} --spr_loss_weights 1 3", "2e-4"),
+    "SFT tenfold, lr 1e-4": tried(f"{WHOLE} --spr_loss_weights 1 10", "1e-4"),
     "KL on words": tried(WHOLE, losses="sigmoid sft kl_words"),
     "KL on words, lr 1e-4": tried(WHOLE, "1e-4", losses="sigmoid sft kl_words"),
     "KL on words, lr 2e-4": tried(WHOLE, "2e-4", losses="sigmoid sft kl_words"),
