@@ -21,7 +21,8 @@ ALL, REC = ("spr_tiny_world", "spr_tiny_world_rec")
 
 COMMON = """--spr_only True --spr_save_base False --spr_max_new_tokens 160 --spr_sample_batch 16
     --spr_save_steps 25 --spr_regions 1000 --spr_tune full --spr_batch_size 8 --spr_epochs 2"""
-# Of METHOD what misses least of the targets, and is the plainer of two that miss as little.
+# Of METHOD what missed least of the targets when the study began. Rows with more weight of the SFT term came
+# later and miss less: the next study's.
 CHOSEN = "--spr_learning_rate 1e-4 --spr_beta 0.5"
 # The method without what we added to it: --spr_preset paper, in flags.
 WORDED = """--spr_greedy False --spr_repair coordinates --spr_match iou --spr_reject_vague False
