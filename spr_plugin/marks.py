@@ -24,6 +24,11 @@ def beside(run_folder: AnyPath) -> Path:
     return Path(run_folder).absolute().parent / NAME
 
 
+def marks_at(path: Path) -> Marks:
+    """Those of :func:`beside`; none where nobody has marked anything."""
+    return read_marks(path) if path.is_file() else {}
+
+
 def read_marks(path: AnyPath, named_by: str = "") -> Marks:
     """The pairs that are marked.
 

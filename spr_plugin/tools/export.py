@@ -20,7 +20,7 @@ from spr_plugin.data.pictures import BadImage, MadePicture, stored_bytes, whole_
 from spr_plugin.errors import UserError
 from spr_plugin.files import disk_errors, remove, write_json, write_json_lines, write_text
 from spr_plugin.ids import digest
-from spr_plugin.marks import beside, read_marks
+from spr_plugin.marks import beside, marks_at, read_marks
 from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.progress import counted, listed, say
 from spr_plugin.report.page import template
@@ -61,8 +61,7 @@ def export(
     """
     layout, run = LAYOUTS[format], runs.open(directory, plugins)
     refuse_unwritable({"--to": to}, folders=True)
-    own = beside(run.folder.path)
-    marked = read_marks(marks, "--marks") if marks else read_marks(own) if own.exists() else {}
+    marked = read_marks(marks, "--marks") if marks else marks_at(beside(run.folder.path))
     target = Path(to)
     if target.resolve().is_relative_to(run.folder.path.resolve()):
         raise UserError(f"--to {to}: lies in {run.folder}, which is the run's own; take another folder")

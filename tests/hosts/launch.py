@@ -71,7 +71,8 @@ def spr_flags(world: Path) -> list[str]:
     wrongly that by the default few answers would be kept.
     """
     return f"""--spr --spr_annotations {world}/spr.json --spr_image_folder {os.path.relpath(world, ROOT)}/images --spr_clip {TINY}/clip
-        --spr_regions 12 --spr_max_new_tokens 120 --spr_sample_batch 6 --spr_batch_size 2 --spr_min_kept 0.3""".split()  # noqa: E501
+        --spr_regions 12 --spr_max_new_tokens 120 --spr_sample_batch 6 --spr_batch_size 2
+        --spr_min_kept 0.3""".split()  # noqa: E501
 
 
 def environment() -> dict:

@@ -10,7 +10,7 @@ from spr_plugin import runs
 from spr_plugin.errors import UserError
 from spr_plugin.files import AnyPath, disk_errors
 from spr_plugin.lines import one_line
-from spr_plugin.marks import Marks, beside, read_marks
+from spr_plugin.marks import Marks, beside, marks_at
 from spr_plugin.runs import SavedRun
 from spr_plugin.runs.growing import Growing, Replaced
 from spr_plugin.runs.layout import Folder, part_of
@@ -124,7 +124,7 @@ class IndexedRun:
     def marks(self) -> tuple[Marks, str]:
         """The marks, and a line where their file cannot be read."""
         try:
-            return (read_marks(self.marks_file) if self.marks_file.is_file() else {}), ""
+            return marks_at(self.marks_file), ""
         except UserError as error:
             return {}, str(error)
 
