@@ -164,6 +164,20 @@ METHOD = {
     "SFT threefold, lr 1e-4": tried(f"{WHOLE} --spr_loss_weights 1 3", "1e-4"),
     "SFT threefold, lr 2e-4": tried(f"{WHOLE} --spr_loss_weights 1 3", "2e-4"),
     "SFT tenfold, lr 1e-4": tried(f"{WHOLE} --spr_loss_weights 1 10", "1e-4"),
+    "SFT tenfold": tried(f"{WHOLE} --spr_loss_weights 1 10"),
+    "SFT tenfold, KL on words, lr 1e-4": tried(
+        f"{WHOLE} --spr_loss_weights 1 10 10", "1e-4", losses="sigmoid sft kl_words"
+    ),
+    "SFT tenfold, temperature 0.7, lr 1e-4": tried(
+        f"{WHOLE} --spr_loss_weights 1 10 --spr_temperature 0.7", "1e-4", own_answers=True
+    ),
+    "SFT tenfold, names not matched": tried(
+        f"{WHOLE.replace('--spr_match name', '--spr_match iou')} --spr_loss_weights 1 10"
+    ),
+    "SFT tenfold, names not matched, lr 1e-4": tried(
+        f"{WHOLE.replace('--spr_match name', '--spr_match iou')} --spr_loss_weights 1 10", "1e-4"
+    ),
+    "SFT tenfold, LoRA 16": tried(f"{WHOLE} --spr_loss_weights 1 10 --spr_tune lora", "5e-4"),
     "KL on words": tried(WHOLE, losses="sigmoid sft kl_words"),
     "KL on words, lr 1e-4": tried(WHOLE, "1e-4", losses="sigmoid sft kl_words"),
     "KL on words, lr 2e-4": tried(WHOLE, "2e-4", losses="sigmoid sft kl_words"),
