@@ -11,8 +11,8 @@ CLIP's square, never centre-cropped, so that nothing of a wide region or picture
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from spr_plugin.recipes.spr.scoring import split_text
 
 COVERED = 0.5  # of a patch's area, for the patch to count as part of the region
 NAMES = 10_000  # whose embeddings are held
+NAMES_AT_ONCE, NAME_TOKENS = 8, 4  # in a batch, always; its width is a multiple of the tokens
 CROPS, TEXTS = 32, 64  # in one batch at most: bounds memory for a picture with hundreds of regions
 
 
@@ -53,8 +54,7 @@ class ClipSimilarity:
         vision, text = model.config.vision_config, model.config.text_config
         self.image_size, self.patch_size = vision.image_size, vision.patch_size
         self.text_limit = text.max_position_embeddings - tokenizer.num_special_tokens_to_add()
-        # Names come again and again; one at a time, an embedding depends on nothing but its text.
-        self._name = lru_cache(NAMES)(lambda text: _unit(self._means([text])[text]))
+        self._names: dict[str, torch.Tensor] = {}  # they come again and again
         self._cached: tuple[Image.Image | None, torch.Tensor | None] = (None, None)
         self._take_last_block()
 
@@ -83,8 +83,30 @@ class ClipSimilarity:
     @torch.no_grad()
     def likeness(self, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
         """(len(first), len(second)) cosines of texts, at least one word each, with each other."""
-        rows, columns = (torch.stack([self._name(text) for text in texts]) for texts in (first, second))
+        if len(self._names) > NAMES:
+            self._names.clear()
+        self._embed_names(sorted({*first, *second} - self._names.keys()))
+        rows, columns = (torch.stack([self._names[text] for text in texts]) for texts in (first, second))
         return (rows @ columns.T).cpu().numpy()
+
+    def _embed_names(self, texts: Sequence[str]) -> None:
+        """Hold unit embeddings (d,) of `texts`. The shape of a name's batch follows from its own length, and
+        not from what is asked beside it: no neighbour changes its last bits.
+        """
+        tokens = {text: self.count_tokens(text) for text in texts}
+        ends = self.tokenizer.num_special_tokens_to_add()
+        alike: dict[int, list[str]] = defaultdict(list)
+        for text in texts:
+            if tokens[text] > self.text_limit:
+                self._names[text] = _unit(self._means([text])[text])
+            else:
+                width = -(-(tokens[text] + ends) // NAME_TOKENS) * NAME_TOKENS  # rounded up
+                alike[min(width, self.text_limit + ends)].append(text)
+        for width, names in alike.items():
+            for start in range(0, len(names), NAMES_AT_ONCE):
+                batch = names[start : start + NAMES_AT_ONCE]
+                filled = batch + batch[:1] * (NAMES_AT_ONCE - len(batch))
+                self._names.update(zip(batch, self._forward(filled, width)))
 
     def _means(self, texts: Iterable[str]) -> dict[str, torch.Tensor]:
         """Text → (d,) the token-weighted mean of its parts' unit embeddings."""
@@ -120,12 +142,14 @@ class ClipSimilarity:
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         rows: list[torch.Tensor] = [None] * len(texts)
         for batch in (order[i : i + TEXTS] for i in range(0, len(order), TEXTS)):
-            tokens = self.tokenizer(
-                [texts[index] for index in batch], return_tensors="pt", **self._padding()
-            ).to(self.device)
-            for index, row in zip(batch, _unit(self._text_features(tokens))):
+            for index, row in zip(batch, self._forward([texts[index] for index in batch])):
                 rows[index] = row
         return torch.stack(rows)
+
+    def _forward(self, texts: Sequence[str], width: int | None = None) -> torch.Tensor:
+        """Unit embeddings (n, d) of texts padded to `width` tokens, or to the longest."""
+        tokens = self.tokenizer(texts, return_tensors="pt", **self._padding(width)).to(self.device)
+        return _unit(self._text_features(tokens))
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text`, without those that begin and end every text."""
@@ -170,8 +194,8 @@ class ClipSimilarity:
         token = token + self.block.mlp(self.block.layer_norm2(token))
         return _unit(self.model.visual_projection(self.model.vision_model.post_layernorm(token[:, 0])))
 
-    def _padding(self) -> dict:
-        return {"padding": True}
+    def _padding(self, width: int | None) -> dict:
+        return {"padding": True} if width is None else {"padding": "max_length", "max_length": width}
 
     def _text_features(self, tokens) -> torch.Tensor:
         out = self.model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
@@ -199,7 +223,7 @@ class SiglipSimilarity(ClipSimilarity):
         )
         return _unit((token + head.mlp(head.layernorm(token)))[:, 0])
 
-    def _padding(self) -> dict:
+    def _padding(self, width: int | None) -> dict:
         return {"padding": "max_length", "max_length": self.model.config.text_config.max_position_embeddings}
 
     def _text_features(self, tokens) -> torch.Tensor:

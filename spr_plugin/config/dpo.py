@@ -20,6 +20,7 @@ LOSS_TYPES = (
     *("sigmoid", "hinge", "ipo", "robust", "sigmoid_norm", "bco_pair", "nca_pair", "apo_zero", "sft"),
     *("dpop", "kl_words"),  # which TRL does not have
 )
+SFT_WEIGHT = 10.0  # of the chosen answer, beside a loss of preference: docs/reproduction.md
 TOKEN_KINDS = ("words", "coordinates", "changed", "unchanged")
 
 
@@ -82,7 +83,11 @@ class DPOFlags(AnswerFlags, SeedFlags):
         shapes="dpo",
     )
     spr_loss_weights: list[float] = setting(
-        [], "their weights; default: 1 each", within=WEIGHTS, shapes="dpo"
+        [],
+        f"their weights; default: 1 each, {SFT_WEIGHT:g} for sft beside others",
+        "study",
+        within=WEIGHTS,
+        shapes="dpo",
     )
     spr_token_weight: list[str] = setting(
         [],
@@ -145,7 +150,9 @@ class DPOFlags(AnswerFlags, SeedFlags):
 
     def losses(self) -> tuple[list[str], list[float]]:
         """Names and weights of the losses that are added up."""
-        return list(self.spr_loss_type), list(self.spr_loss_weights) or [1.0] * len(self.spr_loss_type)
+        names = list(self.spr_loss_type)
+        usual = [SFT_WEIGHT if name == "sft" and len(names) > 1 else 1.0 for name in names]
+        return names, list(self.spr_loss_weights) or usual
 
     def peak_rate(self, host_rate: float) -> float:
         """The peak learning rate on a host that trains at `host_rate`."""

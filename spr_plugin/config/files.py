@@ -30,7 +30,10 @@ def dpo_settings(config: DPOFlags) -> tuple[Values, Values]:
     """(flags, arguments of transformers' Trainer) that ``--spr_dpo_config`` sets."""
     if config.spr_dpo_config is None:
         return {}, {}
-    return read_dpo_config(config.spr_dpo_config, KINDS)
+    flags, trainer = read_dpo_config(config.spr_dpo_config, KINDS)
+    if "spr_loss_type" in flags and not config.spr_loss_weights:  # as TRL takes such a file
+        flags.setdefault("spr_loss_weights", [1.0] * len(flags["spr_loss_type"]))
+    return flags, trainer
 
 
 def recipe_settings(config: QueriesFlags) -> tuple[Values, Values]:
@@ -73,7 +76,10 @@ def preset_settings(config: AllFlags) -> Values:
     file = PRESETS / f"{config.spr_preset}.yaml"
     values = _read(read_settings(file, f"--spr_preset {file}", yaml=True), KINDS, f"--spr_preset {file}")
     defaults = {f.name: default_of(f) for f in dataclasses.fields(config)}
-    return {name: value for name, value in values.items() if getattr(config, name) == defaults[name]}
+    taken = {name: value for name, value in values.items() if getattr(config, name) == defaults[name]}
+    if taken.keys() & {"spr_loss_type", "spr_loss_weights"} == {"spr_loss_weights"}:
+        del taken["spr_loss_weights"]  # of losses that others have taken the place of
+    return taken
 
 
 def own_settings(config: QueriesFlags, settings: type[T]) -> T:

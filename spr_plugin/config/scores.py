@@ -49,9 +49,9 @@ class ScoresFlags(Settings):
         shapes="scores",
     )
     spr_match: str = setting(
-        "name",
+        "iou",
         "what makes boxes match in repair and S_loc: iou, or iou and name (nouns; CLIP where they differ)",
-        "paper: iou; name: study",
+        "paper; study",
         within=one_of("iou", "name"),
         shapes="scores",
     )

@@ -102,7 +102,8 @@ def test_a_preset_sets_what_stands_at_its_default():
 def test_the_preset_paper_is_the_method_without_what_we_added():
     paper = SPRConfig(spr=True, spr_preset="paper")
     assert (paper.spr_repair, paper.spr_match) == ("coordinates", "iou")
-    assert paper.spr_loss_type == ["sigmoid", "sft"]
+    assert paper.losses() == (["sigmoid", "sft"], [1.0, 1.0])
+    assert SPRConfig(spr=True, spr_preset="paper", spr_loss_type=["ipo"]).losses() == (["ipo"], [1.0])
     assert not (paper.spr_greedy or paper.spr_reject_vague or paper.spr_add_missed)
     assert paper.spr_beta == SPRConfig(spr=True).spr_beta
 

@@ -401,11 +401,20 @@ def test_likeness_is_the_cosine_of_texts_whatever_is_asked_beside_them(small):
     long = "dog " * 60
     first, second = ["a dog", "cups", long], ["cups", "a dog"]
     table = small.likeness(first, second)
-    assert table.shape == (3, 2) and table[0, 1] == table[1, 0] == pytest.approx(1, abs=1e-6)
+    assert table.shape == (3, 2) and table[0, 1] == pytest.approx(1, abs=1e-6) == table[1, 0]
     embeddings = small.text_embeddings(["a dog", "cups"])
     assert table[0, 0] == pytest.approx(float(embeddings[0] @ embeddings[1]), abs=1e-6)
     assert small.likeness(second, first) == pytest.approx(table.T, abs=1e-6)
     assert small.likeness([long], ["cups"])[0, 0] == pytest.approx(table[2, 0], abs=1e-6)
+
+
+def test_a_name_is_worth_the_same_to_the_last_bit_whatever_is_asked_beside_it(tmp_path):
+    names = ["a cup", "cups", "dog", "a tall man", "red ball", "kite", "zebra", "a chair", "bus", "two owls"]
+    save_checkpoint(tmp_path, width=64, heads=4)
+    together, alone = clip.load(str(tmp_path)), clip.load(str(tmp_path))
+    table = together.likeness(names, names)
+    rows = [alone.likeness([name], [name]) for name in reversed(names)]  # each in a batch of its own
+    assert len(rows) == len(names) and np.array_equal(table, alone.likeness(names, names))
 
 
 def test_a_very_long_text_is_never_cut_silently(small):

@@ -21,12 +21,11 @@ ALL, REC = ("spr_tiny_world", "spr_tiny_world_rec")
 
 COMMON = """--spr_only True --spr_save_base False --spr_max_new_tokens 160 --spr_sample_batch 16
     --spr_save_steps 25 --spr_regions 1000 --spr_tune full --spr_batch_size 8 --spr_epochs 2"""
-# Of METHOD what missed least of the targets when the study began. Rows with more weight of the SFT term came
-# later and miss less: the next study's.
+# Of METHOD what misses least of the targets.
 CHOSEN = "--spr_learning_rate 1e-4 --spr_beta 0.5"
 # The method without what we added to it: --spr_preset paper, in flags.
 WORDED = """--spr_greedy False --spr_repair coordinates --spr_match iou --spr_reject_vague False
-    --spr_add_missed False --spr_loss_type sigmoid sft"""
+    --spr_add_missed False --spr_loss_type sigmoid sft --spr_loss_weights 1 1"""
 UNREPAIRED = "--spr_add_missed False"  # what is added is refinement too
 
 # As VLM-R1 trains: 8 answers to each of 16 prompts a step, temperature 1, the language model alone; grpo.py
@@ -90,6 +89,8 @@ VARIANTS = {
         "--spr_plugin examples/tiny_world/detector.py --spr_detector examples/tiny_world/detector"
     ),
     "random pairs": Variant("--spr_pairing random"),
+    "names matched": Variant("--spr_match name", tasks=ALL),
+    "losses weigh the same": Variant("--spr_loss_weights 1 1", tasks=ALL),
     "beta 0.1": Variant("--spr_beta 0.1"),
     "beta 1": Variant("--spr_beta 1"),
     # DPO alone; the stage's own probe would stop the first
@@ -117,11 +118,21 @@ VARIANTS = {
 
 
 def tried(
-    flags: str = "", rate: str = "5e-5", beta: str = "0.5", losses: str = "sigmoid sft", **how
+    flags: str = "",
+    rate: str = "5e-5",
+    beta: str = "0.5",
+    losses: str = "sigmoid sft",
+    weights: str | None = None,
+    **how,
 ) -> Variant:
-    """A row of TUNE or METHOD, which stands alone. It is asked everything: all of it chooses settings."""
-    trained = f"--spr_learning_rate {rate} --spr_beta {beta} --spr_loss_type {losses}"
-    return Variant(f"{trained} {flags}", tasks=ALL, **how)
+    """A row of TUNE or METHOD, which stands alone; its losses weigh 1 each, or `weights`. It is asked
+    everything: all of it chooses settings.
+    """
+    weights = weights or " ".join("1" for _ in losses.split())
+    trained = (
+        f"--spr_learning_rate {rate} --spr_beta {beta} --spr_loss_type {losses} --spr_loss_weights {weights}"
+    )
+    return Variant(f"{trained} {flags}".strip(), tasks=ALL, **how)
 
 
 # On validation scenes, before anything is read on the held-out ones. Each stands alone, so that a new choice
@@ -132,8 +143,8 @@ TUNE = {
     "lr 1e-4": tried(rate="1e-4"),
     "lr 2e-4": tried(rate="2e-4"),
     "beta 0.1": tried(beta="0.1"),
-    "lr 1e-4, beta 1, SFT 3": tried("--spr_loss_weights 1 3", "1e-4", "1"),
-    "lr 2e-4, beta 1, SFT 3": tried("--spr_loss_weights 1 3", "2e-4", "1"),
+    "lr 1e-4, beta 1, SFT 3": tried(rate="1e-4", beta="1", weights="1 3"),
+    "lr 2e-4, beta 1, SFT 3": tried(rate="2e-4", beta="1", weights="1 3"),
     "min kept 0.6": tried("--spr_min_kept 0.6"),
     "min kept 1": tried("--spr_min_kept 1"),
     "LoRA 16, lr 3e-4": tried("--spr_tune lora", "3e-4"),
@@ -146,6 +157,7 @@ TUNE = {
 # The method's own flags, on validation scenes too, one factor at a time around `WHOLE`. The answers of
 # "greedy" serve those that sample as it does. Rates: the study's, a half and a quarter of it.
 WHOLE = "--spr_greedy True --spr_repair item --spr_match name --spr_reject_vague True --spr_add_missed True"
+UNMATCHED = WHOLE.replace("--spr_match name", "--spr_match iou")
 
 
 METHOD = {
@@ -160,30 +172,28 @@ METHOD = {
         f"{WHOLE} --spr_pairing repaired --spr_token_weight words=0 unchanged=0"
     ),
     "half of the pairs repaired": tried(f"{WHOLE} --spr_pairing best_worst=0.5 repaired=0.5"),
-    "SFT a quarter": tried(f"{WHOLE} --spr_loss_weights 1 0.25"),
-    "SFT threefold, lr 1e-4": tried(f"{WHOLE} --spr_loss_weights 1 3", "1e-4"),
-    "SFT threefold, lr 2e-4": tried(f"{WHOLE} --spr_loss_weights 1 3", "2e-4"),
-    "SFT tenfold, lr 1e-4": tried(f"{WHOLE} --spr_loss_weights 1 10", "1e-4"),
-    "SFT tenfold": tried(f"{WHOLE} --spr_loss_weights 1 10"),
+    "SFT a quarter": tried(WHOLE, weights="1 0.25"),
+    "SFT threefold, lr 1e-4": tried(WHOLE, "1e-4", weights="1 3"),
+    "SFT threefold, lr 2e-4": tried(WHOLE, "2e-4", weights="1 3"),
+    "SFT tenfold, lr 1e-4": tried(WHOLE, "1e-4", weights="1 10"),
+    "SFT tenfold": tried(WHOLE, weights="1 10"),
     "SFT tenfold, KL on words, lr 1e-4": tried(
-        f"{WHOLE} --spr_loss_weights 1 10 10", "1e-4", losses="sigmoid sft kl_words"
+        WHOLE, "1e-4", losses="sigmoid sft kl_words", weights="1 10 10"
     ),
-    "SFT tenfold, temperature 0.7, lr 1e-4": tried(
-        f"{WHOLE} --spr_loss_weights 1 10 --spr_temperature 0.7", "1e-4", own_answers=True
+    "SFT tenfold, names not matched": tried(UNMATCHED, weights="1 10"),
+    "SFT tenfold, names not matched, lr 1e-4": tried(UNMATCHED, "1e-4", weights="1 10"),
+    "SFT threefold, names not matched, lr 1e-4": tried(UNMATCHED, "1e-4", weights="1 3"),
+    "SFT tenfold, names not matched, KL on words, lr 1e-4": tried(
+        UNMATCHED, "1e-4", losses="sigmoid sft kl_words", weights="1 10 10"
     ),
-    "SFT tenfold, names not matched": tried(
-        f"{WHOLE.replace('--spr_match name', '--spr_match iou')} --spr_loss_weights 1 10"
+    "SFT tenfold, names not matched, temperature 0.7, lr 1e-4": tried(
+        f"{UNMATCHED} --spr_temperature 0.7", "1e-4", own_answers=True, weights="1 10"
     ),
-    "SFT tenfold, names not matched, lr 1e-4": tried(
-        f"{WHOLE.replace('--spr_match name', '--spr_match iou')} --spr_loss_weights 1 10", "1e-4"
-    ),
-    "SFT tenfold, LoRA 16": tried(f"{WHOLE} --spr_loss_weights 1 10 --spr_tune lora", "5e-4"),
+    "SFT on chosen, names not matched, lr 1e-4": tried(f"{UNMATCHED} --spr_pairing sft", "1e-4"),
     "KL on words": tried(WHOLE, losses="sigmoid sft kl_words"),
     "KL on words, lr 1e-4": tried(WHOLE, "1e-4", losses="sigmoid sft kl_words"),
     "KL on words, lr 2e-4": tried(WHOLE, "2e-4", losses="sigmoid sft kl_words"),
-    "KL on words threefold, lr 2e-4": tried(
-        f"{WHOLE} --spr_loss_weights 1 1 3", "2e-4", losses="sigmoid sft kl_words"
-    ),
+    "KL on words threefold, lr 2e-4": tried(WHOLE, "2e-4", losses="sigmoid sft kl_words", weights="1 1 3"),
     "KL on words, min kept 1, lr 1e-4": tried(
         f"{WHOLE} --spr_min_kept 1", "1e-4", losses="sigmoid sft kl_words"
     ),
@@ -193,7 +203,7 @@ METHOD = {
     "temperature 0.7, lr 1e-4": tried(f"{WHOLE} --spr_temperature 0.7", "1e-4", own_answers=True),
     "temperature 0.5, lr 1e-4": tried(f"{WHOLE} --spr_temperature 0.5", "1e-4", own_answers=True),
     "coordinates go": tried(WHOLE.replace("--spr_repair item", "--spr_repair coordinates")),
-    "names not matched": tried(WHOLE.replace("--spr_match name", "--spr_match iou")),
+    "names not matched": tried(UNMATCHED),
     "duplicates counted": tried(f"{WHOLE} --spr_count_duplicates True"),
     "SFT on chosen": tried(f"{WHOLE} --spr_pairing sft"),
     "SFT on chosen, lr 1e-4": tried(f"{WHOLE} --spr_pairing sft", "1e-4"),

@@ -141,6 +141,7 @@ class SPR(Recipe[RegionQuery]):
             truth_of(query, detections_for(row, detected) if pooled else ())
             for query, row in zip(queries, answers)
         ]
+        self._meet_names([one for row in answers for one in row], truths)
         repairs = [
             [self.repaired(one, truth, query) for one in row]
             for query, truth, row in zip(queries, truths, answers)
@@ -179,7 +180,7 @@ class SPR(Recipe[RegionQuery]):
 
     def repaired(self, one: Answer, truth: Truth, query: RegionQuery) -> Repaired:
         """An answer by `spr_repair`; without a scorer names agree by nouns alone."""
-        agree = self._agreement(phrases_of(one.parsed), truth)
+        agree = self._agreement(phrases_of(one.parsed), truth.names)
         names: dict[str, Any] = {} if agree is None else {"agree": agree}
         assert self.repair is not None, "judging needs what `on` loads"
         size = query.image.width, query.image.height
@@ -194,7 +195,7 @@ class SPR(Recipe[RegionQuery]):
             match(
                 [box.pixels() for box in one.boxes],
                 truth.boxes,
-                agree=self._agreement(phrases_of(one), truth),
+                agree=self._agreement(phrases_of(one), truth.names),
             )
             for one in parsed
         ]
@@ -202,12 +203,21 @@ class SPR(Recipe[RegionQuery]):
         given = missing, self.form, (query.image.width, query.image.height), self.order, query.seed
         return [completed(one, named, *given) for one, named in zip(repairs, missing.named)]
 
-    def _agreement(self, written: Sequence[str], truth: Truth, models: bool = True) -> Agreement | None:
-        """(len(written), n) bool, whose names agree; None where ``--spr_match`` does not ask."""
+    def _meet_names(self, answers: Sequence[Answer], truths: Sequence[Truth]) -> None:
+        """Ask CLIP about a picture's names all at once: it holds what it has met, and the answers' own
+        questions find it there.
+        """
+        written = [phrase for one in answers for phrase in phrases_of(one.parsed)]
+        self._agreement(written, [name for truth in truths for name in truth.names])
+
+    def _agreement(
+        self, written: Sequence[str], true: Sequence[str], models: bool = True
+    ) -> Agreement | None:
+        """(len(written), len(true)) bool, whose names agree; None where ``--spr_match`` does not ask."""
         if self.config.spr_match == "iou":
             return None
         likeness = getattr(self.scorer, "likeness", None) if models else None
-        return agreement(written, truth.names, likeness, self.config.spr_match_threshold)
+        return agreement(written, true, likeness, self.config.spr_match_threshold)
 
     def _repeated(self, written: Sequence[Box], truth: Truth, agree: Agreement | None) -> int:
         """How many of the boxes `written` count as duplicates; `agree` begins with their names."""
@@ -221,7 +231,7 @@ class SPR(Recipe[RegionQuery]):
         boxes = [*one.parsed.boxes, *(box for _, box, _ in detected_boxes)]
         predicted = np.array([box.pixels() for box in boxes], dtype=np.float64).reshape(-1, 4)
         names = [*phrases_of(one.parsed), *(phrase for phrase, _, _ in detected_boxes)]
-        agree = self._agreement(names, truth)
+        agree = self._agreement(names, truth.names)
         repeated = self._repeated(one.parsed.boxes, truth, agree)
         return Description(query, one.text, one.words, predicted, truth.boxes, agree, repeated)
 
@@ -285,7 +295,7 @@ class SPR(Recipe[RegionQuery]):
         for text, query in zip(texts, queries):
             parsed = self.form.parse(text, query.image.width, query.image.height)
             boxes, truth = parsed.boxes, truth_of(query)
-            agree = self._agreement(phrases_of(parsed), truth, models=False)
+            agree = self._agreement(phrases_of(parsed), truth.names, models=False)
             sums["parsable"] += bool(boxes)
             sums["boxes"] += len(boxes)
             sums["s_loc"] += localization_score(
