@@ -170,6 +170,7 @@ ELSEWHERE = {
     "opening": "dpo/test_start.py",
     "pipeline": "hosts/test_llava.py dpo/test_rounds.py",
     "recipes.spr.answers": "recipes/spr/test_recipe.py",
+    "recipes.spr.drawing": "recipes/spr/test_recipe.py",
     "recipes.find": "contracts/test_recipe.py",
     "recipes.actial.meanings": "test_meanings.py",
     "recipes.actial.questions": "recipes/actial/test_source.py",

@@ -104,15 +104,14 @@ def test_pairs_are_made_of_what_score_returned():
 
 
 def test_without_a_model_names_agree_by_their_nouns(picture):
-    """With the flags as they stand: a box behind a wrong noun goes, with its item; nothing is added."""
+    """A box behind a wrong noun goes, with its item; nothing is added."""
     objects = [("red square", (10, 10, 40, 40)), ("blue dot", (50, 50, 58, 58))]
     square, dot = "A tiny square [0.12, 0.12, 0.42, 0.42]", "a dot [0.52, 0.52, 0.6, 0.6]"
     wrong = dot.replace("dot", "blue ring")
     texts = [f"{square} and {wrong}.", f"{square} and {dot}.", dot, wrong]
     true = "A tiny square [0.1, 0.1, 0.42, 0.42]"
-    assert spr_plugin.refine(picture, REGION, texts, objects, spr_box_format="llava") == [
-        f"{true}.", f"{true} and {dot}.", dot, ""
-    ]  # fmt: skip
+    named = spr_plugin.refine(picture, REGION, texts, objects, spr_box_format="llava", spr_match="name")
+    assert named == [f"{true}.", f"{true} and {dot}.", dot, ""]
 
 
 @pytest.mark.parametrize(

@@ -407,13 +407,13 @@ def test_the_method_s_flags_are_the_run_s(small):
     )
     responses(small, *({"text": text} for text in texts))
     clip = "--clip", f"{TINY}/clip", "--aspect", "square"
-    papers = "--repair coordinates --match iou --no-reject-vague"
+    papers = "--repair coordinates --no-reject-vague"
     plain = command(*clip, *papers.split())
     assert [row["not_choosable"] for row in plain] == [None, "too_few_boxes_kept", "no_box", "unparsable"]
     assert [row["s_loc"] for row in plain] == [1.0, 0.5, None, None]
-    flags = "--match-threshold 1 --count-duplicates --min-kept 0.5"
+    flags = "--match name --match-threshold 1 --count-duplicates --min-kept 0.5"
     found = command(*clip, *flags.split(), "--pairs", "pairs.jsonl", out="other.jsonl")
-    own = "--repair item --match name --reject-vague"
+    own = "--repair item --reject-vague"
     assert command(*clip, *flags.split(), *own.split(), out="same.jsonl") == found
     assert [row["not_choosable"] for row in found] == [None, None, "no_box", "unparsable"]
     assert [row["refined"] for row in found[:2]] == [f"a ring {other}", f"a ring {good}"]

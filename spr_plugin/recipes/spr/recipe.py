@@ -30,6 +30,7 @@ from spr_plugin.recipes.spr.answers import (
     scored,
     truth_of,
 )
+from spr_plugin.recipes.spr.drawing import truth_marks, written_marks
 from spr_plugin.recipes.spr.meanings import MEANINGS
 from spr_plugin.recipes.spr.missed import UNKNOWN, Completed, Order, completed, measured_order, missing_of
 from spr_plugin.recipes.spr.models import Description, Detector, Repair, Scorer
@@ -307,12 +308,12 @@ class SPR(Recipe[RegionQuery]):
 
     def draw(self, query: RegionQuery, judged: Judged) -> list[tuple[list[Mark], list[Mark]]]:
         """The region, the truth and the boxes that a text writes."""
-        around = [Mark("region", query.region.pixels()), *_truth_marks(query, judged.truth)]
+        around = [Mark("region", query.region.pixels()), *truth_marks(query, judged.truth)]
 
         def drawn(text: str) -> list[Mark]:
             # A run that is opened where its box format's plugin is missing shows its texts without boxes.
             form, size = self.box_format, (query.image.width, query.image.height)
-            return around + (_written_marks(form.parse(text, *size)) if form else [])
+            return around + (written_marks(form.parse(text, *size)) if form else [])
 
         return [(drawn(one.text), drawn(one.repaired)) for one in judged.answers]
 
@@ -332,21 +333,6 @@ class SPR(Recipe[RegionQuery]):
         """All objects of the region with their boxes, or the first of them."""
         objects = [(annotation.label, annotation.box) for annotation in query.truth]
         return self.form.render(objects[:1] if short else objects)
-
-
-def _truth_marks(query: RegionQuery, truth: Sequence[Sequence[float]] | None) -> list[Mark]:
-    """The annotations, and behind them what a detector added to them."""
-    own = [Mark("truth", one.box.pixels(), name=one.label) for one in query.truth]
-    return own + [Mark("detector", (x1, y1, x2, y2)) for x1, y1, x2, y2 in (truth or ())[len(own) :]]
-
-
-def _written_marks(parsed: Parsed) -> list[Mark]:
-    """Each box with its phrase, which several may share."""
-    return [
-        Mark("written", box.pixels(), name=mention.phrase, spans=(mention.phrase_span, span))
-        for mention in parsed.mentions
-        for box, span in zip(mention.boxes, mention.spans)
-    ]
 
 
 @hookimpl
