@@ -50,16 +50,17 @@ def attach(trainer, processor=None, **flags):
     return boot.attach(trainer, processor, flags)
 
 
-def load_run(path, plugins=()):
+def load_run(path, plugins=(), images=None):
     """The SPR run in OUTPUT_DIR, whatever became of it, for a notebook, which shows some of its pairs.
 
     ``.pairs`` and ``.candidates`` are pandas frames, ``.show(id)`` a pair on its pictures, ``.saved`` what
-    :func:`spr_plugin.runs.open` gives; see :class:`spr_plugin.notebook.saved.LoadedRun`. Nothing is written.
+    :func:`spr_plugin.runs.open` gives; see :class:`spr_plugin.notebook.saved.LoadedRun`. `images` is where
+    the pictures are, if they are not where the run found them. Nothing is written.
     """
     from spr_plugin import runs
     from spr_plugin.notebook.saved import LoadedRun
 
-    return LoadedRun(runs.open(path, plugins))
+    return LoadedRun(runs.open(path, plugins, images))
 
 
 def score(image, region, texts, objects, aspect="pad", device="cpu", **flags):

@@ -50,24 +50,29 @@ def doctor(as_json, out, command):
     sys.exit(doctor(command, out, as_json))
 
 
-@commands.command()
-@click.argument("directory")
-@click.option(
+plugin_option = click.option(
     "--spr_plugin",
     multiple=True,
-    help="Python file with the run's box format; none is loaded unless named here.",
+    help="Python file with the run's box format or recipe; none is loaded unless named here.",
 )
+images_option = click.option("--images", help="Folder of the pictures, where they moved since the run.")
+
+
+@commands.command()
+@click.argument("directory")
+@images_option
+@plugin_option
 @click.option(
     "--results",
     nargs=2,
     metavar="BASE SPR",
     help="Result folders of lmms-eval of both models: their comparison goes along.",
 )
-def report(directory, spr_plugin, results):
+def report(directory, images, spr_plugin, results):
     """Write report.html of a run; DIRECTORY is its OUTPUT_DIR."""
     from spr_plugin.report.page import write_report
 
-    print(write_report(directory, spr_plugin, results or ()))
+    print(write_report(directory, spr_plugin, results or (), images))
 
 
 @commands.command()
@@ -75,26 +80,21 @@ def report(directory, spr_plugin, results):
 @click.option("--format", type=click.Choice([*LAYOUTS]), required=True, help="The trainer's layout.")
 @click.option("--to", required=True, help="A new folder, which gets rows, pictures and a card.")
 @click.option("--link", is_flag=True, help="Link to the pictures instead of copying them.")
-@click.option(
-    "--marks", help="Leave out the pairs that this file marks.  [default: DIRECTORY/spr-marks.jsonl]"
-)
-@click.option("--spr_plugin", multiple=True, help="Python file with the run's recipe.")
-def export(directory, format, to, link, marks, spr_plugin):
+@click.option("--marks", help="File of pairs to leave out.  [default: DIRECTORY/spr-marks.jsonl]")
+@images_option
+@plugin_option
+def export(directory, format, to, link, marks, images, spr_plugin):
     """Write a run's preference pairs for another trainer; DIRECTORY is its OUTPUT_DIR."""
     from spr_plugin.tools.export import export
 
-    print(export(directory, format, to, spr_plugin, link, marks))
+    print(export(directory, format, to, spr_plugin, link, marks, images))
 
 
 @commands.command()
 @click.argument("directory")
 @click.option("--port", default=8765, show_default=True, help="Of this machine alone; 0: any that is free.")
-@click.option("--images", help="Folder of the pictures, where they moved since the run.")
-@click.option(
-    "--spr_plugin",
-    multiple=True,
-    help="Python file with the run's box format or recipe; none is loaded unless named here.",
-)
+@images_option
+@plugin_option
 def inspect(directory, port, images, spr_plugin):
     """Look at a run in the browser, also while it goes on: all queries, answers, pairs and skips; mark bad
     pairs. DIRECTORY is its OUTPUT_DIR."""

@@ -15,6 +15,7 @@ REASONS = {
     "gap_too_small": "The best answer's score is not above the worst one's, or by less than --spr_min_gap.",
     "chosen_equals_rejected": "Chosen and rejected are one text, white space aside: nothing to prefer.",
     "empty": "The answer has no words.",
+    "marked": "The pair is marked as bad: --spr_exclude_pairs names it.",
     "image_unreadable": "Its picture could not be read when the answers were judged.",
     "unparsable": "The answer tries to give coordinates, and none can be read as the model's box text.",
 }

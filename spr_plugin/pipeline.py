@@ -133,7 +133,7 @@ def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
     every = [PreferencePair.from_record(record) for record in records if "skip" not in record]
     pairs = [pair for pair in every if pair.id not in now.excluded]
     skips = [record["skip"] for record in records if "skip" in record]
-    reasons = listed(counted(skips + ["excluded"] * (len(every) - len(pairs))))
+    reasons = listed(counted(skips + ["marked"] * (len(every) - len(pairs))))
     name_strangers(now)
     _say(f"{len(pairs)} pairs from {len(queries)} queries ({reasons or 'none skipped'})")
     if not pairs:

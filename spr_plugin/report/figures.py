@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +45,7 @@ def funnel(
     scores: Iterable[Record],
     pairs: Iterable[Record],
     lengths: Iterable[Record],
+    excluded: Set[str] = frozenset(),
 ) -> list[dict]:
     """``{"name", "count", "left_out": {reason: count}}`` of each stage; what is left out was in the one
     before.
@@ -53,6 +54,7 @@ def funnel(
         skipped: pictures and queries of the source.
         pairs: records of pairs and of queries without one.
         lengths: of the pairs that train, and perhaps of those that a former one of this run's stages had.
+        excluded: ids of pairs that were not to train.
     """
     rows, invalid, unchosen = 0, Counter[str](), Counter[str]()
     for row in candidates_of(scores):
@@ -63,7 +65,8 @@ def funnel(
             unchosen[row["not_choosable"]] += 1
     reasons = {record["id"]: record.get("skip") for record in pairs}
     made, valid = list(reasons.values()).count(None), rows - invalid.total()
-    measured = len({record["pair"] for record in lengths} & reasons.keys())
+    measured = len({record["pair"] for record in lengths} & reasons.keys() - excluded)
+    marked = len(excluded & reasons.keys())
     steps = [
         ("queries", queries, skipped),
         ("candidates", rows, {}),
@@ -72,8 +75,8 @@ def funnel(
         ("preference pairs", made, counted(filter(None, reasons.values()))),
     ]
     if measured:
-        rest = {"held out, excluded or too long": made - measured}
-        steps.append(("in the DPO stage", measured, rest if measured < made else {}))
+        rest = {"marked": marked, "held out or too long": made - measured - marked}
+        steps.append(("in the DPO stage", measured, {why: count for why, count in rest.items() if count}))
     return [{"name": name, "count": count, "left_out": dict(why)} for name, count, why in steps]
 
 

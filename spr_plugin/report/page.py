@@ -22,25 +22,29 @@ from spr_plugin.report import figures
 from spr_plugin.report.examples import Pictures, Shown, clipped, examples_of
 from spr_plugin.runs import SavedRun
 from spr_plugin.runs.layout import PARTS_OF
+from spr_plugin.runs.moved import HINT
 
 
-def write_report(directory, plugins: Iterable[str] = (), results: Sequence[str] = ()) -> Path:
+def write_report(
+    directory, plugins: Iterable[str] = (), results: Sequence[str] = (), images: str | None = None
+) -> Path:
     """Write ``report.html`` of the run under ``OUTPUT_DIR/spr`` from its logs alone and return its path.
 
     Args:
         results: two result folders of lmms-eval, of the base and of the improved model, whose comparison
             goes along.
+        images: where the pictures are, if they are not where the run found them.
 
     Raises:
         UserError: ``directory`` holds no run or cannot be written, or the extra ``report`` is not installed;
             the results cannot be compared.
     """
-    run = runs.open(directory, plugins)
+    run = runs.open(directory, plugins, images)
     page, examples = template(), shown(run)
     write_text(run.folder.report, page.render(**summary(run), **examples, comparison=_compared(results)))
     lost = [picture["lost"] for one in examples["examples"] for picture in one["pictures"] if picture["lost"]]
     if lost:
-        say(f"report: {len(lost)} examples are without their picture, such as {lost[0]}")
+        say(f"report: {len(lost)} examples are without their picture, such as {lost[0]}; {HINT}")
     return run.folder.report
 
 
@@ -66,6 +70,7 @@ def summary(run: SavedRun) -> dict[str, Any]:
         scores.values(),
         run.records("pairs").values(),
         run.records("lengths").values(),
+        run.excluded,
     )
     own = run.recipe.MEANINGS if run.recipe else {}
     reasons = {reason for step in funnel for reason in step["left_out"]}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from spr_plugin.errors import UserError
 from spr_plugin.files import disk_errors
-from spr_plugin.runs.log import Log, Record, record_of
+from spr_plugin.runs.log import Log, Record, files_in, record_of
 
 # More than write to one log. A line's offset and its file's number are packed into one whole number, offset
 # × RANKS + number, since a run has millions of lines: eight bytes each in an array, not a hundred in a tuple.
@@ -61,9 +61,7 @@ class Growing:
         """
         known = {file.path for file in self._files}
         with disk_errors(self._directory):
-            self._files += [
-                _File(path) for path in sorted(self._directory.glob("rank-*.jsonl")) if path not in known
-            ]
+            self._files += [_File(path) for path in files_in(self._directory) if path not in known]
             for number, file in enumerate(self._files):
                 yield from self._more_of(number, file)
 

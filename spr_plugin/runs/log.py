@@ -111,14 +111,14 @@ class Log:
         trace.
         """
         with disk_errors(self.directory):
-            return Records(sorted(self.directory.glob("rank-*.jsonl")))
+            return Records(files_in(self.directory))
 
     def words(self, key: str) -> dict[str, int]:
         """How often each word stands under ``key`` in all records, most frequent first. It is looked for in
         their lines, in which the quotes of a text are escaped ones."""
         counts = Counter[str]()
         with disk_errors(self.directory):
-            for path in self.directory.glob("rank-*.jsonl"):
+            for path in files_in(self.directory):
                 with open(path, encoding="utf-8", errors="replace") as lines:
                     for line in lines:
                         counts.update(word for name, word in _WORD.findall(line) if name == key)
@@ -212,13 +212,21 @@ def note_begin(directory: Path, total: int, done: int) -> None:
 def lines_in(directory: Path) -> dict[str, int]:
     """File of a rank → how many lines it holds that are whole."""
     counts = {}
-    # Not by glob, to which a folder that cannot be read is an empty one.
-    for name in sorted(os.listdir(directory)) if directory.is_dir() else ():
-        if _OF_A_RANK.fullmatch(name):
-            with open(directory / name, "rb") as file:
-                blocks = iter(functools.partial(file.read, 1 << 20), b"")
-                counts[name] = sum(block.count(b"\n") for block in blocks)
+    for path in files_in(directory):
+        with open(path, "rb") as file:
+            blocks = iter(functools.partial(file.read, 1 << 20), b"")
+            counts[path.name] = sum(block.count(b"\n") for block in blocks)
     return counts
+
+
+def files_in(directory: Path) -> list[Path]:
+    """The files of all ranks in the order of their ranks; none where there is no such folder. OSError for one
+    that may not be read, which to a glob would be empty."""
+    try:
+        names = os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(directory / name for name in names if _OF_A_RANK.fullmatch(name))
 
 
 def _is_torn(path: Path) -> bool:

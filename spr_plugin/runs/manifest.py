@@ -32,6 +32,7 @@ from spr_plugin.runs.layout import (
     layout_of,
     read_manifest,
 )
+from spr_plugin.runs.log import lines_in
 
 Settings = dict[str, Any]  # flag → value, plain data
 # Which stages' records a plugin's hook shapes; the host's own training is bound by spr/training.json.
@@ -76,7 +77,8 @@ def settings_of(
         listed = [file for path in config.spr_exclude for file in exclusion_files(path)]
         hashes = [content(file)["hash"] for file in listed if file.is_file()]
         settings["queries"]["spr_exclude"] = {"path": " ".join(config.spr_exclude), "hash": digest(hashes)}
-    marks = {"path": config.spr_exclude_pairs, "hash": digest(sorted(excluded))} if excluded else None
+    marked = {"hash": digest(sorted(excluded)), "pairs": sorted(excluded)}
+    marks = {"path": config.spr_exclude_pairs, **marked} if excluded else None
     settings["dpo"]["spr_exclude_pairs"] = marks
     shaped = {
         path: {stage for hook in hooks_of(path) for stage in STAGES_OF[hook]} for path in config.spr_plugin
@@ -211,7 +213,7 @@ def said_of(folder: Folder, changed: Changes) -> str | None:
 def _cost(folder: Folder, stage: str) -> str:
     """What a stage's records took, as far as anybody knows; "" where there is nothing."""
     parts = [path for path in map(folder.path.joinpath, PARTS_OF[stage]) if path.exists()]
-    made = sum(file.read_bytes().count(b"\n") for file in parts[0].glob("rank-*.jsonl")) if parts else 0
+    made = sum(lines_in(parts[0]).values()) if parts else 0
     filled = [
         path for path in parts if path.is_file() or any(entry.name != MANIFEST for entry in path.iterdir())
     ]

@@ -8,6 +8,7 @@ plugins are found by their entry points, those of a file where it is named again
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +25,8 @@ from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.clearing import names_in
 from spr_plugin.runs.layout import LAYOUT, PARTS, Folder, part_of, read_manifest
 from spr_plugin.runs.lock import owner_of
-from spr_plugin.runs.log import Record, Records
+from spr_plugin.runs.log import Record, Records, files_in
+from spr_plugin.runs.moved import relocated
 from spr_plugin.runs.steps import StepLog
 
 T = TypeVar("T")
@@ -35,7 +37,7 @@ def _is_part(path: Path) -> bool:
     """Whether a run of ours wrote this. A folder must hold what stages write: others have such names."""
     if part_of(path.name) not in PARTS:
         return False
-    return not path.is_dir() or (path / "manifest.json").exists() or any(path.glob("rank-*.jsonl"))
+    return not path.is_dir() or (path / "manifest.json").exists() or bool(files_in(path))
 
 
 class SavedRun:
@@ -43,12 +45,13 @@ class SavedRun:
 
     Attributes:
         folder: where its files are.
+        images: a folder that its pictures are looked for in first, below it or with less of their path.
         config: flag → value that it was made with, and ``box``, its box format.
         version, layout: of the spr-plugin that wrote it.
     """
 
-    def __init__(self, folder: Folder):
-        self.folder = folder
+    def __init__(self, folder: Folder, images: str | None = None):
+        self.folder, self.images = folder, images
         self._records: dict[str, Records] = {}
         manifest = read_manifest(folder)
         parts = (folder.path / name for name in names_in(folder.path))
@@ -164,10 +167,18 @@ class SavedRun:
         """The preference pairs; queries without one are records of "pairs" alone, with the reason."""
         return self._made("pairs", PreferencePair.from_record)
 
+    @functools.cached_property
+    def excluded(self) -> frozenset[str]:
+        """Ids of the pairs that ``--spr_exclude_pairs`` named: there are such pairs, and none trained."""
+        marks = self.config.get("spr_exclude_pairs")
+        return frozenset(marks.get("pairs", ()) if isinstance(marks, dict) else ())
+
     def _made(self, stage: str, make: Callable[[Record], T]) -> list[T]:
         """What ``make`` makes of a stage's records, but of those that say why there is nothing to make."""
         try:
-            return [make(record) for record in self.records(stage).values() if "skip" not in record]
+            there = (record for record in self.records(stage).values() if "skip" not in record)
+            folder = self.images
+            return [make(relocated(record, folder) if folder else record) for record in there]
         except (KeyError, TypeError, ValueError) as error:
             where = self.folder.path / stage
             raise UserError(f"{where} holds no {stage} that this version reads ({error!r})") from None
@@ -190,7 +201,7 @@ class SavedRun:
     @functools.cached_property
     def rounds(self) -> list[SavedRun]:
         """The later rounds that were begun, each a run like this."""
-        return [SavedRun(folder) for folder in self.folder.rounds()]
+        return [SavedRun(folder, self.images) for folder in self.folder.rounds()]
 
 
 def _value(value: Any) -> Any:
@@ -200,17 +211,20 @@ def _value(value: Any) -> Any:
     return value["path"] if value.keys() >= {"path", "hash"} else {k: _value(v) for k, v in value.items()}
 
 
-def open(path: AnyPath, plugins: Iterable[str] = ()) -> SavedRun:
+def open(path: AnyPath, plugins: Iterable[str] = (), images: str | None = None) -> SavedRun:
     """The run in ``path``: OUTPUT_DIR, OUTPUT_DIR/spr, a later round in there, or a folder of ``spr sample``.
 
     Args:
         plugins: Python files of plugins that know its box format; none that the folder names is ever run.
+        images: where its pictures are, if they are not where the run found them.
 
     Raises:
-        UserError: there is no run, or one of an older layout; a plugin file is none.
+        UserError: there is no run, or one of an older layout; a plugin file is none, or no folder `images`.
     """
+    if images is not None and not os.path.isdir(images):
+        raise UserError(f"--images {images}: no such folder")
     for file in plugins:
         load_file(file)
     itself, below = Folder(path), Folder.under(path)
     with disk_errors(path):
-        return SavedRun(below if below.path.is_dir() and not itself.manifest.exists() else itself)
+        return SavedRun(below if below.path.is_dir() and not itself.manifest.exists() else itself, images)

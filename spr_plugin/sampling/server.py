@@ -26,7 +26,7 @@ from spr_plugin.config.candidates import CandidatesFlags
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_json
 from spr_plugin.redaction import redacted, secrets_of, shown
-from spr_plugin.runs.log import Log
+from spr_plugin.runs.log import Log, files_in
 from spr_plugin.sampling.deadlines import bounded_client
 from spr_plugin.sampling.replies import Malformed, answer_in, models_in
 
@@ -51,7 +51,7 @@ def name_of(config: CandidatesFlags) -> str:
 
 def served(candidates: Path) -> str | None:
     """The model that answered those in this folder; None where there are none, or nobody wrote it down."""
-    known = read_json(candidates / SERVED) if any(candidates.glob("rank-*.jsonl")) else None
+    known = read_json(candidates / SERVED) if files_in(candidates) else None
     return known["model"] if isinstance(known, dict) and isinstance(known.get("model"), str) else None
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spr_plugin import runs
-from spr_plugin.data.pictures import BadImage, MadePicture, stored_bytes, whole_size
+from spr_plugin.data.pictures import MISSING, BadImage, MadePicture, stored_bytes, whole_size
 from spr_plugin.errors import UserError
 from spr_plugin.files import disk_errors, remove, write_json, write_json_lines, write_text
 from spr_plugin.ids import digest
@@ -25,6 +25,7 @@ from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.progress import counted, listed, say
 from spr_plugin.report.page import template
 from spr_plugin.runs import SavedRun
+from spr_plugin.runs.moved import HINT
 from spr_plugin.tools.layouts import LAYOUTS, Layout, Row
 
 IMAGES = "images"  # the folder of the pictures
@@ -48,6 +49,7 @@ def export(
     plugins: Iterable[str] = (),
     link: bool = False,
     marks: str | None = None,
+    images: str | None = None,
 ) -> str:
     """Write the pairs of the run in `directory` to the new folder `to`; what was written, in a line.
 
@@ -55,11 +57,12 @@ def export(
         format: one of LAYOUTS.
         marks: a file of marked pairs, which are left out; without it that beside the run, where there is one.
         link: pictures are links to where they lie, but for those whose file asks to be turned.
+        images: where the pictures are, if they are not where the run found them.
 
     Raises:
         UserError: no run, no pair that can be written, or a folder that is there already.
     """
-    layout, run = LAYOUTS[format], runs.open(directory, plugins)
+    layout, run = LAYOUTS[format], runs.open(directory, plugins, images)
     refuse_unwritable({"--to": to}, folders=True)
     marked = read_marks(marks, "--marks") if marks else marks_at(beside(run.folder.path))
     target = Path(to)
@@ -78,7 +81,7 @@ def export(
         remove(draft)
     for later in run.rounds:
         say(f"{later.folder.path.name} is a run of its own: spr export {later.folder} …")
-    left = listed(counts["left_out"])
+    left = listed(counts["left_out"]) + (f"; {HINT}" if MISSING in counts["left_out"] else "")
     return f"{counts['pairs']} pairs in {to}" + (f" (left out: {left})" if left else "")
 
 
@@ -98,6 +101,7 @@ def write(
             names = [] if why else [pictures(source) for source in pair.pictures]
         except BadImage as error:
             why, unread = error.reason, unread or f"; the first: {error}"
+            unread += f", or {HINT}" if why == MISSING and HINT not in unread else ""
         if why:
             left_out[why] += 1
         else:

@@ -67,6 +67,8 @@ def round_of(run: SavedRun, number: int, now: float) -> Status:
     stages = [one for name in LOGS if (one := log_of(run.folder, name, now))]
     stages += filter(None, [steps_of(run, now)])
     skips = {"queries": run.skipped} | {log: run.folder.log(log).words(key) for log, key in REASONS.items()}
+    if run.excluded and (left := run.excluded & run.records("pairs").keys()):
+        skips["pairs"]["marked"] = len(left)
     probes = probes_of(run.steps)
     last, stage = max(probes, default=None), stages[-1]["stage"] if stages else None
     if stage == "queries" and number == 1 and not (run.is_sampling or has_entry(run.folder)):

@@ -3,12 +3,13 @@ the one before left.
 """
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from spr_plugin import dpo, follow
+from spr_plugin import dpo, follow, runs
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.rows import answers
 from spr_plugin.files import read_json
@@ -18,6 +19,7 @@ from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.runs.log import Log
 from spr_plugin.sampling.stage import sample
+from spr_plugin.tools.status import status_of
 from spr_plugin.training import weights
 from spr_plugin.training.engine import generating
 from spr_plugin.training.trainable import dropout_off
@@ -218,9 +220,12 @@ def test_marked_pairs_are_left_out_and_nothing_but_the_dpo_stage_is_made_again(s
     capsys.readouterr()
     second, heard = start(out, "adapter", rounds=1, spr_exclude_pairs=str(marks))
     err = capsys.readouterr().err
-    assert f"spr: {trained - 1} pairs from 6 queries (excluded 1" in err
+    assert f"spr: {trained - 1} pairs from 6 queries (marked 1" in err
     assert f"--spr_exclude_pairs {marks}: 1 of its 2 pairs, such as 0123, are not of this run" in err
     assert heard.phases.keys() == {"spr"} and not same(values(first), values(second))
+    again = runs.open(out)
+    assert again.excluded == {pairs[0]["id"], "0123"}
+    assert status_of(again, time.time())["rounds"][0]["skips"]["pairs"]["marked"] == 1
     assert {path: path.read_bytes() for path in before} == before
     mark(marks, pairs[0]["id"], "another note")
     third, heard = start(out, "adapter", rounds=1, spr_exclude_pairs=str(marks))

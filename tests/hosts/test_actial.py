@@ -90,7 +90,7 @@ def assert_both_pictures_are_shown(run) -> None:
     from spr_plugin.tools.inspect.app import application
     from spr_plugin.tools.inspect.indexed import IndexedRun
 
-    app = application(IndexedRun(run.folder.path.parent, ()), None)
+    app = application(IndexedRun(run.folder.path.parent))
     browser, made = client.TestClient(app, base_url="http://127.0.0.1:8765"), 0
     for pair in run.pairs:
         query, shown = run.queries[pair.query], browser.get(f"/pair/{pair.id}").text

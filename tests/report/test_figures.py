@@ -37,7 +37,10 @@ def test_everything_that_is_left_out_is_counted(run):
         assert steps[before]["count"] == steps[after]["count"] + sum(steps[after]["left_out"].values())
     assert steps["candidates"]["count"] == len(rows_of(run)) and steps["may be chosen, repaired"]["count"] > 0
     assert steps["in the DPO stage"]["count"] == 1
-    assert steps["in the DPO stage"]["left_out"] == {"held out, excluded or too long": 11}
+    assert steps["in the DPO stage"]["left_out"] == {"held out or too long": 11}
+    marked = {run.pairs[0].id, run.pairs[1].id, "of another run"}
+    last = figures.funnel(run.skipped, 16, [], pairs, lengths[1:] + [{"pair": run.pairs[2].id}], marked)[-1]
+    assert last["count"] == 1 and last["left_out"] == {"marked": 2, "held out or too long": 9}
 
 
 def test_nothing_is_counted_of_nothing():

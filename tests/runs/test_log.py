@@ -9,9 +9,11 @@ import zlib
 
 import pytest
 
+from spr_plugin.errors import UserError
 from spr_plugin.runs import log as log_module
+from spr_plugin.runs.growing import Growing
 from spr_plugin.runs.layout import Folder
-from spr_plugin.runs.log import BEGUN, Log
+from spr_plugin.runs.log import BEGUN, Log, lines_in
 from spr_plugin.runs.steps import StepLog, last_step, probes_of
 
 
@@ -21,6 +23,21 @@ def test_reads_all_ranks_ordered_by_id(tmp_path):
     assert list(Log(tmp_path).read().items()) == [
         (k, {"id": k, "n": n}) for k, n in (("a", 1), ("b", 2), ("c", 3))
     ]
+
+
+def test_a_folder_that_may_not_be_read_is_no_empty_one(tmp_path, ordinary_user):
+    log, growing = Log(tmp_path / "scores"), Growing(Log(tmp_path / "scores"), "id")
+    log.append({"id": "a", "reason": "no_box"})
+    log.directory.chmod(0)
+    with ordinary_user:
+        for read in (log.read, lambda: log.words("reason"), lambda: list(growing.more())):
+            with pytest.raises(UserError, match="scores.*Permission denied"):
+                read()
+        with pytest.raises(PermissionError):
+            lines_in(log.directory)
+    log.directory.chmod(0o755)
+    assert list(log.read()) == ["a"] and lines_in(log.directory) == {"rank-00000.jsonl": 1}
+    assert not Log(tmp_path / "gone").read() and lines_in(log.path / "under a file") == {}
 
 
 @pytest.mark.parametrize("cut", [1, 5, 12])

@@ -10,11 +10,13 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from spr_plugin import runs
+from spr_plugin import load_run, runs
 from spr_plugin.cli import commands
 from spr_plugin.data.pictures import ORIENTATION, MadePicture, open_image
 from spr_plugin.errors import UserError
 from spr_plugin.marks import mark
+from spr_plugin.report.page import write_report
+from spr_plugin.runs.log import Log
 from spr_plugin.tools.export import Pictures, export
 from spr_plugin.tools.layouts import LAYOUTS
 
@@ -55,6 +57,40 @@ def test_all_pairs_are_there_with_their_pictures_and_a_card(output, tmp_path, na
         named = [row.get("image") or (row.get("images") or row["images_file_names"])[0] for row in rows]
         for one, pair in zip(named, pairs):
             assert open_image(target / one).tobytes() == open_image(pair.pictures[0]).tobytes()
+
+
+def test_pictures_that_moved_are_found_below_images(finished_output, tmp_path):
+    output = finished_output(tmp_path / "out", 8)
+    for kind in ("queries", "pairs"):  # as on another machine, where the records are
+        for path in (output / "spr" / kind).glob("rank-*.jsonl"):
+            log = Log(path.parent)
+            moved = [relocate(record) for record in log.read().values()]
+            log.write(moved)
+    words = ["export", str(output), "--format", "trl", "--to", str(tmp_path / "new")]
+    refused = CliRunner().invoke(commands, words)
+    assert refused.exit_code and "missing_image 6" in str(refused.exception)
+    assert "or name their folder with --images DIR" in str(refused.exception)
+    images = os.path.dirname(runs.open(output).pairs[0].pictures[0]).replace("/elsewhere", "")
+    for folder in (images, os.path.dirname(images)):  # the folder, and one above it
+        done = CliRunner().invoke(commands, [*words, "--images", folder])
+        assert done.exit_code == 0 and done.output == f"6 pairs in {tmp_path / 'new'}\n"
+        shutil.rmtree(tmp_path / "new")
+    shown = load_run(output, images=images).show()._repr_html_()
+    assert "data:image" in shown and "not shown" not in shown
+    assert "not shown" in load_run(output).show()._repr_html_()
+    write_report(output, images=images)
+    assert "not shown" not in (output / "spr" / "report.html").read_text()
+    nowhere = CliRunner().invoke(commands, [*words, "--images", str(tmp_path / "gone")])
+    assert str(nowhere.exception) == f"--images {tmp_path / 'gone'}: no such folder"
+
+
+def relocate(record):
+    pictures = record.get("pictures", [])
+    moved = [
+        f"/elsewhere{one}" if isinstance(one, str) else {**one, "path": f"/elsewhere{one['path']}"}
+        for one in pictures
+    ]
+    return {**record, "pictures": moved} if pictures else record
 
 
 def test_scores_may_be_missing_in_all_rows_that_are_written_first(output, tmp_path, monkeypatch):

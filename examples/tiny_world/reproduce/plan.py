@@ -204,6 +204,7 @@ METHOD = {
     "temperature 0.5, lr 1e-4": tried(f"{WHOLE} --spr_temperature 0.5", "1e-4", own_answers=True),
     "coordinates go": tried(WHOLE.replace("--spr_repair item", "--spr_repair coordinates")),
     "names not matched": tried(UNMATCHED),
+    "names not matched, lr 1e-4": tried(UNMATCHED, "1e-4"),
     "duplicates counted": tried(f"{WHOLE} --spr_count_duplicates True"),
     "SFT on chosen": tried(f"{WHOLE} --spr_pairing sft"),
     "SFT on chosen, lr 1e-4": tried(f"{WHOLE} --spr_pairing sft", "1e-4"),

@@ -29,6 +29,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.marks import mark
 from spr_plugin.meanings import LEFT_OUT, REASONS, meaning_of
 from spr_plugin.recipes.base import Query
+from spr_plugin.runs.moved import HINT
 from spr_plugin.tools.inspect import pictures
 from spr_plugin.tools.inspect.choosing import ORDERS, Wanted, around, page_of
 from spr_plugin.tools.inspect.indexed import STRANGE, IndexedRound, IndexedRun
@@ -77,8 +78,8 @@ class Guarded:
 class Pages:
     """What each address answers; all in one thread, one after the other."""
 
-    def __init__(self, run: IndexedRun, images: str | None = None):
-        self.run, self.images = run, images
+    def __init__(self, run: IndexedRun):
+        self.run = run
 
     def meaning(self, word: str, shared: Mapping[str, str] = REASONS) -> str:
         recipe = self.run.rounds[0].recipe
@@ -95,6 +96,7 @@ class Pages:
         wanted, (marks, broken) = Wanted.of(request.query_params), self.run.marks()
         rows = self.run.chosen(wanted)
         page, pages, here = page_of(rows, request.query_params.get("page", "1"))
+        lost = self.run.lost(here)
         left_out = {
             reason: (count, self.meaning(reason, LEFT_OUT))
             for reason, count in self.run.rounds[0].run.skipped.items()
@@ -105,13 +107,15 @@ class Pages:
             facets=self.run.facets,
             orders={name: words for name, (words, _, _) in ORDERS.items()},
             rows=here,
+            lost=lost,
+            left_out_pairs=self.run.rounds[0].run.excluded,
             page=page,
             pages=pages,
             total=len(rows),
             all=sum(self.run.facets["state"].values()),
             marks=marks,
             meaning=self.meaning,
-            said=[*self.run.said(), *([broken] if broken else [])],
+            said=[*self.run.said(), *filter(None, [broken, _lost_line(lost)])],
             left_out=left_out,
         )
 
@@ -132,10 +136,10 @@ class Pages:
         return self.page(name, item=item, wanted=wanted, said=notes, marks=marks, **neighbours)
 
     async def query(self, request: Request) -> Response:
-        return self._shown(request, "query.html", query_item(*self._known(request, "query"), self.images))
+        return self._shown(request, "query.html", query_item(*self._known(request, "query")))
 
     async def pair(self, request: Request) -> Response:
-        return self._shown(request, "pair.html", pair_item(*self._known(request, "pair"), self.images))
+        return self._shown(request, "pair.html", pair_item(*self._known(request, "pair")))
 
     async def mark(self, request: Request) -> Response:
         """Marks a pair as bad, or takes its mark back, and goes back to its page."""
@@ -161,7 +165,7 @@ class Pages:
         try:
             picture = read(one.records("queries", row.id)[0]).pictures[request.path_params["number"]]
             of = pictures.thumbnail if "small" in request.query_params else pictures.served
-            content, kind = of(picture, self.images)
+            content, kind = of(picture, self.run.images)
         except STRANGE as error:
             raise HTTPException(404, str(error)) from None
         return Response(content, media_type=kind)
@@ -186,9 +190,17 @@ def templates() -> jinja2.Environment:
     return made
 
 
-def application(run: IndexedRun, images: str | None = None) -> Starlette:
+def _lost_line(lost: Mapping[str, str]) -> str:
+    """What to do where the files of pictures on a page are not there; "" where they all are."""
+    if not lost:
+        return ""
+    first = next(iter(lost.values()))
+    return f"The pictures of {len(lost)} queries on this page are not there, such as {first}: {HINT}."
+
+
+def application(run: IndexedRun) -> Starlette:
     """The server of a run's pages."""
-    pages = Pages(run, images)
+    pages = Pages(run)
     routes = [
         Route("/", pages.index),
         Route("/query/{id:path}", pages.query),

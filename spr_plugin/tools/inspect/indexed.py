@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from spr_plugin import runs
@@ -15,6 +16,7 @@ from spr_plugin.runs import SavedRun
 from spr_plugin.runs.growing import Growing, Replaced
 from spr_plugin.runs.layout import Folder, part_of
 from spr_plugin.runs.log import Record
+from spr_plugin.runs.moved import found
 from spr_plugin.tools.inspect.choosing import Wanted, chosen, facets
 from spr_plugin.tools.inspect.rows import FOLDED, Row
 
@@ -67,6 +69,7 @@ class IndexedRun:
     Args:
         directory: OUTPUT_DIR, OUTPUT_DIR/spr or a folder of ``spr sample``.
         plugins: files that know its box format or recipe.
+        images: a folder that its pictures are looked for in first.
 
     Attributes:
         facets: filter → its values with the number of rows that have each.
@@ -76,12 +79,12 @@ class IndexedRun:
         UserError: there is no run, or only a later round of one.
     """
 
-    def __init__(self, directory: AnyPath, plugins: tuple[str, ...] = ()):
-        run = runs.open(directory, plugins)
+    def __init__(self, directory: AnyPath, plugins: tuple[str, ...] = (), images: str | None = None):
+        run = runs.open(directory, plugins, images)
         outer = run.folder.path.resolve().parent
         if part_of(run.folder.path.resolve().name) == "round" and Folder(outer).manifest.exists():
             raise UserError(f"{directory} is a later round: give the folder of the whole run, {outer}")
-        self.directory, self.rounds = directory, [IndexedRound(run, 1)]
+        self.directory, self.images, self.rounds = directory, images, [IndexedRound(run, 1)]
         self.marks_file = beside(run.folder.path)
         self.facets: dict[str, dict[str, int]] = {}
         self._queries: dict[str, str] = {}  # pair → query
@@ -95,14 +98,14 @@ class IndexedRun:
         """Take in what was written since."""
         known = len(self.rounds)
         for number, folder in enumerate(self.folder.rounds()[known - 1 :], known + 1):
-            self.rounds.append(IndexedRound(SavedRun(folder), number))
+            self.rounds.append(IndexedRound(SavedRun(folder, self.images), number))
         changed = len(self.rounds) != known
         for place, one in enumerate(self.rounds):
             try:
                 changed |= one.read_on()
             except Replaced:
-                run = runs.open(self.directory) if place == 0 else SavedRun(one.run.folder)
-                self.rounds[place:], self.facets = [IndexedRound(run, place + 1)], {}
+                again = SavedRun(one.run.folder, self.images)
+                self.rounds[place:], self.facets = [IndexedRound(again, place + 1)], {}
                 return self.refresh()
         if changed or not self.facets:
             self.facets = facets(self.rows())
@@ -120,6 +123,16 @@ class IndexedRun:
     def pair(self, id: str) -> tuple[IndexedRound, Row] | None:
         """The same of the query of a pair."""
         return self.query(self._queries[id]) if id in self._queries else None
+
+    def lost(self, rows: Iterable[Row]) -> dict[str, str]:
+        """Query → path of its first picture, of those whose file is at no place."""
+        lost = {}
+        for row in rows:
+            with contextlib.suppress(*STRANGE):
+                path = self.rounds[row.round - 1].records("queries", row.id)[0]["pictures"][0]["path"]
+                if found(path, self.images) is None:
+                    lost[row.id] = path
+        return lost
 
     def marks(self) -> tuple[Marks, str]:
         """The marks, and a line where their file cannot be read."""

@@ -12,6 +12,7 @@ from spr_plugin.meanings import SCORE, meaning_of
 from spr_plugin.pairing import PreferencePair, answer_of
 from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Query, unjudged
 from spr_plugin.runs.log import Record
+from spr_plugin.runs.moved import found
 from spr_plugin.tools.inspect import pictures
 from spr_plugin.tools.inspect.indexed import STRANGE, IndexedRound
 from spr_plugin.tools.inspect.layers import KINDS, WIDTH, Drawn, drawn
@@ -89,8 +90,8 @@ class Item:
 class Reader:
     """Makes an item of a query's records; what cannot be read is noted, and the rest shown."""
 
-    def __init__(self, one: IndexedRound, row: Row, images: str | None):
-        self.one, self.images, self.item = one, images, Item(row)
+    def __init__(self, one: IndexedRound, row: Row):
+        self.one, self.images, self.item = one, one.run.images, Item(row)
         self.query = self._query()
         recipe = one.recipe.of(self.query) if one.recipe and self.query else one.recipe
         self.meanings: Mapping[str, str] = recipe.MEANINGS if recipe else {}
@@ -117,7 +118,7 @@ class Reader:
                 "width": picture.width,
                 "height": picture.height,
                 "view": f"0 0 {WIDTH:g} {WIDTH * picture.height / picture.width:.3f}",
-                "there": pictures.found(picture.path, self.images) is not None,
+                "there": found(picture.path, self.images) is not None,
                 "trouble": pictures.trouble(picture, self.images),
             }
             for number, picture in enumerate(query.pictures)
@@ -206,9 +207,9 @@ def shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def query_item(one: IndexedRound, row: Row, images: str | None) -> Item:
+def query_item(one: IndexedRound, row: Row) -> Item:
     """A query with all of its answers."""
-    reader = Reader(one, row, images)
+    reader = Reader(one, row)
     item, (ids, judged) = reader.item, reader.judged()
     marks = reader.marks(judged) or reader.marks(Judged(None, (unjudged(""),)))
     item.around = _around(reader, marks)
@@ -226,15 +227,17 @@ def query_item(one: IndexedRound, row: Row, images: str | None) -> Item:
     return item
 
 
-def pair_item(one: IndexedRound, row: Row, images: str | None) -> Item:
+def pair_item(one: IndexedRound, row: Row) -> Item:
     """A query's pair: chosen beside rejected, and where both come from."""
-    reader = Reader(one, row, images)
+    reader = Reader(one, row)
     item, (ids, judged) = reader.item, reader.judged()
     try:
         pair = PreferencePair.from_record(one.records("pairs", row.id)[0])
     except STRANGE as error:
         raise UserError(f"pair {row.pair} cannot be read by this version ({error!r})") from None
     item.question = pair.prompt
+    if pair.id in one.run.excluded:
+        item.notes.append("The run did not train on this pair: --spr_exclude_pairs named it.")
     marks = reader.marks(judged)
     known = {id: (answer, both) for id, answer, both in zip(ids, judged.answers, marks)}
     best, best_marks = known.get(pair.chosen_candidate) or _alone(reader, pair.chosen)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import PurePath
 
 from PIL import Image
 
 from spr_plugin.data.pictures import MadePicture, Picture, header_size, open_image, opened, stored_bytes
 from spr_plugin.drawing import shrunk
 from spr_plugin.errors import UserError
+from spr_plugin.runs.moved import found, places
 
 SHOWN = {
     "JPEG": "image/jpeg",
@@ -21,29 +19,7 @@ SHOWN = {
     "GIF": "image/gif",
     "BMP": "image/bmp",
 }
-MOST_PLACES = 8  # that are looked at
 THUMBNAIL = 176  # of its longer side, in pixels
-
-
-def places(path: str, folder: str | None) -> list[str]:
-    """Where a picture may be, of which the first that is there counts: below `folder`, with as much of its
-    logged path as may be, and where the log says.
-
-    >>> places("/coco/train/7.jpg", "/mnt")
-    ['/mnt/coco/train/7.jpg', '/mnt/train/7.jpg', '/mnt/7.jpg', '/coco/train/7.jpg']
-    """
-    return [*(_below(path, folder) if folder else ()), os.path.abspath(path)]
-
-
-def _below(path: str, folder: str) -> Iterator[str]:
-    parts = [part for part in PurePath(path).parts if part not in ("..", os.sep)]
-    for start in range(max(0, len(parts) - MOST_PLACES), len(parts)):
-        yield os.path.abspath(os.path.join(folder, *parts[start:]))
-
-
-def found(path: str, folder: str | None) -> str | None:
-    """The place where a picture's file is, None where it is at none."""
-    return next((place for place in places(path, folder) if os.path.isfile(place)), None)
 
 
 def trouble(picture: Picture, folder: str | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from collections.abc import Iterable
 
@@ -36,10 +35,8 @@ def serve(
         raise UserError(
             f"spr inspect needs starlette, uvicorn and jinja2 ({why}): pip install 'spr-plugin[inspect]'"
         ) from None
-    if images is not None and not os.path.isdir(images):
-        raise UserError(f"--images {images}: no such folder")
     with listening(port) as own:
-        app = application(IndexedRun(directory, tuple(plugins)), images)
+        app = application(IndexedRun(directory, tuple(plugins), images))
         print(f"http://{ADDRESS}:{own.getsockname()[1]}/ shows {directory}; Ctrl-C ends it", flush=True)
         settings = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, lifespan="off"

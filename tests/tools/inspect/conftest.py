@@ -140,7 +140,7 @@ def pages():
     from spr_plugin.tools.inspect.indexed import IndexedRun
 
     def browse(directory, images=None, plugins=()):
-        app = application(IndexedRun(directory, plugins), images)
+        app = application(IndexedRun(directory, plugins, images))
         return TestClient(app, base_url="http://127.0.0.1:8765", follow_redirects=True)
 
     return browse

@@ -353,6 +353,19 @@ def test_pictures_that_moved_are_found_below_images_or_it_is_said_where_they_wer
     assert f"{tmp_path}/images/0.png; {tmp_path}/0.png; {tmp_path}/images/0.png" in other.text
 
 
+def test_the_list_says_whose_pictures_are_not_there(made_run, pages, tmp_path):
+    (tmp_path / "images").rename(tmp_path / "moved")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "moved" / "1.png").rename(tmp_path / "images" / "1.png")
+    answer = pages(made_run.output).get("/")
+    lost = Page(answer)
+    assert "The pictures of 5 queries on this page are not there, such as" in lost.text
+    assert "name their folder with --images DIR" in lost.text and answer.text.count(">not there<") == 5
+    assert len(lost.all("img")) == 1
+    found = Page(pages(made_run.output, images=str(tmp_path / "moved")).get("/"))
+    assert "on this page are not there" not in found.text and len(found.all("img")) == 6
+
+
 def test_another_picture_in_its_place_is_said(made_run, pages, tmp_path):
     Image.new("RGB", (10, 10)).save(tmp_path / "images" / "0.png")
     (tmp_path / "images" / "1.png").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")

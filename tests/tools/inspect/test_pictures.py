@@ -1,4 +1,4 @@
-"""Where a picture is looked for, and what of it a browser is given: the pixels that the run saw."""
+"""What of a picture a browser is given: the pixels that the run saw."""
 
 import io
 
@@ -8,31 +8,7 @@ from PIL import Image
 
 from spr_plugin.data.pictures import MadePicture, Picture, open_image
 from spr_plugin.errors import UserError
-from spr_plugin.tools.inspect.pictures import THUMBNAIL, found, places, served, thumbnail, trouble
-
-
-def test_places_begin_with_most_of_the_path_and_never_leave_the_folder(tmp_path):
-    assert places("/coco/train/7.jpg", "/mnt") == [
-        "/mnt/coco/train/7.jpg", "/mnt/train/7.jpg", "/mnt/7.jpg", "/coco/train/7.jpg"
-    ]  # fmt: skip
-    assert places("/coco/7.jpg", None) == ["/coco/7.jpg"]
-    for path in ("../../etc/passwd", "/a/../../b", "/" + "x/" * 500 + "y"):
-        *below, _ = places(path, "/mnt")
-        assert (
-            below
-            and len(below) <= 8
-            and all(place.startswith("/mnt/") and ".." not in place for place in below)
-        )
-
-
-def test_the_folder_that_was_named_comes_first(tmp_path):
-    for folder in ("new/train", "old/train"):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "7.png").write_bytes(b"")
-    logged = str(tmp_path / "old" / "train" / "7.png")
-    assert found(logged, None) == logged
-    assert found(logged, str(tmp_path / "new")) == str(tmp_path / "new" / "train" / "7.png")
-    assert found(str(tmp_path / "nothing.png"), str(tmp_path)) is None
+from spr_plugin.tools.inspect.pictures import THUMBNAIL, served, thumbnail, trouble
 
 
 @pytest.mark.parametrize(
