@@ -20,7 +20,7 @@ LOSS_TYPES = (
     *("sigmoid", "hinge", "ipo", "robust", "sigmoid_norm", "bco_pair", "nca_pair", "apo_zero", "sft"),
     *("dpop", "kl_words"),  # which TRL does not have
 )
-SFT_WEIGHT = 10.0  # of the chosen answer, beside a loss of preference: docs/reproduction.md
+SFT_WEIGHT = 3.0  # of the chosen answer, beside a loss of preference: docs/reproduction.md
 TOKEN_KINDS = ("words", "coordinates", "changed", "unchanged")
 
 

@@ -303,7 +303,7 @@ def test_losses_that_make_no_sense_are_one_line(flags, words):
 
 
 def test_flags_name_the_losses():
-    assert SPRConfig(spr=True).losses() == (["sigmoid", "sft"], [1.0, 10.0])
+    assert SPRConfig(spr=True).losses() == (["sigmoid", "sft"], [1.0, 3.0])
     assert SPRConfig(spr=True, spr_loss_type=["sigmoid"]).losses() == (["sigmoid"], [1.0])
     assert SPRConfig(spr=True, spr_loss_type=["ipo", "sft"], spr_loss_weights=[1.0, 0.5]).losses() == (
         ["ipo", "sft"],
@@ -340,7 +340,7 @@ def test_a_file_sets_flags_and_the_trainer_s_arguments(tmp_path, suffix, text):
         ("loss_type: [sigmoid, sft]", {}, [1.0, 1.0]),  # TRL's own default, not ours
         ("loss_type: [sigmoid, sft]\nloss_weights: [1, 3]", {}, [1.0, 3.0]),
         ("loss_type: [sigmoid, sft]", {"spr_loss_weights": [1.0, 2.0]}, [1.0, 2.0]),
-        ("beta: 0.3", {}, [1.0, 10.0]),
+        ("beta: 0.3", {}, [1.0, 3.0]),
     ],
 )
 def test_losses_that_a_file_names_weigh_what_they_weigh_in_trl(tmp_path, text, flags, weights):

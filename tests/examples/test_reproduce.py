@@ -40,7 +40,7 @@ def at_the_root(monkeypatch):
 def small(monkeypatch):
     """A study of a few scenes."""
     monkeypatch.setitem(plan.SCENES, "spr", 12)
-    monkeypatch.setattr(plan, "ASKED", {"count": 10, "described": 3, "seed": 90})
+    monkeypatch.setattr(plan, "ASKED", {"count": 10, "described": 3})
 
 
 def study(tmp_path, which="full") -> run.Study:
@@ -149,7 +149,8 @@ def test_scenes_of_all_splits_differ_by_hash():
     """At the study's own seeds: the embedded weights were taught on pretrain, SPR and SFT have their own
     splits.
     """
-    asked = {scene.key for split in ("test", "val") for scene in scenes.scenes(split, 60, plan.ASKED["seed"])}
+    splits = plan.ASKED_SEEDS.items()
+    asked = {scene.key for split, seed in splits for scene in scenes.scenes(split, 60, seed)}
     trained = {
         scene.key
         for split, seeds in (("pretrain", (0,)), ("sft", (0,)), ("spr", plan.SEEDS))

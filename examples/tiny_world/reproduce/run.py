@@ -127,7 +127,8 @@ class Study:
                 for known in (self.base(self.plan.lender, seed)[0], self.file(self.plan.lender, seed))
             ),
         )
-        asked = {"split": self.plan.split, "count": plan.ASKED["count"], "seed": plan.ASKED["seed"]}
+        asked = plan.asked(self.plan.split)
+        asked = {"split": self.plan.split, "count": asked["count"], "seed": asked["seed"]}
         data, evaluation = (
             training_data(self.out, manifest["world"]),
             evaluation_data(self.out, self.plan.split),
@@ -154,7 +155,7 @@ class Study:
     def asked(self, name: str) -> dict:
         return {
             "split": self.plan.split,
-            "asked": plan.ASKED,
+            "asked": plan.asked(self.plan.split),
             "tasks": self.plan.variants[name].tasks,
             "weights": weights_hash(WORLD),
         }
@@ -231,7 +232,7 @@ def training_data(out: Path, world: dict) -> Path:
 
 def evaluation_data(out: Path, split: str) -> Path:
     """All that is asked about scenes of one split."""
-    return written(out / f"data-{split}", scenes.write_evaluation, {"split": split, **plan.ASKED})
+    return written(out / f"data-{split}", scenes.write_evaluation, {"split": split, **plan.asked(split)})
 
 
 def written(folder: Path, write: Callable, settings: dict) -> Path:
