@@ -226,7 +226,7 @@ def names(value) -> set[str]:
     return {value} if isinstance(value, str) else set()
 
 
-FORMATS = {"%+.1f", "%.0f", "+.2f"}
+FORMATS = {"%+.1f", "%.1f", "%.0f", "+.2f"}
 
 
 def test_the_page_has_no_number_of_its_own(committed):

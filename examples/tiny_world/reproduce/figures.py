@@ -64,6 +64,7 @@ def findings(results: Path) -> dict:
         },
         "stages": {name: stage(found[name][min(found[name])]) for name in STAGES if name in found},
         "bare_names": targets.bare_names(found.get(plan.MAIN, {})),
+        "core_hours": sum(unit["seconds"] for units in found.values() for unit in units.values()) / 3600,
         "moves": moves(found),
         "grpo": spent(found),
         "why": {

@@ -24,6 +24,7 @@ import plan  # noqa: E402
 import targets  # noqa: E402
 import words  # noqa: E402
 from paired import BOXES, GROWTH  # noqa: E402
+from spr_plugin.config import SPRConfig  # noqa: E402
 from spr_plugin.eval_tasks import metrics  # noqa: E402
 from spr_plugin.files import read_json, write_text  # noqa: E402
 from spr_plugin.report import charts  # noqa: E402
@@ -86,8 +87,22 @@ def page(facts: Mapping) -> str:
         row=functools.partial(targets.row_of, facts),
         targets=targets,
         smallest=figures.smallest(facts["why"]["parts"]),
+        default=default,
         tables=tables(facts),
     )
+
+
+def default(name: str) -> str:
+    """The value of ``--spr_NAME`` that no flag gives, as a command line has it."""
+    config = SPRConfig(spr=True)
+    value = config.losses()[1] if name == "loss_weights" else getattr(config, f"spr_{name}")
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in as_list(value))
+
+
+def as_list(value) -> list:
+    return value if isinstance(value, list) else [value]
 
 
 def tables(facts: Mapping) -> str:
