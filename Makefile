@@ -81,6 +81,7 @@ test-zero: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -q tests/dpo/campaign_zero.py
 
 bench: $(VENV)/.installed
+	for name in scoring startup dpo_step forecast hostile_text; do $(VENV)/bin/python benchmarks/$$name.py --json benchmarks/results/$$name.json || exit; done
 	$(VENV)/bin/python benchmarks/sampling.py --parts tiny large ranks --json benchmarks/results/sampling.json
 	$(VENV)/bin/python benchmarks/zero3_sampling.py --json benchmarks/results/zero3_sampling.json
 	$(VENV)/bin/python benchmarks/annotations.py --whole --json benchmarks/results/annotations.json

@@ -46,7 +46,9 @@ def compare(a: str, b: str, out: str | None = None) -> dict:
 
 
 def compared(a: Results, b: Results) -> dict:
-    """``{"a", "b", "files": {"a", "b"}, "tasks": {task: {"rows", "signature", "flips"}}}``, plain data."""
+    """``{"a", "b", "files", "made": {"a", "b"} each, "tasks": {task: {"rows", "signature", "flips"}}}``,
+    plain data.
+    """
     if set(a.tasks) != set(b.tasks):
         only = ", ".join(sorted(set(a.tasks) ^ set(b.tasks)))
         raise UserError(f"{a.folder} and {b.folder} are of different tasks; only one of them has {only}")
@@ -56,7 +58,8 @@ def compared(a: Results, b: Results) -> dict:
     if sum(any("iou" in pair[1] for pair in several) for several in pairs.values()) > 1:
         tasks = {ALL: _task(boxes, {}, {}), **tasks}
     files = {side: [str(file) for file in run.files] for side, run in (("a", a), ("b", b))}
-    return {"a": str(a.folder), "b": str(b.folder), "files": files, "tasks": tasks}
+    made = {"a": dict(a.made), "b": dict(b.made)}
+    return {"a": str(a.folder), "b": str(b.folder), "files": files, "made": made, "tasks": tasks}
 
 
 def _paired(task: str, a: Results, b: Results) -> list[tuple[dict, dict, dict]]:
@@ -174,6 +177,7 @@ def _flips(pairs: Sequence[tuple[dict, dict, dict]]) -> dict:
             "id": x["id"],
             "image": d["image"],
             "picture": d.get("picture"),
+            "phrase": x.get("phrase"),
             **{name: d[name] for name in ("question", "answer_a", "answer_b")},
             "truth": x["truth"],
             "a": x["predicted"],

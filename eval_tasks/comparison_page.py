@@ -77,7 +77,8 @@ def _clipped(flip: Mapping) -> dict:
     """The flip with as much of its texts as a page shows."""
     from spr_plugin.report.examples import clipped
 
-    texts = {name: flip[name] for name in ("question", "answer_a", "answer_b") if flip[name] is not None}
+    names = ("phrase", "question", "answer_a", "answer_b")
+    texts = {name: flip[name] for name in names if flip[name] is not None}
     return {**flip, **{name: clipped(text) for name, text in texts.items()}}
 
 

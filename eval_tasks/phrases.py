@@ -69,11 +69,9 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
         boxes = [] if unread else [box.pixels() for place in predicted for box in place.boxes]
         truth, reason = merged(phrase["boxes"]), unread
         ceiling = rounded_iou(form, true_box(doc, truth))
-        items.append(
-            metrics.box_item(
-                phrase["id"], [truth], merged(boxes) if boxes else None, reason, len(boxes), ceiling
-            )
-        )
+        box = merged(boxes) if boxes else None
+        item = metrics.box_item(phrase["id"], [truth], box, reason, len(boxes), ceiling)
+        items.append({**item, "phrase": phrase["phrase"]})  # the question names them all
         lone = boxes[0] if boxes else None
         first.append(metrics.box_item(phrase["id"], [truth], lone, reason, len(boxes))["iou"])
         any_box.append(metrics.box_item(phrase["id"], phrase["boxes"], lone, reason, len(boxes))["iou"])

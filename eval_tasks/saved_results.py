@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from spr_plugin.boxes import finite
@@ -13,15 +13,19 @@ from spr_plugin.loading import read_json, read_json_lines
 SAMPLES = re.compile(r"(?P<time>(?:(?!_samples_)\w)+)_samples_(?P<task>.+)\.jsonl")
 
 
+MADE = ("model", "model_args", "date", "lmms_eval_version")
+
+
 @dataclass(frozen=True)
 class Results:
-    """The samples of one result folder: task → document id → its record in lmms-eval's samples file; and the
-    files that hold them.
+    """The samples of one result folder: task → document id → its record in lmms-eval's samples file; the
+    files that hold them; and what lmms-eval says of the run (`made`: model, model_args, date, its version).
     """
 
     folder: Path
     tasks: Mapping[str, Mapping[str | int, dict]]
     files: tuple[Path, ...]
+    made: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_run(folder: Path) -> Results:
@@ -48,9 +52,11 @@ def read_run(folder: Path) -> Results:
     homes = sorted({str(file.parent) for file, records in read.items() if records})
     if len(homes) > 1:
         raise UserError(f"{folder} holds {len(homes)} runs ({', '.join(homes)}): name the folder of one")
-    _refuse_several_models([file.with_name(f"{time}_results.json") for time, _, file in saved if read[file]])
+    results = [file.with_name(f"{time}_results.json") for time, _, file in saved if read[file]]
+    _refuse_several_models(results)
     newest = dict(sorted(newest.items()))
-    return Results(folder, {task: read[file] for task, file in newest.items()}, tuple(newest.values()))
+    tasks = {task: read[file] for task, file in newest.items()}
+    return Results(folder, tasks, tuple(newest.values()), _made(results[-1]))
 
 
 def _records(file: Path) -> dict[str | int, dict]:
@@ -90,6 +96,15 @@ def _refuse_several_models(results: Iterable[Path]) -> None:
             f"{file.parent} holds the samples of {len(of)} models: {'; '.join(names)}; give each an "
             "--output_path of its own, and move the files of all but one away"
         )
+
+
+def _made(results: Path) -> dict[str, str]:
+    """What a file of lmms-eval's says of its run, as far as it is there and says it."""
+    content = read_json(results, str(results)) if results.is_file() else None
+    if not isinstance(content, dict):
+        return {}
+    told = {**content, **(_config(results) or {})}
+    return {name: str(told[name]) for name in MADE if told.get(name)}
 
 
 def _config(results: Path) -> dict | None:

@@ -88,8 +88,8 @@ def score(image, region, texts, objects, aspect="pad", device="cpu", **flags):
 
 
 def refine(image, region, texts, objects, aspect="pad", **flags):
-    """The answers with their boxes repaired; arguments as for :func:`score`. No model is asked: names agree
-    by their nouns alone (``spr_match``), and objects that an answer misses are not added.
+    """The answers with their boxes repaired; arguments as for :func:`score`. No model is asked: with
+    ``spr_match="name"`` names agree by their nouns alone, and objects that an answer misses are not added.
     """
     from spr_plugin.notebook import answers
 

@@ -58,7 +58,11 @@ def test_what_spr_finds_wrong_with_an_answer_has_its_sentence():
 
 def test_spr_s_terms_have_their_sentences():
     terms = words(r'"(s_\w+)": s_', "recipes/spr/scoring.py")
-    assert {"s_crop", "s_local", "s_sem", "s_loc"} == terms and terms | {"kept", "S"} <= MEANINGS.keys()
+    assert {"s_crop", "s_local", "s_sem", "s_loc"} == terms
+    counts = words(r'"(\w+)": float\(', "recipes/spr/missed.py") | words(
+        r'"(\w+)": repaired\.share', "recipes/spr/recipe.py"
+    )
+    assert counts == {"added", "missed", "kept"} and terms | counts | {"S"} <= MEANINGS.keys()
 
 
 def test_a_recipe_s_own_meaning_comes_first_and_nobody_s_is_empty():

@@ -100,6 +100,7 @@ def shown(run: SavedRun) -> dict[str, Any]:
         "folder": str(run.folder),
         "state": run.state,
         "version": run.version,
+        "versions": run.versions,
         "config": {name: clipped(str(value)) for name, value in run.config.items()},
         "stages": _stages(run),
         "rounds": [str(one.folder.path.name) for one in run.rounds],

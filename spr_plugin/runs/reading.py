@@ -47,7 +47,7 @@ class SavedRun:
         folder: where its files are.
         images: a folder that its pictures are looked for in first, below it or with less of their path.
         config: flag → value that it was made with, and ``box``, its box format.
-        version, layout: of the spr-plugin that wrote it.
+        version, layout: of the spr-plugin that wrote it; `versions` of what it stood on.
     """
 
     def __init__(self, folder: Folder, images: str | None = None):
@@ -62,6 +62,7 @@ class SavedRun:
             )
         manifest = manifest or {}
         self.config: dict[str, Any] = manifest.get("config", {})
+        self.versions: dict[str, str] = manifest.get("versions", {})
         self.version, self.layout = manifest.get("version"), manifest.get("layout", 1 if manifest else LAYOUT)
         if self.layout < LAYOUT:
             raise UserError(

@@ -14,7 +14,7 @@ pytest.importorskip("datasets")
 
 from spr_plugin.cli import commands
 from spr_plugin.errors import UserError
-from spr_plugin.eval_tasks import captions, description, rec, saved_results, short_answers
+from spr_plugin.eval_tasks import captions, description, phrases, rec, saved_results, short_answers
 from spr_plugin.eval_tasks import compare as module
 
 BOX = [20.0, 20.0, 60.0, 60.0]
@@ -109,6 +109,10 @@ def test_pages_are_written(tmp_path):
     Image.new("RGB", (100, 100), (9, 9, 9)).save(tmp_path / "a.png")
     picture = str(tmp_path / "a.png")
     a, b = rec_run(tmp_path / "a", 0.9, picture), rec_run(tmp_path / "b", 0.1, picture)
+    told = {"config": {"model": "spr_llava", "model_args": "pretrained=spr<b>"}, "date": "20261130"}
+    for samples in b.glob("*_samples_*"):
+        stamp, _, _ = samples.name.partition("_samples_")
+        (b / f"{stamp}_results.json").write_text(json.dumps(told))
     done = CliRunner().invoke(commands, ["compare", str(a), str(b), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0 and "Signature: the gain" in done.output and "| Acc@0.5 |" in done.output
     page = (tmp_path / "out/compare.html").read_text()
@@ -118,6 +122,8 @@ def test_pages_are_written(tmp_path):
         and "http" not in re.sub(r'xmlns="[^"]*"', "", page)
     )
     compared = json.loads((tmp_path / "out/compare.json").read_text())
+    made = {"model": "spr_llava", "model_args": "pretrained=spr<b>", "date": "20261130"}
+    assert compared["made"] == {"a": {}, "b": made} and "pretrained=spr&lt;b&gt;</code>" in page
     flips = compared["tasks"]["spr_refcoco_val"]["flips"]
     (hits,) = [row for row in compared["tasks"]["spr_refcoco_val"]["rows"] if row["figure"] == "Acc@0.5"]
     a_hits, b_hits = hits["a"], hits["b"]
@@ -265,6 +271,22 @@ def test_samples_that_are_no_pair_are_one_line(tmp_path, change, words):
         with pytest.raises(UserError, match=re.escape(words)):
             module.compare(*folders)
         assert done.exit_code and not isinstance(done.exception, (KeyError, TypeError, AttributeError))
+
+
+def test_a_flip_names_the_phrase_that_was_asked_among_several(tmp_path):
+    doc = {"id": "1", "image_id": "1", "width": 100, "height": 100, "box_format": "llava:square"}
+    doc["phrases"] = [{"id": str(n), "phrase": f"a cat {n}", "boxes": [BOX]} for n in range(3)]
+    x1, y1, x2, y2 = (value / 100 for value in BOX)
+    right, wrong = (f"a cat {{}} [{x1}, {y1}, {x}, {y}]" for x, y in ((x2, y2), (1.0, 1.0)))
+    first = ", ".join(right.format(number) for number in range(3))
+    second = ", ".join((wrong if number == 1 else right).format(number) for number in range(3))
+    a, b = (
+        write_run(tmp_path / name, [phrases.process_results(doc, [answer])], "spr_flickr30k_val")
+        for name, answer in (("a", first), ("b", second))
+    )
+    (flip,) = module.compare(a, b)["tasks"]["spr_flickr30k_val"]["flips"]["shown"]
+    assert flip["phrase"] == "a cat 1"
+    assert "Phrase: <b>a cat 1</b>" in (b / "compare.html").read_text()
 
 
 def test_blank_lines_are_no_records(tmp_path):

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from spr_plugin.tools import demo
 
 SEEDS = (0, 1, 2)
-# Scenes: SPR's differ between seeds, the asked ones (`split` val or test, of seeds that nothing else uses) are
-# the same for all. Another default is measured on other test scenes than the one before it: 90 had been read.
+# Scenes: SPR's differ between seeds, the asked ones (`split` val or test, of seeds that nothing else uses)
+# are the same for all. Another default is measured on other test scenes than the one before it: 90 was read.
 ASKED = {"count": 500, "described": 400}
 ASKED_SEEDS = {"val": 90, "test": 91}
 SCENES = {"sft": 8, "spr": 2300, "val": 0, "test": 0}
