@@ -14,7 +14,7 @@ MEANINGS = {
     "empty": "No word is left of the answer without its coordinates.",
     "no_box": "The answer gives no box.",
     "not_finite": "The scorer gave a number that is none.",
-    "no_box_survived": "Repair left no box: none matches a true one by an IoU over 0.5 (or by name, if asked).",
+    "no_box_survived": "Repair left no box: none matches a true one, by an IoU over 0.5.",
     "too_few_boxes_kept": "Repair kept a smaller share of the boxes than --spr_min_kept: words lost theirs.",
     "cannot_cut": "With --spr_repair item a lost box's words could not be cut out of their sentence; of"
     " languages other than English most cannot, and --spr_repair coordinates lets them stay.",
