@@ -123,20 +123,26 @@ class Plan:
 
 
 CLIP_L = 427_944_193 * FP32  # of CLIP-L/14-336 with both towers, as a scorer holds it
-# LLaVA-1.5-7B in bf16 with the stage's adapter in fp32: Llama-2-7B, CLIP-L/14-336, a projector.
-_LLAMA = Stack(layers=32, width=4096, inner=11008, heads=32, key_heads=32, head_width=128)
-LLAVA_7B = Shape(
-    language=_LLAMA,
-    tower=Stack(layers=24, width=1024, inner=4096, heads=16, key_heads=16, head_width=64, products=2),
-    vocabulary=32000,
-    weights=2 * (6_738_415_616 + 303_507_456 + 20_979_712) + FP32 * _LLAMA.adapter(16),
-    trained=_LLAMA.adapter(16),
-    trained_bytes=FP32,
-    image_tokens=576,
-    patches=577,
-    scorer=CLIP_L,
-    saved=2 * (6_738_415_616 + 20_979_712),
-)
+
+
+def _llava(language: Stack, language_weights: int, projector: int) -> Shape:
+    """LLaVA-1.5 in bf16 with the stage's adapter in fp32: Llama 2, CLIP-L/14-336, a projector."""
+    return Shape(
+        language=language,
+        tower=Stack(layers=24, width=1024, inner=4096, heads=16, key_heads=16, head_width=64, products=2),
+        vocabulary=32000,
+        weights=2 * (language_weights + 303_507_456 + projector) + FP32 * language.adapter(16),
+        trained=language.adapter(16),
+        trained_bytes=FP32,
+        image_tokens=576,
+        patches=577,
+        scorer=CLIP_L,
+        saved=2 * (language_weights + projector),
+    )
+
+
+LLAVA_7B = _llava(Stack(32, 4096, 11008, heads=32, key_heads=32, head_width=128), 6_738_415_616, 20_979_712)
+LLAVA_13B = _llava(Stack(40, 5120, 13824, heads=40, key_heads=40, head_width=128), 13_015_864_320, 31_467_520)
 
 
 def memory(shape: Shape, plan: Plan) -> dict[str, int]:
