@@ -127,18 +127,10 @@ CLIP_L = 427_944_193 * FP32  # of CLIP-L/14-336 with both towers, as a scorer ho
 
 def _llava(language: Stack, language_weights: int, projector: int) -> Shape:
     """LLaVA-1.5 in bf16 with the stage's adapter in fp32: Llama 2, CLIP-L/14-336, a projector."""
-    return Shape(
-        language=language,
-        tower=Stack(layers=24, width=1024, inner=4096, heads=16, key_heads=16, head_width=64, products=2),
-        vocabulary=32000,
-        weights=2 * (language_weights + 303_507_456 + projector) + FP32 * language.adapter(16),
-        trained=language.adapter(16),
-        trained_bytes=FP32,
-        image_tokens=576,
-        patches=577,
-        scorer=CLIP_L,
-        saved=2 * (language_weights + projector),
-    )
+    tower = Stack(24, 1024, 4096, heads=16, key_heads=16, head_width=64, products=2)
+    own, adapter = language_weights + projector, language.adapter(16)
+    loaded, tokens = 2 * (own + 303_507_456) + FP32 * adapter, 576
+    return Shape(language, tower, 32000, loaded, adapter, FP32, tokens, tokens + 1, CLIP_L, saved=2 * own)
 
 
 LLAVA_7B = _llava(Stack(32, 4096, 11008, heads=32, key_heads=32, head_width=128), 6_738_415_616, 20_979_712)

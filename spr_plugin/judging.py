@@ -9,9 +9,8 @@ from dataclasses import asdict
 from PIL import Image
 
 from spr_plugin.data.pictures import prefetch, read_all
-from spr_plugin.errors import UserError
 from spr_plugin.progress import progress, say
-from spr_plugin.recipes.base import UNREADABLE, Judged, Query, Recipe, unjudged
+from spr_plugin.recipes.base import Judged, Query, Recipe, unjudged
 from spr_plugin.runs.log import Log
 from spr_plugin.training import ranks, weights
 
@@ -40,22 +39,6 @@ def judge_all(queries: list[Query], recipe: Recipe, device, candidates: Mapping[
     del ready
     gc.collect()
     ranks.barrier()
-
-
-def refuse_unreadable(records: Iterable[Mapping], folder: object) -> None:
-    """UserError where more than half of all answers cannot be read: rejected, they would teach the model
-    another box text than its own.
-
-    Args:
-        records: of scores.
-        folder: where they are, for the line.
-    """
-    reasons = [one["reason"] or one["not_choosable"] for record in records for one in record["candidates"]]
-    if 2 * (unread := reasons.count(UNREADABLE)) > len(reasons):
-        raise UserError(
-            f"{unread} of {len(reasons)} answers cannot be read, more than half: does --spr_box_format name"
-            f" how this model writes boxes? see {folder}"
-        )
 
 
 def by_query(candidates: Iterable[dict]) -> dict[str, list[dict]]:

@@ -10,7 +10,6 @@ a crash at any instant. ``--spr_rounds`` goes through them again with the improv
 import contextlib
 import functools
 import time
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from spr_plugin import dpo
@@ -19,7 +18,7 @@ from spr_plugin.config.dpo import DPOFlags
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, remove
 from spr_plugin.ids import digest
-from spr_plugin.judging import judge_all, refuse_unreadable
+from spr_plugin.judging import judge_all
 from spr_plugin.opening import Round, next_round
 from spr_plugin.pairing import PreferencePair, make_pair
 from spr_plugin.progress import counted, listed, say
@@ -92,23 +91,9 @@ def make_pairs(now: Round, queries: list[Query]) -> list[PreferencePair]:
             found = listed(ranks.from_rank_0(functools.partial(now.log("scores").words, key)))
             told.append(f"{title}: {found or 'none'}")
         summary.append(f"{len(candidates)} answers judged ({'; '.join(told)})")
-        describes = "spr" in now.config.recipes()  # both flags are its own
-        if describes and now.config.spr_add_missed:
-            added, missed = ranks.from_rank_0(lambda: _added(now.log("scores").read().values()))
-            summary.append(f"{added} missed objects added to repaired answers, {missed} are missed still")
-        if describes and now.config.spr_reject_vague:
-            judged = now.log("scores").read().values()
-            own = (record for record in judged if record["recipe"] == "spr")
-            refuse_unreadable(own, now.folder.path / "scores")
+        summary += ranks.from_rank_0(lambda: now.recipe.summary(now.log("scores").read().values()))
     with during("pairs", now.folder):
         return pair(now, queries)
-
-
-def _added(scores: Iterable[Mapping]) -> tuple[int, int]:
-    """How many objects were added to answers, and how many could not be, of records of scores."""
-    terms = [one["repaired_terms"] for record in scores for one in record["candidates"]]
-    added, missed = (sum(int(one.get(name, 0)) for one in terms) for name in ("added", "missed"))
-    return added, missed
 
 
 def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:

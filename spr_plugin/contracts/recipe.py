@@ -59,6 +59,10 @@ class CheckedRecipe(Recipe):
             of_kind(informed.learned, str, "as learned ")
         return CheckedRecipe(plugin, hook, informed, arguments)
 
+    def summary(self, records) -> list[str]:
+        with self._checking("summary"):
+            return [of_kind(piece, str) for piece in listed(self._given.summary(records))]
+
     def queries(self, source) -> list[Query]:
         with self._checking("queries"):
             queries, ids = listed(self._given.queries(source)), set()

@@ -219,6 +219,12 @@ class Recipe(ABC, Generic[AnyQuery]):
         before anything trains: what is wrong is raised then. UserError names the flag."""
         return self
 
+    def summary(self, records: Iterable[Mapping[str, Any]]) -> list[str]:
+        """What a run's summary tells of its judged answers, in pieces of a line; by rank 0, which reads the
+        `records` of scores as often as it is asked to. UserError where no pair should be made of them.
+        """
+        return []
+
     @abstractmethod
     def queries(self, source: Source) -> Iterable[AnyQuery]:
         """The queries of a run, the same on every machine. UserError where the source gives none."""

@@ -88,6 +88,10 @@ class Several(Recipe[Routed]):
             each[query.recipe].append((query.own, kind, text))
         return Several(recipe.after(each[name]) for name, recipe in self.recipes.items())
 
+    def summary(self, records: Iterable[Mapping[str, Any]]) -> list[str]:
+        of_each = ((name, [one for one in records if one["recipe"] == name]) for name in self.recipes)
+        return [piece for name, own in of_each for piece in self.recipes[name].summary(own)]
+
     def on(self, device: str | torch.device) -> Several:
         return Several(recipe.on(device) for recipe in self.recipes.values())
 

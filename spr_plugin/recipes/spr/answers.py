@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from spr_plugin.boxes import Array, finite
+from spr_plugin.errors import UserError
 from spr_plugin.formats import Parsed
+from spr_plugin.recipes.base import UNREADABLE
 from spr_plugin.recipes.spr.models import Detection
 from spr_plugin.recipes.spr.regions import RegionQuery
 from spr_plugin.recipes.spr.scoring import ground_truth, truth_names
@@ -65,3 +67,18 @@ def phrases_of(parsed: Parsed) -> list[str]:
 def truth_of(query: RegionQuery, detections: Sequence[Detection] = ()) -> Truth:
     boxes = ground_truth(query, detections)
     return Truth(boxes, truth_names(query, boxes, detections))
+
+
+def refuse_unreadable(records: Iterable[Mapping[str, Any]]) -> None:
+    """UserError where more than half of all answers cannot be read: rejected, they would teach the model
+    another box text than its own.
+
+    Args:
+        records: of scores.
+    """
+    reasons = [one["reason"] or one["not_choosable"] for record in records for one in record["candidates"]]
+    if 2 * (unread := reasons.count(UNREADABLE)) > len(reasons):
+        raise UserError(
+            f"{unread} of {len(reasons)} answers cannot be read, more than half: does --spr_box_format name"
+            " how this model writes boxes? spr/scores under --output_dir has them"
+        )

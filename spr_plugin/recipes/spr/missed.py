@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from spr_plugin.boxes import Array, Box, Space, pair_iou
 from spr_plugin.formats import BoxFormat, Parsed
@@ -78,6 +78,13 @@ class Missing(NamedTuple):
     truth: Array
     words: list[str]
     named: list[set[int]]
+
+
+def added_in(records: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+    """How many objects were added to answers, and how many are missed still, of records of scores."""
+    terms = [one["repaired_terms"] for record in records for one in record["candidates"]]
+    added, missed = (sum(int(one.get(name, 0)) for one in terms) for name in ("added", "missed"))
+    return added, missed
 
 
 def missing_of(

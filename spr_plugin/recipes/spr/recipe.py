@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from spr_plugin.boxes import Box, size_of
+from spr_plugin.boxes import Box
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import usable
 from spr_plugin.errors import UserError
@@ -27,12 +27,21 @@ from spr_plugin.recipes.spr.answers import (
     detections_for,
     phrases_in,
     phrases_of,
+    refuse_unreadable,
     scored,
     truth_of,
 )
-from spr_plugin.recipes.spr.drawing import truth_marks, written_marks
+from spr_plugin.recipes.spr.drawing import drawn, facets_of
 from spr_plugin.recipes.spr.meanings import MEANINGS
-from spr_plugin.recipes.spr.missed import UNKNOWN, Completed, Order, completed, measured_order, missing_of
+from spr_plugin.recipes.spr.missed import (
+    UNKNOWN,
+    Completed,
+    Order,
+    added_in,
+    completed,
+    measured_order,
+    missing_of,
+)
 from spr_plugin.recipes.spr.models import Description, Detector, Repair, Scorer
 from spr_plugin.recipes.spr.names import Agreement, agreement
 from spr_plugin.recipes.spr.prompts import plain_question, prompts_for, restate
@@ -99,6 +108,14 @@ class SPR(Recipe[RegionQuery]):
         informed = copy.copy(self)
         informed.order, informed.learned = order, f"--spr_add_missed: the model names objects {order}"
         return informed
+
+    def summary(self, records: Iterable[Mapping[str, Any]]) -> list[str]:
+        if self.config.spr_reject_vague:
+            refuse_unreadable(records)
+        if not self.config.spr_add_missed:
+            return []
+        added, missed = added_in(records)
+        return [f"{added} missed objects added to repaired answers, {missed} are missed still"]
 
     @property
     def form(self) -> BoxFormat:
@@ -307,22 +324,10 @@ class SPR(Recipe[RegionQuery]):
     # --- showing
 
     def draw(self, query: RegionQuery, judged: Judged) -> list[tuple[list[Mark], list[Mark]]]:
-        """The region, the truth and the boxes that a text writes."""
-        around = [Mark("region", query.region.pixels()), *truth_marks(query, judged.truth)]
-
-        def drawn(text: str) -> list[Mark]:
-            # A run that is opened where its box format's plugin is missing shows its texts without boxes.
-            form, size = self.box_format, (query.image.width, query.image.height)
-            return around + (written_marks(form.parse(text, *size)) if form else [])
-
-        return [(drawn(one.text), drawn(one.repaired)) for one in judged.answers]
+        return drawn(self.box_format, query, judged)
 
     def facets(self, query: RegionQuery) -> dict[str, list[str]]:
-        """What the region's objects are called, and how large they are."""
-        return {
-            "category": [annotation.label for annotation in query.truth],
-            "size": [size_of(annotation.box) for annotation in query.truth],
-        }
+        return facets_of(query)
 
     def reweighed(self, terms: Mapping[str, float], lam: float) -> float | None:
         """S with another λ, of the terms of SPR's own scorer."""

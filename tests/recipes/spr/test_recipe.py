@@ -15,6 +15,7 @@ from spr_plugin.pairing import best_over_worst, make_pair
 from spr_plugin.plugins import manager
 from spr_plugin.recipes.base import Judged, unjudged
 from spr_plugin.recipes.find import find_recipe
+from spr_plugin.recipes.spr.answers import refuse_unreadable
 from spr_plugin.recipes.spr.recipe import SPR
 from spr_plugin.recipes.spr.refinement import refine, spr_repair
 from spr_plugin.recipes.spr.scoring import SPRScorer
@@ -476,3 +477,35 @@ def test_judged_answers_are_plain_data():
     assert set(asdict(one)) == {
         *"text terms score reason repaired repaired_terms repaired_score not_choosable not_rejectable".split()
     }
+
+
+# --- what is said of all of them
+
+
+def records(*rows):
+    """Of scores; an answer is its (reason, not_choosable)."""
+    return [{"candidates": [{"reason": one, "not_choosable": two} for one, two in row]} for row in rows]
+
+
+def test_more_than_half_of_the_answers_unreadable_is_another_box_text():
+    """Whether they were scored as vague ones or had not even words."""
+    fine, vague, unread, silent = (None, None), (None, "no_box"), (None, "unparsable"), ("unparsable",) * 2
+    refuse_unreadable(records([fine, unread], [vague, silent]))
+    refuse_unreadable(records([vague, vague]))
+    refuse_unreadable([])
+    with pytest.raises(
+        UserError,
+        match="^3 of 5 answers cannot be read.*--spr_box_format.*spr/scores under --output_dir has them$",
+    ) as refused:
+        refuse_unreadable(records([fine, unread], [vague, silent, unread]))
+    assert "\n" not in str(refused.value)
+
+
+def test_the_summary_tells_what_was_added_and_refuses_by_the_flags():
+    terms = [{"added": 2.0, "missed": 1.0}, {"added": 0.0, "missed": 1.0}, {}]
+    rows = [{"reason": "unparsable", "not_choosable": None, "repaired_terms": one} for one in terms]
+    told = SPR(SPRConfig(spr_reject_vague=False), FORM).summary([{"candidates": rows}])
+    assert told == ["2 missed objects added to repaired answers, 2 are missed still"]
+    assert SPR(SPRConfig(spr_reject_vague=False, spr_add_missed=False), FORM).summary([]) == []
+    with pytest.raises(UserError, match="^3 of 3 answers cannot be read"):
+        SPR(SPRConfig(), FORM).summary([{"candidates": rows}])
