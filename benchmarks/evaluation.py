@@ -1,7 +1,8 @@
 """What evaluation costs: answers parsed and scored, clustered bootstrap intervals, what our entry point adds
-to lmms-eval's start, its indexing of tasks, and answering itself (benchmarks/answering.py).
+to lmms-eval's start, its indexing of tasks, and answering itself (benchmarks/answering.py); and whether the
+embedded LLaVA's answers are those of lmms-eval's own model.
 
-    python benchmarks/evaluation.py [--parts scoring index answering] [--json FILE]
+    python benchmarks/evaluation.py [--parts scoring index answering agreement] [--json FILE]
 
 One process on one thread. Every figure is the median of `--rounds` rounds in which all rows take turns, in
 wall seconds and in CPU seconds (on a busy machine the second is the honest one). The bare row of a pair is
@@ -10,7 +11,8 @@ numpy's indexing for the bootstrap.
 
 Keys: ``score_100k_s`` by family (target < 30), ``bootstrap_10k_of_30k_s`` (target < 10), ``entry_point_ms``
 (target < 50), ``index_s`` (target < 1; ``index_without_s`` is lmms-eval's own), ``speedup_vs_llava`` (target
-3 or more), ``of_bound`` (target 0.8 or more).
+3 or more), ``of_bound`` (target 0.8 or more), ``agreement`` (of ``answers`` so many are ``equal``; target
+99.9 %).
 """
 
 import argparse
@@ -29,8 +31,11 @@ import numpy as np
 from spr_plugin.boxes import Box, Space
 from spr_plugin.eval_tasks import metrics, rec
 from spr_plugin.eval_tasks.model_format import named_format
+from spr_plugin.eval_tasks.run import evaluate
+from spr_plugin.eval_tasks.saved_results import read_run, spoken
 from spr_plugin.files import read_json, write_json
 
+WORLD = Path(__file__).parents[1] / "examples" / "tiny_world"
 ANSWERS, EXAMPLES, PICTURES = 100_000, 30_000, 10_000
 SHARE = 20  # a round scores 1/SHARE of the answers, and figures are scaled up; the cost is linear
 FAMILIES = ("ferret", "llava:pad", "qwen-vl", "qwen2.5-vl", "internvl")
@@ -168,9 +173,27 @@ def scoring(rounds: int) -> dict[str, dict[str, float]]:
     return found
 
 
+def agreement(folder: Path, scenes: int = 220) -> dict:
+    """The embedded LLaVA's answers by lmms-eval's ``llava`` and by ``spr_llava``, as lmms-eval logs them."""
+    write = [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[1]); import scenes"]
+    write[-1] += "; scenes.write_evaluation(sys.argv[2], 'val', int(sys.argv[3]), 1, 17)"
+    subprocess.run([*write, str(WORLD), str(folder), str(scenes)], check=True)
+    answers = []
+    for model, batch in (("llava", 1), ("spr_llava", "auto")):
+        out = folder / model
+        evaluate(WORLD / "llava", folder, out, batch_size=batch, tasks="spr_tiny_world_rec", model=model)
+        tasks = read_run(out).tasks
+        answers.append(
+            {(task, id): spoken(one)[1] for task, rows in tasks.items() for id, one in rows.items()}
+        )
+    first, second = answers
+    equal = sum(second[asked] == text for asked, text in first.items())
+    return {"answers": len(first), "equal": equal, "share": equal / len(first)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = ("scoring", "index", "answering")
+    parts = ("scoring", "index", "answering", "agreement")
     parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--rounds", type=int, default=5, help="of scoring; answering has up to three")
     parser.add_argument("--json", type=Path, help="keeps what another run wrote there of other parts")
@@ -190,7 +213,11 @@ def main() -> None:
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as folder:
             results |= answering.measured(Path(folder), min(arguments.rounds, 3))
-    print("\n".join(f"{name:46}{value:20.2f}" for name, value in results.items() if name != "rows"))
+    if "agreement" in arguments.parts:
+        with tempfile.TemporaryDirectory() as folder:
+            print(results.setdefault("agreement", agreement(Path(folder))))
+    numbers = {name: value for name, value in results.items() if not isinstance(value, dict)}
+    print("\n".join(f"{name:46}{value:20.2f}" for name, value in numbers.items()))
     if arguments.json:
         context = {
             "cpus": os.cpu_count(),
