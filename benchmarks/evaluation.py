@@ -30,8 +30,9 @@ import numpy as np
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.eval_tasks import metrics, rec
+from spr_plugin.eval_tasks.hub import ROOT
 from spr_plugin.eval_tasks.model_format import named_format
-from spr_plugin.eval_tasks.run import evaluate
+from spr_plugin.eval_tasks.run import lmms_eval_command
 from spr_plugin.eval_tasks.saved_results import read_run, spoken
 from spr_plugin.files import read_json, write_json
 
@@ -178,11 +179,15 @@ def agreement(folder: Path, scenes: int = 220) -> dict:
     write = [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[1]); import scenes"]
     write[-1] += "; scenes.write_evaluation(sys.argv[2], 'val', int(sys.argv[3]), 1, 17)"
     subprocess.run([*write, str(WORLD), str(folder), str(scenes)], check=True)
+    ours = lmms_eval_command(WORLD / "llava", folder / "ours", "spr_tiny_world_rec", None, "auto", "cpu")
+    theirs = lmms_eval_command(WORLD / "llava", folder / "theirs", "spr_tiny_world_rec", None, 1, "cpu")
+    theirs = ["llava" if word == "spr_llava" else word for word in theirs]
+    theirs[theirs.index("--model_args") + 1] += ",device_map=auto"
     answers = []
-    for model, batch in (("llava", 1), ("spr_llava", "auto")):
-        out = folder / model
-        evaluate(WORLD / "llava", folder, out, batch_size=batch, tasks="spr_tiny_world_rec", model=model)
-        tasks = read_run(out).tasks
+    for command, name in ((theirs, "theirs"), (ours, "ours")):
+        environment = {**os.environ, ROOT: str(folder), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+        subprocess.run(command, check=True, env=environment)
+        tasks = read_run(folder / name).tasks
         answers.append(
             {(task, id): spoken(one)[1] for task, rows in tasks.items() for id, one in rows.items()}
         )

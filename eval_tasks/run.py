@@ -31,9 +31,8 @@ def evaluate(
     batch_size: int | str = "auto",
     tasks: str = GROUP,
     device: str | None = None,
-    model: str = "spr_llava",
 ) -> dict[str, float]:
-    """Run ``lmms-eval --model MODEL`` on `checkpoint`, offline, and return ``{metric: value}``.
+    """Run ``lmms-eval --model spr_llava`` on `checkpoint`, offline, and return ``{metric: value}``.
 
     Args:
         checkpoint: folder in the layout that LLaVA's own scripts save (full weights; merge a LoRA first).
@@ -43,7 +42,6 @@ def evaluate(
         batch_size: prompts answered together; the answers do not depend on it (up to rounding).
         tasks: one task or group.
         device: "cpu" or "cuda:0"; None takes the GPU where there is one.
-        model: lmms-eval's name of what answers, of LLaVA's layout.
 
     Raises UserError, in one line, where nothing can be measured or lmms-eval leaves no result (it exits with
     0 even then).
@@ -52,8 +50,7 @@ def evaluate(
     _require_checkpoint(checkpoint)
     out_dir.mkdir(parents=True, exist_ok=True)
     earlier = set(_result_files(out_dir))
-    device = device or _default_device()
-    command = lmms_eval_command(checkpoint, out_dir, tasks, limit, batch_size, device, model)
+    command = lmms_eval_command(checkpoint, out_dir, tasks, limit, batch_size, device or _default_device())
     log = out_dir / LOG
     with log.open("w", encoding="utf-8") as output:
         status = subprocess.run(
@@ -69,13 +66,7 @@ def evaluate(
 
 
 def lmms_eval_command(
-    checkpoint: Path,
-    out_dir: Path,
-    tasks: str,
-    limit: int | None,
-    batch_size: int | str,
-    device: str,
-    model: str = "spr_llava",
+    checkpoint: Path, out_dir: Path, tasks: str, limit: int | None, batch_size: int | str, device: str
 ) -> list[str]:
     """The lmms-eval command line that measures `checkpoint`; a user can run the same by hand."""
     command = [
@@ -83,7 +74,7 @@ def lmms_eval_command(
         "-m",
         "lmms_eval",
         "--model",
-        model,
+        "spr_llava",
         "--model_args",
         f"pretrained={checkpoint},conv_template=vicuna_v1",
         "--device",
