@@ -40,8 +40,8 @@ def _patch_order(scene: Scene, ask: Asking, sample: Sample, shown: list[Pixels])
 
     whole, white = np.asarray(scene.picture), sample.facts["white"]
     right = all(
-        (patch(pixels, number) == (255 if number == white else patch(whole, place))).all()
-        for place, number in enumerate(order)
+        (patch(pixels, number) == (255 if number == white else patch(whole, index))).all()
+        for index, number in enumerate(order)
     )
     return right and sorted(order) == list(range(rows * columns)) != order
 

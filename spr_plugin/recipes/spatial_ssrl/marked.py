@@ -39,13 +39,13 @@ def _regions(scene: Scene, rng: random.Random) -> list[Region]:
     height, width = scene.depth.shape
     side = max(4, min(height, width) // 16)
     corners = [(rng.randint(0, width - side), rng.randint(0, height - side)) for _ in range(TRIES)]
-    found = []
+    regions = []
     for left, top in corners:
         inside = scene.depth[top : top + side, left : left + side]
         near, far = float(inside.min()), float(inside.max())  # NaN where one is unknown
         if far - near < RANGE:
-            found.append(Region((left, top, left + side, top + side), near, far))
-    return found
+            regions.append(Region((left, top, left + side, top + side), near, far))
+    return regions
 
 
 def _touch(a: PixelBox, b: PixelBox, room: int) -> bool:
