@@ -141,11 +141,11 @@ LLAVA_7B = Shape(
 
 def memory(shape: Shape, plan: Plan) -> dict[str, int]:
     """Stage → bytes at its peak."""
-    held = weights(shape, plan)
-    of_training = held + states(shape, plan) + features(shape, plan)
+    all_weights = weights(shape, plan)
+    of_training = all_weights + states(shape, plan) + features(shape, plan)
     return {
-        "sampling": held + answering(shape, plan, plan.prompts, plan.samples),
-        "scoring": held + shape.scorer,
+        "sampling": all_weights + answering(shape, plan, plan.prompts, plan.samples),
+        "scoring": all_weights + shape.scorer,
         "dpo": of_training + gradients(shape, plan) + step(shape, plan),
         "probe": of_training + answering(shape, plan, plan.probes, 1),
         "save": of_training + (0 if plan.gpu else min(shape.saved, SHARD)),
@@ -342,8 +342,8 @@ def by_arithmetic(shape: Shape, plan: Plan, device: Device, kinds: int) -> Trial
     """
     rate, parameters = device.operations * device.computing, shape.weights / plan.loaded
     prefill = kinds * plan.prompt * 2 * parameters / rate
-    held = shape.weights + cache(shape, plan, plan.prompts * plan.samples)
-    decoding = kinds / plan.prompts * plan.new_tokens * held / (device.bandwidth * device.reading)
+    bytes_read = shape.weights + cache(shape, plan, plan.prompts * plan.samples)
+    decoding = kinds / plan.prompts * plan.new_tokens * bytes_read / (device.bandwidth * device.reading)
     answers = kinds * plan.samples
     judging = (1 + answers) * shape.patches * 2 * shape.scorer / FP32 / rate
     step = plan.pairs * row(plan) * (2 + plan.checkpointing) * 2 * parameters / rate

@@ -34,8 +34,8 @@ def held_out(queries: list[Query], wanted: int, recipe: Recipe) -> list[Query]:
         each.setdefault(recipe.of(query).name, []).append(query)
     number = number_held_out(len(queries), wanted)
     # By how far into its own recipe's queries each stands.
-    places = ((place / len(own), query) for own in each.values() for place, query in enumerate(own))
-    first = sorted(places, key=lambda placed: (placed[0], placed[1].id))[:number]
+    ranked = ((rank / len(own), query) for own in each.values() for rank, query in enumerate(own))
+    first = sorted(ranked, key=lambda pair: (pair[0], pair[1].id))[:number]
     return sorted((query for _, query in first), key=lambda query: query.id)
 
 

@@ -228,10 +228,10 @@ def _deep_pictures(kwargs: dict, index: torch.Tensor, branch: torch.Tensor) -> d
     if shown is None:
         return {}
     moved = shown.flatten()[index] & (branch >= 0)
-    places = (shown.flatten().cumsum(0) - 1)[index][moved]
+    feature_rows = (shown.flatten().cumsum(0) - 1)[index][moved]
     return {
         "visual_pos_masks": moved,
-        "deepstack_visual_embeds": [features[places] for features in kwargs["deepstack_visual_embeds"]],
+        "deepstack_visual_embeds": [features[feature_rows] for features in kwargs["deepstack_visual_embeds"]],
     }
 
 

@@ -100,11 +100,11 @@ def changed_spans(first: str, second: str) -> tuple[list[Span], list[Span]]:
 
 def touching(pieces: Sequence[str], spans: Iterable[Span]) -> list[bool]:
     """For each piece of a text whether any of its characters lies in one of the spans."""
-    places = [*pairwise(accumulate(map(len, pieces), initial=0))]
-    inside = bytearray(places[-1][1] if places else 0)
+    extents = [*pairwise(accumulate(map(len, pieces), initial=0))]
+    inside = bytearray(extents[-1][1] if extents else 0)
     for start, end in spans:
         inside[start:end] = b"\1" * (end - start)
-    return [any(inside[start:end]) for start, end in places]
+    return [any(inside[start:end]) for start, end in extents]
 
 
 def token_weights(

@@ -145,12 +145,12 @@ def verdict(rows: list[dict]) -> str:
     """The table in one sentence: a figure gains or loses where its whole interval lies on one side of 0."""
     from spr_plugin.eval_tasks.metrics import BOX_METRICS
 
-    said: dict[str, list[str]] = {"gains": [], "loses": []}
+    figures: dict[str, list[str]] = {"gains": [], "loses": []}
     for row in rows:
         up, down = ("gains", "loses") if BOX_METRICS[row["figure"]] else ("loses", "gains")
         if row["low"] > 0 or row["high"] < 0:
-            said[up if row["low"] > 0 else down].append(row["figure"])
-    if not any(said.values()):
+            figures[up if row["low"] > 0 else down].append(row["figure"])
+    if not any(figures.values()):
         return "No figure changes beyond chance."
-    words = " and ".join(f"{verb} {', '.join(names)}" for verb, names in said.items() if names)
-    return f"Beyond chance, SPR {words}{'' if said['loses'] else ', and no figure loses'}."
+    words = " and ".join(f"{verb} {', '.join(names)}" for verb, names in figures.items() if names)
+    return f"Beyond chance, SPR {words}{'' if figures['loses'] else ', and no figure loses'}."
