@@ -264,7 +264,7 @@ def answering(shape: Shape, plan: Plan, prompts: int, samples: int) -> int:
 
 
 @dataclass(frozen=True)
-class Run:
+class Workload:
     """What a run has to do.
 
     Attributes:
@@ -309,16 +309,16 @@ class Trial:
     judging: float
     step: float
 
-    def seconds(self, run: Run) -> float:
+    def seconds(self, workload: Workload) -> float:
         """Of the whole run, where each query gives a pair as long as the trial's: sampling and judging, dealt
         among the ranks; DPO's steps, the dry one, and the proof of its row layout, as much again; the
         reference, one forward of each pair, of a step a third or half; the looks, an answer to each query
         that is held out."""
-        judged = run.queries / self.queries * (self.sampling + self.judging) / run.ranks
-        forward = run.steps / run.epochs * run.accumulation * self.step / 3
+        judged = workload.queries / self.queries * (self.sampling + self.judging) / workload.ranks
+        forward = workload.steps / workload.epochs * workload.accumulation * self.step / 3
         answer = self.sampling / self.queries / self.answers
-        looks = run.looks * run.watched * answer / run.ranks
-        return judged + (run.steps * run.accumulation + 2) * self.step + forward + looks
+        looks = workload.looks * workload.watched * answer / workload.ranks
+        return judged + (workload.steps * workload.accumulation + 2) * self.step + forward + looks
 
 
 @dataclass(frozen=True)
