@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 
 from spr_plugin.dpo import rows as spr_rows
-from spr_plugin.dpo.loss import Settings, deltas, preference_losses
+from spr_plugin.dpo.loss import LossSettings, deltas, preference_losses
 from spr_plugin.files import write_json
 
 BETA = 0.1
@@ -131,7 +131,7 @@ class Case:
 
     def _loss(self, answers, known):
         pairs = deltas(answers, known, self.mean_tokens)
-        return preference_losses(pairs, ["sigmoid"], [1.0], Settings(BETA)).mean()
+        return preference_losses(pairs, ["sigmoid"], [1.0], LossSettings(BETA)).mean()
 
     def _sums(self, logits, labels):
         chosen = (

@@ -77,7 +77,7 @@ def deltas(
     return Deltas(*(side for pair in both for side in pair), mean_chosen_tokens, drift)  # type: ignore[call-arg]
 
 
-class Settings(NamedTuple):
+class LossSettings(NamedTuple):
     """Of the losses: β, ε of robust, λ of dpop."""
 
     beta: float
@@ -85,51 +85,51 @@ class Settings(NamedTuple):
     penalty: float = 50.0
 
 
-def sigmoid(d: Deltas, s: Settings):
+def sigmoid(d: Deltas, s: LossSettings):
     return -F.logsigmoid(s.beta * (d.chosen - d.rejected))
 
 
-def hinge(d: Deltas, s: Settings):
+def hinge(d: Deltas, s: LossSettings):
     return torch.relu(1 - s.beta * (d.chosen - d.rejected))
 
 
-def ipo(d: Deltas, s: Settings):
+def ipo(d: Deltas, s: LossSettings):
     return (d.mean_margin - 1 / (2 * s.beta)) ** 2
 
 
-def robust(d: Deltas, s: Settings):
+def robust(d: Deltas, s: LossSettings):
     margin = s.beta * (d.chosen - d.rejected)
     right, wrong = -F.logsigmoid(margin), -F.logsigmoid(-margin)
     return ((1 - s.smoothing) * right - s.smoothing * wrong) / (1 - 2 * s.smoothing)
 
 
-def sigmoid_norm(d: Deltas, s: Settings):
+def sigmoid_norm(d: Deltas, s: LossSettings):
     return -F.logsigmoid(s.beta * d.mean_margin)
 
 
-def bco_pair(d: Deltas, s: Settings):
+def bco_pair(d: Deltas, s: LossSettings):
     return -F.logsigmoid(s.beta * d.chosen) - F.logsigmoid(-s.beta * d.rejected)
 
 
-def nca_pair(d: Deltas, s: Settings):
+def nca_pair(d: Deltas, s: LossSettings):
     both = F.logsigmoid(-s.beta * d.chosen) + F.logsigmoid(-s.beta * d.rejected)
     return -F.logsigmoid(s.beta * d.chosen) - 0.5 * both
 
 
-def apo_zero(d: Deltas, s: Settings):
+def apo_zero(d: Deltas, s: LossSettings):
     return 1 - torch.sigmoid(s.beta * d.chosen) + torch.sigmoid(s.beta * d.rejected)
 
 
-def dpop(d: Deltas, s: Settings):
+def dpop(d: Deltas, s: LossSettings):
     fallen = torch.relu(-d.chosen)
     return -F.logsigmoid(s.beta * (d.chosen - d.rejected - s.penalty * fallen))
 
 
-def sft(d: Deltas, s: Settings):
+def sft(d: Deltas, s: LossSettings):
     return -_mean(d.chosen_log_probs, d.mean_chosen_tokens)
 
 
-def kl_words(d: Deltas, s: Settings):
+def kl_words(d: Deltas, s: LossSettings):
     return d.word_drift
 
 
@@ -143,7 +143,7 @@ LOSSES = {
 
 
 def preference_losses(
-    d: Deltas, types: Sequence[str], weights: Sequence[float], settings: Settings
+    d: Deltas, types: Sequence[str], weights: Sequence[float], settings: LossSettings
 ) -> torch.Tensor:
     """The weighted sum of losses, ``(B,)``."""
     return sum(weight * LOSSES[name](d, settings) for name, weight in zip(types, weights, strict=True))

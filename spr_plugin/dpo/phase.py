@@ -117,12 +117,12 @@ def try_step(
         trainer, _ = _trainer(stage, data, logbook, show=False)
         only = OnlyDryStep(trainer, stage, _steps(stage, data))
         trainer.callback_handler.callbacks[:] = [only]  # what reports would begin a report
-        with contextlib.suppress(Tried):
+        with contextlib.suppress(DryStepDone):
             trainer.train()
     return only.cost
 
 
-class Tried(Exception):
+class DryStepDone(Exception):
     """The dry step is made: the loop is left before its first step."""
 
 
@@ -136,7 +136,7 @@ class OnlyDryStep(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         hand_over(self.trainer, self.stage.host.trainer)
         self.cost = dry_step(self.trainer, self.stage, self.steps)
-        raise Tried
+        raise DryStepDone
 
 
 class DuringTraining(TrainerCallback):
