@@ -47,7 +47,7 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
     refuse_unwritable({"--out": out}, folders=True)
     data, model = trained(out)
     for checkpoint, folder in ((Folder.under(model).base, "eval-base"), (model, "eval-spr")):
-        _measure(checkpoint, data, Path(out) / folder, limit)
+        _evaluate(checkpoint, data, Path(out) / folder, limit)
     from spr_plugin.eval_tasks.compare import compare
     from spr_plugin.eval_tasks.comparison_page import ALL
 
@@ -122,7 +122,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_DISABLED": "true", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def _measure(checkpoint: Path, data: Path, out: Path, limit: int | None) -> None:
+def _evaluate(checkpoint: Path, data: Path, out: Path, limit: int | None) -> None:
     """lmms-eval's results and samples of a checkpoint in ``out``, unless they are there."""
     from spr_plugin.eval_tasks.run import evaluate
 
