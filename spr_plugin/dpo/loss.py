@@ -72,6 +72,7 @@ def deltas(
     """``answers`` of B pairs against ``reference`` log-probs ``(2B,)``; ``mean_chosen_tokens`` ``(B,)`` as in
     :class:`spr_plugin.dpo.plan.Slot`.
     """
+    # Rows are [chosen …, rejected …]: a chunk of two is the two sides.
     ratios = answers.sums - reference
     both = ratios.chunk(2), answers.sums.chunk(2), answers.tokens.chunk(2)
     return Deltas(*(side for pair in both for side in pair), mean_chosen_tokens, drift)  # type: ignore[call-arg]
@@ -121,6 +122,7 @@ def apo_zero(d: Deltas, s: LossSettings):
 
 
 def dpop(d: Deltas, s: LossSettings):
+    # max(0, −Δ_w)
     fallen = torch.relu(-d.chosen)
     return -F.logsigmoid(s.beta * (d.chosen - d.rejected - s.penalty * fallen))
 
@@ -161,7 +163,9 @@ def word_drift(
     """
     entry = answers.token_log_probs.detach() if reference is None else answers.spread(reference)
     words = answers.scored & ~answers.spread(coordinates)
+    # 0 where no word is, and expm1(0) − 0 = 0: those tokens add nothing.
     moved = (answers.token_log_probs - entry) * words
+    # (2B, T) → (2, B) → (B,): an answer's tokens, then both answers of a pair.
     drift, counts = (part.sum(1).view(2, -1).sum(0) for part in (torch.expm1(moved) - moved, words))
     return drift / counts.clamp(min=1)
 
@@ -179,5 +183,6 @@ def metrics(d: Deltas, beta: float) -> dict[str, torch.Tensor]:
         "rewards/accuracies": (d.chosen > d.rejected).float(),
         "logps/chosen": d.chosen_log_probs,
         "logps/rejected": d.rejected_log_probs,
+        # expm1 keeps the digits of ratios near 1, of which exp − 1 would leave none.
         "kl": torch.expm1(d.rejected) - d.rejected,
     } | ({} if d.word_drift is None else {"kl_words": d.word_drift})

@@ -148,6 +148,7 @@ class DuringTraining(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         hand_over(self.trainer, self.stage.host.trainer)  # the host answers by the engine that trains now
+        # A run that goes on has shown before that the longest pair fits.
         if state.global_step == 0:
             dry_step(self.trainer, self.stage, self.steps)
         self.stage.watch.forget_after(state.global_step)
@@ -203,6 +204,7 @@ def train(stage: Stage, data: PairRows, logbook: Logbook, checkpoint: Path | Non
         if checkpoint:
             resume.set_batch(checkpoint, stage.division.batch)
     ranks.barrier()
+    # checkpoint-STEP
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     trainer, progress = _trainer(stage, data, logbook, done)
     during = DuringTraining(trainer, stage, steps, progress)
