@@ -49,14 +49,17 @@ def patch_order(scene: Scene, ask: Asking, rng: random.Random) -> Sample:
     rows, columns = map(int, grid.split("x"))
     boxes = grid_boxes(scene.picture.size, rows, columns)
     cells = list(range(len(boxes)))
+    # Any order but the picture's own.
     shown = rng.choice([order for order in itertools.permutations(cells) if list(order) != cells])
     white = rng.choice(cells) if grid == "2x2" and rng.random() < ask.white else None
+    # Of the white one nobody sees more than that it is white.
     pieces = {cell: scene.picture.crop(boxes[patch]) for cell, patch in enumerate(shown) if cell != white}
     plain = [Image.new("RGB", (COARSE, COARSE), "white")] if white is not None else []
     if _alike([*pieces.values(), *plain], ask.min_change):
         raise Refused("hardly_changed")
     steps: list[Step] = [("cut", boxes[patch], "", boxes[cell]) for cell, patch in enumerate(shown)]
     steps += [("fill", boxes[white], "white")] if white is not None else []
+    # The inverse permutation: where each patch of the picture is shown.
     answer = [shown.index(cell) for cell in cells]
     hidden = " One of them is white." if white is not None else ""
     question = (
@@ -97,6 +100,7 @@ def cropped_patch(scene: Scene, ask: Asking, rng: random.Random) -> Sample:
     or more around it.
     """
     width, height = scene.picture.size
+    # A square: turned by a quarter it is as wide and as high.
     side = min(width, height) // 2
     left, top = rng.randint(0, width - side), rng.randint(0, height - side)
     square = (left, top, left + side, top + side)
@@ -144,6 +148,7 @@ def _montage(scene: Scene, square: PixelBox, pieces: list[tuple[PixelBox, str]])
     """The picture, below it the four pieces in a row, each with its letter above it."""
     width, height = scene.picture.size
     high, cell = plate_height(scene.picture.size) + 2, width // 4
+    # Room of two pixels between neighbours; no piece is shown larger than it is.
     side = min(cell - 2, square[2] - square[0])
     steps: list[Step] = [
         ("page", width, height + high + side + 2, "white"),

@@ -72,6 +72,7 @@ class Scene:
             for name, number in named.items()
             if number == 1 and not _is_part(name, [other for other in named if other != name])
         }
+        # The way past a frozen dataclass, for what follows from its fields.
         object.__setattr__(self, "named", named)
         object.__setattr__(self, "single", [one for one in self.image.annotations if one.label in alone])
 
@@ -95,6 +96,7 @@ def questions(
     scene, order = Scene(image, rng, other_name), list(tasks)
     rng.shuffle(order)
     unique: dict[tuple[str, str], Asked] = {}
+    # Twice as many turns as questions: some templates find nothing, or what was asked before.
     for turn in range(2 * max(count, len(order))):
         asked = TEMPLATES[order[turn % len(order)]](scene)
         if asked:
@@ -170,9 +172,11 @@ def count(scene: Scene) -> Asked | None:
     name = scene.rng.choice(pool) if pool else ""
     objects = [one for one in scene.image.annotations if one.label == name]
     boxes = [one.box.xyxy for one in objects]
+    # Each pair once: a box and those before it.
     twice = any(pair_iou(a, b) >= 0.5 for index, a in enumerate(boxes) for b in boxes[:index])
     if not objects or twice or _is_part(name, [other for other in scene.named if other != name]):
         return None
+    # Four numbers in a row, the right one at any of their places.
     first = scene.rng.randint(max(0, len(objects) - 3), len(objects))
     options = range(first, first + 4)
     wrong = tuple(NUMBERS[number] for number in options if number != len(objects))
@@ -222,6 +226,7 @@ def _compared(
     third = scene.another([one.label for one in named])
     if SAME < ratio < CLEAR or third is None:
         return None
+    # Largest first, or nobody where they are the same.
     more, less = (two if values[0] > values[1] else two[::-1]) if ratio >= CLEAR else (None, None)
     right = more.label if more else "the same"
     wrong = tuple(name for name in (two[0].label, two[1].label, "the same", third) if name != right)
@@ -280,6 +285,7 @@ def _is_part(name: str, others: Sequence[str]) -> bool:
 
 
 def _stems(name: str) -> set[str]:
+    # "s" itself must not become nothing.
     return {word.rstrip("s") or word for word in _WORD.findall(name.lower())}
 
 

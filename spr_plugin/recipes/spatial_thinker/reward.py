@@ -52,11 +52,14 @@ def ciou(first: ArrayLike, second: ArrayLike) -> Array:
     overlap = iou_matrix(a, b)
     sides = [boxes[:, 2:] - boxes[:, :2] for boxes in (a, b)]
     centres = [(boxes[:, 2:] + boxes[:, :2]) / 2 for boxes in (a, b)]
+    # (m, 1, 2) against (n, 2): each with each.
     apart = ((centres[0][:, None] - centres[1]) ** 2).sum(-1)
     around = np.maximum(a[:, None, 2:], b[:, 2:]) - np.minimum(a[:, None, :2], b[:, :2])
+    # Width over height as an angle, which a height of 0 does not break.
     shape = [np.arctan2(*side.T) for side in sides]
     v = 4 / math.pi**2 * (shape[0][:, None] - shape[1]) ** 2
     worse = 1 - overlap + v
+    # v: how far the shapes differ; alpha: how much of that counts, the more the better the boxes overlap.
     alpha = np.divide(v, worse, out=np.zeros_like(v), where=worse > 0)
     diagonal = (around**2).sum(-1)
     distance = np.divide(apart, diagonal, out=np.zeros_like(apart), where=diagonal > 0)
