@@ -28,6 +28,7 @@ def shape_of(host: Host, scorer: str | None = None) -> Shape:
     """
     model = host.trainer.model
     decoder, head = host.language_model()
+    # (numbers, bytes of each) a parameter.
     every = [(weights.numel(p), p.element_size()) for p in model.parameters()]
     trains = [(weights.numel(p), p.element_size()) for p in model.parameters() if p.requires_grad]
     total, trained = (sum(count * size for count, size in some) for some in (every, trains))
@@ -38,6 +39,7 @@ def shape_of(host: Host, scorer: str | None = None) -> Shape:
     return Shape(
         language=_language(decoder.config),
         tower=tower,
+        # Under ZeRO-3 the head is an empty placeholder: its numbers over the width are the vocabulary.
         vocabulary=len(head.weight) or weights.numel(head.weight) // decoder.config.hidden_size,
         weights=total,
         trained=sum(count for count, _ in trains),
