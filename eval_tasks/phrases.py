@@ -99,6 +99,7 @@ def _predictions(asked: Sequence[str], by_phrase: Mapping[str, list[Grounding]])
 
 def merged(boxes: Sequence[Corners]) -> list[float]:
     """The box around all `boxes`, xyxy."""
+    # Boxes → all left edges, all upper ones, …
     x1, y1, x2, y2 = zip(*boxes)
     return [min(x1), min(y1), max(x2), max(y2)]
 

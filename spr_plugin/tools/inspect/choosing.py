@@ -83,6 +83,7 @@ def chosen(
 
     def sort_key(row: Row) -> tuple[float, int, str]:
         value = key(row)
+        # None comes last, whichever way the rows are sorted.
         return (math.inf if value is None else sign * value), row.round, row.id
 
     return sorted(filter(fits, rows), key=sort_key)
@@ -99,6 +100,7 @@ def number(text: str, otherwise: float) -> float:
 
 def page_of(rows: Sequence[Row], asked: str) -> tuple[int, int, Sequence[Row]]:
     """(number from 1, how many there are, rows) of the page that is asked for, or of the nearest one."""
+    # Rounded up: // rounds towards minus infinity.
     pages = max(1, -(-len(rows) // PAGE))
     page = min(max(1, int(number(asked, 1))), pages)
     return page, pages, rows[(page - 1) * PAGE : page * PAGE]
