@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 
 from spr_plugin.dpo import rows as spr_rows
-from spr_plugin.dpo.loss import Settings, deltas, preference_losses
+from spr_plugin.dpo.loss import LossSettings, deltas, preference_losses
 from spr_plugin.files import write_json
 
 BETA = 0.1
@@ -131,7 +131,7 @@ class Case:
 
     def _loss(self, answers, known):
         pairs = deltas(answers, known, self.mean_tokens)
-        return preference_losses(pairs, ["sigmoid"], [1.0], Settings(BETA)).mean()
+        return preference_losses(pairs, ["sigmoid"], [1.0], LossSettings(BETA)).mean()
 
     def _sums(self, logits, labels):
         chosen = (
@@ -314,7 +314,7 @@ def fail_when_memory_is_short() -> None:
     )
 
 
-def measure(case: Case, steps: int, rows=ROWS) -> dict[str, dict]:
+def seconds_and_bytes(case: Case, steps: int, rows=ROWS) -> dict[str, dict]:
     """row → seconds (median), bytes; None for a row that does not run or does not fit."""
     running, peaks = [], {}
     for row in rows:
@@ -390,7 +390,7 @@ def main():
 
     case = Case(REFERENCE_SHAPE, options.pairs, "cpu", torch.float32)
     difference = check_same(case)
-    rows = measure(case, options.steps)
+    rows = seconds_and_bytes(case, options.steps)
     bound = case.bound()
     del case
     print(f"{table(rows)}\n{bounded(bound)}", flush=True)
@@ -424,7 +424,7 @@ def other(name: str, case: Case, steps: int, rows: tuple[str, ...]) -> dict:
     """Another shape's figures; those that the first row has no part in are there also where it does not fit
     into memory.
     """
-    results, bound = measure(case, steps, rows), case.bound()
+    results, bound = seconds_and_bytes(case, steps, rows), case.bound()
     print(f"\n{name}\n{table(results)}\n{bounded(bound)}", flush=True)
     return {OTHER_NAMES[key]: value for key, value in summary(results).items()} | {
         "bound": bound,

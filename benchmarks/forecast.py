@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 from spr_plugin.files import read_json, write_json  # noqa: E402
-from spr_plugin.forecast import Plan, Run, Shape, Stack, Trial, memory  # noqa: E402
+from spr_plugin.forecast import Plan, Shape, Stack, Trial, Workload, memory  # noqa: E402
 
 SHARE, LEAST, OF_TIME = 0.15, 200e6, 0.3  # the bounds: of memory, bytes at least; of time
 TOWER = (128, 256, 4, 4)  # width, inner, layers, heads
@@ -159,7 +159,7 @@ def stages(host, folder: Path, imported: int) -> dict:
     plan = replace(
         trial.plan_of(host, config, shape, pairs, len(queries)), probes=len(watched), prompts=SAMPLED
     )
-    run = Run(
+    run = Workload(
         len(queries), 1, config.spr_batch_size, 1, config.spr_epochs, len(watched), config.spr_probe_steps
     )
     whole = sum(found[stage]["seconds"] for stage in ("sampling", "scoring", "dpo"))
@@ -175,7 +175,7 @@ def beside(figures: dict) -> dict:
         one["forecast"], one["error"] = told[stage], told[stage] / one["bytes"] - 1
         one["within"] = abs(told[stage] - one["bytes"]) <= max(SHARE * one["bytes"], LEAST)
     hours = figures["time"]
-    hours["forecast"] = Trial(**hours["trial"]).seconds(Run(**hours["run"]))
+    hours["forecast"] = Trial(**hours["trial"]).seconds(Workload(**hours["run"]))
     hours["error"] = hours["forecast"] / hours["seconds"] - 1
     hours["within"] = abs(hours["error"]) <= OF_TIME
     return figures

@@ -94,7 +94,7 @@ def memory_mb() -> float:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def measure(folder: Folder, visits: int) -> dict:
+def page_times(folder: Folder, visits: int) -> dict:
     from starlette.testclient import TestClient
 
     from spr_plugin.tools.inspect.app import application
@@ -150,7 +150,7 @@ def main():
     parser.add_argument("--of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.of:  # in a process of its own, whose memory holds nothing else
-        return print(json.dumps(measure(Folder(arguments.of), arguments.visits)))
+        return print(json.dumps(page_times(Folder(arguments.of), arguments.visits)))
     with tempfile.TemporaryDirectory() as root:
         folder, images = Folder.under(Path(root) / "out"), Path(root) / "images"
         images.mkdir()

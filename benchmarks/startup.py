@@ -33,7 +33,7 @@ def start(command: list, cwd: str) -> tuple[float, float]:
     return (time.perf_counter() - begin) * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3
 
 
-def measure(starts: int) -> dict:
+def start_times(starts: int) -> dict:
     """Row → medians in ms over ``starts`` starts; pair → medians of the differences within a round."""
     with tempfile.TemporaryDirectory() as scratch:
         ours, empty = Path(scratch, "ours"), Path(scratch, "empty")
@@ -68,7 +68,7 @@ def main():
     parser.add_argument("--starts", type=int, default=50)
     parser.add_argument("--json")
     args = parser.parse_args()
-    results = measure(args.starts)
+    results = start_times(args.starts)
     for name, wall in results["wall_ms"].items():
         print(f"{name:20s} {wall:8.2f} ms wall {results['own_ms'][name]:8.2f} ms own")
     for pair in PAIRS:

@@ -206,7 +206,7 @@ PLAN_7B = forecast.Plan(
     checkpointing=True,
     gpu=True,
 )
-RUN_7B = forecast.Run(queries=10_000, ranks=1, step=4, accumulation=1, epochs=2.0, watched=16)
+RUN_7B = forecast.Workload(queries=10_000, ranks=1, step=4, accumulation=1, epochs=2.0, watched=16)
 
 
 def forecast_7b() -> str:

@@ -22,7 +22,7 @@ def failure(parsed: Parsed) -> str | None:
 
 
 @dataclass(frozen=True)
-class Place:
+class Grounding:
     """A place in an answer where boxes of a phrase are written: those that can be read, or why its first one
     cannot.
     """
@@ -32,14 +32,14 @@ class Place:
     reason: str | None = None
 
 
-def places(parsed: Parsed, text: str) -> Iterator[Place]:
-    """The places of an answer in its order, by the rule of all tasks: the first box *written* answers.
+def groundings(parsed: Parsed, text: str) -> Iterator[Grounding]:
+    """The groundings of an answer in its order, by the rule of all tasks: the first box *written* answers.
 
     Where it cannot be read, none later stands in for it. Fewer than four numbers are a point or a footnote,
     and no box (:mod:`spr_plugin.formats.attempts`).
     """
     rows = [
-        ((mention.spans[0], mention.span[1]), Place(mention.phrase, mention.boxes))
+        ((mention.spans[0], mention.span[1]), Grounding(mention.phrase, mention.boxes))
         for mention in parsed.mentions
     ]
     for failure in parsed.failed:
@@ -48,21 +48,21 @@ def places(parsed: Parsed, text: str) -> Iterator[Place]:
             rows.append(
                 (
                     (failure.span, (failure.inside or failure.span)[1]),
-                    Place(failure.phrase, reason=failure.reason),
+                    Grounding(failure.phrase, reason=failure.reason),
                 )
             )
     reached = 0
-    for (span, end), place in sorted(rows, key=itemgetter(0)):
+    for (span, end), grounding in sorted(rows, key=itemgetter(0)):
         if span[0] >= reached:  # what lies in the list of one before is no place of its own
             reached = end
-            yield place
+            yield grounding
 
 
 def first_box(parsed: Parsed, text: str) -> Box | None:
     """What answers a question for one box; None where there is none, or where the first one cannot be
     read.
     """
-    first = next(places(parsed, text), None)
+    first = next(groundings(parsed, text), None)
     return first.boxes[0] if first and first.boxes else None
 
 

@@ -73,7 +73,7 @@ def published_rows(
 def explode(rows: datasets.Dataset, name: str = "the hub's rows") -> datasets.Dataset:
     """Hub rows ``{question_id, image, answer: [expression …], bbox: xywh px, file_name}`` → one document an
     expression. Raises UserError for a row whose picture or box cannot be used."""
-    places, documents = [], []
+    indices, documents = [], []
     plain = rows.cast_column("image", datasets.Image(decode=False))
     for index, row in enumerate(plain):
         where = f"{name}, question {row['question_id']}"
@@ -85,7 +85,7 @@ def explode(rows: datasets.Dataset, name: str = "the hub's rows") -> datasets.Da
         except (TypeError, ValueError) as error:
             raise UserError(f"{where}: bbox {row['bbox']!r:.100} {error} (in a picture of {size})") from None
         for number, expression in enumerate(row["answer"]):
-            places.append(index)
+            indices.append(index)
             documents.append(
                 {
                     "id": f"{row['question_id']}-{number}",
@@ -96,7 +96,7 @@ def explode(rows: datasets.Dataset, name: str = "the hub's rows") -> datasets.Da
                     "bbox": box,
                 }
             )
-    pictures = plain.select_columns("image").select(places)
+    pictures = plain.select_columns("image").select(indices)
     return datasets.concatenate_datasets([datasets.Dataset.from_list(documents), pictures], axis=1)
 
 

@@ -114,7 +114,7 @@ class Greedy(lmms):
                 return
             for batch in batches(window, self.batch_size):
                 for one, text in zip(batch, self._texts(batch)):
-                    yield one.ask.index, self._said(text, one.ask)
+                    yield one.ask.index, self._scored_part(text, one.ask)
 
     def _recipe(self, name: str) -> Recipe[Any]:
         """UserError, as a refusal, where nobody has it, or the model's box format is not known."""
@@ -130,10 +130,10 @@ class Greedy(lmms):
             return ask.text
         return self.put_by.put(ask.text, *shown.pictures[0].size)
 
-    def _said(self, text: str, ask: Ask) -> str:
+    def _scored_part(self, text: str, ask: Ask) -> str:
         """What counts of an answer; one that is not in the recipe's form counts as it is."""
-        if self.put_by and ask.task not in OURS and (said := self.put_by.answer_in(text)) is not None:
-            return said
+        if self.put_by and ask.task not in OURS and (stated := self.put_by.answer_in(text)) is not None:
+            return stated
         return self.cut(text, ask)
 
     def _texts(self, batch: Sequence[Shown]) -> list[str]:

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from spr_plugin.eval_tasks import ferret, fields, metrics, questions
-from spr_plugin.eval_tasks.answers import Place, answer_text, failure, places, rounded_iou, true_box
+from spr_plugin.eval_tasks.answers import Grounding, answer_text, failure, groundings, rounded_iou, true_box
 from spr_plugin.eval_tasks.model_format import named_format
 
 FIELDS = {
@@ -58,15 +58,15 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
     form = named_format(doc["box_format"])
     answer = answer_text(results)
     parsed = form.parse(answer, doc["width"], doc["height"])
-    by_phrase: dict[str, list[Place]] = {}
-    for place in places(parsed, answer):
-        by_phrase.setdefault(plain(place.phrase), []).append(place)
+    by_phrase: dict[str, list[Grounding]] = {}
+    for grounding in groundings(parsed, answer):
+        by_phrase.setdefault(plain(grounding.phrase), []).append(grounding)
     items, first, any_box = [], [], []
     for phrase, predicted in zip(
         doc["phrases"], _predictions([plain(phrase["phrase"]) for phrase in doc["phrases"]], by_phrase)
     ):
         unread = predicted[0].reason if predicted else failure(parsed) or NOT_GROUNDED
-        boxes = [] if unread else [box.pixels() for place in predicted for box in place.boxes]
+        boxes = [] if unread else [box.pixels() for grounding in predicted for box in grounding.boxes]
         truth, reason = merged(phrase["boxes"]), unread
         ceiling = rounded_iou(form, true_box(doc, truth))
         box = merged(boxes) if boxes else None
@@ -86,8 +86,8 @@ def process_results(doc: dict, results: list) -> dict[str, dict]:
     return payloads
 
 
-def _predictions(asked: Sequence[str], by_phrase: Mapping[str, list[Place]]) -> Iterator[list[Place]]:
-    """The places that each asked phrase gets."""
+def _predictions(asked: Sequence[str], by_phrase: Mapping[str, list[Grounding]]) -> Iterator[list[Grounding]]:
+    """The groundings that each asked phrase gets."""
     times, turns = Counter(asked), Counter()
     for words in asked:
         written = by_phrase.get(words, [])
@@ -97,6 +97,7 @@ def _predictions(asked: Sequence[str], by_phrase: Mapping[str, list[Place]]) -> 
 
 def merged(boxes: Sequence[Corners]) -> list[float]:
     """The box around all `boxes`, xyxy."""
+    # Boxes → all left edges, all upper ones, …
     x1, y1, x2, y2 = zip(*boxes)
     return [min(x1), min(y1), max(x2), max(y2)]
 

@@ -66,15 +66,15 @@ class QuestionedLlava(LlavaModel):
 
         if images and IMAGE not in prompt:
             prompt = f"{' '.join([IMAGE] * len(images))}\n{prompt}"
-        places = prompt.count(IMAGE)
-        if places > len(images):
-            raise UserError(f"a prompt with {places} times {IMAGE} comes with {len(images)} pictures")
+        mentioned = prompt.count(IMAGE)
+        if mentioned > len(images):
+            raise UserError(f"a prompt with {mentioned} times {IMAGE} comes with {len(images)} pictures")
         talk = self.template()
         talk.append_message(talk.roles[0], prompt)
         talk.append_message(talk.roles[1], None)
         ids = tokenizer_image_token(talk.get_prompt(), self.tokenizer, IMAGE_TOKEN_INDEX, return_tensors="pt")
         # LLaVA drops what is padding, wherever it stands
-        return {"input_ids": ids[ids != self.pad], "images": images[:places], "sizes": sizes[:places]}
+        return {"input_ids": ids[ids != self.pad], "images": images[:mentioned], "sizes": sizes[:mentioned]}
 
     def batch(self, rows: list[dict]) -> dict:
         ids = torch.nn.utils.rnn.pad_sequence([row["input_ids"] for row in rows], True, self.pad)

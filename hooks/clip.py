@@ -77,6 +77,7 @@ class ClipSimilarity:
             dim=1,
         )
         means = self._means(text for _, text in asked)
+        # (2, d) @ (d,): both cosines of a region at once.
         rows = torch.stack([views[regions[region]] @ means[text] for region, text in asked])
         return list(map(tuple, rows.tolist()))
 
@@ -105,6 +106,7 @@ class ClipSimilarity:
         for width, names in alike.items():
             for start in range(0, len(names), NAMES_AT_ONCE):
                 batch = names[start : start + NAMES_AT_ONCE]
+                # Filled up with its first name, so that all batches have one shape.
                 filled = batch + batch[:1] * (NAMES_AT_ONCE - len(batch))
                 self._names.update(zip(batch, self._forward(filled, width)))
 
@@ -188,6 +190,7 @@ class ClipSimilarity:
         )
         logits = query @ key.transpose(2, 3) * attention.scale
         if patches is not None:
+            # The class token stands before the patches, and sees itself.
             seen = torch.nn.functional.pad(patches, (1, 0), value=True)
             logits = logits.masked_fill(~seen[:, None, None], float("-inf"))
         token = hidden[:, :1] + attention.out_proj((logits.softmax(-1) @ value).transpose(1, 2).flatten(2))
@@ -244,6 +247,7 @@ def covered_patches(region: Box, image_size: int, patch_size: int) -> np.ndarray
     columns = _covered_shares(x1 / region.space.width, x2 / region.space.width, image_size, patch_size)
     rows = _covered_shares(y1 / region.space.height, y2 / region.space.height, image_size, patch_size)
     shares = np.outer(rows, columns).ravel()
+    # Half a patch may be a hair less in floats.
     covered = shares >= COVERED - 1e-9
     if not covered.any():
         covered[shares.argmax()] = True

@@ -155,6 +155,7 @@ def _padded(sequences: list[torch.Tensor], fill: int, side: str) -> torch.Tensor
 
 def _stacked(parts: list[torch.Tensor]) -> torch.Tensor:
     """Parts one behind the other, those in fewer tiles filled up with zeros."""
+    # The largest of each dimension.
     shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts))]
     whole = torch.zeros(sum(map(len, parts)), *shape, dtype=parts[0].dtype)
     start = 0

@@ -58,6 +58,7 @@ class Space:
         pixels).
         """
         side = max(width, height)
+        # The margin is rounded down and then negated: -(n // 2), where -n // 2 would round it up.
         return cls(
             "padded_square", width, height, (side, side), (-((side - width) // 2), -((side - height) // 2))
         )
@@ -144,6 +145,7 @@ class Box:
         """The same box in another space of the same picture. Raises ValueError for another picture's
         space.
         """
+        # The constructors keep their spaces, so that `is` answers most of the time.
         if space is self.space or space == self.space:
             return self
         if not space.same_picture(self.space):
@@ -151,6 +153,7 @@ class Box:
                 f"a box of a {self.space.width}x{self.space.height} picture has no place in a "
                 f"{space.width}x{space.height} one"
             )
+        # The way of `pixels` back.
         (sx, sy), (ox, oy) = space.scale, space.offset
         x1, y1, x2, y2 = self.pixels()
         return Box((x1 - ox) / sx, (y1 - oy) / sy, (x2 - ox) / sx, (y2 - oy) / sy, space)
@@ -161,6 +164,7 @@ class Box:
         """
         x1, y1, x2, y2 = self.pixels()
         width, height = float(self.space.width), float(self.space.height)
+        # Most boxes: they keep their numbers to the last bit.
         if x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height:
             return self
         inside = (
@@ -184,6 +188,7 @@ def size_of(box: Box) -> str:
     """Which of SIZES a box has on the original picture."""
     x1, y1, x2, y2 = box.pixels()
     area = (x2 - x1) * (y2 - y1)
+    # From `low` on and below `high`, so that every area has one name.
     return next(name for name, (low, high) in SIZES.items() if low <= area < high)
 
 
@@ -207,6 +212,7 @@ def pair_iou(a: Sequence[float], b: Sequence[float]) -> float:
     ax1, ay1, ax2, ay2 = a
     bx1, by1, bx2, by2 = b
     overlap = max(0.0, min(ax2, bx2) - max(ax1, bx1)) * max(0.0, min(ay2, by2) - max(ay1, by1))
+    # isfinite too: an infinite box passes the comparisons.
     proper = ax2 > ax1 and ay2 > ay1 and bx2 > bx1 and by2 > by1 and all(map(isfinite, (*a, *b)))
     return (
         float(overlap / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - overlap)) if proper else 0.0
@@ -219,10 +225,12 @@ def iou_matrix(a: ArrayLike, b: ArrayLike) -> Array:
     Continuous coordinates (no + 1). A box that is inverted, empty or not finite has IoU 0 with everything.
     """
     a, b = _as_boxes(a), _as_boxes(b)
+    # (n, 1) against (m,): a row for each box of `a`.
     width = np.minimum(a[:, None, 2], b[:, 2]) - np.maximum(a[:, None, 0], b[:, 0])
     height = np.minimum(a[:, None, 3], b[:, 3]) - np.maximum(a[:, None, 1], b[:, 1])
     overlap = np.maximum(width, 0.0) * np.maximum(height, 0.0)
     union = _areas(a)[:, None] + _areas(b)[None, :] - overlap
+    # Two empty boxes have no union: their 0 stays, and nothing is divided by it.
     ious: Array = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
     return ious
 
@@ -236,6 +244,7 @@ def best_iou(a: ArrayLike, b: ArrayLike, block: int = 256) -> Array:
     blocks = [
         iou_matrix(a[start : start + block], b).max(axis=1, initial=0.0) for start in range(0, len(a), block)
     ]
+    # concatenate takes no empty list.
     return np.concatenate(blocks) if blocks else np.zeros(0)
 
 
@@ -243,6 +252,7 @@ def _as_boxes(boxes: ArrayLike) -> Array:
     """(n, 4) float64; rows that are no box (not finite, inverted) become the empty box at 0, which overlaps
     nothing.
     """
+    # A copy: what is no box is emptied below, and the caller's array is not ours.
     array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     proper = np.isfinite(array).all(axis=1) & (array[:, 2] > array[:, 0]) & (array[:, 3] > array[:, 1])
     if not proper.all():

@@ -139,11 +139,11 @@ LLAVA_13B = _llava(Stack(40, 5120, 13824, heads=40, key_heads=40, head_width=128
 
 def memory(shape: Shape, plan: Plan) -> dict[str, int]:
     """Stage → bytes at its peak."""
-    held = weights(shape, plan)
-    of_training = held + states(shape, plan) + features(shape, plan)
+    all_weights = weights(shape, plan)
+    of_training = all_weights + states(shape, plan) + features(shape, plan)
     return {
-        "sampling": held + answering(shape, plan, plan.prompts, plan.samples),
-        "scoring": held + shape.scorer,
+        "sampling": all_weights + answering(shape, plan, plan.prompts, plan.samples),
+        "scoring": all_weights + shape.scorer,
         "dpo": of_training + gradients(shape, plan) + step(shape, plan),
         "probe": of_training + answering(shape, plan, plan.probes, 1),
         "save": of_training + (0 if plan.gpu else min(shape.saved, SHARD)),
@@ -262,7 +262,7 @@ def answering(shape: Shape, plan: Plan, prompts: int, samples: int) -> int:
 
 
 @dataclass(frozen=True)
-class Run:
+class Workload:
     """What a run has to do.
 
     Attributes:
@@ -307,16 +307,16 @@ class Trial:
     judging: float
     step: float
 
-    def seconds(self, run: Run) -> float:
+    def seconds(self, workload: Workload) -> float:
         """Of the whole run, where each query gives a pair as long as the trial's: sampling and judging, dealt
         among the ranks; DPO's steps, the dry one, and the proof of its row layout, as much again; the
         reference, one forward of each pair, of a step a third or half; the looks, an answer to each query
         that is held out."""
-        judged = run.queries / self.queries * (self.sampling + self.judging) / run.ranks
-        forward = run.steps / run.epochs * run.accumulation * self.step / 3
+        judged = workload.queries / self.queries * (self.sampling + self.judging) / workload.ranks
+        forward = workload.steps / workload.epochs * workload.accumulation * self.step / 3
         answer = self.sampling / self.queries / self.answers
-        looks = run.looks * run.watched * answer / run.ranks
-        return judged + (run.steps * run.accumulation + 2) * self.step + forward + looks
+        looks = workload.looks * workload.watched * answer / workload.ranks
+        return judged + (workload.steps * workload.accumulation + 2) * self.step + forward + looks
 
 
 @dataclass(frozen=True)
@@ -340,8 +340,8 @@ def by_arithmetic(shape: Shape, plan: Plan, device: Device, kinds: int) -> Trial
     """
     rate, parameters = device.operations * device.computing, shape.weights / plan.loaded
     prefill = kinds * plan.prompt * 2 * parameters / rate
-    held = shape.weights + cache(shape, plan, plan.prompts * plan.samples)
-    decoding = kinds / plan.prompts * plan.new_tokens * held / (device.bandwidth * device.reading)
+    bytes_read = shape.weights + cache(shape, plan, plan.prompts * plan.samples)
+    decoding = kinds / plan.prompts * plan.new_tokens * bytes_read / (device.bandwidth * device.reading)
     answers = kinds * plan.samples
     judging = (1 + answers) * shape.patches * 2 * shape.scorer / FP32 / rate
     step = plan.pairs * row(plan) * (2 + plan.checkpointing) * 2 * parameters / rate

@@ -134,6 +134,7 @@ def sides(answers: Answers, least: int = 2) -> tuple[Scores, Scores] | str:
 
 
 def _best(scores: Scores) -> str:
+    # max keeps the first of equals, which is the lower id: answers are in the order of their ids.
     return max(scores, key=scores.__getitem__)
 
 
@@ -148,6 +149,7 @@ def best_over_worst(query: Query, answers: Answers, min_gap: float = 0.0) -> tup
     choosable, rejectable = both
     best, worst = _best(choosable), min(rejectable, key=rejectable.__getitem__)
     gap = _gap(answers, best, worst)
+    # Without a least gap too, equal scores make no pair.
     if not _same(answers[best], answers[worst]) and (gap <= 0 or gap < min_gap):
         return "gap_too_small"
     return best, worst
@@ -178,6 +180,7 @@ def equally_long(query: Query, answers: Answers, min_gap: float = 0.0) -> tuple[
     if isinstance(both, str):
         return both
     choosable, rejectable = both
+    # An answer with itself too: its repaired text is nearly as long as it was.
     like = [(c, r) for c in choosable for r in rejectable if _alike(answers[c].repaired, answers[r].text)]
     apart = functools.partial(_gap, answers)
     return _best_of(like, answers, apart, min_gap) if like else "no_equal_length"
@@ -216,6 +219,7 @@ def by_chance(query: Query, answers: Answers) -> tuple[str, str] | str:
     choosable, rejectable = map(list, both)
     rng = random.Random(query.seed)
     best = rng.choice(choosable)
+    # Not paired with itself: repaired over written is another pairing.
     others = [id for id in rejectable if id != best]
     return (best, rng.choice(others)) if others else "too_few_valid"
 
@@ -232,6 +236,7 @@ class Mixed:
     shares: tuple[float, ...]
 
     def __call__(self, query: Query, answers: Answers) -> tuple[str, str] | str:
+        # A stream of its own: what else is drawn by the query's seed must not go with it.
         (dealt,) = random.Random(f"{query.seed} pairing").choices(self.pairings, self.shares)
         return dealt(query, answers)
 

@@ -88,8 +88,8 @@ def make_pairs(now: Round, queries: list[Query]) -> list[PreferencePair]:
         judge_all(queries, now.recipe, now.host.trainer.args.device, candidates, now.log("scores"))
         told = []
         for key, title in (("reason", "without a score"), ("not_choosable", "not to be chosen")):
-            found = listed(ranks.from_rank_0(functools.partial(now.log("scores").words, key)))
-            told.append(f"{title}: {found or 'none'}")
+            reasons = listed(ranks.from_rank_0(functools.partial(now.log("scores").words, key)))
+            told.append(f"{title}: {reasons or 'none'}")
         summary.append(f"{len(candidates)} answers judged ({'; '.join(told)})")
         summary += ranks.from_rank_0(lambda: now.recipe.summary(now.log("scores").read().values()))
     with during("pairs", now.folder):

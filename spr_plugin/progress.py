@@ -68,6 +68,7 @@ def counted(reasons: Iterable[str]) -> dict[str, int]:
     counts = {}
     for reason in reasons:
         counts[reason] = counts.get(reason, 0) + 1
+    # Most frequent first, of equals by name.
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 

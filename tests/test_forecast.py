@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spr_plugin import forecast
-from spr_plugin.forecast import LLAVA_7B, Plan, Run, Stack, Trial
+from spr_plugin.forecast import LLAVA_7B, Plan, Stack, Trial, Workload
 
 ROOT = Path(__file__).parents[1]
 FIGURES = json.loads((ROOT / "benchmarks" / "results" / "forecast.json").read_text())
@@ -105,7 +105,7 @@ def test_what_makes_a_step_smaller(less):
 
 
 def test_time_of_a_run():
-    run = Run(queries=100, ranks=2, step=2, accumulation=2, epochs=2.0, watched=4, looks_every=10)
+    run = Workload(queries=100, ranks=2, step=2, accumulation=2, epochs=2.0, watched=4, looks_every=10)
     assert run.steps == 24 and run.looks == 4  # 96 pairs twice, 8 a step; before, after 10, 20, 24
     trial = Trial(queries=2, answers=6, sampling=12.0, judging=2.0, step=3.0)
     sampled, steps, reference, looks = (

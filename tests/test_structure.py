@@ -86,6 +86,47 @@ def test_a_module_and_its_functions_can_be_read(name):
     assert {function for function, lines in lengths.items() if lines > LONGEST_FUNCTION} == set()
 
 
+def test_the_drawing_of_the_house_names_every_room():
+    """``docs/architecture.md``: a line a group of rooms, their names before what they are for."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    lines = page.partition("```text\n")[2].partition("```")[0].splitlines()
+    # Rooms stand at the margin or two blanks in; what is farther in lies inside of one.
+    columns = [line.strip().partition("  ")[0] for line in lines if not line.startswith("   ")]
+    drawn = {name.strip("/").removesuffix(".py") for column in columns for name in column.split()}
+    assert drawn - {"docs"} == {package(name).rpartition(".")[2] for name in FILES}
+
+
+# Names of a dialect that nobody guesses: matches, a position, a message say what a value is.
+DIALECT = {"found", "held", "place", "said"}
+# What bears one all the same.
+SPOKEN = {
+    "spr_plugin.config.files": {"found"},  # what a file holds beside the sections that are asked for
+    "spr_plugin.runs.growing": {"found"},  # a method: the keys of records in which a text was
+    "spr_plugin.runs.log": {"held"},  # a method: the ids that a log holds
+    "spr_plugin.runs.moved": {"found", "place"},  # where a picture's file lies, and may lie
+}
+
+
+def bound(tree: ast.Module) -> set[str]:
+    """Every name that a module gives to a value, an argument or a function."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or "")
+    return names
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_values_are_called_what_they_are(name):
+    assert bound(tree_of(FILES[name])) & DIALECT == SPOKEN.get(name, set())
+
+
 def test_the_pipeline_knows_no_boxes_and_no_recipe_of_its_own():
     for name in ("spr_plugin.pipeline", "spr_plugin.judging", "spr_plugin.queries", "spr_plugin.dpo.probe"):
         known = imported(FILES[name])

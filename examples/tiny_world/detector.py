@@ -55,7 +55,7 @@ class TinyDetector:
         ]
 
 
-def measure(detector, pictured):
+def detection_hits(detector, pictured):
     """ "found": of the objects those with a box of their name and an IoU of at least a half; "right": of the
     boxes those of an object: name → [(hit, scene)], asked for the names of each (scene, picture).
     """

@@ -140,7 +140,7 @@ def write_clip(folder, clip):
 
 
 @dataclass(frozen=True)
-class Run:
+class Teaching:
     """One run of all stages: its folder, its seed, and how many scenes and steps each stage has."""
 
     work: Path
@@ -253,16 +253,16 @@ def llava_quality(run, model, tower, tokenizer):
     splits = {}
     for split in ("val", "test"):
         views = teach_tower.Views(split, run.plan["asked"])
-        asked = teach_llava.measure(model, teach_llava.all_features(tower, views), views, tokenizer)
+        asked = teach_llava.answer_scores(model, teach_llava.all_features(tower, views), views, tokenizer)
         splits[split] = {name: quality.with_interval(items) for name, items in asked.items() if items}
         say(split, {name: figure["value"] for name, figure in splits[split].items()})
     return splits
 
 
-def helper_quality(measure):
+def helper_quality(hits_on):
     """Split → figure → {value, low, high, n} of 500 unseen scenes each."""
     splits = {
-        split: {name: quality.with_interval(items) for name, items in measure(pictured(split, 500)).items()}
+        split: {name: quality.with_interval(items) for name, items in hits_on(pictured(split, 500)).items()}
         for split in ("val", "test")
     }
     say({split: {name: figure["value"] for name, figure in found.items()} for split, found in splits.items()})
@@ -280,8 +280,10 @@ def make_all(run):
         "seed": run.seed,
         "before coarse": before,
         "llava": llava_quality(run, model, tower, tokenizer),
-        "clip": helper_quality(lambda asked: teach_clip.measure(clip, clip_tokenizer, asked)),
-        "detector": helper_quality(functools.partial(detector.measure, detector.TinyDetector(reported))),
+        "clip": helper_quality(lambda asked: teach_clip.retrieval_hits(clip, clip_tokenizer, asked)),
+        "detector": helper_quality(
+            functools.partial(detector.detection_hits, detector.TinyDetector(reported))
+        ),
         "seconds": {path.stem: json.loads(path.read_text())["seconds"] for path in marks},
     }
     write_json(run.work / quality.FILE, found)
@@ -317,7 +319,7 @@ def main():
     arguments.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
-    make_all(Run(arguments.work, arguments.seed, plan))
+    make_all(Teaching(arguments.work, arguments.seed, plan))
 
 
 if __name__ == "__main__":

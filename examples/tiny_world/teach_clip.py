@@ -79,7 +79,7 @@ def train_clip(clip, tokenizer, world, steps, held_out, batch=64, peak=8e-4, see
             clip.logit_scale.clamp_(max=4.6)
         if step % 250 == 0 or step == steps:
             spent = time.time() - start
-            asked = measure(clip, tokenizer, held_out)
+            asked = retrieval_hits(clip, tokenizer, held_out)
             shares = {
                 name: round(float(np.mean([hit for hit, _ in hits])), 3) for name, hits in asked.items()
             }
@@ -88,7 +88,7 @@ def train_clip(clip, tokenizer, world, steps, held_out, batch=64, peak=8e-4, see
 
 
 @torch.no_grad()
-def measure(clip, tokenizer, held_out, seed=0):
+def retrieval_hits(clip, tokenizer, held_out, seed=0):
     """Top-1 retrieval among 100 unseen pictures or texts, and one wrong colour told from the truth: name →
     [(hit, scene)], one a scene.
     """

@@ -458,7 +458,7 @@ def named_boxes(text):
     return found
 
 
-def measure(model, features, views, tokenizer, limit=150, seed=0):
+def answer_scores(model, features, views, tokenizer, limit=150, seed=0):
     """Quality on unseen, uncropped views through the v1 conversation: name → [(value, view)], one a question.
 
     The first `limit` views are asked. "Qualified" expressions mean objects that only a word tells apart.

@@ -145,14 +145,14 @@ class CocoImages:
         return list(reversed(by_id.values()))
 
     def _path(self, name: str) -> str:
-        """Where the file lies: under its name in the folder, or under a tail of it that is no tail of another
+        """Where the file lies: under its name in the folder, or under a suffix of it that is none of another
         record's name. UserError for a file that another name has led to."""
-        first, *shorter = _tails(name)
+        first, *shorter = _path_suffixes(name)
         path = os.path.join(self._folder, first)
         # A folder that is there and lacks the file is the one that is meant: its name's end is another file.
         if not os.path.exists(path) and not _names_a_folder(self._folder, name):
-            there = (tail for tail in shorter if os.path.exists(os.path.join(self._folder, tail)))
-            own = next((tail for tail in there if not self._index.shared(name, tail)), first)
+            there = (suffix for suffix in shorter if os.path.exists(os.path.join(self._folder, suffix)))
+            own = next((suffix for suffix in there if not self._index.shared(name, suffix)), first)
             path = os.path.join(self._folder, own)
         if (other := self._names.setdefault(os.path.abspath(path), name)) != name:
             raise UserError(
@@ -170,7 +170,7 @@ def _names_a_folder(folder: str, name: str) -> bool:
     return bool(inner) and not os.path.isabs(name) and os.path.isdir(os.path.join(folder, inner))
 
 
-def _tails(name: str) -> list[str]:
+def _path_suffixes(name: str) -> list[str]:
     """``images/v1/patch8/a.jpg``, ``v1/patch8/a.jpg`` … ``a.jpg``: as Objects365 and LVIS name files, and as
     they are unpacked."""
     indices = range(max(len(name) - LONGEST_PATH, 0), len(name) - 1)

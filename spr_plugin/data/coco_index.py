@@ -87,20 +87,20 @@ class CocoIndex:
         row = self._db.execute(first, (_backwards(name),)).fetchone()
         return row and row[0]
 
-    def shared(self, name: str, tail: str) -> bool:
-        """Whether another name than `name` is or ends in the path `tail`: ``a.jpg`` is a tail of
+    def shared(self, name: str, suffix: str) -> bool:
+        """Whether another name than `name` is or ends in the path `suffix`: ``a.jpg`` is one of
         ``cam2/a.jpg``.
         """
-        end = _backwards(tail)
+        end = _backwards(suffix)
         others = "SELECT 1 FROM images WHERE (name = ? OR name >= ? AND name < ?) AND name != ? LIMIT 1"
         return self._db.execute(others, (end, f"{end}/", f"{end}0", _backwards(name))).fetchone() is not None
 
     def annotations(self, id: int | str) -> list:
         """The ``annotations`` records of an image id, in the file's order."""
-        places = self._db.execute(
+        spans = self._db.execute(
             "SELECT start, length FROM annotations WHERE image = ? ORDER BY start", (id,)
         )
-        return [self._record(start, length) for start, length in places]
+        return [self._record(start, length) for start, length in spans]
 
     def _record(self, start: int, length: int):
         self._source.seek(start)
@@ -127,8 +127,8 @@ class Ids(Sequence):
         return len(self._ids)
 
     def __getitem__(self, number):
-        found = self._ids[number]
-        return Ids(found, self._kind) if isinstance(number, slice) else self._kind(found)
+        chosen = self._ids[number]
+        return Ids(chosen, self._kind) if isinstance(number, slice) else self._kind(chosen)
 
     def __iter__(self) -> Iterator:
         return map(self._kind, self._ids)
@@ -149,8 +149,8 @@ class Ids(Sequence):
 
 
 def _backwards(name: str) -> str:
-    """A path as the index keeps it, from its end: names that share a tail stand together. ``..`` stays, since
-    it may lead through a link.
+    """A path as the index keeps it, from its end: names that share a suffix stand together. ``..`` stays,
+    since it may lead through a link.
     """
     root = [""] if name.startswith("/") else []
     return "/".join([*reversed([part for part in name.split("/") if part not in ("", ".")]), *root])

@@ -62,6 +62,7 @@ def models(folder: str) -> Iterator[str]:
     """Names of the folders below this one that hold a reconstruction."""
     for parent, inner, _ in os.walk(folder):
         if any(Path(parent, MODEL, f"images.{ending}").is_file() for ending in ("bin", "txt")):
+            # Nothing further down: os.walk goes into what is left in the list.
             inner.clear()
             yield os.path.relpath(parent, folder)
         inner.sort()
@@ -92,6 +93,7 @@ def _lens(number: int, width: int, height: int, parameters: Sequence[float]) -> 
     known = len(parameters) == count and finite(parameters)
     if not known or min(*parameters[:focals], width, height) <= 0:
         raise ValueError("no camera")
+    # With one focal length, both are the first; the centre stands behind them.
     fx, fy = parameters[0], parameters[focals - 1]
     return Lens(fx, fy, parameters[focals], parameters[focals + 1], width, height)
 
@@ -111,6 +113,7 @@ def _text_cameras(file: Path) -> dict[int, Lens]:
 
 def _text_images(file: Path) -> Iterator[_Row]:
     """Each stands on two lines, of which the second, its points, may be empty."""
+    # Lines stay where they are empty, so that every second one begins a picture.
     for row in _text_rows(file)[::2]:
         numbers, name = list(map(float, row[1:8])), " ".join(row[9:])
         yield name, numbers[:4], numbers[4:], int(row[8])
@@ -149,7 +152,9 @@ def _binary_cameras(file: Path) -> dict[int, Lens]:
 def _binary_images(file: Path) -> Iterator[_Row]:
     content = _Binary(file)
     for _ in range(content.take("Q")[0]):
+        # An id, four numbers of the quaternion, three of the shift, the camera's id.
         _, *pose, camera = content.take("i7di")
         name, (points,) = content.name(), content.take("Q")
+        # x, y and the point's id, of eight bytes each.
         content.skip(24 * points)
         yield name, pose[:4], pose[4:], camera

@@ -50,11 +50,13 @@ def read_depth(folder: Path, name: str, size: tuple[int, int], disparity: bool =
         depth = depth[..., 0]
     if depth.shape != (size[1], size[0]):
         raise BadDepth(ANOTHER_SIZE)
+    # MegaDepth marks pictures with orders alone by negative numbers.
     if path.suffix == ".h5" and (depth < 0).any():
         raise BadDepth(ORDINAL)
     known = np.isfinite(depth) & (depth > 0)
     if (mask := path.with_name(f"{path.stem}_mask.npy")).is_file():
         known &= _mask(mask, depth.shape)
+    # NaN goes through all that follows: what is unknown stays so, also turned round.
     whole = np.where(known, depth, np.nan).astype(np.float32)
     return np.float32(1) / whole if disparity else whole
 
@@ -114,6 +116,7 @@ def _mask(file: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 def scaled(depth: Depth) -> Depth:
     """From 0, the nearest, to 1, the farthest. BadDepth where all is equally far, or unknown."""
     known = depth[np.isfinite(depth)]
+    # So that nothing is divided by 0 below.
     if not known.size or not known.max() > known.min():
         raise BadDepth("flat_depth")
     between: Depth = (depth - known.min()) / (known.max() - known.min())

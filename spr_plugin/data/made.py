@@ -57,6 +57,7 @@ def steps_of(record: Iterable[Sequence[Any]]) -> tuple[Step, ...]:
 
 def make(picture: Image.Image, steps: Iterable[Step]) -> Image.Image:
     """What the steps make of a file's picture (RGB), which stays as it is."""
+    # Steps draw on a copy: other queries show the picture as it is.
     made = picture.copy()
     for name, *given in steps:
         made = STEPS[name](picture, made, *given)
@@ -96,6 +97,7 @@ def _letter(picture: Image.Image, made: Image.Image, box: PixelBox, letter: str)
     made.paste("white", box)
     glyph = Image.new("1", (3, 5))
     glyph.putdata([255 * (dot == "1") for dot in GLYPHS[letter].replace(" ", "")])
+    # Five rows of a glyph and one free above and below; its width is three fifths.
     height = max(5, (box[3] - box[1]) * 5 // 7)
     glyph = glyph.resize((height * 3 // 5, height), Image.Resampling.NEAREST)
     left, top = (box[0] + box[2] - glyph.width) // 2, (box[1] + box[3] - glyph.height) // 2
@@ -111,7 +113,9 @@ def _mark(picture: Image.Image, made: Image.Image, box: PixelBox, letter: str) -
     for edge in _edges(box, line):
         made.paste(MARKED, edge)
     high = plate_height(made.size)
+    # As a glyph of five rows with a border is seven high, one of three is five wide.
     wide = high * 5 // 7
+    # Pushed back onto the picture at its right and left edge.
     left = max(0, min(box[0] - line, made.width - wide))
     top = box[1] - line - high if box[1] - line - high >= 0 else box[3] + line
     return _letter(picture, made, (left, top, left + wide, top + high), letter)

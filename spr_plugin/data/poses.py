@@ -148,6 +148,7 @@ def _lens_on(size: tuple[int, int], lens: Lens | float | None) -> Lens | None:
     if not isinstance(lens, Lens):
         return Lens(lens, lens, width / 2, height / 2, width, height)
     across, down = width / lens.width, height / lens.height
+    # Resizing rounds each side to whole pixels: less than one at the longer side is no other shape.
     if abs(across - down) * max(lens.width, lens.height) > 1:
         raise ValueError("another shape")
     return Lens(lens.fx * across, lens.fy * down, lens.cx * across, lens.cy * down, width, height)
@@ -157,12 +158,16 @@ def looked_at(shots: Sequence[Shot]) -> Array | None:
     """The point (3,) that is nearest to the axes of the cameras, where it lies before most of them; None
     where the axes are parallel, or point away from each other.
     """
+    # The third row of a rotation from the world to the camera is the camera's z axis in the world.
     ahead = np.array([shot.rotation[2] for shot in shots])
     centres = np.array([shot.centre for shot in shots])
+    # I − a aᵀ takes from a vector what lies along the axis a: its length is the distance from the axis.
     across = np.eye(3) - ahead[:, :, None] * ahead[:, None, :]
     total = across.sum(0)
+    # The smallest eigenvalue is 0 where all axes are parallel: p could slide along them.
     if np.linalg.eigvalsh(total)[0] < PARALLEL * len(shots):
         return None
+    # Least squares: Σ (I − a aᵀ) p = Σ (I − a aᵀ) c.
     point: Array = np.linalg.solve(total, (across @ centres[:, :, None]).sum(0)[:, 0])
     before = ((point - centres) * ahead).sum(1) > 0
     return point if 2 * before.sum() > len(shots) else None
@@ -171,6 +176,7 @@ def looked_at(shots: Sequence[Shot]) -> Array | None:
 def is_rotation(matrix: Array) -> bool:
     """Whether it turns and does nothing else: orthonormal, of determinant 1."""
     unit = np.abs(matrix @ matrix.T - np.eye(3)).max() < ORTHONORMAL
+    # Orthonormal of determinant −1 would be a mirror.
     return bool(unit and np.linalg.det(matrix) > 0)
 
 
@@ -226,6 +232,7 @@ def _colmap(scene: Path, name: str, skipped: Counter[str]) -> Iterator[_Posed]:
         if not is_rotation(rotation):
             skipped["no_rotation"] += 1
             continue
+        # COLMAP's x = R X + t; at the centre x is 0.
         centre = -rotation.T @ np.array(image.shift)
         yield _Posed(f"{folder}images/{image.name}", rotation, centre, image.lens)
 

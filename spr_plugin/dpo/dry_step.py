@@ -24,6 +24,7 @@ def dry_step(trainer, stage: Stage, steps: int) -> Cost:
     data = trainer.train_dataset
     longest = max(range(len(data.measured)), key=lambda index: data.measured[index].tokens)
     one = data.measured[longest]
+    # Weight 0: gradients of zero, in tensors of their full size.
     slots = [Slot(longest, 0.0, one.chosen_tokens)] * stage.division.batch
     inputs = inputs_of(
         stage, [PairRows(stage.host, data.measured, slots, data.reference)[i] for i in range(len(slots))]
@@ -47,6 +48,7 @@ def dry_step(trainer, stage: Stage, steps: int) -> Cost:
             f" --spr_batch_size {stage.division.batch}: lower it, raise --spr_gradient_accumulation for it,"
             " or add --gradient_checkpointing True"
         ) from None
+    # The dry step's numbers are of no step.
     trainer.logbook.forget()
     hours = cost.seconds * stage.division.accumulation * steps / 3600
     if ranks.rank() == 0:

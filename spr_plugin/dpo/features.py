@@ -41,10 +41,13 @@ class FeatureCache:
         ``collective``: the encoder is one (ZeRO-3 gathers its weights): if one rank misses, all go through
             it.
         """
+        # Backwards, so that of a picture that stands there twice the first index stays.
         missing = {key: index for index, key in reversed(list(enumerate(keys))) if key not in self.kept}
         fresh = {}
         if ranks.any_of(bool(missing)) if collective else missing:
+            # A rank that misses nothing takes part with any picture; what comes of it is not kept.
             asked = missing or {keys[0]: 0}
+            # One call for all, in the order of the batch.
             computed = encoder(pictures[sorted(asked.values())])
             fresh = dict(zip(sorted(asked, key=lambda key: asked[key]), computed))
             for key in missing:

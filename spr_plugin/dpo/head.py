@@ -35,11 +35,13 @@ def _log_probs_and_slope(hidden, weight, bias, tokens, slope: bool):
     """log p ``(n,)`` of one chunk and d log p / d logits ``(n, V)``, the latter in the memory of the
     logits.
     """
+    # The largest tensor of a step: what is worked out of it below is written over it (names that end in _).
     logits = F.linear(hidden, weight, bias).float()
     chosen = logits.gather(1, tokens[:, None])
     norm = logits.logsumexp(1, keepdim=True)
     if not slope:
         return (chosen - norm)[:, 0], None
+    # −softmax; the token's own entry gets its 1 below.
     slopes = logits.sub_(norm).exp_().neg_()
     return (chosen - norm)[:, 0], slopes.scatter_add_(1, tokens[:, None], torch.ones_like(chosen))
 
@@ -48,6 +50,7 @@ class _TokenLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, bias, tokens):
         ctx.head_trains = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        # With a frozen head the gradient is known up to a factor: (N, H) is kept, and the logits (N, V) go.
         keep = ctx.needs_input_grad[0] and not ctx.head_trains
         log_probs = hidden.new_empty(len(tokens), dtype=torch.float32)
         gradient = torch.empty_like(hidden) if keep else None
@@ -66,6 +69,7 @@ class _TokenLogProbs(torch.autograd.Function):
         if not ctx.head_trains:
             (gradient,) = ctx.saved_tensors
             return gradient * upstream[:, None].to(gradient.dtype), None, None, None
+        # A token's factor counts before the sums over tokens, so that the chunks are gone through anew.
         hidden, weight, bias, tokens = ctx.saved_tensors
         d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None

@@ -58,6 +58,7 @@ class Logbook:
         return means
 
     def _means(self, steps: list[list[float]]) -> dict[str, float]:
+        # Records → a column a number, the last of which counts.
         *sums, count = (sum(column) for column in zip(*steps))
         return {name: total / count for name, total in zip(self.names, sums)}
 

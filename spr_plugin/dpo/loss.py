@@ -72,12 +72,13 @@ def deltas(
     """``answers`` of B pairs against ``reference`` log-probs ``(2B,)``; ``mean_chosen_tokens`` ``(B,)`` as in
     :class:`spr_plugin.dpo.plan.Slot`.
     """
+    # Rows are [chosen …, rejected …]: a chunk of two is the two sides.
     ratios = answers.sums - reference
     both = ratios.chunk(2), answers.sums.chunk(2), answers.tokens.chunk(2)
     return Deltas(*(side for pair in both for side in pair), mean_chosen_tokens, drift)  # type: ignore[call-arg]
 
 
-class Settings(NamedTuple):
+class LossSettings(NamedTuple):
     """Of the losses: β, ε of robust, λ of dpop."""
 
     beta: float
@@ -85,51 +86,52 @@ class Settings(NamedTuple):
     penalty: float = 50.0
 
 
-def sigmoid(d: Deltas, s: Settings):
+def sigmoid(d: Deltas, s: LossSettings):
     return -F.logsigmoid(s.beta * (d.chosen - d.rejected))
 
 
-def hinge(d: Deltas, s: Settings):
+def hinge(d: Deltas, s: LossSettings):
     return torch.relu(1 - s.beta * (d.chosen - d.rejected))
 
 
-def ipo(d: Deltas, s: Settings):
+def ipo(d: Deltas, s: LossSettings):
     return (d.mean_margin - 1 / (2 * s.beta)) ** 2
 
 
-def robust(d: Deltas, s: Settings):
+def robust(d: Deltas, s: LossSettings):
     margin = s.beta * (d.chosen - d.rejected)
     right, wrong = -F.logsigmoid(margin), -F.logsigmoid(-margin)
     return ((1 - s.smoothing) * right - s.smoothing * wrong) / (1 - 2 * s.smoothing)
 
 
-def sigmoid_norm(d: Deltas, s: Settings):
+def sigmoid_norm(d: Deltas, s: LossSettings):
     return -F.logsigmoid(s.beta * d.mean_margin)
 
 
-def bco_pair(d: Deltas, s: Settings):
+def bco_pair(d: Deltas, s: LossSettings):
     return -F.logsigmoid(s.beta * d.chosen) - F.logsigmoid(-s.beta * d.rejected)
 
 
-def nca_pair(d: Deltas, s: Settings):
+def nca_pair(d: Deltas, s: LossSettings):
     both = F.logsigmoid(-s.beta * d.chosen) + F.logsigmoid(-s.beta * d.rejected)
     return -F.logsigmoid(s.beta * d.chosen) - 0.5 * both
 
 
-def apo_zero(d: Deltas, s: Settings):
+def apo_zero(d: Deltas, s: LossSettings):
     return 1 - torch.sigmoid(s.beta * d.chosen) + torch.sigmoid(s.beta * d.rejected)
 
 
-def dpop(d: Deltas, s: Settings):
+def dpop(d: Deltas, s: LossSettings):
+    # max(0, −Δ_w)
     fallen = torch.relu(-d.chosen)
     return -F.logsigmoid(s.beta * (d.chosen - d.rejected - s.penalty * fallen))
 
 
-def sft(d: Deltas, s: Settings):
+def sft(d: Deltas, s: LossSettings):
     return -_mean(d.chosen_log_probs, d.mean_chosen_tokens)
 
 
-def kl_words(d: Deltas, s: Settings):
+def kl_words(d: Deltas, s: LossSettings):
     return d.word_drift
 
 
@@ -143,7 +145,7 @@ LOSSES = {
 
 
 def preference_losses(
-    d: Deltas, types: Sequence[str], weights: Sequence[float], settings: Settings
+    d: Deltas, types: Sequence[str], weights: Sequence[float], settings: LossSettings
 ) -> torch.Tensor:
     """The weighted sum of losses, ``(B,)``."""
     return sum(weight * LOSSES[name](d, settings) for name, weight in zip(types, weights, strict=True))
@@ -161,7 +163,9 @@ def word_drift(
     """
     entry = answers.token_log_probs.detach() if reference is None else answers.spread(reference)
     words = answers.scored & ~answers.spread(coordinates)
+    # 0 where no word is, and expm1(0) − 0 = 0: those tokens add nothing.
     moved = (answers.token_log_probs - entry) * words
+    # (2B, T) → (2, B) → (B,): an answer's tokens, then both answers of a pair.
     drift, counts = (part.sum(1).view(2, -1).sum(0) for part in (torch.expm1(moved) - moved, words))
     return drift / counts.clamp(min=1)
 
@@ -179,5 +183,6 @@ def metrics(d: Deltas, beta: float) -> dict[str, torch.Tensor]:
         "rewards/accuracies": (d.chosen > d.rejected).float(),
         "logps/chosen": d.chosen_log_probs,
         "logps/rejected": d.rejected_log_probs,
+        # expm1 keeps the digits of ratios near 1, of which exp − 1 would leave none.
         "kl": torch.expm1(d.rejected) - d.rejected,
     } | ({} if d.word_drift is None else {"kl_words": d.word_drift})

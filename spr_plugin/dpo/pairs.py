@@ -54,9 +54,11 @@ def unshared(rows: list[dict]) -> list[int]:
     """For the two rows of a pair: how many of their last tokens come after the prompt that they share."""
     ids, asked = (
         [row["input_ids"].tolist() for row in rows],
+        # A running product stays 1 until the first label that counts: its sum is the length of the prompt.
         [int((row["labels"] == IGNORED).int().cumprod(0).sum()) for row in rows],
     )
     shared = 0
+    # Compared, not taken for granted: a template may write a prompt otherwise before another answer.
     while shared < min(asked) and ids[0][shared] == ids[1][shared]:
         shared += 1
     return [len(row) - shared for row in ids]
@@ -85,6 +87,7 @@ def measure_lengths(host: Host, pairs: list[PreferencePair], config: DPOFlags, l
     """
     flag, most = maximum_of(host)
     weights = TokenWeights(**config.token_weights())
+    # A length holds for the host's maximum, template, tokenizer and weights: all are part of a record's key.
     way = [most, _sample_of(host, pairs, weights), *weights.key]
     keys = {pair.id: digest([pair.id, way]) for pair in pairs}
     logged = ranks.from_rank_0(lambda: log.resume({*keys.values()}))
@@ -144,6 +147,7 @@ def _measured(host: Host, pair: PreferencePair, weights: TokenWeights) -> dict:
     if text[0] == text[1]:
         raise UserError(f"pair {pair.id}: chosen and rejected are the same tokens")
     fits = all(host.fits(row) for row in rows)
+    # As the joined row lies: all of chosen, and of rejected what is not shared.
     tokens = len(text[0]) + unshared(rows)[1]
     if weights.even:
         weighed: list[list[float]] = [[1] * answer_tokens(row) for row in rows]
@@ -200,6 +204,7 @@ def collate(host: Host, items: list[dict], weights: TokenWeights = EVEN) -> dict
     form, pieces = host.box_format, [[answer_pieces(host, row) for row in item["rows"]] for item in items]
     told = [[coordinate_tokens(form, own) for own in both] for both in pieces]
     weighed = [None if weights.even else token_weights(form, both, weights) for both in pieces]
+    # All chosen rows, then all rejected ones: rows and losses take the two halves.
     batch = host.batch([item["rows"][side] for side in (0, 1) for item in items])
     both = [unshared(item["rows"]) for item in items]
     return {
@@ -221,6 +226,7 @@ def _of_tokens(values: Sequence[Sequence[Sequence[float]] | None]) -> list[float
     """A number a token of chosen and rejected of B pairs, one behind the other, chosen first; None where one
     has none.
     """
+    # Chosen of all pairs, then rejected: the order of the batch's rows.
     both = [one for one in values if one is not None]
     return (
         [number for side in (0, 1) for one in both for number in one[side]]

@@ -117,12 +117,12 @@ def try_step(
         trainer, _ = _trainer(stage, data, logbook, show=False)
         only = OnlyDryStep(trainer, stage, _steps(stage, data))
         trainer.callback_handler.callbacks[:] = [only]  # what reports would begin a report
-        with contextlib.suppress(Tried):
+        with contextlib.suppress(DryStepDone):
             trainer.train()
     return only.cost
 
 
-class Tried(Exception):
+class DryStepDone(Exception):
     """The dry step is made: the loop is left before its first step."""
 
 
@@ -136,7 +136,7 @@ class OnlyDryStep(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         hand_over(self.trainer, self.stage.host.trainer)
         self.cost = dry_step(self.trainer, self.stage, self.steps)
-        raise Tried
+        raise DryStepDone
 
 
 class DuringTraining(TrainerCallback):
@@ -148,6 +148,7 @@ class DuringTraining(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         hand_over(self.trainer, self.stage.host.trainer)  # the host answers by the engine that trains now
+        # A run that goes on has shown before that the longest pair fits.
         if state.global_step == 0:
             dry_step(self.trainer, self.stage, self.steps)
         self.stage.watch.forget_after(state.global_step)
@@ -203,6 +204,7 @@ def train(stage: Stage, data: PairRows, logbook: Logbook, checkpoint: Path | Non
         if checkpoint:
             resume.set_batch(checkpoint, stage.division.batch)
     ranks.barrier()
+    # checkpoint-STEP
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     trainer, progress = _trainer(stage, data, logbook, done)
     during = DuringTraining(trainer, stage, steps, progress)

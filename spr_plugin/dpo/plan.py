@@ -50,20 +50,25 @@ def slot_plan(
     count, step = len(lengths), batch * accumulation * world
     total = max(1, round(epochs * count))
     order = []
+    # Whole epochs, of which the last is cut: a fraction of one is a random part of the pairs.
     while len(order) < total:
         epoch = list(range(count))
         rng.shuffle(epoch)
         order += epoch
     steps = []
     for start in range(0, total, step * window):
+        # Negated, longest first: a step that is not full is then one of the shortest.
         near = sorted(order[:total][start : start + step * window], key=lambda pair: (-lengths[pair], pair))
         cut = [near[i : i + step] for i in range(0, len(near), step)]
+        # Only the last window can end in a step that is not full; it stays the last.
         last = [cut.pop()] if len(cut[-1]) < step else []
         rng.shuffle(cut)
         steps += cut + last
     slots = []
     for pairs in steps:
         mean = sum(chosen_tokens[pair] for pair in pairs) / len(pairs)
+        # Trainer and DDP divide by accumulation and ranks: the weight takes that back, and divides by pairs.
         slots += [Slot(pair, accumulation * world / len(pairs), mean) for pair in pairs]
+        # Every rank needs as many rows as the others, or collectives would wait for ever.
         slots += [Slot(pairs[-1], 0.0, mean)] * (step - len(pairs))
     return slots

@@ -34,8 +34,8 @@ def held_out(queries: list[Query], wanted: int, recipe: Recipe) -> list[Query]:
         each.setdefault(recipe.of(query).name, []).append(query)
     number = number_held_out(len(queries), wanted)
     # By how far into its own recipe's queries each stands.
-    places = ((place / len(own), query) for own in each.values() for place, query in enumerate(own))
-    first = sorted(places, key=lambda placed: (placed[0], placed[1].id))[:number]
+    by_share = ((index / len(own), query) for own in each.values() for index, query in enumerate(own))
+    first = sorted(by_share, key=lambda pair: (pair[0], pair[1].id))[:number]
     return sorted((query for _, query in first), key=lambda query: query.id)
 
 
@@ -59,6 +59,7 @@ def greedy(host: Host, recipe: Recipe, queries: list[Query], batch: int, max_new
             )
             texts = dict(zip((index for index, _ in asked), host.texts([answer for (answer,) in tokens])))
             answers += [(turn, index, texts.get(index, "")) for index in range(len(batches[turn]))]
+    # (turn, index) leads each answer: sorting puts the ranks' shares back in the queries' order.
     everyone = answers if in_step else sorted(answer for rank in ranks.from_all(answers) for answer in rank)
     return [text for _, _, text in everyone]
 
@@ -103,6 +104,7 @@ class Watch:
         self.texts = greedy(self.host, self.recipe, self.queries, size, length)
         values = self.seen[step] = self.recipe.measure(self.texts, self.queries)
         best = self.recipe.BEST
+        # Step 0 is the entry: its weights are none of the stage's.
         highest = max((values[best] for at, values in self.seen.items() if at), default=0.0)
         if step and self.config.spr_keep_best and not self.collapsed() and values[best] >= highest:
             model = self.host.trainer.model
@@ -116,6 +118,7 @@ class Watch:
         if 0 not in self.seen:
             return None
         before, now = self.seen[0], self.seen[max(self.seen)]
+        # What was near 0 at the entry cannot tell a fall from chance.
         told = [name for name, least in self.recipe.watched(self.queries).items() if before[name] >= least]
         fallen = [name for name in told if now[name] < self.config.spr_collapse * before[name]]
         return ", ".join(f"{name} {before[name]:.2f} → {now[name]:.2f}" for name in fallen) or None

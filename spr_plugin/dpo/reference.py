@@ -38,6 +38,7 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
                 data = PairRows(stage.host, measured, batch, {})
                 inputs = inputs_of(stage, [data[i] for i in range(len(batch))])
                 answers = stage.answers(stage.host.trainer.model, inputs, collective=in_step)
+                # In step, ranks without a batch left repeat one: what is not theirs is not logged.
                 if mine:
                     ids = [measured[slot.pair].pair.id for slot in batch]
                     records = {
@@ -53,6 +54,7 @@ def reference_log_probs(stage: Stage, measured: list[Measured], slots: list[Slot
 def _records(answers: Answers, each: bool) -> list[dict]:
     """The log-probs of B pairs: of their answers and, of `each` of their tokens too."""
     sums = answers.sums.tolist()
+    # Rows are [chosen …, rejected …]: the second half belongs to the first.
     made = [{"chosen": c, "rejected": r} for c, r in zip(sums, sums[len(sums) // 2 :])]
     if each:
         tokens = [own[scored].tolist() for own, scored in zip(answers.token_log_probs, answers.scored)]

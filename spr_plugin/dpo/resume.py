@@ -48,6 +48,7 @@ def divided(was: Division, world: int, sharded: bool) -> Division:
             f" {was.world} ranks again, {restart}"
         )
     share = was.pairs // world
+    # The largest micro-batch not above the old one that divides the share: no more memory than before.
     batch = max(size for size in range(1, was.batch + 1) if share % size == 0)
     return Division(batch, share // batch, world)
 
@@ -69,6 +70,7 @@ def latest(directory: Path) -> tuple[Path, Division] | None:
     checkpoints = {
         path: division for path in Path(directory).glob("checkpoint-*") if (division := _marked(path))
     }
+    # By number: as text, checkpoint-9 comes after checkpoint-10.
     return max(checkpoints.items(), key=lambda item: int(item[0].name.rpartition("-")[2]), default=None)
 
 
@@ -80,12 +82,14 @@ def _marked(checkpoint: Path) -> Division | None:
         division = Division(**read_json(checkpoint / MARK))
     except (UserError, TypeError):
         return None
+    # type, as True is an int too.
     whole = all(type(value) is int and value > 0 for value in vars(division).values())
     return division if whole and checkpoint.name.rpartition("-")[2].isdecimal() else None
 
 
 def discard_torn(directory: Path) -> None:
     """Delete checkpoints that a death left half written."""
+    # Also the Trainer's own drafts, tmp-checkpoint-STEP.
     for path in Path(directory).glob("*checkpoint-*"):
         if _marked(path) is None:
             remove(path)

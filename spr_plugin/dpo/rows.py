@@ -77,18 +77,23 @@ def join_rows(starts: list[int], lengths: list[int], prompts: list[int], width: 
         width: T of the host's rows.
     """
     pairs = len(prompts)
+    # A joined row holds the prompt once: both rows' tokens, less one prompt.
     longest = max(lengths[i] + lengths[pairs + i] - prompts[i] for i in range(pairs))
+    # Padding points at token 0: any valid index will do, as the mask hides it and no label reads it.
     index = torch.zeros(pairs, longest, dtype=torch.long)
     branch = torch.full((pairs, longest), -1)
     inverse = torch.zeros(2 * pairs, width, dtype=torch.long)
     for i, prompt in enumerate(prompts):
         chosen, rejected, total = lengths[i], lengths[pairs + i], lengths[i] + lengths[pairs + i] - prompt
+        # Rows lie one behind the other when flattened, so a token of row r is at r * width + its position.
         first, second = i * width + starts[i], (pairs + i) * width + starts[pairs + i]
         index[i, :chosen] = torch.arange(first, first + chosen)
+        # Of the rejected row only what stands behind the shared prompt.
         index[i, chosen:total] = torch.arange(second + prompt, second + rejected)
         branch[i, :prompt], branch[i, prompt:chosen], branch[i, chosen:total] = 0, 1, 2
         own = i * longest
         inverse.view(-1)[first : first + chosen] = torch.arange(own, own + chosen)
+        # The rejected row's prompt was computed in the chosen row's: both point at the same states.
         inverse.view(-1)[second : second + prompt] = torch.arange(own, own + prompt)
         inverse.view(-1)[second + prompt : second + rejected] = torch.arange(own + chosen, own + total)
     return Join(index, branch, inverse)
@@ -102,8 +107,10 @@ def pair_mask(
     """
     order = torch.arange(branch.shape[1], device=branch.device)
     query, key = branch[:, :, None], branch[:, None, :]
+    # Causal; keys of the prompt (0) are for all, an answer's for itself alone, padding's (-1) for nobody.
     seen = (order[:, None] >= order[None, :]) & ((key == 0) | (key == query)) & (key >= 0)
     if window is not None:
+        # By positions, not by order: rejected lies behind chosen, and is no farther from the prompt.
         seen &= positions[:, :, None] - positions[:, None, :] < window
     seen |= order[:, None] == order[None, :]  # padding sees itself: a row of nothing has no softmax
     return torch.zeros(seen.shape, dtype=dtype, device=branch.device).masked_fill_(
@@ -169,6 +176,7 @@ def answers(host: Host, model, batch: dict, unshared: list[int], joined: bool) -
     def score(hidden):
         labels = heard[0]
         scored = torch.zeros_like(labels, dtype=torch.bool)
+        # Nothing stands before the first token that could predict it.
         scored[:, 1:] = labels[:, 1:] != IGNORED
         # The hidden state before a token predicts it.
         before = (
@@ -194,6 +202,7 @@ def _joined(embeddings, kwargs, unshared, state, window) -> dict:
     if mask is None:
         starts, lengths = [0] * rows, [width] * rows
     else:
+        # argmax gives the first of equal values, here the first 1: rows may be padded on either side.
         starts, lengths = torch.stack([mask.bool().int().argmax(1), mask.sum(1).int()]).tolist()
     prompts = [length - tail for length, tail in zip(lengths, unshared)]
     pairs = rows // 2
@@ -208,9 +217,11 @@ def _joined(embeddings, kwargs, unshared, state, window) -> dict:
     positions = kwargs.get("position_ids")
     if positions is None:
         offsets = torch.tensor(starts, device=embeddings.device)[:, None]
+        # As transformers counts them: 0 at the first valid token, whatever padding stands before it.
         positions = (torch.arange(width, device=embeddings.device)[None] - offsets).clamp(min=0)
     # (…, B, L), e.g. three of them with M-RoPE.
     positions = positions.expand(*positions.shape[:-2], rows, width).flatten(-2)[..., index]
+    # The window is counted along the first of M-RoPE's axes.
     rank_positions = positions.reshape(-1, *index.shape)[0]
     return {
         **_deep_pictures(kwargs, index, branch),
@@ -228,10 +239,11 @@ def _deep_pictures(kwargs: dict, index: torch.Tensor, branch: torch.Tensor) -> d
     if shown is None:
         return {}
     moved = shown.flatten()[index] & (branch >= 0)
-    places = (shown.flatten().cumsum(0) - 1)[index][moved]
+    # The running count of picture tokens numbers each one's row among the features.
+    feature_rows = (shown.flatten().cumsum(0) - 1)[index][moved]
     return {
         "visual_pos_masks": moved,
-        "deepstack_visual_embeds": [features[places] for features in kwargs["deepstack_visual_embeds"]],
+        "deepstack_visual_embeds": [features[feature_rows] for features in kwargs["deepstack_visual_embeds"]],
     }
 
 

@@ -66,9 +66,11 @@ def pieces_of(host: Host, ids: list[int]) -> list[str]:
     it; what adds nothing that shows (white space, a part of a character, the end) is a space."""
     if not ids:
         return []
+    # A pair of tokens is decoded once, however often it stands in the answer.
     pairs = [*dict.fromkeys(pairwise(ids))]
     texts = host.texts([ids[:1], *([before] for before, _ in pairs), *map(list, pairs)])
     first, alone, both = texts[0], texts[1 : len(pairs) + 1], texts[len(pairs) + 1 :]
+    # What the second token adds is what the text of both is longer by than that of the first.
     added = {pair: long[len(short) :] for pair, short, long in zip(pairs, alone, both)}
     return [piece or " " for piece in (first, *(added[pair] for pair in pairwise(ids)))]
 
@@ -88,9 +90,11 @@ def changed_spans(first: str, second: str) -> tuple[list[Span], list[Span]]:
     """Where each of two texts has numbers, words and marks that the other one has not, by their longest
     common runs; white space is not looked at.
     """
+    # Spans and words of a text run in step: a range of units is a range of both.
     units = [[unit.span() for unit in UNIT.finditer(text)] for text in (first, second)]
     words = [[text[slice(*span)] for span in own] for text, own in zip((first, second), units)]
     changed: tuple[list[Span], list[Span]] = ([], [])
+    # autojunk would leave what is frequent in a long text, such as its commas, out of the matching.
     for kind, *ends in SequenceMatcher(None, words[0], words[1], autojunk=False).get_opcodes():
         if kind != "equal":
             for own, spans, (start, end) in zip(units, changed, (ends[:2], ends[2:])):
@@ -100,11 +104,13 @@ def changed_spans(first: str, second: str) -> tuple[list[Span], list[Span]]:
 
 def touching(pieces: Sequence[str], spans: Iterable[Span]) -> list[bool]:
     """For each piece of a text whether any of its characters lies in one of the spans."""
-    places = [*pairwise(accumulate(map(len, pieces), initial=0))]
-    inside = bytearray(places[-1][1] if places else 0)
+    # Running sums of the lengths are the pieces' bounds in the whole text.
+    extents = [*pairwise(accumulate(map(len, pieces), initial=0))]
+    inside = bytearray(extents[-1][1] if extents else 0)
     for start, end in spans:
+        # A byte a character: any piece is asked by a slice, at C's speed.
         inside[start:end] = b"\1" * (end - start)
-    return [any(inside[start:end]) for start, end in places]
+    return [any(inside[start:end]) for start, end in extents]
 
 
 def token_weights(

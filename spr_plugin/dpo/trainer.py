@@ -23,7 +23,7 @@ from spr_plugin.config import dpo_settings
 from spr_plugin.config.dpo import DPOFlags
 from spr_plugin.dpo import resume
 from spr_plugin.dpo.logbook import Logbook
-from spr_plugin.dpo.loss import Settings, deltas, metrics, preference_losses, word_drift
+from spr_plugin.dpo.loss import LossSettings, deltas, metrics, preference_losses, word_drift
 from spr_plugin.dpo.pairs import collate
 from spr_plugin.dpo.resume import Division
 from spr_plugin.dpo.rows import Answers
@@ -214,7 +214,7 @@ class PreferenceTrainer(Trainer):
         kinds, shares = config.losses()
         drift = self._drift(answers, inputs) if "kl_words" in kinds else None
         pairs, real = deltas(answers, reference, mean_chosen_tokens, drift), weight > 0
-        settings = Settings(config.spr_beta, config.spr_label_smoothing, config.spr_dpop_lambda)
+        settings = LossSettings(config.spr_beta, config.spr_label_smoothing, config.spr_dpop_lambda)
         losses = preference_losses(pairs, kinds, shares, settings)
         loss = (losses * weight).sum()
         if ranks.any_of(not bool(torch.isfinite(losses).all())):

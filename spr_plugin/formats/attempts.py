@@ -105,6 +105,7 @@ def _around(text: str, span: Span) -> Span:
 def _quoted(text: str, span: Span, low: int, high: int) -> Span:
     """`span` with the quote beside it, within text[low:high], that a quote in it opens or closes."""
     start, end = span
+    # An odd number inside: one of them belongs to the quote outside.
     while end < high and text[end] in QUOTES and text.count(text[end], start, end) % 2:
         end += 1
     while start > low and text[start - 1] in QUOTES and text.count(text[start - 1], start, end) % 2:
@@ -174,6 +175,7 @@ class _Scan:
     """The pass over one text: a method a kind of token."""
 
     def __init__(self, text: str):
+        # The text itself is the outermost bracket, so that one is always open.
         self.text, self.open, self.tags = text, [_Bracket()], 0
         self.attempts: list[Attempt] = []  # the innermost ones
         # Brackets that are coordinates as a whole, whatever attempts are in them.
@@ -237,6 +239,7 @@ class _Scan:
         bracket, say so.
         """
         if bracket.run_numbers >= 4 and bracket.kind and bracket.marked < 4:
+            # Not an attempt yet: the bracket may become one as a whole.
             bracket.runs.append((bracket.run, bracket.opened))
         elif bracket.run_numbers >= 4 and (bracket.marked >= 4 or stray):
             self.attempts.append(Attempt((bracket.run[0], stray or bracket.run[1])))
@@ -264,6 +267,7 @@ class _Scan:
         bracket, outer = self.open.pop(), self.open[-1]
         self.tags -= bracket.kind == "tag"
         self.end_run(bracket)
+        # Whether an attempt lies in it already.
         inner = bool(bracket.runs) or len(self.attempts) > bracket.attempts_before
         # Nothing to be left without its numbers.
         alone = not bracket.words or not inner or bracket.kind in ("tag", "<")
@@ -295,6 +299,7 @@ class _Scan:
 
     def end_of_text(self) -> None:
         """Close what is still open; a bracket that holds nothing but numbers was cut off."""
+        # From the innermost bracket outwards, as if all of them ended here.
         end, cut = len(self.text), False
         while len(self.open) > 1:
             bracket, outer = self.open.pop(), self.open[-1]

@@ -46,6 +46,7 @@ class BracketFormat(BoxFormat):
 
     @property
     def rounding(self) -> float:
+        # Steps of a grid are cut off, decimals are rounded: a whole one, or half of one.
         return 1.0 if self.bins else 0.5 * 10**-self.decimals
 
     def space(self, width: int, height: int) -> Space:
@@ -113,6 +114,7 @@ class BracketFormat(BoxFormat):
             opening, _, closing = brackets[index].groups()
             if len(opening) != opened:
                 return None
+            # One bracket more than a box has closes the list.
             if index > first and len(closing) == depth + 1:
                 return index + 1
             after = text[brackets[index].end() : brackets[index].end() + GAP].partition("[")[0]
@@ -130,6 +132,7 @@ class BracketFormat(BoxFormat):
                 reading.doubt((match.start(), end), cut=reason == "truncated")
             return
         depth = min(len(opening), len(closing))
+        # Closing brackets too many belong to what is around it.
         span = (match.start(), match.end() - (len(closing) - depth))
         if not _looks_numeric(inner):
             return

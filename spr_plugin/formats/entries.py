@@ -24,6 +24,7 @@ _AFTER_MEMBER = re.compile(r"\s*([,}\]])\s*")
 
 def is_value(text: str, start: int) -> bool:
     """Whether what starts there stands behind a key, which ends in a quote; a colon alone is a sentence's."""
+    # Backwards: the colon, then the quote that ends its key.
     for mark in (":", "\"'"):
         while start and text[start - 1].isspace():
             start -= 1
@@ -82,6 +83,7 @@ def object_around(text: str, low: int, span: Span, high: int) -> Span:
             opened.append(brace.start())
         elif opened and (start := opened.pop()) <= span[0] and brace.end() >= span[1]:
             outermost = start, brace.end()
+        # All are closed behind the span: what comes is not around it.
         if not opened and brace.end() >= span[1]:
             break
     return outermost
@@ -113,6 +115,7 @@ def entries_in(text: str) -> tuple[list[Span], int]:
                 end = CUT
             else:
                 index = quotes[closing]
+        # All that were passed end alike: nobody goes this way again.
         ends.update(dict.fromkeys(passed, end))
         return end
 
@@ -122,7 +125,9 @@ def entries_in(text: str) -> tuple[list[Span], int]:
         end = end_from(start + 1)
         if end > 0:
             entries.append((start, end))
+        # The first that the text's end cuts off, if no whole object comes behind it.
         cut = -1 if end > 0 else start if end == CUT and cut < 0 else cut
+        # CUT and BROKEN are below any start: one goes on behind the brace then.
         start = text.find("{", max(end, start + 1))
     return entries, cut
 
@@ -146,6 +151,7 @@ def cuts(text: str, entries: Sequence[Span], gone: set[Span]) -> list[Edit]:
             spans = [span for span, entry in zip(ends, run) if entry in gone]
         cuts += [(span, "") for span in spans]
         if run[-1] in gone and run[-1][1] == len(text) and not text.endswith("}"):
+            # An odd number of fences: the last one is open still.
             cuts[-1] = (cuts[-1][0], "\n]" + f"\n{FENCE}" * (text.count(FENCE) % 2))
     return cuts
 

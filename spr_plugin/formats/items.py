@@ -176,6 +176,7 @@ class Prose:
         parts += [(at, at) for at in self.tagged if low < at < high]
         starts, ends, boxed, seen = [low], [], False, low
         for begin, end in sorted(parts):
+            # From where the last search ended: no stretch is looked through twice.
             boxed = boxed or self.shape.find(READ, seen, begin) >= 0
             seen = begin
             if begin == end and not self._follows_box(begin):
@@ -195,6 +196,7 @@ class Prose:
         return self.shape[end - 1 : end] == READ
 
     def _item(self, span: Span, first: bool) -> Item:
+        # The marks that begin within the span.
         low, high = (bisect_left(self.marks, edge, key=lambda mark: mark.span[0]) for edge in span)
         own = [mark.goes for mark in self.marks[low:high]]
         named = not first or _INDEFINITE.match(self.shape, *span)
@@ -233,6 +235,7 @@ class Prose:
         links = ["", *(self.text[before[1] : after[0]] for before, after in pairwise(spans))]
         if len(kept) == 2 < len(spans):  # "a, b, and c" is "a and b" without c
             links[-1] = _COMMA_BEFORE_WORD.sub(" ", links[-1])
+        # In this order: a single one that is kept has no link at all.
         links[kept[-1]], links[kept[0]] = links[-1], ""
         names = "".join(links[index] + self.text[slice(*spans[index])] for index in kept)
         lead = self.text[slice(*sentence.lead)]

@@ -64,6 +64,7 @@ class ListedFormat(BoxFormat):
         rows = []
         for box in boxes:
             space = self.space(box.space.width, box.space.height)
+            # (x, y) twice: of x1, y1, x2, y2.
             ends = self.limits(space) * 2
             rows.append([min(max(round(value), 0), end) for value, end in zip(box.to(space).xyxy, ends)])
         return str(rows if len(rows) > 1 else rows[0])
@@ -82,6 +83,7 @@ class ListedFormat(BoxFormat):
         for span in entries:
             if not is_value(text, span[0]):  # of another object's key: no entry, and fails with that object
                 self._read_entry(text, span, space, reading)
+        # Or the text ends within the key itself.
         begun = '"bbox_2d"' in text[tail:] or '"bbox_2d"'.startswith(text[tail + 1 :].strip())
         if tail >= 0 and (reading.entries or begun):
             reading.fail("truncated", (tail, len(text)), label_near(text, (tail, len(text))))
@@ -130,6 +132,7 @@ class ListedFormat(BoxFormat):
                     ],
                     boxes.span(),
                 )
+        # What was read, and the text's two ends: every attempt lies between two of them.
         known = [(0, 0), *reading.taken(), (len(text), len(text))]
         for attempt in reading.unread():
             after = bisect_right(known, attempt.span)
@@ -144,6 +147,7 @@ class ListedFormat(BoxFormat):
             else:
                 span = span if span != attempt.span else with_key(text, span)
                 reading.fail("truncated" if attempt.cut else "malformed", span, label_near(text, span))
+            # Read up to here now.
             known[after - 1] = (known[after - 1][0], span[1])
 
     def _plain(self, numbers: re.Match[str], space: Space) -> Box | str:
@@ -155,6 +159,7 @@ class ListedFormat(BoxFormat):
         edits: list[Edit] = []
         entries: list[Span] = []
         gone: set[Span] = set()
+        # `changes` numbers the boxes of all mentions: `first` is the number of this one's first.
         spoiled, first = parsed.spoiled_lists if drop_failures else frozenset(), 0
         for mention in parsed.mentions:
             own = {
@@ -229,6 +234,7 @@ def resized(width: int, height: int, factor: int, min_pixels: int, max_pixels: i
     """
     new_width, new_height = (max(factor, round(side / factor) * factor) for side in (width, height))
     if new_width * new_height > max_pixels:
+        # The root, since both sides shrink; rounded down, so that the picture does not go over it again.
         shrink = (width * height / max_pixels) ** 0.5
         new_width, new_height = (
             max(factor, int(side / shrink / factor) * factor) for side in (width, height)

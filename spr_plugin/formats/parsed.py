@@ -108,9 +108,12 @@ def apply(text: str, edits: Iterable[Edit]) -> str:
     """
     pieces: list[str] = []
     done, glue = 0, ""  # up to where the text is written, and what is still to be put there
+    # By their spans alone: a text and None do not compare.
     for (start, end), new in _joined_cuts(text, sorted(edits, key=itemgetter(0))):
         if new is None:
+            # Not back into what is written already.
             start, end = _gap(text, done, start, end)
+        # Nothing between two cuts: the glue of the first waits for what comes.
         if start > done or new:
             pieces.append(glue + text[done:start] + (new or ""))
             glue = ""
@@ -143,6 +146,7 @@ def _gap(text: str, low: int, start: int, end: int) -> Span:
     """
     while start > low and end < len(text) and _AROUND.get(text[start - 1]) == text[end]:
         start, end = start - 1, end + 1
+    # A backslash that escaped what is cut.
     while start > low and text[start - 1] == "\\":
         start -= 1
     if link := _BEFORE_LAST_BOX.search(text, max(low, start - GAP), start):

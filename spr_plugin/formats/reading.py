@@ -81,6 +81,7 @@ class Reading:
 
     def add(self, written: Sequence[Written], span: Span) -> None:
         """One pair of brackets and what is in it: each that is no box is a failure of its own."""
+        # Alone, a box lies where its brackets do.
         if len(written) == 1:
             written = [(written[0][0], span)]
         boxes = [(box, own) for box, own in written if isinstance(box, Box)]
@@ -90,6 +91,7 @@ class Reading:
         elif all(reason == "malformed" for reason, _ in written):
             return self.doubt(span)
         else:  # the brackets go with what they hold
+            # Cut at the boxes' starts, the parts touch: nothing of the brackets is left behind.
             owns = list(pairwise([span[0], *(own[0] for _, own in written[1:]), span[1]]))
         for (box, _), own in zip(written, owns):
             if box == "malformed":
@@ -134,6 +136,7 @@ class Reading:
             else:
                 spans.append(one)
         self.doubtful = []
+        # Shorter than two boxes, it is one attempt whatever is in it.
         several = [one.span for one in spans if one.span[1] - one.span[0] >= TWO_BOXES]
         for failure in shared([tried for span in several for tried in self._tried(span)], spans):
             self.fail("truncated" if failure.cut else "malformed", failure.span)
@@ -159,8 +162,10 @@ class Reading:
     def _failures(self, read: Sequence[Mention], find_phrase: FindPhrase | None) -> Iterable[Failure]:
         """The failures in order, with their phrases and the lists that they lie in."""
         lists = sorted((span, mention.phrase) for mention in read for span in {*mention.brackets})
+        # Where a phrase may begin: behind what was read or refused.
         ends = [0, *sorted(end for _, end in self.taken())]
         for failure in sorted(self.failed, key=lambda failure: failure.span):
+            # The last list that begins before it: lists do not overlap, so that no other can hold it.
             (start, end), before = failure.span, bisect_right(lists, (failure.span,)) - 1
             (low, high), phrase = lists[before] if before >= 0 else ((0, 0), "")
             if low <= start and end <= high:
@@ -178,6 +183,7 @@ def mentions(reading: Reading, find_phrase: FindPhrase | None = None) -> tuple[M
     """Join the brackets that follow one phrase, and find that phrase."""
     joined: list[list[Brackets]] = []
     for boxes, span in reading.groups:
+        # The end of the last brackets; before any, farther away than a gap may be.
         end = joined[-1][-1][1][1] if joined else -GAP - 1
         if span[0] - end <= GAP and _BETWEEN_BOXES.fullmatch(reading.text, end, span[0]):
             joined[-1].append((boxes, span))
@@ -195,6 +201,7 @@ def _mention(text: str, group: Sequence[Brackets], low: int, find_phrase: FindPh
     """The mention of adjoining brackets; `low` is where its phrase can begin at the earliest."""
     start, end = group[0][1][0], group[-1][1][1]
     phrase_span, first = _phrase(text, low, start, find_phrase)
+    # (box, span) of all brackets → boxes, spans.
     boxes, spans = zip(*(box for boxes, _ in group for box in boxes))
     brackets = tuple(span for boxes, span in group for _ in boxes)
     return Mention(text[slice(*phrase_span)], boxes, (start, end), phrase_span, spans, brackets, (first, end))

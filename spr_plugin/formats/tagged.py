@@ -66,6 +66,7 @@ class TaggedFormat(BoxFormat):
     def parse(self, text: str, width: int, height: int) -> Parsed:
         reading, space, opened = Reading(text), self.space(width, height), None
         for tag in self._tags.finditer(text):
+            # A tag that opens while one is open: the one before was never closed.
             if tag.group() == self.box_tags[0]:
                 self._never_closed(text, opened, reading)
                 opened = tag
@@ -89,6 +90,7 @@ class TaggedFormat(BoxFormat):
     def _phrase(self, text: str, low: int, high: int) -> tuple[Span, int] | None:
         """(span, start of its tag) of the marked phrase that ends right before `high`."""
         before, after = self.phrase_tags
+        # Where the closing tag would begin, were it the last before `high`.
         close = low + len(text[low:high].rstrip()) - len(after)
         if close < low or not text.startswith(after, close):
             return None
@@ -102,6 +104,7 @@ class TaggedFormat(BoxFormat):
         them.
         """
         spans = [match.span() for match in find.finditer(text, low, high)]
+        # From the end of each member to the start of the next, and to both edges.
         gaps = zip([low, *(end for _, end in spans)], [*(start for start, _ in spans), high])
         if not spans or not all(_SEPARATORS.fullmatch(text, *gap) for gap in gaps):
             return [("malformed", (low, high))]
@@ -171,6 +174,7 @@ class Kosmos2(TaggedFormat):
     def _read(self, match: re.Match[str] | None, space: Space) -> Box | str:
         if not match:
             return "malformed"
+        # A cell's number is row * bins + column.
         (top, left), (bottom, right) = (divmod(int(cell), self.bins) for cell in match.groups())
         if top >= self.bins or bottom >= self.bins:
             return "out_of_range"
@@ -184,7 +188,9 @@ class Kosmos2(TaggedFormat):
 
     def _cells(self, box: Box) -> tuple[int, int]:
         left, top = self._integers((box.x1, box.y1))
+        # A box that ends at a cell's edge does not reach the next one; algebra misses an edge by a hair.
         right, bottom = (min(max(math.ceil(value - 1 - 1e-6), 0), self.last) for value in (box.x2, box.y2))
+        # A box without a side is one cell, and not none.
         return top * self.bins + left, max(bottom, top) * self.bins + max(right, left)
 
 

@@ -19,15 +19,15 @@ def find_recipe(config: SPRConfig, box_format: BoxFormat | None) -> Recipe[Any]:
     if config.spr_pairs:
         return GivenPairs(config.spr_pairs, box_format)
     portions = dealt(config.spr_regions, config.recipes())
-    found = []
+    recipes = []
     for name, regions in portions.items():
         own = config.but_for({"spr_recipe": [name], "spr_regions": regions})
         recipe: Recipe[Any] | None = ask("spr_recipe", name=name, config=own, box_format=box_format)
         if recipe is None:
             ours = "spr, spatial_ssrl, spatial_thinker and actial"
             raise UserError(f"--spr_recipe {name}: no plugin has it; ours are {ours}")
-        found.append(recipe)
-    return Several(found) if len(found) > 1 else found[0]
+        recipes.append(recipe)
+    return Several(recipes) if len(recipes) > 1 else recipes[0]
 
 
 def dealt(regions: int, shares: Mapping[str, float]) -> dict[str, int]:

@@ -67,17 +67,17 @@ class Several(Recipe[Routed]):
 
     def _meanings(self) -> dict[str, str]:
         """Of all; a word that two recipes use is explained by each."""
-        said: dict[str, dict[str, str]] = {}
+        by_word: dict[str, dict[str, str]] = {}
         for name, recipe in self.recipes.items():
             for word, sentence in recipe.MEANINGS.items():
-                said.setdefault(word, {}).setdefault(sentence, name)
+                by_word.setdefault(word, {}).setdefault(sentence, name)
         follows = ", ".join(f"{recipe.BEST} ({name})" for name, recipe in self.recipes.items())
-        found = {BEST: f"{MEANING}: {follows}."}
-        for word, sentences in said.items():
+        meanings = {BEST: f"{MEANING}: {follows}."}
+        for word, sentences in by_word.items():
             several = len(sentences) > 1
             each = (f"{name}: {one}" if several else one for one, name in sentences.items())
-            found[word] = " ".join(each)
-        return found
+            meanings[word] = " ".join(each)
+        return meanings
 
     def of(self, query: Routed) -> Recipe[Any]:
         return self.recipes[query.recipe]
@@ -99,16 +99,16 @@ class Several(Recipe[Routed]):
 
     def queries(self, source: Source) -> list[Routed]:
         """All of the first recipe, all of the second, and so on. UserError where one has none."""
-        found: dict[str, Routed] = {}
+        queries: dict[str, Routed] = {}
         for name, recipe in self.recipes.items():
             given = [routed(own, name) for own in recipe.queries(source)]
             if not given:
                 why = listed(source.skipped) or "its source is empty, or too small"
                 raise UserError(f"--spr_recipe {name} makes no query of what it is given ({why})")
-            if twice := found.keys() & {query.id for query in given}:
+            if twice := queries.keys() & {query.id for query in given}:
                 raise UserError(f"--spr_recipe {self.name}: two of them give a query of the id {min(twice)}")
-            found |= {query.id: query for query in given}
-        return list(found.values())
+            queries |= {query.id: query for query in given}
+        return list(queries.values())
 
     def prompts(self, query: Routed) -> list[Prompt]:
         return self.of(query).prompts(query.own)

@@ -142,10 +142,10 @@ def gains(rows: Sequence[Mapping]) -> Chart:
     points = [[100 * row[key] for key in ("gain", "low", "high")] for row in rows]
     y = Axis.over([0.0, *(value for row in points for value in row)], HEIGHT - BOTTOM, TOP)
     room = (WIDTH - RIGHT - LEFT) / max(1, len(rows))
-    places = [round(LEFT + room * (number + 0.5), 1) for number in range(len(rows))]
-    dots = [(x, y(gain), f"{gain:+.2f}") for x, (gain, _, _) in zip(places, points)]
-    whiskers = [(x, y(low), y(high)) for x, (_, low, high) in zip(places, points)]
-    names = [(x, row["figure"]) for x, row in zip(places, rows)]
+    centres = [round(LEFT + room * (number + 0.5), 1) for number in range(len(rows))]
+    dots = [(x, y(gain), f"{gain:+.2f}") for x, (gain, _, _) in zip(centres, points)]
+    whiskers = [(x, y(low), y(high)) for x, (_, low, high) in zip(centres, points)]
+    names = [(x, row["figure"]) for x, row in zip(centres, rows)]
     return Chart("gain in points", [Series("gain", (), dots, whiskers)], names, y.ticks(), _zero(y))
 
 

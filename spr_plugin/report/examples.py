@@ -28,6 +28,7 @@ def some_pairs(pairs: Sequence[PreferencePair], seed: int) -> list[tuple[str, Pr
     """(why it is shown, pair): those with the largest gap between the scores, those with the smallest, and
     some of the rest by chance.
     """
+    # The widest gap first: the difference is turned round.
     ranked = sorted(pairs, key=lambda pair: (pair.rejected_score - pair.chosen_score, pair.id))
     best, rest = ranked[:EACH], ranked[EACH:]
     worst, rest = rest[-EACH:][::-1], rest[:-EACH]

@@ -202,6 +202,7 @@ def facets(
                 of_pairs.setdefault(facet, {}).setdefault(value, []).append(gaps[id])
     shown = {}
     for facet, counts in asked.items():
+        # Most frequent first, of equals by name.
         ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         mine = of_pairs.get(facet, {})
         rows = [

@@ -44,6 +44,7 @@ class Noise:
             None if seed is None else torch.Generator(device).manual_seed(seed) for seed in seeds
         ]
         self.drawn = torch.empty(len(seeds), max(1, NUMBERS // vocabulary), vocabulary, device=device)
+        # Nothing is drawn yet: the first call does.
         self.used = self.drawn.shape[1]
 
     def __call__(self) -> torch.Tensor:
@@ -89,17 +90,20 @@ def decode(
     """
     logits, cache, mask = shared_prefill(host, rows) if share else host.prefill(rows)
     k = len(seeds[0])
+    # Samples of a prompt lie side by side: row i * k + j is sample j of prompt i.
     if k > 1:
         logits, mask, cache = logits.repeat_interleave(k, 0), mask.repeat_interleave(k, 0), repeat(cache, k)
     cache = growing_in_place(cache)
     count = len(rows) * k
     noise = Noise([seed for row in seeds for seed in row], logits.shape[-1], logits.device)
     stops = torch.tensor(host.stop_tokens, device=logits.device)
+    # Full of stops: an answer that ends early needs no filling up.
     answers = stops[0].repeat(count, max_new_tokens)
     writing = torch.arange(count, device=logits.device)  # the samples that the batch's rows belong to
     ended = torch.zeros(count, dtype=torch.bool, device=logits.device)
     for index in range(max_new_tokens):
         tokens = draw(logits, noise()) if draw else logits.argmax(-1)
+        # What has ended stays in the batch for a while, and writes stops.
         tokens = torch.where(ended, stops[0], tokens)
         answers[writing, index] = tokens
         ended |= torch.isin(tokens, stops)
@@ -107,6 +111,7 @@ def decode(
         if index + 1 == max_new_tokens or not anybody(left > 0):
             break
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        # Not at each end: taking rows out copies the cache, which costs as much as some tokens.
         if 0 < left <= len(writing) // 2:
             alive = (~ended).nonzero()[:, 0]
             writing, ended, tokens, mask, cache = (
@@ -140,10 +145,12 @@ def shared_prefill(host, rows: Sequence[dict]) -> tuple:
     for number, (indices, cut) in enumerate(families):
         for index in indices:
             family[index], rest[index] = number, rows[index]["input_ids"][cut:]
+    # The beginning that each row goes on from.
     of = torch.tensor(family, device=mask.device)
     longest = max(map(len, rest))
     tokens, shown = rest[0].new_zeros(len(rows), longest), mask.new_zeros(len(rows), longest)
     for index, own in enumerate(rest):
+        # Padded on the left: the logits of the last column are the next token's of every row.
         tokens[index, longest - len(own) :], shown[index, longest - len(own) :] = own, 1
     mask = torch.cat([mask[of], shown], 1)
     logits, cache = host.step(tokens.to(mask.device), mask, select(growing_in_place(cache), of))
@@ -219,6 +226,7 @@ def growing_in_place(cache):
     for layer in getattr(cache, "layers", ()):
         kind, in_place = _layers()
         if type(layer) is kind:
+            # Its tensors stay: it only grows in another way.
             layer.__class__ = in_place
     return cache
 
@@ -242,6 +250,7 @@ def _layers() -> tuple[type, type]:
 def chosen(past: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """``past[rows]``, with room for more tokens behind: what is chosen is about to grow."""
     *outer, length, width = past.shape[1:]
+    # A part of a larger tensor: its strides still tell of the room behind it.
     room = past.new_empty(len(rows), *outer, length + ROOM, width)[..., :length, :]
     return torch.index_select(past, 0, rows, out=room)
 
@@ -257,6 +266,7 @@ def appended(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         wider = past.new_empty(*outer, total + ROOM, width)
         wider[..., :length, :] = past
         past = wider
+    # The same memory with more tokens: what lies behind the part is its free room.
     whole = past.as_strided((*outer, total, width), past.stride())
     whole[..., length:, :] = new
     return whole

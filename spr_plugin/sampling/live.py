@@ -79,6 +79,7 @@ class LiveSampler:
         for query, prompt in asks:
             wanted.setdefault((query.sources, prompt.crop), (prompt, []))[1].append(prompt.text)
         with self.tokenizing:
+            # An iterator a picture: rows are handed out below in the order of their prompts.
             made = {
                 shows: iter(
                     self.host.questions(prompt.shown([pictures[source] for source in shows[0]]), texts)
@@ -140,6 +141,7 @@ class LiveSampler:
                 f"out of memory with one prompt of {self.config.spr_samples} samples: lower --spr_samples or"
                 f" --spr_max_new_tokens (query {batch['asks'][0][0]})"
             )
+        # torch keeps what the failed batch had in pieces that no larger tensor fits in.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         first, second = halves(batch)

@@ -42,6 +42,7 @@ def seed_of(ask: Ask, index: int, config: CandidatesFlags) -> int | None:
     """Of a candidate's noise: its id; None for one that is the likeliest answer, drawn without noise."""
     query, prompt = ask
     greedy = config.spr_greedy and prompt.kind == PLAIN and index == 0
+    # A hash is longer than what torch.Generator takes.
     return None if greedy else int(candidate_id(query.id, prompt.kind, index), 16) % 2**63
 
 
@@ -142,6 +143,7 @@ def left_to_do(
     batches, logged = plan.read(), log.held()
     left, theirs, wanted = [], set(), 0
     for batch in batches.values():
+        # It was split: its halves stand in the plan too.
         if f"{batch['id']}.0" in batches:
             continue
         numbers = indices(batch, samples)

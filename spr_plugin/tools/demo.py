@@ -47,7 +47,7 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
     refuse_unwritable({"--out": out}, folders=True)
     data, model = trained(out)
     for checkpoint, folder in ((Folder.under(model).base, "eval-base"), (model, "eval-spr")):
-        _measure(checkpoint, data, Path(out) / folder, limit)
+        _evaluate(checkpoint, data, Path(out) / folder, limit)
     from spr_plugin.eval_tasks.compare import compare
     from spr_plugin.eval_tasks.comparison_page import ALL
 
@@ -122,7 +122,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_DISABLED": "true", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def _measure(checkpoint: Path, data: Path, out: Path, limit: int | None) -> None:
+def _evaluate(checkpoint: Path, data: Path, out: Path, limit: int | None) -> None:
     """lmms-eval's results and samples of a checkpoint in ``out``, unless they are there."""
     from spr_plugin.eval_tasks.run import evaluate
 
@@ -145,12 +145,12 @@ def verdict(rows: list[dict]) -> str:
     """The table in one sentence: a figure gains or loses where its whole interval lies on one side of 0."""
     from spr_plugin.eval_tasks.metrics import BOX_METRICS
 
-    said: dict[str, list[str]] = {"gains": [], "loses": []}
+    figures: dict[str, list[str]] = {"gains": [], "loses": []}
     for row in rows:
         up, down = ("gains", "loses") if BOX_METRICS[row["figure"]] else ("loses", "gains")
         if row["low"] > 0 or row["high"] < 0:
-            said[up if row["low"] > 0 else down].append(row["figure"])
-    if not any(said.values()):
+            figures[up if row["low"] > 0 else down].append(row["figure"])
+    if not any(figures.values()):
         return "No figure changes beyond chance."
-    words = " and ".join(f"{verb} {', '.join(names)}" for verb, names in said.items() if names)
-    return f"Beyond chance, SPR {words}{'' if said['loses'] else ', and no figure loses'}."
+    words = " and ".join(f"{verb} {', '.join(names)}" for verb, names in figures.items() if names)
+    return f"Beyond chance, SPR {words}{'' if figures['loses'] else ', and no figure loses'}."

@@ -45,11 +45,11 @@ def score_questions(
     refuse_overwriting(outputs, (("--questions", questions), ("--responses", responses)))
     asked = _questions(questions, recipe)
     given = _responses(responses, asked)
-    said: dict[str, list[dict[str, Any]]] = {}
+    answers_to: dict[str, list[dict[str, Any]]] = {}
     for row in given:
-        said.setdefault(row["question"], []).append({"id": row["id"], "text": row["text"]})
+        answers_to.setdefault(row["question"], []).append({"id": row["id"], "text": row["text"]})
     counts, judged, made = Counter(responses=len(given)), {}, []
-    for id, answers in progress(list(said.items()), len(said), "scoring"):
+    for id, answers in progress(list(answers_to.items()), len(answers_to), "scoring"):
         query = asked[id]
         (record,) = judge_queries([query], [answers], recipe)
         judged |= {(id, one["id"]): one for one in record["candidates"]}

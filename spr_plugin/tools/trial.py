@@ -112,7 +112,7 @@ def foreseen(first: Round, tried: Tried, queries: int) -> str:
     memory = forecast.memory(tried.shape, tried.plan)
     where = "of one GPU" if tried.plan.gpu else "above the process"
     stages = ", ".join(f"{stage} {size / 2**30:.2f}" for stage, size in memory.items())
-    run = forecast.Run(
+    workload = forecast.Workload(
         queries=queries,
         ranks=ranks.world(),
         step=config.spr_batch_size,
@@ -121,5 +121,5 @@ def foreseen(first: Round, tried: Tried, queries: int) -> str:
         watched=number_held_out(queries, config.spr_probe_regions),
         looks_every=config.spr_probe_steps,
     )
-    hours = tried.trial.seconds(run) / 3600
+    hours = tried.trial.seconds(workload) / 3600
     return f"GiB {where}: {stages}; {queries} queries at most {hours:.2f} h (forecast)"

@@ -170,6 +170,7 @@ class Host(Answering):
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to another process: all but the live model and its trainer."""
+        # A model in whatever attribute: gigabytes, and on a device that the process does not have.
         live = {name for name, value in vars(self).items() if hasattr(value, "named_parameters")}
         return {name: value for name, value in vars(self).items() if name != "trainer" and name not in live}
 
@@ -185,6 +186,7 @@ class Host(Answering):
             UserError: something of the host cannot be pickled.
         """
         try:
+            # Bytes within the pickle: its modules are not looked for before `_unpacked` has made them known.
             packed = pickle.dumps((type(self), self.__getstate__()))
         except (pickle.PicklingError, TypeError, AttributeError) as error:  # what it holds is foreign
             why = " ".join(str(error).split())
@@ -202,6 +204,7 @@ def _unpacked(plugin_files: list[str], packed: bytes) -> Host:
     for path in plugin_files:
         load_file(path)
     kind, state = pickle.loads(packed)
+    # Without __init__, which asks for a trainer.
     host: Host = object.__new__(kind)
     host.__setstate__(state)
     return host
@@ -209,6 +212,7 @@ def _unpacked(plugin_files: list[str], packed: bytes) -> Host:
 
 def positions_of(mask: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """The positions ``(B, t)`` of the last t tokens of rows with this mask ``(B, T)``."""
+    # How many valid tokens there are up to each, less one; padding before them all stays at 0.
     return (mask.cumsum(1)[:, -tokens.shape[1] :] - 1).clamp(min=0)
 
 
@@ -217,6 +221,7 @@ def _moved(data: Any, device: Any, dtype: Any) -> Any:
         return {name: _moved(value, device, dtype) for name, value in data.items()}
     if isinstance(data, (tuple, list)):
         return type(data)(_moved(value, device, dtype) for value in data)
+    # Numbers, texts and None go along as they are.
     if not hasattr(data, "is_floating_point"):
         return data
     return data.to(device, dtype) if data.is_floating_point() else data.to(device)

@@ -56,6 +56,7 @@ def from_rank_0(decide):
     """
     if world() == 1:
         return decide()
+    # (answer, error): who raised here would leave the others in the broadcast.
     answer = [None, None]
     if rank() == 0:
         try:
@@ -109,7 +110,9 @@ def share(batches: list, size: Callable) -> list:
     ``size(batch)``.
     """
     loads, mine = [0] * world(), []
+    # Negated, the largest first: at the end it would leave one rank alone with it.
     for index in sorted(range(len(batches)), key=lambda index: -size(batches[index])):
+        # The first of the least: the same at every rank, and nobody asks.
         least = loads.index(min(loads))
         loads[least] += size(batches[index])
         if least == rank():
@@ -134,6 +137,7 @@ def any_of(flag: bool) -> bool:
     """Whether ``flag`` is true at any rank."""
     if world() == 1:
         return flag
+    # nccl reduces what lies on a GPU alone. The maximum of 0 and 1 is an "or".
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     seen = torch.tensor([float(flag)], device=device)
     dist.all_reduce(seen, op=dist.ReduceOp.MAX)

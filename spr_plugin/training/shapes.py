@@ -28,9 +28,10 @@ def shape_of(host: Host, scorer: str | None = None) -> Shape:
     """
     model = host.trainer.model
     decoder, head = host.language_model()
+    # (numbers, bytes of each) a parameter.
     every = [(weights.numel(p), p.element_size()) for p in model.parameters()]
     trains = [(weights.numel(p), p.element_size()) for p in model.parameters() if p.requires_grad]
-    held, trained = (sum(count * size for count, size in some) for some in (every, trains))
+    total, trained = (sum(count * size for count, size in some) for some in (every, trains))
     patches, tower = _tower(model)
     own = getattr(model, "peft_config", None) and not any(
         f".{ADAPTER}." in name for name, _ in model.named_parameters()
@@ -38,14 +39,15 @@ def shape_of(host: Host, scorer: str | None = None) -> Shape:
     return Shape(
         language=_language(decoder.config),
         tower=tower,
+        # Under ZeRO-3 the head is an empty placeholder: its numbers over the width are the vocabulary.
         vocabulary=len(head.weight) or weights.numel(head.weight) // decoder.config.hidden_size,
-        weights=held,
+        weights=total,
         trained=sum(count for count, _ in trains),
         trained_bytes=max((size for _, size in trains), default=FP32),
         image_tokens=patches,
         patches=patches + 1,
         scorer=_bytes_of(scorer),
-        saved=trained if own else held,
+        saved=trained if own else total,
     )
 
 
@@ -81,11 +83,11 @@ def _side(size: Any) -> int:
 
 def _sizes(config: Any) -> dict[str, int]:
     """The tower's numbers by our names; nothing where one is missing."""
-    found = {
+    sizes = {
         ours: next((getattr(config, name) for name in names if getattr(config, name, None)), None)
         for ours, names in TOWER.items()
     }
-    return {name: size for name, size in found.items() if size} if all(found.values()) else {}
+    return {name: size for name, size in sizes.items() if size} if all(sizes.values()) else {}
 
 
 def _bytes_of(scorer: str | None) -> int:

@@ -32,6 +32,7 @@ def choose_trainable(host: Host, config: DPOFlags) -> list[str]:
         host.tower_trains()
         _widen(model, (torch.float16,))
     if weights.sharded(model):
+        # DeepSpeed trains parts of one type alone.
         weights.share_type(p for p in model.parameters() if p.requires_grad)
     return sorted(wanted)
 
@@ -44,6 +45,7 @@ def _wanted(host: Host, config: DPOFlags) -> set[str]:
     trained = weights.trainable(model)
     adapters = adapter_weights(model).intersection(trained)
     parts = {"language model", *asked_parts(config)}
+    # Where adapters train, they alone: the host saves nothing else.
     wanted = {name for name in adapters or trained if host.part_of(name) in parts}
     wanted |= beside(host, config)
     if not wanted:
@@ -72,6 +74,7 @@ def beside(host: Host, config: DPOFlags) -> set[str]:
         return set()
     names = {name for name, _ in model.named_parameters()}
     if host.saves_adapter_alone:
+        # What PEFT saves: its adapters, and copies of whole modules.
         names = adapter_weights(model) | {name for name in names if ".modules_to_save." in name}
     wanted = {name for name in names if host.part_of(name) in parts}
     unsaved = sorted(parts - {host.part_of(name) for name in wanted})
@@ -124,6 +127,7 @@ def adapter_weights(model) -> set[str]:
     """Names of the weights of adapters: PEFT's of any kind, and whatever is named as LoRA names its own."""
     names = {name for name, _ in model.named_parameters() if "lora_" in name}
     for path, module in model.named_modules():
+        # Kept copies of modules are no adapters, though PEFT lists them among its layers.
         for part in set(getattr(module, "adapter_layer_names", ())) - {"modules_to_save"}:
             layers = getattr(module, part, None)
             named = [] if layers is None else layers.named_parameters()
@@ -187,10 +191,12 @@ def _add_adapter(host: Host, config: DPOFlags) -> None:
 
     for parameter in host.trainer.model.parameters():
         parameter.requires_grad_(False)
+    # Adapters begin with random numbers: the same at every rank, and in a run that goes on.
     torch.manual_seed(config.spr_seed)
     settings = LoraConfig(
         r=config.spr_lora_r,
         lora_alpha=config.spr_lora_alpha,
+        # Policy and reference must differ by their weights alone.
         lora_dropout=0.0,
         bias="none",
         target_modules=host.language_layers(),
@@ -237,6 +243,7 @@ def dropout_off(model):
     """Every dropout of the model at 0 inside: policy and reference must differ by their weights alone."""
     changed = []
     for module in model.modules():
+        # Attention keeps its share as a number, under one of these names, and hands it to a function.
         for attribute in ("p",) if isinstance(module, torch.nn.Dropout) else ("attention_dropout", "dropout"):
             value = getattr(module, attribute, None)
             if isinstance(value, float) and value:

@@ -21,6 +21,7 @@ def gathered(parameters, modify: bool = False):
     """Inside, ZeRO-3 parameters have their full values; with ``modify`` rank 0's changes are handed to all
     ranks. A no-op where all are whole already.
     """
+    # One that is whole for the moment needs no gathering, unless it is to be changed for all.
     sharded = [p for p in parameters if hasattr(p, "ds_id") and (modify or p.numel() < p.ds_numel)]
     if not sharded:
         yield
@@ -112,6 +113,7 @@ def tensors(model, names):
     named = dict(model.named_parameters()) | dict(model.named_buffers())
     for name in names:
         with gathered([named[name]]):
+            # A copy: the gathered values go when the context ends.
             yield name, named[name].detach().cpu().clone().contiguous()
 
 
@@ -120,11 +122,13 @@ def trainable(model) -> list[str]:
 
 
 def persistent_buffers(model) -> list[str]:
+    # A state dict leaves out the buffers that are not persistent.
     return sorted(model.state_dict().keys() & {name for name, _ in model.named_buffers()})
 
 
 def tensor_hash(tensor: torch.Tensor) -> str:
     """Hash of a tensor's bytes, dtype and shape."""
+    # As bytes: numpy has no bfloat16.
     raw = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
     return hashlib.blake2b(raw + f"{tensor.dtype}{tuple(tensor.shape)}".encode(), digest_size=16).hexdigest()
 
@@ -138,6 +142,7 @@ def save(model, names, directory) -> None:
     from safetensors import SafetensorError
 
     directory = Path(directory)
+    # Written beside it and renamed: a folder of that name is whole.
     draft = directory.with_name(directory.name + ".tmp")
     shards = _Shards(draft)
     failure = None

@@ -10,7 +10,7 @@ import torch
 from spr_plugin.config import SPRConfig, dpo_settings, shaping
 from spr_plugin.config import trl as settings_of_trl
 from spr_plugin.dpo.head import token_log_probs
-from spr_plugin.dpo.loss import Settings, deltas, metrics, preference_losses, word_drift
+from spr_plugin.dpo.loss import LossSettings, deltas, metrics, preference_losses, word_drift
 from spr_plugin.dpo.plan import slot_plan
 from spr_plugin.dpo.rows import Answers
 from spr_plugin.errors import UserError
@@ -45,7 +45,7 @@ def by_hand(policy, reference, tokens=(2, 4)):
 def test_losses_by_hand(name, expected):
     """Δ chosen 1 on 2 tokens, Δ rejected -1 on 4 tokens, β ½."""
     pair = by_hand((-10.0, -12.0), [-11.0, -11.0])
-    (loss,) = preference_losses(pair, [name], [1.0], Settings(0.5, 0.1, 4.0)).tolist()
+    (loss,) = preference_losses(pair, [name], [1.0], LossSettings(0.5, 0.1, 4.0)).tolist()
     assert loss == pytest.approx(expected, abs=1e-6)
 
 
@@ -53,7 +53,7 @@ def test_dpop_is_dpo_less_what_chosen_has_fallen():
     """Δ chosen -2, Δ rejected -3, β ½, λ 4: δ is 1, and 8 go."""
     pair = by_hand((-12.0, -14.0), [-10.0, -11.0])
     for penalty, margin in ((4.0, 1 - 8), (0.0, 1)):
-        (loss,) = preference_losses(pair, ["dpop"], [1.0], Settings(0.5, penalty=penalty)).tolist()
+        (loss,) = preference_losses(pair, ["dpop"], [1.0], LossSettings(0.5, penalty=penalty)).tolist()
         assert loss == pytest.approx(math.log(1 + math.exp(-0.5 * margin)), abs=1e-6)
 
 
@@ -93,14 +93,14 @@ def test_an_answer_of_which_nothing_counts_makes_no_nan(name):
     scored = torch.ones(2, 3, dtype=torch.bool)
     logps = torch.full((2, 3), -1.0, requires_grad=True)
     pair = deltas(Answers(logps, scored, torch.zeros(2, 3)), torch.zeros(2), torch.zeros(1))
-    (loss,) = preference_losses(pair, [name], [1.0], Settings(0.5))
+    (loss,) = preference_losses(pair, [name], [1.0], LossSettings(0.5))
     loss.backward()
     assert torch.isfinite(loss) and logps.grad.abs().max() == 0
 
 
 def test_where_policy_is_reference_the_loss_is_log_2():
     pair = by_hand((-3.0, -50.0), [-3.0, -50.0])
-    assert preference_losses(pair, ["sigmoid"], [1.0], Settings(0.1)).item() == pytest.approx(math.log(2))
+    assert preference_losses(pair, ["sigmoid"], [1.0], LossSettings(0.1)).item() == pytest.approx(math.log(2))
     assert {name: value.item() for name, value in metrics(pair, 0.1).items() if "rewards" in name or name == "kl"} == {  # noqa: E501
         "rewards/chosen": 0, "rewards/rejected": 0, "rewards/margins": 0, "rewards/accuracies": 0, "kl": 0,
     }  # fmt: skip
@@ -126,14 +126,14 @@ def test_metrics_by_hand():
 
 def test_an_answer_of_one_token_is_that_token_s_sft_term():
     (loss,) = preference_losses(
-        by_hand((-3.0, -4.0), [0.0, 0.0], (1, 2)), ["sft"], [1.0], Settings(0.1)
+        by_hand((-3.0, -4.0), [0.0, 0.0], (1, 2)), ["sft"], [1.0], LossSettings(0.1)
     ).tolist()
     assert loss == 3.0
 
 
 def test_every_loss_has_a_weight():
     with pytest.raises(ValueError):
-        preference_losses(by_hand((-3.0, -4.0), [0.0, 0.0]), ["sigmoid", "sft"], [1.0], Settings(0.1))
+        preference_losses(by_hand((-3.0, -4.0), [0.0, 0.0]), ["sigmoid", "sft"], [1.0], LossSettings(0.1))
 
 
 def test_the_sft_term_is_a_mean_over_tokens_and_not_over_pairs():
@@ -141,7 +141,7 @@ def test_the_sft_term_is_a_mean_over_tokens_and_not_over_pairs():
     scored = torch.tensor([[i < n for i in range(3)] for n in (1, 3, 2, 2, 3, 1)])
     answers = Answers(torch.tensor([[-6.0], [-1.0], [-3.0], [-2.0], [-2.0], [-2.0]]) * scored, scored)
     pairs = deltas(answers, torch.zeros(6), torch.full((3,), 2.0))
-    assert preference_losses(pairs, ["sft"], [1.0], Settings(0.1)).mean().item() == 2.5
+    assert preference_losses(pairs, ["sft"], [1.0], LossSettings(0.1)).mean().item() == 2.5
 
 
 @pytest.mark.parametrize("kinds", [["sft"], ["sigmoid", "sft"], ["ipo", "sft"]])
@@ -167,7 +167,7 @@ def test_a_step_s_loss_and_gradient_are_those_of_its_pairs_at_once(kinds, count,
             rows = [slot.pair for slot in here] + [count + slot.pair for slot in here]
             mean = torch.tensor([slot.mean_chosen_tokens for slot in here], dtype=torch.float64)
             pairs = deltas(Answers(given[rows], scored[rows]), logps[rows].sum(1) - 1, mean)
-            losses = preference_losses(pairs, kinds, [1.0] * len(kinds), Settings(0.5))
+            losses = preference_losses(pairs, kinds, [1.0] * len(kinds), LossSettings(0.5))
             weight = torch.tensor([slot.weight for slot in here], dtype=torch.float64)
             total = total + (losses * weight).sum() / (sizes[1] * sizes[2])
         total.backward()
@@ -181,7 +181,7 @@ def test_a_step_s_loss_and_gradient_are_those_of_its_pairs_at_once(kinds, count,
 
 def test_ipo_pulls_the_margin_to_half_of_one_over_beta():
     (loss,) = preference_losses(
-        by_hand((-10.0, -12.0), [-11.0, -11.0]), ["ipo"], [1.0], Settings(0.25)
+        by_hand((-10.0, -12.0), [-11.0, -11.0]), ["ipo"], [1.0], LossSettings(0.25)
     ).tolist()
     assert loss == pytest.approx((1 / 2 + 1 / 4 - 2) ** 2)
 
@@ -263,7 +263,7 @@ def test_loss_metrics_and_gradients_equal_trl(tmp_path, text_model, text_pairs, 
         known = scored_answers(reference, batch).sums
     answers = scored_answers(policy, batch)
     pairs = deltas(answers, known, answers.tokens[:4].float().mean().expand(4))
-    ours = preference_losses(pairs, *config.losses(), Settings(0.3, config.spr_label_smoothing)).mean()
+    ours = preference_losses(pairs, *config.losses(), LossSettings(0.3, config.spr_label_smoothing)).mean()
     ours.backward()
 
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.dpo import choose_trainable, improve
-from spr_plugin.dpo.loss import Settings, deltas, preference_losses
+from spr_plugin.dpo.loss import LossSettings, deltas, preference_losses
 from spr_plugin.dpo.pairs import PairRows, batch_of, collate, measure_lengths, pair_rows
 from spr_plugin.dpo.plan import Slot
 from spr_plugin.dpo.rows import answers
@@ -221,7 +221,7 @@ def test_value_and_gradient_are_those_of_a_loop_over_tokens(live_llava, pairs, j
                 both.weights = both.spread(torch.tensor(inputs["token_weights"]))
                 of_chosen = torch.tensor([both.tokens[0].item()])
                 pairs_ = deltas(both, torch.tensor(inputs["reference"]), of_chosen)
-                (loss,) = preference_losses(pairs_, ["sigmoid", "sft"], [1.0, 1.0], Settings(0.3))
+                (loss,) = preference_losses(pairs_, ["sigmoid", "sft"], [1.0, 1.0], LossSettings(0.3))
             else:
                 loss = naive_loss(host, pair, list(REFERENCE.values()))
             loss.backward()

@@ -22,7 +22,8 @@ def detector():
 def test_it_finds_most_objects_and_little_else(detector):
     asked = [(scene, scenes.render(scene)[0]) for scene in scenes.scenes("val", 60)]
     shares = {
-        name: np.mean([hit for hit, _ in hits]) for name, hits in plugin.measure(detector, asked).items()
+        name: np.mean([hit for hit, _ in hits])
+        for name, hits in plugin.detection_hits(detector, asked).items()
     }
     print(shares)
     assert shares["found"] >= 0.85 and shares["right"] >= 0.85
@@ -38,7 +39,7 @@ def test_it_is_measured_by_name_and_place():
 
     things = (scenes.Thing("red", "ring", (10, 10, 20, 18)), scenes.Thing("blue", "ring", (50, 50, 60, 60)))
     shown = [(scenes.Scene(0, things), np.zeros((scenes.SIZE, scenes.SIZE, 3), np.uint8))]
-    hits = plugin.measure(Fixed(), shown)
+    hits = plugin.detection_hits(Fixed(), shown)
     assert hits == {"found": [(1.0, 0), (0.0, 0)], "right": [(1.0, 0), (0.0, 0)]}
 
 

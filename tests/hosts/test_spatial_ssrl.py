@@ -76,8 +76,8 @@ def assert_asked_again(out, guess) -> None:
         assert [one["id"] for one in ours] == ids
         seeds = [0, *(int(id, 16) % 2**31 for id in ids[1:])]  # the first is the likeliest answer
         assert [one["text"] for one in ours] == [guess(query.text, seed) for seed in seeds]
-        agreed = not run.recipe.enough(query, [one["text"] for one in ours[:4]])
-        assert len(ours) == (8 if agreed else 4)
+        asked_again = not run.recipe.enough(query, [one["text"] for one in ours[:4]])
+        assert len(ours) == (8 if asked_again else 4)
     assert len(run.queries) < len(candidates) / 4 < 2 * len(run.queries)
 
 

@@ -69,8 +69,10 @@ class Shots:
     """The shots of a scene, and the motion between any two."""
 
     def __init__(self, scene: Scene, settings: ActialSettings):
+        # Every n-th shot, n rounded up: at most MOST_SHOTS of them, from all over the scene.
         self.scene, self.shots = scene, scene.shots[:: -(-len(scene.shots) // MOST_SHOTS)]
         self._cameras = _cameras((one.rotation, one.centre) for one in self.shots)
+        # (n, 1) against (n,): between any two shots.
         first = self._cameras[0][:, None], self._cameras[1][:, None]
         seen = seen_between(first, self._cameras, scene.point)
         self.motion, self._away = motion_of(seen), np.abs(seen.yaw)
@@ -141,6 +143,7 @@ class Shots:
         lenses = [_matrix(shot.lens) for shot in shots if shot.lens is not None]
         if len(lenses) < len(shots):
             raise Refused("no_focal_length")
+        # A pixel of the turned camera → its ray → the shot's own pixel.
         back = np.linalg.inv(lenses[0])
         maps = [
             lens @ shot.rotation @ rotation.T @ back for lens, shot, rotation in zip(lenses, shots, rotations)
@@ -171,6 +174,7 @@ def _some(where: NDArray[np.bool_], rng: random.Random, count: int) -> list[tupl
     """Indices of an array that are true, at most so many, by chance."""
     indices = np.flatnonzero(where)
     chosen = rng.sample(range(len(indices)), min(count, len(indices)))
+    # Of a flat index: row and column.
     return [divmod(int(indices[one]), where.shape[1]) for one in chosen]
 
 
@@ -188,8 +192,10 @@ def _whole(shot: Shot, scene: Scene) -> View:
 def _through(window: PixelBox, shot: Shot, rotation: Array, map: Array, matrix: Array, scene: Scene) -> View:
     left, top, right, bottom = window
     size = right - left, bottom - top
+    # The window counts its pixels from its own corner.
     moved = map @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
     # Rounded, so that every machine makes the same pixels, and the same id.
+    # Eight of nine: a homography is the same at any scale, and the last is made 1.
     numbers = tuple(round(float(one), 9) for one in (moved / moved[2, 2]).ravel()[:8])
     picture = MadePicture(shot.name, shot.path, *size, (("seen", *size, numbers),))
     at = _seen_at(matrix, rotation, shot.centre, scene.point)
@@ -236,6 +242,7 @@ def window_of(maps: list[Array], sizes: list[tuple[int, int]]) -> PixelBox | Non
     for map, (most_x, most_y) in zip(maps, sizes):
         x, y, z = np.moveaxis(map @ corners, 1, 0)
         room = EDGE * z
+        # Compared times z: nothing is divided by what may be 0.
         inside = (x >= -room) & (x <= most_x * z + room) & (y >= -room) & (y <= most_y * z + room)
         fits &= ((z > 0) & inside).all(0)
     if not fits.any():

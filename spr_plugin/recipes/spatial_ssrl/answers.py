@@ -17,8 +17,8 @@ ASKED = rf" Think between {OPEN} and {CLOSE}, then give the answer in \boxed{{}}
 
 def boxed(text: str) -> str | None:
     """What stands in the last box of a text."""
-    found = BOX.findall(text)
-    return found[-1].strip() if found else None
+    boxes = BOX.findall(text)
+    return boxes[-1].strip() if boxes else None
 
 
 def is_formed(text: str) -> bool:
@@ -35,10 +35,10 @@ def reward(text: str, answer: str, partial: bool = False) -> Worth:
     Args:
         partial: an order earns the share of its places that are right, if it has as many as there are.
     """
-    said = boxed(text)
-    exact = float(said == answer)
-    if partial and said is not None and "-" in answer:
-        given, wanted = said.split("-"), answer.split("-")
+    stated = boxed(text)
+    exact = float(stated == answer)
+    if partial and stated is not None and "-" in answer:
+        given, wanted = stated.split("-"), answer.split("-")
         if len(given) == len(wanted):
             exact = sum(one == other for one, other in zip(given, wanted)) / len(wanted)
     formed = float(is_formed(text))

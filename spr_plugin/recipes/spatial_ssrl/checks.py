@@ -35,13 +35,14 @@ def _patch_order(scene: Scene, ask: Asking, sample: Sample, shown: list[Pixels])
     height, width = pixels.shape[0] // rows, pixels.shape[1] // columns
 
     def patch(of: Pixels, number: int) -> Pixels:
+        # Patches are numbered row by row.
         top, left = number // columns * height, number % columns * width
         return of[top : top + height, left : left + width]
 
     whole, white = np.asarray(scene.picture), sample.facts["white"]
     right = all(
-        (patch(pixels, number) == (255 if number == white else patch(whole, place))).all()
-        for place, number in enumerate(order)
+        (patch(pixels, number) == (255 if number == white else patch(whole, index))).all()
+        for index, number in enumerate(order)
     )
     return right and sorted(order) == list(range(rows * columns)) != order
 
@@ -51,6 +52,7 @@ def _flipped_patch(scene: Scene, ask: Asking, sample: Sample, shown: list[Pixels
     left, top, right, bottom = sample.facts["boxes"][number]
     pixels = shown[0].copy()
     piece = pixels[top:bottom, left:right]
+    # Mirrored once more, the patch is as it was.
     pixels[top:bottom, left:right] = piece[:, ::-1] if direction else piece[::-1]
     whole = np.asarray(scene.picture)[: pixels.shape[0], : pixels.shape[1]]
     return bool((pixels == whole).all() and (shown[0] != whole).any())
@@ -63,6 +65,7 @@ def _cropped_patch(scene: Scene, ask: Asking, sample: Sample, shown: list[Pixels
         pieces, true = shown[1:], whole[top:bottom, left:right]
         above = shown[0].copy()
     else:
+        # The first step that cuts lays the picture itself on the page.
         cells = [step[3] for step in sample.views[0].steps if step[0] == "cut"][1:]
         pieces = [shown[0][y1:y2, x1:x2] for x1, y1, x2, y2 in cells]
         size = (cells[0][2] - cells[0][0], cells[0][3] - cells[0][1])
@@ -71,6 +74,7 @@ def _cropped_patch(scene: Scene, ask: Asking, sample: Sample, shown: list[Pixels
     hidden = above[top:bottom, left:right]
     black = not hidden.any()
     hidden[:] = whole[top:bottom, left:right]
+    # One piece is the part, and the answer names no other.
     fits = [bool((piece == true).all()) for piece in pieces]
     return black and bool((above == whole).all()) and fits == [one == sample.answer for one in LETTERS]
 

@@ -39,13 +39,13 @@ def _regions(scene: Scene, rng: random.Random) -> list[Region]:
     height, width = scene.depth.shape
     side = max(4, min(height, width) // 16)
     corners = [(rng.randint(0, width - side), rng.randint(0, height - side)) for _ in range(TRIES)]
-    found = []
+    regions = []
     for left, top in corners:
         inside = scene.depth[top : top + side, left : left + side]
         near, far = float(inside.min()), float(inside.max())  # NaN where one is unknown
         if far - near < RANGE:
-            found.append(Region((left, top, left + side, top + side), near, far))
-    return found
+            regions.append(Region((left, top, left + side, top + side), near, far))
+    return regions
 
 
 def _touch(a: PixelBox, b: PixelBox, room: int) -> bool:
@@ -92,6 +92,7 @@ def sides(facing: str, x: int, z: int) -> tuple[int, int]:
         x: 1 where the other lies to the right in the picture, -1 to the left.
         z: 1 where it is farther from the camera, -1 nearer.
     """
+    # Of θ in quarter turns: whole numbers, where floats would leave 6e-17.
     cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[FACINGS[facing][0]]
     return cos * x + sin * z, -sin * x + cos * z
 
@@ -112,6 +113,7 @@ def _sign(least: float, most: float, threshold: float) -> int | None:
 def position_signs(first: Region, second: Region, distance: float) -> tuple[int, int] | None:
     """(x, z) of the second as seen from the first, see `sides`; None where not all pixels agree."""
     a, b = first.box, second.box
+    # The least and the greatest difference of any two of their pixels; right edges lie behind the last one.
     x = _sign(b[0] - (a[2] - 1), (b[2] - 1) - a[0], distance)
     z = _sign(second.near - first.far, second.far - first.near, APART)
     return None if x is None or z is None or x == z == 0 else (x, z)
@@ -137,6 +139,7 @@ def position(scene: Scene, ask: Asking, rng: random.Random) -> Sample:
     shares = {facing: by_code if ask.facings == "code" else 1 for facing, (_, by_code) in FACINGS.items()}
     (facing,) = rng.choices(list(shares), list(shares.values()))
     right, front = sides(facing, *signs)
+    # As many words as the right one has: none stands out by its length.
     ways = [(r, f) for r in (-1, 0, 1) for f in (-1, 0, 1) if abs(r) + abs(f) == abs(right) + abs(front)]
     rng.shuffle(ways)
     options = [told(*way) for way in ways]

@@ -48,23 +48,26 @@ def patch_order(scene: Scene, ask: Asking, rng: random.Random) -> Sample:
     grid = rng.choice(ask.grids)
     rows, columns = map(int, grid.split("x"))
     boxes = grid_boxes(scene.picture.size, rows, columns)
-    places = list(range(len(boxes)))
-    shown = rng.choice([order for order in itertools.permutations(places) if list(order) != places])
-    white = rng.choice(places) if grid == "2x2" and rng.random() < ask.white else None
-    pieces = {place: scene.picture.crop(boxes[patch]) for place, patch in enumerate(shown) if place != white}
+    cells = list(range(len(boxes)))
+    # Any order but the picture's own.
+    shown = rng.choice([order for order in itertools.permutations(cells) if list(order) != cells])
+    white = rng.choice(cells) if grid == "2x2" and rng.random() < ask.white else None
+    # Of the white one nobody sees more than that it is white.
+    pieces = {cell: scene.picture.crop(boxes[patch]) for cell, patch in enumerate(shown) if cell != white}
     plain = [Image.new("RGB", (COARSE, COARSE), "white")] if white is not None else []
     if _alike([*pieces.values(), *plain], ask.min_change):
         raise Refused("hardly_changed")
-    steps: list[Step] = [("cut", boxes[patch], "", boxes[place]) for place, patch in enumerate(shown)]
+    steps: list[Step] = [("cut", boxes[patch], "", boxes[cell]) for cell, patch in enumerate(shown)]
     steps += [("fill", boxes[white], "white")] if white is not None else []
-    answer = [shown.index(place) for place in places]
+    # The inverse permutation: where each patch of the picture is shown.
+    answer = [shown.index(cell) for cell in cells]
     hidden = " One of them is white." if white is not None else ""
     question = (
         f"A picture was cut into {rows} x {columns} patches, which were shuffled.{hidden} Those that you see"
-        f" have the numbers 0 to {len(places) - 1}, row by row. In which order, row by row, do they restore"
+        f" have the numbers 0 to {len(cells) - 1}, row by row. In which order, row by row, do they restore"
         " the picture? Join the numbers by hyphens."
     )
-    why = ", ".join(f"{patch} belongs to place {place}" for place, patch in enumerate(answer))
+    why = ", ".join(f"{patch} belongs to place {cell}" for cell, patch in enumerate(answer))
     view = View(boxes[-1][2:], (_page(boxes), *steps))
     facts = {"grid": [rows, columns], "white": white}
     return Sample((view,), question, "-".join(map(str, answer)), f"Patch {why}.", facts)
@@ -83,7 +86,7 @@ def flipped_patch(scene: Scene, ask: Asking, rng: random.Random) -> Sample:
         " vertically (0) or horizontally (1). Which one, and how? Join its number and the direction by a"
         " hyphen."
     )
-    whole = [("cut", box, turn if place == patch else "", box) for place, box in enumerate(boxes)]
+    whole = [("cut", box, turn if index == patch else "", box) for index, box in enumerate(boxes)]
     view = View(boxes[-1][2:], (_page(boxes), *whole))
     why = f"Patch {patch} does not fit its neighbours; it is {'mirrored' if direction else 'upside down'}."
     return Sample((view,), question, f"{patch}-{direction}", why, {"boxes": [list(box) for box in boxes]})
@@ -97,6 +100,7 @@ def cropped_patch(scene: Scene, ask: Asking, rng: random.Random) -> Sample:
     or more around it.
     """
     width, height = scene.picture.size
+    # A square: turned by a quarter it is as wide and as high.
     side = min(width, height) // 2
     left, top = rng.randint(0, width - side), rng.randint(0, height - side)
     square = (left, top, left + side, top + side)
@@ -144,6 +148,7 @@ def _montage(scene: Scene, square: PixelBox, pieces: list[tuple[PixelBox, str]])
     """The picture, below it the four pieces in a row, each with its letter above it."""
     width, height = scene.picture.size
     high, cell = plate_height(scene.picture.size) + 2, width // 4
+    # Room of two pixels between neighbours; no piece is shown larger than it is.
     side = min(cell - 2, square[2] - square[0])
     steps: list[Step] = [
         ("page", width, height + high + side + 2, "white"),

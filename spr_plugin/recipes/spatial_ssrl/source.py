@@ -70,8 +70,8 @@ def questions(
     order = random.Random(digest([seed, "order"])).sample(names, len(names))
     seen, refused, most = set[str](), 0, min(GIVES_UP, len(names) * len(ask.tasks))
     for turn in itertools.count():
-        for place, name in enumerate(order):
-            task = ask.tasks[(place + turn) % len(ask.tasks)]
+        for index, name in enumerate(order):
+            task = ask.tasks[(index + turn) % len(ask.tasks)]
             try:
                 query = question(folder, name, task, ask, digest([seed, name, task, turn]))
                 if query.id in seen:

@@ -20,13 +20,13 @@ class Answer:
 
     Attributes:
         graph: its boxes in the units in which the question gives the picture's size.
-        said: the option, as it is written.
+        option: the option, as it is written.
         spans: tag → (start, end) of what stands in it.
     """
 
     text: str
     graph: Graph
-    said: str
+    option: str
     spans: Mapping[str, Span]
 
     def inside(self, tag: str) -> str:
@@ -39,14 +39,14 @@ def read(text: str) -> Answer | None:
     F of the authors' code; in what order the tags come is not looked at).
     """
     spans = {tag: _span(text, tag) for tag in TAGS}
-    found = {tag: span for tag, span in spans.items() if span}
-    if len(found) < len(TAGS):
+    present = {tag: span for tag, span in spans.items() if span}
+    if len(present) < len(TAGS):
         return None
     try:
-        graph = graph_of(parse_json(text[slice(*found["scene"])]))
+        graph = graph_of(parse_json(text[slice(*present["scene"])]))
     except ValueError:
         return None
-    return Answer(text, graph, text[slice(*found["answer"])].strip(), found)
+    return Answer(text, graph, text[slice(*present["answer"])].strip(), present)
 
 
 def _span(text: str, tag: str) -> Span | None:

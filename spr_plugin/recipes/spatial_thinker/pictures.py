@@ -74,12 +74,12 @@ class GraphImages:
         if graph is None:
             self._skipped["bad_graph"] += 1
             return None
-        found = objects_of(graph["objects"], Space.pixels(*size), self._skipped)
-        if not found:
+        objects = objects_of(graph["objects"], Space.pixels(*size), self._skipped)
+        if not objects:
             self._skipped["no_objects"] += 1
             return None
-        triples = triples_of(graph["relationships"], {one.id for one in found}, self._skipped)
-        return GraphImage(name, path, *size, tuple(found), triples)
+        triples = triples_of(graph["relationships"], {one.id for one in objects}, self._skipped)
+        return GraphImage(name, path, *size, tuple(objects), triples)
 
     def some_name(self, rng: Random) -> str | None:
         """What an object of some picture is called: names come as often as they do in the file."""
@@ -96,7 +96,7 @@ class GraphImages:
 
 def objects_of(rows: Sequence[object], space: Space, skipped: Counter[str]) -> list[Annotation]:
     """The objects of a graph that lie on their picture, by their ids."""
-    found: dict[str, Annotation] = {}
+    objects: dict[str, Annotation] = {}
     for row in rows:
         try:
             if not isinstance(row, Mapping):
@@ -106,16 +106,16 @@ def objects_of(rows: Sequence[object], space: Space, skipped: Counter[str]) -> l
             skipped["bad_object"] += 1
             continue
         box = usable(Box.of(map(float, numbers), space))
-        if id in found or box is None:
-            skipped["duplicate_id" if id in found else "outside"] += 1
+        if id in objects or box is None:
+            skipped["duplicate_id" if id in objects else "outside"] += 1
         else:
-            found[id] = Annotation(id, name_of(id), box)
-    return list(found.values())
+            objects[id] = Annotation(id, name_of(id), box)
+    return list(objects.values())
 
 
 def triples_of(rows: Sequence[object], known: set[int | str], skipped: Counter[str]) -> tuple[Triple, ...]:
     """The triples of a graph both of whose ends are `known`, none twice."""
-    found: dict[Triple, None] = {}
+    triples: dict[Triple, None] = {}
     for row in rows:
         try:
             one = triple_of(row)
@@ -126,10 +126,10 @@ def triples_of(rows: Sequence[object], known: set[int | str], skipped: Counter[s
         if not predicate or one.subject == one.object:
             skipped["bad_relation"] += 1
         elif one.subject in known and one.object in known:
-            found[one._replace(predicate=predicate)] = None
+            triples[one._replace(predicate=predicate)] = None
         else:
             skipped["unknown_id"] += 1
-    return tuple(found)
+    return tuple(triples)
 
 
 # --- the layouts

@@ -72,6 +72,7 @@ class Scene:
             for name, number in named.items()
             if number == 1 and not _is_part(name, [other for other in named if other != name])
         }
+        # The way past a frozen dataclass, for what follows from its fields.
         object.__setattr__(self, "named", named)
         object.__setattr__(self, "single", [one for one in self.image.annotations if one.label in alone])
 
@@ -94,14 +95,15 @@ def questions(
     rng = Random(seed)
     scene, order = Scene(image, rng, other_name), list(tasks)
     rng.shuffle(order)
-    found: dict[tuple[str, str], Asked] = {}
+    unique: dict[tuple[str, str], Asked] = {}
+    # Twice as many turns as questions: some templates find nothing, or what was asked before.
     for turn in range(2 * max(count, len(order))):
         asked = TEMPLATES[order[turn % len(order)]](scene)
         if asked:
-            found.setdefault((asked.text, asked.right), asked)
-        if len(found) == count:
+            unique.setdefault((asked.text, asked.right), asked)
+        if len(unique) == count:
             break
-    return list(found.values())
+    return list(unique.values())
 
 
 # --- the templates
@@ -148,7 +150,7 @@ def location(scene: Scene) -> Asked | None:
     """In which quarter of the picture the centre lies."""
     sides = scene.image.width, scene.image.height
     for (one,) in scene.drawn(1):
-        off = [place / side - 0.5 for place, side in zip(_centre(one), sides)]
+        off = [coordinate / side - 0.5 for coordinate, side in zip(_centre(one), sides)]
         if min(map(abs, off)) >= OFF_CENTRE:
             across, down = ("left" if off[0] < 0 else "right"), ("above" if off[1] < 0 else "below")
             options = [f"{x} and {y}" for y in ("above", "below") for x in ("left", "right")]
@@ -168,17 +170,19 @@ def count(scene: Scene) -> Asked | None:
     several = [name for name in names if scene.named[name] > 1]
     pool = several if several and scene.rng.random() < 0.5 else names
     name = scene.rng.choice(pool) if pool else ""
-    found = [one for one in scene.image.annotations if one.label == name]
-    boxes = [one.box.xyxy for one in found]
-    twice = any(pair_iou(a, b) >= 0.5 for place, a in enumerate(boxes) for b in boxes[:place])
-    if not found or twice or _is_part(name, [other for other in scene.named if other != name]):
+    objects = [one for one in scene.image.annotations if one.label == name]
+    boxes = [one.box.xyxy for one in objects]
+    # Each pair once: a box and those before it.
+    twice = any(pair_iou(a, b) >= 0.5 for index, a in enumerate(boxes) for b in boxes[:index])
+    if not objects or twice or _is_part(name, [other for other in scene.named if other != name]):
         return None
-    first = scene.rng.randint(max(0, len(found) - 3), len(found))
+    # Four numbers in a row, the right one at any of their places.
+    first = scene.rng.randint(max(0, len(objects) - 3), len(objects))
     options = range(first, first + 4)
-    wrong = tuple(NUMBERS[number] for number in options if number != len(found))
-    right = NUMBERS[len(found)]
+    wrong = tuple(NUMBERS[number] for number in options if number != len(objects))
+    right = NUMBERS[len(objects)]
     text = f"How many objects in the picture are: {name}?"
-    return Asked("count", text, right, wrong, tuple(one.id for one in found), f"I count {right}.")
+    return Asked("count", text, right, wrong, tuple(one.id for one in objects), f"I count {right}.")
 
 
 def existence(scene: Scene) -> Asked | None:
@@ -222,6 +226,7 @@ def _compared(
     third = scene.another([one.label for one in named])
     if SAME < ratio < CLEAR or third is None:
         return None
+    # Largest first, or nobody where they are the same.
     more, less = (two if values[0] > values[1] else two[::-1]) if ratio >= CLEAR else (None, None)
     right = more.label if more else "the same"
     wrong = tuple(name for name in (two[0].label, two[1].label, "the same", third) if name != right)
@@ -280,6 +285,7 @@ def _is_part(name: str, others: Sequence[str]) -> bool:
 
 
 def _stems(name: str) -> set[str]:
+    # "s" itself must not become nothing.
     return {word.rstrip("s") or word for word in _WORD.findall(name.lower())}
 
 

@@ -113,15 +113,15 @@ class SpatialThinker(ByText[Query]):
         for image in shuffled(images, self.config.spr_seed):
             assert isinstance(image, GraphImage)
             if chosen := select(image, skipped):
-                found = list(self._about(chosen, images))
-                skipped.update([] if found else ["no_question"])
-                yield from found
+                queries = list(self._about(chosen, images))
+                skipped.update([] if queries else ["no_question"])
+                yield from queries
 
     def _about(self, image: GraphImage, images: GraphImages) -> Iterator[Query]:
         seed = int(digest([self.config.spr_seed, image.id, self.name])[:8], 16)
         settings = self.settings
-        found = questions(image, settings.tasks, settings.per_picture, seed, images.some_name)
-        for number, asked in enumerate(found):
+        all_asked = questions(image, settings.tasks, settings.per_picture, seed, images.some_name)
+        for number, asked in enumerate(all_asked):
             options = [asked.right, *asked.wrong]
             Random(seed + number).shuffle(options)
             yield query_of(image, image.triples, asked, options, options.index(asked.right), seed)
@@ -145,7 +145,7 @@ class SpatialThinker(ByText[Query]):
 
     def answer_in(self, text: str) -> str | None:
         answer = read(text)
-        return answer.said if answer else None
+        return answer.option if answer else None
 
     def _seen(self, picture: Picture) -> Seen:
         return self._view(picture.width, picture.height)
@@ -180,11 +180,11 @@ class SpatialThinker(ByText[Query]):
         self, query: Query, true: Graph, answer: Answer | None, likeness: Likeness
     ) -> tuple[dict[str, float], float]:
         picture = query.pictures[0]
-        said: Array = np.zeros((0, 4))
+        boxes: Array = np.zeros((0, 4))
         if answer is not None:
-            said = self._seen(picture).pixels(answer.graph.boxes)
+            boxes = self._seen(picture).pixels(answer.graph.boxes)
         size = picture.width, picture.height
-        return reward(answer, true, query.truth["answer"], said, size, self.settings, likeness)
+        return reward(answer, true, query.truth["answer"], boxes, size, self.settings, likeness)
 
     def _not_choosable(self, terms: dict[str, float], kept: int, dropped: int) -> str | None:
         if self.settings.right_only and not terms["answer"]:

@@ -31,12 +31,12 @@ class Mended(NamedTuple):
 
 
 def mend(
-    answer: Answer, said: Array, true: Array, agree: Agreement, write: Callable[[Array], list[list[int]]]
+    answer: Answer, written: Array, true: Array, agree: Agreement, write: Callable[[Array], list[list[int]]]
 ) -> Mended:
     """The repaired answer.
 
     Args:
-        said: the answer's boxes (m, 4), in pixels.
+        written: the answer's boxes (m, 4), in pixels.
         true: the boxes of what was asked about (n, 4), in pixels.
         agree: (m, n) bool, whose names agree.
         write: boxes in pixels → as the answer writes them.
@@ -47,13 +47,13 @@ def mend(
     ids = answer.graph.ids
     if quotes_numbers(answer):
         return Mended(answer.text, 0, 0)
-    found = match(said, true, agree=agree)
-    coordinates = write(true[list(found.values())])
+    matches = match(written, true, agree=agree)
+    coordinates = write(true[list(matches.values())])
     new: list[list[int] | None] = [None] * len(ids)
-    for place, four in zip(found, coordinates):
-        new[place] = four
-    gone = {id for place, id in enumerate(ids) if new[place] is None}
-    return Mended(_rewritten(answer, new, gone), len(found), len(gone))
+    for index, four in zip(matches, coordinates):
+        new[index] = four
+    dropped = {id for index, id in enumerate(ids) if new[index] is None}
+    return Mended(_rewritten(answer, new, dropped), len(matches), len(dropped))
 
 
 def quotes_numbers(answer: Answer) -> bool:
@@ -96,44 +96,44 @@ def _kept(text: str, rows: Sequence[Span], entries: Sequence[str | None]) -> lis
     if not rows:
         return []
     kept: list[str] = []
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         if entry is not None:
-            kept.append((text[rows[place - 1][1] : rows[place][0]] if kept else "") + entry)
+            kept.append((text[rows[index - 1][1] : rows[index][0]] if kept else "") + entry)
     return [((rows[0][0], rows[-1][1]), "".join(kept))]
 
 
 # --- where the parts of a JSON text lie, which is known to be one
 
 
-def _after_blanks(text: str, place: int) -> int:
-    found = _BLANK.match(text, place)
-    return found.end() if found else place
+def _after_blanks(text: str, position: int) -> int:
+    blanks = _BLANK.match(text, position)
+    return blanks.end() if blanks else position
 
 
 def _members(text: str, start: int) -> dict[str, Span]:
     """Key → (start, end) of its value, of the object behind `start`; of a key that stands there twice the
     last, as JSON is read."""
-    found: dict[str, Span] = {}
-    place = _after_blanks(text, _after_blanks(text, start) + 1)
-    while text[place] != "}":
-        key, place = scan(text, place)
-        begin = _after_blanks(text, _after_blanks(text, place) + 1)
+    members: dict[str, Span] = {}
+    position = _after_blanks(text, _after_blanks(text, start) + 1)
+    while text[position] != "}":
+        key, position = scan(text, position)
+        begin = _after_blanks(text, _after_blanks(text, position) + 1)
         _, end = scan(text, begin)
-        found[key] = (begin, end)
-        place = _after_blanks(text, end)
-        if text[place] == ",":
-            place = _after_blanks(text, place + 1)
-    return found
+        members[key] = (begin, end)
+        position = _after_blanks(text, end)
+        if text[position] == ",":
+            position = _after_blanks(text, position + 1)
+    return members
 
 
 def _elements(text: str, start: int) -> list[Span]:
     """(start, end) of each element of the list at `start`."""
-    found: list[Span] = []
-    place = _after_blanks(text, start + 1)
-    while text[place] != "]":
-        _, end = scan(text, place)
-        found.append((place, end))
-        place = _after_blanks(text, end)
-        if text[place] == ",":
-            place = _after_blanks(text, place + 1)
-    return found
+    elements: list[Span] = []
+    position = _after_blanks(text, start + 1)
+    while text[position] != "]":
+        _, end = scan(text, position)
+        elements.append((position, end))
+        position = _after_blanks(text, end)
+        if text[position] == ",":
+            position = _after_blanks(text, position + 1)
+    return elements

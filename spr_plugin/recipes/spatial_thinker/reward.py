@@ -37,9 +37,11 @@ FARTHEST = 1e6  # pictures; nothing lies farther away, and squares of it are sti
 Likeness = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
 
 
-def same_name(said: Sequence[str], true: Sequence[str]) -> Array:
+def same_name(predicted: Sequence[str], true: Sequence[str]) -> Array:
     """1 where two names are one, else 0: in place of the cosine of spaCy's vectors."""
-    return np.array([[float(one == other) for other in true] for one in said]).reshape(len(said), len(true))
+    return np.array([[float(one == other) for other in true] for one in predicted]).reshape(
+        len(predicted), len(true)
+    )
 
 
 def ciou(first: ArrayLike, second: ArrayLike) -> Array:
@@ -50,11 +52,14 @@ def ciou(first: ArrayLike, second: ArrayLike) -> Array:
     overlap = iou_matrix(a, b)
     sides = [boxes[:, 2:] - boxes[:, :2] for boxes in (a, b)]
     centres = [(boxes[:, 2:] + boxes[:, :2]) / 2 for boxes in (a, b)]
+    # (m, 1, 2) against (n, 2): each with each.
     apart = ((centres[0][:, None] - centres[1]) ** 2).sum(-1)
     around = np.maximum(a[:, None, 2:], b[:, 2:]) - np.minimum(a[:, None, :2], b[:, :2])
+    # Width over height as an angle, which a height of 0 does not break.
     shape = [np.arctan2(*side.T) for side in sides]
     v = 4 / math.pi**2 * (shape[0][:, None] - shape[1]) ** 2
     worse = 1 - overlap + v
+    # v: how far the shapes differ; alpha: how much of that counts, the more the better the boxes overlap.
     alpha = np.divide(v, worse, out=np.zeros_like(v), where=worse > 0)
     diagonal = (around**2).sum(-1)
     distance = np.divide(apart, diagonal, out=np.zeros_like(apart), where=diagonal > 0)
@@ -66,32 +71,32 @@ def _bounded(boxes: ArrayLike) -> Array:
     return np.clip(np.array(boxes, np.float64).reshape(-1, 4), -FARTHEST, FARTHEST)
 
 
-def matched(places: Array, names: Array) -> list[tuple[int, int]]:
+def matched(cious: Array, names: Array) -> list[tuple[int, int]]:
     """(predicted, true) of the best one-to-one matching, as many as the fewer of the two.
 
     Args:
-        places: (m, n) CIoU of predicted and true boxes.
+        cious: (m, n) CIoU of predicted and true boxes.
         names: (m, n) likeness of their names.
     """
-    cost = PLACE * (1 - (places + 1) / 2) + NAME * (1 - names)
+    cost = PLACE * (1 - (cious + 1) / 2) + NAME * (1 - names)
     return [(int(row), int(column)) for row, column in zip(*linear_sum_assignment(cost))]
 
 
-def scene_term(places: Array, pairs: Sequence[tuple[int, int]], kind: str, count: str) -> float:
+def scene_term(cious: Array, pairs: Sequence[tuple[int, int]], kind: str, count: str) -> float:
     """S.
 
     Args:
-        places: (m, n) CIoU of predicted and true boxes.
+        cious: (m, n) CIoU of predicted and true boxes.
         pairs: the matched ones.
         kind, count: `scene` and `count` of the settings.
     """
-    predicted, true = places.shape
+    predicted, true = cious.shape
     if not true:
         return 0.0 if predicted else 1.0
-    found = [float(places[pair]) for pair in pairs]
+    of_pairs = [float(cious[pair]) for pair in pairs]
     if kind == "text_mean":
-        return sum(found) / len(found) if found else 0.0
-    return sum((one + 1) / 2 for one in found) / _divisor(predicted, true, count)
+        return sum(of_pairs) / len(of_pairs) if of_pairs else 0.0
+    return sum((one + 1) / 2 for one in of_pairs) / _divisor(predicted, true, count)
 
 
 def count_term(predicted: Graph, true: Graph, count: str = "true") -> float:
@@ -110,9 +115,9 @@ def _divisor(predicted: int, true: int, count: str) -> int:
     return max(true, 1) if count == "true" else max(true, predicted, 1)
 
 
-def answer_term(said: str, right: str) -> float:
+def answer_term(option: str, right: str) -> float:
     """A: whole text, blanks around it and case aside."""
-    return float(said.strip().lower() == right.strip().lower())
+    return float(option.strip().lower() == right.strip().lower())
 
 
 def relation_term(predicted: Graph, true: Graph, pairs: Sequence[tuple[int, int]]) -> float:
@@ -120,15 +125,15 @@ def relation_term(predicted: Graph, true: Graph, pairs: Sequence[tuple[int, int]
     1 where neither has any. (The text reports it; the code's reward has no such term.)
     """
     ids = {predicted.ids[row]: true.ids[column] for row, column in pairs}
-    said = {
+    stated = {
         (ids.get(one.subject, ""), one.predicate.strip().lower(), ids.get(one.object, ""))
         for one in predicted.triples
     }
     known = {(one.subject, one.predicate.strip().lower(), one.object) for one in true.triples}
     # Two that are written about unknown objects are two mistakes.
-    wrong = len(set(predicted.triples)) - len(said & known)
+    wrong = len(set(predicted.triples)) - len(stated & known)
     union = len(known) + max(0, wrong)
-    return len(said & known) / union if union else 1.0
+    return len(stated & known) / union if union else 1.0
 
 
 def total(f: float, c: float, a: float, s: float) -> float:
@@ -140,7 +145,7 @@ def reward(
     answer: Answer | None,
     true: Graph,
     right: str,
-    said_boxes: Array,
+    boxes: Array,
     size: tuple[int, int],
     settings: ThinkerSettings,
     likeness: Likeness = same_name,
@@ -151,17 +156,17 @@ def reward(
         answer: None where it does not keep to the format.
         true: the graph of what was asked about, its boxes in pixels of the picture.
         right: the right answer's text.
-        said_boxes: the answer's (m, 4), in the same pixels.
+        boxes: the answer's (m, 4), in the same pixels.
         size: width and height of the picture, by which boxes are scaled before they are compared.
     """
     if answer is None:
         return {"format": 0.0, "count": 0.0, "answer": 0.0, "scene": 0.0}, 0.0
-    a, s = answer_term(answer.said, right), 0.0
+    a, s = answer_term(answer.option, right), 0.0
     if a:
         scale = np.array([*size, *size], np.float64)
-        places = ciou(said_boxes / scale, true.boxes / scale)
-        pairs = matched(places, likeness(answer.graph.names, true.names)) if places.size else []
-        s = scene_term(places, pairs, settings.scene, settings.count)
+        cious = ciou(boxes / scale, true.boxes / scale)
+        pairs = matched(cious, likeness(answer.graph.names, true.names)) if cious.size else []
+        s = scene_term(cious, pairs, settings.scene, settings.count)
         if settings.relation:
             words = relation_term(answer.graph, true, pairs)
             s = (1 - settings.relation) * s + settings.relation * words

@@ -58,11 +58,11 @@ def read_rows(file: str, folder: str, seed: int, skipped: Counter[str]) -> Itera
             skipped[size] += 1
             continue
         rows = [{"id": id, "bbox": box} for id, box in zip(scene.ids, scene.boxes.tolist())]
-        found = objects_of(rows, Space.pixels(*size), skipped)
-        ids = {one.id for one in found}
+        objects = objects_of(rows, Space.pixels(*size), skipped)
+        ids = {one.id for one in objects}
         triples = tuple(one for one in scene.triples if {one.subject, one.object} <= ids)
         skipped.update({"unknown_id": unknown} if (unknown := len(scene.triples) - len(triples)) else {})
-        image = AnnotatedImage(os.path.relpath(path, folder), path, *size, tuple(found))
+        image = AnnotatedImage(os.path.relpath(path, folder), path, *size, tuple(objects))
         yield Row(image, triples, text, options, right, task)
 
 

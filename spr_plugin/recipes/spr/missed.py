@@ -18,6 +18,7 @@ from spr_plugin.recipes.spr.names import agreement
 from spr_plugin.recipes.spr.refinement import Repaired
 
 Corners = tuple[float, float, float, float]  # xyxy in pixels
+# What rises along each order: twice the centre, or the area, negated.
 KEYS: Mapping[str, Callable[[Corners], float]] = {
     "left to right": lambda box: box[0] + box[2],
     "top to bottom": lambda box: box[1] + box[3],
@@ -45,10 +46,12 @@ class Order(NamedTuple):
         if not self.name:
             return random.Random(f"{seed} {new}").randint(0, len(boxes))
         own, keys = KEYS[self.name](new), [KEYS[self.name](box) for box in boxes]
+        # At each index: larger keys before it and smaller ones behind it are on the wrong side.
         wrong = [
             sum(key > own for key in keys[:index]) + sum(key < own for key in keys[index:])
             for index in range(len(keys) + 1)
         ]
+        # Of equals the last: behind all that speak no word against it.
         return max(index for index, count in enumerate(wrong) if count == min(wrong))
 
 
@@ -65,6 +68,7 @@ def measured_order(answers: Iterable[Sequence[Corners]]) -> Order:
             for name, key in KEYS.items():
                 rising[name] += key(first) < key(second)
                 falling[name] += key(first) > key(second)
+    # Two boxes with one key are in no order, and count for none.
     shares = {name: rising[name] / max(1, rising[name] + falling[name]) for name in KEYS}
     best = max(shares, key=shares.__getitem__)
     return Order(best if shares[best] >= ORDERLY else "", shares[best], pairs)

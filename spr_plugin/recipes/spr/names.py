@@ -43,6 +43,7 @@ def head_noun(name: str) -> str:
     names, before "on", "of", "with" … "" where there is none.
     """
     words = words_of(name.partition("(")[0] or name)
+    # From the end: the last clause counts.
     for index in range(len(words) - 2, -1, -1):
         word, follows = words[index : index + 2]
         begins = _DETERMINER.match(follows)
@@ -53,6 +54,7 @@ def head_noun(name: str) -> str:
             break
     nouns: list[str] = []
     for word, follows in zip(words, [*words[1:], ""]):
+        # "holding a cup": a participle ends the name as a preposition does.
         part = word.endswith("ing") and _DETERMINER.match(follows)
         if _PLACE.match(word) or part:
             if nouns:
@@ -93,6 +95,7 @@ def agreement(
         likeness: asked for names whose nouns differ, once for all of them.
         threshold: from which likeness on two names agree.
     """
+    # Each name once: answers repeat them, and a model is slow.
     rows, columns = sorted({*written}), sorted({*true})
     nouns = [[head_noun(name) for name in names] for names in (rows, columns)]
     agree = np.array(
@@ -100,8 +103,11 @@ def agreement(
         dtype=bool,
     ).reshape(len(rows), len(columns))
     if likeness is not None and not agree.all():
+        # Rows and columns in which nouns left a pair open: the model is asked about these alone.
         apart = [np.flatnonzero(~agree.all(axis=axis)).tolist() for axis in (1, 0)]
         asked = [[names[index] for index in indices] for names, indices in zip((rows, columns), apart)]
+        # The block of these rows and columns; what agrees already stays so.
         agree[np.ix_(*apart)] |= likeness(asked[0], asked[1]) >= threshold
     indices = [{name: index for index, name in enumerate(names)} for names in (rows, columns)]
+    # Back to the names as they were given, repeats and all.
     return agree[np.ix_([indices[0][name] for name in written], [indices[1][name] for name in true])]

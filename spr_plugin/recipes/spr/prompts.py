@@ -66,6 +66,7 @@ def restate(text: str, prompt: Prompt, query: RegionQuery, box_format: BoxFormat
     left, top, right, bottom = prompt.crop
     whole = Space.crop(query.image.width, query.image.height, prompt.crop)
     parsed = box_format.parse(text, right - left, bottom - top)
+    # The numbers stay; their space, which was the crop's, becomes a part of the picture's.
     moved = dict(enumerate(Box(*box.xyxy, box.space.within(whole)) for box in parsed.boxes))
     restated = box_format.rewrite(text, parsed, moved)
     if len(box_format.parse(restated, query.image.width, query.image.height).boxes) == len(moved):
@@ -74,6 +75,7 @@ def restate(text: str, prompt: Prompt, query: RegionQuery, box_format: BoxFormat
 
 
 def _whole(low: float, high: float, size: int) -> tuple[int, int]:
+    # One pixel at least, also of a region at the very edge.
     first = min(max(math.floor(low), 0), size - 1)
     return first, max(min(math.ceil(high), size), first + 1)
 

@@ -174,6 +174,7 @@ class SPR(Recipe[RegionQuery]):
         # One list of everything, so that CLIP is asked once.
         rows = zip(queries, truths, answers, again)
         flat = [(query, truth, one) for query, truth, before, after in rows for one in before + after]
+        # Handed out below in the order of `flat`: of each query the answers, then the repaired ones.
         scores = iter(self._scores(picture, flat, detected))
         return [
             self._judged(truth, row, [next(scores) for _ in row], repaired, [next(scores) for _ in row])

@@ -69,8 +69,10 @@ def refine(
     """
     parsed = parsed or box_format.parse(text, width, height)
     matched = _matched(parsed, truth, width, height, threshold, agree)
+    # None for a box without a match: its coordinates go.
     changes = {index: matched.get(index) for index in range(len(parsed.boxes))}
     repaired, left = _rewritten(text, parsed, changes, box_format, width, height)
+    # What the new text reads as counts, and not what was written into it.
     kept = min(len(matched), len(left.boxes))
     return Repaired(repaired, kept, len(parsed.boxes) + len(parsed.failed_spans) - kept, left)
 
@@ -90,7 +92,9 @@ def refine_items(
     """
     parsed = parsed or box_format.parse(text, width, height)
     matched = _matched(parsed, truth, width, height, threshold, agree)
+    # The mention of each box.
     owners = [index for index, mention in enumerate(parsed.mentions) for _ in mention.boxes]
+    # One matched box keeps its mention.
     gone = set(owners) - {owners[index] for index in matched}
     staying = [index for index, owner in enumerate(owners) if owner not in gone]
     lost = [parsed.mentions[index].phrase for index in gone]
@@ -99,6 +103,7 @@ def refine_items(
     counts = len(parsed.mentions) - len(gone), len(lost) + bare
     if cut is not None:
         left = box_format.parse(cut, width, height)
+        # The cut text must read as what should be left: no box more, and none moved.
         same = left.boxes == tuple(parsed.boxes[index] for index in staying)
         if same and not _named_yet(cut, left, lost):
             changes = {number: matched.get(index) for number, index in enumerate(staying)}
@@ -155,6 +160,7 @@ def _named_yet(text: str, parsed: Parsed, gone: Iterable[str]) -> bool:
     kept = {head_noun(mention.phrase) for mention in parsed.mentions}
     lost = {noun for noun in map(head_noun, gone) if not any(same_noun(noun, other) for other in kept)}
     own = [(min(mention.phrase_span[0], mention.whole[0]), mention.whole[1]) for mention in parsed.mentions]
+    # From the end of each mention to the start of the next.
     beside = zip([0, *(end for _, end in own)], [*(start for start, _ in own), len(text)])
     words = {word for low, high in beside for word in words_of(text[low:high])}
     return any(same_noun(noun, word) for noun in lost for word in words if noun)
@@ -174,6 +180,7 @@ def match(
     if agree is not None:
         worth = worth * agree
     rows, columns = linear_sum_assignment(worth, maximize=True)
+    # The assignment is as full as it can be: pairs that are worth nothing are none.
     return {int(row): int(column) for row, column in zip(rows, columns) if worth[row, column] > 0}
 
 

@@ -94,6 +94,7 @@ def grow_region(image: AnnotatedImage, rng: random.Random, more_than: int = 4) -
     """
     region = rng.choice(image.annotations).box if image.annotations else None
     while region is not None:
+        # Anew each time: the union may hold others too.
         inside = {annotation.id for annotation in members(image, region)}
         if len(inside) > more_than:
             return region
@@ -191,11 +192,13 @@ def _distance(region: Box, other: Annotation) -> Distance:
     text).
     """
     a, b = region, other.box
+    # 0 where the boxes overlap along an axis.
     gap_x = max(0.0, a.x1 - b.x2, b.x1 - a.x2)
     gap_y = max(0.0, a.y1 - b.y2, b.y1 - a.y2)
     centre_x = (a.x1 + a.x2 - b.x1 - b.x2) / 2
     centre_y = (a.y1 + a.y2 - b.y1 - b.y2) / 2
     edges, centres = gap_x * gap_x + gap_y * gap_y, centre_x * centre_x + centre_y * centre_y
+    # Numbers and texts do not compare: the flag comes first, and parts them.
     return edges, centres, (isinstance(other.id, str), other.id)
 
 

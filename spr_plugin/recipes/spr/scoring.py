@@ -56,6 +56,7 @@ def localization_score(
         agree: (m, n) bool, whose names agree; None where names do not count.
         repeated: boxes (:func:`duplicates`) that each count as one more object, which nothing finds.
     """
+    # Of each true box the best predicted one; `initial` where nothing is predicted.
     best = (
         best_iou(truth, predicted) if agree is None else _worth(predicted, truth, agree).max(0, initial=0.0)
     )
@@ -70,6 +71,7 @@ def duplicates(truth: ArrayLike, written: ArrayLike, agree: Agreement | None = N
     """
     worth = _worth(written, truth, agree)
     rows, columns = linear_sum_assignment(worth, maximize=True)
+    # Boxes that lie on any object, less those that have one of their own.
     return int((worth > 0).any(axis=1).sum() - (worth[rows, columns] > 0).sum())
 
 
@@ -102,8 +104,10 @@ def ground_truth(query: RegionQuery, detections: Iterable[Detection] = ()) -> Ar
     themselves, and only those that overlap no annotation by IoU >= 0.5 and lie in the region with at least
     half of their area, as an annotation must.
     """
+    # reshape: without any, the array would have no second axis.
     boxes = np.array([annotation.box.xyxy for annotation in query.truth], dtype=np.float64).reshape(-1, 4)
     ranked = sorted(
+        # A set: phrases may share a box. Best score first, equal ones by their corners.
         {(-score, box.pixels()) for _, box, score in detections if _mostly_inside(box, query.region)}
     )
     detected = suppressed([box for _, box in ranked])
@@ -114,6 +118,7 @@ def truth_names(query: RegionQuery, truth: Array, detections: Iterable[Detection
     """What each box of the :func:`ground_truth` is called: an annotation's label, or the phrase for which a
     detector gave it, of several the one with the best score.
     """
+    # Worst first: the best phrase of a box is the last that is written.
     ranked = sorted(((-score, phrase, box.pixels()) for phrase, box, score in detections), reverse=True)
     phrases = {box: phrase for _, phrase, box in ranked}
     labels = [annotation.label for annotation in query.truth]
@@ -127,6 +132,7 @@ def suppressed(boxes: Sequence[tuple[float, ...]]) -> Array:
     left: Array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     kept: list[Array] = []
     while len(left):
+        # The best that is left stays, and what overlaps it goes: a turn for each that stays.
         kept.append(left[0])
         left = left[1:][iou_matrix(left[:1], left[1:])[0] < IOU_FLOOR]
     return np.array(kept, dtype=np.float64).reshape(-1, 4)
@@ -166,6 +172,7 @@ def _packed(units: Sequence[str], joiner: str, count_tokens: Callable[[str], int
         run = unit
         if count_tokens(unit) > limit and len(unit) > 1:
             finer = (unit.split(), " ") if len(unit.split()) > 1 else (list(unit), "")
+            # The last piece stays open: the next unit may still fit behind it.
             *whole, run = _packed(*finer, count_tokens, limit)
             parts += whole
     return [part for part in [*parts, run] if part]
@@ -196,6 +203,7 @@ class SPRScorer:
         self, picture: Image.Image, descriptions: Sequence[Description]
     ) -> list[tuple[dict[str, float], float]]:
         """The terms s_crop, s_local, s_sem and s_loc of each description of this picture, and S."""
+        # Each region and text once: answers repeat one another.
         asked = list(dict.fromkeys((one.query.region, one.words) for one in descriptions))
         cosines = dict(zip(asked, self.similarity.score(picture, asked)))
         return [self._scored(one, *cosines[one.query.region, one.words]) for one in descriptions]

@@ -115,25 +115,30 @@ class Pages:
             all=sum(self.run.facets["state"].values()),
             marks=marks,
             meaning=self.meaning,
-            said=[*self.run.said(), *filter(None, [broken, _lost_line(lost)])],
+            notices=[*self.run.notices(), *filter(None, [broken, _lost_line(lost)])],
             left_out=left_out,
         )
 
     def _known(self, request: Request, of: str) -> tuple[IndexedRound, Row]:
         self.run.refresh()
         id = request.path_params["id"]
-        found = self.run.pair(id) if of == "pair" else self.run.query(id)
-        if found is None:
+        round_and_row = self.run.pair(id) if of == "pair" else self.run.query(id)
+        if round_and_row is None:
             raise HTTPException(404, f"This run has no {of} {id}; while it goes on there may be one later.")
-        return found
+        return round_and_row
 
     def _shown(self, request: Request, name: str, item: Item) -> Response:
         wanted, (marks, broken) = Wanted.of(request.query_params), self.run.marks()
         rows = self.run.chosen(wanted)
-        place, before, behind = around(rows, item.row.id)
-        neighbours: dict[str, Any] = {"place": place, "total": len(rows), "before": before, "behind": behind}
-        notes = [*self.run.said(), *([broken] if broken else []), *item.notes]
-        return self.page(name, item=item, wanted=wanted, said=notes, marks=marks, **neighbours)
+        position, before, behind = around(rows, item.row.id)
+        neighbours: dict[str, Any] = {
+            "position": position,
+            "total": len(rows),
+            "before": before,
+            "behind": behind,
+        }
+        notices = [*self.run.notices(), *([broken] if broken else []), *item.notes]
+        return self.page(name, item=item, wanted=wanted, notices=notices, marks=marks, **neighbours)
 
     async def query(self, request: Request) -> Response:
         return self._shown(request, "query.html", query_item(*self._known(request, "query")))
@@ -173,10 +178,10 @@ class Pages:
     async def trouble(self, request: Request, error: Exception) -> Response:
         """A page in place of a traceback, whatever a folder that somebody sent holds."""
         if isinstance(error, HTTPException):
-            return self.page("trouble.html", error.status_code, said=error.detail)
+            return self.page("trouble.html", error.status_code, message=error.detail)
         known = isinstance(error, UserError)
-        said = str(error) if known else f"A record is none that this version can show ({error!r})."
-        return self.page("trouble.html", 503, said=said)
+        message = str(error) if known else f"A record is none that this version can show ({error!r})."
+        return self.page("trouble.html", 503, message=message)
 
 
 @functools.cache

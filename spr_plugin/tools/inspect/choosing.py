@@ -51,20 +51,23 @@ class Wanted:
 
 
 def chosen(
-    rows: Iterable[Row], wanted: Wanted, marked: Collection[str] = (), found: Collection[str] | None = None
+    rows: Iterable[Row],
+    wanted: Wanted,
+    marked: Collection[str] = (),
+    with_text: Collection[str] | None = None,
 ) -> list[Row]:
     """The rows that are wanted, in the order that is wanted.
 
     Args:
         marked: ids of marked pairs.
-        found: ids of the queries in which the text that is searched for stands; None where none is.
+        with_text: ids of the queries in which the text that is searched for stands; None where none is.
     """
     low, high = number(wanted.low, -math.inf), number(wanted.high, math.inf)
     bounded = low > -math.inf or high < math.inf
 
     def fits(row: Row) -> bool:
         return (
-            (found is None or row.id in found)
+            (with_text is None or row.id in with_text)
             and (not wanted.state or row.state == wanted.state)
             and (not wanted.reason or wanted.reason in row.reasons)
             and (not wanted.category or wanted.category in row.categories)
@@ -78,11 +81,12 @@ def chosen(
     _, key, reverse = ORDERS.get(wanted.sort, ORDERS[""])
     sign = -1 if reverse else 1
 
-    def place(row: Row) -> tuple[float, int, str]:
+    def sort_key(row: Row) -> tuple[float, int, str]:
         value = key(row)
+        # None comes last, whichever way the rows are sorted.
         return (math.inf if value is None else sign * value), row.round, row.id
 
-    return sorted(filter(fits, rows), key=place)
+    return sorted(filter(fits, rows), key=sort_key)
 
 
 def number(text: str, otherwise: float) -> float:
@@ -96,17 +100,18 @@ def number(text: str, otherwise: float) -> float:
 
 def page_of(rows: Sequence[Row], asked: str) -> tuple[int, int, Sequence[Row]]:
     """(number from 1, how many there are, rows) of the page that is asked for, or of the nearest one."""
+    # Rounded up: // rounds towards minus infinity.
     pages = max(1, -(-len(rows) // PAGE))
     page = min(max(1, int(number(asked, 1))), pages)
     return page, pages, rows[(page - 1) * PAGE : page * PAGE]
 
 
 def around(rows: Sequence[Row], id: str) -> tuple[int, Row | None, Row | None]:
-    """(place from 1, the row before, the one behind) of a query's row; place 0 where it is not among them."""
-    place = next((place for place, row in enumerate(rows) if row.id == id), None)
-    if place is None:
+    """(position from 1, the row before, the one behind) of a query's row; 0 where it is not among them."""
+    index = next((index for index, row in enumerate(rows) if row.id == id), None)
+    if index is None:
         return 0, None, (rows[0] if rows else None)
-    return (place + 1, rows[place - 1] if place else None, rows[place + 1] if place + 1 < len(rows) else None)
+    return (index + 1, rows[index - 1] if index else None, rows[index + 1] if index + 1 < len(rows) else None)
 
 
 def facets(rows: Iterable[Row]) -> dict[str, dict[str, int]]:

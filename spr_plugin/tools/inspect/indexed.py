@@ -100,12 +100,12 @@ class IndexedRun:
         for number, folder in enumerate(self.folder.rounds()[known - 1 :], known + 1):
             self.rounds.append(IndexedRound(SavedRun(folder, self.images), number))
         changed = len(self.rounds) != known
-        for place, one in enumerate(self.rounds):
+        for index, one in enumerate(self.rounds):
             try:
                 changed |= one.read_on()
             except Replaced:
                 again = SavedRun(one.run.folder, self.images)
-                self.rounds[place:], self.facets = [IndexedRound(again, place + 1)], {}
+                self.rounds[index:], self.facets = [IndexedRound(again, index + 1)], {}
                 return self.refresh()
         if changed or not self.facets:
             self.facets = facets(self.rows())
@@ -143,17 +143,17 @@ class IndexedRun:
 
     def chosen(self, wanted: Wanted) -> list[Row]:
         """The rows that are wanted; a text is looked for in ids, names, pictures and answers."""
-        found = self._found(wanted.text) if wanted.text else None
-        return chosen(self.rows(), wanted, self.marks()[0], found)
+        with_text = self._queries_with(wanted.text) if wanted.text else None
+        return chosen(self.rows(), wanted, self.marks()[0], with_text)
 
-    def _found(self, text: str) -> set[str]:
-        found = {query for pair, query in self._queries.items() if text.lower() in pair.lower()}
+    def _queries_with(self, text: str) -> set[str]:
+        with_text = {query for pair, query in self._queries.items() if text.lower() in pair.lower()}
         for one in self.rounds:
             for name in ("queries", "candidates"):
-                found = one.logs[name].found(text, found)
-        return found
+                with_text = one.logs[name].found(text, with_text)
+        return with_text
 
-    def said(self) -> list[str]:
+    def notices(self) -> list[str]:
         """Lines about the run as a whole: whether it goes on, what failed, what cannot be shown."""
         first = self.rounds[0].run
         lines = []

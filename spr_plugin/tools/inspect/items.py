@@ -49,7 +49,7 @@ class Answer:
     id: str
     number: int
     sampled: str
-    said: Text
+    original: Text
     repaired: Text | None
     why: list[tuple[str, str, str]]
     terms: list[tuple[str, str, str, str]]
@@ -82,7 +82,10 @@ class Item:
     @property
     def kinds(self) -> dict[str, Any]:
         """The kinds of boxes that the page has, for its legend."""
-        texts = [*self.sides, *(text for one in self.answers for text in (one.said, one.repaired) if text)]
+        texts = [
+            *self.sides,
+            *(text for one in self.answers for text in (one.original, one.repaired) if text),
+        ]
         there = {box.kind for boxes in (self.around, *(text.boxes for text in texts)) for box in boxes}
         return {name: kind for name, kind in KINDS.items() if name in there}
 
@@ -177,26 +180,28 @@ class Reader:
         """(name, meaning, left, right) of every term, S last."""
         one, other = ({**terms, **({} if score is None else {"S": score})} for terms, score in (left, right))
         names = sorted(dict.fromkeys([*one, *other]), key=lambda name: name == "S")
-        said = {name: self.meaning(name) or (SCORE if name == "S" else "") for name in names}
-        return [(name, said[name], shown(one.get(name)), shown(other.get(name))) for name in names]
+        meanings = {name: self.meaning(name) or (SCORE if name == "S" else "") for name in names}
+        return [(name, meanings[name], shown(one.get(name)), shown(other.get(name))) for name in names]
 
     def answer(
         self, number: int, id: str, sampled: str, one: JudgedAnswer, marks: Both, pair: Record
     ) -> Answer:
         prefix, judged = f"a{number}-", one.score is not None or one.reason is not None
-        said = self.text("said", "as the model said it", one.text, marks[0], one.score, one.repaired, prefix)
+        original = self.text(
+            "said", "as the model said it", one.text, marks[0], one.score, one.repaired, prefix
+        )
         repaired = None
         if judged and one.repaired != one.text:
             side = "repaired", one.repaired, marks[1], one.repaired_score, one.text
             repaired = self.text("repaired", *side, prefix)
         words = {"no score": one.reason, "not chosen": one.not_choosable, "not rejected": one.not_rejectable}
-        said_of: dict[str, list[str]] = {}
+        blocked_by: dict[str, list[str]] = {}
         for what, word in words.items():
-            said_of.setdefault(word or "", []).append(what)
-        why = [(", ".join(what), word, self.meaning(word)) for word, what in said_of.items() if word]
+            blocked_by.setdefault(word or "", []).append(what)
+        why = [(", ".join(what), word, self.meaning(word)) for word, what in blocked_by.items() if word]
         sides = [side for side in ("chosen", "rejected") if pair.get(f"{side}_candidate") == id]
         columns = (one.terms, one.score), (one.repaired_terms, one.repaired_score)
-        return Answer(id, number, sampled, said, repaired, why, self.terms(*columns), " and ".join(sides))
+        return Answer(id, number, sampled, original, repaired, why, self.terms(*columns), " and ".join(sides))
 
 
 Scored = tuple[Mapping[str, float], "float | None"]  # terms and score

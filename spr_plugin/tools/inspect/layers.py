@@ -91,8 +91,8 @@ def drawn(
             continue
         named = kind if written else mark.kind if mark.kind in KINDS else "region"
         counts[named] = number = counts.get(named, 0) + 1
-        place = (named, mark.picture, tuple(mark.xyxy))
-        there[place] = again = there.get(place, -1) + 1
+        same_box = (named, mark.picture, tuple(mark.xyxy))
+        there[same_box] = again = there.get(same_box, -1) + 1
         made.append(_drawn(mark, named, number, again, sizes[mark.picture], f"{prefix}{named}-{number}"))
     return made
 

@@ -24,18 +24,18 @@ THUMBNAIL = 176  # of its longer side, in pixels
 
 def trouble(picture: Picture, folder: str | None) -> str:
     """Why a picture cannot be shown, or not be trusted, in a sentence; "" where nothing is wrong."""
-    place = found(picture.path, folder)
-    if place is None:
+    path = found(picture.path, folder)
+    if path is None:
         looked = "; ".join(places(picture.path, folder))
         return f"The picture is not there. Looked at: {looked}. Name its folder with --images DIR."
     try:
-        size = header_size(place, picture.id)
+        size = header_size(path, picture.id)
     except UserError as error:
         return f"The picture cannot be shown: {error}."
     made = isinstance(picture, MadePicture)  # of a file whose size nobody noted
     if not made and size != (picture.width, picture.height):
         return (
-            f"{place} is {size[0]} × {size[1]} pixels, and the run saw {picture.width} × {picture.height}: is"
+            f"{path} is {size[0]} × {size[1]} pixels, and the run saw {picture.width} × {picture.height}: is"
             " it another picture? Boxes may lie wrong."
         )
     return ""
@@ -59,10 +59,10 @@ def thumbnail(picture: Picture, folder: str | None) -> tuple[bytes, str]:
 
 def _source(picture: Picture, folder: str | None) -> str | MadePicture:
     """The picture where it is now. UserError where it is nowhere."""
-    place = found(picture.path, folder)
-    if place is None:
+    path = found(picture.path, folder)
+    if path is None:
         raise UserError(trouble(picture, folder))
-    return replace(picture, path=place).source
+    return replace(picture, path=path).source
 
 
 def _encoded(image: Image.Image) -> bytes:

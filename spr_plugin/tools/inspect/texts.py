@@ -49,18 +49,18 @@ def parts(text: str, spans: Iterable[tuple[Span, str]], differ: Iterable[Span] =
         ends.setdefault(end, []).append(key)
     cuts = sorted({0, len(text), *begins, *ends})
     open_keys: list[str] = []
-    found: list[tuple[tuple[str, ...], list[tuple[str, bool]]]] = []
+    grouped: list[tuple[tuple[str, ...], list[tuple[str, bool]]]] = []
     for start, end in pairwise(cuts):
         for key in ends.get(start, ()):
             open_keys.remove(key)
         open_keys += begins.get(start, ())
         boxes = tuple(dict.fromkeys(key for key in open_keys if key))
         piece = (text[start:end], "" in open_keys)
-        if found and found[-1][0] == boxes:
-            found[-1][1].append(piece)
+        if grouped and grouped[-1][0] == boxes:
+            grouped[-1][1].append(piece)
         else:
-            found.append((boxes, [piece]))
-    return _named(found)
+            grouped.append((boxes, [piece]))
+    return _named(grouped)
 
 
 def _within(span: Span, text: str) -> Span:
@@ -68,10 +68,10 @@ def _within(span: Span, text: str) -> Span:
     return max(0, start), min(end, len(text))
 
 
-def _named(found: Iterable[tuple[tuple[str, ...], list[tuple[str, bool]]]]) -> list[Part]:
+def _named(grouped: Iterable[tuple[tuple[str, ...], list[tuple[str, bool]]]]) -> list[Part]:
     named: set[str] = set()
     made = []
-    for boxes, pieces in found:
+    for boxes, pieces in grouped:
         name = boxes[0] if boxes and boxes[0] not in named else ""
         named.add(name)
         made.append(Part("".join(piece for piece, _ in pieces), boxes, name, tuple(pieces)))
@@ -84,12 +84,12 @@ def differing(first: str, second: str) -> tuple[list[Span], list[Span]] | None:
     words = [list(_WORD.finditer(text)) for text in (first, second)]
     if max(map(len, words)) > MOST_WORDS:
         return None
-    said = [[word[0] for word in row] for row in words]
-    matcher = SequenceMatcher(None, said[0], said[1], autojunk=False)
+    word_texts = [[word[0] for word in row] for row in words]
+    matcher = SequenceMatcher(None, word_texts[0], word_texts[1], autojunk=False)
     spans: tuple[list[Span], list[Span]] = ([], [])
-    for how, *places in matcher.get_opcodes():
+    for how, *bounds in matcher.get_opcodes():
         if how != "equal":
-            for row, mine, (low, high) in zip(words, spans, (places[:2], places[2:])):
+            for row, mine, (low, high) in zip(words, spans, (bounds[:2], bounds[2:])):
                 mine += _joined(row[low:high])
     return spans
 

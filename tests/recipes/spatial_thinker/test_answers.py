@@ -12,13 +12,13 @@ GOOD = written("I see a cat.", GRAPH, "it is black.", "(A) black")
 
 def test_a_good_one():
     answer = read(f"Sure!\n{GOOD}\nDone.")
-    assert answer.said == "(A) black" and answer.inside("think") == "it is black."
+    assert answer.option == "(A) black" and answer.inside("think") == "it is black."
     assert answer.graph.ids == ("cat.1",) and answer.graph.boxes.tolist() == [[1, 2, 3, 4]]
 
 
 def test_the_order_of_the_tags_is_free():
     lines = GOOD.split("\n")
-    assert read("\n".join(reversed(lines))).said == "(A) black"
+    assert read("\n".join(reversed(lines))).option == "(A) black"
 
 
 def test_json_may_be_laid_out_as_it_likes():

@@ -49,7 +49,7 @@ def test_what_is_asked_for_is_found_in_order(asked, found):
 
 
 def test_only_what_was_found_is_shown_where_a_text_is_looked_for():
-    assert [row.id for row in chosen(ROWS, Wanted(), found={"c", "x"})] == ["c"]
+    assert [row.id for row in chosen(ROWS, Wanted(), with_text={"c", "x"})] == ["c"]
 
 
 def test_an_address_says_what_is_wanted_and_no_more():

@@ -53,7 +53,7 @@ def test_the_same_command_begun_again_is_read_anew(made_run):
     manifest["config"]["spr_recipe"] = ["lab"]
     write_json(made_run.folder.manifest, manifest)
     run.refresh()
-    assert any("recipe lab" in line for line in run.said()) and len(list(run.rows())) == 6
+    assert any("recipe lab" in line for line in run.notices()) and len(list(run.rows())) == 6
 
 
 def test_a_folder_of_spr_sample_has_answers_and_no_pairs(begun_run):
