@@ -22,6 +22,13 @@ def test_a_file_that_can_be_written_is_taken(there, path):
     refuse_unwritable({"--out": str(there / path)})
 
 
+@pytest.mark.parametrize("folders", [True, False])
+def test_a_file_system_that_takes_no_files_from_anybody(folders):
+    """Not even from root, whom no rights hold back."""
+    with pytest.raises(UserError, match="^--out /proc/x: /proc cannot be written to$"):
+        refuse_unwritable({"--out": "/proc/x"}, folders)
+
+
 @pytest.mark.parametrize(
     ("path", "folders", "words"),
     [
@@ -29,6 +36,8 @@ def test_a_file_that_can_be_written_is_taken(there, path):
         ("a", True, "is there already, and is no folder"),
         ("a/b", False, "a is no folder"),
         ("a/b/c", True, "a is no folder"),
+        ("x" * 300, True, "File name too long; take another name"),
+        ("x" * 240, False, "File name too long; take another name"),  # of its draft
     ],
 )
 def test_a_path_that_cannot_become_what_is_written_is_refused_by_its_flag(there, path, folders, words):
