@@ -14,6 +14,7 @@ from pathlib import Path
 
 from spr_plugin.errors import UserError
 from spr_plugin.files import AnyPath, disk_errors
+from spr_plugin.progress import say
 
 NAME = "spr-marks.jsonl"
 Marks = dict[str, str]  # id of a marked pair → the note about it, which may be empty
@@ -30,7 +31,7 @@ def marks_at(path: Path) -> Marks:
 
 
 def read_marks(path: AnyPath, named_by: str = "") -> Marks:
-    """The pairs that are marked.
+    """The pairs that are marked. A line says so where a file that a flag names marks none.
 
     Args:
         named_by: the flag that names the file, for the line.
@@ -51,6 +52,9 @@ def read_marks(path: AnyPath, named_by: str = "") -> Marks:
         marks.pop(pair, None)
         if note is not None:
             marks[pair] = note
+    if named_by and not marks:
+        why = "holds marks that were all taken back" if any(map(bytes.strip, lines)) else "is empty"
+        say(f"{where}: {why}; no pair is left out by it")
     return marks
 
 

@@ -7,6 +7,8 @@ import pytest
 from spr_plugin.errors import UserError
 from spr_plugin.marks import mark, read_marks
 
+MARKED = '{"pair": "a", "note": ""}\n{"pair": "a", "note": null}\n'
+
 
 def test_the_last_line_about_a_pair_counts_and_null_takes_a_mark_back(tmp_path):
     path = tmp_path / "spr-marks.jsonl"
@@ -22,6 +24,16 @@ def test_a_list_that_somebody_wrote_by_hand_is_read(tmp_path):
     assert read_marks(path) == {"a": "", "b": "n"}
     mark(path, "c", "")  # not on the line before, which has no end
     assert read_marks(path) == {"a": "", "b": "n", "c": ""}
+
+
+@pytest.mark.parametrize("text, why", [("", "is empty"), ("\n \n", "is empty"), (MARKED, "all taken back")])
+def test_a_file_that_marks_nothing_is_told(tmp_path, capsys, text, why):
+    """Where a flag names it: who named it meant to leave something out."""
+    path = tmp_path / "marks.jsonl"
+    path.write_text(text)
+    assert read_marks(path, "--marks") == read_marks(path) == {}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"spr: --marks {path}: ") and why in line
 
 
 @pytest.mark.parametrize(
