@@ -13,7 +13,7 @@ from codecs import BOM_UTF8
 from pathlib import Path
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import AnyPath, disk_errors
+from spr_plugin.files import AnyPath, disk_errors, read_errors
 from spr_plugin.progress import say
 
 NAME = "spr-marks.jsonl"
@@ -44,7 +44,10 @@ def read_marks(path: AnyPath, named_by: str = "") -> Marks:
     try:
         lines = Path(path).read_bytes().removeprefix(BOM_UTF8).splitlines()
     except OSError as error:
-        raise UserError(f"{where}: {error.strerror}; name a file of `spr inspect`'s marks") from None
+        if named_by:
+            raise UserError(f"{where}: {error.strerror}; name a file of `spr inspect`'s marks") from None
+        with read_errors(path):
+            raise
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

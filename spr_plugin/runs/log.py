@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import AnyPath, disk_errors, draft, write_json
+from spr_plugin.files import AnyPath, disk_errors, draft, read_errors, write_json
 from spr_plugin.progress import counted, say
 
 SYNC_SECONDS = 5.0  # what a power failure can cost; a process that dies costs nothing that was appended
@@ -110,14 +110,14 @@ class Log:
         """id → record over all ranks, ordered by id, so that the number of ranks and timing leave no
         trace.
         """
-        with disk_errors(self.directory):
+        with read_errors(self.directory):
             return Records(files_in(self.directory))
 
     def words(self, key: str) -> dict[str, int]:
         """How often each word stands under ``key`` in all records, most frequent first. It is looked for in
         their lines, in which the quotes of a text are escaped ones."""
         counts = Counter[str]()
-        with disk_errors(self.directory):
+        with read_errors(self.directory):
             for path in files_in(self.directory):
                 with open(path, encoding="utf-8", errors="replace") as lines:
                     for line in lines:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
-from spr_plugin.files import AnyPath, disk_errors, read_json
+from spr_plugin.files import AnyPath, read_errors, read_json
 from spr_plugin.formats import BoxFormat, box_format
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.plugins import load_file
@@ -226,5 +226,5 @@ def open(path: AnyPath, plugins: Iterable[str] = (), images: str | None = None) 
     for file in plugins:
         load_file(file)
     itself, below = Folder(path), Folder.under(path)
-    with disk_errors(path):
+    with read_errors(path):
         return SavedRun(below if below.path.is_dir() and not itself.manifest.exists() else itself, images)

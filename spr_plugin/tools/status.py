@@ -17,7 +17,7 @@ from typing import Any
 
 from spr_plugin import runs
 from spr_plugin.errors import UserError
-from spr_plugin.files import AnyPath, disk_errors, read_json
+from spr_plugin.files import AnyPath, Damaged, read_errors, read_json
 from spr_plugin.lines import one_line
 from spr_plugin.progress import listed
 from spr_plugin.runs import SavedRun
@@ -135,7 +135,7 @@ def begin_of(directory: Path) -> Mapping[str, Any] | None:
     try:
         begin = read_json(directory / BEGUN)
         numbers = [*(begin[name] for name in ("time", "total", "held")), *begin["lines"].values()]
-    except (UserError, TypeError, KeyError, AttributeError):
+    except (Damaged, TypeError, KeyError, AttributeError):
         return None
     return begin if all(type(one) in (int, float) for one in numbers) else None
 
@@ -250,7 +250,7 @@ def duration(seconds: float) -> str:
 def read_status(directory: AnyPath) -> Status:
     """The status of the run in ``directory`` now."""
     try:
-        with disk_errors(directory):
+        with read_errors(directory):
             return status_of(runs.open(directory), time.time())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{directory} holds what this version cannot read ({error!r})") from None

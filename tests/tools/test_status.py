@@ -244,6 +244,22 @@ def unreadable_log(folder):
     (folder.path / "candidates").chmod(0)
 
 
+def unreadable_manifest(folder):
+    """Not damaged, and nothing to move away."""
+    training(folder.path)
+    folder.manifest.chmod(0)
+
+
+def unreadable_records(folder):
+    training(folder.path)
+    folder.log("candidates").path.chmod(0)
+
+
+def unreadable_note(folder):
+    training(folder.path)
+    (folder.path / "candidates" / "begun.json").chmod(0)
+
+
 BAD = {
     empty: "no SPR run here",
     foreign: "written by no run of ours",
@@ -251,8 +267,11 @@ BAD = {
     older: f"by spr-plugin 0.0.1 in layout {LAYOUT - 1}",
     strange: "holds what this version cannot read",
     a_file: "no SPR run here",
-    unreadable: "Permission denied",
-    unreadable_log: "Permission denied",
+    unreadable: "/run may not be read (Permission denied)",
+    unreadable_log: "/run/candidates may not be read (Permission denied)",
+    unreadable_manifest: "/run/manifest.json may not be read (Permission denied)",
+    unreadable_records: "/run/candidates/rank-00000.jsonl may not be read (Permission denied)",
+    unreadable_note: "/run/candidates/begun.json may not be read (Permission denied)",
 }
 
 
