@@ -72,7 +72,7 @@ def test_a_link_is_not_followed_nor_anything_but_a_file_written_to(tmp_path):
 
 def test_marks_that_may_not_be_read_are_named(tmp_path, ordinary_user):
     mark(tmp_path / "marks", "a", "")
-    (tmp_path / "marks").chmod(0)
+    tmp_path.chmod(0o755), (tmp_path / "marks").chmod(0)
     with ordinary_user, pytest.raises(UserError, match=f"^{tmp_path}/marks may not be read"):
         read_marks(tmp_path / "marks")
 
