@@ -75,12 +75,20 @@ def _mark_of(line: bytes, where: str) -> tuple[str, str | None]:
 
 
 def mark(path: AnyPath, pair: str, note: str | None) -> None:
-    """Mark a pair, or with None take its mark back. UserError where the file cannot be written to; a link is
-    not followed, since whoever sent the folder may have made it."""
+    """Mark a pair, or with None take its mark back.
+
+    Raises:
+        UserError: the file cannot be written to, or holds what is no mark, for which no mark in it would be
+            read; a link is not followed, since whoever sent the folder may have made it.
+    """
     data = json.dumps({"pair": pair, "note": note}).encode() + b"\n"
     follow_nothing = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
     if os.path.lexists(path) and (os.path.islink(path) or not os.path.isfile(path)):
         raise UserError(f"{path} is no plain file, as marks are kept in: move it away")
+    try:
+        marks_at(Path(path))
+    except UserError as error:
+        raise UserError(f"not marked: {error}") from None
     with (
         disk_errors(path),
         open(path, "a+b", buffering=0, opener=lambda name, _: os.open(name, follow_nothing, 0o666)) as file,

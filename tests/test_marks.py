@@ -58,6 +58,15 @@ def test_no_file_is_one_line(tmp_path, make):
         read_marks(tmp_path / "marks", "--spr_exclude_pairs")
 
 
+def test_nothing_is_marked_in_a_file_that_nobody_could_read(tmp_path):
+    """One line that is no mark hides all of them: another one would seem to be kept."""
+    path = tmp_path / "marks.jsonl"
+    path.write_text('{"pair": "a"}\na torn li')
+    with pytest.raises(UserError, match=f"^not marked: {path}:2: is no mark.*mend or remove it$"):
+        mark(path, "b", "")
+    assert path.read_text() == '{"pair": "a"}\na torn li'
+
+
 def test_a_link_is_not_followed_nor_anything_but_a_file_written_to(tmp_path):
     own = tmp_path / "own.txt"
     own.write_text("mine")

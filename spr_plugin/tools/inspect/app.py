@@ -115,7 +115,11 @@ class Pages:
             all=sum(self.run.facets["state"].values()),
             marks=marks,
             meaning=self.meaning,
-            said=[*self.run.said(), *filter(None, [broken, _lost_line(lost)])],
+            said=[
+                *Wanted.strange(request.query_params),
+                *self.run.said(),
+                *filter(None, [broken, _lost_line(lost)]),
+            ],
             left_out=left_out,
         )
 
@@ -132,7 +136,8 @@ class Pages:
         rows = self.run.chosen(wanted)
         place, before, behind = around(rows, item.row.id)
         neighbours: dict[str, Any] = {"place": place, "total": len(rows), "before": before, "behind": behind}
-        notes = [*self.run.said(), *([broken] if broken else []), *item.notes]
+        strange = Wanted.strange(request.query_params)
+        notes = [*strange, *self.run.said(), *([broken] if broken else []), *item.notes]
         return self.page(name, item=item, wanted=wanted, said=notes, marks=marks, **neighbours)
 
     async def query(self, request: Request) -> Response:
@@ -162,21 +167,30 @@ class Pages:
     async def picture(self, request: Request) -> Response:
         one, row = self._known(request, "query")
         read = one.recipe.read if one.recipe else Query.from_record
+        number = request.path_params["number"]
         try:
-            picture = read(one.records("queries", row.id)[0]).pictures[request.path_params["number"]]
+            shown_to_it = read(one.records("queries", row.id)[0]).pictures
+            if number >= len(shown_to_it):
+                raise UserError(
+                    f"Query {row.id} has no picture {number}; they go from 0 to {len(shown_to_it) - 1}."
+                )
+            picture = shown_to_it[number]
             of = pictures.thumbnail if "small" in request.query_params else pictures.served
             content, kind = of(picture, self.run.images)
         except STRANGE as error:
-            raise HTTPException(404, str(error)) from None
+            raise HTTPException(404, _why(error)) from None
         return Response(content, media_type=kind)
 
     async def trouble(self, request: Request, error: Exception) -> Response:
         """A page in place of a traceback, whatever a folder that somebody sent holds."""
         if isinstance(error, HTTPException):
             return self.page("trouble.html", error.status_code, said=error.detail)
-        known = isinstance(error, UserError)
-        said = str(error) if known else f"A record is none that this version can show ({error!r})."
-        return self.page("trouble.html", 503, said=said)
+        return self.page("trouble.html", 503, said=_why(error))
+
+
+def _why(error: Exception) -> str:
+    known = isinstance(error, UserError)
+    return str(error) if known else f"A record is none that this version can show ({error!r})."
 
 
 @functools.cache
