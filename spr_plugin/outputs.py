@@ -1,5 +1,5 @@
 """What a command of ``spr`` is about to write, looked at before it computes: can it be, and is it an
-input?
+input? And whether a folder is named at all.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import draft_of
+from spr_plugin.files import AnyPath, draft_of
+
+
+def refuse_unnamed(name: str, path: AnyPath) -> None:
+    """UserError for an empty name of a folder, as an unset variable of a shell gives: it would be taken for
+    the current folder."""
+    if not str(path).strip():
+        raise UserError(f"{name}: is empty; name a folder, or . for the current one")
 
 
 def refuse_unwritable(outputs: Mapping[str, str], folders: bool = False) -> None:

@@ -3,7 +3,9 @@
 import os
 
 import pytest
+from click.testing import CliRunner
 
+from spr_plugin.cli import commands
 from spr_plugin.errors import UserError
 from spr_plugin.outputs import refuse_overwriting, refuse_unwritable, refuse_within
 
@@ -20,6 +22,30 @@ def there(tmp_path):
 @pytest.mark.parametrize("path", ["a", "new", "sub/b", "no/such/folder/yet"])
 def test_a_file_that_can_be_written_is_taken(there, path):
     refuse_unwritable({"--out": str(there / path)})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status", ""],
+        ["report", " "],
+        ["inspect", ""],
+        ["export", "", "--format", "trl", "--to", "x"],
+        ["compare", "", "x"],
+        ["data", "lvis", "--from", "", "--to", "x"],
+        ["data", "spatial_ssrl", "--from", "", "--to", "x"],
+        ["data", "lvis", "--from", "x", "--to", ""],
+        ["demo", "--out", ""],
+        ["doctor", "--out", "", "--", "true", "--spr"],
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(words, tmp_path, monkeypatch):
+    """A shell makes one of an unset variable."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    told = CliRunner().invoke(commands, words)
+    assert isinstance(told.exception, UserError) and "is empty; name a" in str(told.exception)
+    assert os.listdir(tmp_path) == ["x"]
 
 
 @pytest.mark.parametrize("folders", [True, False])

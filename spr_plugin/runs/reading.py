@@ -17,6 +17,7 @@ from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.files import AnyPath, read_errors, read_json
 from spr_plugin.formats import BoxFormat, box_format
+from spr_plugin.outputs import refuse_unnamed
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.plugins import load_file
 from spr_plugin.progress import say
@@ -225,6 +226,7 @@ def open(path: AnyPath, plugins: Iterable[str] = (), images: str | None = None) 
         raise UserError(f"--images {images}: no such folder")
     for file in plugins:
         load_file(file)
+    refuse_unnamed("DIRECTORY, the folder of a run", path)
     itself, below = Folder(path), Folder.under(path)
     with read_errors(path):
         return SavedRun(below if below.path.is_dir() and not itself.manifest.exists() else itself, images)
