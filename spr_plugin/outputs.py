@@ -16,6 +16,8 @@ from spr_plugin.files import AnyPath, draft_of
 def refuse_unnamed(name: str, path: AnyPath) -> None:
     """UserError for an empty name of a folder, as an unset variable of a shell gives: it would be taken for
     the current folder."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise UserError(f"{name}: {path!r} is no path")
     if not str(path).strip():
         raise UserError(f"{name}: is empty; name a folder, or . for the current one")
 

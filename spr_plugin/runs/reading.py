@@ -222,7 +222,9 @@ def open(path: AnyPath, plugins: Iterable[str] = (), images: str | None = None) 
     Raises:
         UserError: there is no run, or one of an older layout; a plugin file is none, or no folder `images`.
     """
-    if images is not None and not os.path.isdir(images):
+    if isinstance(plugins, str) or not isinstance(plugins, Iterable):
+        raise UserError(f"plugins: give a list of files, not {plugins!r}")
+    if images is not None and not (isinstance(images, (str, os.PathLike)) and os.path.isdir(images)):
         raise UserError(f"--images {images}: no such folder")
     for file in plugins:
         load_file(file)
