@@ -34,6 +34,7 @@ from spr_plugin.tools.inspect import pictures
 from spr_plugin.tools.inspect.choosing import ORDERS, Wanted, around, page_of
 from spr_plugin.tools.inspect.indexed import STRANGE, IndexedRound, IndexedRun
 from spr_plugin.tools.inspect.items import Item, pair_item, query_item, shown
+from spr_plugin.tools.inspect.layers import apart
 from spr_plugin.tools.inspect.rows import Row
 
 HERE = Path(__file__).parent
@@ -200,7 +201,7 @@ def templates() -> jinja2.Environment:
     made = jinja2.Environment(
         autoescape=True, loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"part": lambda id: quote(id, safe="", errors="replace"), "shown": shown}
+    made.filters |= {"part": lambda id: quote(id, safe="", errors="replace"), "shown": shown, "apart": apart}
     return made
 
 

@@ -400,6 +400,19 @@ def test_what_an_address_asks_and_is_not_followed_is_told(made_run, pages):
         assert "no number" not in Page(browser.get(address, params={"low": "", "sort": ""})).text
 
 
+def test_what_is_asked_about_has_a_light_line_under_its_own(made_run, pages):
+    """Grey dots alone are not seen on grey, nor on a dark picture."""
+    page = Page(pages(made_run.output).get(f"/pair/{made_run.pairs[0]['id']}"))
+    (under,) = page.all("rect", **{"class": "under"})
+    lines = [
+        {name: one[name] for name in ("x", "y", "width", "height")}
+        for one in page.all("rect", **{"class": "line"})
+    ]
+    assert {name: under[name] for name in ("x", "y", "width", "height")} in lines
+    style = (ROOT / "spr_plugin/tools/inspect/static/inspect.css").read_text()
+    assert ".under { fill: none; stroke: #fff;" in style
+
+
 def test_a_mark_is_refused_where_the_marks_cannot_be_read(made_run, pages):
     marks, pair = made_run.output / "spr-marks.jsonl", made_run.pairs[0]["id"]
     marks.write_text("torn")
