@@ -27,8 +27,8 @@ PYTHONS ?= 3.10 3.13
 # transformers 4.37.2 has no build for later Pythons.
 HAS_LEGACY = $(shell $(VENV)/bin/python -c 'import sys; print("yes" if sys.version_info < (3, 13) else "")')
 # Evaluated where something is installed. In words that Python 2 knows.
-TOO_OLD = $(shell $(PYTHON) -c 'import sys; print("" if sys.version_info >= (3, 10) else sys.version.split()[0])' 2>&1)
-REFUSE_OLD = $(if $(TOO_OLD),$(error this needs Python 3.10 or later, and $(PYTHON) is $(TOO_OLD): make … PYTHON=python3.11))
+NOT_OURS = $(shell $(PYTHON) -c 'import sys; print("" if (3, 10) <= sys.version_info[:2] <= (3, 13) else sys.version.split()[0])' 2>&1)
+REFUSE_OTHER = $(if $(NOT_OURS),$(error this needs Python 3.10 to 3.13, and $(PYTHON) is $(NOT_OURS): make … PYTHON=python3.11))
 # Two workers; a file's tests share its fixtures, so that they stay on one worker.
 PYTEST_ARGS ?= -n 2 --dist loadfile -q
 # One thread a process: tiny models gain nothing from more, and torchrun's ranks would fight for the cores.
@@ -123,13 +123,13 @@ $(VENV)/.playwright: $(VENV)/.installed
 	touch $@
 
 $(VENV)/.installed: constraints/primary.txt $(PACKAGE)
-	$(REFUSE_OLD)$(call primary,$(PYTHON))
+	$(REFUSE_OTHER)$(call primary,$(PYTHON))
 
 .venv-py%/.installed: constraints/primary.txt $(PACKAGE)
 	$(call primary,python$*)
 
 .venv-%/.installed: constraints/transformers-%.txt constraints/common.txt $(PACKAGE)
-	$(REFUSE_OLD)test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(REFUSE_OTHER)test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install -q -c $< setuptools wheel
 	$(@D)/bin/python -m pip install -q -c $< $(LEGACY_WANTS) --no-build-isolation
 	$(@D)/bin/python -m pip install -q -c $< --no-deps llava-torch

@@ -34,9 +34,9 @@ def compare(a: str, b: str, out: str | None = None) -> dict:
     Returns what the JSON holds. Raises UserError where a folder has no samples of ours, or both differ in
     tasks or samples.
     """
-    if out:
+    if out is not None:
         refuse_unwritable({"--out": str(out)}, folders=True)
-    runs = read_run(Path(a)), read_run(Path(b))
+    runs = read_run(a), read_run(b)
     comparison = compared(*runs)
     folder = Path(out or b)
     write_text(folder / "compare.json", json.dumps(comparison, indent=2) + "\n")

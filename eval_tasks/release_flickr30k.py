@@ -17,7 +17,7 @@ def flickr30k(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record
     folder = next(
         (root for root in (source, source / "annotations") if (root / "Annotations").is_dir()), None
     )
-    if folder is None:
+    if folder is None or not (folder / "Sentences").is_dir():
         raise UserError(f"--from {source}: holds no Annotations/ and Sentences/ of Flickr30k Entities")
     known = False
     for split in ("val", "test"):

@@ -10,12 +10,21 @@ from PIL import Image, ImageDraw
 
 from spr_plugin.boxes import finite
 from spr_plugin.errors import UserError
-from spr_plugin.eval_tasks.release_records import Record, check_file, clipped, json_of, layout, xyxy
+from spr_plugin.eval_tasks.release_records import (
+    Record,
+    check_file,
+    clipped,
+    json_of,
+    layout,
+    refuse_lacking,
+    xyxy,
+)
 
 SEED = 0
 
 
 def lvis(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
+    refuse_lacking(source, "LVIS v1", "lvis_v1_val.json")
     file = source / "lvis_v1_val.json"
     content = json_of(file)
     with layout(f"{file}: not LVIS v1"):

@@ -28,6 +28,12 @@ def check_file(name: str, **counts: int) -> None:
             say(f"{name}: {count} {what}; the published file has {PUBLISHED_FILES[name][what]}")
 
 
+def refuse_lacking(source: Path, of: str, *names: str) -> None:
+    """UserError where not all files of a release are there."""
+    if lacking := [name for name in names if not (source / name).is_file()]:
+        raise UserError(f"--from {source}: holds no {' and no '.join(lacking)} of {of}")
+
+
 def json_of(file: Path) -> Any:
     """What a release's JSON file says; inside :func:`layout` it is read as if it were as it should be."""
     return read_json(file, str(file))

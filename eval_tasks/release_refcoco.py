@@ -6,7 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from spr_plugin.errors import UserError
-from spr_plugin.eval_tasks.release_records import Record, by_id, clipped, json_of, layout, xyxy
+from spr_plugin.eval_tasks.release_records import (
+    Record,
+    by_id,
+    clipped,
+    json_of,
+    layout,
+    refuse_lacking,
+    xyxy,
+)
 from spr_plugin.plain_pickle import load_plain
 
 REC_SPLITS = {
@@ -54,6 +62,7 @@ def refcoco(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]
 def _refer(
     source: Path, name: str, by: str, splits: Iterable[str], skipped: Counter
 ) -> Iterator[tuple[str, list[Record]]]:
+    refuse_lacking(source, "refer's tree", f"{name}/instances.json")
     refs, file = load_refs(source / name / f"refs({by}).p"), source / name / "instances.json"
     instances = json_of(file)
     with layout(f"{file} does not fit refs({by}).p"):

@@ -4,7 +4,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from spr_plugin.eval_tasks.release_records import Record, by_id, check_file, clipped, json_of, layout, xyxy
+from spr_plugin.eval_tasks.release_records import (
+    Record,
+    by_id,
+    check_file,
+    clipped,
+    json_of,
+    layout,
+    refuse_lacking,
+    xyxy,
+)
 from spr_plugin.progress import say
 
 
@@ -12,6 +21,7 @@ def vg(source: Path, skipped: Counter) -> Iterator[tuple[str, list[Record]]]:
     regions, sizes, splits = (
         source / name for name in ("region_descriptions.json", "image_data.json", "densecap_splits.json")
     )
+    refuse_lacking(source, "Visual Genome", regions.name, sizes.name)
     with layout(f"--from {source}: not Visual Genome's layout"):
         rows = (
             (image.get("image_id", image.get("id")), (image["width"], image["height"]))

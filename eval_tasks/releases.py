@@ -31,7 +31,7 @@ from spr_plugin.eval_tasks.release_records import Record
 from spr_plugin.eval_tasks.release_refcoco import REC_PICTURES, refcoco
 from spr_plugin.eval_tasks.release_vg import vg
 from spr_plugin.files import draft_of, put
-from spr_plugin.outputs import refuse_unwritable
+from spr_plugin.outputs import refuse_unnamed, refuse_unwritable
 from spr_plugin.progress import say
 
 # folder/split → (what, published count)
@@ -72,6 +72,7 @@ def convert(benchmark: str, source: str, target: str, embed=False, allow_outside
     Returns:
         ``folder/split`` → documents written. Raises UserError where the release is not there or is broken.
     """
+    refuse_unnamed("--from", source)
     if not Path(source).is_dir():
         raise UserError(f"--from {source}: no such folder")
     refuse_unwritable({"--to": target}, folders=True)

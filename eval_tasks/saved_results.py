@@ -8,7 +8,9 @@ from pathlib import Path
 from spr_plugin.boxes import finite
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
+from spr_plugin.files import AnyPath
 from spr_plugin.loading import read_json, read_json_lines
+from spr_plugin.outputs import refuse_unnamed
 
 SAMPLES = re.compile(r"(?P<time>(?:(?!_samples_)\w)+)_samples_(?P<task>.+)\.jsonl")
 
@@ -28,13 +30,15 @@ class Results:
     made: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_run(folder: Path) -> Results:
-    """The samples of each task of ours under `folder`, which holds one run: the newest, where it was made
+def read_run(named: AnyPath) -> Results:
+    """The samples of each task of ours under a folder, which holds one run: the newest, where it was made
     again in its place.
 
     Raises UserError for a folder without samples, one that holds several runs or those of several models, and
     records that no task of ours wrote.
     """
+    refuse_unnamed("a folder of results", named)
+    folder = Path(named)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     saved = sorted(

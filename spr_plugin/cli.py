@@ -197,11 +197,12 @@ def score(
     """Score and pair anybody's answers, without a trainer."""
     from spr_plugin import formats
     from spr_plugin.data.pictures import limit_pixels
+    from spr_plugin.devices import refuse_no_device
     from spr_plugin.files import content
     from spr_plugin.pairing import find_pairing
     from spr_plugin.plugins import load_file
     from spr_plugin.recipes.find import find_recipe
-    from spr_plugin.tools.score_file import Scoring, refuse_no_device
+    from spr_plugin.tools.score_file import Scoring
     from spr_plugin.tools.score_questions import score_questions
 
     with own_flags():

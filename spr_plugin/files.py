@@ -30,6 +30,41 @@ def disk_errors(path: AnyPath) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def read_errors(path: AnyPath) -> Iterator[None]:
+    """A file or folder that cannot be read is the user's to mend: by its own name, where the error has one,
+    since `path` may be a whole folder's."""
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(
+            f"{_closed(error.filename or path)} may not be read ({error.strerror}): run this as a user who"
+            " may, or have its owner allow it"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or path} cannot be read ({error.strerror}): mend it and run the same command"
+            " again; what was written is safe"
+        ) from None
+
+
+def _closed(path: AnyPath) -> AnyPath:
+    """The first of the folders on a path's way that may not be gone into, or the path itself."""
+    while True:
+        try:
+            os.lstat(path)
+        except PermissionError:
+            path = os.path.dirname(path) or os.curdir
+        except OSError:  # gone since
+            return path
+        else:
+            return path
+
+
+class Damaged(UserError):
+    """A file was read, and is not what it should be."""
+
+
+@contextlib.contextmanager
 def draft(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of ``path`` once it is whole and on the disk. Its name is its own: other
     machines write to one folder, and process ids are alike in two containers."""
@@ -80,18 +115,20 @@ def write_json(path: AnyPath, value: object) -> None:
 
 
 def read_json(path: AnyPath) -> Any:
-    """The parsed file, or None where there is none. UserError where it is no JSON."""
-    path = Path(path)
-    with disk_errors(path):
-        if not path.exists():
-            return None
+    """The parsed file, or None where there is none. Damaged where it is no JSON, UserError where it cannot be
+    read."""
+    with read_errors(path):
         try:
-            return json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            why = " ".join(str(error).split())
-            raise UserError(
-                f"{path} is damaged ({why}): restore it, or remove it and run the same command again"
-            ) from None
+            text = Path(path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        why = " ".join(str(error).split())
+        raise Damaged(
+            f"{path} is damaged ({why}): restore it, or remove it and run the same command again"
+        ) from None
 
 
 def remove(path: AnyPath) -> None:

@@ -31,12 +31,18 @@ def blamed(whom: str):
         raise
     except Broken as error:
         raise UserError(f"{whom} {error}") from error
+    except SystemExit as error:  # this process is not the plugin's to end, and its exit code says nothing
+        raise UserError(f"{whom} calls sys.exit({error.code!r}){_line_of(error)}: remove that") from error
     except Exception as error:  # a plugin can raise anything, and a traceback would hide whose mistake it is
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        frames = traceback.extract_tb(error.__traceback__)
-        theirs = [frame for frame in frames if not frame.filename.startswith(NOT_THEIRS)]
-        where = "".join(f" ({frame.filename}, line {frame.lineno})" for frame in theirs[-1:])
-        raise UserError(f"{whom} raised {text}{where}") from error
+        raise UserError(f"{whom} raised {text}{_line_of(error)}") from error
+
+
+def _line_of(error: BaseException) -> str:
+    """Where in code that is not ours it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(NOT_THEIRS)]
+    return "".join(f" ({frame.filename}, line {frame.lineno})" for frame in theirs[-1:])
 
 
 # --- checks; each raises Broken -----------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from codecs import BOM_UTF8
 from pathlib import Path
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import AnyPath, disk_errors
+from spr_plugin.files import AnyPath, disk_errors, read_errors
+from spr_plugin.progress import say
 
 NAME = "spr-marks.jsonl"
 Marks = dict[str, str]  # id of a marked pair → the note about it, which may be empty
@@ -30,7 +31,7 @@ def marks_at(path: Path) -> Marks:
 
 
 def read_marks(path: AnyPath, named_by: str = "") -> Marks:
-    """The pairs that are marked.
+    """The pairs that are marked. A line says so where a file that a flag names marks none.
 
     Args:
         named_by: the flag that names the file, for the line.
@@ -43,7 +44,10 @@ def read_marks(path: AnyPath, named_by: str = "") -> Marks:
     try:
         lines = Path(path).read_bytes().removeprefix(BOM_UTF8).splitlines()
     except OSError as error:
-        raise UserError(f"{where}: {error.strerror}; name a file of `spr inspect`'s marks") from None
+        if named_by:
+            raise UserError(f"{where}: {error.strerror}; name a file of `spr inspect`'s marks") from None
+        with read_errors(path):
+            raise
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -51,6 +55,9 @@ def read_marks(path: AnyPath, named_by: str = "") -> Marks:
         marks.pop(pair, None)
         if note is not None:
             marks[pair] = note
+    if named_by and not marks:
+        why = "holds marks that were all taken back" if any(map(bytes.strip, lines)) else "is empty"
+        say(f"{where}: {why}; no pair is left out by it")
     return marks
 
 
@@ -68,12 +75,20 @@ def _mark_of(line: bytes, where: str) -> tuple[str, str | None]:
 
 
 def mark(path: AnyPath, pair: str, note: str | None) -> None:
-    """Mark a pair, or with None take its mark back. UserError where the file cannot be written to; a link is
-    not followed, since whoever sent the folder may have made it."""
+    """Mark a pair, or with None take its mark back.
+
+    Raises:
+        UserError: the file cannot be written to, or holds what is no mark, for which no mark in it would be
+            read; a link is not followed, since whoever sent the folder may have made it.
+    """
     data = json.dumps({"pair": pair, "note": note}).encode() + b"\n"
     follow_nothing = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
     if os.path.lexists(path) and (os.path.islink(path) or not os.path.isfile(path)):
         raise UserError(f"{path} is no plain file, as marks are kept in: move it away")
+    try:
+        marks_at(Path(path))
+    except UserError as error:
+        raise UserError(f"not marked: {error}") from None
     with (
         disk_errors(path),
         open(path, "a+b", buffering=0, opener=lambda name, _: os.open(name, follow_nothing, 0o666)) as file,

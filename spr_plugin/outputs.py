@@ -1,14 +1,25 @@
 """What a command of ``spr`` is about to write, looked at before it computes: can it be, and is it an
-input?
+input? And whether a folder is named at all.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from spr_plugin.errors import UserError
+from spr_plugin.files import AnyPath, draft_of
+
+
+def refuse_unnamed(name: str, path: AnyPath) -> None:
+    """UserError for an empty name of a folder, as an unset variable of a shell gives: it would be taken for
+    the current folder."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise UserError(f"{name}: {path!r} is no path")
+    if not str(path).strip():
+        raise UserError(f"{name}: is empty; name a folder, or . for the current one")
 
 
 def refuse_unwritable(outputs: Mapping[str, str], folders: bool = False) -> None:
@@ -23,8 +34,10 @@ def refuse_unwritable(outputs: Mapping[str, str], folders: bool = False) -> None
         holder = _nearest(path if folders else os.path.dirname(os.path.abspath(path)))
         if not os.path.isdir(holder):
             raise UserError(f"{flag} {path}: {holder} is no folder")
-        if not os.access(holder, os.W_OK | os.X_OK):
+        if not os.access(holder, os.W_OK | os.X_OK) or not _takes_files(holder):
             raise UserError(f"{flag} {path}: {holder} cannot be written to")
+        if why := _no_name(path):
+            raise UserError(f"{flag} {path}: {why}; take another name")
 
 
 def refuse_overwriting(outputs: Mapping[str, str], inputs: Iterable[tuple[str, str]]) -> None:
@@ -67,6 +80,26 @@ def _identity(path: str) -> tuple[int, int] | str:
 
 def _within(path: str, folder: str) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _takes_files(folder: str) -> bool:
+    """Whether a file can be made there. Where rights are no matter, as root's in /proc, nothing else says."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # without a name, where the system can
+            return True
+    except OSError:
+        return False
+
+
+def _no_name(path: str) -> str:
+    """Why nothing can have this name, nor its draft; "" where it can."""
+    try:
+        os.lstat(draft_of(Path(os.path.abspath(path))))
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _nearest(path: str) -> str:

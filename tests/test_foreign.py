@@ -15,6 +15,9 @@ from spr_plugin.foreign import Broken, Foreign, blamed, has, listed, methods, nu
         (UserError("--spr_clip x: is none"), "--spr_clip x: is none"),
         (KeyError("a\nb"), r"plugin lab: spr_scorer raised KeyError: 'a\nb'"),
         (ValueError("many\n  lines"), "plugin lab: spr_scorer raised ValueError: many lines"),
+        (SystemExit(5), "plugin lab: spr_scorer calls sys.exit(5)"),
+        (SystemExit("no\nlab"), r"plugin lab: spr_scorer calls sys.exit('no\nlab')"),
+        (SystemExit(), "plugin lab: spr_scorer calls sys.exit(None)"),
     ],
 )
 def test_whatever_is_raised_is_one_line_of_whoever_raised_it(error, line):

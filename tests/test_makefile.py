@@ -1,4 +1,6 @@
-"""`make` refuses a Python that is too old in one line, before anything is installed, and takes the others."""
+"""`make` refuses a Python that is too old, or newer than any that is tested, in one line, before anything is
+installed, and takes the others.
+"""
 
 import shutil
 import subprocess
@@ -34,7 +36,17 @@ def test_an_old_python_is_refused_in_one_line(target, old_python, tmp_path):
     done = make(target, old_python, tmp_path / "none")
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2 and not done.stdout
-    assert "needs Python 3.10 or later" in line and old_python in line
+    assert "needs Python 3.10 to 3.13" in line and old_python in line
+
+
+def test_a_python_that_nothing_is_tested_on_is_refused_too(tmp_path):
+    """By the real interpreter's answer to the Makefile's own question."""
+    (tmp_path / "newer.py").write_text("import sys; sys.version_info, sys.version = (3, 14, 0), '3.14.0 (x)'")
+    newer = tmp_path / "python3.14"
+    newer.write_text(f"#!/bin/sh\nexec {sys.executable} -c \"$(cat {tmp_path}/newer.py); exec('''$2''')\"\n")
+    newer.chmod(0o755)
+    (line,) = make("demo", newer, tmp_path / "none").stderr.splitlines()
+    assert f"needs Python 3.10 to 3.13, and {newer} is 3.14.0: make" in line
 
 
 @pytest.mark.parametrize("target", ["demo", "docs"])
@@ -53,6 +65,14 @@ def test_metadata_and_makefile_promise_the_same_pythons():
         if "Programming Language :: Python :: 3." in line
     ]
     oldest, newest = named[0], named[-1]
-    assert f"python_requires = >={oldest}\n" in metadata and f"PYTHONS ?= {oldest} {newest}\n" in makefile
-    major, minor = oldest.split(".")
-    assert f"sys.version_info >= ({major}, {minor})" in makefile
+    (major, least), (_, most) = oldest.split("."), newest.split(".")
+    promised = f"python_requires = >={oldest}, <{major}.{int(most) + 1}\n"
+    assert promised in metadata and f"PYTHONS ?= {oldest} {newest}\n" in makefile
+    assert f"({major}, {least}) <= sys.version_info[:2] <= ({major}, {most})" in makefile
+    for page in ("README.md", "docs/quick-start.md"):
+        assert f"Python {oldest} to {newest}," in (ROOT / page).read_text()
+
+
+def test_metadata_and_citation_name_the_same_paper():
+    (url,) = [line for line in (ROOT / "setup.cfg").read_text().splitlines() if "Paper = " in line]
+    assert f"url: {url.split(' = ')[1]}\n" in (ROOT / "CITATION.cff").read_text()

@@ -7,6 +7,8 @@ import pytest
 from spr_plugin.errors import UserError
 from spr_plugin.marks import mark, read_marks
 
+MARKED = '{"pair": "a", "note": ""}\n{"pair": "a", "note": null}\n'
+
 
 def test_the_last_line_about_a_pair_counts_and_null_takes_a_mark_back(tmp_path):
     path = tmp_path / "spr-marks.jsonl"
@@ -22,6 +24,16 @@ def test_a_list_that_somebody_wrote_by_hand_is_read(tmp_path):
     assert read_marks(path) == {"a": "", "b": "n"}
     mark(path, "c", "")  # not on the line before, which has no end
     assert read_marks(path) == {"a": "", "b": "n", "c": ""}
+
+
+@pytest.mark.parametrize("text, why", [("", "is empty"), ("\n \n", "is empty"), (MARKED, "all taken back")])
+def test_a_file_that_marks_nothing_is_told(tmp_path, capsys, text, why):
+    """Where a flag names it: who named it meant to leave something out."""
+    path = tmp_path / "marks.jsonl"
+    path.write_text(text)
+    assert read_marks(path, "--marks") == read_marks(path) == {}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"spr: --marks {path}: ") and why in line
 
 
 @pytest.mark.parametrize(
@@ -46,6 +58,15 @@ def test_no_file_is_one_line(tmp_path, make):
         read_marks(tmp_path / "marks", "--spr_exclude_pairs")
 
 
+def test_nothing_is_marked_in_a_file_that_nobody_could_read(tmp_path):
+    """One line that is no mark hides all of them: another one would seem to be kept."""
+    path = tmp_path / "marks.jsonl"
+    path.write_text('{"pair": "a"}\na torn li')
+    with pytest.raises(UserError, match=f"^not marked: {path}:2: is no mark.*mend or remove it$"):
+        mark(path, "b", "")
+    assert path.read_text() == '{"pair": "a"}\na torn li'
+
+
 def test_a_link_is_not_followed_nor_anything_but_a_file_written_to(tmp_path):
     own = tmp_path / "own.txt"
     own.write_text("mine")
@@ -56,6 +77,13 @@ def test_a_link_is_not_followed_nor_anything_but_a_file_written_to(tmp_path):
         with pytest.raises(UserError, match="is no plain file"):
             mark(tmp_path / name, "a", "")
     assert own.read_text() == "mine" and not (tmp_path / "gone").exists()
+
+
+def test_marks_that_may_not_be_read_are_named(tmp_path, ordinary_user):
+    mark(tmp_path / "marks", "a", "")
+    tmp_path.chmod(0o755), (tmp_path / "marks").chmod(0)
+    with ordinary_user, pytest.raises(UserError, match=f"^{tmp_path}/marks may not be read"):
+        read_marks(tmp_path / "marks")
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path, ordinary_user):

@@ -3,7 +3,9 @@
 import os
 
 import pytest
+from click.testing import CliRunner
 
+from spr_plugin.cli import commands
 from spr_plugin.errors import UserError
 from spr_plugin.outputs import refuse_overwriting, refuse_unwritable, refuse_within
 
@@ -23,12 +25,45 @@ def test_a_file_that_can_be_written_is_taken(there, path):
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["status", ""],
+        ["report", " "],
+        ["inspect", ""],
+        ["export", "", "--format", "trl", "--to", "x"],
+        ["compare", "", "x"],
+        ["data", "lvis", "--from", "", "--to", "x"],
+        ["data", "spatial_ssrl", "--from", "", "--to", "x"],
+        ["data", "lvis", "--from", "x", "--to", ""],
+        ["demo", "--out", ""],
+        ["doctor", "--out", "", "--", "true", "--spr"],
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(words, tmp_path, monkeypatch):
+    """A shell makes one of an unset variable."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    told = CliRunner().invoke(commands, words)
+    assert isinstance(told.exception, UserError) and "is empty; name a" in str(told.exception)
+    assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("folders", [True, False])
+def test_a_file_system_that_takes_no_files_from_anybody(folders):
+    """Not even from root, whom no rights hold back."""
+    with pytest.raises(UserError, match="^--out /proc/x: /proc cannot be written to$"):
+        refuse_unwritable({"--out": "/proc/x"}, folders)
+
+
+@pytest.mark.parametrize(
     ("path", "folders", "words"),
     [
         ("sub", False, "is there already, and is no file"),
         ("a", True, "is there already, and is no folder"),
         ("a/b", False, "a is no folder"),
         ("a/b/c", True, "a is no folder"),
+        ("x" * 300, True, "File name too long; take another name"),
+        ("x" * 240, False, "File name too long; take another name"),  # of its draft
     ],
 )
 def test_a_path_that_cannot_become_what_is_written_is_refused_by_its_flag(there, path, folders, words):

@@ -111,6 +111,7 @@ def test_a_plugin_wins_over_the_built_in(plugin):
         ("\n\nnumpy.zeros(3)", "raised NameError: name 'numpy' is not defined"),
         ("\n\nnumpy.zeros(3)", "broken.py, line 3)"),
         ("raise OSError('no such\\n data')", "raised OSError: no such data"),
+        ("import sys; sys.exit(5)", "broken.py, line 1): remove that"),
         ("x = '\0'", "null bytes"),
         ("def spr_scorer(config): ...", "has spr_scorer without @hookimpl"),
         (PLUGIN + "\ndef spr_detector(config): ...", "has spr_detector without @hookimpl"),

@@ -14,12 +14,14 @@ from PIL import Image
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import AnnotatedImage, Annotation, label_of, usable
-from spr_plugin.data.pictures import open_image
+from spr_plugin.data.pictures import as_rgb, open_image
+from spr_plugin.devices import refuse_no_device
 from spr_plugin.errors import UserError
 from spr_plugin.flags import refuse_unknown
+from spr_plugin.foreign import kind, shown
 from spr_plugin.formats import box_format, refuse_unknown_aspect
 from spr_plugin.pairing import PreferencePair, find_pairing, make_pair
-from spr_plugin.plugins import ask
+from spr_plugin.plugins import ask, load_file
 from spr_plugin.recipes.base import JudgedAnswer
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spr.answers import truth_of
@@ -64,9 +66,11 @@ def score(
     **flags: Any,
 ) -> Scored:
     """See :func:`spr_plugin.score`."""
-    recipe = _recipe(aspect, device, **_checked(flags, "score"))
     picture, query = _asked(image, region, objects)
-    (judged,) = recipe.judge([picture], [query], [_texts(texts)])
+    answers = _texts(texts)
+    refuse_no_device(device, f"device={device!r}")
+    recipe = _recipe(_aspect(aspect), str(device), **_checked(flags, "score"))
+    (judged,) = recipe.judge([picture], [query], [answers])
     return Scored(query, recipe.question(query), judged.truth, judged.answers, picture, recipe)
 
 
@@ -74,7 +78,7 @@ def refine(
     image: Picture, region: Corners, texts: Sequence[str], objects: Objects, aspect: str = "pad", **flags: Any
 ) -> list[str]:
     """See :func:`spr_plugin.refine`."""
-    config, form = _config(aspect, **_checked(flags, "refine"))
+    config, form = _config(_aspect(aspect), **_checked(flags, "refine"))
     repair = ask("spr_repair", config=config)
     if repair is None:
         raise UserError(
@@ -87,10 +91,10 @@ def refine(
 
 def make_pairs(scored: Iterable[Scored], **flags: Any) -> list[PreferencePair | str]:
     """See :func:`spr_plugin.make_pairs`."""
-    config = SPRConfig(spr=True, **_checked(flags, "make_pairs"))
+    config = _flags(_checked(flags, "make_pairs"))
     pairing = find_pairing(config)
     made = []
-    given = [scored] if isinstance(scored, Scored) else list(scored)
+    given = [scored] if isinstance(scored, Scored) else _several(scored, "scored", "what score returned")
     if strange := [one for one in given if not isinstance(one, Scored)]:
         raise UserError(f"scored: give what spr_plugin.score returned, not {strange[0]!r}")
     for one in given:
@@ -104,9 +108,17 @@ def _checked(flags: Mapping[str, Any], function: str) -> dict[str, Any]:
     return dict(flags)
 
 
+def _flags(flags: Mapping[str, Any]) -> SPRConfig:
+    """The flags, the plugins' files that they name loaded."""
+    config = SPRConfig(spr=True, **flags)
+    for path in config.spr_plugin:
+        load_file(path)
+    return config
+
+
 def _config(aspect: str, **flags: Any):
     """The flags, and how boxes are written. UserError where no format is named."""
-    config = SPRConfig(spr=True, **flags)
+    config = _flags(flags)
     if config.spr_box_format is None:
         raise UserError("spr_box_format: say how the answers write boxes: llava, ferret, shikra …")
     refuse_unknown_aspect(config.spr_box_format, aspect, f"aspect={aspect!r}")
@@ -130,17 +142,37 @@ def _loaded(aspect: str, device: str, flags: str) -> SPR:
 
 
 def _texts(texts: Sequence[str]) -> list[str]:
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+    answers = _several(texts, "texts", "answers, each a str")
+    if not all(isinstance(text, str) for text in answers):
         raise UserError("texts: give a list of answers, each a str")
-    return list(texts)
+    return answers
+
+
+def _aspect(aspect: Any) -> str:
+    if not isinstance(aspect, str):
+        raise UserError(f"aspect={aspect!r}: is no text, such as 'pad'")
+    return aspect
+
+
+def _several(given: Any, name: str, what: str) -> list[Any]:
+    """A list of what was given, which may be read once alone. UserError for what is none."""
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise UserError(f"{name}: give a list of {what}, not {shown(given)}")
+    return list(given)
 
 
 def _asked(image: Picture, region: Corners, objects: Objects) -> tuple[Image.Image, RegionQuery]:
     """The picture, and what is asked about it."""
-    picture = image.convert("RGB") if isinstance(image, Image.Image) else open_image(image)
+    if not isinstance(image, (str, os.PathLike, Image.Image)):
+        how = "PIL.Image.fromarray(image) makes one of an array"
+        raise UserError(f"image: give a picture of PIL or the path of one, not {kind(image)}; {how}")
+    picture = as_rgb(image, "image") if isinstance(image, Image.Image) else open_image(image)
     path = str(getattr(image, "filename", "")) if isinstance(image, Image.Image) else str(image)
     space = Space.pixels(*picture.size)
-    truth = tuple(_object(one, space, number) for number, one in enumerate(objects))
+    truth = tuple(
+        _object(one, space, number)
+        for number, one in enumerate(_several(objects, "objects", "(name, (x1, y1, x2, y2))"))
+    )
     annotated = AnnotatedImage(os.path.basename(path) or "picture", path, *picture.size, truth)
     query = region_query(annotated, _box(region, space, "region"), 0)
     if not query.truth:

@@ -71,7 +71,7 @@ class LoadedRun:
         names what is no pair.
         """
         pairs = {pair.id: pair for pair in self.saved.pairs}
-        if missing := [id for id in ids if id not in pairs]:
+        if missing := [id for id in ids if not isinstance(id, str) or id not in pairs]:
             raise UserError(f"{self.saved.folder}: has no pair {missing[0]}")
         named = [("", pairs[id]) for id in ids] or some_pairs(
             list(pairs.values()), self.saved.flags.spr_seed

@@ -137,5 +137,5 @@ def _compared(results: Sequence[str]) -> dict | None:
     from spr_plugin.eval_tasks.comparison_page import charts
     from spr_plugin.eval_tasks.saved_results import read_run
 
-    comparison = compared(*(read_run(Path(folder)) for folder in results))
+    comparison = compared(*(read_run(folder) for folder in results))
     return {**comparison, "charts": charts(comparison)}

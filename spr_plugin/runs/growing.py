@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import disk_errors
+from spr_plugin.files import read_errors
 from spr_plugin.runs.log import Log, Record, files_in, record_of
 
 # More than write to one log. A line's offset and its file's number are packed into one whole number, offset
@@ -60,7 +60,7 @@ class Growing:
             Replaced: begin anew.
         """
         known = {file.path for file in self._files}
-        with disk_errors(self._directory):
+        with read_errors(self._directory):
             self._files += [_File(path) for path in files_in(self._directory) if path not in known]
             for number, file in enumerate(self._files):
                 yield from self._more_of(number, file)
@@ -124,7 +124,7 @@ class Growing:
     def _lines_with(self, wanted: str) -> Iterator[bytes]:
         """The lines in which a text in lower case may stand, as JSON writes it."""
         ways = {json.dumps(wanted, ensure_ascii=ascii)[1:-1] for ascii in (True, False)}
-        with disk_errors(self._directory):
+        with read_errors(self._directory):
             for file in self._files:
                 with open(file.path, "rb") as lines:
                     while block := lines.read(BLOCK):

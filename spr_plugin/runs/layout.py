@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import AnyPath, read_json
+from spr_plugin.files import AnyPath, Damaged, read_json
 from spr_plugin.runs import lock
 from spr_plugin.runs.log import Log
 
@@ -117,7 +117,7 @@ def read_manifest(folder: Folder) -> dict[str, Any] | None:
     where it is something else's."""
     try:
         manifest = read_json(folder.manifest)
-    except UserError:
+    except Damaged:
         manifest = "not JSON"
     if isinstance(manifest, dict) and (layout_of(manifest) or OLD_KEYS <= manifest.keys()):
         return manifest

@@ -5,7 +5,6 @@ crash or damaged since is no record: it is named and passed over, and moved to `
 goes on. So a process can die at any instant, and nothing is lost, doubled or believed that was not written.
 """
 
-import functools
 import json
 import os
 import re
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import AnyPath, disk_errors, draft, write_json
+from spr_plugin.files import AnyPath, disk_errors, draft, read_errors, write_json
 from spr_plugin.progress import counted, say
 
 SYNC_SECONDS = 5.0  # what a power failure can cost; a process that dies costs nothing that was appended
@@ -31,6 +30,7 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 _encode_ascii = json.JSONEncoder().encode
 _OF_A_RANK = re.compile(r"rank-\d+\.jsonl")
 _MIDDLE, _END = f', "{CHECKSUM}": "'.encode(), b'"}\n'
+_SEALED = re.compile(_MIDDLE + rb'[0-9a-f]{8}"\}\r?\n')
 _SUFFIX = len(_MIDDLE) + 8 + len(_END)
 
 
@@ -110,14 +110,14 @@ class Log:
         """id → record over all ranks, ordered by id, so that the number of ranks and timing leave no
         trace.
         """
-        with disk_errors(self.directory):
+        with read_errors(self.directory):
             return Records(files_in(self.directory))
 
     def words(self, key: str) -> dict[str, int]:
         """How often each word stands under ``key`` in all records, most frequent first. It is looked for in
         their lines, in which the quotes of a text are escaped ones."""
         counts = Counter[str]()
-        with disk_errors(self.directory):
+        with read_errors(self.directory):
             for path in files_in(self.directory):
                 with open(path, encoding="utf-8", errors="replace") as lines:
                     for line in lines:
@@ -210,13 +210,28 @@ def note_begin(directory: Path, total: int, done: int) -> None:
 
 
 def lines_in(directory: Path) -> dict[str, int]:
-    """File of a rank → how many lines it holds that are whole."""
+    """File of a rank → how many records it holds."""
+    return {name: records for name, (records, _) in counts_in(directory).items()}
+
+
+def counts_in(directory: Path) -> dict[str, tuple[int, int]]:
+    """File of a rank → how many records it holds, told by how their lines end, and how many lines that are
+    none. A last line without an end is neither: it is being written."""
     counts = {}
     for path in files_in(directory):
+        records = others = 0
         with open(path, "rb") as file:
-            blocks = iter(functools.partial(file.read, 1 << 20), b"")
-            counts[path.name] = sum(block.count(b"\n") for block in blocks)
+            while block := file.read(1 << 20) + file.readline():
+                sealed, ended = len(_SEALED.findall(block)), block.count(b"\n")
+                records += sealed
+                if ended > sealed:
+                    others += ended - sealed - sum(map(_is_blank, block.split(b"\n")[:-1]))
+        counts[path.name] = records, others
     return counts
+
+
+def _is_blank(line: bytes) -> bool:
+    return not line.strip()
 
 
 def files_in(directory: Path) -> list[Path]:

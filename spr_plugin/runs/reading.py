@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
-from spr_plugin.files import AnyPath, disk_errors, read_json
+from spr_plugin.files import AnyPath, read_errors, read_json
 from spr_plugin.formats import BoxFormat, box_format
+from spr_plugin.outputs import refuse_unnamed
 from spr_plugin.pairing import PreferencePair
 from spr_plugin.plugins import load_file
 from spr_plugin.progress import say
@@ -222,10 +223,13 @@ def open(path: AnyPath, plugins: Iterable[str] = (), images: str | None = None) 
     Raises:
         UserError: there is no run, or one of an older layout; a plugin file is none, or no folder `images`.
     """
-    if images is not None and not os.path.isdir(images):
+    if isinstance(plugins, str) or not isinstance(plugins, Iterable):
+        raise UserError(f"plugins: give a list of files, not {plugins!r}")
+    if images is not None and not (isinstance(images, (str, os.PathLike)) and os.path.isdir(images)):
         raise UserError(f"--images {images}: no such folder")
     for file in plugins:
         load_file(file)
+    refuse_unnamed("DIRECTORY, the folder of a run", path)
     itself, below = Folder(path), Folder.under(path)
-    with disk_errors(path):
+    with read_errors(path):
         return SavedRun(below if below.path.is_dir() and not itself.manifest.exists() else itself, images)

@@ -18,7 +18,7 @@ from spr_plugin.data.pictures import refuse_no_folder, refuse_outside
 from spr_plugin.errors import UserError
 from spr_plugin.files import disk_errors, write_json
 from spr_plugin.ids import digest
-from spr_plugin.outputs import refuse_unwritable
+from spr_plugin.outputs import refuse_unnamed, refuse_unwritable
 from spr_plugin.progress import listed, progress
 from spr_plugin.recipes.base import Query, Recipe, Source
 from spr_plugin.recipes.find import find_recipe
@@ -54,6 +54,7 @@ def _asked(
     purpose: str, config: SPRConfig, pictures: str, target: str, allow_outside: bool
 ) -> tuple[Recipe, list[Query], str]:
     """The recipe, its questions about the pictures of a folder, and what was left out."""
+    refuse_unnamed("--from", pictures)
     refuse_no_folder(pictures, "--from")
     refuse_unwritable({"--to": target}, folders=True)
     # Not the questions of a run with the same seed.

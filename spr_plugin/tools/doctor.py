@@ -7,31 +7,24 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spr_plugin.command_line import given
 from spr_plugin.errors import UserError
-from spr_plugin.files import read_json, remove
+from spr_plugin.files import disk_errors, read_json, remove
 from spr_plugin.flags import asked
 from spr_plugin.lines import say
 from spr_plugin.outputs import refuse_unwritable
-from spr_plugin.redaction import redacted
 from spr_plugin.tools.checks import CHECKS, Check, as_lines, as_plain
+from spr_plugin.tools.last_words import last_words
 
 OUTPUT = "output.txt"
 _SETTING = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
-_RANK = re.compile(r"\[[a-z]+\d+\]: ?")  # what torch and torchrun put before a rank's lines
-_TRACEBACK = "Traceback (most recent call last)"
-# Lines that say why a program ended, beside the last one of a traceback.
-_WHY = re.compile(r"(?:[A-Za-z_]\w*\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*|\S+: error: .*")
-# What launchers say of the program that they started, which comes after.
-_LAUNCHER_S = re.compile(r"(?:\w+\.)*(?:ChildFailedError|CalledProcessError|SignalException)\b")
 
 
 def doctor(command: Sequence[str], out: str | None, as_json: bool) -> int:
@@ -63,10 +56,7 @@ def _of_command(command: Sequence[str], out: str | None) -> list[Check]:
     # Unbuffered: a process that dies at once would take its last words along.
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **settings}
     _refuse(words, environment)
-    if out is not None:
-        refuse_unwritable({"--out": out}, folders=True)
-        Path(out).mkdir(parents=True, exist_ok=True)
-    folder = Path(out or tempfile.mkdtemp(prefix="spr-doctor-")).absolute()
+    folder = _folder(out)
     remove(folder / CHECKS)
     say(f"doctor: {words[0]} runs up to its train(); what it prints is in {folder / OUTPUT}")
     start = time.monotonic()
@@ -75,6 +65,17 @@ def _of_command(command: Sequence[str], out: str | None) -> list[Check]:
     made = read_json(folder / CHECKS) or {"checks": []}
     checks = [Check(**check) for check in made["checks"]]
     return [_ended(code, bool(checks), seconds, folder / OUTPUT), *checks]
+
+
+def _folder(out: str | None) -> Path:
+    """The folder for what a command's checks leave, made."""
+    if out is None:
+        with disk_errors("a folder among the temporary files, where --out names none"):
+            return Path(tempfile.mkdtemp(prefix="spr-doctor-")).absolute()
+    refuse_unwritable({"--out": out}, folders=True)
+    with disk_errors(f"--out {out}"):
+        Path(out).mkdir(parents=True, exist_ok=True)
+    return Path(out).absolute()
 
 
 def _split(command: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -105,7 +106,7 @@ def _refuse(words: list[str], environment: Mapping[str, str]) -> None:
 
 def _run(words: list[str], environment: Mapping[str, str], output: Path) -> int:
     """The exit code. What the command prints goes to `output`."""
-    with open(output, "wb") as file:
+    with disk_errors(output), open(output, "wb") as file:
         try:
             return subprocess.run(
                 words, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
@@ -122,27 +123,8 @@ def _ended(code: int, examined: bool, seconds: float, output: Path) -> Check:
         why = "it ended well and called no train() of transformers' Trainer that --spr could follow"
         fix = "name the command that trains, in whose words --spr reaches the script; see spr_plugin.attach"
         return Check("command", False, why, fix)
-    ended = f"exit code {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
-    line = why_of(output.read_text(errors="replace"))
+    ended, why = last_words(output.read_text(errors="replace"), code)
     fix = f"mend that and run it again; all that it printed is in {output}"
-    return Check("command", False, f"{ended}: {line}", fix)
-
-
-def why_of(printed: str) -> str:
-    """The line of what a failed command printed that says why, the last one at worst."""
-    lines = [_RANK.sub("", line, 1).rstrip() for line in printed.splitlines()]
-    lines = [line for line in lines if line]
-    reasons = [line for line in _reasons(lines) if not _LAUNCHER_S.match(line)]
-    ours = [line for line in reasons if line.startswith("spr: error: ")]
-    return redacted(next(iter([*ours[-1:], *reasons[-1:], *lines[-1:]]), "it printed nothing").strip())
-
-
-def _reasons(lines: Iterable[str]) -> Iterator[str]:
-    traced = False  # inside a traceback, whose lines are indented up to the last
-    for line in lines:
-        if line.startswith(_TRACEBACK):
-            traced = True
-        elif not line[0].isspace():
-            if traced or _WHY.fullmatch(line):
-                yield line
-            traced = False
+    if "SIGKILL" in ended:
+        fix = f"Linux ends so what needs more memory than there is: {fix}"
+    return Check("command", False, f"{ended}: {why}", fix)

@@ -64,7 +64,7 @@ def export(
     """
     layout, run = LAYOUTS[format], runs.open(directory, plugins, images)
     refuse_unwritable({"--to": to}, folders=True)
-    marked = read_marks(marks, "--marks") if marks else marks_at(beside(run.folder.path))
+    marked = read_marks(marks, "--marks") if marks is not None else marks_at(beside(run.folder.path))
     target = Path(to)
     if target.resolve().is_relative_to(run.folder.path.resolve()):
         raise UserError(f"--to {to}: lies in {run.folder}, which is the run's own; take another folder")
@@ -72,11 +72,18 @@ def export(
         raise UserError(f"--to {to}: holds something already; take a new folder")
     if not run.pairs:
         raise UserError(f"{run.folder}: holds no preference pairs yet; `spr status` says how far it is")
+    if marks and (strangers := marked.keys() - {pair.id for one in (run, *run.rounds) for pair in one.pairs}):
+        say(
+            f"--marks {marks}: {len(strangers)} of its {len(marked)} pairs, such as {min(strangers)}, are not"
+            " of this run"
+        )
     draft = target.with_name(f"{target.name}.{secrets.token_hex(8)}.tmp")
     try:
         counts = write(run, layout, draft, link, marked)
-        with disk_errors(to):
+        with disk_errors(f"--to {to}"):
             draft.replace(target)
+    except UserError as error:  # of a full disk, say, which no draft is to be looked for on
+        raise UserError(str(error).replace(str(draft), f"--to {to}")) from None
     finally:
         remove(draft)
     for later in run.rounds:

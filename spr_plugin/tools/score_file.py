@@ -157,20 +157,6 @@ class Scoring:
         return scored
 
 
-def refuse_no_device(device: str) -> None:
-    """UserError where nothing can be computed on it."""
-    import torch
-
-    try:
-        torch.ones(1, device=device).tolist()
-    except (
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:  # as torch says it, by kind of device
-        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from None
-
-
 def _scored_batches(path: Path) -> int:
     """How many whole batches the log begins with; what follows a torn or damaged line is cut off."""
     scored = end = 0

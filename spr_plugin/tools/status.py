@@ -17,12 +17,12 @@ from typing import Any
 
 from spr_plugin import runs
 from spr_plugin.errors import UserError
-from spr_plugin.files import AnyPath, disk_errors, read_json
+from spr_plugin.files import AnyPath, Damaged, read_errors, read_json
 from spr_plugin.lines import one_line
 from spr_plugin.progress import listed
 from spr_plugin.runs import SavedRun
 from spr_plugin.runs.layout import Folder
-from spr_plugin.runs.log import BEGUN, lines_in
+from spr_plugin.runs.log import BEGUN, counts_in
 from spr_plugin.runs.steps import probes_of
 
 SECONDS_BETWEEN_LOOKS = 5
@@ -78,6 +78,7 @@ def round_of(run: SavedRun, number: int, now: float) -> Status:
         "folder": str(run.folder),
         "stage": stage,
         "stages": stages,
+        "pairs": pairs_of(run, {one["stage"]: one["done"] for one in stages}),
         "skips": {log: reasons for log, reasons in skips.items() if reasons},
         "step": plain(run.steps[-1]) if run.steps else None,
         "probe": None if last is None else plain({"step": last, **probes[last]}),
@@ -85,10 +86,35 @@ def round_of(run: SavedRun, number: int, now: float) -> Status:
     }
 
 
+def pairs_of(run: SavedRun, done: Mapping[str, int]) -> Status | None:
+    """How many pairs were made, and what became of them; None before the first query was looked at.
+
+    Args:
+        done: stage → how many records it has.
+    """
+    if "pairs" not in done:
+        return None
+    log = run.folder.log("pairs")
+    made = max(0, done["pairs"] - sum(log.words("skip").values()))
+    if "lengths" not in done or not {"reference", "dpo"} & done.keys():  # not all are measured
+        return {"made": made, "train": None, "left_out": {}}
+    # Lengths of pairs of other settings, and of pairs that were marked since, stay in the log.
+    ids = log.words("id").keys()
+    train = len(run.folder.log("lengths").words("pair").keys() & ids - run.excluded)
+    marked = len(run.excluded & ids)
+    rest = {"marked": marked, "held out or too long": made - train - marked}
+    return {
+        "made": made,
+        "train": train,
+        "left_out": {why: count for why, count in rest.items() if count > 0},
+    }
+
+
 def log_of(folder: Folder, name: str, now: float) -> Status | None:
     """A log of records; None where there is none."""
     directory = folder.path / name
-    lines, begun = lines_in(directory), begin_of(directory)
+    counts, begun = counts_in(directory), begin_of(directory)
+    lines = {file: records for file, (records, _) in counts.items()}
     if not lines and begun is None:
         return None
     was = begun["lines"] if begun else {}
@@ -105,7 +131,8 @@ def log_of(folder: Folder, name: str, now: float) -> Status | None:
         done += begun["held"] - sum(was.values())
     total = begun["total"] if begun else done
     rate = sum(rank["rate"] for rank in ranks if rank["rate"]) or None
-    return stage_status(name, LOGS[name], done, total, rate) | {"ranks": ranks}
+    damaged = sum(others for _, others in counts.values())
+    return stage_status(name, LOGS[name], done, total, rate) | {"ranks": ranks, "damaged": damaged}
 
 
 def steps_of(run: SavedRun, now: float) -> Status | None:
@@ -135,7 +162,7 @@ def begin_of(directory: Path) -> Mapping[str, Any] | None:
     try:
         begin = read_json(directory / BEGUN)
         numbers = [*(begin[name] for name in ("time", "total", "held")), *begin["lines"].values()]
-    except (UserError, TypeError, KeyError, AttributeError):
+    except (Damaged, TypeError, KeyError, AttributeError):
         return None
     return begin if all(type(one) in (int, float) for one in numbers) else None
 
@@ -204,6 +231,8 @@ def lines_of(status: Status) -> list[str]:
             lines.append("  nothing is there yet")
         for stage in one["stages"]:
             lines += stage_lines(stage, stage["stage"] == one["stage"])
+        if one["pairs"]:
+            lines.append(pairs_line(one["pairs"]))
         if one["stage"] == HOST:
             lines.append("  the host trains; SPR goes on after it")
         for log, reasons in one["skips"].items():
@@ -218,10 +247,19 @@ def lines_of(status: Status) -> list[str]:
     return [one_line(line) for line in lines]
 
 
+def pairs_line(pairs: Status) -> str:
+    """How many were made, and why not all of them train."""
+    if pairs["train"] is None:
+        return f"  pairs made: {pairs['made']}"
+    left = f" (left out: {listed(pairs['left_out'])})" if pairs["left_out"] else ""
+    return f"  pairs made: {pairs['made']}, of which {pairs['train']} train{left}"
+
+
 def stage_lines(stage: Status, current: bool) -> list[str]:
     rate = per_second(stage["rate"])
     left = f", {duration(stage['seconds_left'])} left" if stage["seconds_left"] else ""
-    lines = [f"  {stage['stage']:<11}{stage['done']} of {stage['total']} {stage['unit']}{rate}{left}"]
+    torn = f" ({stage['damaged']} damaged lines)" if stage.get("damaged") else ""
+    lines = [f"  {stage['stage']:<11}{stage['done']} of {stage['total']} {stage['unit']}{rate}{left}{torn}"]
     if current and "seconds_ago" in stage:
         lines.append(f"    last one {duration(stage['seconds_ago'])} ago")
     for rank in stage.get("ranks", ()) if current else ():
@@ -250,7 +288,7 @@ def duration(seconds: float) -> str:
 def read_status(directory: AnyPath) -> Status:
     """The status of the run in ``directory`` now."""
     try:
-        with disk_errors(directory):
+        with read_errors(directory):
             return status_of(runs.open(directory), time.time())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{directory} holds what this version cannot read ({error!r})") from None

@@ -524,10 +524,34 @@ def test_a_conversion_replaces_a_link_and_not_what_it_points_to(tmp_path):
     assert len(documents(tmp_path / "root", "spr_refcoco_val")) == 4
 
 
+@pytest.mark.parametrize(
+    "benchmark, files, lacking",
+    [
+        ("refcoco", [], "neither refcoco/refs(unc).p nor finetune_refcoco_val.json"),
+        ("refcoco", ["refcoco/refs(unc).p"], "no refcoco/instances.json of refer's tree"),
+        ("flickr30k", [], "no Annotations/ and Sentences/ of Flickr30k Entities"),
+        ("flickr30k", ["Annotations/1.xml"], "no Annotations/ and Sentences/ of Flickr30k Entities"),
+        ("lvis", [], "no lvis_v1_val.json of LVIS v1"),
+        ("vg", [], "no region_descriptions.json and no image_data.json of Visual Genome"),
+        ("vg", ["image_data.json"], "no region_descriptions.json of Visual Genome"),
+    ],
+)
+def test_a_folder_without_the_release_is_told_what_it_lacks(tmp_path, benchmark, files, lacking):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("[]")
+    with pytest.raises(UserError) as refused:
+        releases.convert(benchmark, str(tmp_path), str(tmp_path / "root"))
+    assert (
+        str(refused.value).startswith(f"--from {tmp_path}: holds {lacking}")
+        and not (tmp_path / "root").exists()
+    )
+
+
 def test_what_is_not_there_is_one_line(tmp_path):
     for benchmark in releases.CONVERTERS:
-        with pytest.raises(UserError, match="^[^\n]*$"):
-            releases.convert(benchmark, str(tmp_path), str(tmp_path / "root"))
+        with pytest.raises(UserError, match="^--from: is empty; name a folder, or . for the current one$"):
+            releases.convert(benchmark, "", str(tmp_path / "root"))
         with pytest.raises(UserError, match="no such folder"):
             releases.convert(benchmark, str(tmp_path / "gone"), str(tmp_path / "root"))
     lvis(tmp_path)

@@ -3,6 +3,7 @@
 import doctest
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -88,6 +89,23 @@ def test_a_notebook_shows_every_answer_and_nothing_runs_in_it(picture):
         ({"spr_clip": None}, "--spr_clip"),
         ({"spr_clip": "/nowhere"}, "/nowhere"),
         ({"spr_repair": "mine"}, "spr_repair mine: no plugin has it"),
+        ({"device": "potato"}, "^device='potato': Expected one of cpu"),
+        ({"device": None}, "^device=None: is none; name one"),
+        ({"device": [1]}, r"^device=\[1\]: "),
+        ({"image": None}, "^image: give a picture of PIL or the path of one, not None; PIL"),
+        (
+            {"image": np.zeros((9, 9, 3), np.uint8)},
+            "^image: give .*, not ndarray; PIL.Image.fromarray.image. makes",
+        ),
+        ({"image": b"content"}, "^image: give .*, not bytes"),
+        ({"image": Image.new("I;16", (96, 96))}, "^image: I;16: more than 8 bits a channel"),
+        ({"texts": None}, "^texts: give a list of answers, each a str, not None"),
+        ({"texts": {"a cup": 1}}, "^texts: give a list"),
+        ({"objects": None}, "^objects: give a list of .name, .*, not None"),
+        ({"objects": {"cup": (1, 1, 9, 9)}}, "^objects: give a list"),
+        ({"aspect": None}, "^aspect=None: is no text"),
+        ({"aspect": ["pad"]}, r"^aspect=\['pad'\]: is no text"),
+        ({"spr_plugin": ["/nowhere.py"]}, "^--spr_plugin /nowhere.py: no such file"),
         ({"objects": [{"name": "a"}]}, r"objects\[0\]: {'name': 'a'} is no \(name, "),
     ],
 )
@@ -96,6 +114,37 @@ def test_a_mistake_says_what_and_where(picture, change, words):
     with pytest.raises(UserError, match=words) as refused:
         spr_plugin.score(**given)
     assert "\n" not in str(refused.value)
+
+
+def test_a_device_that_this_torch_has_not(picture, monkeypatch):
+    monkeypatch.setattr(
+        "torch.ones", lambda *sizes, device: (_ for _ in ()).throw(AssertionError("not compiled"))
+    )
+    with pytest.raises(UserError, match="^device='cuda': not compiled$"):
+        spr_plugin.score(picture, REGION, TEXTS, OBJECTS, device="cuda", **FLAGS)
+
+
+def test_a_closed_picture_is_one_line(picture):
+    closed = picture.copy()
+    closed.close()
+    with pytest.raises(UserError, match="^image: .* cannot be read"):
+        spr_plugin.refine(closed, REGION, TEXTS, OBJECTS, spr_box_format="llava")
+
+
+def test_what_can_be_read_once_alone_is_read(picture):
+    """A generator's answers were none, and no word was lost on it."""
+    once = [(one for one in TEXTS), (one for one in OBJECTS)]
+    given = spr_plugin.refine(picture, REGION, *once, spr_box_format="llava")
+    assert (
+        given == spr_plugin.refine(picture, REGION, TEXTS, OBJECTS, spr_box_format="llava")
+        and len(given) == 3
+    )
+
+
+@pytest.mark.parametrize("scored", [None, 5, "a dog"])
+def test_pairs_of_what_is_no_list(scored):
+    with pytest.raises(UserError, match="^scored: give a list of what score returned, not "):
+        spr_plugin.make_pairs(scored)
 
 
 def test_pairs_are_made_of_what_score_returned():

@@ -60,6 +60,27 @@ def test_a_pair_is_shown_by_its_id(output):
         run.show("nobody")
 
 
+@pytest.mark.parametrize(
+    "path, more, line",
+    [
+        (None, {}, "DIRECTORY, the folder of a run: None is no path"),
+        ("", {}, "DIRECTORY, the folder of a run: is empty"),
+        (".", {"plugins": "lab.py"}, "plugins: give a list of files, not 'lab.py'"),
+        (".", {"plugins": None}, "plugins: give a list of files"),
+        (".", {"images": ["a"]}, r"--images \['a'\]: no such folder"),
+    ],
+)
+def test_what_names_no_run_is_one_line(path, more, line):
+    with pytest.raises(UserError, match=f"^{line}"):
+        spr_plugin.load_run(path, **more)
+
+
+@pytest.mark.parametrize("id", ["no such", ["a list"], None])
+def test_what_is_no_pair_is_one_line(output, id):
+    with pytest.raises(UserError, match="has no pair"):
+        spr_plugin.load_run(output).show(id)
+
+
 def test_without_pandas_is_one_line(output, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(UserError, match="tables need pandas: pip install pandas"):

@@ -13,7 +13,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.runs import log as log_module
 from spr_plugin.runs.growing import Growing
 from spr_plugin.runs.layout import Folder
-from spr_plugin.runs.log import BEGUN, Log, lines_in
+from spr_plugin.runs.log import BEGUN, Log, counts_in, lines_in
 from spr_plugin.runs.steps import StepLog, last_step, probes_of
 
 
@@ -28,7 +28,7 @@ def test_reads_all_ranks_ordered_by_id(tmp_path):
 def test_a_folder_that_may_not_be_read_is_no_empty_one(tmp_path, ordinary_user):
     log, growing = Log(tmp_path / "scores"), Growing(Log(tmp_path / "scores"), "id")
     log.append({"id": "a", "reason": "no_box"})
-    log.directory.chmod(0)
+    tmp_path.chmod(0o755), log.directory.chmod(0)
     with ordinary_user:
         for read in (log.read, lambda: log.words("reason"), lambda: list(growing.more())):
             with pytest.raises(UserError, match="scores.*Permission denied"):
@@ -38,6 +38,20 @@ def test_a_folder_that_may_not_be_read_is_no_empty_one(tmp_path, ordinary_user):
     log.directory.chmod(0o755)
     assert list(log.read()) == ["a"] and lines_in(log.directory) == {"rank-00000.jsonl": 1}
     assert not Log(tmp_path / "gone").read() and lines_in(log.path / "under a file") == {}
+
+
+def test_records_are_counted_by_their_ends(tmp_path):
+    """Over the borders of what is read at once, and whatever line ends an editor gave them."""
+    log = Log(tmp_path)
+    log.append(*({"id": str(n), "text": "x" * 9000} for n in range(300)))
+    assert counts_in(tmp_path) == {"rank-00000.jsonl": (300, 0)}
+    content = log.path.read_bytes()
+    log.path.write_bytes(content.replace(b"\n", b"\r\n"))
+    assert counts_in(tmp_path) == {"rank-00000.jsonl": (300, 0)} and len(log.read()) == 300
+    log.path.write_bytes(b'\n{"id": "a"}\n' + content + b"garbage\n \n" + content[:50])
+    assert counts_in(tmp_path) == {"rank-00000.jsonl": (300, 2)} and lines_in(tmp_path) == {
+        log.path.name: 300
+    }
 
 
 @pytest.mark.parametrize("cut", [1, 5, 12])

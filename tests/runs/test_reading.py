@@ -24,6 +24,7 @@ from spr_plugin.report.page import write_report
 from spr_plugin.runs.layout import LAYOUT, Folder
 from spr_plugin.runs.lock import lock
 from spr_plugin.runs.manifest import Changes, bind, settings_of
+from spr_plugin.runs.steps import StepLog
 
 SPACE = Space.pixels(90, 60)
 IMAGE = AnnotatedImage(
@@ -251,6 +252,23 @@ def test_no_file_that_a_folder_names_is_run_and_texts_show_without_boxes(tmp_pat
         assert mark.exists()
     finally:
         manager().unregister(name=str(file.resolve()))
+
+
+@pytest.mark.parametrize("part", ["", "manifest.json", "pairs", "pairs/rank-00000.jsonl", "dpo/log.jsonl"])
+def test_what_may_not_be_read_is_named_and_called_nothing_else(tmp_path, ordinary_user, part):
+    """Least of all damaged, or somebody else's."""
+    folder = finished(tmp_path / "spr")
+    StepLog(folder).append({"step": 1})
+    tmp_path.chmod(0o755)
+    mode = (folder.path / part).stat().st_mode
+    (folder.path / part).chmod(0)
+    with ordinary_user, pytest.raises(UserError) as refused:
+        run = runs.open(tmp_path)
+        list(run.records("pairs")), run.steps
+    (folder.path / part).chmod(mode)
+    assert str(refused.value).startswith(
+        f"{folder.path / part} may not be read (Permission denied): run this as"
+    )
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -271,6 +272,31 @@ def test_marked_pairs_are_left_out(output, tmp_path):
     (run / "spr-marks.jsonl").write_text("a torn line")
     with pytest.raises(UserError, match=r"spr-marks.jsonl:1: is no mark"):
         export(str(run), "trl", str(tmp_path / "c"))
+
+
+def test_marks_that_mark_nothing_of_the_run_are_told(output, tmp_path, capsys):
+    marks = tmp_path / "mine.jsonl"
+    for text, line in [
+        ("", "is empty; no pair is left out by it"),
+        ('{"pair": "x"}', "1 of its 1 pairs, such as x, are not of this run"),
+    ]:
+        marks.write_text(text)
+        export(str(output), "llava", str(tmp_path / f"to{len(text)}"), marks=str(marks))
+        assert f"--marks {marks}: {line}" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_named_by_its_flag(output, tmp_path, monkeypatch):
+    """No draft's name, which nobody has typed, whenever it comes out."""
+    with pytest.raises(UserError, match="^--to /proc/x: /proc cannot be written to$"):
+        export(str(output), "trl", "/proc/x")
+
+    def full(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=f"^--to {tmp_path}/to: No space left") as refused:
+        export(str(output), "trl", str(tmp_path / "to"))
+    assert ".tmp" not in str(refused.value) and not os.listdir(tmp_path)
 
 
 def test_pictures_that_are_gone_are_named(output, tmp_path):

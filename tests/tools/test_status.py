@@ -179,6 +179,37 @@ def test_other_records_of_a_log_that_many_runs_share_are_not_counted(tmp_path):
     assert (stage["done"], stage["total"]) == (2, 3)
 
 
+def test_how_many_pairs_were_made_and_what_became_of_them(tmp_path):
+    folder = bound(tmp_path)
+    folder.log("pairs").append(*({"id": f"p{n}", "query": f"q{n}"} for n in range(5)))
+    folder.log("pairs").append(*({"id": str(n), "query": str(n), "skip": "none_worse"} for n in range(3)))
+    assert look_at(folder, 0.0)["pairs"] == {"made": 5, "train": None, "left_out": {}}
+    assert "  pairs made: 5" in lines_of(read_status(tmp_path))
+    # Measured, and one of other settings; whether the rest is too long is not known before all are.
+    folder.log("lengths").append(*({"id": f"l{n}", "pair": f"p{n}", "fits": True} for n in (0, 1, 2, 9)))
+    assert look_at(folder, 0.0)["pairs"]["train"] is None
+    folder.log("reference").append({"id": "r0", "pair": "p0"})
+    manifest = json.loads(folder.manifest.read_text())
+    manifest["config"]["spr_exclude_pairs"] = {"path": "marks", "pairs": ["p2", "of another run"]}
+    write_json(folder.manifest, manifest)
+    left_out = {"marked": 1, "held out or too long": 2}
+    assert look_at(folder, 0.0)["pairs"] == {"made": 5, "train": 2, "left_out": left_out}
+    told = lines_of(read_status(tmp_path))
+    assert "  pairs made: 5, of which 2 train (left out: marked 1, held out or too long 2)" in told
+
+
+def test_lines_that_are_no_records_are_told_and_not_counted(tmp_path):
+    folder = answering(tmp_path)
+    with open(folder.log("candidates").path, "ab") as log:
+        log.write(b'garbage\n\n{"id": "c9"}\n')
+    with open(folder.log("candidates", 1).path, "ab") as log:
+        log.write(b'{"id": "being writ')
+    (stage,) = [one for one in look_at(folder, time.time())["stages"] if one["stage"] == "candidates"]
+    assert (stage["done"], stage["total"], stage["damaged"]) == (5, 8, 2)
+    told = "\n".join(lines_of(read_status(tmp_path)))
+    assert "candidates 5 of 8 answers" in told and "(2 damaged lines)" in told
+
+
 def begun_half(folder):
     (folder.path / "candidates" / "begun.json").write_text('{"time": 1')
 
@@ -244,6 +275,22 @@ def unreadable_log(folder):
     (folder.path / "candidates").chmod(0)
 
 
+def unreadable_manifest(folder):
+    """Not damaged, and nothing to move away."""
+    training(folder.path)
+    folder.manifest.chmod(0)
+
+
+def unreadable_records(folder):
+    training(folder.path)
+    folder.log("candidates").path.chmod(0)
+
+
+def unreadable_note(folder):
+    training(folder.path)
+    (folder.path / "candidates" / "begun.json").chmod(0)
+
+
 BAD = {
     empty: "no SPR run here",
     foreign: "written by no run of ours",
@@ -251,8 +298,11 @@ BAD = {
     older: f"by spr-plugin 0.0.1 in layout {LAYOUT - 1}",
     strange: "holds what this version cannot read",
     a_file: "no SPR run here",
-    unreadable: "Permission denied",
-    unreadable_log: "Permission denied",
+    unreadable: "/run may not be read (Permission denied)",
+    unreadable_log: "/run/candidates may not be read (Permission denied)",
+    unreadable_manifest: "/run/manifest.json may not be read (Permission denied)",
+    unreadable_records: "/run/candidates/rank-00000.jsonl may not be read (Permission denied)",
+    unreadable_note: "/run/candidates/begun.json may not be read (Permission denied)",
 }
 
 

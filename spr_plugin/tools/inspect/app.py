@@ -34,6 +34,7 @@ from spr_plugin.tools.inspect import pictures
 from spr_plugin.tools.inspect.choosing import ORDERS, Wanted, around, page_of
 from spr_plugin.tools.inspect.indexed import STRANGE, IndexedRound, IndexedRun
 from spr_plugin.tools.inspect.items import Item, pair_item, query_item, shown
+from spr_plugin.tools.inspect.layers import apart
 from spr_plugin.tools.inspect.rows import Row
 
 HERE = Path(__file__).parent
@@ -115,7 +116,11 @@ class Pages:
             all=sum(self.run.facets["state"].values()),
             marks=marks,
             meaning=self.meaning,
-            notices=[*self.run.notices(), *filter(None, [broken, _lost_line(lost)])],
+            notices=[
+                *Wanted.strange(request.query_params),
+                *self.run.notices(),
+                *filter(None, [broken, _lost_line(lost)]),
+            ],
             left_out=left_out,
         )
 
@@ -137,7 +142,8 @@ class Pages:
             "before": before,
             "behind": behind,
         }
-        notices = [*self.run.notices(), *([broken] if broken else []), *item.notes]
+        strange = Wanted.strange(request.query_params)
+        notices = [*strange, *self.run.notices(), *([broken] if broken else []), *item.notes]
         return self.page(name, item=item, wanted=wanted, notices=notices, marks=marks, **neighbours)
 
     async def query(self, request: Request) -> Response:
@@ -167,21 +173,30 @@ class Pages:
     async def picture(self, request: Request) -> Response:
         one, row = self._known(request, "query")
         read = one.recipe.read if one.recipe else Query.from_record
+        number = request.path_params["number"]
         try:
-            picture = read(one.records("queries", row.id)[0]).pictures[request.path_params["number"]]
+            shown_to_it = read(one.records("queries", row.id)[0]).pictures
+            if number >= len(shown_to_it):
+                raise UserError(
+                    f"Query {row.id} has no picture {number}; they go from 0 to {len(shown_to_it) - 1}."
+                )
+            picture = shown_to_it[number]
             of = pictures.thumbnail if "small" in request.query_params else pictures.served
             content, kind = of(picture, self.run.images)
         except STRANGE as error:
-            raise HTTPException(404, str(error)) from None
+            raise HTTPException(404, _why(error)) from None
         return Response(content, media_type=kind)
 
     async def trouble(self, request: Request, error: Exception) -> Response:
         """A page in place of a traceback, whatever a folder that somebody sent holds."""
         if isinstance(error, HTTPException):
             return self.page("trouble.html", error.status_code, message=error.detail)
-        known = isinstance(error, UserError)
-        message = str(error) if known else f"A record is none that this version can show ({error!r})."
-        return self.page("trouble.html", 503, message=message)
+        return self.page("trouble.html", 503, message=_why(error))
+
+
+def _why(error: Exception) -> str:
+    known = isinstance(error, UserError)
+    return str(error) if known else f"A record is none that this version can show ({error!r})."
 
 
 @functools.cache
@@ -191,7 +206,7 @@ def templates() -> jinja2.Environment:
     made = jinja2.Environment(
         autoescape=True, loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"part": lambda id: quote(id, safe="", errors="replace"), "shown": shown}
+    made.filters |= {"part": lambda id: quote(id, safe="", errors="replace"), "shown": shown, "apart": apart}
     return made
 
 

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from spr_plugin.progress import counted
@@ -42,6 +43,22 @@ class Wanted:
     def of(cls, asked: Mapping[str, str]) -> Wanted:
         """Of an address's fields; one that is not known is not looked at."""
         return cls(**{f.name: asked.get(f.name, "").strip() for f in fields(cls)})
+
+    @classmethod
+    def strange(cls, asked: Mapping[str, str]) -> list[str]:
+        """What of an address's fields the list does not follow, a sentence each."""
+        known = {"page", *(f.name for f in fields(cls))}
+        lines = [
+            f"{name}: no filter has this name; it is not looked at." for name in asked if name not in known
+        ]
+        for name, words in (("low", "score from"), ("high", "score to"), ("page", "page")):
+            given = asked.get(name, "").strip()
+            if given and number(given, None) is None:
+                lines.append(f"{words}: {given} is no number; it is not looked at.")
+        if (sort := asked.get("sort", "").strip()) not in ORDERS:
+            names = ", ".join(filter(None, ORDERS))
+            lines.append(f"sort: {sort} is no order, as {names} are; the list is as in the logs.")
+        return lines
 
     @property
     def address(self) -> str:
@@ -89,7 +106,10 @@ def chosen(
     return sorted(filter(fits, rows), key=sort_key)
 
 
-def number(text: str, otherwise: float) -> float:
+T = TypeVar("T", float, None)
+
+
+def number(text: str, otherwise: T) -> float | T:
     """The number that somebody typed, or what holds where it is none."""
     try:
         value = float(text.replace(",", "."))

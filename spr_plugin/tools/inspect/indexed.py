@@ -9,7 +9,7 @@ from typing import Any
 
 from spr_plugin import runs
 from spr_plugin.errors import UserError
-from spr_plugin.files import AnyPath, disk_errors
+from spr_plugin.files import AnyPath, read_errors
 from spr_plugin.lines import one_line
 from spr_plugin.marks import Marks, beside, marks_at
 from spr_plugin.runs import SavedRun
@@ -194,7 +194,7 @@ class IndexedRun:
 
 def manifest_state(folder: Folder) -> tuple[int, int] | None:
     """Another one where a run begins anew in the folder; None where there is none."""
-    with disk_errors(folder.path):
+    with read_errors(folder.path):
         if not folder.manifest.exists():
             return None
         status = folder.manifest.stat()

@@ -8,13 +8,17 @@ size of the page.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import NamedTuple
 
 from spr_plugin.recipes.base import Mark
 
 WIDTH = 1000.0  # of every picture
 LINE, LETTER = 3.0, 24.0  # how thick, how high
+WIDE = 0.62  # a letter, by its height
+MOVES = 6  # along an edge, by a label's width each, that a label may be moved
+Corners = tuple[float, float, float, float]
 
 
 class Kind(NamedTuple):
@@ -44,6 +48,7 @@ KINDS: Mapping[str, Kind] = {
     "chosen": Kind("C", -1, False, True, "a box of the chosen text"),
     "rejected": Kind("X", 1, True, True, "a box of the rejected text"),
 }
+QUIET = ("said", "repaired")  # not shown at first on a pair's page, so that their labels give way
 WRITTEN = "written"  # by whatever text a mark is of: it takes that text's kind
 
 
@@ -122,6 +127,58 @@ def _drawn(mark: Mark, kind: str, number: int, again: int, size: tuple[int, int]
         how.right,
         mark.spans,
     )
+
+
+def apart(boxes: Iterable[Drawn], picture: Mapping[str, int]) -> list[Drawn]:
+    """The boxes of a picture, whichever texts they are of, their labels moved where they would lie on others.
+
+    Args:
+        picture: its "number", "width" and "height".
+    """
+    height = WIDTH * picture["height"] / picture["width"]
+    own = [box for box in boxes if box.picture == picture["number"]]
+    taken: list[Corners] = []
+    moved: dict[int, Drawn] = {}
+    for number in sorted(range(len(own)), key=lambda number: own[number].kind in QUIET):
+        box = best = own[number]
+        least = 2.0
+        for other in _ways(box, height):
+            covered = max((_share(_label(other), one) for one in taken), default=0.0)
+            if covered < least:
+                best, least = other, covered
+            if least == 0.0:
+                break
+        moved[number] = best
+        taken.append(_label(best))
+    return [moved[number] for number in range(len(own))]
+
+
+def _ways(box: Drawn, height: float) -> Iterable[Drawn]:
+    """The box with its label where it is, along that edge, and at its other edges and corners."""
+    left, top, wide, high = box.exact
+    above, below = top - LINE * 2, top + high + LETTER
+    width = _label(box)[2] - _label(box)[0]
+    heights = sorted({above, below, top + LETTER, top + high - LINE * 2}, key=lambda y: abs(y - box.at[1]))
+    yield box
+    for y, right, move in product(heights, (box.right, not box.right), range(MOVES)):
+        start = box.at[0] if right == box.right else left + wide if right else left
+        x = start + width * move * (-1 if right else 1)
+        if (x - width if right else x) >= 0 and (x if right else x + width) <= WIDTH:
+            yield replace(box, at=(round(x, 2), round(min(max(y, LETTER), height - LINE), 2)), right=right)
+
+
+def _label(box: Drawn) -> Corners:
+    """Left, top, right and bottom of its letters, about."""
+    (x, y), width = box.at, LETTER * WIDE * len(box.label) + LINE
+    left = x - width if box.right else x
+    return left, y - LETTER * 0.8, left + width, y + LINE
+
+
+def _share(one: Corners, other: Corners) -> float:
+    """How much of `one` lies under the other."""
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    high = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, wide) * max(0.0, high) / ((one[2] - one[0]) * (one[3] - one[1]))
 
 
 def _rounded(*values: float) -> tuple[float, float, float, float]:

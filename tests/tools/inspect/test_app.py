@@ -385,6 +385,41 @@ def test_what_is_not_there_is_a_page_that_says_so(made_run, pages, address):
         assert "trouble" in Page(response, 404).ids
 
 
+@pytest.mark.parametrize("number", [1, 7, 99999999999999999999])
+def test_a_picture_that_a_query_has_not_is_named(made_run, pages, number):
+    id = made_run.queries[0].id
+    page = Page(pages(made_run.output).get(f"/picture/{id}/{number}"), 404)
+    assert f"Query {id} has no picture {number}; they go from 0 to 0." in page.text
+
+
+def test_what_an_address_asks_and_is_not_followed_is_told(made_run, pages):
+    browser, pair = pages(made_run.output), made_run.pairs[0]["id"]
+    for address in ("/", f"/pair/{pair}"):
+        page = Page(browser.get(address, params={"low": "abc", "sort": "best"}))
+        assert "score from: abc is no number" in page.text and "sort: best is no order" in page.text
+        assert "no number" not in Page(browser.get(address, params={"low": "", "sort": ""})).text
+
+
+def test_what_is_asked_about_has_a_light_line_under_its_own(made_run, pages):
+    """Grey dots alone are not seen on grey, nor on a dark picture."""
+    page = Page(pages(made_run.output).get(f"/pair/{made_run.pairs[0]['id']}"))
+    (under,) = page.all("rect", **{"class": "under"})
+    lines = [
+        {name: one[name] for name in ("x", "y", "width", "height")}
+        for one in page.all("rect", **{"class": "line"})
+    ]
+    assert {name: under[name] for name in ("x", "y", "width", "height")} in lines
+    style = (ROOT / "spr_plugin/tools/inspect/static/inspect.css").read_text()
+    assert ".under { fill: none; stroke: #fff;" in style
+
+
+def test_a_mark_is_refused_where_the_marks_cannot_be_read(made_run, pages):
+    marks, pair = made_run.output / "spr-marks.jsonl", made_run.pairs[0]["id"]
+    marks.write_text("torn")
+    answer = pages(made_run.output).post(f"/pair/{pair}/mark", data={"do": "mark", "note": ""}, headers=OURS)
+    assert f"not marked: {marks}:1: is no mark" in Page(answer, 503).text and marks.read_text() == "torn"
+
+
 def test_a_recipe_of_several_pictures_shows_each_with_its_own_words(tiny_world, objects_csv, pages, tmp_path):
     world, lab = tiny_world(spr=4), str(ROOT / "examples" / "lab_plugin" / "lab_spr.py")
     load_file(lab)

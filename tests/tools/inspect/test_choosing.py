@@ -21,6 +21,28 @@ def ids(**asked):
 
 
 @pytest.mark.parametrize(
+    "asked, line",
+    [
+        ({"low": "abc"}, "score from: abc is no number; it is not looked at."),
+        ({"high": " nan "}, "score to: nan is no number; it is not looked at."),
+        ({"page": "two"}, "page: two is no number; it is not looked at."),
+        (
+            {"sort": "best"},
+            "sort: best is no order, as widest, narrowest, highest, lowest are; the list is as in the logs.",
+        ),
+        ({"lo": "0.5"}, "lo: no filter has this name; it is not looked at."),
+    ],
+)  # fmt: skip
+def test_what_of_an_address_is_not_followed_is_told(asked, line):
+    assert Wanted.strange(asked) == [line]
+
+
+def test_what_is_followed_is_not_told():
+    assert Wanted.strange({"low": "0,5", "high": "", "sort": "lowest", "page": "2", "text": "abc"}) == []
+    assert Wanted.strange({}) == []
+
+
+@pytest.mark.parametrize(
     "asked, found",
     [
         ({}, "abecd"),

@@ -1,11 +1,13 @@
 """Where boxes lie over a picture: the exact box is exact, and lines of different kinds lie side by side."""
 
+import random
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 
 from spr_plugin.recipes.base import Mark
-from spr_plugin.tools.inspect.layers import KINDS, LINE, WIDTH, drawn
+from spr_plugin.tools.inspect.layers import KINDS, LETTER, LINE, WIDTH, _label, _share, apart, drawn
 
 SIZES = [(640, 480), (33, 2000)]
 
@@ -48,3 +50,44 @@ def test_labels_of_equal_boxes_stand_side_by_side_on_the_picture():
     boxes = drawn([Mark("written", (0, 0, 640, 480))] * 3, "chosen", SIZES)
     assert len({box.at for box in boxes}) == 3
     assert all(0 <= box.at[0] <= WIDTH and 0 <= box.at[1] <= 750 for box in boxes)
+
+
+PICTURE = {"number": 0, "width": 640, "height": 480}
+
+
+def overlaps(boxes):
+    pairs = combinations(map(_label, boxes), 2)
+    return sum(max(_share(one, other), _share(other, one)) > 0 for one, other in pairs)
+
+
+def test_labels_of_all_texts_are_moved_apart_and_stay_on_the_picture():
+    """Each text's boxes know nothing of the others', whose corners may be where theirs are."""
+    rng = random  # which every test begins alike
+    for _ in range(20):
+        corner = lambda: (rng.choice((0, 100, 300)), rng.choice((0, 90, 200)))
+        marks = [Mark("written", (x, y, x + 340, y + 280)) for x, y in (corner() for _ in range(4))]
+        kinds = "said repaired chosen rejected".split()
+        boxes = [box for kind in kinds for box in drawn(marks, kind, SIZES)]
+        moved = apart(boxes, PICTURE)
+        assert overlaps(moved) == 0 < overlaps(boxes)
+        assert [(box.key, box.line, box.exact) for box in moved] == [
+            (box.key, box.line, box.exact) for box in boxes
+        ]
+        for left, top, right, bottom in map(_label, moved):
+            assert left >= -LETTER and right <= WIDTH + LETTER and top >= 0 and bottom <= 750
+
+
+def test_a_label_alone_stays_where_it_is_and_what_is_hidden_at_first_gives_way():
+    (chosen,), (repaired,) = (
+        drawn([Mark("written", (10, 10, 90, 90))], kind, SIZES) for kind in ("chosen", "repaired")
+    )
+    assert apart([chosen], PICTURE) == [chosen]
+    where = replace(repaired, at=chosen.at, right=chosen.right)
+    first, second = apart([where, chosen], PICTURE)
+    assert second == chosen and first.at != chosen.at
+    assert apart([replace(chosen, picture=1)], PICTURE) == []
+
+
+def test_more_labels_than_there_is_room_for_are_all_there():
+    boxes = drawn([Mark("written", (0, 0, 5, 5))] * 300, "chosen", SIZES)
+    assert [box.key for box in apart(boxes, PICTURE)] == [box.key for box in boxes]
