@@ -139,18 +139,6 @@ def open_image(source: PictureSource, record_id: str | None = None) -> Image.Ima
     return make(picture, source.steps) if isinstance(source, MadePicture) else picture
 
 
-def as_rgb(picture: Image.Image, name: str) -> Image.Image:
-    """A picture that somebody has in memory, as :func:`open_image` gives those of files. UserError, which
-    begins with `name`, for one that cannot be read or has over 8 bits."""
-    if picture.mode in DEEP_MODES:
-        raise UserError(f"{name}: {picture.mode}: more than 8 bits a channel, which hosts see as white")
-    try:
-        return picture.convert("RGB")
-    except Exception as error:  # it may be read from a broken file only now
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UserError(f"{name}: {picture!r} cannot be read ({why})") from None
-
-
 def image_size(source: PictureSource) -> tuple[int, int] | str:
     """:func:`header_size`, or the reason to leave the picture out (see `BadImage`)."""
     try:

@@ -14,7 +14,7 @@ from PIL import Image
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import AnnotatedImage, Annotation, label_of, usable
-from spr_plugin.data.pictures import as_rgb, open_image
+from spr_plugin.data.pictures import DEEP_MODES, open_image
 from spr_plugin.devices import refuse_no_device
 from spr_plugin.errors import UserError
 from spr_plugin.flags import refuse_unknown
@@ -166,7 +166,7 @@ def _asked(image: Picture, region: Corners, objects: Objects) -> tuple[Image.Ima
     if not isinstance(image, (str, os.PathLike, Image.Image)):
         how = "PIL.Image.fromarray(image) makes one of an array"
         raise UserError(f"image: give a picture of PIL or the path of one, not {kind(image)}; {how}")
-    picture = as_rgb(image, "image") if isinstance(image, Image.Image) else open_image(image)
+    picture = _rgb(image) if isinstance(image, Image.Image) else open_image(image)
     path = str(getattr(image, "filename", "")) if isinstance(image, Image.Image) else str(image)
     space = Space.pixels(*picture.size)
     truth = tuple(
@@ -180,6 +180,17 @@ def _asked(image: Picture, region: Corners, objects: Objects) -> tuple[Image.Ima
             f"objects: none of {len(truth)} lies in the region by half of its area, to measure by"
         )
     return picture, query
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """A picture in memory as those of files are; UserError for one that cannot be read or has over 8 bits."""
+    if image.mode in DEEP_MODES:
+        raise UserError(f"image: {image.mode}: more than 8 bits a channel, which hosts see as white")
+    try:
+        return image.convert("RGB")
+    except Exception as error:  # it may be read from a broken file only now
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UserError(f"image: {image!r} cannot be read ({why})") from None
 
 
 def _object(given: tuple[str, Corners], space: Space, number: int) -> Annotation:
