@@ -76,10 +76,11 @@ class Axis:
 
 
 def _bounds(values: Iterable[float]) -> tuple[float, float]:
-    """Of an axis that shows these values; some room where they are all one."""
+    """Of an axis that shows these values; some room where they are all one, or as good as one: between two
+    neighbours among floats there is no place for ticks."""
     values = list(values) or [0.0]
     low, high = min(values), max(values)
-    room = 0.0 if high > low else abs(low) / 2 or 0.5
+    room = 0.0 if high - low > max(1e-9 * max(abs(low), abs(high)), 1e-200) else abs(low) / 2 or 0.5
     return low - room, high + room
 
 
