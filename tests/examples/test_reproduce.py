@@ -173,7 +173,9 @@ def test_the_embedded_weights_are_taught_on_no_other_split():
 
 def test_the_questions_have_their_answers(tmp_path, small):
     asked = run.evaluation_data(tmp_path, "test")
-    shown = {str(place): scene for place, scene in enumerate(scenes.scenes("test", 10, 90))}
+    shown = {
+        str(place): scene for place, scene in enumerate(scenes.scenes("test", 10, plan.ASKED_SEEDS["test"]))
+    }
     rows = {
         kind: [json.loads(line) for line in (asked / kind / "val.jsonl").open()]
         for kind in ("presence", "color", "phrases")

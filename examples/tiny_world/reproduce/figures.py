@@ -64,7 +64,8 @@ def findings(results: Path) -> dict:
         },
         "stages": {name: stage(found[name][min(found[name])]) for name in STAGES if name in found},
         "bare_names": targets.bare_names(found.get(plan.MAIN, {})),
-        "core_hours": sum(unit["seconds"] for units in found.values() for unit in units.values()) / 3600,
+        "core_hours": sum(unit.get("seconds", 0) for units in found.values() for unit in units.values())
+        / 3600,
         "moves": moves(found),
         "grpo": spent(found),
         "why": {
@@ -77,7 +78,10 @@ def findings(results: Path) -> dict:
         "method": reached(results, plan.PLANS["method"]),
     }
     facts = rounded({**facts, "state": state(facts)})
-    return {**facts, "targets": rounded(targets.judged(facts))}  # of what the docs print
+    judged = rounded(targets.judged(facts))  # of what the docs print
+    of_main = [name for name, target in targets.TARGETS.items() if target.place[0] == "main"]
+    missed = [name for name in of_main if judged[name]["met"] is False]
+    return {**facts, "targets": judged, "tried_for": missed}
 
 
 def compared(
