@@ -100,7 +100,6 @@ def test_the_drawing_of_the_house_names_every_room():
 DIALECT = {"found", "held", "place", "said"}
 # What bears one all the same.
 SPOKEN = {
-    "spr_plugin.config.files": {"found"},  # what a file holds beside the sections that are asked for
     "spr_plugin.runs.growing": {"found"},  # a method: the keys of records in which a text was
     "spr_plugin.runs.log": {"held"},  # a method: the ids that a log holds
     "spr_plugin.runs.moved": {"found", "place"},  # where a picture's file lies, and may lie

@@ -58,11 +58,11 @@ def _sections(config: QueriesFlags) -> tuple[dict[str, Values], list[str]]:
     if given is None or isinstance(given, dict):  # of a run that is opened: what its manifest holds
         return dict(given or {}), []
     file = f"--spr_recipe_config {given}"
-    found = read_settings(given, file, yaml=not given.lower().endswith(".json"))
-    sections = {name: found[name] or {} for name in config.recipes() if name in found}
+    content = read_settings(given, file, yaml=not given.lower().endswith(".json"))
+    sections = {name: content[name] or {} for name in config.recipes() if name in content}
     if wrong := [name for name, section in sections.items() if not isinstance(section, dict)]:
         raise UserError(_no_section(file, wrong[0]))
-    return sections, [str(name) for name in found if name not in sections]
+    return sections, [str(name) for name in content if name not in sections]
 
 
 def _no_section(file: str, name: str) -> str:
