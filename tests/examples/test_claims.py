@@ -135,7 +135,7 @@ def test_the_committed_json_is_made_of_the_committed_results(committed, monkeypa
     found = paired.load(tables.RESULTS)
     assert same(paired.against(found, paired.BASE, "main", "rec"), committed["main"]["rec"], set())
     monkeypatch.setattr(figures.metrics, "RESAMPLES", 20)
-    drawn = {"low", "high", "p", "verdict", "met", "above", "below", "resamples"}
+    drawn = {"low", "high", "p", "verdict", "met", "above", "below", "resamples", "tried_for"}
     assert same(figures.findings(tables.RESULTS), committed, drawn)
 
 
