@@ -1,0 +1,300 @@
+"""What the study of recipes found → docs/recipes-measured.json, and the tables that docs/generate.py puts on
+the recipes' pages. Every word of a gain follows from its interval (reproduce/words.py).
+
+    python examples/tiny_world/recipes_study/report.py
+    python docs/generate.py
+"""
+
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "reproduce"), str(HERE.parent)]  # scripts, no packages
+
+import figures  # noqa: E402
+import paired  # noqa: E402
+import settings  # noqa: E402
+import words  # noqa: E402
+from spr_plugin.files import read_json, write_text  # noqa: E402
+
+ROOT = HERE.parents[2]
+RESULTS, FACTS = HERE / "results", ROOT / "docs" / "recipes-measured.json"
+BASE, AFTER, EMBEDDED = "cold start", "DPO", "embedded"
+TRIED = ("0.5", "0.8", "0.9")
+# SPR's own questions: task → its figures that are shown.
+OWN = {
+    "rec": [f"Acc@{t}" for t in TRIED],
+    "phrases": ["Acc@0.5"],
+    "description": ["mIoU", "precision", "recall"],
+    "presence": ["accuracy"],
+    "color": ["accuracy"],
+}
+TITLES = {
+    "rec": "referring expressions",
+    "phrases": "phrase grounding",
+    "description": "descriptions",
+    "presence": "questions on presence",
+    "color": "questions on colour",
+    "exact": "right answers",
+    "answer": "right answers",
+    "format": "answers in form",
+    "scene": "boxes of the scene, S",
+    "reward": "reward",
+}
+
+
+# --- results
+
+
+def file_name(what: Mapping) -> str:
+    """Of a result."""
+    parts = [what.get("recipe"), what["variant"], what.get("worked"), what.get("rate"), what.get("seed")]
+    name = "-".join(str(part).replace(" ", "-") for part in parts if part is not None)
+    return f"validation/{name}.json" if what["split"] == "val" else f"{name}.json"
+
+
+def packed(details: Iterable[Mapping]) -> dict:
+    """lmms-eval's samples of a recipe → {"figures", "kinds", "pictures": {picture: [[kind, value …] …]}}, a
+    kind as its place in `kinds`; pictures are the scenes that were asked about.
+    """
+    rows: dict[str, list] = {}
+    names: list[str] = []
+    for document in sorted(details, key=lambda document: document["id"]):
+        (item,) = document["items"]
+        *names, of_kind = item["figures"]
+        values = [round(item["figures"][name][0], 3) for name in names]
+        whole = [int(value) if value == int(value) else value for value in values]
+        rows.setdefault(Path(document["image"]).stem, []).append([of_kind.split(" ", 1)[1], *whole])
+    kinds = sorted({row[0] for own in rows.values() for row in own})
+    numbered = {
+        picture: [[kinds.index(kind), *values] for kind, *values in own] for picture, own in rows.items()
+    }
+    return {"figures": names, "kinds": kinds, "pictures": numbered}
+
+
+def load(folder: Path, recipe: str) -> list[dict]:
+    """The results of a recipe, its questions' samples as paired.py reads them."""
+    found = [read_json(file) for file in sorted(folder.glob(f"{recipe}-*.json"))]
+    for unit in found:
+        own = unit["samples"].pop(f"spr_{recipe}")
+        unit["samples"][f"spr_tiny_world_{recipe}"] = unpacked(own, settings.RECIPES[recipe].main)
+    return found
+
+
+def unpacked(own: Mapping, main: str) -> dict:
+    """Rows of value and weight of each figure, and of `main` for each kind of question."""
+    place = own["figures"].index(main)
+
+    def row(kind: int, values: Sequence[float]) -> list[float]:
+        plain = [part for value in values for part in (value, 1)]
+        of_kinds = [
+            part
+            for number in range(len(own["kinds"]))
+            for part in ((values[place], 1) if number == kind else (0, 0))
+        ]
+        return [*plain, *of_kinds]
+
+    pictures = {
+        picture: [row(kind, values) for kind, *values in rows] for picture, rows in own["pictures"].items()
+    }
+    return {"figures": [*own["figures"], *own["kinds"]], "pictures": pictures}
+
+
+# --- findings
+
+
+def findings(results: Path = RESULTS) -> dict:
+    """All that the docs say, as plain data."""
+    embedded = read_json(results / f"{EMBEDDED}.json")
+    table = {name: found(results, name, embedded) for name in settings.RECIPES}
+    return figures.rounded({name: one for name, one in table.items() if one})
+
+
+def found(results: Path, recipe: str, embedded: Mapping | None) -> dict:
+    """What was found of one recipe; {} where it was not measured on held-out scenes."""
+    units = load(results, recipe)
+    before = [unit for unit in units if unit["variant"] == BASE]
+    after = sorted((unit for unit in units if unit["variant"] == AFTER), key=lambda unit: unit["seed"])
+    if not before or not after:
+        return {}
+    own = {task: paired.gains(before, after, task) for task in OWN}
+    cold = {task: paired.gains([embedded], before, task) for task in OWN} if embedded else {}
+    return {
+        "seeds": [unit["seed"] for unit in after],
+        "rate": after[0]["rate"],
+        "worked": before[0]["worked"],
+        "conversations": before[0]["conversations"],
+        "questions": paired.gains(before, after, recipe),
+        "kinds": sorted(before[0]["samples"][f"spr_tiny_world_{recipe}"]["figures"][kinds_from(recipe) :]),
+        "own": shown(own),
+        "cold start": shown(cold),
+        "stages": [{name: unit[name] for name in ("counts", "answers", "by kind", "terms")} for unit in after],
+        "validation": validation(results / "validation", recipe),
+    }
+
+
+def kinds_from(recipe: str) -> int:
+    """How many figures the recipe measures, before those of single kinds."""
+    return {"spatial_ssrl": 3, "spatial_thinker": 4}[recipe]
+
+
+def shown(tasks: Mapping[str, Mapping]) -> dict:
+    return {task: {name: rows[name] for name in OWN[task] if name in rows} for task, rows in tasks.items()}
+
+
+def validation(folder: Path, recipe: str) -> dict:
+    """Cold starts by size and rates, on validation scenes."""
+    units, main = load(folder, recipe), settings.RECIPES[recipe].main
+    before = {unit["worked"]: unit for unit in units if unit["variant"] == BASE}
+    after = {unit["rate"]: unit for unit in units if unit["variant"] == AFTER}
+    sizes = {}
+    for worked, unit in sorted(before.items()):
+        rows = paired.gains([unit], [unit], recipe)
+        sizes[str(worked)] = {name: row["a"] for name, row in rows.items()}
+    rates = {}
+    for rate, unit in sorted(after.items(), key=lambda one: float(one[0])):
+        rows = paired.gains([before[unit["worked"]]], [unit], recipe)
+        rates[rate] = {name: rows[name] for name in (main, "reward")} | {"counts": unit["counts"]}
+    return {"sizes": sizes, "rates": rates}
+
+
+def write(results: Path = RESULTS, file: Path = FACTS) -> None:
+    """The JSON, a line for each row."""
+    written = json.dumps(findings(results), indent=1, ensure_ascii=False)
+    written = re.sub(r"\{[^{}]*\}", lambda row: " ".join(row[0].split()), written)
+    write_text(file, written + "\n")
+
+
+# --- tables
+
+
+def measured(recipe: str, facts: Mapping | None = None) -> str:
+    """What was found of a recipe, as the part of its page."""
+    facts = (read_json(FACTS) if facts is None else facts).get(recipe)
+    if not facts:
+        return "Not measured on the tiny world yet."
+    studied = settings.RECIPES[recipe]
+    return "\n".join(
+        [
+            *_how(facts, studied),
+            *_table("its own questions, held-out scenes", BASE, _questions(facts, studied)),
+            f"SPR's own questions, which the stage did not ask ({words.listed(TITLES[task] for task in OWN)}):",
+            "",
+            *_table("SPR's own questions", BASE, _own(facts["own"])),
+            *_lost(facts),
+            *_stages(facts),
+            *_tried(facts, studied),
+        ]
+    ).rstrip()
+
+
+def _how(facts: Mapping, studied: settings.Studied) -> list[str]:
+    asked = facts["questions"][studied.main]["n"]
+    seeds = words.listed(facts["seeds"])
+    return [
+        f"`{settings.STUDY}`: one cold start on {facts['worked']} worked answers and"
+        f" {facts['conversations']} scenes' own conversations by LLaVA's trainer, then the stage with seeds"
+        f" {seeds} (scenes, questions and sampling differ), measured by lmms-eval on {asked} questions about"
+        f" scenes that no training saw. Percent; points with {paired.COVERAGE} % bootstrap intervals over"
+        " scenes and seeds.",
+        "",
+    ]
+
+
+def _questions(facts: Mapping, studied: settings.Studied) -> list[tuple[str, Mapping]]:
+    rows = facts["questions"]
+    kinds = [(f"{kind}", rows[kind]) for kind in facts["kinds"]]
+    others = [(TITLES[name], row) for name, row in rows.items() if name in TITLES and name != studied.main]
+    return [(f"**{TITLES[studied.main]}**", rows[studied.main]), *kinds, *others]
+
+
+def _own(tasks: Mapping[str, Mapping]) -> list[tuple[str, Mapping]]:
+    return [
+        (f"{TITLES[task]}, {name.replace('Acc@', 'IoU ')}", row)
+        for task, rows in tasks.items()
+        for name, row in rows.items()
+    ]
+
+
+def _table(title: str, before: str, rows: Sequence[tuple[str, Mapping]]) -> list[str]:
+    lines = [f"| {title} | {before} | DPO | points (95 % interval) | | n |", "|---|--:|--:|:-:|---|--:|"]
+    for name, row in rows:
+        after = words.by_seed(row) if row["apart"] else words.percent(row["b"])
+        gain = "" if row["apart"] else f"{words.points(row['gain'])} ({words.interval(row)})"
+        lines.append(
+            f"| {name} | {words.percent(row['a'])} | {after} | {gain} | {words.word(row)} | {row['n']} |"
+        )
+    return [*lines, ""]
+
+
+def _lost(facts: Mapping) -> list[str]:
+    """What the cold start itself did to SPR's questions."""
+    told = [f"{name} {words.said(row)}" for name, row in _own(facts["cold start"])]
+    return [f"The cold start itself, against the embedded model: {'; '.join(told)}.", ""] if told else []
+
+
+def _stages(facts: Mapping) -> list[str]:
+    counts = [stage["counts"] for stage in facts["stages"]]
+    asked = [sum(sum(kind.values()) for kind in stage["by kind"].values()) for stage in facts["stages"]]
+    why = sum((Counter(kind) for stage in facts["stages"] for kind in stage["by kind"].values()), Counter())
+    pairs = why.pop("pair", 0)
+    rest = ", ".join(f"`{name}` {count}" for name, count in why.most_common())
+    return [
+        f"Questions asked by seed: {words.listed(asked)}, answers {words.listed(stage['answers'] for stage in facts['stages'])};"
+        f" pairs trained on {words.listed(one['preference pairs'] for one in counts)}. Of all questions {pairs}"
+        f" made a pair; the others: {rest or 'none'}.",
+        "",
+    ]
+
+
+def _tried(facts: Mapping, studied: settings.Studied) -> list[str]:
+    tried = facts["validation"]
+    sizes = "; ".join(
+        f"{worked} worked answers: {words.percent(one[studied.main])} right, {words.percent(one['format'])} in form"
+        for worked, one in tried["sizes"].items()
+    )
+    rates = "; ".join(
+        f"`{rate}` {words.said(rows[studied.main])}" for rate, rows in tried["rates"].items()
+    )
+    return [
+        f"Chosen on validation scenes, seed {settings.TUNED}, by right answers: cold start: {sizes}. Rate:"
+        f" {rates}; `{facts['rate']}` was taken.",
+        "",
+    ]
+
+
+def here(facts: Mapping | None = None) -> str:
+    """What the papers report beside what was found here: the table of docs/recipes.md."""
+    facts = read_json(FACTS) if facts is None else facts
+    rows = [
+        (
+            "SPR",
+            "LLaVA-1.5-7B and others, DPO",
+            "RefCOCO and Flickr30k gains that grow with the IoU threshold",
+            "[measured on the embedded world](results.md)",
+        )
+    ]
+    for recipe, paper in settings.PAPERS.items():
+        rows.append((paper.title, paper.model, paper.result, _in_short(recipe, facts.get(recipe))))
+    lines = ["| | paper's model | paper's result | here |", "|---|---|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _in_short(recipe: str, facts: Mapping | None) -> str:
+    if not facts:
+        return "rewards, tasks and whole runs are tested; no gain is claimed"
+    own = facts["questions"][settings.RECIPES[recipe].main]
+    rec = facts["own"]["rec"]["Acc@0.5"]
+    return (
+        f"on the tiny world, after a cold start: right answers {words.percent(own['a'])} →"
+        f" {words.percent(own['b'])}, {words.said(own)}; SPR's referring expressions at IoU 0.5"
+        f" {words.said(rec)} ([more]({settings.PAPERS[recipe].page}))"
+    )
+
+
+if __name__ == "__main__":
+    write()
