@@ -1,5 +1,5 @@
-"""The study of recipes: its flags parse, nothing asked is trained on, what is kept is what was measured, and the
-docs say what the committed results say.
+"""The study of recipes: its flags parse, nothing asked is trained on, what is kept is what was measured, and
+the docs say what the committed results say.
 """
 
 import copy
@@ -93,7 +93,11 @@ def detail(id, kind, right, image="000001.png"):
 
 
 def test_what_is_kept_is_read_as_it_was_measured():
-    asked = [detail("b", "position", 1.0), detail("a", "depth_order", 0.0), detail("c", "position", 0.0, "2.png")]
+    asked = [
+        detail("b", "position", 1.0),
+        detail("a", "depth_order", 0.0),
+        detail("c", "position", 0.0, "2.png"),
+    ]
     kept = report.packed(asked)
     assert kept["figures"] == ["exact", "format", "reward"] and kept["kinds"] == ["depth_order", "position"]
     assert kept["pictures"] == {"000001": [[0, 0, 1, 0.1], [1, 1, 1, 1]], "2": [[1, 0, 1, 0.1]]}
@@ -145,7 +149,9 @@ def test_other_results_are_other_words(committed, recipe):
         row = facts[recipe]["questions"][main]
         row.update(gain=(low + high) / 2, low=low, high=high, apart=False)
         assert f"{word}" in report.here(facts)
-        (line,) = [line for line in report.measured(recipe, facts).splitlines() if "| **right answers**" in line]
+        (line,) = [
+            line for line in report.measured(recipe, facts).splitlines() if "| **right answers**" in line
+        ]
         assert word in line
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "reproduce"), str(HERE.parent)]  # scripts, no packages
 
+import settings  # noqa: E402
+
 import figures  # noqa: E402
 import paired  # noqa: E402
-import settings  # noqa: E402
 import words  # noqa: E402
 from spr_plugin.files import read_json, write_text  # noqa: E402
 
@@ -43,7 +44,7 @@ TITLES = {
     "answer": "right answers",
     "format": "answers in form",
     "scene": "boxes of the scene, S",
-    "reward": "reward",
+    "reward": "mean reward",
 }
 
 
@@ -132,7 +133,9 @@ def found(results: Path, recipe: str, embedded: Mapping | None) -> dict:
         "kinds": sorted(before[0]["samples"][f"spr_tiny_world_{recipe}"]["figures"][kinds_from(recipe) :]),
         "own": shown(own),
         "cold start": shown(cold),
-        "stages": [{name: unit[name] for name in ("counts", "answers", "by kind", "terms")} for unit in after],
+        "stages": [
+            {name: unit[name] for name in ("counts", "answers", "by kind", "terms")} for unit in after
+        ],
         "validation": validation(results / "validation", recipe),
     }
 
@@ -178,91 +181,89 @@ def measured(recipe: str, facts: Mapping | None = None) -> str:
     if not facts:
         return "Not measured on the tiny world yet."
     studied = settings.RECIPES[recipe]
-    return "\n".join(
-        [
-            *_how(facts, studied),
-            *_table("its own questions, held-out scenes", BASE, _questions(facts, studied)),
-            f"SPR's own questions, which the stage did not ask ({words.listed(TITLES[task] for task in OWN)}):",
-            "",
-            *_table("SPR's own questions", BASE, _own(facts["own"])),
-            *_lost(facts),
-            *_stages(facts),
-            *_tried(facts, studied),
-        ]
-    ).rstrip()
+    lines = [
+        *_how(facts, studied),
+        *_table("its own questions", _questions(facts, studied)),
+        *_table("SPR's own questions", _own(facts["own"])),
+        *_cold_start(facts),
+        *_stages(facts),
+        *_tried(facts, studied),
+    ]
+    return "\n".join(lines).rstrip()
 
 
 def _how(facts: Mapping, studied: settings.Studied) -> list[str]:
     asked = facts["questions"][studied.main]["n"]
-    seeds = words.listed(facts["seeds"])
     return [
-        f"`{settings.STUDY}`: one cold start on {facts['worked']} worked answers and"
-        f" {facts['conversations']} scenes' own conversations by LLaVA's trainer, then the stage with seeds"
-        f" {seeds} (scenes, questions and sampling differ), measured by lmms-eval on {asked} questions about"
-        f" scenes that no training saw. Percent; points with {paired.COVERAGE} % bootstrap intervals over"
-        " scenes and seeds.",
+        f"One cold start by LLaVA's own trainer ({facts['worked']} worked answers, and conversations about"
+        f" {facts['conversations']} scenes so that SPR's questions are not unlearned), then the stage with"
+        f" seeds {words.listed(facts['seeds'])}, which differ in scenes, questions and sampling. lmms-eval"
+        f" asks {asked} of the recipe's questions and SPR's own, about scenes that no training saw. Percent,"
+        f" gains in points with {paired.COVERAGE} % bootstrap intervals over scenes and seeds"
+        f" (`{settings.STUDY}`).",
         "",
     ]
 
 
 def _questions(facts: Mapping, studied: settings.Studied) -> list[tuple[str, Mapping]]:
-    rows = facts["questions"]
-    kinds = [(f"{kind}", rows[kind]) for kind in facts["kinds"]]
+    rows, chance = facts["questions"], studied.chance
+    kinds = [(f"`{kind}` (by chance {chance[kind]})", rows[kind]) for kind in facts["kinds"]]
     others = [(TITLES[name], row) for name, row in rows.items() if name in TITLES and name != studied.main]
     return [(f"**{TITLES[studied.main]}**", rows[studied.main]), *kinds, *others]
 
 
 def _own(tasks: Mapping[str, Mapping]) -> list[tuple[str, Mapping]]:
     return [
-        (f"{TITLES[task]}, {name.replace('Acc@', 'IoU ')}", row)
+        (f"{TITLES[task]}, {name.replace('Acc@', 'IoU ').replace('mIoU', 'mean IoU')}", row)
         for task, rows in tasks.items()
         for name, row in rows.items()
     ]
 
 
-def _table(title: str, before: str, rows: Sequence[tuple[str, Mapping]]) -> list[str]:
-    lines = [f"| {title} | {before} | DPO | points (95 % interval) | | n |", "|---|--:|--:|:-:|---|--:|"]
+def _table(title: str, rows: Sequence[tuple[str, Mapping]]) -> list[str]:
+    lines = [f"| {title} | {BASE} | DPO | points | | n |", "|---|--:|--:|:-:|---|--:|"]
     for name, row in rows:
         after = words.by_seed(row) if row["apart"] else words.percent(row["b"])
         gain = "" if row["apart"] else f"{words.points(row['gain'])} ({words.interval(row)})"
-        lines.append(
-            f"| {name} | {words.percent(row['a'])} | {after} | {gain} | {words.word(row)} | {row['n']} |"
-        )
+        called = words.word(row)
+        lines.append(f"| {name} | {words.percent(row['a'])} | {after} | {gain} | {called} | {row['n']} |")
     return [*lines, ""]
 
 
-def _lost(facts: Mapping) -> list[str]:
+def _cold_start(facts: Mapping) -> list[str]:
     """What the cold start itself did to SPR's questions."""
     told = [f"{name} {words.said(row)}" for name, row in _own(facts["cold start"])]
-    return [f"The cold start itself, against the embedded model: {'; '.join(told)}.", ""] if told else []
+    return [f"The cold start itself, over the embedded model: {'; '.join(told)}.", ""] if told else []
 
 
 def _stages(facts: Mapping) -> list[str]:
-    counts = [stage["counts"] for stage in facts["stages"]]
-    asked = [sum(sum(kind.values()) for kind in stage["by kind"].values()) for stage in facts["stages"]]
-    why = sum((Counter(kind) for stage in facts["stages"] for kind in stage["by kind"].values()), Counter())
-    pairs = why.pop("pair", 0)
-    rest = ", ".join(f"`{name}` {count}" for name, count in why.most_common())
-    return [
-        f"Questions asked by seed: {words.listed(asked)}, answers {words.listed(stage['answers'] for stage in facts['stages'])};"
-        f" pairs trained on {words.listed(one['preference pairs'] for one in counts)}. Of all questions {pairs}"
-        f" made a pair; the others: {rest or 'none'}.",
-        "",
-    ]
+    """What became of the questions of all seeds, by kind."""
+    kinds: dict[str, Counter] = {}
+    for stage in facts["stages"]:
+        for kind, why in stage["by kind"].items():
+            kinds.setdefault(kind, Counter()).update(why)
+    names = sorted({name for why in kinds.values() for name in why} - {"pair"})
+    heads = " | ".join(["asked by the stage, all seeds", "questions", "pairs", *map("`{}`".format, names)])
+    lines = [f"| {heads} |", "|---|" + "--:|" * (2 + len(names))]
+    for kind, why in sorted(kinds.items()):
+        cells = [sum(why.values()), why["pair"], *(why[name] for name in names)]
+        lines.append(f"| `{kind}` | {' | '.join(map(str, cells))} |")
+    trained = words.listed([stage["counts"]["preference pairs"] for stage in facts["stages"]])
+    return [*lines, "", f"Pairs by seed: {trained}.", ""]
 
 
 def _tried(facts: Mapping, studied: settings.Studied) -> list[str]:
-    tried = facts["validation"]
-    sizes = "; ".join(
-        f"{worked} worked answers: {words.percent(one[studied.main])} right, {words.percent(one['format'])} in form"
+    tried, main = facts["validation"], studied.main
+    sizes = [
+        f"{worked} worked answers give {words.percent(one[main])} right ones,"
+        f" {words.percent(one['format'])} in form"
         for worked, one in tried["sizes"].items()
-    )
-    rates = "; ".join(
-        f"`{rate}` {words.said(rows[studied.main])}" for rate, rows in tried["rates"].items()
-    )
+    ]
+    rates = [f"`{rate}` {words.said(rows[main])}" for rate, rows in tried["rates"].items()]
     return [
-        f"Chosen on validation scenes, seed {settings.TUNED}, by right answers: cold start: {sizes}. Rate:"
-        f" {rates}; `{facts['rate']}` was taken.",
+        f"Chosen on validation scenes, seed {settings.TUNED}. Cold start: {'; '.join(sizes)}. Learning rate,"
+        f" by right answers: {'; '.join(rates)}; `{facts['rate']}` was taken, and the held-out scenes were read"
+        " with it alone.",
         "",
     ]
 

@@ -5,18 +5,18 @@ from dataclasses import dataclass, field
 STUDY = "examples/tiny_world/recipes_study/"
 SEEDS = (0, 1, 2)  # of the stage: its scenes, questions and sampling
 TUNED = 9  # the seed that settings are chosen on
-SCENES = {"sft": 1500, "spr": 400}  # of the cold start, of each seed's stage
-CONVERSATIONS = 300  # scenes, whose talks go with the worked answers: SPR's questions are not unlearned
+SCENES = {"sft": 1500, "spr": 300}  # of the cold start, of each seed's stage
+CONVERSATIONS = 150  # scenes, whose talks go with the worked answers: SPR's questions are not unlearned
 # What each model is asked of its recipe, about so many scenes; SPR's own questions come on held-out ones.
-QUESTIONS = {"val": 300, "test": 600}
-SCENES_ASKED = {"val": 150, "test": 300}
+QUESTIONS = {"val": 200, "test": 500}
+SCENES_ASKED = {"val": 100, "test": 250}
 ASKED_SEED = 91
-OWN = {"count": 100, "described": 60, "seed": 90}
+OWN = {"count": 80, "described": 50, "seed": 90}
 RATES = ("5e-5", "2e-4")
 STAGE = """--spr_only True --spr_save_base False --spr_tune full --spr_batch_size 8 --spr_epochs 2
     --spr_beta 0.5 --spr_sample_batch 32"""
 COLD = """--spr_only False --spr_save_base True --num_train_epochs 1 --max_steps -1
-    --per_device_train_batch_size 16 --learning_rate 1e-3"""
+    --per_device_train_batch_size 4 --learning_rate 1e-3"""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Studied:
         rate: chosen among RATES.
         smaller: other sizes of the cold start, tried on validation scenes.
         section: the recipe's own settings.
+        chance: kind of question → percent that guessing gets right.
     """
 
     title: str
@@ -40,6 +41,7 @@ class Studied:
     rate: str
     smaller: tuple[int, ...] = ()
     section: dict = field(default_factory=dict)
+    chance: dict[str, str] = field(default_factory=dict)
 
 
 RECIPES = {
@@ -51,13 +53,21 @@ RECIPES = {
         rate="5e-5",
         # of 96 pixels none lies 150 beside another
         section={"distance": "code", "resample": 0},
+        chance={
+            "patch_order": "4 to 17",
+            "flipped_patch": "12",
+            "cropped_patch": "25",
+            "depth_order": "17",
+            "position": "25",
+        },
     ),
     "spatial_thinker": Studied(
         "SpatialThinker",
         "answer",
-        "--spr_regions 250 --spr_samples 4 --spr_max_new_tokens 400",
-        worked=1500,
+        "--spr_regions 160 --spr_samples 4 --spr_max_new_tokens 400",
+        worked=1200,
         rate="5e-5",
+        chance=dict.fromkeys(("relation", "size", "location", "distance", "count", "existence"), "25"),
     ),
 }
 
@@ -80,9 +90,6 @@ PAPERS = {
         "SpatialThinker", "Qwen2.5-VL-7B, GRPO", "mean of 14 benchmarks 62.8 → 70.5", "recipes-thinker.md"
     ),
     "actial": Paper(
-        "Actial",
-        "Qwen2.5-VL-7B, SFT and GRPO",
-        "CV-Bench 71.2 → 83.5, MMSI 26.5 → 28.9",
-        "recipes-actial.md",
+        "Actial", "Qwen2.5-VL-7B, SFT and GRPO", "CV-Bench 71.2 → 83.5, MMSI 26.5 → 28.9", "recipes-actial.md"
     ),
 }

@@ -1,5 +1,5 @@
-"""Runs the study of settings.py: for each recipe a cold start by the host's own trainer, `--spr_recipe` behind
-it, and lmms-eval on the recipe's questions and on SPR's own, before and after; then its tables.
+"""Runs the study of settings.py: for each recipe a cold start by the host's own trainer, `--spr_recipe`
+behind it, and lmms-eval on the recipe's questions and on SPR's own, before and after; then its tables.
 
     python examples/tiny_world/recipes_study/study.py [tune|full] [--recipes NAME ...] [--out DIR]
 
@@ -17,15 +17,15 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "reproduce"), str(HERE.parent)]  # scripts, no packages
 import report  # noqa: E402
-import run as reproduce  # noqa: E402
 import settings  # noqa: E402
 import worlds  # noqa: E402
+
+import run as reproduce  # noqa: E402
 from spr_plugin import runs  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.eval_tasks.metrics import DETAILS  # noqa: E402
 from spr_plugin.eval_tasks.run import evaluate  # noqa: E402
 from spr_plugin.eval_tasks.saved_results import read_run  # noqa: E402
-from spr_plugin.files import write_json  # noqa: E402
 from spr_plugin.progress import say  # noqa: E402
 from spr_plugin.report.page import summary  # noqa: E402
 from spr_plugin.tools.cold_start import write_evaluation  # noqa: E402
@@ -49,9 +49,7 @@ class Study:
             self.result(self.cold_start(worked), "val", lambda worked=worked: self.cold(worked))
         for rate in settings.RATES:
             self.result(
-                self.after(rate, settings.TUNED),
-                "val",
-                lambda rate=rate: self.stage(rate, settings.TUNED),
+                self.after(rate, settings.TUNED), "val", lambda rate=rate: self.stage(rate, settings.TUNED)
             )
 
     def full(self) -> None:
@@ -78,9 +76,7 @@ class Study:
         return {**found, "flags": self.flags(rate, seed)}
 
     def flags(self, rate: str, seed: int) -> str:
-        return words(
-            f"{settings.STAGE} {self.studied.flags} --spr_learning_rate {rate} --spr_seed {seed}"
-        )
+        return words(f"{settings.STAGE} {self.studied.flags} --spr_learning_rate {rate} --spr_seed {seed}")
 
     # --- training
 
@@ -135,9 +131,7 @@ class Study:
 
     def pictures(self, split: str, count: int, seed: int) -> Path:
         wanted = {"split": split, "count": count, "seed": seed}
-        return reproduce.written(
-            self.out / f"pictures-{split}-{seed}", worlds.write_pictures_of, wanted
-        )
+        return reproduce.written(self.out / f"pictures-{split}-{seed}", worlds.write_pictures_of, wanted)
 
     def cold_data(self, worked: int) -> Path:
         wanted = {
@@ -149,9 +143,7 @@ class Study:
             "talks": settings.CONVERSATIONS,
             "seed": 0,
         }
-        return reproduce.written(
-            self.out / f"{self.recipe}-data-{worked}", worlds.write_cold_start, wanted
-        )
+        return reproduce.written(self.out / f"{self.recipe}-data-{worked}", worlds.write_cold_start, wanted)
 
     def questions(self, split: str) -> Path:
         """The recipe's questions about a split's scenes, and SPR's own."""
@@ -212,7 +204,12 @@ def stage_facts(spr: Path) -> dict:
         why = pairs[query.id].get("skip", "pair") if query.id in pairs else "none"
         kind[why] = kind.get(why, 0) + 1
     counts = {step["name"]: step["count"] for step in shown["funnel"]}
-    return {"counts": counts, "answers": len(run.records("candidates")), "by kind": by_kind, "terms": shown["terms"]}
+    return {
+        "counts": counts,
+        "answers": len(run.records("candidates")),
+        "by kind": by_kind,
+        "terms": shown["terms"],
+    }
 
 
 def words(text: str) -> str:
