@@ -20,6 +20,7 @@ import settings  # noqa: E402
 import figures  # noqa: E402
 import paired  # noqa: E402
 import words  # noqa: E402
+from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.files import read_json, write_text  # noqa: E402
 
 ROOT = HERE.parents[2]
@@ -165,6 +166,14 @@ def validation(folder: Path, recipe: str) -> dict:
     return {"sizes": sizes, "rates": rates}
 
 
+def chosen(results: Path, recipe: str) -> str:
+    """The rate with most right answers on validation scenes; of equals the lower one."""
+    rates, main = validation(results / "validation", recipe)["rates"], settings.RECIPES[recipe].main
+    if missing := [rate for rate in settings.RATES if rate not in rates]:
+        raise UserError(f"recipes: {recipe}: rate {', '.join(missing)} was not tried yet: `study.py tune`")
+    return max(settings.RATES, key=lambda rate: (rates[rate][main]["b"], -float(rate)))
+
+
 def write(results: Path = RESULTS, file: Path = FACTS) -> None:
     """The JSON, a line for each row."""
     written = json.dumps(findings(results), indent=1, ensure_ascii=False)
@@ -262,7 +271,7 @@ def _tried(facts: Mapping, studied: settings.Studied) -> list[str]:
     rates = [f"`{rate}` {words.said(rows[main])}" for rate, rows in tried["rates"].items()]
     return [
         f"Chosen on validation scenes, seed {settings.TUNED}. Cold start: {'; '.join(sizes)}. Learning rate,"
-        f" by right answers: {'; '.join(rates)}; `{facts['rate']}` was taken, and the held-out scenes were read"
+        f" by right answers: {'; '.join(rates)}; `{facts['rate']}` was taken, and held-out scenes were read"
         " with it alone.",
         "",
     ]

@@ -57,13 +57,9 @@ class Study:
         self.result(
             self.cold_start(self.studied.worked), "test", lambda: self.cold(self.studied.worked), own=True
         )
+        rate = report.chosen(self.results, self.recipe)
         for seed in settings.SEEDS:
-            self.result(
-                self.after(self.studied.rate, seed),
-                "test",
-                lambda seed=seed: self.stage(self.studied.rate, seed),
-                own=True,
-            )
+            self.result(self.after(rate, seed), "test", lambda seed=seed: self.stage(rate, seed), own=True)
 
     def cold_start(self, worked: int) -> dict:
         """What a base is."""
