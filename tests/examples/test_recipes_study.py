@@ -33,10 +33,10 @@ def at_the_root(monkeypatch):
 @pytest.fixture
 def small(monkeypatch):
     """A study of a few scenes."""
-    monkeypatch.setattr(settings, "SCENES", {"sft": 8, "spr": 6})
+    monkeypatch.setattr(settings, "SCENES", {"sft": 6, "spr": 6})
     monkeypatch.setattr(settings, "CONVERSATIONS", 2)
     monkeypatch.setattr(settings, "QUESTIONS", {"val": 6, "test": 9})
-    monkeypatch.setattr(settings, "SCENES_ASKED", {"val": 5, "test": 6})
+    monkeypatch.setattr(settings, "SCENES_ASKED", {"val": 6, "test": 6})
     monkeypatch.setattr(settings, "OWN", {"count": 4, "described": 2, "seed": 90})
 
 
