@@ -51,8 +51,8 @@ def test_every_units_flags_parse(tmp_path, small, recipe):
     hosts = {word for word in train_command(Path("d"), Path("m"), "") if word.startswith("--")}
     hosts |= {"--num_train_epochs"}
     found = study.Study(recipe, tmp_path)
-    units = [(rate, settings.TUNED) for rate in settings.RATES]
-    units += [(settings.RATES[-1], seed) for seed in settings.SEEDS]
+    rates = settings.RECIPES[recipe].rates
+    units = [*((rate, settings.TUNED) for rate in rates), *((rates[-1], seed) for seed in settings.SEEDS)]
     model = tmp_path / "one" / "llava"
     for rate, seed in units:
         command = found.command(Path("d"), model, found.flags(rate, seed), WORLD / "llava", seed)

@@ -67,15 +67,20 @@ def packed(details: Iterable[Mapping]) -> dict:
     names: list[str] = []
     for document in sorted(details, key=lambda document: document["id"]):
         (item,) = document["items"]
-        *names, of_kind = item["figures"]
+        *names, _ = item["figures"]
         values = [round(item["figures"][name][0], 3) for name in names]
         whole = [int(value) if value == int(value) else value for value in values]
-        rows.setdefault(Path(document["image"]).stem, []).append([of_kind.split(" ", 1)[1], *whole])
+        rows.setdefault(Path(document["image"]).stem, []).append([kind_of(document), *whole])
     kinds = sorted({row[0] for own in rows.values() for row in own})
     numbered = {
         picture: [[kinds.index(kind), *values] for kind, *values in own] for picture, own in rows.items()
     }
     return {"figures": names, "kinds": kinds, "pictures": numbered}
+
+
+def kind_of(document: Mapping) -> str:
+    """Of a question, by its sample: its last figure is that of its kind alone."""
+    return str([*document["items"][0]["figures"]][-1].split(" ", 1)[1])
 
 
 def load(folder: Path, recipe: str) -> list[dict]:
@@ -137,6 +142,7 @@ def found(results: Path, recipe: str, embedded: Mapping | None) -> dict:
         "stages": [
             {name: unit[name] for name in ("counts", "answers", "by kind", "terms")} for unit in after
         ],
+        "commonest": {BASE: before[0]["commonest"], AFTER: [unit["commonest"] for unit in after]},
         "validation": validation(results / "validation", recipe),
     }
 
@@ -168,10 +174,10 @@ def validation(folder: Path, recipe: str) -> dict:
 
 def chosen(results: Path, recipe: str) -> str:
     """The rate with most right answers on validation scenes; of equals the lower one."""
-    rates, main = validation(results / "validation", recipe)["rates"], settings.RECIPES[recipe].main
-    if missing := [rate for rate in settings.RATES if rate not in rates]:
+    found, studied = validation(results / "validation", recipe)["rates"], settings.RECIPES[recipe]
+    if missing := [rate for rate in studied.rates if rate not in found]:
         raise UserError(f"recipes: {recipe}: rate {', '.join(missing)} was not tried yet: `study.py tune`")
-    return max(settings.RATES, key=lambda rate: (rates[rate][main]["b"], -float(rate)))
+    return max(studied.rates, key=lambda rate: (found[rate][studied.main]["b"], -float(rate)))
 
 
 def write(results: Path = RESULTS, file: Path = FACTS) -> None:
@@ -195,6 +201,7 @@ def measured(recipe: str, facts: Mapping | None = None) -> str:
         *_table("its own questions", _questions(facts, studied)),
         *_table("SPR's own questions", _own(facts["own"])),
         *_cold_start(facts),
+        *_commonest(facts),
         *_stages(facts),
         *_tried(facts, studied),
     ]
@@ -243,6 +250,16 @@ def _cold_start(facts: Mapping) -> list[str]:
     """What the cold start itself did to SPR's questions."""
     told = [f"{name} {words.said(row)}" for name, row in _own(facts["cold start"])]
     return [f"The cold start itself, over the embedded model: {'; '.join(told)}.", ""] if told else []
+
+
+def _commonest(facts: Mapping) -> list[str]:
+    """How often the model says the same."""
+    before, after = facts["commonest"][BASE], facts["commonest"][AFTER]
+    told = [
+        f"`{kind}` {words.percent(share)} → {words.listed([words.percent(one[kind]) for one in after])}"
+        for kind, share in before.items()
+    ]
+    return [f"Share of the commonest answer to a kind, percent, → by seed: {'; '.join(told)}.", ""]
 
 
 def _stages(facts: Mapping) -> list[str]:

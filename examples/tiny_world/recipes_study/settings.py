@@ -12,7 +12,6 @@ QUESTIONS = {"val": 200, "test": 500}
 SCENES_ASKED = {"val": 100, "test": 250}
 ASKED_SEED = 91
 OWN = {"count": 80, "described": 50, "seed": 90}
-RATES = ("5e-5", "2e-4")  # of those the one with most right answers on validation scenes is taken
 STAGE = """--spr_only True --spr_save_base False --spr_tune full --spr_batch_size 8 --spr_epochs 2
     --spr_beta 0.5 --spr_sample_batch 32"""
 COLD = """--spr_only False --spr_save_base True --num_train_epochs 1 --max_steps -1
@@ -28,6 +27,7 @@ class Studied:
         main: the figure that settings are chosen by.
         flags: of its stage.
         worked: worked answers of the cold start.
+        rates: that were tried; the one with most right answers on validation scenes is taken.
         smaller: other sizes of the cold start, tried on validation scenes.
         section: the recipe's own settings.
         chance: kind of question → percent that guessing gets right.
@@ -37,6 +37,7 @@ class Studied:
     main: str
     flags: str
     worked: int
+    rates: tuple[str, ...]
     smaller: tuple[int, ...] = ()
     section: dict = field(default_factory=dict)
     chance: dict[str, str] = field(default_factory=dict)
@@ -48,6 +49,7 @@ RECIPES = {
         "exact",
         "--spr_regions 300 --spr_samples 5 --spr_max_new_tokens 64",
         worked=1500,
+        rates=("5e-5", "2e-4", "1e-5"),
         # of 96 pixels none lies 150 beside another
         section={"distance": "code", "resample": 0},
         chance={
@@ -63,6 +65,7 @@ RECIPES = {
         "answer",
         "--spr_regions 160 --spr_samples 4 --spr_max_new_tokens 400",
         worked=1200,
+        rates=("1e-5", "5e-5"),
         chance=dict.fromkeys(("relation", "size", "location", "distance", "count", "existence"), "25"),
     ),
 }

@@ -12,6 +12,8 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -23,9 +25,10 @@ import worlds  # noqa: E402
 import run as reproduce  # noqa: E402
 from spr_plugin import runs  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
+from spr_plugin.eval_tasks.by_recipe import recipe_of  # noqa: E402
 from spr_plugin.eval_tasks.metrics import DETAILS  # noqa: E402
 from spr_plugin.eval_tasks.run import evaluate  # noqa: E402
-from spr_plugin.eval_tasks.saved_results import read_run  # noqa: E402
+from spr_plugin.eval_tasks.saved_results import read_run, spoken  # noqa: E402
 from spr_plugin.progress import say  # noqa: E402
 from spr_plugin.report.page import summary  # noqa: E402
 from spr_plugin.tools.cold_start import write_evaluation  # noqa: E402
@@ -47,7 +50,7 @@ class Study:
         """Cold starts and rates, on validation scenes and the recipe's questions alone."""
         for worked in (*self.studied.smaller, self.studied.worked):
             self.result(self.cold_start(worked), "val", lambda worked=worked: self.cold(worked))
-        for rate in settings.RATES:
+        for rate in self.studied.rates:
             self.result(
                 self.after(rate, settings.TUNED), "val", lambda rate=rate: self.stage(rate, settings.TUNED)
             )
@@ -84,7 +87,7 @@ class Study:
         model = self.out / name / "llava"
         if not (model / "spr" / "base" / "config.json").exists():
             data = self.cold_data(worked)
-            flags = f"{self.flags(settings.RATES[0], settings.TUNED)} {settings.COLD} --spr_regions 8"
+            flags = f"{self.flags(self.studied.rates[0], settings.TUNED)} {settings.COLD} --spr_regions 8"
             self.train(name, self.command(data, model, flags, WORLD / "llava", settings.TUNED), must=False)
         return model / "spr" / "base"
 
@@ -93,8 +96,8 @@ class Study:
         name = f"{self.recipe}-{rate}-{seed}"
         model, base = self.out / name / "llava", self.cold(self.studied.worked)
         if not (model / "config.json").exists():
-            flags, lent = self.flags(rate, seed), self.out / f"{self.recipe}-{settings.RATES[0]}-{seed}"
-            if seed == settings.TUNED and rate != settings.RATES[0]:
+            flags, lent = self.flags(rate, seed), self.out / f"{self.recipe}-{self.studied.rates[0]}-{seed}"
+            if seed == settings.TUNED and rate != self.studied.rates[0]:
                 flags += f" --spr_candidates {lent / 'llava' / 'spr'}"
             data = self.cold_data(self.studied.worked)
             self.train(name, self.command(data, model, flags, base, seed))
@@ -174,30 +177,50 @@ class Study:
         start, checkpoint = time.monotonic(), model()
         facts = stage_facts(checkpoint / "spr") if (checkpoint / "spr").exists() else {}
         folder = self.out / "eval" / file.stem / split
-        samples = self.measured(checkpoint, f"spr_{self.recipe}", folder / "recipe", split, report.packed)
+        records = self.measured(checkpoint, f"spr_{self.recipe}", folder / "recipe", split)
+        samples = {name: report.packed(kept(of_task)) for name, of_task in records.items()}
+        (of_recipe,) = records.values()
+        facts["commonest"] = commonest(self.recipe, of_recipe)
         if own:
-            samples |= self.measured(checkpoint, OWN, folder / "own", split, reproduce.condensed)
+            asked = self.measured(checkpoint, OWN, folder / "own", split)
+            samples |= {name: reproduce.condensed(kept(of_task)) for name, of_task in asked.items()}
         seconds = round(time.monotonic() - start)
         reproduce.write_result(file, {**manifest, **facts, "seconds": seconds}, samples)
 
-    def measured(self, checkpoint: Path, task: str, folder: Path, split: str, kept) -> dict:
+    def measured(self, checkpoint: Path, task: str, folder: Path, split: str) -> dict:
+        """Task → document's id → its record."""
         say(f"recipes: lmms-eval --tasks {task} on {checkpoint}")
         evaluate(checkpoint, self.questions(split), folder, tasks=task, device="cpu")
-        return {
-            name: kept(record[DETAILS] for record in records.values())
-            for name, records in read_run(folder).tasks.items()
-        }
+        return read_run(folder).tasks
+
+
+def kept(records: Mapping) -> list[Mapping]:
+    """What our tasks say of each document."""
+    return [record[DETAILS] for record in records.values()]
+
+
+def commonest(recipe: str, records: Mapping) -> dict[str, float]:
+    """Kind → share of the answer that is given most often, by its letter where it has one: a model that
+    cannot tell says the same to all.
+    """
+    made, said = recipe_of(recipe, "llava:pad"), {}
+    for record in records.values():
+        kind = report.kind_of(record[DETAILS])
+        word = (made.answer_in(spoken(record)[1] or "") or "").split(" ")[0]
+        said.setdefault(kind, Counter())[word] += 1
+    return {kind: round(max(one.values()) / one.total(), 3) for kind, one in sorted(said.items())}
 
 
 def stage_facts(spr: Path) -> dict:
     """What the stage worked with: its funnel, how many answers it was given, mean terms of each group."""
     run = runs.open(spr)
     shown = summary(run)
-    asked, pairs = run.queries.values(), run.records("pairs")
+    paired = {pair.query for pair in run.pairs}
+    skipped = {id: one["skip"] for id, one in run.records("pairs").items() if "skip" in one}
     by_kind: dict = {}
-    for query in asked:
+    for query in run.queries.values():
         kind = by_kind.setdefault(query.task, {})
-        why = pairs[query.id].get("skip", "pair") if query.id in pairs else "none"
+        why = "pair" if query.id in paired else skipped.get(query.id, "none")
         kind[why] = kind.get(why, 0) + 1
     counts = {step["name"]: step["count"] for step in shown["funnel"]}
     return {
@@ -219,7 +242,8 @@ def embedded(out: Path, results: Path) -> None:
     file = results / report.file_name(manifest)
     if not reproduce.found(file, manifest):
         folder = out / "eval" / file.stem
-        samples = study.measured(WORLD / "llava", OWN, folder, "test", reproduce.condensed)
+        asked = study.measured(WORLD / "llava", OWN, folder, "test")
+        samples = {name: reproduce.condensed(kept(of_task)) for name, of_task in asked.items()}
         reproduce.write_result(file, manifest, samples)
 
 
