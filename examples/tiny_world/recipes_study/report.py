@@ -122,12 +122,13 @@ def findings(results: Path = RESULTS) -> dict:
 
 
 def found(results: Path, recipe: str, embedded: Mapping | None) -> dict:
-    """What was found of one recipe; {} where it was not measured on held-out scenes."""
+    """What was found of one recipe: what validation scenes say alone, where no held-out ones were asked."""
     units = load(results, recipe)
     before = [unit for unit in units if unit["variant"] == BASE]
     after = sorted((unit for unit in units if unit["variant"] == AFTER), key=lambda unit: unit["seed"])
+    tried = validation(results / "validation", recipe)
     if not before or not after:
-        return {}
+        return {"validation": tried} if tried["sizes"] else {}
     own = {task: paired.gains(before, after, task) for task in OWN}
     cold = {task: paired.gains([embedded], before, task) for task in OWN} if embedded else {}
     return {
@@ -136,20 +137,15 @@ def found(results: Path, recipe: str, embedded: Mapping | None) -> dict:
         "worked": before[0]["worked"],
         "conversations": before[0]["conversations"],
         "questions": paired.gains(before, after, recipe),
-        "kinds": sorted(before[0]["samples"][f"spr_tiny_world_{recipe}"]["figures"][kinds_from(recipe) :]),
+        "kinds": sorted(before[0]["commonest"]),
         "own": shown(own),
         "cold start": shown(cold),
         "stages": [
             {name: unit[name] for name in ("counts", "answers", "by kind", "terms")} for unit in after
         ],
         "commonest": {BASE: before[0]["commonest"], AFTER: [unit["commonest"] for unit in after]},
-        "validation": validation(results / "validation", recipe),
+        "validation": tried,
     }
-
-
-def kinds_from(recipe: str) -> int:
-    """How many figures the recipe measures, before those of single kinds."""
-    return {"spatial_ssrl": 3, "spatial_thinker": 4}[recipe]
 
 
 def shown(tasks: Mapping[str, Mapping]) -> dict:
@@ -196,6 +192,8 @@ def measured(recipe: str, facts: Mapping | None = None) -> str:
     if not facts:
         return "Not measured on the tiny world yet."
     studied = settings.RECIPES[recipe]
+    if "questions" not in facts:
+        return f"Not measured on held-out scenes yet. {_sizes(facts['validation'], studied)}"
     lines = [
         *_how(facts, studied),
         *_table("its own questions", _questions(facts, studied)),
@@ -278,17 +276,21 @@ def _stages(facts: Mapping) -> list[str]:
     return [*lines, "", f"Pairs by seed: {trained}.", ""]
 
 
-def _tried(facts: Mapping, studied: settings.Studied) -> list[str]:
-    tried, main = facts["validation"], studied.main
+def _sizes(tried: Mapping, studied: settings.Studied) -> str:
     sizes = [
-        f"{worked} worked answers give {words.percent(one[main])} right ones,"
+        f"{worked} worked answers give {words.percent(one[studied.main])} right ones,"
         f" {words.percent(one['format'])} in form"
         for worked, one in tried["sizes"].items()
     ]
-    rates = [f"`{rate}` {words.said(rows[main])}" for rate, rows in tried["rates"].items()]
+    return f"Cold start, on validation scenes: {'; '.join(sizes)}."
+
+
+def _tried(facts: Mapping, studied: settings.Studied) -> list[str]:
+    tried = facts["validation"]
+    rates = [f"`{rate}` {words.said(rows[studied.main])}" for rate, rows in tried["rates"].items()]
     return [
-        f"Chosen on validation scenes, seed {settings.TUNED}. Cold start: {'; '.join(sizes)}. Learning rate,"
-        f" by right answers: {'; '.join(rates)}; `{facts['rate']}` was taken, and held-out scenes were read"
+        f"{_sizes(tried, studied)} Learning rate there, seed {settings.TUNED}, by right answers:"
+        f" {'; '.join(rates)}. `{facts['rate']}`, the best of them, was taken, and held-out scenes were read"
         " with it alone.",
         "",
     ]
@@ -312,7 +314,7 @@ def here(facts: Mapping | None = None) -> str:
 
 
 def _in_short(recipe: str, facts: Mapping | None) -> str:
-    if not facts:
+    if not facts or "questions" not in facts:
         return "rewards, tasks and whole runs are tested; no gain is claimed"
     own = facts["questions"][settings.RECIPES[recipe].main]
     rec = facts["own"]["rec"]["Acc@0.5"]
