@@ -138,6 +138,7 @@ def found(results: Path, recipe: str, embedded: Mapping | None) -> dict:
         "conversations": before[0]["conversations"],
         "questions": paired.gains(before, after, recipe),
         "kinds": sorted(before[0]["commonest"]),
+        "blind": before[0]["blind"],
         "own": shown(own),
         "cold start": shown(cold),
         "stages": [
@@ -220,8 +221,11 @@ def _how(facts: Mapping, studied: settings.Studied) -> list[str]:
 
 
 def _questions(facts: Mapping, studied: settings.Studied) -> list[tuple[str, Mapping]]:
-    rows, chance = facts["questions"], studied.chance
-    kinds = [(f"`{kind}` (by chance {chance[kind]})", rows[kind]) for kind in facts["kinds"]]
+    rows, blind = facts["questions"], facts["blind"]
+    kinds = [
+        (f"`{kind}` (same answer to all: {words.percent(blind[kind])})", rows[kind])
+        for kind in facts["kinds"]
+    ]
     others = [(TITLES[name], row) for name, row in rows.items() if name in TITLES and name != studied.main]
     return [(f"**{TITLES[studied.main]}**", rows[studied.main]), *kinds, *others]
 

@@ -30,7 +30,6 @@ class Studied:
         rates: that were tried; the one with most right answers on validation scenes is taken.
         smaller: other sizes of the cold start, tried on validation scenes.
         section: the recipe's own settings.
-        chance: kind of question → percent that guessing gets right.
     """
 
     title: str
@@ -40,7 +39,6 @@ class Studied:
     rates: tuple[str, ...]
     smaller: tuple[int, ...] = ()
     section: dict = field(default_factory=dict)
-    chance: dict[str, str] = field(default_factory=dict)
 
 
 RECIPES = {
@@ -52,13 +50,6 @@ RECIPES = {
         rates=("5e-5", "2e-4", "1e-5"),
         # of 96 pixels none lies 150 beside another
         section={"distance": "code", "resample": 0},
-        chance={
-            "patch_order": "4 to 17",
-            "flipped_patch": "12",
-            "cropped_patch": "25",
-            "depth_order": "17",
-            "position": "25",
-        },
     ),
     "spatial_thinker": Studied(
         "SpatialThinker",
@@ -66,7 +57,6 @@ RECIPES = {
         "--spr_regions 160 --spr_samples 4 --spr_max_new_tokens 400",
         worked=1200,
         rates=("1e-5", "5e-5"),
-        chance=dict.fromkeys(("relation", "size", "location", "distance", "count", "existence"), "25"),
     ),
 }
 

@@ -29,6 +29,7 @@ from spr_plugin.eval_tasks.by_recipe import recipe_of  # noqa: E402
 from spr_plugin.eval_tasks.metrics import DETAILS  # noqa: E402
 from spr_plugin.eval_tasks.run import evaluate  # noqa: E402
 from spr_plugin.eval_tasks.saved_results import read_run, spoken  # noqa: E402
+from spr_plugin.loading import read_json_lines  # noqa: E402
 from spr_plugin.progress import say  # noqa: E402
 from spr_plugin.report.page import summary  # noqa: E402
 from spr_plugin.tools.cold_start import write_evaluation  # noqa: E402
@@ -165,6 +166,13 @@ class Study:
             say(f"recipes: {write_evaluation(config, str(images), str(folder))}")
         return folder
 
+    def blind(self, split: str) -> dict[str, float]:
+        """Kind → share of right answers of who says the same to all, the best of such answers."""
+        true: dict = {}
+        for _, row in read_json_lines(self.questions(split) / self.recipe / "val.jsonl", "questions"):
+            true.setdefault(row["kind"], []).append(row["answer"])
+        return {kind: most(answers) for kind, answers in sorted(true.items())}
+
     # --- measuring
 
     def result(self, what: dict, split: str, model, own: bool = False) -> None:
@@ -180,7 +188,7 @@ class Study:
         records = self.measured(checkpoint, f"spr_{self.recipe}", folder / "recipe", split)
         samples = {name: report.packed(kept(of_task)) for name, of_task in records.items()}
         (of_recipe,) = records.values()
-        facts["commonest"] = commonest(self.recipe, of_recipe)
+        facts |= {"commonest": commonest(self.recipe, of_recipe), "blind": self.blind(split)}
         if own:
             asked = self.measured(checkpoint, OWN, folder / "own", split)
             samples |= {name: reproduce.condensed(kept(of_task)) for name, of_task in asked.items()}
@@ -200,15 +208,19 @@ def kept(records: Mapping) -> list[Mapping]:
 
 
 def commonest(recipe: str, records: Mapping) -> dict[str, float]:
-    """Kind → share of the answer that is given most often, by its letter where it has one: a model that
-    cannot tell says the same to all.
-    """
+    """Kind → share of the answer that is given most often: a model that cannot tell says the same to all."""
     made, said = recipe_of(recipe, "llava:pad"), {}
     for record in records.values():
         kind = report.kind_of(record[DETAILS])
-        word = (made.answer_in(spoken(record)[1] or "") or "").split(" ")[0]
-        said.setdefault(kind, Counter())[word] += 1
-    return {kind: round(max(one.values()) / one.total(), 3) for kind, one in sorted(said.items())}
+        word = made.answer_in(spoken(record)[1] or "") or ""
+        said.setdefault(kind, []).append(word)
+    return {kind: most(answers) for kind, answers in sorted(said.items())}
+
+
+def most(answers: list[str]) -> float:
+    """Share of the commonest one, by its letter where it has one."""
+    counts = Counter(answer.split(" ")[0] for answer in answers)
+    return round(max(counts.values()) / counts.total(), 3)
 
 
 def stage_facts(spr: Path) -> dict:
