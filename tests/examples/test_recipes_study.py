@@ -152,7 +152,7 @@ def test_other_results_are_other_words(committed):
         row = own["questions"][settings.RECIPES[recipe].main]
         for low, high, word in ((-0.2, -0.1, "loses"), (-0.1, 0.1, "no difference"), (0.1, 0.2, "gains")):
             row.update(gain=(low + high) / 2, low=low, high=high, apart=False)
-            said = f"→ {report.words.percent(row['b'])}, {report.words.said(row)}"
+            said = f"to {report.words.percent(row['b'])}: DPO {report.words.said(row)}"
             assert word in said and said in report.here(facts)
             page = report.measured(recipe, facts).splitlines()
             (line,) = [line for line in page if line.startswith("| **right answers**")]

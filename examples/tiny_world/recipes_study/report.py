@@ -26,6 +26,7 @@ from spr_plugin.files import read_json, write_text  # noqa: E402
 ROOT = HERE.parents[2]
 RESULTS, FACTS = HERE / "results", ROOT / "docs" / "recipes-measured.json"
 BASE, AFTER, EMBEDDED = "cold start", "DPO", "embedded"
+ALL = "all"  # kinds together
 TRIED = ("0.5", "0.8", "0.9")
 # SPR's own questions: task → its figures that are shown.
 OWN = {
@@ -138,7 +139,7 @@ def found(results: Path, recipe: str, embedded: Mapping | None) -> dict:
         "conversations": before[0]["conversations"],
         "questions": paired.gains(before, after, recipe),
         "kinds": sorted(before[0]["commonest"]),
-        "blind": before[0]["blind"],
+        "blind": {**before[0]["blind"], ALL: blind_to_all(before[0], recipe)},
         "own": shown(own),
         "cold start": shown(cold),
         "stages": [
@@ -147,6 +148,14 @@ def found(results: Path, recipe: str, embedded: Mapping | None) -> dict:
         "commonest": {BASE: before[0]["commonest"], AFTER: [unit["commonest"] for unit in after]},
         "validation": tried,
     }
+
+
+def blind_to_all(unit: Mapping, recipe: str) -> float:
+    """Share of right answers of who says the same to all questions of a kind."""
+    own = unit["samples"][f"spr_tiny_world_{recipe}"]
+    rows = [row for of_picture in own["pictures"].values() for row in of_picture]
+    asked = {kind: sum(row[2 * own["figures"].index(kind) + 1] for row in rows) for kind in unit["blind"]}
+    return sum(unit["blind"][kind] * asked[kind] for kind in asked) / sum(asked.values())
 
 
 def shown(tasks: Mapping[str, Mapping]) -> dict:
@@ -227,7 +236,8 @@ def _questions(facts: Mapping, studied: settings.Studied) -> list[tuple[str, Map
         for kind in facts["kinds"]
     ]
     others = [(TITLES[name], row) for name, row in rows.items() if name in TITLES and name != studied.main]
-    return [(f"**{TITLES[studied.main]}**", rows[studied.main]), *kinds, *others]
+    whole = f"**{TITLES[studied.main]}** (same answer to all of a kind: {words.percent(blind[ALL])})"
+    return [(whole, rows[studied.main]), *kinds, *others]
 
 
 def _own(tasks: Mapping[str, Mapping]) -> list[tuple[str, Mapping]]:
@@ -323,9 +333,10 @@ def _in_short(recipe: str, facts: Mapping | None) -> str:
     own = facts["questions"][settings.RECIPES[recipe].main]
     rec = facts["own"]["rec"]["Acc@0.5"]
     return (
-        f"on the tiny world, after a cold start: right answers {words.percent(own['a'])} →"
-        f" {words.percent(own['b'])}, {words.said(own)}; SPR's referring expressions at IoU 0.5"
-        f" {words.said(rec)} ([more]({settings.PAPERS[recipe].page}))"
+        f"on the tiny world, right answers from {words.percent(own['a'])} after a cold start to"
+        f" {words.percent(own['b'])}: DPO {words.said(own)}; the same answer to all of a kind would have"
+        f" {words.percent(facts['blind'][ALL])}; on SPR's referring expressions, IoU 0.5, it"
+        f" {words.said(rec)} ([more]({settings.PAPERS[recipe].page}#on-the-tiny-world))"
     )
 
 
