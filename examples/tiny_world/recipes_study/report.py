@@ -130,6 +130,7 @@ def found(results: Path, recipe: str, embedded: Mapping | None) -> dict:
     tried = validation(results / "validation", recipe)
     if not before or not after:
         return {"validation": tried} if tried["sizes"] else {}
+    asked, blind = asked_of(before[0], recipe), before[0]["blind"]
     own = {task: paired.gains(before, after, task) for task in OWN}
     cold = {task: paired.gains([embedded], before, task) for task in OWN} if embedded else {}
     return {
@@ -138,8 +139,8 @@ def found(results: Path, recipe: str, embedded: Mapping | None) -> dict:
         "worked": before[0]["worked"],
         "conversations": before[0]["conversations"],
         "questions": paired.gains(before, after, recipe),
-        "kinds": sorted(before[0]["commonest"]),
-        "blind": {**before[0]["blind"], ALL: blind_to_all(before[0], recipe)},
+        "asked": asked,
+        "blind": {**blind, ALL: sum(blind[kind] * asked[kind] for kind in asked) / sum(asked.values())},
         "own": shown(own),
         "cold start": shown(cold),
         "stages": [
@@ -150,12 +151,11 @@ def found(results: Path, recipe: str, embedded: Mapping | None) -> dict:
     }
 
 
-def blind_to_all(unit: Mapping, recipe: str) -> float:
-    """Share of right answers of who says the same to all questions of a kind."""
+def asked_of(unit: Mapping, recipe: str) -> dict[str, int]:
+    """Kind → how many questions."""
     own = unit["samples"][f"spr_tiny_world_{recipe}"]
     rows = [row for of_picture in own["pictures"].values() for row in of_picture]
-    asked = {kind: sum(row[2 * own["figures"].index(kind) + 1] for row in rows) for kind in unit["blind"]}
-    return sum(unit["blind"][kind] * asked[kind] for kind in asked) / sum(asked.values())
+    return {kind: sum(row[2 * own["figures"].index(kind) + 1] for row in rows) for kind in unit["blind"]}
 
 
 def shown(tasks: Mapping[str, Mapping]) -> dict:
@@ -232,8 +232,8 @@ def _how(facts: Mapping, studied: settings.Studied) -> list[str]:
 def _questions(facts: Mapping, studied: settings.Studied) -> list[tuple[str, Mapping]]:
     rows, blind = facts["questions"], facts["blind"]
     kinds = [
-        (f"`{kind}` (same answer to all: {words.percent(blind[kind])})", rows[kind])
-        for kind in facts["kinds"]
+        (f"`{kind}` (same answer to all: {words.percent(blind[kind])})", {**rows[kind], "n": count})
+        for kind, count in facts["asked"].items()
     ]
     others = [(TITLES[name], row) for name, row in rows.items() if name in TITLES and name != studied.main]
     whole = f"**{TITLES[studied.main]}** (same answer to all of a kind: {words.percent(blind[ALL])})"
