@@ -9,13 +9,15 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "reproduce"), str(HERE.parent)]  # scripts, no packages
 
+import kept  # noqa: E402
 import settings  # noqa: E402
+from kept import AFTER, BASE, EMBEDDED  # noqa: E402
 
 import figures  # noqa: E402
 import paired  # noqa: E402
@@ -25,7 +27,6 @@ from spr_plugin.files import read_json, write_text  # noqa: E402
 
 ROOT = HERE.parents[2]
 RESULTS, FACTS = HERE / "results", ROOT / "docs" / "recipes-measured.json"
-BASE, AFTER, EMBEDDED = "cold start", "DPO", "embedded"
 ALL = "all"  # kinds together
 TRIED = ("0.5", "0.8", "0.9")
 # SPR's own questions: task → its figures that are shown.
@@ -50,68 +51,6 @@ TITLES = {
 }
 
 
-# --- results
-
-
-def file_name(what: Mapping) -> str:
-    """Of a result."""
-    parts = [what.get("recipe"), what["variant"], what.get("worked"), what.get("rate"), what.get("seed")]
-    name = "-".join(str(part).replace(" ", "-") for part in parts if part is not None)
-    return f"validation/{name}.json" if what["split"] == "val" else f"{name}.json"
-
-
-def packed(details: Iterable[Mapping]) -> dict:
-    """lmms-eval's samples of a recipe → {"figures", "kinds", "pictures": {picture: [[kind, value …] …]}}, a
-    kind as its place in `kinds`; pictures are the scenes that were asked about.
-    """
-    rows: dict[str, list] = {}
-    names: list[str] = []
-    for document in sorted(details, key=lambda document: document["id"]):
-        (item,) = document["items"]
-        *names, _ = item["figures"]
-        values = [round(item["figures"][name][0], 3) for name in names]
-        whole = [int(value) if value == int(value) else value for value in values]
-        rows.setdefault(Path(document["image"]).stem, []).append([kind_of(document), *whole])
-    kinds = sorted({row[0] for own in rows.values() for row in own})
-    numbered = {
-        picture: [[kinds.index(kind), *values] for kind, *values in own] for picture, own in rows.items()
-    }
-    return {"figures": names, "kinds": kinds, "pictures": numbered}
-
-
-def kind_of(document: Mapping) -> str:
-    """Of a question, by its sample: its last figure is that of its kind alone."""
-    return str([*document["items"][0]["figures"]][-1].split(" ", 1)[1])
-
-
-def load(folder: Path, recipe: str) -> list[dict]:
-    """The results of a recipe, its questions' samples as paired.py reads them."""
-    found = [read_json(file) for file in sorted(folder.glob(f"{recipe}-*.json"))]
-    for unit in found:
-        own = unit["samples"].pop(f"spr_{recipe}")
-        unit["samples"][f"spr_tiny_world_{recipe}"] = unpacked(own, settings.RECIPES[recipe].main)
-    return found
-
-
-def unpacked(own: Mapping, main: str) -> dict:
-    """Rows of value and weight of each figure, and of `main` for each kind of question."""
-    place = own["figures"].index(main)
-
-    def row(kind: int, values: Sequence[float]) -> list[float]:
-        plain = [part for value in values for part in (value, 1)]
-        of_kinds = [
-            part
-            for number in range(len(own["kinds"]))
-            for part in ((values[place], 1) if number == kind else (0, 0))
-        ]
-        return [*plain, *of_kinds]
-
-    pictures = {
-        picture: [row(kind, values) for kind, *values in rows] for picture, rows in own["pictures"].items()
-    }
-    return {"figures": [*own["figures"], *own["kinds"]], "pictures": pictures}
-
-
 # --- findings
 
 
@@ -124,13 +63,13 @@ def findings(results: Path = RESULTS) -> dict:
 
 def found(results: Path, recipe: str, embedded: Mapping | None) -> dict:
     """What was found of one recipe: what validation scenes say alone, where no held-out ones were asked."""
-    units = load(results, recipe)
+    units = kept.load(results, recipe)
     before = [unit for unit in units if unit["variant"] == BASE]
     after = sorted((unit for unit in units if unit["variant"] == AFTER), key=lambda unit: unit["seed"])
     tried = validation(results / "validation", recipe)
     if not before or not after:
         return {"validation": tried} if tried["sizes"] else {}
-    asked, blind = asked_of(before[0], recipe), before[0]["blind"]
+    asked, blind = kept.asked_of(before[0], recipe), before[0]["blind"]
     own = {task: paired.gains(before, after, task) for task in OWN}
     cold = {task: paired.gains([embedded], before, task) for task in OWN} if embedded else {}
     return {
@@ -151,22 +90,16 @@ def found(results: Path, recipe: str, embedded: Mapping | None) -> dict:
     }
 
 
-def asked_of(unit: Mapping, recipe: str) -> dict[str, int]:
-    """Kind → how many questions."""
-    own = unit["samples"][f"spr_tiny_world_{recipe}"]
-    rows = [row for of_picture in own["pictures"].values() for row in of_picture]
-    return {kind: sum(row[2 * own["figures"].index(kind) + 1] for row in rows) for kind in unit["blind"]}
-
-
 def shown(tasks: Mapping[str, Mapping]) -> dict:
     return {task: {name: rows[name] for name in OWN[task] if name in rows} for task, rows in tasks.items()}
 
 
 def validation(folder: Path, recipe: str) -> dict:
     """Cold starts by size and rates, on validation scenes."""
-    units, main = load(folder, recipe), settings.RECIPES[recipe].main
+    units, main = kept.load(folder, recipe), settings.RECIPES[recipe].main
     before = {unit["worked"]: unit for unit in units if unit["variant"] == BASE}
-    after = {unit["rate"]: unit for unit in units if unit["variant"] == AFTER}
+    after = {unit["rate"]: unit for unit in units if unit["variant"] == AFTER and unit["samples"]}
+    empty = [unit["by kind"] for unit in units if unit["variant"] == AFTER and not unit["samples"]]
     sizes = {}
     for worked, unit in sorted(before.items()):
         rows = paired.gains([unit], [unit], recipe)
@@ -175,7 +108,7 @@ def validation(folder: Path, recipe: str) -> dict:
     for rate, unit in sorted(after.items(), key=lambda one: float(one[0])):
         rows = paired.gains([before[unit["worked"]]], [unit], recipe)
         rates[rate] = {name: rows[name] for name in (main, "reward")} | {"counts": unit["counts"]}
-    return {"sizes": sizes, "rates": rates}
+    return {"sizes": sizes, "rates": rates, "no pair": empty[:1]}
 
 
 def chosen(results: Path, recipe: str) -> str:
@@ -203,7 +136,8 @@ def measured(recipe: str, facts: Mapping | None = None) -> str:
         return "Not measured on the tiny world yet."
     studied = settings.RECIPES[recipe]
     if "questions" not in facts:
-        return f"Not measured on held-out scenes yet. {_sizes(facts['validation'], studied)}"
+        tried = facts["validation"]
+        return f"Not measured on held-out scenes yet. {_sizes(tried, studied)}{_no_pair(tried)}"
     lines = [
         *_how(facts, studied),
         *_table("its own questions", _questions(facts, studied)),
@@ -299,6 +233,13 @@ def _sizes(tried: Mapping, studied: settings.Studied) -> str:
     return f"Cold start, on validation scenes: {'; '.join(sizes)}."
 
 
+def _no_pair(tried: Mapping) -> str:
+    """Why a stage had nothing to train on."""
+    why = sum((Counter(kind) for stage in tried["no pair"] for kind in stage.values()), Counter())
+    told = ", ".join(f"`{name}` {count}" for name, count in why.most_common())
+    return f" After it the stage found no pair in {why.total()} questions: {told}." if told else ""
+
+
 def _tried(facts: Mapping, studied: settings.Studied) -> list[str]:
     tried = facts["validation"]
     rates = [f"`{rate}` {words.said(rows[studied.main])}" for rate, rows in tried["rates"].items()]
@@ -328,6 +269,9 @@ def here(facts: Mapping | None = None) -> str:
 
 
 def _in_short(recipe: str, facts: Mapping | None) -> str:
+    if facts and "questions" not in facts and facts["validation"]["no pair"]:
+        page = f"{settings.PAPERS[recipe].page}#on-the-tiny-world"
+        return f"on the tiny world the cold start was too small for any pair ([more]({page}))"
     if not facts or "questions" not in facts:
         return "rewards, tasks and whole runs are tested; no gain is claimed"
     own = facts["questions"][settings.RECIPES[recipe].main]

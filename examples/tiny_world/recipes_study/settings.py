@@ -56,7 +56,7 @@ RECIPES = {
         "answer",
         "--spr_regions 160 --spr_samples 4 --spr_max_new_tokens 400",
         worked=1200,
-        rates=("1e-5", "5e-5"),
+        rates=("1e-5",),
     ),
 }
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "reproduce"), str(HERE.parent)]  # scripts, no packages
+import kept  # noqa: E402
 import report  # noqa: E402
 import settings  # noqa: E402
 import worlds  # noqa: E402
@@ -36,6 +37,10 @@ from spr_plugin.tools.cold_start import write_evaluation  # noqa: E402
 from spr_plugin.tools.demo import WORLD, environment, train_command  # noqa: E402
 
 OWN = "spr_tiny_world"  # lmms-eval's name of SPR's own questions
+
+
+class NoPairs(Exception):
+    """The stage had nothing to train on; its run's folder."""
 
 
 class Study:
@@ -68,11 +73,11 @@ class Study:
     def cold_start(self, worked: int) -> dict:
         """What a base is."""
         data = {"worked": worked, "conversations": settings.CONVERSATIONS, "section": self.studied.section}
-        return {"variant": report.BASE, "recipe": self.recipe, **data, "cold": words(settings.COLD)}
+        return {"variant": kept.BASE, "recipe": self.recipe, **data, "cold": words(settings.COLD)}
 
     def after(self, rate: str, seed: int) -> dict:
         """What a model that went through the stage is."""
-        found = {**self.cold_start(self.studied.worked), "variant": report.AFTER, "seed": seed, "rate": rate}
+        found = {**self.cold_start(self.studied.worked), "variant": kept.AFTER, "seed": seed, "rate": rate}
         return {**found, "flags": self.flags(rate, seed)}
 
     def flags(self, rate: str, seed: int) -> str:
@@ -124,6 +129,9 @@ class Study:
         say(f"recipes: {name}\n  {shlex.join(command)}")
         with open(self.out / name / "log.txt", "a") as log:
             code = subprocess.run(command, env=environment(), stdout=log, stderr=log).returncode
+        spr = self.out / name / "llava" / "spr"
+        if code and must and spr.exists() and not runs.open(spr).pairs:
+            raise NoPairs(spr)
         if code and must:
             raise UserError(f"recipes: {name} failed; see {log.name}; the same command goes on")
 
@@ -179,19 +187,24 @@ class Study:
         """Measure a model unless its file holds what was found."""
         manifest = {**what, "split": split, "asked": {"questions": settings.QUESTIONS[split]}}
         manifest["asked"] |= {"scenes": settings.SCENES_ASKED[split], "own": settings.OWN if own else None}
-        file = self.results / report.file_name(manifest)
+        file = self.results / kept.file_name(manifest)
         if reproduce.found(file, manifest):
             return
-        start, checkpoint = time.monotonic(), model()
+        start = time.monotonic()
+        try:
+            checkpoint = model()
+        except NoPairs as error:
+            reproduce.write_result(file, {**manifest, **stage_facts(error.args[0])}, {})
+            return
         facts = stage_facts(checkpoint / "spr") if (checkpoint / "spr").exists() else {}
         folder = self.out / "eval" / file.stem / split
         records = self.measured(checkpoint, f"spr_{self.recipe}", folder / "recipe", split)
-        samples = {name: report.packed(kept(of_task)) for name, of_task in records.items()}
+        samples = {name: kept.packed(sampled(of_task)) for name, of_task in records.items()}
         (of_recipe,) = records.values()
         facts |= {"commonest": commonest(self.recipe, of_recipe), "blind": self.blind(split)}
         if own:
             asked = self.measured(checkpoint, OWN, folder / "own", split)
-            samples |= {name: reproduce.condensed(kept(of_task)) for name, of_task in asked.items()}
+            samples |= {name: reproduce.condensed(sampled(of_task)) for name, of_task in asked.items()}
         seconds = round(time.monotonic() - start)
         reproduce.write_result(file, {**manifest, **facts, "seconds": seconds}, samples)
 
@@ -202,7 +215,7 @@ class Study:
         return read_run(folder).tasks
 
 
-def kept(records: Mapping) -> list[Mapping]:
+def sampled(records: Mapping) -> list[Mapping]:
     """What our tasks say of each document."""
     return [record[DETAILS] for record in records.values()]
 
@@ -211,7 +224,7 @@ def commonest(recipe: str, records: Mapping) -> dict[str, float]:
     """Kind → share of the answer that is given most often: a model that cannot tell says the same to all."""
     made, said = recipe_of(recipe, "llava:pad"), {}
     for record in records.values():
-        kind = report.kind_of(record[DETAILS])
+        kind = kept.kind_of(record[DETAILS])
         word = made.answer_in(spoken(record)[1] or "") or ""
         said.setdefault(kind, []).append(word)
     return {kind: most(answers) for kind, answers in sorted(said.items())}
@@ -250,12 +263,12 @@ def words(text: str) -> str:
 def embedded(out: Path, results: Path) -> None:
     """SPR's own questions put to the model that all cold starts begin from."""
     study = Study(next(iter(settings.RECIPES)), out, results)
-    manifest = {"variant": report.EMBEDDED, "split": "test", "asked": {"own": settings.OWN}}
-    file = results / report.file_name(manifest)
+    manifest = {"variant": kept.EMBEDDED, "split": "test", "asked": {"own": settings.OWN}}
+    file = results / kept.file_name(manifest)
     if not reproduce.found(file, manifest):
         folder = out / "eval" / file.stem
         asked = study.measured(WORLD / "llava", OWN, folder, "test")
-        samples = {name: reproduce.condensed(kept(of_task)) for name, of_task in asked.items()}
+        samples = {name: reproduce.condensed(sampled(of_task)) for name, of_task in asked.items()}
         reproduce.write_result(file, manifest, samples)
 
 
