@@ -128,6 +128,12 @@ def state(wanted: Iterable[str] | None = None) -> str:
     return study()["state"]({**facts, "state": [rows[name] for name in names]})
 
 
+@functools.cache
+def recipes() -> Mapping:
+    """The names of examples/tiny_world/recipes_study/report.py."""
+    return runpy.run_path(str(ROOT / "examples" / "tiny_world" / "recipes_study" / "report.py"))
+
+
 # --- benchmarks
 
 
@@ -329,6 +335,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "figures": all_figures,
     "actial": functools.partial(flags_table, ActialSettings, "setting", ""),
     "spatial-ssrl": functools.partial(flags_table, Asking, "setting", ""),
+    "recipes-here": lambda: recipes()["here"](),
+    "measured-spatial-ssrl": lambda: recipes()["measured"]("spatial_ssrl"),
+    "measured-spatial-thinker": lambda: recipes()["measured"]("spatial_thinker"),
     "llava-command": functools.partial(of_readme, "deepspeed llava/train/train_mem.py"),
     "hugging-face-command": functools.partial(of_readme, "python examples/finetune_vlm.py"),
 }

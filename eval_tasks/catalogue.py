@@ -249,6 +249,9 @@ def _protocol_yaml(name: str, protocol: Protocol) -> str:
         aggregate = f"captions.{metric.lower().replace('-', '_')}" if name == "captions" else "metrics.mean"
         lines += _metric(metric, aggregate, better)
     lines += _metric(metrics.DETAILS, protocol.details, None)
+    if protocol.module == "by_recipe":
+        # lmms-eval's command cuts thoughts out of answers before they are scored: here they are the form
+        lines.append("reasoning_tags: none")
     # an empty prompt is that of the model's family (spr_plugin.eval_tasks.questions)
     lines += [
         "score_key: score",
