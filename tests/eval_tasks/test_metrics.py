@@ -203,3 +203,56 @@ def test_iou_equals_pycocotools():
 def test_what_is_no_box_overlaps_nothing(bad):
     good = [0.0, 0.0, 9.0, 9.0]
     assert pair_iou(bad, good) == pair_iou(good, bad) == iou_matrix([bad], [good])[0, 0] == 0.0
+
+
+# --- golden values: what no comparison of two sums would notice
+
+
+def test_what_the_figures_are_called_and_which_way_is_better():
+    assert metrics.THRESHOLDS == (0.5, 0.6, 0.7, 0.8, 0.9)
+    higher = {"Acc@0.5": True, "Acc@0.6": True, "Acc@0.7": True, "Acc@0.8": True, "Acc@0.9": True}
+    assert metrics.BOX_METRICS == {**higher, "mIoU": True, "parse_failure": False, "boxes": None}
+
+
+def test_a_box_and_none_by_hand():
+    truths = [[0.0, 0.0, 4.0, 4.0], [10.0, 10.0, 20.0, 30.0]]
+    lost = metrics.box_item("1", truths, None, "no_box", 0)
+    assert (lost["iou"], lost["ceiling"], lost["boxes"], lost["truth"]) == (0.0, 1.0, 0, truths[0])
+    found = metrics.box_item("1", truths, [10.004, 10.0, 20.0, 20.006], None, 1)
+    assert found["predicted"] == [10.0, 10.0, 20.0, 20.01] and found["area"] == 200.0
+    assert found["iou"] == pytest.approx(0.5, abs=1e-3) and found["truth"] == truths[1]
+    scores = {name: one["score"] for name, one in metrics.box_payloads(doc(1, "a"), [lost, found]).items() if name != metrics.DETAILS}  # fmt: skip  # noqa: E501
+    assert scores["parse_failure"] == 0.5 and scores["boxes"] == 0.5
+    nothing = metrics.payload(doc(1, "a"), [])
+    assert (nothing["score"], nothing["n"]) == (0.0, 0)
+
+
+def test_the_hash_of_what_is_asked_is_of_the_question_and_not_of_the_picture_s_place():
+    asked = metrics.detail({**doc(1, "a"), "expression": "cat"}, [])["asked"]
+    assert metrics.detail({**doc(1, "b"), "image": "b.png", "expression": "cat"}, [])["asked"] == asked
+    assert metrics.detail({**doc(1, "a"), "expression": "dog"}, [])["asked"] != asked
+
+
+def test_what_an_item_does_not_have_weighs_nothing():
+    rows = [{"id": "1", "figures": {"a": (1.0, 2.0)}}, {"id": "2", "figures": {"b": (3.0, 4.0)}}]
+    columns = metrics.ratio_columns(rows)
+    assert {name: (values.tolist(), weights.tolist()) for name, (values, weights) in columns.items()} == {
+        "a": ([1.0, 0.0], [2.0, 0.0]),
+        "b": ([0.0, 3.0], [0.0, 4.0]),
+    }
+
+
+@pytest.mark.parametrize("clusters, resamples", [(1, 5), (7, 40), (3000, 3000)])
+def test_every_draw_takes_as_many_clusters_as_there_are(clusters, resamples):
+    """The largest one is drawn in several goes."""
+    drawn = metrics.resampled(np.ones((clusters, 1)), range(clusters), resamples, 0)
+    assert drawn.shape == (resamples, 1) and (drawn == clusters).all()
+
+
+def test_the_interval_s_ends_are_percentiles_of_the_draws():
+    values, ones = np.arange(40.0) ** 2, np.ones(40)
+    (row,) = metrics.intervals({"a": (values, ones)}, range(40), resamples=400)
+    table = np.column_stack([values, ones])
+    drawn = metrics.resampled(table, range(40), 400, metrics.SEED)
+    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
+    assert (row["low"], row["high"], row["images"]) == (low, high, 40)

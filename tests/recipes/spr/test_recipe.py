@@ -509,3 +509,25 @@ def test_the_summary_tells_what_was_added_and_refuses_by_the_flags():
     assert SPR(SPRConfig(spr_reject_vague=False, spr_add_missed=False), FORM).summary([]) == []
     with pytest.raises(UserError, match="^3 of 3 answers cannot be read"):
         SPR(SPRConfig(), FORM).summary([{"candidates": rows}])
+
+
+def test_what_a_collapse_is_looked_for_in_counts_from_nothing_on():
+    assert SPR.WATCHED == {"parsable": 0.0, "boxes": 0.0, "s_loc": 0.0} and SPR.BEST == "s_loc"
+
+
+def test_the_order_is_that_of_the_model_s_own_answers():
+    """Those to "reference" repeat the annotations, here right to left."""
+    left, right = "a cat [0.1, 0.1, 0.2, 0.2]", "a dog [0.7, 0.1, 0.9, 0.2]"
+    answers = [(query(), "plain", f"{left}, {right}"), (query(), "reference", f"{right}, {left}")] * 3
+    informed = SPR(SPRConfig(), FORM).after(answers)
+    assert (informed.order.name, informed.order.share, informed.order.pairs) == ("left to right", 1.0, 3)
+    for flags in ({"spr_add_missed": False}, {"spr_repair": "none"}):
+        asked = SPR(SPRConfig(**flags), FORM)
+        assert asked.after(answers) is asked
+
+
+def test_another_lambda_needs_both_terms():
+    weighed = SPR(SPRConfig(), FORM).reweighed
+    assert weighed({"s_sem": 1.0, "s_loc": 0.5}, 0.8) == pytest.approx(0.9)
+    assert weighed({"s_sem": 1.0, "s_loc": 0.5, "kept": 1.0}, 0.8) == pytest.approx(0.9)
+    assert weighed({"s_sem": 1.0}, 0.8) is weighed({"kept": 1.0}, 0.8) is None
