@@ -191,8 +191,9 @@ def hostile(pattern: re.Pattern) -> list:
 
 
 def seconds(pattern: re.Pattern, method: str, text: str) -> float:
+    read = text.encode() if isinstance(pattern.pattern, bytes) else text
     start = time.process_time()
-    found = getattr(pattern, method)(text)
+    found = getattr(pattern, method)(read)
     if method == "finditer":
         for _ in found:
             pass

@@ -57,9 +57,12 @@ def understood(words: list[str]) -> None:
         assert options["--model"] in ("spr_llava", "spr_hf", "spr_oracle")
         assert all(splits_of([name]) or name in FOREIGN for name in options["--tasks"].split(","))
     elif program.endswith("python"):
-        assert rest[0] == "-m" or (ROOT / rest[0]).is_file(), rest[0]
+        assert rest[0] in ("-m", MERGE) or (ROOT / rest[0]).is_file(), rest[0]
     else:
         assert program in OTHERS, program
+
+
+MERGE = "scripts/merge_lora_weights.py"  # of a checkout of LLaVA
 
 
 def spr(name: str, *words: str) -> None:
