@@ -75,12 +75,18 @@ class Axis:
         return [(self(value), text) for value, text in round_numbers(self.low, self.high)]
 
 
+LEAST = 1e-200  # what is smaller is 0 to an axis: below, floats lose their digits
+
+
 def _bounds(values: Iterable[float]) -> tuple[float, float]:
     """Of an axis that shows these values; some room where they are all one, or as good as one: between two
     neighbours among floats there is no place for ticks."""
     values = list(values) or [0.0]
     low, high = min(values), max(values)
-    room = 0.0 if high - low > max(1e-9 * max(abs(low), abs(high)), 1e-200) else abs(low) / 2 or 0.5
+    largest = max(abs(low), abs(high))
+    if high - low > max(1e-9 * largest, LEAST):
+        return low, high
+    room = largest / 2 if largest > LEAST else 0.5
     return low - room, high + room
 
 

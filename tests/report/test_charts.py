@@ -64,9 +64,10 @@ def test_one_point_is_a_dot():
     assert [text for *_, text in one.dots] == ["0.25"]
 
 
-@pytest.mark.parametrize("other", [5e-324, -1e-310, 0.0])
+@pytest.mark.parametrize("other", [5e-324, -1e-310, 2.2250738585072014e-308, 0.0])
 def test_values_that_are_as_good_as_one_have_an_axis(other):
     assert len(charts.histogram("S", {"a": [0.0, other], "b": [other]}).y_ticks) > 1
+    assert charts.histogram("S", {"a": [other]}).x_ticks[0][1] == "-0.5"
     assert charts.lines("", {"a": [(0, 1.0), (1, 1.0 + 2e-16), (2, other)]}).y_ticks
     assert charts.lines("", {"a": [(0, 1.0), (1, 1.0 + 2e-16)]}).y_ticks
 
