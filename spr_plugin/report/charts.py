@@ -19,6 +19,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 28  # margins
 MOST_POINTS = 300  # of one line; more cannot be told apart, and a page has a size
 BINS = 24
 LARGEST = 1e15  # of a value that has a place on an axis; a folder may hold anything
+LEAST = 1e-200  # what is smaller is 0 to an axis: below, floats lose their digits
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,6 @@ class Axis:
     def ticks(self) -> list[tuple[float, str]]:
         """Three to six round numbers."""
         return [(self(value), text) for value, text in round_numbers(self.low, self.high)]
-
-
-LEAST = 1e-200  # what is smaller is 0 to an axis: below, floats lose their digits
 
 
 def _bounds(values: Iterable[float]) -> tuple[float, float]:
