@@ -56,7 +56,7 @@ def checkout(tmp_path_factory):
                 source,
                 folder / name,
                 symlinks=True,
-                ignore=shutil.ignore_patterns("__pycache__", "reproduce"),
+                ignore=shutil.ignore_patterns("__pycache__", "reproduce", "recipes_study"),
             )
         elif source.exists():
             shutil.copy(source, folder / name)
