@@ -22,14 +22,19 @@ MEASURED = ("start", "entry", "sampling", "scoring", "dpo", "probe", "save", "lo
 
 @pytest.fixture
 def module(monkeypatch):
-    """``module("shapes")`` → that module of the rehearsal; none of their plain names is left behind."""
+    """``module("shapes")`` → that module of the rehearsal; none of their plain names is left behind, and those
+    of other scripts, `run` above all, are there again.
+    """
     monkeypatch.syspath_prepend(str(REHEARSAL))
+    names = [path.stem for path in REHEARSAL.glob("*.py")]
+    others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     before = {*sys.modules}
     yield importlib.import_module
     for name in {*sys.modules} - before:
         file = getattr(sys.modules[name], "__file__", None) or ""
         if file.startswith((str(REHEARSAL), str(TINY))):
             del sys.modules[name]
+    sys.modules.update(others)
 
 
 # --- whole
