@@ -22,8 +22,8 @@ MEASURED = ("start", "entry", "sampling", "scoring", "dpo", "probe", "save", "lo
 
 @pytest.fixture
 def module(monkeypatch):
-    """``module("shapes")`` → that module of the rehearsal; none of their plain names is left behind, and those
-    of other scripts, `run` above all, are there again.
+    """``module("shapes")`` → that module of the rehearsal; none of their plain names is left behind, and
+    those of other scripts, `run` above all, are there again.
     """
     monkeypatch.syspath_prepend(str(REHEARSAL))
     names = [path.stem for path in REHEARSAL.glob("*.py")]
