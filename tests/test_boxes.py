@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spr_plugin.boxes import Box, Space, best_iou, finite, iou, iou_matrix, pair_iou
+from spr_plugin.boxes import Box, Space, best_iou, finite, iou, iou_matrix, pair_iou, size_of
 
 SIZES = st.integers(1, 5000)
 NUMBERS = st.floats(-1e4, 1e4, allow_nan=False)
@@ -242,3 +242,11 @@ def test_iou_is_one_with_itself_and_symmetric(rows):
 def test_iou_knows_no_plus_one():
     space = Space.pixels(20, 20)
     assert iou(Box(0, 0, 2, 2, space), Box(1, 0, 3, 2, space)) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    "side, size",
+    [(1, "small"), (31.99, "small"), (32, "medium"), (95.99, "medium"), (96, "large"), (500, "large")],
+)
+def test_a_box_of_exactly_coco_s_edge_is_of_the_larger_size(side, size):
+    assert size_of(Box(7, 9, 7 + side, 9 + side, Space.pixels(640, 640))) == size
