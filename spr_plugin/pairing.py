@@ -54,6 +54,12 @@ class PreferencePair:
         return cls(**known | {"pictures": tuple(map(source_of, record["pictures"]))})
 
 
+def untrained(made: int, train: int, marked: int) -> dict[str, int]:
+    """Why pairs that were made do not train → how many; logs do not tell held-out pairs from longer ones."""
+    why = {"marked": marked, "held out or too long": made - train - marked}
+    return {reason: count for reason, count in why.items() if count > 0}
+
+
 Answers = Mapping[str, JudgedAnswer]  # candidate id → its answer, in the order of the ids
 
 

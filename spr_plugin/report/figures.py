@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
-from spr_plugin.pairing import Pairing, PreferencePair, answer_of, make_pair
+from spr_plugin.pairing import Pairing, PreferencePair, answer_of, make_pair, untrained
 from spr_plugin.progress import counted
 from spr_plugin.recipes.base import Query, Recipe
 from spr_plugin.report.charts import Chart, histogram, lines
@@ -75,8 +75,7 @@ def funnel(
         ("preference pairs", made, counted(filter(None, reasons.values()))),
     ]
     if measured:
-        rest = {"marked": marked, "held out or too long": made - measured - marked}
-        steps.append(("in the DPO stage", measured, {why: count for why, count in rest.items() if count}))
+        steps.append(("in the DPO stage", measured, untrained(made, measured, marked)))
     return [{"name": name, "count": count, "left_out": dict(why)} for name, count, why in steps]
 
 

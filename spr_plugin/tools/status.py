@@ -19,6 +19,7 @@ from spr_plugin import runs
 from spr_plugin.errors import UserError
 from spr_plugin.files import AnyPath, Damaged, read_errors, read_json
 from spr_plugin.lines import one_line
+from spr_plugin.pairing import untrained
 from spr_plugin.progress import listed
 from spr_plugin.runs import SavedRun
 from spr_plugin.runs.layout import Folder
@@ -67,8 +68,9 @@ def round_of(run: SavedRun, number: int, now: float) -> Status:
     stages = [one for name in LOGS if (one := log_of(run.folder, name, now))]
     stages += filter(None, [steps_of(run, now)])
     skips = {"queries": run.skipped} | {log: run.folder.log(log).words(key) for log, key in REASONS.items()}
-    if run.excluded and (left := run.excluded & run.records("pairs").keys()):
-        skips["pairs"]["marked"] = len(left)
+    pairs = pairs_of(run, {one["stage"]: one["done"] for one in stages}, sum(skips["pairs"].values()))
+    if pairs and pairs["marked"]:
+        skips["pairs"]["marked"] = pairs["marked"]
     probes = probes_of(run.steps)
     last, stage = max(probes, default=None), stages[-1]["stage"] if stages else None
     if stage == "queries" and number == 1 and not (run.is_sampling or has_entry(run.folder)):
@@ -78,7 +80,7 @@ def round_of(run: SavedRun, number: int, now: float) -> Status:
         "folder": str(run.folder),
         "stage": stage,
         "stages": stages,
-        "pairs": pairs_of(run, {one["stage"]: one["done"] for one in stages}),
+        "pairs": pairs and {name: pairs[name] for name in ("made", "train", "left_out")},
         "skips": {log: reasons for log, reasons in skips.items() if reasons},
         "step": plain(run.steps[-1]) if run.steps else None,
         "probe": None if last is None else plain({"step": last, **probes[last]}),
@@ -86,28 +88,25 @@ def round_of(run: SavedRun, number: int, now: float) -> Status:
     }
 
 
-def pairs_of(run: SavedRun, done: Mapping[str, int]) -> Status | None:
-    """How many pairs were made, and what became of them; None before the first query was looked at.
+def pairs_of(run: SavedRun, done: Mapping[str, int], skipped: int) -> Status | None:
+    """How many pairs were made, how many of them are ``marked`` as not to train, and what became of them;
+    None before the first query was looked at.
 
     Args:
         done: stage → how many records it has.
+        skipped: queries without a pair.
     """
     if "pairs" not in done:
         return None
-    log = run.folder.log("pairs")
-    made = max(0, done["pairs"] - sum(log.words("skip").values()))
-    if "lengths" not in done or not {"reference", "dpo"} & done.keys():  # not all are measured
-        return {"made": made, "train": None, "left_out": {}}
-    # Lengths of pairs of other settings, and of pairs that were marked since, stay in the log.
-    ids = log.words("id").keys()
-    train = len(run.folder.log("lengths").words("pair").keys() & ids - run.excluded)
+    made = max(0, done["pairs"] - skipped)
+    measured = "lengths" in done and {"reference", "dpo"} & done.keys()
+    ids = run.folder.log("pairs").words("id").keys() if measured or run.excluded else set[str]()
     marked = len(run.excluded & ids)
-    rest = {"marked": marked, "held out or too long": made - train - marked}
-    return {
-        "made": made,
-        "train": train,
-        "left_out": {why: count for why, count in rest.items() if count > 0},
-    }
+    if not measured:  # or not all of them
+        return {"made": made, "marked": marked, "train": None, "left_out": {}}
+    # Lengths of pairs of other settings, and of pairs that were marked since, stay in the log.
+    train = len(run.folder.log("lengths").words("pair").keys() & ids - run.excluded)
+    return {"made": made, "marked": marked, "train": train, "left_out": untrained(made, train, marked)}
 
 
 def log_of(folder: Folder, name: str, now: float) -> Status | None:
