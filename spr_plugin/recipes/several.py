@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,6 +40,17 @@ def routed(own: Query, recipe: str) -> Routed:
     """A recipe's query."""
     shared = (own.id, own.pictures, own.text, own.truth, own.task, own.seed)
     return Routed(*shared, recipe=recipe, own=own)
+
+
+@dataclass(frozen=True)
+class RecordsOf:
+    """The records of one recipe, gone through as often as wanted: they stay on disk."""
+
+    records: Iterable[Mapping[str, Any]]
+    recipe: str
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return (record for record in self.records if record["recipe"] == self.recipe)
 
 
 class Several(Recipe[Routed]):
@@ -89,8 +100,8 @@ class Several(Recipe[Routed]):
         return Several(recipe.after(each[name]) for name, recipe in self.recipes.items())
 
     def summary(self, records: Iterable[Mapping[str, Any]]) -> list[str]:
-        of_each = ((name, [one for one in records if one["recipe"] == name]) for name in self.recipes)
-        return [piece for name, own in of_each for piece in self.recipes[name].summary(own)]
+        each = self.recipes.items()
+        return [piece for name, recipe in each for piece in recipe.summary(RecordsOf(records, name))]
 
     def on(self, device: str | torch.device) -> Several:
         return Several(recipe.on(device) for recipe in self.recipes.values())

@@ -159,6 +159,23 @@ def test_words_of_two_are_explained_by_each(asked):
     assert "s_loc (spr), exact (spatial_ssrl), reward (spatial_thinker)" in said["best"]
 
 
+def test_each_tells_of_its_own_records_which_are_gone_through_anew(asked):
+    """SPR's most answers can be read, whatever the other's are; records are held by nobody."""
+    recipe, _ = asked(["spr", "spatial_ssrl"])
+    right = {"reason": None, "not_choosable": None, "repaired_terms": {"added": 1.0, "missed": 2.0}}
+    wrong = {**right, "reason": "unparsable"}
+    records = {
+        "a": {"recipe": "spr", "candidates": [right, right]},
+        "b": {"recipe": "spatial_ssrl", "candidates": [wrong] * 9},
+    }
+    assert recipe.summary(records.values()) == [
+        "2 missed objects added to repaired answers, 4 are missed still"
+    ]
+    records["a"]["candidates"] = [wrong]
+    with pytest.raises(UserError, match="^1 of 1 answers cannot be read"):
+        recipe.summary(records.values())
+
+
 def test_two_that_give_one_id_are_refused(asked):
     class Copy:
         @hookimpl
