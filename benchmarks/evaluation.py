@@ -174,11 +174,12 @@ def scoring(rounds: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def agreement(folder: Path, scenes: int = 220) -> dict:
+def agreement(folder: Path, count: int = 220) -> dict:
     """The embedded LLaVA's answers by lmms-eval's ``llava`` and by ``spr_llava``, as lmms-eval logs them."""
-    write = [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[1]); import scenes"]
-    write[-1] += "; scenes.write_evaluation(sys.argv[2], 'val', int(sys.argv[3]), 1, 17)"
-    subprocess.run([*write, str(WORLD), str(folder), str(scenes)], check=True)
+    sys.path.insert(0, str(WORLD))  # scripts, no package
+    import scenes
+
+    scenes.write_evaluation(folder, "val", count, 1, 17)
     ours = lmms_eval_command(WORLD / "llava", folder / "ours", "spr_tiny_world_rec", None, "auto", "cpu")
     theirs = lmms_eval_command(WORLD / "llava", folder / "theirs", "spr_tiny_world_rec", None, 1, "cpu")
     theirs = ["llava" if word == "spr_llava" else word for word in theirs]

@@ -33,6 +33,7 @@ from spr_plugin.progress import say
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # JPEG opens cameras' MPO too
 # ``convert("RGB")`` cuts these at 255, in every host too
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+DEEP_WHY = "more than 8 bits a channel, which hosts see as white"
 ORIENTATION = 0x0112  # EXIF's tag
 MISSING, UNREADABLE = "missing_image", "unreadable_image"
 DEEP, TOO_LARGE = "more_than_8_bits", "more_than_max_pixels"
@@ -262,7 +263,7 @@ def _regular(path: str, flags: int) -> int:
 
 def _refuse_deep(image: Image.Image, source: PictureSource, record_id: str | None = None) -> None:
     if image.mode in DEEP_MODES:
-        why = f"{image.mode}: more than 8 bits a channel, which hosts see as white"
+        why = f"{image.mode}: {DEEP_WHY}"
         raise BadImage(DEEP, why, _name(source), record_id)
 
 

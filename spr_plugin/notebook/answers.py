@@ -14,7 +14,7 @@ from PIL import Image
 from spr_plugin.boxes import Box, Space
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import AnnotatedImage, Annotation, label_of, usable
-from spr_plugin.data.pictures import DEEP_MODES, open_image
+from spr_plugin.data.pictures import DEEP_MODES, DEEP_WHY, open_image
 from spr_plugin.devices import refuse_no_device
 from spr_plugin.errors import UserError
 from spr_plugin.flags import refuse_unknown
@@ -185,7 +185,7 @@ def _asked(image: Picture, region: Corners, objects: Objects) -> tuple[Image.Ima
 def _rgb(image: Image.Image) -> Image.Image:
     """A picture in memory as those of files are; UserError for one that cannot be read or has over 8 bits."""
     if image.mode in DEEP_MODES:
-        raise UserError(f"image: {image.mode}: more than 8 bits a channel, which hosts see as white")
+        raise UserError(f"image: {image.mode}: {DEEP_WHY}")
     try:
         return image.convert("RGB")
     except Exception as error:  # it may be read from a broken file only now

@@ -221,8 +221,8 @@ def test_a_box_and_none_by_hand():
     found = metrics.box_item("1", truths, [10.004, 10.0, 20.0, 20.006], None, 1)
     assert found["predicted"] == [10.0, 10.0, 20.0, 20.01] and found["area"] == 200.0
     assert found["iou"] == pytest.approx(0.5, abs=1e-3) and found["truth"] == truths[1]
-    scores = {name: one["score"] for name, one in metrics.box_payloads(doc(1, "a"), [lost, found]).items() if name != metrics.DETAILS}  # fmt: skip  # noqa: E501
-    assert scores["parse_failure"] == 0.5 and scores["boxes"] == 0.5
+    payloads = metrics.box_payloads(doc(1, "a"), [lost, found])
+    assert payloads["parse_failure"]["score"] == 0.5 and payloads["boxes"]["score"] == 0.5
     nothing = metrics.payload(doc(1, "a"), [])
     assert (nothing["score"], nothing["n"]) == (0.0, 0)
 

@@ -9,7 +9,7 @@ import pytest
 
 from spr_plugin.files import read_json
 
-from .world import load
+from .world import load, same
 
 pytest.importorskip("datasets")  # the oldest environment has no lmms-eval and what it needs
 jinja2 = pytest.importorskip("jinja2")
@@ -137,15 +137,6 @@ def test_the_committed_json_is_made_of_the_committed_results(committed, monkeypa
     monkeypatch.setattr(figures.metrics, "RESAMPLES", 20)
     drawn = {"low", "high", "p", "verdict", "met", "above", "below", "resamples", "tried_for"}
     assert same(figures.findings(tables.RESULTS), committed, drawn)
-
-
-def same(one, other, but: set[str]) -> bool:
-    """Whether two pieces of plain data are, to the digits that are kept, the same in all but some keys."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key], but) for key in one.keys() - but)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(same(*pair, but) for pair in zip(one, other))
-    return one == pytest.approx(other, abs=2e-6) if isinstance(one, float) else one == other
 
 
 def test_other_results_are_other_words(committed):

@@ -14,7 +14,7 @@ from spr_plugin.files import read_json
 from spr_plugin.flags import flags_class
 from spr_plugin.tools.demo import WORLD, train_command
 
-from .world import load
+from .world import load, same
 
 pytest.importorskip("datasets")  # the oldest environment has no lmms-eval and what it needs
 
@@ -119,14 +119,6 @@ def test_the_committed_json_is_made_of_the_committed_results(committed, monkeypa
     """All but the intervals: those take longer."""
     monkeypatch.setattr(report.figures.paired.metrics, "RESAMPLES", 20)
     assert same(report.findings(), committed, {"low", "high", "p"})
-
-
-def same(one, other, but: set[str]) -> bool:
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key], but) for key in one.keys() - but)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(same(*pair, but) for pair in zip(one, other))
-    return one == pytest.approx(other, abs=2e-6) if isinstance(one, float) else one == other
 
 
 def test_every_result_is_of_the_plan(committed):

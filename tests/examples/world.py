@@ -1,8 +1,10 @@
-"""Modules of the tiny world, which is a folder of scripts and no package."""
+"""Modules of the tiny world, which is a folder of scripts and no package, and their data compared."""
 
 import importlib.util
 import sys
 from pathlib import Path
+
+import pytest
 
 WORLD = Path(__file__).resolve().parents[2] / "examples" / "tiny_world"
 
@@ -17,3 +19,12 @@ def load(name):
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def same(one, other, but: set[str]) -> bool:
+    """Whether two pieces of plain data are, to the digits that are kept, the same in all but some keys."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key], but) for key in one.keys() - but)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(same(*pair, but) for pair in zip(one, other))
+    return one == pytest.approx(other, abs=2e-6) if isinstance(one, float) else one == other
