@@ -70,6 +70,8 @@ def depth_order(scene: Scene, ask: Asking, rng: random.Random) -> Sample:
             break
     else:
         raise Refused("no_three_depths")
+    # What is found first lies on what is largest, which is a ground behind all more often than not.
+    rng.shuffle(regions)
     order = sorted(range(3), key=lambda number: regions[number].near)
     answer = "-".join(str(number + 1) for number in order)
     question = (

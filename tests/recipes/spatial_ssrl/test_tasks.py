@@ -174,6 +174,30 @@ def test_marks_do_not_lie_on_each_other(samples, scene, task):
             assert (shown[y1:y2, x1:x2] == np.asarray(of.picture)[y1:y2, x1:x2]).all()
 
 
+@pytest.fixture
+def far_ground():
+    """A ground behind all, of which most places are, and a few things before it, each at a depth of its own."""
+    depth = np.full((96, 96), 1.0, np.float32)
+    for number, (x, y) in enumerate(itertools.product((4, 36, 68), repeat=2)):
+        depth[y : y + 16, x : x + 16] = 0.1 * number
+    return Scene(Image.new("RGB", (96, 96)), depth)
+
+
+def test_numbers_do_not_tell_the_order(samples, far_ground):
+    """Whichever region is found first: a constant answer would be right as often as it is said."""
+    orders = Counter(one.answer for one in samples("depth_order", far_ground, 600))
+    share = np.array(list(orders.values())) / sum(orders.values())
+    assert len(orders) == 6 and 0.1 < share.min() and share.max() < 0.24, orders
+
+
+def test_which_of_two_is_1_does_not_tell_where_2_is(samples, far_ground):
+    nearer = []
+    for one in samples("position", far_ground, 600):
+        first, second = (far_ground.depth[y1, x1] for x1, y1, _, _ in one.facts["regions"])
+        nearer += [second < first] if first != second else []
+    assert len(nearer) > 100 and 0.4 < np.mean(nearer) < 0.6
+
+
 def test_sides_are_the_paper_s_rotation():
     """x̃ = cosθ·Δx + sinθ·Δz, z̃ = −sinθ·Δx + cosθ·Δz: all 16 of two axes, and those of one."""
     degrees = {"away": 0, "left": 90, "camera": 180, "right": 270}
