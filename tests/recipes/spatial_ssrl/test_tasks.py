@@ -176,7 +176,7 @@ def test_marks_do_not_lie_on_each_other(samples, scene, task):
 
 @pytest.fixture
 def far_ground():
-    """A ground behind all, of which most places are, and a few things before it, each at a depth of its own."""
+    """A ground behind all, of which most places are, and a few things before it, each at its own depth."""
     depth = np.full((96, 96), 1.0, np.float32)
     for number, (x, y) in enumerate(itertools.product((4, 36, 68), repeat=2)):
         depth[y : y + 16, x : x + 16] = 0.1 * number
