@@ -13,7 +13,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks.refusal import refuse
 from spr_plugin.eval_tasks.running import image_processor, model_config, running_models
 from spr_plugin.formats import BoxFormat, box_format, refuse_unknown_aspect
-from spr_plugin.formats.families import FAMILY_OF_CLASS, FAMILY_OF_TYPE
+from spr_plugin.formats.families import FAMILY_OF_CLASS, FAMILY_OF_TYPE, family_of
 
 VARIABLE = "SPR_BOX_FORMAT"
 HINT = f"set {VARIABLE}=family or family:aspect, for example llava:pad or ferret"
@@ -84,7 +84,7 @@ def config_format(config: Mapping | None, processor: object = None) -> tuple[str
     family = by_class[0] if by_class else FAMILY_OF_TYPE.get(model_type)
     if family:
         return (
-            family + (_pixel_limits(processor) if family == "qwen2.5-vl" else ""),
+            family + (_pixel_limits(processor) if family_of(family).resized else ""),
             "model_type in config.json",
         )
     if model_type.startswith("llava"):

@@ -15,7 +15,7 @@ import torch
 from spr_plugin.data.pictures import PictureSource, open_image
 from spr_plugin.errors import UserError
 from spr_plugin.formats import box_format
-from spr_plugin.formats.families import FAMILY_OF_TYPE
+from spr_plugin.formats.families import FAMILY_OF_TYPE, family_of
 from spr_plugin.hooks.vlm_model import VlmModel
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.training import weights
@@ -134,7 +134,7 @@ def format_of(config, processor, flags):
             " trained on"
         )
     images = processor.image_processor
-    if family == "qwen2.5-vl":
+    if family_of(family).resized:
         made = box_format(family, f"{images.size['shortest_edge']}-{images.size['longest_edge']}")
         return dataclasses.replace(made, factor=images.patch_size * images.merge_size)
     return box_format(

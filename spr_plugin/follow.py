@@ -17,7 +17,6 @@ from spr_plugin.files import write_json
 from spr_plugin.opening import Round, find_host, open_run, refuse_impossible
 from spr_plugin.pipeline import during, run_rounds
 from spr_plugin.plugins import load_file
-from spr_plugin.progress import say
 from spr_plugin.runs.layout import Folder
 from spr_plugin.training import engine, entry, ranks, weights
 
@@ -59,7 +58,7 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
     refuse_impossible(trainer)
     host = find_host(trainer, namespace, config)
     if not (config.spr_only or dpo.trains_language_model(host)):
-        _say(
+        ranks.say(
             "this train() moves nothing of the language model: the SPR stage follows the first one that does"
         )
         return Outcome(host_train(), followed=False)
@@ -69,7 +68,7 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
     first, queries = open_run(host, config)
     if entered:
         entry.load(trainer, first.folder)
-        _say("the host's training is done already: its weights were read from spr/entry")
+        ranks.say("the host's training is done already: its weights were read from spr/entry")
     result = None if entered or config.spr_only else host_train()
     result = result or _nothing_trained(trainer)
     own_flags = entry.requires_grad(trainer.model)
@@ -89,8 +88,8 @@ def train(trainer, config: SPRConfig, namespace: dict, host_train) -> Outcome:
             raise
         if not isinstance(error, UserError):
             traceback.print_exception(error)
-        _say(failure or "the SPR stage failed")
-        _say(
+        ranks.say(failure or "the SPR stage failed")
+        ranks.say(
             "the model is as the host has trained it, and the host goes on to save it; the same command takes"
             " the stage up again from spr/entry, and with --spr_only the saved model starts one with other"
             " flags"
@@ -103,7 +102,7 @@ def train_after(trainer, config: SPRConfig, namespace: dict, host_train) -> Outc
     """A ``trainer.train()`` of a process in which the stage has followed an earlier one: the host's own, as
     if the stage had never been.
     """
-    _say(
+    ranks.say(
         "the SPR stage has followed an earlier train() of this process; this one is the host's own, and SPR"
         " does not follow it again"
     )
@@ -135,8 +134,3 @@ def _nothing_trained(trainer):
     from transformers.trainer_utils import TrainOutput
 
     return TrainOutput(trainer.state.global_step, 0.0, {})
-
-
-def _say(text: str) -> None:
-    if ranks.rank() == 0:
-        say(text)

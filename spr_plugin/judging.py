@@ -24,11 +24,15 @@ def judge_all(queries: list[Query], recipe: Recipe, device, candidates: Mapping[
     mine = ranks.share(wanted, len)
     answers = by_query(candidates.values())
     asked = {query.id: query for query in queries}
-    recipe = recipe.after(
-        (asked[id], one["kind"], one["text"]) for id, rows in answers.items() if id in asked for one in rows
-    )
-    if recipe.learned and wanted and ranks.rank() == 0:
-        say(recipe.learned)
+    if wanted:
+        recipe = recipe.after(
+            (asked[id], one["kind"], one["text"])
+            for id, rows in answers.items()
+            if id in asked
+            for one in rows
+        )
+        if recipe.learned and ranks.rank() == 0:
+            say(recipe.learned)
     with weights.loading_whole():  # under ZeRO-3 a model that is loaded would be dealt among the ranks
         ready = recipe.on(device) if mine else recipe
     shown = progress(prefetch(pictures_of, mine), len(mine), "scoring pictures", show=ranks.rank() == 0)

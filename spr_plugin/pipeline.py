@@ -62,7 +62,7 @@ def improve(now: Round, queries: list[Query]) -> None:
     if ranks.from_rank_0(folder.is_finished):
         dpo.choose_trainable(now.host, now.config.only(DPOFlags))
         weights.load(trainer.model, folder.policy)
-        _say(
+        ranks.say(
             "the SPR stage is done already: its weights were read from"
             f" {folder.policy.relative_to(trainer.args.output_dir)}"
         )
@@ -86,11 +86,11 @@ def make_pairs(now: Round, queries: list[Query]) -> list[PreferencePair]:
         summary.append(f"{len(candidates)} answers about {len(queries)} queries")
     with during("scores", now.folder) as summary:
         judge_all(queries, now.recipe, now.host.trainer.args.device, candidates, now.log("scores"))
-        told = []
+        left_out = []
         for key, title in (("reason", "without a score"), ("not_choosable", "not to be chosen")):
             reasons = listed(ranks.from_rank_0(functools.partial(now.log("scores").words, key)))
-            told.append(f"{title}: {reasons or 'none'}")
-        summary.append(f"{len(candidates)} answers judged ({'; '.join(told)})")
+            left_out.append(f"{title}: {reasons or 'none'}")
+        summary.append(f"{len(candidates)} answers judged ({'; '.join(left_out)})")
         summary += ranks.from_rank_0(lambda: now.recipe.summary(now.log("scores").read().values()))
     with during("pairs", now.folder):
         return pair(now, queries)
@@ -116,11 +116,11 @@ def pair(now: Round, queries: list[Query]) -> list[PreferencePair]:
     ranks.barrier()
     records = log.read().values()
     every = [PreferencePair.from_record(record) for record in records if "skip" not in record]
-    pairs = [pair for pair in every if pair.id not in now.excluded]
+    pairs = [one for one in every if one.id not in now.excluded]
     skips = [record["skip"] for record in records if "skip" in record]
     reasons = listed(counted(skips + ["marked"] * (len(every) - len(pairs))))
     name_strangers(now)
-    _say(f"{len(pairs)} pairs from {len(queries)} queries ({reasons or 'none skipped'})")
+    ranks.say(f"{len(pairs)} pairs from {len(queries)} queries ({reasons or 'none skipped'})")
     if not pairs:
         where = now.folder.path / "scores"
         raise UserError(f"no preference pair is left of {len(queries)} queries ({reasons}): see {where}")
@@ -173,7 +173,7 @@ def during(stage: str, folder: Folder | None = None):
         raise
     seconds = time.monotonic() - start
     for what in summary:
-        _say(f"{stage}: {what}, {seconds:.0f} s")
+        ranks.say(f"{stage}: {what}, {seconds:.0f} s")
     if folder and ranks.rank() == 0:
         took(folder, stage, seconds)
 
@@ -198,8 +198,3 @@ def report(folder: Folder) -> None:
         except UserError as error:
             say(f"no report: {error}")
     ranks.barrier()
-
-
-def _say(text: str) -> None:
-    if ranks.rank() == 0:
-        say(text)

@@ -115,12 +115,13 @@ class Names(ByText):
     def prompts(self, query):
         return [Prompt("plain", query.text)]
 
-    def judged(self, query, text, texts):
+    def judged(self, query, texts):
         """Nothing is repaired; an answer that names all is not rejected."""
-        named = sum(label in text for label in query.truth) / len(query.truth)
-        terms, score = {"named": named}, named - self.settings.per_word * len(text.split())
-        kept = "all_named" if named == 1 else None
-        return JudgedAnswer(text, terms, score, None, text, terms, score, None, kept)
+        for text in texts:
+            named = sum(label in text for label in query.truth) / len(query.truth)
+            terms, score = {"named": named}, named - self.settings.per_word * len(text.split())
+            kept = "all_named" if named == 1 else None
+            yield JudgedAnswer(text, terms, score, None, text, terms, score, None, kept)
 
     def measure(self, texts, queries):
         shares = [

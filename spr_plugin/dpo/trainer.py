@@ -166,7 +166,7 @@ def hand_over(stage_trainer: Trainer, host_trainer) -> None:
 
 
 class PreferenceTrainer(Trainer):
-    """transformers' Trainer on the pairs of a :class:`spr_plugin.dpo.phase.Stage`."""
+    """transformers' Trainer on the pairs of a :class:`spr_plugin.dpo.stage.Stage`."""
 
     def __init__(self, stage, args: TrainingArguments, dataset, logbook: Logbook, progress: Progress):
         from accelerate.state import AcceleratorState

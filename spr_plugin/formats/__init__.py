@@ -59,10 +59,11 @@ def refuse_unknown_aspect(family: str, aspect: str, named_by: str) -> None:
     """UserError for an aspect, named by a person, that means nothing to a built-in family: LLaVA's boxes,
     say, would be read as 0-1 of the picture for any word but "pad".
     """
-    limits = _PIXEL_LIMITS.fullmatch(aspect) if family == "qwen2.5-vl" else None
+    resized = family_of(family).resized
+    limits = _PIXEL_LIMITS.fullmatch(aspect) if resized else None
     known = 0 < int(limits[1]) <= int(limits[2]) if limits else _LLAVA_ASPECT.fullmatch(aspect)
     if family in FAMILIES and not known:
-        way = ", or its processor's MIN-MAX number of pixels" if family == "qwen2.5-vl" else ""
+        way = ", or its processor's MIN-MAX number of pixels" if resized else ""
         raise UserError(f"{named_by}: {family} knows no aspect {aspect!r}; it is pad, square or anyres{way}")
 
 

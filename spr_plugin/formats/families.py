@@ -25,6 +25,8 @@ class Family:
         model_types: of the config.json of its checkpoints. LLaVA and its descendants come apart, as their
             space depends on the picture's preparation.
         classes: the same by architecture, for checkpoints whose config names no model_type of their own.
+        resized: boxes are in pixels of the picture as its processor resizes it, whose limits (MIN-MAX pixels)
+            are the aspect.
         boxes: how a description is asked for with boxes.
         before: what every question begins with.
         expression: the question that grounds ``{expression}``.
@@ -34,6 +36,7 @@ class Family:
     form: Callable[[str | None], BoxFormat]
     model_types: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    resized: bool = False
     boxes: str = "with their bounding boxes"
     before: str = ""
     expression: str = (
@@ -45,6 +48,7 @@ class Family:
 _QWEN = Family(
     qwen2_5_vl,
     model_types=("qwen2_5_vl",),
+    resized=True,
     boxes="and report their bbox coordinates and labels in JSON format",
     expression="Locate {expression}, output its bbox coordinates using JSON format.",
     phrases="Locate {phrases}, output the bbox coordinates and labels using JSON format.",
@@ -77,7 +81,9 @@ FAMILIES = {
         expression="<ref>{expression}</ref><box>",
     ),
     "qwen2.5-vl": _QWEN,
-    "qwen3-vl": replace(_QWEN, form=lambda aspect: qwen3_vl(), model_types=("qwen3_vl", "qwen3_vl_moe")),
+    "qwen3-vl": replace(
+        _QWEN, form=lambda aspect: qwen3_vl(), model_types=("qwen3_vl", "qwen3_vl_moe"), resized=False
+    ),
     "internvl": Family(
         lambda aspect: internvl(),
         model_types=("internvl", "internvl_chat"),

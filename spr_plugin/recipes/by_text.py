@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from PIL import Image
@@ -17,10 +17,8 @@ class ByText(Recipe[AnyQuery]):
     """A recipe that looks at no picture to judge; an answer without words has no score."""
 
     @abstractmethod
-    def judged(self, query: AnyQuery, text: str, texts: Sequence[str]) -> JudgedAnswer:
-        """What an answer is worth that has words; `texts` are all answers to the query, this one among
-        them.
-        """
+    def judged(self, query: AnyQuery, texts: Sequence[str]) -> Iterable[JudgedAnswer]:
+        """What all answers to a query are worth that have words, in their order."""
 
     def judge(
         self,
@@ -30,15 +28,11 @@ class ByText(Recipe[AnyQuery]):
         pooled: bool = True,
     ) -> list[Judged]:
         """Truths are those of the queries, `pooled` or not."""
-        return [
-            Judged(
-                query.truth,
-                tuple(
-                    self.judged(query, text, row) if text.strip() else unjudged(text, "empty") for text in row
-                ),
-            )
-            for query, row in zip(queries, texts)
-        ]
+        return [Judged(query.truth, self._judged(query, row)) for query, row in zip(queries, texts)]
+
+    def _judged(self, query: AnyQuery, texts: Sequence[str]) -> tuple[JudgedAnswer, ...]:
+        worded = iter(self.judged(query, [text for text in texts if text.strip()]))
+        return tuple(next(worded) if text.strip() else unjudged(text, "empty") for text in texts)
 
 
 class Worth(NamedTuple):
@@ -83,13 +77,15 @@ class RightOrWrong(ByText[Query]):
         """Whether some are right and some wrong."""
         return len({self.is_right(text, query) for text in texts}) == 2
 
-    def judged(self, query: Query, text: str, texts: Sequence[str]) -> JudgedAnswer:
-        right = [self.is_right(one, query) for one in texts if one.strip()]
-        *terms, total = self.worth(text, query)
-        named = dict(zip(Worth._fields, terms))
-        wrong = None if self.is_right(text, query) else "wrong" if any(right) else "all_wrong"
-        kept = None if wrong else "all_right" if all(right) else "right"
-        return JudgedAnswer(text, named, total, None, text, named, total, wrong, kept)
+    def judged(self, query: Query, texts: Sequence[str]) -> Iterator[JudgedAnswer]:
+        right = [self.is_right(text, query) for text in texts]
+        rejected = "wrong" if any(right) else "all_wrong"
+        chosen = "all_right" if all(right) else "right"
+        for text, is_right in zip(texts, right):
+            *terms, total = self.worth(text, query)
+            named = dict(zip(Worth._fields, terms))
+            reasons = (None, chosen) if is_right else (rejected, None)
+            yield JudgedAnswer(text, named, total, None, text, named, total, *reasons)
 
     def measure(self, texts: Sequence[str], queries: Sequence[Query]) -> dict[str, float]:
         """Share of right answers, of well-formed ones, and the mean reward."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from spr_plugin.data.pictures import Picture, image_size
@@ -74,11 +74,12 @@ class GivenPairs(ByText[Query]):
         """Both, the chosen one first."""
         return [query.truth[side] for side in SIDES]
 
-    def judged(self, query: Query, text: str, texts: Sequence[str]) -> JudgedAnswer:
+    def judged(self, query: Query, texts: Sequence[str]) -> Iterator[JudgedAnswer]:
         """1 for the chosen one, 0 for the other; whatever pairs them, neither takes the other's place."""
-        chosen = text == query.truth["chosen"]
-        score, kept = (1.0, None) if chosen else (0.0, "rejected")
-        return JudgedAnswer(text, {}, score, None, text, {}, score, kept, "chosen" if chosen else None)
+        for text in texts:
+            chosen = text == query.truth["chosen"]
+            score, kept = (1.0, None) if chosen else (0.0, "rejected")
+            yield JudgedAnswer(text, {}, score, None, text, {}, score, kept, "chosen" if chosen else None)
 
     def measure(self, texts: Sequence[str], queries: Sequence[Query]) -> dict[str, float]:
         """How like the chosen answers these are, word by word: 1 where they are equal."""

@@ -72,7 +72,7 @@ class Shown:
         return self._example(f"{why}: {gap:+.3f}", pair.id, pair.prompt, query, sides)
 
     def skipped(self, reason: str, prompt: str, query: Query, record: Record | None) -> dict:
-        """A region without a pair: its best answer when repaired and its worst one, with what is wrong with
+        """A query without a pair: its best answer when repaired and its worst one, with what is wrong with
         them.
         """
         answers, sides = answers_in(record) if record else {}, []

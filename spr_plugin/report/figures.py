@@ -228,13 +228,13 @@ def curves(steps: Sequence[Record]) -> list[Chart]:
     for record in steps:
         for name, value in record.items():
             if name not in PLACES and isinstance(value, (int, float)):
-                title, series = _place(name)
+                title, series = _curve_of(name)
                 charts.setdefault(title, {}).setdefault(series, []).append((record["step"], value))
     ordered = sorted(charts.items(), key=lambda item: item[0].startswith(PROBE))
     return [lines(title, series) for title, series in ordered]
 
 
-def _place(name: str) -> tuple[str, str]:
+def _curve_of(name: str) -> tuple[str, str]:
     """The chart of a value, and its line there."""
     for side in ("chosen", "rejected"):
         if side in name:

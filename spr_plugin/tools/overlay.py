@@ -93,7 +93,7 @@ def overlay(host: Host, recipe: Recipe, queries: Iterable[Query], folder: Path) 
     wrong = [one for one in returned if _is_lost(one, host.box_format)]
     if wrong:
         lost = f"{len(wrong)} of {len(returned)} boxes do not come back as they were"
-        raise UserError(f"{lost}: {_said(wrong[0])}; {where}")
+        raise UserError(f"{lost}: {_what_came_back(wrong[0])}; {where}")
     most = max(one.pixels_moved() for one in returned)
     form = f"text of the family {host.box_format.family}, rounded by {most:.1f} px at most"
     return f"{len(returned)} boxes come back from {form}; {where}"
@@ -105,7 +105,7 @@ def _is_lost(one: Returned, form: BoxFormat) -> bool:
     return one.moved(form) > form.rounding + HAIR
 
 
-def _said(one: Returned) -> str:
+def _what_came_back(one: Returned) -> str:
     name, text = Path(one.picture.path).name, one.text[:80]
     if one.back is None:
         return f"{one.truth.label} on {name} becomes {text!r}, which reads as no single box"

@@ -65,7 +65,7 @@ def check_deepspeed(given: str | dict, flags) -> None:
     try:
         DeepSpeedConfig(asked)
     except Exception as error:  # whatever this is, the engine would fail on it too, once the model is loaded
-        raise UserError(f"--deepspeed {given}: {_said(error, settings)}") from None
+        raise UserError(f"--deepspeed {given}: {_one_line(error, settings)}") from None
     known = asked.names | ELSEWHERE
     notes = {
         name for name in settings if name.startswith("_")
@@ -112,7 +112,7 @@ def _without_auto(settings):
     return {name: _without_auto(value) for name, value in settings.items() if value != "auto"}
 
 
-def _said(error: Any, settings: dict) -> str:
+def _one_line(error: Any, settings: dict) -> str:
     """One line of what DeepSpeed says; pydantic names a key but not the section that it stands in."""
     if not hasattr(error, "errors"):
         return " ".join(str(error).split())

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from spr_plugin.errors import UserError
+from spr_plugin.lines import say as say_here
 
 SEEN_WITHIN = 10.0  # seconds in which a network file system shows one machine's new folder to another
 
@@ -22,6 +23,12 @@ def rank() -> int:
 
 def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def say(text: str) -> None:
+    """One line, of rank 0 alone."""
+    if rank() == 0:
+        say_here(text)
 
 
 def barrier() -> None:

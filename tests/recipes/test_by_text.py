@@ -23,9 +23,10 @@ class Length(ByText[Query]):
     def measure(self, texts, queries):
         return {"letters": sum(map(len, texts)) / len(texts)}
 
-    def judged(self, query, text, texts):
-        score = len(text) / sum(map(len, texts))
-        return JudgedAnswer(text, {"n": score}, score, None, text, {"n": score}, score, None, None)
+    def judged(self, query, texts):
+        for text in texts:
+            score = len(text) / sum(map(len, texts))
+            yield JudgedAnswer(text, {"n": score}, score, None, text, {"n": score}, score, None, None)
 
 
 class Capital(RightOrWrong):
@@ -53,7 +54,7 @@ def query(answer="Oslo"):
 
 def test_every_answer_is_judged_among_its_own():
     judged = Length().judge([], [query(), query()], [["ab", " ", "cd"], ["e"]])
-    assert [[one.score for one in row.answers] for row in judged] == [[0.4, None, 0.4], [1.0]]
+    assert [[one.score for one in row.answers] for row in judged] == [[0.5, None, 0.5], [1.0]]
     assert judged[0].answers[1].reason == "empty" and judged[0].truth == query().truth
 
 
@@ -80,6 +81,15 @@ def test_right_is_chosen_and_wrong_rejected(texts, words, skip):
     made = make_pair(query(), "Which?", rows, best_over_worst)
     assert made == skip if skip else (made.chosen, made.rejected) == ("Oslo.", "Rome.")
     assert recipe.enough(query(), texts) == (not skip or "" in texts)
+
+
+def test_an_answer_is_read_as_often_whatever_its_group():
+    read, recipe = [], Capital()
+    recipe.answer_in = lambda text: read.append(text) or "Oslo"
+    recipe.judge([], [query()], [["Oslo."]])
+    once = len(read)
+    recipe.judge([], [query()], [[f"{number}" for number in range(20)]])
+    assert len(read) - once == 20 * once
 
 
 def test_measure_counts_right_ones_whatever_they_earn():

@@ -61,10 +61,10 @@ class SpatialSSRL(RightOrWrong):
         hidden = [Mark("truth", tuple(facts["square"]))] if query.task == "cropped_patch" else []
         if query.task == "flipped_patch":
             hidden = [Mark("truth", tuple(facts["boxes"][int(facts["answer"].split("-")[0])]))]
-        drawn = [[*hidden, *self._said(query, one.text)] for one in judged.answers]
+        drawn = [[*hidden, *self._stated(query, one.text)] for one in judged.answers]
         return [(marks, marks) for marks in drawn]
 
-    def _said(self, query: Query, text: str) -> list[Mark]:
+    def _stated(self, query: Query, text: str) -> list[Mark]:
         number = (boxed(text) or "").split("-")[0]
         if query.task != "flipped_patch" or number not in ("0", "1", "2", "3"):
             return []

@@ -156,8 +156,12 @@ class SpatialThinker(ByText[Query]):
 
     # --- judging
 
-    def judged(self, query: Query, text: str, texts: Sequence[str]) -> JudgedAnswer:
-        true, answer = graph_of(query.truth["graph"]), read(text)
+    def judged(self, query: Query, texts: Sequence[str]) -> Iterator[JudgedAnswer]:
+        true = graph_of(query.truth["graph"])
+        return (self._judged_one(query, true, text) for text in texts)
+
+    def _judged_one(self, query: Query, true: Graph, text: str) -> JudgedAnswer:
+        answer = read(text)
         terms, score = self._scored(query, true, answer, self.likeness)
         if answer is None:
             return JudgedAnswer(text, terms, score, None, text, terms, score, UNREADABLE, None)
