@@ -414,3 +414,20 @@ def test_nothing_unreadable_is_left_after_repair(family):
         assert len(parsed.boxes) == kept, (text, repaired)
         spoilt += bool(form.parse(text, 100, 100).failures)
     assert spoilt > count / 4
+
+
+@pytest.mark.parametrize(
+    "text, spans",
+    [
+        ("a cat [12, 30", [((6, 13), True)]),  # two numbers, and the text's end
+        ("a cat [12", []),  # one
+        ("at [12 30", [((3, 9), True)]),
+        ("see [12, 30] and", []),  # two that are closed are a pair of anything
+        ("a cat x1=3, y1=[4", [((6, 17), True)]),
+        ("a x1=3, y1=4 [", []),
+        ("[0.8, 0.8, 0.9, 0.9][0.1, 0.1, 0.2, 0.2]", [((0, 20), False), ((20, 40), False)]),  # they touch
+        ("<box>1 2 3 4</box><box>5 6 7 8</box>", [((0, 18), False), ((18, 36), False)]),
+    ],
+)
+def test_how_few_numbers_and_how_near_brackets_may_be(text, spans):
+    assert [(one.span, one.cut) for one in attempts(text)] == spans

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from spr_plugin.boxes import Box, Space
 from spr_plugin.formats import cogvlm, ferret, internvl, kosmos2, llava, qwen2_5_vl, qwen3_vl, qwen_vl, shikra
+from spr_plugin.formats.items import numbered_anew
 
 FORM = llava("square")
 PROSE = [llava("pad"), FORM, ferret(), shikra(), cogvlm(), qwen_vl(), internvl(), kosmos2()]
@@ -189,3 +190,17 @@ def test_a_list_without_some_items_is_a_list(form, names, last, lead, data):
     if len(kept) > 1 and last != ", ":
         assert left.count(last.strip(", ")) >= 1
     assert form.without_items(left, after, set()) == (left, 0)
+
+
+@pytest.mark.parametrize(
+    "before, left, counted",
+    [
+        ("1. a\n2. b", "2. b", "1. b"),
+        ("1. a\n2. b\n3. c", "1. a\n3. c", "1. a\n2. c"),
+        ("1. a\n2. b", "1. a\n2. b", "1. a\n2. b"),
+        ("2. a\n3. b", "3. b", "3. b"),  # that never counted from 1
+        ("1. a", "", ""),
+    ],
+)
+def test_numbered_lines_are_counted_again(before, left, counted):
+    assert numbered_anew(before, left) == counted
