@@ -109,16 +109,19 @@ def test_a_comparison_turned_round():
     assert (other["a"], other["b"]) == (0.52, 0.5)
 
 
-def test_parts_have_the_seeds_intervals_together():
-    flip = {"part": "1st third", "figure": "Acc@0.5", "a": 0.5, "n": 10, "won": 1, "lost": 2}
-    both = [
-        {"b": 0.4, "gain": -0.1, "low": -0.2, "high": 0.01},
-        {"b": 0.3, "gain": -0.2, "low": -0.3, "high": -0.1},
-    ]
+def test_parts_are_counted_over_the_seeds():
+    flip = {"part": "1st third", "figure": "Acc@0.5", "n": 10, "won": 1, "lost": 2}
+    both = [{"gain": -0.1, "low": -0.2, "high": 0.01}, {"gain": -0.2, "low": -0.3, "high": -0.1}]
     found = figures.parts({seed: {"flips": [{**flip, **one}]} for seed, one in enumerate(both)})
-    one = figures.smallest(found)["Acc@0.5"]
-    assert (one["low"], one["high"], one["n"], one["won"], one["lost"]) == (-0.3, 0.01, 20, 2, 4)
-    assert one["gain"] == pytest.approx(-0.15) and words.word(one) == "no difference seen"
+    assert found == {"1st third": {"Acc@0.5": {"n": 20, "won": 2, "lost": 4, "gains": both}}}
+
+
+def test_fewer_failures_are_no_loss():
+    fewer = {**row(-0.02, -0.04, -0.01), "failure": True}
+    assert words.word(fewer) == "falls" and words.said(fewer) == "falls 2.0 points (-4.0 … -1.0)"
+    assert words.word(row(-0.02, -0.04, -0.01)) == "loses"
+    assert words.word({**row(0.02, 0.01, 0.04), "failure": True}) == "rises"
+    assert words.word({**row(0.02, -0.01, 0.04), "failure": True}) == "no difference seen"
 
 
 # --- the committed pages are what the script writes

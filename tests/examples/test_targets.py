@@ -141,6 +141,12 @@ def test_the_smallest_third_is_of_the_boxes_that_were_asked():
     assert rows[f"Acc@0.9{targets.SMALLEST}"]["gain"] == 0 and rows["Acc@0.5"]["gain"] < 0
 
 
+def test_the_largest_third_too_and_one_word_for_one_quantity():
+    rows = asked_of([9, 1, 8, 2, 7, 6], [0.4, 0.4, 0.4, 0.6, 0.95, 0.95], [0.6, 0.4, 0.6, 0.4, 0.95, 0.95])
+    large = rows[f"Acc@0.5{targets.LARGEST}"]
+    assert (large["a"], large["b"]) == (0, 1) and rows[f"Acc@0.5{targets.SMALLEST}"]["gain"] == -0.5
+
+
 def test_equal_areas_are_in_one_third():
     rows = asked_of([4, 4, 4, 5, 6, 7], [0.4] * 6, [0.6, 0.6, 0.6, 0.4, 0.4, 0.4])
     assert rows[f"Acc@0.5{targets.SMALLEST}"]["b"] == 1

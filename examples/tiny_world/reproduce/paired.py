@@ -6,8 +6,8 @@ with replacement and the same ones for both sides.
 A *row* is ``{"a", "b", "gain", "low", "high", "p", "n", "seeds", "by_seed", "apart"}``: value before and
 after, their difference with its interval and two-sided p value (None where only the seeds' own intervals are
 known), the number of samples and of seeds, the value after of each seed, and whether these disagree so much
-that their mean says nothing. What a row is called ("gains", "loses", …) follows from its interval alone:
-:func:`sign`.
+that their mean says nothing; of a figure of which less is better ``failure`` too. What a row is called
+("gains", "loses", …) follows from its interval alone: :func:`sign`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,8 @@ from spr_plugin.eval_tasks import metrics
 from spr_plugin.files import read_json
 
 BASE, GROWTH, BOXES = "base", "growth", "boxes"
-OF_SMALLEST = ("Acc@0.5", "Acc@0.9")  # of the smallest third of the objects too
+OF_THIRDS = ("Acc@0.5", "Acc@0.9")  # of the smallest and of the largest third of the objects too
+FAILURES = ("parse_failure", "false_yes")  # figures of which less is better
 APART = 0.2  # seeds whose shares lie further apart have no mean worth saying
 COVERAGE = 95  # percent, of every interval
 
@@ -89,9 +90,10 @@ def gains(first: Sequence[dict], second: Sequence[dict], task: str) -> dict[str,
             f" pictures ({task}); run one of them again"
         )
     if (areas := areas_of(first[0], task)) is not None:
-        small = areas <= thirds(areas)[0]
+        least, most = thirds(areas)
         for _, own in loaded:
-            own |= {f"{name}{targets.SMALLEST}": own[name] * small[:, None] for name in OF_SMALLEST}
+            own |= {f"{name}{targets.SMALLEST}": own[name] * (areas <= least)[:, None] for name in OF_THIRDS}
+            own |= {f"{name}{targets.LARGEST}": own[name] * (areas > most)[:, None] for name in OF_THIRDS}
     names = list(loaded[0][1])
     table = np.stack([[found[1][name] for name in names] for found in loaded])  # unit, figure, sample, 2
     sides = table.reshape(2, len(second), len(names), len(pictures), 2)
@@ -120,6 +122,7 @@ def gains(first: Sequence[dict], second: Sequence[dict], task: str) -> dict[str,
             "seeds": len(second),
             "by_seed": by_seed[:, k].tolist(),
             "apart": names[k] != BOXES and apart(by_seed[:, k]),
+            **({"failure": True} if names[k].startswith(FAILURES) else {}),
         }
         for place, (k, a, b) in enumerate(zip(asked, *values))
     }

@@ -86,7 +86,6 @@ def page(facts: Mapping) -> str:
         words=words,
         row=functools.partial(targets.row_of, facts),
         targets=targets,
-        smallest=figures.smallest(facts["why"]["parts"]),
         default=default,
         tables=tables(facts),
     )
@@ -118,7 +117,7 @@ def tables(facts: Mapping) -> str:
             *_moves(facts["moves"]),
             *_stages(facts["stages"]),
             *_why(facts["why"]),
-            *_tried("Settings tried on validation scenes", facts["validation"]),
+            *_tried("SPR as the paper words it: settings tried on validation scenes", facts["validation"]),
             *_reached("The same by all targets", facts["validation"]["reached"]),
             *_tried("The demo's rate on validation scenes", facts["demo"]),
             *_reached("The method's own flags on validation scenes", facts["method"]),

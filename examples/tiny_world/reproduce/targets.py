@@ -84,7 +84,8 @@ def _of_round(threshold: float, **rule) -> Target:
     return Target(f"a second round over the first, IoU {threshold}", place, 0.0, **rule)
 
 
-SMALLEST = " of the smallest third"  # figures of these objects alone
+# Figures of these objects alone.
+SMALLEST, LARGEST = " of the smallest third", " of the largest third"
 TARGETS = {
     "rec_0.9": _of_main("referring expressions, IoU 0.9", "rec", "Acc@0.9", 0.08),
     "rec_0.5": _of_main("referring expressions, IoU 0.5", "rec", "Acc@0.5", 0.01),

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from paired import Row, sign
 
+# Of figures of which less is better no word says which way is good.
+MOVES = ("rises", "falls", "shows no difference")
 WORDS = {1: "gains", -1: "loses", 0: "no difference seen", None: "seeds disagree"}
 GAINS = ("gains", "loses", "shows no difference")
 GROWS = ("grows by", "shrinks by", "is the same as far as can be seen")
@@ -11,7 +13,10 @@ GROWS = ("grows by", "shrinks by", "is the same as far as can be seen")
 
 def word(row: Row | None) -> str:
     """What a table calls a row."""
-    return "not measured" if row is None else WORDS[sign(row)]
+    if row is None:
+        return "not measured"
+    which = sign(row)
+    return MOVES[which < 0] if which and row.get("failure") else WORDS[which]
 
 
 def said(row: Row | None, verbs: Sequence[str] = GAINS) -> str:
@@ -21,7 +26,7 @@ def said(row: Row | None, verbs: Sequence[str] = GAINS) -> str:
     if row["apart"]:
         return f"ends at {by_seed(row)} by seed, from {percent(row['a'])}: too far apart for a mean"
     which = sign(row)
-    up, down, neither = verbs
+    up, down, neither = MOVES if row.get("failure") else verbs
     if which == 0:
         return f"{neither} ({points(row['gain'])}, {interval(row)})"
     return f"{up if which == 1 else down} {100 * abs(row['gain']):.1f} points ({interval(row)})"
