@@ -4,10 +4,10 @@ embedded LLaVA's answers are those of lmms-eval's own model.
 
     python benchmarks/evaluation.py [--parts scoring index answering agreement] [--json FILE]
 
-One process on one thread. Every figure is the median of `--rounds` rounds in which all rows take turns, in
-wall seconds and in CPU seconds (on a busy machine the second is the honest one). The bare row of a pair is
-the work without ours: a regular expression and IoU in plain Python for scoring; a loop over draws with
-numpy's indexing for the bootstrap.
+One process on one thread. Every figure is the median of `--rounds` rounds in which all rows take turns (of
+answering three at most), in wall seconds and in CPU seconds (on a busy machine the second is the honest one).
+The bare row of a pair is the work without ours: a regular expression and IoU in plain Python for scoring; a
+loop over draws with numpy's indexing for the bootstrap.
 
 Keys: ``score_100k_s`` by family (target < 30), ``bootstrap_10k_of_30k_s`` (target < 10), ``entry_point_ms``
 (target < 50), ``index_s`` (target < 1; ``index_without_s`` is lmms-eval's own), ``speedup_vs_llava`` (target
@@ -225,13 +225,10 @@ def main() -> None:
     numbers = {name: value for name, value in results.items() if not isinstance(value, dict)}
     print("\n".join(f"{name:46}{value:20.2f}" for name, value in numbers.items()))
     if arguments.json:
-        context = {
-            "cpus": os.cpu_count(),
-            "load": os.getloadavg()[0],
-            "python": sys.version.split()[0],
-            "rounds": arguments.rounds,
-        }
-        write_json(arguments.json, {**(read_json(arguments.json) or {}), **results, **context})
+        known = read_json(arguments.json) or {}
+        load = {f"load {part}": os.getloadavg()[0] for part in arguments.parts}
+        context = {"cpus": os.cpu_count(), "python": sys.version.split()[0], **load}
+        write_json(arguments.json, {**known, **results, **context})
 
 
 if __name__ == "__main__":

@@ -305,7 +305,12 @@ def _refuse_half_read(path: str, tokenizer, eos: int) -> None:
 
     transformers takes the first `eos`; for 2, which OpenAI's configs say wrongly, the largest id.
     """
-    last = tokenizer("a").input_ids[-1]
+    last, other = (tokenizer(text).input_ids[-1] for text in ("a", "a b"))
+    if last != other:
+        raise UserError(
+            f"--spr_clip {path}: its tokenizer ends texts with no token of their own, at which its text tower"
+            " could read them"
+        )
     if last != (max(tokenizer.get_vocab().values()) if eos == 2 else eos):
         mend = "" if last == 2 else f"; its text_config's eos_token_id must be {last}, as its tokenizer says"
         raise UserError(

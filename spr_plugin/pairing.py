@@ -20,6 +20,8 @@ from spr_plugin.plugins import ask
 from spr_plugin.recipes.base import JudgedAnswer, Query
 from spr_plugin.settings import weighed
 
+ROUNDING = 1e-9  # of two scores' difference: decimals are no floats
+
 
 @dataclass(frozen=True)
 class PreferencePair:
@@ -156,7 +158,7 @@ def best_over_worst(query: Query, answers: Answers, min_gap: float = 0.0) -> tup
     best, worst = _best(choosable), min(rejectable, key=rejectable.__getitem__)
     gap = _gap(answers, best, worst)
     # Without a least gap too, equal scores make no pair.
-    if not _same(answers[best], answers[worst]) and (gap <= 0 or gap < min_gap):
+    if not _same(answers[best], answers[worst]) and not _enough(gap, min_gap):
         return "gap_too_small"
     return best, worst
 
@@ -204,6 +206,11 @@ def _gap(answers: Answers, best: str, worst: str) -> float:
     return high - low
 
 
+def _enough(gap: float, min_gap: float) -> bool:
+    """Whether one answer scores higher than another by `min_gap`: 0.9 over 0.8 is 0.1."""
+    return gap > 0 and gap > min_gap - ROUNDING
+
+
 def _best_of(
     pairs: Sequence[tuple[str, str]], answers: Answers, rank: Callable[[str, str], float], min_gap: float
 ) -> tuple[str, str] | str:
@@ -213,7 +220,7 @@ def _best_of(
     pairs = [(best, worst) for best, worst in pairs if not _same(answers[best], answers[worst])]
     if not pairs:
         return "chosen_equals_rejected"
-    enough = [ids for ids in pairs if (gap := _gap(answers, *ids)) > 0 and gap >= min_gap]
+    enough = [ids for ids in pairs if _enough(_gap(answers, *ids), min_gap)]
     return max(enough, key=lambda ids: rank(*ids)) if enough else "gap_too_small"
 
 

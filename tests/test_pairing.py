@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 
 import pytest
@@ -119,10 +120,19 @@ def test_without_a_gap_there_is_no_preference():
     assert pair_of([candidate("a", 0.5, 0.5), candidate("b", 0.6, 0.4)]) == "gap_too_small"
 
 
-@pytest.mark.parametrize(("gap", "skipped"), [(0.25, False), (0.25 + 1e-9, True), (0.0, False)])
+@pytest.mark.parametrize(("gap", "skipped"), [(0.25, False), (0.25 + 1e-6, True), (0.0, False)])
 def test_a_gap_of_the_least_size_is_enough(gap, skipped):
     pair = pair_of([candidate("a", 0.5, 0.75), candidate("b", 0.6, 0.4)], min_gap=gap)
     assert (pair == "gap_too_small") == skipped
+
+
+@pytest.mark.parametrize("way", [best_over_worst, repaired_over_said])
+def test_a_gap_is_what_its_decimals_say(way):
+    """0.9 - 0.8 is less than 0.1 in floats."""
+    for low, high in itertools.combinations(range(11), 2):
+        rows, gap = [candidate("a", low / 10, high / 10), candidate("b", high / 10, None)], (high - low) / 10
+        assert pair_of(rows, way, min_gap=gap) != "gap_too_small", (low, high)
+        assert pair_of(rows, way, min_gap=gap + 1e-6) == "gap_too_small", (low, high)
 
 
 def test_pairs_by_chance_depend_on_the_query_alone():

@@ -22,8 +22,8 @@ PARTS = ("torch", "transformers", "peft", "trl", "llava", "lmms_eval", "datasets
 SIZES = {"sft": 64, "spr": 384, "val": 16, "test": 290}
 UNTUNED = f"""--spr_regions {SIZES["spr"]} --spr_max_new_tokens 160 --spr_sample_batch 16 --spr_tune full
     --spr_batch_size 8"""
-# Of DEMO's rates (examples/tiny_world/reproduce/plan.py) the highest at which no figure falls on validation
-# scenes.
+# Of DEMO's rates (examples/tiny_world/reproduce/plan.py) the highest at which no figure's point falls on
+# validation scenes.
 FLAGS = f"{UNTUNED} --spr_learning_rate 1e-4"
 
 

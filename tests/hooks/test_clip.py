@@ -508,6 +508,23 @@ def test_a_last_token_that_transformers_takes_for_openais_config_is_refused(tmp_
         clip.load(str(tmp_path))
 
 
+@pytest.mark.parametrize("eos", [2, END, 0])
+def test_a_tokenizer_without_an_end_token_is_refused(tmp_path, eos):
+    """Whatever the config says: the last token of a text is a word, and the first of its kind is pooled."""
+    save_checkpoint(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
+    tokenizer["post_processor"] = None
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    # CLIP's own class puts the end token back.
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["text_config"]["eos_token_id"] = eos
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="tokenizer ends texts with no token of their own"):
+        clip.load(str(tmp_path))
+
+
 @pytest.mark.parametrize("file", ["preprocessor_config.json", "vocab.json"])
 def test_missing_files_are_named_in_one_line(tmp_path, file):
     save_checkpoint(tmp_path)
