@@ -6,7 +6,9 @@ the stop token is suppressed, so that every answer has as many tokens as a box. 
 process with one thread.
 """
 
+import shutil
 import statistics
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from spr_plugin.sampling.decoding import beginnings
 
+WORLD = Path(__file__).parents[1] / "examples" / "tiny_world"
 EXPRESSIONS = (
     "woman in red",
     "left guy",
@@ -135,3 +138,49 @@ def measured(folder: Path, rounds: int) -> dict:
         ),
         "parameters": sum(parameter.numel() for parameter in ours.questioned.llava.parameters()),
     }
+
+
+def hf_models(folder: Path) -> tuple:
+    """The same weights as transformers' ``LlavaForConditionalGeneration``: lmms-eval's model and ours."""
+    sys.path.insert(0, str(WORLD))  # scripts, no package
+    import lmms_eval.models
+    from lmms_eval.models.simple import llava_hf
+
+    import convert
+
+    host, llava = large_host(folder), folder / "llava-large"
+    host.save(str(llava))
+    host.tokenizer.save_pretrained(llava)
+    shutil.copytree(folder / "clip", llava / "vision_tower")
+    for part in convert.to_transformers(llava):
+        part.save_pretrained(folder / "hf")
+    where = {"pretrained": str(folder / "hf"), "device": "cpu"}
+    theirs = lmms_eval.models.get_model("llava_hf", force_simple=True)(
+        **where, device_map="cpu", chat_template=llava_hf.VICUNA_CHAT_TEMPLATE
+    )
+    ours = lmms_eval.models.get_model("spr_hf", force_simple=True)(**where)
+    for model in (theirs.model, ours.questioned.vlm):
+        stop = SimpleNamespace(llava=model, stop_tokens=[model.config.text_config.eos_token_id])
+        suppress_stop(stop)
+    return theirs, ours
+
+
+@torch.no_grad()
+def measured_hf(folder: Path, rounds: int) -> dict:
+    """CPU seconds of lmms-eval's ``llava_hf``, which takes one question at a time, and of ``spr_hf``."""
+    try:
+        theirs, ours = hf_models(folder)
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"lmms-eval's llava_hf needs {error.name}: pip install {error.name}") from None
+    pictures = [Image.open(file).convert("RGB") for file in sorted((folder / "images").iterdir())[:PICTURES]]
+    theirs.task_dict = ours.task_dict = requests(pictures)[0]
+    ours.generate_until(requests(pictures)[1][: len(EXPRESSIONS)])
+    seconds: dict[str, list[float]] = {"spr_hf_s": [], "llava_hf_s": []}
+    for _ in range(rounds):
+        for name, model in (("spr_hf_s", ours), ("llava_hf_s", theirs)):
+            start = time.process_time()
+            model.generate_until(requests(pictures)[1])
+            seconds[name].append(time.process_time() - start)
+            print(f"{name:20}{seconds[name][-1]:8.1f}", flush=True)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return {**medians, "speedup_vs_llava_hf": medians["llava_hf_s"] / medians["spr_hf_s"]}

@@ -2,7 +2,7 @@
 to lmms-eval's start, its indexing of tasks, and answering itself (benchmarks/answering.py); and whether the
 embedded LLaVA's answers are those of lmms-eval's own model.
 
-    python benchmarks/evaluation.py [--parts scoring index answering agreement] [--json FILE]
+    python benchmarks/evaluation.py [--parts scoring index answering agreement answering_hf] [--json FILE]
 
 One process on one thread. Every figure is the median of `--rounds` rounds in which all rows take turns (of
 answering three at most), in wall seconds and in CPU seconds (on a busy machine the second is the honest one).
@@ -11,7 +11,8 @@ loop over draws with numpy's indexing for the bootstrap.
 
 Keys: ``score_100k_s`` by family (target < 30), ``bootstrap_10k_of_30k_s`` (target < 10), ``entry_point_ms``
 (target < 50), ``index_s`` (target < 1; ``index_without_s`` is lmms-eval's own), ``speedup_vs_llava`` (target
-3 or more), ``of_bound`` (target 0.8 or more), ``agreement`` (of ``answers`` so many are ``equal``; target
+3 or more), ``of_bound`` (target 0.8 or more), ``speedup_vs_llava_hf`` (of ``spr_hf``; that part needs decord,
+which lmms-eval's own model imports), ``agreement`` (of ``answers`` so many are ``equal``; target
 99.9 %).
 """
 
@@ -200,7 +201,7 @@ def agreement(folder: Path, count: int = 220) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parts = ("scoring", "index", "answering", "agreement")
-    parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
+    parser.add_argument("--parts", nargs="+", default=parts, choices=(*parts, "answering_hf"))
     parser.add_argument("--rounds", type=int, default=5, help="of scoring; answering has up to three")
     parser.add_argument("--json", type=Path, help="keeps what another run wrote there of other parts")
     arguments = parser.parse_args()
@@ -219,6 +220,13 @@ def main() -> None:
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as folder:
             results |= answering.measured(Path(folder), min(arguments.rounds, 3))
+    if "answering_hf" in arguments.parts:
+        import answering
+        import torch
+
+        torch.set_num_threads(1)
+        with tempfile.TemporaryDirectory() as folder:
+            results |= answering.measured_hf(Path(folder), min(arguments.rounds, 3))
     if "agreement" in arguments.parts:
         with tempfile.TemporaryDirectory() as folder:
             print(results.setdefault("agreement", agreement(Path(folder))))
