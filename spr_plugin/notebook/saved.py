@@ -21,7 +21,7 @@ ANSWER = ("text", "score", "reason", "repaired", "repaired_score", "not_choosabl
 
 
 class LoadedRun:
-    """A run for a notebook; what is not there yet is empty.
+    """A run for a notebook, of several rounds the first one; what is not there yet is empty.
 
     Attributes:
         saved: the run as :func:`spr_plugin.runs.open` gives it.
@@ -31,12 +31,19 @@ class LoadedRun:
         self.saved = saved
 
     def __repr__(self) -> str:
-        return f"<run {self.saved.folder}, {self.saved.state}>"
+        later = len(self.rounds)
+        more = f", the first of {later + 1} rounds; the others are in .rounds" if later else ""
+        return f"<run {self.saved.folder}, {self.saved.state}{more}>"
 
     @property
     def state(self) -> str:
         """empty, stopped, running, failed or finished."""
         return self.saved.state
+
+    @functools.cached_property
+    def rounds(self) -> list[LoadedRun]:
+        """The later rounds that were begun, each a run like this."""
+        return [LoadedRun(later) for later in self.saved.rounds]
 
     @functools.cached_property
     def pairs(self) -> pandas.DataFrame:

@@ -79,11 +79,14 @@ class SavedRun:
     @property
     def owner(self) -> str | None:
         """The process that writes to the folder now, None where nobody does or nobody can know."""
-        return owner_of(self.folder.path)
+        return owner_of(self.folder.whole.path)
 
     @property
     def state(self) -> str:
-        """One of STATES, as it is now; ``stopped`` is a run whose process is gone and that can go on."""
+        """One of STATES, as it is now; ``stopped`` is a run whose process is gone and that can go on. A later
+        round is finished once its model is there, whatever becomes of the run."""
+        if self.folder.whole is not self.folder and self.folder.is_finished():
+            return "finished"
         if self.owner:
             return "running"
         if self.failure:
@@ -106,7 +109,7 @@ class SavedRun:
     @property
     def failure(self) -> dict[str, Any] | None:
         """Stage, error, rank and time of what failed last, None where nothing did."""
-        return self._table(self.folder.failed)
+        return self._table(self.folder.whole.failed)
 
     @property
     def skipped(self) -> dict[str, int]:

@@ -64,7 +64,7 @@ def export(
     """
     layout, run = LAYOUTS[format], runs.open(directory, plugins, images)
     refuse_unwritable({"--to": to}, folders=True)
-    marked = read_marks(marks, "--marks") if marks is not None else marks_at(beside(run.folder.path))
+    marked = read_marks(marks, "--marks") if marks is not None else marks_at(beside(run.folder.whole.path))
     target = Path(to)
     if target.resolve().is_relative_to(run.folder.path.resolve()):
         raise UserError(f"--to {to}: lies in {run.folder}, which is the run's own; take another folder")

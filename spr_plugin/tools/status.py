@@ -176,7 +176,7 @@ def plain(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def what_next(run: SavedRun, state: str, last: Status) -> str:
     """What the same command would do next."""
-    folder, stages = run.folder, {stage["stage"]: stage for stage in last["stages"]}
+    folder, stages = run.folder.whole, {stage["stage"]: stage for stage in last["stages"]}
     if state == "running":
         return "it is running: the same command would be refused until that ends"
     if run.is_sampling:

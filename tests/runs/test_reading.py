@@ -220,6 +220,24 @@ def test_later_rounds_are_runs_in_their_order(tmp_path):
     assert [run.folder.path.name for run in runs.open(tmp_path).rounds] == ["round-2", "round-10"]
 
 
+def test_a_later_round_is_finished_by_its_model_and_else_what_the_run_is(tmp_path, lock_held):
+    """Lock, failure and end are the whole run's."""
+    folder = finished(tmp_path)
+    folder.exit.unlink()
+    done, going = finished(folder.round(2).path), sampled(folder.round(3).path)
+    done.exit.unlink()
+
+    def states():
+        return [runs.open(one.path).state for one in (folder, done, going)]
+
+    assert states() == ["stopped", "finished", "stopped"]
+    with lock_held(tmp_path) as other:
+        assert states() == ["running", "finished", "running"]
+        other.kill()
+    write_json(folder.failed, {"stage": "dpo", "error": "not finite", "rank": 0, "time": "now"})
+    assert states() == ["failed", "finished", "failed"]
+
+
 PLUGIN = """
 from spr_plugin.formats import llava
 from spr_plugin.hookspecs import hookimpl

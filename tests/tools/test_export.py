@@ -274,6 +274,15 @@ def test_marked_pairs_are_left_out(output, tmp_path):
         export(str(run), "trl", str(tmp_path / "c"))
 
 
+def test_a_later_round_has_the_marks_of_the_whole_run(output, tmp_path):
+    run = tmp_path / "out"
+    shutil.copytree(output / "spr", run / "spr")
+    shutil.copytree(output / "spr", run / "spr" / "round-2")
+    mark(run / "spr-marks.jsonl", runs.open(run).pairs[0].id, "")
+    line = export(str(run / "spr" / "round-2"), "trl", str(tmp_path / "to"))
+    assert line.startswith("5 pairs in") and "marked 1" in line
+
+
 def test_marks_that_mark_nothing_of_the_run_are_told(output, tmp_path, capsys):
     marks = tmp_path / "mine.jsonl"
     for text, line in [

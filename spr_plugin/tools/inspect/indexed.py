@@ -14,7 +14,7 @@ from spr_plugin.lines import one_line
 from spr_plugin.marks import Marks, beside, marks_at
 from spr_plugin.runs import SavedRun
 from spr_plugin.runs.growing import Growing, Replaced
-from spr_plugin.runs.layout import Folder, part_of
+from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Record
 from spr_plugin.runs.moved import found
 from spr_plugin.tools.inspect.choosing import Wanted, chosen, facets
@@ -81,9 +81,8 @@ class IndexedRun:
 
     def __init__(self, directory: AnyPath, plugins: tuple[str, ...] = (), images: str | None = None):
         run = runs.open(directory, plugins, images)
-        outer = run.folder.path.resolve().parent
-        if part_of(run.folder.path.resolve().name) == "round" and Folder(outer).manifest.exists():
-            raise UserError(f"{directory} is a later round: give the folder of the whole run, {outer}")
+        if (whole := run.folder.whole) is not run.folder:
+            raise UserError(f"{directory} is a later round: give the folder of the whole run, {whole}")
         self.directory, self.images, self.rounds = directory, images, [IndexedRound(run, 1)]
         self.marks_file = beside(run.folder.path)
         self.facets: dict[str, dict[str, int]] = {}
