@@ -11,6 +11,7 @@ from spr_plugin.notebook.pages import Html, fragment
 from spr_plugin.report import figures
 from spr_plugin.report.examples import Pictures, Shown, some_pairs
 from spr_plugin.runs import SavedRun
+from spr_plugin.runs.reading import strange_errors
 
 if TYPE_CHECKING:
     import pandas
@@ -59,7 +60,8 @@ class LoadedRun:
         """A row an answer, by its id: what drew it, its text and the repaired one, both with their scores and
         terms as far as they are judged.
         """
-        return frame(self._candidates(), ["id", "query", "kind", "index", *ANSWER])
+        with strange_errors(self.saved.folder.path):
+            return frame(self._candidates(), ["id", "query", "kind", "index", *ANSWER])
 
     def _candidates(self) -> Iterator[Row]:
         drawn = self.saved.records("candidates")
@@ -85,13 +87,11 @@ class LoadedRun:
         )[:SHOWN]
         scores, queries = self.saved.records("scores"), self.saved.queries
         shown = Shown(self.saved.recipe, Pictures())
-        there = [(why, one) for why, one in named if one.query in queries and figures.sound(one, scores)]
+        with strange_errors(self.saved.folder.path):
+            there = [(why, one) for why, one in named if one.query in queries and figures.sound(one, scores)]
+            examples = [shown.pair(why, one, queries[one.query], scores[one.query]) for why, one in there]
         counts = {"queries": len(queries), "preference pairs": len(pairs)}
-        return fragment(
-            (shown.pair(why, one, queries[one.query], scores[one.query]) for why, one in there),
-            title=None if ids else repr(self),
-            counts=None if ids else counts,
-        )
+        return fragment(examples, title=None if ids else repr(self), counts=None if ids else counts)
 
     def _repr_html_(self) -> str:
         return self.show()

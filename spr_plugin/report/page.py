@@ -23,6 +23,7 @@ from spr_plugin.report.examples import Pictures, Shown, clipped, examples_of
 from spr_plugin.runs import SavedRun
 from spr_plugin.runs.layout import PARTS_OF
 from spr_plugin.runs.moved import HINT
+from spr_plugin.runs.reading import strange_errors
 
 
 def write_report(
@@ -49,8 +50,10 @@ def write_report(
 
 def _write(run: SavedRun, comparison: dict | None) -> None:
     """The page of one round."""
-    page, examples = template(), shown(run)
-    write_text(run.folder.report, page.render(**summary(run), **examples, comparison=comparison))
+    page = template()
+    with strange_errors(run.folder.path):
+        counts, examples = summary(run), shown(run)
+    write_text(run.folder.report, page.render(**counts, **examples, comparison=comparison))
     lost = [picture["lost"] for one in examples["examples"] for picture in one["pictures"] if picture["lost"]]
     if lost:
         say(f"report: {len(lost)} examples are without their picture, such as {lost[0]}; {HINT}")

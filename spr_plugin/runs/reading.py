@@ -7,9 +7,10 @@ plugins are found by their entry points, those of a file where it is named again
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,17 @@ from spr_plugin.runs.steps import StepLog
 
 T = TypeVar("T")
 STATES = ("empty", "stopped", "running", "failed", "finished")
+# What a record of another version or of a plugin that is not here raises where it is read as ours.
+STRANGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
+
+
+@contextlib.contextmanager
+def strange_errors(where: AnyPath) -> Iterator[None]:
+    """Inside, what reading a record of another form raises is a line that names the folder it is in."""
+    try:
+        yield
+    except STRANGE as error:
+        raise UserError(f"{where} holds what this version cannot read ({error!r})") from error
 
 
 def _is_part(path: Path) -> bool:
@@ -184,7 +196,7 @@ class SavedRun:
             there = (record for record in self.records(stage).values() if "skip" not in record)
             folder = self.images
             return [make(relocated(record, folder) if folder else record) for record in there]
-        except (KeyError, TypeError, ValueError) as error:
+        except STRANGE as error:
             where = self.folder.path / stage
             raise UserError(f"{where} holds no {stage} that this version reads ({error!r})") from None
 

@@ -26,6 +26,7 @@ from spr_plugin.progress import counted, listed, say
 from spr_plugin.report.page import template
 from spr_plugin.runs import SavedRun
 from spr_plugin.runs.moved import HINT
+from spr_plugin.runs.reading import strange_errors
 from spr_plugin.tools.layouts import LAYOUTS, Layout, Row
 
 IMAGES = "images"  # the folder of the pictures
@@ -79,7 +80,8 @@ def export(
         )
     draft = target.with_name(f"{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        counts = write(run, layout, draft, link, marked)
+        with strange_errors(run.folder.path):
+            counts = write(run, layout, draft, link, marked)
         with disk_errors(f"--to {to}"):
             draft.replace(target)
     except UserError as error:  # of a full disk, say, which no draft is to be looked for on

@@ -2,6 +2,7 @@
 the run's own files stay as they are."""
 
 import json
+import math
 import re
 from collections import Counter
 from dataclasses import asdict
@@ -529,6 +530,29 @@ def test_damaged_logs_and_records_of_another_form_leave_the_rest_to_be_read(made
     for row in index.all("tr"):
         if "data-pair" in row:
             Page(browser.get(f"/pair/{row['data-pair']}"))
+
+
+@pytest.mark.parametrize(
+    "number", [-7, math.nan, math.inf, 1e308, 10**400, "7", None], ids=lambda one: str(one)[:8]
+)
+@pytest.mark.parametrize("of", ["box", "term", "detector"])
+def test_numbers_that_no_run_of_ours_writes_leave_the_rest_to_be_read(made_run, pages, of, number):
+    log = made_run.folder.log("queries" if of == "box" else "scores")
+    records = log.read()
+    for record in (changed := [records[one.id] for one in made_run.queries[:2]]):
+        if of == "box":
+            record["pictures"][0]["annotations"][0]["xyxy"][2] = number
+        elif of == "term":
+            record["candidates"][0]["terms"]["s_loc"] = number
+        else:
+            record["truth"].append([0, 0, number, 9])
+    log.write([*changed, *(records[one.id] for one in made_run.queries[2:])])
+    browser = pages(made_run.output)
+    assert "6 of 6 queries" in Page(browser.get("/")).text
+    for query in made_run.queries:
+        Page(browser.get(f"/query/{query.id}"))
+    for pair in made_run.pairs:
+        assert "chosen, S =" in Page(browser.get(f"/pair/{pair['id']}")).text
 
 
 @pytest.mark.parametrize("stage", ["queries", "candidates", "scores"])
