@@ -102,12 +102,13 @@ class BadImage(UserError):
     Attributes:
         reason: to be counted under, one of `REASONS`.
         why: the same in words.
+        path: of the file, or what a message calls it.
     """
 
     def __init__(self, reason: str, why: object, path: object, record_id: str | None = None):
         record = f"record {record_id}: " if record_id is not None else ""
         super().__init__(f"{record}cannot read {path} ({why}); mend or remove the file")
-        self.reason, self.why = reason, why
+        self.reason, self.why, self.path = reason, why, path
 
 
 def limit_pixels(most: int) -> None:

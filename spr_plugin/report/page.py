@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spr_plugin import runs
+from spr_plugin.data.pictures import MISSING
 from spr_plugin.drawing import COLORS
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_text
@@ -22,7 +23,7 @@ from spr_plugin.report import figures
 from spr_plugin.report.examples import Pictures, Shown, clipped, examples_of
 from spr_plugin.runs import SavedRun
 from spr_plugin.runs.layout import PARTS_OF
-from spr_plugin.runs.moved import HINT
+from spr_plugin.runs.moved import advice
 from spr_plugin.runs.reading import strange_errors
 
 
@@ -56,7 +57,9 @@ def _write(run: SavedRun, comparison: dict | None) -> None:
     write_text(run.folder.report, page.render(**counts, **examples, comparison=comparison))
     lost = [picture["lost"] for one in examples["examples"] for picture in one["pictures"] if picture["lost"]]
     if lost:
-        say(f"report: {len(lost)} examples are without their picture, such as {lost[0]}; {HINT}")
+        reason, path, why = next((one for one in lost if one[0] == MISSING), lost[0])
+        about = advice(path, run.images) if reason == MISSING else f"is {path}: {why}"
+        say(f"report: {len(lost)} examples are without their picture; the first {about}")
 
 
 def template(name: str = "report.html"):

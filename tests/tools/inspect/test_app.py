@@ -346,12 +346,12 @@ def test_pictures_that_moved_are_found_below_images_or_it_is_said_where_they_wer
     (tmp_path / "images").rename(tmp_path / "moved")
     address = f"/query/{made_run.queries[0].id}"
     lost = Page(pages(made_run.output).get(address))
-    assert f"Looked at: {tmp_path}/images/0.png. Name its folder with --images DIR" in lost.text
+    assert f"looked for at {tmp_path}/images/0.png; name the folder of pictures with --images" in lost.text
     assert not lost.all("img") and len(lost.all("rect", **{"class": "exact"})) > 2
     found = pages(made_run.output, images=str(tmp_path / "moved"))
-    assert len(Page(found.get(address)).all("img")) == 4 and "Looked at" not in found.get(address).text
+    assert len(Page(found.get(address)).all("img")) == 4 and "looked for" not in found.get(address).text
     other = Page(pages(made_run.output, images=str(tmp_path)).get(address))
-    assert f"{tmp_path}/images/0.png; {tmp_path}/0.png; {tmp_path}/images/0.png" in other.text
+    assert f"{tmp_path}/images/0.png, {tmp_path}/0.png; --images {tmp_path} is not" in other.text
 
 
 def test_the_list_says_whose_pictures_are_not_there(made_run, pages, tmp_path):
@@ -360,8 +360,10 @@ def test_the_list_says_whose_pictures_are_not_there(made_run, pages, tmp_path):
     (tmp_path / "moved" / "1.png").rename(tmp_path / "images" / "1.png")
     answer = pages(made_run.output).get("/")
     lost = Page(answer)
-    assert "The pictures of 5 queries on this page are not there, such as" in lost.text
-    assert "name their folder with --images DIR" in lost.text and answer.text.count(">not there<") == 5
+    assert "The pictures of 5 queries on this page are not there; the first was looked for at" in lost.text
+    assert (
+        "name the folder of pictures with --images DIR" in lost.text and answer.text.count(">not there<") == 5
+    )
     assert len(lost.all("img")) == 1
     found = Page(pages(made_run.output, images=str(tmp_path / "moved")).get("/"))
     assert "on this page are not there" not in found.text and len(found.all("img")) == 6
