@@ -53,9 +53,10 @@ def attach(trainer, processor=None, **flags):
 def load_run(path, plugins=(), images=None):
     """The SPR run in OUTPUT_DIR, whatever became of it, for a notebook, which shows some of its pairs.
 
-    ``.pairs`` and ``.candidates`` are pandas frames, ``.show(id)`` a pair on its pictures, ``.saved`` what
-    :func:`spr_plugin.runs.open` gives; see :class:`spr_plugin.notebook.saved.LoadedRun`. `images` is where
-    the pictures are, if they are not where the run found them. Nothing is written.
+    ``.pairs`` and ``.candidates`` are pandas frames, ``.show(id)`` a pair on its pictures, ``.rounds`` the
+    later rounds, each alike, ``.saved`` what :func:`spr_plugin.runs.open` gives; see
+    :class:`spr_plugin.notebook.saved.LoadedRun`. `images` is where the pictures are, if they are not where
+    the run found them. Nothing is written.
     """
     from spr_plugin import runs
     from spr_plugin.notebook.saved import LoadedRun

@@ -185,11 +185,11 @@ def finite(values: Iterable[object]) -> bool:
 
 
 def size_of(box: Box) -> str:
-    """Which of SIZES a box has on the original picture."""
+    """Which of SIZES a box has on the original picture, whatever its numbers: inverted, it has no area."""
     x1, y1, x2, y2 = box.pixels()
-    area = (x2 - x1) * (y2 - y1)
-    # From `low` on and below `high`, so that every area has one name.
-    return next(name for name, (low, high) in SIZES.items() if low <= area < high)
+    area = max(0.0, x2 - x1) * max(0.0, y2 - y1)
+    # Of those that do not begin above it the last, so that every area has one name, an infinite one too.
+    return [name for name, (low, _) in SIZES.items() if not area < low][-1]
 
 
 def iou(a: Box, b: Box) -> float:

@@ -1,11 +1,15 @@
-"""The one way to write files: whole or not at all, and a full disk is a line. Standard library only."""
+"""The one way to write files: whole or not at all, and a full disk is a line; and to read those of a folder
+that others may have made. Standard library only.
+"""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,6 +49,15 @@ def read_errors(path: AnyPath) -> Iterator[None]:
             f"{error.filename or path} cannot be read ({error.strerror}): mend it and run the same command"
             " again; what was written is safe"
         ) from None
+
+
+def regular(path: str, flags: int) -> int:
+    """The opener of regular files: a FIFO or a device neither blocks nor is read. OSError for those."""
+    handle = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return handle
 
 
 def _closed(path: AnyPath) -> AnyPath:
@@ -119,7 +132,8 @@ def read_json(path: AnyPath) -> Any:
     read."""
     with read_errors(path):
         try:
-            text = Path(path).read_bytes()
+            with open(path, "rb", opener=regular) as file:
+                text = file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
     try:

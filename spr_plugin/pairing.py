@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from spr_plugin.boxes import finite
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.pictures import MadePicture, source_of
 from spr_plugin.errors import UserError
@@ -107,8 +108,12 @@ def make_pair(
 
 
 def answer_of(row: Mapping[str, Any]) -> JudgedAnswer:
-    """A candidate's answer of a record of scores."""
-    return JudgedAnswer(**{name: row[name] for name in JudgedAnswer.__dataclass_fields__})
+    """A candidate's answer of a record of scores. ValueError where a score or a term is no number."""
+    answer = JudgedAnswer(**{name: row[name] for name in JudgedAnswer.__dataclass_fields__})
+    scores = (score for score in (answer.score, answer.repaired_score) if score is not None)
+    if not finite([*scores, *answer.terms.values(), *answer.repaired_terms.values()]):
+        raise ValueError(f"a score or term of {row['id']} is no finite number")
+    return answer
 
 
 def _same(best: JudgedAnswer, worst: JudgedAnswer) -> bool:

@@ -74,7 +74,7 @@ def improve(now: Round, queries: list[Query]) -> None:
     trained = beside(now.host, now.config.only(DPOFlags))
     for name, parameter in trainer.model.named_parameters():
         parameter.requires_grad_(own_flags[name] or name in trained)
-    report(folder)
+    report(folder.whole)
 
 
 def make_pairs(now: Round, queries: list[Query]) -> list[PreferencePair]:
@@ -189,7 +189,7 @@ def save_base(host: Host, folder: Folder) -> None:
 
 
 def report(folder: Folder) -> None:
-    """The round's report, which must not cost anybody a trained model."""
+    """The run's report, of all its rounds up to now; it must not cost anybody a trained model."""
     from spr_plugin.report.page import write_report
 
     if ranks.rank() == 0:

@@ -10,10 +10,10 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 
 from spr_plugin.config.queries import QueriesFlags
-from spr_plugin.data.pictures import refuse_no_folder, refuse_outside
+from spr_plugin.data.pictures import MISSING, refuse_no_folder, refuse_outside
 from spr_plugin.errors import UserError
 from spr_plugin.files import write_json
-from spr_plugin.progress import listed
+from spr_plugin.progress import listed, say
 from spr_plugin.recipes.base import Query, Recipe, Source
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.manifest import Changes, changes
@@ -47,14 +47,29 @@ def find_queries(
     if queries is None:
         refuse_no_folder(pictures, "--spr_image_folder" if config.spr_image_folder else "--image_folder")
         skipped = Counter()
-        queries = list(recipe.queries(replace(source, image_folder=pictures, skipped=skipped)))
-        if not queries:
-            why = listed(skipped) or "its source is empty, or too small"
-            raise UserError(f"--spr_recipe {recipe.name} makes no query of what it is given ({why})")
+        queries = _made(recipe, replace(source, image_folder=pictures, skipped=skipped))
     if not config.spr_allow_outside:
         named = ((picture.id, picture.path) for query in queries for picture in query.pictures)
         refuse_outside(named, pictures or "", "--spr_image_folder", "--spr_allow_outside")
     return queries, skipped
+
+
+def _made(recipe: Recipe, source: Source) -> list[Query]:
+    """What a recipe makes of its source; it is said where pictures were looked for that are not there."""
+    looked = f"pictures were looked for in {os.path.abspath(source.image_folder or '')}"
+    looked += ", --spr_image_folder names another folder"
+    try:
+        queries = list(recipe.queries(source))
+        if not queries:
+            why = listed(source.skipped) or "its source is empty, or too small"
+            raise UserError(f"--spr_recipe {recipe.name} makes no query of what it is given ({why})")
+    except UserError as error:
+        if MISSING not in str(error):
+            raise
+        raise UserError(f"{error}; {looked}") from None
+    if MISSING in source.skipped:
+        say(f"{MISSING} {source.skipped[MISSING]}: {looked}")
+    return queries
 
 
 def settled_queries(

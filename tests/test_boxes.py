@@ -245,6 +245,20 @@ def test_iou_knows_no_plus_one():
 
 
 @pytest.mark.parametrize(
+    "corners, size",
+    [
+        ((30, 5, 0, 40), "small"),
+        ((300, 300, 0, 0), "small"),
+        ((0, 0, math.nan, 40), "small"),
+        ((-1e308, -1e308, 1e308, 1e308), "large"),
+        ((0, 0, math.inf, math.inf), "large"),
+    ],
+)
+def test_a_box_that_nobody_can_draw_has_a_size_too(corners, size):
+    assert size_of(Box(*corners, Space.pixels(640, 640))) == size
+
+
+@pytest.mark.parametrize(
     "side, size",
     [(1, "small"), (31.99, "small"), (32, "medium"), (95.99, "medium"), (96, "large"), (500, "large")],
 )

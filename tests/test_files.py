@@ -82,6 +82,14 @@ def test_remove_takes_whatever_lies_there(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(UserError, match=f"{tmp_path}/{name} cannot be read .not a regular file."):
+            read_json(tmp_path / name)
+
+
 # --- drafts -----------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,6 @@ import contextlib
 import functools
 import io
 import os
-import stat
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +27,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from spr_plugin.config.queries import MAX_PIXELS
 from spr_plugin.data.made import Step, make, steps_of
 from spr_plugin.errors import UserError
+from spr_plugin.files import regular
 from spr_plugin.progress import say
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # JPEG opens cameras' MPO too
@@ -102,12 +102,13 @@ class BadImage(UserError):
     Attributes:
         reason: to be counted under, one of `REASONS`.
         why: the same in words.
+        path: of the file, or what a message calls it.
     """
 
     def __init__(self, reason: str, why: object, path: object, record_id: str | None = None):
         record = f"record {record_id}: " if record_id is not None else ""
         super().__init__(f"{record}cannot read {path} ({why}); mend or remove the file")
-        self.reason, self.why = reason, why
+        self.reason, self.why, self.path = reason, why, path
 
 
 def limit_pixels(most: int) -> None:
@@ -174,7 +175,7 @@ def stored_bytes(source: str | MadePicture, record_id: str | None = None) -> byt
         with opened(source, record_id) as image:
             turned = _is_turned(image)
         if not turned:
-            with open(source, "rb", opener=_regular) as file:
+            with open(source, "rb", opener=regular) as file:
                 return file.read()
     buffer = io.BytesIO()
     open_image(source, record_id).save(buffer, "PNG")
@@ -197,7 +198,7 @@ def opened(source: PictureSource, record_id: str | None = None) -> Iterator[Imag
         with contextlib.ExitStack() as files:
             files.enter_context(_whole_alone())
             file: BinaryIO = (
-                io.BytesIO(origin) if isinstance(origin, bytes) else open(origin, "rb", opener=_regular)
+                io.BytesIO(origin) if isinstance(origin, bytes) else open(origin, "rb", opener=regular)
             )
             image = files.enter_context(Image.open(files.enter_context(file), formats=FORMATS))
             if image.width * image.height > _max_pixels:
@@ -250,15 +251,6 @@ def _name(source: Any) -> object:
     if isinstance(source, Picture):
         source = source.path
     return source if isinstance(source, (str, os.PathLike)) else "its picture"
-
-
-def _regular(path: str, flags: int) -> int:
-    """The opener of regular files: a FIFO or a device neither blocks nor is read."""
-    handle = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise ValueError("not a regular file")
-    return handle
 
 
 def _refuse_deep(image: Image.Image, source: PictureSource, record_id: str | None = None) -> None:

@@ -11,6 +11,7 @@ from spr_plugin.notebook.pages import Html, fragment
 from spr_plugin.report import figures
 from spr_plugin.report.examples import Pictures, Shown, some_pairs
 from spr_plugin.runs import SavedRun
+from spr_plugin.runs.reading import strange_errors
 
 if TYPE_CHECKING:
     import pandas
@@ -21,7 +22,7 @@ ANSWER = ("text", "score", "reason", "repaired", "repaired_score", "not_choosabl
 
 
 class LoadedRun:
-    """A run for a notebook; what is not there yet is empty.
+    """A run for a notebook, of several rounds the first one; what is not there yet is empty.
 
     Attributes:
         saved: the run as :func:`spr_plugin.runs.open` gives it.
@@ -31,12 +32,19 @@ class LoadedRun:
         self.saved = saved
 
     def __repr__(self) -> str:
-        return f"<run {self.saved.folder}, {self.saved.state}>"
+        later = len(self.rounds)
+        more = f", the first of {later + 1} rounds; the others are in .rounds" if later else ""
+        return f"<run {self.saved.folder}, {self.saved.state}{more}>"
 
     @property
     def state(self) -> str:
         """empty, stopped, running, failed or finished."""
         return self.saved.state
+
+    @functools.cached_property
+    def rounds(self) -> list[LoadedRun]:
+        """The later rounds that were begun, each a run like this."""
+        return [LoadedRun(later) for later in self.saved.rounds]
 
     @functools.cached_property
     def pairs(self) -> pandas.DataFrame:
@@ -52,7 +60,8 @@ class LoadedRun:
         """A row an answer, by its id: what drew it, its text and the repaired one, both with their scores and
         terms as far as they are judged.
         """
-        return frame(self._candidates(), ["id", "query", "kind", "index", *ANSWER])
+        with strange_errors(self.saved.folder.path):
+            return frame(self._candidates(), ["id", "query", "kind", "index", *ANSWER])
 
     def _candidates(self) -> Iterator[Row]:
         drawn = self.saved.records("candidates")
@@ -78,13 +87,11 @@ class LoadedRun:
         )[:SHOWN]
         scores, queries = self.saved.records("scores"), self.saved.queries
         shown = Shown(self.saved.recipe, Pictures())
-        there = [(why, one) for why, one in named if one.query in queries and figures.sound(one, scores)]
+        with strange_errors(self.saved.folder.path):
+            there = [(why, one) for why, one in named if one.query in queries and figures.sound(one, scores)]
+            examples = [shown.pair(why, one, queries[one.query], scores[one.query]) for why, one in there]
         counts = {"queries": len(queries), "preference pairs": len(pairs)}
-        return fragment(
-            (shown.pair(why, one, queries[one.query], scores[one.query]) for why, one in there),
-            title=None if ids else repr(self),
-            counts=None if ids else counts,
-        )
+        return fragment(examples, title=None if ids else repr(self), counts=None if ids else counts)
 
     def _repr_html_(self) -> str:
         return self.show()

@@ -21,7 +21,9 @@ EACH = 6  # of the best, the worst, some by chance, and of the queries without a
 LONGEST = 2_000  # characters of a text that are shown
 PICTURES = 3_500_000  # bytes of all pictures of a page, as text
 
-Picture = dict[str, Any]  # name, and its data URI or why there is none; "lost": what of its file went wrong
+Picture = dict[
+    str, Any
+]  # name, and its data URI or why there is none; "lost": (reason, path, why) of its file
 
 
 def some_pairs(pairs: Sequence[PreferencePair], seed: int) -> list[tuple[str, PreferencePair]]:
@@ -167,9 +169,8 @@ class Pictures:
                 uri = data_uri(open_image(source, name))
                 self.left -= len(uri)
             except BadImage as error:
-                path = source if isinstance(source, str) else source.path
-                lost = f"{path}: {error.why}"
-                why = f"not shown: {lost}"
+                lost = error.reason, str(error.path), str(error.why)
+                why = f"not shown: {error.path}: {error.why}"
         return {"name": name, "uri": uri, "why": why, "lost": lost}
 
 

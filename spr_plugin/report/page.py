@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spr_plugin import runs
+from spr_plugin.data.pictures import MISSING
 from spr_plugin.drawing import COLORS
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json, write_text
@@ -22,17 +23,19 @@ from spr_plugin.report import figures
 from spr_plugin.report.examples import Pictures, Shown, clipped, examples_of
 from spr_plugin.runs import SavedRun
 from spr_plugin.runs.layout import PARTS_OF
-from spr_plugin.runs.moved import HINT
+from spr_plugin.runs.moved import advice
+from spr_plugin.runs.reading import strange_errors
 
 
 def write_report(
     directory, plugins: Iterable[str] = (), results: Sequence[str] = (), images: str | None = None
 ) -> Path:
-    """Write ``report.html`` of the run under ``OUTPUT_DIR/spr`` from its logs alone and return its path.
+    """Write ``report.html`` of the run under ``OUTPUT_DIR/spr`` from its logs alone, and of each of its later
+    rounds, to which it links; return its path.
 
     Args:
         results: two result folders of lmms-eval, of the base and of the improved model, whose comparison
-            goes along.
+            goes along with the first.
         images: where the pictures are, if they are not where the run found them.
 
     Raises:
@@ -40,12 +43,23 @@ def write_report(
             the results cannot be compared.
     """
     run = runs.open(directory, plugins, images)
-    page, examples = template(), shown(run)
-    write_text(run.folder.report, page.render(**summary(run), **examples, comparison=_compared(results)))
+    _write(run, _compared(results))
+    for later in run.rounds:
+        _write(later, None)
+    return run.folder.report
+
+
+def _write(run: SavedRun, comparison: dict | None) -> None:
+    """The page of one round."""
+    page = template()
+    with strange_errors(run.folder.path):
+        counts, examples = summary(run), shown(run)
+    write_text(run.folder.report, page.render(**counts, **examples, comparison=comparison))
     lost = [picture["lost"] for one in examples["examples"] for picture in one["pictures"] if picture["lost"]]
     if lost:
-        say(f"report: {len(lost)} examples are without their picture, such as {lost[0]}; {HINT}")
-    return run.folder.report
+        reason, path, why = next((one for one in lost if one[0] == MISSING), lost[0])
+        about = advice(path, run.images) if reason == MISSING else f"is {path}: {why}"
+        say(f"report: {len(lost)} examples are without their picture; the first {about}")
 
 
 def template(name: str = "report.html"):
@@ -98,7 +112,7 @@ def shown(run: SavedRun) -> dict[str, Any]:
         "examples": examples,
         "kinds": {mark["kind"] for one in examples for side in one["sides"] for mark in side["marks"]},
         "folder": str(run.folder),
-        "state": run.state,
+        "state": _state(run),
         "version": run.version,
         "versions": run.versions,
         "config": {name: clipped(str(value)) for name, value in run.config.items()},
@@ -106,6 +120,12 @@ def shown(run: SavedRun) -> dict[str, Any]:
         "rounds": [str(one.folder.path.name) for one in run.rounds],
         "colours": COLORS,
     }
+
+
+def _state(run: SavedRun) -> str:
+    """The round's: the process that makes it writes its page while the run goes on."""
+    state = run.state
+    return "finished" if state == "running" and run.folder.is_finished() else state
 
 
 def _lambdas(run: SavedRun) -> list[dict]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import read_errors
+from spr_plugin.files import read_errors, regular
 from spr_plugin.runs.log import Log, Record, files_in, record_of
 
 # More than write to one log. A line's offset and its file's number are packed into one whole number, offset
@@ -67,7 +67,7 @@ class Growing:
 
     def _more_of(self, number: int, file: _File) -> Iterator[tuple[str, Record]]:
         try:
-            lines = open(file.path, "rb")
+            lines = open(file.path, "rb", opener=regular)
         except FileNotFoundError:
             raise Replaced from None
         with lines:
@@ -94,7 +94,7 @@ class Growing:
             offset, number = divmod(packed, RANKS)
             path = self._files[number].path
             try:
-                with open(path, "rb") as lines:
+                with open(path, "rb", opener=regular) as lines:
                     lines.seek(offset)
                     record = record_of(lines.readline())
                 if str(record[self._key]) != key:
@@ -126,7 +126,7 @@ class Growing:
         ways = {json.dumps(wanted, ensure_ascii=ascii)[1:-1] for ascii in (True, False)}
         with read_errors(self._directory):
             for file in self._files:
-                with open(file.path, "rb") as lines:
+                with open(file.path, "rb", opener=regular) as lines:
                     while block := lines.read(BLOCK):
                         yield from _with(block + lines.readline(), ways)
 

@@ -101,6 +101,13 @@ class Folder:
             self.round(number) for number in sorted(int(name[6:]) for name in names if name[6:].isdecimal())
         ]
 
+    @property
+    def whole(self) -> Folder:
+        """The run's that this is a later round of, which has its lock, failure and end; else itself."""
+        path = self.path.resolve()
+        is_later = part_of(path.name) == "round" and Folder(path.parent).manifest.exists()
+        return Folder(path.parent) if is_later else self
+
     def is_finished(self) -> bool:
         """Whether the round's DPO stage is done."""
         return read_json(self.policy / "index.json") is not None

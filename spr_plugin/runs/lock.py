@@ -14,6 +14,7 @@ from spr_plugin.progress import say
 
 NAME = "lock"
 OWNER, LONGEST_OWNER = "process ", 400  # how the text in a lock begins, and bytes of it that are read
+MOMENT = 0.5  # seconds, much more than a look at a lock takes
 _locks: dict[Path, FileIO] = {}
 
 
@@ -25,26 +26,21 @@ def lock(directory: AnyPath, folder_flag: str = "--output_dir") -> None:
     killed is recognised.
     """
     import atexit
-    import fcntl
 
     path = Path(os.path.realpath(directory)) / NAME
     if path in _locks:
         return
     file = _lock_file(path)
+    taken = _taken(file, directory)
     owner = file.read(LONGEST_OWNER).decode(errors="replace")
     if not owner.startswith(OWNER[: len(owner)]):
+        file.close()
         raise UserError(f"{path} is no lock of a run of ours: move it away")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not taken:
         raise UserError(
             f"{directory} is in use by {owner or 'another process'}; wait for it, or take another "
             f"{folder_flag}"
-        ) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-        say(f"{directory}: this file system has no locks; see that only one run uses the folder")
+        )
     if owner:
         say(f"{directory}: {owner} ended without notice; going on from what it left")
     file.truncate(0)
@@ -53,6 +49,28 @@ def lock(directory: AnyPath, folder_flag: str = "--output_dir") -> None:
     file.write(f"{OWNER}{os.getpid()} on {socket.gethostname()} since {since}".encode())
     _locks[path] = file
     atexit.register(file.truncate, 0)
+
+
+def _taken(file: FileIO, directory: AnyPath) -> bool:
+    """Whether the lock is ours now, as it is where there are no locks. Tried for a moment: who only looks
+    (:func:`owner_of`) has it too, and lets go at once."""
+    import fcntl
+
+    end = time.monotonic() + MOMENT
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(MOMENT / 100)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            say(f"{directory}: this file system has no locks; see that only one run uses the folder")
+            return True
+        else:
+            return True
 
 
 def owner_of(directory: AnyPath) -> str | None:

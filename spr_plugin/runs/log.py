@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from spr_plugin.errors import UserError
-from spr_plugin.files import AnyPath, disk_errors, draft, read_errors, write_json
+from spr_plugin.files import AnyPath, disk_errors, draft, read_errors, regular, write_json
 from spr_plugin.progress import counted, say
 
 SYNC_SECONDS = 5.0  # what a power failure can cost; a process that dies costs nothing that was appended
@@ -50,7 +50,10 @@ def record_of(line: bytes) -> Record:
     body = memoryview(line)[:-_SUFFIX]
     if line[-_SUFFIX:] != b"%b%08x%b" % (_MIDDLE, zlib.crc32(body), _END):
         raise ValueError("torn or damaged")
-    record, _ = _scan(line[:-_SUFFIX].decode() + "}", 0)
+    try:
+        record, _ = _scan(line[:-_SUFFIX].decode() + "}", 0)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     return record
 
 
@@ -119,7 +122,7 @@ class Log:
         counts = Counter[str]()
         with read_errors(self.directory):
             for path in files_in(self.directory):
-                with open(path, encoding="utf-8", errors="replace") as lines:
+                with open(path, encoding="utf-8", errors="replace", opener=regular) as lines:
                     for line in lines:
                         counts.update(word for name, word in _WORD.findall(line) if name == key)
         return counted(counts.elements())
@@ -171,7 +174,7 @@ class Records(Mapping[str, Record]):
     def _scanned(self, path: Path) -> Iterator[tuple[int, str]]:
         """(offset, id) of each sound line; the first of two records with one id counts."""
         offset = 0
-        with open(path, "rb") as lines:
+        with open(path, "rb", opener=regular) as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     yield offset, record_of(line)["id"]
@@ -183,7 +186,7 @@ class Records(Mapping[str, Record]):
     def __getitem__(self, id: str) -> Record:
         offset, number = divmod(self._places[id], len(self._paths))
         if number not in self._files:
-            self._files[number] = open(self._paths[number], "rb")
+            self._files[number] = open(self._paths[number], "rb", opener=regular)
         self._files[number].seek(offset)
         try:
             return record_of(self._files[number].readline())
@@ -220,7 +223,7 @@ def counts_in(directory: Path) -> dict[str, tuple[int, int]]:
     counts = {}
     for path in files_in(directory):
         records = others = 0
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular) as file:
             while block := file.read(1 << 20) + file.readline():
                 sealed, ended = len(_SEALED.findall(block)), block.count(b"\n")
                 records += sealed

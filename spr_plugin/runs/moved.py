@@ -8,7 +8,6 @@ from pathlib import PurePath
 from typing import Any
 
 MOST_PLACES = 8  # that are looked at
-HINT = "name their folder with --images DIR"
 
 
 def places(path: str, folder: str | None) -> list[str]:
@@ -18,7 +17,7 @@ def places(path: str, folder: str | None) -> list[str]:
     >>> places("/coco/train/7.jpg", "/mnt")
     ['/mnt/coco/train/7.jpg', '/mnt/train/7.jpg', '/mnt/7.jpg', '/coco/train/7.jpg']
     """
-    return [*(_below(path, folder) if folder else ()), os.path.abspath(path)]
+    return list(dict.fromkeys([*(_below(path, folder) if folder else ()), os.path.abspath(path)]))
 
 
 def _below(path: str, folder: str) -> Iterator[str]:
@@ -30,6 +29,17 @@ def _below(path: str, folder: str) -> Iterator[str]:
 def found(path: str, folder: str | None) -> str | None:
     """The place where a picture's file is, None where it is at none."""
     return next((place for place in places(path, folder) if os.path.isfile(place)), None)
+
+
+def advice(path: str, folder: str | None) -> str:
+    """Of a picture that is at no place: which were looked at, and what to do.
+
+    >>> advice("/coco/7.jpg", None)
+    'was looked for at /coco/7.jpg; name the folder of pictures with --images DIR'
+    """
+    named = f"; --images {folder} is not their folder, name another" if folder else ""
+    named = named or "; name the folder of pictures with --images DIR"
+    return f"was looked for at {', '.join(places(path, folder))}{named}"
 
 
 def relocated(record: Mapping[str, Any], folder: str) -> dict[str, Any]:

@@ -7,9 +7,10 @@ plugins are found by their entry points, those of a file where it is named again
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,17 @@ from spr_plugin.runs.steps import StepLog
 
 T = TypeVar("T")
 STATES = ("empty", "stopped", "running", "failed", "finished")
+# What a record of another version or of a plugin that is not here raises where it is read as ours.
+STRANGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
+
+
+@contextlib.contextmanager
+def strange_errors(where: AnyPath) -> Iterator[None]:
+    """Inside, what reading a record of another form raises is a line that names the folder it is in."""
+    try:
+        yield
+    except STRANGE as error:
+        raise UserError(f"{where} holds what this version cannot read ({error!r})") from error
 
 
 def _is_part(path: Path) -> bool:
@@ -79,11 +91,14 @@ class SavedRun:
     @property
     def owner(self) -> str | None:
         """The process that writes to the folder now, None where nobody does or nobody can know."""
-        return owner_of(self.folder.path)
+        return owner_of(self.folder.whole.path)
 
     @property
     def state(self) -> str:
-        """One of STATES, as it is now; ``stopped`` is a run whose process is gone and that can go on."""
+        """One of STATES, as it is now; ``stopped`` is a run whose process is gone and that can go on. A later
+        round is finished once its model is there, whatever becomes of the run."""
+        if self.folder.whole is not self.folder and self.folder.is_finished():
+            return "finished"
         if self.owner:
             return "running"
         if self.failure:
@@ -106,7 +121,7 @@ class SavedRun:
     @property
     def failure(self) -> dict[str, Any] | None:
         """Stage, error, rank and time of what failed last, None where nothing did."""
-        return self._table(self.folder.failed)
+        return self._table(self.folder.whole.failed)
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -181,7 +196,7 @@ class SavedRun:
             there = (record for record in self.records(stage).values() if "skip" not in record)
             folder = self.images
             return [make(relocated(record, folder) if folder else record) for record in there]
-        except (KeyError, TypeError, ValueError) as error:
+        except STRANGE as error:
             where = self.folder.path / stage
             raise UserError(f"{where} holds no {stage} that this version reads ({error!r})") from None
 

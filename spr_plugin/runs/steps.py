@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from spr_plugin.files import disk_errors, read_errors, write_lines
+from spr_plugin.files import disk_errors, read_errors, regular, write_lines
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Record, line_of, note_begin, record_of
 
@@ -28,7 +28,11 @@ class StepLog:
     def read(self) -> list[Record]:
         """The records in the order of their steps; what is torn or damaged is left out."""
         records = {}
-        with read_errors(self.path), open(self.path, "rb") if self.path.exists() else io.BytesIO() as lines:
+        is_there = self.path.exists()
+        with (
+            read_errors(self.path),
+            open(self.path, "rb", opener=regular) if is_there else io.BytesIO() as lines,
+        ):
             for line in lines:
                 try:
                     record = record_of(line)

@@ -25,7 +25,8 @@ from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.progress import counted, listed, say
 from spr_plugin.report.page import template
 from spr_plugin.runs import SavedRun
-from spr_plugin.runs.moved import HINT
+from spr_plugin.runs.moved import advice
+from spr_plugin.runs.reading import strange_errors
 from spr_plugin.tools.layouts import LAYOUTS, Layout, Row
 
 IMAGES = "images"  # the folder of the pictures
@@ -64,7 +65,7 @@ def export(
     """
     layout, run = LAYOUTS[format], runs.open(directory, plugins, images)
     refuse_unwritable({"--to": to}, folders=True)
-    marked = read_marks(marks, "--marks") if marks is not None else marks_at(beside(run.folder.path))
+    marked = read_marks(marks, "--marks") if marks is not None else marks_at(beside(run.folder.whole.path))
     target = Path(to)
     if target.resolve().is_relative_to(run.folder.path.resolve()):
         raise UserError(f"--to {to}: lies in {run.folder}, which is the run's own; take another folder")
@@ -79,7 +80,8 @@ def export(
         )
     draft = target.with_name(f"{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        counts = write(run, layout, draft, link, marked)
+        with strange_errors(run.folder.path):
+            counts = write(run, layout, draft, link, marked)
         with disk_errors(f"--to {to}"):
             draft.replace(target)
     except UserError as error:  # of a full disk, say, which no draft is to be looked for on
@@ -88,7 +90,7 @@ def export(
         remove(draft)
     for later in run.rounds:
         say(f"{later.folder.path.name} is a run of its own: spr export {later.folder} …")
-    left = listed(counts["left_out"]) + (f"; {HINT}" if MISSING in counts["left_out"] else "")
+    left = listed(counts["left_out"]) + counts["lost"]
     return f"{counts['pairs']} pairs in {to}" + (f" (left out: {left})" if left else "")
 
 
@@ -96,9 +98,10 @@ def write(
     run: SavedRun, layout: Layout, folder: Path, link: bool, marked: Container[str] = ()
 ) -> dict[str, Any]:
     """Rows, pictures and card of all pairs but the `marked` ones in a new folder; ``{"pairs", "pictures",
-    "left_out", "hash"}``. UserError where no pair is left.
+    "left_out", "lost": what to do about pictures that are not there, "hash"}``. UserError where no pair is
+    left.
     """
-    pictures, left_out, unread = Pictures(folder, link), Counter[str](), ""
+    pictures, left_out, unread, lost = Pictures(folder, link), Counter[str](), "", ""
     with disk_errors(folder):
         (folder / IMAGES).mkdir(parents=True)
     rows = []
@@ -108,15 +111,14 @@ def write(
             names = [] if why else [pictures(source) for source in pair.pictures]
         except BadImage as error:
             why, unread = error.reason, unread or f"; the first: {error}"
-            unread += f", or {HINT}" if why == MISSING and HINT not in unread else ""
+            lost = lost or (f"; the first {advice(str(error.path), run.images)}" if why == MISSING else "")
         if why:
             left_out[why] += 1
         else:
             rows.append(layout.row(pair, names))
     if not rows:
-        raise UserError(
-            f"{run.folder}: none of its {len(run.pairs)} pairs can be written ({listed(left_out)}){unread}"
-        )
+        none = f"{run.folder}: none of its {len(run.pairs)} pairs can be written ({listed(left_out)})"
+        raise UserError(none + (lost or unread))
     write_rows(folder, layout, rows)
     for name, content in (layout.beside or {}).items():
         write_json(folder / name, content)
@@ -126,6 +128,7 @@ def write(
         "pairs": len(rows),
         "pictures": len(pictures.names),
         "left_out": counted(left_out.elements()),
+        "lost": lost,
         "hash": hashlib.sha256((folder / layout.file).read_bytes()).hexdigest(),
     }
     write_text(folder / "README.md", card(run, layout, counts))

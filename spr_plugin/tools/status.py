@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from spr_plugin import runs
-from spr_plugin.errors import UserError
 from spr_plugin.files import AnyPath, Damaged, read_errors, read_json
 from spr_plugin.lines import one_line
 from spr_plugin.pairing import untrained
@@ -24,6 +23,7 @@ from spr_plugin.progress import listed
 from spr_plugin.runs import SavedRun
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import BEGUN, counts_in
+from spr_plugin.runs.reading import strange_errors
 from spr_plugin.runs.steps import probes_of
 
 SECONDS_BETWEEN_LOOKS = 5
@@ -176,7 +176,7 @@ def plain(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def what_next(run: SavedRun, state: str, last: Status) -> str:
     """What the same command would do next."""
-    folder, stages = run.folder, {stage["stage"]: stage for stage in last["stages"]}
+    folder, stages = run.folder.whole, {stage["stage"]: stage for stage in last["stages"]}
     if state == "running":
         return "it is running: the same command would be refused until that ends"
     if run.is_sampling:
@@ -286,11 +286,8 @@ def duration(seconds: float) -> str:
 
 def read_status(directory: AnyPath) -> Status:
     """The status of the run in ``directory`` now."""
-    try:
-        with read_errors(directory):
-            return status_of(runs.open(directory), time.time())
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{directory} holds what this version cannot read ({error!r})") from None
+    with strange_errors(directory), read_errors(directory):
+        return status_of(runs.open(directory), time.time())
 
 
 def show(directory: AnyPath, watch: bool = False, as_json: bool = False) -> None:

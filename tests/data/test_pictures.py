@@ -282,10 +282,11 @@ def test_the_refusal_counts_pictures_not_regions(world, regions):
         regions(names, spr_regions_per_image=3, spr_more_than=1)
 
 
-def test_only_pictures_that_are_used_are_looked_at(world, regions):
+def test_only_pictures_that_are_used_are_looked_at(world, regions, capfd):
     """An annotation file may name what it likes: what no region is grown in is not refused."""
     assert regions(["a.png", "../gone.png", "{}/nowhere/x.png"]) == [f"{world}/images/a.png"]
     assert read_json(world / "spr" / "queries" / "counts.json") == {"missing_image": 2}
+    assert f"missing_image 2: pictures were looked for in {world}/images, --spr" in capfd.readouterr().err
     (world / "val.txt").write_text("c.png\nsecret.png\n")
     flags = {"into": "second", "spr_exclude": [str(world / "val.txt")]}
     assert regions(["a.png", "others/c.png"], **flags) == [f"{world}/images/a.png"]
@@ -375,8 +376,11 @@ def test_what_is_no_picture_is_counted_and_the_rest_is_used(world, capfd, region
 
 def test_a_source_that_gives_nothing_binds_nothing(world, regions):
     """What was missing is put back, and the same command goes on."""
-    with pytest.raises(UserError, match=r"--spr_annotations .* gives no usable region \(missing_image 1\)"):
+    with pytest.raises(
+        UserError, match=r"--spr_annotations .* gives no usable region \(missing_image 1\)"
+    ) as none:
         regions(["later.png"])
+    assert f"pictures were looked for in {world}/images, --spr_image_folder names" in str(none.value)
     rgb().save(world / "images" / "later.png")
     assert regions(["later.png"]) == [f"{world}/images/later.png"]
 

@@ -176,7 +176,9 @@ def test_each_round_has_regions_of_its_own_starts_at_its_reference_and_moves(cal
         read_json(folder / "policy" / "index.json") for folder in (out / "spr", out / "spr" / "round-2")
     )
     assert first.keys() == second.keys() and all(first[name] != second[name] for name in first)
-    assert (out / "spr" / "report.html").exists() and (out / "spr" / "round-2" / "report.html").exists()
+    first, second = ((out / "spr" / name / "report.html").read_text() for name in ("", "round-2"))
+    assert "/spr</code>, finished" in first and "/round-2</code>, finished" in second
+    assert '<a href="round-2/report.html">round-2</a>' in first
     names = weights.trainable(host.trainer.model)
     assert read_json(out / "spr" / "exit.json")["weights"] == weights.digests(
         host.trainer.model, sorted(names)

@@ -4,6 +4,7 @@ import ast
 import json
 import shutil
 import sys
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,16 @@ def test_the_tables_hold_what_the_logs_hold(output):
         assert pandas.isna(told.s_loc) if row["score"] is None else told.s_loc == row["terms"]["s_loc"]
     chosen = run.candidates.loc[run.pairs.chosen_candidate]
     assert (chosen.repaired_score.to_numpy() == run.pairs.chosen_score.to_numpy()).all()
+
+
+def test_later_rounds_are_told_of_and_runs_of_their_own(output, tmp_path):
+    for folder in ("out", "out/spr/round-2"):
+        shutil.copytree(output / "spr", tmp_path / folder / ("spr" if folder == "out" else ""))
+    run = spr_plugin.load_run(tmp_path / "out")
+    told = f"<run {tmp_path}/out/spr, finished, the first of 2 rounds; the others are in .rounds>"
+    assert repr(run) == told and escape(told) in run._repr_html_()
+    (later,) = run.rounds
+    assert repr(later) == f"<run {tmp_path}/out/spr/round-2, finished>" and len(later.pairs) == 6
 
 
 def test_answers_that_nobody_judged_yet_are_there(output, tmp_path):

@@ -1,5 +1,6 @@
 """The whole page: one file, of any run, that harms nobody; photographs are read in tests/photos."""
 
+import math
 import re
 import shutil
 from html.parser import HTMLParser
@@ -10,8 +11,10 @@ from click.testing import CliRunner
 from spr_plugin import runs
 from spr_plugin.cli import commands
 from spr_plugin.errors import UserError
+from spr_plugin.files import write_json
 from spr_plugin.report import page
 from spr_plugin.report.page import write_report
+from spr_plugin.runs.lock import lock
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,44 @@ def test_a_run_that_lacks_a_part_is_reported_all_the_same(output, tmp_path, gone
     path = tmp_path / "out" / "spr" / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     parsed(write_report(tmp_path / "out").read_text())
+
+
+def test_the_page_that_a_run_writes_at_its_end_says_so_of_each_round(output, tmp_path):
+    """The process that writes it still has the lock, and no later round has an end of its own."""
+    run = tmp_path / "out" / "spr"
+    for folder in (run, run / "round-2"):
+        shutil.copytree(output / "spr", folder)
+        (folder / "exit.json").unlink()
+    lock(run)
+    (run / "round-2" / "policy" / "index.json").unlink()
+    states = ("running", "finished")
+    for state in states:
+        first = write_report(tmp_path / "out").read_text()
+        second = (run / "round-2" / "report.html").read_text()
+        assert f"<code>{run}</code>, finished," in first and f"round-2</code>, {state}," in second
+        assert 'the first of 2 rounds, the others: <a href="round-2/report.html">round-2</a></p>' in first
+        write_json(run / "round-2" / "policy" / "index.json", {})
+
+
+@pytest.mark.parametrize(
+    "number, line", [(-7, ""), (math.nan, ""), (1e308, ""), (10**400, "OverflowError"), ("7", "TypeError")]
+)
+@pytest.mark.parametrize("of", ["box", "term"])
+def test_numbers_that_no_run_of_ours_writes_are_shown_or_one_line(output, tmp_path, of, number, line):
+    shutil.copytree(output, tmp_path / "out")
+    log = runs.open(tmp_path / "out").folder.log("queries" if of == "box" else "scores")
+    records = [*log.read().values()]
+    for record in records[:2]:
+        if of == "box":
+            record["pictures"][0]["annotations"][0]["xyxy"][2] = number
+        else:
+            record["candidates"][0]["terms"]["s_loc"] = number
+    log.write(records)
+    if not line and (of == "box" or math.isfinite(number)):
+        parsed(write_report(tmp_path / "out").read_text())
+        return
+    with pytest.raises(UserError, match="spr holds what this version cannot read .*Error"):
+        write_report(tmp_path / "out")
 
 
 def test_an_empty_run_is_a_page(tmp_path):

@@ -67,6 +67,17 @@ def test_rounds_are_in_the_order_of_their_numbers(tmp_path):
     assert [folder.path.name for folder in Folder(tmp_path).rounds()] == ["round-2", "round-3", "round-10"]
 
 
+def test_a_later_round_knows_the_whole_run(tmp_path, monkeypatch):
+    run = Folder(tmp_path)
+    run.round(2).path.mkdir()
+    alone = run.round(2)  # a folder that somebody calls so
+    assert run.whole is run and alone.whole is alone
+    write_json(run.manifest, {})
+    monkeypatch.chdir(run.round(2).path)
+    for later in (run.round(2), Folder(".")):
+        assert later.whole.path == tmp_path.resolve()
+
+
 def test_a_round_is_finished_where_its_policy_is_whole(tmp_path):
     folder = Folder(tmp_path)
     assert not folder.is_finished()

@@ -1,8 +1,10 @@
 """The lock is a file of ours or none."""
 
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -30,6 +32,18 @@ def test_a_run_that_ended_well_leaves_no_owner(tmp_path, capsys):
     )
     lock(tmp_path)
     assert capsys.readouterr().err == ""
+
+
+def test_whoever_only_looks_keeps_no_run_out(tmp_path):
+    """A look holds the lock, shared, for an instant; here for a tenth of a second."""
+    (tmp_path / "lock").touch()
+    look = open(tmp_path / "lock", "rb")
+    fcntl.flock(look, fcntl.LOCK_SH)
+    end = threading.Timer(0.1, look.close)
+    end.start()
+    lock(tmp_path)
+    end.join()
+    assert owner_of(tmp_path).startswith(f"process {os.getpid()} ")
 
 
 def link(path, target):

@@ -8,6 +8,7 @@ def test_places_begin_with_most_of_the_path_and_never_leave_the_folder(tmp_path)
         "/mnt/coco/train/7.jpg", "/mnt/train/7.jpg", "/mnt/7.jpg", "/coco/train/7.jpg"
     ]  # fmt: skip
     assert places("/coco/7.jpg", None) == ["/coco/7.jpg"]
+    assert places("/7.jpg", "/") == ["/7.jpg"]
     for path in ("../../etc/passwd", "/a/../../b", "/" + "x/" * 500 + "y"):
         *below, _ = places(path, "/mnt")
         assert (

@@ -220,6 +220,55 @@ def test_later_rounds_are_runs_in_their_order(tmp_path):
     assert [run.folder.path.name for run in runs.open(tmp_path).rounds] == ["round-2", "round-10"]
 
 
+def test_a_later_round_is_finished_by_its_model_and_else_what_the_run_is(tmp_path, lock_held):
+    """Lock, failure and end are the whole run's."""
+    folder = finished(tmp_path)
+    folder.exit.unlink()
+    done, going = finished(folder.round(2).path), sampled(folder.round(3).path)
+    done.exit.unlink()
+
+    def states():
+        return [runs.open(one.path).state for one in (folder, done, going)]
+
+    assert states() == ["stopped", "finished", "stopped"]
+    with lock_held(tmp_path) as other:
+        assert states() == ["running", "finished", "running"]
+        other.kill()
+    write_json(folder.failed, {"stage": "dpo", "error": "not finite", "rank": 0, "time": "now"})
+    assert states() == ["failed", "finished", "failed"]
+
+
+LOOK = """
+import sys
+from spr_plugin.errors import UserError
+from spr_plugin.report.page import write_report
+from spr_plugin.tools.inspect.indexed import IndexedRun
+from spr_plugin.tools.status import read_status
+for look in (write_report, read_status, IndexedRun):
+    try:
+        look(sys.argv[1])
+    except UserError as it:
+        print(it)
+"""
+
+
+@pytest.mark.parametrize(
+    "part", [*(f"{name}/rank-00000.jsonl" for name in ("queries", "scores", "pairs")), "dpo/log.jsonl"]
+)
+def test_a_pipe_in_place_of_a_log_is_named_and_not_waited_for(tmp_path, part):
+    """In another process, which it could hold for ever."""
+    path = finished(tmp_path / "spr").path / part
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    words = [sys.executable, "-c", LOOK, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == (2 if part.startswith("dpo") else 3)  # inspect shows no steps
+    for line in lines:
+        assert line.startswith(f"{path} cannot be read (not a regular file): mend it")
+
+
 PLUGIN = """
 from spr_plugin.formats import llava
 from spr_plugin.hookspecs import hookimpl

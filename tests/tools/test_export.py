@@ -60,7 +60,7 @@ def test_all_pairs_are_there_with_their_pictures_and_a_card(output, tmp_path, na
             assert open_image(target / one).tobytes() == open_image(pair.pictures[0]).tobytes()
 
 
-def test_pictures_that_moved_are_found_below_images(finished_output, tmp_path):
+def test_pictures_that_moved_are_found_below_images(finished_output, tmp_path, capsys):
     output = finished_output(tmp_path / "out", 8)
     for kind in ("queries", "pairs"):  # as on another machine, where the records are
         for path in (output / "spr" / kind).glob("rank-*.jsonl"):
@@ -68,9 +68,18 @@ def test_pictures_that_moved_are_found_below_images(finished_output, tmp_path):
             moved = [relocate(record) for record in log.read().values()]
             log.write(moved)
     words = ["export", str(output), "--format", "trl", "--to", str(tmp_path / "new")]
+    first = runs.open(output).pairs[0].pictures[0]
     refused = CliRunner().invoke(commands, words)
     assert refused.exit_code and "missing_image 6" in str(refused.exception)
-    assert "or name their folder with --images DIR" in str(refused.exception)
+    assert "; name the folder of pictures with --images DIR" in str(refused.exception)
+    (tmp_path / "wrong").mkdir()
+    wrong = CliRunner().invoke(commands, [*words, "--images", str(tmp_path / "wrong")])
+    looked = f"; the first was looked for at {tmp_path}/wrong/"
+    told = f"; --images {tmp_path}/wrong is not their folder, name another"
+    assert looked in str(wrong.exception) and str(wrong.exception).endswith(told)
+    write_report(output, images=str(tmp_path / "wrong"))
+    said = capsys.readouterr().err
+    assert looked in said and f"/wrong/{os.path.basename(first)}, {first}{told}\n" in said
     images = os.path.dirname(runs.open(output).pairs[0].pictures[0]).replace("/elsewhere", "")
     for folder in (images, os.path.dirname(images)):  # the folder, and one above it
         done = CliRunner().invoke(commands, [*words, "--images", folder])
@@ -274,6 +283,15 @@ def test_marked_pairs_are_left_out(output, tmp_path):
         export(str(run), "trl", str(tmp_path / "c"))
 
 
+def test_a_later_round_has_the_marks_of_the_whole_run(output, tmp_path):
+    run = tmp_path / "out"
+    shutil.copytree(output / "spr", run / "spr")
+    shutil.copytree(output / "spr", run / "spr" / "round-2")
+    mark(run / "spr-marks.jsonl", runs.open(run).pairs[0].id, "")
+    line = export(str(run / "spr" / "round-2"), "trl", str(tmp_path / "to"))
+    assert line.startswith("5 pairs in") and "marked 1" in line
+
+
 def test_marks_that_mark_nothing_of_the_run_are_told(output, tmp_path, capsys):
     marks = tmp_path / "mine.jsonl"
     for text, line in [
@@ -301,5 +319,5 @@ def test_a_folder_that_cannot_be_made_is_named_by_its_flag(output, tmp_path, mon
 
 def test_pictures_that_are_gone_are_named(output, tmp_path):
     run = changed(output, tmp_path, lambda number: {"pictures": ["/nowhere/a.png"]})
-    with pytest.raises(UserError, match=r"missing_image 6\); the first: .*cannot read /nowhere/a.png"):
+    with pytest.raises(UserError, match=r"missing_image 6\); the first was looked for at /nowhere/a.png;"):
         export(run, "trl", str(tmp_path / "new"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spr_plugin.boxes import size_of
+from spr_plugin.boxes import Box, size_of
 from spr_plugin.formats import BoxFormat, Parsed
 from spr_plugin.recipes.base import Judged, Mark
 from spr_plugin.recipes.spr.regions import RegionQuery
@@ -33,7 +33,8 @@ def facets_of(query: RegionQuery) -> dict[str, list[str]]:
 def _truth(query: RegionQuery, truth: Sequence[Sequence[float]] | None) -> list[Mark]:
     """The annotations, and behind them what a detector added to them."""
     own = [Mark("truth", one.box.pixels(), name=one.label) for one in query.truth]
-    return own + [Mark("detector", (x1, y1, x2, y2)) for x1, y1, x2, y2 in (truth or ())[len(own) :]]
+    added = (Box.of(corners, query.region.space) for corners in (truth or ())[len(own) :])
+    return own + [Mark("detector", box.pixels()) for box in added]
 
 
 def _written(parsed: Parsed) -> list[Mark]:

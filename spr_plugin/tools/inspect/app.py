@@ -29,7 +29,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.marks import mark
 from spr_plugin.meanings import LEFT_OUT, REASONS, meaning_of
 from spr_plugin.recipes.base import Query
-from spr_plugin.runs.moved import HINT
+from spr_plugin.runs.moved import advice
 from spr_plugin.tools.inspect import pictures
 from spr_plugin.tools.inspect.choosing import ORDERS, Wanted, around, page_of
 from spr_plugin.tools.inspect.indexed import STRANGE, IndexedRound, IndexedRun
@@ -119,7 +119,7 @@ class Pages:
             notices=[
                 *Wanted.strange(request.query_params),
                 *self.run.notices(),
-                *filter(None, [broken, _lost_line(lost)]),
+                *filter(None, [broken, _lost_line(lost, self.run.images)]),
             ],
             left_out=left_out,
         )
@@ -210,12 +210,13 @@ def templates() -> jinja2.Environment:
     return made
 
 
-def _lost_line(lost: Mapping[str, str]) -> str:
+def _lost_line(lost: Mapping[str, str], images: str | None) -> str:
     """What to do where the files of pictures on a page are not there; "" where they all are."""
     if not lost:
         return ""
     first = next(iter(lost.values()))
-    return f"The pictures of {len(lost)} queries on this page are not there, such as {first}: {HINT}."
+    looked = advice(first, images)
+    return f"The pictures of {len(lost)} queries on this page are not there; the first {looked}."
 
 
 def application(run: IndexedRun) -> Starlette:

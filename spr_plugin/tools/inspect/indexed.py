@@ -12,16 +12,15 @@ from spr_plugin.errors import UserError
 from spr_plugin.files import AnyPath, read_errors
 from spr_plugin.lines import one_line
 from spr_plugin.marks import Marks, beside, marks_at
-from spr_plugin.runs import SavedRun
+from spr_plugin.runs import SavedRun, reading
 from spr_plugin.runs.growing import Growing, Replaced
-from spr_plugin.runs.layout import Folder, part_of
+from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Record
 from spr_plugin.runs.moved import found
 from spr_plugin.tools.inspect.choosing import Wanted, chosen, facets
 from spr_plugin.tools.inspect.rows import FOLDED, Row
 
-# What a record of another version or of a plugin that is not here raises where it is read as ours.
-STRANGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, UserError)
+STRANGE = (*reading.STRANGE, UserError)  # which is what they become where a plugin is asked
 
 
 class IndexedRound:
@@ -33,10 +32,8 @@ class IndexedRound:
 
     def __init__(self, run: SavedRun, number: int):
         self.run, self.number = run, number
-        try:
+        with reading.strange_errors(run.folder.path):
             self.recipe, self.box_format = run.recipe, run.box_format
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{run.folder} holds what this version cannot read ({error!r})") from None
         self.rows: dict[str, Row] = {}
         self.logs = {name: Growing(run.folder.log(name), key) for name, (key, _) in FOLDED.items()}
         self.strange: Counter[str] = Counter()
@@ -81,9 +78,8 @@ class IndexedRun:
 
     def __init__(self, directory: AnyPath, plugins: tuple[str, ...] = (), images: str | None = None):
         run = runs.open(directory, plugins, images)
-        outer = run.folder.path.resolve().parent
-        if part_of(run.folder.path.resolve().name) == "round" and Folder(outer).manifest.exists():
-            raise UserError(f"{directory} is a later round: give the folder of the whole run, {outer}")
+        if (whole := run.folder.whole) is not run.folder:
+            raise UserError(f"{directory} is a later round: give the folder of the whole run, {whole}")
         self.directory, self.images, self.rounds = directory, images, [IndexedRound(run, 1)]
         self.marks_file = beside(run.folder.path)
         self.facets: dict[str, dict[str, int]] = {}

@@ -10,7 +10,7 @@ from PIL import Image
 from spr_plugin.data.pictures import MadePicture, Picture, header_size, open_image, opened, stored_bytes
 from spr_plugin.drawing import shrunk
 from spr_plugin.errors import UserError
-from spr_plugin.runs.moved import found, places
+from spr_plugin.runs.moved import advice, found
 
 SHOWN = {
     "JPEG": "image/jpeg",
@@ -26,8 +26,7 @@ def trouble(picture: Picture, folder: str | None) -> str:
     """Why a picture cannot be shown, or not be trusted, in a sentence; "" where nothing is wrong."""
     path = found(picture.path, folder)
     if path is None:
-        looked = "; ".join(places(picture.path, folder))
-        return f"The picture is not there. Looked at: {looked}. Name its folder with --images DIR."
+        return f"The picture is not there. It {advice(picture.path, folder)}."
     try:
         size = header_size(path, picture.id)
     except UserError as error:

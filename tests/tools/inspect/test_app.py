@@ -2,6 +2,7 @@
 the run's own files stay as they are."""
 
 import json
+import math
 import re
 from collections import Counter
 from dataclasses import asdict
@@ -345,12 +346,12 @@ def test_pictures_that_moved_are_found_below_images_or_it_is_said_where_they_wer
     (tmp_path / "images").rename(tmp_path / "moved")
     address = f"/query/{made_run.queries[0].id}"
     lost = Page(pages(made_run.output).get(address))
-    assert f"Looked at: {tmp_path}/images/0.png. Name its folder with --images DIR" in lost.text
+    assert f"looked for at {tmp_path}/images/0.png; name the folder of pictures with --images" in lost.text
     assert not lost.all("img") and len(lost.all("rect", **{"class": "exact"})) > 2
     found = pages(made_run.output, images=str(tmp_path / "moved"))
-    assert len(Page(found.get(address)).all("img")) == 4 and "Looked at" not in found.get(address).text
+    assert len(Page(found.get(address)).all("img")) == 4 and "looked for" not in found.get(address).text
     other = Page(pages(made_run.output, images=str(tmp_path)).get(address))
-    assert f"{tmp_path}/images/0.png; {tmp_path}/0.png; {tmp_path}/images/0.png" in other.text
+    assert f"{tmp_path}/images/0.png, {tmp_path}/0.png; --images {tmp_path} is not" in other.text
 
 
 def test_the_list_says_whose_pictures_are_not_there(made_run, pages, tmp_path):
@@ -359,8 +360,10 @@ def test_the_list_says_whose_pictures_are_not_there(made_run, pages, tmp_path):
     (tmp_path / "moved" / "1.png").rename(tmp_path / "images" / "1.png")
     answer = pages(made_run.output).get("/")
     lost = Page(answer)
-    assert "The pictures of 5 queries on this page are not there, such as" in lost.text
-    assert "name their folder with --images DIR" in lost.text and answer.text.count(">not there<") == 5
+    assert "The pictures of 5 queries on this page are not there; the first was looked for at" in lost.text
+    assert (
+        "name the folder of pictures with --images DIR" in lost.text and answer.text.count(">not there<") == 5
+    )
     assert len(lost.all("img")) == 1
     found = Page(pages(made_run.output, images=str(tmp_path / "moved")).get("/"))
     assert "on this page are not there" not in found.text and len(found.all("img")) == 6
@@ -529,6 +532,29 @@ def test_damaged_logs_and_records_of_another_form_leave_the_rest_to_be_read(made
     for row in index.all("tr"):
         if "data-pair" in row:
             Page(browser.get(f"/pair/{row['data-pair']}"))
+
+
+@pytest.mark.parametrize(
+    "number", [-7, math.nan, math.inf, 1e308, 10**400, "7", None], ids=lambda one: str(one)[:8]
+)
+@pytest.mark.parametrize("of", ["box", "term", "detector"])
+def test_numbers_that_no_run_of_ours_writes_leave_the_rest_to_be_read(made_run, pages, of, number):
+    log = made_run.folder.log("queries" if of == "box" else "scores")
+    records = log.read()
+    for record in (changed := [records[one.id] for one in made_run.queries[:2]]):
+        if of == "box":
+            record["pictures"][0]["annotations"][0]["xyxy"][2] = number
+        elif of == "term":
+            record["candidates"][0]["terms"]["s_loc"] = number
+        else:
+            record["truth"].append([0, 0, number, 9])
+    log.write([*changed, *(records[one.id] for one in made_run.queries[2:])])
+    browser = pages(made_run.output)
+    assert "6 of 6 queries" in Page(browser.get("/")).text
+    for query in made_run.queries:
+        Page(browser.get(f"/query/{query.id}"))
+    for pair in made_run.pairs:
+        assert "chosen, S =" in Page(browser.get(f"/pair/{pair['id']}")).text
 
 
 @pytest.mark.parametrize("stage", ["queries", "candidates", "scores"])
