@@ -171,8 +171,15 @@ class IndexedRun:
 
     @staticmethod
     def _missing(one: IndexedRound) -> list[str]:
-        box: Any = one.run.config.get("box")
-        lines = []
+        config, lines = one.run.config, []
+        box: Any = config.get("box")
+        if one.rows and not config:
+            lines.append(
+                "The run has no manifest.json: nobody knows its flags. It is read as SPR's, and texts show"
+                " without boxes."
+            )
+        elif config and not box:
+            lines.append("The run's manifest names no box format: texts show without boxes.")
         if one.recipe is None:
             named = one.run.config.get("spr_recipe")
             recipe = " ".join(map(str, named)) if isinstance(named, list) else named

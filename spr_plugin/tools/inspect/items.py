@@ -129,8 +129,8 @@ class Reader:
         return query
 
     def _question(self, query: Query) -> str:
-        """As it is asked; where the plugin that writes its boxes is not there, without them."""
-        if self.one.recipe and (self.one.box_format or not self.one.run.config.get("box")):
+        """As it is asked; where nobody here can write its boxes, without them."""
+        if self.one.recipe:
             with contextlib.suppress(*STRANGE):
                 return self.one.recipe.question(query)
         return query.text
