@@ -17,7 +17,7 @@ from spr_plugin.runs.growing import Growing, Replaced
 from spr_plugin.runs.layout import Folder, part_of
 from spr_plugin.runs.log import Record
 from spr_plugin.runs.moved import found
-from spr_plugin.tools.inspect.choosing import Wanted, chosen, facets
+from spr_plugin.tools.inspect.choosing import Wanted, categories_like, chosen, facets
 from spr_plugin.tools.inspect.rows import FOLDED, Row
 
 # What a record of another version or of a plugin that is not here raises where it is read as ours.
@@ -144,7 +144,8 @@ class IndexedRun:
     def chosen(self, wanted: Wanted) -> list[Row]:
         """The rows that are wanted; a text is looked for in ids, names, pictures and answers."""
         with_text = self._queries_with(wanted.text) if wanted.text else None
-        return chosen(self.rows(), wanted, self.marks()[0], with_text)
+        named = categories_like(wanted.category, self.facets["category"])
+        return chosen(self.rows(), wanted, self.marks()[0], with_text, named)
 
     def _queries_with(self, text: str) -> set[str]:
         with_text = {query for pair, query in self._queries.items() if text.lower() in pair.lower()}
