@@ -35,3 +35,23 @@ def test_a_run_that_lost_its_box_format_shows_its_questions_and_texts(made_run, 
     item = pair_item(one, row)
     assert item.question == pair["prompt"]
     assert "".join(part.text for part in item.sides[0].parts) == pair["chosen"]
+
+
+def test_the_lambda_of_a_score_stands_beside_it(made_run):
+    """Where the recipe knows its terms, and the manifest says which it was."""
+
+    def of_score():
+        run = IndexedRun(made_run.output)
+        (meaning,) = [one[1] for one in pair_item(*run.pair(made_run.pairs[0]["id"])).terms if one[0] == "S"]
+        return meaning
+
+    assert "Here λ" not in of_score()  # the terms are of another scorer
+    log = made_run.folder.log("scores")
+    terms = {"s_sem": 0.2, "s_loc": 0.4}
+    log.write(
+        {**one, "candidates": [{**row, "terms": terms, "repaired_terms": terms} for row in one["candidates"]]}
+        for one in log.read().values()
+    )
+    assert of_score().endswith("higher is better. Here λ is 0.8.")
+    without_manifest(made_run.folder)
+    assert "Here λ" not in of_score()
