@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
@@ -110,7 +111,7 @@ class Pages:
             "index.html",
             wanted=wanted,
             facets=self.run.facets,
-            names=list(self.run.facets["category"].items())[:MOST_NAMES],
+            names=list(islice(self.run.facets["category"].items(), MOST_NAMES)),
             orders={name: words for name, (words, _, _) in ORDERS.items()},
             rows=here,
             lost=lost,
