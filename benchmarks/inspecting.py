@@ -2,9 +2,10 @@
 
     python benchmarks/inspecting.py [--pairs 10000] [--json FILE]
 
-The run is written by the project's own writers; its answers are made up, six to a query. Times are of whole
-requests to the application, without a socket, the middle and the longest of each kind; wall time, and CPU
-time beside it for a machine that is shared.
+The run is written by the project's own writers; its answers are made up, six to a query, its objects have
+names of an open vocabulary, and its pictures are two files, one in ten of twelve megapixels. Times are of
+whole requests to the application, without a socket, the middle and the longest of each kind; wall time, and
+CPU time beside it for a machine that is shared.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from PIL import Image
@@ -38,8 +39,14 @@ from spr_plugin.runs.manifest import Changes, bind, settings_of
 from spr_plugin.sampling.plan import candidate_id
 
 FORM, SPACE, ANSWERS = llava("pad"), Space.pixels(640, 480), 6
-NAMES = [f"{colour} {thing}" for colour in ("red", "blue", "tall", "small", "striped", "old") for thing in
-         ("cup", "dog", "chair", "tree", "car", "person", "bottle", "book", "lamp", "clock")]  # fmt: skip
+NAMES = [
+    f"{size} {colour} {thing} number {number}"
+    for size in ("small", "large")
+    for colour in ("red", "blue", "striped")
+    for thing in ("cup", "dog", "chair", "tree", "person")
+    for number in range(1000)
+]
+LARGE, EVERY = (4000, 3000), 10  # a picture of a camera, which every tenth query shows
 RECIPE = SPR(SPRConfig(), FORM)
 
 
@@ -47,11 +54,14 @@ def write_run(folder: Folder, images: Path, count: int) -> None:
     """A run of ``count`` pairs; a tenth as many queries were skipped."""
     rng, queries = random.Random(0), []
     Image.new("RGB", (640, 480), "gray").save(images / "0.jpg")
+    Image.effect_noise(LARGE, 60).save(images / "large.jpg")
     bind(folder, settings_of(SPRConfig(spr=True), FORM.describe()), Changes({}, ()))
     for number in range(count + count // 10):
         boxes = [_box(rng) for _ in range(rng.randint(5, 9))]
         objects = tuple(Annotation(place, rng.choice(NAMES), box, False) for place, box in enumerate(boxes))
         image = AnnotatedImage(f"{number:012}.jpg", str(images / "0.jpg"), 640, 480, objects)
+        if number % EVERY == 0:
+            image = replace(image, path=str(images / "large.jpg"), width=LARGE[0], height=LARGE[1])
         queries.append(region_query(image, Box(0, 0, 640, 480, SPACE), number))
     log_queries(folder, RECIPE, queries, Counter())
     logs = {name: folder.log(name) for name in ("candidates", "scores", "pairs")}
@@ -108,6 +118,8 @@ def page_times(folder: Folder, visits: int) -> dict:
     rows = sorted(run.rows(), key=lambda row: row.id)
     rng = random.Random(1)
     pairs, queries = [row.pair for row in rows if row.pair], [row.id for row in rows]
+    large = [row.id for row in rows if int(row.picture.partition(".")[0]) % EVERY == 0]
+    small = sorted({*queries} - {*large})
     addresses = {
         "list": lambda: "/",
         "page": lambda: f"/?page={rng.randint(1, len(rows) // 50)}",
@@ -118,8 +130,9 @@ def page_times(folder: Folder, visits: int) -> dict:
         "pair": lambda: f"/pair/{rng.choice(pairs)}",
         "pair_of_sorted": lambda: f"/pair/{rng.choice(pairs)}?sort=widest&state=pair",
         "query": lambda: f"/query/{rng.choice(queries)}",
-        "picture": lambda: f"/picture/{rng.choice(queries)}/0",
-        "thumbnail": lambda: f"/picture/{rng.choice(queries)}/0?small",
+        "picture": lambda: f"/picture/{rng.choice(small)}/0",
+        "thumbnail": lambda: f"/picture/{rng.choice(small)}/0?small",
+        "large_thumbnail": lambda: f"/picture/{rng.choice(large)}/0?small",
     }
     settled = None
     for name, address in addresses.items():
@@ -131,7 +144,7 @@ def page_times(folder: Folder, visits: int) -> dict:
             cpu.append((time.process_time() - cpu_begun) * 1e3)
             assert response.status_code == 200
         result |= {f"{name}_ms": statistics.median(spent), f"{name}_longest_ms": max(spent)}
-        result |= {f"{name}_cpu_ms": statistics.median(cpu)}
+        result |= {f"{name}_cpu_ms": statistics.median(cpu), f"{name}_kb": len(response.content) / 1024}
         settled = settled or memory_mb()
     # After the first kind of page, in which templates are compiled.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -6,6 +6,7 @@ from spr_plugin.data.pictures import BadImage, open_image
 from spr_plugin.eval_tasks import metrics
 
 ALL = "all box tasks"  # the row over every task whose items are boxes
+LONGEST = 300  # characters of each text of a flip: it is to be printed on one page, in a narrow column
 COLOURS = {"truth": "#1f77ff", "A": "#e5484d", "B": "#12a150"}
 
 
@@ -79,7 +80,7 @@ def _clipped(flip: Mapping) -> dict:
 
     names = ("phrase", "question", "answer_a", "answer_b")
     texts = {name: flip[name] for name in names if flip[name] is not None}
-    return {**flip, **{name: clipped(text) for name, text in texts.items()}}
+    return {**flip, **{name: clipped(text, LONGEST) for name, text in texts.items()}}
 
 
 def _picture(flip: Mapping) -> dict:

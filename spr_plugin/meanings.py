@@ -16,6 +16,8 @@ REASONS = {
     "chosen_equals_rejected": "Chosen and rejected are one text, white space aside: nothing to prefer.",
     "empty": "The answer has no words.",
     "marked": "The pair is marked as bad: --spr_exclude_pairs names it.",
+    "held out or too long": "The pair does not train: its query is held out to be looked at"
+    " (--spr_probe_regions), or it is longer than the model's maximum.",
     "image_unreadable": "Its picture could not be read when the answers were judged.",
     "unparsable": "The answer tries to give coordinates, and none can be read as the model's box text.",
 }

@@ -7,6 +7,7 @@ import spr_plugin
 from spr_plugin.data import depth
 from spr_plugin.data.pictures import REASONS as OF_PICTURES
 from spr_plugin.meanings import LEFT_OUT, REASONS, meaning_of
+from spr_plugin.pairing import untrained
 from spr_plugin.recipes.actial.meanings import MEANINGS as ACTIAL
 from spr_plugin.recipes.actial.motion import MOTIONS
 from spr_plugin.recipes.actial.pairs import MAKERS
@@ -97,3 +98,8 @@ def test_what_spatial_thinker_says_has_its_sentence():
     own |= words(r'(?:return|else) "(too_few\w+)"', f"{recipe}/recipe.py")
     own |= words(r'"(\w+)": 0\.0', f"{recipe}/reward.py")
     assert len(own) > 10 and own | {"S", "no_question", "unknown_id"} == THINKER.keys()
+
+
+def test_why_a_pair_does_not_train_has_its_sentence():
+    why = untrained(made=9, train=1, marked=2)
+    assert len(why) == 2 and why.keys() <= REASONS.keys()

@@ -226,7 +226,6 @@ ELSEWHERE = {
     "runs.steps": "runs/test_log.py dpo/test_logbook.py",
     "sampling.alone": "sampling/test_server.py",
     "sampling.live": "sampling/test_stage.py",
-    "tools.inspect.items": "tools/inspect/test_app.py",
     "tools.inspect.rows": "tools/inspect/test_indexed.py",
     "recipes.spatial_ssrl.meanings": "test_meanings.py",
     "recipes.spatial_thinker.meanings": "test_meanings.py",

@@ -28,6 +28,7 @@ __all__ = [
     "family_of",
     "ferret",
     "internvl",
+    "known_format",
     "kosmos2",
     "llava",
     "qwen2_5_vl",
@@ -47,6 +48,15 @@ def box_format(family: str, aspect: str | None = None) -> BoxFormat:
             f"--spr_box_format {family}: no such family; built in are {', '.join(FAMILIES)}, others come with"
             " --spr_plugin FILE"
         )
+    return form
+
+
+def known_format(form: BoxFormat | None) -> BoxFormat:
+    """The format, where something is written or read with it. UserError where there is none: a run whose
+    plugin is missing, or whose manifest is gone, can be shown, and no more.
+    """
+    if form is None:
+        raise UserError("nobody here knows the run's box format: name its file with --spr_plugin FILE")
     return form
 
 

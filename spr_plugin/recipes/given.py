@@ -21,6 +21,7 @@ from spr_plugin.loading import read_json_lines
 from spr_plugin.progress import listed
 from spr_plugin.recipes.base import MOST_PICTURES, Judged, JudgedAnswer, Mark, Prompt, Query, Source
 from spr_plugin.recipes.by_text import ByText
+from spr_plugin.recipes.written import written_in
 
 if TYPE_CHECKING:
     from spr_plugin.formats import BoxFormat
@@ -94,11 +95,9 @@ class GivenPairs(ByText[Query]):
         ]
 
     def _written(self, query: Query, text: str) -> list[Mark]:
-        if self.box_format is None or len(query.pictures) > 1:
+        if len(query.pictures) > 1:
             return []
-        (picture,) = query.pictures
-        boxes = self.box_format.parse(text, picture.width, picture.height).boxes
-        return [Mark("written", box.pixels()) for box in boxes]
+        return written_in(text, self.box_format, query.pictures[0])
 
     def worked(self, query: Query, short: bool = False) -> str:
         chosen: str = query.truth["chosen"]

@@ -18,7 +18,9 @@ from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Query, Recipe
 from spr_plugin.report.figures import Record
 
 EACH = 6  # of the best, the worst, some by chance, and of the queries without a pair
-LONGEST = 2_000  # characters of a text that are shown
+LONGEST = (
+    1_600  # characters of a text that are shown: printed, a pair fits on a page, whatever its letters are
+)
 PICTURES = 3_500_000  # bytes of all pictures of a page, as text
 
 Picture = dict[
@@ -148,10 +150,10 @@ def _or_lowest(score: float | None) -> float:
     return float("-inf") if score is None else score
 
 
-def clipped(text: str) -> str:
+def clipped(text: str, most: int = LONGEST) -> str:
     """As much of a text as a page shows."""
-    more = len(text) - LONGEST
-    return text if more <= 0 else f"{text[:LONGEST]} … ({more} more characters)"
+    more = len(text) - most
+    return text if more <= 0 else f"{text[:most]} … ({more} more characters)"
 
 
 class Pictures:

@@ -142,16 +142,20 @@ def under_lambdas(
     queries: Mapping[str, Query],
     scores: Mapping[str, Record],
     pairs: Iterable[PreferencePair],
+    own: float | None = None,
 ) -> list[dict]:
-    """For each λ how many of the run's pairs stay, are of other candidates, are lost, and are new among so
-    many queries, after every answer was scored again from its terms; empty where the recipe has no λ.
+    """For each λ, the run's `own` among them, how many of the run's pairs stay, are of other candidates, are
+    lost, and are new among so many queries, after every answer was scored again from its terms; empty where
+    the recipe has no λ, or no answer has a score.
     """
     made = {pair.query: (pair.chosen_candidate, pair.rejected_candidate) for pair in pairs}
-    changes = {lam: Counter[str]() for lam in LAMBDAS}
+    changes = {lam: Counter[str]() for lam in sorted({*LAMBDAS, *([] if own is None else [own])})}
+    weighed = False
     known = [id for id in scores if id in queries]
     for id in known[:: len(known) // MOST_REWEIGHED + 1]:
         record = scores[id]
-        for lam in LAMBDAS:
+        weighed = weighed or any(_scored(row) or _scored(row, "repaired_") for row in record["candidates"])
+        for lam in changes:
             rows = [_reweighed(row, recipe, lam) for row in record["candidates"]]
             if None in rows:
                 return []
@@ -160,8 +164,9 @@ def under_lambdas(
             changes[lam][_change(made.get(id), ids)] += 1
     names = ("same", "other", "lost", "new")
     return [
-        {"lam": lam, "queries": counts.total(), **{name: counts[name] for name in names}}
+        {"lam": lam, "own": lam == own, "queries": counts.total(), **{name: counts[name] for name in names}}
         for lam, counts in changes.items()
+        if weighed
     ]
 
 

@@ -135,7 +135,8 @@ def _lambdas(run: SavedRun) -> list[dict]:
         return []
     if run.recipe is None:
         return []
-    return figures.under_lambdas(run.recipe, pairing, run.queries, run.records("scores"), run.pairs)
+    own = run.flags.spr_lambda if "spr_lambda" in run.config else None
+    return figures.under_lambdas(run.recipe, pairing, run.queries, run.records("scores"), run.pairs, own)
 
 
 def _stages(run: SavedRun) -> dict[str, Any]:

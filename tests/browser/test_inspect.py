@@ -102,6 +102,25 @@ def test_a_tick_hides_its_kind_and_stays_from_page_to_page(run, site, visit):
     assert not seen("truth") and not seen("chosen") and seen("said") and seen("rejected")
 
 
+def test_kinds_are_told_apart_without_colour_in_the_legend_too(run, site, visit):
+    """A sample shows a dash and the next one's beginning, and none is another's."""
+    page = visit(pair_page(run, site))
+    samples = page.locator("#legend .sample .line").evaluate_all(
+        """all => all.map(one => {
+            const dashes = getComputedStyle(one).strokeDasharray;
+            return [dashes === "none" ? [] : dashes.split(",").map(parseFloat), one.getTotalLength()];
+        })"""
+    )
+    drawn = page.eval_on_selector_all(
+        "#legend [data-kind]",
+        """all => all.map(one => getComputedStyle(
+            document.querySelector(`.box.kind-${one.dataset.kind} rect.line`)).strokeDasharray)""",
+    )
+    assert len(samples) > 5 and len(set(drawn)) == len(samples)
+    for dashes, length in samples:
+        assert sum(dashes) < length * 0.75 and all(gap >= 6 for gap in dashes[1::2])
+
+
 def test_a_phrase_lights_its_box_and_a_box_its_phrase(run, site, visit, photograph):
     page = visit(pair_page(run, site), color_scheme="light")
     page.wait_for_load_state("networkidle")

@@ -174,15 +174,19 @@ def test_what_a_model_said_is_text_on_the_page(tmp_path):
 def test_missing_pictures_leave_a_page(tmp_path):
     a, b = rec_run(tmp_path / "a", 0.9, "gone.png"), rec_run(tmp_path / "b", 0.1, "gone.png")
     module.compare(a, b)
-    assert "base64" not in (tmp_path / "b/compare.html").read_text()
+    page = (tmp_path / "b/compare.html").read_text()
+    assert "base64" not in page and "Dashed" not in page
 
 
 def test_box_tasks_are_summed_up_too(tmp_path):
+    Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
     for name, noise in (("a", 0.3), ("b", 0.1)):
-        rec_run(tmp_path / name, noise)
-        rec_run(tmp_path / name, noise + 0.1, count=100, task="spr_refcoco+_val")
+        rec_run(tmp_path / name, noise, str(tmp_path / "a.png"))
+        rec_run(tmp_path / name, noise + 0.1, str(tmp_path / "a.png"), count=100, task="spr_refcoco+_val")
     tasks = module.compare(tmp_path / "a", tmp_path / "b")["tasks"]
     assert tasks[module.ALL]["rows"][0]["n"] == 400 and len(tasks) == 3
+    page = (tmp_path / "b/compare.html").read_text()
+    assert page.count("became right") == 3 and page.count("Dashed") == 2  # the sum shows no picture
 
 
 def test_the_files_that_were_read_are_named(tmp_path):

@@ -60,6 +60,8 @@ def test_a_row_becomes_a_pair_whatever_way_its_texts_are_written(recipe, tmp_pat
         assert (pair.prompt, pair.chosen, pair.rejected) == ("Where?", ROW["chosen"], ROW["rejected"])
     ((marks, _), (none, _)) = given.draw(one, judged)
     assert marks[0].xyxy == pytest.approx((4, -6, 20, 10)) and none == []  # of the square around it
+    spoken = [ROW["chosen"][slice(*span)] for span in marks[0].spans]
+    assert marks[0].name == "cup" and spoken == ["cup", "[0.1, 0.1, 0.5, 0.5]"]
     assert given.draw(two, judged) == [([], []), ([], [])]
 
 

@@ -12,7 +12,16 @@ from spr_plugin import runs
 from spr_plugin.drawing import overlay
 from spr_plugin.recipes.base import Mark
 from spr_plugin.report import examples
-from spr_plugin.report.examples import EACH, Pictures, Shown, clipped, examples_of, some_pairs, some_skipped
+from spr_plugin.report.examples import (
+    EACH,
+    LONGEST,
+    Pictures,
+    Shown,
+    clipped,
+    examples_of,
+    some_pairs,
+    some_skipped,
+)
 
 
 @pytest.fixture(scope="module")
@@ -124,4 +133,6 @@ def test_a_picture_that_is_gone_says_where_it_was_looked_for(tmp_path):
 
 
 def test_a_long_text_is_cut():
-    assert clipped("a" * 2000) == "a" * 2000 and clipped("a" * 2010) == "a" * 2000 + " … (10 more characters)"
+    whole = "a" * LONGEST
+    assert clipped(whole) == whole and clipped(whole + "b" * 10) == whole + " … (10 more characters)"
+    assert clipped("abc", 2) == "ab … (1 more characters)"

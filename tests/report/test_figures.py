@@ -8,7 +8,7 @@ import pytest
 from spr_plugin import runs
 from spr_plugin.pairing import best_over_worst, find_pairing
 from spr_plugin.recipes.base import Query, Recipe
-from spr_plugin.report import figures
+from spr_plugin.report import figures, page
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -65,11 +65,34 @@ def test_terms_are_means_over_the_texts_that_have_them(run):
 
 
 def test_the_run_s_own_lambda_changes_no_pair(run, monkeypatch):
-    monkeypatch.setattr(figures, "LAMBDAS", (0.8, 0.0))
+    monkeypatch.setattr(figures, "LAMBDAS", (0.0,))
     pairing = find_pairing(run.flags)
-    own, none = figures.under_lambdas(run.recipe, pairing, run.queries, run.records("scores"), run.pairs)
-    assert own == {"lam": 0.8, "queries": 16, "same": 12, "other": 0, "lost": 0, "new": 0}
-    assert none["same"] + none["other"] + none["lost"] == 12
+    given = run.recipe, pairing, run.queries, run.records("scores"), run.pairs
+    none, own = figures.under_lambdas(*given, 0.8)
+    assert own == {"lam": 0.8, "own": True, "queries": 16, "same": 12, "other": 0, "lost": 0, "new": 0}
+    assert none["same"] + none["other"] + none["lost"] == 12 and not none["own"]
+
+
+def test_the_run_s_own_lambda_is_one_of_the_table_s(run):
+    given = run.recipe, best_over_worst, run.queries, run.records("scores"), run.pairs
+    found = {row["lam"]: row["own"] for row in figures.under_lambdas(*given, 0.8)}
+    assert found == {0.0: False, 0.25: False, 0.5: False, 0.75: False, 0.8: True, 1.0: False}
+    assert [row["lam"] for row in figures.under_lambdas(*given, 0.5) if row["own"]] == [0.5]
+    (own,) = [row for row in page.summary(run)["lambdas"] if row["own"]]
+    assert own["lam"] == run.config["spr_lambda"] == 0.8 and own["same"] == len(run.pairs)
+
+
+def test_where_no_answer_has_a_score_no_lambda_would_change_anything(run):
+    """A recipe without λ is not known by them."""
+    bare = {
+        id: {
+            **record,
+            "candidates": [{**row, "score": None, "repaired_score": None} for row in record["candidates"]],
+        }
+        for id, record in run.records("scores").items()
+    }
+    for scores in ({}, bare):
+        assert figures.under_lambdas(run.recipe, best_over_worst, run.queries, scores, []) == []
 
 
 def test_another_lambda_is_another_pair_where_the_terms_disagree(run):

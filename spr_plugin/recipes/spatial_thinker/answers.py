@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from spr_plugin.formats.attempts import Span
 from spr_plugin.loading import parse_json
-from spr_plugin.recipes.spatial_thinker.graph import Graph, graph_of
+from spr_plugin.recipes.spatial_thinker.graph import Graph, graph_of, is_object
 
 TAGS = ("observe", "scene", "think", "answer")
+_FLAT = re.compile(r"\{[^{}]*\}")  # an object or a triple of a scene; no id has a brace
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,14 @@ class Answer:
     graph: Graph
     option: str
     spans: Mapping[str, Span]
+
+    @property
+    def places(self) -> list[tuple[Span, ...]]:
+        """(start, end) of each object of the graph in the text, id and box; () where that cannot be told."""
+        start, end = self.spans["scene"]
+        flat = (match.span() for match in _FLAT.finditer(self.text, start, end))
+        objects: list[tuple[Span, ...]] = [(span,) for span in flat if _says_object(self.text[slice(*span)])]
+        return objects if len(objects) == len(self.graph.ids) else [()] * len(self.graph.ids)
 
     def inside(self, tag: str) -> str:
         """What stands between ``<tag>`` and ``</tag>``."""
@@ -47,6 +57,13 @@ def read(text: str) -> Answer | None:
     except ValueError:
         return None
     return Answer(text, graph, text[slice(*present["answer"])].strip(), present)
+
+
+def _says_object(text: str) -> bool:
+    try:
+        return is_object(parse_json(text))
+    except ValueError:  # braces within a triple's words
+        return False
 
 
 def _span(text: str, tag: str) -> Span | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -77,8 +77,13 @@ def graph_of(record: object) -> Graph:
     return Graph(ids, boxes, tuple(triple_of(row) for row in relations))
 
 
+def is_object(row: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a row has what an object has, and nothing else."""
+    return isinstance(row, Mapping) and row.keys() == OBJECT
+
+
 def _object(row: object) -> tuple[str, Sequence[float]]:
-    if not isinstance(row, Mapping) or row.keys() != OBJECT:
+    if not is_object(row):
         raise ValueError("an object has an id and a bbox, and nothing else")
     return object_id(row["id"]), numbers_of(row["bbox"])
 

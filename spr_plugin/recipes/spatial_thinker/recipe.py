@@ -18,7 +18,7 @@ from spr_plugin.data.annotations import AnnotatedImage, Annotation
 from spr_plugin.data.pictures import Picture, name_too_large
 from spr_plugin.data.selection import Selection, excluded
 from spr_plugin.errors import UserError
-from spr_plugin.formats import BoxFormat
+from spr_plugin.formats import BoxFormat, known_format
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.ids import digest
 from spr_plugin.plugins import ask
@@ -151,8 +151,7 @@ class SpatialThinker(ByText[Query]):
         return self._view(picture.width, picture.height)
 
     def _view(self, width: int, height: int) -> Seen:
-        assert self.box_format is not None, "where no plugin knows the format, a run is only shown"
-        return seen(self.box_format, width, height)
+        return seen(known_format(self.box_format), width, height)
 
     # --- judging
 
@@ -213,13 +212,17 @@ class SpatialThinker(ByText[Query]):
 
     def draw(self, query: Query, judged: Judged) -> list[tuple[list[Mark], list[Mark]]]:
         """The true objects and the boxes that a text writes."""
-        true = [Mark("truth", tuple(box)) for box in graph_of(query.truth["graph"]).boxes.tolist()]
+        graph = graph_of(query.truth["graph"])
+        true = [Mark("truth", tuple(box), name=name) for name, box in zip(graph.names, graph.boxes.tolist())]
 
         def drawn(text: str) -> list[Mark]:
             # A run that is opened where its box format's plugin is missing shows its texts without boxes.
             answer = read(text) if self.box_format else None
-            boxes = self._seen(query.pictures[0]).pixels(answer.graph.boxes).tolist() if answer else []
-            return true + [Mark("written", tuple(box)) for box in boxes]
+            if answer is None:
+                return true
+            boxes = self._seen(query.pictures[0]).pixels(answer.graph.boxes).tolist()
+            own = zip(boxes, answer.graph.names, answer.places)
+            return true + [Mark("written", tuple(box), name=name, spans=at) for box, name, at in own]
 
         return [(drawn(one.text), drawn(one.repaired)) for one in judged.answers]
 

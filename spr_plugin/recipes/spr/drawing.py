@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spr_plugin.boxes import Box, size_of
-from spr_plugin.formats import BoxFormat, Parsed
+from spr_plugin.formats import BoxFormat
 from spr_plugin.recipes.base import Judged, Mark
 from spr_plugin.recipes.spr.regions import RegionQuery
+from spr_plugin.recipes.written import written_in
 
 
 def drawn(form: BoxFormat | None, query: RegionQuery, judged: Judged) -> list[tuple[list[Mark], list[Mark]]]:
@@ -16,8 +17,7 @@ def drawn(form: BoxFormat | None, query: RegionQuery, judged: Judged) -> list[tu
     around = [Mark("region", query.region.pixels()), *_truth(query, judged.truth)]
 
     def of(text: str) -> list[Mark]:
-        size = query.image.width, query.image.height
-        return around + (_written(form.parse(text, *size)) if form else [])
+        return around + written_in(text, form, query.image)
 
     return [(of(one.text), of(one.repaired)) for one in judged.answers]
 
@@ -35,12 +35,3 @@ def _truth(query: RegionQuery, truth: Sequence[Sequence[float]] | None) -> list[
     own = [Mark("truth", one.box.pixels(), name=one.label) for one in query.truth]
     added = (Box.of(corners, query.region.space) for corners in (truth or ())[len(own) :])
     return own + [Mark("detector", box.pixels()) for box in added]
-
-
-def _written(parsed: Parsed) -> list[Mark]:
-    """Each box with its phrase, which several may share."""
-    return [
-        Mark("written", box.pixels(), name=mention.phrase, spans=(mention.phrase_span, span))
-        for mention in parsed.mentions
-        for box, span in zip(mention.boxes, mention.spans)
-    ]

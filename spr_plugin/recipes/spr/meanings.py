@@ -10,7 +10,7 @@ MEANINGS = {
     "kept": "Share of the boxes written that repair kept.",
     "added": "How many objects that the answer missed were added, with --spr_add_missed.",
     "missed": "How many objects of the region it still misses: no answer names them, or no place was clean.",
-    "S": "lambda · s_sem + (1 − lambda) · s_loc, with --spr_lambda; higher is better.",
+    "S": "λ · s_sem + (1 − λ) · s_loc, with the λ of --spr_lambda; higher is better.",
     "empty": "No word is left of the answer without its coordinates.",
     "no_box": "The answer gives no box.",
     "not_finite": "The scorer gave a number that is none.",

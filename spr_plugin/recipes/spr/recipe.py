@@ -15,7 +15,7 @@ from spr_plugin.boxes import Box
 from spr_plugin.config import SPRConfig
 from spr_plugin.data.annotations import usable
 from spr_plugin.errors import UserError
-from spr_plugin.formats import BoxFormat, Parsed
+from spr_plugin.formats import BoxFormat, Parsed, known_format
 from spr_plugin.hookspecs import hookimpl
 from spr_plugin.plugins import ask
 from spr_plugin.recipes.base import UNREADABLE, Judged, JudgedAnswer, Mark, Prompt, Recipe, Source
@@ -120,8 +120,7 @@ class SPR(Recipe[RegionQuery]):
     @property
     def form(self) -> BoxFormat:
         """The box format, which all but reading and drawing needs."""
-        assert self.box_format is not None, "where no plugin knows the format, a run is only shown"
-        return self.box_format
+        return known_format(self.box_format)
 
     # --- asking
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
 
 import jinja2
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -31,7 +33,7 @@ from spr_plugin.meanings import LEFT_OUT, REASONS, meaning_of
 from spr_plugin.recipes.base import Query
 from spr_plugin.runs.moved import advice
 from spr_plugin.tools.inspect import pictures
-from spr_plugin.tools.inspect.choosing import ORDERS, Wanted, around, page_of
+from spr_plugin.tools.inspect.choosing import MOST_NAMES, ORDERS, Wanted, around, page_of
 from spr_plugin.tools.inspect.indexed import STRANGE, IndexedRound, IndexedRun
 from spr_plugin.tools.inspect.items import Item, pair_item, query_item, shown
 from spr_plugin.tools.inspect.layers import apart
@@ -50,10 +52,11 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
+KEPT = "private, no-cache"  # of a picture: never shown without a question whether it is still the same
 
 
 class Guarded:
-    """Adds HEADERS to every answer, and lets nobody post but our own pages."""
+    """Adds HEADERS to every answer, but what it says itself, and lets nobody post but our own pages."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -61,7 +64,9 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                own = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    own.setdefault(name, value)
             await send(message)
 
         if scope["type"] != "http":
@@ -77,7 +82,7 @@ class Guarded:
 
 
 class Pages:
-    """What each address answers; all in one thread, one after the other."""
+    """What each address answers; one after the other, in one thread, but for pictures, which take a while."""
 
     def __init__(self, run: IndexedRun):
         self.run = run
@@ -106,6 +111,7 @@ class Pages:
             "index.html",
             wanted=wanted,
             facets=self.run.facets,
+            names=list(islice(self.run.facets["category"].items(), MOST_NAMES)),
             orders={name: words for name, (words, _, _) in ORDERS.items()},
             rows=here,
             lost=lost,
@@ -181,11 +187,15 @@ class Pages:
                     f"Query {row.id} has no picture {number}; they go from 0 to {len(shown_to_it) - 1}."
                 )
             picture = shown_to_it[number]
+            # A browser asks again and again, and is told that it has the picture already.
+            kept = {"ETag": f'"{pictures.version(picture, self.run.images)}"', "Cache-Control": KEPT}
+            if request.headers.get("if-none-match") == kept["ETag"]:
+                return Response(status_code=304, headers=kept)
             of = pictures.thumbnail if "small" in request.query_params else pictures.served
-            content, kind = of(picture, self.run.images)
+            content, kind = await run_in_threadpool(of, picture, self.run.images)
         except STRANGE as error:
             raise HTTPException(404, _why(error)) from None
-        return Response(content, media_type=kind)
+        return Response(content, media_type=kind, headers=kept)
 
     async def trouble(self, request: Request, error: Exception) -> Response:
         """A page in place of a traceback, whatever a folder that somebody sent holds."""

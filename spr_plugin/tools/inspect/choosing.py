@@ -13,6 +13,7 @@ from spr_plugin.progress import counted
 from spr_plugin.tools.inspect.rows import STATES, Row
 
 PAGE = 50  # rows
+MOST_NAMES = 200  # categories that a list suggests: there may be as many as objects
 # How a list is sorted: name → (words, key of a row, whether the highest is first). None comes last anyway.
 ORDERS: Mapping[str, tuple[str, Callable[[Row], float | None], bool]] = {
     "": ("as in the logs", lambda row: 0.0, False),
@@ -72,12 +73,14 @@ def chosen(
     wanted: Wanted,
     marked: Collection[str] = (),
     with_text: Collection[str] | None = None,
+    named: frozenset[str] | None = None,
 ) -> list[Row]:
     """The rows that are wanted, in the order that is wanted.
 
     Args:
         marked: ids of marked pairs.
         with_text: ids of the queries in which the text that is searched for stands; None where none is.
+        named: the categories that are wanted (:func:`categories_like`); None where all are.
     """
     low, high = number(wanted.low, -math.inf), number(wanted.high, math.inf)
     bounded = low > -math.inf or high < math.inf
@@ -87,7 +90,7 @@ def chosen(
             (with_text is None or row.id in with_text)
             and (not wanted.state or row.state == wanted.state)
             and (not wanted.reason or wanted.reason in row.reasons)
-            and (not wanted.category or wanted.category in row.categories)
+            and (named is None or not named.isdisjoint(row.categories))
             and (not wanted.size or wanted.size in row.sizes)
             and (not wanted.recipe or row.recipe == wanted.recipe)
             and (not wanted.round or str(row.round) == wanted.round)
@@ -104,6 +107,13 @@ def chosen(
         return (math.inf if value is None else sign * value), row.round, row.id
 
     return sorted(filter(fits, rows), key=sort_key)
+
+
+def categories_like(words: str, known: Collection[str]) -> frozenset[str] | None:
+    """The category of this name, or where none has it, all whose names hold the words; None for no words."""
+    if not words or words in known:
+        return frozenset([words]) if words else None
+    return frozenset(name for name in known if words.casefold() in name.casefold())
 
 
 T = TypeVar("T", float, None)

@@ -17,7 +17,7 @@ from spr_plugin.runs.growing import Growing, Replaced
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Record
 from spr_plugin.runs.moved import found
-from spr_plugin.tools.inspect.choosing import Wanted, chosen, facets
+from spr_plugin.tools.inspect.choosing import Wanted, categories_like, chosen, facets
 from spr_plugin.tools.inspect.rows import FOLDED, Row
 
 STRANGE = (*reading.STRANGE, UserError)  # which is what they become where a plugin is asked
@@ -140,7 +140,8 @@ class IndexedRun:
     def chosen(self, wanted: Wanted) -> list[Row]:
         """The rows that are wanted; a text is looked for in ids, names, pictures and answers."""
         with_text = self._queries_with(wanted.text) if wanted.text else None
-        return chosen(self.rows(), wanted, self.marks()[0], with_text)
+        named = categories_like(wanted.category, self.facets["category"])
+        return chosen(self.rows(), wanted, self.marks()[0], with_text, named)
 
     def _queries_with(self, text: str) -> set[str]:
         with_text = {query for pair, query in self._queries.items() if text.lower() in pair.lower()}
@@ -167,8 +168,15 @@ class IndexedRun:
 
     @staticmethod
     def _missing(one: IndexedRound) -> list[str]:
-        box: Any = one.run.config.get("box")
-        lines = []
+        config, lines = one.run.config, []
+        box: Any = config.get("box")
+        if one.rows and not config:
+            lines.append(
+                "The run has no manifest.json: nobody knows its flags. It is read as SPR's, and texts show"
+                " without boxes."
+            )
+        elif config and not box:
+            lines.append("The run's manifest names no box format: texts show without boxes.")
         if one.recipe is None:
             named = one.run.config.get("spr_recipe")
             recipe = " ".join(map(str, named)) if isinstance(named, list) else named

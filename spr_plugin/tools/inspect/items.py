@@ -129,8 +129,8 @@ class Reader:
         return query
 
     def _question(self, query: Query) -> str:
-        """As it is asked; where the plugin that writes its boxes is not there, without them."""
-        if self.one.recipe and (self.one.box_format or not self.one.run.config.get("box")):
+        """As it is asked; where nobody here can write its boxes, without them."""
+        if self.one.recipe:
             with contextlib.suppress(*STRANGE):
                 return self.one.recipe.question(query)
         return query.text
@@ -180,8 +180,21 @@ class Reader:
         """(name, meaning, left, right) of every term, S last."""
         one, other = ({**terms, **({} if score is None else {"S": score})} for terms, score in (left, right))
         names = sorted(dict.fromkeys([*one, *other]), key=lambda name: name == "S")
-        meanings = {name: self.meaning(name) or (SCORE if name == "S" else "") for name in names}
+        meanings = {name: self.meaning(name) for name in names}
+        if "S" in meanings:
+            meanings["S"] = " ".join(filter(None, [meanings["S"] or SCORE, self._lambda(left[0], right[0])]))
         return [(name, meanings[name], shown(one.get(name)), shown(other.get(name))) for name in names]
+
+    def _lambda(self, *terms: Mapping[str, float]) -> str:
+        """The λ that makes S of such terms, in words; "" where none does, or nobody knows it."""
+        run, recipe = self.one.run, self.one.recipe
+        if recipe is None or "spr_lambda" not in run.config:
+            return ""
+        lam = run.flags.spr_lambda
+        with contextlib.suppress(*STRANGE):
+            if any(recipe.reweighed(each, lam) is not None for each in terms):
+                return f"Here λ is {lam:g}."
+        return ""
 
     def answer(
         self, number: int, id: str, sampled: str, one: JudgedAnswer, marks: Both, pair: Record

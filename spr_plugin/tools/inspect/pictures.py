@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import replace
 
 from PIL import Image
@@ -10,6 +11,8 @@ from PIL import Image
 from spr_plugin.data.pictures import MadePicture, Picture, header_size, open_image, opened, stored_bytes
 from spr_plugin.drawing import shrunk
 from spr_plugin.errors import UserError
+from spr_plugin.files import read_errors
+from spr_plugin.ids import digest
 from spr_plugin.runs.moved import advice, found
 
 SHOWN = {
@@ -40,6 +43,16 @@ def trouble(picture: Picture, folder: str | None) -> str:
     return ""
 
 
+def version(picture: Picture, folder: str | None) -> str:
+    """Another word where the file is another one, or changed; by this a browser keeps what it has. UserError
+    where there is none.
+    """
+    path = _where(picture, folder)
+    with read_errors(path):
+        status = os.stat(path)
+    return digest([path, status.st_mtime_ns, status.st_size])
+
+
 def served(picture: Picture, folder: str | None) -> tuple[bytes, str]:
     """(content, media type) with the pixels that the run saw, as a browser shows them. UserError where there
     is none."""
@@ -52,16 +65,20 @@ def served(picture: Picture, folder: str | None) -> tuple[bytes, str]:
 
 def thumbnail(picture: Picture, folder: str | None) -> tuple[bytes, str]:
     """The same, small, for a list."""
-    image = open_image(_source(picture, folder), picture.id)
+    image = open_image(_source(picture, folder), picture.id, least=THUMBNAIL)
     return _encoded(shrunk(image, min(THUMBNAIL, max(image.size)))), "image/png"
 
 
 def _source(picture: Picture, folder: str | None) -> str | MadePicture:
-    """The picture where it is now. UserError where it is nowhere."""
+    return replace(picture, path=_where(picture, folder)).source
+
+
+def _where(picture: Picture, folder: str | None) -> str:
+    """The place of its file. UserError where it is nowhere."""
     path = found(picture.path, folder)
     if path is None:
         raise UserError(trouble(picture, folder))
-    return replace(picture, path=path).source
+    return path
 
 
 def _encoded(image: Image.Image) -> bytes:

@@ -1,5 +1,6 @@
 """Which answers keep to the format."""
 
+import json
 import random
 
 import pytest
@@ -59,3 +60,14 @@ def test_whatever_a_text_is_reading_never_raises():
                 ["", "<", "\ud83d", "[[", '"', "<scene>", "\x00"]
             )
         read("".join(text))
+
+
+def test_each_object_is_found_where_it_stands():
+    """Beside triples, and not at all where a list that counts for nothing has objects too."""
+    ids = ["cat.1", "dog.2"]
+    triple = {"subject": "cat.1", "predicate": "says {hello} to", "object": "dog.2"}
+    scene = {"objects": [{"id": id, "bbox": [1, 2, 3, 4]} for id in ids], "relationships": [triple]}
+    text = written("I see a cat.", scene, "it is black.", "(A) black")
+    assert [json.loads(text[slice(*span)])["id"] for (span,) in read(text).places] == ids
+    twice = text.replace('{"objects"', '{"objects": [{"id": "cow.9", "bbox": [1, 2, 3, 4]}], "objects"')
+    assert read(twice).graph.ids == tuple(ids) and read(twice).places == [(), ()]

@@ -171,7 +171,12 @@ def test_what_is_drawn_lies_on_the_picture_itself(made):
     kinds = [(mark.kind, tuple(mark.xyxy)) for mark in marks]
     boxes = [(0, 0, 20, 20), (60, 30, 100, 50)]
     assert kinds == [(kind, box) for kind in ("truth", "written") for box in boxes] and again == marks
+    assert [mark.name for mark in marks] == ["red circle", "blue square"] * 2
+    spoken = [[recipe.worked(query)[slice(*span)] for span in mark.spans] for mark in marks[2:]]
+    assert [json.loads(text)["id"] for (text,) in spoken] == ["red circle.1", "blue square.2"]
     shown, _ = made(form=None)
+    with pytest.raises(UserError, match="nobody here knows the run's box format"):
+        shown.question(query)
     assert [mark.kind for mark in shown.draw(query, Judged(None, (unjudged("any"),)))[0][0]] == ["truth"] * 2
 
 

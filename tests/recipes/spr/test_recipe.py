@@ -388,6 +388,11 @@ def test_what_is_drawn_are_region_truth_and_written_boxes():
     ]
 
 
+def test_without_a_box_format_nothing_is_asked():
+    with pytest.raises(UserError, match="nobody here knows the run's box format"):
+        SPR(SPRConfig(), None).question(query())
+
+
 def test_a_written_box_says_where_its_name_and_its_coordinates_stand():
     text = "two dogs [0.0, 0.0, 0.2, 0.18] and [0.3, 0.3, 0.4, 0.4], a cup [0.8, 0.8, 0.9, 0.9]"
     (written, _), *_ = recipe().draw(query(), Judged(None, (unjudged(text),)))

@@ -1,6 +1,8 @@
 """The pages of a run, as a browser without JavaScript gets them: what they show, what they refuse, and that
 the run's own files stay as they are."""
 
+import asyncio
+import functools
 import json
 import math
 import re
@@ -29,7 +31,9 @@ from spr_plugin.recipes.base import Source
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import LAYOUT, Folder
 from spr_plugin.runs.manifest import Changes, bind, settings_of
-from spr_plugin.tools.inspect.app import HEADERS, LONGEST_FORM
+from spr_plugin.tools.inspect.app import HEADERS, LONGEST_FORM, application
+from spr_plugin.tools.inspect.choosing import MOST_NAMES
+from spr_plugin.tools.inspect.indexed import IndexedRun
 from spr_plugin.tools.inspect.pictures import THUMBNAIL
 
 ROOT = Path(__file__).parents[3]
@@ -633,3 +637,58 @@ def test_records_that_hold_anything_are_a_page_all_the_same(made_run, pages, cha
             response = browser.get(address)
             page = Page(response, response.status_code)
             assert response.status_code == 200 or "none that this version can show" in page.text
+
+
+@pytest.mark.parametrize("small", ["", "?small"])
+def test_a_browser_keeps_a_picture_for_as_long_as_it_is_the_same(made_run, pages, small):
+    browser, query = pages(made_run.output), made_run.queries[0]
+    address = f"/picture/{query.id}/0{small}"
+    first = browser.get(address)
+    assert first.headers["cache-control"] == "private, no-cache"
+    known = {"if-none-match": first.headers["etag"]}
+    again = browser.get(address, headers=known)
+    assert (again.status_code, again.content) == (304, b"")
+    Image.new("RGB", (320, 240), "red").save(query.image.path)
+    other = browser.get(address, headers=known)
+    assert other.status_code == 200 and other.content != first.content
+
+
+def test_a_page_does_not_wait_for_pictures(made_run):
+    """Asked for behind a large one, it is there before."""
+    size, query, done = (4000, 3000), made_run.queries[0], []
+    Image.effect_noise(size, 90).save(query.image.path)
+    app = application(IndexedRun(made_run.output))
+
+    async def ask(path, options=b""):
+        scope = {"type": "http", "http_version": "1.1", "method": "GET", "scheme": "http", "server": None}
+        scope |= {"path": path, "root_path": "", "query_string": options}
+        scope |= {"headers": [(b"host", b"127.0.0.1")]}
+
+        async def send(message):
+            if message["type"] == "http.response.start":
+                done.append((path, message["status"]))
+
+        await app(scope, functools.partial(asyncio.sleep, 0, {"type": "http.request"}), send)
+
+    async def both():
+        await asyncio.gather(ask(f"/picture/{query.id}/0", b"small"), ask(f"/query/{query.id}"))
+
+    asyncio.run(both())
+    assert done == [(f"/query/{query.id}", 200), (f"/picture/{query.id}/0", 200)]
+
+
+def test_a_list_names_the_categories_that_are_most_frequent_and_finds_all(made_run, pages):
+    """An open vocabulary has as many as objects."""
+    log = made_run.folder.log("queries")
+    records, many = list(log.read().values()), MOST_NAMES + 50
+    own = records[0]["pictures"][0]["annotations"][0]
+    rare = [{**own, "id": 1000 + number, "label": f"Thing number {number} of many"} for number in range(many)]
+    records[0]["pictures"][0]["annotations"] += rare
+    records[0]["truth"] += [one["id"] for one in rare]
+    log.write(records)
+    browser = pages(made_run.output)
+    html = browser.get("/").text
+    names = re.findall('<option value="(.*?)">', html[html.index("<datalist") : html.index("</datalist>")])
+    assert len(names) == MOST_NAMES and names[:2] == ["cup", "dog"]
+    for name in (rare[-1]["label"], "number 249 OF"):
+        assert f"1 of {len(records)} queries" in Page(browser.get("/", params={"category": name})).text

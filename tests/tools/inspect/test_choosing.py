@@ -2,7 +2,7 @@
 
 import pytest
 
-from spr_plugin.tools.inspect.choosing import PAGE, Wanted, around, chosen, facets, page_of
+from spr_plugin.tools.inspect.choosing import PAGE, Wanted, around, categories_like, chosen, facets, page_of
 from spr_plugin.tools.inspect.rows import Row
 
 ROWS = [
@@ -17,7 +17,9 @@ ROWS = [
 
 
 def ids(**asked):
-    return "".join(row.id for row in chosen(ROWS, Wanted.of(asked), {"q"}))
+    wanted = Wanted.of(asked)
+    named = categories_like(wanted.category, {name for row in ROWS for name in row.categories})
+    return "".join(row.id for row in chosen(ROWS, wanted, {"q"}, named=named))
 
 
 @pytest.mark.parametrize(
@@ -64,10 +66,19 @@ def test_what_is_followed_is_not_told():
         ({"sort": "lowest"}, "bdaec"),
         ({"sort": "nonsense", "nobody": "knows"}, "abecd"),
         ({"category": "cat"}, ""),
+        ({"category": "U"}, "a"),
+        ({"category": "o"}, "ab"),
     ],
 )
 def test_what_is_asked_for_is_found_in_order(asked, found):
     assert ids(**asked) == found
+
+
+def test_a_category_s_whole_name_is_that_category_alone():
+    names = {"car", "carrot", "old Car"}
+    assert categories_like("car", names) == {"car"} and categories_like("Car", names) == names
+    assert categories_like("old", names) == {"old Car"} and categories_like("bus", names) == set()
+    assert categories_like("", names) is None
 
 
 def test_only_what_was_found_is_shown_where_a_text_is_looked_for():
