@@ -178,11 +178,6 @@ ELSEWHERE = {
     "config": "config/test_all_flags.py",
     "contracts": "hosts/test_contracts.py",
     "data.record_stream": "data/test_coco_index.py",
-    "dpo.dry_step": "dpo/test_start.py",
-    "dpo.rehearsal": "dpo/test_start.py",
-    "dpo.shown": "dpo/test_logbook.py",
-    "dpo.stage": "dpo/test_phase.py dpo/test_rounds.py",
-    "dpo.trainer": "dpo/test_host_settings.py dpo/test_phase.py",
     "drawing": "photos/test_photos.py dpo/test_logbook.py",
     "eval_tasks.asking": "eval_tasks/test_model.py",
     "recipes.questions": "tools/test_score_questions.py",
@@ -207,7 +202,6 @@ ELSEWHERE = {
     "hooks.vlm_model": "hosts/test_transformers_vlm.py",
     "hookspecs": "test_plugins.py test_docs.py",
     "notebook.pages": "notebook/test_answers.py notebook/test_saved.py",
-    "opening": "dpo/test_start.py",
     "pipeline": "hosts/test_llava.py dpo/test_rounds.py",
     "recipes.spr.answers": "recipes/spr/test_recipe.py",
     "recipes.spr.drawing": "recipes/spr/test_recipe.py",
@@ -238,7 +232,6 @@ ELSEWHERE = {
     "tools.reference": "test_docs.py",
     "tools.responses": "tools/test_score_file.py",
     "tools.trial": "hosts/test_examination.py",
-    "training.cost": "dpo/test_start.py hosts/test_examination.py",
     "training.host": "hosts/test_contracts.py",
 }
 
