@@ -210,25 +210,16 @@ ELSEWHERE = {
     "runs.steps": "runs/test_log.py dpo/test_logbook.py",
     "sampling.alone": "sampling/test_server.py",
     "sampling.live": "sampling/test_stage.py",
-    "tools.inspect.items": "tools/inspect/test_app.py",
-    "tools.inspect.rows": "tools/inspect/test_indexed.py",
     "recipes.spatial_ssrl.meanings": "test_meanings.py",
     "recipes.spatial_thinker.meanings": "test_meanings.py",
     "recipes.spr.meanings": "test_meanings.py",
-    "tools.checks": "tools/test_doctor.py",
-    "tools.environment": "tools/test_doctor.py",
-    "tools.examination": "hosts/test_examination.py",
-    "tools.named_pictures": "tools/test_score_file.py",
-    "tools.overlay": "hosts/test_examination.py",
     "tools.reference": "test_docs.py",
-    "tools.responses": "tools/test_score_file.py",
-    "tools.trial": "hosts/test_examination.py",
     "training.host": "hosts/test_contracts.py",
 }
 
 
 # Files of those folders that test what several modules do together.
-BY_BEHAVIOUR = {"tests/dpo/test_disk.py", "tests/dpo/test_zero.py"}
+BY_BEHAVIOUR = {"tests/dpo/test_disk.py", "tests/dpo/test_zero.py", "tests/tools/test_score_again.py"}
 
 
 def own_tests(module: str) -> Path:
