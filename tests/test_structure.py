@@ -204,8 +204,6 @@ ELSEWHERE = {
     "recipes.spatial_ssrl.samples": "recipes/spatial_ssrl/test_tasks.py",
     "recipes.spr.models": "hosts/test_contracts.py",
     "runs.steps": "runs/test_log.py dpo/test_logbook.py",
-    "sampling.alone": "sampling/test_server.py",
-    "sampling.live": "sampling/test_stage.py",
     "tools.reference": "test_docs.py",
     "training.host": "hosts/test_contracts.py",
 }
