@@ -24,26 +24,26 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = 60
-# Module → its tests, in the order in which they are asked.
-TARGETS = {
-    "spr_plugin.boxes": ["test_boxes.py"],
-    "spr_plugin.pairing": ["test_pairing.py"],
-    "spr_plugin.recipes.spr.regions": ["recipes/spr/test_regions.py"],
-    "spr_plugin.recipes.spr.scoring": ["recipes/spr/test_scoring.py", "recipes/spr/test_recipe.py"],
-    "spr_plugin.recipes.spr.refinement": ["recipes/spr/test_refinement.py", "formats/test_attempts.py"],
-    "spr_plugin.recipes.spr.names": ["recipes/spr/test_names.py"],
-    "spr_plugin.formats.items": ["formats/test_items.py"],
-    "spr_plugin.recipes.spr.recipe": ["recipes/spr/test_recipe.py"],
-    "spr_plugin.dpo.loss": ["dpo/test_loss.py"],
-    "spr_plugin.dpo.plan": ["dpo/test_plan.py"],
-    "spr_plugin.eval_tasks.metrics": ["eval_tasks/test_metrics.py"],
-    "spr_plugin.eval_tasks.fields": ["eval_tasks/test_fields.py"],
-    "spr_plugin.formats.attempts": ["formats/test_attempts.py", "formats/test_families.py"],
-    **{
-        f"spr_plugin.formats.{name}": ["formats/test_families.py", "formats/test_attempts.py"]
-        for name in ("base", "bracket", "listed", "parsed", "reading", "tagged")
-    },
+# Modules of the method's middle; of the rooms of spr_plugin, but for its name.
+MODULES = """boxes pairing recipes.spr.regions recipes.spr.scoring recipes.spr.refinement recipes.spr.names
+    formats.items recipes.spr.recipe dpo.loss dpo.plan eval_tasks.metrics eval_tasks.fields formats.attempts
+    formats.base formats.bracket formats.listed formats.parsed formats.reading formats.tagged""".split()
+FAMILIES = [f"formats/test_{name}.py" for name in ("families", "base", "reading", "attempts")]
+# Module → the tests that are asked after those at its own path.
+ALSO = {
+    "recipes.spr.scoring": ["recipes/spr/test_recipe.py"],
+    "recipes.spr.refinement": ["formats/test_attempts.py"],
+    **{f"formats.{name}": FAMILIES for name in "attempts base bracket listed parsed reading tagged".split()},
 }
+
+
+def tests_of(name: str) -> list[str]:
+    """The tests of a module, in the order in which they are asked, each once."""
+    *rooms, last = name.split(".")
+    return [*dict.fromkeys(["/".join([*rooms, f"test_{last}.py"]), *ALSO.get(name, ())])]
+
+
+TARGETS = {f"spr_plugin.{name}": tests_of(name) for name in MODULES}
 # What is not ours and takes seconds to load: once, before the fork.
 BENEATH = ("pytest", "scipy.optimize", "PIL.Image", "transformers.trainer", "peft")
 Found = dict[str, tuple[int, list[str]]]  # module → number of its mutants, those that live

@@ -1,10 +1,8 @@
-"""The flags of the annotation source, through the stage that writes the queries."""
+"""Queries as they are written and read again, and answers of an earlier run to the same ones."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
-from PIL import Image
 
 pytest.importorskip("torch")
 
@@ -18,31 +16,12 @@ from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import Log
 from spr_plugin.runs.manifest import Changes, bind, settings_of
 from spr_plugin.sampling.alone import import_candidates
+from tests.recipes.spr.annotated import grounded, three_pictures
 
 
 @pytest.fixture
 def source(tmp_path):
-    """Three pictures of 7, 6 and 5 objects, one of them a crowd and one small."""
-    names, rows = ["000000000009.jpg", "000000000010.jpg", "c.jpg"], []
-    for number, name in enumerate(names):
-        Image.new("RGB", (200, 100)).save(tmp_path / name)
-        for index in range(7 - number):
-            side = 4 if index == 4 else 20
-            rows.append(
-                {
-                    "id": len(rows),
-                    "image_id": number,
-                    "category_id": 1,
-                    "bbox": [28 * index, 30, side, side],
-                    "iscrowd": int(index == 3),
-                }
-            )
-    images = [{"id": n, "file_name": name, "width": 200, "height": 100} for n, name in enumerate(names)]
-    (tmp_path / "coco.json").write_text(
-        json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "cup"}]})
-    )
-    (tmp_path / "val.txt").write_text("COCO_train2014_000000000009.jpg\n")
-    return tmp_path
+    return three_pictures(tmp_path)
 
 
 @pytest.fixture
@@ -76,105 +55,9 @@ def test_queries_that_were_damaged_since_they_were_written_are_a_line(source, wr
         queries_of(entered)
 
 
-def test_without_a_data_file_to_mine_annotations_are_asked_for(source, write_queries):
-    """A plugin's host may have none."""
-    with pytest.raises(UserError, match="^--spr_annotations: name .* no LLaVA --data_path"):
-        write_queries(Folder(source / "spr"), SPRConfig(spr=True), llava(), None, str(source))
-
-
-@pytest.mark.parametrize(
-    ("flags", "objects", "counts"),
-    [
-        ({}, {"0": 6, "1": 5, "2": 4}, {"crowd": 3}),
-        ({"spr_keep_crowd": True}, {"0": 7, "1": 6, "2": 5}, {}),
-        ({"spr_min_area": 100}, {"0": 5, "1": 4}, {"crowd": 3, "small": 3, "too_few_objects": 1}),
-        ({"spr_min_objects": 5}, {"0": 6, "1": 5}, {"crowd": 3, "few_objects": 1}),
-        ({"spr_exclude": ["val.txt"]}, {"1": 5, "2": 4}, {"crowd": 3, "excluded": 1}),
-    ],
-)
-def test_each_flag_changes_what_it_names(source, flags, objects, counts, regions):
-    flags = {
-        name: [str(source / file) for file in value] if name == "spr_exclude" else value
-        for name, value in flags.items()
-    }
-    assert regions(spr_annotations=str(source / "coco.json"), **flags) == (objects, counts)
-
-
 def test_pictures_of_coco_are_spoken_of_unless_some_are_excluded(source, capfd, regions):
     regions(spr_annotations=str(source / "coco.json"))
     assert "--spr_exclude" in capfd.readouterr().err
-
-
-def test_a_roboflow_export_of_an_excluded_picture_is_left_out(source, regions):
-    (source / "000000000009.jpg").rename(source / "COCO_train2014_000000000009_jpg.rf.0f3a9c12ab.jpg")
-    content = (
-        (source / "coco.json")
-        .read_text()
-        .replace("000000000009.jpg", "COCO_train2014_000000000009_jpg.rf.0f3a9c12ab.jpg")
-    )
-    (source / "coco.json").write_text(content)
-    queries, counts = regions(
-        spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")]
-    )
-    assert set(queries) == {"1", "2"} and counts["excluded"] == 1
-
-
-def test_exclusions_that_match_nothing_and_regions_that_are_not_there_are_said(source, capfd, regions):
-    (source / "other.txt").write_text("000000000077.jpg\n78\n")
-    exclude = [str(source / "val.txt"), str(source / "other.txt")]
-    regions(spr_annotations=str(source / "coco.json"), spr_exclude=exclude, spr_regions=3)
-    err = capfd.readouterr().err
-    assert f"--spr_exclude {source}/other.txt: none of the 2 pictures" in err and "val.txt: none" not in err
-    assert "2 regions are made of the 3 asked for: the pictures give no more (crowd 3, excluded 1)" in err
-    regions(into="all", spr_annotations=str(source / "coco.json"), spr_regions=3)
-    assert "asked for" not in capfd.readouterr().err
-
-
-def test_a_picture_whose_name_has_two_numbers_is_left_out_and_named(source, capfd, regions):
-    twice = "000000000123_000000000009.jpg"
-    (source / "000000000009.jpg").rename(source / twice)
-    (source / "coco.json").write_text((source / "coco.json").read_text().replace("000000000009.jpg", twice))
-    queries, counts = regions(
-        spr_annotations=str(source / "coco.json"), spr_exclude=[str(source / "val.txt")]
-    )
-    assert set(queries) == {"1", "2"} and counts["excluded"] == 1
-    err = capfd.readouterr().err
-    assert (
-        f"1 pictures with several numbers in their names, such as {source}/{twice}, are left out for one of"
-        " them" in err
-    )
-
-
-def grounded(source, width=9):
-    """A --data_path with 24 boxes of this width on one picture."""
-    from spr_plugin.boxes import Box, Space
-
-    rows = []
-    for index in range(24):
-        box = Box(8 * index, 10 + 2 * index, 8 * index + width, 40 + 2 * index, Space.pixels(200, 100))
-        question = (
-            f"Please provide the bounding box coordinate of the region this sentence describes: cup {index}."
-        )
-        rows.append({"from": "human", "value": question})
-        rows.append({"from": "gpt", "value": llava("pad").write(box)})
-    (source / "data.json").write_text(json.dumps([{"id": 1, "image": "c.jpg", "conversations": rows}]))
-
-
-def test_the_aspect_of_the_data_is_not_the_host_s(source, regions):
-    """LLaVA's own data counts padding whatever --image_aspect_ratio the model is trained with."""
-    grounded(source)
-    with pytest.raises(UserError, match="--spr_data_aspect pad"):
-        regions(aspect="square")
-    queries, _ = regions(aspect="square", spr_data_aspect="pad")
-    assert queries == {"c.jpg": 24}
-
-
-@pytest.mark.parametrize("aspect", ["sqare", "PAD", "padded_square", ""])
-def test_an_aspect_of_the_data_that_nobody_knows_is_refused(source, aspect, regions):
-    """Boxes were read as 0-1 of the picture for any word but pad."""
-    grounded(source)
-    with pytest.raises(UserError, match=f"^--spr_data_aspect {aspect}: llava knows no aspect '{aspect}'"):
-        regions(spr_data_aspect=aspect)
 
 
 def bound(folder, config):

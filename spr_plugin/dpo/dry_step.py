@@ -63,9 +63,9 @@ def _told(stage: Stage, longest: Measured) -> str:
     """What the stage holds by its shapes, in a line; a model that cannot be read so loses nothing else."""
     try:
         shape, plan = _foreseen(stage, longest)
+        stages, states = forecast.memory(shape, plan), forecast.states(shape, plan)
     except (AttributeError, ArithmeticError, TypeError, ValueError) as error:  # its configuration is foreign
         return f"no forecast of memory ({type(error).__name__}: {error})"
-    stages, states = forecast.memory(shape, plan), forecast.states(shape, plan)
     training, answering, adam = (size / 2**30 for size in (stages["dpo"], stages["probe"], states))
     return (
         f"by the model's shapes {training:.2f} GiB, {adam:.2f} of them Adam's states, and"

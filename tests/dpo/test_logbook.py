@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spr_plugin import follow
-from spr_plugin.dpo import choose_trainable, improve, rows, shown
+from spr_plugin.dpo import choose_trainable, improve, rows
 from spr_plugin.dpo.pairs import batch_of
 from spr_plugin.dpo.token_kinds import apart
 from spr_plugin.files import read_json
@@ -172,33 +172,6 @@ def test_tensorboard_shows_answers_on_their_pictures(calm):
     assert tables == looks
     scalars = [step for tag, step, _ in shown if tag.endswith("logps/chosen_coordinates")]
     assert scalars == [BEFORE + step for step in range(1, STEPS + 1)]
-
-
-def test_wandb_offline(random_llava, tmp_path, monkeypatch):
-    """Where the package is installed, which no extra of ours asks for."""
-    wandb = pytest.importorskip("wandb")
-    monkeypatch.delenv("WANDB_DISABLED", raising=False)
-    for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(tmp_path))
-    for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}.items():
-        monkeypatch.setenv(name, value)
-    run(random_llava, tmp_path, args={"report_to": ["wandb"]})
-    summary = dict(wandb.run.summary)
-    wandb.finish()
-    assert summary["train/global_step"] == BEFORE + STEPS
-    (saved,) = (tmp_path / "wandb").glob("offline-run-*")
-    tables = [json.loads(path.read_text()) for path in saved.rglob("*.table.json")]
-    assert len(tables) == 5 and {len(table["data"]) for table in tables} == {3}
-    assert tables[0]["columns"] == ["step", "question", "answer", "picture"]
-    (log,) = saved.glob("run-*.wandb")
-    assert log.read_bytes().count(b"media/images/") >= 3
-
-
-def test_a_tracker_that_cannot_show_costs_nothing(random_llava, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(shown, "TAG", None)  # which no writer takes
-    run(random_llava, tmp_path, spr_epochs=0.2, args={"report_to": ["tensorboard"]})
-    assert len(records(tmp_path)) == 2
-    assert "spr: the answers to held-out queries cannot be shown (" in capfd.readouterr().err
 
 
 def test_the_host_s_state_stays_the_host_s_also_after_a_death(random_llava, tmp_path):

@@ -30,7 +30,7 @@ def with_flag(arguments: list[str], flag: str, value) -> list[str]:
 
 
 def test_annotations_that_are_no_json(world, tmp_path):
-    """Other files and flags are refused alike: tests/dpo/test_start.py, in one process."""
+    """Other files and flags are refused alike: tests/test_opening.py, in one process."""
     (tmp_path / "wrong.json").write_text('{"images": []')
     flags = with_flag(spr_flags(world), "--spr_annotations", tmp_path / "wrong.json")
     line = refused(command(world, tmp_path / "llava-x", *flags))

@@ -1,4 +1,4 @@
-"""`spr doctor`: its environment, the commands that it cannot look at, and one real LLaVA command."""
+"""`spr doctor`: the commands that it cannot look at, and one real LLaVA command."""
 
 import json
 import os
@@ -13,7 +13,6 @@ from spr_plugin.cli import commands
 from spr_plugin.errors import UserError
 from spr_plugin.hooks import shims
 from spr_plugin.tools import environment
-from spr_plugin.tools.checks import Check, as_lines, checked
 from spr_plugin.tools.demo import train_command
 
 ROOT = Path(__file__).parents[2]
@@ -35,34 +34,7 @@ def doctor(*words, code: int = 0) -> dict:
 # --- this environment
 
 
-@pytest.mark.slow
-def test_this_environment():
-    checks = doctor()
-    for package in environment.PACKAGES:
-        assert checks[package]["ok"] and checks[package]["detail"][0].isdigit()
-    applied = {name.removeprefix("shim ") for name in checks if name.startswith("shim ")}
-    assert applied == {one.change.__name__ for one in shims.SHIMS if one.needed()} and applied
-    assert not [check for check in checks.values() if "``" in check["detail"] or ":`" in check["detail"]]
-    assert "hooks.llava" in checks["hook spr_host"]["detail"]
-    assert {"spr_oracle", "spr_llava", "spr_hf"} <= set(
-        checks["lmms-eval tasks and models"]["detail"].removeprefix("models ").split(";")[0].split(", ")
-    )
-    assert {"GPU", "gloo", "DeepSpeed ops", "boot file", "disk, models", "offline"} <= checks.keys()
-    assert "HF_HUB_OFFLINE" in checks["offline"]["detail"]
-    assert "lmms_eval.tasks" not in sys.modules, "which takes as long as all the rest together"
-
-
-def quickly(monkeypatch):
-    """Only what needs no import of a large library."""
-    there = environment._is_there
-    monkeypatch.setattr(environment, "_is_there", lambda name: name == "transformers" and there(name))
-    monkeypatch.setattr(
-        environment, "PACKAGES", dict.fromkeys(("transformers", "peft"), (("none",), "a test"))
-    )
-
-
-def test_a_check_that_fails_says_what_to_do_and_ends_with_1(monkeypatch):
-    quickly(monkeypatch)
+def test_a_check_that_fails_says_what_to_do_and_ends_with_1(little_environment, monkeypatch):
     monkeypatch.setattr(environment, "LEAST_FREE", 1 << 62)
     monkeypatch.setattr(shims, "OLDEST", (99, 0))
     checks = doctor(code=1)
@@ -71,40 +43,6 @@ def test_a_check_that_fails_says_what_to_do_and_ends_with_1(monkeypatch):
         "disk, current folder", "disk, temporary files", "disk, models", "transformers version"
     }  # fmt: skip
     assert "too old" in checks["transformers version"]["detail"]
-
-
-def test_a_package_that_is_missing(monkeypatch):
-    """One that every training needs fails; one that some flag needs is named with it."""
-    quickly(monkeypatch)
-    monkeypatch.setattr(environment, "_is_there", lambda name: False)
-    monkeypatch.setattr(environment, "PACKAGES", {"torch": (("torch",), None), "trl": (("trl",), "TRL")})
-    checks = doctor(code=1)
-    assert not checks["torch"]["ok"] and "pip install" in checks["torch"]["fix"]
-    assert checks["trl"]["ok"] and "TRL needs it" in checks["trl"]["detail"]
-
-
-def test_a_plugin_that_is_broken_is_a_check(monkeypatch):
-    quickly(monkeypatch)
-
-    def broken():
-        raise UserError("installed plugin lab: raised KeyError: 'x' (lab.py, line 3)")
-
-    monkeypatch.setattr(environment, "manager", broken)
-    checks = doctor(code=1)
-    assert "lab.py, line 3" in checks["plugins"]["detail"]
-    assert not any(name.startswith("hook ") for name in checks)
-
-
-def test_lines_for_a_terminal():
-    def broken():
-        raise RuntimeError("no kernel image\nis available")
-
-    checks = [Check("torch", True, "2.13"), checked("GPU", "mend the driver", broken)]
-    assert list(as_lines(checks)) == [
-        "ok    torch: 2.13",
-        "FAIL  GPU: RuntimeError: no kernel image",
-        "      do: mend the driver",
-    ]
 
 
 # --- commands that it refuses

@@ -5,77 +5,30 @@ each mistake.
 import json
 import os
 import re
-import shutil
-import signal
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from spr_plugin.boxes import Box, Space
 from spr_plugin.cli import commands
 from spr_plugin.config import SPRConfig
-from spr_plugin.data.annotations import CocoImages, usable
 from spr_plugin.data.pictures import open_image
 from spr_plugin.errors import UserError
-from spr_plugin.formats import qwen3_vl
 from spr_plugin.hooks.clip import load
 from spr_plugin.pairing import best_over_worst
-from spr_plugin.recipes.base import Judged, JudgedAnswer
 from spr_plugin.recipes.spr.recipe import SPR
 from spr_plugin.recipes.spr.refinement import refine
-from spr_plugin.recipes.spr.regions import region_queries, region_query
 from spr_plugin.recipes.spr.scoring import SPRScorer
-from spr_plugin.tools import responses as reading
-from spr_plugin.tools.named_pictures import Pictures
 from spr_plugin.tools.score_file import Scoring
 from tests.paper import PAPER
-
-TINY = Path(__file__).parents[2] / "examples" / "tiny_world"
-FORM = qwen3_vl()
-
-
-@pytest.fixture(scope="module")
-def world(tiny_world):
-    return tiny_world(sft=1, spr=4, val=1, test=5)
+from tests.tools.scoring import FORM, TINY, Silent, responses_of, write
 
 
 @pytest.fixture(scope="module")
 def recipe():
     return SPR(SPRConfig(**PAPER), FORM, refine, SPRScorer(load(str(TINY / "clip"))))
-
-
-@pytest.fixture(scope="module")
-def queries(world):
-    return list(
-        region_queries(
-            CocoImages(str(world / "spr.json"), str(world / "images"), Counter()), seed=0, skipped=Counter()
-        )
-    )
-
-
-def responses_of(queries):
-    """Four answers to each region: all true boxes, the first object alone, a word without a box, broken
-    JSON.
-    """
-    rows = []
-    for query in queries:
-        truth = [(annotation.label, annotation.box) for annotation in query.truth]
-        texts = [FORM.render(truth), FORM.render(truth[:1]), "Some things.", '[{"bbox_2d": [1, 2']
-        name = "/".join(query.image.path.split("/")[-2:])
-        rows += [
-            {"id": f"{query.id}-{i}", "image": name, "region": query.region.xyxy, "text": text}
-            for i, text in enumerate(texts)
-        ]
-    return rows
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 def run(world, recipe, tmp_path, rows, pairing=best_over_worst, **more):
@@ -182,55 +135,6 @@ def test_a_region_that_is_none_is_named_before_anything_is_scored(world, queries
     assert not (tmp_path / "out.jsonl").exists()
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400])
-@pytest.mark.parametrize("place", [0, 2])
-def test_a_region_of_numbers_that_are_none_is_named_before_anything_is_scored(
-    world, queries, tmp_path, number, place
-):
-    """An infinite one was clipped to the picture, and scored as if it had been asked for."""
-    rows = responses_of(queries[:1])
-    corners = ["0", "0", "9", "9"]
-    corners[place] = number
-    text = "".join(json.dumps(row) + "\n" for row in rows[:-1])
-    text += json.dumps({**rows[-1], "region": "HERE"}).replace('"HERE"', f"[{', '.join(corners)}]") + "\n"
-    (tmp_path / "in.jsonl").write_text(text)
-    with pytest.raises(UserError, match=f"in.jsonl:4: the region of response {rows[-1]['id']} is no"):
-        Scoring(
-            str(tmp_path / "in.jsonl"),
-            str(world / "spr.json"),
-            str(world / "images"),
-            FORM,
-            str(tmp_path / "out.jsonl"),
-        )
-    assert not (tmp_path / "out.jsonl").exists()
-
-
-def test_batches_hold_regions_of_one_picture(monkeypatch):
-    monkeypatch.setattr(reading, "REGIONS", 2)
-    rows = [
-        {"image": image, "region": [0, 0, 1, last]}
-        for image, last in [("a", 1), ("a", 1), ("a", 2), ("a", 3), ("b", 3), ("b", 3)]
-    ]
-    shapes = [[len(region) for region in batch] for batch in reading.batches(rows)]
-    assert shapes == [[2, 1], [1], [2]]
-
-
-class Silent(SPR):
-    """Judges at no cost, for what the file's own handling costs."""
-
-    def __init__(self):
-        super().__init__(SPRConfig(), FORM)
-
-    def judge(self, pictures, queries, texts, pooled=True):
-        terms = dict.fromkeys(("s_crop", "s_local", "s_sem", "s_loc"), 0.1)
-        return [
-            Judged(
-                [], tuple(JudgedAnswer(text, terms, 0.1, None, text, terms, 0.1, None, None) for text in row)
-            )
-            for row in texts
-        ]
-
-
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_lines(world, queries, tmp_path):
     """Ten times the regions, the same peak to within the 8 bytes for each and some slack."""
@@ -258,12 +162,6 @@ def test_memory_does_not_grow_with_the_number_of_lines(world, queries, tmp_path)
 
     few, many = peak(200), peak(2000)
     assert many < few + 2000 * 8 * 8 + 50_000
-
-
-def test_lines_of_a_region_stand_together(world, recipe, queries, tmp_path):
-    rows = responses_of(queries[:2])
-    with pytest.raises(UserError, match="do not stand together"):
-        run(world, recipe, tmp_path, [*rows, rows[0]])
 
 
 @pytest.mark.slow
@@ -352,45 +250,11 @@ def test_without_a_scorer_s_model_the_checks_come_first(small):
     assert not Path("out.jsonl").exists()
 
 
-@pytest.mark.parametrize(
-    ("image", "row", "words"),
-    [
-        ({"width": 400, "height": 640}, {}, "size_mismatch 1"),
-        ({"id": 1}, {"image_id": "1"}, "no_objects 1: 1 annotations have an image_id that no picture has"),
-        ({"file_name": "spr/b.png"}, {}, "missing_image 1: there is no images/spr/b.png"),
-        ({}, {"iscrowd": 1}, "crowd 1, no_objects 1"),
-        ({}, {"bbox": [700, 10, 50, 50]}, "outside 1, no_objects 1"),
-    ],
-)
-def test_why_a_picture_cannot_be_used_is_said(small, image, row, words):
-    annotated(small, [image], [row])
-    responses(small, {"image": image.get("file_name", "a.png")})
-    assert f"cannot be used ({words}" in (said := refused()) and "response r0" in said
-
-
 def test_what_was_left_out_of_the_used_pictures_is_said_once(small, capsys):
     annotated(small, rows=[{}, {"iscrowd": 1}, {"image_id": 9}])
     responses(small, {}, {"region": [0, 0, 320, 400]})
     refused()
     assert "--annotations coco.json: left out unknown_image 1, crowd 1\n" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("there", ["a.png", "cam1/a.png"])
-def test_a_response_is_never_scored_on_another_picture_of_that_name(small, there):
-    (small / "images/cam1").mkdir()
-    Image.new("RGB", (640, 400)).save("images/cam1/a.png")
-    annotated(small, [{"file_name": there}, {"file_name": "cam2/a.png"}], [{}, {"image_id": 2}])
-    responses(small, {"image": "cam2/a.png"})
-    assert "cam2/a.png of --annotations coco.json cannot be used (missing_image 1" in refused()
-    responses(small, {"image": "cam3/a.png"})
-    assert "cam3/a.png is not in --annotations coco.json" in refused()
-
-
-def test_the_objects_of_all_records_of_a_picture_count(small):
-    annotated(small, [{}, {}], [{}, {"image_id": 2, "bbox": [300, 10, 90, 90]}])
-    region = usable(Box(0, 0, 640, 400, Space.pixels(640, 400)))
-    row = json.loads(Path("in.jsonl").read_text())
-    assert len(region_query(Pictures("coco.json", "images").of(row), region, 0).truth) == 2
 
 
 def test_the_method_s_flags_are_the_run_s(small):
@@ -455,22 +319,11 @@ def test_no_clip_is_one_line(small):
         )
 
 
-@pytest.mark.parametrize("content", ["", "\n \n"])
-def test_an_empty_file_is_refused(small, content):
-    Path("in.jsonl").write_text(content)
-    assert "--responses in.jsonl: holds no response" in refused()
-
-
 @pytest.mark.timeout(20)
 def test_a_pipe_is_refused(small):
     """It can be read once: the check would leave nothing to score."""
     os.mkfifo("pipe")
     assert "--responses pipe: is no file" in refused("--responses", "pipe")
-
-
-def test_two_responses_of_one_id_are_refused(small):
-    responses(small, {}, {"id": "r0", "text": "Two cats."})
-    assert "two responses to a.png .* have the id r0".replace(".*", "[0, 0, 640, 400]") in refused()
 
 
 PLUGIN = """
@@ -635,141 +488,3 @@ def test_llava_s_own_aspects_are_known(small, plugin, aspect):
 
 def test_an_output_s_folder_is_made(small, plugin):
     assert len(command(*plugin, out="new/deep/out.jsonl")) == 1 and os.listdir("new/deep") == ["out.jsonl"]
-
-
-# --- a run that was killed
-
-
-def many(world, tmp_path, queries):
-    """Every argument of a `Scoring` of three regions in three pictures and more, its own outputs."""
-    rows = responses_of(queries)
-    return [write(tmp_path / "in.jsonl", rows), str(world / "spr.json"), str(world / "images"), FORM]
-
-
-class Dying(Silent):
-    """Ends its process at the third batch, as `kill -9` does."""
-
-    def __init__(self, at):
-        super().__init__()
-        self.at = at
-
-    def judge(self, *asked):
-        self.at -= 1
-        if self.at < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().judge(*asked)
-
-
-class Counting(Silent):
-    calls = 0
-
-    def judge(self, *asked):
-        self.calls += 1
-        return super().judge(*asked)
-
-
-def killed(arguments, out, at, **more):
-    child = os.fork()
-    if not child:
-        Scoring(*arguments, str(out), **more).run(Dying(at), best_over_worst)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-
-
-@pytest.mark.parametrize("damage", [None, b'{"id": "2", "regi', b"\xff\n"])
-def test_a_killed_run_goes_on(world, queries, tmp_path, damage):
-    """What was scored is not scored again, and the files are those of a run that was not killed."""
-    arguments = many(world, tmp_path, queries)
-    whole = Counting()
-    counts = Scoring(*arguments, str(tmp_path / "whole.jsonl"), str(tmp_path / "whole-pairs.jsonl")).run(
-        whole, best_over_worst
-    )
-    killed(arguments, tmp_path / "out.jsonl", 2, pairs=str(tmp_path / "pairs.jsonl"))
-    assert not (tmp_path / "out.jsonl").exists() and not (tmp_path / "pairs.jsonl").exists()
-    if damage:
-        with open(tmp_path / "out.jsonl.run/scores/rank-00000.jsonl", "ab") as log:
-            log.write(damage)
-    rest = Counting()
-    assert (
-        Scoring(*arguments, str(tmp_path / "out.jsonl"), str(tmp_path / "pairs.jsonl")).run(
-            rest, best_over_worst
-        )
-        == counts
-    )
-    assert rest.calls == whole.calls - 2 > 0
-    for name in ("out", "pairs"):
-        assert (tmp_path / f"{name}.jsonl").read_bytes() == (
-            tmp_path / f"whole{'-pairs' * (name == 'pairs')}.jsonl"
-        ).read_bytes()
-    assert not (tmp_path / "out.jsonl.run").exists()
-
-
-def test_a_killed_run_scores_again_what_other_flags_or_files_change(world, queries, tmp_path, capfd):
-    arguments, out = many(world, tmp_path, queries), tmp_path / "out.jsonl"
-    killed(arguments, out, 2, settings={"lambda": 0.8})
-    killed(arguments, out, 1, settings={"lambda": 0.5})
-    assert "--lambda was 0.8, is 0.5: in " in (said := capfd.readouterr().err) and "scores (2 records" in said
-    write(tmp_path / "in.jsonl", responses_of(queries)[4:])
-    again = Counting()
-    Scoring(*arguments, str(out), settings={"lambda": 0.5}).run(again, best_over_worst)
-    assert "in.jsonl has another content" in capfd.readouterr().err
-    assert again.calls == len(queries) - 1 and len(out.read_text().splitlines()) == 4 * again.calls
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
-
-
-@pytest.mark.parametrize("change", ["content", "time", "none"])
-def test_a_killed_run_scores_again_what_was_scored_of_other_pictures(tiny_world, tmp_path, capfd, change):
-    world = tiny_world(sft=1, spr=4, val=1, test=5)
-    images = tmp_path / "images"
-    shutil.copytree(world / "images", images)
-    queries = list(
-        region_queries(CocoImages(str(world / "spr.json"), str(images), Counter()), seed=0, skipped=Counter())
-    )
-    arguments, out = many(world, tmp_path, queries), tmp_path / "out.jsonl"
-    arguments[2] = str(images)
-    killed(arguments, out, 2)
-    path, picture = Path(queries[0].image.path), open_image(queries[0].image.path)
-    if change == "content":
-        Image.new("RGB", picture.size, "red").save(path)
-    elif change == "time":
-        os.utime(path, (1, 1))
-    else:
-        Image.new("RGB", (9, 9)).save(images / "unused.png")
-    again = Counting()
-    Scoring(*arguments, str(out)).run(again, best_over_worst)
-    batches = len(queries) - (2 if change == "none" else 0)
-    assert again.calls == batches
-    assert (f"--images {images} has another content" in capfd.readouterr().err) == (change != "none")
-
-
-def test_what_is_not_ours_stays_in_the_folder(world, queries, tmp_path):
-    (tmp_path / "out.jsonl.run/scores").mkdir(parents=True)
-    (tmp_path / "out.jsonl.run/scores/notes.txt").write_text("mine")
-    (tmp_path / "out.jsonl.run/mine").write_text("mine")
-    Scoring(*many(world, tmp_path, queries), str(tmp_path / "out.jsonl")).run(Silent(), best_over_worst)
-    left = sorted(
-        str(path.relative_to(tmp_path)) for path in (tmp_path / "out.jsonl.run").rglob("*") if path.is_file()
-    )
-    assert left == ["out.jsonl.run/mine", "out.jsonl.run/scores/notes.txt"]
-
-
-def test_two_runs_do_not_write_to_one_file(world, queries, tmp_path):
-    """A child holds the lock while this process tries."""
-    arguments, held = many(world, tmp_path, queries), os.pipe()
-    child = os.fork()
-    if not child:
-
-        class Waiting(Silent):
-            def judge(self, *asked):
-                os.write(held[1], b"x")
-                signal.pause()
-
-        Scoring(*arguments, str(tmp_path / "out.jsonl")).run(Waiting(), best_over_worst)
-        os._exit(0)
-    try:
-        assert os.read(held[0], 1) == b"x"
-        with pytest.raises(UserError, match="out.jsonl.run is in use by process .* --out"):
-            Scoring(*arguments, str(tmp_path / "out.jsonl")).run(Silent(), best_over_worst)
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)

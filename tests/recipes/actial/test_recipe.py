@@ -2,13 +2,10 @@
 
 import pytest
 
-from spr_plugin.config import SPRConfig, shaping
 from spr_plugin.contracts.recipe import CheckedRecipe
-from spr_plugin.errors import UserError
 from spr_plugin.pairing import best_over_worst
 from spr_plugin.recipes.actial.recipe import Actial
 from spr_plugin.recipes.base import Judged, Source, unjudged
-from spr_plugin.recipes.find import find_recipe
 
 FORMS = ("<think>so</think><answer>{}</answer>", "<answer>{}</answer>", "{}")
 OTHER = {"left": "right", "right": "none", "none": "left"}
@@ -70,24 +67,3 @@ def test_facets(recipe):
     recipe, queries = recipe
     for query in queries:
         assert recipe.facets(query) == {"motion": [query.truth["motion"]], "answer": [query.truth["answer"]]}
-
-
-def test_its_settings_shape_the_queries(config):
-    before, after = (shaping(config(section))["queries"] for section in ({}, {"least_apart": 30}))
-    assert before != after
-    for section, words in (
-        ({"apart": 1}, "apart is no setting; it takes format_half, least_apart"),
-        ({"tasks": ["roll"]}, "tasks roll: choose from move, object_move, turn"),
-        ({"motions": ["walk=1"]}, "motions walk=1: must be NAME=WEIGHT, of orbit, turn, shift, still"),
-        (
-            {"motions": [f"{one}=0" for one in ("orbit", "turn", "shift", "still")]},
-            "motions orbit=0 .*: leave one that weighs more",
-        ),
-        ({"least_apart": 5}, "least_apart 5.0: must lie between 10 and 180"),
-        ({"least_apart": 60, "most_apart": 40}, "least_apart 60 is more than most_apart 40"),
-        ({"per_scene": 0}, "per_scene 0: must lie between 1 and 1000"),
-        ({"format_half": "text"}, "format_half text: choose from paper, right"),
-    ):
-        with pytest.raises(UserError, match=f"actial: {words}"):
-            find_recipe(config(section), None)
-    assert find_recipe(SPRConfig(spr=True, spr_recipe="actial"), None).again == 2

@@ -1,3 +1,4 @@
+import json
 import random
 from functools import partial
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from spr_plugin.config import SPRConfig
 from spr_plugin.recipes.spatial_ssrl.samples import Refused, Scene
 from spr_plugin.recipes.spatial_ssrl.settings import TASKS, Asking
 from spr_plugin.recipes.spatial_ssrl.tasks import MAKERS
@@ -57,3 +59,15 @@ def task(request):
 def some(task):
     """``some(scene, count, **settings)`` → samples of one task."""
     return partial(_samples, task)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """``config(**section)`` → flags of a run on two pictures."""
+
+    def made(**section):
+        (tmp_path / "recipe.yaml").write_text(json.dumps({"spatial_ssrl": section}))
+        named = dict(spr_recipe="spatial_ssrl", spr_recipe_config=str(tmp_path / "recipe.yaml"))
+        return SPRConfig(spr=True, spr_regions=20, **named)
+
+    return made

@@ -1,16 +1,11 @@
 """Spatial-SSRL as a recipe: what its judge says of answers, and that it keeps the contract of any recipe."""
 
-import json
-
 import numpy as np
 import pytest
 
-from spr_plugin.config import SPRConfig, shaping
 from spr_plugin.contracts.recipe import CheckedRecipe
-from spr_plugin.errors import UserError
 from spr_plugin.pairing import best_over_worst, make_pair
 from spr_plugin.recipes.base import Judged, Source, unjudged
-from spr_plugin.recipes.find import find_recipe
 from spr_plugin.recipes.spatial_ssrl.recipe import SpatialSSRL
 
 RIGHT, PLAIN, WRONG, BARE = (
@@ -19,18 +14,6 @@ RIGHT, PLAIN, WRONG, BARE = (
     r"<think>so</think> \boxed{x}",
     "x",
 )
-
-
-@pytest.fixture
-def config(tmp_path):
-    """``config(**section)`` → flags of a run on two pictures."""
-
-    def made(**section):
-        (tmp_path / "recipe.yaml").write_text(json.dumps({"spatial_ssrl": section}))
-        named = dict(spr_recipe="spatial_ssrl", spr_recipe_config=str(tmp_path / "recipe.yaml"))
-        return SPRConfig(spr=True, spr_regions=20, **named)
-
-    return made
 
 
 @pytest.fixture
@@ -115,18 +98,3 @@ def test_what_is_drawn(recipe):
         kinds = [[mark.kind for mark in marks] for marks, _ in drawn]
         wanted = {"cropped_patch": [["truth"]] * 3, "flipped_patch": [["truth", "written"]] * 2 + [["truth"]]}
         assert kinds == wanted.get(query.task, [[]] * 3)
-
-
-def test_its_settings_shape_the_queries(config):
-    before, after = (shaping(config(**section))["queries"] for section in ({}, {"white": 0.25}))
-    assert before != after
-    for section, words in (
-        ({"whit": 1}, "whit is no setting; it takes depth, disparity"),
-        ({"white": 2}, "white 2.0: must lie between 0 and 1"),
-        ({"grids": ["5x5"]}, r"grids 5x5: choose from 2x2"),
-        ({"facings": "paper"}, "facings paper: choose from text, code"),
-        ({"resample": -1}, "resample -1: must be 0 or more"),
-    ):
-        with pytest.raises(UserError, match=f"spatial_ssrl: {words}"):
-            find_recipe(config(**section), None)
-    assert find_recipe(SPRConfig(spr=True, spr_recipe="spatial_ssrl"), None).again == 2

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from spr_plugin.boxes import Box, iou_matrix
+from spr_plugin.boxes import iou_matrix
 from spr_plugin.config import SPRConfig
 from spr_plugin.errors import UserError
 from spr_plugin.formats import llava
@@ -13,59 +13,12 @@ from spr_plugin.hookspecs import hookimpl
 from spr_plugin.judging import judge_pictures
 from spr_plugin.pairing import best_over_worst, make_pair
 from spr_plugin.plugins import manager
-from spr_plugin.recipes.base import Judged, unjudged
 from spr_plugin.recipes.find import find_recipe
-from spr_plugin.recipes.spr.answers import refuse_unreadable
 from spr_plugin.recipes.spr.recipe import SPR
-from spr_plugin.recipes.spr.refinement import refine, spr_repair
-from spr_plugin.recipes.spr.scoring import SPRScorer
+from spr_plugin.recipes.spr.refinement import refine
 from tests.paper import PAPER
 
-from .by_hand import FORM, PICTURE, SPACE, query
-
-
-class WordCount:
-    """A similarity that can be computed by hand: s_crop is 0.1 a word, s_local 0.2 a word."""
-
-    def __init__(self):
-        self.asked = []
-
-    def score(self, picture, asked):
-        self.asked += asked
-        return [(0.1 * len(text.split()), 0.2 * len(text.split())) for _, text in asked]
-
-
-class Finder:
-    """A detector that finds a fixed box for every "cat"."""
-
-    def __init__(self):
-        self.asked = []
-
-    def detect(self, image, phrases):
-        self.asked.append(list(phrases))
-        return [("cat", Box(70, 70, 90, 90, SPACE), 0.8)] if "cat" in phrases else []
-
-
-class Finds:
-    """A detector that returns what it is told, whatever is asked."""
-
-    def __init__(self, *rows):
-        self.rows = rows
-
-    def detect(self, picture, phrases):
-        return [(phrases[0], Box(*box, SPACE), value) for box, value in self.rows]
-
-
-def recipe(similarity=None, detector=None, lam=0.8, local=True, **flags):
-    config = SPRConfig(**{**PAPER, **flags})
-    scorer = SPRScorer(similarity or WordCount(), lam, local)
-    return SPR(config, FORM, spr_repair(config), scorer, detector)
-
-
-def judge(recipe, texts, asked=None, pooled=True):
-    """One region's answers, judged."""
-    [judged] = recipe.judge([PICTURE], [asked or query()], [texts], pooled)
-    return judged
+from .by_hand import FORM, PICTURE, TEXTS, Finder, Finds, WordCount, judge, query, recipe
 
 
 def test_the_terms_are_put_together():
@@ -276,9 +229,6 @@ def test_invalid_texts_get_their_reason_and_do_not_touch_the_others(text, reason
     assert judge(recipe(), [text]).answers == (bad,)
 
 
-TEXTS = ["a dog [0.0, 0.0, 0.2, 0.2]", "a dog [0.0, 0.0, 0.2, 0.2] and a cat [0.9, 0.0, 1.0, 0.1]"]
-
-
 def test_detector_boxes_join_the_predictions_of_who_named_them_and_everybodys_truth():
     finder = Finder()
     one, two = judge(recipe(detector=finder), TEXTS).answers
@@ -371,38 +321,9 @@ def test_a_worked_answer_is_worth_most():
     assert ready.measure([whole], [asked])["s_loc"] > 0.99 > ready.measure([short], [asked])["s_loc"] > 0.49
 
 
-def test_what_is_drawn_are_region_truth_and_written_boxes():
-    text = "a dog [0.0, 0.0, 0.2, 0.18] and a cup [0.8, 0.8, 0.9, 0.9]"
-    ready = recipe(detector=Finder())
-    judged = judge(ready, [text, TEXTS[1]])
-    (before, after), _ = ready.draw(query(), judged)
-    own = query().truth
-    assert [(mark.kind, mark.xyxy, mark.name) for mark in before[:4]] == [
-        ("region", (0, 0, 100, 100), ""),
-        *(("truth", one.box.xyxy, one.label) for one in own),
-        *(("detector", tuple(box), "") for box in judged.truth[len(own) :]),
-    ]
-    assert len(judged.truth) == len(own) + 1
-    assert [mark.kind for mark in before[4:]] == ["written"] * 2 and [mark.kind for mark in after[4:]] == [
-        "written"
-    ]
-
-
 def test_without_a_box_format_nothing_is_asked():
     with pytest.raises(UserError, match="nobody here knows the run's box format"):
         SPR(SPRConfig(), None).question(query())
-
-
-def test_a_written_box_says_where_its_name_and_its_coordinates_stand():
-    text = "two dogs [0.0, 0.0, 0.2, 0.18] and [0.3, 0.3, 0.4, 0.4], a cup [0.8, 0.8, 0.9, 0.9]"
-    (written, _), *_ = recipe().draw(query(), Judged(None, (unjudged(text),)))
-    marks = [mark for mark in written if mark.kind == "written"]
-    spoken = [[text[slice(*span)] for span in mark.spans] for mark in marks]
-    assert [mark.name for mark in marks] == ["two dogs", "two dogs", "cup"]
-    assert [name for name, _ in spoken] == ["two dogs", "two dogs", "cup"]
-    assert [numbers.strip("[]") for _, numbers in spoken] == [
-        "0.0, 0.0, 0.2, 0.18", "0.3, 0.3, 0.4, 0.4", "0.8, 0.8, 0.9, 0.9"
-    ]  # fmt: skip
 
 
 # --- from the flags
@@ -482,28 +403,6 @@ def test_judged_answers_are_plain_data():
     assert set(asdict(one)) == {
         *"text terms score reason repaired repaired_terms repaired_score not_choosable not_rejectable".split()
     }
-
-
-# --- what is said of all of them
-
-
-def records(*rows):
-    """Of scores; an answer is its (reason, not_choosable)."""
-    return [{"candidates": [{"reason": one, "not_choosable": two} for one, two in row]} for row in rows]
-
-
-def test_more_than_half_of_the_answers_unreadable_is_another_box_text():
-    """Whether they were scored as vague ones or had not even words."""
-    fine, vague, unread, silent = (None, None), (None, "no_box"), (None, "unparsable"), ("unparsable",) * 2
-    refuse_unreadable(records([fine, unread], [vague, silent]))
-    refuse_unreadable(records([vague, vague]))
-    refuse_unreadable([])
-    with pytest.raises(
-        UserError,
-        match="^3 of 5 answers cannot be read.*--spr_box_format.*spr/scores under --output_dir has them$",
-    ) as refused:
-        refuse_unreadable(records([fine, unread], [vague, silent, unread]))
-    assert "\n" not in str(refused.value)
 
 
 def test_the_summary_tells_what_was_added_and_refuses_by_the_flags():

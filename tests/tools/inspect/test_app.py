@@ -6,10 +6,6 @@ import functools
 import json
 import math
 import re
-from collections import Counter
-from dataclasses import asdict
-from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -18,80 +14,17 @@ pytest.importorskip("starlette")  # not in the environments of older transformer
 
 from PIL import Image
 
-from spr_plugin.boxes import Box
-from spr_plugin.config import SPRConfig
 from spr_plugin.files import write_json
-from spr_plugin.formats import llava
-from spr_plugin.judging import judge_queries
 from spr_plugin.marks import read_marks
-from spr_plugin.pairing import best_over_worst, make_pair
-from spr_plugin.plugins import load_file, manager
-from spr_plugin.queries import log_queries
-from spr_plugin.recipes.base import Source
-from spr_plugin.recipes.find import find_recipe
-from spr_plugin.runs.layout import LAYOUT, Folder
-from spr_plugin.runs.manifest import Changes, bind, settings_of
+from spr_plugin.runs.layout import LAYOUT
 from spr_plugin.tools.inspect.app import HEADERS, LONGEST_FORM, application
 from spr_plugin.tools.inspect.choosing import MOST_NAMES
 from spr_plugin.tools.inspect.indexed import IndexedRun
 from spr_plugin.tools.inspect.pictures import THUMBNAIL
+from tests.tools.inspect.page import Page
 
 ROOT = Path(__file__).parents[3]
 OURS = {"origin": "http://127.0.0.1:8765"}
-VOID = set("meta link input br img rect line".split())
-BLOCKS = set("p li td th dt dd option h1 h2 h3 h4 summary".split())
-
-
-class Page(HTMLParser):
-    """An answer's HTML: elements with their attributes, ids, and whether all that opens closes."""
-
-    def __init__(self, response, status=200):
-        super().__init__()
-        assert response.status_code == status, response.text[:2000]
-        self.found, self.open, self.words = [], [], []
-        self.feed(response.text)
-        assert not self.open
-        self.text = " ".join("".join(self.words).split())
-        ids = [attributes["id"] for _, attributes in self.found if "id" in attributes]
-        assert len(ids) == len(set(ids))
-        self.ids = dict(zip(ids, (one for one in self.found if "id" in one[1])))
-        labelled = {attributes.get("for") for tag, attributes in self.found if tag == "label"}
-        for tag, attributes in self.found:
-            if tag in ("input", "select", "textarea"):
-                assert attributes["id"] in labelled
-            if tag == "img":
-                assert attributes["alt"]
-            if tag == "th":
-                assert attributes["scope"]
-            assert not any(name.startswith("on") or name == "style" for name in attributes)
-            address = attributes.get("href", "")
-            assert address.startswith(("#", "/")) or not address, address
-            if address.startswith("#"):
-                assert address[1:] in ids, address
-
-    def handle_starttag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-        if tag in BLOCKS:
-            self.words.append(" ")
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-    def all(self, tag, **wanted):
-        return [
-            attributes
-            for name, attributes in self.found
-            if name == tag
-            and wanted.items() <= {k.replace("-", "_"): v for k, v in attributes.items()}.items()
-        ]
 
 
 def state_of(folder):
@@ -122,57 +55,6 @@ def test_every_page_of_a_run_is_whole_and_the_run_stays_as_it_is(made_run, pages
     for name in ("inspect.css", "inspect.js", "icon.svg"):
         assert browser.get(f"/static/{name}").status_code == 200
     assert state_of(made_run.folder.path) == before
-
-
-def test_a_pair_is_shown_with_every_box_its_phrase_and_what_its_terms_mean(made_run, pages):
-    (pair, *_), browser = made_run.pairs, pages(made_run.output)
-    query = next(query for query in made_run.queries if query.id == pair["query"])
-    page = Page(browser.get(f"/pair/{pair['id']}"))
-    assert pair["rejected"] == made_run.answers(query)[2]
-    assert pair["chosen"] in page.text and pair["rejected"] in page.text
-    boxes = {box["data-box"]: box for box in page.all("a") if "data-box" in box}
-    assert sum(box["data-kind"] == "truth" for box in boxes.values()) == len(query.truth)
-    exact = [one["data-xyxy"] for one in page.all("rect", **{"class": "exact"})]
-    for annotation in query.truth:
-        assert " ".join(str(float(value)) for value in annotation.box.xyxy) in exact
-    kinds = {box["data-kind"] for box in boxes.values()}
-    assert {name for name in page.ids if name.startswith("toggle-")} == {f"toggle-{kind}" for kind in kinds}
-    for key, box in boxes.items():
-        if box["data-kind"] in ("chosen", "rejected"):
-            phrase = page.ids[f"phrase-{key}"][1]
-            assert box["href"] == f"#phrase-{key}" and key in phrase["data-boxes"].split()
-            assert phrase["href"] == f"#{box['id']}"
-    assert "For each true box its best IoU" in page.text and "higher is better" in page.text
-    assert len(page.all("mark")) > 2  # chosen and rejected differ in coordinates and in what is named
-
-
-def test_a_pair_s_page_begins_without_the_boxes_before_and_after_repair(made_run, pages):
-    """They are twice as many; a query's page, which is about them, begins with all."""
-    pair, browser = made_run.pairs[-1], pages(made_run.output)
-    log = made_run.folder.log("scores")
-    loose = "cup [0.1, 0.1, 0.2, 0.2]"
-    log.write(
-        {**one, "candidates": [{**answer, "text": loose, "repaired": loose} for answer in one["candidates"]]}
-        for one in log.read().values()
-    )
-    seen = {}
-    for what, address in (("pair", f"/pair/{pair['id']}"), ("query", f"/query/{pair['query']}")):
-        ids = Page(browser.get(address)).ids
-        seen[what] = {
-            name.removeprefix("toggle-"): "checked" in one
-            for name, (_, one) in ids.items()
-            if name.startswith("toggle-")
-        }
-    assert seen["pair"]["said"] is seen["pair"]["repaired"] is False
-    assert seen["pair"]["truth"] and seen["pair"]["chosen"] and seen["pair"]["rejected"]
-    assert seen["query"] and all(seen["query"].values())
-
-
-def test_all_answers_of_a_skipped_query_with_its_reasons_explained(made_run, pages):
-    page = Page(pages(made_run.output).get(f"/query/{made_run.queries[-1].id}"))
-    assert "No pair: too_few_valid. Too few of its answers have a score" in page.text
-    assert page.text.count("no score, not chosen, not rejected: no_box. The answer gives no box.") == 2
-    assert len(page.all("article")) == 3 and "some things" in page.text
 
 
 def test_previous_and_next_go_through_what_is_chosen_in_its_order(made_run, pages):
@@ -427,36 +309,6 @@ def test_a_mark_is_refused_where_the_marks_cannot_be_read(made_run, pages):
     assert f"not marked: {marks}:1: is no mark" in Page(answer, 503).text and marks.read_text() == "torn"
 
 
-def test_a_recipe_of_several_pictures_shows_each_with_its_own_words(tiny_world, objects_csv, pages, tmp_path):
-    world, lab = tiny_world(spr=4), str(ROOT / "examples" / "lab_plugin" / "lab_spr.py")
-    load_file(lab)
-    try:
-        objects = objects_csv(world, tmp_path / "objects.csv")
-        config = SPRConfig(spr=True, spr_recipe="names", spr_annotations=objects, spr_plugin=[lab])
-        recipe, folder = find_recipe(config, None), Folder.under(tmp_path / "out")
-        bind(folder, settings_of(config, llava("pad").describe()), Changes({}, ()))
-        queries = recipe.queries(Source(None, f"{world}/images"))
-        log_queries(folder, recipe, queries, Counter(all_named=2))
-        for query in queries:
-            texts = [", ".join(query.truth), query.truth[0]]
-            rows = [{"id": f"{query.id}-{index}", "text": text} for index, text in enumerate(texts)]
-            (scores,) = judge_queries([query], [rows], recipe)
-            folder.log("scores").append(scores)
-            pair = make_pair(query, query.text, scores["candidates"], best_over_worst)
-            folder.log("pairs").append(asdict(pair))
-        browser = pages(tmp_path / "out", plugins=(lab,))
-        page = Page(browser.get(f"/pair/{pair.id}"))
-        assert len(page.all("img")) == 2 and "Share of the objects that are named." in page.text
-        assert "all_named 2 It names every object." in Page(browser.get("/")).text
-        for image in page.all("img"):
-            assert browser.get(image["src"]).headers["content-type"].startswith("image/")
-        query_page = Page(browser.get(f"/query/{query.id}"))
-        assert "not rejected: all_named. It names every object." in query_page.text
-        assert len(query_page.all("img")) == 2 * (1 + len(texts))
-    finally:
-        manager().unregister(name=lab)
-
-
 # --- a run that is not whole, or not only ours
 
 
@@ -519,25 +371,6 @@ def test_later_rounds_are_shown_with_the_first_as_they_come(made_run, pages, tmp
         assert "round 2" in Page(browser.get(f"/query/{query.id}")).text
 
 
-@pytest.mark.parametrize("stage", ["queries", "candidates", "scores", "pairs"])
-def test_damaged_logs_and_records_of_another_form_leave_the_rest_to_be_read(made_run, pages, stage):
-    log = made_run.folder.log(stage)
-    whole = list(log.read().values())
-    log.write([{"id": one["id"], "query": one.get("query", one["id"])} for one in whole[:2]] + whole[2:])
-    with open(log.path, "ab") as file:
-        file.write(b'{"id": "torn"}\n')
-    browser = pages(made_run.output)
-    index = Page(browser.get("/"))
-    assert "1 torn or damaged records are left out." in index.text
-    if stage != "candidates":
-        assert f"cannot read are shown in part, or not: 2 of {stage}" in index.text
-    for query in made_run.queries:
-        Page(browser.get(f"/query/{query.id}"))
-    for row in index.all("tr"):
-        if "data-pair" in row:
-            Page(browser.get(f"/pair/{row['data-pair']}"))
-
-
 @pytest.mark.parametrize(
     "number", [-7, math.nan, math.inf, 1e308, 10**400, "7", None], ids=lambda one: str(one)[:8]
 )
@@ -561,18 +394,6 @@ def test_numbers_that_no_run_of_ours_writes_leave_the_rest_to_be_read(made_run, 
         assert "chosen, S =" in Page(browser.get(f"/pair/{pair['id']}")).text
 
 
-@pytest.mark.parametrize("stage", ["queries", "candidates", "scores"])
-def test_a_log_that_is_gone_leaves_the_rest_to_be_read(made_run, pages, stage):
-    made_run.folder.log(stage).path.unlink()
-    browser = pages(made_run.output)
-    for row in Page(browser.get("/")).all("tr"):
-        if "data-pair" in row:
-            page = Page(browser.get(f"/pair/{row['data-pair']}"))
-            assert "chosen, S =" in page.text
-        if "data-query" in row:
-            Page(browser.get(f"/query/{row['data-query']}"))
-
-
 def test_a_newer_run_shows_what_is_known_of_it(made_run, pages):
     manifest = json.loads(made_run.folder.manifest.read_text())
     write_json(made_run.folder.manifest, {**manifest, "layout": LAYOUT + 1, "version": "9.9"})
@@ -581,62 +402,9 @@ def test_a_newer_run_shows_what_is_known_of_it(made_run, pages):
     assert "chosen" in Page(pages(made_run.output).get(f"/pair/{pair['id']}")).text
 
 
-def test_without_its_plugin_a_run_shows_its_texts_and_says_what_is_missing(made_run, pages):
-    manifest = json.loads(made_run.folder.manifest.read_text())
-    for change, says in (
-        ({"box": {"family": "lab", "aspect": None}}, "No installed plugin knows the box format lab"),
-        ({"spr_recipe": ["lab"]}, "No plugin here has the recipe lab"),
-    ):
-        write_json(made_run.folder.manifest, {**manifest, "config": {**manifest["config"], **change}})
-        browser = pages(made_run.output)
-        for pair in made_run.pairs:
-            for address in (f"/pair/{pair['id']}", f"/query/{pair['query']}"):
-                page = Page(browser.get(address))
-                assert says in page.text and unescape(pair["rejected"]) in page.text
-                assert not [box for box in page.all("a") if box.get("data-kind") == "rejected"]
-
-
 def test_what_failed_is_said_on_the_list(made_run, pages):
     write_json(made_run.folder.failed, {"stage": "dpo", "error": "no room\nleft", "rank": 0, "time": "now"})
     assert "The run failed in dpo: no room\\nleft" in Page(pages(made_run.output).get("/")).text
-
-
-def test_a_detector_s_boxes_are_told_from_the_annotations(made_run, pages):
-    """They stand behind the annotations in the truth of the scores."""
-    log = made_run.folder.log("scores")
-    added = Box(5, 6, 70, 80, made_run.queries[0].region.space).xyxy
-    log.write({**record, "truth": [*record["truth"], added]} for record in log.read().values())
-    page = Page(pages(made_run.output).get(f"/query/{made_run.queries[0].id}"))
-    kinds = [box["data-kind"] for box in page.all("a") if "data-kind" in box]
-    assert "toggle-detector" in page.ids and kinds.count("detector") == 4
-    assert kinds.count("truth") == 4 * len(made_run.queries[0].truth)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"terms": {"s_loc": "much"}},
-        {"terms": 7},
-        {"score": "high"},
-        {"text": None},
-        {"text": ["a"], "repaired": {}},
-        {"reason": 7, "not_choosable": ["x"]},
-    ],
-)
-def test_records_that_hold_anything_are_a_page_all_the_same(made_run, pages, change):
-    """Their checksums are right: whoever sent the folder may have made them."""
-    log = made_run.folder.log("scores")
-    log.write(
-        {**record, "candidates": [{**one, **change} for one in record["candidates"]]}
-        for record in log.read().values()
-    )
-    browser = pages(made_run.output)
-    assert "queries" in Page(browser.get("/")).text
-    for pair in made_run.pairs:
-        for address in (f"/pair/{pair['id']}", f"/query/{pair['query']}"):
-            response = browser.get(address)
-            page = Page(response, response.status_code)
-            assert response.status_code == 200 or "none that this version can show" in page.text
 
 
 @pytest.mark.parametrize("small", ["", "?small"])

@@ -14,9 +14,8 @@ from spr_plugin.files import read_json
 from spr_plugin.plugins import manager
 from spr_plugin.runs.layout import LAYOUT
 from spr_plugin.tools.examination import LOOKS, examination
-
-from . import make_vlm
-from .launch import TINY
+from tests.hosts import make_vlm
+from tests.hosts.launch import TINY
 
 # Each loads a model and is asked about it as a training is: a second or two.
 pytestmark = pytest.mark.slow

@@ -15,8 +15,9 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
 from spr_plugin import follow
+from spr_plugin.config import SPRConfig
 from spr_plugin.dpo import choose_trainable, improve
-from spr_plugin.dpo.trainer import check_workers
+from spr_plugin.dpo.trainer import check_settings, check_workers
 from spr_plugin.errors import UserError
 from spr_plugin.files import read_json
 from spr_plugin.plugins import load_file, manager
@@ -438,6 +439,28 @@ def test_a_whole_command(random_llava, tmp_path):
     )
     exit = read_json(tmp_path / "out" / "spr" / "exit.json")
     assert exit["weights"] == weights.digests(trainer.model, sorted(weights.trainable(trainer.model)))
+
+
+# --- before anything trains ---------------------------------------------------------------------------------
+
+
+REFUSED = {
+    "lr_scheduler_type: zigzag": "zigzag",
+    "lr_scheduler_type: cosine_with_min_lr": "min_lr",
+    "lr_scheduler_type: reduce_lr_on_plateau": "reduce_lr_on_plateau",
+    "lr_scheduler_kwargs: {cycles: 2}": "cycles",
+    "report_to: [wandb_of_tomorrow]": "report_to wandb_of_tomorrow",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_settings_that_would_be_refused_later(tmp_path, text):
+    file = tmp_path / "dpo.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as caught:
+        check_settings(SPRConfig(spr=True, spr_dpo_config=str(file)))
+    line = str(caught.value)
+    assert line.startswith(f"--spr_dpo_config {file}: ") and REFUSED[text] in line and "\n" not in line
 
 
 # --- data loader workers ------------------------------------------------------------------------------------
