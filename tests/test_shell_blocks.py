@@ -29,7 +29,7 @@ BLOCKS = [
 ]
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 # Programs of others: what of ours is in their words is checked.
-OTHERS = {"git", "cd", "pip", "deepspeed", "torchrun", "vllm", "srun", "pre-commit"}
+OTHERS = {"git", "cd", "ln", "pip", "deepspeed", "torchrun", "vllm", "srun", "pre-commit"}
 
 
 def commands_of(block: str) -> list[list[str]]:
