@@ -322,6 +322,12 @@ def unreadable_note(folder):
     (folder.path / "candidates" / "begun.json").chmod(0)
 
 
+def a_pipe(folder):
+    """Which nobody writes to: whoever opened it would wait."""
+    folder.path.mkdir()
+    os.mkfifo(folder.manifest)
+
+
 BAD = {
     empty: "no SPR run here",
     foreign: "written by no run of ours",
@@ -329,6 +335,7 @@ BAD = {
     older: f"by spr-plugin 0.0.1 in layout {LAYOUT - 1}",
     strange: "holds what this version cannot read",
     a_file: "no SPR run here",
+    a_pipe: "/run/manifest.json cannot be read (not a regular file)",
     unreadable: "/run may not be read (Permission denied)",
     unreadable_log: "/run/candidates may not be read (Permission denied)",
     unreadable_manifest: "/run/manifest.json may not be read (Permission denied)",
