@@ -27,7 +27,7 @@ PYTHONS ?= 3.10 3.13
 # transformers 4.37.2 has no build for later Pythons.
 HAS_LEGACY = $(shell $(VENV)/bin/python -c 'import sys; print("yes" if sys.version_info < (3, 13) else "")')
 # Evaluated where something is installed. In words that Python 2 knows.
-NOT_OURS = $(shell $(PYTHON) -c 'import sys; print("" if (3, 10) <= sys.version_info[:2] <= (3, 13) else sys.version.split()[0])' 2>&1)
+NOT_OURS = $(shell { $(PYTHON) -c 'import sys; print("" if (3, 10) <= sys.version_info[:2] <= (3, 13) else sys.version.split()[0])' || echo no Python that starts; } 2>/dev/null)
 REFUSE_OTHER = $(if $(NOT_OURS),$(error this needs Python 3.10 to 3.13, and $(PYTHON) is $(NOT_OURS): make … PYTHON=python3.11))
 # Two workers; a file's tests share its fixtures, so that they stay on one worker.
 PYTEST_ARGS ?= -n 2 --dist loadfile -q

@@ -109,7 +109,7 @@ def read_metrics(results_file: Path, task: str) -> dict[str, float]:
 def _require_checkpoint(checkpoint: Path) -> None:
     if importlib.util.find_spec("lmms_eval") is None:
         raise UserError(
-            "lmms-eval is not installed: pip install --no-deps lmms-eval, and the extra spr-plugin[eval]"
+            "lmms-eval is not installed: pip install --no-deps lmms-eval && pip install 'spr-plugin[eval]'"
         )
     if not (checkpoint / "config.json").is_file():
         raise UserError(f"{checkpoint}: is not a checkpoint, it has no config.json")

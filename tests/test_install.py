@@ -151,6 +151,9 @@ def test_install_use_and_uninstall(kind, wheel, checkout, environment, tmp_path)
         "True",
     ]
     assert "Usage" in call(python.parent / "spr", "--help", cwd=tmp_path)
+    more = [sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "spr-plugin[report]"]
+    told = call(*more, cwd=tmp_path)  # what our lines tell people: it needs no index that has us
+    assert "already satisfied: jinja2" in told and BOOT_FILES < ours(site)
     uninstall(python, tmp_path)
     assert ours(site) == set()
     assert call(python, "-c", "print('quiet')", "--spr", cwd=tmp_path).strip() == "quiet"

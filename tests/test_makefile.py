@@ -49,6 +49,14 @@ def test_a_python_that_nothing_is_tested_on_is_refused_too(tmp_path):
     assert f"needs Python 3.10 to 3.13, and {newer} is 3.14.0: make" in line
 
 
+@pytest.mark.parametrize("python", ["no-such-python", "/etc"])
+def test_what_is_no_python_is_refused_too(python, tmp_path):
+    done = make("demo", python, tmp_path / "none")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and not done.stdout
+    assert f"needs Python 3.10 to 3.13, and {python} is no Python that starts: make" in line
+
+
 @pytest.mark.parametrize("target", ["demo", "docs"])
 def test_this_python_is_taken(target, tmp_path):
     done = make(target, sys.executable, tmp_path / "none")
@@ -67,6 +75,7 @@ def test_metadata_and_makefile_promise_the_same_pythons():
     oldest, newest = named[0], named[-1]
     (major, least), (_, most) = oldest.split("."), newest.split(".")
     promised = f"python_requires = >={oldest}, <{major}.{int(most) + 1}\n"
+    assert named == [f"{major}.{minor}" for minor in range(int(least), int(most) + 1)]
     assert promised in metadata and f"PYTHONS ?= {oldest} {newest}\n" in makefile
     assert f"({major}, {least}) <= sys.version_info[:2] <= ({major}, {most})" in makefile
     for page in ("README.md", "docs/quick-start.md"):

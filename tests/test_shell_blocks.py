@@ -2,6 +2,7 @@
 command in it is one that its program understands.
 """
 
+import contextlib
 import itertools
 import os
 import re
@@ -28,7 +29,7 @@ BLOCKS = [
 ]
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 # Programs of others: what of ours is in their words is checked.
-OTHERS = {"git", "cd", "pip", "deepspeed", "torchrun", "vllm", "srun", "pre-commit"}
+OTHERS = {"git", "cd", "ln", "pip", "deepspeed", "torchrun", "vllm", "srun", "pre-commit"}
 
 
 def commands_of(block: str) -> list[list[str]]:
@@ -90,19 +91,63 @@ def test_its_program_understands_every_command(block):
     "marker, block", [pytest.param(marker, block, id=name) for name, marker, block in BLOCKS]
 )
 def test_it_says_what_runs_it(marker, block):
-    tests = re.fullmatch(r"needs weights|run by ([\w./, ]+)", marker)
-    assert tests, "above the block: <!-- run by FILE, FILE --> or <!-- needs weights -->"
-    if tests[1]:
-        text = "".join((ROOT / name).read_text() for name in tests[1].split(", "))
-        assert set(filter(None, map(known_by, commands_of(block)))) <= set(re.findall(r"[\w-]+", text))
+    refuse_untold(marker, block)
 
 
-def known_by(words: list[str]) -> str:
-    """The word by which a test that runs this command can be told."""
+def refuse_untold(marker: str, block: str) -> None:
+    """AssertionError for a block that the files above it do not run: each of its commands' words by which
+    one can be told must stand in them.
+    """
+    told = re.fullmatch(r"needs weights|run by ([\w./, ]+)", marker)
+    assert told, "above the block: <!-- run by FILE, FILE --> or <!-- needs weights -->"
+    if told[1]:
+        files = told[1].split(", ")
+        assert all(name in RUNNERS or name.startswith("tests/") for name in files), f"{files}: no tests"
+        text = "".join((ROOT / name).read_text() for name in files)
+        known = {plain(word) for word in re.findall(r"[\w-]+", text)}
+        wanted = set().union(*map(told_by, commands_of(block))) or set(re.findall("_SPR_COMPLETE", block))
+        assert wanted and wanted <= known, f"{files}: nothing of {sorted(wanted - known)}"
+
+
+RUNNERS = (".ci/run", ".github/workflows/tests.yml", "Makefile")
+
+
+def plain(word: str) -> str:
+    """A flag as a Python name."""
+    return word.lstrip("-").replace("-", "_")
+
+
+def told_by(words: list[str]) -> set[str]:
+    """By what a test that runs this command can be told: its flags, what `spr`, `make` and `pip` are to do,
+    lmms-eval's model, and Python's file.
+    """
     program, *rest = words
+    told = {plain(word.split("=")[0]) for word in rest if word.startswith("--") and word != "--"}
     if program == "lmms-eval":
-        return dict(itertools.pairwise(rest))["--model"]
-    return rest[0] if program in ("spr", "make", "pip") else ""
+        told.add(dict(itertools.pairwise(rest))["--model"])
+    elif program in ("spr", "make", "pip"):
+        told.add(rest[0])
+    elif program.endswith("python"):
+        told.add(Path(rest[0]).stem if rest[0] != "-m" else rest[1])
+    return told
+
+
+@pytest.mark.parametrize(
+    "marker, line, error",
+    [
+        ("run by tests/hosts/test_several.py", "deepspeed train.py --spr --spr_recipe spr", ""),
+        ("run by setup.cfg", "deepspeed train.py --deepspeed zero2.json", "no tests"),
+        ("run by tests/hosts/test_several.py", "deepspeed train.py --spr --nonsense 3", "nonsense"),
+        ("run by tests/test_ids.py", "torchrun train.py --spr --spr_recipe spr", "spr_recipe"),
+        ("run by tests/test_ids.py", "spr status OUTPUT_DIR", "status"),
+        ("run by tests/test_ids.py", "python examples/convert.py", "convert"),
+        ("run by tests/test_ids.py", "torchrun train.py", "nothing"),
+        ("seen by tests/test_ids.py", "torchrun train.py", "above the block"),
+    ],
+)
+def test_a_marker_that_names_what_runs_no_such_thing_is_seen(marker, line, error):
+    with pytest.raises(AssertionError, match=error) if error else contextlib.nullcontext():
+        refuse_untold(marker, line)
 
 
 def test_every_block_has_a_language():

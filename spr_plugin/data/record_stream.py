@@ -5,6 +5,7 @@ is in memory than a few megabytes, or its longest record.
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Callable, Iterator
 
@@ -78,10 +79,10 @@ class RecordStream:
                 ):  # "1" at the end of the text may be the beginning of "1.5" or "1e-5"
                     break
             except RecursionError:
-                raise self._broken("nested too deep") from None
+                raise self._broken("it is nested too deep") from None
             except (StopIteration, ValueError) as error:
                 if self.ended or len(self.text) - self.at > LONGEST_RECORD:
-                    raise self._broken(error) from None
+                    raise self._broken(*_why(error)) from None
             self._more()
         start, raw = self.base + self.at, self.text[self.at : end]
         self.at = end
@@ -132,5 +133,18 @@ class RecordStream:
         self.base += self.at
         self.text, self.at, self.ended = rest + read.decode("latin-1"), 0, not read
 
-    def _broken(self, why) -> UserError:
-        return UserError(f"--spr_annotations {self.file}: not JSON (near byte {self.base + self.at}: {why})")
+    def _broken(self, why: str, at: int | None = None) -> UserError:
+        """What is wrong at the place ``at`` of the text, or at this one."""
+        at = self.at if at is None else at
+        if self.ended and not self.text[at:].strip():
+            why = "the file ends there"
+        return UserError(f"--spr_annotations {self.file}: not JSON (near byte {self.base + at}: {why})")
+
+
+def _why(error: StopIteration | ValueError) -> tuple[str, int | None]:
+    """What JSON's reader found, in words, and where in the text; it counts from the text's begin."""
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg.removesuffix(" starting at"), error.pos
+    if isinstance(error, StopIteration):
+        return "a value expected", error.value
+    return str(error), None

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from spr_plugin.errors import UserError
 from spr_plugin.lines import one_line
 
-CHECKS = "checks.json"  # in the doctor's folder, what a command's process has found so far
+# In the doctor's folder: what a command's process has found so far, and what it drew.
+CHECKS, PICTURE = "checks.json", "boxes-{}.png"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from spr_plugin.files import disk_errors, read_json, remove
 from spr_plugin.flags import asked
 from spr_plugin.lines import say
 from spr_plugin.outputs import refuse_unwritable
-from spr_plugin.tools.checks import CHECKS, Check, as_lines, as_plain
+from spr_plugin.tools.checks import CHECKS, PICTURE, Check, as_lines, as_plain
 from spr_plugin.tools.last_words import last_words
 
 OUTPUT = "output.txt"
@@ -57,7 +57,7 @@ def _of_command(command: Sequence[str], out: str | None) -> list[Check]:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **settings}
     _refuse(words, environment)
     folder = _folder(out)
-    remove(folder / CHECKS)
+    _clear(folder)
     say(f"doctor: {words[0]} runs up to its train(); what it prints is in {folder / OUTPUT}")
     start = time.monotonic()
     code = _run([*words, "--spr_doctor", str(folder)], environment, folder / OUTPUT)
@@ -65,6 +65,15 @@ def _of_command(command: Sequence[str], out: str | None) -> list[Check]:
     made = read_json(folder / CHECKS) or {"checks": []}
     checks = [Check(**check) for check in made["checks"]]
     return [_ended(code, bool(checks), seconds, folder / OUTPUT), *checks]
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier command left in ``--out`` and this one might not write over."""
+    remove(folder / CHECKS)
+    drawn = re.compile(re.escape(PICTURE).replace(r"\{\}", r"\d+"))
+    for path in folder.iterdir():
+        if drawn.fullmatch(path.name):
+            remove(path)
 
 
 def _folder(out: str | None) -> Path:

@@ -134,7 +134,7 @@ def _host(seen: Seen) -> str:
     if not (seen.config.spr_only or dpo.trains_language_model(host)):
         raise UserError(
             "the first train() of this command moves nothing of the language model; the SPR stage would"
-            " follow a later one, which doctor does not come to"
+            " follow a later one, which doctor does not come to: put the command that trains it behind --"
         )
     seen.host = host
     form = host.box_format.describe()
@@ -270,7 +270,7 @@ LOOKS = (
         "host",
         _host,
         (),
-        "add --spr to the script that trains the language model, or write a host (docs/write-a-host.md)",
+        "change what the line names; only a script that no host knows needs one (docs/write-a-host.md)",
     ),
     Look(
         "settings", _settings, ("host",), "change the flag that the line names; docs/flags.md lists them all"
@@ -281,12 +281,7 @@ LOOKS = (
         ("first",),
         "take an --output_dir with room, on a disk that all ranks share, or --spr_overwrite for this one",
     ),
-    Look(
-        "data",
-        _data,
-        ("layout",),
-        "mend the file that the line names, or take other --spr_annotations and --spr_image_folder",
-    ),
+    Look("data", _data, ("layout",), "mend the file or change the flag that the line names"),
     Look(
         "rehearsal",
         _rehearsal,
@@ -303,7 +298,8 @@ LOOKS = (
         "boxes",
         _boxes,
         ("start",),
-        "take the --spr_box_format that the model was trained with, and look at the pictures",
+        "look at the pictures, and take the --spr_box_format that the model was trained with; a picture that"
+        " cannot be opened is to be mended",
     ),
     Look(
         "trial",

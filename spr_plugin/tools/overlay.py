@@ -19,6 +19,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.formats import BoxFormat
 from spr_plugin.recipes.base import Query, Recipe
 from spr_plugin.recipes.spr.regions import RegionQuery
+from spr_plugin.tools.checks import PICTURE
 from spr_plugin.training.host import IGNORED, Host
 
 BOXES = 8
@@ -88,8 +89,10 @@ def overlay(host: Host, recipe: Recipe, queries: Iterable[Query], folder: Path) 
     pictures = list({one.picture.path: one.picture for one in returned}.values())
     for number, picture in enumerate(pictures, 1):
         own = [one for one in returned if one.picture is picture]
-        compared(picture, own).save(folder / f"boxes-{number}.png")
-    where = f"drawn in {folder}/boxes-1.png to {len(pictures)}: look whether they lie on their objects"
+        compared(picture, own).save(folder / PICTURE.format(number))
+    where = (
+        f"drawn in {folder / PICTURE.format(1)} to {len(pictures)}: look whether they lie on their objects"
+    )
     wrong = [one for one in returned if _is_lost(one, host.box_format)]
     if wrong:
         lost = f"{len(wrong)} of {len(returned)} boxes do not come back as they were"

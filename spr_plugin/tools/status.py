@@ -21,12 +21,13 @@ from spr_plugin.lines import one_line
 from spr_plugin.pairing import untrained
 from spr_plugin.progress import listed
 from spr_plugin.runs import SavedRun
-from spr_plugin.runs.layout import Folder
+from spr_plugin.runs.layout import LAYOUT, Folder
 from spr_plugin.runs.log import BEGUN, counts_in
 from spr_plugin.runs.reading import strange_errors
 from spr_plugin.runs.steps import probes_of
 
 SECONDS_BETWEEN_LOOKS = 5
+SECONDS_APART = 10  # a file server's clock, and the counting of long logs
 # Log → what one of its records is about, in the order in which they are filled.
 LOGS = {
     "queries": "queries",
@@ -117,11 +118,12 @@ def log_of(folder: Folder, name: str, now: float) -> Status | None:
     if not lines and begun is None:
         return None
     was = begun["lines"] if begun else {}
+    since = begun["time"] if begun and not is_copied(directory / BEGUN, begun["time"]) else None
     ranks = []
     for file, count in lines.items():
         written = (directory / file).stat().st_mtime
         new = count - was.get(file, 0)
-        rate = rate_of(new, begun["time"], written) if begun else None
+        rate = None if since is None else rate_of(new, since, written)
         ranks.append(
             {"rank": int(file[5:-6]), "done": count, "rate": rate, "seconds_ago": max(0.0, now - written)}
         )
@@ -152,8 +154,13 @@ def stage_status(stage: str, unit: str, done: int, total: int, rate: float | Non
 
 
 def rate_of(new: int, start: float, end: float) -> float | None:
-    """Per second; None where nothing came yet, or a copy of the folder has other times."""
+    """Per second; None where nothing came yet."""
     return new / (end - start) if new > 0 and end > start else None
+
+
+def is_copied(note: Path, written: float) -> bool:
+    """Whether the file of a note that was written then has another time: those of the logs are as new."""
+    return abs(note.stat().st_mtime - written) > SECONDS_APART
 
 
 def begin_of(directory: Path) -> Mapping[str, Any] | None:
@@ -179,12 +186,17 @@ def what_next(run: SavedRun, state: str, last: Status) -> str:
     folder, stages = run.folder.whole, {stage["stage"]: stage for stage in last["stages"]}
     if state == "running":
         return "it is running: the same command would be refused until that ends"
+    if run.layout != LAYOUT:
+        return f"nothing with this version, of layout {LAYOUT}: spr-plugin {run.version} goes on with it"
     if run.is_sampling:
         done = state == "finished"
         return "nothing: all answers are there" if done else f"go on with {left_of(stages, 'candidates')}"
     if state == "finished":
         return "read the improved weights from spr/policy, for the host to save; nothing is trained"
-    host = "read the host's training from spr/entry"
+    if is_without_pairs(last, stages):
+        return "end again, since no preference pair is left: change the settings that left them out"
+    mended = "once the last error is mended, " if state == "failed" else ""
+    host = f"{mended}read the host's training from spr/entry"
     if not has_entry(folder):
         return "begin with the host's part, its training unless --spr_only is given, and then ask for answers"
     if last["improved"]:
@@ -194,6 +206,14 @@ def what_next(run: SavedRun, state: str, last: Status) -> str:
         where = f"from checkpoint-{kept}" if kept else "from its first step"
         return f"{host} and go on with the DPO stage {where} of {stages['dpo']['total']}"
     return f"{host} and go on with {left_of(stages, last['stage'])}"
+
+
+def is_without_pairs(last: Status, stages: Mapping[str, Status]) -> bool:
+    """Whether all queries were looked at, and no pair of theirs may train."""
+    pairs = stages.get("pairs")
+    if pairs is None or pairs["done"] < pairs["total"]:
+        return False
+    return last["pairs"]["made"] == last["skips"].get("pairs", {}).get("marked", 0)
 
 
 def has_entry(folder: Folder) -> bool:
@@ -229,7 +249,7 @@ def lines_of(status: Status) -> list[str]:
         if not one["stages"]:
             lines.append("  nothing is there yet")
         for stage in one["stages"]:
-            lines += stage_lines(stage, stage["stage"] == one["stage"])
+            lines += stage_lines(stage, stage["stage"] == one["stage"], status["state"] == "running")
         if one["pairs"]:
             lines.append(pairs_line(one["pairs"]))
         if one["stage"] == HOST:
@@ -254,9 +274,9 @@ def pairs_line(pairs: Status) -> str:
     return f"  pairs made: {pairs['made']}, of which {pairs['train']} train{left}"
 
 
-def stage_lines(stage: Status, current: bool) -> list[str]:
+def stage_lines(stage: Status, current: bool, running: bool) -> list[str]:
     rate = per_second(stage["rate"])
-    left = f", {duration(stage['seconds_left'])} left" if stage["seconds_left"] else ""
+    left = f", {duration(stage['seconds_left'])} left" if running and stage["seconds_left"] else ""
     torn = f" ({stage['damaged']} damaged lines)" if stage.get("damaged") else ""
     lines = [f"  {stage['stage']:<11}{stage['done']} of {stage['total']} {stage['unit']}{rate}{left}{torn}"]
     if current and "seconds_ago" in stage:

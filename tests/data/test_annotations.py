@@ -250,6 +250,23 @@ def test_files_that_are_no_json_or_absent_are_refused(folder):
         read(str(folder / "gone.json"), folder)
 
 
+@pytest.mark.parametrize(
+    "content, why",
+    [
+        ('{"images": [{"id": 1, "file_name": ', "near byte 35: the file ends there"),
+        ('{"images": [{"id": 1},', "near byte 22: the file ends there"),
+        ('{"images": [{"id": 1, "fi', "near byte 22: Unterminated string"),
+        ('{"images": [{"id": 1, "width": x}]}', "near byte 31: a value expected"),
+        ('{"images": [{"id": 1 "width": 2}]}', "near byte 21: Expecting ',' delimiter"),
+    ],
+)
+def test_where_a_file_is_no_json_and_why_is_said_in_words(folder, content, why):
+    (folder / "broken.json").write_text(content)
+    with pytest.raises(UserError) as refused:
+        read(str(folder / "broken.json"), folder)
+    assert str(refused.value).endswith(f"broken.json: not JSON ({why})")
+
+
 def test_the_hook_reads_coco(folder):
     file = coco(
         folder,

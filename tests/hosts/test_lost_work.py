@@ -8,6 +8,7 @@ import pytest
 
 from spr_plugin.files import read_json
 from spr_plugin.runs.log import Log
+from spr_plugin.tools.status import read_status
 from spr_plugin.training.weights import tensor_hash
 
 from . import make_vlm
@@ -111,6 +112,7 @@ def test_spr_only_has_no_training_to_save(world, tmp_path):
     *_, last = printed.strip().splitlines()
     assert last.startswith("spr: error: no preference pair is left") and not list(out.glob("*.safetensors"))
     assert read_json(out / "spr" / "failed.json")["stage"] == "pairs"
+    assert read_status(out)["next"].startswith("end again, since no preference pair is left")
 
 
 @pytest.fixture(scope="module")

@@ -181,3 +181,12 @@ def test_a_real_llava_command(tiny_world, tmp_path, monkeypatch):
     assert not (tmp_path / "doctor" / "trial").exists()
     assert "train_runtime" not in (tmp_path / "doctor" / "output.txt").read_text()
     assert os.listdir(tmp_path) == ["doctor"]
+
+
+def test_what_an_earlier_command_left_is_not_taken_for_this_one_s(tmp_path):
+    """Checks and drawn boxes go; what is not the doctor's stays."""
+    for name in ("checks.json", "boxes-1.png", "boxes-12.png", "boxes-mine.png", "boxes-1.png.txt"):
+        (tmp_path / name).write_text("{}")
+    checks = doctor("--out", tmp_path, "--", "true", "--spr", code=1)
+    assert list(checks) == ["command"]
+    assert {path.name for path in tmp_path.iterdir()} == {"output.txt", "boxes-mine.png", "boxes-1.png.txt"}

@@ -192,3 +192,10 @@ def test_a_folder_that_no_run_of_ours_made(look):
     checks = look()
     assert refused(checks) == ["output_dir"] and "manifest.json" in checks["output_dir"].detail
     assert list(checks) == ["host", "settings", "output_dir"]
+
+
+def test_what_to_do_is_the_flag_s_where_a_flag_is_wrong(look):
+    """Not to write a host: there is one."""
+    check = look(spr_box_format="qwen2")["host"]
+    assert not check.ok and check.detail.startswith("--spr_box_format qwen2: no such family; built in are ")
+    assert check.fix.startswith("change what the line names; only a script that no host knows needs one")

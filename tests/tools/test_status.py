@@ -87,6 +87,19 @@ def failed(path) -> Folder:
     return folder
 
 
+def without_pairs(path) -> Folder:
+    """No query gave a pair that may train: one is marked, three have none."""
+    folder = answering(path)
+    folder.log("candidates").append(*({"id": f"c{n}"} for n in range(5, 8)))
+    note_begin(folder.path / "pairs", 4, 0)
+    folder.log("pairs").append({"id": "p"}, *({"id": str(n), "skip": "small_gap"} for n in range(3)))
+    manifest = json.loads(folder.manifest.read_text())
+    manifest["config"]["spr_exclude_pairs"] = {"path": "marks", "pairs": ["p"]}
+    write_json(folder.manifest, manifest)
+    write_json(folder.failed, {"stage": "pairs", "error": "no pair is left", "rank": 0, "time": "now"})
+    return folder
+
+
 def finished(path) -> Folder:
     folder = training(path)
     write_json(folder.policy / "index.json", {})
@@ -113,7 +126,12 @@ STATES = {
     bound: ("stopped", "host training", "begin with the host's part"),
     answering: ("stopped", "candidates", "go on with candidates: 3 of 8 answers are left"),
     training: ("stopped", "dpo", "go on with the DPO stage from checkpoint-20 of 40"),
-    failed: ("failed", "dpo", "go on with the DPO stage from checkpoint-20 of 40"),
+    failed: (
+        "failed",
+        "dpo",
+        "once the last error is mended, read the host's training from spr/entry and go on",
+    ),
+    without_pairs: ("failed", "pairs", "end again, since no preference pair is left"),
     finished: ("finished", "dpo", "read the improved weights"),
     second_round: ("stopped", "candidates", "go on with candidates: 3 of 8 answers are left"),
     sampled: ("finished", "candidates", "nothing: all answers are there"),
@@ -140,6 +158,7 @@ def test_ranks_rates_and_time_left_are_those_of_the_process_that_went_on(tmp_pat
         os.utime(folder.log("candidates", rank).path, (1010.0 - age, 1010.0 - age))
     begun = json.loads((folder.path / "candidates" / "begun.json").read_text())
     write_json(folder.path / "candidates" / "begun.json", begun | {"time": 1000.0})
+    os.utime(folder.path / "candidates" / "begun.json", (1000.0, 1000.0))
     (stage,) = [one for one in look_at(folder, 1010.0)["stages"] if one["stage"] == "candidates"]
     assert (stage["done"], stage["total"]) == (5, 8)
     assert stage["rate"] == pytest.approx(3 / 6 + 1 / 9)
@@ -150,11 +169,20 @@ def test_ranks_rates_and_time_left_are_those_of_the_process_that_went_on(tmp_pat
     ]
 
 
+def test_a_copy_whose_files_are_all_new_has_no_rate(tmp_path):
+    folder = answering(tmp_path / "run")
+    for path in (folder.path / "candidates").iterdir():
+        os.utime(path, (2000.0, 2000.0))  # as `cp -r` would leave them
+    (stage,) = [one for one in look_at(folder, 2010.0)["stages"] if one["stage"] == "candidates"]
+    assert (stage["done"], stage["rate"], stage["seconds_left"]) == (5, None, None)
+    assert [rank["rate"] for rank in stage["ranks"]] == [None, None]
+
+
 def look_at(folder, now):
     return status_of(runs.open(folder.path), now)["rounds"][-1]
 
 
-def test_steps_skips_probe_and_error(tmp_path):
+def test_steps_skips_probe_and_error(tmp_path, monkeypatch):
     found = look_at(failed(tmp_path), 1050.0)
     assert found["skips"] == {
         "queries": {"missing_image": 2}, "scores": {"no_box": 4}, "pairs": {"none_worse": 3}
@@ -166,7 +194,10 @@ def test_steps_skips_probe_and_error(tmp_path):
     said = "\n".join(lines_of(read_status(tmp_path)))
     assert "last error (dpo, rank 1, now): no\\x1b[2J room" in said
     assert "left out of scores: no_box 4" in said and "last probe: step 30, s_loc 0.3" in said
-    assert "dpo        30 of 40 steps, 0.5/s, 20 s left" in said
+    (line,) = [line for line in said.splitlines() if line.startswith("  dpo ")]
+    assert line == "  dpo        30 of 40 steps, 0.5/s"  # nobody takes the rest
+    monkeypatch.setattr(runs.SavedRun, "owner", "process 7")
+    assert f"{line}, 20 s left" in lines_of(read_status(tmp_path))
 
 
 def test_other_records_of_a_log_that_many_runs_share_are_not_counted(tmp_path):
@@ -291,6 +322,12 @@ def unreadable_note(folder):
     (folder.path / "candidates" / "begun.json").chmod(0)
 
 
+def a_pipe(folder):
+    """Which nobody writes to: whoever opened it would wait."""
+    folder.path.mkdir()
+    os.mkfifo(folder.manifest)
+
+
 BAD = {
     empty: "no SPR run here",
     foreign: "written by no run of ours",
@@ -298,6 +335,7 @@ BAD = {
     older: f"by spr-plugin 0.0.1 in layout {LAYOUT - 1}",
     strange: "holds what this version cannot read",
     a_file: "no SPR run here",
+    a_pipe: "/run/manifest.json cannot be read (not a regular file)",
     unreadable: "/run may not be read (Permission denied)",
     unreadable_log: "/run/candidates may not be read (Permission denied)",
     unreadable_manifest: "/run/manifest.json may not be read (Permission denied)",
@@ -324,13 +362,22 @@ def test_what_cannot_be_shown_is_one_clear_line(tmp_path, make, monkeypatch, cap
     assert line.startswith("spr: error: ") and BAD[make] in line and str(folder.path) in line
 
 
-def test_a_newer_run_is_said_to_be_one_and_what_is_known_of_it_shown(tmp_path, capsys):
-    folder = answering(tmp_path)
+@pytest.mark.parametrize("make", [answering, finished, sampled])
+def test_a_newer_run_is_said_to_be_one_and_what_is_known_of_it_shown(tmp_path, capsys, make):
+    folder = make(tmp_path)
     manifest = json.loads(folder.manifest.read_text())
     write_json(folder.manifest, manifest | {"layout": LAYOUT + 1, "version": "9.1"})
-    assert read_status(tmp_path)["stage"] == "candidates"
+    found = read_status(tmp_path)
+    assert found["stage"] == ("dpo" if make is finished else "candidates")
+    assert found["next"] == f"nothing with this version, of layout {LAYOUT}: spr-plugin 9.1 goes on with it"
     (line,) = capsys.readouterr().err.splitlines()
     assert "newer than this one's" in line
+
+
+def test_a_query_that_is_not_looked_at_yet_may_still_give_a_pair(tmp_path):
+    folder = without_pairs(tmp_path)
+    note_begin(folder.path / "pairs", 5, 4)
+    assert "go on with pairs: 1 of 5 queries are left" in read_status(tmp_path)["next"]
 
 
 def test_watching_ends_with_the_run(tmp_path, monkeypatch, lock_held):
