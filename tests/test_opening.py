@@ -3,11 +3,13 @@ then; the mended command runs."""
 
 import dataclasses
 import json
+import random
 import re
 import socket
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -383,3 +385,11 @@ def test_candidates_of_the_folder_that_is_to_be_deleted(begin, tmp_path):
         spr_candidates=str(spr), spr_overwrite=True
     )
     assert (spr / "manifest.json").exists()
+
+
+def test_the_host_s_training_draws_as_if_nobody_had_asked_before(begin):
+    """What its data set draws as it is asked is `test_rehearsal`'s to see."""
+    host, config = begin.host()
+    states = lambda: (random.getstate(), repr(np.random.get_state()), torch.get_rng_state().tolist())
+    before = states()
+    assert begun(host.trainer, host.namespace, config) is None and states() == before

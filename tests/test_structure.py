@@ -186,11 +186,8 @@ ELSEWHERE = {
     "contracts.host": "hosts/test_contracts.py",
     "contracts.images": "hosts/test_contracts.py",
     "contracts.made_up": "hosts/test_contracts.py",
-    "data.record_stream": "data/test_coco_index.py",
-    "drawing": "photos/test_photos.py dpo/test_logbook.py",
     "follow": "hosts/test_lost_work.py hosts/test_faults.py",
     "formats.tokens": "formats/test_attempts.py",
-    "hooks.checkpoint": "hooks/test_clip.py hooks/test_grounding_dino.py",
     "hooks.ferret": "hosts/test_ferret.py",
     "hooks.llava": "hosts/test_llava.py",
     "hooks.llava_model": "sampling/test_decoding.py hosts/test_llava.py",
@@ -198,15 +195,10 @@ ELSEWHERE = {
     "hooks.transformers_vlm": "hosts/test_transformers_vlm.py",
     "hooks.vlm_model": "hosts/test_transformers_vlm.py",
     "hookspecs": "test_plugins.py test_docs.py",
-    "notebook.pages": "notebook/test_answers.py notebook/test_saved.py",
     "pipeline": "hosts/test_llava.py dpo/test_rounds.py",
-    "recipes.find": "contracts/test_recipe.py",
-    "recipes.questions": "tools/test_score_questions.py",
     "recipes.spatial_ssrl.samples": "recipes/spatial_ssrl/test_tasks.py",
     "recipes.spr.models": "hosts/test_contracts.py",
-    "runs.steps": "runs/test_log.py dpo/test_logbook.py",
     "tools.reference": "test_docs.py",
-    "training.host": "hosts/test_contracts.py",
 }
 
 

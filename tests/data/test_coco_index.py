@@ -347,14 +347,6 @@ def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path, start):
     assert marked.images(2) == plain.images(2)
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
-def test_another_encoding_is_named(tmp_path, encoding):
-    file = tmp_path / "coco.json"
-    file.write_text((tmp_path / written(tmp_path / "plain.json", range(3))).read_text(), encoding=encoding)
-    with pytest.raises(UserError, match=f"--spr_annotations {file}: is {encoding[:6]}.*save it as UTF-8"):
-        CocoIndex(str(file), usable, Counter())
-
-
 def test_half_a_character_in_labels_names_and_ids(tmp_path):
     """And two halves that belong together are one."""
     file = tmp_path / "coco.json"
@@ -367,17 +359,6 @@ def test_half_a_character_in_labels_names_and_ids(tmp_path):
     assert index.ids == ["\ufffd", "\U0001f600"] and index.categories == [{"name": "cat \ufffd"}]
     assert index.images("\ufffd") == [{"id": "\ufffd", "file_name": "\ufffd.png"}]
     assert index.annotations("\ufffd") == [{"image_id": "\ufffd", "label": "\ufffd \\ud83d"}]
-
-
-@pytest.mark.parametrize("deep", ['{"a":' * 100_000, "[" * 100_000, '[{"a":' * 50_000])
-def test_deep_nesting_is_one_line(tmp_path, deep):
-    file = tmp_path / "coco.json"
-    file.write_text(f'{{"info": {deep}')
-    with pytest.raises(UserError, match="not JSON .*nested too deep"):
-        CocoIndex(str(file), usable, Counter())
-    file.write_text(f'{{"images": [], "categories": [], "annotations": [{{"image_id": 1, "x": [{deep}')
-    with pytest.raises(UserError, match="not JSON"):
-        CocoIndex(str(file), usable, Counter()).annotations(1)
 
 
 def test_a_number_of_thousands_of_digits_is_no_traceback(tmp_path):

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 import transformers
 from PIL import Image
-from tensorboardX import SummaryWriter
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import TrainerState
 
@@ -35,7 +34,7 @@ def asked(tmp_path):
 
 def sent(folder, *about) -> list:
     """What the tracker got: (tag, step, value)."""
-    writer = SummaryWriter(str(folder))
+    writer = pytest.importorskip("tensorboardX").SummaryWriter(str(folder))
     show_answers([transformers.TrainerCallback(), TensorBoardCallback(writer)], *about)
     writer.close()
     return events(folder)

@@ -12,9 +12,7 @@ import pytest
 from spr_plugin.errors import UserError
 from spr_plugin.runs import log as log_module
 from spr_plugin.runs.growing import Growing
-from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.log import BEGUN, Log, counts_in, lines_in
-from spr_plugin.runs.steps import StepLog, last_step, probes_of
 
 
 def test_reads_all_ranks_ordered_by_id(tmp_path):
@@ -275,23 +273,3 @@ def test_words_are_counted_where_they_stand_under_their_key_alone(tmp_path):
     log.append({"id": "a", "rows": rows}, {"id": "b", "reason": "größer", "no reason": "x"})
     assert log.words("reason") == {"no_box": 2, "größer": 1}
     assert Log(tmp_path / "none").words("reason") == {}
-
-
-def test_the_log_of_steps_is_cut_back_and_holds_each_step_once(tmp_path):
-    folder = Folder(tmp_path)
-    steps = StepLog(folder)
-    assert steps.read() == [] and last_step(folder) == 0
-    steps.go_on_after(0, 5)
-    for step in range(4):
-        steps.append(
-            {"step": step, "loss": 1 / (step + 1), "probe/s_loc": float("nan") if step == 3 else 0.5}
-        )
-    with open(steps.path, "ab") as file:
-        file.write(b'{"step": 4, "loss": 0.1')
-    assert [record["step"] for record in steps.read()] == [0, 1, 2, 3] and last_step(folder) == 3
-    assert probes_of(steps.read())[3] == {"s_loc": None}
-    steps.go_on_after(2, 5)
-    steps.append({"step": 3, "loss": 7.0})
-    assert [record["loss"] for record in steps.read()] == [1.0, 0.5, 1 / 3, 7.0]
-    assert [json.loads(line)["step"] for line in steps.path.read_text().splitlines()] == [0, 1, 2, 3]
-    assert json.loads((folder.dpo / BEGUN).read_text())["held"] == 2

@@ -246,9 +246,6 @@ def test_what_is_no_address_is_said_at_once(world, tmp_path, address):
     assert "planted" not in str(failure.value) and not (tmp_path / "c").exists()
 
 
-# --- empty answers
-
-
 # --- secrets
 
 

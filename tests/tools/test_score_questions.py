@@ -80,47 +80,6 @@ def rows_of(rows, question):
     return [{"id": row["id"], "text": row["text"]} for row in rows if row["question"] == question]
 
 
-def test_a_question_by_hand_needs_no_truth(questions, tmp_path):
-    picture = json.loads(questions["actial"].read_text().splitlines()[0])["pictures"][0]
-    (tmp_path / "images").mkdir()
-    (tmp_path / picture).write_bytes((questions["actial"].parent / picture).read_bytes())
-    row = {"id": "a", "question": "Left or right?", "answer": "left", "pictures": [picture]}
-    (tmp_path / "own.jsonl").write_text(json.dumps(row))
-    ((query, _),) = read_questions(tmp_path / "own.jsonl", recipe_of("actial"))
-    assert recipe_of("actial").measure(["<think>So.</think><answer>left</answer>"], [query])["reward"] == 1
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"id": 3}, "id is no text"),
-        ({"answer": " "}, "answer is no text"),
-        ({"pictures": []}, "pictures are a list of one to 5 names"),
-        ({"pictures": ["../a.png"]}, "picture ../a.png is no name in the file's folder"),
-        ({"pictures": ["none.png"]}, "picture none.png cannot be used: No such file"),
-        ({"truth": {"answer": "other"}}, "truth is a table with the same answer"),
-        ({"kind": None}, "kind is no text"),
-    ],
-)
-def test_a_line_that_is_no_question_is_named(questions, tmp_path, change, words):
-    row = {"id": "a", "question": "?", "answer": "left", "pictures": ["a.png"]}
-    (tmp_path / "a.png").write_bytes(next(questions["actial"].parent.glob("images/*.png")).read_bytes())
-    (tmp_path / "q.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps({**row, **change})}\n")
-    with pytest.raises(UserError, match=f"q.jsonl, line 2: {words}"):
-        list(read_questions(tmp_path / "q.jsonl", recipe_of("actial")))
-
-
-def test_a_truth_that_the_recipe_cannot_judge_by_is_named(questions, tmp_path):
-    """A graph is missing."""
-    (tmp_path / "images").mkdir()
-    line = questions["actial"].read_text().splitlines()[0]
-    for name in json.loads(line)["pictures"]:
-        (tmp_path / name).write_bytes((questions["actial"].parent / name).read_bytes())
-    (tmp_path / "q.jsonl").write_text(line)
-    with pytest.raises(UserError, match="line 1: truth is not what spatial_thinker judges by"):
-        list(read_questions(tmp_path / "q.jsonl", recipe_of("spatial_thinker")))
-
-
 @pytest.mark.parametrize(
     ("row", "words"),
     [
