@@ -9,40 +9,18 @@ whose samples they are: lmms-eval names a model's folder by the end of its path 
 models.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from scipy.stats import binomtest
 
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
-from spr_plugin.eval_tasks.comparison_page import ALL, html, markdown
-from spr_plugin.eval_tasks.saved_results import Results, is_payload, read_run, refuse_unsound, spoken
-from spr_plugin.files import write_text
-from spr_plugin.outputs import refuse_unwritable
+from spr_plugin.eval_tasks.saved_results import Results, is_payload, refuse_unsound, spoken
 
 FLIP_THRESHOLD = 0.5
 SHOWN_FLIPS = 24
-
-
-def compare(a: str, b: str, out: str | None = None) -> dict:
-    """Compare two result folders, and write ``compare.md``, ``.json`` and ``.html`` to `out` (default: B's
-    folder).
-
-    Returns what the JSON holds. Raises UserError where a folder has no samples of ours, or both differ in
-    tasks or samples.
-    """
-    if out is not None:
-        refuse_unwritable({"--out": str(out)}, folders=True)
-    runs = read_run(a), read_run(b)
-    comparison = compared(*runs)
-    folder = Path(out or b)
-    write_text(folder / "compare.json", json.dumps(comparison, indent=2) + "\n")
-    write_text(folder / "compare.md", markdown(comparison))
-    write_text(folder / "compare.html", html(comparison))
-    return comparison
+ALL = "all box tasks"  # the row over every task whose items are boxes
 
 
 def compared(a: Results, b: Results) -> dict:

@@ -293,8 +293,7 @@ def sample(context, out, aspect):
 @click.option("--out", help="Folder that gets compare.md, compare.json and compare.html; default: B.")
 def compare(a, b, out):
     """Compare two result folders of lmms-eval, sample by sample."""
-    from spr_plugin.eval_tasks.compare import compare
-    from spr_plugin.eval_tasks.comparison_page import markdown
+    from spr_plugin.report.comparison import compare, markdown
 
     print(markdown(compare(a, b, out)))
 

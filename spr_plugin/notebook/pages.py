@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from spr_plugin.drawing import COLORS
 from spr_plugin.recipes.base import Judged
 from spr_plugin.report.examples import clipped, data_uri, repaired, written
-from spr_plugin.report.page import template
+from spr_plugin.report.rendering import template
 
 if TYPE_CHECKING:
     from spr_plugin.notebook.answers import Scored

@@ -21,6 +21,7 @@ from spr_plugin.pairing import find_pairing
 from spr_plugin.progress import say
 from spr_plugin.report import figures
 from spr_plugin.report.examples import Pictures, Shown, clipped, examples_of
+from spr_plugin.report.rendering import template
 from spr_plugin.runs import SavedRun
 from spr_plugin.runs.layout import PARTS_OF
 from spr_plugin.runs.moved import advice
@@ -60,17 +61,6 @@ def _write(run: SavedRun, comparison: dict | None) -> None:
         reason, path, why = next((one for one in lost if one[0] == MISSING), lost[0])
         about = advice(path, run.images) if reason == MISSING else f"is {path}: {why}"
         say(f"report: {len(lost)} examples are without their picture; the first {about}")
-
-
-def template(name: str = "report.html"):
-    """A template of ours; UserError where jinja2 is not installed."""
-    try:
-        import jinja2
-    except ImportError:
-        raise UserError("the report needs jinja2: pip install 'spr-plugin[report]'") from None
-    folder = Path(__file__).with_name("templates")
-    escape = jinja2.select_autoescape(["html"])  # a card is Markdown
-    return jinja2.Environment(autoescape=escape, loader=jinja2.FileSystemLoader(folder)).get_template(name)
 
 
 def summary(run: SavedRun) -> dict[str, Any]:
@@ -155,8 +145,8 @@ def _compared(results: Sequence[str]) -> dict | None:
     if not results:
         return None
     from spr_plugin.eval_tasks.compare import compared
-    from spr_plugin.eval_tasks.comparison_page import charts
     from spr_plugin.eval_tasks.saved_results import read_run
+    from spr_plugin.report.comparison import charts
 
     comparison = compared(*(read_run(folder) for folder in results))
     return {**comparison, "charts": charts(comparison)}

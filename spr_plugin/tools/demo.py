@@ -35,7 +35,7 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
         limit: expressions evaluated of each split; None for all.
 
     Returns:
-        What `spr_plugin.eval_tasks.compare.compare` says of base and result.
+        What `spr_plugin.report.comparison.compare` says of base and result.
 
     Raises:
         UserError: a package that it runs is not installed, or a part failed.
@@ -49,8 +49,8 @@ def run(out: str = "demo", limit: int | None = None) -> dict:
     data, model = trained(out)
     for checkpoint, folder in ((Folder.under(model).base, "eval-base"), (model, "eval-spr")):
         _evaluate(checkpoint, data, Path(out) / folder, limit)
-    from spr_plugin.eval_tasks.compare import compare
-    from spr_plugin.eval_tasks.comparison_page import ALL
+    from spr_plugin.eval_tasks.compare import ALL
+    from spr_plugin.report.comparison import compare
 
     comparison = compare(f"{out}/eval-base", f"{out}/eval-spr", out)
     rows = comparison["tasks"][ALL]["rows"]

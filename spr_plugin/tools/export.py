@@ -23,7 +23,7 @@ from spr_plugin.ids import digest
 from spr_plugin.marks import beside, marks_at, read_marks
 from spr_plugin.outputs import refuse_unwritable
 from spr_plugin.progress import counted, listed, say
-from spr_plugin.report.page import template
+from spr_plugin.report.rendering import template
 from spr_plugin.runs import SavedRun
 from spr_plugin.runs.moved import advice
 from spr_plugin.runs.reading import strange_errors

@@ -17,8 +17,8 @@ from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.eval_tasks import by_recipe, data, metrics  # noqa: E402
 from spr_plugin.eval_tasks.by_recipe import recipe_of  # noqa: E402
 from spr_plugin.eval_tasks.catalogue import CATALOGUE, PROTOCOLS  # noqa: E402
-from spr_plugin.eval_tasks.compare import compare  # noqa: E402
 from spr_plugin.recipes.questions import read_questions  # noqa: E402
+from spr_plugin.report.comparison import compare  # noqa: E402
 
 TASKS = {
     "spr_spatial_ssrl": "spatial_ssrl",

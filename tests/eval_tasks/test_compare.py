@@ -10,7 +10,8 @@ from PIL import Image
 from spr_plugin.cli import commands
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import captions, description, short_answers
-from spr_plugin.eval_tasks import compare as module
+from spr_plugin.eval_tasks.compare import mcnemar
+from spr_plugin.report import comparison as module
 from tests.eval_tasks.result_folders import BOX, changed, rec_run, write_run
 
 
@@ -58,7 +59,7 @@ def test_mcnemar_is_the_exact_binomial_test(won, lost):
     values = np.array([[0, 1]] * won + [[1, 0]] * lost + [[1, 1]] * 7, dtype=float)
     n, least = won + lost, min(won, lost)
     expected = min(1.0, 2 * sum(comb(n, k) for k in range(least + 1)) / 2**n) if won != lost else 1.0
-    assert module.mcnemar(values) == pytest.approx(expected)
+    assert mcnemar(values) == pytest.approx(expected)
 
 
 def test_the_report_of_a_run_takes_a_comparison_along(tmp_path, finished_output):

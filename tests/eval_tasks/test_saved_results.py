@@ -7,7 +7,7 @@ import pytest
 
 from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import captions, saved_results, short_answers
-from spr_plugin.eval_tasks import compare as module
+from spr_plugin.report import comparison as module
 from tests.eval_tasks.result_folders import changed, rec_run, write_run
 
 

@@ -28,7 +28,7 @@ from spr_plugin.config import SPRConfig  # noqa: E402
 from spr_plugin.eval_tasks import metrics  # noqa: E402
 from spr_plugin.files import read_json, write_text  # noqa: E402
 from spr_plugin.report import charts  # noqa: E402
-from spr_plugin.report.page import template  # noqa: E402
+from spr_plugin.report.rendering import template  # noqa: E402
 from words import interval, percent, points  # noqa: E402
 
 ROOT = HERE.parents[2]

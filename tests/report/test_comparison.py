@@ -8,9 +8,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from spr_plugin.cli import commands
-from spr_plugin.eval_tasks import compare as module
 from spr_plugin.eval_tasks import phrases
-from spr_plugin.eval_tasks.comparison_page import markdown
+from spr_plugin.eval_tasks.compare import SHOWN_FLIPS
+from spr_plugin.report import comparison as module
+from spr_plugin.report.comparison import markdown
 from tests.eval_tasks.result_folders import BOX, rec_run, write_run
 
 
@@ -26,7 +27,7 @@ def test_pages_are_written(tmp_path):
     assert done.exit_code == 0 and "Signature: the gain" in done.output and "| Acc@0.5 |" in done.output
     page = (tmp_path / "out/compare.html").read_text()
     assert (
-        page.count("data:image/jpeg;base64,") == module.SHOWN_FLIPS
+        page.count("data:image/jpeg;base64,") == SHOWN_FLIPS
         and "<svg" in page
         and "http" not in re.sub(r'xmlns="[^"]*"', "", page)
     )
