@@ -78,7 +78,7 @@ def test_another_encoding_is_named(stream, encoding):
     [
         ('{"images": [1 2]}', 14, ", or ] expected"),
         ('{"a" 1}', 5, ": expected"),
-        ('{"a": 1', 7, ", or } expected"),
+        ('{"a": 1', 7, "the file ends there"),
         ('{"images": [', 12, ""),
         ('{"é": tru}', 7, ""),
     ],
