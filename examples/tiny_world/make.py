@@ -23,12 +23,13 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
 import detector
+import painting
 import quality
-import scenes
 import teach_clip
 import teach_llava
 import teach_tower
 import vocabulary
+import wording
 
 HERE = Path(__file__).resolve().parent
 TOWER_PATH = "examples/tiny_world/llava/vision_tower"  # from the repository's root, where commands run
@@ -76,7 +77,7 @@ def write_processor(folder, size):
             "size": size,
             "resample": 3,
             "do_center_crop": True,
-            "crop_size": {"height": scenes.SIZE, "width": scenes.SIZE},
+            "crop_size": {"height": painting.SIZE, "width": painting.SIZE},
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
@@ -98,7 +99,7 @@ def write_tower(folder, tower):
     tensors = teach_tower.inner(full).state_dict()
     write_weights(folder, {f"vision_model.{k}": v for k, v in tensors.items()})
     write_config(folder, full.config, architectures=["CLIPVisionModel"], model_type="clip_vision_model")
-    write_processor(folder, {"shortest_edge": scenes.SIZE})
+    write_processor(folder, {"shortest_edge": painting.SIZE})
 
 
 def write_llava(folder, model, tower):
@@ -133,7 +134,7 @@ def write_llava(folder, model, tower):
 def write_clip(folder, clip):
     write_weights(folder, clip.state_dict())
     write_config(folder, clip.config, architectures=["CLIPModel"])
-    write_processor(folder, {"height": scenes.SIZE, "width": scenes.SIZE})
+    write_processor(folder, {"height": painting.SIZE, "width": painting.SIZE})
 
 
 # ------------------------------------------------------------------------------------------ stages
@@ -202,7 +203,7 @@ def make_clip(run):
 
 def pictured(split, count):
     """[(scene, picture)]"""
-    return [(scene, scenes.render(scene)[0]) for scene in scenes.scenes(split, count)]
+    return [(scene, painting.render(scene)[0]) for scene in painting.scenes(split, count)]
 
 
 def make_llava(run):
@@ -233,7 +234,7 @@ def make_llava(run):
         teach_llava.train_conversations(model, features, views, tokenizer, run.plan["exact"], **options)
 
     def coarse(model):
-        options = {"noise": scenes.NOISE, "turns": 5, "batch": 16, "peak": 4e-4, "warmup": 20, "log": say}
+        options = {"noise": wording.NOISE, "turns": 5, "batch": 16, "peak": 4e-4, "warmup": 20, "log": say}
         seed = 1000 + run.seed  # other conversations than those of the stage before
         teach_llava.train_conversations(
             model, features, views, tokenizer, run.plan["coarse"], seed=seed, **options

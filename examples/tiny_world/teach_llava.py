@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import scenes
+import painting
 import vocabulary
+import wording
 from quality import THRESHOLDS
 from teach_tower import WIDTH, basis, box_iou, cosine, descend, half_products, patch_features, set_rate
 
@@ -43,7 +44,7 @@ def llama_config(vocabulary_size):
     )
 
 
-NAMES = [*scenes.COLORS, *scenes.SHAPES]
+NAMES = [*painting.COLORS, *painting.SHAPES]
 
 
 HEAD = HIDDEN // 4  # width of an attention head
@@ -171,7 +172,7 @@ class TinyLlava(nn.Module):
         """What a patch should say in the words' own vectors: (n,) classes, (n, 4) hundredths -> (n,
         HIDDEN).
         """
-        names = torch.tensor([[0, 0]] + [[NAMES.index(w) for w in c.split()] for c in scenes.CATEGORIES])
+        names = torch.tensor([[0, 0]] + [[NAMES.index(w) for w in c.split()] for c in painting.CATEGORIES])
         codes = self.name_codes[names[classes]].sum(1)
         codes[:, :WIDTH] = torch.cat([short_code(boxes[:, i] / 100) for i in range(4)], 1)
         codes = codes * (classes > 0)[:, None]
@@ -245,7 +246,7 @@ class Shorthand:
             for _ in range(2):
                 region, chosen = region_of(things, rng)
                 parts.append(([self.word["region"]] + self.box(region), False))
-                for thing in scenes.left_to_right(chosen):
+                for thing in wording.left_to_right(chosen):
                     parts.append((self.name(thing.name) + self.box(thing.box), True))
                 parts.append(([self.end], True))
         elif kind < 0.77:
@@ -265,8 +266,8 @@ class Shorthand:
         learns to fetch it: from whole questions alone neither is learned. None is asked twice, which would
         teach to copy.
         """
-        scene, plain = scenes.Scene(0, in_pixels(things)), self.conversations.plain
-        askers = rng.choice([scenes.ask_presence, scenes.ask_color], 18, p=(0.85, 0.15))
+        scene, plain = painting.Scene(0, in_pixels(things)), self.conversations.plain
+        askers = rng.choice([wording.ask_presence, wording.ask_color], 18, p=(0.85, 0.15))
         asked = dict(asker(scene, rng, 0) for asker in askers)
         parts, names = [], {self.word[name] for name in NAMES}
         for question, answer in asked.items():
@@ -279,19 +280,19 @@ class Shorthand:
 
 
 def expressions_of(things):
-    return scenes.expressions(in_pixels(things))
+    return wording.expressions(in_pixels(things))
 
 
 def in_pixels(things):
-    """Things with boxes in 0-1 -> the same in pixels of the square, as scenes.py has them."""
-    return tuple(scenes.Thing(t.color, t.shape, tuple(scenes.SIZE * v for v in t.box)) for t in things)
+    """Things with boxes in 0-1 -> the same in pixels of the square, as painting.py has them."""
+    return tuple(painting.Thing(t.color, t.shape, tuple(painting.SIZE * v for v in t.box)) for t in things)
 
 
 def region_of(things, rng):
     """(region, its things), boxes in 0-1."""
-    region = scenes.random_region(scenes.Scene(0, in_pixels(things)), rng)[0]
-    region = [v / scenes.SIZE for v in region]
-    return region, [t for t in things if scenes.inside(t.box, region)]
+    region = painting.random_region(painting.Scene(0, in_pixels(things)), rng)[0]
+    region = [v / painting.SIZE for v in region]
+    return region, [t for t in things if painting.inside(t.box, region)]
 
 
 class Conversations:
@@ -321,19 +322,19 @@ class Conversations:
 
 
 # Times that a question is asked whose answer is short: one token of hundreds is never learned.
-TIMES = {scenes.ask_presence: 2, scenes.ask_color: 2, scenes.ask_reg: 2}
+TIMES = {wording.ask_presence: 2, wording.ask_color: 2, wording.ask_reg: 2}
 
 
 def random_turns(things, cropped, rng, noise, count):
     """Some questions of every kind about a view; a cropped one is also described as a whole."""
-    scene = scenes.Scene(0, in_pixels(things))
+    scene = painting.Scene(0, in_pixels(things))
     turns = {}  # none is asked twice, which would teach to copy
-    for i in rng.choice(len(scenes.ASKERS), count, p=scenes.ASKER_SHARES):
-        turns |= [scenes.ASKERS[i](scene, rng, noise) for _ in range(TIMES.get(scenes.ASKERS[i], 1))]
+    for i in rng.choice(len(wording.ASKERS), count, p=wording.ASKER_SHARES):
+        turns |= [wording.ASKERS[i](scene, rng, noise) for _ in range(TIMES.get(wording.ASKERS[i], 1))]
     turns = list(turns.items())
     if cropped or rng.random() < 0.08:
-        answer = scenes.grounded_text(scenes.left_to_right(scene.things), noise, rng)
-        turns = [(scenes.DESCRIBE_CROP, answer)] + turns[:2]
+        answer = wording.grounded_text(wording.left_to_right(scene.things), noise, rng)
+        turns = [(wording.DESCRIBE_CROP, answer)] + turns[:2]
     return turns
 
 
@@ -474,17 +475,17 @@ def answer_scores(model, features, views, tokenizer, limit=150, seed=0):
     found = measure_expressions(views, rows, ask)
     found |= measure_descriptions(views, rows, ask, rng)
     for name, asker, times in (
-        ("presence", scenes.ask_presence, 4),
-        ("color", scenes.ask_color, 2),
-        ("region's name", scenes.ask_reg, 2),
+        ("presence", wording.ask_presence, 4),
+        ("color", wording.ask_color, 2),
+        ("region's name", wording.ask_reg, 2),
     ):
         asked = [
-            (row, *asker(scenes.Scene(0, in_pixels(views.things[row])), rng, 0))
+            (row, *asker(painting.Scene(0, in_pixels(views.things[row])), rng, 0))
             for row in rows
             for _ in range(times)
         ]
         if name == "color":
-            asked = [one for one in asked if scenes.asks_color(one[1])]
+            asked = [one for one in asked if wording.asks_color(one[1])]
         replies = ask([(row, question) for row, question, _ in asked], 6)
         found[name] = [(float(reply == true), row) for reply, (row, _, true) in zip(replies, asked)]
     return found
@@ -493,14 +494,14 @@ def answer_scores(model, features, views, tokenizer, limit=150, seed=0):
 def measure_expressions(views, rows, ask):
     """REC of all expressions, of qualified and of plain ones; at 0.5 by thirds of the true area."""
     asked = [(row, name, index) for row in rows for name, index in expressions_of(views.things[row])]
-    replies = ask([(row, scenes.REC.format(name=name)) for row, name, _ in asked], 12)
+    replies = ask([(row, wording.REC.format(name=name)) for row, name, _ in asked], 12)
     truth = torch.tensor([views.things[row][index].box for row, _, index in asked])
     iou = box_iou(torch.tensor([parse_box(reply) for reply in replies]), truth).tolist()
-    areas = [scenes.area(box) for box in truth.tolist()]
+    areas = [painting.area(box) for box in truth.tolist()]
     bounds = np.quantile(areas, (1 / 3, 2 / 3))
     found = {}
     for (row, name, _), overlap, area in zip(asked, iou, areas):
-        kind = "qualified" if scenes.is_qualified(name) else "plain"
+        kind = "qualified" if wording.is_qualified(name) else "plain"
         third = ("smallest", "middle", "largest")[int(np.searchsorted(bounds, area))]
         for group in ("all", kind):
             for threshold in THRESHOLDS:
@@ -514,7 +515,9 @@ def measure_descriptions(views, rows, ask, rng):
     often than there.
     """
     regions = [(row, *region_of(views.things[row], rng)) for row in rows]
-    replies = ask([(row, scenes.DESCRIBE.format(box=scenes.box_text(r, 1, 1))) for row, r, _ in regions], 160)
+    replies = ask(
+        [(row, wording.DESCRIBE.format(box=wording.box_text(r, 1, 1))) for row, r, _ in regions], 160
+    )
     found = {"named": [], "recall": [], "precision": []}
     for reply, (row, _, things) in zip(replies, regions):
         claims = named_boxes(reply)

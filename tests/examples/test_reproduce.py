@@ -27,7 +27,7 @@ pytest.importorskip("datasets")  # the oldest environment has no lmms-eval and w
 ROOT = Path(__file__).parents[2]
 run = load("reproduce/run")
 plan, figures, paired = run.plan, run.figures, run.paired
-tables, scenes = run.tables, run.scenes
+tables, painting = run.tables, run.scenes.painting
 
 
 @pytest.fixture(autouse=True)
@@ -150,23 +150,25 @@ def test_scenes_of_all_splits_differ_by_hash():
     splits.
     """
     splits = plan.ASKED_SEEDS.items()
-    asked = {scene.key for split, seed in splits for scene in scenes.scenes(split, 60, seed)}
+    asked = {scene.key for split, seed in splits for scene in painting.scenes(split, 60, seed)}
     trained = {
         scene.key
         for split, seeds in (("pretrain", (0,)), ("sft", (0,)), ("spr", plan.SEEDS))
         for seed in seeds
-        for scene in scenes.scenes(split, 60, seed)
+        for scene in painting.scenes(split, 60, seed)
     }
     assert len(asked) == 120 and len(trained) == 300 and not asked & trained
 
 
 def test_the_embedded_weights_are_taught_on_no_other_split():
-    """What make.py and the teaching modules take from scenes.py: pretrain to teach, val to choose by.
+    """What make.py and the teaching modules take from painting.py: pretrain to teach, val to choose by.
     On test the finished weights are measured, by make.py alone.
     """
     names = "make", "teach_tower", "teach_clip", "teach_llava"
     source = {name: (WORLD / f"{name}.py").read_text() for name in names}
-    told = {name: {split for split in scenes.SPLITS if f'"{split}"' in text} for name, text in source.items()}
+    told = {
+        name: {split for split in painting.SPLITS if f'"{split}"' in text} for name, text in source.items()
+    }
     assert told.pop("make") <= {"pretrain", "val", "test"} and '"pretrain"' in source["make"]
     assert set.union(*told.values()) <= {"pretrain", "val"}
 
@@ -174,7 +176,7 @@ def test_the_embedded_weights_are_taught_on_no_other_split():
 def test_the_questions_have_their_answers(tmp_path, small):
     asked = run.evaluation_data(tmp_path, "test")
     shown = {
-        str(place): scene for place, scene in enumerate(scenes.scenes("test", 10, plan.ASKED_SEEDS["test"]))
+        str(place): scene for place, scene in enumerate(painting.scenes("test", 10, plan.ASKED_SEEDS["test"]))
     }
     rows = {
         kind: [json.loads(line) for line in (asked / kind / "val.jsonl").open()]
