@@ -22,12 +22,14 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
+import ask_llava
 import detector
 import painting
 import quality
 import teach_clip
 import teach_llava
 import teach_tower
+import tiny_llava
 import vocabulary
 import wording
 
@@ -240,7 +242,7 @@ def make_llava(run):
             model, features, views, tokenizer, run.plan["coarse"], seed=seed, **options
         )
 
-    model = teach_llava.TinyLlava(tokenizer)
+    model = tiny_llava.TinyLlava(tokenizer)
     for stage in (shorthand, exact):
         run.taught(f"llava_{stage.__name__}", model, stage)
     before = llava_quality(run, model, tower, tokenizer)
@@ -254,7 +256,7 @@ def llava_quality(run, model, tower, tokenizer):
     splits = {}
     for split in ("val", "test"):
         views = teach_tower.Views(split, run.plan["asked"])
-        asked = teach_llava.answer_scores(model, teach_llava.all_features(tower, views), views, tokenizer)
+        asked = ask_llava.answer_scores(model, teach_llava.all_features(tower, views), views, tokenizer)
         splits[split] = {name: quality.with_interval(items) for name, items in asked.items() if items}
         say(split, {name: figure["value"] for name, figure in splits[split].items()})
     return splits

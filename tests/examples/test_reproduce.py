@@ -164,7 +164,7 @@ def test_the_embedded_weights_are_taught_on_no_other_split():
     """What make.py and the teaching modules take from painting.py: pretrain to teach, val to choose by.
     On test the finished weights are measured, by make.py alone.
     """
-    names = "make", "teach_tower", "teach_clip", "teach_llava"
+    names = "make teach_tower teach_clip teach_llava tiny_llava sequences ask_llava".split()
     source = {name: (WORLD / f"{name}.py").read_text() for name in names}
     told = {
         name: {split for split in painting.SPLITS if f'"{split}"' in text} for name, text in source.items()
