@@ -24,7 +24,7 @@ pytest.importorskip("datasets")  # the oldest environment has no lmms-eval and w
 ROOT = Path(__file__).parents[2]
 run = load("reproduce/run")
 analysis, tables = run.analysis, run.tables
-painting, scenes = analysis.painting, run.scenes
+painting, scenes = analysis.painting, run.world_data.scenes
 
 FORM = box_format("llava", "pad")
 
