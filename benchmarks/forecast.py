@@ -104,7 +104,6 @@ def stages(host, folder: Path, imported: int) -> dict:
     from spr_plugin.config import SPRConfig
     from spr_plugin.config.candidates import CandidatesFlags
     from spr_plugin.config.dpo import DPOFlags
-    from spr_plugin.dpo.probe import Watch
     from spr_plugin.judging import judge_all
     from spr_plugin.opening import first_round, start_of
     from spr_plugin.runs.layout import Folder
@@ -130,6 +129,29 @@ def stages(host, folder: Path, imported: int) -> dict:
     watched = queries[:1]
     pairs = [trial.pair_of(first, query, answers) for query in queries if query not in watched]
     dpo.choose_trainable(host, config.only(DPOFlags))
+    found |= dpo_and_looks(host, first, pairs, watched, config.only(DPOFlags), place, imported)
+    shape = shape_of(host, FLAGS["spr_clip"])
+    with peak(found, "save", imported):
+        entry.save(host, config.only(DPOFlags), place, {})
+        dpo.merge_adapter(host.trainer.model)
+        host.save(str(folder / "saved"))
+    plan = replace(
+        trial.plan_of(host, config, shape, pairs, len(queries)), probes=len(watched), prompts=SAMPLED
+    )
+    run = Workload(
+        len(queries), 1, config.spr_batch_size, 1, config.spr_epochs, len(watched), config.spr_probe_steps
+    )
+    whole = sum(found[stage]["seconds"] for stage in ("sampling", "scoring", "dpo"))
+    hours = {"seconds": whole, "trial": asdict(times), "run": asdict(run)}
+    return {"loaded": loaded, "stages": found, "time": hours, "shape": asdict(shape), "plan": asdict(plan)}
+
+
+def dpo_and_looks(host, first, pairs, watched, flags, place, imported: int) -> dict:
+    """DPO's peak apart from that of its looks, and the seconds of both."""
+    from spr_plugin import dpo
+    from spr_plugin.dpo.probe import Watch
+
+    found: dict = {}
     probe = Watch.probe
 
     def apart(watch, step):
@@ -145,26 +167,13 @@ def stages(host, folder: Path, imported: int) -> dict:
     Watch.probe = apart
     set_back()
     start = time.process_time()
-    dpo.improve(host, first.recipe, pairs, watched, config.only(DPOFlags), place, "")
+    dpo.improve(host, first.recipe, pairs, watched, flags, place, "")
     found["dpo"] = {
         "bytes": max(found["dpo"]["bytes"], resident("VmHWM") - imported),
         "seconds": time.process_time() - start,
     }
     Watch.probe = probe
-    shape = shape_of(host, FLAGS["spr_clip"])
-    with peak(found, "save", imported):
-        entry.save(host, config.only(DPOFlags), place, {})
-        dpo.merge_adapter(host.trainer.model)
-        host.save(str(folder / "saved"))
-    plan = replace(
-        trial.plan_of(host, config, shape, pairs, len(queries)), probes=len(watched), prompts=SAMPLED
-    )
-    run = Workload(
-        len(queries), 1, config.spr_batch_size, 1, config.spr_epochs, len(watched), config.spr_probe_steps
-    )
-    whole = sum(found[stage]["seconds"] for stage in ("sampling", "scoring", "dpo"))
-    hours = {"seconds": whole, "trial": asdict(times), "run": asdict(run)}
-    return {"loaded": loaded, "stages": found, "time": hours, "shape": asdict(shape), "plan": asdict(plan)}
+    return found
 
 
 def beside(figures: dict) -> dict:

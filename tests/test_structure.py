@@ -19,6 +19,7 @@ from tests.mutate import TARGETS
 
 ROOT = Path(__file__).parents[1]
 TREES = {"spr_plugin": "spr_plugin", "hooks": "spr_plugin.hooks", "eval_tasks": "spr_plugin.eval_tasks"}
+SCRIPTS = ("benchmarks", "docs", "examples")  # as short as the package's modules
 LONGEST_MODULE, LONGEST_FUNCTION = 350, 60  # lines
 
 
@@ -81,14 +82,16 @@ def test_no_circle_among_packages():
     TopologicalSorter(below).prepare()
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_module_and_its_functions_can_be_read(name):
-    text = FILES[name].read_text()
-    assert len(text.splitlines()) <= LONGEST_MODULE
+READ = [*FILES.values(), *(file for tree in SCRIPTS for file in sorted((ROOT / tree).rglob("*.py")))]
+
+
+@pytest.mark.parametrize("file", READ, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_module_and_its_functions_can_be_read(file):
+    assert len(file.read_text().splitlines()) <= LONGEST_MODULE
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     lengths = {
         (node.name, node.lineno): node.end_lineno - node.lineno + 1
-        for node in ast.walk(tree_of(FILES[name]))
+        for node in ast.walk(tree_of(file))
         if isinstance(node, functions)
     }
     assert {function for function, lines in lengths.items() if lines > LONGEST_FUNCTION} == set()

@@ -18,7 +18,7 @@ from spr_plugin.hookspecs import hookimpl
 from spr_plugin.recipes.spr.scoring import suppressed
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # the world's modules are scripts, no package
-import scenes
+import painting
 import teach_tower
 
 SURE = 0.5  # least probability of a patch's class
@@ -39,11 +39,11 @@ class TinyDetector:
         suppression.
         """
         wanted = {
-            phrase: scenes.CATEGORIES.index(name)
+            phrase: painting.CATEGORIES.index(name)
             for phrase in phrases
-            if (name := bare(phrase)) in scenes.CATEGORIES
+            if (name := bare(phrase)) in painting.CATEGORIES
         }
-        pixels = torch.from_numpy(np.array(picture.resize((scenes.SIZE, scenes.SIZE), Image.BICUBIC)))
+        pixels = torch.from_numpy(np.array(picture.resize((painting.SIZE, painting.SIZE), Image.BICUBIC)))
         classes, places = self.model.heads(teach_tower.patch_features(self.model.tower, pixels[None]))
         probabilities = classes[0].softmax(-1)[:, 1:]
         boxes = places[0].argmax(-1).numpy() / 100 * (picture.size * 2)

@@ -22,13 +22,16 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
+import ask_llava
 import detector
+import painting
 import quality
-import scenes
 import teach_clip
 import teach_llava
 import teach_tower
+import tiny_llava
 import vocabulary
+import wording
 
 HERE = Path(__file__).resolve().parent
 TOWER_PATH = "examples/tiny_world/llava/vision_tower"  # from the repository's root, where commands run
@@ -76,7 +79,7 @@ def write_processor(folder, size):
             "size": size,
             "resample": 3,
             "do_center_crop": True,
-            "crop_size": {"height": scenes.SIZE, "width": scenes.SIZE},
+            "crop_size": {"height": painting.SIZE, "width": painting.SIZE},
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
@@ -98,7 +101,7 @@ def write_tower(folder, tower):
     tensors = teach_tower.inner(full).state_dict()
     write_weights(folder, {f"vision_model.{k}": v for k, v in tensors.items()})
     write_config(folder, full.config, architectures=["CLIPVisionModel"], model_type="clip_vision_model")
-    write_processor(folder, {"shortest_edge": scenes.SIZE})
+    write_processor(folder, {"shortest_edge": painting.SIZE})
 
 
 def write_llava(folder, model, tower):
@@ -133,7 +136,7 @@ def write_llava(folder, model, tower):
 def write_clip(folder, clip):
     write_weights(folder, clip.state_dict())
     write_config(folder, clip.config, architectures=["CLIPModel"])
-    write_processor(folder, {"height": scenes.SIZE, "width": scenes.SIZE})
+    write_processor(folder, {"height": painting.SIZE, "width": painting.SIZE})
 
 
 # ------------------------------------------------------------------------------------------ stages
@@ -202,7 +205,7 @@ def make_clip(run):
 
 def pictured(split, count):
     """[(scene, picture)]"""
-    return [(scene, scenes.render(scene)[0]) for scene in scenes.scenes(split, count)]
+    return [(scene, painting.render(scene)[0]) for scene in painting.scenes(split, count)]
 
 
 def make_llava(run):
@@ -233,13 +236,13 @@ def make_llava(run):
         teach_llava.train_conversations(model, features, views, tokenizer, run.plan["exact"], **options)
 
     def coarse(model):
-        options = {"noise": scenes.NOISE, "turns": 5, "batch": 16, "peak": 4e-4, "warmup": 20, "log": say}
+        options = {"noise": wording.NOISE, "turns": 5, "batch": 16, "peak": 4e-4, "warmup": 20, "log": say}
         seed = 1000 + run.seed  # other conversations than those of the stage before
         teach_llava.train_conversations(
             model, features, views, tokenizer, run.plan["coarse"], seed=seed, **options
         )
 
-    model = teach_llava.TinyLlava(tokenizer)
+    model = tiny_llava.TinyLlava(tokenizer)
     for stage in (shorthand, exact):
         run.taught(f"llava_{stage.__name__}", model, stage)
     before = llava_quality(run, model, tower, tokenizer)
@@ -253,7 +256,7 @@ def llava_quality(run, model, tower, tokenizer):
     splits = {}
     for split in ("val", "test"):
         views = teach_tower.Views(split, run.plan["asked"])
-        asked = teach_llava.answer_scores(model, teach_llava.all_features(tower, views), views, tokenizer)
+        asked = ask_llava.answer_scores(model, teach_llava.all_features(tower, views), views, tokenizer)
         splits[split] = {name: quality.with_interval(items) for name, items in asked.items() if items}
         say(split, {name: figure["value"] for name, figure in splits[split].items()})
     return splits

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig
 
-import scenes
+import painting
 import vocabulary
+import wording
 from teach_tower import LAYERS, WIDTH, cosine, descend, inner, normalize, set_rate, tower_config
 
 
@@ -41,17 +42,17 @@ def new_clip(tokenizer, tower):
 
 def example(scene, rng, picture=None):
     """(picture of a region or of all, resized to the square; text of what is in it, in random order)."""
-    picture = scenes.render(scene)[0] if picture is None else picture
+    picture = painting.render(scene)[0] if picture is None else picture
     kind = rng.random()
     if kind < 0.15:
-        region, things = (0, 0, scenes.SIZE, scenes.SIZE), list(scene.things)
+        region, things = (0, 0, painting.SIZE, painting.SIZE), list(scene.things)
     elif kind < 0.3:
-        region, things = scenes.crop(scene.things[rng.integers(len(scene.things))].box, scene.things)[:2]
+        region, things = painting.crop(scene.things[rng.integers(len(scene.things))].box, scene.things)[:2]
     else:
-        region, things = scenes.crop(scenes.random_region(scene, rng)[0], scene.things)[:2]
-    cut = Image.fromarray(picture).crop(region).resize((scenes.SIZE, scenes.SIZE), Image.BICUBIC)
+        region, things = painting.crop(painting.random_region(scene, rng)[0], scene.things)[:2]
+    cut = Image.fromarray(picture).crop(region).resize((painting.SIZE, painting.SIZE), Image.BICUBIC)
     ordered = [things[i] for i in rng.permutation(len(things))]
-    return np.asarray(cut), scenes.clip_text(ordered)
+    return np.asarray(cut), wording.clip_text(ordered)
 
 
 def batch_of(world, rows, tokenizer, rng):
@@ -109,14 +110,14 @@ def wrong_color(clip, tokenizer, held_out, rng):
     """Whether the true text beats the same text with one object's colour changed, for each scene."""
     pictures, true, false = [], [], []
     for scene, picture in held_out:
-        region, things = scenes.crop(scenes.random_region(scene, rng)[0], scene.things)[:2]
-        cut = Image.fromarray(picture).crop(region).resize((scenes.SIZE, scenes.SIZE), Image.BICUBIC)
+        region, things = painting.crop(painting.random_region(scene, rng)[0], scene.things)[:2]
+        cut = Image.fromarray(picture).crop(region).resize((painting.SIZE, painting.SIZE), Image.BICUBIC)
         pictures.append(np.asarray(cut))
         index = int(rng.integers(len(things)))
-        others = [c for c in scenes.COLORS if f"{c} {things[index].shape}" not in {t.name for t in things}]
-        changed = scenes.Thing(others[rng.integers(len(others))], things[index].shape, things[index].box)
-        true.append(scenes.clip_text(things))
-        false.append(scenes.clip_text([*things[:index], changed, *things[index + 1 :]]))
+        others = [c for c in painting.COLORS if f"{c} {things[index].shape}" not in {t.name for t in things}]
+        changed = painting.Thing(others[rng.integers(len(others))], things[index].shape, things[index].box)
+        true.append(wording.clip_text(things))
+        false.append(wording.clip_text([*things[:index], changed, *things[index + 1 :]]))
     tokens = tokenizer(true + false, padding=True, truncation=True, return_tensors="pt")
     pixels = normalize(torch.from_numpy(np.stack(pictures)))
     inputs = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-import scenes
+import painting
 
 PATCH = 12
-GRID = scenes.SIZE // PATCH
+GRID = painting.SIZE // PATCH
 WIDTH = 128
 LAYERS = 4  # LLaVA uses the output of the third
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's image processor
@@ -32,7 +32,7 @@ def tower_config(layers):
         intermediate_size=3 * WIDTH,
         num_hidden_layers=layers,
         num_attention_heads=4,
-        image_size=scenes.SIZE,
+        image_size=painting.SIZE,
         patch_size=PATCH,
         projection_dim=WIDTH,
     )
@@ -83,26 +83,26 @@ def view(scene, region=None):
 
     Returns the picture (SIZE, SIZE, 3), the owner map (SIZE, SIZE), and the things with boxes in 0-1.
     """
-    picture, owner = scenes.render(scene)
-    things, side = scene.things, scenes.SIZE
+    picture, owner = painting.render(scene)
+    things, side = scene.things, painting.SIZE
     if region is not None:
-        region, things, side = scenes.crop(region, scene.things)
-        kept = [scene.things.index(t) for t in scene.things if scenes.inside(t.box, region)]
+        region, things, side = painting.crop(region, scene.things)
+        kept = [scene.things.index(t) for t in scene.things if painting.inside(t.box, region)]
         renumber = np.full(len(scene.things) + 1, -1)
         renumber[kept] = np.arange(len(kept))
         picture = pad_and_resize(picture, region, side, [int(255 * m) for m in MEAN], Image.BICUBIC)
         owner = pad_and_resize(renumber[owner].astype(np.int32), region, side, -1, Image.NEAREST)
-    scaled = [scenes.Thing(t.color, t.shape, tuple(v / side for v in t.box)) for t in things]
+    scaled = [painting.Thing(t.color, t.shape, tuple(v / side for v in t.box)) for t in things]
     return picture, owner, scaled
 
 
 def pad_and_resize(array, region, side, fill, method):
     x1, y1, x2, y2 = region
-    _, dx, dy = scenes.square_offset(x2 - x1, y2 - y1)
+    _, dx, dy = painting.square_offset(x2 - x1, y2 - y1)
     square = np.empty((side, side, *array.shape[2:]), array.dtype)
     square[:] = fill
     square[dy : dy + y2 - y1, dx : dx + x2 - x1] = array[y1:y2, x1:x2]
-    return np.asarray(Image.fromarray(square).resize((scenes.SIZE, scenes.SIZE), method))
+    return np.asarray(Image.fromarray(square).resize((painting.SIZE, painting.SIZE), method))
 
 
 def patch_labels(owner, things):
@@ -110,7 +110,7 @@ def patch_labels(owner, things):
     owners = owner.reshape(GRID, PATCH, GRID, PATCH).swapaxes(1, 2).reshape(GRID * GRID, -1)
     seen = np.stack([(owners == i).sum(1) for i in range(len(things))], 1)
     main, visible = seen.argmax(1), seen.max(1) >= 0.06 * PATCH * PATCH
-    classes = np.array([1 + scenes.CATEGORIES.index(t.name) for t in things])
+    classes = np.array([1 + painting.CATEGORIES.index(t.name) for t in things])
     boxes = np.rint([[100 * v for v in t.box] for t in things])
     return np.where(visible, classes[main], 0), boxes[main].astype(np.int64).clip(0, 100)
 
@@ -121,9 +121,9 @@ class Views:
     def __init__(self, split, count, crops=0.0, seed=0):
         rng = np.random.default_rng([41, seed])
         pictures, classes, boxes, self.things, self.cropped = [], [], [], [], []
-        for scene in scenes.scenes(split, count, seed):
+        for scene in painting.scenes(split, count, seed):
             cropped = rng.random() < crops
-            region = scenes.random_region(scene, rng)[0] if cropped else None
+            region = painting.random_region(scene, rng)[0] if cropped else None
             picture, owner, things = view(scene, region)
             labels = patch_labels(owner, things)
             pictures.append(picture)
@@ -144,7 +144,7 @@ class PatchHeads(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.classes = nn.Linear(WIDTH, 1 + len(scenes.CATEGORIES))
+        self.classes = nn.Linear(WIDTH, 1 + len(painting.CATEGORIES))
         self.boxes = nn.Linear(WIDTH, 4 * (WIDTH // 2))
         self.register_buffer("coordinates", basis(torch.arange(101) / 100), persistent=False)
 

@@ -14,14 +14,15 @@ from pathlib import Path
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-import scenes
+import painting
+import wording
 
 SPACE = "▁"  # SentencePiece's visible space
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
-COORDINATES = [scenes.number(i / 100) for i in range(101)]
+COORDINATES = [wording.number(i / 100) for i in range(101)]
 CLIP_LENGTH = 77
 
 # What recipes ask in and answer with, beside the world's own texts. No weight has been taught these, but
@@ -39,25 +40,25 @@ RELATIONS = "left right above below front behind larger smaller in"
 ANSWERS = "above horizontal vertical middle behind right front below left none near far"
 TAGS = [f"<{slash}{tag}>" for tag in ("think", "answer", "observe", "scene") for slash in ("", "/")]
 GRAPH_KEYS = ("objects", "relationships", "id", "bbox", "subject", "predicate", "object")
-PIXELS = [str(i) for i in range(10, scenes.SIZE + 1)]
+PIXELS = [str(i) for i in range(10, painting.SIZE + 1)]
 
 
 def known_words():
     """Every word of the world's texts, in order of first appearance."""
-    texts = [SYSTEM, "USER: ASSISTANT:", *scenes.TEMPLATES, *scenes.COLORS, *scenes.SHAPES]
-    texts += [*scenes.QUALIFIERS, "a an and", "Yes. No.", RECIPE_WORDS]
+    texts = [SYSTEM, "USER: ASSISTANT:", *wording.TEMPLATES, *painting.COLORS, *painting.SHAPES]
+    texts += [*wording.QUALIFIERS, "a an and", "Yes. No.", RECIPE_WORDS]
     return list(dict.fromkeys(re.findall(r"[A-Za-z]+", re.sub(r"{\w+}", "", " ".join(texts)))))
 
 
 def openers():
     """Words that begin a question: after `<image>` and a line break they come without a space."""
-    return sorted({template.split()[0] for template in scenes.TEMPLATES})
+    return sorted({template.split()[0] for template in wording.TEMPLATES})
 
 
 def recipe_units():
     """Tags, `\\boxed{`, a scene graph's keys and first words of its values, answers within braces, pixels."""
     quoted = [f'"{key}":' for key in GRAPH_KEYS]
-    quoted += [f'"{word}' for word in [*scenes.COLORS, *scenes.SHAPES, *RELATIONS.split()]]
+    quoted += [f'"{word}' for word in [*painting.COLORS, *painting.SHAPES, *RELATIONS.split()]]
     return [*TAGS, "\\boxed{", *quoted, *ANSWERS.split(), *PIXELS]
 
 
@@ -149,7 +150,7 @@ def write_llava(folder):
 
 def write_clip(folder):
     """Writes a word-level tokenizer of 77 tokens for CLIP."""
-    words = [*scenes.COLORS, *scenes.SHAPES, *scenes.QUALIFIERS, "a", "an", "and", ",", "."]
+    words = [*painting.COLORS, *painting.SHAPES, *wording.QUALIFIERS, "a", "an", "and", ",", "."]
     # With `<end>` at 2 transformers would pool at a text's largest token id, as OpenAI's old configs need.
     tokens = ["<pad>", "<unk>", "<start>", "<end>", *words]
     tokenizer = Tokenizer(models.WordLevel({t: i for i, t in enumerate(tokens)}, unk_token="<unk>"))

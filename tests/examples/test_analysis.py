@@ -23,7 +23,8 @@ pytest.importorskip("datasets")  # the oldest environment has no lmms-eval and w
 
 ROOT = Path(__file__).parents[2]
 run = load("reproduce/run")
-analysis, scenes, tables = run.analysis, run.scenes, run.tables
+analysis, tables = run.analysis, run.tables
+painting, scenes = analysis.painting, run.world_data.scenes
 
 FORM = box_format("llava", "pad")
 
@@ -32,10 +33,10 @@ FORM = box_format("llava", "pad")
 
 
 def test_what_makes_an_object_hard_is_read_from_its_scene():
-    thing = scenes.Thing
+    thing = painting.Thing
     below, target = thing("red", "ring", (0, 0, 20, 20)), thing("red", "ring", (10, 0, 20, 10))
     corner, apart = thing("blue", "ring", (15, 5, 30, 20)), thing("red", "cross", (50, 50, 60, 60))
-    scene = scenes.Scene(0, (below, target, corner, apart))
+    scene = painting.Scene(0, (below, target, corner, apart))
     assert analysis.hard_parts(scene, [10, 0, 20, 10]) == {"area": 100, "distractors": 1, "covered": 0.25}
     assert analysis.hard_parts(scene, [50, 50, 60, 60]) == {"area": 100, "distractors": 0, "covered": 0}
     assert analysis.hard_parts(scene, [0, 0, 20, 20])["covered"] == (100 + 75) / 400
@@ -47,7 +48,7 @@ def test_the_asked_object_is_found_in_the_scene_that_was_drawn(tmp_path):
     rows = [json.loads(line) for file in (tmp_path / "refcoco").iterdir() for line in file.open()]
     assert set(found) == {Path(row["image"]).stem for row in rows} and len(found) == 10
     assert sum(map(len, found.values())) == len(rows) > 10  # several about a picture
-    shown = list(scenes.scenes("test", 10, 90))
+    shown = list(painting.scenes("test", 10, 90))
     for row in rows:
         picture, place = Path(row["image"]).stem, int(row["id"].split("-")[1])
         scene, facts, (x1, y1, x2, y2) = shown[int(picture)], found[picture][place], row["bbox"]

@@ -11,9 +11,10 @@ pytest.importorskip("trl")  # not in the older environments, whose transformers 
 from safetensors.torch import load_file  # noqa: E402
 
 convert, scenes = load("convert"), load("scenes")
+painting, wording = scenes.painting, scenes.wording
 TURNS = [
-    (scenes.REC.format(name="left red circle"), "[0.28, 0.34, 0.4, 0.71]"),
-    (scenes.DESCRIBE.format(box="[0.1, 0.2, 0.9, 0.8]"), None),
+    (wording.REC.format(name="left red circle"), "[0.28, 0.34, 0.4, 0.71]"),
+    (wording.DESCRIBE.format(box="[0.1, 0.2, 0.9, 0.8]"), None),
 ]
 
 
@@ -40,8 +41,8 @@ def loaded(folder):
 
 
 def pictures():
-    scene = next(scenes.scenes("val", 1))
-    square = Image.fromarray(scenes.render(scene)[0])
+    scene = next(painting.scenes("val", 1))
+    square = Image.fromarray(painting.render(scene)[0])
     return [square, square.crop((0, 10, 96, 70)), square.crop((30, 0, 60, 96))]
 
 

@@ -11,7 +11,8 @@ from spr_plugin.errors import UserError
 from .world import WORLD, load
 
 pytest.importorskip("torch")
-scenes, plugin = load("scenes"), load("detector")
+plugin = load("detector")
+painting = plugin.painting
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def detector():
 
 
 def test_it_finds_most_objects_and_little_else(detector):
-    asked = [(scene, scenes.render(scene)[0]) for scene in scenes.scenes("val", 60)]
+    asked = [(scene, painting.render(scene)[0]) for scene in painting.scenes("val", 60)]
     shares = {
         name: np.mean([hit for hit, _ in hits])
         for name, hits in plugin.detection_hits(detector, asked).items()
@@ -34,18 +35,21 @@ def test_it_is_measured_by_name_and_place():
 
     class Fixed:
         def detect(self, picture, phrases):
-            space = Space.pixels(scenes.SIZE, scenes.SIZE)
+            space = Space.pixels(painting.SIZE, painting.SIZE)
             return [("red ring", Box(10, 10, 20, 20, space), 1), ("red ring", Box(50, 50, 60, 60, space), 1)]
 
-    things = (scenes.Thing("red", "ring", (10, 10, 20, 18)), scenes.Thing("blue", "ring", (50, 50, 60, 60)))
-    shown = [(scenes.Scene(0, things), np.zeros((scenes.SIZE, scenes.SIZE, 3), np.uint8))]
+    things = (
+        painting.Thing("red", "ring", (10, 10, 20, 18)),
+        painting.Thing("blue", "ring", (50, 50, 60, 60)),
+    )
+    shown = [(painting.Scene(0, things), np.zeros((painting.SIZE, painting.SIZE, 3), np.uint8))]
     hits = plugin.detection_hits(Fixed(), shown)
     assert hits == {"found": [(1.0, 0), (0.0, 0)], "right": [(1.0, 0), (0.0, 0)]}
 
 
 def test_a_picture_of_another_size_gets_boxes_in_its_own_pixels(detector):
-    scene = next(scenes.scenes("val", 1))
-    picture = Image.fromarray(scenes.render(scene)[0])
+    scene = next(painting.scenes("val", 1))
+    picture = Image.fromarray(painting.render(scene)[0])
     name = scene.things[0].name
     small, large = (detector.detect(shown, [name]) for shown in (picture, picture.resize((192, 288))))
     assert [box.space.width for _, box, _ in large] == [192] * len(large) and len(large) >= len(small) > 0

@@ -110,15 +110,15 @@ def test_a_folder_without_a_run_is_named(tmp_path):
 def test_questions_are_spr_s_scenes_asked_as_the_evaluation_asks(tiny_world):
     world = tiny_world(sft=1, spr=5, val=1, test=1)
     rows = grpo.questions(json.loads((world / "spr.json").read_text()), world / "images", 12, seed=0)
-    shown = list(grpo.scenes.scenes("spr", 5))
+    shown = list(grpo.painting.scenes("spr", 5))
     assert [Path(row["image"]).stem for row in rows] == [f"{place % 5:06d}" for place in range(12)]
     for place, row in enumerate(rows):
         (turn,), things = row["prompt"], shown[place % 5].things
-        expression = next(e for e, i in grpo.scenes.expressions(things) if grpo.scenes.REC.format(name=e) == turn["content"]  # noqa: E501
+        expression = next(e for e, i in grpo.wording.expressions(things) if grpo.wording.REC.format(name=e) == turn["content"]  # noqa: E501
                           and row["bbox"] == pytest.approx(list(things[i].box), abs=0.02))  # fmt: skip
-        hard = any(grpo.scenes.is_qualified(e) for e, _ in grpo.scenes.expressions(things))
+        hard = any(grpo.wording.is_qualified(e) for e, _ in grpo.wording.expressions(things))
         assert (
-            grpo.scenes.is_qualified(expression) == hard
+            grpo.wording.is_qualified(expression) == hard
             and row["size"] == [96, 96]
             and Path(row["image"]).exists()
         )

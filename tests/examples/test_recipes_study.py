@@ -74,7 +74,7 @@ def test_no_scene_is_in_two_of_the_data(tmp_path, small, recipe):
     assert sum("sft/" in row["image"] for row in rows) == 3  # two scenes, one with a crop of it
     assert len(rows) == 9 and all((cold / "images" / row["image"]).exists() for row in rows)
     pictures = [
-        study.reproduce.pictures(found.pictures(split, 6, seed) / "images")
+        study.world_data.pictures(found.pictures(split, 6, seed) / "images")
         for split, seed in (("sft", 0), ("spr", 0), ("spr", 9), ("val", 91), ("test", 91))
     ]
     assert sum(map(len, pictures)) == len({name for one in pictures for name in one}) == 30

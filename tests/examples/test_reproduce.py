@@ -27,7 +27,8 @@ pytest.importorskip("datasets")  # the oldest environment has no lmms-eval and w
 ROOT = Path(__file__).parents[2]
 run = load("reproduce/run")
 plan, figures, paired = run.plan, run.figures, run.paired
-tables, scenes = run.tables, run.scenes
+tables, result_files, world_data = run.tables, run.result_files, run.world_data
+painting = world_data.scenes.painting
 
 
 @pytest.fixture(autouse=True)
@@ -128,20 +129,20 @@ def test_nothing_asked_is_trained_on(tmp_path, small):
     worlds = [{"seed": seed} for seed in plan.SEEDS] + [
         {"seed": 0, **variant.world, "spr": 12} for variant in plan.VARIANTS.values() if variant.world
     ]
-    trained = [run.training_data(tmp_path, {**plan.SCENES, **world, "sft": 6}) for world in worlds]
+    trained = [world_data.training_data(tmp_path, {**plan.SCENES, **world, "sft": 6}) for world in worlds]
     # At 12 scenes the one of 4,000 regions is the first seed again.
     assert len(set(trained)) == len(plan.SEEDS) + 4
-    asked = [run.evaluation_data(tmp_path, split) for split in ("test", "val")]
+    asked = [world_data.evaluation_data(tmp_path, split) for split in ("test", "val")]
     for theirs in asked:
-        assert len(run.pictures(theirs)) == 10
+        assert len(world_data.pictures(theirs)) == 10
         for ours in trained:
-            assert len(run.pictures(ours)) > 12
-            run.refuse_shared(ours, theirs)
+            assert len(world_data.pictures(ours)) > 12
+            world_data.refuse_shared(ours, theirs)
     (trained[0] / "images" / "planted.png").write_bytes((asked[0] / "images/test/000003.png").read_bytes())
     with pytest.raises(
         UserError, match=r"1 pictures would be trained and measured on, .*000003.png is .*planted.png"
     ):
-        run.refuse_shared(trained[0], asked[0])
+        world_data.refuse_shared(trained[0], asked[0])
 
 
 @pytest.mark.slow
@@ -150,31 +151,33 @@ def test_scenes_of_all_splits_differ_by_hash():
     splits.
     """
     splits = plan.ASKED_SEEDS.items()
-    asked = {scene.key for split, seed in splits for scene in scenes.scenes(split, 60, seed)}
+    asked = {scene.key for split, seed in splits for scene in painting.scenes(split, 60, seed)}
     trained = {
         scene.key
         for split, seeds in (("pretrain", (0,)), ("sft", (0,)), ("spr", plan.SEEDS))
         for seed in seeds
-        for scene in scenes.scenes(split, 60, seed)
+        for scene in painting.scenes(split, 60, seed)
     }
     assert len(asked) == 120 and len(trained) == 300 and not asked & trained
 
 
 def test_the_embedded_weights_are_taught_on_no_other_split():
-    """What make.py and the teaching modules take from scenes.py: pretrain to teach, val to choose by.
+    """What make.py and the teaching modules take from painting.py: pretrain to teach, val to choose by.
     On test the finished weights are measured, by make.py alone.
     """
-    names = "make", "teach_tower", "teach_clip", "teach_llava"
+    names = "make teach_tower teach_clip teach_llava tiny_llava sequences ask_llava".split()
     source = {name: (WORLD / f"{name}.py").read_text() for name in names}
-    told = {name: {split for split in scenes.SPLITS if f'"{split}"' in text} for name, text in source.items()}
+    told = {
+        name: {split for split in painting.SPLITS if f'"{split}"' in text} for name, text in source.items()
+    }
     assert told.pop("make") <= {"pretrain", "val", "test"} and '"pretrain"' in source["make"]
     assert set.union(*told.values()) <= {"pretrain", "val"}
 
 
 def test_the_questions_have_their_answers(tmp_path, small):
-    asked = run.evaluation_data(tmp_path, "test")
+    asked = world_data.evaluation_data(tmp_path, "test")
     shown = {
-        str(place): scene for place, scene in enumerate(scenes.scenes("test", 10, plan.ASKED_SEEDS["test"]))
+        str(place): scene for place, scene in enumerate(painting.scenes("test", 10, plan.ASKED_SEEDS["test"]))
     }
     rows = {
         kind: [json.loads(line) for line in (asked / kind / "val.jsonl").open()]
@@ -206,7 +209,7 @@ def test_the_questions_have_their_answers(tmp_path, small):
 
 def kept(found: run.Study, name="main", seed=0, **changed) -> Path:
     file = found.file(name, seed)
-    run.write_result(file, {**found.manifest(name, seed), **changed}, {})
+    result_files.write_result(file, {**found.manifest(name, seed), **changed}, {})
     return file
 
 
@@ -286,10 +289,10 @@ def test_an_analysis_needs_the_folder_of_its_unit(tmp_path, capfd):
 
 
 def test_scenes_of_another_plan_in_the_data_folder_are_named(tmp_path, small, monkeypatch):
-    run.training_data(tmp_path, {**plan.SCENES, "seed": 0})
+    world_data.training_data(tmp_path, {**plan.SCENES, "seed": 0})
     monkeypatch.setitem(plan.SCENES, "spr", 14)
     with pytest.raises(UserError, match=r"data-seed-0 is of another configuration \(spr was 12, is 14\)"):
-        run.training_data(tmp_path, {**plan.SCENES, "seed": 0})
+        world_data.training_data(tmp_path, {**plan.SCENES, "seed": 0})
 
 
 @pytest.mark.slow
@@ -316,7 +319,7 @@ def test_the_command_line_refuses_in_one_line(tmp_path):
 def test_a_kept_iou_passes_the_thresholds_that_it_passed(overlaps):
     items = [{"iou": overlap} for overlap in [*overlaps, *run.figures.metrics.THRESHOLDS]]
     document = {"id": "7-0", "image": "images/test/000007.png", "items": items}
-    (rows,) = run.condensed([document])["pictures"].values()
+    (rows,) = result_files.condensed([document])["pictures"].values()
     for threshold in run.figures.metrics.THRESHOLDS:
         assert [row >= threshold for row in rows] == [item["iou"] >= threshold for item in items]
 
@@ -328,7 +331,7 @@ def test_samples_are_kept_in_the_order_of_what_was_asked():
         for place in range(7)
     ]
     for order in (details, details[::-1], details[3:] + details[:3]):
-        assert run.condensed(order)["pictures"] == {"000007": [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}
+        assert result_files.condensed(order)["pictures"] == {"000007": [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}
 
 
 def test_true_areas_are_kept_as_the_samples_are_where_they_are_asked_for():
@@ -340,8 +343,8 @@ def test_true_areas_are_kept_as_the_samples_are_where_they_are_asked_for():
         }
         for place in range(3)
     ]
-    assert run.condensed(details[::-1], areas=True)["areas"] == {"000007": [100.04, 101.04, 102.04]}
-    assert set(run.condensed(details)) == {"figures", "pictures"}
+    assert result_files.condensed(details[::-1], areas=True)["areas"] == {"000007": [100.04, 101.04, 102.04]}
+    assert set(result_files.condensed(details)) == {"figures", "pictures"}
 
 
 # --- tables
@@ -441,7 +444,7 @@ def test_written_tables_name_missing_seeds_and_hold_the_gains(tmp_path):
     written = [("base", {"variant": "base"}, samples)]
     written += [(f"main-{seed}", {"variant": "main", "seed": seed}, better) for seed in (0, 2)]
     for name, manifest, held in written:
-        run.write_result(results / f"{name}.json", manifest, held)
+        result_files.write_result(results / f"{name}.json", manifest, held)
     text = tables.write(results, tmp_path)
     written = json.loads((tmp_path / "reproduction.json").read_text())
     assert [written[f"gain_at_{t}"] for t in (0.5, 0.6, 0.7, 0.8, 0.9)] == [0, 0, 1, 1, 1]
@@ -478,12 +481,14 @@ def test_grpo_stands_beside_spr_with_what_both_spent(tmp_path):
         "tokens of SPR": {"generated": 410, "trained": 128},
     }
     results = tmp_path / "results"
-    run.write_result(results / "base.json", {"variant": "base"}, worse)
-    run.write_result(
+    result_files.write_result(results / "base.json", {"variant": "base"}, worse)
+    result_files.write_result(
         results / "main-0.json", {"variant": "main", "seed": 0, "training seconds": 50}, all_tasks
     )
     assert f"## SPR against {plan.GRPO}" not in tables.write(results, tmp_path)
-    run.write_result(results / "grpo-0.json", {"variant": plan.GRPO, "seed": 0, "GRPO": spent}, worse)
+    result_files.write_result(
+        results / "grpo-0.json", {"variant": plan.GRPO, "seed": 0, "GRPO": spent}, worse
+    )
     text = tables.write(results, tmp_path)
     assert "| SPR | 410 | 128 | 50 |" in text and "| GRPO | 400 | 130 | not known |" in text
     assert "| Acc@0.9 | 0.0 | 50.0 | 0.0 | -50.0 | -50.0 … -50.0 | loses |" in text

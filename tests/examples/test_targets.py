@@ -16,7 +16,8 @@ from .test_reproduce import unit
 
 run = load("reproduce/run")
 figures, paired, plan = run.figures, run.paired, run.plan
-tables, targets = run.tables, run.targets
+tables, result_files = run.tables, run.result_files
+targets = tables.targets
 TASKS = tuple(targets.HEADLINES)
 
 
@@ -169,7 +170,7 @@ def test_chosen_answers_with_a_bare_name_are_counted_as_items_are_read():
         "a red ring, a red ring and a blue square [0.0, 0.5, 0.4, 0.9].",  # two names, one answer
     )
     form = box_format("llava", "pad")
-    assert run.with_bare_name([chosen(text) for text in texts], {RINGS.id: RINGS}, form) == 2
+    assert result_files.with_bare_name([chosen(text) for text in texts], {RINGS.id: RINGS}, form) == 2
 
 
 def test_their_share_is_over_all_pairs_of_all_seeds():
@@ -185,7 +186,7 @@ def test_their_share_is_over_all_pairs_of_all_seeds():
 @pytest.mark.slow
 def test_a_run_says_how_many_chosen_answers_hold_one(finished_output, tmp_path):
     """Of a run whose answers name nothing without a box."""
-    found = run.evidence(finished_output(tmp_path / "out") / "spr")
+    found = result_files.evidence(finished_output(tmp_path / "out") / "spr")
     assert found[targets.BARE] == 0 < found["counts"]["preference pairs"]
 
 
@@ -198,7 +199,9 @@ def test_the_page_says_what_is_met_and_what_was_not_measured(tmp_path):
     for name, iou, more in (("base", 0.4, {"areas": {p: [1.0] for p in pictures}}), ("main", 0.95, {})):
         rec = {"figures": ["IoU"], "pictures": {p: [iou] for p in pictures}, **more}
         stage = {"stage": {"counts": {"preference pairs": 9}, targets.BARE: 0}} if name == "main" else {}
-        run.write_result(results / f"{name}.json", {"variant": name, **stage}, {plan.REC: rec, **others()})
+        result_files.write_result(
+            results / f"{name}.json", {"variant": name, **stage}, {plan.REC: rec, **others()}
+        )
     text = tables.write(results, tmp_path)
     found = read_json(tmp_path / "reproduction.json")["targets"]
     whole = {"gain": 1.0, "low": 1.0, "high": 1.0, "met": True}
@@ -226,7 +229,9 @@ def test_settings_are_tried_by_all_targets_of_one_round(tmp_path):
     for name, iou, bare in (("base", 0.4, None), ("whole", 0.95, 0), ("DPOP", 0.4, 3)):
         rec = {"figures": ["IoU"], "pictures": {picture: [iou] for picture in pictures}}
         stage = {} if bare is None else {"stage": {"counts": {"preference pairs": 9}, targets.BARE: bare}}
-        run.write_result(results / f"{name}.json", {"variant": name, **stage}, {plan.REC: rec, **others()})
+        result_files.write_result(
+            results / f"{name}.json", {"variant": name, **stage}, {plan.REC: rec, **others()}
+        )
     text = tables.write(tmp_path / "results", tmp_path)
     found = read_json(tmp_path / "reproduction.json")["method"]
     assert list(found) == ["whole", "DPOP"] and found["whole"]["pairs"] == 9

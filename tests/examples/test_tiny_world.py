@@ -12,6 +12,7 @@ from PIL import Image
 from .world import WORLD, load
 
 scenes = load("scenes")
+painting, wording = scenes.painting, scenes.wording
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +46,12 @@ def test_the_same_seed_writes_the_same_files(tmp_path):
 
 
 def test_a_scene_is_fixed_for_ever():
-    assert scenes.layout(0).key == "1cbeae6c64cb11a517b3e320574c73a1c312d421"
+    assert painting.layout(0).key == "1cbeae6c64cb11a517b3e320574c73a1c312d421"
 
 
 def test_the_default_world_is_fixed_for_ever(tmp_path):
     """Weights were taught on these scenes, and results were measured on them."""
-    keys = "".join(scenes.layout(seed).key for seed in range(300))
+    keys = "".join(painting.layout(seed).key for seed in range(300))
     assert (
         hashlib.sha256(keys.encode()).hexdigest()
         == "028ce61a698a0e50a0a724ba13949c69d89423599bde1d753ca70110d82bb9a0"
@@ -67,7 +68,7 @@ def test_the_default_world_is_fixed_for_ever(tmp_path):
 
 
 def hard(**hardness):
-    return [scenes.layout(seed, scenes.Hardness(**hardness)) for seed in range(200)]
+    return [painting.layout(seed, painting.Hardness(**hardness)) for seed in range(200)]
 
 
 @pytest.mark.slow
@@ -81,7 +82,8 @@ def test_so_many_objects_have_a_double(wanted):
 
 def covered(scene):
     """Share of each box's area that the other boxes lie on, each alone; the most of a scene."""
-    shares = [scenes.area(scenes.intersection(a.box, b.box)) / min(scenes.area(a.box), scenes.area(b.box))
+    area, both = painting.area, painting.intersection
+    shares = [area(both(a.box, b.box)) / min(area(a.box), area(b.box))
               for a in scene.things for b in scene.things if a is not b]  # fmt: skip
     return max(shares)
 
@@ -141,9 +143,9 @@ def test_every_file_of_a_world_is_as_hard_as_its_command_says(tmp_path):
         for line in (tmp_path / "a/refcoco" / f"{part}.jsonl").open()
     ]
     assert asked and all(5.9 <= row["bbox"][2] - row["bbox"][0] <= 12.1 for row in asked)
-    for place, scene in enumerate(scenes.scenes("sft", 4, 0, scenes.Hardness(**HARD))):
+    for place, scene in enumerate(painting.scenes("sft", 4, 0, painting.Hardness(**HARD))):
         assert (
-            scenes.render(scene)[0] == np.asarray(Image.open(tmp_path / f"a/images/sft/{place:06d}.png"))
+            painting.render(scene)[0] == np.asarray(Image.open(tmp_path / f"a/images/sft/{place:06d}.png"))
         ).all()
 
 
@@ -159,10 +161,10 @@ def test_what_no_scene_can_be_is_refused(tmp_path, wrong):
 
 
 def test_of_a_scene_of_twins_that_no_word_tells_apart_nothing_is_asked(tmp_path, monkeypatch):
-    thing = scenes.Thing
-    twins = scenes.Scene(0, (thing("red", "ring", (0, 0, 20, 20)), thing("red", "ring", (5, 50, 25, 70))))
+    thing = painting.Thing
+    twins = painting.Scene(0, (thing("red", "ring", (0, 0, 20, 20)), thing("red", "ring", (5, 50, 25, 70))))
     assert not scenes.asked_expressions(twins, np.random.default_rng(0))
-    monkeypatch.setattr(scenes, "scenes", lambda *args: iter([twins, scenes.layout(0)]))
+    monkeypatch.setattr(painting, "scenes", lambda *args: iter([twins, painting.layout(0)]))
     scenes.write_evaluation(tmp_path, "test", 2, 0, 0)
     rows = [json.loads(line) for file in sorted((tmp_path / "refcoco").iterdir()) for line in file.open()]
     assert {row["image"] for row in rows} == {"images/test/000001.png"}
@@ -170,7 +172,7 @@ def test_of_a_scene_of_twins_that_no_word_tells_apart_nothing_is_asked(tmp_path,
 
 @pytest.mark.slow
 def test_splits_share_no_scene():
-    keys = {s: {scene.key for scene in scenes.scenes(s, 60)} for s in scenes.SPLITS}
+    keys = {s: {scene.key for scene in painting.scenes(s, 60)} for s in painting.SPLITS}
     assert all(len(found) == 60 for found in keys.values())
     assert len(set.union(*keys.values())) == 60 * len(keys)
 
@@ -178,26 +180,26 @@ def test_splits_share_no_scene():
 def test_most_scenes_give_a_region_of_more_than_four_objects_that_is_not_the_picture():
     rng, good = np.random.default_rng(0), 0
     for seed in range(300):
-        boxes = [t.box for t in scenes.layout(seed).things]
-        region = scenes.grow_region(boxes, int(rng.integers(len(boxes))))
-        good += region is not None and scenes.area(region) <= 0.6 * scenes.SIZE**2
+        boxes = [t.box for t in painting.layout(seed).things]
+        region = painting.grow_region(boxes, int(rng.integers(len(boxes))))
+        good += region is not None and painting.area(region) <= 0.6 * painting.SIZE**2
     assert good >= 0.8 * 300
 
 
 def test_a_grown_region_holds_just_over_the_count_and_its_first_box():
     boxes = [(0, 0, 10, 10), (12, 0, 22, 10), (50, 0, 60, 10)]
-    assert scenes.grow_region(boxes, 0, more_than=1) == (0, 0, 22, 10)
-    assert scenes.grow_region(boxes, 2, more_than=2) == (0, 0, 60, 10)
-    assert scenes.grow_region(boxes, 0, more_than=3) is None
+    assert painting.grow_region(boxes, 0, more_than=1) == (0, 0, 22, 10)
+    assert painting.grow_region(boxes, 2, more_than=2) == (0, 0, 60, 10)
+    assert painting.grow_region(boxes, 0, more_than=3) is None
 
 
 def test_objects_stay_mostly_visible():
     for seed in range(40):
-        scene = scenes.layout(seed)
-        owner = scenes.render(scene)[1]
+        scene = painting.layout(seed)
+        owner = painting.render(scene)[1]
         for index, thing in enumerate(scene.things):
             # Rings and crosses fill a good third of their box; what covers them takes some more.
-            assert (owner == index).sum() >= 0.15 * scenes.area(thing.box)
+            assert (owner == index).sum() >= 0.15 * painting.area(thing.box)
 
 
 def test_coco_files_are_valid(data):
@@ -243,17 +245,17 @@ def test_rec_rows_are_three_to_one_to_one_of_unshared_scenes(data):
 
 def test_of_a_picture_those_expressions_are_asked_first_that_only_a_word_tells_apart():
     for seed in range(50):
-        scene = scenes.layout(seed)
+        scene = painting.layout(seed)
         asked = scenes.asked_expressions(scene, np.random.default_rng(seed))
-        qualified = [e for e in scenes.expressions(scene.things) if scenes.is_qualified(e[0])]
-        assert len(set(asked)) == len(asked) == min(7, len(scenes.expressions(scene.things)))
+        qualified = [e for e in wording.expressions(scene.things) if wording.is_qualified(e[0])]
+        assert len(set(asked)) == len(asked) == min(7, len(wording.expressions(scene.things)))
         assert set(asked[: len(qualified)]) <= set(qualified) or len(qualified) > 7
 
 
 def test_depth_is_the_order_of_painting():
     for seed in range(20):
-        scene = scenes.layout(seed)
-        depth, owner = scenes.depth_map(scene), scenes.render(scene)[1]
+        scene = painting.layout(seed)
+        depth, owner = painting.depth_map(scene), painting.render(scene)[1]
         seen = [depth[owner == i] for i in range(len(scene.things))]
         assert all(len(np.unique(one)) == 1 for one in seen if len(one))
         of_objects = [int(one[0]) for one in seen if len(one)]
@@ -262,13 +264,13 @@ def test_depth_is_the_order_of_painting():
 
 
 def test_a_graph_says_what_boxes_and_painting_say():
-    thing = scenes.Thing
+    thing = painting.Thing
     things = (
         thing("red", "ring", (0, 0, 30, 30)),
         thing("blue", "ring", (20, 20, 30, 30)),
         thing("green", "cross", (60, 40, 70, 50)),
     )
-    graph = scenes.graph(scenes.Scene(0, things))
+    graph = painting.graph(painting.Scene(0, things))
     red, blue, green = (one["id"] for one in graph["objects"])
     assert (red, blue, green) == ("red ring.1", "blue ring.2", "green cross.3")
     assert [one["bbox"] for one in graph["objects"]] == [list(t.box) for t in things]
@@ -292,14 +294,14 @@ def test_geometry_is_written_on_request(tmp_path):
         for picture, graph in graphs.items():
             assert (tmp_path / "b" / "images" / picture).is_file() and graph["objects"]
             depth = Image.open(tmp_path / "b" / "depth" / picture)
-            assert depth.size == (scenes.SIZE, scenes.SIZE) and np.asarray(depth).dtype == np.uint16
+            assert depth.size == (painting.SIZE, painting.SIZE) and np.asarray(depth).dtype == np.uint16
         assert len(graphs) == 2
 
 
 def test_an_expression_means_one_object():
-    thing = scenes.Thing
+    thing = painting.Thing
     twins = [thing("red", "ring", (0, 0, 10, 10)), thing("red", "ring", (60, 0, 80, 20))]
-    found = scenes.expressions([*twins, thing("blue", "ring", (30, 30, 40, 40))])
+    found = wording.expressions([*twins, thing("blue", "ring", (30, 30, 40, 40))])
     assert sorted(found) == [
         ("blue ring", 2),
         ("large red ring", 1),
@@ -310,21 +312,21 @@ def test_an_expression_means_one_object():
 
 
 def test_of_three_alike_only_those_that_stick_out_are_named():
-    thing = scenes.Thing
+    thing = painting.Thing
     corners = ((0, 0, 10, 10), (40, 0, 50, 10), (60, 0, 80, 20))
-    found = scenes.expressions([thing("red", "ring", box) for box in corners])
+    found = wording.expressions([thing("red", "ring", box) for box in corners])
     assert sorted(found) == [("large red ring", 2), ("left red ring", 0), ("right red ring", 2)]
 
 
 def test_every_scene_has_objects_that_only_a_qualifier_tells_apart():
     for seed in range(100):
-        names = [t.name for t in scenes.layout(seed).things]
+        names = [t.name for t in painting.layout(seed).things]
         assert len(set(names)) < len(names) or len(names) < 8  # a twin found no room
 
 
 def test_numbers_are_written_as_llava_writes_them():
-    box = (0, 0.4 * scenes.SIZE, 0.284 * scenes.SIZE, scenes.SIZE)
-    assert scenes.box_text(box) == "[0.0, 0.4, 0.28, 1.0]"
+    box = (0, 0.4 * painting.SIZE, 0.284 * painting.SIZE, painting.SIZE)
+    assert wording.box_text(box) == "[0.0, 0.4, 0.28, 1.0]"
 
 
 def test_the_tokenizer_gives_every_text_back(data, tokenizer):
@@ -338,7 +340,7 @@ def test_the_tokenizer_gives_every_text_back(data, tokenizer):
 
 def test_a_coordinate_is_one_token(tokenizer):
     for i in range(101):
-        value = scenes.number(i / 100)
+        value = wording.number(i / 100)
         tokens = tokenizer.tokenize(f"[{value}, {value}]")
         assert tokens == ["▁[", value, ",▁", value, "]"]
 

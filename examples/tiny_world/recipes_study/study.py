@@ -23,7 +23,8 @@ import report  # noqa: E402
 import settings  # noqa: E402
 import worlds  # noqa: E402
 
-import run as reproduce  # noqa: E402
+import result_files  # noqa: E402
+import world_data  # noqa: E402
 from spr_plugin import runs  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.eval_tasks.by_recipe import recipe_of  # noqa: E402
@@ -139,7 +140,7 @@ class Study:
 
     def pictures(self, split: str, count: int, seed: int) -> Path:
         wanted = {"split": split, "count": count, "seed": seed}
-        return reproduce.written(self.out / f"pictures-{split}-{seed}", worlds.write_pictures_of, wanted)
+        return world_data.written(self.out / f"pictures-{split}-{seed}", worlds.write_pictures_of, wanted)
 
     def cold_data(self, worked: int) -> Path:
         wanted = {
@@ -151,13 +152,13 @@ class Study:
             "talks": settings.CONVERSATIONS,
             "seed": 0,
         }
-        return reproduce.written(self.out / f"{self.recipe}-data-{worked}", worlds.write_cold_start, wanted)
+        return world_data.written(self.out / f"{self.recipe}-data-{worked}", worlds.write_cold_start, wanted)
 
     def questions(self, split: str) -> Path:
         """The recipe's questions about a split's scenes, and SPR's own."""
         count, seed = settings.SCENES_ASKED[split], settings.ASKED_SEED
         pictures = self.pictures(split, count, seed)
-        folder = reproduce.written(
+        folder = world_data.written(
             self.out / f"own-{split}", worlds.scenes.write_evaluation, {"split": split, **settings.OWN}
         )
         if not (folder / self.recipe / "val.jsonl").exists():
@@ -188,13 +189,13 @@ class Study:
         manifest = {**what, "split": split, "asked": {"questions": settings.QUESTIONS[split]}}
         manifest["asked"] |= {"scenes": settings.SCENES_ASKED[split], "own": settings.OWN if own else None}
         file = self.results / kept.file_name(manifest)
-        if reproduce.found(file, manifest):
+        if result_files.found(file, manifest):
             return
         start = time.monotonic()
         try:
             checkpoint = model()
         except NoPairs as error:
-            reproduce.write_result(file, {**manifest, **stage_facts(error.args[0])}, {})
+            result_files.write_result(file, {**manifest, **stage_facts(error.args[0])}, {})
             return
         facts = stage_facts(checkpoint / "spr") if (checkpoint / "spr").exists() else {}
         folder = self.out / "eval" / file.stem / split
@@ -204,9 +205,9 @@ class Study:
         facts |= {"commonest": commonest(self.recipe, of_recipe), "blind": self.blind(split)}
         if own:
             asked = self.measured(checkpoint, OWN, folder / "own", split)
-            samples |= {name: reproduce.condensed(sampled(of_task)) for name, of_task in asked.items()}
+            samples |= {name: result_files.condensed(sampled(of_task)) for name, of_task in asked.items()}
         seconds = round(time.monotonic() - start)
-        reproduce.write_result(file, {**manifest, **facts, "seconds": seconds}, samples)
+        result_files.write_result(file, {**manifest, **facts, "seconds": seconds}, samples)
 
     def measured(self, checkpoint: Path, task: str, folder: Path, split: str) -> dict:
         """Task → document's id → its record."""
@@ -265,11 +266,11 @@ def embedded(out: Path, results: Path) -> None:
     study = Study(next(iter(settings.RECIPES)), out, results)
     manifest = {"variant": kept.EMBEDDED, "split": "test", "asked": {"own": settings.OWN}}
     file = results / kept.file_name(manifest)
-    if not reproduce.found(file, manifest):
+    if not result_files.found(file, manifest):
         folder = out / "eval" / file.stem
         asked = study.measured(WORLD / "llava", OWN, folder, "test")
-        samples = {name: reproduce.condensed(sampled(of_task)) for name, of_task in asked.items()}
-        reproduce.write_result(file, manifest, samples)
+        samples = {name: result_files.condensed(sampled(of_task)) for name, of_task in asked.items()}
+        result_files.write_result(file, manifest, samples)
 
 
 def main() -> None:

@@ -13,7 +13,9 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]  # scripts, no packages
+import painting  # noqa: E402
 import scenes  # noqa: E402
+import wording  # noqa: E402
 from spr_plugin.config import SPRConfig  # noqa: E402
 from spr_plugin.eval_tasks.model_format import named_format  # noqa: E402
 from spr_plugin.files import write_json  # noqa: E402
@@ -26,8 +28,8 @@ def write_pictures_of(out, split, count, seed):
     """OUT/images/SPLIT/*.png, OUT/depth/SPLIT/*.png, OUT/graphs/SPLIT.json."""
     out = Path(out)
     (out / "images" / split).mkdir(parents=True, exist_ok=True)
-    for index, scene in enumerate(scenes.scenes(split, count, seed)):
-        Image.fromarray(scenes.render(scene)[0]).save(out / "images" / split / f"{index:06d}.png")
+    for index, scene in enumerate(painting.scenes(split, count, seed)):
+        Image.fromarray(painting.render(scene)[0]).save(out / "images" / split / f"{index:06d}.png")
     scenes.write_geometry(out, split, count, seed)
 
 
@@ -60,8 +62,8 @@ def write_cold_start(out, recipe, pictures, split, section, worked, talks, seed)
     for query in made.queries(Source(image_folder=str(images))):
         (name,) = write_pictures(query, out / "images")
         turns = [(made.question(query), made.worked(query))]
-        rows.append({"id": query.id, "image": name, "conversations": scenes.as_conversation(turns)})
-    scenes.write_sft(out, talks, 1, scenes.NOISE, scenes.Hardness())
+        rows.append({"id": query.id, "image": name, "conversations": wording.as_conversation(turns)})
+    scenes.write_sft(out, talks, 1, wording.NOISE, painting.Hardness())
     rows += json.loads((out / "sft.json").read_text())
     order = np.random.default_rng(seed).permutation(len(rows))
     write_json(out / "sft.json", [rows[place] for place in order])

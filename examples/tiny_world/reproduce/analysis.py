@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
+import painting
 import paired
-import scenes
 from spr_plugin import runs
 from spr_plugin.boxes import pair_iou
 from spr_plugin.errors import UserError
@@ -89,7 +89,7 @@ def asked_about(evaluation: Path, split: str, count: int, seed: int) -> dict[str
     boxes: dict[str, list] = {}
     for row in sorted(rows, key=operator.itemgetter("id")):
         boxes.setdefault(Path(row["image"]).stem, []).append(row["bbox"])
-    shown = ((f"{place:06d}", scene) for place, scene in enumerate(scenes.scenes(split, count, seed)))
+    shown = ((f"{place:06d}", scene) for place, scene in enumerate(painting.scenes(split, count, seed)))
     return {
         picture: [hard_parts(scene, box) for box in boxes[picture]]
         for picture, scene in shown
@@ -97,17 +97,21 @@ def asked_about(evaluation: Path, split: str, count: int, seed: int) -> dict[str
     }
 
 
-def hard_parts(scene: scenes.Scene, box: Sequence[float]) -> dict[str, float]:
+def hard_parts(scene: painting.Scene, box: Sequence[float]) -> dict[str, float]:
     """Of the object with this box: its area in px², how many others look like it, and the share of its box
     under boxes drawn later.
     """
     place = [list(thing.box) for thing in scene.things].index(list(box))
     target = scene.things[place]
     above = sum(
-        scenes.area(scenes.intersection(target.box, thing.box)) for thing in scene.things[place + 1 :]
+        painting.area(painting.intersection(target.box, thing.box)) for thing in scene.things[place + 1 :]
     )
     alike = sum(thing.name == target.name for thing in scene.things) - 1
-    return {"area": scenes.area(target.box), "distractors": alike, "covered": above / scenes.area(target.box)}
+    return {
+        "area": painting.area(target.box),
+        "distractors": alike,
+        "covered": above / painting.area(target.box),
+    }
 
 
 def parts(facts: Sequence[Mapping[str, float]]) -> list[dict[str, str]]:

@@ -12,7 +12,8 @@ from spr_plugin.hookspecs import hookimpl
 from spr_plugin.recipes.spr.recipe import SPR
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the world's modules are scripts, no package
-import scenes
+import painting
+import wording
 
 
 class Ceiling(SPR):
@@ -29,9 +30,9 @@ class Ceiling(SPR):
 
 def whole(query) -> str:
     """All objects of a region as the tiny model was taught to name them."""
-    things = [scenes.Thing(*one.label.split(" ", 1), one.box.pixels()) for one in query.truth]
+    things = [painting.Thing(*one.label.split(" ", 1), one.box.pixels()) for one in query.truth]
     size = query.image.width, query.image.height
-    return scenes.grounded_text(scenes.left_to_right(things), 0, None, *size)
+    return wording.grounded_text(wording.left_to_right(things), 0, None, *size)
 
 
 def repaired_as(answer, truth):

@@ -36,7 +36,9 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]  # scripts, no packages
 import convert  # noqa: E402
+import painting  # noqa: E402
 import scenes  # noqa: E402
+import wording  # noqa: E402
 from spr_plugin import runs  # noqa: E402
 from spr_plugin.boxes import Box, Space, iou  # noqa: E402
 from spr_plugin.config import SPRConfig  # noqa: E402
@@ -164,17 +166,17 @@ def questions(coco: dict, image_folder: Path, count: int, seed: int) -> list[dic
     for row in coco["annotations"]:
         x, y, w, h = row["bbox"]
         things[row["image_id"]].append(
-            scenes.Thing(*names[row["category_id"]]["name"].split(), (x, y, x + w, y + h))
+            painting.Thing(*names[row["category_id"]]["name"].split(), (x, y, x + w, y + h))
         )
     shown = [
-        (images[id], scenes.Scene(0, tuple(found)))
+        (images[id], painting.Scene(0, tuple(found)))
         for id, found in things.items()
-        if scenes.expressions(found)
+        if wording.expressions(found)
     ]
     rng, rows = np.random.default_rng([47, seed]), []
     for image, scene in itertools.islice(itertools.cycle(shown), count):
         ((expression, meant),) = scenes.asked_expressions(scene, rng, most=1)
-        turn = {"role": "user", "content": scenes.REC.format(name=expression)}
+        turn = {"role": "user", "content": wording.REC.format(name=expression)}
         size = [image["width"], image["height"]]
         rows.append(
             {
@@ -303,7 +305,7 @@ def run(task: Comparison, args) -> dict:
             return len(host.tokenizer(text, add_special_tokens=False)["input_ids"]) + 1  # and the end
 
         budget, batch = spent(Path(task.budget), count), args.per_device_train_batch_size
-        answer = count(scenes.box_text((0, 0, 1, 1)))  # a number is one token, so that all boxes are as long
+        answer = count(wording.box_text((0, 0, 1, 1)))  # a number is one token, so that all boxes are as long
         steps = schedule(budget, answer, batch)
         args.num_iterations, args.max_steps = steps.iterations, steps.batches * steps.iterations
         say(f"GRPO: {budget}; {steps}")

@@ -10,16 +10,12 @@ samples; a unit that was cut off goes on from there.
 
 import argparse
 import functools
-import hashlib
-import json
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
-
-import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]  # scripts, no packages
@@ -28,20 +24,15 @@ import figures  # noqa: E402
 import grpo  # noqa: E402
 import paired  # noqa: E402
 import plan  # noqa: E402
-import scenes  # noqa: E402
+import result_files  # noqa: E402
 import tables  # noqa: E402
-import targets  # noqa: E402
-from spr_plugin import runs  # noqa: E402
+import world_data  # noqa: E402
 from spr_plugin.errors import UserError  # noqa: E402
 from spr_plugin.eval_tasks.metrics import DETAILS  # noqa: E402
 from spr_plugin.eval_tasks.run import evaluate  # noqa: E402
 from spr_plugin.eval_tasks.saved_results import read_run  # noqa: E402
 from spr_plugin.files import read_json, write_json  # noqa: E402
-from spr_plugin.formats import BoxFormat  # noqa: E402
-from spr_plugin.pairing import PreferencePair  # noqa: E402
 from spr_plugin.progress import say  # noqa: E402
-from spr_plugin.recipes.spr.regions import RegionQuery  # noqa: E402
-from spr_plugin.report.page import summary  # noqa: E402
 from spr_plugin.tools.demo import WORLD, environment, train_command  # noqa: E402
 
 RESULTS = tables.RESULTS
@@ -86,13 +77,13 @@ class Study:
         for file in sorted([*self.results.glob("*.json"), *self.results.glob(f"{figures.WHY}/*.json")]):
             if file not in known:
                 raise UserError(f"reproduce: {file} is of no variant of plan.py; remove it")
-            found(file, known[file])
+            result_files.found(file, known[file])
 
     def result(self, file: Path, manifest: dict, checkpoint: Callable[[], Path]) -> None:
         """Measure one model, unless `file` holds what was found."""
-        if not found(file, manifest):
+        if not result_files.found(file, manifest):
             start, model = time.monotonic(), checkpoint()
-            facts = {"stage": evidence(model / "spr")} if (model / "spr").exists() else {}
+            facts = {"stage": result_files.evidence(model / "spr")} if (model / "spr").exists() else {}
             notes = {
                 "GRPO": read_json(model / grpo.FOUND),
                 "training seconds": read_json(model.parent / SECONDS),
@@ -101,7 +92,9 @@ class Study:
             # What was asked is the same for all: a base alone keeps its areas.
             areas = {plan.REC} if manifest["variant"].startswith(paired.BASE) else set()
             samples = self.measured(model, manifest["tasks"], self.work / file.stem / "eval", areas)
-            write_result(file, {**manifest, **facts, "seconds": round(time.monotonic() - start)}, samples)
+            result_files.write_result(
+                file, {**manifest, **facts, "seconds": round(time.monotonic() - start)}, samples
+            )
 
     def why(self, seed: int) -> None:
         """Evidence behind the main result, from the folder of its unit; where that is gone, it is said, and
@@ -110,11 +103,14 @@ class Study:
         file, manifest, unit = (
             self.why_file(seed),
             self.manifest(self.plan.lender, seed),
-            self.work / f"{slug(self.plan.lender)}-{seed}",
+            self.work / f"{result_files.slug(self.plan.lender)}-{seed}",
         )
-        if found(file, manifest):
+        if result_files.found(file, manifest):
             return
-        if not found(unit / "manifest.json", manifest) or not (unit / "llava" / "config.json").exists():
+        if (
+            not result_files.found(unit / "manifest.json", manifest)
+            or not (unit / "llava" / "config.json").exists()
+        ):
             say(
                 f"reproduce: no analysis of {file.stem}, since {unit} is gone; remove"
                 f" {self.file(self.plan.lender, seed)} to run that unit anew"
@@ -130,17 +126,17 @@ class Study:
         asked = plan.asked(self.plan.split)
         asked = {"split": self.plan.split, "count": asked["count"], "seed": asked["seed"]}
         data, evaluation = (
-            training_data(self.out, manifest["world"]),
-            evaluation_data(self.out, self.plan.split),
+            world_data.training_data(self.out, manifest["world"]),
+            world_data.evaluation_data(self.out, self.plan.split),
         )
         rows = analysis.why(unit / "llava", WORLD / "llava", results, data, evaluation, asked)
         write_json(file, {**manifest, "seconds": round(time.monotonic() - start), **rows})
 
     def why_file(self, seed: int) -> Path:
-        return self.results / figures.WHY / f"{slug(self.plan.lender)}-{seed}.json"
+        return self.results / figures.WHY / f"{result_files.slug(self.plan.lender)}-{seed}.json"
 
     def file(self, name: str, seed: int) -> Path:
-        return self.results / f"{slug(name)}-{seed}.json"
+        return self.results / f"{result_files.slug(name)}-{seed}.json"
 
     def base(self, name: str, seed: int) -> tuple[Path, dict]:
         """File and manifest of what a variant is compared with."""
@@ -150,14 +146,17 @@ class Study:
                 **self.asked(self.plan.lender),
             }
         title = f"{paired.BASE} of {name}"
-        return self.results / f"{slug(title)}.json", {**self.manifest(name, seed), "variant": title}
+        return self.results / f"{result_files.slug(title)}.json", {
+            **self.manifest(name, seed),
+            "variant": title,
+        }
 
     def asked(self, name: str) -> dict:
         return {
             "split": self.plan.split,
             "asked": plan.asked(self.plan.split),
             "tasks": self.plan.variants[name].tasks,
-            "weights": weights_hash(WORLD),
+            "weights": world_data.weights_hash(WORLD),
         }
 
     def manifest(self, name: str, seed: int) -> dict:
@@ -180,12 +179,14 @@ class Study:
 
     def trained(self, name: str, seed: int) -> Path:
         """The folder of one unit, its model trained: ``llava/`` in it is what the command saved."""
-        folder, manifest = self.work / f"{slug(name)}-{seed}", self.manifest(name, seed)
-        began = found(folder / "manifest.json", manifest)
+        folder, manifest = self.work / f"{result_files.slug(name)}-{seed}", self.manifest(name, seed)
+        began = result_files.found(folder / "manifest.json", manifest)
         if (folder / "llava" / "config.json").exists():
             return folder
-        data = training_data(self.out, manifest["world"])
-        refuse_shared(data / "images", evaluation_data(self.out, self.plan.split) / "images")
+        data = world_data.training_data(self.out, manifest["world"])
+        world_data.refuse_shared(
+            data / "images", world_data.evaluation_data(self.out, self.plan.split) / "images"
+        )
         command = self.command(name, seed, data, folder / "llava")
         write_json(folder / "manifest.json", manifest)
         start = time.monotonic()
@@ -214,157 +215,17 @@ class Study:
     def measured(self, checkpoint: Path, tasks: str, folder: Path, areas: Collection[str] = ()) -> dict:
         """Task → what :func:`condensed` makes of its samples; `areas`: tasks that keep those."""
         say(f"reproduce: lmms-eval --tasks {tasks} on {checkpoint}")
-        evaluate(checkpoint, evaluation_data(self.out, self.plan.split), folder, tasks=tasks, device="cpu")
+        evaluate(
+            checkpoint,
+            world_data.evaluation_data(self.out, self.plan.split),
+            folder,
+            tasks=tasks,
+            device="cpu",
+        )
         return {
-            task: condensed((record[DETAILS] for record in records.values()), task in areas)
+            task: result_files.condensed((record[DETAILS] for record in records.values()), task in areas)
             for task, records in read_run(folder).tasks.items()
         }
-
-
-# --- data
-
-
-def training_data(out: Path, world: dict) -> Path:
-    """SPR's scenes with their boxes, and LLaVA's conversations."""
-    name = "-".join(f"{key}-{value}" for key, value in world.items() if plan.SCENES.get(key) != value)
-    return written(out / f"data-{name}", scenes.write_world, world)
-
-
-def evaluation_data(out: Path, split: str) -> Path:
-    """All that is asked about scenes of one split."""
-    return written(out / f"data-{split}", scenes.write_evaluation, {"split": split, **plan.asked(split)})
-
-
-def written(folder: Path, write: Callable, settings: dict) -> Path:
-    """`folder`, made by `write` unless it is whole. UserError where it was made with other settings."""
-    if not found(folder / "manifest.json", settings):
-        write(folder, **settings)
-        write_json(folder / "manifest.json", settings)
-    return folder
-
-
-def refuse_shared(training: Path, evaluation: Path) -> None:
-    """UserError where a picture of `evaluation` is one of `training` too, by hash."""
-    theirs, ours = pictures(evaluation), pictures(training)
-    if shared := theirs.keys() & ours.keys():
-        hash = min(shared)
-        raise UserError(
-            f"reproduce: {len(shared)} pictures would be trained and measured on, {theirs[hash]} is"
-            f" {ours[hash]}"
-        )
-
-
-def pictures(folder: Path) -> dict[str, Path]:
-    """Hash → picture."""
-    return {hashlib.sha256(file.read_bytes()).hexdigest(): file for file in sorted(folder.rglob("*.png"))}
-
-
-@functools.cache
-def weights_hash(world: Path) -> str:
-    """Of what is embedded: models that answer, score and detect."""
-    files = sorted(world.rglob("*.safetensors"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-
-
-# --- results
-
-
-def slug(name: str) -> str:
-    return name.replace(",", "").replace(" ", "-")
-
-
-def found(file: Path, manifest: dict) -> bool:
-    """Whether `file` is there. UserError where it is of another configuration: two would be averaged under
-    one name.
-    """
-    known = read_json(file)
-    changed = [
-        f"{name} was {known.get(name)}, is {value}"
-        for name, value in manifest.items()
-        if known and known.get(name) != value
-    ]
-    if changed:
-        what = file.parent if file.name == "manifest.json" else file
-        raise UserError(
-            f"reproduce: {what} is of another configuration ({'; '.join(changed)}); remove it to make it anew"
-        )
-    return known is not None
-
-
-def write_result(file: Path, known: dict, samples: dict) -> None:
-    """One line a task."""
-    lines = [f"{json.dumps(task)}: {json.dumps(one, separators=(',', ':'))}" for task, one in samples.items()]
-    head = json.dumps(known, indent=1, ensure_ascii=False)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".tmp")
-    draft.write_text(head[:-2] + ',\n "samples": {\n' + ",\n".join(lines) + "\n}}\n", encoding="utf-8")
-    draft.rename(file)
-
-
-def evidence(spr: Path) -> dict:
-    """What the stage worked with: pairs and skips, mean terms of chosen and rejected, how S_sem and S go with
-    S_loc within a region, and how many chosen answers hold a name without a box.
-    """
-    run = runs.open(spr)
-    shown = summary(run)
-    regions = [
-        [row for row in record["candidates"] if row["reason"] is None]
-        for record in run.records("scores").values()
-    ]
-    rows = [
-        np.array([(one["terms"]["s_sem"], one["score"], one["terms"]["s_loc"]) for one in region])
-        for region in regions
-        if len(region) > 1
-    ]
-    centred = np.vstack([row - row.mean(axis=0) for row in rows]) if rows else np.zeros((0, 3))
-    with_loc = np.corrcoef(centred.T)[:2, 2] if centred.any(axis=0).all() else (None, None)
-    correlation = {
-        name: value if value is None else round(float(value), 3)
-        for name, value in zip(("S_sem", "S"), with_loc)
-    }
-    return {
-        "counts": {step["name"]: step["count"] for step in shown["funnel"]},
-        figures.ONE_CANDIDATE: sum(pair.chosen_candidate == pair.rejected_candidate for pair in run.pairs),
-        targets.BARE: with_bare_name(run.pairs, run.queries, run.box_format),
-        "skipped": next(step["left_out"] for step in shown["funnel"] if step["name"] == "preference pairs"),
-        "terms": shown["terms"],
-        "correlation with S_loc": correlation,
-    }
-
-
-def with_bare_name(
-    pairs: Sequence[PreferencePair], queries: Mapping[str, RegionQuery], form: BoxFormat
-) -> int:
-    """How many chosen answers hold a name without a box, as the repair of items reads them."""
-    said = ((pair.chosen, queries[pair.query].image) for pair in pairs)
-    parsed = ((text, form.parse(text, image.width, image.height)) for text, image in said)
-    return sum(form.without_items(text, one, ()).bare > 0 for text, one in parsed)
-
-
-def condensed(details: Iterable[dict], areas: bool = False) -> dict:
-    """lmms-eval's samples of a task → ``{"figures": names, "pictures": {picture: [row …]}}``, a row a sample,
-    those of a picture in the order of their documents' ids.
-
-    A box is its IoU, cut (not rounded: 0.8996 is no 0.9) to three decimals; any other sample has sum and
-    weight of each figure. With `areas` those of the true boxes, in px², stand under that name as the rows do.
-    """
-    names, rows, sizes = ["IoU"], {}, {}
-    for document in sorted(details, key=lambda document: str(document["id"])):
-        picture = Path(str(document["image"])).stem
-        row = rows.setdefault(picture, [])
-        for item in document["items"]:
-            if "iou" in item:
-                row.append(int(item["iou"] * 1000) / 1000)
-                if areas:
-                    sizes.setdefault(picture, []).append(short(item["area"]))
-            else:
-                names = list(item["figures"])
-                row.append([short(value) for pair in item["figures"].values() for value in pair])
-    return {"figures": names, "pictures": rows, **({"areas": sizes} if areas else {})}
-
-
-def short(value: float) -> float:
-    return int(value) if value == int(value) else round(value, 3)
 
 
 def main() -> None:
