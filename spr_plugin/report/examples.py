@@ -18,14 +18,11 @@ from spr_plugin.recipes.base import Judged, JudgedAnswer, Mark, Query, Recipe
 from spr_plugin.report.figures import Record
 
 EACH = 6  # of the best, the worst, some by chance, and of the queries without a pair
-LONGEST = (
-    1_600  # characters of a text that are shown: printed, a pair fits on a page, whatever its letters are
-)
+LONGEST = 1_600  # characters of a text that are shown, of any letters: printed, a pair fits on a page
 PICTURES = 3_500_000  # bytes of all pictures of a page, as text
 
-Picture = dict[
-    str, Any
-]  # name, and its data URI or why there is none; "lost": (reason, path, why) of its file
+# Its name, and its data URI or why there is none; "lost": (reason, path, why) of its file.
+Picture = dict[str, Any]
 
 
 def some_pairs(pairs: Sequence[PreferencePair], seed: int) -> list[tuple[str, PreferencePair]]:
