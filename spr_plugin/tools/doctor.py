@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -70,10 +71,9 @@ def _of_command(command: Sequence[str], out: str | None) -> list[Check]:
 def _clear(folder: Path) -> None:
     """Remove what an earlier command left in ``--out`` and this one might not write over."""
     remove(folder / CHECKS)
-    drawn = re.compile(re.escape(PICTURE).replace(r"\{\}", r"\d+"))
-    for path in folder.iterdir():
-        if drawn.fullmatch(path.name):
-            remove(path)
+    drawn = (folder / PICTURE.format(number) for number in itertools.count(1))
+    for path in itertools.takewhile(Path.exists, drawn):
+        remove(path)
 
 
 def _folder(out: str | None) -> Path:
