@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import re
@@ -71,9 +70,9 @@ def _of_command(command: Sequence[str], out: str | None) -> list[Check]:
 def _clear(folder: Path) -> None:
     """Remove what an earlier command left in ``--out`` and this one might not write over."""
     remove(folder / CHECKS)
-    drawn = (folder / PICTURE.format(number) for number in itertools.count(1))
-    for path in itertools.takewhile(Path.exists, drawn):
-        remove(path)
+    for path in folder.glob(PICTURE.format("*")):
+        if path.stem.rpartition("-")[2].isdecimal():
+            remove(path)
 
 
 def _folder(out: str | None) -> Path:
