@@ -22,6 +22,7 @@ from spr_plugin.pairing import (
     find_pairing,
     make_pair,
     repaired_over_said,
+    untrained,
 )
 from spr_plugin.recipes.spr.regions import region_query
 
@@ -124,6 +125,34 @@ def test_without_a_gap_there_is_no_preference():
 def test_a_gap_of_the_least_size_is_enough(gap, skipped):
     pair = pair_of([candidate("a", 0.5, 0.75), candidate("b", 0.6, 0.4)], min_gap=gap)
     assert (pair == "gap_too_small") == skipped
+
+
+@pytest.mark.parametrize("rows", [1, -1])
+def test_where_nothing_may_be_rejected_the_worst_one_says_why(rows):
+    kept = [
+        candidate("a", 0.5, 0.6, not_rejectable="better"),
+        candidate("b", 0.2, 0.3, not_rejectable="worst"),
+    ]
+    assert pair_of(kept[::rows]) == "worst"
+
+
+@pytest.mark.parametrize("way", [best_over_worst, repaired_over_said, equally_long])
+def test_without_a_least_gap_a_little_is_enough(way):
+    rows = [candidate("a", 0.5, 0.504, "one a", "two a"), candidate("b", 0.502, 0.503, "one b", "two b")]
+    assert not isinstance(pair_of(rows, way), str)
+
+
+@pytest.mark.parametrize(
+    "made, train, marked, why",
+    [
+        (10, 7, 2, {"marked": 2, "held out or too long": 1}),
+        (7, 7, 0, {}),
+        (9, 7, 2, {"marked": 2}),
+        (9, 8, 0, {"held out or too long": 1}),
+    ],
+)
+def test_why_pairs_do_not_train(made, train, marked, why):
+    assert untrained(made, train, marked) == why
 
 
 @pytest.mark.parametrize("way", [best_over_worst, repaired_over_said])
