@@ -51,13 +51,19 @@ def requests(pictures: list) -> tuple[dict, list]:
     return {"refcoco": {"test": documents}}, made
 
 
+def written(folder: Path) -> Path:
+    """The checkpoint that is asked, in LLaVA's layout."""
+    host, checkpoint = large_host(folder), folder / "llava-large"
+    host.save(str(checkpoint))
+    host.tokenizer.save_pretrained(checkpoint)
+    return checkpoint
+
+
 def models(folder: Path) -> tuple:
     """lmms-eval's model and ours of one checkpoint, whose answers never end before their last token."""
     import lmms_eval.models
 
-    host, checkpoint = large_host(folder), folder / "llava-large"
-    host.save(str(checkpoint))
-    host.tokenizer.save_pretrained(checkpoint)
+    checkpoint = written(folder)
     theirs, ours = (
         lmms_eval.models.get_model(name)(pretrained=str(checkpoint), device="cpu", device_map=where)
         for name, where in (("llava", "auto"), ("spr_llava", "cpu"))
@@ -148,9 +154,7 @@ def hf_models(folder: Path) -> tuple:
 
     import convert
 
-    host, llava = large_host(folder), folder / "llava-large"
-    host.save(str(llava))
-    host.tokenizer.save_pretrained(llava)
+    llava = written(folder)
     shutil.copytree(folder / "clip", llava / "vision_tower")
     for part in convert.to_transformers(llava):
         part.save_pretrained(folder / "hf")

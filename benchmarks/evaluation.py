@@ -213,20 +213,15 @@ def main() -> None:
             print(f"{name:46}{row['wall']:10.2f}{row['cpu']:10.2f}")
     if "index" in arguments.parts:
         results |= indexing()
-    if "answering" in arguments.parts:
-        import answering
-        import torch
+    for part in ("answering", "answering_hf"):
+        if part in arguments.parts:
+            import answering
+            import torch
 
-        torch.set_num_threads(1)
-        with tempfile.TemporaryDirectory() as folder:
-            results |= answering.measured(Path(folder), min(arguments.rounds, 3))
-    if "answering_hf" in arguments.parts:
-        import answering
-        import torch
-
-        torch.set_num_threads(1)
-        with tempfile.TemporaryDirectory() as folder:
-            results |= answering.measured_hf(Path(folder), min(arguments.rounds, 3))
+            torch.set_num_threads(1)
+            measured = answering.measured if part == "answering" else answering.measured_hf
+            with tempfile.TemporaryDirectory() as folder:
+                results |= measured(Path(folder), min(arguments.rounds, 3))
     if "agreement" in arguments.parts:
         with tempfile.TemporaryDirectory() as folder:
             print(results.setdefault("agreement", agreement(Path(folder))))

@@ -103,5 +103,21 @@ def _write_vision_tower(folder, sizes):
     ).save_pretrained(folder)
 
 
+def coco_of(folder: Path) -> Path:
+    """A COCO file in ``folder`` with four objects on each of the random LLaVA's pictures."""
+    images = [{"id": n, "file_name": f"{n}.png", "width": 48, "height": 32} for n in range(12)]
+    corners = [(2, 2, 10, 8), (20, 3, 12, 10), (30, 18, 14, 12), (4, 18, 12, 12)]
+    rows = [
+        {"id": 4 * n + i, "image_id": n, "category_id": 1, "bbox": list(box)}
+        for n in range(12)
+        for i, box in enumerate(corners)
+    ]
+    coco = folder / "coco.json"
+    coco.write_text(
+        json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "circle"}]})
+    )
+    return coco
+
+
 if __name__ == "__main__":
     write(Path(sys.argv[1]))

@@ -2,7 +2,6 @@
 then; the mended command runs."""
 
 import dataclasses
-import json
 import random
 import re
 import socket
@@ -22,6 +21,7 @@ from spr_plugin.runs.log import Log
 from spr_plugin.training.trainable import adapter_weights
 from tests.dpo import live
 from tests.hosts import make_vlm
+from tests.random_llava import coco_of
 
 pytestmark = pytest.mark.slow
 
@@ -51,17 +51,7 @@ def host_train():
 @pytest.fixture(scope="module")
 def coco(random_llava, tmp_path_factory):
     """Four boxes on each of the random LLaVA's pictures."""
-    images = [{"id": n, "file_name": f"{n}.png", "width": 48, "height": 32} for n in range(12)]
-    corners = [(2, 2, 10, 8), (20, 3, 12, 10), (30, 18, 14, 12), (4, 18, 12, 12)]
-    rows = [
-        {"id": 4 * n + i, "image_id": n, "category_id": 1, "bbox": list(box)}
-        for n in range(12)
-        for i, box in enumerate(corners)
-    ]
-    file = tmp_path_factory.mktemp("source") / "coco.json"
-    file.write_text(
-        json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "circle"}]})
-    )
+    file = coco_of(tmp_path_factory.mktemp("source"))
     return dict(spr_annotations=str(file), spr_image_folder=str(random_llava / "images"))
 
 

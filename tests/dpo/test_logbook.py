@@ -18,12 +18,12 @@ from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.runs.steps import StepLog, told
 from spr_plugin.tools.status import read_status
+from tests.random_llava import coco_of
 
 from . import live
 from .live import Reporter
 from .test_probe import query
 from .test_rounds import SETTINGS as WHOLE
-from .test_rounds import coco_of
 
 pytestmark = pytest.mark.slow
 

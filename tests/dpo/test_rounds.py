@@ -2,7 +2,6 @@
 the one before left.
 """
 
-import json
 import time
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from spr_plugin.tools.status import status_of
 from spr_plugin.training import weights
 from spr_plugin.training.engine import generating
 from spr_plugin.training.trainable import dropout_off
+from tests.random_llava import coco_of
 
 from . import live
 
@@ -55,22 +55,6 @@ class Listen(live.Reporter):
     def on_step_begin(self, args, state, control, **kwargs):
         if Path(args.output_dir).parent.name == self.folder and state.global_step == self.step:
             raise Death
-
-
-def coco_of(folder: Path) -> Path:
-    """A COCO file in ``folder`` with four objects on each of the random LLaVA's pictures."""
-    images = [{"id": n, "file_name": f"{n}.png", "width": 48, "height": 32} for n in range(12)]
-    corners = [(2, 2, 10, 8), (20, 3, 12, 10), (30, 18, 14, 12), (4, 18, 12, 12)]
-    rows = [
-        {"id": 4 * n + i, "image_id": n, "category_id": 1, "bbox": list(box)}
-        for n in range(12)
-        for i, box in enumerate(corners)
-    ]
-    coco = folder / "coco.json"
-    coco.write_text(
-        json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "circle"}]})
-    )
-    return coco
 
 
 @pytest.fixture(scope="module")

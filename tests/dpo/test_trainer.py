@@ -24,6 +24,7 @@ from spr_plugin.plugins import load_file, manager
 from spr_plugin.recipes.find import find_recipe
 from spr_plugin.runs.layout import Folder
 from spr_plugin.training import weights
+from tests.random_llava import coco_of
 
 from . import live
 from .live import Reporter
@@ -421,7 +422,6 @@ def test_a_whole_command(random_llava, tmp_path):
     """A host's training with all that the issue names, sampling, scoring, DPO, and the host's own state
     behind it."""
     from .test_rounds import SETTINGS as WHOLE
-    from .test_rounds import coco_of
 
     given = dict(max_steps=1, per_device_train_batch_size=1, save_strategy="no", learning_rate=1e-3)
     flags = WHOLE | dict(

@@ -1,7 +1,6 @@
 """score, refine and make_pairs: what a run does, for anybody's answers; a mistake is one line."""
 
 import doctest
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +11,7 @@ pytest.importorskip("transformers")
 import spr_plugin
 from spr_plugin import UserError
 from spr_plugin.pairing import PreferencePair
-
-ROOT = Path(__file__).parents[2]
-CLIP = str(ROOT / "examples" / "tiny_world" / "clip")
-REGION, OBJECTS = (0, 0, 60, 60), [("red square", (10, 10, 40, 40)), ("<p>dot</p>", (50, 50, 58, 58))]
-TEXTS = ["a red square [0.12, 0.12, 0.42, 0.42]", "a red square [0.7, 0.7, 0.8, 0.8]", "Nothing."]
-FLAGS = {"spr_box_format": "llava", "spr_clip": CLIP}
+from tests.notebook.asked import FLAGS, OBJECTS, REGION, ROOT, TEXTS
 
 
 def test_the_examples_of_the_documentation_say_what_comes_out(monkeypatch):

@@ -1,7 +1,6 @@
 """What a notebook shows of answers."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -9,20 +8,7 @@ pytest.importorskip("transformers")
 
 import spr_plugin
 from spr_plugin.notebook.pages import fragment, of_answers
-
-ROOT = Path(__file__).parents[2]
-
-
-CLIP = str(ROOT / "examples" / "tiny_world" / "clip")
-
-
-REGION, OBJECTS = (0, 0, 60, 60), [("red square", (10, 10, 40, 40)), ("<p>dot</p>", (50, 50, 58, 58))]
-
-
-TEXTS = ["a red square [0.12, 0.12, 0.42, 0.42]", "a red square [0.7, 0.7, 0.8, 0.8]", "Nothing."]
-
-
-FLAGS = {"spr_box_format": "llava", "spr_clip": CLIP}
+from tests.notebook.asked import FLAGS, OBJECTS, REGION, TEXTS
 
 
 def test_a_notebook_shows_every_answer_and_nothing_runs_in_it(picture):

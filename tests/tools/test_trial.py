@@ -12,7 +12,8 @@ from spr_plugin.plugins import load_file
 from spr_plugin.runs.layout import Folder
 from spr_plugin.tools.trial import Tried, foreseen, pair_of, tried
 from spr_plugin.training.cost import Cost
-from tests.dpo.test_rounds import SETTINGS, coco_of
+from tests.dpo.test_rounds import SETTINGS
+from tests.random_llava import coco_of
 
 pytestmark = pytest.mark.slow
 
