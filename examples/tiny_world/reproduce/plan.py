@@ -49,7 +49,8 @@ class Variant:
         flags: on top of those of all variants; they may be LLaVA's own too.
         seeds: it runs on.
         tasks: of lmms-eval, that it is measured with.
-        own_answers: it asks the model itself, since those of ``main`` would not be its own.
+        own_answers: it asks the model itself, since those that are lent would not be its own.
+        answers_of: the variant that lends them, where that is not the plan's lender.
         world: settings of `scenes.write_world` for its data.
         own_base: LLaVA's own training comes first, and what comes out of it is the base.
         grpo: trained by grpo.py, with the tokens that ``main`` spent; its flags are TRL's.
@@ -59,6 +60,7 @@ class Variant:
     seeds: tuple[int, ...] = SEEDS[:1]
     tasks: str = REC
     own_answers: bool = False
+    answers_of: str = ""
     world: dict[str, float] = field(default_factory=dict)
     own_base: bool = False
     grpo: bool = False
@@ -72,6 +74,9 @@ def taught(noise: float) -> Variant:
     )
     return Variant(flags, own_answers=True, world={"sft": 1600, "noise": noise}, own_base=True)
 
+
+# More of what is trained on; the paper has 10,000 pictures.
+MORE, MORE_REGIONS, MORE_SCENES = "4000 regions", "--spr_regions 4000", {"spr": 4600}
 
 VARIANTS = {
     MAIN: Variant("", SEEDS, ALL, own_answers=True),
@@ -113,7 +118,7 @@ VARIANTS = {
     "plain prompt, 6 answers": Variant("--spr_prompts plain --spr_samples 6", own_answers=True),
     "250 regions": Variant("--spr_regions 250", own_answers=True),
     "500 regions": Variant("--spr_regions 500", own_answers=True),
-    "4000 regions": Variant("--spr_regions 4000", own_answers=True, world={"spr": 4600}),
+    MORE: Variant(MORE_REGIONS, own_answers=True, world=MORE_SCENES),
     "3 rounds": Variant("--spr_rounds 3", own_answers=True),
     "annotation noise 0.05": Variant(own_answers=True, world={"spr_noise": 0.05}),
     "SFT noise 0": taught(0.0),
@@ -165,7 +170,6 @@ TUNE = {
 WHOLE = "--spr_greedy True --spr_repair item --spr_match name --spr_reject_vague True --spr_add_missed True"
 UNMATCHED = WHOLE.replace("--spr_match name", "--spr_match iou")
 
-
 METHOD = {
     "greedy": tried(f"{WORDED} --spr_greedy True", "2e-4", own_answers=True),
     "missed added": tried(f"{WORDED} --spr_greedy True --spr_add_missed True"),
@@ -215,6 +219,25 @@ METHOD = {
     "SFT on chosen": tried(f"{WHOLE} --spr_pairing sft"),
     "SFT on chosen, lr 1e-4": tried(f"{WHOLE} --spr_pairing sft", "1e-4"),
     "LoRA 16": tried(f"{WHOLE} --spr_tune lora", "2.5e-4"),
+    # what was taken, with more pairs
+    "min kept 0.5, SFT threefold, names not matched, lr 1e-4": tried(
+        f"{UNMATCHED} --spr_min_kept 0.5", "1e-4", weights="1 3"
+    ),
+    "min kept 0, SFT threefold, names not matched, lr 1e-4": tried(
+        f"{UNMATCHED} --spr_min_kept 0", "1e-4", weights="1 3"
+    ),
+    MORE: tried(f"{UNMATCHED} {MORE_REGIONS}", "1e-4", own_answers=True, weights="1 3", world=MORE_SCENES),
+    f"{MORE}, lr 5e-5": tried(
+        f"{UNMATCHED} {MORE_REGIONS}", answers_of=MORE, weights="1 3", world=MORE_SCENES
+    ),
+    f"{MORE}, KL on words, lr 1e-4": tried(
+        f"{UNMATCHED} {MORE_REGIONS}",
+        "1e-4",
+        losses="sigmoid sft kl_words",
+        answers_of=MORE,
+        weights="1 3 10",
+        world=MORE_SCENES,
+    ),
 }
 
 # What `spr demo` trains, on validation scenes: its rate is chosen here.

@@ -205,7 +205,7 @@ class Study:
         variant, flags = self.plan.variants[name], self.flags(name, seed)
         if variant.own_answers:
             return train_command(data, out, flags)
-        lent = self.trained(self.plan.lender, seed) / "llava" / "spr"
+        lent = self.trained(variant.answers_of or self.plan.lender, seed) / "llava" / "spr"
         return (
             grpo.command(data, lent, out, flags)
             if variant.grpo
