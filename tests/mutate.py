@@ -3,21 +3,23 @@
     python tests/mutate.py [--all] [MODULE…]     # of TARGETS, without one all of them, into docs/mutation.md
 
 A mutant is one comparison at its boundary or turned round, one operator, one number, or one of min, max, any
-and all that is another. Its module is compiled from the changed tree in a forked process, which runs the
-module's own fast tests until one fails: no file is touched, and what tests import besides is loaded once,
-before the fork. Of a module with more than SAMPLE mutants so many are drawn, always the same, unless --all is
-asked for.
+and all that is another. Its module is compiled from the changed tree in a forked process, which runs, of the
+module's own fast tests, those that call the changed function until one fails: no file is touched, and what
+tests import besides is loaded once, before the fork. Of a module with more than SAMPLE mutants so many are
+drawn, always the same, unless --all is asked for.
 """
 
 import ast
 import copy
 import importlib
 import importlib.machinery
+import json
 import os
 import random
 import re
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,7 +132,68 @@ class Swapped(importlib.machinery.SourceFileLoader):
         return self.code
 
 
-def run(module: str, code: object, tests: list[str], limit: float) -> int:
+def outermost(tree: ast.Module) -> list[range]:
+    """Lines of each function and method that stands in no other. One whose results are kept is none: the
+    tests that only meet a kept result do not call it.
+    """
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
+    return [
+        range(min(one.lineno for one in (node, *node.decorator_list)), node.end_lineno + 1)
+        for body in bodies
+        for node in body
+        if isinstance(node, functions) and not any("cache" in ast.unparse(one) for one in node.decorator_list)
+    ]
+
+
+class Calls:
+    """A pytest plugin: what each test calls of one file, on lines of its own in ``into``: the test's id and
+    the first lines of the functions that ran, those of collection under no id.
+    """
+
+    def __init__(self, file: str, into: Path):
+        self.file, self.into, self.lines = file, into, set()
+
+    def pytest_configure(self) -> None:
+        sys.settrace(self.seen)
+
+    def seen(self, frame, *_) -> None:
+        """A function begins; its lines are not followed."""
+        if frame.f_code.co_filename == self.file:
+            self.lines.add(frame.f_code.co_firstlineno)
+
+    def written(self, test: str) -> None:
+        with self.into.open("a") as kept:
+            kept.write(json.dumps([test, sorted(self.lines)]) + "\n")
+        self.lines.clear()
+
+    def pytest_collection_finish(self) -> None:
+        self.written("")
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self.written(nodeid)
+
+
+class Only:
+    """A pytest plugin: of what was collected these tests are run."""
+
+    def __init__(self, tests: set[str]):
+        self.tests = tests
+
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        items[:] = [item for item in items if item.nodeid in self.tests]
+
+
+def callers(functions: list[range], calls: list[tuple[str, list[int]]], line: int) -> set[str] | None:
+    """Ids of the tests that call the function around ``line``; None, which is all, where it is in none, or
+    was called before any test.
+    """
+    own = next((lines for lines in functions if line in lines), range(0))
+    tests = {test for test, first in calls if any(one in own for one in first)}
+    return None if not own or "" in tests else tests
+
+
+def run(module: str, code: object, tests: list[str], limit: float, *plugins: object) -> int:
     """The id of a forked process that ends with 0 where the tests pass with ``code`` as ``module``."""
     if pid := os.fork():
         return pid
@@ -162,7 +225,8 @@ def run(module: str, code: object, tests: list[str], limit: float) -> int:
         "--hypothesis-profile",
         "mutants",
     ]
-    os._exit(int(pytest.main([*options, *(str(ROOT / "tests" / test) for test in tests)])))
+    paths = [str(ROOT / "tests" / test) for test in tests]
+    os._exit(int(pytest.main([*options, *paths], plugins=plugins)))
 
 
 def survivors(module: str, tests: list[str], sample: int | None) -> tuple[int, list[str]]:
@@ -171,10 +235,13 @@ def survivors(module: str, tests: list[str], sample: int | None) -> tuple[int, l
     file = str(ROOT.joinpath(*module.split(".")).with_suffix(".py"))
     tree = ast.parse(Path(file).read_text())
     start = time.monotonic()
-    _, status = os.waitpid(run(module, compile(tree, file, "exec"), tests, 600), 0)
-    if status:
-        sys.exit(f"{module}: its tests fail without any change: {' '.join(tests)}")
-    limit = 30 + 5 * (time.monotonic() - start)
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder, "calls")
+        _, status = os.waitpid(run(module, compile(tree, file, "exec"), tests, 600, Calls(file, kept)), 0)
+        if status:
+            sys.exit(f"{module}: its tests fail without any change: {' '.join(tests)}")
+        calls = [json.loads(line) for line in kept.read_text().splitlines()]
+    limit, functions = 30 + 5 * (time.monotonic() - start), outermost(tree)
     tried = list(mutants(tree, file))
     if sample and len(tried) > sample:
         tried = sorted(random.Random(module).sample(tried, sample), key=lambda mutant: mutant[0])
@@ -184,8 +251,12 @@ def survivors(module: str, tests: list[str], sample: int | None) -> tuple[int, l
             pid, status = os.wait()
             found = running.pop(pid)
             alive += [found] if status == 0 else []
-        if code:
-            running[run(module, code, tests, limit)] = line, words
+        asked = callers(functions, calls, line)
+        if code and asked == set():  # called by no test
+            alive.append((line, words))
+        elif code:
+            only = [] if asked is None else [Only(asked)]
+            running[run(module, code, tests, limit, *only)] = line, words
     return len(tried), [f"{line}: `{words}`" for line, words in sorted(alive)]
 
 
