@@ -136,7 +136,7 @@ def status(directory, watch, as_json):
 @commands.command()
 @click.option("--recipe", default="spr", show_default=True, help="Whose questions were answered.")
 @click.option("--questions", help="Of another recipe than spr: they, as `spr data` writes them.")
-@click.option("--recipe-config", help="YAML file with the recipe's section, as in training.")
+@click.option("--recipe-config", help="Of another recipe than spr: YAML file with its section.")
 @click.option("--annotations", help="Of spr: COCO JSON with the objects of the pictures.")
 @click.option("--images", help="Of spr: folder of the pictures.")
 @click.option(
@@ -210,7 +210,7 @@ def score(
         refuse_no_device(device)
         for path in plugin:
             load_file(path)
-        refuse_missing(recipe, questions, annotations, images, box_format)
+        refuse_missing(recipe, questions, recipe_config, annotations, images, box_format)
         asked = {"clip": clip, "detector": detector, "scorer": scorer, "lambda": lam, **method}
         flags = {**asked, "recipe": [recipe], "recipe_config": recipe_config}
         config = SPRConfig(spr=True, **{f"spr_{name}": value for name, value in flags.items()})
@@ -229,11 +229,11 @@ def score(
         scoring.run(find_recipe(config, form).on(device), find_pairing(config))
 
 
-def refuse_missing(recipe, questions, annotations, images, box_format):
+def refuse_missing(recipe, questions, recipe_config, annotations, images, box_format):
     """UserError for what of a recipe's own inputs is not named, or is another recipe's."""
     of_spr = {"--annotations": annotations, "--images": images, "--box-format": box_format}
     if recipe == "spr":
-        wanted, strange = of_spr, {"--questions": questions}
+        wanted, strange = of_spr, {"--questions": questions, "--recipe-config": recipe_config}
     else:
         wanted, strange = {"--questions": questions}, {"--annotations": annotations, "--images": images}
     if missing := [flag for flag, value in wanted.items() if not value]:

@@ -31,7 +31,8 @@ def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
     parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.error = functools.partial(_refuse, words)  # type: ignore[method-assign, assignment]
     _add_flags(parser, names, lambda help: HOST_DEFAULT.sub("", help))
-    return SPRConfig(spr=True, **vars(parser.parse_args(words)))
+    parser.parse_args(words)
+    return SPRConfig(spr=True, **given(words))
 
 
 def given(words: list[str]) -> dict:

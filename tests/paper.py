@@ -1,4 +1,4 @@
-"""The method as the paper words it, in flags: for tests of one part of it (a preset replaces theirs)."""
+"""The method as the paper words it, in flags: for tests of one part of it."""
 
 PAPER = {
     "spr_greedy": False,

@@ -4,6 +4,7 @@ shapes, of files what they hold.
 
 import dataclasses
 import difflib
+from collections.abc import Set
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from spr_plugin.config.scores import ScoresFlags
 from spr_plugin.config.trl import read_dpo_config
 from spr_plugin.errors import UserError
 from spr_plugin.loading import read_settings
-from spr_plugin.settings import Kind, Values, default_of, kinds_of
+from spr_plugin.settings import Kind, Values, kinds_of
 
 PRESETS = Path(__file__).parent / "presets"
 T = TypeVar("T")
@@ -31,7 +32,7 @@ def dpo_settings(config: DPOFlags) -> tuple[Values, Values]:
     if config.spr_dpo_config is None:
         return {}, {}
     flags, trainer = read_dpo_config(config.spr_dpo_config, KINDS)
-    if "spr_loss_type" in flags and not config.spr_loss_weights:  # as TRL takes such a file
+    if "spr_loss_type" in flags:  # as TRL takes such a file
         flags.setdefault("spr_loss_weights", [1.0] * len(flags["spr_loss_type"]))
     return flags, trainer
 
@@ -70,16 +71,17 @@ def _no_section(file: str, name: str) -> str:
 
 
 def preset_settings(config: AllFlags) -> Values:
-    """What ``--spr_preset`` sets: those flags of its file that stand at their defaults."""
+    """What ``--spr_preset`` sets."""
     if config.spr_preset is None:
         return {}
     file = PRESETS / f"{config.spr_preset}.yaml"
-    values = _read(read_settings(file, f"--spr_preset {file}", yaml=True), KINDS, f"--spr_preset {file}")
-    defaults = {f.name: default_of(f) for f in dataclasses.fields(config)}
-    taken = {name: value for name, value in values.items() if getattr(config, name) == defaults[name]}
-    if taken.keys() & {"spr_loss_type", "spr_loss_weights"} == {"spr_loss_weights"}:
-        del taken["spr_loss_weights"]  # of losses that others have taken the place of
-    return taken
+    return _read(read_settings(file, f"--spr_preset {file}", yaml=True), KINDS, f"--spr_preset {file}")
+
+
+def beneath(layer: Values, above: Set[str]) -> Values:
+    """What `layer` sets of what is not set above it; weights go with the losses that they stand beside."""
+    losses = {"spr_loss_weights"} if "spr_loss_type" in layer.keys() & above else set()
+    return {name: value for name, value in layer.items() if name not in above | losses}
 
 
 def own_settings(config: QueriesFlags, settings: type[T]) -> T:

@@ -25,8 +25,7 @@ class RunFlags(Settings):
     spr_preset: str | None = setting(
         None,
         "a set of flags by name: paper (the method as the paper words it), author (how SPR's first author"
-        " trains a 7B model) or default; a flag that is given another value than its default stays as it is"
-        " given",
+        " trains a 7B model) or default; a flag that is given, or that a file sets, stays as it is",
         within=one_of("paper", "author", "default"),
     )
     spr_doctor: str | None = setting(None, "train nothing; this folder gets what `spr doctor` finds")

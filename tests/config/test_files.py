@@ -88,10 +88,42 @@ def test_a_section_that_is_none_of_several_recipes_is_one_line(tmp_path, text, w
         SPRConfig(spr=True, spr_recipe=["spr", "names"], spr_recipe_config=recipe_file(tmp_path, text))
 
 
-# --- presets
+# --- what is given, files, presets
 
 
-def test_a_preset_sets_what_stands_at_its_default():
+def test_what_is_given_stands_though_it_is_the_default(tmp_path):
+    """A flag's default may be said against a file or a preset that says otherwise."""
+    paper = SPRConfig(spr=True, spr_preset="paper", spr_greedy=True, spr_repair="item")
+    assert paper.spr_greedy and paper.spr_repair == "item" and not paper.spr_add_missed
+    (tmp_path / "dpo.yaml").write_text("beta: 0.1\nlearning_rate: 1.0e-6\n")
+    own = recipe_file(tmp_path, "spr: {lambda: 0.3, match: name}\n")
+    plain = SPRConfig(spr=True)
+    given = {"spr_beta": plain.spr_beta, "spr_lambda": plain.spr_lambda}
+    config = SPRConfig(
+        spr=True,
+        spr_dpo_config=str(tmp_path / "dpo.yaml"),
+        spr_recipe_config=own,
+        spr_preset="author",
+        **given,
+    )
+    assert {name: getattr(config, name) for name in given} == given
+    assert config.spr_match == "name"
+    # A file stands over the preset.
+    assert config.spr_learning_rate == 1e-6 != SPRConfig(spr=True, spr_preset="author").spr_learning_rate
+
+
+def test_weights_go_with_the_losses_that_they_stand_beside(tmp_path):
+    (tmp_path / "dpo.yaml").write_text("loss_type: [sigmoid]\n")
+    file = str(tmp_path / "dpo.yaml")
+    assert SPRConfig(spr=True, spr_preset="paper", spr_dpo_config=file).losses() == (["sigmoid"], [1.0])
+    losses = {"spr_loss_type": ["ipo", "sft"]}
+    both = {"spr_dpo_config": file, **losses}
+    assert SPRConfig(spr=True, **both).losses() == SPRConfig(spr=True, **losses).losses()
+    (tmp_path / "dpo.yaml").write_text("loss_weights: [1, 2]\n")
+    assert SPRConfig(spr=True, **both).losses() == (["ipo", "sft"], [1.0, 2.0])
+
+
+def test_a_preset_sets_what_is_not_given():
     author = SPRConfig(spr=True, spr_preset="author")
     assert (author.spr_beta, author.spr_loss_type, author.spr_lora_r) == (0.1, ["sigmoid"], 128)
     assert author.spr_tune_vision_tower and author.peak_rate(1e-5) == 1e-5

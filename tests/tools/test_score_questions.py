@@ -105,6 +105,10 @@ def test_a_line_that_is_no_response_is_named(questions, tmp_path, row, words):
         (("--recipe", "actial"), "spr score --recipe actial needs --questions"),
         (("--recipe", "spr", "--images", "x"), "--recipe spr needs --annotations, --box-format"),
         (("--recipe", "actial", "--questions", "q", "--images", "x"), "--images is of another recipe"),
+        (
+            ("--annotations", "a", "--images", "x", "--box-format", "ferret", "--recipe-config", "r.yaml"),
+            "--recipe-config is of another recipe",
+        ),
         (("--recipe", "other", "--questions", "q"), "--recipe other: no plugin has it"),
         (("--recipe", "spatial_thinker", "--questions", "q"), "--box-format: name how the model writes"),
     ],
