@@ -96,7 +96,7 @@ rehearsal: $(VENV)/.installed
 	$(VENV)/bin/python docs/generate.py
 
 reproduce: $(VENV)/.installed
-	$(VENV)/bin/python examples/tiny_world/reproduce/run.py
+	for plan in full scaled; do $(VENV)/bin/python examples/tiny_world/reproduce/run.py $$plan || exit; done
 	$(VENV)/bin/python docs/generate.py
 
 reproduce-quick: $(VENV)/.installed

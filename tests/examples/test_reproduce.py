@@ -51,7 +51,7 @@ def study(tmp_path, which="full") -> run.Study:
 # --- the plan
 
 
-@pytest.mark.parametrize("which", ["full", "tune", "demo", "method"])
+@pytest.mark.parametrize("which", plan.OF_FOLDERS)
 def test_every_units_flags_parse(tmp_path, which):
     """By transformers' parser, as the host's command reads them; what is left is LLaVA's own and stands in
     its command anyway.
@@ -106,7 +106,7 @@ def test_the_quick_plan_is_one_seed_of_the_main_result():
     }
 
 
-@pytest.mark.parametrize("which", ["full", "tune", "demo", "method"])
+@pytest.mark.parametrize("which", plan.OF_FOLDERS)
 def test_answers_are_lent_only_where_nothing_that_shapes_them_differs(which):
     shaping = ("regions", "samples", "prompts", "temperature", "rounds", "greedy")
 
@@ -132,7 +132,7 @@ def test_nothing_asked_is_trained_on(tmp_path, small):
     trained = [world_data.training_data(tmp_path, {**plan.SCENES, **world, "sft": 6}) for world in worlds]
     # At 12 scenes the one of 4,000 regions is the first seed again.
     assert len(set(trained)) == len(plan.SEEDS) + 4
-    asked = [world_data.evaluation_data(tmp_path, split) for split in ("test", "val")]
+    asked = [world_data.evaluation_data(tmp_path, split) for split in (plan.TEST, plan.VAL)]
     for theirs in asked:
         assert len(world_data.pictures(theirs)) == 10
         for ours in trained:
@@ -150,15 +150,18 @@ def test_scenes_of_all_splits_differ_by_hash():
     """At the study's own seeds: the embedded weights were taught on pretrain, SPR and SFT have their own
     splits.
     """
-    splits = plan.ASKED_SEEDS.items()
-    asked = {scene.key for split, seed in splits for scene in painting.scenes(split, 60, seed)}
+    asked = {
+        scene.key
+        for split, seed in (plan.VAL, plan.TEST, plan.TEST_OF_MORE)
+        for scene in painting.scenes(split, 60, seed)
+    }
     trained = {
         scene.key
         for split, seeds in (("pretrain", (0,)), ("sft", (0,)), ("spr", plan.SEEDS))
         for seed in seeds
         for scene in painting.scenes(split, 60, seed)
     }
-    assert len(asked) == 120 and len(trained) == 300 and not asked & trained
+    assert len(asked) == 180 and len(trained) == 300 and not asked & trained
 
 
 def test_the_embedded_weights_are_taught_on_no_other_split():
@@ -175,10 +178,8 @@ def test_the_embedded_weights_are_taught_on_no_other_split():
 
 
 def test_the_questions_have_their_answers(tmp_path, small):
-    asked = world_data.evaluation_data(tmp_path, "test")
-    shown = {
-        str(place): scene for place, scene in enumerate(painting.scenes("test", 10, plan.ASKED_SEEDS["test"]))
-    }
+    asked = world_data.evaluation_data(tmp_path, plan.TEST)
+    shown = {str(place): scene for place, scene in enumerate(painting.scenes("test", 10, plan.TEST.seed))}
     rows = {
         kind: [json.loads(line) for line in (asked / kind / "val.jsonl").open()]
         for kind in ("presence", "color", "phrases")

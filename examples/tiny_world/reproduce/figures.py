@@ -40,7 +40,7 @@ def findings(results: Path) -> dict:
     facts = {
         **{f"gain_at_{t}": main["rec"][f"Acc@{t}"]["gain"] for t in metrics.THRESHOLDS if main["rec"]},
         "paper": plan.PAPER,
-        "asked": plan.asked("test"),
+        "asked": plan.TEST.numbers(),
         "resamples": metrics.RESAMPLES,
         "coverage": paired.COVERAGE,
         "apart": paired.APART,

@@ -5,14 +5,13 @@ they do: then only scores, pairs and DPO differ.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from spr_plugin.tools import demo
 
 SEEDS = (0, 1, 2)
-# Scenes: SPR's differ between seeds, the asked ones (`split` val or test, of seeds that nothing else uses)
-# are the same for all. Another default is measured on other test scenes than the one before it: 90 was read.
+# Of the scenes that are asked about; those of SPR differ between seeds.
 ASKED = {"count": 500, "described": 400}
-ASKED_SEEDS = {"val": 90, "test": 91}
 SCENES = {"sft": 8, "spr": 2300, "val": 0, "test": 0}
 MAIN, AS_WORDED, GRPO = "main", "as the paper words it", "GRPO with IoU reward"
 # The paper's Ferret-7B on referring expressions, percent: before and with SPR.
@@ -36,9 +35,19 @@ GRPO_COMMON = """--num_generations 8 --per_device_train_batch_size 128 --tempera
     --save_strategy no --report_to none --logging_steps 10 --disable_tqdm True"""
 
 
-def asked(split: str) -> dict[str, int]:
-    """What `scenes.write_evaluation` is told of the scenes of one split."""
-    return {**ASKED, "seed": ASKED_SEEDS[split]}
+class Asked(NamedTuple):
+    """Scenes that are asked about, the same for all seeds: of this split, drawn with a seed of their own."""
+
+    split: str
+    seed: int
+
+    def numbers(self) -> dict[str, int]:
+        """What else `scenes.write_evaluation` is told of them."""
+        return {**ASKED, "seed": self.seed}
+
+
+# Another default is measured on other test scenes than the one before it.
+VAL, TEST, TEST_OF_MORE = Asked("val", 90), Asked("test", 91), Asked("test", 92)
 
 
 @dataclass(frozen=True)
@@ -240,6 +249,13 @@ METHOD = {
     ),
 }
 
+# The default with more data, on three seeds and scenes that nothing else is measured on.
+SCALED = {
+    MAIN: Variant(MORE_REGIONS, SEEDS, ALL, own_answers=True, world=MORE_SCENES),
+    "SFT on chosen": Variant(f"{MORE_REGIONS} --spr_pairing sft", SEEDS, ALL, world=MORE_SCENES),
+    "2 rounds": Variant(f"{MORE_REGIONS} --spr_rounds 2", SEEDS, ALL, own_answers=True, world=MORE_SCENES),
+}
+
 # What `spr demo` trains, on validation scenes: its rate is chosen here.
 DEMO = {
     f"demo, lr {rate}": Variant(
@@ -254,20 +270,20 @@ DEMO = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Variants, the flags of all of them, the split that they are asked about, (variant, seed) in order, the
+    """Variants, the flags of all of them, the scenes that they are asked about, (variant, seed) in order, the
     folder of results/ that they have, and the variant whose answers serve those that have none of their own.
     """
 
     variants: dict[str, Variant]
     common: str
-    split: str
+    asked: Asked
     units: tuple[tuple[str, int], ...]
     folder: str = ""
     lender: str = MAIN
 
 
 def _study(*units: tuple[str, int]) -> Plan:
-    return Plan(VARIANTS, f"{COMMON} {CHOSEN}", "test", units)
+    return Plan(VARIANTS, f"{COMMON} {CHOSEN}", TEST, units)
 
 
 def _units(variants: dict[str, Variant]) -> tuple[tuple[str, int], ...]:
@@ -281,7 +297,10 @@ PLANS = {
     "quick": _study((MAIN, 0)),
     "main": _study(*((MAIN, seed) for seed in SEEDS)),
     "full": _study(*_units(VARIANTS)),
-    "tune": Plan(TUNE, f"{COMMON} {WORDED}", "val", _units(TUNE), "validation", lender="lr 5e-5"),
-    "demo": Plan(DEMO, "", "val", _units(DEMO), "demo", lender="demo, lr 5e-5"),
-    "method": Plan(METHOD, COMMON, "val", _units(METHOD), "method", lender="greedy"),
+    "scaled": Plan(SCALED, f"{COMMON} {CHOSEN}", TEST_OF_MORE, _units(SCALED), "scaled"),
+    "tune": Plan(TUNE, f"{COMMON} {WORDED}", VAL, _units(TUNE), "validation", lender="lr 5e-5"),
+    "demo": Plan(DEMO, "", VAL, _units(DEMO), "demo", lender="demo, lr 5e-5"),
+    "method": Plan(METHOD, COMMON, VAL, _units(METHOD), "method", lender="greedy"),
 }
+# One of each folder of results/.
+OF_FOLDERS = ("full", "scaled", "tune", "demo", "method")

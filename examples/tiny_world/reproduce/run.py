@@ -1,7 +1,7 @@
 """Runs the study of plan.py through the real commands, one resumable unit after the other, and writes the
 tables.
 
-    python examples/tiny_world/reproduce/run.py [full|main|quick|tune|demo|method] [--out DIR] [--results DIR]
+    python examples/tiny_world/reproduce/run.py [full|scaled|main|quick|tune|demo|method] [--out DIR]
 
 A unit is one trained and measured model. What it found goes to results/, its manifest included: it is not run
 again, and where that was found under another configuration the run stops. OUT holds data, checkpoints and
@@ -44,7 +44,7 @@ class Study:
 
     def __init__(self, chosen: plan.Plan, out: Path, results: Path = RESULTS):
         self.plan, self.out = chosen, out
-        self.results, self.work = results / chosen.folder, out / (chosen.folder or chosen.split)
+        self.results, self.work = results / chosen.folder, out / (chosen.folder or chosen.asked.split)
 
     def run(self) -> None:
         """All units of the plan."""
@@ -59,7 +59,7 @@ class Study:
                 (lambda trained=trained: trained() / "llava/spr/base") if own else lambda: WORLD / "llava"
             )
             self.result(base, manifest, untrained)
-            if name == plan.MAIN and self.plan.split == "test":
+            if name == plan.MAIN and not self.plan.folder:
                 self.why(seed)
 
     def check(self) -> None:
@@ -123,11 +123,10 @@ class Study:
                 for known in (self.base(self.plan.lender, seed)[0], self.file(self.plan.lender, seed))
             ),
         )
-        asked = plan.asked(self.plan.split)
-        asked = {"split": self.plan.split, "count": asked["count"], "seed": asked["seed"]}
+        asked = {**self.plan.asked._asdict(), "count": plan.ASKED["count"]}
         data, evaluation = (
             world_data.training_data(self.out, manifest["world"]),
-            world_data.evaluation_data(self.out, self.plan.split),
+            world_data.evaluation_data(self.out, self.plan.asked),
         )
         rows = analysis.why(unit / "llava", WORLD / "llava", results, data, evaluation, asked)
         write_json(file, {**manifest, "seconds": round(time.monotonic() - start), **rows})
@@ -153,8 +152,8 @@ class Study:
 
     def asked(self, name: str) -> dict:
         return {
-            "split": self.plan.split,
-            "asked": plan.asked(self.plan.split),
+            "split": self.plan.asked.split,
+            "asked": self.plan.asked.numbers(),
             "tasks": self.plan.variants[name].tasks,
             "weights": world_data.weights_hash(WORLD),
         }
@@ -185,7 +184,7 @@ class Study:
             return folder
         data = world_data.training_data(self.out, manifest["world"])
         world_data.refuse_shared(
-            data / "images", world_data.evaluation_data(self.out, self.plan.split) / "images"
+            data / "images", world_data.evaluation_data(self.out, self.plan.asked) / "images"
         )
         command = self.command(name, seed, data, folder / "llava")
         write_json(folder / "manifest.json", manifest)
@@ -217,7 +216,7 @@ class Study:
         say(f"reproduce: lmms-eval --tasks {tasks} on {checkpoint}")
         evaluate(
             checkpoint,
-            world_data.evaluation_data(self.out, self.plan.split),
+            world_data.evaluation_data(self.out, self.plan.asked),
             folder,
             tasks=tasks,
             device="cpu",
@@ -245,7 +244,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     try:
-        for chosen in ("full", "tune", "demo", "method"):
+        for chosen in plan.OF_FOLDERS:
             Study(plan.PLANS[chosen], arguments.out, arguments.results).check()
         if not arguments.tables:
             Study(plan.PLANS[arguments.plan], arguments.out, arguments.results).run()

@@ -18,9 +18,10 @@ def training_data(out: Path, world: dict) -> Path:
     return written(out / f"data-{name}", scenes.write_world, world)
 
 
-def evaluation_data(out: Path, split: str) -> Path:
-    """All that is asked about scenes of one split."""
-    return written(out / f"data-{split}", scenes.write_evaluation, {"split": split, **plan.asked(split)})
+def evaluation_data(out: Path, asked: plan.Asked) -> Path:
+    """All that is asked about these scenes."""
+    settings = {"split": asked.split, **asked.numbers()}
+    return written(out / f"data-{asked.split}-{asked.seed}", scenes.write_evaluation, settings)
 
 
 def written(folder: Path, write: Callable, settings: dict) -> Path:
