@@ -30,12 +30,13 @@ SAMPLE = 60
 MODULES = """boxes pairing recipes.spr.regions recipes.spr.scoring recipes.spr.refinement recipes.spr.names
     formats.items recipes.spr.recipe dpo.loss dpo.plan eval_tasks.metrics eval_tasks.fields formats.attempts
     formats.base formats.bracket formats.listed formats.parsed formats.reading formats.tagged""".split()
-FAMILIES = [f"formats/test_{name}.py" for name in ("families", "base", "reading", "attempts")]
+# A family's code is shared among the modules of its room.
+FAMILIES = sorted(f"formats/{file.name}" for file in (ROOT / "tests/formats").glob("test_*.py"))
 # Module → the tests that are asked after those at its own path.
 ALSO = {
     "recipes.spr.scoring": ["recipes/spr/test_recipe.py"],
     "recipes.spr.refinement": ["formats/test_attempts.py"],
-    **{f"formats.{name}": FAMILIES for name in "attempts base bracket listed parsed reading tagged".split()},
+    **{name: FAMILIES for name in MODULES if name.startswith("formats.")},
 }
 
 

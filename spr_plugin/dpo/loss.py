@@ -172,9 +172,10 @@ def word_drift(
 
 @torch.no_grad()
 def metrics(d: Deltas, beta: float) -> dict[str, torch.Tensor]:
-    """TRL's names → ``(B,)`` values, and ``kl``: KL(π_ref ‖ π) an answer, estimated (k3, Schulman) on the
-    rejected answers, which the reference itself wrote; they are its worst, so that this is a sign of drift
-    more than a measure of it.
+    """TRL's names → ``(B,)`` values, and ``kl``: log π_ref − log π of the rejected answers, whose mean over
+    what the reference writes is KL(π_ref ‖ π) in nats an answer. They are its worst, so that this is a sign
+    of drift more than a measure of it. An estimate that is never negative, as k3, holds e to the power of an
+    answer's whole change, and one answer drowns all others.
     """
     return {
         "rewards/chosen": beta * d.chosen,
@@ -183,6 +184,5 @@ def metrics(d: Deltas, beta: float) -> dict[str, torch.Tensor]:
         "rewards/accuracies": (d.chosen > d.rejected).float(),
         "logps/chosen": d.chosen_log_probs,
         "logps/rejected": d.rejected_log_probs,
-        # expm1 keeps the digits of ratios near 1, of which exp − 1 would leave none.
-        "kl": torch.expm1(d.rejected) - d.rejected,
+        "kl": -d.rejected,
     } | ({} if d.word_drift is None else {"kl_words": d.word_drift})

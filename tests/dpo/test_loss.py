@@ -106,8 +106,14 @@ def test_where_policy_is_reference_the_loss_is_log_2():
     }  # fmt: skip
 
 
+def test_one_answer_that_became_likelier_does_not_drown_the_others_kl():
+    """A rejected answer of hundreds of tokens may gain 30 nats while the others lose a few."""
+    pair = by_hand((-10.0, -170.0), [-10.0, -200.0])
+    assert metrics(pair, 0.5)["kl"].item() == -30
+
+
 def test_metrics_by_hand():
-    """Δ chosen 1 and Δ rejected -1, β ½: TRL's names, and KL's estimate e^Δ - 1 - Δ."""
+    """Δ chosen 1 and Δ rejected -1, β ½: TRL's names, and KL's estimate -Δ of the rejected one."""
     found = {
         name: value.item() for name, value in metrics(by_hand((-10.0, -12.0), [-11.0, -11.0]), 0.5).items()
     }
@@ -119,7 +125,7 @@ def test_metrics_by_hand():
             "rewards/accuracies": 1.0,
             "logps/chosen": -10.0,
             "logps/rejected": -12.0,
-            "kl": math.exp(-1),
+            "kl": 1.0,
         }
     )
 

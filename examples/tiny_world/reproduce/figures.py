@@ -35,7 +35,7 @@ DIGITS = 6  # that are kept: the last ones depend on the processor
 def findings(results: Path) -> dict:
     """All that the docs may say of a folder of results, as plain data."""
     found, why = paired.load(results), paired.load(results / WHY).get(plan.MAIN, {})
-    main = {task: paired.against(found, paired.BASE, plan.MAIN, task) for task in TASKS}
+    of_more, main = paired.load(results / plan.PLANS["scaled"].folder), main_rows(found)
     over_base, over_main = compared(found, plan.PLANS["full"]), compared(found, plan.PLANS["full"], plan.MAIN)
     facts = {
         **{f"gain_at_{t}": main["rec"][f"Acc@{t}"]["gain"] for t in metrics.THRESHOLDS if main["rec"]},
@@ -57,15 +57,10 @@ def findings(results: Path) -> dict:
         },
         "against_main": over_main,
         "ran": {name: sorted(units) for name, units in found.items()},
-        "pairs": {
-            name: counts
-            for name, units in found.items()
-            if None not in (counts := [pairs_of(unit) for _, unit in sorted(units.items())])
-        },
+        "pairs": pairs_by_seed(found),
         "stages": {name: stage(found[name][min(found[name])]) for name in STAGES if name in found},
         "bare_names": targets.bare_names(found.get(plan.MAIN, {})),
-        "core_hours": sum(unit.get("seconds", 0) for units in found.values() for unit in units.values())
-        / 3600,
+        "core_hours": (seconds(found) + seconds(of_more)) / 3600,
         "moves": moves(found),
         "grpo": spent(found),
         "why": {
@@ -73,12 +68,14 @@ def findings(results: Path) -> dict:
             "parts": parts(why),
             **{kind: by_figure(why, kind) for kind in EVIDENCE},
         },
+        "scaled": scaled(of_more),
         "validation": {**tried(results, plan.PLANS["tune"]), "reached": reached(results, plan.PLANS["tune"])},
         "demo": tried(results, plan.PLANS["demo"]),
         "method": reached(results, plan.PLANS["method"]),
     }
     facts = rounded({**facts, "state": state(facts)})
-    judged = rounded(targets.judged(facts))  # of what the docs print
+    # Of what the docs print.
+    judged, facts["scaled"]["targets"] = (rounded(targets.judged(one)) for one in (facts, facts["scaled"]))
     of_main = [name for name, target in targets.TARGETS.items() if target.place[0] == "main"]
     settings = facts["method"].values()
     # Target that is missed → how many of the settings that were tried meet it on validation scenes.
@@ -88,6 +85,24 @@ def findings(results: Path) -> dict:
         if judged[name]["met"] is False
     }
     return {**facts, "targets": judged, "tried_for": missed}
+
+
+def main_rows(found: Mapping[str, paired.Units]) -> dict[str, dict]:
+    """Task → figure → row of SPR over the base."""
+    return {task: paired.against(found, paired.BASE, plan.MAIN, task) for task in TASKS}
+
+
+def scaled(found: Mapping[str, paired.Units]) -> dict:
+    """What is said of the default with more data: as of :func:`findings`, as far as it was measured."""
+    return {
+        "flags": plan.MORE_REGIONS,
+        "seeds": sorted(found.get(plan.MAIN, {})),
+        "missing": paired.missing(found, plan.SCALED),
+        "main": main_rows(found),
+        "against_main": compared(found, plan.PLANS["scaled"], plan.MAIN),
+        "bare_names": targets.bare_names(found.get(plan.MAIN, {})),
+        "pairs": pairs_by_seed(found),
+    }
 
 
 def compared(
@@ -139,6 +154,17 @@ def rec_of(table: Mapping[str, Mapping]) -> dict[str, Mapping]:
 def pairs_of(unit: Mapping) -> int | None:
     """How many preference pairs a unit's first round made."""
     return unit.get("stage", {}).get("counts", {}).get("preference pairs")
+
+
+def pairs_by_seed(found: Mapping[str, paired.Units]) -> dict[str, list[int]]:
+    """Variant whose pairs are known → how many, seed by seed."""
+    counts = {name: [pairs_of(unit) for _, unit in sorted(units.items())] for name, units in found.items()}
+    return {name: own for name, own in counts.items() if None not in own}
+
+
+def seconds(found: Mapping[str, paired.Units]) -> float:
+    """That all units took."""
+    return sum(unit.get("seconds", 0) for units in found.values() for unit in units.values())
 
 
 def stage(unit: Mapping) -> dict:

@@ -247,6 +247,12 @@ METHOD = {
         weights="1 3 10",
         world=MORE_SCENES,
     ),
+    f"{MORE}, losses weigh the same, lr 1e-4": tried(
+        f"{UNMATCHED} {MORE_REGIONS}", "1e-4", answers_of=MORE, world=MORE_SCENES
+    ),
+    f"{MORE}, SFT on chosen, lr 1e-4": tried(
+        f"{UNMATCHED} {MORE_REGIONS} --spr_pairing sft", "1e-4", answers_of=MORE, world=MORE_SCENES
+    ),
 }
 
 # The default with more data, on three seeds and scenes that nothing else is measured on.
