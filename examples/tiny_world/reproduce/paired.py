@@ -21,7 +21,7 @@ from spr_plugin.errors import UserError
 from spr_plugin.eval_tasks import metrics
 from spr_plugin.files import read_json
 
-BASE, GROWTH, BOXES = "base", "growth", "boxes"
+BASE, GROWTH, BOXES, TRUE_YES = "base", "growth", "boxes", "true_yes"
 OF_THIRDS = ("Acc@0.5", "Acc@0.9")  # of the smallest and of the largest third of the objects too
 FAILURES = ("parse_failure", "false_yes")  # figures of which less is better
 APART = 0.2  # seeds whose shares lie further apart have no mean worth saying
@@ -70,6 +70,9 @@ def samples(unit: Mapping, task: str) -> tuple[list[str], dict[str, np.ndarray]]
         found = {name: rows[:, 2 * place : 2 * place + 2] for place, name in enumerate(one["figures"])}
         if "precision" in found:  # a share of the boxes that are written
             found[BOXES] = np.column_stack([found["precision"][:, 1], np.ones(len(rows))])
+        if "false_yes" in found:  # which answers an accuracy moves by
+            right, asked = found["accuracy"][:, 0], 1 - found["false_yes"][:, 1]
+            found[TRUE_YES] = np.column_stack([right * asked, asked])
         return pictures, found
     values = {f"Acc@{t}": rows >= t for t in metrics.THRESHOLDS} | {"mIoU": rows}
     values[GROWTH] = values[metrics.ACCURACIES[-1]].astype(float) - values[metrics.ACCURACIES[0]]
