@@ -247,6 +247,14 @@ METHOD = {
         weights="1 3 10",
         world=MORE_SCENES,
     ),
+    f"{MORE}, KL on words of weight 3, lr 1e-4": tried(
+        f"{UNMATCHED} {MORE_REGIONS}",
+        "1e-4",
+        losses="sigmoid sft kl_words",
+        answers_of=MORE,
+        weights="1 3 3",
+        world=MORE_SCENES,
+    ),
     f"{MORE}, losses weigh the same, lr 1e-4": tried(
         f"{UNMATCHED} {MORE_REGIONS}", "1e-4", answers_of=MORE, world=MORE_SCENES
     ),
