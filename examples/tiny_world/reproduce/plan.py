@@ -228,6 +228,9 @@ METHOD = {
     "SFT on chosen": tried(f"{WHOLE} --spr_pairing sft"),
     "SFT on chosen, lr 1e-4": tried(f"{WHOLE} --spr_pairing sft", "1e-4"),
     "LoRA 16": tried(f"{WHOLE} --spr_tune lora", "2.5e-4"),
+    "SFT threefold, KL on words of weight 3, names not matched, lr 1e-4": tried(
+        UNMATCHED, "1e-4", losses="sigmoid sft kl_words", weights="1 3 3"
+    ),
     # what was taken, with more pairs
     "min kept 0.5, SFT threefold, names not matched, lr 1e-4": tried(
         f"{UNMATCHED} --spr_min_kept 0.5", "1e-4", weights="1 3"
