@@ -240,6 +240,6 @@ def test_settings_are_tried_by_all_targets_of_one_round(tmp_path):
         "rec_0.5",
         "bare_names",
     }
-    heads = "| | pairs | `rec_0.9` | `rec_0.5` | `description_miou` | `bare_names` | met |"
-    assert heads in text and "| whole | 9 | **+100.0** | **+100.0** | +0.0 | **+0.0** | 3 |" in text
-    assert "| DPOP | 9 | +0.0 | +0.0 | +0.0 | +33.3 | 0 |" in text
+    heads = "| | seeds | pairs | `rec_0.9` | `rec_0.5` | `description_miou` | `bare_names` | met |"
+    assert heads in text and "| whole | 0 | 9 | **+100.0** | **+100.0** | +0.0 | **+0.0** | 3 |" in text
+    assert "| DPOP | 0 | 9 | +0.0 | +0.0 | +0.0 | +33.3 | 0 |" in text

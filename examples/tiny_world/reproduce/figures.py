@@ -68,7 +68,7 @@ def findings(results: Path) -> dict:
             "parts": parts(why),
             **{kind: by_figure(why, kind) for kind in EVIDENCE},
         },
-        "scaled": scaled(of_more),
+        "scaled": {**scaled(of_more), "reached": reached(results, plan.PLANS["scaled"])},
         "validation": {**tried(results, plan.PLANS["tune"]), "reached": reached(results, plan.PLANS["tune"])},
         "demo": tried(results, plan.PLANS["demo"]),
         "method": reached(results, plan.PLANS["method"]),
@@ -134,7 +134,7 @@ def tried(results: Path, chosen: plan.Plan) -> dict:
 
 
 def reached(results: Path, chosen: plan.Plan) -> dict[str, dict]:
-    """Variant that ran → its pairs, and what it reaches of the targets of one round."""
+    """Variant that ran → its pairs (of one seed), its seeds, and what it reaches of the targets of a run."""
     found = paired.load(results / chosen.folder)
     over_base, rows = compared(found, chosen), {}
     for name in chosen.variants.keys() & found.keys():
@@ -142,7 +142,8 @@ def reached(results: Path, chosen: plan.Plan) -> dict[str, dict]:
         met = {key: target for key, target in targets.judged(facts).items() if target["met"] is not None}
         missing = sum(targets.TARGETS[key].missing(target) for key, target in met.items())
         pairs = pairs_of(next(iter(found[name].values())))
-        rows[name] = {"pairs": pairs, "targets": met, "missing": missing}
+        seeds = sorted(found[name])
+        rows[name] = {"pairs": pairs, "seeds": seeds, "targets": met, "missing": missing}
     return {name: rows[name] for name in chosen.variants if name in rows}
 
 
@@ -293,21 +294,25 @@ def parts(why: paired.Units) -> dict[str, dict[str, dict]]:
 
 
 def state(facts: Mapping) -> list[dict]:
-    """What a reader should know first, gains and losses alike: {what, row}; row is None where it was not
-    measured.
+    """What a reader should know first, gains and losses alike: {what, row, more}; row is None where it was
+    not measured, `more` the same with more data, None where nothing is.
     """
     main, variants, over_main = facts["main"], facts["variants"], facts["against_main"]
-    rows = [(f"referring expressions, IoU {t}", main["rec"].get(f"Acc@{t}")) for t in (0.5, 0.8, 0.9)]
-    rows += [(f"phrase grounding, IoU {t}", main["phrases"].get(f"Acc@{t}")) for t in (0.5, 0.9)]
-    small = {t: main["rec"].get(f"Acc@{t}{targets.SMALLEST}") for t in (0.5, 0.9)}
-    rows += [(f"the smallest third of the objects, IoU {t}", row) for t, row in small.items()]
     described = {"precision": "precision", "recall": "recall", "mIoU": "mean IoU over all objects"}
-    rows += [(f"descriptions, {title}", main["description"].get(name)) for name, title in described.items()]
-    rows += [
-        ("questions on colour, accuracy", main["color"].get("accuracy")),
-        ("questions on presence, accuracy", main["presence"].get("accuracy")),
-        ("questions on presence, Yes where it is No", main["presence"].get("false_yes")),
+    figures = [
+        *(("rec", f"Acc@{t}", f"referring expressions, IoU {t}") for t in (0.5, 0.8, 0.9)),
+        *(("phrases", f"Acc@{t}", f"phrase grounding, IoU {t}") for t in (0.5, 0.9)),
+        *(
+            ("rec", f"Acc@{t}{targets.SMALLEST}", f"the smallest third of the objects, IoU {t}")
+            for t in (0.5, 0.9)
+        ),
+        *(("description", name, f"descriptions, {title}") for name, title in described.items()),
+        ("color", "accuracy", "questions on colour, accuracy"),
+        ("presence", "accuracy", "questions on presence, accuracy"),
+        ("presence", "false_yes", "questions on presence, Yes where it is No"),
     ]
+    of_more = facts["scaled"]["main"]
+    rows = [(what, main[task].get(name), of_more[task].get(name)) for task, name, what in figures]
     for name, title in {
         "SFT noise 0": "after SFT on exact boxes",
         "SFT noise 0.16": "after SFT on coarse boxes",
@@ -315,11 +320,11 @@ def state(facts: Mapping) -> list[dict]:
         "no refinement": "without refinement",
         "2 rounds": "two rounds",
     }.items():
-        rows += [(f"{title}, IoU {t}", variants.get(name, {}).get(f"Acc@{t}")) for t in (0.5, 0.9)]
+        rows += [(f"{title}, IoU {t}", variants.get(name, {}).get(f"Acc@{t}"), None) for t in (0.5, 0.9)]
     for name, title in {"SFT on chosen": "SFT on the chosen", plan.GRPO: plan.GRPO}.items():
         row = over_main.get(name, {}).get("rec", {}).get("Acc@0.9")
-        rows.append((f"{title} instead of DPO, against SPR, IoU 0.9", row))
-    return [{"what": what, "row": row} for what, row in rows]
+        rows.append((f"{title} instead of DPO, against SPR, IoU 0.9", row, None))
+    return [dict(zip(("what", "row", "more"), row)) for row in rows]
 
 
 def rounded(value):

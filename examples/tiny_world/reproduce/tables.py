@@ -108,6 +108,7 @@ def tables(facts: Mapping) -> str:
             *_variants(
                 "Variants", facts["variants"], facts["ran"], figures.rec_of(facts["against_main"]), plan.MAIN
             ),
+            *_reached("The default with more data, by all targets", facts["scaled"]["reached"]),
             *_grpo(facts),
             *_plots(facts),
             *reasons.moves(facts["moves"]),
@@ -123,17 +124,26 @@ def tables(facts: Mapping) -> str:
 
 def state(facts: Mapping) -> str:
     """What SPR gains and loses, one table."""
-    lines = ["| | before → after | points (95 % interval) | | seeds |", "|---|:-:|:-:|---|--:|"]
+    lines = [
+        f"| | before → after | points (95 % interval) | | seeds | with `{plan.MORE_REGIONS}` | |",
+        "|---|:-:|:-:|---|--:|:-:|---|",
+    ]
     for one in facts["state"]:
-        row = one["row"]
-        if row is None:
-            cells = ["", "", ""]
-        else:
-            after = words.by_seed(row) if row["apart"] else percent(row["b"])
-            gain = "" if row["apart"] else f"{points(row['gain'])} ({interval(row)})"
-            cells = [f"{percent(row['a'])} → {after}", gain, str(row["seeds"])]
-        lines.append(f"| {one['what']} | {cells[0]} | {cells[1]} | {words.word(row)} | {cells[2]} |")
+        row, more = one["row"], one["more"]
+        cells = [*_cells(row), words.word(row), str(row["seeds"]) if row else ""]
+        cells += [_cells(more)[1], words.word(more)] if more else ["", ""]
+        lines.append(f"| {one['what']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cells(row: Mapping | None) -> tuple[str, str]:
+    """Before and after, and the gain, which seeds that are apart have none of."""
+    if row is None:
+        return "", ""
+    after = words.by_seed(row) if row["apart"] else percent(row["b"])
+    return f"{percent(row['a'])} → {after}", "" if row[
+        "apart"
+    ] else f"{points(row['gain'])} ({interval(row)})"
 
 
 def _main(facts: Mapping) -> list[str]:
@@ -225,18 +235,19 @@ def _reached(title: str, variants: Mapping[str, Mapping]) -> list[str]:
         "",
         "Points over the base, with intervals in the JSON; bold: the target is met. *Missing*: by how many of"
         " their margins the targets are missed, in all; of settings that miss as little the plainer one is"
-        " taken. One seed.",
+        " taken.",
         "",
-        f"| | pairs | {' | '.join(f'`{name}`' for name in names)} | met | missing |",
-        "|---|" + "--:|" * (len(names) + 3),
-        f"| *asked* | | {' | '.join(points(targets.TARGETS[name].asked) for name in names)} | | |",
+        f"| | seeds | pairs | {' | '.join(f'`{name}`' for name in names)} | met | missing |",
+        "|---|" + "--:|" * (len(names) + 4),
+        f"| *asked* | | | {' | '.join(points(targets.TARGETS[name].asked) for name in names)} | | |",
     ]
     for variant, found in variants.items():
         reached = [found["targets"].get(name) for name in names]
         cells = [_in_bold(points(one["gain"]), one["met"]) if one else "" for one in reached]
         met = sum(one["met"] for one in reached if one)
         lines.append(
-            f"| {variant} | {found['pairs']} | {' | '.join(cells)} | {met} | {found['missing']:.1f} |"
+            f"| {variant} | {', '.join(map(str, found['seeds']))} | {found['pairs']} | {' | '.join(cells)}"
+            f" | {met} | {found['missing']:.1f} |"
         )
     return [*lines, ""]
 
