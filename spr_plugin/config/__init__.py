@@ -47,6 +47,8 @@ class SPRConfig(AllFlags):
             self._set({"spr": True})
         KINDS["spr_preset"].check(self.spr_preset, "--spr_preset")
         KINDS["spr_recipe"].check(self.spr_recipe, "--spr_recipe")
+        if "spr_learning_rate" in given:
+            self._set({"spr_rate_ratio": 0.0})
         for layer in (dpo_settings(self)[0], recipe_settings(self)[0], preset_settings(self)):
             self._set(beneath(layer, given))
             given = given | layer.keys()

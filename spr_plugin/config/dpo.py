@@ -64,7 +64,7 @@ class DPOFlags(AnswerFlags, SeedFlags):
     spr_rate_ratio: float = setting(
         0.0,
         "peak learning rate as so many times the host's --learning_rate, at which the model is taught; 0, or"
-        " another --spr_learning_rate than the default: that one counts",
+        " where --spr_learning_rate is given: that one counts",
         within=NOT_NEGATIVE,
         shapes="dpo",
     )
@@ -156,10 +156,7 @@ class DPOFlags(AnswerFlags, SeedFlags):
 
     def peak_rate(self, host_rate: float) -> float:
         """The peak learning rate on a host that trains at `host_rate`."""
-        given = self.spr_learning_rate != DPOFlags.spr_learning_rate
-        return (
-            self.spr_rate_ratio * host_rate if self.spr_rate_ratio and not given else self.spr_learning_rate
-        )
+        return self.spr_rate_ratio * host_rate if self.spr_rate_ratio else self.spr_learning_rate
 
     def token_weights(self) -> dict[str, float]:
         """Weight by kind of token, of those that are given."""

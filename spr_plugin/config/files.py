@@ -79,9 +79,12 @@ def preset_settings(config: AllFlags) -> Values:
 
 
 def beneath(layer: Values, above: Set[str]) -> Values:
-    """What `layer` sets of what is not set above it; weights go with the losses that they stand beside."""
-    losses = {"spr_loss_weights"} if "spr_loss_type" in layer.keys() & above else set()
-    return {name: value for name, value in layer.items() if name not in above | losses}
+    """What `layer` sets of what is not set above it. Weights go with the losses that they stand beside, and a
+    learning rate with the ratio that says it otherwise.
+    """
+    gone = {"spr_loss_weights"} if "spr_loss_type" in layer.keys() & above else set()
+    gone |= {"spr_rate_ratio"} if "spr_learning_rate" in above else set()
+    return {name: value for name, value in layer.items() if name not in above | gone}
 
 
 def own_settings(config: QueriesFlags, settings: type[T]) -> T:

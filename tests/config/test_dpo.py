@@ -2,6 +2,7 @@
 
 import pytest
 
+from spr_plugin.config import SPRConfig
 from spr_plugin.config.dpo import SFT_WEIGHT, DPOFlags
 
 
@@ -25,10 +26,12 @@ def test_losses_weigh_1_but_for_the_chosen_answer_beside_others(given, losses):
         ({"spr_rate_ratio": 0.5}, 1e-3),
         ({"spr_rate_ratio": 0.5, "spr_learning_rate": 3e-4}, 3e-4),
         ({"spr_learning_rate": 3e-4}, 3e-4),
+        ({"spr_preset": "author"}, 2e-3),
+        ({"spr_preset": "author", "spr_learning_rate": DPOFlags.spr_learning_rate}, 5e-5),
     ],
 )
 def test_a_ratio_counts_unless_a_rate_is_given(given, rate):
-    assert DPOFlags(**given).peak_rate(2e-3) == rate
+    assert SPRConfig(spr=True, **given).peak_rate(2e-3) == rate
 
 
 def test_weights_of_tokens_are_those_that_are_given():
