@@ -75,13 +75,17 @@ class Variant:
     grpo: bool = False
 
 
+# LLaVA's own training, as the same command's first stage.
+TAUGHT = """--spr_only False --spr_save_base True --max_steps 120 --per_device_train_batch_size 16
+    --learning_rate 2e-4"""
+
+
 def taught(noise: float) -> Variant:
-    """SPR behind LLaVA's own training on boxes with so much noise (of a side, on each edge)."""
-    flags = (
-        "--spr_only False --spr_save_base True --max_steps 120 --per_device_train_batch_size 16"
-        " --learning_rate 2e-4"
-    )
-    return Variant(flags, own_answers=True, world={"sft": 1600, "noise": noise}, own_base=True)
+    """SPR behind LLaVA's own training on boxes with so much noise (of a side, on each edge), at a tenth of
+    its rate.
+    """
+    flags = f"{TAUGHT} --spr_learning_rate 2e-5"
+    return Variant(flags, tasks=ALL, own_answers=True, world={"sft": 1600, "noise": noise}, own_base=True)
 
 
 # More of what is trained on; the paper has 10,000 pictures.
@@ -264,6 +268,18 @@ METHOD = {
     f"{MORE}, SFT on chosen, lr 1e-4": tried(
         f"{UNMATCHED} {MORE_REGIONS} --spr_pairing sft", "1e-4", answers_of=MORE, world=MORE_SCENES
     ),
+    # what was taken, behind LLaVA's own training: by the ratio of rates
+    **{
+        f"after SFT, lr {rate}": tried(
+            f"{UNMATCHED} {TAUGHT}",
+            rate,
+            weights="1 3",
+            own_answers=True,
+            world={"sft": 1600, "noise": 0.0},
+            own_base=True,
+        )
+        for rate in ("1e-5", "2e-5", "5e-5", "1e-4")
+    },
 }
 
 # The default with more data, on three seeds and scenes that nothing else is measured on. Beside it what of
