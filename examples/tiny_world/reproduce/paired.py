@@ -22,8 +22,9 @@ from spr_plugin.eval_tasks import metrics
 from spr_plugin.files import read_json
 
 BASE, GROWTH, BOXES, TRUE_YES = "base", "growth", "boxes", "true_yes"
+UNTOUCHED, OF_TOUCHED = "untouched", "Acc@0.5 of the touched"  # by the box of its name
 OF_THIRDS = ("Acc@0.5", "Acc@0.9")  # of the smallest and of the largest third of the objects too
-FAILURES = ("parse_failure", "false_yes")  # figures of which less is better
+FAILURES = ("parse_failure", "false_yes", "untouched")  # figures of which less is better
 APART = 0.2  # seeds whose shares lie further apart have no mean worth saying
 COVERAGE = 95  # percent, of every interval
 
@@ -76,7 +77,11 @@ def samples(unit: Mapping, task: str) -> tuple[list[str], dict[str, np.ndarray]]
         return pictures, found
     values = {f"Acc@{t}": rows >= t for t in metrics.THRESHOLDS} | {"mIoU": rows}
     values[GROWTH] = values[metrics.ACCURACIES[-1]].astype(float) - values[metrics.ACCURACIES[0]]
-    return pictures, {name: np.column_stack([value, np.ones(len(rows))]) for name, value in values.items()}
+    found = {name: np.column_stack([value, np.ones(len(rows))]) for name, value in values.items()}
+    if task == "phrases":  # whether names are said no more, or boxes lie worse
+        found[UNTOUCHED] = np.column_stack([rows == 0, np.ones(len(rows))]).astype(float)
+        found[OF_TOUCHED] = np.column_stack([rows >= metrics.THRESHOLDS[0], rows > 0]).astype(float)
+    return pictures, found
 
 
 def gains(first: Sequence[dict], second: Sequence[dict], task: str) -> dict[str, dict]:
