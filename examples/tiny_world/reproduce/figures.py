@@ -77,14 +77,14 @@ def findings(results: Path) -> dict:
     # Of what the docs print.
     judged, facts["scaled"]["targets"] = (rounded(targets.judged(one)) for one in (facts, facts["scaled"]))
     of_main = [name for name, target in targets.TARGETS.items() if target.place[0] == "main"]
-    settings = facts["method"].values()
+    settings = [one for name, one in facts["method"].items() if not plan.METHOD[name].own_base]
     # Target that is missed → how many of the settings that were tried meet it on validation scenes.
     missed = {
         name: sum(one["targets"][name]["met"] for one in settings if name in one["targets"])
         for name in of_main
         if judged[name]["met"] is False
     }
-    return {**facts, "targets": judged, "tried_for": missed}
+    return {**facts, "targets": judged, "tried_for": missed, "tried": len(settings)}
 
 
 def main_rows(found: Mapping[str, paired.Units]) -> dict[str, dict]:

@@ -81,10 +81,10 @@ TAUGHT = """--spr_only False --spr_save_base True --max_steps 120 --per_device_t
 
 
 def taught(noise: float) -> Variant:
-    """SPR behind LLaVA's own training on boxes with so much noise (of a side, on each edge), at a tenth of
+    """SPR behind LLaVA's own training on boxes with so much noise (of a side, on each edge), at a quarter of
     its rate.
     """
-    flags = f"{TAUGHT} --spr_learning_rate 2e-5"
+    flags = f"{TAUGHT} --spr_learning_rate 5e-5"
     return Variant(flags, tasks=ALL, own_answers=True, world={"sft": 1600, "noise": noise}, own_base=True)
 
 
