@@ -555,7 +555,7 @@ def test_a_small_study_from_end_to_end(tmp_path, small, capfd):
         assert all(rows[f"{kind} of {side}, change"]["value"] != 0 for kind in run.analysis.KINDS)
     said = {row["figure"]: row["value"] for row in why["pairs"]}
     assert 0 < said["IoU of chosen before refinement"] < said["IoU of chosen"] <= 1
-    files = (tmp_path / "out/data-test/refcoco").iterdir()
+    files = (tmp_path / f"out/data-test-{plan.TEST.seed}/refcoco").iterdir()
     asked = sum(len(file.read_text().splitlines()) for file in files)
     assert {row["n"] for row in why["flips"] if row["part"] == "all"} == {asked} and asked > 50
     assert len(why["scores"]) == 12
