@@ -155,14 +155,17 @@ def word_drift(
     answers: Answers, coordinates: torch.Tensor, reference: torch.Tensor | None = None
 ) -> torch.Tensor:
     """How far words have moved from the entry, ``(B,)``: KL(π_ref ‖ π) a token, estimated (k3, Schulman:
-    π/π_ref − 1 − log π/π_ref) on the words of both answers, which the entry itself wrote, and their mean.
+    π/π_ref − 1 − log π/π_ref) on the words of both answers, which the entry itself wrote, and their mean. Of
+    a pair without any coordinate it is 0: all that such a pair could teach are words.
 
     Args:
         coordinates: bool, of each scored token of ``answers``, row by row.
         reference: their log-probs by the entry; None for those of now, from which nothing has moved.
     """
     entry = answers.token_log_probs.detach() if reference is None else answers.spread(reference)
-    words = answers.scored & ~answers.spread(coordinates)
+    told = answers.spread(coordinates)
+    beside = told.any(1).view(2, -1).any(0)
+    words = answers.scored & ~told & beside.repeat(2)[:, None]
     # 0 where no word is, and expm1(0) − 0 = 0: those tokens add nothing.
     moved = (answers.token_log_probs - entry) * words
     # (2B, T) → (2, B) → (B,): an answer's tokens, then both answers of a pair.

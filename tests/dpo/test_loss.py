@@ -86,6 +86,11 @@ def test_words_drift_by_hand_and_by_a_loop():
     assert torch.allclose(ours, theirs, atol=1e-12) and ours.abs().max() > 0.1
     assert word_drift(Answers(logps, scored), told).tolist() == [0, 0]  # against itself
     assert word_drift(Answers(logps, scored), torch.ones_like(told), entry).tolist() == [0, 0]  # no words
+    # A pair of which no answer holds a coordinate has words alone to teach; of the other one nothing changes.
+    one = torch.tensor(
+        [row % 2 == 1 and index % 2 == 1 for row, n in enumerate(lengths) for index in range(n)]
+    )
+    assert torch.equal(word_drift(Answers(logps, scored), one, entry), drift * torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize("name", ["ipo", "sigmoid_norm", "sft"])
