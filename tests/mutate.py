@@ -30,8 +30,11 @@ SAMPLE = 60
 MODULES = """boxes pairing recipes.spr.regions recipes.spr.scoring recipes.spr.refinement recipes.spr.names
     formats.items recipes.spr.recipe dpo.loss dpo.plan eval_tasks.metrics eval_tasks.fields formats.attempts
     formats.base formats.bracket formats.listed formats.parsed formats.reading formats.tagged""".split()
-# A family's code is shared among the modules of its room.
-FAMILIES = sorted(f"formats/{file.name}" for file in (ROOT / "tests/formats").glob("test_*.py"))
+# A family's code is shared among the modules of its room, and repair is what it is for.
+FAMILIES = [
+    *sorted(f"formats/{file.name}" for file in (ROOT / "tests/formats").glob("test_*.py")),
+    "recipes/spr/test_refinement.py",
+]
 # Module → the tests that are asked after those at its own path.
 ALSO = {
     "recipes.spr.scoring": ["recipes/spr/test_recipe.py"],
