@@ -161,6 +161,9 @@ class Calls:
     def pytest_configure(self) -> None:
         sys.settrace(self.seen)
 
+    def pytest_runtest_logstart(self) -> None:
+        sys.settrace(self.seen)  # a test may have ended it
+
     def seen(self, frame, *_) -> None:
         """A function begins; its lines are not followed."""
         if frame.f_code.co_filename == self.file:

@@ -56,6 +56,8 @@ def test_calls_of_one_file_are_seen(tmp_path):
     calls = mutate.Calls(str(file), tmp_path / "calls")
     before = sys.gettrace()
     calls.pytest_configure()
+    sys.settrace(None)  # as a test may
+    calls.pytest_runtest_logstart()
     try:
         names["outer"](2), names["Box"]().area
     finally:
