@@ -31,8 +31,9 @@ def parse(words: list[str], names: list[str], prog: str) -> SPRConfig:
     parser = argparse.ArgumentParser(prog=prog, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.error = functools.partial(_refuse, words)  # type: ignore[method-assign, assignment]
     _add_flags(parser, names, lambda help: HOST_DEFAULT.sub("", help))
-    parser.parse_args(words)
-    return SPRConfig(spr=True, **given(words))
+    # Argparse puts a default where nothing is: what stays as it is here was not given.
+    flags = vars(parser.parse_args(words, argparse.Namespace(**dict.fromkeys(names))))
+    return SPRConfig(spr=True, **{name: value for name, value in flags.items() if value is not None})
 
 
 def given(words: list[str]) -> dict:

@@ -52,3 +52,11 @@ def test_python_runs_the_package_as_spr(monkeypatch, capsys):
         runpy.run_module("spr_plugin", run_name="__main__")
     shown = capsys.readouterr().out
     assert not ended.value.code and all(f"\n  {name} " in shown for name in commands.commands)
+
+
+def test_a_flag_cut_short_is_taken_and_its_own_default_is_given():
+    """As argparse reads it; and against a preset what is given stands."""
+    assert parse(["--spr_sampl", "5"], ["spr_samples"], "prog").spr_samples == 5
+    paper = ["--spr_preset", "paper"]
+    assert parse([*paper, "--spr_greedy", "True"], ["spr_preset", "spr_greedy"], "prog").spr_greedy
+    assert not parse(paper, ["spr_preset", "spr_greedy"], "prog").spr_greedy
