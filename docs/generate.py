@@ -114,11 +114,14 @@ def study() -> Mapping:
 
 
 def state(wanted: Iterable[str] | None = None) -> str:
-    """What SPR gains and loses on the embedded world: all rows, or those of these names."""
+    """What SPR gains and loses on the embedded world: all rows, or those of these names, narrow as README is,
+    without what more data gives.
+    """
     facts = json.loads((ROOT / "docs" / "reproduction.json").read_text(encoding="utf-8"))
     rows = {one["what"]: one for one in facts["state"]}
-    names = rows if wanted is None else wanted
-    return study()["state"]({**facts, "state": [rows[name] for name in names]})
+    if wanted is not None:
+        rows = {name: {key: rows[name][key] for key in ("what", "row")} for name in wanted}
+    return study()["state"]({**facts, "state": list(rows.values())})
 
 
 @functools.cache

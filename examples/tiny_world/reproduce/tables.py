@@ -123,15 +123,16 @@ def tables(facts: Mapping) -> str:
 
 
 def state(facts: Mapping) -> str:
-    """What SPR gains and loses, one table."""
-    lines = [
-        f"| | before → after | points (95 % interval) | | seeds | with `{plan.MORE_REGIONS}` | |",
-        "|---|:-:|:-:|---|--:|:-:|---|",
-    ]
+    """What SPR gains and loses, one table; with a column of more data where the rows have that."""
+    heads, rules = "| | before → after | points (95 % interval) | | seeds |", "|---|:-:|:-:|---|--:|"
+    if scaled := any("more" in one for one in facts["state"]):
+        heads, rules = f"{heads} with `{plan.MORE_REGIONS}` | |", f"{rules}:-:|---|"
+    lines = [heads, rules]
     for one in facts["state"]:
-        row, more = one["row"], one["more"]
+        row, more = one["row"], one.get("more")
         cells = [*_cells(row), words.word(row), str(row["seeds"]) if row else ""]
-        cells += [_cells(more)[1], words.word(more)] if more else ["", ""]
+        if scaled:
+            cells += [_cells(more)[1], words.word(more)] if more else ["", ""]
         lines.append(f"| {one['what']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
