@@ -34,9 +34,10 @@ DIGITS = 6  # that are kept: the last ones depend on the processor
 
 def findings(results: Path) -> dict:
     """All that the docs may say of a folder of results, as plain data."""
-    found, why = paired.load(results), paired.load(results / WHY).get(plan.MAIN, {})
-    of_more, main = paired.load(results / plan.PLANS["scaled"].folder), main_rows(found)
-    over_base, over_main = compared(found, plan.PLANS["full"]), compared(found, plan.PLANS["full"], plan.MAIN)
+    (found, over_base), why = over_bases(results, "full"), paired.load(results / WHY).get(plan.MAIN, {})
+    of_more, of_tune = over_bases(results, "scaled"), over_bases(results, "tune")
+    ours = measured(found, plan.PLANS["full"], over_base)
+    main, over_main = ours["main"], ours["against_main"]
     facts = {
         **{f"gain_at_{t}": main["rec"][f"Acc@{t}"]["gain"] for t in metrics.THRESHOLDS if main["rec"]},
         "paper": plan.PAPER,
@@ -44,10 +45,8 @@ def findings(results: Path) -> dict:
         "resamples": metrics.RESAMPLES,
         "coverage": paired.COVERAGE,
         "apart": paired.APART,
-        "seeds": sorted(found.get(plan.MAIN, {})),
         "as_worded": plan.AS_WORDED,
-        "missing": paired.missing(found, plan.VARIANTS),
-        "main": main,
+        **ours,
         "claims": claims(main, over_base, over_main),
         "variants": rec_of(over_base),
         "others": {
@@ -55,12 +54,9 @@ def findings(results: Path) -> dict:
             for name, tasks in over_base.items()
             if len(tasks) > 1
         },
-        "against_main": over_main,
         "ran": {name: sorted(units) for name, units in found.items()},
-        "pairs": pairs_by_seed(found),
         "stages": {name: stage(found[name][min(found[name])]) for name in STAGES if name in found},
-        "bare_names": targets.bare_names(found.get(plan.MAIN, {})),
-        "core_hours": (seconds(found) + seconds(of_more)) / 3600,
+        "core_hours": (seconds(found) + seconds(of_more[0])) / 3600,
         "moves": moves(found),
         "grpo": spent(found),
         "why": {
@@ -68,10 +64,10 @@ def findings(results: Path) -> dict:
             "parts": parts(why),
             **{kind: by_figure(why, kind) for kind in EVIDENCE},
         },
-        "scaled": {**scaled(of_more), "reached": reached(results, plan.PLANS["scaled"])},
-        "validation": {**tried(results, plan.PLANS["tune"]), "reached": reached(results, plan.PLANS["tune"])},
-        "demo": tried(results, plan.PLANS["demo"]),
-        "method": reached(results, plan.PLANS["method"]),
+        "scaled": scaled(*of_more),
+        "validation": {**tried(*of_tune, plan.PLANS["tune"]), "reached": reached(*of_tune)},
+        "demo": tried(*over_bases(results, "demo"), plan.PLANS["demo"]),
+        "method": reached(*over_bases(results, "method")),
     }
     facts = rounded({**facts, "state": state(facts)})
     # Of what the docs print.
@@ -87,22 +83,29 @@ def findings(results: Path) -> dict:
     return {**facts, "targets": judged, "tried_for": missed, "tried": len(settings)}
 
 
-def main_rows(found: Mapping[str, paired.Units]) -> dict[str, dict]:
-    """Task → figure → row of SPR over the base."""
-    return {task: paired.against(found, paired.BASE, plan.MAIN, task) for task in TASKS}
+def over_bases(results: Path, name: str) -> tuple[dict[str, paired.Units], dict[str, dict]]:
+    """What the units of a plan found, and its variants over their bases (:func:`compared`)."""
+    found = paired.load(results / plan.PLANS[name].folder)
+    return found, compared(found, plan.PLANS[name])
 
 
-def scaled(found: Mapping[str, paired.Units]) -> dict:
-    """What is said of the default with more data: as of :func:`findings`, as far as it was measured."""
+def measured(found: Mapping[str, paired.Units], chosen: plan.Plan, over_base: Mapping[str, Mapping]) -> dict:
+    """What is said of a plan's main row, and of its others against it; `over_base`: :func:`compared`."""
+    main = over_base[plan.MAIN]
     return {
-        "flags": plan.MORE_REGIONS,
         "seeds": sorted(found.get(plan.MAIN, {})),
-        "missing": paired.missing(found, plan.SCALED),
-        "main": main_rows(found),
-        "against_main": compared(found, plan.PLANS["scaled"], plan.MAIN),
+        "missing": paired.missing(found, chosen.variants),
+        "main": {task: main.get(task, {}) for task in TASKS},
+        "against_main": compared(found, chosen, plan.MAIN),
         "bare_names": targets.bare_names(found.get(plan.MAIN, {})),
         "pairs": pairs_by_seed(found),
     }
+
+
+def scaled(found: Mapping[str, paired.Units], over_base: Mapping[str, Mapping]) -> dict:
+    """What is said of the default with more data."""
+    told = {"flags": plan.MORE_REGIONS, **measured(found, plan.PLANS["scaled"], over_base)}
+    return {**told, "reached": reached(found, over_base)}
 
 
 def compared(
@@ -122,29 +125,26 @@ def compared(
     return table
 
 
-def tried(results: Path, chosen: plan.Plan) -> dict:
+def tried(found: Mapping[str, paired.Units], over_base: Mapping[str, Mapping], chosen: plan.Plan) -> dict:
     """The referring expressions of a plan's variants on validation scenes."""
-    found = paired.load(results / chosen.folder)
     return {
-        "variants": rec_of(compared(found, chosen)),
+        "variants": rec_of(over_base),
         "against": rec_of(compared(found, chosen, chosen.lender)),
         "lender": chosen.lender,
         "ran": {name: sorted(units) for name, units in found.items()},
     }
 
 
-def reached(results: Path, chosen: plan.Plan) -> dict[str, dict]:
+def reached(found: Mapping[str, paired.Units], over_base: Mapping[str, Mapping]) -> dict[str, dict]:
     """Variant that ran → its pairs (of one seed), its seeds, and what it reaches of the targets of a run."""
-    found = paired.load(results / chosen.folder)
-    over_base, rows = compared(found, chosen), {}
-    for name in chosen.variants.keys() & found.keys():
+    rows = {}
+    for name in (name for name in over_base if name in found):
         facts = {"main": over_base[name], "bare_names": targets.bare_names(found[name])}
         met = {key: target for key, target in targets.judged(facts).items() if target["met"] is not None}
         missing = sum(targets.TARGETS[key].missing(target) for key, target in met.items())
-        pairs = pairs_of(next(iter(found[name].values())))
-        seeds = sorted(found[name])
+        pairs, seeds = pairs_of(next(iter(found[name].values()))), sorted(found[name])
         rows[name] = {"pairs": pairs, "seeds": seeds, "targets": met, "missing": missing}
-    return {name: rows[name] for name in chosen.variants if name in rows}
+    return rows
 
 
 def rec_of(table: Mapping[str, Mapping]) -> dict[str, Mapping]:

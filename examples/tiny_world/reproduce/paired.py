@@ -71,7 +71,7 @@ def samples(unit: Mapping, task: str) -> tuple[list[str], dict[str, np.ndarray]]
         found = {name: rows[:, 2 * place : 2 * place + 2] for place, name in enumerate(one["figures"])}
         if "precision" in found:  # a share of the boxes that are written
             found[BOXES] = np.column_stack([found["precision"][:, 1], np.ones(len(rows))])
-        if "false_yes" in found:  # which answers an accuracy moves by
+        if "false_yes" in found and found["false_yes"][:, 1].any():  # which answers an accuracy moves by
             right, asked = found["accuracy"][:, 0], 1 - found["false_yes"][:, 1]
             found[TRUE_YES] = np.column_stack([right * asked, asked])
         return pictures, found
@@ -79,8 +79,8 @@ def samples(unit: Mapping, task: str) -> tuple[list[str], dict[str, np.ndarray]]
     values[GROWTH] = values[metrics.ACCURACIES[-1]].astype(float) - values[metrics.ACCURACIES[0]]
     found = {name: np.column_stack([value, np.ones(len(rows))]) for name, value in values.items()}
     if task == "phrases":  # whether names are said no more, or boxes lie worse
-        found[UNTOUCHED] = np.column_stack([rows == 0, np.ones(len(rows))]).astype(float)
-        found[OF_TOUCHED] = np.column_stack([rows >= metrics.THRESHOLDS[0], rows > 0]).astype(float)
+        found[UNTOUCHED] = np.column_stack([rows == 0, np.ones(len(rows))])
+        found[OF_TOUCHED] = np.column_stack([found[metrics.ACCURACIES[0]][:, 0], rows > 0])
     return pictures, found
 
 

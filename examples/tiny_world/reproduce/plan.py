@@ -183,6 +183,13 @@ TUNE = {
 WHOLE = "--spr_greedy True --spr_repair item --spr_match name --spr_reject_vague True --spr_add_missed True"
 UNMATCHED = WHOLE.replace("--spr_match name", "--spr_match iou")
 
+
+def of_more(rate: str, flags: str = "", **how) -> Variant:
+    """A row of METHOD with more regions, on the answers of the first of these."""
+    how = {"answers_of": MORE, "world": MORE_SCENES, **how}
+    return tried(f"{UNMATCHED} {MORE_REGIONS} {flags}".strip(), rate, **how)
+
+
 METHOD = {
     "greedy": tried(f"{WORDED} --spr_greedy True", "2e-4", own_answers=True),
     "missed added": tried(f"{WORDED} --spr_greedy True --spr_add_missed True"),
@@ -242,32 +249,14 @@ METHOD = {
     "min kept 0, SFT threefold, names not matched, lr 1e-4": tried(
         f"{UNMATCHED} --spr_min_kept 0", "1e-4", weights="1 3"
     ),
-    MORE: tried(f"{UNMATCHED} {MORE_REGIONS}", "1e-4", own_answers=True, weights="1 3", world=MORE_SCENES),
-    f"{MORE}, lr 5e-5": tried(
-        f"{UNMATCHED} {MORE_REGIONS}", answers_of=MORE, weights="1 3", world=MORE_SCENES
+    MORE: of_more("1e-4", weights="1 3", own_answers=True, answers_of=""),
+    f"{MORE}, lr 5e-5": of_more("5e-5", weights="1 3"),
+    f"{MORE}, KL on words, lr 1e-4": of_more("1e-4", losses="sigmoid sft kl_words", weights="1 3 10"),
+    f"{MORE}, KL on words of weight 3, lr 1e-4": of_more(
+        "1e-4", losses="sigmoid sft kl_words", weights="1 3 3"
     ),
-    f"{MORE}, KL on words, lr 1e-4": tried(
-        f"{UNMATCHED} {MORE_REGIONS}",
-        "1e-4",
-        losses="sigmoid sft kl_words",
-        answers_of=MORE,
-        weights="1 3 10",
-        world=MORE_SCENES,
-    ),
-    f"{MORE}, KL on words of weight 3, lr 1e-4": tried(
-        f"{UNMATCHED} {MORE_REGIONS}",
-        "1e-4",
-        losses="sigmoid sft kl_words",
-        answers_of=MORE,
-        weights="1 3 3",
-        world=MORE_SCENES,
-    ),
-    f"{MORE}, losses weigh the same, lr 1e-4": tried(
-        f"{UNMATCHED} {MORE_REGIONS}", "1e-4", answers_of=MORE, world=MORE_SCENES
-    ),
-    f"{MORE}, SFT on chosen, lr 1e-4": tried(
-        f"{UNMATCHED} {MORE_REGIONS} --spr_pairing sft", "1e-4", answers_of=MORE, world=MORE_SCENES
-    ),
+    f"{MORE}, losses weigh the same, lr 1e-4": of_more("1e-4"),
+    f"{MORE}, SFT on chosen, lr 1e-4": of_more("1e-4", flags="--spr_pairing sft"),
     # what was taken, behind LLaVA's own training: by the ratio of rates
     **{
         f"after SFT, lr {rate}": tried(
